@@ -1,0 +1,58 @@
+//! Bodies on their way through, piece by piece.
+
+use std::fmt;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::message::{BodyFault, Fields};
+
+/// A piece of a body.
+#[derive(Debug)]
+pub enum Frame {
+    /// Content; not empty.
+    Data(Bytes),
+    /// The trailer section; nothing comes behind it.
+    Trailers(Fields),
+}
+
+/// A body that is read as fast as it is wanted.
+pub trait Body {
+    /// Why it may break off.
+    type Error;
+
+    /// The next piece; `None` at the end.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Self::Error>>>;
+
+    /// Whether nothing comes any more, as far as is known without asking.
+    fn is_end(&self) -> bool;
+}
+
+/// A request's body as the client's side gives it.
+pub type RequestBody = Box<dyn Body<Error = RequestBodyError>>;
+
+/// Why a request's body ended before its end. All are the client's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestBodyError {
+    /// Not as its framing says.
+    Malformed(BodyFault),
+    /// The client went away, or gave the stream up.
+    Gone,
+    /// More than the limit.
+    TooLarge,
+    /// Nothing came for longer than the limit.
+    TooSlow,
+}
+
+impl fmt::Display for RequestBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(fault) => write!(f, "request body: {fault}"),
+            Self::Gone => f.write_str("the client went away"),
+            Self::TooLarge => f.write_str("request body too large"),
+            Self::TooSlow => f.write_str("request body too slow"),
+        }
+    }
+}
+
+impl std::error::Error for RequestBodyError {}

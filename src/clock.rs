@@ -1,0 +1,210 @@
+//! A worker's time: one tick, twice a second, in place of a timer for each wait.
+//!
+//! Whoever waits holds an [`Alarm`] and says when it is due; the tick wakes those that are. Setting an alarm is one
+//! store, so that every read and write may push its deadline on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
+
+/// How often the clock ticks.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// A tick that never comes: the alarm is off.
+const NEVER: u32 = u32::MAX;
+
+/// The clock of one worker.
+#[derive(Debug)]
+pub struct Clock {
+    now: Cell<u32>,
+    alarms: RefCell<Vec<Rc<State>>>,
+    date: RefCell<(i64, Rc<str>)>,
+}
+
+#[derive(Debug)]
+struct State {
+    due: Cell<u32>,
+    waker: RefCell<Option<Waker>>,
+    /// Where this stands in the clock's list.
+    at: Cell<usize>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let now = Timestamp::now();
+        Self { now: Cell::new(1), alarms: RefCell::default(), date: RefCell::new((now.as_second(), date_of(now))) }
+    }
+}
+
+impl Clock {
+    /// Ticks for as long as the worker runs.
+    pub async fn run(&self) {
+        let mut interval = tokio::time::interval(TICK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            self.tick();
+        }
+    }
+
+    fn tick(&self) {
+        let now = self.now.get() + 1;
+        self.now.set(now);
+        let time = Timestamp::now();
+        if self.date.borrow().0 != time.as_second() {
+            *self.date.borrow_mut() = (time.as_second(), date_of(time));
+        }
+        for alarm in self.alarms.borrow().iter() {
+            if alarm.due.get() <= now {
+                alarm.wake();
+            }
+        }
+    }
+
+    /// Wakes all that hold an alarm, due or not: something concerns them all.
+    pub fn wake_all(&self) {
+        for alarm in self.alarms.borrow().iter() {
+            alarm.wake();
+        }
+    }
+
+    /// How many ticks there have been.
+    #[must_use]
+    pub fn ticks(&self) -> u32 {
+        self.now.get()
+    }
+
+    /// A new alarm, off.
+    #[must_use]
+    pub fn alarm(self: &Rc<Self>) -> Alarm {
+        let mut alarms = self.alarms.borrow_mut();
+        let state = Rc::new(State { due: Cell::new(NEVER), waker: RefCell::default(), at: Cell::new(alarms.len()) });
+        alarms.push(state.clone());
+        Alarm { clock: self.clone(), state }
+    }
+
+    /// The time for a Date field (RFC 9110 section 5.6.7), at most a tick old.
+    #[must_use]
+    pub fn date(&self) -> Rc<str> {
+        self.date.borrow().1.clone()
+    }
+}
+
+fn date_of(time: Timestamp) -> Rc<str> {
+    DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default().into()
+}
+
+impl State {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// A time in ticks, rounded up.
+#[must_use]
+pub fn ticks_of(time: Duration) -> u32 {
+    let ticks = time.as_millis().div_ceil(TICK.as_millis()).min(u128::from(NEVER / 2));
+    ticks as u32
+}
+
+/// A deadline that one task waits for beside other things.
+#[derive(Debug)]
+pub struct Alarm {
+    clock: Rc<Clock>,
+    state: Rc<State>,
+}
+
+impl Alarm {
+    /// Due after this time: never earlier, and at most a tick later.
+    pub fn set(&self, after: Duration) {
+        self.state.due.set(self.clock.now.get() + ticks_of(after) + 1);
+    }
+
+    /// Never due.
+    pub fn clear(&self) {
+        self.state.due.set(NEVER);
+    }
+
+    /// Ready when due; else the task is woken then, and when the clock wakes all.
+    pub fn poll_due(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_due() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.state.waker.borrow_mut();
+        match &*waker {
+            Some(w) if w.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether it is due.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.state.due.get() <= self.clock.now.get()
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        let mut alarms = self.clock.alarms.borrow_mut();
+        let at = self.state.at.get();
+        alarms.swap_remove(at);
+        if let Some(moved) = alarms.get(at) {
+            moved.at.set(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn alarms_ring_when_due_and_not_before() {
+        let clock = Rc::new(Clock::default());
+        let (alarm, other) = (clock.alarm(), clock.alarm());
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let cx = Context::from_waker(&waker);
+        alarm.set(Duration::from_millis(800));
+        assert!(alarm.poll_due(&cx).is_pending() && other.poll_due(&cx).is_pending());
+        clock.tick();
+        clock.tick();
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        assert!(!alarm.is_due());
+        clock.tick();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(alarm.poll_due(&cx).is_ready() && !other.is_due());
+        alarm.clear();
+        assert!(!alarm.is_due());
+        drop(alarm);
+        clock.wake_all();
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        drop(other);
+        clock.wake_all();
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn date_form() {
+        assert_eq!(&*date_of(Timestamp::from_second(784_111_777).unwrap()), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+}

@@ -1,0 +1,332 @@
+//! Host names: what a site is called, and what a request asks for.
+//!
+//! Names are compared in one form: ASCII, lower case, without a trailing dot; IPv6 addresses keep their brackets.
+//! Both [`HostPattern`] (from the configuration) and [`split_authority`] (from a request) give that form, so that
+//! a lookup is a comparison of bytes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The longest name that DNS allows, in octets (RFC 1035 section 2.3.4), without the trailing dot.
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+/// Why a text is no host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidHost {
+    /// Nothing before the port.
+    Empty,
+    /// Longer than 253 octets, or a label longer than 63 or empty.
+    Length,
+    /// An octet that no host name has: user information, white space, non-ASCII.
+    Character,
+    /// Not a number below 65536 behind the colon.
+    Port,
+    /// Brackets without an IPv6 address in them.
+    Address,
+    /// A `*` anywhere but as the whole first label.
+    Wildcard,
+}
+
+impl fmt::Display for InvalidHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "no host name",
+            Self::Length => "a host name has at most 253 characters, in labels of 1 to 63",
+            Self::Character => {
+                "a host name has letters, digits, hyphens and dots only (international names in their xn-- form)"
+            }
+            Self::Port => "the port is not a number from 0 to 65535",
+            Self::Address => "not an IPv6 address between the brackets",
+            Self::Wildcard => "a wildcard is a whole first label: *.example.com",
+        })
+    }
+}
+
+impl std::error::Error for InvalidHost {}
+
+/// Where the host ends in an authority, and the port behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority {
+    /// Length of the host in octets, without trailing dot and port.
+    pub host_len: usize,
+    /// The explicit port. `None` also for `host:`, which RFC 3986 section 3.2.3 allows.
+    pub port: Option<u16>,
+}
+
+/// Checks the value of a Host field or an `:authority`, and lower-cases it in place.
+///
+/// # Errors
+///
+/// [`InvalidHost`], for all that is not `host [ ":" port ]`: RFC 9112 section 3.2 wants a 400 then.
+pub fn split_authority(raw: &mut [u8]) -> Result<Authority, InvalidHost> {
+    raw.make_ascii_lowercase();
+    let (end, rest) = if raw.first() == Some(&b'[') {
+        let close = raw.iter().position(|b| *b == b']').ok_or(InvalidHost::Address)?;
+        let text = std::str::from_utf8(&raw[1..close]).map_err(|_| InvalidHost::Address)?;
+        text.parse::<Ipv6Addr>().map_err(|_| InvalidHost::Address)?;
+        (close + 1, close + 1)
+    } else {
+        let colon = raw.iter().position(|b| *b == b':').unwrap_or(raw.len());
+        (check_name(&raw[..colon])?, colon)
+    };
+    let port = match &raw[rest..] {
+        [] | [b':'] => None,
+        [b':', digits @ ..] => Some(parse_port(digits)?),
+        _ => return Err(InvalidHost::Character),
+    };
+    Ok(Authority { host_len: end, port })
+}
+
+/// The length of `name` without its trailing dot, if it is one.
+fn check_name(name: &[u8]) -> Result<usize, InvalidHost> {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    if name.is_empty() {
+        return Err(InvalidHost::Empty);
+    }
+    if name.len() > NAME_MAX {
+        return Err(InvalidHost::Length);
+    }
+    let mut label = 0;
+    for b in name {
+        match b {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            b'.' if label > 0 => label = 0,
+            b'.' => return Err(InvalidHost::Length),
+            _ => return Err(InvalidHost::Character),
+        }
+        if label > LABEL_MAX {
+            return Err(InvalidHost::Length);
+        }
+    }
+    if label == 0 {
+        return Err(InvalidHost::Length);
+    }
+    Ok(name.len())
+}
+
+fn parse_port(digits: &[u8]) -> Result<u16, InvalidHost> {
+    if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(InvalidHost::Port);
+    }
+    let number = digits.iter().fold(0u32, |n, d| n * 10 + u32::from(d - b'0'));
+    u16::try_from(number).map_err(|_| InvalidHost::Port)
+}
+
+/// A site's name as the configuration gives it: exact, or a wildcard for one label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPattern {
+    wildcard: bool,
+    /// Without the `*.` of a wildcard.
+    name: Box<str>,
+}
+
+impl HostPattern {
+    /// Parses `blog.example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHost`], also where there is a port.
+    pub fn parse(text: &str) -> Result<Self, InvalidHost> {
+        let (wildcard, rest) = match text.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None if text.contains('*') => return Err(InvalidHost::Wildcard),
+            None => (false, text),
+        };
+        let mut raw = rest.as_bytes().to_vec();
+        let authority = split_authority(&mut raw)?;
+        if authority.port.is_some() || rest.ends_with(':') {
+            return Err(InvalidHost::Port);
+        }
+        raw.truncate(authority.host_len);
+        let name = String::from_utf8(raw).map_err(|_| InvalidHost::Character)?.into_boxed_str();
+        if wildcard && (!name.contains('.') || name.starts_with('[')) {
+            return Err(InvalidHost::Wildcard);
+        }
+        Ok(Self { wildcard, name })
+    }
+
+    /// The name, if it is exact.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        (!self.wildcard).then_some(&*self.name)
+    }
+
+    /// The name without the `*.` of a wildcard.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether this is `*.something`.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard
+    }
+
+    /// The address, if the name is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let text = self.name.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(&self.name);
+        text.parse().ok()
+    }
+
+    /// Whether this pattern takes in `host`; a wildcard stands for exactly one label (RFC 9525 section 6.3).
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        if self.wildcard { wildcard_base(host) == Some(&*self.name) } else { host == &*self.name }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.wildcard {
+            f.write_str("*.")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// `b.c` for `a.b.c`: the name whose wildcard would match.
+fn wildcard_base(host: &str) -> Option<&str> {
+    host.split_once('.').map(|(_, rest)| rest)
+}
+
+/// Values by host name: an exact name wins over a wildcard.
+#[derive(Debug, Clone)]
+pub struct HostMap<T> {
+    exact: HashMap<Box<str>, T>,
+    wildcard: HashMap<Box<str>, T>,
+}
+
+impl<T> Default for HostMap<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), wildcard: HashMap::new() }
+    }
+}
+
+impl<T> HostMap<T> {
+    /// Adds a pattern; gives back the value that held it before.
+    pub fn insert(&mut self, pattern: &HostPattern, value: T) -> Option<T> {
+        let map = if pattern.wildcard { &mut self.wildcard } else { &mut self.exact };
+        map.insert(pattern.name.clone(), value)
+    }
+
+    /// The value for a host in the form that [`split_authority`] leaves.
+    #[must_use]
+    pub fn get(&self, host: &str) -> Option<&T> {
+        self.exact.get(host).or_else(|| {
+            if self.wildcard.is_empty() {
+                return None;
+            }
+            self.wildcard.get(wildcard_base(host)?)
+        })
+    }
+
+    /// The value that exactly this pattern has.
+    #[must_use]
+    pub fn get_pattern(&self, pattern: &HostPattern) -> Option<&T> {
+        if pattern.wildcard { self.wildcard.get(&pattern.name) } else { self.exact.get(&pattern.name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(raw: &str, want: Result<(&str, Option<u16>), InvalidHost>) {
+        let mut bytes = raw.as_bytes().to_vec();
+        let got = split_authority(&mut bytes);
+        let got = got.map(|a| (std::str::from_utf8(&bytes[..a.host_len]).unwrap(), a.port));
+        assert_eq!(got, want, "{raw:?}");
+    }
+
+    #[test]
+    fn authorities() {
+        check("blog.example.com", Ok(("blog.example.com", None)));
+        check("Blog.EXAMPLE.com:8443", Ok(("blog.example.com", Some(8443))));
+        check("blog.example.com.", Ok(("blog.example.com", None)));
+        check("blog.example.com.:80", Ok(("blog.example.com", Some(80))));
+        check("blog.example.com:", Ok(("blog.example.com", None)));
+        check("[2001:DB8::1]", Ok(("[2001:db8::1]", None)));
+        check("[::1]:443", Ok(("[::1]", Some(443))));
+        check("127.0.0.1:8080", Ok(("127.0.0.1", Some(8080))));
+        check("a_b.example", Ok(("a_b.example", None)));
+        check("", Err(InvalidHost::Empty));
+        check(".", Err(InvalidHost::Empty));
+        check(":443", Err(InvalidHost::Empty));
+        check("a..b", Err(InvalidHost::Length));
+        check(".a", Err(InvalidHost::Length));
+        check("a.b..", Err(InvalidHost::Length));
+        check("user@host", Err(InvalidHost::Character));
+        check("user:pw@host", Err(InvalidHost::Port));
+        check("a b", Err(InvalidHost::Character));
+        check("a/b", Err(InvalidHost::Character));
+        check("bücher.example", Err(InvalidHost::Character));
+        check("host:65536", Err(InvalidHost::Port));
+        check("host:+80", Err(InvalidHost::Port));
+        check("host:80:80", Err(InvalidHost::Port));
+        check("[::1", Err(InvalidHost::Address));
+        check("[::g]", Err(InvalidHost::Address));
+        check("[::1]x", Err(InvalidHost::Character));
+        check(&"a".repeat(64), Err(InvalidHost::Length));
+        check(&format!("{}a", "ab.".repeat(85)), Err(InvalidHost::Length));
+    }
+
+    #[test]
+    fn patterns() {
+        let matches = |pattern: &str, host: &str| HostPattern::parse(pattern).unwrap().matches(host);
+        assert!(matches("*.Example.com", "a.example.com"));
+        assert!(!matches("*.example.com", "example.com"));
+        assert!(!matches("*.example.com", "a.b.example.com"));
+        assert!(matches("example.com.", "example.com"));
+        for bad in ["*", "*.com:443", "a.*.com", "*a.com", "host:1", "*.com"] {
+            assert!(HostPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn exact_before_wildcard() {
+        let mut map = HostMap::default();
+        map.insert(&HostPattern::parse("*.example.com").unwrap(), 1);
+        map.insert(&HostPattern::parse("www.example.com").unwrap(), 2);
+        assert_eq!(map.get("www.example.com"), Some(&2));
+        assert_eq!(map.get("blog.example.com"), Some(&1));
+        assert_eq!(map.get("example.com"), None);
+        assert_eq!(map.get("x.blog.example.com"), None);
+    }
+
+    prop_compose! {
+        fn names()(labels in prop::collection::vec("[ab]{1,2}", 1..4)) -> String { labels.join(".") }
+    }
+
+    proptest! {
+        #[test]
+        fn lookup_agrees_with_a_naive_scan(
+            patterns in prop::collection::vec((any::<bool>(), names()), 0..12), host in names()
+        ) {
+            let patterns: Vec<HostPattern> = patterns.into_iter()
+                .filter_map(|(w, n)| HostPattern::parse(&if w { format!("*.{n}") } else { n }).ok())
+                .collect();
+            let mut map = HostMap::default();
+            for p in &patterns {
+                map.insert(p, p.clone());
+            }
+            let naive = patterns.iter().filter(|p| p.matches(&host)).min_by_key(|p| p.is_wildcard());
+            prop_assert_eq!(map.get(&host), naive);
+        }
+
+        #[test]
+        fn any_octets_are_refused_or_normal(raw in prop::collection::vec(any::<u8>(), 0..80)) {
+            let mut once = raw.clone();
+            if let Ok(a) = split_authority(&mut once) {
+                let mut host = once[..a.host_len].to_vec();
+                let again = split_authority(&mut host).unwrap();
+                prop_assert_eq!(again, Authority { host_len: a.host_len, port: None });
+                prop_assert!(host.iter().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()));
+            }
+        }
+    }
+}

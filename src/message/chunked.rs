@@ -1,0 +1,345 @@
+//! Bodies of HTTP/1.1 by their framing: length, chunks, or the connection's end.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::field::{Fields, Name};
+use super::head::Framing;
+
+/// A chunk-size line with its extensions, in octets.
+const SIZE_LINE_MAX: usize = 256;
+/// A trailer section, in octets, and its number of fields.
+const TRAILERS_MAX: usize = 16 * 1024;
+const TRAILER_FIELDS_MAX: usize = 32;
+
+/// Cuts a body out of the octets of a connection.
+#[derive(Debug)]
+pub struct BodyDecoder {
+    state: State,
+    /// Requests are read to the letter; of responses, white space behind a chunk size is let pass.
+    strict: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Length(u64),
+    UntilClose,
+    ChunkSize,
+    ChunkData(u64),
+    ChunkEnd,
+    Trailers,
+    End,
+}
+
+/// What [`BodyDecoder::decode`] found.
+#[derive(Debug)]
+pub enum Decoded {
+    /// A piece of the body.
+    Data(Bytes),
+    /// The trailer section, if it has fields that may pass; the body has ended.
+    Trailers(Fields),
+    /// Nothing more until more octets are in the buffer.
+    More,
+    /// The body has ended.
+    End,
+}
+
+/// The body is not as its framing says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFault {
+    /// A chunk size that is none, or does not fit 64 bits.
+    ChunkSize,
+    /// An extension with control characters, or too long.
+    ChunkExtension,
+    /// No CRLF behind a chunk's data.
+    ChunkEnd,
+    /// A trailer section that cannot be read, or is too large.
+    Trailers,
+    /// The connection ended before the body did.
+    Truncated,
+}
+
+impl std::fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ChunkSize => "bad chunk size",
+            Self::ChunkExtension => "bad chunk extension",
+            Self::ChunkEnd => "chunk does not end where it should",
+            Self::Trailers => "bad trailer section",
+            Self::Truncated => "body cut short",
+        })
+    }
+}
+
+impl std::error::Error for BodyFault {}
+
+impl BodyDecoder {
+    /// For the body of a request: strict.
+    #[must_use]
+    pub fn request(framing: Framing) -> Self {
+        Self::new(framing, true)
+    }
+
+    /// For the body of a response.
+    #[must_use]
+    pub fn response(framing: Framing) -> Self {
+        Self::new(framing, false)
+    }
+
+    fn new(framing: Framing, strict: bool) -> Self {
+        let state = match framing {
+            Framing::None | Framing::Length(0) => State::End,
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state, strict }
+    }
+
+    /// Whether the whole body has been decoded.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Octets that are still to come, where the framing says so.
+    #[must_use]
+    pub fn remaining(&self) -> Option<u64> {
+        match self.state {
+            State::Length(n) => Some(n),
+            State::End => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Takes the next piece from the front of `buf`.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyFault`]: the connection cannot be used further.
+    pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, BodyFault> {
+        loop {
+            match self.state {
+                State::End => return Ok(Decoded::End),
+                State::Length(n) | State::ChunkData(n) => {
+                    if buf.is_empty() {
+                        return Ok(Decoded::More);
+                    }
+                    let take = usize::try_from(n).unwrap_or(usize::MAX).min(buf.len());
+                    let left = n - take as u64;
+                    self.state = match (self.state, left) {
+                        (State::Length(_), 0) => State::End,
+                        (State::Length(_), _) => State::Length(left),
+                        (_, 0) => State::ChunkEnd,
+                        _ => State::ChunkData(left),
+                    };
+                    return Ok(Decoded::Data(buf.split_to(take).freeze()));
+                }
+                State::UntilClose => {
+                    if buf.is_empty() {
+                        return Ok(Decoded::More);
+                    }
+                    return Ok(Decoded::Data(buf.split().freeze()));
+                }
+                State::ChunkSize => match size_line(buf, self.strict)? {
+                    None => return Ok(Decoded::More),
+                    Some((len, size)) => {
+                        buf.advance(len);
+                        self.state = if size == 0 { State::Trailers } else { State::ChunkData(size) };
+                    }
+                },
+                State::ChunkEnd => {
+                    if buf.len() < 2 {
+                        return if buf.first().is_some_and(|b| *b != b'\r') {
+                            Err(BodyFault::ChunkEnd)
+                        } else {
+                            Ok(Decoded::More)
+                        };
+                    }
+                    if &buf[..2] != b"\r\n" {
+                        return Err(BodyFault::ChunkEnd);
+                    }
+                    buf.advance(2);
+                    self.state = State::ChunkSize;
+                }
+                State::Trailers => {
+                    let Some((len, fields)) = trailers(buf, self.strict)? else { return Ok(Decoded::More) };
+                    buf.advance(len);
+                    self.state = State::End;
+                    if !fields.is_empty() {
+                        return Ok(Decoded::Trailers(fields));
+                    }
+                }
+            }
+        }
+    }
+
+    /// To be called when the connection has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyFault::Truncated`], unless that end is the body's.
+    pub fn finish(&mut self) -> Result<(), BodyFault> {
+        match self.state {
+            State::End | State::UntilClose => {
+                self.state = State::End;
+                Ok(())
+            }
+            _ => Err(BodyFault::Truncated),
+        }
+    }
+}
+
+/// `chunk-size [ chunk-ext ] CRLF` (RFC 9112 section 7.1): its length, and the size.
+fn size_line(buf: &[u8], strict: bool) -> Result<Option<(usize, u64)>, BodyFault> {
+    let digits = buf.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(buf.len());
+    if digits > 16 || (digits == 0 && !buf.is_empty()) {
+        return Err(BodyFault::ChunkSize);
+    }
+    // Extensions may hold nothing that another parser could take for a line's end (RFC 9112 section 7.1.1).
+    let line = &buf[..buf.len().min(SIZE_LINE_MAX)];
+    let control = line[digits.min(line.len())..].iter().position(|b| b.is_ascii_control() && *b != b'\t');
+    let Some(end) = control.map(|at| digits + at) else {
+        return if buf.len() >= SIZE_LINE_MAX { Err(BodyFault::ChunkExtension) } else { Ok(None) };
+    };
+    let extension = line[digits..end].trim_ascii_start();
+    let blank = extension.is_empty() && end > digits;
+    if (blank && strict) || (!extension.is_empty() && extension[0] != b';') {
+        return Err(BodyFault::ChunkSize);
+    }
+    match &buf[end..] {
+        [b'\r'] => Ok(None),
+        [b'\r', b'\n', ..] => {
+            let text = std::str::from_utf8(&buf[..digits]).map_err(|_| BodyFault::ChunkSize)?;
+            let size = u64::from_str_radix(text, 16).map_err(|_| BodyFault::ChunkSize)?;
+            Ok(Some((end + 2, size)))
+        }
+        _ => Err(BodyFault::ChunkExtension),
+    }
+}
+
+/// `trailer-section CRLF`: its length, and the fields that may pass (RFC 9110 section 6.5).
+fn trailers(buf: &[u8], strict: bool) -> Result<Option<(usize, Fields)>, BodyFault> {
+    let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS_MAX];
+    match httparse::parse_headers(buf, &mut slots).map_err(|_| BodyFault::Trailers)? {
+        httparse::Status::Partial if buf.len() > TRAILERS_MAX => Err(BodyFault::Trailers),
+        httparse::Status::Partial => Ok(None),
+        httparse::Status::Complete((len, found)) => {
+            let lone_lf = |w: &[u8]| w[1] == b'\n' && w[0] != b'\r';
+            if len > TRAILERS_MAX || (strict && (buf[0] == b'\n' || buf[..len].windows(2).any(lone_lf))) {
+                return Err(BodyFault::Trailers);
+            }
+            let mut fields = Fields::default();
+            for h in found.iter().filter(|h| !Name::of_lookalike(h.name.as_bytes()).is_forbidden_trailer()) {
+                fields.push(h.name.as_bytes(), h.value);
+            }
+            Ok(Some((len, fields)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds the octets in pieces of `step`; gives the body, the trailers, and what is left behind it.
+    fn run(input: &[u8], framing: Framing, step: usize, strict: bool) -> Result<(Vec<u8>, usize, Vec<u8>), BodyFault> {
+        let mut decoder = BodyDecoder::new(framing, strict);
+        let (mut buf, mut body, mut trailer_count) = (BytesMut::new(), Vec::new(), 0);
+        for piece in input.chunks(step.max(1)) {
+            buf.extend_from_slice(piece);
+            loop {
+                match decoder.decode(&mut buf)? {
+                    Decoded::Data(data) => body.extend_from_slice(&data),
+                    Decoded::Trailers(fields) => trailer_count = fields.len(),
+                    Decoded::More | Decoded::End => break,
+                }
+            }
+        }
+        decoder.finish()?;
+        Ok((body, trailer_count, buf.to_vec()))
+    }
+
+    fn chunked(input: &str, want: Result<(&str, usize, &str), BodyFault>) {
+        for step in [1, 2, 3, input.len()] {
+            let got = run(input.as_bytes(), Framing::Chunked, step, true);
+            let got = got.map(|(b, t, r)| (String::from_utf8(b).unwrap(), t, String::from_utf8(r).unwrap()));
+            let got = got.as_ref().map(|(b, t, r)| (&b[..], *t, &r[..])).map_err(|e| *e);
+            assert_eq!(got, want, "{input:?} in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn chunks() {
+        chunked("0\r\n\r\n", Ok(("", 0, "")));
+        chunked("5\r\nhello\r\n0\r\n\r\nGET", Ok(("hello", 0, "GET")));
+        chunked("3\r\nabc\r\nA\r\n0123456789\r\n000\r\n\r\n", Ok(("abc0123456789", 0, "")));
+        chunked("1;name=value\r\nx\r\n0; a=\"b;c\"\r\n\r\n", Ok(("x", 0, "")));
+        chunked("1\r\nx\r\n0\r\nX-Sum: 7\r\nHost: evil\r\nx_forwarded_for: 1\r\n\r\n", Ok(("x", 1, "")));
+        chunked("", Err(BodyFault::Truncated));
+        chunked("5\r\nhell", Err(BodyFault::Truncated));
+        chunked("5\r\nhello\r\n", Err(BodyFault::Truncated));
+        chunked("5\r\nhello\r\n0\r\n", Err(BodyFault::Truncated));
+    }
+
+    #[test]
+    fn chunks_that_parsers_disagree_about() {
+        for (bad, fault) in [
+            ("g\r\n", BodyFault::ChunkSize),
+            ("\r\n", BodyFault::ChunkSize),
+            ("-1\r\n", BodyFault::ChunkSize),
+            ("+1\r\nx\r\n", BodyFault::ChunkSize),
+            ("0x1\r\nx", BodyFault::ChunkSize),
+            (" 1\r\nx", BodyFault::ChunkSize),
+            ("1 \r\nx\r\n0\r\n\r\n", BodyFault::ChunkSize),
+            ("11111111111111111\r\n", BodyFault::ChunkSize),
+            ("1 x\r\n", BodyFault::ChunkSize),
+            ("1\nx\r\n", BodyFault::ChunkExtension),
+            ("1;a\nx\r\n", BodyFault::ChunkExtension),
+            ("1;a\rx\r\n", BodyFault::ChunkExtension),
+            ("1\r\nxy\r\n", BodyFault::ChunkEnd),
+            ("1\r\nx\n0\r\n\r\n", BodyFault::ChunkEnd),
+            ("1\r\nx0\r\n\r\n", BodyFault::ChunkEnd),
+            ("0\r\nA: b\n\r\n", BodyFault::Trailers),
+            ("0\r\n\n", BodyFault::Trailers),
+            ("0\r\nA : b\r\n\r\n", BodyFault::Trailers),
+        ] {
+            chunked(bad, Err(fault));
+        }
+        let long = format!("1;{}\r\n", "x".repeat(SIZE_LINE_MAX));
+        chunked(&long, Err(BodyFault::ChunkExtension));
+        assert!(run(b"1 \r\nx\r\n0\r\n\r\n", Framing::Chunked, 100, false).is_ok());
+    }
+
+    #[test]
+    fn other_framings() {
+        assert_eq!(run(b"hello!", Framing::Length(5), 2, true), Ok((b"hello".to_vec(), 0, b"!".to_vec())));
+        assert_eq!(run(b"hell", Framing::Length(5), 2, true), Err(BodyFault::Truncated));
+        assert_eq!(run(b"hello", Framing::UntilClose, 2, true), Ok((b"hello".to_vec(), 0, vec![])));
+        assert_eq!(run(b"x", Framing::None, 1, true), Ok((vec![], 0, b"x".to_vec())));
+    }
+
+    proptest! {
+        #[test]
+        fn splits_do_not_matter(input in prop::collection::vec(prop::sample::select(&b"01aA\r\n;: x"[..]), 0..40), step in 1usize..7) {
+            let whole = run(&input, Framing::Chunked, input.len(), true);
+            let split = run(&input, Framing::Chunked, step, true);
+            prop_assert_eq!(whole.is_ok(), split.is_ok());
+            if let (Ok(a), Ok(b)) = (whole, split) {
+                prop_assert_eq!(a, b);
+            }
+        }
+
+        #[test]
+        fn what_is_encoded_comes_back(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..6), step in 1usize..50) {
+            let mut wire = Vec::new();
+            for p in &pieces {
+                wire.extend_from_slice(format!("{:x}\r\n", p.len()).as_bytes());
+                wire.extend_from_slice(p);
+                wire.extend_from_slice(b"\r\n");
+            }
+            wire.extend_from_slice(b"0\r\n\r\n");
+            prop_assert_eq!(run(&wire, Framing::Chunked, step, true), Ok((pieces.concat(), 0, vec![])));
+        }
+    }
+}

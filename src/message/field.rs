@@ -1,0 +1,352 @@
+//! Header fields, in the order of the wire, over one buffer.
+
+use std::ops::Range;
+
+/// The field names that some rule knows; all others are [`Name::Other`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the field of that name")]
+pub enum Name {
+    Accept,
+    Connection,
+    ContentLength,
+    ContentLocation,
+    Cookie,
+    Date,
+    EarlyData,
+    Expect,
+    Forwarded,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    Location,
+    MaxForwards,
+    Origin,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    PublicKeyPins,
+    PublicKeyPinsReportOnly,
+    Referer,
+    Refresh,
+    SecWebsocketAccept,
+    SecWebsocketKey,
+    SetCookie,
+    StrictTransportSecurity,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    UserAgent,
+    Vary,
+    Via,
+    XForwardedFor,
+    XForwardedHost,
+    /// `X-Forwarded-Port`, `X-Forwarded-Proto-Version` and the like.
+    XForwardedOther,
+    XForwardedProto,
+    XRealIp,
+    Other,
+}
+
+impl Name {
+    /// The name that these octets spell, in any case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        // By length first: nearly every name is decided by one comparison.
+        let candidates: &[(&[u8], Self)] = match name.len() {
+            2 => &[(b"te", Self::Te)],
+            3 => &[(b"via", Self::Via)],
+            4 => &[(b"host", Self::Host), (b"date", Self::Date), (b"vary", Self::Vary)],
+            6 => &[
+                (b"accept", Self::Accept),
+                (b"cookie", Self::Cookie),
+                (b"expect", Self::Expect),
+                (b"origin", Self::Origin),
+            ],
+            7 => &[
+                (b"referer", Self::Referer),
+                (b"upgrade", Self::Upgrade),
+                (b"trailer", Self::Trailer),
+                (b"refresh", Self::Refresh),
+            ],
+            8 => &[(b"location", Self::Location)],
+            9 => &[(b"forwarded", Self::Forwarded), (b"x-real-ip", Self::XRealIp)],
+            10 => &[
+                (b"connection", Self::Connection),
+                (b"user-agent", Self::UserAgent),
+                (b"set-cookie", Self::SetCookie),
+                (b"keep-alive", Self::KeepAlive),
+                (b"early-data", Self::EarlyData),
+            ],
+            12 => &[(b"max-forwards", Self::MaxForwards)],
+            14 => &[(b"content-length", Self::ContentLength), (b"http2-settings", Self::Http2Settings)],
+            15 => &[(b"x-forwarded-for", Self::XForwardedFor), (b"public-key-pins", Self::PublicKeyPins)],
+            16 => &[
+                (b"x-forwarded-host", Self::XForwardedHost),
+                (b"content-location", Self::ContentLocation),
+                (b"proxy-connection", Self::ProxyConnection),
+            ],
+            17 => &[
+                (b"transfer-encoding", Self::TransferEncoding),
+                (b"x-forwarded-proto", Self::XForwardedProto),
+                (b"sec-websocket-key", Self::SecWebsocketKey),
+            ],
+            18 => &[(b"proxy-authenticate", Self::ProxyAuthenticate)],
+            19 => &[(b"proxy-authorization", Self::ProxyAuthorization)],
+            20 => &[(b"sec-websocket-accept", Self::SecWebsocketAccept)],
+            25 => &[(b"strict-transport-security", Self::StrictTransportSecurity)],
+            27 => &[(b"public-key-pins-report-only", Self::PublicKeyPinsReportOnly)],
+            _ => &[],
+        };
+        for (candidate, known) in candidates {
+            if name.eq_ignore_ascii_case(candidate) {
+                return *known;
+            }
+        }
+        if name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-") {
+            return Self::XForwardedOther;
+        }
+        Self::Other
+    }
+
+    /// The name that an origin of the CGI kind would take these octets for: there `_` and `-` become the same
+    /// variable, so `X_Forwarded_Proto` could pass for a field that pintle vouches for.
+    #[must_use]
+    pub fn of_lookalike(name: &[u8]) -> Self {
+        if !name.contains(&b'_') {
+            return Self::of(name);
+        }
+        let mut dashed = name.to_vec();
+        for b in &mut dashed {
+            if *b == b'_' {
+                *b = b'-';
+            }
+        }
+        Self::of(&dashed)
+    }
+
+    /// Whether the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
+    ///
+    /// `TE` and `Trailer` are not here: what they say about trailers passes, where trailers do.
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::TransferEncoding
+                | Self::Upgrade
+                | Self::Http2Settings
+                | Self::ProxyAuthenticate
+                | Self::ProxyAuthorization
+        )
+    }
+
+    /// Whether a field of this name must not stand in a trailer section: framing, routing and the fields that
+    /// pintle answers for (RFC 9110 section 6.5.1).
+    #[must_use]
+    pub fn is_forbidden_trailer(self) -> bool {
+        self != Self::Other
+    }
+}
+
+/// One field: where its name and value lie in the buffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// What the name is, if a rule knows it.
+    pub name: Name,
+    name_len: u16,
+    name_at: u32,
+    value_at: u32,
+    value_len: u32,
+}
+
+/// The fields of a head or of a trailer section.
+#[derive(Debug, Clone, Default)]
+pub struct Fields {
+    raw: Vec<u8>,
+    list: Vec<Field>,
+}
+
+impl Fields {
+    /// Forgets all fields and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.raw.clear();
+        self.list.clear();
+    }
+
+    /// Adds a field at the end.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let name_at = self.raw.len();
+        self.raw.extend_from_slice(name);
+        let value_at = self.raw.len();
+        self.raw.extend_from_slice(value);
+        self.list.push(Field {
+            name: Name::of(name),
+            name_len: name.len() as u16,
+            name_at: name_at as u32,
+            value_at: value_at as u32,
+            value_len: value.len() as u32,
+        });
+    }
+
+    /// Takes over a whole head; its fields are then named by [`Fields::push_range`].
+    pub(super) fn set_raw(&mut self, head: &[u8]) {
+        self.raw.clear();
+        self.raw.extend_from_slice(head);
+        self.list.clear();
+    }
+
+    /// Adds a field that lies in the buffer already.
+    pub(super) fn push_range(&mut self, name: Range<usize>, value: Range<usize>) {
+        self.list.push(Field {
+            name: Name::of(&self.raw[name.clone()]),
+            name_len: name.len() as u16,
+            name_at: name.start as u32,
+            value_at: value.start as u32,
+            value_len: value.len() as u32,
+        });
+    }
+
+    /// Adds octets that belong to no field, such as a request target; gives their place.
+    pub(super) fn push_raw(&mut self, octets: &[u8]) -> Range<usize> {
+        let at = self.raw.len();
+        self.raw.extend_from_slice(octets);
+        at..self.raw.len()
+    }
+
+    pub(super) fn raw(&self, range: Range<usize>) -> &[u8] {
+        &self.raw[range]
+    }
+
+    pub(super) fn raw_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        &mut self.raw[range]
+    }
+
+    /// How many fields there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The octets of the name, in the case of the wire.
+    #[must_use]
+    pub fn name(&self, field: &Field) -> &[u8] {
+        &self.raw[field.name_at as usize..field.name_at as usize + usize::from(field.name_len)]
+    }
+
+    /// The octets of the value, without white space around them.
+    #[must_use]
+    pub fn value(&self, field: &Field) -> &[u8] {
+        &self.raw[self.value_range(field)]
+    }
+
+    pub(super) fn value_range(&self, field: &Field) -> Range<usize> {
+        field.value_at as usize..(field.value_at + field.value_len) as usize
+    }
+
+    /// All fields, in the order of the wire.
+    pub fn iter(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> {
+        self.list.iter().map(|f| (f.name, self.name(f), self.value(f)))
+    }
+
+    /// The fields themselves.
+    #[must_use]
+    pub fn list(&self) -> &[Field] {
+        &self.list
+    }
+
+    /// The value of the first field of that name.
+    #[must_use]
+    pub fn get(&self, name: Name) -> Option<&[u8]> {
+        self.list.iter().find(|f| f.name == name).map(|f| self.value(f))
+    }
+
+    /// The values of all fields of that name.
+    pub fn get_all(&self, name: Name) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.list.iter().filter(move |f| f.name == name).map(|f| self.value(f))
+    }
+
+    /// Whether there is a field of that name.
+    #[must_use]
+    pub fn has(&self, name: Name) -> bool {
+        self.list.iter().any(|f| f.name == name)
+    }
+
+    /// Gives the field at `index` another value.
+    pub fn replace(&mut self, index: usize, value: &[u8]) {
+        let at = self.raw.len();
+        self.raw.extend_from_slice(value);
+        if let Some(field) = self.list.get_mut(index) {
+            field.value_at = at as u32;
+            field.value_len = value.len() as u32;
+        }
+    }
+
+    /// Drops the fields that `drop` says yes to.
+    pub fn remove_if(&mut self, mut drop: impl FnMut(Name, &[u8], &[u8]) -> bool) {
+        let raw = &self.raw;
+        self.list.retain(|f| {
+            let name = &raw[f.name_at as usize..f.name_at as usize + usize::from(f.name_len)];
+            let value = &raw[f.value_at as usize..(f.value_at + f.value_len) as usize];
+            !drop(f.name, name, value)
+        });
+    }
+}
+
+/// The members of a comma-separated list, trimmed, without the empty ones (RFC 9110 section 5.6.1).
+pub fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
+}
+
+/// Whether a comma-separated list has that member, in any case.
+#[must_use]
+pub fn has_token(value: &[u8], token: &[u8]) -> bool {
+    tokens(value).any(|t| t.eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let check = |text: &str, want| assert_eq!(Name::of(text.as_bytes()), want, "{text}");
+        check("Host", Name::Host);
+        check("x-FORWARDED-proto", Name::XForwardedProto);
+        check("X-Forwarded-Port", Name::XForwardedOther);
+        check("X-Forwarded-", Name::Other);
+        check("X_Forwarded_Proto", Name::Other);
+        check("Strict-Transport-Security", Name::StrictTransportSecurity);
+        check("", Name::Other);
+        assert_eq!(Name::of_lookalike(b"X_Forwarded_Proto"), Name::XForwardedProto);
+        assert_eq!(Name::of_lookalike(b"X_Other"), Name::Other);
+    }
+
+    #[test]
+    fn fields_keep_their_order() {
+        let mut fields = Fields::default();
+        fields.push(b"Set-Cookie", b"a=1");
+        fields.push(b"X", b"y");
+        fields.push(b"set-cookie", b"b=2");
+        assert_eq!(fields.get_all(Name::SetCookie).collect::<Vec<_>>(), [b"a=1", b"b=2"]);
+        fields.replace(0, b"c=3; Secure");
+        assert_eq!(fields.get(Name::SetCookie), Some(&b"c=3; Secure"[..]));
+        fields.remove_if(|name, _, value| name == Name::SetCookie && value == b"b=2");
+        assert_eq!(fields.len(), 2);
+    }
+
+    #[test]
+    fn lists() {
+        assert_eq!(tokens(b" a,, b ,").collect::<Vec<_>>(), [b"a", b"b"]);
+        assert!(has_token(b"keep-alive, Upgrade", b"upgrade"));
+        assert!(!has_token(b"keep-alive-not", b"keep-alive"));
+    }
+}

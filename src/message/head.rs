@@ -1,0 +1,205 @@
+//! The heads of requests and responses.
+
+use std::ops::Range;
+
+use http::{Method, StatusCode};
+
+use super::field::{Fields, Name, has_token, tokens};
+use crate::host::{InvalidHost, split_authority};
+
+/// The version a message was received in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    #[default]
+    Http11,
+    /// HTTP/2
+    Http2,
+}
+
+impl Version {
+    /// As in `Via` and the access log: `1.0`, `1.1`, `2`.
+    #[must_use]
+    pub fn number(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+}
+
+/// How long a body is (RFC 9112 section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// There is none.
+    #[default]
+    None,
+    /// That many octets.
+    Length(u64),
+    /// Chunks, then trailers; in HTTP/2: DATA until the stream ends.
+    Chunked,
+    /// To the end of the connection; in responses only.
+    UntilClose,
+}
+
+/// A request's head: parsed once, and kept for the whole exchange.
+#[derive(Debug, Clone, Default)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The version it came in.
+    pub version: Version,
+    /// How its body ends.
+    pub framing: Framing,
+    /// The header fields.
+    pub fields: Fields,
+    /// Whether the client keeps the connection (HTTP/1).
+    pub keep_alive: bool,
+    /// The `:protocol` of an extended CONNECT is `websocket` (RFC 8441), or an HTTP/1.1 request asks for that upgrade.
+    pub websocket: bool,
+    /// Connection fields that name more than `close`, `keep-alive` and `upgrade`.
+    named: bool,
+    target: Range<usize>,
+    host: Range<usize>,
+    port: Option<u16>,
+}
+
+impl RequestHead {
+    /// Forgets the request and keeps the buffers.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// Path and query as they came, beginning with `/`; or `*`.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        ascii(self.fields.raw(self.target.clone()))
+    }
+
+    /// The path, without the query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let target = self.target();
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    /// The host that is asked for, in the form that [`crate::host::HostMap`] looks up.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        ascii(self.fields.raw(self.host.clone()))
+    }
+
+    /// The port that the client named.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// `host` or `host:port`, as the client named it.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host()),
+            None => self.host().to_owned(),
+        }
+    }
+
+    /// Sets path and query.
+    pub fn set_target(&mut self, target: &[u8]) {
+        self.target = self.fields.push_raw(target);
+    }
+
+    pub(super) fn set_target_range(&mut self, target: Range<usize>) {
+        self.target = target;
+    }
+
+    /// Sets the host from the value of a Host field or an `:authority`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHost`]: answer with 400 (RFC 9112 section 3.2).
+    pub fn set_authority(&mut self, authority: &[u8]) -> Result<(), InvalidHost> {
+        let range = self.fields.push_raw(authority);
+        self.set_authority_range(range)
+    }
+
+    pub(super) fn set_authority_range(&mut self, range: Range<usize>) -> Result<(), InvalidHost> {
+        let authority = split_authority(self.fields.raw_mut(range.clone()))?;
+        self.host = range.start..range.start + authority.host_len;
+        self.port = authority.port;
+        Ok(())
+    }
+
+    /// Reads what the Connection fields say; to be called once all fields are there.
+    pub(super) fn read_connection(&mut self) {
+        let (mut close, mut keep, mut upgrade) = (false, false, false);
+        self.named = false;
+        for value in self.fields.get_all(Name::Connection) {
+            for token in tokens(value) {
+                if token.eq_ignore_ascii_case(b"close") {
+                    close = true;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    keep = true;
+                } else if token.eq_ignore_ascii_case(b"upgrade") {
+                    upgrade = true;
+                } else {
+                    self.named = true;
+                }
+            }
+        }
+        self.keep_alive = !close && (self.version == Version::Http11 || keep);
+        // RFC 9110 section 7.8: only with `Connection: upgrade`, and never in HTTP/1.0. RFC 6455 section 4.1: a GET.
+        self.websocket = upgrade
+            && self.version == Version::Http11
+            && self.method == Method::GET
+            && self.framing == Framing::None
+            && self.fields.get_all(Name::Upgrade).any(|v| has_token(v, b"websocket"));
+    }
+
+    /// Whether a Connection field names this field, so that it belongs to the hop that it came by.
+    #[must_use]
+    pub fn is_named_by_connection(&self, name: &[u8]) -> bool {
+        self.named && self.fields.get_all(Name::Connection).any(|v| has_token(v, name))
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+    #[must_use]
+    pub fn expects_continue(&self) -> bool {
+        self.version != Version::Http10
+            && self.framing != Framing::None
+            && self.fields.get(Name::Expect).is_some_and(|v| v.eq_ignore_ascii_case(b"100-continue"))
+    }
+}
+
+/// A response's head.
+#[derive(Debug, Clone, Default)]
+pub struct ResponseHead {
+    /// The status code.
+    pub status: StatusCode,
+    /// How the body ends, as it comes from where the response was made.
+    pub framing: Framing,
+    /// The header fields; no hop-by-hop ones.
+    pub fields: Fields,
+    /// Whether the upstream keeps the connection (HTTP/1).
+    pub keep_alive: bool,
+}
+
+impl ResponseHead {
+    /// Forgets the response and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.status = StatusCode::OK;
+        self.framing = Framing::None;
+        self.fields.clear();
+        self.keep_alive = false;
+    }
+}
+
+/// Targets and hosts are checked to be ASCII when they are set.
+fn ascii(octets: &[u8]) -> &str {
+    std::str::from_utf8(octets).unwrap_or_default()
+}

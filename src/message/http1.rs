@@ -1,0 +1,531 @@
+//! The heads of HTTP/1.1 messages, from octets. `httparse` knows the syntax; the framing rules are here.
+//!
+//! Requests are read strictly: what two parsers could understand differently is refused (RFC 9112 section 11.2).
+//! Responses come from the operator's own upstream and are re-serialised, so that harmless deviations (bare LF,
+//! white space before the colon) are read, and those of framing are not.
+
+use std::mem::MaybeUninit;
+
+use http::{Method, StatusCode};
+
+use super::field::{Name, has_token, tokens};
+use super::head::{Framing, RequestHead, ResponseHead, Version};
+use crate::host::InvalidHost;
+
+/// How many fields the parser has room for; [`HeadLimits::fields`] may ask for fewer.
+const FIELDS_MAX: usize = 128;
+/// Empty lines that may come before a request line (RFC 9112 section 2.2), in octets.
+const LEADING_EMPTY_MAX: usize = 4;
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadLimits {
+    /// Octets of the request line.
+    pub request_line: usize,
+    /// Octets of the whole head.
+    pub head: usize,
+    /// Number of fields, at most 128.
+    pub fields: usize,
+}
+
+/// What is wrong with a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadFault {
+    /// Not HTTP/1: the syntax of RFC 9112, lines that do not end in CRLF included.
+    Syntax(&'static str),
+    /// The request line is longer than the limit (414).
+    TargetTooLong,
+    /// The head is larger, or has more fields, than the limits (431).
+    TooLarge,
+    /// A version other than 1.0 and 1.1 (505).
+    Version,
+    /// No Host, several, or one that is none (400).
+    Host(Option<InvalidHost>),
+    /// A body whose end is not certain (400).
+    Framing(&'static str),
+    /// A transfer coding other than `chunked` (501).
+    Coding,
+}
+
+/// Parses the request at the front of `buf` into `head`; gives its length, or `None` if it is not all there.
+///
+/// # Errors
+///
+/// [`HeadFault`]: answer, and close the connection.
+pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Result<Option<usize>, HeadFault> {
+    let skipped = leading_empty_lines(buf)?;
+    let input = &buf[skipped..];
+    let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let status = httparse::ParserConfig::default()
+        .parse_request_with_uninit_headers(&mut request, input, &mut slots)
+        .map_err(|error| fault_of(error, input))?;
+    let line_end = memchr_lf(input);
+    if line_end.unwrap_or(input.len()) > limits.request_line {
+        return Err(HeadFault::TargetTooLong);
+    }
+    let httparse::Status::Complete(len) = status else {
+        return if input.len() > limits.head { Err(HeadFault::TooLarge) } else { Ok(None) };
+    };
+    if len > limits.head || request.headers.len() > limits.fields {
+        return Err(HeadFault::TooLarge);
+    }
+    every_line_ends_in_crlf(&input[..len])?;
+    let version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
+    let method =
+        Method::from_bytes(request.method.unwrap_or_default().as_bytes()).map_err(|_| HeadFault::Syntax("method"))?;
+    let target = request.path.unwrap_or_default();
+
+    // From here on the fields live in `head`, at the same offsets.
+    let offset = |part: &[u8]| part.as_ptr() as usize - input.as_ptr() as usize;
+    let target_range = offset(target.as_bytes())..offset(target.as_bytes()) + target.len();
+    head.clear();
+    head.fields.set_raw(&input[..len]);
+    for h in request.headers.iter() {
+        let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
+        head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
+    }
+    head.method = method;
+    head.version = version;
+    read_target(head, target_range)?;
+    head.framing = request_framing(head)?;
+    head.read_connection();
+    Ok(Some(skipped + len))
+}
+
+fn leading_empty_lines(buf: &[u8]) -> Result<usize, HeadFault> {
+    let mut at = 0;
+    while buf[at..].starts_with(b"\r\n") {
+        at += 2;
+        if at > LEADING_EMPTY_MAX {
+            return Err(HeadFault::Syntax("empty lines"));
+        }
+    }
+    // httparse would take a bare LF here.
+    if buf.get(at) == Some(&b'\n') { Err(HeadFault::Syntax("line ending")) } else { Ok(at) }
+}
+
+fn fault_of(error: httparse::Error, input: &[u8]) -> HeadFault {
+    match error {
+        httparse::Error::TooManyHeaders => HeadFault::TooLarge,
+        // The preface of HTTP/2 is a request of that version, too.
+        httparse::Error::Version => HeadFault::Version,
+        httparse::Error::HeaderName => HeadFault::Syntax("field name"),
+        httparse::Error::HeaderValue => HeadFault::Syntax("field value"),
+        httparse::Error::NewLine => HeadFault::Syntax("line ending"),
+        _ if input.is_empty() => HeadFault::Syntax("empty"),
+        _ => HeadFault::Syntax("request line"),
+    }
+}
+
+fn memchr_lf(input: &[u8]) -> Option<usize> {
+    input.iter().position(|b| *b == b'\n')
+}
+
+/// RFC 9112 section 2.2 lets a recipient take a lone LF for a line's end; another recipient may not, so we don't.
+fn every_line_ends_in_crlf(head: &[u8]) -> Result<(), HeadFault> {
+    let mut before = 0;
+    for &b in head {
+        if b == b'\n' && before != b'\r' {
+            return Err(HeadFault::Syntax("line ending"));
+        }
+        before = b;
+    }
+    Ok(())
+}
+
+/// RFC 9112 section 3.2: the four forms, and the host that the request is for.
+fn read_target(head: &mut RequestHead, range: std::ops::Range<usize>) -> Result<(), HeadFault> {
+    let target = head.fields.raw(range.clone());
+    if !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+        return Err(HeadFault::Syntax("request target"));
+    }
+    let (start, end) = (range.start, range.end);
+    let mut named = None;
+    if head.method == Method::CONNECT {
+        named = Some(range.clone());
+        head.set_target_range(end..end);
+    } else if target.first() == Some(&b'/') {
+        head.set_target_range(range);
+    } else if target == b"*" {
+        if head.method != Method::OPTIONS {
+            return Err(HeadFault::Syntax("request target"));
+        }
+        head.set_target_range(range);
+    } else {
+        let scheme = [&b"http://"[..], b"https://"]
+            .into_iter()
+            .find(|s| target.get(..s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s)));
+        let Some(scheme) = scheme else { return Err(HeadFault::Syntax("request target")) };
+        let authority = start + scheme.len();
+        let path = target[scheme.len()..].iter().position(|b| matches!(b, b'/' | b'?'));
+        let path = path.map_or(end, |at| authority + at);
+        named = Some(authority..path);
+        match head.fields.raw(path..end).first() {
+            Some(b'/') => head.set_target_range(path..end),
+            // RFC 9112 section 3.2.1: an empty path is sent as "/".
+            _ => {
+                let whole = [b"/", head.fields.raw(path..end)].concat();
+                head.set_target(&whole);
+            }
+        }
+    }
+    read_host(head, named)
+}
+
+/// RFC 9112 section 3.2: exactly one Host field. With an absolute target both must say the same (which host an
+/// intermediary goes by is what smuggling plays with).
+fn read_host(head: &mut RequestHead, named: Option<std::ops::Range<usize>>) -> Result<(), HeadFault> {
+    let mut hosts = head.fields.list().iter().filter(|f| f.name == Name::Host);
+    let field = hosts.next().map(|f| head.fields.value_range(f));
+    if hosts.next().is_some() || (field.is_none() && head.version == Version::Http11) {
+        return Err(HeadFault::Host(None));
+    }
+    let invalid = |e| HeadFault::Host(Some(e));
+    if let Some(range) = field {
+        head.set_authority_range(range).map_err(invalid)?;
+    }
+    if let Some(range) = named {
+        let from_field = (head.host().to_owned(), head.port());
+        head.set_authority_range(range).map_err(invalid)?;
+        if !from_field.0.is_empty() && from_field != (head.host().to_owned(), head.port()) {
+            return Err(HeadFault::Host(None));
+        }
+    }
+    Ok(())
+}
+
+/// RFC 9112 section 6.3, with every doubt refused.
+fn request_framing(head: &RequestHead) -> Result<Framing, HeadFault> {
+    let mut codings = head.fields.get_all(Name::TransferEncoding);
+    let mut lengths = head.fields.get_all(Name::ContentLength);
+    let (coding, length) = (codings.next(), lengths.next());
+    if codings.next().is_some() || lengths.next().is_some() {
+        return Err(HeadFault::Framing("several Content-Length or Transfer-Encoding fields"));
+    }
+    match (coding, length) {
+        (None, None) => Ok(Framing::None),
+        (Some(_), Some(_)) => Err(HeadFault::Framing("both Content-Length and Transfer-Encoding")),
+        (Some(_), None) if head.version == Version::Http10 => Err(HeadFault::Framing("Transfer-Encoding in HTTP/1.0")),
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        (Some(coding), None) => {
+            let last = tokens(coding).next_back();
+            let chunked = tokens(coding).filter(|t| t.eq_ignore_ascii_case(b"chunked")).count();
+            match last {
+                Some(last) if last.eq_ignore_ascii_case(b"chunked") && chunked == 1 => Err(HeadFault::Coding),
+                _ => Err(HeadFault::Framing("Transfer-Encoding does not end in chunked")),
+            }
+        }
+        (None, Some(length)) => match parse_length(length).ok_or(HeadFault::Framing("Content-Length"))? {
+            0 => Ok(Framing::None),
+            n => Ok(Framing::Length(n)),
+        },
+    }
+}
+
+/// RFC 9110 section 8.6: digits only.
+fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Parses the response at the front of `buf` into `head`; gives its length, or `None` if it is not all there.
+/// `to_head` says that the request was a HEAD, whose answer has no body whatever its fields say.
+///
+/// Hop-by-hop fields and those that Connection names are left out.
+///
+/// # Errors
+///
+/// [`HeadFault`]: the upstream's connection cannot be used further.
+pub fn parse_response(
+    buf: &[u8],
+    to_head: bool,
+    max: usize,
+    head: &mut ResponseHead,
+) -> Result<Option<usize>, HeadFault> {
+    let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let status = httparse::ParserConfig::default()
+        .allow_spaces_after_header_name_in_responses(true)
+        .parse_response_with_uninit_headers(&mut response, buf, &mut slots)
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => HeadFault::TooLarge,
+            httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadFault::Syntax("field"),
+            _ => HeadFault::Syntax("status line"),
+        })?;
+    let httparse::Status::Complete(len) = status else {
+        return if buf.len() > max { Err(HeadFault::TooLarge) } else { Ok(None) };
+    };
+    if len > max {
+        return Err(HeadFault::TooLarge);
+    }
+    let http11 = response.version == Some(1);
+    let offset = |part: &[u8]| part.as_ptr() as usize - buf.as_ptr() as usize;
+    head.clear();
+    head.status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(|_| HeadFault::Syntax("status code"))?;
+    head.fields.set_raw(&buf[..len]);
+    for h in response.headers.iter() {
+        let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
+        head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
+    }
+    head.framing = response_framing(head, http11, to_head)?;
+    head.keep_alive = response_keeps_alive(head, http11);
+    drop_hop_by_hop(head);
+    Ok(Some(len))
+}
+
+/// RFC 9112 section 6.3, for responses.
+fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<Framing, HeadFault> {
+    let mut length = None;
+    for value in head.fields.get_all(Name::ContentLength) {
+        // A list of identical values may be read as one (RFC 9110 section 8.6).
+        for member in value.split(|b| *b == b',') {
+            let n = parse_length(member.trim_ascii()).ok_or(HeadFault::Framing("Content-Length"))?;
+            if length.replace(n).is_some_and(|before| before != n) {
+                return Err(HeadFault::Framing("several Content-Length values"));
+            }
+        }
+    }
+    let mut codings = head.fields.get_all(Name::TransferEncoding).flat_map(tokens);
+    let coding = codings.next();
+    if let Some(coding) = coding {
+        if !http11 || length.is_some() {
+            return Err(HeadFault::Framing("Transfer-Encoding with Content-Length, or in HTTP/1.0"));
+        }
+        if codings.next().is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadFault::Framing("a transfer coding other than chunked"));
+        }
+    }
+    let status = head.status;
+    let bodiless =
+        to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    Ok(match (bodiless, coding, length) {
+        (true, ..) => Framing::None,
+        (_, Some(_), _) => Framing::Chunked,
+        (.., Some(0)) => Framing::None,
+        (.., Some(n)) => Framing::Length(n),
+        _ => Framing::UntilClose,
+    })
+}
+
+fn response_keeps_alive(head: &ResponseHead, http11: bool) -> bool {
+    let mut values = head.fields.get_all(Name::Connection);
+    let says = |token: &[u8]| head.fields.get_all(Name::Connection).any(|v| has_token(v, token));
+    let keeps = if values.next().is_none() { http11 } else { !says(b"close") && (http11 || says(b"keep-alive")) };
+    keeps && head.framing != Framing::UntilClose
+}
+
+fn drop_hop_by_hop(head: &mut ResponseHead) {
+    let named: Vec<Vec<u8>> = head
+        .fields
+        .get_all(Name::Connection)
+        .flat_map(tokens)
+        .filter(|t| {
+            !t.eq_ignore_ascii_case(b"keep-alive")
+                && !t.eq_ignore_ascii_case(b"close")
+                && !t.eq_ignore_ascii_case(b"upgrade")
+        })
+        .map(<[u8]>::to_vec)
+        .collect();
+    // What the upgrade of a 101 is to stays with it: the caller makes its own Connection and Upgrade fields.
+    let mut lengths = 0;
+    let status = head.status;
+    head.fields.remove_if(|name, octets, _| {
+        if name == Name::ContentLength {
+            lengths += 1;
+        }
+        name.is_hop_by_hop()
+            || (name == Name::ContentLength
+                && (lengths > 1 || status == StatusCode::NO_CONTENT || status.is_informational()))
+            || named.iter().any(|n| n.eq_ignore_ascii_case(octets))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { request_line: 200, head: 1000, fields: 10 };
+
+    fn request(text: &str) -> Result<Option<(RequestHead, usize)>, HeadFault> {
+        let mut head = RequestHead::default();
+        let len = parse_request(text.as_bytes(), &LIMITS, &mut head)?;
+        Ok(len.map(|n| (head, n)))
+    }
+
+    fn accepted(text: &str) -> RequestHead {
+        let (head, len) = request(text).unwrap_or_else(|e| panic!("{text:?}: {e:?}")).expect("complete");
+        assert_eq!(len, text.len());
+        head
+    }
+
+    #[test]
+    fn a_request() {
+        let head = accepted("GET /a?b=%20c HTTP/1.1\r\nHost: Blog.Example.com:8443\r\nX:  y \r\n\r\n");
+        assert_eq!(
+            (head.target(), head.path(), head.host(), head.port()),
+            ("/a?b=%20c", "/a", "blog.example.com", Some(8443))
+        );
+        assert_eq!(head.fields.get(Name::Other), Some(&b"y"[..]));
+        assert!(head.keep_alive);
+        assert_eq!(request("GET / HTTP/1.1\r\nHost: a\r\n"), Ok(None).map(|_: Option<()>| None));
+    }
+
+    impl PartialEq for RequestHead {
+        fn eq(&self, other: &Self) -> bool {
+            (&self.method, self.target(), self.host()) == (&other.method, other.target(), other.host())
+        }
+    }
+
+    #[test]
+    fn targets() {
+        let host = "Host: a.example\r\n\r\n";
+        let target = |line: &str| accepted(&format!("{line} HTTP/1.1\r\n{host}")).target().to_owned();
+        assert_eq!(target("GET //evil.example/x"), "//evil.example/x");
+        assert_eq!(target("GET http://a.example/x?y"), "/x?y");
+        assert_eq!(target("GET HTTP://A.example"), "/");
+        assert_eq!(target("GET https://a.example?q"), "/?q");
+        assert_eq!(target("OPTIONS *"), "*");
+        for bad in [
+            "GET *",
+            "GET a.example/x",
+            "GET ftp://a.example/",
+            "GET /a#b",
+            "GET http://b.example/",
+            "GET http://u@a.example/",
+            "GET /\u{7f}",
+        ] {
+            assert!(request(&format!("{bad} HTTP/1.1\r\n{host}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_two_parsers_could_read_differently() {
+        let refused = |text: &str, want: HeadFault| match request(text) {
+            Err(fault) => {
+                assert_eq!(std::mem::discriminant(&fault), std::mem::discriminant(&want), "{text:?}: {fault:?}")
+            }
+            Ok(_) => panic!("{text:?} was accepted"),
+        };
+        let (syntax, framing, host) = (HeadFault::Syntax(""), HeadFault::Framing(""), HeadFault::Host(None));
+        refused("GET / HTTP/1.1\nHost: a\n\n", syntax);
+        refused("GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", syntax);
+        refused("GET / HTTP/1.1\r\nHost: a\r\nX: y\rz\r\n\r\n", syntax);
+        refused("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", syntax);
+        refused("GET / HTTP/1.1\r\nHost : a\r\n\r\n", syntax);
+        refused("GET / HTTP/1.1\r\n Host: a\r\n\r\n", syntax);
+        refused("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", syntax);
+        refused("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", syntax);
+        refused("\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", syntax);
+        refused("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", syntax);
+        refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n", HeadFault::Version);
+        refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HeadFault::Version);
+        refused("GET / HTTP/1.1\r\n\r\n", host);
+        refused("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", host);
+        refused("GET / HTTP/1.1\r\nHost:\r\n\r\n", host);
+        refused("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", host);
+        let post = |fields: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        for bad in [
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length: 0x5\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 5 5\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
+            "Transfer-Encoding:\r\n",
+        ] {
+            refused(&post(bad), framing);
+        }
+        refused(&post("Transfer-Encoding: gzip, chunked\r\n"), HeadFault::Coding);
+        refused("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", framing);
+        assert_eq!(accepted(&post("Transfer-Encoding: Chunked\r\n")).framing, Framing::Chunked);
+        assert_eq!(accepted(&post("Content-Length: 007\r\n")).framing, Framing::Length(7));
+    }
+
+    #[test]
+    fn limits() {
+        let long = |n| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(n));
+        assert!(request(&long(150)).is_ok());
+        assert_eq!(request(&long(250)).unwrap_err(), HeadFault::TargetTooLong);
+        assert_eq!(request(&long(250)[..230]).unwrap_err(), HeadFault::TargetTooLong);
+        let many = |n| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(n));
+        assert!(request(&many(9)).is_ok());
+        assert_eq!(request(&many(10)).unwrap_err(), HeadFault::TooLarge);
+        assert_eq!(request(&many(500)).unwrap_err(), HeadFault::TooLarge);
+        let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(1000));
+        assert_eq!(request(&large).unwrap_err(), HeadFault::TooLarge);
+    }
+
+    #[test]
+    fn connection_options() {
+        let head = accepted("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\n\r\n");
+        assert!(
+            !head.keep_alive && head.is_named_by_connection(b"x-secret") && !head.is_named_by_connection(b"close-not")
+        );
+        assert!(!accepted("GET / HTTP/1.0\r\nHost: a\r\n\r\n").keep_alive);
+        assert!(accepted("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").keep_alive);
+        let upgrade = "Host: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert!(accepted(&format!("GET / HTTP/1.1\r\n{upgrade}")).websocket);
+        assert!(!accepted(&format!("GET / HTTP/1.0\r\n{upgrade}")).websocket);
+        assert!(!accepted("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n").websocket);
+    }
+
+    fn response(text: &str, to_head: bool) -> Result<ResponseHead, HeadFault> {
+        let mut head = ResponseHead::default();
+        parse_response(text.as_bytes(), to_head, 1000, &mut head).map(|n| {
+            assert_eq!(n, Some(text.len()), "{text:?}");
+            head
+        })
+    }
+
+    #[test]
+    fn responses() {
+        let framing = |text: &str| response(text, false).map(|h| (h.framing, h.keep_alive));
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"), Ok((Framing::Length(5), true)));
+        assert_eq!(
+            framing("HTTP/1.1 200\r\nContent-Length: 5, 5\r\nConnection: close\r\n\r\n"),
+            Ok((Framing::Length(5), false))
+        );
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Ok((Framing::Chunked, true)));
+        assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n"), Ok((Framing::UntilClose, false)));
+        assert_eq!(framing("HTTP/1.0 200 OK\nContent-Length: 0\n\n"), Ok((Framing::None, false)));
+        assert_eq!(framing("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"), Ok((Framing::None, true)));
+        assert_eq!(framing("HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n"), Ok((Framing::None, true)));
+        assert_eq!(
+            response("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true).map(|h| h.framing),
+            Ok(Framing::None)
+        );
+        for bad in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+        ] {
+            assert!(response(bad, false).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_fields_of_responses_stay() {
+        let head = response(
+            "HTTP/1.1 200 OK\r\nConnection: X-Own, keep-alive\r\nX-Own: 1\r\nKeep-Alive: 5\r\nContent-Length: 1\r\nContent-Length: 1\r\nX: 2\r\n\r\n",
+            false,
+        );
+        let head = head.unwrap();
+        let names: Vec<&[u8]> = head.fields.iter().map(|(_, n, _)| n).collect();
+        assert_eq!(names, [&b"Content-Length"[..], b"X"]);
+    }
+}

@@ -1,0 +1,17 @@
+//! HTTP messages as pintle holds them: heads as a list of fields over one buffer, bodies by their framing.
+//!
+//! Both sides (client and upstream) and both versions (HTTP/1.1 and HTTP/2) meet in these types, so that each rule
+//! about fields stands once: a request is parsed or copied into a [`RequestHead`], and what goes out is written
+//! from it through a [`FieldSink`].
+
+mod chunked;
+mod field;
+mod head;
+mod http1;
+mod sink;
+
+pub use chunked::{BodyDecoder, BodyFault, Decoded};
+pub use field::{Field, Fields, Name, has_token, tokens};
+pub use head::{Framing, RequestHead, ResponseHead, Version};
+pub use http1::{HeadFault, HeadLimits, parse_request, parse_response};
+pub use sink::{FieldSink, HeaderMapSink, Rendered};

@@ -1,0 +1,99 @@
+//! Where fields are written to: an HTTP/1.1 head, or the header map of HTTP/2.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::field::Fields;
+
+/// Takes fields one by one. Implemented by the buffer of an HTTP/1.1 head and by [`HeaderMapSink`].
+pub trait FieldSink {
+    /// Adds a field.
+    fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// Adds fields whose form was prepared when the configuration was loaded.
+    fn rendered(&mut self, fields: &Rendered);
+}
+
+/// The lines of an HTTP/1.1 head.
+impl FieldSink for Vec<u8> {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.reserve(name.len() + value.len() + 4);
+        self.extend_from_slice(name);
+        self.extend_from_slice(b": ");
+        self.extend_from_slice(value);
+        self.extend_from_slice(b"\r\n");
+    }
+
+    fn rendered(&mut self, fields: &Rendered) {
+        self.extend_from_slice(&fields.lines);
+    }
+}
+
+/// The header map of an HTTP/2 message.
+#[derive(Debug, Default)]
+pub struct HeaderMapSink(pub HeaderMap);
+
+impl FieldSink for HeaderMapSink {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        // What is no valid field there was refused when the head was parsed; what slips through is left out.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            self.0.append(name, value);
+        }
+    }
+
+    fn rendered(&mut self, fields: &Rendered) {
+        for (name, value) in &fields.map {
+            self.0.append(name, value.clone());
+        }
+    }
+}
+
+/// Fields that depend on the configuration only: rendered once, in both forms.
+#[derive(Debug, Clone, Default)]
+pub struct Rendered {
+    lines: Vec<u8>,
+    map: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Rendered {
+    /// Adds a field.
+    ///
+    /// # Errors
+    ///
+    /// When name or value are not valid in HTTP (RFC 9110 section 5).
+    pub fn push(&mut self, name: &str, value: &str) -> Result<(), http::Error> {
+        self.map.push((HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?));
+        self.lines.field(name.as_bytes(), value.as_bytes());
+        Ok(())
+    }
+
+    /// Whether there are no fields.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The fields as name and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.map.iter().map(|(n, v)| (n.as_str(), v.as_bytes()))
+    }
+}
+
+impl From<&Fields> for HeaderMap {
+    fn from(fields: &Fields) -> Self {
+        let mut sink = HeaderMapSink::default();
+        for (_, name, value) in fields.iter() {
+            sink.field(name, value);
+        }
+        sink.0
+    }
+}
+
+impl From<&HeaderMap> for Fields {
+    fn from(map: &HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in map {
+            fields.push(name.as_str().as_bytes(), value.as_bytes());
+        }
+        fields
+    }
+}

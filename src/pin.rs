@@ -1,0 +1,92 @@
+//! A pin: the SHA-256 of a public key, as it stands in certificates.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of the DER of a SubjectPublicKeyInfo (RFC 7469 section 2.4).
+///
+/// The same value is enforced by mobile applications, by `curl --pinnedpubkey` and by DANE (TLSA 3 1 1).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pin([u8; 32]);
+
+impl Pin {
+    /// The pin of a key, from the exact DER of its SubjectPublicKeyInfo: never re-encode it.
+    #[must_use]
+    pub fn of_spki(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
+    }
+
+    /// Lower-case hexadecimal, as TLSA records have it.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+/// Base64 with padding: 44 characters (RFC 7469 section 2.1.1, RFC 4648 section 4).
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pin({self})")
+    }
+}
+
+/// The text is no pin: not the base64 of 32 octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidPin;
+
+impl fmt::Display for InvalidPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not the base64 of a SHA-256 (44 characters)")
+    }
+}
+
+impl std::error::Error for InvalidPin {}
+
+impl FromStr for Pin {
+    type Err = InvalidPin;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPin> {
+        let octets = STANDARD.decode(text).map_err(|_| InvalidPin)?;
+        octets.try_into().map(Self).map_err(|_| InvalidPin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn known_value() {
+        // printf %s '' | openssl dgst -sha256 -binary | base64
+        let pin = Pin::of_spki(b"");
+        assert_eq!(pin.to_string(), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+        assert_eq!(pin.to_hex(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trip(der in prop::collection::vec(any::<u8>(), 0..40)) {
+            let pin = Pin::of_spki(&der);
+            prop_assert_eq!(pin.to_string().len(), 44);
+            prop_assert_eq!(pin.to_string().parse(), Ok(pin));
+        }
+
+        #[test]
+        fn other_texts_are_refused(text in "[A-Za-z0-9+/=_-]{0,60}") {
+            if let Ok(pin) = text.parse::<Pin>() {
+                prop_assert_eq!(pin.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Public-Key-Pins (RFC 7469).
+//!
+//! Browsers stopped enforcing the header between 2018 and 2020; scanners still read it, and applications, curl and
+//! DANE enforce the same pins. A wrong one locks them out, so the rules below refuse before anything is sent.
+
+use std::fmt::Write as _;
+
+use crate::pin::Pin;
+
+/// What browsers that enforced pins capped max-age at (RFC 7469 section 4.1), in seconds.
+pub const MAX_AGE_CAP: u64 = 60 * 86400;
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `Public-Key-Pins`.
+    Enforce,
+    /// `Public-Key-Pins-Report-Only`.
+    ReportOnly,
+    /// `Public-Key-Pins` with max-age=0: clients forget the pins (section 2.3.1). The rest must be valid all the same.
+    Withdraw,
+}
+
+/// A site's policy: what its header says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hpkp {
+    /// What is sent.
+    pub mode: Mode,
+    /// Seconds for which clients hold the pins.
+    pub max_age: u64,
+    /// The live keys' pins, then the backups'.
+    pub pins: Vec<Pin>,
+    /// Whether the pins bind all names below the host.
+    pub include_subdomains: bool,
+    /// Where clients report violations to: an absolute http(s) URI.
+    pub report_uri: Option<String>,
+}
+
+impl Hpkp {
+    /// The field's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self.mode {
+            Mode::ReportOnly => "Public-Key-Pins-Report-Only",
+            Mode::Enforce | Mode::Withdraw => "Public-Key-Pins",
+        }
+    }
+
+    /// The field's value, in the form that all of the old parsers took: pins quoted, max-age not, one space behind
+    /// each semicolon, and none at the end (sections 2.1 and 2.2.1).
+    #[must_use]
+    pub fn value(&self) -> String {
+        let mut value = String::new();
+        for pin in &self.pins {
+            let _ = write!(value, "pin-sha256=\"{pin}\"; ");
+        }
+        let max_age = if self.mode == Mode::Withdraw { 0 } else { self.max_age };
+        let _ = write!(value, "max-age={max_age}");
+        if self.include_subdomains {
+            value.push_str("; includeSubDomains");
+        }
+        if let Some(uri) = &self.report_uri {
+            let _ = write!(value, "; report-uri=\"{uri}\"");
+        }
+        value
+    }
+}
+
+/// What is the matter with a set of pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// No pin matches a key of the served chain: clients would ignore the header (section 2.5).
+    NoLivePin,
+    /// No backup at all, or none outside of the served chain (section 4.3).
+    NoBackup,
+    /// This backup is a live key, or stands in the served chain.
+    BackupIsServed(Pin),
+    /// The same backup twice.
+    BackupTwice(Pin),
+    /// One backup only: lose it, and the next rotation locks clients out.
+    SingleBackup,
+    /// max-age is more than the 60 days that clients keep pins for at most.
+    MaxAgeAboveCap,
+    /// Clients hold the pins for longer than the certificate lasts, and there is no second backup.
+    OutlivesCertificate,
+}
+
+impl Finding {
+    /// Whether the pins must not be sent.
+    #[must_use]
+    pub fn is_fatal(self) -> bool {
+        matches!(self, Self::NoLivePin | Self::NoBackup | Self::BackupIsServed(_) | Self::BackupTwice(_))
+    }
+}
+
+/// Judges a set of pins against the chains that are served under it. `lifetime` is what is left of the shortest-lived
+/// certificate, in seconds.
+#[must_use]
+pub fn judge(chains: &[Vec<Pin>], backups: &[Pin], max_age: u64, lifetime: u64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // The live pin is the leaf's, so that every chain matches as long as it has one.
+    if chains.is_empty() || chains.iter().any(Vec::is_empty) {
+        findings.push(Finding::NoLivePin);
+    }
+    let mut outside = Vec::new();
+    for backup in backups {
+        if chains.iter().any(|chain| chain.contains(backup)) {
+            findings.push(Finding::BackupIsServed(*backup));
+        } else if outside.contains(backup) {
+            findings.push(Finding::BackupTwice(*backup));
+        } else {
+            outside.push(*backup);
+        }
+    }
+    match outside.len() {
+        0 => findings.push(Finding::NoBackup),
+        1 => {
+            findings.push(Finding::SingleBackup);
+            if max_age > lifetime {
+                findings.push(Finding::OutlivesCertificate);
+            }
+        }
+        _ => {}
+    }
+    if max_age > MAX_AGE_CAP {
+        findings.push(Finding::MaxAgeAboveCap);
+    }
+    findings
+}
+
+/// Whether a text can be a report-uri: absolute, http or https, and nothing in it that the quoted string or the
+/// header could not hold (section 2.1.4).
+#[must_use]
+pub fn is_report_uri(uri: &str) -> bool {
+    let Some((scheme, rest)) = uri.split_once("://") else { return false };
+    (scheme == "http" || scheme == "https")
+        && !rest.is_empty()
+        && !rest.starts_with('/')
+        && uri.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pin(n: u8) -> Pin {
+        Pin::of_spki(&[n])
+    }
+
+    fn hpkp(mode: Mode) -> Hpkp {
+        Hpkp { mode, max_age: 2_592_000, pins: vec![pin(1), pin(2)], include_subdomains: false, report_uri: None }
+    }
+
+    #[test]
+    fn rendering() {
+        let (a, b) = (pin(1), pin(2));
+        let want = format!("pin-sha256=\"{a}\"; pin-sha256=\"{b}\"; max-age=2592000");
+        assert_eq!(hpkp(Mode::Enforce).value(), want);
+        assert_eq!(hpkp(Mode::Enforce).name(), "Public-Key-Pins");
+        assert_eq!(hpkp(Mode::ReportOnly).name(), "Public-Key-Pins-Report-Only");
+        assert_eq!(hpkp(Mode::Withdraw).value(), format!("pin-sha256=\"{a}\"; pin-sha256=\"{b}\"; max-age=0"));
+        let full = Hpkp {
+            include_subdomains: true,
+            report_uri: Some("https://r.example/p?a=1;b".into()),
+            ..hpkp(Mode::Enforce)
+        };
+        assert_eq!(full.value(), want + "; includeSubDomains; report-uri=\"https://r.example/p?a=1;b\"");
+    }
+
+    #[test]
+    fn judgement() {
+        let day = 86400;
+        let check = |chains: &[&[u8]], backups: &[u8], max_age: u64, want: &[Finding]| {
+            let chains: Vec<Vec<Pin>> = chains.iter().map(|c| c.iter().map(|n| pin(*n)).collect()).collect();
+            let backups: Vec<Pin> = backups.iter().map(|n| pin(*n)).collect();
+            assert_eq!(judge(&chains, &backups, max_age, 90 * day), want, "{backups:?}");
+        };
+        check(&[&[1, 9]], &[2, 3], 30 * day, &[]);
+        check(&[&[1, 9], &[5, 9]], &[2, 3], 30 * day, &[]);
+        check(&[&[1, 9]], &[2], 30 * day, &[Finding::SingleBackup]);
+        check(&[&[1, 9]], &[], 30 * day, &[Finding::NoBackup]);
+        check(&[&[1, 9]], &[1], 30 * day, &[Finding::BackupIsServed(pin(1)), Finding::NoBackup]);
+        check(&[&[1, 9]], &[9, 2, 3], 30 * day, &[Finding::BackupIsServed(pin(9))]);
+        check(&[&[1, 9], &[5, 9]], &[5, 2], 30 * day, &[Finding::BackupIsServed(pin(5)), Finding::SingleBackup]);
+        check(&[&[1]], &[2, 2], 30 * day, &[Finding::BackupTwice(pin(2)), Finding::SingleBackup]);
+        check(&[], &[2, 3], 30 * day, &[Finding::NoLivePin]);
+        check(&[&[1]], &[2, 3], 61 * day, &[Finding::MaxAgeAboveCap]);
+        check(&[&[1]], &[2], 91 * day, &[Finding::SingleBackup, Finding::OutlivesCertificate, Finding::MaxAgeAboveCap]);
+        check(&[&[1]], &[2, 3], 91 * day, &[Finding::MaxAgeAboveCap]);
+    }
+
+    #[test]
+    fn report_uris() {
+        for good in ["https://reports.example.net/hpkp", "http://r.example", "https://r.example/a?b=c;d"] {
+            assert!(is_report_uri(good), "{good}");
+        }
+        for bad in [
+            "",
+            "/relative",
+            "ftp://r.example/",
+            "https://",
+            "https:///x",
+            "https://r.example/\"",
+            "https://r.example/ x",
+            "https://r.example/\r\nX: y",
+            "https://r/\\",
+        ] {
+            assert!(!is_report_uri(bad), "{bad:?}");
+        }
+    }
+
+    /// A reader by the grammar of RFC 7469 section 2.1, as strict as the strictest browser, and written apart from
+    /// the writer: (pins, max-age, includeSubDomains, report-uri).
+    fn read(value: &str) -> Option<(Vec<Pin>, u64, bool, Option<String>)> {
+        let (mut pins, mut age, mut subdomains, mut uri) = (Vec::new(), None, false, None);
+        let mut rest = value;
+        loop {
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).unwrap_or(rest.len());
+            let name = &rest[..end];
+            rest = &rest[end..];
+            let mut argument = None;
+            if let Some(after) = rest.strip_prefix('=') {
+                if let Some(quoted) = after.strip_prefix('"') {
+                    let close = quoted.find('"')?;
+                    argument = Some((true, &quoted[..close]));
+                    rest = &quoted[close + 1..];
+                } else {
+                    let end = after.find(';').unwrap_or(after.len());
+                    argument = Some((false, &after[..end]));
+                    rest = &after[end..];
+                }
+            }
+            match (name, argument) {
+                ("pin-sha256", Some((true, text))) if text.len() == 44 => pins.push(text.parse().ok()?),
+                ("max-age", Some((false, text))) if age.is_none() => age = Some(text.parse().ok()?),
+                ("includeSubDomains", None) if !subdomains => subdomains = true,
+                ("report-uri", Some((true, text))) if uri.is_none() => uri = Some(text.to_owned()),
+                _ => return None,
+            }
+            if rest.is_empty() {
+                return Some((pins, age?, subdomains, uri));
+            }
+            rest = rest.strip_prefix("; ")?;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(keys in prop::collection::vec(any::<u8>(), 1..6), max_age in any::<u64>(), sub in any::<bool>(),
+                      uri in prop::option::of("https://[a-z.]{1,20}/[!#-~&&[^\\\\]]{0,30}")) {
+            let pins: Vec<Pin> = keys.iter().map(|n| pin(*n)).collect();
+            prop_assume!(uri.as_deref().is_none_or(is_report_uri));
+            let hpkp = Hpkp { mode: Mode::Enforce, max_age, pins: pins.clone(), include_subdomains: sub, report_uri: uri.clone() };
+            prop_assert_eq!(read(&hpkp.value()), Some((pins, max_age, sub, uri)));
+        }
+
+        #[test]
+        fn what_is_admitted_has_a_live_and_a_backup_pin(
+            chain in prop::collection::vec(0u8..6, 0..3), backups in prop::collection::vec(0u8..6, 0..4)
+        ) {
+            let chain: Vec<Pin> = chain.into_iter().map(pin).collect();
+            let backups: Vec<Pin> = backups.into_iter().map(pin).collect();
+            let fatal = judge(std::slice::from_ref(&chain), &backups, 1, 2).iter().any(|f| f.is_fatal());
+            let sound = !chain.is_empty() && !backups.is_empty() && backups.iter().all(|b| !chain.contains(b));
+            if !fatal {
+                prop_assert!(sound);
+            }
+        }
+    }
+}

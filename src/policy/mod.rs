@@ -1,0 +1,10 @@
+//! The rules that pintle exists for, as pure functions of values and the time.
+//!
+//! No I/O and no runtime here: callers act on what these decide.
+
+pub mod forwarded;
+pub mod hpkp;
+pub mod hsts;
+pub mod redirect;
+
+pub use redirect::Scheme;

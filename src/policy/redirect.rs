@@ -1,0 +1,137 @@
+//! Which URL a request is sent to when it came without TLS, or by another of the site's names.
+
+/// The scheme of a request as its client sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scheme {
+    /// Without TLS.
+    #[default]
+    Http,
+    /// With TLS, ended here or by a trusted proxy in front.
+    Https,
+}
+
+impl Scheme {
+    /// `http` or `https`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// Parses the word that proxies send, in any case; the schemes of WebSocket are those of HTTP.
+    #[must_use]
+    pub fn parse(word: &[u8]) -> Option<Self> {
+        let is = |names: [&[u8]; 2]| names.iter().any(|n| word.eq_ignore_ascii_case(n));
+        if is([b"https", b"wss"]) {
+            Some(Self::Https)
+        } else if is([b"http", b"ws"]) {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
+}
+
+/// Where clients find the TLS listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HttpsPort {
+    /// The port that the operator says clients see.
+    pub public: Option<u16>,
+    /// The port of the first TLS listener.
+    pub listener: Option<u16>,
+}
+
+impl HttpsPort {
+    /// The port to name in a redirect, if any. A client that named a port came by pintle's own ports, and needs the
+    /// TLS listener's; one that named none came by 80, and 443 leads back here however the ports are mapped
+    /// (RFC 6797 section 8.3 rewrites ports the same way).
+    fn for_client(self, named: Option<u16>) -> Option<u16> {
+        let port = match (self.public, named) {
+            (Some(public), _) => Some(public),
+            (None, None | Some(80 | 443)) => None,
+            (None, Some(_)) => self.listener,
+        };
+        port.filter(|p| *p != 443)
+    }
+}
+
+/// The https URL for a request that came without TLS: same host, same path and query, to the letter
+/// (RFC 6797 section 7.2). `host` is a configured name, or one that a configured wildcard takes in.
+#[must_use]
+pub fn to_https(host: &str, named_port: Option<u16>, target: &str, https: HttpsPort) -> String {
+    url(host, https.for_client(named_port), target)
+}
+
+/// The URL of the same page under the site's first name; the port stays.
+#[must_use]
+pub fn to_canonical(canonical: &str, named_port: Option<u16>, target: &str) -> String {
+    url(canonical, named_port.filter(|p| *p != 443), target)
+}
+
+fn url(host: &str, port: Option<u16>, target: &str) -> String {
+    // `OPTIONS *` is about the server: its URL has no path.
+    let target = if target == "*" { "/" } else { target };
+    match port {
+        Some(port) => format!("https://{host}:{port}{target}"),
+        None => format!("https://{host}{target}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(authority: &str, target: &str, https: HttpsPort, want: &str) {
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().unwrap())),
+            None => (authority, None),
+        };
+        assert_eq!(to_https(host, port, target, https), want);
+    }
+
+    #[test]
+    fn table() {
+        let usual = HttpsPort { public: None, listener: Some(443) };
+        let demo = HttpsPort { public: None, listener: Some(8443) };
+        let mapped = HttpsPort { public: Some(9443), listener: Some(443) };
+        let behind_offloader = HttpsPort::default();
+        check("shop.example", "/a?b", usual, "https://shop.example/a?b");
+        check("shop.example:80", "/", usual, "https://shop.example/");
+        check("shop.example:8080", "/", usual, "https://shop.example/");
+        check("shop.example", "//evil.example/%2e?", usual, "https://shop.example//evil.example/%2e?");
+        check("shop.example", "*", usual, "https://shop.example/");
+        check("localhost:8080", "/a", demo, "https://localhost:8443/a");
+        check("localhost", "/a", demo, "https://localhost/a");
+        check("localhost:80", "/a", demo, "https://localhost/a");
+        check("shop.example", "/a", mapped, "https://shop.example:9443/a");
+        check("shop.example:8080", "/a", mapped, "https://shop.example:9443/a");
+        check("shop.example:8080", "/a", behind_offloader, "https://shop.example/a");
+        assert_eq!(to_canonical("www.example", Some(8443), "/x"), "https://www.example:8443/x");
+        assert_eq!(to_canonical("www.example", None, "/x"), "https://www.example/x");
+    }
+
+    #[test]
+    fn scheme_words() {
+        let check = |word: &str, want| assert_eq!(Scheme::parse(word.as_bytes()), want, "{word}");
+        check("https", Some(Scheme::Https));
+        check("HTTPS", Some(Scheme::Https));
+        check("wss", Some(Scheme::Https));
+        check("http", Some(Scheme::Http));
+        check("on", None);
+        check("https ", None);
+        check("", None);
+    }
+
+    proptest! {
+        #[test]
+        fn path_and_query_never_change(target in "/[!-~]{0,40}", port in prop::option::of(any::<u16>())) {
+            let url = to_https("shop.example", port, &target, HttpsPort { public: None, listener: Some(8443) });
+            let rest = url.strip_prefix("https://shop.example").unwrap();
+            let rest = rest.strip_prefix(":8443").unwrap_or(rest);
+            prop_assert_eq!(rest, target);
+        }
+    }
+}
