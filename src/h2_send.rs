@@ -1,0 +1,100 @@
+//! A body into an HTTP/2 stream, no faster than the peer's windows open. Used towards clients and upstreams alike.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::HeaderMap;
+
+use crate::body::{Body, Frame};
+
+/// How a body failed to get through.
+#[derive(Debug)]
+pub enum SendError<E> {
+    /// The source broke off.
+    Body(E),
+    /// The stream did.
+    Stream(h2::Error),
+}
+
+/// The sending side of a stream, with the piece that waits for the window.
+pub struct Sender {
+    stream: SendStream<Bytes>,
+    piece: Bytes,
+    last: bool,
+    done: bool,
+}
+
+impl Sender {
+    /// A stream whose head was sent, and whose body comes.
+    #[must_use]
+    pub fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream, piece: Bytes::new(), last: false, done: false }
+    }
+
+    /// Sends on; ready when the whole body has been handed over. `progress` is told how much at each step.
+    pub fn poll<B: Body + ?Sized>(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut B,
+        progress: &mut impl FnMut(usize),
+    ) -> Poll<Result<(), SendError<B::Error>>> {
+        while !self.done {
+            if let Poll::Ready(reason) = self.stream.poll_reset(cx).map_err(SendError::Stream)? {
+                return Poll::Ready(Err(SendError::Stream(reason.into())));
+            }
+            if !self.piece.is_empty() {
+                ready!(self.poll_piece(cx, progress)).map_err(SendError::Stream)?;
+                continue;
+            }
+            match ready!(body.poll_frame(cx)) {
+                Some(Ok(Frame::Data(data))) => {
+                    self.last = body.is_end();
+                    self.piece = data;
+                }
+                Some(Ok(Frame::Trailers(fields))) => {
+                    self.stream.send_trailers(HeaderMap::from(&fields)).map_err(SendError::Stream)?;
+                    self.done = true;
+                }
+                Some(Err(error)) => {
+                    self.stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Poll::Ready(Err(SendError::Body(error)));
+                }
+                None => {
+                    self.stream.send_data(Bytes::new(), true).map_err(SendError::Stream)?;
+                    self.done = true;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends as much of the piece as the window lets.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, progress: &mut impl FnMut(usize)) -> Poll<Result<(), h2::Error>> {
+        self.stream.reserve_capacity(self.piece.len());
+        let mut capacity = self.stream.capacity();
+        while capacity == 0 {
+            match ready!(self.stream.poll_capacity(cx)) {
+                Some(granted) => capacity = granted?,
+                None => return Poll::Ready(Err(Reason::CANCEL.into())),
+            }
+        }
+        let part = self.piece.split_to(capacity.min(self.piece.len()));
+        let end = self.last && self.piece.is_empty();
+        progress(part.len());
+        self.stream.send_data(part, end)?;
+        self.done = end;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether the next thing to happen is the source's.
+    #[must_use]
+    pub fn waits_for_body(&self) -> bool {
+        self.piece.is_empty()
+    }
+
+    /// Gives the stream up.
+    pub fn reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+}

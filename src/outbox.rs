@@ -1,0 +1,126 @@
+//! What waits to be written to an HTTP/1.1 connection of either side: a head, and a body piece by piece.
+
+use std::io::{self, IoSlice, Write as _};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+
+use crate::body::Frame;
+use crate::message::FieldSink as _;
+use crate::tls::Session;
+use crate::transport::Transport;
+
+/// Octets that wait: a head (or a chunk's size), one piece of a body, and what closes the chunk.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    head: Vec<u8>,
+    sent: usize,
+    data: Bytes,
+    tail: &'static [u8],
+}
+
+impl Outbox {
+    /// Begins with a message's head.
+    #[must_use]
+    pub fn new(head: Vec<u8>) -> Self {
+        Self { head, ..Self::default() }
+    }
+
+    /// Adds octets behind those of the head.
+    pub fn append(&mut self, octets: &[u8]) {
+        if self.sent == self.head.len() {
+            self.head.clear();
+            self.sent = 0;
+        }
+        self.head.extend_from_slice(octets);
+    }
+
+    /// Whether everything has been written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sent == self.head.len() && self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether not one octet has been written.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// Whether the next piece of the body may be loaded: alone, or to go out together with the head.
+    #[must_use]
+    pub fn is_loadable(&self) -> bool {
+        self.data.is_empty() && self.tail.is_empty()
+    }
+
+    /// Takes the buffer back, once everything has been written.
+    #[must_use]
+    pub fn into_buffer(mut self) -> Vec<u8> {
+        self.head.clear();
+        self.head
+    }
+
+    /// Loads the next piece, as a chunk or as it is; gives whether it was the last. Trailers pass with chunks only.
+    pub fn load(&mut self, frame: Option<Frame>, chunked: bool) -> bool {
+        if self.sent == self.head.len() {
+            self.head.clear();
+            self.sent = 0;
+        }
+        match frame {
+            Some(Frame::Data(data)) => {
+                if chunked {
+                    let _ = write!(self.head, "{:x}\r\n", data.len());
+                    self.tail = b"\r\n";
+                }
+                self.data = data;
+                false
+            }
+            Some(Frame::Trailers(fields)) => {
+                if chunked {
+                    self.head.extend_from_slice(b"0\r\n");
+                    for (_, name, value) in fields.iter() {
+                        self.head.field(name, value);
+                    }
+                    self.tail = b"\r\n";
+                }
+                true
+            }
+            None => {
+                if chunked {
+                    self.tail = b"0\r\n\r\n";
+                }
+                true
+            }
+        }
+    }
+
+    fn advance(&mut self, mut len: usize) {
+        let head = len.min(self.head.len() - self.sent);
+        self.sent += head;
+        len -= head;
+        let data = len.min(self.data.len());
+        self.data.advance(data);
+        self.tail = &self.tail[len - data..];
+    }
+
+    /// Writes everything; under TLS it may still wait to be flushed. `progress` is told how much at each step.
+    pub fn poll_write<S: Session>(
+        &mut self,
+        transport: &mut Transport<S>,
+        cx: &mut Context<'_>,
+        progress: &mut impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let head = &self.head[self.sent..];
+            let len = if self.data.is_empty() && self.tail.is_empty() {
+                ready!(transport.poll_write_vectored(cx, &[IoSlice::new(head)]))?
+            } else {
+                let slices = [IoSlice::new(head), IoSlice::new(&self.data), IoSlice::new(self.tail)];
+                ready!(transport.poll_write_vectored(cx, &slices))?
+            };
+            self.advance(len);
+            progress(len);
+        }
+        Poll::Ready(Ok(()))
+    }
+}

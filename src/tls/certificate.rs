@@ -1,0 +1,280 @@
+//! A certificate chain with its private key, proven to fit each other.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::SignatureAlgorithm;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::host::HostPattern;
+use crate::key_file::{KeyAlgorithm, algorithm_of, pem_message};
+use crate::pin::Pin;
+
+/// Certificates in one chain.
+const CHAIN_MAX: usize = 16;
+
+/// What a leaf certificate says.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// Its serial number in hexadecimal.
+    pub serial: String,
+    /// Who issued it.
+    pub issuer: String,
+    /// From when it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// The key's algorithm.
+    pub algorithm: KeyAlgorithm,
+    names: Vec<HostPattern>,
+    addresses: Vec<IpAddr>,
+}
+
+/// A chain as clients get it, its pins, and what its leaf says.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    /// The leaf's facts.
+    pub leaf: Leaf,
+    /// The pins of all certificates, the leaf's first.
+    pub pins: Vec<Pin>,
+    der: Vec<CertificateDer<'static>>,
+}
+
+/// A chain and the private key of its leaf.
+pub struct Certificate {
+    /// The chain.
+    pub chain: Chain,
+    key: Arc<CertifiedKey>,
+}
+
+/// Why a chain, or a chain and a key, cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateError {
+    /// Not PEM with certificates in it.
+    Chain(String),
+    /// More certificates than any chain has.
+    ChainTooLong,
+    /// The certificate at this place (1 is the leaf) is damaged.
+    Malformed(usize),
+    /// No private key in the file.
+    Key(String),
+    /// The key is not the leaf's.
+    KeyMismatch,
+    /// The certificate at this place was not issued by the one behind it.
+    Order(usize),
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain(why) => write!(f, "no certificate chain: {why}"),
+            Self::ChainTooLong => write!(f, "more than {CHAIN_MAX} certificates in one chain"),
+            Self::Malformed(at) => write!(f, "certificate {at} of the chain is damaged"),
+            Self::Key(why) => write!(f, "no usable private key: {why}"),
+            Self::KeyMismatch => f.write_str("the private key does not fit the certificate"),
+            Self::Order(at) => write!(f, "certificate {at} of the chain was not issued by certificate {}", at + 1),
+        }
+    }
+}
+
+impl std::error::Error for CertificateError {}
+
+impl Chain {
+    /// Reads a chain from PEM, leaf first.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], for what is no chain.
+    pub fn from_pem(contents: &[u8]) -> Result<Self, CertificateError> {
+        let mut der = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(contents) {
+            der.push(certificate.map_err(|e| CertificateError::Chain(pem_message(&e)))?);
+            if der.len() > CHAIN_MAX {
+                return Err(CertificateError::ChainTooLong);
+            }
+        }
+        if der.is_empty() {
+            return Err(CertificateError::Chain("no certificate found".into()));
+        }
+        let mut parsed = Vec::with_capacity(der.len());
+        for (at, one) in der.iter().enumerate() {
+            match X509Certificate::from_der(one) {
+                Ok(([], certificate)) => parsed.push(certificate),
+                _ => return Err(CertificateError::Malformed(at + 1)),
+            }
+        }
+        if let Some(at) = parsed.windows(2).position(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw()) {
+            return Err(CertificateError::Order(at + 1));
+        }
+        let pins = parsed.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
+        let leaf = Leaf::of(&parsed[0]).ok_or(CertificateError::Malformed(1))?;
+        drop(parsed);
+        Ok(Self { leaf, pins, der })
+    }
+
+    /// The pin of the leaf.
+    #[must_use]
+    pub fn pin(&self) -> Pin {
+        self.pins[0]
+    }
+}
+
+impl Leaf {
+    fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
+        let (mut names, mut addresses) = (Vec::new(), Vec::new());
+        if let Ok(Some(extension)) = certificate.subject_alternative_name() {
+            for name in &extension.value.general_names {
+                match name {
+                    GeneralName::DNSName(name) => names.extend(HostPattern::parse(name).ok()),
+                    GeneralName::IPAddress(octets) => addresses.extend(address(octets)),
+                    _ => {}
+                }
+            }
+        }
+        let validity = certificate.validity();
+        Some(Self {
+            serial: certificate.raw_serial().iter().map(|b| format!("{b:02x}")).collect(),
+            issuer: name_of(certificate.issuer()),
+            not_before: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
+            not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
+            algorithm: algorithm_of(certificate.public_key()),
+            names,
+            addresses,
+        })
+    }
+
+    /// Whether clients accept the certificate for this name (RFC 9525 section 6): subject alternative names only.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        self.names.iter().any(|name| name.matches(host))
+            || HostPattern::parse(host).ok().and_then(|h| h.address()).is_some_and(|a| self.addresses.contains(&a))
+    }
+
+    /// Whether clients accept the certificate for all names that the pattern stands for.
+    #[must_use]
+    pub fn covers_pattern(&self, pattern: &HostPattern) -> bool {
+        match pattern.exact() {
+            Some(host) => self.covers(host),
+            None => self.names.contains(pattern),
+        }
+    }
+
+    /// The names it is for, for messages.
+    #[must_use]
+    pub fn names(&self) -> String {
+        let names = self.names.iter().map(ToString::to_string);
+        let all: Vec<String> = names.chain(self.addresses.iter().map(ToString::to_string)).collect();
+        if all.is_empty() { "no name at all".into() } else { all.join(", ") }
+    }
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+}
+
+/// The part of a distinguished name that people know it by.
+fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
+    let first = |mut parts: Box<dyn Iterator<Item = String> + '_>| parts.next();
+    let common = first(Box::new(name.iter_common_name().filter_map(|p| p.as_str().ok().map(str::to_owned))));
+    common
+        .or_else(|| first(Box::new(name.iter_organization().filter_map(|p| p.as_str().ok().map(str::to_owned)))))
+        .unwrap_or_else(|| name.to_string())
+}
+
+impl Certificate {
+    /// Puts a chain and its key together.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], when the key cannot be used, or is another's.
+    pub fn new(chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
+        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| {
+            let encrypted =
+                matches!(crate::key_file::public_key(key_pem), Err(crate::key_file::KeyFileError::Encrypted));
+            CertificateError::Key(match e {
+                _ if encrypted => "it is encrypted".into(),
+                pem::Error::NoItemsFound => "none found".into(),
+                other => pem_message(&other),
+            })
+        })?;
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
+            .map_err(|e| CertificateError::Key(e.to_string()))?;
+        if signer.public_key().is_none_or(|spki| Pin::of_spki(&spki) != chain.pin()) {
+            return Err(CertificateError::KeyMismatch);
+        }
+        let key = Arc::new(CertifiedKey::new(chain.der.clone(), signer));
+        Ok(Self { chain, key })
+    }
+
+    pub(super) fn key(&self) -> &Arc<CertifiedKey> {
+        &self.key
+    }
+
+    pub(super) fn is_rsa(&self) -> bool {
+        self.key.key.algorithm() == SignatureAlgorithm::RSA
+    }
+}
+
+impl fmt::Debug for Certificate {
+    /// Never the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+    fn authority() -> (rcgen::Certificate, Issuer<'static, KeyPair>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Test CA");
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate, Issuer::new(params, key))
+    }
+
+    fn leaf(names: &[&str], issuer: &Issuer<'_, KeyPair>) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let key = KeyPair::generate().unwrap();
+        (CertificateParams::new(names).unwrap().signed_by(&key, issuer).unwrap(), key)
+    }
+
+    #[test]
+    fn chain_and_key() {
+        let (ca, issuer) = authority();
+        let (certificate, key) = leaf(&["a.example", "*.b.example", "127.0.0.1"], &issuer);
+        let chain = Chain::from_pem((certificate.pem() + &ca.pem()).as_bytes()).unwrap();
+        assert_eq!(chain.pins.len(), 2);
+        let covers = |host| chain.leaf.covers(host);
+        assert!(covers("a.example") && covers("x.b.example") && covers("127.0.0.1"));
+        assert!(!covers("b.example") && !covers("x.y.b.example") && !covers("127.0.0.2"));
+        assert!(chain.leaf.covers_pattern(&HostPattern::parse("*.b.example").unwrap()));
+        assert!(!chain.leaf.covers_pattern(&HostPattern::parse("*.a.example").unwrap()));
+        assert_eq!(chain.leaf.issuer, "Test CA");
+        assert!(Certificate::new(chain.clone(), key.serialize_pem().as_bytes()).is_ok());
+        let other = KeyPair::generate().unwrap();
+        let mismatch = Certificate::new(chain, other.serialize_pem().as_bytes()).unwrap_err();
+        assert_eq!(mismatch, CertificateError::KeyMismatch);
+    }
+
+    #[test]
+    fn chains_in_disorder() {
+        let (ca, issuer) = authority();
+        let (a, _) = leaf(&["a.example"], &issuer);
+        let (b, _) = leaf(&["b.example"], &issuer);
+        let read = |pem: String| Chain::from_pem(pem.as_bytes()).map(|_| ());
+        assert_eq!(read(ca.pem() + &a.pem()), Err(CertificateError::Order(1)));
+        assert_eq!(read(a.pem() + &b.pem() + &ca.pem()), Err(CertificateError::Order(1)));
+        assert!(matches!(read(String::new()), Err(CertificateError::Chain(_))));
+        assert_eq!(read(ca.pem().repeat(CHAIN_MAX + 1)), Err(CertificateError::ChainTooLong));
+    }
+}

@@ -1,0 +1,99 @@
+//! From the name that a client asks for to the certificate that it gets.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::certificate::Certificate;
+use crate::host::{HostMap, HostPattern};
+
+/// The alert for a name that is not served (RFC 6066 section 3).
+const UNRECOGNIZED_NAME: u8 = 112;
+/// The alert for a client that can use none of the name's certificates.
+const HANDSHAKE_FAILURE: u8 = 40;
+
+thread_local! {
+    /// What the resolver chose last. rustls takes nothing from a resolver but a certificate, and has one alert for all
+    /// refusals; the connection that asked picks the rest up from here, within the same call.
+    static CHOICE: Cell<Option<Choice>> = const { Cell::new(None) };
+}
+
+/// What a client asked for, and what came of it.
+#[derive(Debug)]
+pub struct Choice {
+    /// The name in its SNI.
+    pub name: Option<Box<str>>,
+    /// The certificates of that name; or the alert that is due.
+    outcome: Result<CertificateSet, u8>,
+}
+
+impl Choice {
+    /// The certificates that the connection is under.
+    #[must_use]
+    pub fn certificates(&self) -> Option<&CertificateSet> {
+        self.outcome.as_ref().ok()
+    }
+
+    pub(super) fn alert(&self) -> Option<u8> {
+        self.outcome.as_ref().err().copied()
+    }
+}
+
+/// The choice made within the last call into rustls, if there was one.
+pub(super) fn take_choice() -> Option<Choice> {
+    CHOICE.take()
+}
+
+/// The certificates of one site: all of them cover all of its names.
+pub type CertificateSet = Arc<[Arc<Certificate>]>;
+
+/// Certificates by name.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    by_name: HostMap<CertificateSet>,
+    /// For clients that name nobody, or somebody unknown.
+    default: Option<CertificateSet>,
+}
+
+impl Certificates {
+    /// Adds a site's certificates under its names. Keys that cost less come first, so that a client that can use
+    /// several kinds gets the cheapest.
+    pub fn insert(&mut self, names: &[HostPattern], mut certificates: Vec<Arc<Certificate>>) -> CertificateSet {
+        certificates.sort_by_key(|c| c.is_rsa());
+        let set: CertificateSet = certificates.into();
+        for name in names {
+            self.by_name.insert(name, set.clone());
+        }
+        set
+    }
+
+    /// Gives these certificates to clients without a name, or with an unknown one.
+    pub fn set_default(&mut self, set: CertificateSet) {
+        self.default = Some(set);
+    }
+
+    /// What a client gets that asks for this name. Certificates are chosen by exact name, then by wildcard.
+    #[must_use]
+    pub fn find(&self, name: Option<&str>) -> Option<&CertificateSet> {
+        name.and_then(|n| self.by_name.get(n)).or(self.default.as_ref())
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(|n| n.strip_suffix('.').unwrap_or(n));
+        let set = self.find(name);
+        // rustls has reduced the schemes to those that the client's cipher suites can go with.
+        let usable = |c: &&Arc<Certificate>| c.key().key.choose_scheme(hello.signature_schemes()).is_some();
+        let chosen = set.and_then(|set| set.iter().find(usable));
+        let outcome = match (set, chosen) {
+            (Some(set), Some(_)) => Ok(set.clone()),
+            (Some(_), None) => Err(HANDSHAKE_FAILURE),
+            (None, _) => Err(UNRECOGNIZED_NAME),
+        };
+        CHOICE.set(Some(Choice { name: name.map(Into::into), outcome }));
+        chosen.map(|c| c.key().clone())
+    }
+}

@@ -1,0 +1,215 @@
+//! What goes out: plaintext is gathered into full records, sealed by rustls, and written with one call. The buffer is
+//! the thread's, lent while something is in it.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::unbuffered::{EncodeError, EncodeTlsData, EncryptError, WriteTraffic};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+/// The most plaintext of one record (RFC 8446 section 5.1).
+pub(super) const RECORD: usize = 16 * 1024;
+/// A sealed record: header, plaintext, content type, tag, and the explicit nonce of TLS 1.2.
+const SEALED: usize = 5 + RECORD + 1 + 16 + 8;
+/// Sealed records that one buffer holds before it must be written.
+const RECORDS: usize = 6;
+const SEALED_MAX: usize = RECORDS * SEALED;
+/// Room for what rustls says on its own account: alerts, tickets, a KeyUpdate. More than that makes the buffer grow.
+const SLACK: usize = 1024;
+/// The record being gathered lies behind both.
+const STAGE: usize = SEALED_MAX + SLACK;
+/// Buffers that a thread keeps for the next borrower.
+const SPARE: usize = 8;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The outgoing side of one connection: nothing at rest.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// `STAGE + RECORD` octets, or more behind `STAGE` where rustls had much to say.
+    buffer: Option<Vec<u8>>,
+    /// Written up to here.
+    start: usize,
+    /// Filled up to here.
+    end: usize,
+    /// Plaintext gathered and not yet sealed.
+    staged: usize,
+}
+
+impl Outgoing {
+    fn lend(&mut self) -> &mut [u8] {
+        self.buffer.get_or_insert_with(|| BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; STAGE + RECORD]))
+    }
+
+    fn has_room(&self) -> bool {
+        self.end + SEALED <= SEALED_MAX
+    }
+
+    /// Whether it must be written before it takes more.
+    pub(super) fn is_full(&self) -> bool {
+        !self.has_room()
+    }
+
+    /// Whether plaintext waits to be sealed.
+    pub(super) fn is_staged(&self) -> bool {
+        self.staged > 0
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.staged == 0 && self.start == self.end
+    }
+
+    /// Takes all of `bufs` if that does not fill a record: rustls is not needed yet.
+    pub(super) fn stage(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
+        let len: usize = bufs.iter().map(|b| b.len()).sum();
+        if self.staged + len >= RECORD || !self.has_room() {
+            return None;
+        }
+        let mut at = STAGE + self.staged;
+        let buffer = self.lend();
+        for b in bufs {
+            buffer[at..at + b.len()].copy_from_slice(b);
+            at += b.len();
+        }
+        self.staged += len;
+        Some(len)
+    }
+
+    /// Takes as much of `bufs` as there is room for, and seals the records that get full. Whole records are sealed
+    /// from where they lie.
+    pub(super) fn push<D>(&mut self, traffic: &mut WriteTraffic<'_, D>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut taken = 0;
+        for b in bufs {
+            let mut b = &b[..];
+            while !b.is_empty() && self.has_room() {
+                let len = if self.staged == 0 && b.len() >= RECORD {
+                    let len = RECORD * (b.len() / RECORD).min((SEALED_MAX - self.end) / SEALED);
+                    let end = self.end;
+                    self.end += traffic.encrypt(&b[..len], &mut self.lend()[end..STAGE]).map_err(seal_error)?;
+                    len
+                } else {
+                    let len = b.len().min(RECORD - self.staged);
+                    let at = STAGE + self.staged;
+                    self.lend()[at..at + len].copy_from_slice(&b[..len]);
+                    self.staged += len;
+                    if self.staged == RECORD {
+                        self.seal(traffic)?;
+                    }
+                    len
+                };
+                taken += len;
+                b = &b[len..];
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Seals what is staged.
+    pub(super) fn seal<D>(&mut self, traffic: &mut WriteTraffic<'_, D>) -> io::Result<()> {
+        let (end, len) = (self.end, std::mem::take(&mut self.staged));
+        let (sealed, stage) = self.lend().split_at_mut(STAGE);
+        self.end += traffic.encrypt(&stage[..len], &mut sealed[end..]).map_err(seal_error)?;
+        Ok(())
+    }
+
+    /// Takes what rustls wants to say. It must all be taken: a message that is not encoded now is lost.
+    pub(super) fn encode<D>(&mut self, mut message: EncodeTlsData<'_, D>) -> io::Result<()> {
+        loop {
+            let end = self.end;
+            // With something staged the stage is in use; a flight of the handshake may spread over it.
+            let limit = if self.staged > 0 { STAGE } else { usize::MAX };
+            let buffer = self.lend();
+            let limit = limit.min(buffer.len());
+            match message.encode(&mut buffer[end.min(limit)..limit]) {
+                Ok(len) => {
+                    self.end += len;
+                    return Ok(());
+                }
+                Err(EncodeError::InsufficientSize(e)) if self.staged == 0 => {
+                    let buffer = self.buffer.get_or_insert_default();
+                    buffer.resize(end + e.required_size, 0);
+                }
+                Err(e) => return Err(io::Error::other(e.to_string())),
+            }
+        }
+    }
+
+    /// Puts an alert of our own choice into a plaintext record: only while nothing is encrypted yet.
+    pub(super) fn plain_alert(&mut self, description: u8) {
+        const ALERT: u8 = 21;
+        const FATAL: u8 = 2;
+        let end = self.end;
+        if end + 7 <= SEALED_MAX {
+            self.lend()[end..end + 7].copy_from_slice(&[ALERT, 3, 3, 0, 2, FATAL, description]);
+            self.end += 7;
+        }
+    }
+
+    /// Adds close_notify (RFC 8446 section 6.1).
+    pub(super) fn close<D>(&mut self, traffic: &mut WriteTraffic<'_, D>) -> io::Result<()> {
+        let end = self.end.min(STAGE);
+        self.end = end + traffic.queue_close_notify(&mut self.lend()[end..STAGE]).map_err(seal_error)?;
+        Ok(())
+    }
+
+    /// Writes all that is sealed.
+    pub(super) fn poll_send(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(buffer) = &self.buffer {
+            while self.start < self.end {
+                let len = ready!(Pin::new(&mut *socket).poll_write(cx, &buffer[self.start..self.end]))?;
+                if len == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.start += len;
+            }
+            self.sent();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The sealed octets, for whoever sends them without a socket.
+    #[doc(hidden)]
+    pub(super) fn take_sealed(&mut self) -> Vec<u8> {
+        let sealed = self.buffer.as_ref().map_or_else(Vec::new, |b| b[self.start..self.end].to_vec());
+        self.sent();
+        sealed
+    }
+
+    /// All that is sealed has gone; the buffer stays for what is staged.
+    fn sent(&mut self) {
+        (self.start, self.end) = (0, 0);
+        if self.staged == 0 {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            BUFFERS.with_borrow_mut(|spare| {
+                if spare.len() < SPARE && buffer.len() == STAGE + RECORD {
+                    spare.push(buffer);
+                }
+            });
+        }
+        (self.start, self.end) = (0, 0);
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // Plaintext that was never sent does not stay in a buffer that another connection gets to see only as
+        // overwritten space; the indices start at zero again.
+        self.staged = 0;
+        self.give_back();
+    }
+}
+
+fn seal_error(error: EncryptError) -> io::Error {
+    io::Error::other(error.to_string())
+}
