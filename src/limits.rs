@@ -1,0 +1,104 @@
+//! The bound of every wait, queue and size, by its name in `[limits]`.
+
+use std::time::Duration;
+
+use crate::message::HeadLimits;
+use crate::upstream::PoolLimits;
+
+/// All limits. The defaults suit a blog on a small machine.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections of clients at the same time, in all workers together.
+    pub connections: usize,
+    /// The same, for one network of clients: a /32 of IPv4, a /56 of IPv6. Trusted proxies are not counted.
+    pub connections_per_client: usize,
+    /// From the accepted connection to the end of the TLS handshake, a PROXY header included.
+    pub handshake: Duration,
+    /// From the first octet of a request's head to its last.
+    pub request_header: Duration,
+    /// How long a connection may rest between requests.
+    pub idle: Duration,
+    /// The longest pause between two pieces of a body, in either direction: reading from a client that is slow to
+    /// send, and writing to one that is slow to take.
+    pub body_progress: Duration,
+    /// Octets of a request line; longer ones get 414.
+    pub request_line: usize,
+    /// Octets of a request's head; larger ones get 431.
+    pub header_size: usize,
+    /// Fields of a request's head, at most 128; more get 431.
+    pub header_count: usize,
+    /// Octets of a request's body; larger ones get 413.
+    pub request_body: u64,
+    /// Requests on one connection; it is closed then.
+    pub requests_per_connection: u64,
+    /// Requests that an HTTP/2 client may have open at the same time.
+    pub http2_streams: u32,
+    /// How long a WebSocket may be silent.
+    pub websocket_idle: Duration,
+    /// How long a client that still sends is listened to after its answer, so that it gets to read it.
+    pub linger: Duration,
+    /// How long running requests have to finish after SIGTERM.
+    pub drain: Duration,
+    /// Connections of one worker to one upstream; when all are busy, clients get 503.
+    pub upstream_connections: usize,
+    /// How long an idle connection to an upstream is kept.
+    pub upstream_idle: Duration,
+    /// Octets of a response's head.
+    pub response_header_size: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Set by the number of open files that the system allows: see `for_open_files`.
+            connections: 10_000,
+            connections_per_client: 7_500,
+            handshake: Duration::from_secs(10),
+            request_header: Duration::from_secs(15),
+            idle: Duration::from_secs(75),
+            body_progress: Duration::from_secs(30),
+            request_line: 8 * 1024,
+            header_size: 32 * 1024,
+            header_count: 100,
+            request_body: 8 << 30,
+            requests_per_connection: 100_000,
+            http2_streams: 128,
+            websocket_idle: Duration::from_secs(3600),
+            linger: Duration::from_secs(5),
+            drain: Duration::from_secs(30),
+            upstream_connections: 1024,
+            upstream_idle: Duration::from_secs(60),
+            response_header_size: 64 * 1024,
+        }
+    }
+}
+
+/// Files that are open besides connections: listeners, logs, the resolver.
+const OTHER_FILES: u64 = 256;
+
+impl Limits {
+    /// Fits the default numbers of connections to the number of files that may be open: three quarters of it for
+    /// clients, the rest for upstreams; and no network gets more than three quarters of those.
+    pub fn for_open_files(&mut self, files: u64) {
+        let clients = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX) / 4 * 3;
+        self.connections = clients.clamp(64, 200_000);
+        self.connections_per_client = self.connections / 4 * 3;
+    }
+
+    /// The limits of a request's head.
+    #[must_use]
+    pub fn head(&self) -> HeadLimits {
+        HeadLimits { request_line: self.request_line, head: self.header_size, fields: self.header_count }
+    }
+
+    /// The limits of a pool of upstream connections.
+    #[must_use]
+    pub fn pool(&self) -> PoolLimits {
+        PoolLimits {
+            connections: self.upstream_connections,
+            idle: self.upstream_idle,
+            response_head: self.response_header_size,
+            body_progress: self.body_progress,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A new connection to an upstream: its address, TCP (IPv6 and IPv4 raced), TLS.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::client::UnbufferedClientConnection;
+use tokio::net::TcpStream;
+
+use super::error::UpstreamError;
+use super::resolve::Addresses;
+use super::{Protocols, Upstream, UpstreamTransport};
+use crate::clock::Alarm;
+use crate::tls::TlsStream;
+use crate::transport::Transport;
+
+/// How long the next address waits for the one before (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Connects within the upstream's connect timeout.
+///
+/// # Errors
+///
+/// [`UpstreamError`]: DNS, TCP, TLS, or the time.
+pub(super) async fn connect(
+    upstream: &Upstream,
+    protocols: Protocols,
+    alarm: &Alarm,
+) -> Result<UpstreamTransport, UpstreamError> {
+    alarm.set(upstream.connect_timeout);
+    let mut connecting = Box::pin(connect_unbounded(upstream, protocols));
+    poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending if alarm.poll_due(cx).is_ready() => Poll::Ready(Err(timeout(upstream))),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// A name that nobody has resolved yet is DNS' fault, not the network's.
+fn timeout(upstream: &Upstream) -> UpstreamError {
+    match &upstream.addresses {
+        Addresses::Followed { state, .. } if state.borrow().addresses.is_empty() => {
+            UpstreamError::Dns("no answer in time".into())
+        }
+        _ => UpstreamError::ConnectTimeout,
+    }
+}
+
+async fn connect_unbounded(upstream: &Upstream, protocols: Protocols) -> Result<UpstreamTransport, UpstreamError> {
+    let addresses = addresses(&upstream.addresses).await?;
+    let socket = race(&interleave(&addresses)).await.map_err(|(address, e)| UpstreamError::Connect(address, e))?;
+    let _ = socket.set_nodelay(true);
+    let Some(tls) = &upstream.tls else { return Ok(Transport::Plain(socket)) };
+    let config = if protocols == Protocols::Http1 { &tls.http1 } else { &tls.any };
+    let session = UnbufferedClientConnection::new(config.clone(), tls.server_name.clone())
+        .map_err(|e| UpstreamError::Tls(io::Error::other(e)))?;
+    let mut stream = TlsStream::new(socket, session, Vec::new());
+    poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(UpstreamError::Tls)?;
+    Ok(Transport::Tls(stream))
+}
+
+/// The addresses; waits for the first lookup.
+async fn addresses(source: &Addresses) -> Result<Arc<[SocketAddr]>, UpstreamError> {
+    let (state, nudge) = match source {
+        Addresses::Fixed(addresses) => return Ok(addresses.clone()),
+        Addresses::Followed { state, nudge } => (state, nudge),
+    };
+    let mut state = state.clone();
+    let gone = || UpstreamError::Dns("the resolver has stopped".into());
+    let known = state.wait_for(|s| !s.addresses.is_empty() || s.error.is_some()).await.map_err(|_| gone())?;
+    if known.addresses.is_empty() {
+        nudge.notify_one();
+        let why = known.error.clone().unwrap_or_default();
+        return Err(UpstreamError::Dns(why));
+    }
+    Ok(known.addresses.clone())
+}
+
+/// IPv6 and IPv4 by turns, IPv6 first (RFC 8305 section 4); within each family in the order of the answer.
+fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut v6 = addresses.iter().filter(|a| a.is_ipv6());
+    let mut v4 = addresses.iter().filter(|a| a.is_ipv4());
+    let mut order = Vec::with_capacity(addresses.len());
+    while order.len() < addresses.len() {
+        order.extend(v6.next());
+        order.extend(v4.next());
+    }
+    order
+}
+
+type Attempt = Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)>>>;
+
+/// The first connection that comes about. The next address is tried when the one before fails, or takes its time.
+async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, (SocketAddr, io::Error)> {
+    if let [only] = addresses {
+        return TcpStream::connect(*only).await.map_err(|e| (*only, e));
+    }
+    let mut waiting = addresses.iter().copied();
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut stagger = Box::pin(tokio::time::sleep(Duration::ZERO));
+    let mut last_error = None;
+    poll_fn(|cx| {
+        loop {
+            match poll_any(&mut attempts, cx) {
+                Some((_, Ok(socket))) => return Poll::Ready(Ok(socket)),
+                Some((address, Err(e))) => {
+                    last_error = Some((address, e));
+                    stagger.as_mut().reset(tokio::time::Instant::now());
+                    continue;
+                }
+                None => {}
+            }
+            if attempts.is_empty() && waiting.len() == 0 {
+                let nothing = || (SocketAddr::from(([0, 0, 0, 0], 0)), io::ErrorKind::AddrNotAvailable.into());
+                return Poll::Ready(Err(last_error.take().unwrap_or_else(nothing)));
+            }
+            if waiting.len() == 0 || stagger.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if let Some(address) = waiting.next() {
+                attempts.push(Box::pin(async move { (address, TcpStream::connect(address).await) }));
+                stagger.as_mut().reset(tokio::time::Instant::now() + STAGGER);
+            }
+        }
+    })
+    .await
+}
+
+/// The outcome of an attempt that is over.
+fn poll_any(attempts: &mut Vec<Attempt>, cx: &mut Context<'_>) -> Option<(SocketAddr, io::Result<TcpStream>)> {
+    for at in 0..attempts.len() {
+        if let Poll::Ready(done) = attempts[at].as_mut().poll(cx) {
+            drop(attempts.swap_remove(at));
+            return Some(done);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|a| a.parse().unwrap()).collect() };
+        let got = interleave(&parse(&["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.3:1"]));
+        assert_eq!(got, parse(&["[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"]));
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_does_not_hold_up_a_live_one() {
+        let live = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+        let dead = gone.local_addr().unwrap();
+        drop(gone);
+        let socket = race(&[dead, live.local_addr().unwrap()]).await.unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), live.local_addr().unwrap());
+        let (address, error) = race(&[dead, dead]).await.unwrap_err();
+        assert_eq!((address, error.kind()), (dead, io::ErrorKind::ConnectionRefused));
+        assert!(race(&[]).await.is_err());
+    }
+}

@@ -1,0 +1,384 @@
+//! The course of an HTTP/1.1 exchange: the request goes out, interim responses pass, the head comes, and the body
+//! streams.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut as _, BytesMut};
+use http::StatusCode;
+
+use super::upload::{Upload, UploadError, poll_send};
+use super::{CONTINUE_WAIT, Interim, Response, Upgraded};
+use crate::body::{Body, Frame, RequestBody, RequestBodyError};
+use crate::clock::Alarm;
+use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, ResponseHead, parse_response};
+use crate::outbox::Outbox;
+use crate::upstream::body::ResponseBody;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::pool::{Connection, Pool};
+use crate::upstream::request::Outbound;
+
+/// Interim responses before the final one.
+const INTERIM_MAX: usize = 32;
+/// What is read of a response at once, before its head is known.
+const HEAD_READ: usize = 16 * 1024;
+/// Buffers of request heads that a thread keeps.
+const SPARE_HEADS: usize = 64;
+/// A body's piece, by how many bodies the worker has under way: few get large pieces, which cost less each.
+const PIECES: [(usize, usize); 2] = [(32, 256 * 1024), (256, 64 * 1024)];
+const PIECE_MIN: usize = 16 * 1024;
+
+thread_local! {
+    static HEAD_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_READ].into_boxed_slice());
+    static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How sending a request over one connection ended.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
+pub(super) enum Attempt {
+    Response(Response),
+    /// The connection ended before it answered; the request may be sent again, with this body.
+    Stale(Option<RequestBody>),
+    Failed(UpstreamError),
+}
+
+/// A request under way on a connection.
+pub(super) struct Exchange<'p> {
+    pool: &'p Rc<Pool>,
+    connection: Connection,
+    out: Outbox,
+    upload: Option<Upload>,
+    received: BytesMut,
+    /// The upstream takes no more of the request, but it may have answered.
+    broken: Option<io::Error>,
+    interims: usize,
+}
+
+impl<'p> Exchange<'p> {
+    pub(super) fn new(
+        pool: &'p Rc<Pool>,
+        outbound: &Outbound<'_>,
+        connection: Connection,
+        body: Option<RequestBody>,
+    ) -> Self {
+        let mut head = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(2048));
+        outbound.write_http1(&pool.upstream, &mut head);
+        let chunked = outbound.head.framing == Framing::Chunked;
+        let held = outbound.head.expects_continue();
+        Self {
+            pool,
+            connection,
+            out: Outbox::new(head),
+            upload: body.map(|body| Upload::new(body, chunked, held)),
+            received: BytesMut::new(),
+            broken: None,
+            interims: 0,
+        }
+    }
+
+    /// To the response's head.
+    pub(super) async fn run(mut self, outbound: &Outbound<'_>, alarm: &Alarm, interim: &mut dyn Interim) -> Attempt {
+        let held = self.upload.as_ref().is_some_and(|u| u.held);
+        alarm.set(if held { CONTINUE_WAIT } else { self.pool.upstream.response_timeout });
+        let to_head = outbound.head.method == http::Method::HEAD;
+        match poll_fn(|cx| self.poll_head(to_head, alarm, interim, cx)).await {
+            Ok(head) => self.finish(head, outbound.head.websocket),
+            Err(error) => {
+                let nothing_sent = self.out.is_untouched();
+                let untouched = self.upload.as_ref().is_none_or(Upload::is_untouched);
+                let repeatable = outbound.method().is_idempotent() || nothing_sent;
+                if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
+                    return Attempt::Stale(self.upload.and_then(Upload::into_untouched));
+                }
+                Attempt::Failed(error)
+            }
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        to_head: bool,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
+        loop {
+            self.poll_upload(alarm, cx)?;
+            match self.poll_response(to_head, cx)? {
+                Poll::Ready(head) if head.status.is_informational() => self.pass_interim(&head, alarm, interim)?,
+                Poll::Ready(head) => return Poll::Ready(Ok(head)),
+                Poll::Pending => {
+                    ready!(alarm.poll_due(cx));
+                    self.overdue(alarm, interim)?;
+                }
+            }
+        }
+    }
+
+    /// Sends on. An upstream may answer before it has read everything, and then stop reading: the answer counts.
+    fn poll_upload(&mut self, alarm: &Alarm, cx: &mut Context<'_>) -> Result<(), UpstreamError> {
+        if self.broken.is_some()
+            || (self.upload.is_none() && self.out.is_empty() && self.connection.transport.is_flushed())
+        {
+            return Ok(());
+        }
+        let mut moved = false;
+        let transport = &mut self.connection.transport;
+        match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut moved) {
+            Poll::Ready(Err(UploadError::Client(error))) => return Err(UpstreamError::RequestBody(error)),
+            Poll::Ready(Err(UploadError::Upstream(error))) => self.broken = Some(error),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if moved && !self.upload.as_ref().is_some_and(|u| u.held) {
+            let waits = self.upload.as_ref().is_some_and(|u| u.waits_for_client);
+            alarm.set(if waits { self.pool.limits.body_progress } else { self.pool.upstream.response_timeout });
+        }
+        Ok(())
+    }
+
+    /// Reads until a head is there: an interim one, or the final one.
+    fn poll_response(&mut self, to_head: bool, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
+        let mut head = ResponseHead::default();
+        let max = self.pool.limits.response_head;
+        // What came behind an interim response.
+        if !self.received.is_empty()
+            && self.interims > 0
+            && let Some(len) = parse_response(&self.received, to_head, max, &mut head).map_err(head_fault)?
+        {
+            bytes::Buf::advance(&mut self.received, len);
+            return Poll::Ready(Ok(head));
+        }
+        HEAD_BUFFER.with_borrow_mut(|buffer| {
+            loop {
+                let mut free: &mut [u8] = buffer;
+                let read = match ready!(self.connection.transport.poll_read(cx, &mut free)) {
+                    Ok(0) => Err(self.broken.take()),
+                    Ok(read) => Ok(read),
+                    Err(error) => Err(Some(self.broken.take().unwrap_or(error))),
+                };
+                let read = match read {
+                    Ok(read) => read,
+                    Err(why) if self.received.is_empty() => return Poll::Ready(Err(UpstreamError::Closed(why))),
+                    Err(_) => return Poll::Ready(Err(UpstreamError::Malformed("head cut short"))),
+                };
+                let mut octets = &buffer[..read];
+                if !self.received.is_empty() {
+                    self.received.extend_from_slice(octets);
+                    octets = &self.received;
+                }
+                match parse_response(octets, to_head, max, &mut head).map_err(head_fault)? {
+                    Some(len) => {
+                        self.received = BytesMut::from(&octets[len..]);
+                        return Poll::Ready(Ok(head));
+                    }
+                    None => self.received = BytesMut::from(octets),
+                }
+            }
+        })
+    }
+
+    fn pass_interim(&mut self, head: &ResponseHead, alarm: &Alarm, to: &mut dyn Interim) -> Result<(), UpstreamError> {
+        self.interims += 1;
+        if self.interims > INTERIM_MAX {
+            return Err(UpstreamError::Malformed("too many interim responses"));
+        }
+        if head.status == StatusCode::CONTINUE
+            && let Some(upload) = &mut self.upload
+            && std::mem::take(&mut upload.held)
+        {
+            alarm.set(self.pool.upstream.response_timeout);
+        }
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            to.interim(head);
+        }
+        Ok(())
+    }
+
+    /// The alarm has rung: whose turn was it?
+    fn overdue(&mut self, alarm: &Alarm, interim: &mut dyn Interim) -> Result<(), UpstreamError> {
+        match &mut self.upload {
+            // The upstream says nothing to the expectation, as many do: the body is sent all the same.
+            Some(upload) if upload.held => {
+                upload.held = false;
+                interim.interim(&ResponseHead { status: StatusCode::CONTINUE, ..ResponseHead::default() });
+                alarm.set(self.pool.upstream.response_timeout);
+                Ok(())
+            }
+            Some(upload) if upload.waits_for_client => Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)),
+            _ => Err(UpstreamError::ResponseTimeout),
+        }
+    }
+
+    fn finish(self, head: ResponseHead, websocket: bool) -> Attempt {
+        let Self { pool, connection, out, upload, mut received, broken, .. } = self;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if !websocket || upload.is_some() {
+                return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
+            }
+            let Connection { transport, slot } = connection;
+            let upgraded = Upgraded { transport, received, _slot: slot };
+            return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
+        }
+        let sent = upload.is_none() && broken.is_none() && out.is_empty();
+        // It has all come, as nearly always: the connection is free before we answer.
+        let whole = match head.framing {
+            Framing::None => Some(0),
+            Framing::Length(n) if n <= received.len() as u64 => Some(n as usize),
+            _ => None,
+        };
+        if let (Some(len), true) = (whole, sent) {
+            recycle(out.into_buffer());
+            let data = received.split_to(len).freeze();
+            if head.keep_alive && received.is_empty() {
+                pool.put(connection);
+            }
+            let body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
+            return Attempt::Response(Response { head, body, upgraded: None });
+        }
+        let body = Http1Body {
+            connection: Some(connection),
+            keep_alive: head.keep_alive && broken.is_none(),
+            received,
+            decoder: BodyDecoder::response(head.framing),
+            out,
+            upload: if broken.is_none() { upload } else { None },
+            streaming: Streaming::begin(pool.streaming.clone()),
+            pool: pool.clone(),
+        };
+        Attempt::Response(Response { head, body: ResponseBody::Http1(Box::new(body)), upgraded: None })
+    }
+}
+
+fn recycle(head: Vec<u8>) {
+    HEADS.with_borrow_mut(|heads| {
+        if heads.len() < SPARE_HEADS {
+            heads.push(head);
+        }
+    });
+}
+
+fn head_fault(fault: HeadFault) -> UpstreamError {
+    UpstreamError::Malformed(match fault {
+        HeadFault::Syntax(what) | HeadFault::Framing(what) => what,
+        HeadFault::TooLarge | HeadFault::TargetTooLong => "head too large",
+        HeadFault::Version | HeadFault::Host(_) | HeadFault::Coding => "not HTTP/1",
+    })
+}
+
+/// Counts the bodies of a worker that are under way.
+struct Streaming(Rc<Cell<usize>>);
+
+impl Streaming {
+    fn begin(count: Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+
+    fn piece(&self) -> usize {
+        PIECES.iter().find(|(bodies, _)| self.0.get() <= *bodies).map_or(PIECE_MIN, |(_, piece)| *piece)
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The rest of an exchange whose response has begun.
+pub struct Http1Body {
+    connection: Option<Connection>,
+    keep_alive: bool,
+    received: BytesMut,
+    decoder: BodyDecoder,
+    out: Outbox,
+    upload: Option<Upload>,
+    streaming: Streaming,
+    pool: Rc<Pool>,
+}
+
+impl Http1Body {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, UpstreamError>> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
+        if self.upload.is_some() || !self.out.is_empty() {
+            let transport = &mut connection.transport;
+            match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut false) {
+                Poll::Ready(Err(UploadError::Client(error))) => {
+                    return Poll::Ready(Err(UpstreamError::RequestBody(error)));
+                }
+                // It has answered; that it takes no more of the request is its right.
+                Poll::Ready(Err(UploadError::Upstream(_))) => {
+                    self.upload = None;
+                    self.out = Outbox::default();
+                    self.keep_alive = false;
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        loop {
+            match self.decoder.decode(&mut self.received).map_err(body_fault)? {
+                Decoded::Data(data) => return Poll::Ready(Ok(Some(Frame::Data(data)))),
+                Decoded::Trailers(fields) => return Poll::Ready(Ok(Some(Frame::Trailers(fields)))),
+                Decoded::End => return Poll::Ready(Ok(None)),
+                Decoded::More => {}
+            }
+            let piece = self.streaming.piece();
+            let remaining = self.decoder.remaining().and_then(|n| usize::try_from(n).ok());
+            // Not into the small rest of a buffer: each short read costs a call.
+            let want = remaining.unwrap_or(piece).clamp(4096, piece);
+            if self.received.capacity() - self.received.len() < want.min(piece / 2) {
+                self.received.reserve(want);
+            }
+            let room = self.received.capacity() - self.received.len();
+            let mut free = (&mut self.received).limit(room);
+            match ready!(connection.transport.poll_read(cx, &mut free)) {
+                Ok(0) => self.decoder.finish().map_err(body_fault)?,
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(UpstreamError::Truncated(Some(error)))),
+            }
+        }
+    }
+
+    /// The response has ended: the connection goes back, if it may.
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.keep_alive
+            && self.received.is_empty()
+            && self.upload.is_none()
+            && self.out.is_empty()
+        {
+            self.pool.put(connection);
+        }
+    }
+}
+
+fn body_fault(fault: BodyFault) -> UpstreamError {
+    match fault {
+        BodyFault::Truncated => UpstreamError::Truncated(None),
+        BodyFault::ChunkSize => UpstreamError::Malformed("chunk size"),
+        BodyFault::ChunkExtension => UpstreamError::Malformed("chunk extension"),
+        BodyFault::ChunkEnd => UpstreamError::Malformed("chunk end"),
+        BodyFault::Trailers => UpstreamError::Malformed("trailers"),
+    }
+}
+
+impl Body for Http1Body {
+    type Error = UpstreamError;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
+        let piece = ready!(self.poll_piece(cx));
+        match &piece {
+            Err(_) => self.connection = None,
+            Ok(_) if self.decoder.is_end() => self.release(),
+            Ok(_) => {}
+        }
+        Poll::Ready(piece.transpose())
+    }
+
+    fn is_end(&self) -> bool {
+        self.decoder.is_end()
+    }
+}

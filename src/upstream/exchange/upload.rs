@@ -1,0 +1,85 @@
+//! A request's body on its way to the upstream.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::body::{RequestBody, RequestBodyError};
+use crate::outbox::Outbox;
+use crate::upstream::UpstreamTransport;
+
+/// A request's body on its way up.
+pub(super) struct Upload {
+    body: RequestBody,
+    chunked: bool,
+    done: bool,
+    /// Until the upstream says 100, or a second has passed.
+    pub(super) held: bool,
+    touched: bool,
+    /// The last poll ended because the client had nothing more for now.
+    pub(super) waits_for_client: bool,
+}
+
+/// Who is to blame when nothing more can be sent.
+pub(super) enum UploadError {
+    Client(RequestBodyError),
+    Upstream(io::Error),
+}
+
+impl Upload {
+    pub(super) fn new(body: RequestBody, chunked: bool, held: bool) -> Self {
+        Self { body, chunked, done: false, held, touched: false, waits_for_client: false }
+    }
+
+    /// The body, if nothing was taken from it yet.
+    pub(super) fn into_untouched(self) -> Option<RequestBody> {
+        (!self.touched).then_some(self.body)
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        !self.touched
+    }
+
+    /// Loads the next piece into `out`, which is empty but for a head that has not gone yet.
+    fn poll_load(&mut self, out: &mut Outbox, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        if self.held {
+            return Poll::Pending;
+        }
+        self.waits_for_client = true;
+        self.touched = true;
+        let frame = ready!(self.body.poll_frame(cx)).transpose()?;
+        self.waits_for_client = false;
+        self.done = out.load(frame, self.chunked) || (!self.chunked && self.body.is_end());
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Sends head and body as far as both sides let it; ready when all has gone. `moved` is set when anything has.
+pub(super) fn poll_send(
+    out: &mut Outbox,
+    upload: &mut Option<Upload>,
+    transport: &mut UpstreamTransport,
+    cx: &mut Context<'_>,
+    moved: &mut bool,
+) -> Poll<Result<(), UploadError>> {
+    loop {
+        if let Some(up) = upload {
+            // The first piece goes out together with the head.
+            if out.is_loadable() && !up.done {
+                match up.poll_load(out, cx).map_err(UploadError::Client)? {
+                    Poll::Pending if out.is_empty() => {
+                        ready!(transport.poll_flush(cx)).map_err(UploadError::Upstream)?;
+                        return Poll::Pending;
+                    }
+                    _ => {}
+                }
+            }
+            if up.done && out.is_empty() {
+                *upload = None;
+            }
+        }
+        if out.is_empty() {
+            return transport.poll_flush(cx).map_err(UploadError::Upstream);
+        }
+        ready!(out.poll_write(transport, cx, &mut |_| *moved = true)).map_err(UploadError::Upstream)?;
+    }
+}

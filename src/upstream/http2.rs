@@ -1,0 +1,311 @@
+//! Requests over HTTP/2, where the upstream has chosen it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream};
+use http::StatusCode;
+
+use super::body::ResponseBody;
+use super::error::UpstreamError;
+use super::exchange::{Interim, Response};
+use super::pool::{Connection, Pool};
+use super::request::Outbound;
+use crate::body::{Body, Frame, RequestBody, RequestBodyError};
+use crate::clock::Alarm;
+use crate::h2_send::{SendError, Sender};
+use crate::message::{Fields, Framing, Name, ResponseHead};
+
+/// How much one response may send ahead of its client, and all responses of a connection together.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// A connection that streams are opened on.
+#[derive(Clone)]
+pub(super) struct Http2 {
+    sender: SendRequest<Bytes>,
+    streams: Rc<Cell<usize>>,
+    closed: Rc<Cell<bool>>,
+    idle_since: Rc<Cell<u32>>,
+}
+
+impl Http2 {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(super) fn streams(&self) -> usize {
+        self.streams.get()
+    }
+
+    /// Whether no stream was open since that tick; `now` starts the count.
+    pub(super) fn is_idle_since(&mut self, oldest: u32, now: u32) -> bool {
+        if self.streams() > 0 || self.idle_since.get() == 0 {
+            self.idle_since.set(now);
+        }
+        self.idle_since.get() < oldest
+    }
+}
+
+/// Begins HTTP/2 on a connection. One task drives it for as long as it lives.
+pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Duration) -> Result<Http2, UpstreamError> {
+    let Connection { transport, slot } = connection;
+    let mut builder = client::Builder::new();
+    builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    alarm.set(timeout);
+    let mut handshake = Box::pin(builder.handshake(transport));
+    let (sender, driver) = poll_fn(|cx| match handshake.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done.map_err(UpstreamError::Http2)),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::ConnectTimeout)),
+    })
+    .await?;
+    let closed = Rc::new(Cell::new(false));
+    let http2 = Http2 { sender, streams: Rc::default(), closed: closed.clone(), idle_since: Rc::default() };
+    tokio::task::spawn_local(async move {
+        if let Err(error) = driver.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        closed.set(true);
+        drop(slot);
+    });
+    Ok(http2)
+}
+
+/// A stream counts as long as this is held.
+struct StreamCount(Rc<Cell<usize>>);
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What may be tried again, and what may not.
+pub(super) enum Failure {
+    /// The upstream has said that it did not process the request (RFC 9113 section 8.7).
+    Unprocessed(UpstreamError, Option<RequestBody>),
+    Final(UpstreamError),
+}
+
+/// Sends a request on a stream of its own, and waits for the response's head.
+pub(super) async fn send(
+    pool: &Rc<Pool>,
+    mut http2: Http2,
+    outbound: &Outbound<'_>,
+    body: Option<RequestBody>,
+    alarm: &Alarm,
+    interim: &mut dyn Interim,
+) -> Result<Response, Failure> {
+    http2.streams.set(http2.streams.get() + 1);
+    let count = StreamCount(http2.streams.clone());
+    alarm.set(pool.upstream.connect_timeout);
+    let ready = poll_fn(|cx| match http2.sender.poll_ready(cx) {
+        Poll::Ready(done) => Poll::Ready(done.map_err(UpstreamError::Http2)),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::Busy)),
+    });
+    if let Err(error) = ready.await {
+        http2.closed.set(matches!(error, UpstreamError::Http2(_)));
+        return Err(Failure::Unprocessed(error, body));
+    }
+    let request = outbound
+        .to_http2(&pool.upstream)
+        .map_err(|_| Failure::Final(UpstreamError::Malformed("the request has no form in HTTP/2")))?;
+    let (response, stream) = match http2.sender.send_request(request, body.is_none()) {
+        Ok(sent) => sent,
+        Err(error) => return Err(Failure::Unprocessed(UpstreamError::Http2(error), body)),
+    };
+    let mut exchange = Exchange {
+        response,
+        upload: body.map(|body| Upload {
+            body,
+            sender: Sender::new(stream),
+            held: outbound.head.expects_continue(),
+            touched: false,
+        }),
+        waits_for_client: false,
+    };
+    match exchange.head(pool, alarm, interim).await {
+        Ok(response) => {
+            let (head, recv) = response;
+            Ok(exchange.respond(head, recv, count))
+        }
+        Err(error) => {
+            if let UpstreamError::Http2(e) = &error {
+                if e.is_go_away() || e.is_io() {
+                    http2.closed.set(true);
+                }
+                let refused = e.reason() == Some(Reason::REFUSED_STREAM) || (e.is_go_away() && e.is_remote());
+                let untouched = exchange.upload.as_ref().is_none_or(|u| !u.touched);
+                if refused && untouched {
+                    return Err(Failure::Unprocessed(error, exchange.upload.map(|u| u.body)));
+                }
+            }
+            Err(Failure::Final(error))
+        }
+    }
+}
+
+struct Exchange {
+    response: ResponseFuture,
+    upload: Option<Upload>,
+    waits_for_client: bool,
+}
+
+/// A request's body on its way up.
+struct Upload {
+    body: RequestBody,
+    sender: Sender,
+    /// Until the upstream says 100, or a second has passed.
+    held: bool,
+    touched: bool,
+}
+
+impl Upload {
+    fn poll(&mut self, cx: &mut Context<'_>, moved: &mut usize) -> Poll<Result<(), UpstreamError>> {
+        if self.held {
+            return Poll::Pending;
+        }
+        self.touched = true;
+        self.sender.poll(cx, &mut *self.body, &mut |n| *moved += n).map(|done| match done {
+            // A stream that was reset with NO_ERROR has an answer that did not need the body.
+            Ok(()) | Err(SendError::Stream(_)) => Ok(()),
+            Err(SendError::Body(error)) => Err(UpstreamError::RequestBody(error)),
+        })
+    }
+}
+
+impl Exchange {
+    async fn head(
+        &mut self,
+        pool: &Pool,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+    ) -> Result<(http::response::Parts, RecvStream), UpstreamError> {
+        let timeout = pool.upstream.response_timeout;
+        alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { super::exchange::CONTINUE_WAIT } else { timeout });
+        poll_fn(|cx| {
+            loop {
+                let mut moved = 0;
+                if let Some(upload) = &mut self.upload {
+                    match upload.poll(cx, &mut moved) {
+                        Poll::Ready(done) => {
+                            done?;
+                            self.upload = None;
+                            moved = 1;
+                            self.waits_for_client = false;
+                        }
+                        Poll::Pending => self.waits_for_client = !upload.held && upload.sender.waits_for_body(),
+                    }
+                }
+                if moved > 0 {
+                    alarm.set(if self.waits_for_client { pool.limits.body_progress } else { timeout });
+                }
+                if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
+                    let informational = informational.map_err(UpstreamError::Http2)?;
+                    if informational.status() == StatusCode::CONTINUE
+                        && let Some(upload) = &mut self.upload
+                    {
+                        upload.held = false;
+                        alarm.set(timeout);
+                    }
+                    interim.interim(&head_of(informational.status(), informational.headers()));
+                    continue;
+                }
+                if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
+                    let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
+                    return Poll::Ready(Ok((parts, recv)));
+                }
+                ready!(alarm.poll_due(cx));
+                match &mut self.upload {
+                    Some(upload) if upload.held => {
+                        upload.held = false;
+                        interim.interim(&ResponseHead { status: StatusCode::CONTINUE, ..ResponseHead::default() });
+                        alarm.set(timeout);
+                    }
+                    Some(_) if self.waits_for_client => {
+                        return Poll::Ready(Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)));
+                    }
+                    _ => return Poll::Ready(Err(UpstreamError::ResponseTimeout)),
+                }
+            }
+        })
+        .await
+    }
+
+    fn respond(self, parts: http::response::Parts, recv: RecvStream, count: StreamCount) -> Response {
+        let mut head = head_of(parts.status, &parts.headers);
+        let length = head.fields.get(Name::ContentLength).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+        head.framing = match length {
+            _ if recv.is_end_stream() => Framing::None,
+            Some(n) => Framing::Length(n),
+            None => Framing::Chunked,
+        };
+        let body = if recv.is_end_stream() && self.upload.is_none() {
+            ResponseBody::Empty
+        } else {
+            ResponseBody::Http2(Box::new(Http2Body { recv, upload: self.upload, trailers: false, _count: count }))
+        };
+        Response { head, body, upgraded: None }
+    }
+}
+
+fn head_of(status: StatusCode, fields: &http::HeaderMap) -> ResponseHead {
+    let mut head = ResponseHead { status, fields: Fields::from(fields), ..ResponseHead::default() };
+    head.fields.remove_if(|name, _, _| name.is_hop_by_hop());
+    head
+}
+
+/// A response's body from a stream.
+pub struct Http2Body {
+    recv: RecvStream,
+    upload: Option<Upload>,
+    trailers: bool,
+    _count: StreamCount,
+}
+
+impl Body for Http2Body {
+    type Error = UpstreamError;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
+        if let Some(upload) = &mut self.upload
+            && let Poll::Ready(done) = upload.poll(cx, &mut 0)
+        {
+            self.upload = None;
+            done?;
+        }
+        while !self.trailers {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    // Handed on is as good as consumed: the next piece is asked for only when this one is gone.
+                    let _ = self.recv.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::Data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(truncated(error)))),
+                None => self.trailers = true,
+            }
+        }
+        match ready!(self.recv.poll_trailers(cx)) {
+            Ok(Some(map)) => {
+                let mut fields = Fields::from(&map);
+                fields.remove_if(|name, _, _| name.is_forbidden_trailer());
+                Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
+            }
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(truncated(error)))),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        self.recv.is_end_stream()
+    }
+}
+
+fn truncated(error: h2::Error) -> UpstreamError {
+    UpstreamError::Truncated(Some(std::io::Error::other(error)))
+}

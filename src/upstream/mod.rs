@@ -1,0 +1,78 @@
+//! The way to the upstream: names, connections, requests out, responses in.
+
+mod body;
+mod connect;
+mod error;
+mod exchange;
+mod http2;
+mod pool;
+mod request;
+pub mod resolve;
+pub mod rewrite;
+pub mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+
+use crate::transport::Transport;
+
+pub use body::ResponseBody;
+pub use error::UpstreamError;
+pub use exchange::{Interim, Response, Upgraded};
+pub use pool::{Pool, PoolLimits};
+pub use request::{Client, Outbound, PSEUDONYM, is_reserved, own_hops};
+
+/// A connection to an upstream.
+pub type UpstreamTransport = Transport<UnbufferedClientConnection>;
+
+/// Where a site's requests go: what the configuration says, prepared.
+#[derive(Debug)]
+pub struct Upstream {
+    /// How messages call it: the URL of the configuration.
+    pub label: Box<str>,
+    /// Where to connect to.
+    pub addresses: resolve::Addresses,
+    /// TLS, if its URL is https.
+    pub tls: Option<UpstreamTls>,
+    /// What its Host field says.
+    pub host_header: HostHeader,
+    /// The names, with ports, that it calls itself in redirects and cookies.
+    pub own_names: Vec<(Box<str>, u16)>,
+    /// For DNS, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// From the whole request sent to the response's head.
+    pub response_timeout: Duration,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug)]
+pub struct UpstreamTls {
+    /// The name in SNI.
+    pub server_name: ServerName<'static>,
+    /// Offers HTTP/2 and HTTP/1.1.
+    pub any: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 only: for WebSocket.
+    pub http1: Arc<ClientConfig>,
+    /// Whether HTTP/2 may be used at all.
+    pub http2: bool,
+}
+
+/// What the upstream's Host field says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client asked for.
+    Client,
+    /// Always this.
+    Fixed(Box<str>),
+}
+
+/// What is offered to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocols {
+    Any,
+    Http1,
+}

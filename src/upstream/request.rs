@@ -1,0 +1,424 @@
+//! What the upstream is sent: a head built from parsed parts, every rule about request fields in one pass.
+
+use std::cell::OnceCell;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
+
+use super::{HostHeader, Upstream};
+use crate::message::{FieldSink, Framing, HeaderMapSink, Name, RequestHead, has_token};
+use crate::policy::forwarded::{Origin, Peer};
+use crate::site::Site;
+
+/// The name that pintle goes by in Via (RFC 9110 section 7.6.3).
+pub const PSEUDONYM: &str = "pintle";
+
+/// One client connection, as far as its requests tell of it.
+#[derive(Debug)]
+pub struct Client {
+    /// Whom it is from.
+    pub peer: Peer,
+    address: OnceCell<String>,
+}
+
+impl Client {
+    /// A client's connection.
+    #[must_use]
+    pub fn new(peer: Peer) -> Self {
+        Self { peer, address: OnceCell::new() }
+    }
+
+    /// The peer's address as text, made once.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.address.get_or_init(|| self.peer.address.to_string())
+    }
+}
+
+/// A request to be sent on.
+#[derive(Debug, Clone, Copy)]
+pub struct Outbound<'a> {
+    /// What the client asked.
+    pub head: &'a RequestHead,
+    /// The site it is for.
+    pub site: &'a Site,
+    /// Who asks, and over which scheme.
+    pub origin: &'a Origin,
+    /// The connection it came by.
+    pub client: &'a Client,
+    /// For a WebSocket that came by HTTP/2: the key to ask with (RFC 8441 section 5).
+    pub websocket_key: Option<&'a str>,
+}
+
+impl Outbound<'_> {
+    /// The method that the upstream sees.
+    pub(super) fn method(&self) -> &Method {
+        if self.websocket_key.is_some() { &Method::GET } else { &self.head.method }
+    }
+
+    /// Writes the head of an HTTP/1.1 request.
+    pub(super) fn write_http1(&self, upstream: &Upstream, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.method().as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.head.target().as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        match &upstream.host_header {
+            HostHeader::Fixed(host) => out.field(b"Host", host.as_bytes()),
+            HostHeader::Client => {
+                out.extend_from_slice(b"Host: ");
+                write_authority(self.head, out);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        self.write_fields(out, false);
+        if self.head.websocket {
+            out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+            if let Some(key) = self.websocket_key {
+                out.field(b"Sec-WebSocket-Key", key.as_bytes());
+            }
+        }
+        match self.head.framing {
+            Framing::Length(n) => {
+                let mut digits = String::new();
+                let _ = write!(digits, "{n}");
+                out.field(b"Content-Length", digits.as_bytes());
+            }
+            Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            // A server may want to know that a POST has no body (RFC 9110 section 8.6).
+            _ if matches!(*self.method(), Method::POST | Method::PUT | Method::PATCH) => {
+                out.extend_from_slice(b"Content-Length: 0\r\n");
+            }
+            _ => {}
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Makes the head of an HTTP/2 request.
+    pub(super) fn to_http2(self, upstream: &Upstream) -> Result<http::Request<()>, http::Error> {
+        let mut authority = Vec::new();
+        match &upstream.host_header {
+            HostHeader::Fixed(host) => authority.extend_from_slice(host.as_bytes()),
+            HostHeader::Client => write_authority(self.head, &mut authority),
+        }
+        let uri = Uri::builder().scheme("https").authority(authority.as_slice()).path_and_query(self.head.target());
+        let mut sink = HeaderMapSink::default();
+        self.write_fields(&mut sink, true);
+        if let Framing::Length(n) = self.head.framing {
+            sink.0.insert(http::header::CONTENT_LENGTH, HeaderValue::from(n));
+        }
+        let mut request = http::Request::new(());
+        *request.method_mut() = self.method().clone();
+        *request.uri_mut() = uri.build()?;
+        *request.version_mut() = HttpVersion::HTTP_2;
+        *request.headers_mut() = sink.0;
+        Ok(request)
+    }
+
+    /// All fields but Host and those of framing and upgrade.
+    fn write_fields<S: FieldSink>(&self, sink: &mut S, http2: bool) {
+        let head = self.head;
+        let rules = &self.site.request;
+        let mut cookies: Vec<u8> = Vec::new();
+        let mut via: Vec<u8> = Vec::new();
+        for (name, octets, value) in head.fields.iter() {
+            match name {
+                Name::Host | Name::ContentLength => continue,
+                Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => continue,
+                // Of trusted proxies these pass; of strangers nothing does.
+                Name::XForwardedOther | Name::XRealIp if !self.client.peer.states_client => continue,
+                // It belongs to the hop, but an HTTP/2 upstream may be told that trailers are welcome.
+                Name::Te => {
+                    if http2 && has_token(value, b"trailers") {
+                        sink.field(b"te", b"trailers");
+                    }
+                    continue;
+                }
+                Name::Expect if !head.expects_continue() => continue,
+                Name::Trailer if head.framing != Framing::Chunked => continue,
+                Name::Via => {
+                    join(&mut via, value, b", ");
+                    continue;
+                }
+                // HTTP/2 may cut the field into crumbs (RFC 9113 section 8.2.3).
+                Name::Cookie => {
+                    if !rules.drops(octets) && !head.is_named_by_connection(octets) {
+                        join(&mut cookies, value, b"; ");
+                    }
+                    continue;
+                }
+                Name::MaxForwards => {
+                    self.write_max_forwards(octets, value, sink);
+                    continue;
+                }
+                _ if name.is_hop_by_hop() || head.is_named_by_connection(octets) => continue,
+                // Origins that see `-` and `_` as one would take it for a field that we vouch for.
+                Name::Other if octets.contains(&b'_') && Name::of_lookalike(octets) != Name::Other => continue,
+                _ => {}
+            }
+            if !rules.drops(octets) {
+                sink.field(octets, value);
+            }
+        }
+        if !cookies.is_empty() {
+            sink.field(b"Cookie", &cookies);
+        }
+        self.write_forwarded(&mut |name, value| {
+            if !rules.drops(name) {
+                sink.field(name, value);
+            }
+        });
+        if !rules.drops(b"Via") {
+            join(&mut via, head.version.number().as_bytes(), b", ");
+            via.push(b' ');
+            via.extend_from_slice(PSEUDONYM.as_bytes());
+            sink.field(b"Via", &via);
+        }
+        sink.rendered(&rules.added);
+    }
+
+    /// RFC 9110 section 7.6.2: one less for the next hop. That of other methods is left alone.
+    fn write_max_forwards<S: FieldSink>(&self, name: &[u8], value: &[u8], sink: &mut S) {
+        let counts = matches!(self.head.method, Method::OPTIONS | Method::TRACE);
+        match std::str::from_utf8(value).ok().and_then(|v| v.parse::<u32>().ok()) {
+            Some(n) if counts => sink.field(name, n.saturating_sub(1).to_string().as_bytes()),
+            _ => sink.field(name, value),
+        }
+    }
+
+    /// X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239): of what came in only what is believed.
+    fn write_forwarded(&self, field: &mut impl FnMut(&[u8], &[u8])) {
+        let scheme = self.origin.scheme.as_str();
+        let mut host = Vec::with_capacity(64);
+        self.write_host(&mut host);
+        if self.origin.hops.is_empty() {
+            // The client is the peer: no lists to walk, nothing to format anew.
+            field(b"X-Forwarded-For", self.client.address().as_bytes());
+        } else {
+            let chain = std::iter::once(&self.origin.client).chain(&self.origin.hops);
+            let chain: Vec<String> = chain.map(IpAddr::to_string).collect();
+            field(b"X-Forwarded-For", chain.join(", ").as_bytes());
+        }
+        field(b"X-Forwarded-Proto", scheme.as_bytes());
+        field(b"X-Forwarded-Host", &host);
+        let mut forwarded = Vec::with_capacity(96);
+        forwarded.extend_from_slice(b"for=");
+        if self.origin.hops.is_empty() {
+            write_node(self.origin.client, self.client.address(), &mut forwarded);
+        } else {
+            write_node(self.origin.client, &self.origin.client.to_string(), &mut forwarded);
+        }
+        forwarded.extend_from_slice(b";host=");
+        write_quoted_if_needed(&host, &mut forwarded);
+        forwarded.extend_from_slice(b";proto=");
+        forwarded.extend_from_slice(scheme.as_bytes());
+        for hop in &self.origin.hops {
+            forwarded.extend_from_slice(b", for=");
+            write_node(*hop, &hop.to_string(), &mut forwarded);
+        }
+        field(b"Forwarded", &forwarded);
+    }
+
+    /// The host that the client asked for: as it says itself, or as a trusted proxy says.
+    fn write_host(&self, out: &mut Vec<u8>) {
+        if self.client.peer.states_client {
+            let stated = self.head.fields.get_all(Name::XForwardedHost).next_back();
+            if let Some(stated) = stated {
+                let mut stated = stated.rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii().to_vec();
+                if crate::host::split_authority(&mut stated).is_ok() {
+                    out.extend_from_slice(&stated);
+                    return;
+                }
+            }
+        }
+        write_authority(self.head, out);
+    }
+}
+
+fn write_authority(head: &RequestHead, out: &mut Vec<u8>) {
+    out.extend_from_slice(head.host().as_bytes());
+    if let Some(port) = head.port() {
+        let mut digits = String::new();
+        let _ = write!(digits, ":{port}");
+        out.extend_from_slice(digits.as_bytes());
+    }
+}
+
+/// RFC 7239 section 6: IPv6 in brackets, and quoted.
+fn write_node(address: IpAddr, text: &str, out: &mut Vec<u8>) {
+    if address.is_ipv6() {
+        out.extend_from_slice(b"\"[");
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b"]\"");
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// A colon or a bracket is no token character.
+fn write_quoted_if_needed(value: &[u8], out: &mut Vec<u8>) {
+    if value.iter().any(|b| matches!(b, b':' | b'[' | b']')) {
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(value);
+    }
+}
+
+fn join(list: &mut Vec<u8>, member: &[u8], separator: &[u8]) {
+    if !list.is_empty() {
+        list.extend_from_slice(separator);
+    }
+    list.extend_from_slice(member);
+}
+
+/// How many hops of our own name the Via fields show: more than a few mean a loop.
+#[must_use]
+pub fn own_hops(head: &RequestHead) -> usize {
+    let members = head.fields.get_all(Name::Via).flat_map(crate::message::tokens);
+    let is_ours = |m: &&[u8]| m.split(u8::is_ascii_whitespace).nth(1) == Some(PSEUDONYM.as_bytes());
+    members.filter(is_ours).count()
+}
+
+/// Whether a name may not be touched by header rules: framing, routing, and what belongs to one hop.
+#[must_use]
+pub fn is_reserved(name: &HeaderName) -> bool {
+    let known = Name::of(name.as_str().as_bytes());
+    known.is_hop_by_hop() || matches!(known, Name::Host | Name::ContentLength | Name::Te | Name::Trailer | Name::Expect)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{HeadLimits, Rendered, parse_request};
+    use crate::policy::Scheme;
+    use crate::policy::forwarded::{Trust, origin};
+    use crate::site::HeaderRules;
+    use crate::upstream::resolve::Addresses;
+    use std::time::Duration;
+
+    fn upstream(host: HostHeader) -> Upstream {
+        Upstream {
+            label: "http://origin".into(),
+            addresses: Addresses::Fixed([].into()),
+            tls: None,
+            host_header: host,
+            own_names: Vec::new(),
+            connect_timeout: Duration::ZERO,
+            response_timeout: Duration::ZERO,
+        }
+    }
+
+    fn sent(request: &str, from: &str, trusted: bool, site: &Site) -> String {
+        let mut head = RequestHead::default();
+        let limits = HeadLimits { request_line: 1000, head: 10_000, fields: 100 };
+        parse_request(request.as_bytes(), &limits, &mut head).unwrap().unwrap();
+        let peer = Peer {
+            address: from.parse().unwrap(),
+            states_scheme: trusted,
+            states_client: trusted,
+            tlv_scheme: None,
+            listener: Scheme::Https,
+        };
+        let origin = origin(&peer, &head.fields, &Trust::default());
+        let client = Client::new(peer);
+        let outbound = Outbound { head: &head, site, origin: &origin, client: &client, websocket_key: None };
+        let mut out = Vec::new();
+        outbound.write_http1(&upstream(HostHeader::Fixed("origin.example".into())), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    const TAIL: &str = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.example\r\n\
+                        Forwarded: for=192.0.2.1;host=a.example;proto=https\r\nVia: 1.1 pintle\r\n";
+
+    fn check(fields: &str, want: &str) {
+        let got = sent(
+            &format!("GET /x?y HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"),
+            "192.0.2.1",
+            false,
+            &Site::default(),
+        );
+        let want = format!("GET /x?y HTTP/1.1\r\nHost: origin.example\r\n{want}{TAIL}\r\n");
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn fields_of_one_hop_stay() {
+        check("X-Keep: 1\r\n", "X-Keep: 1\r\n");
+        check(
+            "Connection: X-Secret, close\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Authorization: x\r\n",
+            "",
+        );
+        check("Upgrade: h2c\r\nHTTP2-Settings: x\r\nConnection: Upgrade, HTTP2-Settings\r\n", "");
+        check("Proxy-Connection: keep-alive\r\nTrailer: X\r\n", "");
+    }
+
+    #[test]
+    fn strangers_vouch_for_nothing() {
+        check(
+            "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n",
+            "",
+        );
+        check("Forwarded: for=10.0.0.1\r\nX-Real-IP: 10.0.0.1\r\nX_Forwarded_Proto: http\r\nx_real-ip: 1\r\n", "");
+        // Naming our fields in Connection does not keep them away.
+        check("Connection: X-Forwarded-For, Host, Via\r\n", "");
+    }
+
+    #[test]
+    fn trusted_hops_are_listed() {
+        let request = "GET / HTTP/1.1\r\nHost: a.example:8443\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Host: b.example\r\nVia: 1.1 varnish\r\n\r\n";
+        let got = sent(request, "2001:db8::1", true, &Site::default());
+        for line in [
+            "X-Forwarded-For: 198.51.100.7, 2001:db8::1\r\n",
+            "X-Forwarded-Host: b.example\r\n",
+            "X-Forwarded-Port: 443\r\n",
+            "Forwarded: for=198.51.100.7;host=b.example;proto=https, for=\"[2001:db8::1]\"\r\n",
+            "Via: 1.1 varnish, 1.1 pintle\r\n",
+        ] {
+            assert!(got.contains(line), "{line:?} in {got}");
+        }
+        let got = sent("GET / HTTP/1.1\r\nHost: a.example:8443\r\n\r\n", "192.0.2.1", false, &Site::default());
+        assert!(got.contains("Forwarded: for=192.0.2.1;host=\"a.example:8443\";proto=https\r\n"), "{got}");
+    }
+
+    #[test]
+    fn header_rules() {
+        let mut added = Rendered::default();
+        added.push("X-Edge", "pintle").unwrap();
+        let site = Site {
+            request: HeaderRules { dropped: vec![(*b"x-edge").into(), (*b"x-debug").into()], added },
+            ..Site::default()
+        };
+        let got = sent(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-EDGE: evil\r\nX-Debug: 1\r\nX-Other: 2\r\n\r\n",
+            "192.0.2.1",
+            false,
+            &site,
+        );
+        assert!(got.contains("X-Other: 2\r\n") && got.ends_with("X-Edge: pintle\r\n\r\n"), "{got}");
+        assert!(!got.contains("evil") && !got.contains("X-Debug"), "{got}");
+    }
+
+    #[test]
+    fn bodies_and_cookies() {
+        let post = |fields: &str| {
+            sent(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), "192.0.2.1", false, &Site::default())
+        };
+        assert!(post("Content-Length: 5\r\n").ends_with("\r\nContent-Length: 5\r\n\r\n"));
+        assert!(post("Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n").contains("Trailer: X-Sum\r\n"));
+        assert!(post("").ends_with("\r\nContent-Length: 0\r\n\r\n"));
+        assert!(post("Cookie: a=1\r\nCookie: b=2\r\n").contains("Cookie: a=1; b=2\r\n"));
+        let options =
+            sent("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n", "192.0.2.1", false, &Site::default());
+        assert!(options.starts_with("OPTIONS * HTTP/1.1\r\n") && options.contains("Max-Forwards: 2\r\n"), "{options}");
+    }
+
+    #[test]
+    fn loops_show_in_via() {
+        let mut head = RequestHead::default();
+        head.fields.push(b"Via", b"1.1 pintle, 2 other, 1.1 pintle-not");
+        head.fields.push(b"via", b"2 pintle (comment)");
+        assert_eq!(own_hops(&head), 2);
+    }
+}

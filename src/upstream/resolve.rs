@@ -1,0 +1,226 @@
+//! The addresses of upstream names: looked up on the control thread, followed by their TTL, and kept when DNS fails.
+
+use std::cell::RefCell;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// A name is not asked for more often than this, whatever its TTL.
+const TTL_FLOOR: Duration = Duration::from_secs(1);
+/// A name is asked for at least this often, whatever its TTL.
+const TTL_CEILING: Duration = Duration::from_secs(3600);
+/// For addresses that come without a TTL: from /etc/hosts, or by way of the C library.
+const TTL_UNKNOWN: Duration = Duration::from_secs(30);
+/// After a failure, the next try comes after one second, then after twice as long each time, up to this.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Addresses of one name.
+const ADDRESSES_MAX: usize = 32;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// What is known of a name.
+#[derive(Debug, Clone, Default)]
+pub struct Resolution {
+    /// The addresses of the last lookup that gave any.
+    pub addresses: Arc<[SocketAddr]>,
+    /// Why the last lookup failed. With addresses: they are those of before.
+    pub error: Option<Arc<str>>,
+}
+
+/// Where an upstream's addresses come from.
+#[derive(Debug, Clone)]
+pub enum Addresses {
+    /// The configuration gives an address.
+    Fixed(Arc<[SocketAddr]>),
+    /// A name, followed by [`follow`].
+    Followed {
+        /// The newest state.
+        state: watch::Receiver<Resolution>,
+        /// Asks for a lookup now, because somebody needs an address and there is none.
+        nudge: Arc<Notify>,
+    },
+}
+
+/// A name to be followed: give it to [`follow`] on the control thread.
+#[derive(Debug)]
+pub struct Name {
+    host: String,
+    port: u16,
+    state: watch::Sender<Resolution>,
+    nudge: Arc<Notify>,
+}
+
+impl Name {
+    /// A name, and where its addresses will be found.
+    #[must_use]
+    pub fn new(host: &str, port: u16) -> (Self, Addresses) {
+        let (sender, state) = watch::channel(Resolution::default());
+        let nudge = Arc::new(Notify::new());
+        let name = Self { host: host.to_owned(), port, state: sender, nudge: nudge.clone() };
+        (name, Addresses::Followed { state, nudge })
+    }
+}
+
+/// Which name servers to ask.
+#[derive(Debug, Clone, Default)]
+pub struct NameServers(pub Vec<SocketAddr>);
+
+/// Follows a name for as long as somebody wants its addresses.
+pub async fn follow(name: Name, resolver: Rc<Resolver>) {
+    let mut failures = 0u32;
+    loop {
+        let wait = match resolver.addresses(&name.host).await {
+            Ok((found, ttl)) => {
+                failures = 0;
+                publish(&name, &found);
+                ttl.clamp(TTL_FLOOR, TTL_CEILING)
+            }
+            Err(why) => {
+                failures += 1;
+                report_failure(&name, &why, failures);
+                RETRY_MAX.min(Duration::from_secs(1 << failures.min(6).saturating_sub(1)))
+            }
+        };
+        // A nudge cannot make the wait shorter than the floor, or a dead name would be asked for at every request.
+        tokio::time::sleep(TTL_FLOOR).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait.saturating_sub(TTL_FLOOR)) => {}
+            () = name.nudge.notified(), if failures > 0 => {}
+            () = name.state.closed() => return,
+        }
+    }
+}
+
+fn publish(name: &Name, found: &[IpAddr]) {
+    let addresses: Arc<[SocketAddr]> =
+        found.iter().take(ADDRESSES_MAX).map(|ip| SocketAddr::new(*ip, name.port)).collect();
+    name.state.send_if_modified(|state| {
+        let changed = state.error.is_some() || !same_set(&state.addresses, &addresses);
+        if changed {
+            if state.error.take().is_some() {
+                tracing::info!(name = name.host, "name resolves again");
+            }
+            if !state.addresses.is_empty() {
+                tracing::info!(name = name.host, addresses = ?addresses, "upstream addresses changed");
+            }
+            state.addresses = addresses;
+        }
+        changed
+    });
+}
+
+/// DNS servers turn the order of addresses; that is no change.
+fn same_set(a: &[SocketAddr], b: &[SocketAddr]) -> bool {
+    a.len() == b.len() && a.iter().all(|x| b.contains(x))
+}
+
+fn report_failure(name: &Name, why: &str, failures: u32) {
+    name.state.send_if_modified(|state| {
+        let kept = state.addresses.len();
+        if failures == 1 {
+            tracing::warn!(name = name.host, error = why, kept, "name does not resolve, last good addresses are kept");
+        }
+        state.error = Some(why.into());
+        failures == 1
+    });
+}
+
+/// The system's resolver, or one of our own; made anew when the system's configuration changes.
+pub struct Resolver {
+    servers: NameServers,
+    current: RefCell<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    made_from: [Option<SystemTime>; 2],
+    resolver: Option<TokioResolver>,
+}
+
+impl Resolver {
+    /// A resolver that asks these servers; the system's, if there are none.
+    #[must_use]
+    pub fn new(servers: NameServers) -> Self {
+        Self { servers, current: RefCell::default() }
+    }
+
+    /// The addresses, and how long they are good for. First by DNS; where that fails, by the C library, which also
+    /// knows what nsswitch.conf says.
+    async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+        let why = match self.current() {
+            Some(resolver) => match resolver.lookup_ip(host).await {
+                Ok(found) => {
+                    let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(Instant::now());
+                    let addresses: Vec<IpAddr> = found.iter().collect();
+                    // Entries of /etc/hosts come with the largest TTL there is.
+                    let ttl = if ttl > Duration::from_secs(12 * 3600) { TTL_UNKNOWN } else { ttl };
+                    if !addresses.is_empty() {
+                        return Ok((addresses, ttl));
+                    }
+                    "no address".to_owned()
+                }
+                Err(e) => e.to_string(),
+            },
+            None => "no name server".to_owned(),
+        };
+        if !self.servers.0.is_empty() {
+            return Err(why);
+        }
+        match tokio::net::lookup_host((host, 0)).await {
+            Ok(found) => {
+                let addresses: Vec<IpAddr> = found.map(|a| a.ip()).collect();
+                if addresses.is_empty() { Err(why) } else { Ok((addresses, TTL_UNKNOWN)) }
+            }
+            Err(_) => Err(why),
+        }
+    }
+
+    fn current(&self) -> Option<TokioResolver> {
+        let changed = |path| fs::metadata(path).and_then(|m| m.modified()).ok();
+        let made_from = [changed(RESOLV_CONF), changed(HOSTS)];
+        let mut current = self.current.borrow_mut();
+        if current.resolver.is_none() || made_from != current.made_from {
+            *current = Current { made_from, resolver: self.build() };
+        }
+        current.resolver.clone()
+    }
+
+    fn build(&self) -> Option<TokioResolver> {
+        let provider = TokioRuntimeProvider::default();
+        let mut builder = if self.servers.0.is_empty() {
+            TokioResolver::builder(provider).ok()?
+        } else {
+            let servers = self.servers.0.iter().map(name_server).collect();
+            TokioResolver::builder_with_config(ResolverConfig::from_name_servers(servers), provider)
+        };
+        configure(builder.options_mut());
+        builder.build().ok()
+    }
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut connections {
+        connection.port = address.port();
+    }
+    NameServerConfig::new(address.ip(), true, connections)
+}
+
+fn configure(options: &mut ResolverOpts) {
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.use_hosts_file = ResolveHosts::Always;
+    // We keep the answers ourselves, for as long as they are good.
+    options.cache_size = 0;
+    options.timeout = options.timeout.min(Duration::from_secs(3));
+}

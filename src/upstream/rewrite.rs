@@ -1,0 +1,292 @@
+//! Responses that speak of the upstream by its own name: Location, Content-Location, Refresh and Set-Cookie are told
+//! the site's.
+
+use http::{Method, StatusCode};
+
+use super::Upstream;
+use crate::host::split_authority;
+use crate::message::{Name, RequestHead, ResponseHead};
+use crate::site::Site;
+
+/// The upstream sends clients, by way of http, back to the very page that they ask for: it does not know that they
+/// come over https, and they would go in circles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendsBack;
+
+/// Rewrites the names in a response to a request that came over https.
+///
+/// # Errors
+///
+/// [`SendsBack`], when the redirect could only lead back here.
+pub fn rewrite(
+    head: &mut ResponseHead,
+    request: &RequestHead,
+    site: &Site,
+    upstream: &Upstream,
+) -> Result<(), SendsBack> {
+    let touched = |name| matches!(name, Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie);
+    if !head.fields.list().iter().any(|f| touched(f.name)) {
+        return Ok(());
+    }
+    let names = Names { request, site, upstream };
+    let sets_cookies = head.fields.has(Name::SetCookie);
+    for at in 0..head.fields.len() {
+        let field = head.fields.list()[at];
+        let value = head.fields.value(&field);
+        let new = match field.name {
+            Name::Location | Name::ContentLocation => names.url(value),
+            Name::Refresh => names.refresh(value),
+            Name::SetCookie => names.cookie(value),
+            _ => None,
+        };
+        if let Some(new) = new {
+            if field.name == Name::Location && !sets_cookies && names.leads_back(head.status, value, &new) {
+                return Err(SendsBack);
+            }
+            head.fields.replace(at, &new);
+        }
+    }
+    Ok(())
+}
+
+struct Names<'a> {
+    request: &'a RequestHead,
+    site: &'a Site,
+    upstream: &'a Upstream,
+}
+
+/// An absolute URL, or one without its scheme.
+struct Url<'a> {
+    /// `http`, `https`, or none.
+    scheme: Option<bool>,
+    host: String,
+    port: Option<u16>,
+    rest: &'a [u8],
+}
+
+impl<'a> Url<'a> {
+    fn parse(text: &'a [u8]) -> Option<Self> {
+        let starts = |prefix: &[u8]| text.get(..prefix.len()).is_some_and(|t| t.eq_ignore_ascii_case(prefix));
+        let (scheme, at) = if starts(b"http://") {
+            (Some(false), 7)
+        } else if starts(b"https://") {
+            (Some(true), 8)
+        } else if starts(b"//") {
+            (None, 2)
+        } else {
+            return None;
+        };
+        let end =
+            text[at..].iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b'\\')).map_or(text.len(), |n| at + n);
+        let mut authority = text[at..end].to_vec();
+        let split = split_authority(&mut authority).ok()?;
+        authority.truncate(split.host_len);
+        Some(Self { scheme, host: String::from_utf8(authority).ok()?, port: split.port, rest: &text[end..] })
+    }
+}
+
+/// Ports that stand for each other, because the scheme was lost on the way.
+fn is_default(port: Option<u16>) -> bool {
+    matches!(port, None | Some(80 | 443))
+}
+
+impl Names<'_> {
+    /// The URL under the site's name, if it is under one of the upstream's; with https, if it is the site's own.
+    fn url(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let url = Url::parse(text)?;
+        let authority = if self.is_own(&url.host, url.port) {
+            self.request.authority()
+        } else if url.scheme == Some(false) && is_default(url.port) && self.is_site(&url.host) {
+            if url.host == self.request.host() { self.request.authority() } else { url.host }
+        } else {
+            return None;
+        };
+        let scheme = if url.scheme.is_some() { "https://" } else { "//" };
+        Some([scheme.as_bytes(), authority.as_bytes(), url.rest].concat())
+    }
+
+    fn is_own(&self, host: &str, port: Option<u16>) -> bool {
+        let same_port = |own: u16| if is_default(port) { is_default(Some(own)) } else { port == Some(own) };
+        self.upstream.own_names.iter().any(|(name, own)| &**name == host && same_port(*own))
+    }
+
+    fn is_site(&self, host: &str) -> bool {
+        self.site.hosts.iter().any(|h| h.matches(host))
+    }
+
+    /// `5; url=...`, quoted or not.
+    fn refresh(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let at = value.windows(4).position(|w| w.eq_ignore_ascii_case(b"url="))? + 4;
+        let quote = value.get(at).copied().filter(|b| matches!(b, b'"' | b'\''));
+        let start = at + usize::from(quote.is_some());
+        let end = match quote {
+            Some(quote) => start + value[start..].iter().position(|b| *b == quote)?,
+            None => value.len(),
+        };
+        let url = self.url(&value[start..end])?;
+        Some([&value[..start], &url, &value[end..]].concat())
+    }
+
+    /// `Domain` of the upstream becomes the host that was asked for; `Secure` is added, as all comes over https.
+    fn cookie(&self, value: &[u8]) -> Option<Vec<u8>> {
+        let mut new = Vec::with_capacity(value.len() + 16);
+        let (mut secure, mut changed) = (false, false);
+        for (n, part) in value.split(|b| *b == b';').enumerate() {
+            let trimmed = part.trim_ascii();
+            let (name, argument) = match trimmed.iter().position(|b| *b == b'=') {
+                Some(at) if n > 0 => (trimmed[..at].trim_ascii_end(), trimmed[at + 1..].trim_ascii()),
+                _ => (trimmed, &b""[..]),
+            };
+            secure |= n > 0 && name.eq_ignore_ascii_case(b"secure");
+            if n > 0 && name.eq_ignore_ascii_case(b"domain") && self.is_own_domain(argument) {
+                changed = true;
+                // A cookie's domain is a name; for an address, the cookie stays with the host alone.
+                if self.request.host().parse::<std::net::IpAddr>().is_err() && !self.request.host().starts_with('[') {
+                    new.extend_from_slice(b"; Domain=");
+                    new.extend_from_slice(self.request.host().as_bytes());
+                }
+                continue;
+            }
+            if n > 0 {
+                new.push(b';');
+            }
+            new.extend_from_slice(part);
+        }
+        if !secure {
+            new.extend_from_slice(b"; Secure");
+        }
+        (changed || !secure).then_some(new)
+    }
+
+    /// The upstream's name, or a domain that it lies in.
+    fn is_own_domain(&self, domain: &[u8]) -> bool {
+        let domain = domain.strip_prefix(b".").unwrap_or(domain).to_ascii_lowercase();
+        let Ok(domain) = String::from_utf8(domain) else { return false };
+        let below = |name: &str| name.strip_suffix(&domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        !domain.is_empty() && !self.is_site(&domain) && self.upstream.own_names.iter().any(|(name, _)| below(name))
+    }
+
+    /// Whether the redirect, once it is rewritten, names the page that was asked for, and only because the upstream
+    /// wrote http.
+    fn leads_back(&self, status: StatusCode, before: &[u8], after: &[u8]) -> bool {
+        let safe = matches!(self.request.method, Method::GET | Method::HEAD);
+        let from_http = Url::parse(before).is_some_and(|u| u.scheme == Some(false));
+        let here = format!("https://{}{}", self.request.authority(), self.request.target());
+        let same = after == here.as_bytes() || [after, b"/"].concat() == here.as_bytes();
+        status.is_redirection() && safe && from_http && same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostPattern;
+    use crate::upstream::HostHeader;
+    use crate::upstream::resolve::Addresses;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn upstream() -> Upstream {
+        Upstream {
+            label: "https://example.wordpress.com".into(),
+            addresses: Addresses::Fixed([].into()),
+            tls: None,
+            host_header: HostHeader::Fixed("example.wordpress.com".into()),
+            own_names: vec![("example.wordpress.com".into(), 443), ("127.0.0.1".into(), 8080)],
+            connect_timeout: Duration::ZERO,
+            response_timeout: Duration::ZERO,
+        }
+    }
+
+    fn site() -> Site {
+        let hosts = ["blog.example.com", "www.example.com"].map(|h| HostPattern::parse(h).unwrap()).to_vec();
+        Site { hosts, ..Site::default() }
+    }
+
+    fn asked(authority: &str, target: &str) -> RequestHead {
+        let mut request = RequestHead::default();
+        request.set_target(target.as_bytes());
+        request.set_authority(authority.as_bytes()).unwrap();
+        request
+    }
+
+    fn rewritten(authority: &str, name: &str, value: &str) -> Result<String, SendsBack> {
+        let mut head = ResponseHead { status: StatusCode::FOUND, ..ResponseHead::default() };
+        head.fields.push(name.as_bytes(), value.as_bytes());
+        rewrite(&mut head, &asked(authority, "/here"), &site(), &upstream())?;
+        Ok(String::from_utf8(head.fields.value(&head.fields.list()[0]).to_vec()).unwrap())
+    }
+
+    #[test]
+    fn locations() {
+        let check = |value: &str, want: &str| {
+            assert_eq!(rewritten("blog.example.com:8443", "Location", value).as_deref(), Ok(want), "{value}");
+        };
+        check("https://example.wordpress.com/a?b#c", "https://blog.example.com:8443/a?b#c");
+        check("http://example.wordpress.com/a", "https://blog.example.com:8443/a");
+        check("HTTP://Example.WordPress.com", "https://blog.example.com:8443");
+        check("https://example.wordpress.com:443/a", "https://blog.example.com:8443/a");
+        check("http://example.wordpress.com?q", "https://blog.example.com:8443?q");
+        check("//example.wordpress.com/a", "//blog.example.com:8443/a");
+        check("http://127.0.0.1:8080/a", "https://blog.example.com:8443/a");
+        check("http://127.0.0.1:9090/a", "http://127.0.0.1:9090/a");
+        check("http://blog.example.com/a", "https://blog.example.com:8443/a");
+        check("http://www.example.com/a", "https://www.example.com/a");
+        check("https://www.example.com/a", "https://www.example.com/a");
+        check("http://other.example/a", "http://other.example/a");
+        check("https://example.wordpress.com.evil.example/", "https://example.wordpress.com.evil.example/");
+        check("https://example.wordpress.com@evil.example/", "https://example.wordpress.com@evil.example/");
+        check("https://example.wordpress.com\\@evil.example/", "https://blog.example.com:8443\\@evil.example/");
+        check("/relative?x=http://example.wordpress.com/", "/relative?x=http://example.wordpress.com/");
+        check("", "");
+    }
+
+    #[test]
+    fn refresh() {
+        let check = |value: &str, want: &str| {
+            assert_eq!(rewritten("blog.example.com", "Refresh", value).as_deref(), Ok(want), "{value}");
+        };
+        check("0;url=http://example.wordpress.com/x", "0;url=https://blog.example.com/x");
+        check("5; URL='https://example.wordpress.com/x'", "5; URL='https://blog.example.com/x'");
+        check("5; url=\"https://example.wordpress.com/x", "5; url=\"https://example.wordpress.com/x");
+        check("5", "5");
+    }
+
+    #[test]
+    fn cookies() {
+        let check = |value: &str, want: &str| {
+            assert_eq!(rewritten("blog.example.com:8443", "Set-Cookie", value).as_deref(), Ok(want), "{value}");
+        };
+        check("a=b; Path=/; Secure", "a=b; Path=/; Secure");
+        check("a=b; Path=/", "a=b; Path=/; Secure");
+        check("a=secure", "a=secure; Secure");
+        check("a=b; domain=example.wordpress.com; HttpOnly; Secure", "a=b; Domain=blog.example.com; HttpOnly; Secure");
+        check("a=b; Domain=.wordpress.com; SameSite=Lax", "a=b; Domain=blog.example.com; SameSite=Lax; Secure");
+        check("a=b; Domain=wordpress.org; secure", "a=b; Domain=wordpress.org; secure");
+        check("a=b; Domain=press.com; Secure", "a=b; Domain=press.com; Secure");
+        check("a=b; Domain=blog.example.com; Secure", "a=b; Domain=blog.example.com; Secure");
+        check("a=\"x; Partitioned\"; Secure", "a=\"x; Partitioned\"; Secure");
+        assert_eq!(
+            rewritten("[::1]", "Set-Cookie", "a=b; Domain=example.wordpress.com; Secure").as_deref(),
+            Ok("a=b; Secure")
+        );
+    }
+
+    #[test]
+    fn redirects_that_lead_back() {
+        let back = |value: &str| rewritten("blog.example.com", "Location", value);
+        assert_eq!(back("http://blog.example.com/here"), Err(SendsBack));
+        assert_eq!(back("http://example.wordpress.com/here"), Err(SendsBack));
+        assert!(back("https://example.wordpress.com/here").is_ok());
+        assert!(back("http://blog.example.com/there").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_gives_a_valid_one(value in "[ -~]{0,60}", name in prop::sample::select(&["Location", "Refresh", "Set-Cookie"][..])) {
+            if let Ok(new) = rewritten("blog.example.com", name, &value) {
+                prop_assert!(new.bytes().all(|b| (b' '..=b'~').contains(&b)));
+            }
+        }
+    }
+}
