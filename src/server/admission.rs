@@ -1,0 +1,119 @@
+//! How many connections there may be: in all, and from one network. Shared by all workers, without a lock; asked once
+//! per connection.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// Buckets of each of the two tables.
+const BUCKETS: usize = 16 * 1024;
+
+/// The counts.
+///
+/// Networks share buckets by chance; two tables with different hashes, of which the smaller count is believed, make
+/// that rare (a count-min sketch). Memory is bounded whatever addresses come.
+pub(super) struct Admission {
+    total: AtomicUsize,
+    tables: [Box<[AtomicU32]>; 2],
+    hashers: [RandomState; 2],
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        let table = || (0..BUCKETS).map(|_| AtomicU32::new(0)).collect();
+        Self {
+            total: AtomicUsize::new(0),
+            tables: [table(), table()],
+            hashers: [RandomState::new(), RandomState::new()],
+        }
+    }
+}
+
+/// Why a connection is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There are as many as there may be.
+    Full,
+    /// The client's network has as many as it may have.
+    Client,
+}
+
+impl Admission {
+    /// Lets a connection in; it counts as long as the pass is held. `address` is none for trusted proxies, which
+    /// speak for many.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], if a limit is reached.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        max: usize,
+        max_per_client: usize,
+    ) -> Result<Pass, Refused> {
+        let pass = Pass { admission: self.clone(), buckets: address.map(|a| self.buckets(a)) };
+        let total = self.total.fetch_add(1, Ordering::Relaxed);
+        let of_client = pass.buckets.map(|buckets| {
+            let counts = [0, 1].map(|n| self.tables[n][buckets[n]].fetch_add(1, Ordering::Relaxed));
+            counts[0].min(counts[1]) as usize
+        });
+        if total >= max {
+            Err(Refused::Full)
+        } else if of_client.is_some_and(|n| n >= max_per_client) {
+            Err(Refused::Client)
+        } else {
+            Ok(pass)
+        }
+    }
+
+    fn buckets(&self, address: IpAddr) -> [usize; 2] {
+        let network: u64 = match address.to_canonical() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,
+            // A /56 is what a household gets.
+            IpAddr::V6(v6) => (u128::from(v6) >> 72) as u64,
+        };
+        [0, 1].map(|n| (self.hashers[n].hash_one(network) as usize) % BUCKETS)
+    }
+}
+
+/// A connection that counts.
+pub(super) struct Pass {
+    admission: Arc<Admission>,
+    buckets: Option<[usize; 2]>,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.admission.total.fetch_sub(1, Ordering::Relaxed);
+        if let Some(buckets) = self.buckets {
+            for (n, bucket) in buckets.into_iter().enumerate() {
+                self.admission.tables[n][bucket].fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits() {
+        let admission = Arc::new(Admission::default());
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let admit = |address| admission.admit(address, 4, 2).map_err(|r| format!("{r:?}"));
+        let a1 = admit(ip("192.0.2.1")).unwrap_or_else(|e| panic!("{e}"));
+        let a2 = admit(ip("::ffff:192.0.2.1")).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(admit(ip("192.0.2.1")).err().as_deref(), Some("Client"));
+        let b1 = admit(ip("2001:db8:0:ff01::1")).unwrap_or_else(|e| panic!("{e}"));
+        let proxy = admit(None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(admit(None).err().as_deref(), Some("Full"));
+        drop((a1, proxy));
+        assert!(admit(ip("192.0.2.1")).is_ok());
+        let b2 = admit(ip("2001:db8:0:ff99::2")).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(admit(ip("2001:db8:0:ffaa::3")).err().as_deref(), Some("Client"));
+        drop((a2, b1, b2));
+        assert_eq!(admission.total.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,215 @@
+//! One client connection, from the accepted socket to HTTP: admission, PROXY header, TLS, and the protocol chosen.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+use super::proxy_header::{self, ProxyHeader};
+use super::snapshot::{Snapshot, View};
+use super::worker::{Open, Worker};
+use super::{http1, http2};
+use crate::clock::Alarm;
+use crate::message::{RequestHead, Version};
+use crate::policy::Scheme;
+use crate::policy::forwarded::Peer;
+use crate::site::Site;
+use crate::tls::{CertificateSet, ServerSession, TlsStream};
+use crate::transport::Transport;
+use crate::upstream::Client;
+
+/// A client's connection.
+pub(super) type ClientTransport = Transport<ServerSession>;
+
+/// What is known about a connection for as long as it lives.
+pub(super) struct Context {
+    pub(super) worker: Rc<Worker>,
+    pub(super) client: Client,
+    /// Under TLS: the name that the client asked for, and the certificates of that name.
+    tls: Option<TlsFacts>,
+    _open: Open,
+    _pass: super::admission::Pass,
+}
+
+struct TlsFacts {
+    name: Option<Box<str>>,
+    certificates: CertificateSet,
+}
+
+impl Context {
+    /// Whether the certificate that the client was shown is good for `host`, too (RFC 9110 section 7.4). Where TLS
+    /// ended elsewhere, that is not for us to say.
+    pub(super) fn certificate_covers(&self, site: usize, host: &str, view: &View) -> bool {
+        let Some(tls) = &self.tls else { return true };
+        let named = tls.name.as_deref();
+        if named == Some(host) {
+            // The usual case; unless the name got the certificates of the default site.
+            let own = view.shared.certificates.find(named);
+            if view.shared.sites.get(site).is_some() && own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
+                return true;
+            }
+        }
+        // Which one of a pair the client has seen is not known here: all must do.
+        tls.certificates.iter().all(|c| c.chain.leaf.covers(host))
+    }
+
+    /// The site that the client named in its SNI.
+    pub(super) fn site_of_connection(&self) -> Option<Arc<Site>> {
+        let name = self.tls.as_ref()?.name.as_deref()?;
+        self.worker.view().site(name).map(|(_, site)| site.clone())
+    }
+
+    /// A key to ask for a WebSocket with, when the client came by HTTP/2, where there is none.
+    pub(super) fn websocket_key(&self, head: &RequestHead) -> Option<String> {
+        if !head.websocket || head.version != Version::Http2 {
+            return None;
+        }
+        let mut octets = [0; 16];
+        rand::fill(&mut octets).ok()?;
+        Some(STANDARD.encode(octets))
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>) {
+    let open = worker.connection();
+    let alarm = worker.clock.alarm();
+    let established = Box::pin(establish(socket, address, listener, &worker, open, &alarm)).await;
+    let Some(Established { transport, received, context, http2 }) = established else { return };
+    if http2 {
+        Box::pin(http2::serve(transport, Rc::new(context), alarm)).await;
+    } else {
+        Box::pin(http1::serve(transport, received, Rc::new(context), alarm)).await;
+    }
+}
+
+struct Established {
+    transport: ClientTransport,
+    /// What came behind a PROXY header on a plain connection.
+    received: Vec<u8>,
+    context: Context,
+    http2: bool,
+}
+
+async fn establish(
+    mut socket: TcpStream,
+    address: SocketAddr,
+    listener: Scheme,
+    worker: &Rc<Worker>,
+    open: Open,
+    alarm: &Alarm,
+) -> Option<Established> {
+    let view = worker.view();
+    let shared = &view.shared;
+    let limits = &shared.limits;
+    let trusted = shared.trust.contains(address.ip());
+    let counted = (!trusted).then(|| address.ip());
+    let pass = match worker.admission.admit(counted, limits.connections, limits.connections_per_client) {
+        Ok(pass) => pass,
+        Err(reason) => {
+            worker.counters.connections_refused.increment();
+            tracing::debug!(client = %address.ip(), ?reason, "connection refused");
+            return None;
+        }
+    };
+    let _ = socket.set_nodelay(true);
+    alarm.set(limits.handshake);
+    let mut received = Vec::new();
+    let mut peer = Peer {
+        address: address.ip().to_canonical(),
+        states_scheme: trusted,
+        states_client: trusted,
+        tlv_scheme: None,
+        listener,
+    };
+    if shared.proxy_protocol && trusted {
+        let Ok(header) = read_proxy_header(&mut socket, &mut received, alarm).await else {
+            worker.counters.proxy_headers_refused.increment();
+            tracing::debug!(proxy = %address.ip(), "no valid PROXY header");
+            return None;
+        };
+        if let Some(source) = header.source {
+            peer.address = source.to_canonical();
+            peer.states_client = shared.trust.contains(source);
+        }
+        peer.tlv_scheme = header.scheme;
+    }
+    let client = Client::new(peer);
+    if listener == Scheme::Http {
+        let context = Context { worker: worker.clone(), client, tls: None, _open: open, _pass: pass };
+        return Some(Established { transport: Transport::Plain(socket), received, context, http2: false });
+    }
+    let stream = handshake(socket, std::mem::take(&mut received), shared, worker, &client, alarm).await?;
+    let http2 = stream.alpn() == Some(b"h2");
+    let choice = stream.session().choice()?;
+    let tls = Some(TlsFacts { name: choice.name.clone(), certificates: choice.certificates()?.clone() });
+    let context = Context { worker: worker.clone(), client, tls, _open: open, _pass: pass };
+    Some(Established { transport: Transport::Tls(stream), received, context, http2 })
+}
+
+/// Reads a PROXY header, and leaves in `received` what came behind it.
+async fn read_proxy_header(socket: &mut TcpStream, received: &mut Vec<u8>, alarm: &Alarm) -> io::Result<ProxyHeader> {
+    loop {
+        match proxy_header::parse(received) {
+            Ok(Some((len, header))) => {
+                received.drain(..len);
+                return Ok(header);
+            }
+            Ok(None) => {}
+            Err(proxy_header::NoProxyHeader) => return Err(io::ErrorKind::InvalidData.into()),
+        }
+        let mut read = Box::pin(socket.read_buf(received));
+        let len = poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        });
+        if len.await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+async fn handshake(
+    socket: TcpStream,
+    received: Vec<u8>,
+    shared: &Snapshot,
+    worker: &Worker,
+    client: &Client,
+    alarm: &Alarm,
+) -> Option<TlsStream<ServerSession>> {
+    let session = match ServerSession::new(shared.tls.clone()) {
+        Ok(session) => session,
+        Err(error) => {
+            tracing::error!(%error, "TLS cannot be used as configured");
+            return None;
+        }
+    };
+    let mut stream = TlsStream::new(socket, session, received);
+    let done = poll_fn(|cx| match stream.poll_handshake(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+    });
+    match done.await {
+        Ok(()) => {
+            worker.counters.handshakes.increment();
+            if stream.session().is_resumed() {
+                worker.counters.handshakes_resumed.increment();
+            }
+            Some(stream)
+        }
+        Err(error) => {
+            worker.counters.handshakes_failed.increment();
+            let name = stream.session().choice().and_then(|c| c.name.as_deref());
+            tracing::debug!(client = client.address(), name, %error, "TLS handshake failed");
+            None
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The client's side of an HTTP/1.1 connection: its octets, and the body of the request under way.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, BytesMut};
+use http::StatusCode;
+
+use crate::body::{Body, Frame, RequestBodyError};
+use crate::message::{BodyDecoder, Decoded, FieldSink as _, Framing, ResponseHead, Version};
+use crate::outbox::Outbox;
+use crate::server::connection::ClientTransport;
+use crate::server::tunnel::Duplex;
+use crate::upstream::Interim;
+
+/// How much of a request's body is read at once.
+const BODY_READ: usize = 64 * 1024;
+/// What a client may send ahead, while its request is being answered.
+const AHEAD_MAX: usize = 16 * 1024;
+
+/// The connection, shared between the task that answers and the body that the upstream reads.
+pub(super) struct Link {
+    pub(super) transport: ClientTransport,
+    /// Received and not used: heads, bodies, and what a client sends ahead.
+    pub(super) received: BytesMut,
+    decoder: BodyDecoder,
+    body_left: u64,
+    /// Interim responses that wait to be written.
+    interim: Outbox,
+    /// The client has ended its side, or broken off.
+    gone: bool,
+}
+
+impl Link {
+    pub(super) fn new(transport: ClientTransport, received: Vec<u8>) -> Self {
+        Self {
+            transport,
+            received: BytesMut::from(&received[..]),
+            decoder: BodyDecoder::request(Framing::None),
+            body_left: 0,
+            interim: Outbox::default(),
+            gone: false,
+        }
+    }
+
+    /// A request's head has been taken; its body comes.
+    pub(super) fn begin_body(&mut self, framing: Framing, max: u64) {
+        self.decoder = BodyDecoder::request(framing);
+        self.body_left = max;
+    }
+
+    /// Whether the request's body has been read to its end.
+    pub(super) fn is_body_read(&self) -> bool {
+        self.decoder.is_end()
+    }
+
+    /// Reads more to the end of `received`; gives 0 at the end.
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.transport.poll_read_lazily(cx, &mut self.received)
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
+        loop {
+            match self.decoder.decode(&mut self.received) {
+                Err(fault) => return Poll::Ready(Some(Err(RequestBodyError::Malformed(fault)))),
+                Ok(Decoded::End) => return Poll::Ready(None),
+                Ok(Decoded::Trailers(fields)) => return Poll::Ready(Some(Ok(Frame::Trailers(fields)))),
+                Ok(Decoded::Data(data)) => {
+                    return Poll::Ready(Some(match self.body_left.checked_sub(data.len() as u64) {
+                        Some(left) => {
+                            self.body_left = left;
+                            Ok(Frame::Data(data))
+                        }
+                        None => Err(RequestBodyError::TooLarge),
+                    }));
+                }
+                Ok(Decoded::More) => {}
+            }
+            if self.received.capacity() - self.received.len() < BODY_READ / 2 {
+                self.received.reserve(BODY_READ);
+            }
+            let room = self.received.capacity() - self.received.len();
+            match ready!(self.transport.poll_read(cx, &mut (&mut self.received).limit(room))) {
+                Ok(0) | Err(_) => {
+                    self.gone = true;
+                    return Poll::Ready(Some(Err(RequestBodyError::Gone)));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Writes interim responses, and looks whether the client is still there. Ready when it is not.
+    pub(super) fn poll_while_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.interim.is_empty() || !self.transport.is_flushed() {
+            let written = self.interim.poll_write(&mut self.transport, cx, &mut |_| {});
+            let flushed = match written {
+                Poll::Ready(Ok(())) => self.transport.poll_flush(cx),
+                other => other,
+            };
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                self.gone = true;
+            }
+        }
+        // As long as the body is wanted, its reader sees the end.
+        while !self.gone && self.decoder.is_end() && self.received.len() < AHEAD_MAX {
+            match self.poll_receive(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => self.gone = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        if self.gone { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Closing will reset the connection.
+    pub(super) fn reset_on_close(&self) {
+        let _ = socket2::SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Throws away what is left of the request's body.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        while let Some(frame) = ready!(self.poll_body(cx)) {
+            frame?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Throws away all that comes, until the client ends.
+    pub(super) fn poll_discard_all(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let len = self.received.len();
+            self.received.advance(len);
+            match ready!(self.poll_receive(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// After an upgrade the connection is one end of a tunnel.
+impl Duplex for Rc<RefCell<Link>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.borrow_mut().transport.poll_read_lazily(cx, buf)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+        Duplex::poll_write(&mut self.borrow_mut().transport, cx, buf)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.borrow_mut().transport.poll_shutdown(cx)
+    }
+}
+
+/// The body of the request under way, for the upstream to read.
+pub(super) struct LinkBody(pub(super) Rc<RefCell<Link>>);
+
+impl Body for LinkBody {
+    type Error = RequestBodyError;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
+        self.0.borrow_mut().poll_body(cx)
+    }
+
+    fn is_end(&self) -> bool {
+        self.0.borrow().is_body_read()
+    }
+}
+
+/// Passes interim responses to the client.
+pub(super) struct LinkInterim {
+    pub(super) link: Rc<RefCell<Link>>,
+    pub(super) version: Version,
+    pub(super) expects_continue: bool,
+    pub(super) continued: bool,
+}
+
+impl Interim for LinkInterim {
+    fn interim(&mut self, head: &ResponseHead) {
+        // HTTP/1.0 knows none (RFC 9110 section 15.2); and only who waits for 100 gets one, once.
+        let is_continue = head.status == StatusCode::CONTINUE;
+        if self.version == Version::Http10 || (is_continue && (!self.expects_continue || self.continued)) {
+            return;
+        }
+        self.continued |= is_continue;
+        let mut octets = Vec::with_capacity(64);
+        write_status_line(head.status, &mut octets);
+        if !is_continue {
+            for (_, name, value) in head.fields.iter() {
+                octets.field(name, value);
+            }
+        }
+        octets.extend_from_slice(b"\r\n");
+        self.link.borrow_mut().interim.append(&octets);
+    }
+}
+
+/// `HTTP/1.1 200 OK`
+pub(super) fn write_status_line(status: StatusCode, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+}

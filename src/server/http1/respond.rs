@@ -1,0 +1,174 @@
+//! An answer onto an HTTP/1.1 connection: head, framing, body.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, Write as _};
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use http::{Method, StatusCode};
+
+use super::link::{Link, write_status_line};
+use crate::body::Body as _;
+use crate::clock::Alarm;
+use crate::message::{FieldSink as _, Name, RequestHead, Version};
+use crate::outbox::Outbox;
+use crate::server::connection::Context;
+use crate::server::record::Sent;
+use crate::server::reply::Reply;
+use crate::upstream::{ResponseBody, UpstreamError};
+
+thread_local! {
+    static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers of response heads that a thread keeps.
+const SPARE_HEADS: usize = 64;
+
+/// What may come behind an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum After {
+    KeepAlive,
+    Close,
+}
+
+/// How the body is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    None,
+    Plain,
+    Chunked,
+}
+
+/// Sends an answer.
+pub(super) async fn send(
+    link: &Rc<RefCell<Link>>,
+    context: &Context,
+    alarm: &Alarm,
+    head: &RequestHead,
+    reply: &mut Reply,
+    keep_alive: bool,
+) -> Sent<After> {
+    let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
+    let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
+    if way == Way::None {
+        reply.body = ResponseBody::Empty;
+    }
+    let progress = context.worker.view().shared.limits.body_progress;
+    let mut sending = Sending { out: Outbox::new(octets), way, ended: way == Way::None, bytes: 0, broken: None };
+    alarm.set(progress);
+    let result = poll_fn(|cx| {
+        let mut moved = false;
+        let sent = sending.poll(&mut reply.body, link, cx, &mut moved);
+        if moved {
+            alarm.set(progress);
+        }
+        match sent {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        }
+    })
+    .await;
+    let Sending { out, bytes, broken, .. } = sending;
+    if result.is_ok() {
+        HEADS.with_borrow_mut(|heads| {
+            if heads.len() < SPARE_HEADS {
+                heads.push(out.into_buffer());
+            }
+        });
+    }
+    Sent { result: result.map(|()| after), bytes, broken }
+}
+
+struct Sending {
+    out: Outbox,
+    way: Way,
+    ended: bool,
+    bytes: u64,
+    /// Why the upstream's body broke off.
+    broken: Option<UpstreamError>,
+}
+
+impl Sending {
+    fn poll(
+        &mut self,
+        body: &mut ResponseBody,
+        link: &Rc<RefCell<Link>>,
+        cx: &mut TaskContext<'_>,
+        moved: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if !self.ended && self.out.is_loadable() {
+                match body.poll_frame(cx) {
+                    Poll::Ready(frame) => {
+                        let frame = match frame.transpose() {
+                            Ok(frame) => frame,
+                            // Cut off, and visibly so: no last chunk, fewer octets than announced, no close_notify;
+                            // and a reset where the end of the connection would pass for the body's.
+                            Err(error) => {
+                                link.borrow().reset_on_close();
+                                self.broken = Some(error);
+                                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                            }
+                        };
+                        if let Some(crate::body::Frame::Data(data)) = &frame {
+                            self.bytes += data.len() as u64;
+                        }
+                        let chunked = self.way == Way::Chunked;
+                        self.ended = self.out.load(frame, chunked) || (!chunked && body.is_end());
+                        *moved = true;
+                    }
+                    // What there is goes out while the upstream takes its time.
+                    Poll::Pending if self.out.is_empty() => {
+                        ready!(link.borrow_mut().transport.poll_flush(cx))?;
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            let mut link = link.borrow_mut();
+            if self.out.is_empty() && self.ended {
+                return link.transport.poll_flush(cx);
+            }
+            ready!(self.out.poll_write(&mut link.transport, cx, &mut |_| *moved = true))?;
+        }
+    }
+}
+
+/// Writes the head; says how the body follows, and what may come behind it.
+fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, out: &mut Vec<u8>) -> (Way, After) {
+    let status = reply.head.status;
+    write_status_line(status, out);
+    reply.write_fields(out, date);
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        return (Way::None, After::Close);
+    }
+    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    let mut after = if keep_alive { After::KeepAlive } else { After::Close };
+    let way = if head.method == Method::HEAD || bodiless {
+        // The length that a GET would have had, if the upstream says so.
+        let stated = reply.head.fields.get(Name::ContentLength).filter(|_| reply.keeps_length_field(&head.method));
+        if let Some(stated) = stated {
+            out.field(b"Content-Length", stated);
+        }
+        Way::None
+    } else if let Some(length) = reply.length() {
+        let _ = write!(out, "Content-Length: {length}\r\n");
+        if length == 0 { Way::None } else { Way::Plain }
+    } else if head.version == Version::Http11 {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        Way::Chunked
+    } else {
+        // HTTP/1.0 knows no chunks: the end of the connection is the body's.
+        after = After::Close;
+        Way::Plain
+    };
+    match (after, head.version) {
+        (After::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (After::KeepAlive, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        _ => {}
+    }
+    out.extend_from_slice(b"\r\n");
+    (way, after)
+}

@@ -1,0 +1,221 @@
+//! HTTP/2 towards clients: h2 does the protocol, one task drives the connection and all of its streams.
+//!
+//! h2 is used without hyper around it, because interim responses (103, 100) and a deadline for streams whose window
+//! the client holds shut need the stream itself.
+
+mod stream;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, Stream as _};
+use h2::server::{self, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::{ClientTransport, Context};
+use crate::clock::Alarm;
+
+/// What a client may send ahead on one stream, and on all together.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What h2 gathers for one stream before the window lets it go.
+const SEND_BUFFER: usize = 400 * 1024;
+/// Streams that the client has reset and that were not looked at yet: more is an attack (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// Streams that the client has made us reset (CVE-2025-8671).
+const LOCAL_RESETS: usize = 1024;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alarm: Alarm) {
+    let io = Corked(Rc::new(RefCell::new(transport)));
+    let view = context.worker.view();
+    let limits = &view.shared.limits;
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.http2_streams)
+        // h2 counts 32 octets on top of each field, and answers what is larger by itself; below that the answer is ours.
+        .max_header_list_size(u32::try_from(limits.header_size * 2).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .enable_connect_protocol();
+    alarm.set(limits.handshake);
+    let mut handshake = Box::pin(builder.handshake::<_, Bytes>(io.clone()));
+    let connection = poll_fn(|cx| {
+        let done = handshake.as_mut().poll(cx);
+        let sent = io.poll_send(cx);
+        match (done, sent) {
+            (Poll::Ready(done), _) => Poll::Ready(done.ok()),
+            (_, Poll::Ready(Err(_))) => Poll::Ready(None),
+            _ => alarm.poll_due(cx).map(|()| None),
+        }
+    })
+    .await;
+    drop(handshake);
+    drop(view);
+    let Some(connection) = connection else { return };
+    let mut driver = Driver {
+        io,
+        connection,
+        streams: FuturesUnordered::new(),
+        requests: 0,
+        closing: false,
+        resting: false,
+        finished: false,
+        alarm,
+        context,
+    };
+    poll_fn(|cx| driver.poll(cx)).await;
+}
+
+type StreamFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+struct Driver {
+    io: Corked,
+    connection: Connection<Corked, Bytes>,
+    streams: FuturesUnordered<StreamFuture>,
+    requests: u64,
+    /// GOAWAY has been sent, or is about to be.
+    closing: bool,
+    /// No stream is open, and the idle time runs.
+    resting: bool,
+    /// The connection is over, but for what waits to be sent.
+    finished: bool,
+    alarm: Alarm,
+    context: Rc<Context>,
+}
+
+impl Driver {
+    /// Takes in what has come, lets the streams go on, and sends all that this has made with one write.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        self.begin_rest_or_work();
+        if self.context.worker.is_draining() {
+            self.close();
+        }
+        if !self.finished {
+            self.finished = self.poll_accept(cx);
+        }
+        if !self.finished && self.poll_streams(cx) {
+            // What the streams have said becomes frames.
+            self.finished = self.connection.poll_closed(cx).is_ready();
+        }
+        match self.io.poll_send(cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) if self.finished => return Poll::Ready(()),
+            _ => {}
+        }
+        self.begin_rest_or_work();
+        if self.alarm.poll_due(cx).is_ready() {
+            if self.closing {
+                return Poll::Ready(());
+            }
+            self.close();
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn poll_accept(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.requests += 1;
+                    let limit = self.context.worker.view().shared.limits.requests_per_connection;
+                    if self.requests >= limit {
+                        self.close();
+                    }
+                    let stream = stream::serve(request, respond, self.context.clone());
+                    self.streams.push(Box::pin(stream));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(client = self.context.client.address(), %error, "HTTP/2 connection ended");
+                    return true;
+                }
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
+        }
+    }
+
+    /// Whether any stream has gone on.
+    fn poll_streams(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if self.streams.is_empty() {
+            return false;
+        }
+        while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
+        true
+    }
+
+    fn close(&mut self) {
+        if !self.closing {
+            self.closing = true;
+            self.connection.graceful_shutdown();
+            // Streams under way have their own limits; a connection without any is closed by the client.
+            self.resting = false;
+        }
+    }
+
+    /// The idle time runs while there are no streams; it does not while there are.
+    fn begin_rest_or_work(&mut self) {
+        let idle = self.streams.is_empty();
+        if idle && !self.resting {
+            self.resting = true;
+            let view = self.context.worker.view();
+            let limits = &view.shared.limits;
+            self.alarm.set(if self.closing { limits.linger } else { limits.idle });
+        } else if !idle && self.resting {
+            self.resting = false;
+            self.alarm.clear();
+        }
+    }
+}
+
+/// The connection's octets: what h2 writes is gathered, and sent once per poll of the task, in full records. h2
+/// flushes behind each frame otherwise.
+#[derive(Clone)]
+struct Corked(Rc<RefCell<ClientTransport>>);
+
+impl Corked {
+    fn poll_send(&self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_flush(cx)
+    }
+}
+
+impl AsyncRead for Corked {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        AsyncRead::poll_read(Pin::new(&mut *self.0.borrow_mut()), cx, buf)
+    }
+}
+
+impl AsyncWrite for Corked {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_shutdown(cx)
+    }
+}

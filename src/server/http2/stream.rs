@@ -1,0 +1,319 @@
+//! One HTTP/2 stream: a request becomes a head like any other, and its answer goes into the stream.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Method, Request, Response as HttpResponse, StatusCode};
+use tokio::time::Instant;
+
+use crate::body::{Body, Frame, RequestBody, RequestBodyError};
+use crate::clock::Alarm;
+use crate::h2_send::{SendError, Sender};
+use crate::message::{
+    FieldSink as _, Fields, Framing, HeadFault, HeaderMapSink, Name, RequestHead, ResponseHead, Version,
+};
+use crate::server::connection::Context;
+use crate::server::record::{Outcome, Sent, record};
+use crate::server::rejection::Rejection;
+use crate::server::reply::Reply;
+use crate::server::{service, tunnel};
+use crate::upstream::{Interim, ResponseBody, Upgraded};
+
+/// Serves one request.
+pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<Bytes>, context: Rc<Context>) {
+    let respond = RefCell::new(respond);
+    let begin = Instant::now();
+    let alarm = context.worker.clock.alarm();
+    let (parts, recv) = request.into_parts();
+    let view = context.worker.view();
+    let limits = &view.shared.limits;
+    let mut head = RequestHead::default();
+    let read = read_head(&parts, &recv, &mut head);
+    // The names and values that the client sent; h2 has bounded them before, more generously.
+    let size: usize = head.fields.iter().map(|(_, n, v)| n.len() + v.len() + 4).sum::<usize>() + head.target().len();
+    let rejection = match read {
+        Err(fault) => Some(Rejection::Head(fault)),
+        Ok(()) if head.target().len() > limits.request_line => Some(Rejection::Head(HeadFault::TargetTooLong)),
+        Ok(()) if size > limits.header_size || head.fields.len() > limits.header_count => {
+            Some(Rejection::Head(HeadFault::TooLarge))
+        }
+        Ok(()) => None,
+    };
+    let shared_recv = Rc::new(RefCell::new(Recv { stream: recv, left: limits.request_body, trailers: false }));
+    if let Some(rejection) = rejection {
+        let mut reply = service::reject(rejection, &head, None, &context);
+        let sent = send(&respond, &mut reply, &head, &context, &alarm).await;
+        record(&context, &head, None, &Outcome::of(&reply, &sent, begin));
+        return;
+    }
+    let asked = service::read(&head, &context);
+    let body: Option<RequestBody> = match head.framing {
+        Framing::None => None,
+        _ => Some(Box::new(StreamBody(shared_recv.clone()))),
+    };
+    let expects_continue = head.expects_continue();
+    let reply = {
+        let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
+        let mut answering = Box::pin(service::answer(&head, body, &asked, &context, &alarm, &mut interim));
+        poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(reply) => Poll::Ready(Some(reply)),
+            Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
+        })
+        .await
+    };
+    let Some(mut reply) = reply else {
+        record(&context, &head, Some(&asked), &Outcome::gone(begin));
+        return;
+    };
+    if let Some(upgraded) = reply.upgraded.take() {
+        let mut outcome = Outcome::of(&reply, &Sent { result: Ok(()), bytes: 0, broken: None }, begin);
+        outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, upgraded, &context, &alarm).await;
+        record(&context, &head, Some(&asked), &outcome);
+        return;
+    }
+    let sent = send(&respond, &mut reply, &head, &context, &alarm).await;
+    record(&context, &head, Some(&asked), &Outcome::of(&reply, &sent, begin));
+    let whole = sent.result.is_ok();
+    drop(reply);
+    if whole {
+        discard(&shared_recv, &alarm, limits.linger).await;
+    }
+}
+
+/// RFC 9113 section 8.3.1. h2 has checked the pseudo-fields' presence and syntax.
+fn read_head(parts: &http::request::Parts, recv: &RecvStream, head: &mut RequestHead) -> Result<(), HeadFault> {
+    head.version = Version::Http2;
+    head.keep_alive = true;
+    head.method = parts.method.clone();
+    for (name, value) in &parts.headers {
+        head.fields.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    // `OPTIONS *`, too; whatever else is no path has no business in a request line (section 8.3.1).
+    let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
+    if !is_path || !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Err(HeadFault::Syntax("request target"));
+    }
+    head.set_target(target.as_bytes());
+    read_host(parts, head)?;
+    let protocol = parts.extensions.get::<Protocol>();
+    head.websocket = protocol.is_some_and(|p| p.as_str().eq_ignore_ascii_case("websocket"));
+    let mut lengths = head.fields.get_all(Name::ContentLength);
+    let length = lengths.next().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+    head.framing = match length {
+        _ if head.websocket || recv.is_end_stream() => Framing::None,
+        Some(length) => Framing::Length(length),
+        None => Framing::Chunked,
+    };
+    Ok(())
+}
+
+/// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).
+fn read_host(parts: &http::request::Parts, head: &mut RequestHead) -> Result<(), HeadFault> {
+    let mut hosts = head.fields.get_all(Name::Host);
+    let host = hosts.next().map(<[u8]>::to_vec);
+    if hosts.next().is_some() {
+        return Err(HeadFault::Host(None));
+    }
+    drop(hosts);
+    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes().to_vec());
+    match (authority, host) {
+        (Some(authority), host) => {
+            if host.is_some_and(|h| !h.eq_ignore_ascii_case(&authority)) {
+                return Err(HeadFault::Host(None));
+            }
+            head.set_authority(&authority)
+        }
+        (None, Some(host)) => head.set_authority(&host),
+        (None, None) => return Err(HeadFault::Host(None)),
+    }
+    .map_err(|e| HeadFault::Host(Some(e)))
+}
+
+/// The receiving side of a stream, shared between the upstream that reads it and the end that drains it.
+struct Recv {
+    stream: RecvStream,
+    left: u64,
+    trailers: bool,
+}
+
+impl Recv {
+    fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
+        while !self.trailers {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    if data.is_empty() {
+                        continue;
+                    }
+                    return Poll::Ready(Some(match self.left.checked_sub(data.len() as u64) {
+                        Some(left) => {
+                            self.left = left;
+                            Ok(Frame::Data(data))
+                        }
+                        None => Err(RequestBodyError::TooLarge),
+                    }));
+                }
+                Some(Err(_)) => return Poll::Ready(Some(Err(RequestBodyError::Gone))),
+                None => self.trailers = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(map)) => {
+                let mut fields = Fields::from(&map);
+                fields.remove_if(|_, octets, _| Name::of_lookalike(octets).is_forbidden_trailer());
+                Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
+            }
+            Ok(None) => Poll::Ready(None),
+            Err(_) => Poll::Ready(Some(Err(RequestBodyError::Gone))),
+        }
+    }
+}
+
+struct StreamBody(Rc<RefCell<Recv>>);
+
+impl Body for StreamBody {
+    type Error = RequestBodyError;
+
+    fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
+        self.0.borrow_mut().poll_frame(cx)
+    }
+
+    fn is_end(&self) -> bool {
+        self.0.borrow().stream.is_end_stream()
+    }
+}
+
+/// Passes interim responses into the stream.
+struct StreamInterim<'a> {
+    respond: &'a RefCell<SendResponse<Bytes>>,
+    expects_continue: bool,
+    continued: bool,
+}
+
+impl Interim for StreamInterim<'_> {
+    fn interim(&mut self, head: &ResponseHead) {
+        if head.status == StatusCode::CONTINUE
+            && (!self.expects_continue || std::mem::replace(&mut self.continued, true)) {
+                return;
+            }
+        let mut response = HttpResponse::new(());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = http::HeaderMap::from(&head.fields);
+        let _ = self.respond.borrow_mut().send_informational(response);
+    }
+}
+
+/// Sends an answer.
+async fn send(
+    respond: &RefCell<SendResponse<Bytes>>,
+    reply: &mut Reply,
+    head: &RequestHead,
+    context: &Context,
+    alarm: &Alarm,
+) -> Sent<()> {
+    let mut bytes = 0;
+    let failed = |error: h2::Error, bytes| Sent { result: Err(std::io::Error::other(error)), bytes, broken: None };
+    let status = reply.head.status;
+    let mut fields = HeaderMapSink::default();
+    reply.write_fields(&mut fields, &context.worker.clock.date());
+    if reply.keeps_length_field(&head.method) {
+        if let Some(stated) = reply.head.fields.get(Name::ContentLength) {
+            fields.field(b"content-length", stated);
+        }
+    } else if let (Some(length), false) = (reply.length(), status == StatusCode::NO_CONTENT) {
+        fields.0.insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    if head.method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        reply.body = ResponseBody::Empty;
+    }
+    let mut response = HttpResponse::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = fields.0;
+    let end = matches!(reply.body, ResponseBody::Empty);
+    let sent = respond.borrow_mut().send_response(response, end);
+    let stream = match sent {
+        Ok(stream) => stream,
+        Err(error) => return failed(error, 0),
+    };
+    if end {
+        return Sent { result: Ok(()), bytes, broken: None };
+    }
+    let progress = context.worker.view().shared.limits.body_progress;
+    let mut sender = Sender::new(stream);
+    alarm.set(progress);
+    let result = poll_fn(|cx| {
+        let before = bytes;
+        let sent = sender.poll(cx, &mut reply.body, &mut |n| bytes += n as u64);
+        if bytes > before {
+            alarm.set(progress);
+        }
+        match sent {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => alarm.poll_due(cx).map(|()| None),
+        }
+    })
+    .await;
+    match result {
+        Some(Ok(())) => Sent { result: Ok(()), bytes, broken: None },
+        Some(Err(SendError::Stream(error))) => failed(error, bytes),
+        Some(Err(SendError::Body(error))) => {
+            Sent { result: Err(std::io::ErrorKind::UnexpectedEof.into()), bytes, broken: Some(error) }
+        }
+        None => {
+            // A window held shut (CVE-2019-9517), or a source that has dried up.
+            sender.reset(Reason::CANCEL);
+            Sent { result: Err(std::io::ErrorKind::TimedOut.into()), bytes, broken: None }
+        }
+    }
+}
+
+/// Answers an extended CONNECT (RFC 8441 section 5), and passes the WebSocket on. Gives the octets to the client.
+async fn run_tunnel(
+    respond: &RefCell<SendResponse<Bytes>>,
+    recv: Rc<RefCell<Recv>>,
+    reply: &mut Reply,
+    upgraded: Upgraded,
+    context: &Context,
+    alarm: &Alarm,
+) -> u64 {
+    let mut fields = HeaderMapSink::default();
+    reply.write_fields(&mut fields, &context.worker.clock.date());
+    fields.0.remove("sec-websocket-accept");
+    let mut response = HttpResponse::new(());
+    *response.headers_mut() = fields.0;
+    let Ok(send) = respond.borrow_mut().send_response(response, false) else { return 0 };
+    let Ok(recv) = Rc::try_unwrap(recv) else { return 0 };
+    let mut client = tunnel::Http2Duplex { recv: recv.into_inner().stream, send };
+    let Upgraded { mut transport, received, .. } = upgraded;
+    let idle = context.worker.view().shared.limits.websocket_idle;
+    tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, idle).await
+}
+
+/// An answer that came early ends the stream for us; the client may still be sending. Reading on for a while lets it
+/// finish: curl takes the reset of a stream for an error, whatever came before it (RFC 9113 section 8.1).
+async fn discard(recv: &Rc<RefCell<Recv>>, alarm: &Alarm, limit: Duration) {
+    if recv.borrow().stream.is_end_stream() {
+        return;
+    }
+    alarm.set(limit);
+    poll_fn(|cx| {
+        let mut recv = recv.borrow_mut();
+        recv.left = u64::MAX;
+        loop {
+            match recv.poll_frame(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return alarm.poll_due(cx),
+            }
+        }
+    })
+    .await;
+}

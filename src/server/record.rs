@@ -1,0 +1,83 @@
+//! What is noted when a request is over: counters, and a line in the access log.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::Context;
+use super::reply::Reply;
+use super::service::Asked;
+use crate::message::{Name, RequestHead};
+use crate::telemetry::access::Entry;
+use crate::upstream::UpstreamError;
+
+/// The client went away before it was answered; the number that nginx gives it.
+const CLIENT_GONE: u16 = 499;
+
+/// How sending an answer went.
+pub(super) struct Sent<A> {
+    pub(super) result: io::Result<A>,
+    /// Octets of the body.
+    pub(super) bytes: u64,
+    /// Why the upstream's body broke off.
+    pub(super) broken: Option<UpstreamError>,
+}
+
+/// How a request ended.
+pub(super) struct Outcome {
+    status: u16,
+    pub(super) bytes: u64,
+    begin: Instant,
+    upstream: Option<Duration>,
+    error: Option<String>,
+}
+
+impl Outcome {
+    pub(super) fn of<A>(reply: &Reply, sent: &Sent<A>, begin: Instant) -> Self {
+        let error = match (&sent.broken, &sent.result) {
+            (Some(broken), _) => Some(broken.to_string()),
+            (None, Err(e)) if e.kind() == io::ErrorKind::TimedOut => Some("the client takes too long".into()),
+            (None, Err(_)) => Some("the client went away".into()),
+            (None, Ok(_)) => reply.error.clone(),
+        };
+        Self { status: reply.head.status.as_u16(), bytes: sent.bytes, begin, upstream: reply.upstream_time, error }
+    }
+
+    /// There was nobody left to answer.
+    pub(super) fn gone(begin: Instant) -> Self {
+        let error = Some("the client went away".into());
+        Self { status: CLIENT_GONE, bytes: 0, begin, upstream: None, error }
+    }
+}
+
+/// Notes it. `asked` is none where the request could not even be read.
+pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome) {
+    let counters = &context.worker.counters;
+    counters.requests.increment();
+    match outcome.status {
+        ..300 => counters.responses_2xx.increment(),
+        300..400 => counters.responses_3xx.increment(),
+        400..500 => counters.responses_4xx.increment(),
+        _ => counters.responses_5xx.increment(),
+    }
+    let Some(access) = &context.worker.access else { return };
+    let client = asked.map(|a| a.origin.client).filter(|c| *c != context.client.peer.address);
+    let client = client.map(|c| c.to_string());
+    let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
+    access.record(&Entry {
+        client: client.as_deref().unwrap_or_else(|| context.client.address()),
+        host: head.host(),
+        method: if asked.is_some() { head.method.as_str() } else { "-" },
+        target: head.target(),
+        version: head.version.number(),
+        scheme: scheme.as_str(),
+        status: outcome.status,
+        bytes: outcome.bytes,
+        duration: outcome.begin.elapsed(),
+        upstream: outcome.upstream,
+        user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
+        referer: head.fields.get(Name::Referer).unwrap_or_default(),
+        error: outcome.error.as_deref(),
+    });
+}

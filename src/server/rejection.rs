@@ -1,0 +1,173 @@
+//! The one place where a refusal becomes a status code.
+
+use http::StatusCode;
+
+use crate::body::RequestBodyError;
+use crate::message::HeadFault;
+use crate::upstream::UpstreamError;
+
+/// Why pintle answers a request itself, and not with good news.
+#[derive(Debug)]
+pub(super) enum Rejection {
+    /// The request's head cannot be read, or is too large.
+    Head(HeadFault),
+    /// The request's head did not come in time.
+    HeadTimeout,
+    /// The request's body is wrong, too large, or too slow.
+    Body(RequestBodyError),
+    /// No site has this host, or the certificate in use does not cover it.
+    Misdirected,
+    /// CONNECT and TRACE.
+    MethodNotAllowed,
+    /// An expectation other than 100-continue.
+    ExpectationFailed,
+    /// No such challenge.
+    NoChallenge,
+    /// The request has been here before.
+    Loop,
+    /// The offloader in front does not say which scheme the client used, so that a redirect comes back for ever.
+    SchemeNotStated,
+    /// The upstream does not know that the client used https, so that its redirect leads back for ever.
+    UpstreamRedirectsBack,
+    /// The upstream failed.
+    Upstream(UpstreamError),
+}
+
+impl Rejection {
+    /// The status code of the answer.
+    #[must_use]
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Head(fault) => match fault {
+                HeadFault::Syntax(_) | HeadFault::Host(_) | HeadFault::Framing(_) => StatusCode::BAD_REQUEST,
+                HeadFault::TargetTooLong => StatusCode::URI_TOO_LONG,
+                HeadFault::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                HeadFault::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                HeadFault::Coding => StatusCode::NOT_IMPLEMENTED,
+            },
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(error) | Self::Upstream(UpstreamError::RequestBody(error)) => match error {
+                RequestBodyError::Malformed(_) | RequestBodyError::Gone => StatusCode::BAD_REQUEST,
+                RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                RequestBodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            },
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
+            Self::NoChallenge => StatusCode::NOT_FOUND,
+            Self::Loop | Self::SchemeNotStated | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
+            Self::Upstream(error) => match error {
+                UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+                UpstreamError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_GATEWAY,
+            },
+        }
+    }
+
+    /// What a visitor is told: the headline, and what it means to them. No names, addresses or causes from inside.
+    #[must_use]
+    pub(super) fn message(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Head(HeadFault::TargetTooLong) => {
+                ("The address is too long", "The address that was asked for is longer than this server takes.")
+            }
+            Self::Head(HeadFault::TooLarge) => (
+                "The request is too large",
+                "Your browser has sent more header fields than this server takes. Deleting the cookies of this site \
+                 helps, most of the time.",
+            ),
+            Self::Head(HeadFault::Version) => ("Unknown version of HTTP", "This server speaks HTTP/1.1 and HTTP/2."),
+            Self::Head(_) => ("The request cannot be understood", "It does not follow the rules of HTTP."),
+            Self::HeadTimeout
+            | Self::Body(RequestBodyError::TooSlow)
+            | Self::Upstream(UpstreamError::RequestBody(RequestBodyError::TooSlow)) => {
+                ("The request took too long", "It did not arrive in time. Please try again.")
+            }
+            Self::Body(RequestBodyError::TooLarge)
+            | Self::Upstream(UpstreamError::RequestBody(RequestBodyError::TooLarge)) => {
+                ("The upload is too large", "What was sent is larger than this site takes.")
+            }
+            Self::Body(_) | Self::Upstream(UpstreamError::RequestBody(_)) => {
+                ("The request cannot be understood", "Its contents ended before, or behind, where they should have.")
+            }
+            Self::Misdirected => (
+                "There is no such site here",
+                "This server does not serve the name that was asked for on this connection.",
+            ),
+            Self::MethodNotAllowed => ("Not allowed", "This method is not available here."),
+            Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation but 100-continue."),
+            Self::NoChallenge => ("Not found", "There is no such challenge."),
+            Self::Loop => {
+                ("The request goes in circles", "This server has been asked to pass the request on to itself.")
+            }
+            Self::SchemeNotStated => (
+                "This site redirects to itself for ever",
+                "The proxy in front of this server does not say whether you came by https. Its operator must make it \
+                 send the header X-Forwarded-Proto: https with every request that came by TLS (and http with every \
+                 other one).",
+            ),
+            Self::UpstreamRedirectsBack => (
+                "This site redirects to itself for ever",
+                "You came by https, but the site behind this server redirects you from http. Its operator must tell \
+                 it that its address begins with https://, or to believe the header X-Forwarded-Proto.",
+            ),
+            Self::Upstream(UpstreamError::Busy) => {
+                ("The site is busy", "Too many visitors at once. Please try again in a moment.")
+            }
+            Self::Upstream(UpstreamError::ResponseTimeout | UpstreamError::ConnectTimeout) => (
+                "The site takes too long",
+                "The site behind this server has not answered in time. Please try again later.",
+            ),
+            Self::Upstream(_) => (
+                "The site cannot be reached",
+                "The site behind this server does not answer as it should. Please try again later.",
+            ),
+        }
+    }
+
+    /// The type of error that RFC 9209 section 2.3 has for it.
+    #[must_use]
+    pub(super) fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Upstream(error) => error.proxy_status(),
+            Self::Loop | Self::SchemeNotStated | Self::UpstreamRedirectsBack => "proxy_loop_detected",
+            Self::Misdirected | Self::MethodNotAllowed => "http_request_denied",
+            _ => "http_request_error",
+        }
+    }
+
+    /// The cause, for the access log: this is where the details go.
+    #[must_use]
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Head(fault) => match fault {
+                HeadFault::Syntax(what) | HeadFault::Framing(what) => format!("bad request: {what}"),
+                HeadFault::TargetTooLong => "request line too long".into(),
+                HeadFault::TooLarge => "request head too large".into(),
+                HeadFault::Version => "unknown HTTP version".into(),
+                HeadFault::Host(Some(why)) => format!("bad host: {why}"),
+                HeadFault::Host(None) => "bad host: not exactly one, or not the one of the target".into(),
+                HeadFault::Coding => "unknown transfer coding".into(),
+            },
+            Self::HeadTimeout => "request head timed out".into(),
+            Self::Body(error) => error.to_string(),
+            Self::Misdirected => "no site, or no certificate, for this host on this connection".into(),
+            Self::MethodNotAllowed => "method not allowed".into(),
+            Self::ExpectationFailed => "unknown expectation".into(),
+            Self::NoChallenge => "no such ACME challenge".into(),
+            Self::Loop => "the request has passed here several times".into(),
+            Self::SchemeNotStated => "redirect loop: a trusted proxy sends no X-Forwarded-Proto".into(),
+            Self::UpstreamRedirectsBack => "redirect loop: the upstream redirects from http to the same page".into(),
+            Self::Upstream(error) => error.to_string(),
+        }
+    }
+
+    /// Whether the connection (HTTP/1) cannot be used further: what comes next on it is not certain.
+    #[must_use]
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Head(_) | Self::HeadTimeout | Self::Body(_) | Self::Upstream(UpstreamError::RequestBody(_))
+        )
+    }
+}

@@ -1,0 +1,296 @@
+//! One request: which site, redirect or forward, and what comes of it. The same for HTTP/1.1 and HTTP/2.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::connection::Context;
+use super::page;
+use super::rejection::Rejection;
+use super::reply::Reply;
+use super::snapshot::View;
+use crate::body::{RequestBody, RequestBodyError};
+use crate::clock::Alarm;
+use crate::message::{Framing, Name, RequestHead, ResponseHead};
+use crate::policy::forwarded::{Origin, origin};
+use crate::policy::{Scheme, redirect};
+use crate::site::Site;
+use crate::upstream::rewrite::{SendsBack, rewrite};
+use crate::upstream::{Interim, Outbound, Pool, Response, ResponseBody, UpstreamError, own_hops};
+
+/// Requests of our own that a chain of proxies may show before it is a loop.
+const OWN_HOPS_MAX: usize = 4;
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+/// The longest token of a challenge, and the largest file that answers one.
+const TOKEN_MAX: usize = 128;
+const CHALLENGE_MAX: u64 = 4096;
+
+/// What is known of a request before anything is done about it.
+pub(super) struct Asked {
+    pub(super) view: Rc<View>,
+    pub(super) site: Option<(usize, Arc<Site>)>,
+    pub(super) origin: Origin,
+}
+
+/// Finds site and client of a request.
+pub(super) fn read(head: &RequestHead, context: &Context) -> Asked {
+    let view = context.worker.view();
+    let site = view.site(head.host()).map(|(index, site)| (index, site.clone()));
+    let origin = origin(&context.client.peer, &head.fields, &view.shared.trust);
+    Asked { view, site, origin }
+}
+
+/// Answers a request.
+pub(super) async fn answer(
+    head: &RequestHead,
+    body: Option<RequestBody>,
+    asked: &Asked,
+    context: &Context,
+    alarm: &Alarm,
+    interim: &mut dyn Interim,
+) -> Reply {
+    match decide(head, asked, context) {
+        Ok(Step::Forward(pool)) => forward(head, body, asked, context, &pool, alarm, interim).await,
+        Ok(Step::Redirect(location)) => redirect_to(&location, head, asked),
+        Ok(Step::Challenge) => match challenge(head, asked).await {
+            Ok(reply) => reply,
+            Err(rejection) => reject(rejection, head, Some(asked), context),
+        },
+        Ok(Step::Options) => options(asked),
+        Err(rejection) => reject(rejection, head, Some(asked), context),
+    }
+}
+
+enum Step {
+    Forward(Rc<Pool>),
+    Redirect(String),
+    Challenge,
+    Options,
+}
+
+/// What is to be done: a pure choice, but for the memory of redirects.
+fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, Rejection> {
+    let Some((index, site)) = &asked.site else { return Err(Rejection::Misdirected) };
+    if !context.certificate_covers(*index, head.host(), &asked.view) {
+        return Err(Rejection::Misdirected);
+    }
+    // RFC 9110 sections 9.3.6 and 9.3.8: no tunnels here, and no mirror for what browsers hide from scripts. An
+    // extended CONNECT has been made a WebSocket request before.
+    if (head.method == Method::CONNECT && !head.websocket) || head.method == Method::TRACE {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    let shared = &asked.view.shared;
+    if asked.origin.scheme == Scheme::Http {
+        let is_read = matches!(head.method, Method::GET | Method::HEAD);
+        if is_read && head.path().starts_with(CHALLENGES) {
+            return Ok(Step::Challenge);
+        }
+        if context.client.peer.states_scheme && !asked.origin.scheme_stated && loops(head, asked, context) {
+            return Err(Rejection::SchemeNotStated);
+        }
+        return Ok(Step::Redirect(redirect::to_https(head.host(), head.port(), head.target(), shared.https_port)));
+    }
+    if context.client.peer.states_scheme {
+        context.worker.loop_guard.scheme_stated((context.client.peer.address, head.host()));
+    }
+    if let Some(canonical) = &site.canonical
+        && **canonical != *head.host()
+        && !head.websocket
+    {
+        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target())));
+    }
+    let expectation = head.fields.get(Name::Expect);
+    if expectation.is_some_and(|e| !e.eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Rejection::ExpectationFailed);
+    }
+    if own_hops(head) > OWN_HOPS_MAX {
+        return Err(Rejection::Loop);
+    }
+    if matches!(head.framing, Framing::Length(n) if n > shared.limits.request_body) {
+        return Err(Rejection::Body(RequestBodyError::TooLarge));
+    }
+    // RFC 9110 section 7.6.2: the last hop that may see it answers itself.
+    if head.method == Method::OPTIONS && head.fields.get(Name::MaxForwards) == Some(b"0") {
+        return Ok(Step::Options);
+    }
+    match asked.view.pools.get(*index) {
+        Some(pool) => Ok(Step::Forward(pool.clone())),
+        None => Err(Rejection::Misdirected),
+    }
+}
+
+/// Whether the redirect of this request was followed, and came back as this request.
+fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
+    let proxy_and_host = (context.client.peer.address, head.host());
+    let agent = head.fields.get(Name::UserAgent);
+    let client_and_url = (asked.origin.client, agent, head.host(), head.target());
+    let back = context.worker.loop_guard.comes_back(proxy_and_host, client_and_url);
+    if back {
+        context.worker.counters.loops_broken.increment();
+        context.worker.warn_seldom(usize::MAX, "scheme not stated", || {
+            tracing::warn!(
+                proxy = %context.client.peer.address,
+                host = head.host(),
+                "redirect loop: this trusted proxy sends no X-Forwarded-Proto; make it send https for TLS, http else"
+            );
+        });
+    }
+    back
+}
+
+async fn forward(
+    head: &RequestHead,
+    body: Option<RequestBody>,
+    asked: &Asked,
+    context: &Context,
+    pool: &Rc<Pool>,
+    alarm: &Alarm,
+    interim: &mut dyn Interim,
+) -> Reply {
+    let Some((index, site)) = &asked.site else {
+        return reject(Rejection::Misdirected, head, Some(asked), context);
+    };
+    let begin = context.worker.access.is_some().then(Instant::now);
+    let key = context.websocket_key(head);
+    let outbound =
+        Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key: key.as_deref() };
+    let sent = pool.send(&outbound, body, alarm, interim).await;
+    let upstream_time = begin.map(|b| b.elapsed());
+    let rejection = match sent {
+        Ok(Response { head: mut response, body, upgraded }) => {
+            match check_upgrade(head, &response, key.as_deref(), upgraded.is_some()).and_then(|()| {
+                rewrite(&mut response, head, site, pool.upstream()).map_err(|SendsBack| {
+                    context.worker.counters.loops_broken.increment();
+                    Rejection::UpstreamRedirectsBack
+                })
+            }) {
+                Ok(()) => {
+                    return Reply {
+                        head: response,
+                        body,
+                        site: Some(site.clone()),
+                        secure: true,
+                        forwarded: true,
+                        upgraded,
+                        closes: false,
+                        error: None,
+                        upstream_time,
+                    };
+                }
+                Err(rejection) => rejection,
+            }
+        }
+        Err(error) => Rejection::Upstream(error),
+    };
+    if let Rejection::Upstream(error) = &rejection
+        && !matches!(error, UpstreamError::RequestBody(_))
+    {
+        context.worker.counters.upstream_errors.increment();
+        context.worker.warn_seldom(*index, error.cause(), || {
+            tracing::warn!(site = site.label(), upstream = %pool.upstream().label, %error, "upstream failed");
+        });
+    }
+    let mut reply = reject(rejection, head, Some(asked), context);
+    reply.upstream_time = upstream_time;
+    reply
+}
+
+/// RFC 6455 section 4.1: what the upstream must answer to our own key.
+fn check_upgrade(
+    head: &RequestHead,
+    response: &ResponseHead,
+    key: Option<&str>,
+    upgraded: bool,
+) -> Result<(), Rejection> {
+    let failed = |why| Err(Rejection::Upstream(UpstreamError::Upgrade(why)));
+    if response.status == StatusCode::SWITCHING_PROTOCOLS && !upgraded {
+        return failed("101 without an upgrade");
+    }
+    match key {
+        Some(key) if head.websocket && upgraded => {
+            let accept = response.fields.get(Name::SecWebsocketAccept);
+            if accept == Some(super::tunnel::accept_for(key).as_bytes()) {
+                Ok(())
+            } else {
+                failed("wrong Sec-WebSocket-Accept")
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn redirect_to(location: &str, head: &RequestHead, asked: &Asked) -> Reply {
+    let secure = asked.origin.scheme == Scheme::Https;
+    // To https always 301, as users and scanners expect. Under https, 308 keeps the method (RFC 9110 section 15.4.9).
+    let keeps_method = secure && !matches!(head.method, Method::GET | Method::HEAD);
+    let mut response =
+        page::answer(if keeps_method { StatusCode::PERMANENT_REDIRECT } else { StatusCode::MOVED_PERMANENTLY });
+    response.fields.push(b"Location", location.as_bytes());
+    if asked.origin.scheme_from_header {
+        // A cache in front that does not see the difference would redirect those who came by https (for ever).
+        response.fields.push(b"Cache-Control", b"no-store");
+        response.fields.push(b"Vary", b"X-Forwarded-Proto");
+    }
+    own(response, Bytes::new(), asked, secure)
+}
+
+/// Serves http-01 challenges (RFC 8555 section 8.3) from the configured folder.
+async fn challenge(head: &RequestHead, asked: &Asked) -> Result<Reply, Rejection> {
+    let token = &head.path()[CHALLENGES.len()..];
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let folder = asked.view.shared.acme_webroot.as_ref().ok_or(Rejection::NoChallenge)?;
+    if token.is_empty() || token.len() > TOKEN_MAX || !token.bytes().all(is_token) {
+        return Err(Rejection::NoChallenge);
+    }
+    let path = folder.join(&CHALLENGES[1..]).join(token);
+    let small = tokio::fs::metadata(&path).await.is_ok_and(|m| m.is_file() && m.len() <= CHALLENGE_MAX);
+    let contents = if small { tokio::fs::read(&path).await.ok() } else { None };
+    let contents = contents.ok_or(Rejection::NoChallenge)?;
+    let mut response = page::answer(StatusCode::OK);
+    response.fields.push(b"Content-Type", b"application/octet-stream");
+    Ok(own(response, Bytes::from(contents), asked, false))
+}
+
+fn options(asked: &Asked) -> Reply {
+    let mut response = page::answer(StatusCode::NO_CONTENT);
+    response.fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    own(response, Bytes::new(), asked, true)
+}
+
+/// An answer of our own that is no refusal.
+fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool) -> Reply {
+    Reply {
+        head,
+        body: if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(body) },
+        site: asked.site.as_ref().map(|(_, site)| site.clone()),
+        secure,
+        forwarded: false,
+        upgraded: None,
+        closes: false,
+        error: None,
+        upstream_time: None,
+    }
+}
+
+/// A refusal as an answer. `asked` is none where the request could not even be read.
+pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&Asked>, context: &Context) -> Reply {
+    context.worker.counters.rejections.increment();
+    let (response, body) = page::of_rejection(&rejection, head);
+    let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
+    let site = asked.and_then(|a| a.site.as_ref()).map(|(_, site)| site.clone());
+    Reply {
+        head: response,
+        body: if head.method == Method::HEAD { ResponseBody::Empty } else { ResponseBody::Full(body) },
+        // A request that names nobody is answered under the policy of the site that the connection is for.
+        site: site.or_else(|| context.site_of_connection()),
+        secure: scheme == Scheme::Https,
+        forwarded: false,
+        upgraded: None,
+        closes: rejection.ends_connection(),
+        error: Some(rejection.cause()),
+        upstream_time: None,
+    }
+}

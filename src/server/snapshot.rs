@@ -1,0 +1,77 @@
+//! What the configuration comes to: immutable, swapped whole, shared by all workers.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use crate::clock::Clock;
+use crate::host::HostMap;
+use crate::limits::Limits;
+use crate::policy::forwarded::Trust;
+use crate::policy::redirect::HttpsPort;
+use crate::site::Site;
+use crate::tls::Certificates;
+use crate::upstream::{Pool, Upstream};
+
+/// Everything that a request may ask about.
+pub struct Snapshot {
+    /// The sites, in the order of the configuration.
+    pub sites: Vec<Arc<Site>>,
+    /// Each site's upstream.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// From host to site.
+    pub by_host: HostMap<usize>,
+    /// From name to certificates.
+    pub certificates: Arc<Certificates>,
+    /// TLS, with these certificates.
+    pub tls: Arc<ServerConfig>,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// Whether trusted peers begin with a PROXY header.
+    pub proxy_protocol: bool,
+    /// Where clients find the TLS listener.
+    pub https_port: HttpsPort,
+    /// The folder that answers ACME's http-01 challenges.
+    pub acme_webroot: Option<PathBuf>,
+    /// The bounds of everything.
+    pub limits: Limits,
+}
+
+/// A snapshot as one worker uses it: with its own connections to the upstreams.
+pub struct View {
+    /// What all workers share.
+    pub shared: Arc<Snapshot>,
+    /// The connections, by site; sites of one upstream share theirs.
+    pub pools: Vec<Rc<Pool>>,
+}
+
+impl View {
+    /// A worker's view of a snapshot. Pools whose upstream goes on are taken over from `before`.
+    pub(super) fn new(
+        shared: Arc<Snapshot>,
+        before: Option<&Self>,
+        clock: &Rc<Clock>,
+        streaming: &Rc<Cell<usize>>,
+    ) -> Rc<Self> {
+        let limits = shared.limits.pool();
+        let mut pools: Vec<Rc<Pool>> = Vec::with_capacity(shared.upstreams.len());
+        let mut known: std::collections::HashMap<*const Upstream, Rc<Pool>> = std::collections::HashMap::new();
+        for pool in before.iter().flat_map(|b| &b.pools) {
+            known.insert(Arc::as_ptr(pool.upstream()), pool.clone());
+        }
+        for upstream in &shared.upstreams {
+            let new = || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone());
+            pools.push(known.entry(Arc::as_ptr(upstream)).or_insert_with(new).clone());
+        }
+        Rc::new(Self { shared, pools })
+    }
+
+    /// The site for a host.
+    pub(super) fn site(&self, host: &str) -> Option<(usize, &Arc<Site>)> {
+        let index = *self.shared.by_host.get(host)?;
+        self.shared.sites.get(index).map(|site| (index, site))
+    }
+}

@@ -1,0 +1,187 @@
+//! WebSocket: once both sides have agreed, octets pass both ways until one side is done.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+
+use crate::clock::Alarm;
+use crate::tls::Session;
+use crate::transport::Transport;
+
+/// What may wait in one direction.
+const BUFFER: usize = 16 * 1024;
+
+/// The answer to a Sec-WebSocket-Key (RFC 6455 section 4.2.2).
+pub(super) fn accept_for(key: &str) -> String {
+    let mut text = key.to_owned();
+    text.push_str("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
+}
+
+/// One end of a tunnel.
+pub(super) trait Duplex {
+    /// Reads to the end of `buf`; gives 0 at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
+    /// Writes from the front of `buf`; ready when it is empty, and everything has gone.
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>>;
+    /// Says that nothing more comes.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl<S: Session> Duplex for Transport<S> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        self.poll_read_lazily(cx, buf)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+        while !buf.is_empty() {
+            let len = ready!(self.poll_write_vectored(cx, &[io::IoSlice::new(buf)]))?;
+            buf.advance(len);
+        }
+        self.poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_shutdown(cx)
+    }
+}
+
+/// The stream of an extended CONNECT (RFC 8441).
+pub(super) struct Http2Duplex {
+    pub(super) recv: RecvStream,
+    pub(super) send: SendStream<Bytes>,
+}
+
+impl Duplex for Http2Duplex {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match ready!(self.recv.poll_data(cx)) {
+            Some(Ok(data)) => {
+                let _ = self.recv.flow_control().release_capacity(data.len());
+                buf.extend_from_slice(&data);
+                // An empty frame is no end.
+                if data.is_empty() && !self.recv.is_end_stream() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(data.len()))
+            }
+            Some(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+        while !buf.is_empty() {
+            self.send.reserve_capacity(buf.len());
+            if self.send.capacity() == 0 {
+                match ready!(self.send.poll_capacity(cx)) {
+                    Some(granted) => granted.map_err(io::Error::other)?,
+                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                };
+                continue;
+            }
+            let part = buf.split_to(self.send.capacity().min(buf.len())).freeze();
+            self.send.send_data(part, false).map_err(io::Error::other)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(io::Error::other))
+    }
+}
+
+impl Drop for Http2Duplex {
+    fn drop(&mut self) {
+        // After a proper end this does nothing.
+        self.send.send_reset(Reason::CANCEL);
+    }
+}
+
+/// One direction of a tunnel.
+struct Way {
+    waiting: BytesMut,
+    ended: bool,
+    closed: bool,
+    passed: u64,
+}
+
+impl Way {
+    fn new(waiting: BytesMut) -> Self {
+        Self { waiting, ended: false, closed: false, passed: 0 }
+    }
+
+    /// Moves what there is; ready when the end has been passed on.
+    fn poll<A: Duplex, B: Duplex>(
+        &mut self,
+        from: &mut A,
+        to: &mut B,
+        cx: &mut Context<'_>,
+        moved: &mut bool,
+    ) -> Poll<io::Result<()>> {
+        while !self.closed {
+            let before = self.waiting.len();
+            let written = to.poll_write(cx, &mut self.waiting)?;
+            *moved |= self.waiting.len() < before;
+            self.passed += (before - self.waiting.len()) as u64;
+            if self.ended {
+                ready!(written);
+                ready!(to.poll_close(cx))?;
+                self.closed = true;
+            } else if self.waiting.len() < BUFFER {
+                match ready!(from.poll_read(cx, &mut self.waiting))? {
+                    0 => self.ended = true,
+                    _ => *moved = true,
+                }
+            } else {
+                ready!(written);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Joins two ends until both are done, one breaks, or nothing passes for as long as `idle`. `from_client` and
+/// `from_upstream` have been received already. Gives the octets towards the client.
+pub(super) async fn run<A: Duplex, B: Duplex>(
+    client: &mut A,
+    upstream: &mut B,
+    from_client: BytesMut,
+    from_upstream: BytesMut,
+    alarm: &Alarm,
+    idle: Duration,
+) -> u64 {
+    let (mut up, mut down) = (Way::new(from_client), Way::new(from_upstream));
+    alarm.set(idle);
+    poll_fn(|cx| {
+        let mut moved = false;
+        let a = up.poll(client, upstream, cx, &mut moved);
+        let b = down.poll(upstream, client, cx, &mut moved);
+        if moved {
+            alarm.set(idle);
+        }
+        match (a, b) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
+            (Poll::Ready(_), Poll::Ready(_)) => Poll::Ready(()),
+            _ => alarm.poll_due(cx),
+        }
+    })
+    .await;
+    down.passed
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn accept_of_the_rfc() {
+        // RFC 6455 section 1.3
+        assert_eq!(super::accept_for("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+}

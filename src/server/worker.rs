@@ -1,0 +1,220 @@
+//! One worker: a thread with a runtime, listeners, connections to upstreams and counters of its own.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::admission::Admission;
+use super::connection;
+use super::loop_guard::LoopGuard;
+use super::snapshot::{Snapshot, View};
+use crate::clock::{Clock, TICK};
+use crate::policy::Scheme;
+use crate::telemetry::{AccessFormat, AccessLog, Counters, LogSink};
+
+/// How long accepting pauses when there are no more files to be had.
+const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
+/// How often idle upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+/// The same trouble is told once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// What all workers share: nothing that one could hold up the others with.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) admission: Arc<Admission>,
+    pub(super) loop_guard: Arc<LoopGuard>,
+    pub(super) access: Option<(LogSink, AccessFormat)>,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+/// A worker's own state.
+pub(super) struct Worker {
+    pub(super) clock: Rc<Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) access: Option<AccessLog>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) loop_guard: Arc<LoopGuard>,
+    view: RefCell<Rc<View>>,
+    streaming: Rc<Cell<usize>>,
+    draining: Cell<bool>,
+    connections: Cell<usize>,
+    all_gone: Notify,
+    warned: RefCell<HashMap<(usize, &'static str), Instant>>,
+}
+
+impl Worker {
+    /// The snapshot of now; to be taken once per request.
+    pub(super) fn view(&self) -> Rc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Whether connections are to end as soon as they can.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Tells the operator about trouble with a site, but not with every request.
+    pub(super) fn warn_seldom(&self, site: usize, what: &'static str, warn: impl FnOnce()) {
+        let now = Instant::now();
+        let mut warned = self.warned.borrow_mut();
+        let last = warned.get(&(site, what));
+        if last.is_none_or(|last| now.duration_since(*last) >= WARN_EVERY) {
+            warned.insert((site, what), now);
+            warn();
+        }
+    }
+
+    /// Counts a connection as long as the guard is held.
+    pub(super) fn connection(self: &Rc<Self>) -> Open {
+        self.connections.set(self.connections.get() + 1);
+        Open(self.clone())
+    }
+
+    async fn follow_snapshots(&self, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+        while snapshots.changed().await.is_ok() {
+            let shared = snapshots.borrow_and_update().clone();
+            let view = View::new(shared, Some(&*self.view.borrow()), &self.clock, &self.streaming);
+            *self.view.borrow_mut() = view;
+            self.warned.borrow_mut().clear();
+        }
+    }
+
+    async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            for pool in &self.view().pools {
+                pool.sweep();
+            }
+        }
+    }
+}
+
+/// An open connection.
+pub(super) struct Open(Rc<Worker>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let left = self.0.connections.get() - 1;
+        self.0.connections.set(left);
+        if std::thread::panicking() {
+            self.0.counters.panics.increment();
+        }
+        if left == 0 {
+            self.0.all_gone.notify_one();
+        }
+    }
+}
+
+/// Runs a worker on this thread until it has drained.
+pub(super) fn run(shared: Shared, listeners: Vec<(StdListener, Scheme)>, counters: Arc<Counters>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(AccessLog::flush_thread)
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let result = runtime.block_on(work(shared, listeners, counters));
+    AccessLog::flush_thread();
+    result
+}
+
+async fn work(mut shared: Shared, listeners: Vec<(StdListener, Scheme)>, counters: Arc<Counters>) -> io::Result<()> {
+    let clock = Rc::new(Clock::default());
+    let streaming = Rc::new(Cell::new(0));
+    let snapshot = shared.snapshot.borrow_and_update().clone();
+    let worker = Rc::new(Worker {
+        view: RefCell::new(View::new(snapshot, None, &clock, &streaming)),
+        clock,
+        counters,
+        access: shared.access.map(|(sink, format)| AccessLog::new(sink, format)),
+        admission: shared.admission,
+        loop_guard: shared.loop_guard,
+        streaming,
+        draining: Cell::new(false),
+        connections: Cell::new(0),
+        all_gone: Notify::new(),
+        warned: RefCell::default(),
+    });
+    let background = worker.clone();
+    tokio::task::spawn_local(async move { background.clock.run().await });
+    let background = worker.clone();
+    tokio::task::spawn_local(async move { background.sweep().await });
+    let background = worker.clone();
+    tokio::task::spawn_local(async move { background.follow_snapshots(shared.snapshot).await });
+    let mut accepting = Vec::new();
+    for (listener, scheme) in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        accepting.push(tokio::task::spawn_local(accept(listener, scheme, worker.clone(), shared.draining.clone())));
+    }
+    // The sender lives as long as the server; without it, too, there is nothing left to do.
+    let _ = shared.draining.wait_for(|draining| *draining).await;
+    for one in accepting {
+        let _ = one.await;
+    }
+    drain(&worker).await;
+    Ok(())
+}
+
+/// Until all connections are gone, or their time is up.
+async fn drain(worker: &Worker) {
+    worker.draining.set(true);
+    worker.clock.wake_all();
+    let limit = worker.view().shared.limits.drain;
+    let end = Instant::now() + limit;
+    while worker.connections.get() > 0 {
+        let now = Instant::now();
+        if now >= end {
+            tracing::warn!(connections = worker.connections.get(), "drain: time is up, closing what is left");
+            return;
+        }
+        // Connections that were busy at the first call look again at each tick.
+        let next = (now + TICK).min(end);
+        let _ = tokio::time::timeout_at(next, worker.all_gone.notified()).await;
+        worker.clock.wake_all();
+    }
+}
+
+/// Accepts until the drain begins, and then what is queued already: with SO_REUSEPORT, closing the listener would
+/// reset it.
+async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut draining: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            biased;
+            _ = draining.wait_for(|d| *d) => break,
+            accepted = listener.accept() => match accepted {
+                Ok((socket, address)) => begin(socket, address, scheme, &worker),
+                Err(error) => pause_after(&error, &worker).await,
+            },
+        }
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Ok((socket, address))) = listener.poll_accept(&mut cx) {
+        begin(socket, address, scheme, &worker);
+    }
+}
+
+fn begin(socket: TcpStream, address: std::net::SocketAddr, scheme: Scheme, worker: &Rc<Worker>) {
+    worker.counters.connections_accepted.increment();
+    tokio::task::spawn_local(connection::serve(socket, address, scheme, worker.clone()));
+}
+
+/// A connection that ended before it was accepted is nobody's fault. Without files or memory there is no use in
+/// trying again at once; those who have connections keep them.
+async fn pause_after(error: &io::Error, worker: &Worker) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        return;
+    }
+    worker.warn_seldom(usize::MAX, "accept", || {
+        tracing::error!(%error, "cannot accept connections; raise the limit of open files (LimitNOFILE=, ulimit -n)");
+    });
+    tokio::time::sleep(NO_FILES_PAUSE).await;
+}

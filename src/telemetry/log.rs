@@ -1,0 +1,74 @@
+//! The operator's log: text for people or JSON for programs, on standard error, through a thread of its own.
+
+use std::io;
+
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::writer::{LogSink, LogThread};
+
+/// The form of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Begins to log. What is logged through `tracing` goes to standard error until the guard is dropped.
+///
+/// # Errors
+///
+/// When there can be no more threads.
+pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThread> {
+    let thread = LogThread::stderr()?;
+    if let Some(sink) = thread.sink() {
+        let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(Lines(sink));
+        // A second start in one process (tests) keeps the first.
+        let _ = match format {
+            LogFormat::Text => tracing::subscriber::set_global_default(builder.with_ansi(color).finish()),
+            LogFormat::Json => {
+                tracing::subscriber::set_global_default(builder.with_ansi(false).json().flatten_event(true).finish())
+            }
+        };
+    }
+    Ok(thread)
+}
+
+#[derive(Clone)]
+struct Lines(LogSink);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { text: Vec::with_capacity(160), sink: self.0.clone() }
+    }
+}
+
+/// One line, handed over when it is whole.
+struct Line {
+    text: Vec<u8>,
+    sink: LogSink,
+}
+
+impl io::Write for Line {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.text.is_empty() {
+            self.sink.send(std::mem::take(&mut self.text));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What pintle tells about itself: the access log, the operator's log, and counters.
+
+pub mod access;
+pub mod counters;
+pub mod log;
+mod writer;
+
+pub use access::{AccessFormat, AccessLog};
+pub use counters::Counters;
+pub use writer::{LogSink, LogThread};
