@@ -1,0 +1,211 @@
+//! The command line: what users type, and which command it comes to.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::commands::{self, Output, check, demo, pin, run};
+use crate::config::DEFAULT_PATHS;
+use crate::telemetry::log::LogFormat;
+
+/// An HTTPS edge proxy that keeps its pin promises.
+#[derive(Parser)]
+#[command(name = "pintle", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the operator's log on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormatArg::Text)]
+    log_format: LogFormatArg,
+    /// Log errors and warnings only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Log more; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Use colours
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormatArg {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A blog, a test CA, keys and the proxy, on loopback, in one command
+    Demo(DemoArgs),
+    /// Serve
+    Run(ConfigArgs),
+    /// Load all that `run` would load, and tell every problem; exit code 0 or 1
+    Check(CheckArgs),
+    /// The pin of a certificate, chain, CSR, private or public key, PEM or DER; offline
+    Pin(PinArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
+}
+
+#[derive(clap::Args)]
+struct ConfigArgs {
+    /// The configuration file; by default config/pintle.toml, then /etc/pintle/pintle.toml
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct PinArgs {
+    /// Files with keys; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Another form than one line per file
+    #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with = "json")]
+    form: Option<PinForm>,
+    /// With --as header: how long clients hold the pins
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+    max_age: std::time::Duration,
+    /// With --as header: the pins bind the names below the host, too
+    #[arg(long)]
+    include_subdomains: bool,
+    /// With --as header: where clients report violations to
+    #[arg(long, value_name = "URI")]
+    report_uri: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PinForm {
+    /// The whole Public-Key-Pins header
+    Header,
+    /// For curl --pinnedpubkey
+    Curl,
+    /// Hexadecimal, one per line
+    Hex,
+}
+
+#[derive(clap::Args)]
+struct DemoArgs {
+    /// The folder of the demo's keys, certificates and configuration
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// The port for https
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    https_port: u16,
+    /// The port for http
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    http_port: u16,
+}
+
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::config::value::duration(text).ok_or_else(|| format!("not {}", crate::config::value::DURATION_FORM))
+}
+
+/// Runs the program.
+///
+/// Exit codes: 0 fine, 1 a problem was found, 2 wrong usage.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output {
+        log_format: match cli.log_format {
+            LogFormatArg::Text => LogFormat::Text,
+            LogFormatArg::Json => LogFormat::Json,
+        },
+        log_level: match (cli.quiet, cli.verbose) {
+            (true, _) => tracing::Level::WARN,
+            (_, 0) => tracing::Level::INFO,
+            (_, 1) => tracing::Level::DEBUG,
+            _ => tracing::Level::TRACE,
+        },
+        color: match cli.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        },
+    };
+    match cli.command {
+        Command::Run(args) => with_config(args, |path| run::run(path, &output)),
+        Command::Check(args) => with_config(args.config, |path| check::check(path, args.json, &output)),
+        Command::Pin(args) => pin::pin(&args.files, &pin_form(&args)),
+        Command::Demo(args) => {
+            let loopback =
+                |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];
+            demo::demo(args.dir, &loopback(args.https_port), &loopback(args.http_port), &output)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "pintle", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => commands::fail(&error),
+        },
+    }
+}
+
+fn pin_form(args: &PinArgs) -> pin::Form {
+    match args.form {
+        _ if args.json => pin::Form::Json,
+        None => pin::Form::Lines,
+        Some(PinForm::Curl) => pin::Form::Curl,
+        Some(PinForm::Hex) => pin::Form::Hex,
+        Some(PinForm::Header) => pin::Form::Header {
+            max_age: args.max_age.as_secs(),
+            include_subdomains: args.include_subdomains,
+            report_uri: args.report_uri.clone(),
+        },
+    }
+}
+
+/// The file that was named, or the first default that there is.
+fn with_config(args: ConfigArgs, act: impl FnOnce(&std::path::Path) -> ExitCode) -> ExitCode {
+    let path = args.config.or_else(|| DEFAULT_PATHS.iter().map(PathBuf::from).find(|p| p.exists()));
+    match path {
+        Some(path) => act(&path),
+        None => {
+            eprintln!("pintle: there is no configuration: neither {}", DEFAULT_PATHS.join(" nor "));
+            eprintln!("  hint: name one with -c FILE; `pintle demo` needs none");
+            ExitCode::from(1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

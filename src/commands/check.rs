@@ -1,0 +1,126 @@
+//! `pintle check`: all that `run` does, short of binding.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::{Output, fail, load};
+use crate::config::{self, Problems, Severity, report};
+
+/// What is to be known about the header, wherever it is switched on.
+const HPKP_TODAY: &str =
+    "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
+
+/// Checks a configuration; exit code 0 if it can be served.
+pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
+    if as_json {
+        return check_json(path);
+    }
+    let (config, problems) = match load(path, output) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    for site in &config.sites {
+        print_site(site);
+    }
+    if config.sites.iter().any(|s| s.hpkp.is_some()) {
+        println!("note: {HPKP_TODAY}");
+    }
+    let warnings = problems.sorted().len();
+    let sites = plural(config.sites.len(), "site");
+    match warnings {
+        0 => println!("{}: fine, {sites}", path.display()),
+        n => println!("{}: can be served, {sites}, {}", path.display(), plural(n, "warning")),
+    }
+    ExitCode::SUCCESS
+}
+
+fn plural(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+fn print_site(site: &report::Site) {
+    println!("{}", site.hosts.join(", "));
+    if let Some(upstream) = &site.upstream {
+        println!("  upstream     {}", upstream.url);
+        println!("    connect    {}", upstream.connect);
+        if let Some(name) = &upstream.server_name {
+            println!("    SNI        {name}");
+            println!("    verify     {}", upstream.verify_name.as_deref().unwrap_or("nobody (insecure_skip_verify)"));
+        }
+        println!("    Host       {}", upstream.host_header.as_deref().unwrap_or("as the client says"));
+    }
+    for certificate in &site.certificates {
+        let until = certificate.not_after.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+        println!("  certificate  {}", certificate.path);
+        println!("    issued by  {}", certificate.issuer);
+        println!("    until      {until}");
+        println!("    live pin   {} {}", certificate.pin, certificate.algorithm);
+        if !certificate.served {
+            println!("    no key     TLS ends in front of pintle");
+        }
+    }
+    if let Some(hsts) = &site.hsts {
+        println!("  HSTS         {hsts}");
+    }
+    if let Some((name, value)) = &site.hpkp {
+        println!("  pins         {name}: {value}");
+        for (file, key) in &site.backups {
+            println!("    backup     {} {} {} {file}", key.pin, key.algorithm, key.kind);
+        }
+    }
+    println!();
+}
+
+fn check_json(path: &Path) -> ExitCode {
+    let (config, problems) = match config::load(path) {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(&format!("{}: {error}", path.display())),
+    };
+    let sites: Vec<Value> = config.iter().flat_map(|c| &c.sites).map(site_json).collect();
+    let answer = json!({ "ok": config.is_some(), "problems": problems_json(&problems), "sites": sites });
+    println!("{answer:#}");
+    if config.is_some() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn problems_json(problems: &Problems) -> Vec<Value> {
+    let one = |p: &config::Problem| {
+        let (line, column) = problems.line_and_column(p.span.start);
+        json!({
+            "severity": if p.severity == Severity::Error { "error" } else { "warning" },
+            "file": problems.path().display().to_string(),
+            "line": line,
+            "column": column,
+            "message": p.message,
+            "hint": p.hint,
+        })
+    };
+    problems.sorted().into_iter().map(one).collect()
+}
+
+fn site_json(site: &report::Site) -> Value {
+    let certificate = |c: &report::Certificate| {
+        json!({
+            "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm,
+            "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "served": c.served,
+        })
+    };
+    let backup = |(file, key): &(String, crate::key_file::PublicKey)| {
+        json!({
+            "file": file, "pin": key.pin.to_string(), "kind": key.kind.to_string(), "algorithm": key.algorithm.to_string(),
+        })
+    };
+    json!({
+        "hosts": site.hosts,
+        "upstream": site.upstream.as_ref().map(|u| json!({
+            "url": u.url, "connect": u.connect, "server_name": u.server_name, "verify_name": u.verify_name,
+            "host_header": u.host_header.as_deref().unwrap_or("client"),
+        })),
+        "certificates": site.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "hsts": site.hsts,
+        "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({ "name": name, "value": value })),
+        "backups": site.backups.iter().map(backup).collect::<Vec<_>>(),
+    })
+}

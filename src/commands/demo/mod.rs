@@ -1,0 +1,112 @@
+//! `pintle demo`: everything on one machine, so that one can look at it.
+
+mod blog;
+mod keys;
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{Output, fail, load, run};
+use crate::pin::Pin;
+
+use keys::{Keys, write_file};
+
+/// Makes what the demo needs, serves, and prints what to try. What is made is used again at the next start.
+pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], output: &Output) -> ExitCode {
+    let folder = folder.unwrap_or_else(default_folder);
+    let keys = match Keys::ensure(&folder) {
+        Ok(keys) => keys,
+        Err(error) => return fail(&format!("{}: {error}", folder.display())),
+    };
+    let blog = match blog::start() {
+        Ok(address) => address,
+        Err(error) => return fail(&format!("the blog cannot be started: {error}")),
+    };
+    let path = folder.join("pintle.toml");
+    // Without IPv6, localhost is 127.0.0.1 alone.
+    let ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    let usable = |list: &[SocketAddr]| list.iter().copied().filter(|a| ipv6 || a.is_ipv4()).collect::<Vec<_>>();
+    let text = configuration(&usable(https), &usable(http), blog);
+    if let Err(error) = write_file(&path, text.as_bytes(), 0o644) {
+        return fail(&format!("{}: {error}", path.display()));
+    }
+    let config = match load(&path, output) {
+        Ok((config, _)) => config,
+        Err(code) => return code,
+    };
+    let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
+    let (https_port, http_port) = (port(https), port(http));
+    run::serve(config, output, |_| print_welcome(&folder, &keys, https_port, http_port))
+}
+
+/// Beside the other data of the user's programs.
+fn default_folder() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|h| Path::new(&h).join(".local/share"));
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home).filter(|p| p.is_absolute());
+    data.unwrap_or_else(std::env::temp_dir).join("pintle/demo")
+}
+
+fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) -> String {
+    let list = |addresses: &[SocketAddr]| {
+        addresses.iter().map(|a| format!("{:?}", a.to_string())).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "# Written by `pintle demo` at each start.\n\
+         [listen]\nhttps = [{}]\nhttp  = [{}]\nworkers = 2\n\n\
+         [[site]]\nhosts = [\"localhost\"]\nupstream = \"http://{blog}\"\n\n\
+         [site.certificate]\nchain = \"live.pem\"\nkey   = \"live.key\"\n\n\
+         [site.hsts]\nmax_age = \"1h\"          # short: this is your machine's localhost\n\n\
+         [site.hpkp]\nmax_age = \"1h\"\nbackups = [\"next.csr\", \"spare.pub\"]\n\n\
+         [site.response_headers]\nset = {{ \"X-Content-Type-Options\" = \"nosniff\" }}\n",
+        list(https),
+        list(http)
+    )
+}
+
+fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
+    let ca = shell_word(&folder.join("ca.pem"));
+    let url = |path: &str| {
+        if https == 443 { format!("https://localhost{path}") } else { format!("https://localhost:{https}{path}") }
+    };
+    let plain = if http == 80 { "http://localhost".to_owned() } else { format!("http://localhost:{http}") };
+    let pins = |list: &[Pin]| list.iter().map(|p| format!("sha256//{p}")).collect::<Vec<_>>().join(";");
+    let right = pins(&[keys.live, keys.next]);
+    let wrong = pins(&[keys.spare]);
+    println!(
+        "\npintle serves a small blog, on this machine only.\n\n  \
+         {}    the blog, over TLS\n  {plain}/     answers 301 to https\n\n\
+         Try:\n\n  \
+         # the page, by HTTP/2; then HSTS and the pins of the live key and its two backups\n  \
+         curl --cacert {ca} {}\n  \
+         curl --cacert {ca} --head {}\n\n  \
+         # plain HTTP is sent to https, path and query kept\n  \
+         curl --include '{plain}/about?from=http'\n\n  \
+         # a client that enforces the pins: the live key passes, a key that is not live is refused\n  \
+         curl --cacert {ca} --pinnedpubkey '{right}' {}\n  \
+         curl --cacert {ca} --pinnedpubkey '{wrong}' {}\n\n\
+         Keys, certificates and the configuration are in {}.\n\
+         A browser shows the page once it trusts ca.pem there. Ctrl-C ends the demo.\n",
+        url("/"),
+        url("/"),
+        url("/"),
+        url("/"),
+        url("/"),
+        folder.display(),
+    );
+}
+
+/// A path as a shell takes it.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// Makes the folder, for this user alone.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}

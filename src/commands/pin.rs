@@ -1,0 +1,118 @@
+//! `pintle pin`: pins of files, without a network.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::key_file::{FILE_MAX, KeyFileError, PublicKey, public_key};
+use crate::pin::Pin;
+use crate::policy::hpkp::{Hpkp, Mode, is_report_uri};
+
+/// What is printed.
+#[derive(Debug, Clone)]
+pub enum Form {
+    /// `base64  kind  algorithm  file`
+    Lines,
+    /// One JSON array.
+    Json,
+    /// The argument of `curl --pinnedpubkey`.
+    Curl,
+    /// Hexadecimal, one per line.
+    Hex,
+    /// The complete header.
+    Header {
+        /// Seconds.
+        max_age: u64,
+        /// Whether the names below the host are bound, too.
+        include_subdomains: bool,
+        /// Where violations are reported to.
+        report_uri: Option<String>,
+    },
+}
+
+/// Prints the pins of all files; exit code 1 if one has none.
+pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
+    let mut keys: Vec<(&Path, PublicKey)> = Vec::new();
+    let mut failed = false;
+    for path in files {
+        match read(path) {
+            Ok(contents) => match public_key(&contents) {
+                Ok(key) => keys.push((path, key)),
+                Err(error) => {
+                    failed = true;
+                    eprintln!("pintle: {}: {error}", path.display());
+                    if error == KeyFileError::Encrypted {
+                        eprintln!("  hint: openssl pkey -in {} -pubout | pintle pin -", path.display());
+                    }
+                }
+            },
+            Err(error) => {
+                failed = true;
+                eprintln!("pintle: {}: {error}", path.display());
+            }
+        }
+    }
+    let pins: Vec<Pin> = keys.iter().map(|(_, key)| key.pin).collect();
+    match form {
+        Form::Lines => {
+            for (path, key) in &keys {
+                println!("{}  {}  {}  {}", key.pin, key.kind, key.algorithm, path.display());
+            }
+        }
+        Form::Json => {
+            let one = |(path, key): &(&Path, PublicKey)| {
+                json!({
+                    "pin": key.pin.to_string(), "hex": key.pin.to_hex(), "kind": key.kind.to_string(),
+                    "algorithm": key.algorithm.to_string(), "file": path.display().to_string(),
+                })
+            };
+            println!("{:#}", keys.iter().map(one).collect::<serde_json::Value>());
+        }
+        Form::Curl => {
+            let all: Vec<String> = pins.iter().map(|p| format!("sha256//{p}")).collect();
+            println!("{}", all.join(";"));
+        }
+        Form::Hex => pins.iter().for_each(|p| println!("{}", p.to_hex())),
+        Form::Header { max_age, include_subdomains, report_uri } => {
+            if report_uri.as_deref().is_some_and(|uri| !is_report_uri(uri)) {
+                eprintln!("pintle: --report-uri: not an absolute http or https URI");
+                return ExitCode::from(2);
+            }
+            // A header without one of its pins would be another header.
+            if !failed {
+                failed = !print_header(&pins, *max_age, *include_subdomains, report_uri.clone());
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}
+
+/// Says no if clients would ignore the header.
+fn print_header(pins: &[Pin], max_age: u64, include_subdomains: bool, report_uri: Option<String>) -> bool {
+    let mut distinct: Vec<Pin> = Vec::new();
+    for pin in pins {
+        if !distinct.contains(pin) {
+            distinct.push(*pin);
+        }
+    }
+    let header = Hpkp { mode: Mode::Enforce, max_age, pins: distinct, include_subdomains, report_uri };
+    println!("{}: {}", header.name(), header.value());
+    if header.pins.len() < 2 {
+        eprintln!("pintle: warning: one pin only; clients ignore a header without a backup pin (RFC 7469 section 2.5)");
+        eprintln!("  hint: name a backup key's file, too");
+    }
+    true
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    let input: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
+    input.take(FILE_MAX + 1).read_to_end(&mut contents)?;
+    if contents.len() as u64 > FILE_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too large to be a key or a certificate"));
+    }
+    Ok(contents)
+}

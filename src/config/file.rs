@@ -1,0 +1,288 @@
+//! The configuration file as it is written: every key, with its place, and nothing decided yet.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::problem::At;
+use super::reader::Reader;
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) listen: ListenTable,
+    pub(super) tls: TlsTable,
+    pub(super) limits: LimitsTable,
+    pub(super) admin_listen: Option<At<String>>,
+    pub(super) state_directory: Option<At<String>>,
+    pub(super) log: LogTable,
+    pub(super) name_servers: Option<Vec<At<String>>>,
+    pub(super) acme_webroot: Option<At<String>>,
+    pub(super) sites: Vec<SiteTable>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ListenTable {
+    pub(super) https: Option<Vec<At<String>>>,
+    pub(super) http: Option<Vec<At<String>>>,
+    pub(super) trusted_proxies: Vec<At<String>>,
+    pub(super) proxy_protocol: Option<At<bool>>,
+    pub(super) workers: Option<At<u64>>,
+    pub(super) public_https_port: Option<At<u64>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TlsTable {
+    pub(super) versions: Option<Vec<At<String>>>,
+    pub(super) unknown_name: Option<At<String>>,
+    pub(super) default_site: Option<At<String>>,
+    pub(super) span: Range<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct LimitsTable {
+    pub(super) connections: Option<At<u64>>,
+    pub(super) connections_per_client: Option<At<u64>>,
+    pub(super) handshake: Option<At<Duration>>,
+    pub(super) request_header: Option<At<Duration>>,
+    pub(super) idle: Option<At<Duration>>,
+    pub(super) body_progress: Option<At<Duration>>,
+    pub(super) request_line: Option<At<u64>>,
+    pub(super) header_size: Option<At<u64>>,
+    pub(super) header_count: Option<At<u64>>,
+    pub(super) request_body: Option<At<u64>>,
+    pub(super) requests_per_connection: Option<At<u64>>,
+    pub(super) http2_streams: Option<At<u64>>,
+    pub(super) websocket_idle: Option<At<Duration>>,
+    pub(super) linger: Option<At<Duration>>,
+    pub(super) drain: Option<At<Duration>>,
+    pub(super) upstream_connections: Option<At<u64>>,
+    pub(super) upstream_idle: Option<At<Duration>>,
+    pub(super) response_header_size: Option<At<u64>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct LogTable {
+    pub(super) access: Option<At<String>>,
+    pub(super) format: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SiteTable {
+    pub(super) span: Range<usize>,
+    pub(super) hosts: Option<Vec<At<String>>>,
+    pub(super) upstream: Option<At<String>>,
+    pub(super) canonical_redirect: Option<At<bool>>,
+    pub(super) upstream_options: UpstreamTable,
+    pub(super) certificates: Vec<CertificateTable>,
+    pub(super) hsts: Option<HstsTable>,
+    pub(super) hpkp: Option<HpkpTable>,
+    pub(super) request_headers: HeadersTable,
+    pub(super) response_headers: HeadersTable,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct UpstreamTable {
+    pub(super) connect: Option<At<String>>,
+    pub(super) server_name: Option<At<String>>,
+    pub(super) verify_name: Option<At<String>>,
+    pub(super) host_header: Option<At<String>>,
+    pub(super) ca: Option<At<String>>,
+    pub(super) insecure_skip_verify: Option<At<bool>>,
+    pub(super) http2: Option<At<bool>>,
+    pub(super) connect_timeout: Option<At<Duration>>,
+    pub(super) response_timeout: Option<At<Duration>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct CertificateTable {
+    pub(super) span: Range<usize>,
+    pub(super) chain: Option<At<String>>,
+    pub(super) key: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct HstsTable {
+    pub(super) span: Range<usize>,
+    pub(super) max_age: Option<At<Duration>>,
+    pub(super) include_subdomains: Option<At<bool>>,
+    pub(super) preload: Option<At<bool>>,
+    pub(super) upstream: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct HpkpTable {
+    pub(super) span: Range<usize>,
+    pub(super) mode: Option<At<String>>,
+    pub(super) max_age: Option<At<Duration>>,
+    pub(super) backups: Option<Vec<At<String>>>,
+    pub(super) include_subdomains: Option<At<bool>>,
+    pub(super) report_uri: Option<At<String>>,
+}
+
+/// `set`, `add` and `remove`.
+#[derive(Debug, Default)]
+pub(super) struct HeadersTable {
+    pub(super) set: Vec<(At<String>, At<String>)>,
+    pub(super) add: Vec<(At<String>, At<String>)>,
+    pub(super) remove: Vec<At<String>>,
+}
+
+impl File {
+    pub(super) fn read(root: Reader<'_>) -> Self {
+        let mut file = Self::default();
+        if let Some(t) = root.table("listen") {
+            file.listen = ListenTable {
+                https: t.texts("https"),
+                http: t.texts("http"),
+                trusted_proxies: t.texts("trusted_proxies").unwrap_or_default(),
+                proxy_protocol: t.boolean("proxy_protocol"),
+                workers: t.number("workers"),
+                public_https_port: t.number("public_https_port"),
+            };
+            t.finish();
+        }
+        if let Some(t) = root.table("tls") {
+            file.tls = TlsTable {
+                span: t.span.clone(),
+                versions: t.texts("versions"),
+                unknown_name: t.text("unknown_name"),
+                default_site: t.text("default_site"),
+            };
+            t.finish();
+        }
+        if let Some(t) = root.table("limits") {
+            file.limits = LimitsTable::read(&t);
+            t.finish();
+        }
+        if let Some(t) = root.table("admin") {
+            file.admin_listen = t.text("listen");
+            t.finish();
+        }
+        if let Some(t) = root.table("state") {
+            file.state_directory = t.text("directory");
+            t.finish();
+        }
+        if let Some(t) = root.table("log") {
+            file.log = LogTable { access: t.text("access"), format: t.text("format") };
+            t.finish();
+        }
+        if let Some(t) = root.table("resolver") {
+            file.name_servers = t.texts("name_servers");
+            t.finish();
+        }
+        if let Some(t) = root.table("acme") {
+            file.acme_webroot = t.text("webroot");
+            t.finish();
+        }
+        file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
+        root.finish();
+        file
+    }
+}
+
+impl LimitsTable {
+    fn read(t: &Reader<'_>) -> Self {
+        Self {
+            connections: t.number("connections"),
+            connections_per_client: t.number("connections_per_client"),
+            handshake: t.duration("handshake"),
+            request_header: t.duration("request_header"),
+            idle: t.duration("idle"),
+            body_progress: t.duration("body_progress"),
+            request_line: t.size("request_line"),
+            header_size: t.size("header_size"),
+            header_count: t.number("header_count"),
+            request_body: t.size("request_body"),
+            requests_per_connection: t.number("requests_per_connection"),
+            http2_streams: t.number("http2_streams"),
+            websocket_idle: t.duration("websocket_idle"),
+            linger: t.duration("linger"),
+            drain: t.duration("drain"),
+            upstream_connections: t.number("upstream_connections"),
+            upstream_idle: t.duration("upstream_idle"),
+            response_header_size: t.size("response_header_size"),
+        }
+    }
+}
+
+impl SiteTable {
+    fn read(t: Reader<'_>) -> Self {
+        let site = Self {
+            span: t.span.clone(),
+            hosts: t.texts("hosts"),
+            upstream: t.text("upstream"),
+            canonical_redirect: t.boolean("canonical_redirect"),
+            upstream_options: t.table("upstream_options").map(UpstreamTable::read).unwrap_or_default(),
+            certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
+            hsts: t.table("hsts").map(HstsTable::read),
+            hpkp: t.table("hpkp").map(HpkpTable::read),
+            request_headers: t.table("request_headers").map(HeadersTable::read).unwrap_or_default(),
+            response_headers: t.table("response_headers").map(HeadersTable::read).unwrap_or_default(),
+        };
+        t.finish();
+        site
+    }
+}
+
+impl UpstreamTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self {
+            connect: t.text("connect"),
+            server_name: t.text("server_name"),
+            verify_name: t.text("verify_name"),
+            host_header: t.text("host_header"),
+            ca: t.text("ca"),
+            insecure_skip_verify: t.boolean("insecure_skip_verify"),
+            http2: t.boolean("http2"),
+            connect_timeout: t.duration("connect_timeout"),
+            response_timeout: t.duration("response_timeout"),
+        };
+        t.finish();
+        table
+    }
+}
+
+impl CertificateTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self { span: t.span.clone(), chain: t.text("chain"), key: t.text("key") };
+        t.finish();
+        table
+    }
+}
+
+impl HstsTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self {
+            span: t.span.clone(),
+            max_age: t.duration("max_age"),
+            include_subdomains: t.boolean("include_subdomains"),
+            preload: t.boolean("preload"),
+            upstream: t.text("upstream"),
+        };
+        t.finish();
+        table
+    }
+}
+
+impl HpkpTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self {
+            span: t.span.clone(),
+            mode: t.text("mode"),
+            max_age: t.duration("max_age"),
+            backups: t.texts("backups"),
+            include_subdomains: t.boolean("include_subdomains"),
+            report_uri: t.text("report_uri"),
+        };
+        t.finish();
+        table
+    }
+}
+
+impl HeadersTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self { set: t.pairs("set"), add: t.pairs("add"), remove: t.texts("remove").unwrap_or_default() };
+        t.finish();
+        table
+    }
+}

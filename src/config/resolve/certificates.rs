@@ -1,0 +1,154 @@
+//! `[site.certificate]`: chains and keys, and whether they fit each other, the site and the day.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::Resolver;
+use crate::config::file::{CertificateTable, SiteTable};
+use crate::config::problem::At;
+use crate::host::HostPattern;
+use crate::key_file::FILE_MAX;
+use crate::tls::certificate::Chain;
+use crate::tls::{Certificate, CertificateError};
+
+/// One `[site.certificate]`, as far as it could be loaded.
+pub(super) struct Loaded {
+    pub(super) path: PathBuf,
+    pub(super) chain: Chain,
+    /// With its key; none where TLS ends in front of pintle.
+    pub(super) certificate: Option<Arc<Certificate>>,
+}
+
+pub(super) fn resolve(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Vec<Loaded> {
+    table.certificates.iter().filter_map(|c| load(c, hosts, r)).collect()
+}
+
+fn load(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Option<Loaded> {
+    let Some(chain_at) = &table.chain else {
+        r.error_with_hint(&table.span, "site.certificate: has no chain", "chain = \"fullchain.pem\"");
+        return None;
+    };
+    let path = r.path(&chain_at.value);
+    // The key's own problems are told even where the chain cannot be read.
+    let key = table.key.as_ref().and_then(|key| read_key(key, r));
+    let contents = read("site.certificate.chain", &path, &chain_at.span, r)?;
+    let chain = match Chain::from_pem(&contents) {
+        Ok(chain) => chain,
+        Err(error) => {
+            let hint = match error {
+                CertificateError::Order(_) => "the leaf comes first, then the one that issued it, and so on".to_owned(),
+                _ => format!("`pintle pin {}` tells what is in the file", path.display()),
+            };
+            r.error_with_hint(&chain_at.span, format!("{}: {error}", path.display()), hint);
+            return None;
+        }
+    };
+    check_dates(&chain, &path, &chain_at.span, r);
+    check_names(&chain, &path, chain_at, hosts, r);
+    let certificate = match key {
+        Some((key_at, key)) => match Certificate::new(chain.clone(), &key) {
+            Ok(certificate) => Some(Arc::new(certificate)),
+            Err(error) => {
+                let key_path = r.path(&key_at.value);
+                let hint = match error {
+                    CertificateError::KeyMismatch => format!(
+                        "`pintle pin {} {}` prints the same pin for a pair that fits",
+                        path.display(),
+                        key_path.display()
+                    ),
+                    _ => "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519".to_owned(),
+                };
+                r.error_with_hint(&key_at.span, format!("{}: {error}", key_path.display()), hint);
+                None
+            }
+        },
+        None => None,
+    };
+    Some(Loaded { path, chain, certificate })
+}
+
+fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<String>, Vec<u8>)> {
+    let path = r.path(&at.value);
+    let contents = read("site.certificate.key", &path, &at.span, r)?;
+    if mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
+        r.warn(
+            &at.span,
+            format!("{}: everybody on this host can read the private key", path.display()),
+            format!("chmod o= {}", path.display()),
+        );
+    }
+    Some((at, contents))
+}
+
+/// The permission bits of a file.
+pub(super) fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
+}
+
+/// Reads a file, or tells why it can't be.
+pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) -> Option<Vec<u8>> {
+    let contents = fs::metadata(path)
+        .and_then(|m| if m.len() > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(path) });
+    match contents {
+        Ok(contents) => Some(contents),
+        Err(error) => {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound if path.is_relative() || path.components().any(|c| c.as_os_str() == "..") => {
+                    Some("paths are taken from the folder of the configuration file".to_owned())
+                }
+                io::ErrorKind::PermissionDenied => Some("the user that runs pintle must be able to read it".to_owned()),
+                _ => None,
+            };
+            r.problems.error(span, format!("{key}: {}: {}", path.display(), describe(&error)), hint);
+            None
+        }
+    }
+}
+
+/// The error without the number of the operating system.
+fn describe(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => "may not be read".into(),
+        io::ErrorKind::IsADirectory => "is a folder".into(),
+        io::ErrorKind::FileTooLarge => "is too large to be a certificate or a key".into(),
+        _ => error.to_string(),
+    }
+}
+
+fn check_dates(chain: &Chain, path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) {
+    let day = |t: jiff::Timestamp| t.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+    let leaf = &chain.leaf;
+    if r.now > leaf.not_after {
+        r.error_with_hint(
+            span,
+            format!("{}: expired on {}", path.display(), day(leaf.not_after)),
+            "renew it; browsers let nobody through",
+        );
+    } else if r.now < leaf.not_before {
+        r.error_with_hint(
+            span,
+            format!("{}: not valid before {}", path.display(), day(leaf.not_before)),
+            "wait until then, or set this host's clock",
+        );
+    }
+}
+
+/// Every certificate of a site is for all of its names, as the client chooses among them by algorithm only.
+fn check_names(chain: &Chain, path: &Path, at: &At<String>, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) {
+    let missing: Vec<String> =
+        hosts.iter().filter(|h| !chain.leaf.covers_pattern(&h.value)).map(|h| h.value.to_string()).collect();
+    if !missing.is_empty() {
+        r.error_with_hint(
+            &at.span,
+            format!("{}: does not cover {}", path.display(), missing.join(", ")),
+            format!("it is for {}; get one for all hosts of the site, or make two sites", chain.leaf.names()),
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! `[site.request_headers]` and `[site.response_headers]`.
+
+use http::{HeaderName, HeaderValue};
+
+use super::Resolver;
+use crate::config::file::{HeadersTable, SiteTable};
+use crate::config::problem::At;
+use crate::message::{Name, Rendered};
+use crate::site::HeaderRules;
+use crate::upstream::is_reserved;
+
+pub(super) fn resolve(table: &HeadersTable, key: &str, r: &mut Resolver<'_>) -> HeaderRules {
+    let mut rules = HeaderRules { dropped: Vec::new(), added: Rendered::default() };
+    for name in &table.remove {
+        if let Some(name) = field_name(name, &format!("site.{key}.remove"), r) {
+            rules.dropped.push(name.as_str().as_bytes().into());
+        }
+    }
+    let (set, add) = (table.set.iter().map(|p| (p, true)), table.add.iter().map(|p| (p, false)));
+    for ((name, value), replaces) in set.chain(add) {
+        let key = format!("site.{key}.{}", if replaces { "set" } else { "add" });
+        let Some(field) = field_name(name, &key, r) else { continue };
+        if HeaderValue::from_str(&value.value).is_err() {
+            let message = format!("{key}: the value of {:?} has characters that no header can hold", name.value);
+            r.error(&value.span, message);
+            continue;
+        }
+        if replaces {
+            rules.dropped.push(field.as_str().as_bytes().into());
+        }
+        // The case of the file: some like to see it.
+        rules.added.push(&name.value, &value.value).expect("both were checked");
+    }
+    rules
+}
+
+fn field_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<HeaderName> {
+    let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
+        r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
+        return None;
+    };
+    if is_reserved(&field) {
+        r.error_with_hint(
+            &name.span,
+            format!("{key}: {:?} is about the connection, or the message's end, and not for rules", name.value),
+            "the Host of the upstream is site.upstream_options.host_header",
+        );
+        return None;
+    }
+    Some(field)
+}
+
+/// A policy that stands in a header rule is one that nobody watches over.
+pub(super) fn check_policies(table: &SiteTable, r: &mut Resolver<'_>) {
+    let headers = &table.response_headers;
+    for (name, _) in headers.set.iter().chain(&headers.add) {
+        let (policy, taken) = match Name::of(name.value.as_bytes()) {
+            Name::StrictTransportSecurity => ("hsts", table.hsts.is_some()),
+            Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => ("hpkp", table.hpkp.is_some()),
+            _ => continue,
+        };
+        if taken {
+            let message = format!("site.response_headers: {:?} is what [site.{policy}] sends already", name.value);
+            r.error_with_hint(&name.span, message, "keep one of them: two such fields are as good as a wrong one");
+        } else {
+            let message =
+                format!("site.response_headers: {:?} is sent as it stands here, without any check", name.value);
+            r.warn(
+                &name.span,
+                message,
+                format!("[site.{policy}] makes it from your keys, and refuses what would lock readers out"),
+            );
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Listeners, trust, and TLS as a whole.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+
+use ipnet::IpNet;
+
+use super::Resolver;
+use crate::config::file::{LimitsTable, ListenTable, TlsTable};
+use crate::config::problem::At;
+use crate::host::{HostMap, HostPattern};
+use crate::limits::Limits;
+use crate::policy::forwarded::Trust;
+use crate::policy::redirect::HttpsPort;
+use crate::tls::config::Versions;
+use crate::upstream::resolve::NameServers;
+
+/// More workers than this are a slip of the pen.
+const WORKERS_MAX: u64 = 1024;
+
+pub(super) struct Listen {
+    pub(super) https: Vec<SocketAddr>,
+    pub(super) http: Vec<SocketAddr>,
+    pub(super) workers: usize,
+    pub(super) trust: Trust,
+    pub(super) proxy_protocol: bool,
+    pub(super) https_port: HttpsPort,
+}
+
+pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
+    let https = addresses("listen.https", table.https.as_deref(), 443, r);
+    let http = addresses("listen.http", table.http.as_deref(), 80, r);
+    let (all_https, all_http) = (table.https.iter().flatten(), table.http.iter().flatten());
+    if https.is_empty() && http.is_empty() && all_https.chain(all_http).next().is_none() {
+        r.error(&(0..0), "listen: there is no address to listen on");
+    }
+    for (at, address) in http.iter().enumerate() {
+        if https.contains(address) && address.port() != 0 {
+            let span = table.http.as_ref().and_then(|l| l.get(at)).map_or(0..0, |a| a.span.clone());
+            r.error(&span, format!("listen.http: {address} is in listen.https, too"));
+        }
+    }
+    let trust = ranges(&table.trusted_proxies, r);
+    let proxy_protocol = table.proxy_protocol.as_ref().is_some_and(|p| p.value);
+    if let (true, true, Some(at)) = (proxy_protocol, trust.is_empty(), &table.proxy_protocol) {
+        r.error_with_hint(
+            &at.span,
+            "listen.proxy_protocol: nobody is trusted to send a PROXY header",
+            "name the balancers in listen.trusted_proxies",
+        );
+    }
+    let workers = table.workers.as_ref().map_or(0, |w| w.value);
+    if let (true, Some(at)) = (workers > WORKERS_MAX, &table.workers) {
+        r.error(&at.span, format!("listen.workers: more than {WORKERS_MAX}"));
+    }
+    let public = table.public_https_port.as_ref().and_then(|p| {
+        let port = u16::try_from(p.value).ok().filter(|p| *p > 0);
+        if port.is_none() {
+            r.error(&p.span, "listen.public_https_port: is no port");
+        }
+        port
+    });
+    let https_port = HttpsPort { public, listener: https.first().map(SocketAddr::port) };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if workers == 0 { cores } else { workers as usize };
+    Listen { https, http, workers, trust, proxy_protocol, https_port }
+}
+
+fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut Resolver<'_>) -> Vec<SocketAddr> {
+    let Some(list) = list else { return vec![SocketAddr::from(([0u16; 8], default_port))] };
+    let mut addresses = Vec::new();
+    for text in list {
+        match listen_address(&text.value) {
+            Some(address) if addresses.contains(&address) && address.port() != 0 => {
+                r.error(&text.span, format!("{key}: {address} is listed twice"));
+            }
+            Some(address) => addresses.push(address),
+            None => r.error_with_hint(
+                &text.span,
+                format!("{key}: {:?} is no address to listen on", text.value),
+                format!("\"[::]:{default_port}\" is all interfaces, \"127.0.0.1:{default_port}\" this host only"),
+            ),
+        }
+    }
+    addresses
+}
+
+/// An address and a port; `localhost:8080` is understood, names that need DNS are not.
+fn listen_address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok().or_else(|| {
+        let port = text.strip_prefix("localhost:")?.parse::<u16>().ok()?;
+        ("localhost", port).to_socket_addrs().ok()?.next()
+    })
+}
+
+fn ranges(list: &[At<String>], r: &mut Resolver<'_>) -> Trust {
+    let mut ranges = Vec::new();
+    for text in list {
+        let range =
+            text.value.parse::<IpNet>().or_else(|e| text.value.parse::<IpAddr>().map(IpNet::from).map_err(|_| e));
+        match range {
+            Ok(range) => {
+                if range.prefix_len() == 0 {
+                    r.warn(
+                        &text.span,
+                        format!("listen.trusted_proxies: {range} is everybody: any client may claim to be another, or to use https"),
+                        "name the proxies in front only",
+                    );
+                }
+                ranges.push(canonical(range));
+            }
+            Err(_) => r.error_with_hint(
+                &text.span,
+                format!("listen.trusted_proxies: {:?} is no address range", text.value),
+                "\"10.0.0.0/8\", \"192.0.2.1\" or \"2001:db8::/32\"",
+            ),
+        }
+    }
+    Trust::new(ranges)
+}
+
+/// `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+fn canonical(range: IpNet) -> IpNet {
+    match (range.network().to_canonical(), range.prefix_len()) {
+        (IpAddr::V4(v4), len @ 96..) if range.network().is_ipv6() => {
+            IpNet::new(IpAddr::V4(v4), len - 96).unwrap_or(range)
+        }
+        _ => range,
+    }
+}
+
+/// `unix:/run/pintle/admin.sock` or an address.
+pub(super) fn check_admin(listen: Option<&At<String>>, r: &mut Resolver<'_>) {
+    let Some(listen) = listen else { return };
+    let fits = match listen.value.strip_prefix("unix:") {
+        Some(path) => !path.is_empty(),
+        None => listen.value.parse::<SocketAddr>().is_ok(),
+    };
+    if !fits {
+        r.error_with_hint(
+            &listen.span,
+            format!("admin.listen: {:?} is no address", listen.value),
+            "\"unix:/run/pintle/admin.sock\" or \"127.0.0.1:9180\"",
+        );
+    }
+}
+
+pub(super) fn versions(table: &TlsTable, r: &mut Resolver<'_>) -> Versions {
+    let both = Versions { tls12: true, tls13: true };
+    let Some(list) = &table.versions else { return both };
+    let mut versions = Versions { tls12: false, tls13: false };
+    for text in list {
+        match text.value.as_str() {
+            "1.2" => versions.tls12 = true,
+            "1.3" => versions.tls13 = true,
+            other => {
+                let old = matches!(other, "1.0" | "1.1" | "SSLv3");
+                let hint =
+                    if old { "it has been broken for years (RFC 8996)" } else { "known are \"1.2\" and \"1.3\"" };
+                r.error_with_hint(&text.span, format!("tls.versions: {other:?} is not served"), hint);
+            }
+        }
+    }
+    if !versions.tls12 && !versions.tls13 && list.is_empty() {
+        r.error_with_hint(&table.span, "tls.versions: is empty", "versions = [\"1.2\", \"1.3\"]");
+    }
+    versions
+}
+
+/// The site that clients without a known name get, if any does.
+pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut Resolver<'_>) -> Option<usize> {
+    let words = [("refuse", false), ("default", true)];
+    let wanted = r.choice("tls.unknown_name", table.unknown_name.as_ref(), &words, false);
+    match (wanted, &table.default_site) {
+        (true, None) => {
+            let span = table.unknown_name.as_ref().map_or(&table.span, |u| &u.span).clone();
+            r.error_with_hint(
+                &span,
+                "tls.unknown_name: which site is the default one?",
+                "default_site = \"blog.example.com\"",
+            );
+            None
+        }
+        (_, Some(name)) => {
+            let index = HostPattern::parse(&name.value).ok().and_then(|p| by_host.get_pattern(&p).copied());
+            if index.is_none() {
+                r.error(&name.span, format!("tls.default_site: no site has the host {:?}", name.value));
+            }
+            index.filter(|_| wanted)
+        }
+        (false, None) => None,
+    }
+}
+
+pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Resolver<'_>) -> NameServers {
+    let mut servers = Vec::new();
+    for text in list.unwrap_or_default() {
+        let address = text.value.parse::<SocketAddr>().ok();
+        match address.or_else(|| text.value.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53))) {
+            Some(address) => servers.push(address),
+            None => r.error(&text.span, format!("resolver.name_servers: {:?} is no address", text.value)),
+        }
+    }
+    NameServers(servers)
+}
+
+/// The numbers of connections that the file does not give follow from the number of files that may be open.
+pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
+    let mut fitted = limits.clone();
+    fitted.for_open_files(crate::open_files::limit());
+    if table.connections.is_none() {
+        limits.connections = fitted.connections;
+    }
+    if table.connections_per_client.is_none() {
+        limits.connections_per_client = (limits.connections / 4 * 3).max(1);
+    }
+}

@@ -1,0 +1,320 @@
+//! `upstream` and `[site.upstream_options]`: where requests go, under which four names.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+use super::Resolver;
+use super::certificates::read;
+use super::report;
+use crate::config::file::{SiteTable, UpstreamTable};
+use crate::config::problem::At;
+use crate::host::{HostPattern, split_authority};
+use crate::upstream::resolve::{Addresses, Name};
+use crate::upstream::tls::{Verification, client, default_roots};
+use crate::upstream::{HostHeader, Upstream};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is shared between the upstreams of all sites.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    /// Each name is followed once, however many sites go there.
+    names: HashMap<(String, u16), Addresses>,
+    followed: Vec<Name>,
+    roots: HashMap<Option<PathBuf>, Arc<RootCertStore>>,
+    /// Sites that say the same share one upstream, and its connections.
+    known: HashMap<String, Arc<Upstream>>,
+    by_site: Vec<Arc<Upstream>>,
+}
+
+impl Upstreams {
+    /// The next site's upstream, if it could be made out.
+    pub(super) fn of_site(&mut self, target: Option<Target>) {
+        self.by_site.extend(target.map(|t| t.upstream));
+    }
+
+    pub(super) fn finish(self) -> (Vec<Name>, Vec<Arc<Upstream>>) {
+        (self.followed, self.by_site)
+    }
+
+    fn addresses(&mut self, endpoint: &Endpoint) -> Addresses {
+        if let Some(address) = endpoint.address() {
+            return Addresses::Fixed([address].into());
+        }
+        let key = (endpoint.host.clone(), endpoint.port);
+        if let Some(known) = self.names.get(&key) {
+            return known.clone();
+        }
+        let (name, addresses) = Name::new(&endpoint.host, endpoint.port);
+        self.followed.push(name);
+        self.names.insert(key, addresses.clone());
+        addresses
+    }
+}
+
+/// A site's upstream, and what there is to say about it.
+pub(super) struct Target {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) report: report::Upstream,
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    fn parse(text: &str, default_port: Option<u16>) -> Option<Self> {
+        let mut raw = text.as_bytes().to_vec();
+        let authority = split_authority(&mut raw).ok()?;
+        raw.truncate(authority.host_len);
+        let port = authority.port.or(default_port).filter(|p| *p > 0)?;
+        Some(Self { host: String::from_utf8(raw).ok()?, port })
+    }
+
+    fn bare(&self) -> &str {
+        self.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&self.host)
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.bare().parse().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+
+    /// As a Host field has it: without the scheme's own port.
+    fn authority(&self, default_port: u16) -> String {
+        if self.port == default_port { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+pub(super) fn resolve(
+    table: &SiteTable,
+    hosts: &[HostPattern],
+    shared: &mut Upstreams,
+    r: &mut Resolver<'_>,
+) -> Option<Target> {
+    let Some(url) = &table.upstream else {
+        r.error_with_hint(&table.span, "site: has no upstream", "upstream = \"https://example.wordpress.com\"");
+        return None;
+    };
+    let (https, endpoint) = parse_url(url, r)?;
+    let options = &table.upstream_options;
+    let connect = match &options.connect {
+        None => endpoint.clone(),
+        Some(connect) => match Endpoint::parse(&connect.value, Some(endpoint.port)) {
+            Some(connect) => connect,
+            None => {
+                let message = format!("site.upstream_options.connect: {:?} is not HOST:PORT", connect.value);
+                r.error(&connect.span, message);
+                return None;
+            }
+        },
+    };
+    warn_of_itself(url, &connect, hosts, r);
+    let default_port = if https { 443 } else { 80 };
+    let own_host = endpoint.authority(default_port);
+    let host_header = host_header(options, &endpoint, &own_host, r);
+    let names = if https { tls_names(options, &endpoint, r)? } else { unused_names(options, r) };
+    let timeout = |given: &Option<At<Duration>>, default| given.as_ref().map_or(default, |t| t.value);
+    for given in [&options.connect_timeout, &options.response_timeout].into_iter().flatten() {
+        if given.value.is_zero() {
+            r.error(&given.span, "site.upstream_options: a timeout of zero lets nothing through");
+        }
+    }
+    let connect_timeout = timeout(&options.connect_timeout, CONNECT_TIMEOUT);
+    let response_timeout = timeout(&options.response_timeout, RESPONSE_TIMEOUT);
+    let http2 = options.http2.as_ref().is_none_or(|h| h.value);
+    let skip = options.insecure_skip_verify.as_ref().is_some_and(|s| s.value);
+    let ca = options.ca.as_ref().map(|ca| r.path(&ca.value));
+    let report = report::Upstream {
+        url: url.value.clone(),
+        connect: format!("{}:{}", connect.host, connect.port),
+        server_name: names.as_ref().map(|n| n.sni.clone()),
+        verify_name: names.as_ref().filter(|_| !skip).map(|n| n.verify.clone()),
+        host_header: match &host_header {
+            HostHeader::Client => None,
+            HostHeader::Fixed(host) => Some(host.to_string()),
+        },
+    };
+    let roots = if https && !skip { Some(roots(options.ca.as_ref(), ca.as_ref(), shared, r)?) } else { None };
+    let key = format!("{report:?} {ca:?} {http2} {skip} {connect_timeout:?} {response_timeout:?}");
+    if let Some(known) = shared.known.get(&key) {
+        return Some(Target { upstream: known.clone(), report });
+    }
+    let tls = match &names {
+        None => None,
+        Some(names) => {
+            let (sni, verify) = (server_name(&names.sni)?, server_name(&names.verify)?);
+            let verification = roots.map_or(Verification::Skip, |roots| Verification::As(roots, verify));
+            match client(sni, &verification, http2) {
+                Ok(tls) => Some(tls),
+                Err(error) => {
+                    r.error(&url.span, format!("site.upstream: TLS cannot be prepared: {error}"));
+                    return None;
+                }
+            }
+        }
+    };
+    let mut own_names: Vec<(Box<str>, u16)> = vec![(endpoint.host.as_str().into(), endpoint.port)];
+    if let HostHeader::Fixed(host) = &host_header
+        && let Some(fixed) = Endpoint::parse(host, Some(default_port))
+    {
+        own_names.push((fixed.host.as_str().into(), fixed.port));
+    }
+    own_names.dedup();
+    let upstream = Arc::new(Upstream {
+        label: url.value.as_str().into(),
+        addresses: shared.addresses(&connect),
+        tls,
+        host_header,
+        own_names,
+        connect_timeout,
+        response_timeout,
+    });
+    shared.known.insert(key, upstream.clone());
+    Some(Target { upstream, report })
+}
+
+/// `http://host`, `https://host:port`; a path would have to be put before every other.
+fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(bool, Endpoint)> {
+    let hint = "http://HOST, https://HOST or with :PORT";
+    let (https, rest) = match (url.value.strip_prefix("https://"), url.value.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (_, Some(rest)) => (false, rest),
+        _ => {
+            r.error_with_hint(&url.span, format!("site.upstream: {:?} is no http or https URL", url.value), hint);
+            return None;
+        }
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        r.error_with_hint(
+            &url.span,
+            format!("site.upstream: {:?} has a path; requests keep their own", url.value),
+            hint,
+        );
+        return None;
+    }
+    let endpoint = Endpoint::parse(authority, Some(if https { 443 } else { 80 }));
+    if endpoint.is_none() {
+        r.error_with_hint(&url.span, format!("site.upstream: {authority:?} is no host"), hint);
+    }
+    endpoint.map(|e| (https, e))
+}
+
+/// An upstream that is the site itself, by its public name, comes back here for ever.
+fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r: &mut Resolver<'_>) {
+    if connect.address().is_none() && hosts.iter().any(|h| h.matches(&connect.host)) {
+        r.warn(
+            &url.span,
+            format!(
+                "site.upstream: {} is this site's own name; once DNS points here, requests go in circles",
+                connect.host
+            ),
+            "name the host behind: upstream = \"https://example.wordpress.com\", or set connect",
+        );
+    }
+}
+
+fn host_header(options: &UpstreamTable, endpoint: &Endpoint, own: &str, r: &mut Resolver<'_>) -> HostHeader {
+    let upstream = || HostHeader::Fixed(own.into());
+    match options.host_header.as_ref() {
+        // A hosted blog wants its own name; a server that is given by its address has none.
+        None if endpoint.address().is_some() => HostHeader::Client,
+        None => upstream(),
+        Some(word) => match word.value.as_str() {
+            "upstream" => upstream(),
+            "client" => HostHeader::Client,
+            name => {
+                if Endpoint::parse(name, Some(80)).is_none() {
+                    let message = format!("site.upstream_options.host_header: {name:?} is no host");
+                    r.error_with_hint(&word.span, message, "\"upstream\", \"client\" or a name");
+                }
+                HostHeader::Fixed(name.into())
+            }
+        },
+    }
+}
+
+/// The names of TLS.
+struct TlsNames {
+    sni: String,
+    verify: String,
+}
+
+fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>) -> Option<Option<TlsNames>> {
+    let mut name = |key: &str, given: &Option<At<String>>, default: &str| match given {
+        None => Some(default.to_owned()),
+        Some(given) if server_name(&given.value).is_some() => Some(given.value.clone()),
+        Some(given) => {
+            r.error(&given.span, format!("site.upstream_options.{key}: {:?} is no name", given.value));
+            None
+        }
+    };
+    let sni = name("server_name", &options.server_name, endpoint.bare());
+    let verify = name("verify_name", &options.verify_name, sni.as_deref().unwrap_or_default());
+    if let (Some(skip), Some(_)) = (options.insecure_skip_verify.as_ref().filter(|s| s.value), &options.verify_name) {
+        r.error(&skip.span, "site.upstream_options: verify_name has no effect with insecure_skip_verify");
+    }
+    if let Some(skip) = options.insecure_skip_verify.as_ref().filter(|s| s.value) {
+        r.warn(
+            &skip.span,
+            "site.upstream_options.insecure_skip_verify: anybody on the way can pass for the upstream",
+            "give its CA in ca = \"FILE\"",
+        );
+    }
+    Some(Some(TlsNames { sni: sni?, verify: verify? }))
+}
+
+/// Keys about TLS do nothing for an upstream without.
+fn unused_names(options: &UpstreamTable, r: &mut Resolver<'_>) -> Option<TlsNames> {
+    let texts = [("server_name", &options.server_name), ("verify_name", &options.verify_name), ("ca", &options.ca)];
+    let flags = [("insecure_skip_verify", &options.insecure_skip_verify), ("http2", &options.http2)];
+    let spans = texts.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)));
+    for (key, span) in spans.chain(flags.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)))) {
+        r.error(span, format!("site.upstream_options.{key}: has no effect, as the upstream is http and not https"));
+    }
+    None
+}
+
+fn server_name(text: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(text.to_owned()).ok()
+}
+
+/// The roots that the upstream's certificate is verified against: Mozilla's, or those of a file.
+fn roots(
+    at: Option<&At<String>>,
+    path: Option<&PathBuf>,
+    shared: &mut Upstreams,
+    r: &mut Resolver<'_>,
+) -> Option<Arc<RootCertStore>> {
+    let key = path.cloned();
+    if let Some(known) = shared.roots.get(&key) {
+        return Some(known.clone());
+    }
+    let roots = match (at, path) {
+        (Some(at), Some(path)) => {
+            let contents = read("site.upstream_options.ca", path, &at.span, r)?;
+            let mut store = RootCertStore::empty();
+            let (added, _) = store.add_parsable_certificates(CertificateDer::pem_slice_iter(&contents).flatten());
+            if added == 0 {
+                let message = format!("site.upstream_options.ca: {}: no certificate in it", path.display());
+                r.error_with_hint(&at.span, message, "a file of CA certificates in PEM");
+                return None;
+            }
+            Arc::new(store)
+        }
+        _ => default_roots(),
+    };
+    shared.roots.insert(key, roots.clone());
+    Some(roots)
+}

@@ -1,0 +1,37 @@
+//! pintle is an HTTPS edge proxy: it stands in front of a site that somebody else hosts, ends TLS by SNI, sends plain
+//! HTTP to https, and adds the HSTS and Public-Key-Pins headers that it computes from the operator's keys.
+//!
+//! What it is not: a web server, a cache, or a load balancer.
+//!
+//! # The life of a request
+//!
+//! A worker accepts a connection ([`server`]), ends TLS ([`tls`]) and reads a request into a [`message::RequestHead`].
+//! Its host leads to a [`site`]; the [`policy`] rules say whether the client came over https, and if not, where to
+//! send it. Otherwise the request is written anew and sent on ([`upstream`]); the answer comes back with the
+//! upstream's names told as the site's, the policy headers are written over it, and a line goes to the access log
+//! ([`telemetry`]). `ARCHITECTURE.md` tells it at length.
+//!
+//! # Modules, in reading order
+//!
+//! Imports run from top to bottom only; `tests/it/layers.rs` checks that.
+
+pub mod body;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod h2_send;
+pub mod host;
+pub mod key_file;
+pub mod limits;
+pub mod message;
+pub mod open_files;
+pub mod outbox;
+pub mod pin;
+pub mod policy;
+pub mod server;
+pub mod site;
+pub mod telemetry;
+pub mod tls;
+pub mod transport;
+pub mod upstream;
