@@ -23,13 +23,27 @@ pub struct Sender {
     piece: Bytes,
     last: bool,
     done: bool,
+    /// The last piece waits for [`Self::release`].
+    holds_last: bool,
 }
 
 impl Sender {
     /// A stream whose head was sent, and whose body comes.
     #[must_use]
     pub fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, piece: Bytes::new(), last: false, done: false }
+        Self { stream, piece: Bytes::new(), last: false, done: false, holds_last: false }
+    }
+
+    /// The same, but the last piece, and with it the end of the stream, is held back: ready means that all else has
+    /// gone.
+    #[must_use]
+    pub fn holding_last(stream: SendStream<Bytes>) -> Self {
+        Self { holds_last: true, ..Self::new(stream) }
+    }
+
+    /// What was held back may go.
+    pub fn release(&mut self) {
+        self.holds_last = false;
     }
 
     /// Sends on; ready when the whole body has been handed over. `progress` is told how much at each step.
@@ -42,6 +56,9 @@ impl Sender {
         while !self.done {
             if let Poll::Ready(reason) = self.stream.poll_reset(cx).map_err(SendError::Stream)? {
                 return Poll::Ready(Err(SendError::Stream(reason.into())));
+            }
+            if self.last && self.holds_last {
+                return Poll::Ready(Ok(()));
             }
             if !self.piece.is_empty() {
                 ready!(self.poll_piece(cx, progress)).map_err(SendError::Stream)?;

@@ -35,6 +35,12 @@ impl Outbox {
         self.head.extend_from_slice(octets);
     }
 
+    /// What of the head has not been written.
+    #[must_use]
+    pub fn unsent_head(&self) -> &[u8] {
+        &self.head[self.sent..]
+    }
+
     /// Whether everything has been written.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -108,14 +108,19 @@ fn leading_empty_lines(buf: &[u8]) -> Result<usize, HeadFault> {
 fn fault_of(error: httparse::Error, input: &[u8]) -> HeadFault {
     match error {
         httparse::Error::TooManyHeaders => HeadFault::TooLarge,
-        // The preface of HTTP/2 is a request of that version, too.
-        httparse::Error::Version => HeadFault::Version,
+        // The preface of HTTP/2 is a request of that version, too; but not all that has three words is a request.
+        httparse::Error::Version if names_a_version(input) => HeadFault::Version,
         httparse::Error::HeaderName => HeadFault::Syntax("field name"),
         httparse::Error::HeaderValue => HeadFault::Syntax("field value"),
         httparse::Error::NewLine => HeadFault::Syntax("line ending"),
         _ if input.is_empty() => HeadFault::Syntax("empty"),
         _ => HeadFault::Syntax("request line"),
     }
+}
+
+fn names_a_version(input: &[u8]) -> bool {
+    let line = input.split(|b| *b == b'\n').next().unwrap_or_default();
+    line.split(|b| *b == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
 fn memchr_lf(input: &[u8]) -> Option<usize> {

@@ -17,11 +17,13 @@ mod tunnel;
 mod worker;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
 pub use listener::{BindError, Bound, bind};
@@ -38,6 +40,7 @@ pub struct Server {
     workers: Vec<(JoinHandle<io::Result<()>>, Arc<Counters>)>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     draining: watch::Sender<bool>,
+    https_port: Option<u16>,
 }
 
 impl Server {
@@ -46,7 +49,15 @@ impl Server {
     /// # Errors
     ///
     /// When there can be no more threads.
-    pub fn start(bound: Bound, snapshot: Snapshot, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
+    pub fn start(
+        bound: Bound,
+        mut snapshot: Snapshot,
+        access: Option<(LogSink, AccessFormat)>,
+    ) -> io::Result<Self> {
+        // The kernel may have chosen it.
+        let tls = |(address, scheme): &(SocketAddr, Scheme)| (*scheme == Scheme::Https).then(|| address.port());
+        let https_port = bound.addresses().iter().find_map(tls);
+        snapshot.https_port.listener = https_port;
         // The entropy pool of AWS-LC takes its time at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
         let (snapshot, snapshots) = watch::channel(Arc::new(snapshot));
@@ -65,11 +76,12 @@ impl Server {
             let own = counters.clone();
             workers.push((thread.spawn(move || worker::run(shared, listeners, own))?, counters));
         }
-        Ok(Self { workers, snapshot, draining })
+        Ok(Self { workers, snapshot, draining, https_port })
     }
 
     /// Puts another snapshot in place of the one in use; requests under way keep theirs.
-    pub fn publish(&self, snapshot: Snapshot) {
+    pub fn publish(&self, mut snapshot: Snapshot) {
+        snapshot.https_port.listener = self.https_port;
         self.snapshot.send_replace(Arc::new(snapshot));
     }
 

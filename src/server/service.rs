@@ -283,7 +283,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     let site = asked.and_then(|a| a.site.as_ref()).map(|(_, site)| site.clone());
     Reply {
         head: response,
-        body: if head.method == Method::HEAD { ResponseBody::Empty } else { ResponseBody::Full(body) },
+        body: ResponseBody::Full(body),
         // A request that names nobody is answered under the policy of the site that the connection is for.
         site: site.or_else(|| context.site_of_connection()),
         secure: scheme == Scheme::Https,

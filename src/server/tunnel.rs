@@ -149,7 +149,8 @@ impl Way {
 }
 
 /// Joins two ends until both are done, one breaks, or nothing passes for as long as `idle`. `from_client` and
-/// `from_upstream` have been received already. Gives the octets towards the client.
+/// `from_upstream` have been received already. When one side is done, the other has as long as `linger`: a WebSocket
+/// ends on both. Gives the octets towards the client.
 pub(super) async fn run<A: Duplex, B: Duplex>(
     client: &mut A,
     upstream: &mut B,
@@ -157,14 +158,19 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
     from_upstream: BytesMut,
     alarm: &Alarm,
     idle: Duration,
+    linger: Duration,
 ) -> u64 {
     let (mut up, mut down) = (Way::new(from_client), Way::new(from_upstream));
     alarm.set(idle);
+    let mut ending = false;
     poll_fn(|cx| {
         let mut moved = false;
         let a = up.poll(client, upstream, cx, &mut moved);
         let b = down.poll(upstream, client, cx, &mut moved);
-        if moved {
+        if (up.closed || down.closed) && !ending {
+            ending = true;
+            alarm.set(linger.min(idle));
+        } else if moved && !ending {
             alarm.set(idle);
         }
         match (a, b) {

@@ -3,7 +3,9 @@
 use std::io;
 
 use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::writer::{LogSink, LogThread};
 
@@ -25,12 +27,16 @@ pub enum LogFormat {
 pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThread> {
     let thread = LogThread::stderr()?;
     if let Some(sink) = thread.sink() {
-        let builder = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(Lines(sink));
+        // What the libraries have to say is for their authors.
+        let others = if level == Level::TRACE { Level::TRACE } else { Level::WARN };
+        let filter = Targets::new().with_target(env!("CARGO_PKG_NAME"), level).with_default(others);
+        let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(Lines(sink));
+        let registry = tracing_subscriber::registry().with(filter);
         // A second start in one process (tests) keeps the first.
         let _ = match format {
-            LogFormat::Text => tracing::subscriber::set_global_default(builder.with_ansi(color).finish()),
+            LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer.with_ansi(color))),
             LogFormat::Json => {
-                tracing::subscriber::set_global_default(builder.with_ansi(false).json().flatten_event(true).finish())
+                tracing::subscriber::set_global_default(registry.with(layer.with_ansi(false).json().flatten_event(true)))
             }
         };
     }

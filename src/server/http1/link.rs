@@ -116,6 +116,12 @@ impl Link {
         if self.gone { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Moves interim responses that wait to be written to the end of `out`.
+    pub(super) fn take_interim(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.interim.unsent_head());
+        self.interim = Outbox::default();
+    }
+
     /// Closing will reset the connection.
     pub(super) fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO));

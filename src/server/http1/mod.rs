@@ -213,9 +213,10 @@ async fn finish(
 
 async fn run_tunnel(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, upgraded: Upgraded) -> u64 {
     let Upgraded { mut transport, received, .. } = upgraded;
-    let idle = context.worker.view().shared.limits.websocket_idle;
+    let view = context.worker.view();
+    let limits = &view.shared.limits;
     let ahead = link.borrow_mut().received.split();
-    tunnel::run(&mut link.clone(), &mut transport, ahead, received, alarm, idle).await
+    tunnel::run(&mut link.clone(), &mut transport, ahead, received, alarm, limits.websocket_idle, limits.linger).await
 }
 
 /// Ends our side, and listens on for a while: an answer is lost when its connection is reset by octets that nobody

@@ -50,12 +50,22 @@ pub(super) async fn send(
     keep_alive: bool,
 ) -> Sent<After> {
     let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
+    // Interim responses that have not gone yet come first.
+    link.borrow_mut().take_interim(&mut octets);
     let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
     if way == Way::None {
         reply.body = ResponseBody::Empty;
     }
     let progress = context.worker.view().shared.limits.body_progress;
-    let mut sending = Sending { out: Outbox::new(octets), way, ended: way == Way::None, bytes: 0, broken: None };
+    let ends_with_connection = way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls();
+    let mut sending = Sending {
+        out: Outbox::new(octets),
+        way,
+        ended: way == Way::None,
+        ends_with_connection,
+        bytes: 0,
+        broken: None,
+    };
     alarm.set(progress);
     let result = poll_fn(|cx| {
         let mut moved = false;
@@ -84,6 +94,8 @@ struct Sending {
     out: Outbox,
     way: Way,
     ended: bool,
+    /// The body's end is the connection's (HTTP/1.0), and nothing below says whether that is a proper one.
+    ends_with_connection: bool,
     bytes: u64,
     /// Why the upstream's body broke off.
     broken: Option<UpstreamError>,
@@ -106,9 +118,12 @@ impl Sending {
                             // Cut off, and visibly so: no last chunk, fewer octets than announced, no close_notify;
                             // and a reset where the end of the connection would pass for the body's.
                             Err(error) => {
-                                link.borrow().reset_on_close();
+                                if self.ends_with_connection {
+                                    link.borrow().reset_on_close();
+                                }
                                 self.broken = Some(error);
-                                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                                self.ended = true;
+                                continue;
                             }
                         };
                         if let Some(crate::body::Frame::Data(data)) = &frame {
@@ -128,7 +143,9 @@ impl Sending {
             }
             let mut link = link.borrow_mut();
             if self.out.is_empty() && self.ended {
-                return link.transport.poll_flush(cx);
+                ready!(link.transport.poll_flush(cx))?;
+                let broken = self.broken.is_some();
+                return Poll::Ready(if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) });
             }
             ready!(self.out.poll_write(&mut link.transport, cx, &mut |_| *moved = true))?;
         }
@@ -149,8 +166,12 @@ fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, o
     let way = if head.method == Method::HEAD || bodiless {
         // The length that a GET would have had, if the upstream says so.
         let stated = reply.head.fields.get(Name::ContentLength).filter(|_| reply.keeps_length_field(&head.method));
-        if let Some(stated) = stated {
-            out.field(b"Content-Length", stated);
+        match (stated, reply.length()) {
+            (Some(stated), _) => out.field(b"Content-Length", stated),
+            (None, Some(length)) if !reply.forwarded && !bodiless => {
+                let _ = write!(out, "Content-Length: {length}\r\n");
+            }
+            _ => {}
         }
         Way::None
     } else if let Some(length) = reply.length() {

@@ -24,7 +24,7 @@ use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::{service, tunnel};
-use crate::upstream::{Interim, ResponseBody, Upgraded};
+use crate::upstream::{Interim, ResponseBody, Upgraded, UpstreamError};
 
 /// Serves one request.
 pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<Bytes>, context: Rc<Context>) {
@@ -49,9 +49,9 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     let shared_recv = Rc::new(RefCell::new(Recv { stream: recv, left: limits.request_body, trailers: false }));
     if let Some(rejection) = rejection {
         let mut reply = service::reject(rejection, &head, None, &context);
-        let sent = send(&respond, &mut reply, &head, &context, &alarm).await;
+        let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
         record(&context, &head, None, &Outcome::of(&reply, &sent, begin));
-        return;
+        return discard(&shared_recv, &alarm, limits.linger).await;
     }
     let asked = service::read(&head, &context);
     let body: Option<RequestBody> = match head.framing {
@@ -78,11 +78,11 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
         record(&context, &head, Some(&asked), &outcome);
         return;
     }
-    let sent = send(&respond, &mut reply, &head, &context, &alarm).await;
+    let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
     record(&context, &head, Some(&asked), &Outcome::of(&reply, &sent, begin));
-    let whole = sent.result.is_ok();
+    // The upstream is let go of.
     drop(reply);
-    if whole {
+    if sent.result.is_ok() {
         discard(&shared_recv, &alarm, limits.linger).await;
     }
 }
@@ -212,15 +212,22 @@ impl Interim for StreamInterim<'_> {
 }
 
 /// Sends an answer.
+///
+/// One that comes while the request's body still does is held back at its last piece until the client has sent the
+/// rest, or has had its time: curl stops reading once it has the whole answer, misses the windows that open, and waits
+/// for ever with its upload. A refusal is not held back: it is to be heard now.
 async fn send(
     respond: &RefCell<SendResponse<Bytes>>,
     reply: &mut Reply,
     head: &RequestHead,
     context: &Context,
     alarm: &Alarm,
+    recv: &RefCell<Recv>,
 ) -> Sent<()> {
     let mut bytes = 0;
     let failed = |error: h2::Error, bytes| Sent { result: Err(std::io::Error::other(error)), bytes, broken: None };
+    let view = context.worker.view();
+    let limits = &view.shared.limits;
     let status = reply.head.status;
     let mut fields = HeaderMapSink::default();
     reply.write_fields(&mut fields, &context.worker.clock.date());
@@ -237,30 +244,27 @@ async fn send(
     let mut response = HttpResponse::new(());
     *response.status_mut() = status;
     *response.headers_mut() = fields.0;
-    let end = matches!(reply.body, ResponseBody::Empty);
-    let sent = respond.borrow_mut().send_response(response, end);
-    let stream = match sent {
-        Ok(stream) => stream,
+    let empty = matches!(reply.body, ResponseBody::Empty);
+    let early = !recv.borrow().stream.is_end_stream() && !status.is_client_error() && !status.is_server_error();
+    if early && empty {
+        discard(recv, alarm, limits.linger).await;
+    }
+    let sent = respond.borrow_mut().send_response(response, empty);
+    let mut sender = match sent {
+        // The client sees where the answer ends without the end of the stream.
+        Ok(stream) if early && reply.length().is_some() => Sender::holding_last(stream),
+        Ok(stream) => Sender::new(stream),
         Err(error) => return failed(error, 0),
     };
-    if end {
+    if empty {
         return Sent { result: Ok(()), bytes, broken: None };
     }
-    let progress = context.worker.view().shared.limits.body_progress;
-    let mut sender = Sender::new(stream);
-    alarm.set(progress);
-    let result = poll_fn(|cx| {
-        let before = bytes;
-        let sent = sender.poll(cx, &mut reply.body, &mut |n| bytes += n as u64);
-        if bytes > before {
-            alarm.set(progress);
-        }
-        match sent {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => alarm.poll_due(cx).map(|()| None),
-        }
-    })
-    .await;
+    let mut result = send_body(&mut sender, reply, alarm, limits.body_progress, &mut bytes).await;
+    if early && matches!(result, Some(Ok(()))) {
+        discard(recv, alarm, limits.linger).await;
+        sender.release();
+        result = send_body(&mut sender, reply, alarm, limits.body_progress, &mut bytes).await;
+    }
     match result {
         Some(Ok(())) => Sent { result: Ok(()), bytes, broken: None },
         Some(Err(SendError::Stream(error))) => failed(error, bytes),
@@ -273,6 +277,29 @@ async fn send(
             Sent { result: Err(std::io::ErrorKind::TimedOut.into()), bytes, broken: None }
         }
     }
+}
+
+/// Sends what there is of a body; none when nothing moves for too long.
+async fn send_body(
+    sender: &mut Sender,
+    reply: &mut Reply,
+    alarm: &Alarm,
+    progress: Duration,
+    bytes: &mut u64,
+) -> Option<Result<(), SendError<UpstreamError>>> {
+    alarm.set(progress);
+    poll_fn(|cx| {
+        let before = *bytes;
+        let sent = sender.poll(cx, &mut reply.body, &mut |n| *bytes += n as u64);
+        if *bytes > before {
+            alarm.set(progress);
+        }
+        match sent {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => alarm.poll_due(cx).map(|()| None),
+        }
+    })
+    .await
 }
 
 /// Answers an extended CONNECT (RFC 8441 section 5), and passes the WebSocket on. Gives the octets to the client.
@@ -293,13 +320,13 @@ async fn run_tunnel(
     let Ok(recv) = Rc::try_unwrap(recv) else { return 0 };
     let mut client = tunnel::Http2Duplex { recv: recv.into_inner().stream, send };
     let Upgraded { mut transport, received, .. } = upgraded;
-    let idle = context.worker.view().shared.limits.websocket_idle;
-    tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, idle).await
+    let view = context.worker.view();
+    let limits = &view.shared.limits;
+    tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, limits.websocket_idle, limits.linger).await
 }
 
-/// An answer that came early ends the stream for us; the client may still be sending. Reading on for a while lets it
-/// finish: curl takes the reset of a stream for an error, whatever came before it (RFC 9113 section 8.1).
-async fn discard(recv: &Rc<RefCell<Recv>>, alarm: &Alarm, limit: Duration) {
+/// Reads on, for a while, what a client still sends although it has been answered.
+async fn discard(recv: &RefCell<Recv>, alarm: &Alarm, limit: Duration) {
     if recv.borrow().stream.is_end_stream() {
         return;
     }

@@ -117,7 +117,8 @@ impl<S: Session> Records<S> {
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => more = false,
                 Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "early data")),
                 Err(error) => {
-                    self.queue_alert();
+                    let old = alert_for_old_client(&error, &buffer[at..]);
+                    self.queue_alert(old, &mut buffer[at + discard..]);
                     return Err(tls_error(error));
                 }
             }
@@ -131,13 +132,15 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// The alert for an error is the next thing that rustls wants to say.
-    fn queue_alert(&mut self) {
-        if let Some(description) = self.session.alert_instead() {
+    /// The alert for an error is the next thing that rustls wants to say. It must be shown what it has not taken here,
+    /// too: where it stands in a handshake message it remembers by position.
+    fn queue_alert(&mut self, other: Option<u8>, rest: &mut [u8]) {
+        let instead = self.session.alert_instead().or(other);
+        if let (Phase::Handshake, Some(description)) = (self.phase, instead) {
             self.outgoing.plain_alert(description);
             return;
         }
-        while let Ok(ConnectionState::EncodeTlsData(message)) = self.session.process(&mut []).state {
+        while let Ok(ConnectionState::EncodeTlsData(message)) = self.session.process(rest).state {
             if self.outgoing.encode(message).is_err() {
                 return;
             }
@@ -225,6 +228,21 @@ impl<S: Session> Records<S> {
         self.seal()?;
         octets.extend(self.outgoing.take_sealed());
         Ok(octets)
+    }
+}
+
+/// A client of TLS 1.1 or older is told so (RFC 8446 section 6.2, protocol_version); rustls misses its signature
+/// algorithms first, and calls that a handshake failure.
+fn alert_for_old_client(error: &rustls::Error, hello: &[u8]) -> Option<u8> {
+    const PROTOCOL_VERSION: u8 = 70;
+    let missing = rustls::PeerIncompatible::SignatureAlgorithmsExtensionRequired;
+    if !matches!(error, rustls::Error::PeerIncompatible(e) if *e == missing) {
+        return None;
+    }
+    // A record's header, a message's header, and the version of the ClientHello.
+    match hello {
+        [22, _, _, _, _, 1, _, _, _, 3, ..=2, ..] => Some(PROTOCOL_VERSION),
+        _ => None,
     }
 }
 

@@ -50,7 +50,9 @@ pub(super) struct Exchange<'p> {
     pool: &'p Rc<Pool>,
     connection: Connection,
     out: Outbox,
+    /// What is left of the request's body.
     upload: Option<Upload>,
+    has_body: bool,
     received: BytesMut,
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
@@ -72,6 +74,7 @@ impl<'p> Exchange<'p> {
             pool,
             connection,
             out: Outbox::new(head),
+            has_body: body.is_some(),
             upload: body.map(|body| Upload::new(body, chunked, held)),
             received: BytesMut::new(),
             broken: None,
@@ -88,7 +91,8 @@ impl<'p> Exchange<'p> {
             Ok(head) => self.finish(head, outbound.head.websocket),
             Err(error) => {
                 let nothing_sent = self.out.is_untouched();
-                let untouched = self.upload.as_ref().is_none_or(Upload::is_untouched);
+                // A body that has gone to its end is no longer an upload, and all the more touched.
+                let untouched = !self.has_body || self.upload.as_ref().is_some_and(Upload::is_untouched);
                 let repeatable = outbound.method().is_idempotent() || nothing_sent;
                 if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
                     return Attempt::Stale(self.upload.and_then(Upload::into_untouched));
@@ -108,7 +112,7 @@ impl<'p> Exchange<'p> {
         loop {
             self.poll_upload(alarm, cx)?;
             match self.poll_response(to_head, cx)? {
-                Poll::Ready(head) if head.status.is_informational() => self.pass_interim(&head, alarm, interim)?,
+                Poll::Ready(head) if is_interim(head.status) => self.pass_interim(&head, alarm, interim)?,
                 Poll::Ready(head) => return Poll::Ready(Ok(head)),
                 Poll::Pending => {
                     ready!(alarm.poll_due(cx));
@@ -191,9 +195,7 @@ impl<'p> Exchange<'p> {
         {
             alarm.set(self.pool.upstream.response_timeout);
         }
-        if head.status != StatusCode::SWITCHING_PROTOCOLS {
-            to.interim(head);
-        }
+        to.interim(head);
         Ok(())
     }
 
@@ -250,6 +252,11 @@ impl<'p> Exchange<'p> {
         };
         Attempt::Response(Response { head, body: ResponseBody::Http1(Box::new(body)), upgraded: None })
     }
+}
+
+/// Whether another response follows; behind a 101 there is no HTTP any more.
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 fn recycle(head: Vec<u8>) {

@@ -1,0 +1,55 @@
+//! What the tests stand on: a CA, an origin that records what it receives, pintle as a process on port 0, and clients.
+
+mod authority;
+mod client;
+mod origin;
+mod process;
+mod sites;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub use authority::{Authority, KeyKind, Leaf};
+pub use client::{Client, Connection, Response};
+pub use origin::{Origin, Reply};
+pub use process::{Pintle, pintle};
+pub use sites::{BLOG, blog, blog_at, policies};
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for something to become true, and says what it was if it does not.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < end, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a program to its end; gives its standard output. Fails with all it said unless it succeeds.
+#[track_caller]
+pub fn output(command: &mut Command) -> String {
+    let (code, out, err) = outcome(command);
+    assert_eq!(code, 0, "{command:?}\n--- stdout\n{out}\n--- stderr\n{err}");
+    out
+}
+
+/// Runs a program to its end; gives exit code, standard output and standard error.
+#[track_caller]
+pub fn outcome(command: &mut Command) -> (i32, String, String) {
+    let done = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
+    (done.status.code().unwrap_or(-1), text(done.stdout), text(done.stderr))
+}
+
+/// `curl --silent --show-error` with the CA, and the site's names pointed at pintle.
+pub fn curl(authority: &Authority) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--cacert"]).arg(authority.ca_path());
+    curl
+}

@@ -1,0 +1,182 @@
+//! pintle as a process, on ports of the system's choice.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Authority, eventually};
+
+/// The program under test.
+pub fn pintle() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_pintle"))
+}
+
+/// A running pintle.
+pub struct Pintle {
+    child: Child,
+    https: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
+    log: Lines,
+    access: Lines,
+    _folder: TempDir,
+    ca: PathBuf,
+}
+
+type Lines = Arc<Mutex<Vec<String>>>;
+
+const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
+
+impl Pintle {
+    /// Starts pintle on loopback with this text behind a `[listen]` table.
+    #[track_caller]
+    pub fn start(authority: &Authority, config: &str) -> Self {
+        Self::start_with(authority, LISTEN, config)
+    }
+
+    /// The same with more keys in `[listen]`.
+    #[track_caller]
+    pub fn start_listening(authority: &Authority, more: &str, config: &str) -> Self {
+        Self::start_with(authority, &format!("{LISTEN}{more}\n"), config)
+    }
+
+    #[track_caller]
+    pub fn start_with(authority: &Authority, listen: &str, config: &str) -> Self {
+        Self::start_command(authority, listen, config, |_| {})
+    }
+
+    #[track_caller]
+    pub fn start_command(authority: &Authority, listen: &str, config: &str, adapt: impl FnOnce(&mut Command)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("pintle.toml");
+        fs::write(&path, format!("{listen}\n{config}")).unwrap();
+        let mut command = pintle();
+        command.args(["run", "-v", "--log-format", "json", "-c"]).arg(&path);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        adapt(&mut command);
+        let mut child = command.spawn().unwrap();
+        let access = gather(child.stdout.take().unwrap());
+        let log = gather(child.stderr.take().unwrap());
+        eventually("pintle serves", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                thread::sleep(std::time::Duration::from_millis(50));
+                panic!("pintle ended at once ({status}):\n{}", log.lock().unwrap().join("\n"));
+            }
+            log.lock().unwrap().iter().any(|l| l.contains("\"serving\"")).then_some(())
+        });
+        let ca = authority.ca_path();
+        let mut started = Self { child, https: Vec::new(), http: Vec::new(), log, access, _folder: folder, ca };
+        for line in started.log_json("listening") {
+            let address = line["address"].as_str().unwrap().parse().unwrap();
+            if line["scheme"] == "https" { started.https.push(address) } else { started.http.push(address) }
+        }
+        started
+    }
+
+    /// Where it listens with TLS.
+    pub fn https(&self) -> SocketAddr {
+        self.https[0]
+    }
+
+    /// Where it listens without.
+    pub fn http(&self) -> SocketAddr {
+        self.http[0]
+    }
+
+    /// curl, with the CA, and all names pointed here.
+    pub fn curl(&self) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*", "--cacert"]).arg(&self.ca);
+        curl.arg("--connect-to").arg(format!(":443:{}:{}", self.https().ip(), self.https().port()));
+        curl.arg("--connect-to").arg(format!(":80:{}:{}", self.http().ip(), self.http().port()));
+        curl
+    }
+
+    /// The lines of the operator's log with this message.
+    pub fn log_json(&self, message: &str) -> Vec<Value> {
+        let lines = self.log.lock().unwrap();
+        let parsed = lines.iter().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+        parsed.filter(|v| v["message"] == message).collect()
+    }
+
+    /// The whole log.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The access lines so far.
+    pub fn access(&self) -> Vec<Value> {
+        self.access.lock().unwrap().iter().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+
+    /// The access line of this target, when it is there.
+    #[track_caller]
+    pub fn access_line(&self, target: &str) -> Value {
+        eventually(&format!("an access line for {target}"), || {
+            self.access().into_iter().rev().find(|v| v["target"] == target)
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory, in octets: its peak.
+    pub fn peak_memory(&self) -> u64 {
+        self.status_field("VmHWM:") * 1024
+    }
+
+    fn status_field(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|l| l.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("pintle ends", || self.child.try_wait().unwrap())
+    }
+
+    /// SIGTERM, and the exit code.
+    #[track_caller]
+    pub fn stop(mut self) -> i32 {
+        self.signal("TERM");
+        let status = self.wait();
+        status.code().unwrap_or_else(|| panic!("ended by signal {:?}", status.signal()))
+    }
+}
+
+impl Drop for Pintle {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- pintle's log\n{}", self.log());
+            eprintln!("--- pintle's access log\n{}", self.access.lock().unwrap().join("\n"));
+        }
+    }
+}
+
+fn gather(input: impl Read + Send + 'static) -> Lines {
+    let lines = Lines::default();
+    let gathered = lines.clone();
+    thread::spawn(move || {
+        for line in BufReader::new(input).lines().map_while(Result::ok) {
+            gathered.lock().unwrap().push(line);
+        }
+    });
+    lines
+}

@@ -1,0 +1,19 @@
+//! End-to-end tests: the program as users run it, on real sockets, against real clients. One binary, so that it links
+//! once; one file per behaviour.
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
+mod harness;
+
+mod acme;
+mod errors;
+mod forwarded;
+mod headers;
+mod http1;
+mod http2;
+mod main_path;
+mod pins;
+mod proxy_protocol;
+mod redirect;
+mod tls;
+mod upstream;
+mod websocket;

@@ -1,0 +1,98 @@
+//! Plain HTTP is sent to https: for configured hosts only, path and query to the letter.
+
+use crate::harness::{Authority, BLOG, Connection, Origin, Pintle, Response, blog, policies};
+
+fn ask(pintle: &Pintle, method: &str, authority: &str, target: &str) -> Response {
+    let mut connection = Connection::plain(pintle.http());
+    connection.send(format!("{method} {target} HTTP/1.1\r\nHost: {authority}\r\n\r\n"));
+    connection.response(method)
+}
+
+#[test]
+fn every_method_and_target() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let config = blog(&authority, &origin) + &policies(&authority);
+    let pintle = Pintle::start(&authority, &config);
+    let https_port = pintle.https().port();
+    for (method, host, target, want) in [
+        ("GET", BLOG, "/a/b?c=%20d&e", format!("https://{BLOG}/a/b?c=%20d&e")),
+        ("HEAD", BLOG, "/", format!("https://{BLOG}/")),
+        ("POST", BLOG, "/form", format!("https://{BLOG}/form")),
+        ("OPTIONS", BLOG, "*", format!("https://{BLOG}/")),
+        ("GET", "Blog.EXAMPLE.com.", "//evil.example/%2e%2e/", format!("https://{BLOG}//evil.example/%2e%2e/")),
+        ("GET", "blog.example.com:8080", "/x", format!("https://{BLOG}:{https_port}/x")),
+        ("GET", "blog.example.com:80", "/?", format!("https://{BLOG}/?")),
+    ] {
+        let response = ask(&pintle, method, host, target);
+        assert_eq!((response.status, response.one("location")), (301, want.as_str()), "{method} {host} {target}");
+        // RFC 6797 section 7.2, RFC 7469 section 2.2.2: never on plain HTTP.
+        assert_eq!(response.field("strict-transport-security"), None);
+        assert_eq!(response.field("public-key-pins"), None);
+        assert_eq!(response.one("content-length"), "0");
+        response.one("date");
+    }
+    assert!(origin.received().is_empty());
+}
+
+#[test]
+fn other_hosts_are_misdirected() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    for host in ["other.example.com", "blog.example.com.evil.example", "127.0.0.1"] {
+        let response = ask(&pintle, "GET", host, "/");
+        assert_eq!((response.status, response.field("location")), (421, None), "{host}");
+    }
+}
+
+#[test]
+fn the_connection_is_kept() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let mut connection = Connection::plain(pintle.http());
+    for n in 0..3 {
+        let response = connection.get(BLOG, &format!("/{n}"));
+        assert_eq!(response.one("location"), format!("https://{BLOG}/{n}"));
+    }
+}
+
+#[test]
+fn wildcards_keep_the_name_that_was_asked_for() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let leaf = authority.leaf("wild", &["*.example.com"]);
+    let config = format!(
+        "[[site]]\nhosts = [\"*.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        origin.url(), leaf.chain, leaf.key
+    );
+    let pintle = Pintle::start(&authority, &config);
+    assert_eq!(ask(&pintle, "GET", "a.example.com", "/x").one("location"), "https://a.example.com/x");
+    assert_eq!(ask(&pintle, "GET", "a.b.example.com", "/x").status, 421);
+}
+
+#[test]
+fn a_public_port_is_named() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let pintle = Pintle::start_listening(&authority, "public_https_port = 9443", &blog(&authority, &origin));
+    assert_eq!(ask(&pintle, "GET", BLOG, "/x").one("location"), format!("https://{BLOG}:9443/x"));
+}
+
+#[test]
+fn other_names_of_a_site_lead_to_the_first() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let leaf = authority.leaf("both", &["blog.example.com", "www.example.com"]);
+    let config = format!(
+        "[[site]]\nhosts = [\"blog.example.com\", \"www.example.com\"]\nupstream = \"{}\"\ncanonical_redirect = true\n\
+         [site.certificate]\nchain = {:?}\nkey = {:?}\n[site.hsts]\n",
+        origin.url(), leaf.chain, leaf.key
+    );
+    let pintle = Pintle::start(&authority, &config);
+    // Plain HTTP goes to https under the same name first: the preload list wants it so.
+    assert_eq!(ask(&pintle, "GET", "www.example.com", "/x").one("location"), "https://www.example.com/x");
+    let client = crate::harness::Client::new(&authority);
+    let response = client.get(pintle.https(), "www.example.com", "/x?y");
+    assert_eq!((response.status, response.one("location")), (301, "https://blog.example.com/x?y"));
+    assert_eq!(response.one("strict-transport-security"), "max-age=31536000");
+    let mut connection = client.connect(pintle.https(), "www.example.com");
+    connection.send("POST /x HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(connection.response("POST").status, 308);
+    assert_eq!(client.get(pintle.https(), "blog.example.com", "/x").status, 200);
+}
