@@ -15,23 +15,23 @@
 //!
 //! Imports run from top to bottom only; `tests/it/layers.rs` checks that.
 
-pub mod body;
 pub mod cli;
-pub mod clock;
 pub mod commands;
 pub mod config;
-pub mod h2_send;
-pub mod host;
-pub mod key_file;
-pub mod limits;
-pub mod message;
-pub mod open_files;
-pub mod outbox;
-pub mod pin;
-pub mod policy;
 pub mod server;
-pub mod site;
-pub mod telemetry;
-pub mod tls;
-pub mod transport;
+pub mod limits;
 pub mod upstream;
+pub mod h2_send;
+pub mod outbox;
+pub mod transport;
+pub mod tls;
+pub mod site;
+pub mod policy;
+pub mod key_file;
+pub mod pin;
+pub mod body;
+pub mod message;
+pub mod host;
+pub mod telemetry;
+pub mod clock;
+pub mod open_files;

@@ -69,6 +69,9 @@ pub(super) struct LogTable {
 #[derive(Debug, Default)]
 pub(super) struct SiteTable {
     pub(super) span: Range<usize>,
+    /// The keys that every site must have are there, if perhaps of the wrong type.
+    pub(super) has_hosts: bool,
+    pub(super) has_upstream: bool,
     pub(super) hosts: Option<Vec<At<String>>>,
     pub(super) upstream: Option<At<String>>,
     pub(super) canonical_redirect: Option<At<bool>>,
@@ -209,6 +212,8 @@ impl SiteTable {
     fn read(t: Reader<'_>) -> Self {
         let site = Self {
             span: t.span.clone(),
+            has_hosts: t.has("hosts"),
+            has_upstream: t.has("upstream"),
             hosts: t.texts("hosts"),
             upstream: t.text("upstream"),
             canonical_redirect: t.boolean("canonical_redirect"),

@@ -91,6 +91,11 @@ impl<'t> Reader<'t> {
         let value = self.get(key)?;
         match integer(value.get_ref()) {
             Some(number) => Some(At { value: number, span: value.span() }),
+            None if value.get_ref().is_integer() => {
+                let message = format!("{}: is negative, or too large", self.name(key));
+                self.problems.borrow_mut().error(&value.span(), message, None);
+                None
+            }
             None => {
                 self.wrong_type(key, value, "a number");
                 None
@@ -198,6 +203,11 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// Whether the key is there, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.iter().any(|(k, _)| k.get_ref().as_ref() == key)
+    }
+
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
@@ -206,7 +216,8 @@ impl<'t> Reader<'t> {
             if asked.contains(&name) {
                 continue;
             }
-            let near = asked.iter().filter(|k| distance(k, name) <= 2).min_by_key(|k| distance(k, name));
+            let far = |known: &str| distance(&plain(known), &plain(name));
+            let near = asked.iter().filter(|k| far(k) <= 2).min_by_key(|k| far(k));
             let hint = match near {
                 Some(near) => format!("did you mean {near:?}?"),
                 None => format!("known here: {}", asked.join(", ")),
@@ -227,6 +238,11 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
     let integer = value.as_integer()?;
     let digits: String = integer.as_str().chars().filter(|c| *c != '_').collect();
     u64::from_str_radix(digits.trim_start_matches('+'), integer.radix()).ok()
+}
+
+/// `maxAge`, `max-age` and `max_age` are the same slip of the pen.
+fn plain(key: &str) -> String {
+    key.chars().filter(|c| !matches!(c, '_' | '-')).collect::<String>().to_ascii_lowercase()
 }
 
 /// Levenshtein's distance.

@@ -49,11 +49,7 @@ impl Server {
     /// # Errors
     ///
     /// When there can be no more threads.
-    pub fn start(
-        bound: Bound,
-        mut snapshot: Snapshot,
-        access: Option<(LogSink, AccessFormat)>,
-    ) -> io::Result<Self> {
+    pub fn start(bound: Bound, mut snapshot: Snapshot, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
         // The kernel may have chosen it.
         let tls = |(address, scheme): &(SocketAddr, Scheme)| (*scheme == Scheme::Https).then(|| address.port());
         let https_port = bound.addresses().iter().find_map(tls);

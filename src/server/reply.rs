@@ -59,9 +59,10 @@ impl Reply {
                 Name::Date => dated = true,
                 // Exactly one, over TLS only, whoever makes it.
                 Name::StrictTransportSecurity
-                    if (!self.secure || !keeps_hsts || std::mem::replace(&mut has_hsts, true)) => {
-                        continue;
-                    }
+                    if (!self.secure || !keeps_hsts || std::mem::replace(&mut has_hsts, true)) =>
+                {
+                    continue;
+                }
                 // The upstream's pins are of the upstream's keys; under our name they would be a promise nobody keeps.
                 Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => continue,
                 Name::Te => continue,

@@ -35,9 +35,9 @@ pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThre
         // A second start in one process (tests) keeps the first.
         let _ = match format {
             LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer.with_ansi(color))),
-            LogFormat::Json => {
-                tracing::subscriber::set_global_default(registry.with(layer.with_ansi(false).json().flatten_event(true)))
-            }
+            LogFormat::Json => tracing::subscriber::set_global_default(
+                registry.with(layer.with_ansi(false).json().flatten_event(true)),
+            ),
         };
     }
     Ok(thread)

@@ -19,7 +19,11 @@ fn upstream_failures_have_their_code_and_their_cause() {
         let config = blog_at(&authority, upstream) + &format!("[site.upstream_options]\n{options}\n");
         let pintle = Pintle::start(&authority, &config);
         let response = Client::new(&authority).get(pintle.https(), BLOG, path);
-        assert_eq!((response.status, response.one("proxy-status")), (status, &*format!("pintle; error={error}")), "{path}");
+        assert_eq!(
+            (response.status, response.one("proxy-status")),
+            (status, &*format!("pintle; error={error}")),
+            "{path}"
+        );
         assert_eq!(response.one("content-type"), "text/plain; charset=utf-8");
         assert_eq!(response.one("cache-control"), "no-store");
         let text = response.text();
@@ -55,7 +59,8 @@ fn browsers_get_a_page() {
     let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
     for version in ["--http1.1", "--http2"] {
         let accept = format!("Accept: {browser}");
-        let page = output(pintle.curl().args([version, "--include", "--header", &accept]).arg(format!("https://{BLOG}/")));
+        let page =
+            output(pintle.curl().args([version, "--include", "--header", &accept]).arg(format!("https://{BLOG}/")));
         assert!(page.to_ascii_lowercase().contains("content-type: text/html; charset=utf-8\r\n"), "{page}");
         assert!(page.contains("<h1>The site cannot be reached</h1>") && page.contains("Error 502"), "{page}");
     }
@@ -92,7 +97,8 @@ fn a_truncated_body_is_never_passed_off_as_whole() {
 #[test]
 fn sizes_have_limits_and_codes() {
     let (authority, origin) = (Authority::new(), Origin::hello());
-    let limits = "[limits]\nrequest_line = \"1KiB\"\nheader_size = \"4KiB\"\nheader_count = 20\nrequest_body = \"10KiB\"\n";
+    let limits =
+        "[limits]\nrequest_line = \"1KiB\"\nheader_size = \"4KiB\"\nheader_count = 20\nrequest_body = \"10KiB\"\n";
     let pintle = Pintle::start(&authority, &(limits.to_owned() + &blog(&authority, &origin) + "[site.hsts]\n"));
     let client = Client::new(&authority);
     let ask = |request: &str| {
@@ -108,7 +114,13 @@ fn sizes_have_limits_and_codes() {
     assert_eq!(ask(&format!("GET / HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(5000))), 431);
     assert_eq!(ask(&format!("GET / HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(30))), 431);
     assert_eq!(ask(&format!("POST / HTTP/1.1\r\n{host}Content-Length: 20000\r\n\r\n")), 413);
-    assert_eq!(ask(&format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n5000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x5000))), 413);
+    assert_eq!(
+        ask(&format!(
+            "POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n5000\r\n{}\r\n0\r\n\r\n",
+            "x".repeat(0x5000)
+        )),
+        413
+    );
     assert_eq!(ask(&format!("PUT / HTTP/1.1\r\n{host}Content-Length: 10240\r\n\r\n{}", "x".repeat(10240))), 200);
     // The same over HTTP/2.
     let curl = |arguments: &[&str], path: &str| {
@@ -181,7 +193,8 @@ fn connections_are_limited_in_all_and_by_client() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let config = blog(&authority, &origin);
     let client = Client::new(&authority);
-    let open = |pintle: &Pintle| (0..6).filter_map(|_| client.try_connect(pintle.https(), BLOG).ok()).collect::<Vec<_>>();
+    let open =
+        |pintle: &Pintle| (0..6).filter_map(|_| client.try_connect(pintle.https(), BLOG).ok()).collect::<Vec<_>>();
     let pintle = Pintle::start(&authority, &format!("[limits]\nconnections = 4\n{config}"));
     let held = open(&pintle);
     // The default for one client is three quarters of it.
@@ -225,7 +238,9 @@ fn a_busy_upstream_is_503() {
     let response = client.get(pintle.https(), BLOG, "/");
     assert_eq!((response.status, response.one("retry-after")), (503, "1"));
     drop(held);
-    crate::harness::eventually("there is room again", || (client.get(pintle.https(), BLOG, "/").status == 200).then_some(()));
+    crate::harness::eventually("there is room again", || {
+        (client.get(pintle.https(), BLOG, "/").status == 200).then_some(())
+    });
 }
 
 #[test]

@@ -36,11 +36,14 @@ fn every_secure_answer_carries_them_once() {
     let backup = |name: &str| openssl_pin(&["pkey", "-pubin", "-pubout"], &authority.folder().join(name));
     let pins = format!(
         "pin-sha256=\"{live}\"; pin-sha256=\"{}\"; pin-sha256=\"{}\"; max-age=2592000",
-        backup("next.pub"), backup("spare.pub")
+        backup("next.pub"),
+        backup("spare.pub")
     );
     let client = Client::new(&authority);
     let mut connection = client.connect(pintle.https(), BLOG);
-    for (target, status) in [("/200", 200), ("/204", 204), ("/304", 304), ("/301", 301), ("/404", 404), ("/500", 500), ("/garbage", 502)] {
+    for (target, status) in
+        [("/200", 200), ("/204", 204), ("/304", 304), ("/301", 301), ("/404", 404), ("/500", 500), ("/garbage", 502)]
+    {
         for method in ["GET", "HEAD", "POST"] {
             connection.send(format!("{method} {target} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
             let response = connection.response(method);
@@ -69,7 +72,9 @@ fn every_secure_answer_carries_them_once() {
 fn an_upstream_policy_is_kept_if_the_site_says_so() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/own" => Reply::new("200 OK", "Strict-Transport-Security: max-age=7\r\nStrict-Transport-Security: max-age=8\r\n", ""),
+        "/own" => {
+            Reply::new("200 OK", "Strict-Transport-Security: max-age=7\r\nStrict-Transport-Security: max-age=8\r\n", "")
+        }
         _ => Reply::ok(""),
     });
     let hsts = |keys: &str| blog(&authority, &origin) + "[site.hsts]\nmax_age = \"1h\"\n" + keys;
@@ -82,7 +87,11 @@ fn an_upstream_policy_is_kept_if_the_site_says_so() {
     check(&hsts("upstream = \"keep\""), "max-age=7", Some("max-age=3600"));
     check(&hsts("upstream = \"replace\""), "max-age=3600", Some("max-age=3600"));
     check(&blog(&authority, &origin), "max-age=7", None);
-    check(&hsts("include_subdomains = true"), "max-age=3600; includeSubDomains", Some("max-age=3600; includeSubDomains"));
+    check(
+        &hsts("include_subdomains = true"),
+        "max-age=3600; includeSubDomains",
+        Some("max-age=3600; includeSubDomains"),
+    );
 }
 
 #[test]
@@ -90,12 +99,17 @@ fn modes_of_the_pin_header() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let (next, spare) = (authority.public_key("next"), authority.public_key("spare"));
     let get = |keys: &str| {
-        let config = blog(&authority, &origin) + &format!("[site.hpkp]\nmax_age = \"1h\"\nbackups = [{next:?}, {spare:?}]\n{keys}");
+        let config = blog(&authority, &origin)
+            + &format!("[site.hpkp]\nmax_age = \"1h\"\nbackups = [{next:?}, {spare:?}]\n{keys}");
         let pintle = Pintle::start(&authority, &config);
         Client::new(&authority).get(pintle.https(), BLOG, "/")
     };
     let response = get("mode = \"report-only\"\nreport_uri = \"https://reports.example.net/hpkp\"\n");
-    assert!(response.one("public-key-pins-report-only").ends_with("; max-age=3600; report-uri=\"https://reports.example.net/hpkp\""));
+    assert!(
+        response
+            .one("public-key-pins-report-only")
+            .ends_with("; max-age=3600; report-uri=\"https://reports.example.net/hpkp\"")
+    );
     assert_eq!(response.field("public-key-pins"), None);
     let response = get("mode = \"withdraw\"\n");
     assert!(response.one("public-key-pins").ends_with("; max-age=0"));
@@ -110,7 +124,8 @@ fn pins_of_a_pair_of_certificates() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let ecdsa = authority.leaf_of("ecdsa", &[BLOG], KeyKind::Ecdsa, -1, 90);
     let rsa = authority.leaf_of("rsa", &[BLOG], KeyKind::Rsa, -1, 90);
-    let pair = |leaf: &crate::harness::Leaf| format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n", leaf.chain, leaf.key);
+    let pair =
+        |leaf: &crate::harness::Leaf| format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n", leaf.chain, leaf.key);
     let site = format!("[[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n", origin.url());
     let pintle = Pintle::start(&authority, &(site + &pair(&rsa) + &pair(&ecdsa) + &policies(&authority)));
     let header = Client::new(&authority).get(pintle.https(), BLOG, "/").one("public-key-pins").to_owned();
@@ -121,7 +136,8 @@ fn pins_of_a_pair_of_certificates() {
         // curl enforces the pin of whichever key it is shown.
         let curl = ["--pinnedpubkey", &format!("sha256//{}", rsa.pin), "--tls-max", "1.2"];
         let suites = if leaf.pin == rsa.pin { "ECDHE-RSA-AES128-GCM-SHA256" } else { "ECDHE-ECDSA-AES128-GCM-SHA256" };
-        let status = pintle.curl().args(curl).args(["--ciphers", suites]).arg(format!("https://{BLOG}/")).output().unwrap();
+        let status =
+            pintle.curl().args(curl).args(["--ciphers", suites]).arg(format!("https://{BLOG}/")).output().unwrap();
         assert_eq!(status.status.success(), leaf.pin == rsa.pin, "{suites}");
     }
 }
@@ -130,8 +146,13 @@ fn pins_of_a_pair_of_certificates() {
 fn an_offloader_in_front_needs_no_key_here() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let leaf = authority.leaf("blog", &[BLOG]);
-    let site = format!("[[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\n", origin.url(), leaf.chain);
-    let pintle = Pintle::start_listening(&authority, "trusted_proxies = [\"127.0.0.1\"]", &(site + &policies(&authority)));
+    let site = format!(
+        "[[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\n",
+        origin.url(),
+        leaf.chain
+    );
+    let pintle =
+        Pintle::start_listening(&authority, "trusted_proxies = [\"127.0.0.1\"]", &(site + &policies(&authority)));
     let mut connection = crate::harness::Connection::plain(pintle.http());
     connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\nX-Forwarded-Proto: https\r\n\r\n"));
     let response = connection.response("GET");

@@ -34,7 +34,10 @@ fn heads_without_bodies_keep_their_framing() {
 fn an_origin_that_says_too_much_is_not_listened_to() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/head" => Reply::Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nEVIL!HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil".to_vec()),
+        "/head" => Reply::Octets(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nEVIL!HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+                .to_vec(),
+        ),
         _ => Reply::ok("own"),
     });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
@@ -87,8 +90,12 @@ fn bodies_of_every_framing_pass_both_ways() {
 fn http_1_0_clients_get_what_they_understand() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/chunks" => Reply::Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec()),
-        "/early-hints" => Reply::Octets(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()),
+        "/chunks" => {
+            Reply::Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec())
+        }
+        "/early-hints" => Reply::Octets(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+        ),
         _ => Reply::ok("hello"),
     });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
@@ -129,7 +136,9 @@ fn interim_responses_are_passed_on() {
     let response = connection.response("GET");
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
     // 100 is for those who wait for it.
-    let origin = Origin::start(|_| Reply::Octets(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()));
+    let origin = Origin::start(|_| {
+        Reply::Octets(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+    });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
 }
@@ -146,7 +155,8 @@ fn expect_100_continue() {
     let client = Client::new(&authority);
     let expect = |path: &str| {
         let mut connection = client.connect(pintle.https(), BLOG);
-        connection.send(format!("POST {path} HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"));
+        connection
+            .send(format!("POST {path} HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"));
         let begin = Instant::now();
         (connection.response("POST"), connection, begin)
     };
@@ -172,7 +182,8 @@ fn expect_100_continue() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let authority = Authority::new();
-    let origin = Origin::start(|request| Reply::ok(&format!("{}{}", request.path(), String::from_utf8_lossy(&request.body))));
+    let origin =
+        Origin::start(|request| Reply::ok(&format!("{}{}", request.path(), String::from_utf8_lossy(&request.body))));
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
     let mut all = String::new();
@@ -241,7 +252,15 @@ fn early_answers_to_uploads_are_readable() {
     for (path, code) in [("/early-413", "413"), ("/early-200", "200")] {
         for version in ["--http1.1", "--http2"] {
             let mut curl = pintle.curl();
-            curl.args([version, "--header", "Expect:", "--write-out", " %{http_code}", "--data-binary", &format!("@{}", file.display())]);
+            curl.args([
+                version,
+                "--header",
+                "Expect:",
+                "--write-out",
+                " %{http_code}",
+                "--data-binary",
+                &format!("@{}", file.display()),
+            ]);
             let answer = crate::harness::output(curl.arg(format!("https://{BLOG}{path}")));
             assert!(answer.ends_with(code), "{path} {version}: {answer}");
         }
@@ -249,7 +268,15 @@ fn early_answers_to_uploads_are_readable() {
     let large = authority.write("large", vec![b'x'; 30_000_000]);
     for version in ["--http1.1", "--http2"] {
         let mut curl = pintle.curl();
-        curl.args([version, "--header", "Expect:", "--write-out", " %{http_code}", "--data-binary", &format!("@{}", large.display())]);
+        curl.args([
+            version,
+            "--header",
+            "Expect:",
+            "--write-out",
+            " %{http_code}",
+            "--data-binary",
+            &format!("@{}", large.display()),
+        ]);
         let answer = crate::harness::output(curl.arg(format!("https://{BLOG}/too-large")));
         assert!(answer.ends_with("413"), "{version}: {answer}");
     }
@@ -261,9 +288,15 @@ fn a_request_after_a_refused_one_is_not_read() {
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     let smuggled = format!("GET /smuggled HTTP/1.1\r\nHost: {BLOG}\r\n\r\n");
     for head in [
-        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Content-Length: 5\r\nContent-Length: 6\r\n", "Transfer-Encoding: xchunked\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "Transfer-Encoding : chunked\r\n", "X: y\r\n z\r\n", "X\0: y\r\n",
-        "Content-Length: +5\r\n", "Transfer-Encoding:\x0bchunked\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "X: y\r\n z\r\n",
+        "X\0: y\r\n",
+        "Content-Length: +5\r\n",
+        "Transfer-Encoding:\x0bchunked\r\n",
     ] {
         let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
         connection.send(format!("POST / HTTP/1.1\r\nHost: {BLOG}\r\n{head}\r\n0\r\n\r\n{smuggled}"));
@@ -272,7 +305,9 @@ fn a_request_after_a_refused_one_is_not_read() {
     }
     // A body that is wrong only further on.
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
-    connection.send(format!("POST /bad HTTP/1.1\r\nHost: {BLOG}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n{smuggled}"));
+    connection.send(format!(
+        "POST /bad HTTP/1.1\r\nHost: {BLOG}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n{smuggled}"
+    ));
     assert_eq!(connection.response("POST").status, 400);
     connection.assert_closed();
     assert!(origin.received().iter().all(|r| r.path() != "/smuggled"));

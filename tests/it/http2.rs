@@ -101,12 +101,14 @@ fn requests_are_translated_strictly() {
     block_on(async {
         let mut sender = connect(&authority, &pintle).await;
         // Crumbs of cookies are joined, and te is no field for an HTTP/1.1 upstream.
-        let crumbs = request("GET", "/cookies").header("cookie", "a=1").header("cookie", "b=2").header("te", "trailers");
+        let crumbs =
+            request("GET", "/cookies").header("cookie", "a=1").header("cookie", "b=2").header("te", "trailers");
         assert_eq!(get(&mut sender, crumbs.body(()).unwrap()).await.0, 200);
         let received = origin.request("/cookies");
         assert_eq!((received.fields("cookie"), received.field("te")), (vec!["a=1; b=2"], None));
         // A Host that differs from :authority is an attempt at something.
-        let (status, fields, _) = get(&mut sender, request("GET", "/host").header("host", "other.example.com").body(()).unwrap()).await;
+        let (status, fields, _) =
+            get(&mut sender, request("GET", "/host").header("host", "other.example.com").body(()).unwrap()).await;
         assert_eq!((status, &fields["strict-transport-security"]), (400, &"max-age=31536000".parse().unwrap()));
         let same = request("GET", "/same").header("host", BLOG).body(()).unwrap();
         assert_eq!(get(&mut sender, same).await.0, 200);
@@ -137,7 +139,13 @@ fn a_stream_that_is_given_up_frees_the_upstream() {
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     block_on(async {
         let mut sender = connect(&authority, &pintle).await;
-        let (_response, mut send) = sender.clone().ready().await.unwrap().send_request(request("POST", "/wait").body(()).unwrap(), false).unwrap();
+        let (_response, mut send) = sender
+            .clone()
+            .ready()
+            .await
+            .unwrap()
+            .send_request(request("POST", "/wait").body(()).unwrap(), false)
+            .unwrap();
         send.send_data("x".into(), true).unwrap();
         while origin.received().is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -153,12 +161,19 @@ fn a_stream_that_is_given_up_frees_the_upstream() {
 #[test]
 fn a_window_held_shut_has_a_deadline() {
     let authority = Authority::new();
-    let origin = Origin::start(|request| Reply::ok(&"x".repeat(if request.path() == "/large" { 1_000_000 } else { 5 })));
+    let origin =
+        Origin::start(|request| Reply::ok(&"x".repeat(if request.path() == "/large" { 1_000_000 } else { 5 })));
     let config = "[limits]\nbody_progress = \"1s\"\n".to_owned() + &blog(&authority, &origin);
     let pintle = Pintle::start(&authority, &config);
     block_on(async {
         let mut sender = connect(&authority, &pintle).await;
-        let (response, _) = sender.clone().ready().await.unwrap().send_request(request("GET", "/large").body(()).unwrap(), true).unwrap();
+        let (response, _) = sender
+            .clone()
+            .ready()
+            .await
+            .unwrap()
+            .send_request(request("GET", "/large").body(()).unwrap(), true)
+            .unwrap();
         let mut body = response.await.unwrap().into_body();
         // Nothing is released: the first 64 KiB are all that fits.
         let mut got = 0;

@@ -5,11 +5,16 @@
 mod harness;
 
 mod acme;
+mod bodies;
+mod config;
+mod demo;
+mod drain;
 mod errors;
 mod forwarded;
 mod headers;
 mod http1;
 mod http2;
+mod layers;
 mod main_path;
 mod pins;
 mod proxy_protocol;

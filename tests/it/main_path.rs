@@ -26,7 +26,10 @@ fn a_page_by_every_protocol() {
         }
     }
     let line = pintle.access_line("/2-1.3");
-    assert_eq!((&line["version"], &line["status"], &line["host"]), (&"2".into(), &200.into(), &"blog.example.com".into()));
+    assert_eq!(
+        (&line["version"], &line["status"], &line["host"]),
+        (&"2".into(), &200.into(), &"blog.example.com".into())
+    );
     assert_eq!(pintle.stop(), 0);
 }
 
@@ -42,7 +45,12 @@ fn what_the_origin_is_told() {
                 X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: blog.example.com\r\n\
                 Forwarded: for=127.0.0.1;host=blog.example.com;proto=https\r\nVia: 1.1 pintle\r\n";
     assert_eq!(received.head, want);
-    output(pintle.curl().args(["--http2", "--user-agent", "test", "--header", "Accept:"]).arg("https://www.example.com/h2"));
+    output(
+        pintle
+            .curl()
+            .args(["--http2", "--user-agent", "test", "--header", "Accept:"])
+            .arg("https://www.example.com/h2"),
+    );
     let head = origin.request("/h2").head;
     assert!(head.contains("Host: www.example.com\r\n") && head.contains("Via: 2 pintle\r\n"), "{head}");
 }
@@ -82,13 +90,20 @@ fn upstream_names_in_answers_become_the_sites() {
 #[test]
 fn header_rules_apply_in_both_directions() {
     let authority = Authority::new();
-    let origin = Origin::start(|_| Reply::new("200 OK", "Server: origin\r\nX-Powered-By: magic\r\nX-Test: a\r\nX-Test: b\r\n", "ok"));
+    let origin = Origin::start(|_| {
+        Reply::new("200 OK", "Server: origin\r\nX-Powered-By: magic\r\nX-Test: a\r\nX-Test: b\r\n", "ok")
+    });
     let config = site(&authority, &origin)
         + "[site.request_headers]\nset = { \"X-Edge\" = \"pintle\" }\nremove = [\"x-debug\"]\n\
            [site.response_headers]\nset = { \"X-Test\" = \"c\", \"X-Content-Type-Options\" = \"nosniff\" }\n\
            add = { \"Vary\" = \"Accept\" }\nremove = [\"server\", \"X-Powered-By\"]\n";
     let pintle = Pintle::start(&authority, &config);
-    output(pintle.curl().args(["--header", "X-Debug: 1", "--header", "X-Edge: mine"]).arg("https://blog.example.com/rules"));
+    output(
+        pintle
+            .curl()
+            .args(["--header", "X-Debug: 1", "--header", "X-Edge: mine"])
+            .arg("https://blog.example.com/rules"),
+    );
     let received = origin.request("/rules");
     assert_eq!(received.fields("x-edge"), ["pintle"]);
     assert_eq!(received.field("x-debug"), None);

@@ -26,8 +26,15 @@ fn files(folder: &Path, name: &str, generate: &str, old_form: Option<&str>) -> V
     let twice = fs::read_to_string(folder.join(format!("{name}.pem"))).unwrap().repeat(2);
     fs::write(folder.join(format!("{name}.chain.pem")), twice).unwrap();
     let mut all = vec![
-        ("key", "private-key"), ("key.der", "private-key"), ("pub", "public-key"), ("pub.der", "public-key"), ("csr", "csr"),
-        ("csr.der", "csr"), ("pem", "certificate"), ("crt.der", "certificate"), ("chain.pem", "chain"),
+        ("key", "private-key"),
+        ("key.der", "private-key"),
+        ("pub", "public-key"),
+        ("pub.der", "public-key"),
+        ("csr", "csr"),
+        ("csr.der", "csr"),
+        ("pem", "certificate"),
+        ("crt.der", "certificate"),
+        ("chain.pem", "chain"),
     ];
     if let Some(command) = old_form {
         openssl(folder, &format!("{command} -in {name}.key -out {name}.old.key"));
@@ -40,9 +47,15 @@ fn files(folder: &Path, name: &str, generate: &str, old_form: Option<&str>) -> V
 #[test]
 fn every_format_of_every_algorithm() {
     let folder = TempDir::new().unwrap();
-    let curve = |name: &str| format!("genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:{name} -pkeyopt ec_param_enc:named_curve");
+    let curve = |name: &str| {
+        format!("genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:{name} -pkeyopt ec_param_enc:named_curve")
+    };
     for (algorithm, generate, old_form) in [
-        ("rsa-2048", "genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048".to_owned(), Some("rsa -traditional")),
+        (
+            "rsa-2048",
+            "genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048".to_owned(),
+            Some("rsa -traditional"),
+        ),
         ("ecdsa-p256", curve("P-256"), Some("ec")),
         ("ecdsa-p384", curve("P-384"), Some("ec")),
         ("ecdsa-p521", curve("P-521"), Some("ec")),
@@ -78,7 +91,12 @@ fn other_forms() {
     assert_eq!(json[1]["pin"], pins[1].as_str());
     let hex = openssl_hex(&live);
     assert_eq!(output(pintle().args(["pin", "--as", "hex"]).arg(&live)), format!("{hex}\n"));
-    let piped = Command::new("sh").args(["-c", "cat \"$1\" | \"$0\" pin -"]).arg(pintle().get_program()).arg(&live).output().unwrap();
+    let piped = Command::new("sh")
+        .args(["-c", "cat \"$1\" | \"$0\" pin -"])
+        .arg(pintle().get_program())
+        .arg(&live)
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&piped.stdout), format!("{}  private-key  ecdsa-p256  -\n", pins[0]));
 }
 
@@ -92,8 +110,14 @@ fn what_has_no_pin_is_told() {
     let folder = TempDir::new().unwrap();
     let curve = "genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256";
     openssl(folder.path(), &format!("{curve} -out good.key"));
-    openssl(folder.path(), "genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass pass:x -out locked.key");
-    openssl(folder.path(), "rsa -traditional -aes256 -passout pass:x -in good2.key -out locked2.key 2>/dev/null || true");
+    openssl(
+        folder.path(),
+        "genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass pass:x -out locked.key",
+    );
+    openssl(
+        folder.path(),
+        "rsa -traditional -aes256 -passout pass:x -in good2.key -out locked2.key 2>/dev/null || true",
+    );
     fs::write(folder.path().join("text"), "hello\n").unwrap();
     let files = ["good.key", "locked.key", "text", "absent"];
     let (code, out, err) = outcome(pintle().current_dir(folder.path()).arg("pin").args(files));
@@ -103,7 +127,8 @@ fn what_has_no_pin_is_told() {
     assert!(err.contains("text: no certificate, CSR, private or public key in it"), "{err}");
     assert!(err.contains("absent: No such file"), "{err}");
     // A header without one of its pins is no header.
-    let (code, out, _) = outcome(pintle().current_dir(folder.path()).args(["pin", "--as", "header", "good.key", "text"]));
+    let (code, out, _) =
+        outcome(pintle().current_dir(folder.path()).args(["pin", "--as", "header", "good.key", "text"]));
     assert_eq!((code, out.as_str()), (1, ""));
     let (code, out, err) = outcome(pintle().current_dir(folder.path()).args(["pin", "--as", "header", "good.key"]));
     assert!(code == 0 && out.starts_with("Public-Key-Pins: ") && err.contains("one pin only"), "{code} {out} {err}");

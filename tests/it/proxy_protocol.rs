@@ -69,7 +69,11 @@ fn the_tls_tlv_is_the_scheme() {
 fn a_header_may_come_in_pieces_and_speak_for_the_balancer_itself() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let pintle = Pintle::start_listening(&authority, ON, &blog(&authority, &origin));
-    for (n, header) in [v2(&[]), V1.to_vec(), b"PROXY UNKNOWN\r\n".to_vec(), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0".to_vec()].into_iter().enumerate() {
+    for (n, header) in
+        [v2(&[]), V1.to_vec(), b"PROXY UNKNOWN\r\n".to_vec(), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0".to_vec()]
+            .into_iter()
+            .enumerate()
+    {
         let request = format!("GET /{n} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n");
         let mut connection = plain(pintle.http(), &[]);
         let all = [&header[..], request.as_bytes()].concat();
@@ -87,8 +91,12 @@ fn wrong_headers_and_missing_ones_end_the_connection() {
     let pintle = Pintle::start_listening(&authority, ON, &blog(&authority, &origin));
     let request = format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n");
     for header in [
-        &b""[..], b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 99999\r\n", b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\n",
-        b"PROXY UDP4 192.0.2.7 10.0.0.1 5000 443\r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x01x",
+        &b""[..],
+        b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 99999\r\n",
+        b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\n",
+        b"PROXY UDP4 192.0.2.7 10.0.0.1 5000 443\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x01x",
     ] {
         let mut connection = plain(pintle.http(), &[header, request.as_bytes()].concat());
         connection.assert_closed();

@@ -61,7 +61,9 @@ fn wildcards_keep_the_name_that_was_asked_for() {
     let leaf = authority.leaf("wild", &["*.example.com"]);
     let config = format!(
         "[[site]]\nhosts = [\"*.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
-        origin.url(), leaf.chain, leaf.key
+        origin.url(),
+        leaf.chain,
+        leaf.key
     );
     let pintle = Pintle::start(&authority, &config);
     assert_eq!(ask(&pintle, "GET", "a.example.com", "/x").one("location"), "https://a.example.com/x");
@@ -82,7 +84,9 @@ fn other_names_of_a_site_lead_to_the_first() {
     let config = format!(
         "[[site]]\nhosts = [\"blog.example.com\", \"www.example.com\"]\nupstream = \"{}\"\ncanonical_redirect = true\n\
          [site.certificate]\nchain = {:?}\nkey = {:?}\n[site.hsts]\n",
-        origin.url(), leaf.chain, leaf.key
+        origin.url(),
+        leaf.chain,
+        leaf.key
     );
     let pintle = Pintle::start(&authority, &config);
     // Plain HTTP goes to https under the same name first: the preload list wants it so.

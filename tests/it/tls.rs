@@ -54,7 +54,8 @@ fn certificates_by_exact_name_then_wildcard() {
         + &site(&["other.example.net"], &other, &[&authority.leaf("other", &["other.example.net"])]);
     let pintle = Pintle::start(&authority, &config);
     let client = Client::new(&authority);
-    for (host, text) in [("www.example.com", "exact"), ("blog.example.com", "wildcard"), ("other.example.net", "other")] {
+    for (host, text) in [("www.example.com", "exact"), ("blog.example.com", "wildcard"), ("other.example.net", "other")]
+    {
         assert_eq!(client.get(pintle.https(), host, "/").text(), text, "{host}");
     }
     let shown = s_client(&pintle, &["-servername", "WWW.Example.COM", "-showcerts"]);
@@ -101,7 +102,9 @@ fn the_kind_of_key_follows_the_client() {
 fn versions() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
-    let protocol = |pintle: &Pintle, version: &str| s_client(pintle, &["-servername", BLOG, version, "-cipher", "ALL:@SECLEVEL=0"]);
+    let protocol = |pintle: &Pintle, version: &str| {
+        s_client(pintle, &["-servername", BLOG, version, "-cipher", "ALL:@SECLEVEL=0"])
+    };
     assert!(protocol(&pintle, "-tls1_3").contains("New, TLSv1.3"));
     assert!(protocol(&pintle, "-tls1_2").contains("New, TLSv1.2"));
     for old in ["-tls1", "-tls1_1"] {
@@ -153,11 +156,12 @@ fn sessions_resume_on_every_worker() {
         let mut roots = rustls::RootCertStore::empty();
         use rustls::pki_types::pem::PemObject;
         roots.add(rustls::pki_types::CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         let client = Client::with(config);
         let kind = |name: &str| {
             let mut connection = client.connect(pintle.https(), name);
@@ -200,8 +204,13 @@ fn requests_for_other_hosts_are_misdirected_unless_the_certificate_covers_them()
     let client = Client::new(&authority);
     let mut connection = client.connect(pintle.https(), "a.example.com");
     for (host, status, text) in [
-        ("a.example.com", 200, "a"), ("b.example.com", 200, "b"), ("c.example.com", 421, ""), ("unserved.example.com", 421, ""),
-        ("nobody.example.net", 421, ""), ("A.EXAMPLE.COM", 200, "a"), ("a.example.com:8443", 200, "a"),
+        ("a.example.com", 200, "a"),
+        ("b.example.com", 200, "b"),
+        ("c.example.com", 421, ""),
+        ("unserved.example.com", 421, ""),
+        ("nobody.example.net", 421, ""),
+        ("A.EXAMPLE.COM", 200, "a"),
+        ("a.example.com:8443", 200, "a"),
     ] {
         let response = connection.get(host, "/");
         assert_eq!(response.status, status, "{host}");
@@ -218,7 +227,17 @@ fn requests_for_other_hosts_are_misdirected_unless_the_certificate_covers_them()
         let url = format!("https://a.example.com:{}/", pintle.https().port());
         let resolve = format!("a.example.com:{}:127.0.0.1", pintle.https().port());
         let mut curl = crate::harness::curl(&authority);
-        curl.args(["--http2", "--write-out", "%{http_code}", "--output", "/dev/null", "--resolve", &resolve, "--header", &format!("Host: {host}")]);
+        curl.args([
+            "--http2",
+            "--write-out",
+            "%{http_code}",
+            "--output",
+            "/dev/null",
+            "--resolve",
+            &resolve,
+            "--header",
+            &format!("Host: {host}"),
+        ]);
         crate::harness::output(curl.arg(url))
     };
     assert_eq!((curl("a.example.com").as_str(), curl("b.example.com").as_str()), ("200", "200"));

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -35,7 +35,8 @@ impl Secure {
         let chain = CertificateDer::pem_file_iter(&leaf.chain).unwrap().collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
         config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -49,8 +50,16 @@ impl Secure {
                 tokio::spawn(async move {
                     let Ok(tls) = acceptor.accept(socket).await else { return };
                     let state = tls.get_ref().1;
-                    let facts = Seen { sni: state.server_name().map(str::to_owned), alpn: state.alpn_protocol().map(<[u8]>::to_vec), ..Seen::default() };
-                    if facts.alpn.as_deref() == Some(b"h2") { http2(tls, facts, list).await } else { http1(tls, facts, list).await }
+                    let facts = Seen {
+                        sni: state.server_name().map(str::to_owned),
+                        alpn: state.alpn_protocol().map(<[u8]>::to_vec),
+                        ..Seen::default()
+                    };
+                    if facts.alpn.as_deref() == Some(b"h2") {
+                        http2(tls, facts, list).await
+                    } else {
+                        http1(tls, facts, list).await
+                    }
                 });
             }
         });
@@ -130,7 +139,12 @@ fn the_four_names() {
     assert_eq!(get(""), (200, String::new()));
     let seen = secure.last();
     assert_eq!((seen.sni.as_deref(), seen.host.as_str()), (Some("example.wordpress.com"), "example.wordpress.com"));
-    assert_eq!(get("server_name = \"sni.example.net\"\nverify_name = \"cert.example.net\"\nhost_header = \"host.example.net\""), (200, String::new()));
+    assert_eq!(
+        get(
+            "server_name = \"sni.example.net\"\nverify_name = \"cert.example.net\"\nhost_header = \"host.example.net\""
+        ),
+        (200, String::new())
+    );
     let seen = secure.last();
     assert_eq!((seen.sni.as_deref(), seen.host.as_str()), (Some("sni.example.net"), "host.example.net"));
     assert_eq!(get("host_header = \"client\"").0, 200);
@@ -146,14 +160,21 @@ fn the_four_names() {
 fn upstream_certificates_are_verified() {
     let authority = Authority::new();
     let secure = Secure::start(&authority.leaf("upstream", &["up.example.net"]), &[b"http/1.1"]);
-    let expired = Secure::start(&authority.leaf_of("expired", &["up.example.net"], crate::harness::KeyKind::Ecdsa, -9, -1), &[b"http/1.1"]);
+    let expired = Secure::start(
+        &authority.leaf_of("expired", &["up.example.net"], crate::harness::KeyKind::Ecdsa, -9, -1),
+        &[b"http/1.1"],
+    );
     let client = Client::new(&authority);
     let get = |secure: &Secure, more: &str| {
         let config = blog_at(&authority, "https://up.example.net")
             + &format!("[site.upstream_options]\nconnect = \"{}\"\n{more}\n", secure.address);
         let pintle = Pintle::start(&authority, &config);
         let response = client.get(pintle.https(), BLOG, "/");
-        (response.status, pintle.access_line("/")["error"].as_str().unwrap_or_default().to_owned(), response.field("proxy-status").map(str::to_owned))
+        (
+            response.status,
+            pintle.access_line("/")["error"].as_str().unwrap_or_default().to_owned(),
+            response.field("proxy-status").map(str::to_owned),
+        )
     };
     let ca = format!("ca = {:?}", authority.ca_path());
     assert_eq!(get(&secure, &ca).0, 200);
@@ -178,7 +199,10 @@ fn http_2_where_the_upstream_chooses_it() {
         assert_eq!(text, "h2:hello");
     }
     let seen = secure.last();
-    assert_eq!((seen.alpn.as_deref(), seen.host.as_str(), seen.via.as_str()), (Some(&b"h2"[..]), "up.example.net", "2 pintle"));
+    assert_eq!(
+        (seen.alpn.as_deref(), seen.host.as_str(), seen.via.as_str()),
+        (Some(&b"h2"[..]), "up.example.net", "2 pintle")
+    );
     // A large body each way.
     let file = authority.write("large", vec![b'x'; 5_000_000]);
     let data = format!("@{}", file.display());
@@ -202,7 +226,8 @@ fn secure_connections_are_reused() {
     for _ in 0..20 {
         assert_eq!(connection.get(BLOG, "/").text(), "http1");
     }
-    let sockets = Command::new("ss").args(["-Htn", "state", "established", "dst", &secure.address.to_string()]).output().unwrap();
+    let sockets =
+        Command::new("ss").args(["-Htn", "state", "established", "dst", &secure.address.to_string()]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&sockets.stdout).lines().count(), 1);
 }
 
@@ -271,7 +296,9 @@ fn names_are_followed_by_their_ttl_and_outlive_dns() {
     dns.answer.store(0, Ordering::SeqCst);
     let before = dns.queries.load(Ordering::SeqCst);
     eventually("DNS has been asked in vain", || (dns.queries.load(Ordering::SeqCst) > before + 2).then_some(()));
-    eventually("the failure is told", || (!pintle.log_json("name does not resolve, last good addresses are kept").is_empty()).then_some(()));
+    eventually("the failure is told", || {
+        (!pintle.log_json("name does not resolve, last good addresses are kept").is_empty()).then_some(())
+    });
     assert_eq!(get().text(), "new");
 }
 
@@ -297,11 +324,21 @@ fn another_tls_stack_as_upstream() {
     for version in ["-tls1_2", "-tls1_3"] {
         let server = OpensslServer::start(&leaf, version);
         let config = blog_at(&authority, "https://up.example.net")
-            + &format!("[site.upstream_options]\nconnect = \"127.0.0.1:{}\"\nca = {:?}\n", server.port, authority.ca_path());
+            + &format!(
+                "[site.upstream_options]\nconnect = \"127.0.0.1:{}\"\nca = {:?}\n",
+                server.port,
+                authority.ca_path()
+            );
         let pintle = Pintle::start(&authority, &config);
         let response = Client::new(&authority).get(pintle.https(), BLOG, "/");
         assert_eq!(response.status, 200, "{version}");
-        assert!(response.text().contains(&format!("Protocol  : {}", if version == "-tls1_2" { "TLSv1.2" } else { "TLSv1.3" })), "{}", response.text());
+        assert!(
+            response
+                .text()
+                .contains(&format!("Protocol  : {}", if version == "-tls1_2" { "TLSv1.2" } else { "TLSv1.3" })),
+            "{}",
+            response.text()
+        );
     }
 }
 

@@ -52,7 +52,9 @@ fn an_upstream_that_declines_is_heard() {
     let connection = Client::new(&authority).connect(pintle.https(), BLOG);
     let refused = tungstenite::client(format!("wss://{BLOG}/echo"), connection.stream);
     match refused {
-        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => assert_eq!(response.status(), 403),
+        Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => {
+            assert_eq!(response.status(), 403)
+        }
         other => panic!("{:?}", other.map(|_| ())),
     }
     // Upgrades to anything else are not asked for.
@@ -60,14 +62,19 @@ fn an_upstream_that_declines_is_heard() {
     connection.send(format!("GET /h2c HTTP/1.1\r\nHost: {BLOG}\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n"));
     assert_eq!(connection.response("GET").status, 403);
     let received = origin.request("/h2c");
-    assert_eq!((received.field("upgrade"), received.field("connection"), received.field("http2-settings")), (None, None, None));
+    assert_eq!(
+        (received.field("upgrade"), received.field("connection"), received.field("http2-settings")),
+        (None, None, None)
+    );
 }
 
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
     let authority = Authority::new();
     let origin = crate::harness::Origin::start(|_| {
-        crate::harness::Reply::Octets(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec())
+        crate::harness::Reply::Octets(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec(),
+        )
     });
     let pintle = Pintle::start(&authority, &crate::harness::blog(&authority, &origin));
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 502);

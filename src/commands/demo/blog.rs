@@ -65,7 +65,9 @@ async fn answer(
         (&Method::GET | &Method::HEAD, "/echo") => page("Echo", ECHO, None),
         (&Method::GET | &Method::HEAD, "/gate.svg") => picture(),
         // As hosted blogs do: an absolute URL under the only name it knows. pintle tells it as the site's.
-        (&Method::GET, "/old-page") => redirect(StatusCode::MOVED_PERMANENTLY, &format!("http://{address}/about")),
+        (&Method::GET | &Method::HEAD, "/old-page") => {
+            redirect(StatusCode::MOVED_PERMANENTLY, &format!("http://{address}/about"))
+        }
         (&Method::POST, "/comment") => comment(request, address, &comments).await,
         _ => {
             let mut response = page("Not found", "<p>There is no such page.</p>", None);

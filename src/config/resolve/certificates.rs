@@ -7,15 +7,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::Resolver;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
-use crate::key_file::FILE_MAX;
+use crate::key_file::{FILE_MAX, public_key};
 use crate::tls::certificate::Chain;
 use crate::tls::{Certificate, CertificateError};
+
+/// A certificate with less than this left should have been renewed.
+const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+const KEY_FORM: &str = "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
 
 /// One `[site.certificate]`, as far as it could be loaded.
 pub(super) struct Loaded {
@@ -37,17 +42,13 @@ fn load(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_
     let path = r.path(&chain_at.value);
     // The key's own problems are told even where the chain cannot be read.
     let key = table.key.as_ref().and_then(|key| read_key(key, r));
-    let contents = read("site.certificate.chain", &path, &chain_at.span, r)?;
-    let chain = match Chain::from_pem(&contents) {
-        Ok(chain) => chain,
-        Err(error) => {
-            let hint = match error {
-                CertificateError::Order(_) => "the leaf comes first, then the one that issued it, and so on".to_owned(),
-                _ => format!("`pintle pin {}` tells what is in the file", path.display()),
-            };
-            r.error_with_hint(&chain_at.span, format!("{}: {error}", path.display()), hint);
-            return None;
+    let contents = read("site.certificate.chain", &path, &chain_at.span, r);
+    let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
+    let Some(chain) = chain else {
+        if let Some((at, Err(error))) = key.map(|(at, contents)| (at, public_key(&contents))) {
+            r.error_with_hint(&at.span, format!("{}: {error}", r.path(&at.value).display()), KEY_FORM);
         }
+        return None;
     };
     check_dates(&chain, &path, &chain_at.span, r);
     check_names(&chain, &path, chain_at, hosts, r);
@@ -62,7 +63,7 @@ fn load(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_
                         path.display(),
                         key_path.display()
                     ),
-                    _ => "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519".to_owned(),
+                    _ => KEY_FORM.to_owned(),
                 };
                 r.error_with_hint(&key_at.span, format!("{}: {error}", key_path.display()), hint);
                 None
@@ -71,6 +72,20 @@ fn load(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_
         None => None,
     };
     Some(Loaded { path, chain, certificate })
+}
+
+fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Resolver<'_>) -> Option<Chain> {
+    match Chain::from_pem(contents) {
+        Ok(chain) => Some(chain),
+        Err(error) => {
+            let hint = match error {
+                CertificateError::Order(_) => "the leaf comes first, then the one that issued it, and so on".to_owned(),
+                _ => format!("`pintle pin {}` tells what is in the file", path.display()),
+            };
+            r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
+            None
+        }
+    }
 }
 
 fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<String>, Vec<u8>)> {
@@ -137,6 +152,9 @@ fn check_dates(chain: &Chain, path: &Path, span: &Range<usize>, r: &mut Resolver
             format!("{}: not valid before {}", path.display(), day(leaf.not_before)),
             "wait until then, or set this host's clock",
         );
+    } else if r.now + SOON > leaf.not_after {
+        let message = format!("{}: expires on {}", path.display(), day(leaf.not_after));
+        r.warn(span, message, "renew it now");
     }
 }
 

@@ -43,7 +43,10 @@ fn field_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<Head
         r.error_with_hint(
             &name.span,
             format!("{key}: {:?} is about the connection, or the message's end, and not for rules", name.value),
-            "the Host of the upstream is site.upstream_options.host_header",
+            match Name::of(name.value.as_bytes()) {
+                Name::Host => "what the upstream is asked for is site.upstream_options.host_header",
+                _ => "pintle writes such fields itself",
+            },
         );
         return None;
     }
@@ -68,7 +71,7 @@ pub(super) fn check_policies(table: &SiteTable, r: &mut Resolver<'_>) {
             r.warn(
                 &name.span,
                 message,
-                format!("[site.{policy}] makes it from your keys, and refuses what would lock readers out"),
+                format!("[site.{policy}] makes the header, and refuses what would lock readers out"),
             );
         }
     }

@@ -97,6 +97,14 @@ pub(super) fn resolve(file: File, folder: &Path, problems: &mut Problems) -> Opt
         let target = upstream::resolve(table, &names, &mut upstreams, r);
         headers::check_policies(table, r);
         let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
+        if listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
+            r.warn(
+                &table.span,
+                "site: has no certificate with a key, and no proxy is trusted to end TLS: nobody can reach it but to be \
+                 redirected to https",
+                "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
+            );
+        }
         reports.push(report::Site::new(&names, target.as_ref(), &loaded, hsts.as_ref(), pins.as_ref()));
         sets.push((!served.is_empty()).then(|| certificates.insert(&names, served)));
         sites.push(Arc::new(Site {
@@ -189,7 +197,9 @@ fn hosts(
     r: &mut Resolver<'_>,
 ) -> Vec<At<HostPattern>> {
     let Some(listed) = &table.hosts else {
-        r.error_with_hint(&table.span, "site: has no hosts", "hosts = [\"blog.example.com\"]");
+        if !table.has_hosts {
+            r.error_with_hint(&table.span, "site: has no hosts", "hosts = [\"blog.example.com\"]");
+        }
         return Vec::new();
     };
     if listed.is_empty() {

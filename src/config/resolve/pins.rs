@@ -58,9 +58,7 @@ pub(super) fn resolve(
     }
     let complete =
         backups.len() == hpkp.backups.as_ref().map_or(0, Vec::len) && loaded.len() == table.certificates.len();
-    if complete {
-        tell(hpkp, &policy, loaded, &backups, r);
-    }
+    tell(hpkp, &policy, loaded, &backups, complete, r);
     Some(Pins { policy, backups: backups.into_iter().map(|b| (b.at.value, b.key)).collect() })
 }
 
@@ -146,16 +144,17 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut R
 }
 
 /// The rules of [`judge`], in the words of the file.
-fn tell(hpkp: &HpkpTable, policy: &Hpkp, loaded: &[Loaded], backups: &[Backup], r: &mut Resolver<'_>) {
+fn tell(hpkp: &HpkpTable, policy: &Hpkp, loaded: &[Loaded], backups: &[Backup], complete: bool, r: &mut Resolver<'_>) {
     let chains: Vec<Vec<Pin>> = loaded.iter().map(|l| l.chain.pins.clone()).collect();
     let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
     let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
     let lifetime = u64::try_from(shortest.duration_since(r.now).as_secs()).unwrap_or(0);
     let max_age_span = hpkp.max_age.as_ref().map_or(&hpkp.span, |m| &m.span).clone();
-    let place =
-        |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or(&hpkp.span, |b| &b.at.span).clone();
+    let place = |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or(&hpkp.span, |b| &b.at.span).clone();
     for finding in judge(&chains, &pins, policy.max_age, lifetime) {
         match finding {
+            // With a file that could not be read, there is no telling what would be there.
+            Finding::NoLivePin | Finding::NoBackup | Finding::SingleBackup | Finding::OutlivesCertificate if !complete => {}
             Finding::NoLivePin => r.error(&hpkp.span, "site.hpkp: no pin matches the served chain"),
             Finding::NoBackup => r.error_with_hint(
                 hpkp.backups.as_ref().and_then(|b| b.first()).map_or(&hpkp.span, |b| &b.span),

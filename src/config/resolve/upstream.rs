@@ -103,38 +103,33 @@ pub(super) fn resolve(
     r: &mut Resolver<'_>,
 ) -> Option<Target> {
     let Some(url) = &table.upstream else {
-        r.error_with_hint(&table.span, "site: has no upstream", "upstream = \"https://example.wordpress.com\"");
+        if !table.has_upstream {
+            r.error_with_hint(&table.span, "site: has no upstream", "upstream = \"https://example.wordpress.com\"");
+        }
         return None;
     };
-    let (https, endpoint) = parse_url(url, r)?;
     let options = &table.upstream_options;
-    let connect = match &options.connect {
-        None => endpoint.clone(),
-        Some(connect) => match Endpoint::parse(&connect.value, Some(endpoint.port)) {
-            Some(connect) => connect,
-            None => {
-                let message = format!("site.upstream_options.connect: {:?} is not HOST:PORT", connect.value);
-                r.error(&connect.span, message);
-                return None;
-            }
-        },
-    };
-    warn_of_itself(url, &connect, hosts, r);
-    let default_port = if https { 443 } else { 80 };
-    let own_host = endpoint.authority(default_port);
-    let host_header = host_header(options, &endpoint, &own_host, r);
-    let names = if https { tls_names(options, &endpoint, r)? } else { unused_names(options, r) };
     let timeout = |given: &Option<At<Duration>>, default| given.as_ref().map_or(default, |t| t.value);
     for given in [&options.connect_timeout, &options.response_timeout].into_iter().flatten() {
         if given.value.is_zero() {
             r.error(&given.span, "site.upstream_options: a timeout of zero lets nothing through");
         }
     }
+    let (https, endpoint) = parse_url(url, r)?;
+    // All of these tell their problems before the first one's absence ends it.
+    let connect = connect(options, &endpoint, r);
+    let default_port = if https { 443 } else { 80 };
+    let own_host = endpoint.authority(default_port);
+    let host_header = host_header(options, &endpoint, &own_host, r);
+    let names = if https { tls_names(options, &endpoint, r) } else { unused_names(options, r) };
+    let skip = options.insecure_skip_verify.as_ref().is_some_and(|s| s.value);
+    let ca = options.ca.as_ref().map(|ca| r.path(&ca.value));
+    let roots = if https && !skip { roots(options.ca.as_ref(), ca.as_ref(), shared, r).map(Some) } else { Some(None) };
+    let (connect, names, roots) = (connect?, names?, roots?);
+    warn_of_itself(url, &connect, hosts, r);
     let connect_timeout = timeout(&options.connect_timeout, CONNECT_TIMEOUT);
     let response_timeout = timeout(&options.response_timeout, RESPONSE_TIMEOUT);
     let http2 = options.http2.as_ref().is_none_or(|h| h.value);
-    let skip = options.insecure_skip_verify.as_ref().is_some_and(|s| s.value);
-    let ca = options.ca.as_ref().map(|ca| r.path(&ca.value));
     let report = report::Upstream {
         url: url.value.clone(),
         connect: format!("{}:{}", connect.host, connect.port),
@@ -145,7 +140,6 @@ pub(super) fn resolve(
             HostHeader::Fixed(host) => Some(host.to_string()),
         },
     };
-    let roots = if https && !skip { Some(roots(options.ca.as_ref(), ca.as_ref(), shared, r)?) } else { None };
     let key = format!("{report:?} {ca:?} {http2} {skip} {connect_timeout:?} {response_timeout:?}");
     if let Some(known) = shared.known.get(&key) {
         return Some(Target { upstream: known.clone(), report });
@@ -209,6 +203,15 @@ fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(bool, Endpoint)>
         r.error_with_hint(&url.span, format!("site.upstream: {authority:?} is no host"), hint);
     }
     endpoint.map(|e| (https, e))
+}
+
+fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>) -> Option<Endpoint> {
+    let Some(connect) = &options.connect else { return Some(endpoint.clone()) };
+    let parsed = Endpoint::parse(&connect.value, Some(endpoint.port));
+    if parsed.is_none() {
+        r.error(&connect.span, format!("site.upstream_options.connect: {:?} is not HOST:PORT", connect.value));
+    }
+    parsed
 }
 
 /// An upstream that is the site itself, by its public name, comes back here for ever.
@@ -276,14 +279,14 @@ fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>)
 }
 
 /// Keys about TLS do nothing for an upstream without.
-fn unused_names(options: &UpstreamTable, r: &mut Resolver<'_>) -> Option<TlsNames> {
+fn unused_names(options: &UpstreamTable, r: &mut Resolver<'_>) -> Option<Option<TlsNames>> {
     let texts = [("server_name", &options.server_name), ("verify_name", &options.verify_name), ("ca", &options.ca)];
     let flags = [("insecure_skip_verify", &options.insecure_skip_verify), ("http2", &options.http2)];
     let spans = texts.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)));
     for (key, span) in spans.chain(flags.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)))) {
         r.error(span, format!("site.upstream_options.{key}: has no effect, as the upstream is http and not https"));
     }
-    None
+    Some(None)
 }
 
 fn server_name(text: &str) -> Option<ServerName<'static>> {

@@ -201,9 +201,10 @@ struct StreamInterim<'a> {
 impl Interim for StreamInterim<'_> {
     fn interim(&mut self, head: &ResponseHead) {
         if head.status == StatusCode::CONTINUE
-            && (!self.expects_continue || std::mem::replace(&mut self.continued, true)) {
-                return;
-            }
+            && (!self.expects_continue || std::mem::replace(&mut self.continued, true))
+        {
+            return;
+        }
         let mut response = HttpResponse::new(());
         *response.status_mut() = head.status;
         *response.headers_mut() = http::HeaderMap::from(&head.fields);
@@ -322,7 +323,8 @@ async fn run_tunnel(
     let Upgraded { mut transport, received, .. } = upgraded;
     let view = context.worker.view();
     let limits = &view.shared.limits;
-    tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, limits.websocket_idle, limits.linger).await
+    tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, limits.websocket_idle, limits.linger)
+        .await
 }
 
 /// Reads on, for a while, what a client still sends although it has been answered.

@@ -13,10 +13,39 @@ use super::{Authority, PATIENCE};
 
 /// Response headers that pintle, or the tests' origins, may send; any other fails the test.
 const ALLOWED: [&str; 33] = [
-    "allow", "cache-control", "connection", "content-language", "content-length", "content-location", "content-type", "date", "etag",
-    "last-modified", "link", "location", "proxy-status", "public-key-pins", "public-key-pins-report-only", "refresh", "retry-after", "server",
-    "set-cookie", "strict-transport-security", "trailer", "transfer-encoding", "upgrade", "vary", "via", "x-powered-by", "x-test", "x-edge",
-    "x-content-type-options", "sec-websocket-accept", "accept-ranges", "expires", "x-frame-options",
+    "allow",
+    "cache-control",
+    "connection",
+    "content-language",
+    "content-length",
+    "content-location",
+    "content-type",
+    "date",
+    "etag",
+    "last-modified",
+    "link",
+    "location",
+    "proxy-status",
+    "public-key-pins",
+    "public-key-pins-report-only",
+    "refresh",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "strict-transport-security",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "via",
+    "x-powered-by",
+    "x-test",
+    "x-edge",
+    "x-content-type-options",
+    "sec-websocket-accept",
+    "accept-ranges",
+    "expires",
+    "x-frame-options",
 ];
 
 /// A client of one pintle.
@@ -125,9 +154,8 @@ impl Connection {
     /// Reads the next response; `method` is that of the request.
     #[track_caller]
     pub fn response(&mut self, method: &str) -> Response {
-        read_response(self, method).unwrap_or_else(|e| {
-            panic!("no response: {e}; received: {:?}", String::from_utf8_lossy(&self.received))
-        })
+        read_response(self, method)
+            .unwrap_or_else(|e| panic!("no response: {e}; received: {:?}", String::from_utf8_lossy(&self.received)))
     }
 
     /// One request, and its response.
@@ -193,7 +221,8 @@ pub fn read_response(connection: &mut Connection, method: &str) -> io::Result<Re
         fill(connection)?;
     };
     let mut lines = head.split("\r\n");
-    let status: u16 = lines.next().and_then(|l| l.split(' ').nth(1)?.parse().ok()).ok_or_else(|| io::Error::other(head.clone()))?;
+    let status: u16 =
+        lines.next().and_then(|l| l.split(' ').nth(1)?.parse().ok()).ok_or_else(|| io::Error::other(head.clone()))?;
     let fields = parse_fields(lines);
     for (name, _) in &fields {
         assert!(ALLOWED.contains(&name.to_ascii_lowercase().as_str()), "unexpected header {name} in {head}");

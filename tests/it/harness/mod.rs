@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, KeyKind, Leaf};
-pub use client::{Client, Connection, Response};
+pub use client::{Client, Connection, Response, read_response};
 pub use origin::{Origin, Reply};
 pub use process::{Pintle, pintle};
 pub use sites::{BLOG, blog, blog_at, policies};

@@ -14,8 +14,6 @@ pub struct Received {
     /// Head and body as they came, chunks and all.
     pub head: String,
     pub body: Vec<u8>,
-    /// The number of the connection that it came by, from 0.
-    pub connection: usize,
     /// Trailers behind a chunked body.
     pub trailers: String,
 }
@@ -83,10 +81,10 @@ impl Origin {
         let (list, count, handler) = (received.clone(), connections.clone(), Arc::new(handler));
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let number = count.fetch_add(1, Ordering::SeqCst);
+                count.fetch_add(1, Ordering::SeqCst);
                 let (list, handler) = (list.clone(), handler.clone());
                 thread::spawn(move || {
-                    let _ = serve(socket, number, &list, &*handler);
+                    let _ = serve(socket, &list, &*handler);
                 });
             }
         });
@@ -119,7 +117,7 @@ impl Origin {
     }
 }
 
-fn serve(socket: TcpStream, connection: usize, list: &Mutex<Vec<Received>>, handler: &Handler) -> io::Result<()> {
+fn serve(socket: TcpStream, list: &Mutex<Vec<Received>>, handler: &Handler) -> io::Result<()> {
     let mut reader = BufReader::new(socket.try_clone()?);
     let mut writer = socket;
     loop {
@@ -127,7 +125,7 @@ fn serve(socket: TcpStream, connection: usize, list: &Mutex<Vec<Received>>, hand
         if head.is_empty() {
             return Ok(());
         }
-        let mut received = Received { head, body: Vec::new(), connection, trailers: String::new() };
+        let mut received = Received { head, body: Vec::new(), trailers: String::new() };
         // Paths that begin with /early are answered before their body is read.
         let early = received.path().starts_with("/early");
         if !early {

@@ -1,0 +1,173 @@
+//! `pintle demo`: what a newcomer sees, and that the commands it prints work as printed.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::harness::{PATIENCE, outcome, pintle};
+
+struct Demo {
+    child: Child,
+    text: String,
+    https: u16,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Demo {
+    fn start(home: &Path) -> Self {
+        let (https, http) = (free_port(), free_port());
+        let mut child = pintle()
+            .args(["demo", "--https-port", &https.to_string(), "--http-port", &http.to_string()])
+            .env("HOME", home)
+            .env_remove("XDG_DATA_HOME")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = child.stdout.take().unwrap();
+        let (lines, gathered) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        let mut text = String::new();
+        while !text.contains("Ctrl-C") {
+            text.push_str(
+                &gathered.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the demo says no more than:\n{text}")),
+            );
+            text.push('\n');
+        }
+        Self { child, text, https }
+    }
+
+    /// The commands, as printed.
+    fn commands(&self) -> Vec<String> {
+        let commands: Vec<String> =
+            self.text.lines().map(str::trim).filter(|l| l.starts_with("curl ")).map(str::to_owned).collect();
+        assert_eq!(commands.len(), 5, "{}", self.text);
+        commands
+    }
+
+    fn ca(&self) -> String {
+        self.commands()[0].split(' ').nth(2).unwrap().to_owned()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_printed_commands_work_as_printed() {
+    let home = TempDir::new().unwrap();
+    let demo = Demo::start(home.path());
+    let run = |command: &str| {
+        outcome(Command::new("sh").args(["-c", &format!("{command} --silent --show-error --noproxy '*'")]))
+    };
+    let commands = demo.commands();
+    let (code, page, err) = run(&commands[0]);
+    assert!(code == 0 && page.contains("<title>A quiet blog</title>"), "{err}");
+    let (_, head, _) = run(&commands[1]);
+    assert!(head.contains("strict-transport-security: max-age=") && head.matches("pin-sha256=").count() == 3, "{head}");
+    let (_, redirect, _) = run(&commands[2]);
+    assert!(
+        redirect.contains(&format!("Location: https://localhost:{}/about?from=http\r\n", demo.https)),
+        "{redirect}"
+    );
+    assert_eq!(run(&commands[3]).0, 0);
+    // curl's code for a pin that does not match.
+    assert_eq!(run(&commands[4]).0, 90);
+    let ca = demo.ca();
+    let curl = |arguments: &str| run(&format!("curl --cacert {ca} {arguments}")).1;
+    let base = format!("https://localhost:{}", demo.https);
+    let posted = curl(&format!("--include --data 'text=a+%3Cb%3E' {base}/comment"));
+    assert!(posted.to_ascii_lowercase().contains(&format!("location: {base}/\r\n")), "{posted}");
+    assert!(curl(&format!("{base}/")).contains("<li>a &lt;b&gt;</li>"));
+    assert!(curl(&format!("{base}/about")).contains("x-forwarded-proto"));
+    assert!(curl(&format!("--include {base}/gate.svg")).contains("image/svg+xml"));
+    assert!(curl(&format!("--head {base}/old-page")).contains(&format!("location: {base}/about\r\n")));
+    assert!(curl(&format!("--write-out '%{{http_code}}' {base}/nothing")).ends_with("404"));
+}
+
+#[test]
+fn its_folder_is_used_again_and_its_keys_are_private() {
+    let home = TempDir::new().unwrap();
+    let folder = home.path().join(".local/share/pintle/demo");
+    let first = Demo::start(home.path()).text.clone();
+    let files = || {
+        let mut all: Vec<(String, Vec<u8>)> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|e| {
+                (e.as_ref().unwrap().file_name().to_string_lossy().into_owned(), fs::read(e.unwrap().path()).unwrap())
+            })
+            .filter(|(name, _)| name != "pintle.toml" && name != "next.csr")
+            .collect();
+        all.sort();
+        all
+    };
+    let before = files();
+    for (name, _) in before.iter().filter(|(name, _)| name.ends_with(".key")) {
+        let mode = fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{name}");
+    }
+    let second = Demo::start(home.path()).text.clone();
+    assert_eq!(files(), before);
+    let pins = |text: &str| {
+        text.lines().find(|l| l.contains("--pinnedpubkey")).unwrap().split('\'').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(pins(&first), pins(&second));
+    // A certificate that has expired, or is damaged, is made anew with the same key.
+    fs::write(folder.join("live.pem"), "damaged").unwrap();
+    let third = Demo::start(home.path()).text.clone();
+    assert_eq!(pins(&first), pins(&third));
+    let checked = outcome(pintle().arg("check").arg("-c").arg(folder.join("pintle.toml")));
+    assert_eq!(checked.0, 0, "{checked:?}");
+}
+
+#[test]
+fn the_websocket_echoes() {
+    let home = TempDir::new().unwrap();
+    let demo = Demo::start(home.path());
+    let ca = fs::read_to_string(demo.ca()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    use rustls::pki_types::pem::PemObject;
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = crate::harness::Client::with(config);
+    let connection = client.connect(([127, 0, 0, 1], demo.https).into(), "localhost");
+    let (mut socket, _) =
+        tungstenite::client(format!("wss://localhost:{}/echo", demo.https), connection.stream).unwrap();
+    socket.send(Message::text("hello")).unwrap();
+    assert_eq!(socket.read().unwrap(), Message::text("hello"));
+}
+
+#[test]
+fn a_port_in_use_is_told() {
+    let home = TempDir::new().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut demo = pintle();
+    demo.args(["demo", "--https-port", &port, "--http-port", &free_port().to_string()]).env("HOME", home.path());
+    let (code, _, err) = outcome(&mut demo);
+    assert!(code == 1 && err.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{err}");
+}

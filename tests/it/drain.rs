@@ -1,0 +1,130 @@
+//! The end: what is under way is finished, and nothing is dropped.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually};
+
+/// An origin whose answers wait for the word.
+fn waiting_origin() -> (Origin, mpsc::Sender<()>) {
+    let (word, wait) = mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::start(move |request| {
+        if request.path() == "/wait" {
+            let _ = wait.lock().unwrap().recv();
+        }
+        Reply::ok("done")
+    });
+    (origin, word)
+}
+
+#[test]
+fn requests_under_way_finish_and_new_ones_are_not_accepted() {
+    let authority = Authority::new();
+    let (origin, word) = waiting_origin();
+    let mut pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let client = Client::new(&authority);
+    let mut idle = client.connect(pintle.https(), BLOG);
+    assert_eq!(idle.get(BLOG, "/").status, 200);
+    let mut busy = client.connect(pintle.https(), BLOG);
+    busy.send(format!("GET /wait HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    origin.request("/wait");
+    let mut curl = pintle.curl();
+    curl.args(["--http2", "--write-out", "%{http_code}"]).arg(format!("https://{BLOG}/wait"));
+    let http2 = thread::spawn(move || crate::harness::output(&mut curl));
+    eventually("both wait", || (origin.received().iter().filter(|r| r.path() == "/wait").count() == 2).then_some(()));
+    pintle.signal("TERM");
+    eventually("the drain begins", || pintle.log().contains("draining").then_some(()));
+    // Those at rest are closed at once, and properly.
+    let (rest, end) = idle.read_to_end();
+    assert!(rest.is_empty() && end.is_ok());
+    eventually("nobody listens", || client.try_connect(pintle.https(), BLOG).is_err().then_some(()));
+    word.send(()).unwrap();
+    word.send(()).unwrap();
+    let response = busy.response("GET");
+    assert_eq!((response.text().as_str(), response.one("connection")), ("done", "close"));
+    assert_eq!(http2.join().unwrap(), "done200");
+    assert_eq!(pintle.wait().code(), Some(0));
+}
+
+#[test]
+fn the_time_for_it_is_limited() {
+    let authority = Authority::new();
+    let (origin, _word) = waiting_origin();
+    let config = "[limits]\ndrain = \"1s\"\n".to_owned() + &blog(&authority, &origin);
+    let mut pintle = Pintle::start(&authority, &config);
+    let mut busy = Client::new(&authority).connect(pintle.https(), BLOG);
+    busy.send(format!("GET /wait HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    origin.request("/wait");
+    let begin = Instant::now();
+    pintle.signal("QUIT");
+    assert_eq!(pintle.wait().code(), Some(0));
+    assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&begin.elapsed()));
+    assert!(pintle.log().contains("time is up"));
+}
+
+#[test]
+fn who_asks_twice_does_not_wait() {
+    let authority = Authority::new();
+    let (origin, _word) = waiting_origin();
+    let mut pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let mut busy = Client::new(&authority).connect(pintle.https(), BLOG);
+    busy.send(format!("GET /wait HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    origin.request("/wait");
+    pintle.signal("INT");
+    eventually("the drain begins", || pintle.log().contains("draining").then_some(()));
+    pintle.signal("INT");
+    assert_eq!(pintle.wait().code(), Some(1));
+}
+
+/// A stop under load: every request that was sent on an open connection is answered.
+#[test]
+fn a_stop_under_load_loses_nothing() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| {
+        thread::sleep(Duration::from_millis(2));
+        Reply::ok("done")
+    });
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let address = pintle.https();
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let mut config = Client::config(&authority);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let client = Client::with(config);
+            thread::spawn(move || {
+                let mut answered = 0;
+                loop {
+                    let Ok(mut connection) = client.try_connect(address, BLOG) else { return answered };
+                    loop {
+                        use std::io::Write;
+                        let request = format!("GET /load HTTP/1.1\r\nHost: {BLOG}\r\n\r\n");
+                        if connection.stream.write_all(request.as_bytes()).is_err() {
+                            break;
+                        }
+                        match crate::harness::read_response(&mut connection, "GET") {
+                            Ok(response) => {
+                                assert_eq!(response.status, 200);
+                                answered += 1;
+                                if response.field("connection") == Some("close") {
+                                    break;
+                                }
+                            }
+                            // A connection at rest may be closed just as the next request is sent; not in its midst.
+                            Err(_) => {
+                                assert!(connection.received.is_empty());
+                                break;
+                            }
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(pintle.stop(), 0);
+    let answered: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
+    let at_origin = origin.received().len();
+    assert!(answered > 100 && answered == at_origin, "{answered} of {at_origin}");
+}
