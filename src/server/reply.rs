@@ -20,6 +20,8 @@ pub(super) struct Reply {
     pub secure: bool,
     /// Whether the upstream made it, so that the site's header rules apply.
     pub forwarded: bool,
+    /// The scheme came from a header: caches in front must not serve the answer to the other scheme.
+    pub(super) varies: bool,
     /// The WebSocket behind a 101.
     pub upgraded: Option<Upgraded>,
     /// The client's connection must end with this answer.
@@ -75,6 +77,9 @@ impl Reply {
         }
         if !dated {
             sink.field(b"Date", date.as_bytes());
+        }
+        if self.varies {
+            sink.field(b"Vary", b"X-Forwarded-Proto");
         }
         let Some(site) = &self.site else { return };
         if self.secure {

@@ -174,6 +174,7 @@ async fn forward(
                         site: Some(site.clone()),
                         secure: true,
                         forwarded: true,
+                        varies: asked.origin.scheme_from_header,
                         upgraded,
                         closes: false,
                         error: None,
@@ -232,7 +233,6 @@ fn redirect_to(location: &str, head: &RequestHead, asked: &Asked) -> Reply {
     if asked.origin.scheme_from_header {
         // A cache in front that does not see the difference would redirect those who came by https (for ever).
         response.fields.push(b"Cache-Control", b"no-store");
-        response.fields.push(b"Vary", b"X-Forwarded-Proto");
     }
     own(response, Bytes::new(), asked, secure)
 }
@@ -268,6 +268,7 @@ fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool) -> Reply {
         site: asked.site.as_ref().map(|(_, site)| site.clone()),
         secure,
         forwarded: false,
+        varies: asked.origin.scheme_from_header,
         upgraded: None,
         closes: false,
         error: None,
@@ -288,6 +289,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
         site: site.or_else(|| context.site_of_connection()),
         secure: scheme == Scheme::Https,
         forwarded: false,
+        varies: asked.is_some_and(|a| a.origin.scheme_from_header),
         upgraded: None,
         closes: rejection.ends_connection(),
         error: Some(rejection.cause()),

@@ -107,7 +107,9 @@ impl Names<'_> {
 
     fn is_own(&self, host: &str, port: Option<u16>) -> bool {
         let same_port = |own: u16| if is_default(port) { is_default(Some(own)) } else { port == Some(own) };
-        self.upstream.own_names.iter().any(|(name, own)| &**name == host && same_port(*own))
+        // A server that was given the client's Host adds the port that it listens on itself.
+        let may_be_ours = !is_default(port) && self.is_site(host);
+        self.upstream.own_names.iter().any(|(name, own)| (&**name == host || may_be_ours) && same_port(*own))
     }
 
     fn is_site(&self, host: &str) -> bool {
@@ -230,6 +232,8 @@ mod tests {
         check("//example.wordpress.com/a", "//blog.example.com:8443/a");
         check("http://127.0.0.1:8080/a", "https://blog.example.com:8443/a");
         check("http://127.0.0.1:9090/a", "http://127.0.0.1:9090/a");
+        check("http://blog.example.com:8080/a", "https://blog.example.com:8443/a");
+        check("http://blog.example.com:9090/a", "http://blog.example.com:9090/a");
         check("http://blog.example.com/a", "https://blog.example.com:8443/a");
         check("http://www.example.com/a", "https://www.example.com/a");
         check("https://www.example.com/a", "https://www.example.com/a");

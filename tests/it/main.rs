@@ -18,6 +18,7 @@ mod layers;
 mod main_path;
 mod pins;
 mod proxy_protocol;
+mod real;
 mod redirect;
 mod tls;
 mod upstream;

@@ -1,18 +1,22 @@
 //! What the tests stand on: a CA, an origin that records what it receives, pintle as a process on port 0, and clients.
 
 mod authority;
+mod browser;
 mod client;
 mod origin;
 mod process;
+mod programs;
 mod sites;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use authority::{Authority, KeyKind, Leaf};
+pub use browser::Browser;
 pub use client::{Client, Connection, Response, read_response};
 pub use origin::{Origin, Reply};
 pub use process::{Pintle, pintle};
+pub use programs::{Program, free_port, nginx, program, varnish};
 pub use sites::{BLOG, blog, blog_at, policies};
 
 /// How long anything may take before a test gives up on it.
