@@ -50,10 +50,11 @@ pub fn parse(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> 
 
 fn parse_v1(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
     let line = &buf[..buf.len().min(V1_MAX)];
-    let Some(end) = line.windows(2).position(|w| w == b"\r\n") else {
-        return if buf.len() >= V1_MAX || line.contains(&b'\n') { Err(NoProxyHeader) } else { Ok(None) };
+    let Some(end) = line.iter().position(|b| *b == b'\n') else {
+        return if buf.len() >= V1_MAX { Err(NoProxyHeader) } else { Ok(None) };
     };
-    let text = std::str::from_utf8(&line[..end]).map_err(|_| NoProxyHeader)?;
+    let line = line[..end].strip_suffix(b"\r").ok_or(NoProxyHeader)?;
+    let text = std::str::from_utf8(line).map_err(|_| NoProxyHeader)?;
     let mut words = text.split(' ').skip(1);
     let source = match words.next() {
         // "the receiver must ignore anything presented before the CRLF"
@@ -70,7 +71,7 @@ fn parse_v1(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
         }
         _ => return Err(NoProxyHeader),
     };
-    Ok(Some((end + 2, ProxyHeader { source, scheme: None })))
+    Ok(Some((end + 1, ProxyHeader { source, scheme: None })))
 }
 
 /// Canonical decimal from 0 to 65535.

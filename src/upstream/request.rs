@@ -58,7 +58,7 @@ impl Outbound<'_> {
     }
 
     /// Writes the head of an HTTP/1.1 request.
-    pub(super) fn write_http1(&self, upstream: &Upstream, out: &mut Vec<u8>) {
+    pub fn write_http1(&self, upstream: &Upstream, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method().as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.head.target().as_bytes());

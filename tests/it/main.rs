@@ -11,6 +11,7 @@ mod demo;
 mod drain;
 mod errors;
 mod forwarded;
+mod fuzz;
 mod headers;
 mod http1;
 mod http2;

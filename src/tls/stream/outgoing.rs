@@ -118,8 +118,9 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Takes what rustls wants to say. It must all be taken: a message that is not encoded now is lost.
-    pub(super) fn encode<D>(&mut self, mut message: EncodeTlsData<'_, D>) -> io::Result<()> {
+    /// Takes what rustls wants to say, and gives the content type of its record. It must all be taken: a message that
+    /// is not encoded now is lost.
+    pub(super) fn encode<D>(&mut self, mut message: EncodeTlsData<'_, D>) -> io::Result<u8> {
         loop {
             let end = self.end;
             // With something staged the stage is in use; a flight of the handshake may spread over it.
@@ -128,8 +129,9 @@ impl Outgoing {
             let limit = limit.min(buffer.len());
             match message.encode(&mut buffer[end.min(limit)..limit]) {
                 Ok(len) => {
+                    let content_type = buffer.get(end).copied().unwrap_or_default();
                     self.end += len;
-                    return Ok(());
+                    return Ok(content_type);
                 }
                 Err(EncodeError::InsufficientSize(e)) if self.staged == 0 => {
                     let buffer = self.buffer.get_or_insert_default();
@@ -137,6 +139,14 @@ impl Outgoing {
                 }
                 Err(e) => return Err(io::Error::other(e.to_string())),
             }
+        }
+    }
+
+    /// Gives up what was not sealed yet.
+    pub(super) fn discard_staged(&mut self) {
+        self.staged = 0;
+        if self.start == self.end {
+            self.give_back();
         }
     }
 

@@ -16,6 +16,10 @@ use super::session::Session;
 /// Received octets that may wait for the rest of a record or of a handshake message.
 pub(super) const PENDING_MAX: usize = 40 * 1024;
 
+/// Content types of records that may go out before an alert does.
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const HANDSHAKE: u8 = 22;
+
 /// How far the connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -23,6 +27,8 @@ pub(super) enum Phase {
     Open,
     /// The peer has sent close_notify.
     PeerClosed,
+    /// The peer broke the rules, and was told so.
+    Failed,
 }
 
 /// TLS over octets.
@@ -78,6 +84,9 @@ impl<S: Session> Records<S> {
         let pending = std::mem::take(&mut self.pending);
         buffer[..pending.len()].copy_from_slice(&pending);
         let before = dst.remaining_mut();
+        if self.phase == Phase::Failed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let used = self.open(&mut buffer[..filled], dst)?;
         let rest = &buffer[used..filled];
         if rest.len() > PENDING_MAX {
@@ -104,7 +113,9 @@ impl<S: Session> Records<S> {
                         self.plain.extend_from_slice(&record.payload[fits..]);
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(message)) => self.outgoing.encode(message)?,
+                Ok(ConnectionState::EncodeTlsData(message)) => {
+                    self.outgoing.encode(message)?;
+                }
                 // Our buffer keeps the order, so that it counts as transmitted once it lies there.
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed) => phase = Some(Phase::PeerClosed),
@@ -118,7 +129,7 @@ impl<S: Session> Records<S> {
                 Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "early data")),
                 Err(error) => {
                     let old = alert_for_old_client(&error, &buffer[at..]);
-                    self.queue_alert(old, &mut buffer[at + discard..]);
+                    self.fail(old, &mut buffer[at + discard..]);
                     return Err(tls_error(error));
                 }
             }
@@ -132,16 +143,20 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// The alert for an error is the next thing that rustls wants to say. It must be shown what it has not taken here,
-    /// too: where it stands in a handshake message it remembers by position.
-    fn queue_alert(&mut self, other: Option<u8>, rest: &mut [u8]) {
+    /// Ends the connection with an alert: rustls' own is among the next things that it wants to say. It must be shown
+    /// what it has not taken here, too: where it stands in a handshake message it remembers by position. And it must
+    /// not be asked again once the alert is out, or it would stumble over the same octets a second time.
+    fn fail(&mut self, other: Option<u8>, rest: &mut [u8]) {
         let instead = self.session.alert_instead().or(other);
-        if let (Phase::Handshake, Some(description)) = (self.phase, instead) {
+        let before = std::mem::replace(&mut self.phase, Phase::Failed);
+        self.close_sent = true;
+        self.outgoing.discard_staged();
+        if let (Phase::Handshake, Some(description)) = (before, instead) {
             self.outgoing.plain_alert(description);
             return;
         }
         while let Ok(ConnectionState::EncodeTlsData(message)) = self.session.process(rest).state {
-            if self.outgoing.encode(message).is_err() {
+            if !matches!(self.outgoing.encode(message), Ok(HANDSHAKE | CHANGE_CIPHER_SPEC)) {
                 return;
             }
         }
@@ -193,7 +208,9 @@ impl<S: Session> Records<S> {
                         self.plain.extend_from_slice(record.payload);
                     }
                 }
-                ConnectionState::EncodeTlsData(message) => self.outgoing.encode(message)?,
+                ConnectionState::EncodeTlsData(message) => {
+                    self.outgoing.encode(message)?;
+                }
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::PeerClosed => self.phase = Phase::PeerClosed,
                 _ => return Err(io::ErrorKind::BrokenPipe.into()),

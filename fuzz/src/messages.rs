@@ -1,0 +1,145 @@
+//! HTTP/1.1, from both sides.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::Method;
+use pintle::message::{
+    BodyDecoder, Decoded, Fields, Framing, HeadLimits, RequestHead, ResponseHead, parse_request, parse_response,
+};
+use pintle::policy::Scheme;
+use pintle::policy::forwarded::{Peer, Trust, origin};
+use pintle::site::Site;
+use pintle::upstream::resolve::Name;
+use pintle::upstream::{Client, HostHeader, Outbound, Upstream};
+
+const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
+
+/// A request's head. What is accepted is accepted only when it is whole; and what goes upstream for it is one request,
+/// as another parser reads it.
+pub fn request_head(data: &[u8]) {
+    let mut head = RequestHead::default();
+    let Ok(Some(len)) = parse_request(data, &LIMITS, &mut head) else { return };
+    assert!(len <= data.len() && len <= LIMITS.head + 4);
+    let mut shorter = RequestHead::default();
+    assert_eq!(parse_request(&data[..len - 1], &LIMITS, &mut shorter), Ok(None), "accepted before its end");
+    if head.method == Method::CONNECT || head.host().is_empty() {
+        // No tunnels; and HTTP/1.0 may leave the host out, but no site has that name.
+        return;
+    }
+    assert!(head.target() == "*" || head.target().starts_with('/'));
+    assert!(head.path().len() <= head.target().len());
+    for trusted in [false, true] {
+        forward(&head, trusted);
+    }
+}
+
+fn peer(trusted: bool) -> Peer {
+    Peer {
+        address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+        states_scheme: trusted,
+        states_client: trusted,
+        tlv_scheme: None,
+        listener: Scheme::Https,
+    }
+}
+
+fn forward(head: &RequestHead, trusted: bool) {
+    let trust = Trust::new(vec!["10.0.0.0/8".parse().expect("a range")]);
+    let client = Client::new(peer(trusted));
+    let origin = origin(&client.peer, &head.fields, &trust);
+    let (_, addresses) = Name::new("upstream.example", 80);
+    let upstream = Upstream {
+        label: "http://upstream.example".into(),
+        addresses,
+        tls: None,
+        host_header: HostHeader::Client,
+        own_names: vec![("upstream.example".into(), 80)],
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(1),
+    };
+    let site = Site::default();
+    let outbound = Outbound { head, site: &site, origin: &origin, client: &client, websocket_key: None };
+    let mut out = Vec::new();
+    outbound.write_http1(&upstream, &mut out);
+
+    // Our own fields come on top of the client's.
+    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, fields: 64 };
+    let mut received = RequestHead::default();
+    let len = parse_request(&out, &limits, &mut received).expect("what goes upstream parses").expect("as a whole");
+    assert_eq!(len, out.len(), "more than one head goes upstream");
+    assert_eq!(received.method, head.method);
+    assert_eq!(received.target(), head.target());
+    assert_eq!(received.host(), head.host());
+    let same =
+        received.framing == head.framing || (received.framing, head.framing) == (Framing::Length(0), Framing::None);
+    assert!(same, "{:?} became {:?}", head.framing, received.framing);
+}
+
+/// A response's head.
+pub fn response_head(data: &[u8]) {
+    for to_head in [false, true] {
+        let mut head = ResponseHead::default();
+        let Ok(Some(len)) = parse_response(data, to_head, 4096, &mut head) else { continue };
+        assert!(len <= data.len());
+        for (name, octets, value) in head.fields.iter() {
+            assert!(!name.is_hop_by_hop(), "{octets:?}");
+            assert!(!value.contains(&b'\n') && !value.contains(&b'\r') && !value.contains(&0));
+        }
+    }
+}
+
+/// A chunked body: it means the same however it is cut into pieces.
+pub fn chunked_body(data: &[u8]) {
+    let Some((cut, body)) = data.split_first() else { return };
+    let whole = decode(&[body]);
+    let cut = usize::from(*cut) % (body.len() + 1);
+    let halves = decode(&[&body[..cut], &body[cut..]]);
+    assert_eq!(whole, halves);
+    let octets: Vec<&[u8]> = body.chunks(1).collect();
+    assert_eq!(whole, decode(&octets));
+}
+
+/// The body, its trailers if it came to an end, and how many octets were left; or that it is broken.
+type Outcome = (Vec<u8>, Option<Vec<(Vec<u8>, Vec<u8>)>>, Option<usize>);
+
+fn decode(pieces: &[&[u8]]) -> Outcome {
+    let mut decoder = BodyDecoder::request(Framing::Chunked);
+    let mut buffer = BytesMut::new();
+    let (mut body, mut trailers) = (Vec::new(), None);
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            match decoder.decode(&mut buffer) {
+                Ok(Decoded::Data(data)) => body.extend_from_slice(&data),
+                Ok(Decoded::Trailers(fields)) => trailers = Some(list(&fields)),
+                Ok(Decoded::More | Decoded::End) => break,
+                Err(_) => return (body, None, None),
+            }
+        }
+    }
+    let ended = decoder.is_end();
+    (body, ended.then(|| trailers.unwrap_or_default()), Some(if ended { buffer.len() } else { 0 }))
+}
+
+fn list(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fields.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
+}
+
+/// `Forwarded` and `X-Forwarded-*`, one field to a line: a stranger's change nothing, and those of a trusted peer that
+/// are not understood change nothing either.
+pub fn forwarded(data: &[u8]) {
+    let mut fields = Fields::default();
+    for line in data.split(|b| *b == b'\n') {
+        let at = line.iter().position(|b| *b == b':').unwrap_or(0);
+        let (name, value) = line.split_at(at);
+        fields.push(name, value.get(1..).unwrap_or_default());
+    }
+    let trust = Trust::new(vec!["10.0.0.0/8".parse().expect("a range")]);
+    let stranger = origin(&peer(false), &fields, &trust);
+    assert_eq!((stranger.scheme, stranger.client), (Scheme::Https, peer(false).address));
+    let told = origin(&peer(true), &fields, &trust);
+    assert_eq!(told.scheme_from_header, told.scheme_stated);
+    assert!(told.hops.iter().all(|hop| trust.contains(*hop)), "a hop that nobody trusts: {told:?}");
+}
