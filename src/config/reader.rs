@@ -15,6 +15,14 @@ type Entries<'t> = DeTable<'t>;
 /// Problems, while many readers add to them.
 pub(super) type Gathered = RefCell<Problems>;
 
+#[cfg(test)]
+thread_local! {
+    /// The full names of all keys that were asked for, and which of them are tables: for the test that compares them
+    /// with the documentation.
+    pub(super) static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    pub(super) static TABLES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
 /// One table of the file.
 pub(super) struct Reader<'t> {
     table: &'t Entries<'t>,
@@ -37,6 +45,8 @@ impl<'t> Reader<'t> {
 
     fn get(&self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.asked.borrow_mut().push(key);
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.push(self.name(key)));
         self.table.iter().find(|(k, _)| k.get_ref().as_ref() == key).map(|(_, v)| v)
     }
 
@@ -170,6 +180,8 @@ impl<'t> Reader<'t> {
     }
 
     pub(super) fn table(&self, key: &'static str) -> Option<Self> {
+        #[cfg(test)]
+        TABLES.with_borrow_mut(|tables| tables.push(self.name(key)));
         let value = self.get(key)?;
         match value.get_ref() {
             DeValue::Table(table) => Some(Self::of(table, value.span(), &self.name(key), self.problems)),
@@ -182,8 +194,10 @@ impl<'t> Reader<'t> {
 
     /// One table, or a list of them.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Self> {
-        let Some(value) = self.get(key) else { return Vec::new() };
         let name = self.name(key);
+        #[cfg(test)]
+        TABLES.with_borrow_mut(|tables| tables.push(name.clone()));
+        let Some(value) = self.get(key) else { return Vec::new() };
         match value.get_ref() {
             DeValue::Table(table) => vec![Self::of(table, value.span(), &name, self.problems)],
             DeValue::Array(list) => {
@@ -225,12 +239,6 @@ impl<'t> Reader<'t> {
             let message = format!("{}: unknown key", self.name(name));
             self.problems.borrow_mut().error(&key.span(), message, Some(hint));
         }
-    }
-
-    /// The paths of all keys that were asked for; for the test that compares them with the documentation.
-    #[cfg(test)]
-    pub(super) fn asked_paths(&self) -> Vec<String> {
-        self.asked.borrow().iter().map(|k| self.name(k)).collect()
     }
 }
 

@@ -1,1 +1,44 @@
+//! The reader and docs/reference/config.md know the same keys.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::reader::{ASKED, TABLES};
+use super::*;
+
+const REFERENCE: &str = include_str!("../../docs/reference/config.md");
+
+#[test]
+fn every_key_is_documented_and_every_documented_key_is_read() {
+    let documented: BTreeSet<String> = REFERENCE
+        .lines()
+        .filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'))
+        .map(|key| key.replace("[[", "").replace("]]", "").replace(['[', ']'], ""))
+        .collect();
+    let read = keys_read();
+    let missing: Vec<_> = read.difference(&documented).collect();
+    let needless: Vec<_> = documented.difference(&read).collect();
+    assert!(missing.is_empty(), "read, but not in docs/reference/config.md: {missing:?}");
+    assert!(needless.is_empty(), "in docs/reference/config.md, but read by nobody: {needless:?}");
+    assert!(documented.len() > 50, "only {} keys found in docs/reference/config.md", documented.len());
+}
+
+/// Every key of the file: a table is opened as soon as somebody asks for it, until nothing new is asked for.
+fn keys_read() -> BTreeSet<String> {
+    let mut opened = BTreeSet::new();
+    loop {
+        ASKED.take();
+        TABLES.take();
+        let text: String = opened
+            .iter()
+            .map(|table: &String| if table == "site" { "[[site]]\n".to_owned() } else { format!("[{table}]\n") })
+            .collect();
+        let _ = load_text(Path::new("pintle.toml"), Path::new(""), text);
+        let tables: BTreeSet<String> = TABLES.take().into_iter().collect();
+        let asked: BTreeSet<String> = ASKED.take().into_iter().collect();
+        if tables == opened {
+            return asked.difference(&tables).cloned().collect();
+        }
+        opened = tables;
+    }
+}

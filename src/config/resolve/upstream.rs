@@ -1,7 +1,7 @@
 //! `upstream` and `[site.upstream_options]`: where requests go, under which four names.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ use crate::upstream::{HostHeader, Upstream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Names that lead nowhere on the public network (RFC 6761, RFC 6762, RFC 8375, and ICANN's `.internal`).
+const NEAR_DOMAINS: [&str; 4] = [".localhost", ".local", ".home.arpa", ".internal"];
 
 /// What is shared between the upstreams of all sites.
 #[derive(Default)]
@@ -127,6 +129,9 @@ pub(super) fn resolve(
     let roots = if https && !skip { roots(options.ca.as_ref(), ca.as_ref(), shared, r).map(Some) } else { Some(None) };
     let (connect, names, roots) = (connect?, names?, roots?);
     warn_of_itself(url, &connect, hosts, r);
+    if !https {
+        warn_of_plain_http(url, &connect, r);
+    }
     let connect_timeout = timeout(&options.connect_timeout, CONNECT_TIMEOUT);
     let response_timeout = timeout(&options.response_timeout, RESPONSE_TIMEOUT);
     let http2 = options.http2.as_ref().is_none_or(|h| h.value);
@@ -224,6 +229,23 @@ fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r
                 connect.host
             ),
             "name the host behind: upstream = \"https://example.wordpress.com\", or set connect",
+        );
+    }
+}
+
+/// Without TLS, whoever is on the way to the upstream reads cookies and passwords, and changes pages.
+fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Resolver<'_>) {
+    let is_near = match connect.address().map(|a| a.ip().to_canonical()) {
+        Some(IpAddr::V4(a)) => a.is_loopback() || a.is_private() || a.is_link_local(),
+        Some(IpAddr::V6(a)) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
+        // `localhost`, a name of the local network or of a container
+        None => !connect.host.contains('.') || NEAR_DOMAINS.iter().any(|d| connect.host.ends_with(d)),
+    };
+    if !is_near {
+        r.warn(
+            &url.span,
+            format!("site.upstream: the way to {} is not encrypted: who is on it reads and changes all", connect.host),
+            "https://, if the host offers it",
         );
     }
 }
