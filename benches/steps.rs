@@ -1,0 +1,194 @@
+//! The steps of a request, one by one: what each costs in user space. `cargo bench`; README.md says how to read it.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pintle::host::{HostMap, HostPattern, split_authority};
+use pintle::message::{
+    BodyDecoder, Decoded, FieldSink, Framing, HeadLimits, Rendered, RequestHead, ResponseHead, parse_request,
+    parse_response,
+};
+use pintle::pin::Pin;
+use pintle::policy::Scheme;
+use pintle::policy::forwarded::{Peer, Trust, origin};
+use pintle::policy::hpkp::{self, Hpkp};
+use pintle::site::Site;
+use pintle::upstream::resolve::Name;
+use pintle::upstream::rewrite::rewrite;
+use pintle::upstream::{Client, HostHeader, Outbound, Upstream};
+
+const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\
+    Host: blog.example.com\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+    Accept-Language: en-GB,en;q=0.5\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Connection: keep-alive\r\n\
+    Cookie: wordpress_test_cookie=WP%20Cookie%20check; wp-settings-time-1=1763900000\r\n\
+    Upgrade-Insecure-Requests: 1\r\n\r\n";
+
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
+    Server: nginx\r\n\
+    Date: Mon, 23 Nov 2026 10:00:00 GMT\r\n\
+    Content-Type: text/html; charset=UTF-8\r\n\
+    Content-Length: 512\r\n\
+    Connection: keep-alive\r\n\
+    Vary: Accept-Encoding\r\n\
+    Link: <https://example.wordpress.com/?p=1>; rel=shortlink\r\n\
+    Set-Cookie: session=abc; Path=/; Domain=example.wordpress.com; HttpOnly\r\n\r\n";
+
+const LIMITS: HeadLimits = HeadLimits { request_line: 8192, head: 32 * 1024, fields: 100 };
+
+fn hosts(c: &mut Criterion) {
+    for sites in [1, 100, 10_000] {
+        let mut map = HostMap::default();
+        for n in 0..sites {
+            map.insert(&HostPattern::parse(&format!("site-{n}.example.com")).expect("a name"), n);
+        }
+        map.insert(&HostPattern::parse("*.wild.example.com").expect("a name"), sites);
+        let last = format!("site-{}.example.com", sites - 1);
+        c.bench_function(&format!("host/exact name among {sites}"), |b| b.iter(|| map.get(black_box(&last)).copied()));
+        c.bench_function(&format!("host/wildcard among {sites}"), |b| {
+            b.iter(|| map.get(black_box("a.wild.example.com")).copied());
+        });
+    }
+    c.bench_function("host/parse an authority", |b| {
+        b.iter_batched_ref(
+            || *b"Blog.Example.com:8443",
+            |raw| split_authority(black_box(raw)),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+}
+
+fn messages(c: &mut Criterion) {
+    let mut head = RequestHead::default();
+    c.bench_function("message/parse a request", |b| {
+        b.iter(|| {
+            head.clear();
+            parse_request(black_box(REQUEST), &LIMITS, &mut head).expect("a request")
+        });
+    });
+    let mut response = ResponseHead::default();
+    c.bench_function("message/parse a response", |b| {
+        b.iter(|| {
+            response.clear();
+            parse_response(black_box(RESPONSE), false, 64 * 1024, &mut response).expect("a response")
+        });
+    });
+    let chunk = b"4000\r\n".iter().copied().chain(vec![b'x'; 0x4000]).chain(*b"\r\n").collect::<Vec<u8>>();
+    let body: Vec<u8> = chunk.repeat(8).into_iter().chain(*b"0\r\n\r\n").collect();
+    let mut group = c.benchmark_group("message");
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("decode a chunked body", |b| {
+        b.iter_batched(
+            || BytesMut::from(&body[..]),
+            |mut buffer| {
+                let mut decoder = BodyDecoder::response(Framing::Chunked);
+                while let Ok(Decoded::Data(data)) = decoder.decode(&mut buffer) {
+                    black_box(data);
+                }
+                assert!(decoder.is_end());
+            },
+            criterion::BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+struct Setting {
+    head: RequestHead,
+    client: Client,
+    trust: Trust,
+    site: Site,
+    upstream: Upstream,
+}
+
+fn setting() -> Setting {
+    let mut head = RequestHead::default();
+    parse_request(REQUEST, &LIMITS, &mut head).expect("a request");
+    let (_, addresses) = Name::new("example.wordpress.com", 443);
+    Setting {
+        head,
+        client: Client::new(Peer {
+            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            states_scheme: false,
+            states_client: false,
+            tlv_scheme: None,
+            listener: Scheme::Https,
+        }),
+        trust: Trust::default(),
+        site: Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() },
+        upstream: Upstream {
+            label: "https://example.wordpress.com".into(),
+            addresses,
+            tls: None,
+            host_header: HostHeader::Fixed("example.wordpress.com".into()),
+            own_names: vec![("example.wordpress.com".into(), 443)],
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+        },
+    }
+}
+
+fn forwarding(c: &mut Criterion) {
+    let s = setting();
+    let told = origin(&s.client.peer, &s.head.fields, &s.trust);
+    c.bench_function("forward/who the client is, nobody trusted", |b| {
+        b.iter(|| origin(black_box(&s.client.peer), &s.head.fields, &s.trust));
+    });
+    let mut out = Vec::with_capacity(4096);
+    c.bench_function("forward/write the upstream's request", |b| {
+        b.iter(|| {
+            out.clear();
+            let outbound =
+                Outbound { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
+            outbound.write_http1(black_box(&s.upstream), &mut out);
+            out.len()
+        });
+    });
+    let mut response = ResponseHead::default();
+    parse_response(RESPONSE, false, 64 * 1024, &mut response).expect("a response");
+    c.bench_function("forward/rewrite a response's names", |b| {
+        b.iter_batched_ref(
+            || response.clone(),
+            |response| rewrite(response, &s.head, &s.site, black_box(&s.upstream)),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+}
+
+fn policies(c: &mut Criterion) {
+    let pins: Vec<Pin> = (0..4_u8).map(|n| Pin::of_spki(&[n])).collect();
+    let policy = Hpkp {
+        mode: hpkp::Mode::Enforce,
+        pins,
+        max_age: 30 * 86_400,
+        include_subdomains: true,
+        report_uri: Some("https://reports.example.net/hpkp".into()),
+    };
+    c.bench_function("policy/render Public-Key-Pins (once per load)", |b| b.iter(|| black_box(&policy).value()));
+    let mut rendered = Rendered::default();
+    rendered.push("Strict-Transport-Security", "max-age=31536000; includeSubDomains").expect("a field");
+    rendered.push(policy.name(), &policy.value()).expect("a field");
+    let mut out = Vec::with_capacity(4096);
+    c.bench_function("policy/add rendered headers to a response", |b| {
+        b.iter(|| {
+            out.clear();
+            out.rendered(black_box(&rendered));
+            out.len()
+        });
+    });
+    let spki = [0x5a_u8; 91];
+    c.bench_function("pin/of a P-256 key's SubjectPublicKeyInfo", |b| b.iter(|| Pin::of_spki(black_box(&spki))));
+    c.bench_function("pin/to base64", |b| {
+        let pin = Pin::of_spki(&spki);
+        b.iter(|| black_box(pin).to_string());
+    });
+}
+
+criterion_group!(steps, hosts, messages, forwarding, policies);
+criterion_main!(steps);
