@@ -2,7 +2,9 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually};
 

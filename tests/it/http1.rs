@@ -1,7 +1,9 @@
 //! HTTP/1.1 towards clients and upstreams: framing, interim responses, expectations, retries.
 
 use std::io::{Read, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually};
 

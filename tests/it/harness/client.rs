@@ -103,7 +103,7 @@ impl Client {
     #[track_caller]
     pub fn get(&self, address: SocketAddr, host: &str, path: &str) -> Response {
         let mut connection = self.connect(address, host);
-        connection.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
         connection.response("GET")
     }
 }

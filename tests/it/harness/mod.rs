@@ -9,7 +9,9 @@ mod programs;
 mod sites;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 pub use authority::{Authority, KeyKind, Leaf};
 pub use browser::Browser;

@@ -45,8 +45,10 @@ pub enum Reply {
     /// Sends these octets, and closes.
     Close(Vec<u8>),
     /// Does as the function says.
-    Custom(Box<dyn FnOnce(&mut TcpStream) -> io::Result<()> + Send>),
+    Custom(Custom),
 }
+
+type Custom = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()> + Send>;
 
 impl Reply {
     /// A response with these fields (lines, each with its CRLF) and this body.
