@@ -32,7 +32,7 @@ pub use snapshot::{Snapshot, View};
 /// For the fuzzers.
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use super::proxy_header::parse as parse_proxy_header;
+    pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 
 /// A running server: N workers, each a thread with everything of its own.
