@@ -11,7 +11,7 @@ use crate::pin::Pin;
 pub const MAX_AGE_CAP: u64 = 60 * 86400;
 
 /// What is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// `Public-Key-Pins`.
     Enforce,

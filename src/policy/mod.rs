@@ -3,6 +3,7 @@
 //! No I/O and no runtime here: callers act on what these decide.
 
 pub mod forwarded;
+pub mod guard;
 pub mod hpkp;
 pub mod hsts;
 pub mod redirect;
