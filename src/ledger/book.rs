@@ -1,0 +1,249 @@
+//! What the ledger knows, in memory: the sum of its records.
+
+use std::collections::HashMap;
+
+use super::record::{Accepted, Ramp, Ramped, Record};
+use crate::pin::Pin;
+use crate::policy::guard::{Channel, Promise, Seconds};
+
+/// For how long a promise that nobody can hold any more stays in the history, in seconds.
+const HISTORY: i64 = 400 * 86400;
+/// Records of newer programs that are carried along.
+const UNKNOWN_MAX: usize = 10_000;
+
+/// All that was promised.
+#[derive(Debug, Default, Clone)]
+pub struct Book {
+    promises: Vec<Promise>,
+    by_set: HashMap<SetKey, usize>,
+    ramps: HashMap<(String, Ramped), Ramp>,
+    accepted: Vec<Accepted>,
+    unknown: Vec<String>,
+}
+
+/// What makes two promises the same, but for their times.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SetKey {
+    site: String,
+    hosts: Vec<String>,
+    pins: Vec<Pin>,
+    max_age: u64,
+    include_subdomains: bool,
+    channel: Channel,
+}
+
+impl SetKey {
+    fn of(promise: &Promise) -> Self {
+        let mut hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        Self {
+            site: promise.site.clone(),
+            hosts,
+            pins: promise.pins.clone(),
+            max_age: promise.max_age,
+            include_subdomains: promise.include_subdomains,
+            channel: promise.channel.clone(),
+        }
+    }
+}
+
+impl Book {
+    /// Takes a record in. Times only ever widen, so that the order of records means nothing, and neither does a clock
+    /// that steps back. Says whether it was news.
+    pub fn apply(&mut self, record: Record) -> bool {
+        match record {
+            Record::Format(_) => false,
+            Record::Promise(promise) => self.promise(promise),
+            Record::Ramp(ramp) => self.ramp_to(ramp),
+            Record::Accepted(accepted) => {
+                let known = self
+                    .accepted
+                    .iter()
+                    .any(|a| a.site == accepted.site && a.pin == accepted.pin && a.until == accepted.until);
+                if !known {
+                    self.accepted.push(accepted);
+                }
+                !known
+            }
+            Record::Unknown(json) => {
+                let is_new = !self.unknown.contains(&json) && self.unknown.len() < UNKNOWN_MAX;
+                if is_new {
+                    self.unknown.push(json);
+                }
+                is_new
+            }
+        }
+    }
+
+    fn promise(&mut self, promise: Promise) -> bool {
+        let key = SetKey::of(&promise);
+        let Some(known) = self.by_set.get(&key).and_then(|at| self.promises.get_mut(*at)) else {
+            self.by_set.insert(key, self.promises.len());
+            self.promises.push(promise);
+            return true;
+        };
+        let is_news = promise.first_sent < known.first_sent || promise.last_sent > known.last_sent;
+        known.first_sent = known.first_sent.min(promise.first_sent);
+        known.last_sent = known.last_sent.max(promise.last_sent);
+        is_news
+    }
+
+    /// The later word counts; of two words of the same second, the more careful one.
+    fn ramp_to(&mut self, ramp: Ramp) -> bool {
+        let key = (ramp.site.clone(), ramp.policy);
+        match self.ramps.get(&key) {
+            Some(known) if (known.since, usize::MAX - known.step) >= (ramp.since, usize::MAX - ramp.step) => false,
+            _ => {
+                self.ramps.insert(key, ramp);
+                true
+            }
+        }
+    }
+
+    /// All promises, dead ones too, in the order in which they came.
+    #[must_use]
+    pub fn promises(&self) -> &[Promise] {
+        &self.promises
+    }
+
+    /// What is known of the same set: when it was first and last sent.
+    #[must_use]
+    pub fn find(&self, set: &Promise) -> Option<&Promise> {
+        self.by_set.get(&SetKey::of(set)).and_then(|at| self.promises.get(*at))
+    }
+
+    /// Since when a site's clients have been told of a pin, by whatever way.
+    #[must_use]
+    pub fn promised_since(&self, site: &str, pin: Pin) -> Option<Seconds> {
+        let holds = |p: &&Promise| p.site == site && p.pins.binary_search(&pin).is_ok();
+        self.promises.iter().filter(holds).map(|p| p.first_sent).min()
+    }
+
+    /// How far a ramp has come.
+    #[must_use]
+    pub fn ramp(&self, site: &str, policy: Ramped) -> Option<&Ramp> {
+        self.ramps.get(&(site.to_owned(), policy))
+    }
+
+    /// Whether the operator has taken it upon himself to serve a chain of this leaf, until a day that has not passed.
+    #[must_use]
+    pub fn accepted(&self, site: &str, pin: Pin) -> Option<&Accepted> {
+        self.accepted.iter().rfind(|a| a.site == site && a.pin == pin)
+    }
+
+    /// The newest time in the book.
+    #[must_use]
+    pub fn newest(&self) -> Option<Seconds> {
+        self.promises.iter().map(|p| p.last_sent).max()
+    }
+
+    /// How many records it takes to write the book down.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.promises.len() + self.ramps.len() + self.accepted.len() + self.unknown.len()
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The book as records.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let mut ramps: Vec<&Ramp> = self.ramps.values().collect();
+        ramps.sort_by(|a, b| (&a.site, a.policy).cmp(&(&b.site, b.policy)));
+        let promises = self.promises.iter().map(|p| Record::Promise(p.clone()));
+        promises
+            .chain(ramps.into_iter().map(|r| Record::Ramp(r.clone())))
+            .chain(self.accepted.iter().map(|a| Record::Accepted(a.clone())))
+            .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
+    }
+
+    /// Forgets what has been over for so long that it is of no interest even as history.
+    pub fn forget_history(&mut self, now: Seconds) {
+        self.promises.retain(|p| now.saturating_sub(p.honoured_until()) < HISTORY);
+        self.by_set = self.promises.iter().enumerate().map(|(at, p)| (SetKey::of(p), at)).collect();
+    }
+
+    /// The records of another book that are news here.
+    #[must_use]
+    pub fn news(&self, other: &Self) -> Vec<Record> {
+        let mut merged = self.clone();
+        other.records().filter(|record| merged.apply(record.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::any_record;
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+
+    fn book(records: &[Record]) -> Book {
+        let mut book = Book::default();
+        for record in records {
+            book.apply(record.clone());
+        }
+        book
+    }
+
+    fn contents(book: &Book) -> Vec<String> {
+        let mut lines: Vec<String> = book.records().map(|r| r.line()).collect();
+        lines.sort();
+        lines
+    }
+
+    proptest! {
+        /// Merging is the same in both directions, and twice is once.
+        #[test]
+        fn merging(a in prop::collection::vec(any_record(), 0..20), b in prop::collection::vec(any_record(), 0..20)) {
+            let (one, other) = (book(&a), book(&b));
+            let merge = |to: &Book, from: &Book| {
+                let mut merged = to.clone();
+                for record in to.news(from) {
+                    prop_assert!(merged.apply(record));
+                }
+                Ok(merged)
+            };
+            let (ab, ba) = (merge(&one, &other)?, merge(&other, &one)?);
+            let times = |b: &Book| {
+                let mut all: Vec<_> = b.promises().iter().map(|p| (SetKey::of(p).site, p.pins.clone(), p.first_sent, p.last_sent)).collect();
+                all.sort();
+                all
+            };
+            prop_assert_eq!(times(&ab), times(&ba));
+            prop_assert!(ab.news(&other).is_empty() && ab.news(&one).is_empty());
+            // Nothing is ever shortened.
+            for promise in one.promises().iter().chain(other.promises()) {
+                let merged = ab.find(promise).unwrap();
+                prop_assert!(merged.last_sent >= promise.last_sent && merged.first_sent <= promise.first_sent);
+            }
+        }
+
+        #[test]
+        fn writing_and_reading_gives_the_same(records in prop::collection::vec(any_record(), 0..30)) {
+            let first = book(&records);
+            let again = book(&first.records().collect::<Vec<_>>());
+            prop_assert_eq!(contents(&first), contents(&again));
+            prop_assert_eq!(first.len(), first.records().count());
+        }
+    }
+
+    #[test]
+    fn history_ends() {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let mut book = Book::default();
+        while book.promises().len() < 5 {
+            let record = any_record().new_tree(&mut runner).unwrap().current();
+            book.apply(record);
+        }
+        let last = book.promises().iter().map(Promise::honoured_until).max().unwrap();
+        book.forget_history(last);
+        assert_eq!(book.promises().len(), 5);
+        book.forget_history(last + HISTORY);
+        assert!(book.promises().is_empty());
+    }
+}

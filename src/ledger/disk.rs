@@ -1,0 +1,149 @@
+//! What the ledger asks of a folder: few operations, so that a test can make each of them fail.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Files of one folder. Nothing is durable before `sync`, and no new name before `sync_folder`.
+pub trait Disk {
+    /// A file's contents; none if there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Writes at the end of a file, which is made if there is none. May write a part before it fails.
+    ///
+    /// # Errors
+    ///
+    /// When not all could be written.
+    fn append(&mut self, name: &str, contents: &[u8]) -> io::Result<()>;
+    /// Cuts a file.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be cut.
+    fn truncate(&mut self, name: &str, len: u64) -> io::Result<()>;
+    /// Makes a file's contents durable.
+    ///
+    /// # Errors
+    ///
+    /// When they may not be durable; what the file holds after a crash is then unknown.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+    /// Removes a file, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it is still there.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+    /// Gives a file another's name, in place of that.
+    ///
+    /// # Errors
+    ///
+    /// When the names are as before.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes the folder's names durable.
+    ///
+    /// # Errors
+    ///
+    /// When they may not be durable.
+    fn sync_folder(&mut self) -> io::Result<()>;
+}
+
+/// A real folder. Its files are for this user alone: they tell who was promised what.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Held for as long as this is.
+    _lock: Option<File>,
+    open: Option<(String, File)>,
+}
+
+/// Why a folder cannot be had.
+#[derive(Debug)]
+pub enum FolderError {
+    /// Another process has it.
+    Locked,
+    /// The operating system says no.
+    Io(io::Error),
+}
+
+impl Folder {
+    /// Takes a folder for this process alone; it is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError`], when another process has it, or it cannot be made or written.
+    pub fn take(path: &Path, lock: &str) -> Result<Self, FolderError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FolderError::Io)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(lock))
+            .map_err(FolderError::Io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(file), open: None }),
+            Err(TryLockError::WouldBlock) => Err(FolderError::Locked),
+            Err(TryLockError::Error(error)) => Err(FolderError::Io(error)),
+        }
+    }
+
+    /// A folder that is only looked into.
+    #[must_use]
+    pub fn look(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None, open: None }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        if self.open.as_ref().is_none_or(|(open, _)| open != name) {
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path.join(name))?;
+            self.open = Some((name.to_owned(), file));
+        }
+        self.open.as_mut().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Disk for Folder {
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let mut file = match File::open(self.path.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut contents = Vec::new();
+        file.read_to_end(&mut contents)?;
+        Ok(Some(contents))
+    }
+
+    fn append(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
+        self.file(name)?.write_all(contents)
+    }
+
+    fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
+        self.file(name)?.set_len(len)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.file(name)?.sync_all()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.open = None;
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.open = None;
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
