@@ -5,8 +5,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -17,10 +18,18 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// A tick that never comes: the alarm is off.
 const NEVER: u32 = u32::MAX;
 
+/// Milliseconds of this process, by a clock that nobody sets. All threads count from the same start.
+#[must_use]
+pub fn uptime() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The clock of one worker.
 #[derive(Debug)]
 pub struct Clock {
     now: Cell<u32>,
+    uptime: Cell<u64>,
     alarms: RefCell<Vec<Rc<State>>>,
     date: RefCell<(i64, Rc<str>)>,
 }
@@ -36,7 +45,12 @@ struct State {
 impl Default for Clock {
     fn default() -> Self {
         let now = Timestamp::now();
-        Self { now: Cell::new(1), alarms: RefCell::default(), date: RefCell::new((now.as_second(), date_of(now))) }
+        Self {
+            now: Cell::new(1),
+            uptime: Cell::new(uptime()),
+            alarms: RefCell::default(),
+            date: RefCell::new((now.as_second(), date_of(now))),
+        }
     }
 }
 
@@ -54,6 +68,7 @@ impl Clock {
     fn tick(&self) {
         let now = self.now.get() + 1;
         self.now.set(now);
+        self.uptime.set(uptime());
         let time = Timestamp::now();
         if self.date.borrow().0 != time.as_second() {
             *self.date.borrow_mut() = (time.as_second(), date_of(time));
@@ -76,6 +91,12 @@ impl Clock {
     #[must_use]
     pub fn ticks(&self) -> u32 {
         self.now.get()
+    }
+
+    /// The [`uptime`] of the last tick.
+    #[must_use]
+    pub fn uptime(&self) -> u64 {
+        self.uptime.get()
     }
 
     /// A new alarm, off.

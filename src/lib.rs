@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod control;
 pub mod config;
 pub mod ledger;
 pub mod server;
@@ -27,6 +28,7 @@ pub mod outbox;
 pub mod transport;
 pub mod tls;
 pub mod site;
+pub mod lease;
 pub mod policy;
 pub mod key_file;
 pub mod pin;

@@ -45,6 +45,8 @@ pub struct Limits {
     pub upstream_idle: Duration,
     /// Octets of a response's head.
     pub response_header_size: usize,
+    /// Reports of pins that did not match, in all workers together; more get 429.
+    pub reports_per_minute: u64,
 }
 
 impl Default for Limits {
@@ -69,6 +71,7 @@ impl Default for Limits {
             upstream_connections: 1024,
             upstream_idle: Duration::from_secs(60),
             response_header_size: 64 * 1024,
+            reports_per_minute: 60,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! A site: its names, and what is done to its messages. Everything here is prepared when the configuration is loaded.
 
+use std::sync::Arc;
+
 use crate::host::HostPattern;
+use crate::lease::Lease;
 use crate::message::Rendered;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::{Hsts, UpstreamHeader};
@@ -15,11 +18,11 @@ pub struct Site {
     /// Strict-Transport-Security.
     pub hsts: Option<Policy<Hsts>>,
     /// Public-Key-Pins.
-    pub hpkp: Option<Policy<Hpkp>>,
+    pub hpkp: Option<PinHeader>,
     /// What is done to requests.
-    pub request: HeaderRules,
+    pub request: Arc<HeaderRules>,
     /// What is done to responses.
-    pub response: HeaderRules,
+    pub response: Arc<HeaderRules>,
 }
 
 impl Site {
@@ -43,6 +46,26 @@ pub struct Policy<T> {
     pub policy: T,
     /// Its field.
     pub field: Rendered,
+}
+
+/// The pins, and the leave to send them.
+#[derive(Debug)]
+pub struct PinHeader {
+    /// The policy.
+    pub policy: Hpkp,
+    /// Its field.
+    pub field: Rendered,
+    /// Holds while the ledger says that the field may be sent.
+    pub lease: Arc<Lease>,
+}
+
+/// Where clients send reports of pins that did not match (RFC 7469 section 3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportsAt {
+    /// A host of one of the sites.
+    pub host: Box<str>,
+    /// A path on it.
+    pub path: Box<str>,
 }
 
 /// Fields that the operator wants gone, replaced or added.

@@ -24,7 +24,10 @@ fn configs() -> &'static Configs {
         let chain = Chain::from_pem(made.cert.pem().as_bytes()).expect("a chain");
         let certificate = Certificate::new(chain, made.signing_key.serialize_pem().as_bytes()).expect("its key");
         let mut certificates = Certificates::default();
-        certificates.insert(&[HostPattern::parse("a.example").expect("a name")], vec![Arc::new(certificate)]);
+        certificates.insert(
+            &[HostPattern::parse("a.example").expect("a name")],
+            &Certificates::set(vec![Arc::new(certificate)]),
+        );
         let versions = Versions { tls12: true, tls13: true };
         let name = ServerName::try_from("a.example").expect("a name");
         Configs {

@@ -6,30 +6,37 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::{Output, fail, load};
-use crate::config::{self, Problems, Severity, report};
+use super::{Loaded, Output, fail, load, look_at_book};
+use crate::config::{self, Context, Problems, Severity, report};
+use crate::ledger::time::wall;
 
 /// What is to be known about the header, wherever it is switched on.
 const HPKP_TODAY: &str =
     "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
+
+/// Without a place for the ledger, promises are forgotten.
+const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
 
 /// Checks a configuration; exit code 0 if it can be served.
 pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     if as_json {
         return check_json(path);
     }
-    let (config, problems) = match load(path, output) {
+    let Loaded { config, problems, .. } = match load(path, look_at_book, output) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    for site in &config.sites {
+    for site in config.sites() {
         print_site(site);
     }
-    if config.sites.iter().any(|s| s.hpkp.is_some()) {
+    if config.sites().any(|s| s.hpkp.is_some()) {
         println!("note: {HPKP_TODAY}");
+        if config.state.is_none() {
+            println!("note: {NO_STATE}");
+        }
     }
     let warnings = problems.sorted().len();
-    let sites = plural(config.sites.len(), "site");
+    let sites = plural(config.sites().len(), "site");
     match warnings {
         0 => println!("{}: fine, {sites}", path.display()),
         n => println!("{}: can be served, {sites}, {}", path.display(), plural(n, "warning")),
@@ -75,11 +82,16 @@ fn print_site(site: &report::Site) {
 }
 
 fn check_json(path: &Path) -> ExitCode {
-    let (config, problems) = match config::load(path) {
-        Ok(loaded) => loaded,
+    let draft = match config::read(path) {
+        Ok(draft) => draft,
         Err(error) => return fail(&format!("{}: {error}", path.display())),
     };
-    let sites: Vec<Value> = config.iter().flat_map(|c| &c.sites).map(site_json).collect();
+    let book = match look_at_book(&draft) {
+        Ok(book) => book,
+        Err(error) => return fail(&error),
+    };
+    let (config, problems) = draft.resolve(&Context::new(&book, wall()));
+    let sites: Vec<Value> = config.iter().flat_map(config::Config::sites).map(site_json).collect();
     let answer = json!({ "ok": config.is_some(), "problems": problems_json(&problems), "sites": sites });
     println!("{answer:#}");
     if config.is_some() { ExitCode::SUCCESS } else { ExitCode::from(1) }

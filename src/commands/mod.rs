@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Config, Context, Draft, Problems};
+use crate::ledger::time::wall;
+use crate::ledger::{self, Book};
 use crate::telemetry::log::LogFormat;
 
 /// How commands talk.
@@ -31,21 +33,39 @@ pub(crate) fn fail(error: &dyn fmt::Display) -> ExitCode {
     ExitCode::from(1)
 }
 
-/// Reads a configuration, and says what is wrong with it.
-fn load(path: &Path, output: &Output) -> Result<(Config, Problems), ExitCode> {
-    let (config, problems) = match config::load(path) {
-        Ok(loaded) => loaded,
-        Err(error) => return Err(fail(&format!("{}: {error}", path.display()))),
-    };
+/// A configuration that can be served, and what it was made from.
+struct Loaded {
+    draft: Draft,
+    config: Config,
+    problems: Problems,
+}
+
+/// Reads and checks a configuration with what is known of promises, and says what is wrong with it.
+fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: &Output) -> Result<Loaded, ExitCode> {
+    let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
+    let book = book(&draft).map_err(|error| fail(&error))?;
+    let (config, problems) = draft.resolve(&Context::new(&book, wall()));
     for problem in problems.sorted() {
         eprint!("{}", problems.render(problem, output.color));
     }
     match config {
-        Some(config) => Ok((config, problems)),
+        Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
             let errors = problems.sorted().iter().filter(|p| p.severity == config::Severity::Error).count();
             let plural = if errors == 1 { "" } else { "s" };
             Err(fail(&format!("{}: {errors} error{plural}", path.display())))
         }
     }
+}
+
+/// What a configuration's ledger says, for commands that only look.
+fn look_at_book(draft: &Draft) -> Result<Book, String> {
+    let Some(folder) = draft.state() else { return Ok(Book::default()) };
+    let (book, notices) =
+        ledger::look(&folder).map_err(|error| format!("{}: {error}", folder.join(ledger::FILE).display()))?;
+    // A running server may just be writing its last line.
+    for notice in notices.iter().filter(|n| !matches!(n, ledger::Notice::Torn { .. })) {
+        eprintln!("pintle: {}: {notice}", folder.join(ledger::FILE).display());
+    }
+    Ok(book)
 }

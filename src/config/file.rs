@@ -17,6 +17,7 @@ pub(super) struct File {
     pub(super) log: LogTable,
     pub(super) name_servers: Option<Vec<At<String>>>,
     pub(super) acme_webroot: Option<At<String>>,
+    pub(super) reports: Option<ReportsTable>,
     pub(super) sites: Vec<SiteTable>,
 }
 
@@ -58,12 +59,20 @@ pub(super) struct LimitsTable {
     pub(super) upstream_connections: Option<At<u64>>,
     pub(super) upstream_idle: Option<At<Duration>>,
     pub(super) response_header_size: Option<At<u64>>,
+    pub(super) reports_per_minute: Option<At<u64>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct LogTable {
     pub(super) access: Option<At<String>>,
     pub(super) format: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ReportsTable {
+    pub(super) span: Range<usize>,
+    pub(super) host: Option<At<String>>,
+    pub(super) path: Option<At<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +84,7 @@ pub(super) struct SiteTable {
     pub(super) hosts: Option<Vec<At<String>>>,
     pub(super) upstream: Option<At<String>>,
     pub(super) canonical_redirect: Option<At<bool>>,
+    pub(super) accept_lockout_until: Option<At<String>>,
     pub(super) upstream_options: UpstreamTable,
     pub(super) certificates: Vec<CertificateTable>,
     pub(super) hsts: Option<HstsTable>,
@@ -110,6 +120,7 @@ pub(super) struct HstsTable {
     pub(super) include_subdomains: Option<At<bool>>,
     pub(super) preload: Option<At<bool>>,
     pub(super) upstream: Option<At<String>>,
+    pub(super) ramp: RampKeys,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +131,14 @@ pub(super) struct HpkpTable {
     pub(super) backups: Option<Vec<At<String>>>,
     pub(super) include_subdomains: Option<At<bool>>,
     pub(super) report_uri: Option<At<String>>,
+    pub(super) ramp: RampKeys,
+}
+
+/// `ramp` and `ramp_every`.
+#[derive(Debug, Default)]
+pub(super) struct RampKeys {
+    pub(super) steps: Option<Vec<At<Duration>>>,
+    pub(super) every: Option<At<Duration>>,
 }
 
 /// `set`, `add` and `remove`.
@@ -177,6 +196,10 @@ impl File {
             file.acme_webroot = t.text("webroot");
             t.finish();
         }
+        if let Some(t) = root.table("reports") {
+            file.reports = Some(ReportsTable { span: t.span.clone(), host: t.text("host"), path: t.text("path") });
+            t.finish();
+        }
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
         root.finish();
         file
@@ -204,6 +227,7 @@ impl LimitsTable {
             upstream_connections: t.number("upstream_connections"),
             upstream_idle: t.duration("upstream_idle"),
             response_header_size: t.size("response_header_size"),
+            reports_per_minute: t.number("reports_per_minute"),
         }
     }
 }
@@ -217,6 +241,7 @@ impl SiteTable {
             hosts: t.texts("hosts"),
             upstream: t.text("upstream"),
             canonical_redirect: t.boolean("canonical_redirect"),
+            accept_lockout_until: t.text("accept_lockout_until"),
             upstream_options: t.table("upstream_options").map(UpstreamTable::read).unwrap_or_default(),
             certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
             hsts: t.table("hsts").map(HstsTable::read),
@@ -263,9 +288,16 @@ impl HstsTable {
             include_subdomains: t.boolean("include_subdomains"),
             preload: t.boolean("preload"),
             upstream: t.text("upstream"),
+            ramp: RampKeys::read(&t),
         };
         t.finish();
         table
+    }
+}
+
+impl RampKeys {
+    fn read(t: &Reader<'_>) -> Self {
+        Self { steps: t.durations("ramp"), every: t.duration("ramp_every") }
     }
 }
 
@@ -278,6 +310,7 @@ impl HpkpTable {
             backups: t.texts("backups"),
             include_subdomains: t.boolean("include_subdomains"),
             report_uri: t.text("report_uri"),
+            ramp: RampKeys::read(&t),
         };
         t.finish();
         table

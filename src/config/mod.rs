@@ -1,5 +1,8 @@
 //! The configuration file: read with the place of every value, checked as a whole, and turned into what the server is
 //! built from.
+//!
+//! First comes a [`Draft`], which knows the text alone; then, with the ledger's book and the files that it names, a
+//! [`Config`]. A draft can be resolved again and again: what has not changed since is taken over.
 
 mod file;
 pub mod problem;
@@ -8,24 +11,71 @@ mod resolve;
 pub mod value;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::server::ProducesTickets;
 use toml::de::DeTable;
 
+use crate::lease::Lease;
+use crate::ledger::{Accepted, Book, Ramp};
+use crate::policy::guard::{Promise, Seconds};
 use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
 use crate::upstream::resolve::{Name, NameServers};
 
 pub use problem::{Problem, Problems, Severity};
+pub use resolve::guard::Refusal;
 pub use resolve::report;
 
 /// Where the file is looked for when nobody names one.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/pintle.toml", "/etc/pintle/pintle.toml"];
 /// The largest file that is read.
 const FILE_MAX: u64 = 64 << 20;
+/// A configuration in this folder is the system's: its state and its socket have the system's places by default.
+const SYSTEM_FOLDER: &str = "/etc/pintle";
+const SYSTEM_STATE: &str = "/var/lib/pintle";
+const SYSTEM_SOCKET: &str = "/run/pintle/admin.sock";
+/// The admin socket in the folder of the state, where nothing else is said.
+const SOCKET: &str = "admin.sock";
+
+/// A file that has been read, but not checked beyond its syntax.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    folder: PathBuf,
+    file: Option<file::File>,
+    problems: Problems,
+}
+
+/// What there is to know beside the file.
+pub struct Context<'a> {
+    /// What was promised.
+    pub book: &'a Book,
+    /// The time.
+    pub now: Seconds,
+    /// The configuration in use: what has not changed is taken over from it.
+    pub before: Option<&'a Config>,
+    /// A site that is not fit to be served keeps what it has in `before`, which must be of the same draft; else it makes
+    /// the whole configuration unfit.
+    pub keeps_sites: bool,
+    /// Contents in place of those of files: what they would be.
+    pub instead: HashMap<PathBuf, Vec<u8>>,
+    /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
+    pub accept: Option<(String, String)>,
+}
+
+impl<'a> Context<'a> {
+    /// At this moment, with nothing in use.
+    #[must_use]
+    pub fn new(book: &'a Book, now: Seconds) -> Self {
+        Self { book, now, before: None, keeps_sites: false, instead: HashMap::new(), accept: None }
+    }
+}
 
 /// A configuration that can be served.
 pub struct Config {
@@ -36,8 +86,8 @@ pub struct Config {
     /// How many workers.
     pub workers: usize,
     /// What the workers serve.
-    pub snapshot: Snapshot,
-    /// The upstreams' names, to be followed.
+    pub snapshot: Arc<Snapshot>,
+    /// The upstreams' names that nobody follows yet.
     pub names: Vec<Name>,
     /// Whom to ask for them.
     pub name_servers: NameServers,
@@ -45,8 +95,43 @@ pub struct Config {
     pub access: AccessTarget,
     /// Its form.
     pub access_format: AccessFormat,
-    /// What there is to say about each site.
-    pub sites: Vec<report::Site>,
+    /// Where the state is kept, if it is.
+    pub state: Option<PathBuf>,
+    /// Where the operator's commands come in.
+    pub admin: Option<AdminAddress>,
+    /// What clients are told to hold, site by site; to be in the ledger before it is sent.
+    pub pledges: Vec<Pledge>,
+    /// Lockouts that the operator has just accepted; to be in the ledger before they happen.
+    pub accepted: Vec<Accepted>,
+    /// Ramps that begin.
+    pub ramps: Vec<Ramp>,
+    /// Sites that keep what they have.
+    pub kept: Vec<Kept>,
+    entries: Vec<Arc<resolve::Entry>>,
+    upstreams: resolve::Upstreams,
+    tickets: Arc<dyn ProducesTickets>,
+}
+
+/// A set of pins that is to be sent, and the leave to do so.
+#[derive(Debug, Clone)]
+pub struct Pledge {
+    /// The set; its times are for whoever writes it down.
+    pub promise: Promise,
+    /// To be granted once it is written down.
+    pub lease: Arc<Lease>,
+}
+
+/// A site that was not fit to be served as its files are now.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Its place in the file.
+    pub index: usize,
+    /// Its first name.
+    pub site: String,
+    /// What is wrong, with places in the draft.
+    pub problems: Vec<Problem>,
+    /// Whether a promise would be broken, and not only a file be broken.
+    pub by_guard: bool,
 }
 
 /// Where the access log goes.
@@ -60,37 +145,133 @@ pub enum AccessTarget {
     File(PathBuf),
 }
 
-/// Reads and checks a file. The configuration is there unless the problems have errors.
+/// Where the operator's commands come in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// An address of this machine.
+    Tcp(SocketAddr),
+}
+
+/// A site as the file has it, whether it can be served or not: for commands that make what it lacks.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// Its names.
+    pub hosts: Vec<String>,
+    /// Chain and key of each certificate.
+    pub certificates: Vec<(Option<PathBuf>, Option<PathBuf>)>,
+    /// The files of its backups.
+    pub backups: Vec<PathBuf>,
+}
+
+impl Config {
+    /// What there is to say about each site.
+    pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
+        self.entries.iter().map(|entry| &entry.report)
+    }
+
+    /// All files that the sites were made from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.entries.iter().flat_map(|entry| entry.plan.files())
+    }
+}
+
+/// Reads a file.
 ///
 /// # Errors
 ///
 /// When the file itself cannot be read.
-pub fn load(path: &Path) -> io::Result<(Option<Config>, Problems)> {
+pub fn read(path: &Path) -> io::Result<Draft> {
     if fs::metadata(path)?.len() > FILE_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any configuration"));
     }
     let text = fs::read_to_string(path)?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    Ok(load_text(path, folder, text))
+    Ok(Draft::new(path, folder, text))
 }
 
-/// Checks a text as if it stood in that file, and its relative paths were taken from that folder.
-#[must_use]
-pub fn load_text(path: &Path, folder: &Path, text: String) -> (Option<Config>, Problems) {
-    let problems = RefCell::new(Problems::new(path, text.clone()));
-    let (root, errors) = DeTable::parse_recoverable(&text);
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        problems.borrow_mut().error(&span, error.message().trim().to_owned(), None);
-    }
-    if problems.borrow().has_errors() {
+impl Draft {
+    /// A text as if it stood in that file, and its relative paths were taken from that folder.
+    #[must_use]
+    pub fn new(path: &Path, folder: &Path, text: String) -> Self {
+        let problems = RefCell::new(Problems::new(path, text.clone()));
+        let (root, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            problems.borrow_mut().error(&span, error.message().trim().to_owned(), None);
+        }
         // What a parser makes of the rest of a broken file is guesswork, and so would be all complaints about it.
-        return (None, problems.into_inner());
+        let is_broken = problems.borrow().has_errors();
+        let file = (!is_broken).then(|| file::File::read(reader::Reader::new(&root, "", &problems)));
+        Self { path: path.to_owned(), folder: folder.to_owned(), file, problems: problems.into_inner() }
     }
-    let file = file::File::read(reader::Reader::new(&root, "", &problems));
-    let mut problems = problems.into_inner();
-    let config = resolve::resolve(file, folder, &mut problems);
-    (config.filter(|_| !problems.has_errors()), problems)
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where problems' places are.
+    #[must_use]
+    pub fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
+    /// Checks everything. The configuration is there unless the problems have errors.
+    #[must_use]
+    pub fn resolve(&self, context: &Context<'_>) -> (Option<Config>, Problems) {
+        let mut problems = self.problems.clone();
+        let Some(file) = &self.file else { return (None, problems) };
+        let config = resolve::resolve(self, file, context, &mut problems);
+        (config.filter(|_| !problems.has_errors()), problems)
+    }
+
+    /// The folder of the state: as the file says; for the system's own configuration, the system's.
+    #[must_use]
+    pub fn state(&self) -> Option<PathBuf> {
+        let given = self.file.as_ref()?.state_directory.as_ref();
+        match given {
+            Some(directory) if directory.value.is_empty() => None,
+            Some(directory) => Some(self.folder.join(&directory.value)),
+            None => self.is_the_systems().then(|| SYSTEM_STATE.into()),
+        }
+    }
+
+    /// Where the operator's commands come in: as the file says, or else beside the state.
+    #[must_use]
+    pub fn admin(&self) -> Option<AdminAddress> {
+        match self.file.as_ref()?.admin_listen.as_ref() {
+            Some(listen) => match listen.value.strip_prefix("unix:") {
+                Some("") => None,
+                Some(path) => Some(AdminAddress::Unix(self.folder.join(path))),
+                None => listen.value.parse().ok().map(AdminAddress::Tcp),
+            },
+            None if self.is_the_systems() => Some(AdminAddress::Unix(SYSTEM_SOCKET.into())),
+            None => self.state().map(|state| AdminAddress::Unix(state.join(SOCKET))),
+        }
+    }
+
+    fn is_the_systems(&self) -> bool {
+        self.folder.starts_with(SYSTEM_FOLDER)
+    }
+
+    /// The sites as far as the text tells of them.
+    #[must_use]
+    pub fn outlines(&self) -> Vec<Outline> {
+        let path = |at: &problem::At<String>| self.folder.join(&at.value);
+        let outline = |site: &file::SiteTable| Outline {
+            hosts: site.hosts.iter().flatten().map(|h| h.value.clone()).collect(),
+            certificates: site
+                .certificates
+                .iter()
+                .map(|c| (c.chain.as_ref().map(path), c.key.as_ref().map(path)))
+                .collect(),
+            backups: site.hpkp.iter().filter_map(|h| h.backups.as_ref()).flatten().map(path).collect(),
+        };
+        self.file.iter().flat_map(|file| &file.sites).map(outline).collect()
+    }
 }
 
 #[cfg(test)]

@@ -62,6 +62,23 @@ impl Problems {
         Self { path: path.to_owned(), text, list: Vec::new() }
     }
 
+    /// For the same file, nothing told yet; without its text.
+    pub(super) fn scratch(&self) -> Self {
+        Self { path: self.path.clone(), text: String::new(), list: Vec::new() }
+    }
+
+    /// What was told.
+    pub(super) fn into_list(self) -> Vec<Problem> {
+        self.list
+    }
+
+    /// Adds what was told elsewhere.
+    pub(super) fn extend(&mut self, list: impl IntoIterator<Item = Problem>) {
+        for problem in list {
+            self.insert(problem);
+        }
+    }
+
     /// The file's text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -79,7 +96,10 @@ impl Problems {
     }
 
     fn push(&mut self, severity: Severity, span: &Range<usize>, message: String, hint: Option<String>) {
-        let problem = Problem { severity, span: span.clone(), message, hint };
+        self.insert(Problem { severity, span: span.clone(), message, hint });
+    }
+
+    fn insert(&mut self, problem: Problem) {
         if !self.list.contains(&problem) {
             self.list.push(problem);
         }
@@ -122,6 +142,13 @@ impl Problems {
         let line = before.matches('\n').count() + 1;
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         (line, before[start..].chars().count() + 1)
+    }
+
+    /// `file:line:column: message`
+    #[must_use]
+    pub fn one_line(&self, problem: &Problem) -> String {
+        let (line, column) = self.line_and_column(problem.span.start);
+        format!("{}:{line}:{column}: {}", self.path.display(), problem.message)
     }
 
     /// `file:line:column: message`, the line with a caret under it, and the hint.

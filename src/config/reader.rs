@@ -121,9 +121,28 @@ impl<'t> Reader<'t> {
         self.quantity(key, SIZE_FORM, value::size)
     }
 
+    pub(super) fn durations(&self, key: &'static str) -> Option<Vec<At<Duration>>> {
+        let value = self.get(key)?;
+        let Some(list) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of times");
+            return None;
+        };
+        // A time that is none has been told of; without it, the rest would be another list.
+        list.iter().map(|item| self.quantity_of(key, item, DURATION_FORM, value::duration)).collect()
+    }
+
     /// A text with a unit, or a bare number.
     fn quantity<T>(&self, key: &'static str, form: &str, parse: impl Fn(&str) -> Option<T>) -> Option<At<T>> {
-        let value = self.get(key)?;
+        self.quantity_of(key, self.get(key)?, form, parse)
+    }
+
+    fn quantity_of<T>(
+        &self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        form: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<At<T>> {
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             number @ DeValue::Integer(_) => match integer(number) {

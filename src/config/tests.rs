@@ -33,7 +33,7 @@ fn keys_read() -> BTreeSet<String> {
             .iter()
             .map(|table: &String| if table == "site" { "[[site]]\n".to_owned() } else { format!("[{table}]\n") })
             .collect();
-        let _ = load_text(Path::new("pintle.toml"), Path::new(""), text);
+        let _ = Draft::new(Path::new("pintle.toml"), Path::new(""), text);
         let tables: BTreeSet<String> = TABLES.take().into_iter().collect();
         let asked: BTreeSet<String> = ASKED.take().into_iter().collect();
         if tables == opened {

@@ -102,6 +102,8 @@ pub struct Ledger<D = Folder> {
     lines: usize,
     /// What the file holds is not known: it must be written anew before anything is added.
     suspect: bool,
+    /// Why nothing can be written at all.
+    broken: Option<String>,
 }
 
 impl Ledger {
@@ -121,7 +123,13 @@ impl Ledger {
     /// A ledger that is forgotten with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { disk: None, book: Book::default(), len: 0, lines: 0, suspect: false }
+        Self { disk: None, book: Book::default(), len: 0, lines: 0, suspect: false, broken: None }
+    }
+
+    /// A ledger that could not be opened: what is known of it can be asked for, and nothing be written.
+    #[must_use]
+    pub fn broken(book: Book, why: String) -> Self {
+        Self { book, broken: Some(why), ..Self::in_memory() }
     }
 }
 
@@ -165,6 +173,7 @@ impl<D: Disk> Ledger<D> {
             lines: found.lines,
             // A torn end is cut off by writing anew; so is damage. What is written later must not come behind either.
             suspect: damaged || torn,
+            broken: None,
         };
         ledger.book.forget_history(now);
         if ledger.suspect {
@@ -185,6 +194,12 @@ impl<D: Disk> Ledger<D> {
         self.disk.is_some()
     }
 
+    /// Whether it could not even be opened.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// Writes records down. When this returns, they are durable, and in the book.
     ///
     /// # Errors
@@ -193,6 +208,9 @@ impl<D: Disk> Ledger<D> {
     pub fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
+        }
+        if let Some(why) = &self.broken {
+            return Err(io::Error::other(why.clone()));
         }
         if self.disk.is_some() {
             self.write(&records)?;

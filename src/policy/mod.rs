@@ -6,6 +6,7 @@ pub mod forwarded;
 pub mod guard;
 pub mod hpkp;
 pub mod hsts;
+pub mod ramp;
 pub mod redirect;
 
 pub use redirect::Scheme;

@@ -22,6 +22,7 @@ use crate::message::{RequestHead, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
 use crate::site::Site;
+use crate::tls::certificate::Chain;
 use crate::tls::{CertificateSet, ServerSession, TlsStream};
 use crate::transport::Transport;
 use crate::upstream::Client;
@@ -61,10 +62,25 @@ impl Context {
         tls.certificates.iter().all(|c| c.chain.leaf.covers(host))
     }
 
+    /// Whether a site's pins may be sent here: they are written down as sent until now, and the client has seen a chain
+    /// that they fit. It has not where the certificate was changed since, or is another site's that covers this one, too.
+    pub(super) fn may_pin(&self, index: usize, site: &Site, view: &View) -> bool {
+        let Some(pins) = &site.hpkp else { return false };
+        if !pins.lease.holds(self.worker.clock.uptime()) {
+            return false;
+        }
+        // Where TLS ends in front of pintle, the file of the chain is all that there is to go by.
+        let Some(tls) = &self.tls else { return true };
+        let own = view.shared.sets.get(index).and_then(Option::as_ref);
+        let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));
+        let fits = |chain: &Chain| chain.pins.iter().any(|pin| pins.policy.pins.contains(pin));
+        is_own || tls.certificates.iter().all(|c| fits(&c.chain))
+    }
+
     /// The site that the client named in its SNI.
-    pub(super) fn site_of_connection(&self) -> Option<Arc<Site>> {
+    pub(super) fn site_of_connection(&self, view: &View) -> Option<(usize, Arc<Site>)> {
         let name = self.tls.as_ref()?.name.as_deref()?;
-        self.worker.view().site(name).map(|(_, site)| site.clone())
+        view.site(name).map(|(index, site)| (index, site.clone()))
     }
 
     /// A key to ask for a WebSocket with, when the client came by HTTP/2, where there is none.

@@ -11,14 +11,16 @@ mod proxy_header;
 mod record;
 mod rejection;
 mod reply;
+mod reports;
 mod service;
 mod snapshot;
 mod tunnel;
 mod worker;
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
 pub use listener::{BindError, Bound, bind};
+pub use reports::{Report, Reports};
 pub use snapshot::{Snapshot, View};
 
 /// For the fuzzers.
@@ -37,10 +40,26 @@ pub mod fuzzing {
 
 /// A running server: N workers, each a thread with everything of its own.
 pub struct Server {
-    workers: Vec<(JoinHandle<io::Result<()>>, Arc<Counters>)>,
+    workers: Vec<Worker>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     draining: watch::Sender<bool>,
-    https_port: Option<u16>,
+    /// The port of the TLS listener, zero if there is none.
+    https_port: Arc<AtomicU16>,
+    reports: Arc<Reports>,
+    listening: Vec<(SocketAddr, Scheme)>,
+}
+
+struct Worker {
+    thread: JoinHandle<io::Result<()>>,
+    counters: Arc<Counters>,
+    listeners: watch::Sender<Listening>,
+}
+
+/// What a worker is to listen on. Each change is a new number and what is new; what is not listed any more is closed.
+#[derive(Default)]
+struct Listening {
+    keep: Vec<(SocketAddr, Scheme)>,
+    new: Mutex<Vec<(TcpListener, Scheme)>>,
 }
 
 impl Server {
@@ -49,36 +68,73 @@ impl Server {
     /// # Errors
     ///
     /// When there can be no more threads.
-    pub fn start(bound: Bound, mut snapshot: Snapshot, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
-        // The kernel may have chosen it.
-        let tls = |(address, scheme): &(SocketAddr, Scheme)| (*scheme == Scheme::Https).then(|| address.port());
-        let https_port = bound.addresses().iter().find_map(tls);
-        snapshot.https_port.listener = https_port;
+    pub fn start(bound: Bound, snapshot: Arc<Snapshot>, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
         // The entropy pool of AWS-LC takes its time at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
-        let (snapshot, snapshots) = watch::channel(Arc::new(snapshot));
+        let (snapshot, snapshots) = watch::channel(snapshot);
         let (draining, drains) = watch::channel(false);
+        let (https_port, reports) = (Arc::<AtomicU16>::default(), Arc::<Reports>::default());
         let shared = worker::Shared {
             admission: Arc::default(),
             loop_guard: Arc::default(),
             access,
             snapshot: snapshots,
             draining: drains,
+            https_port: https_port.clone(),
+            reports: reports.clone(),
         };
-        let mut workers = Vec::new();
+        let mut server =
+            Self { workers: Vec::new(), snapshot, draining, https_port, reports, listening: bound.addresses() };
+        server.tell_port();
+        let keep = server.listening.clone();
         for (number, listeners) in bound.into_workers().into_iter().enumerate() {
             let (shared, counters) = (shared.clone(), Arc::new(Counters::default()));
+            let (sender, receiver) = watch::channel(Listening { keep: keep.clone(), new: Mutex::new(listeners) });
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             let own = counters.clone();
-            workers.push((thread.spawn(move || worker::run(shared, listeners, own))?, counters));
+            let thread = thread.spawn(move || worker::run(shared, receiver, own))?;
+            server.workers.push(Worker { thread, counters, listeners: sender });
         }
-        Ok(Self { workers, snapshot, draining, https_port })
+        Ok(server)
     }
 
     /// Puts another snapshot in place of the one in use; requests under way keep theirs.
-    pub fn publish(&self, mut snapshot: Snapshot) {
-        snapshot.https_port.listener = self.https_port;
-        self.snapshot.send_replace(Arc::new(snapshot));
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.send_replace(snapshot);
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Where it listens, with the ports that the kernel chose.
+    #[must_use]
+    pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
+        &self.listening
+    }
+
+    /// Listens on these as well, and on none of the others but those to be kept. Connections that there are go on.
+    pub fn listen(&mut self, keep: &[(SocketAddr, Scheme)], bound: Bound) {
+        let mut listening: Vec<_> = keep.to_vec();
+        listening.extend(bound.addresses());
+        self.listening = listening;
+        self.tell_port();
+        for (worker, new) in self.workers.iter().zip(bound.into_workers()) {
+            worker.listeners.send_replace(Listening { keep: self.listening.clone(), new: Mutex::new(new) });
+        }
+    }
+
+    fn tell_port(&self) {
+        let tls = self.listening.iter().find(|(_, scheme)| *scheme == Scheme::Https);
+        self.https_port.store(tls.map_or(0, |(address, _)| address.port()), Ordering::Relaxed);
+    }
+
+    /// What clients have reported.
+    #[must_use]
+    pub fn reports(&self) -> &Arc<Reports> {
+        &self.reports
     }
 
     /// Stops accepting, lets requests under way finish, and waits for the workers to end.
@@ -88,8 +144,8 @@ impl Server {
     /// When a worker ended by a bug.
     pub fn drain(self) -> io::Result<()> {
         self.draining.send_replace(true);
-        for (thread, _) in self.workers {
-            thread.join().map_err(|_| io::Error::other("a worker has panicked"))??;
+        for worker in self.workers {
+            worker.thread.join().map_err(|_| io::Error::other("a worker has panicked"))??;
         }
         Ok(())
     }
@@ -97,15 +153,15 @@ impl Server {
     /// Whether a worker has ended, which none should before the drain.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        self.workers.iter().any(|(thread, _)| thread.is_finished())
+        self.workers.iter().any(|worker| worker.thread.is_finished())
     }
 
     /// The counters of all workers, added up.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let sum = Counters::default();
-        for (_, counters) in &self.workers {
-            sum.add(counters);
+        for worker in &self.workers {
+            sum.add(&worker.counters);
         }
         sum
     }

@@ -25,6 +25,7 @@ pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead) -> (Res
     head.fields.push(b"Proxy-Status", proxy_status.as_bytes());
     match status {
         StatusCode::SERVICE_UNAVAILABLE => head.fields.push(b"Retry-After", b"1"),
+        StatusCode::TOO_MANY_REQUESTS => head.fields.push(b"Retry-After", b"60"),
         StatusCode::METHOD_NOT_ALLOWED => head.fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         _ => {}
     }

@@ -23,6 +23,12 @@ pub(super) enum Rejection {
     ExpectationFailed,
     /// No such challenge.
     NoChallenge,
+    /// The site has no upstream, and nothing of its own under this path.
+    NotFound,
+    /// What was sent as a report is none.
+    NoReport,
+    /// More reports than are taken in.
+    TooManyReports,
     /// The request has been here before.
     Loop,
     /// The offloader in front does not say which scheme the client used, so that a redirect comes back for ever.
@@ -54,7 +60,9 @@ impl Rejection {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
-            Self::NoChallenge => StatusCode::NOT_FOUND,
+            Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NoReport => StatusCode::BAD_REQUEST,
+            Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
             Self::Loop | Self::SchemeNotStated | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
             Self::Upstream(error) => match error {
                 UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -97,6 +105,9 @@ impl Rejection {
             Self::MethodNotAllowed => ("Not allowed", "This method is not available here."),
             Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation but 100-continue."),
             Self::NoChallenge => ("Not found", "There is no such challenge."),
+            Self::NotFound => ("Not found", "There is nothing under this address."),
+            Self::NoReport => ("No report", "Reports are JSON, as RFC 7469 section 3 has them."),
+            Self::TooManyReports => ("Too many reports", "This report is not needed any more."),
             Self::Loop => {
                 ("The request goes in circles", "This server has been asked to pass the request on to itself.")
             }
@@ -155,6 +166,9 @@ impl Rejection {
             Self::MethodNotAllowed => "method not allowed".into(),
             Self::ExpectationFailed => "unknown expectation".into(),
             Self::NoChallenge => "no such ACME challenge".into(),
+            Self::NotFound => "the site has no upstream".into(),
+            Self::NoReport => "not a report".into(),
+            Self::TooManyReports => "more reports than limits.reports_per_minute".into(),
             Self::Loop => "the request has passed here several times".into(),
             Self::SchemeNotStated => "redirect loop: a trusted proxy sends no X-Forwarded-Proto".into(),
             Self::UpstreamRedirectsBack => "redirect loop: the upstream redirects from http to the same page".into(),

@@ -18,6 +18,8 @@ pub(super) struct Reply {
     pub site: Option<Arc<Site>>,
     /// Whether the client came over TLS: HSTS and pins travel over TLS only (RFC 6797 section 7.2).
     pub secure: bool,
+    /// Whether the site's pins may go with it.
+    pub pinned: bool,
     /// Whether the upstream made it, so that the site's header rules apply.
     pub forwarded: bool,
     /// The scheme came from a header: caches in front must not serve the answer to the other scheme.
@@ -86,7 +88,7 @@ impl Reply {
             if let (Some(hsts), false) = (&site.hsts, has_hsts) {
                 sink.rendered(&hsts.field);
             }
-            if let Some(hpkp) = &site.hpkp {
+            if let (Some(hpkp), true) = (&site.hpkp, self.pinned) {
                 sink.rendered(&hpkp.field);
             }
         }

@@ -16,6 +16,7 @@ use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{Framing, Name, RequestHead, ResponseHead};
 use crate::policy::forwarded::{Origin, origin};
+use crate::policy::redirect::HttpsPort;
 use crate::policy::{Scheme, redirect};
 use crate::site::Site;
 use crate::upstream::rewrite::{SendsBack, rewrite};
@@ -54,12 +55,16 @@ pub(super) async fn answer(
 ) -> Reply {
     match decide(head, asked, context) {
         Ok(Step::Forward(pool)) => forward(head, body, asked, context, &pool, alarm, interim).await,
-        Ok(Step::Redirect(location)) => redirect_to(&location, head, asked),
-        Ok(Step::Challenge) => match challenge(head, asked).await {
+        Ok(Step::Redirect(location)) => redirect_to(&location, head, asked, context),
+        Ok(Step::Challenge) => match challenge(head, asked, context).await {
             Ok(reply) => reply,
             Err(rejection) => reject(rejection, head, Some(asked), context),
         },
-        Ok(Step::Options) => options(asked),
+        Ok(Step::Options) => options(asked, context),
+        Ok(Step::Report) => match report(head, body, asked, context, alarm, interim).await {
+            Ok(reply) => reply,
+            Err(rejection) => reject(rejection, head, Some(asked), context),
+        },
         Err(rejection) => reject(rejection, head, Some(asked), context),
     }
 }
@@ -69,6 +74,7 @@ enum Step {
     Redirect(String),
     Challenge,
     Options,
+    Report,
 }
 
 /// What is to be done: a pure choice, but for the memory of redirects.
@@ -83,6 +89,13 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         return Err(Rejection::MethodNotAllowed);
     }
     let shared = &asked.view.shared;
+    // Before the redirect: a client whose pins fail may have been given an http URI, as RFC 7469 section 2.1.4 advises.
+    if let Some(reports) = &shared.reports
+        && *reports.host == *head.host()
+        && *reports.path == *head.path()
+    {
+        return if head.method == Method::POST { Ok(Step::Report) } else { Err(Rejection::MethodNotAllowed) };
+    }
     if asked.origin.scheme == Scheme::Http {
         let is_read = matches!(head.method, Method::GET | Method::HEAD);
         if is_read && head.path().starts_with(CHALLENGES) {
@@ -91,7 +104,8 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         if context.client.peer.states_scheme && !asked.origin.scheme_stated && loops(head, asked, context) {
             return Err(Rejection::SchemeNotStated);
         }
-        return Ok(Step::Redirect(redirect::to_https(head.host(), head.port(), head.target(), shared.https_port)));
+        let https_port = HttpsPort { listener: context.worker.https_port(), ..shared.https_port };
+        return Ok(Step::Redirect(redirect::to_https(head.host(), head.port(), head.target(), https_port)));
     }
     if context.client.peer.states_scheme {
         context.worker.loop_guard.scheme_stated((context.client.peer.address, head.host()));
@@ -117,7 +131,8 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         return Ok(Step::Options);
     }
     match asked.view.pools.get(*index) {
-        Some(pool) => Ok(Step::Forward(pool.clone())),
+        Some(Some(pool)) => Ok(Step::Forward(pool.clone())),
+        Some(None) => Err(Rejection::NotFound),
         None => Err(Rejection::Misdirected),
     }
 }
@@ -173,6 +188,7 @@ async fn forward(
                         body,
                         site: Some(site.clone()),
                         secure: true,
+                        pinned: context.may_pin(*index, site, &asked.view),
                         forwarded: true,
                         varies: asked.origin.scheme_from_header,
                         upgraded,
@@ -223,7 +239,7 @@ fn check_upgrade(
     }
 }
 
-fn redirect_to(location: &str, head: &RequestHead, asked: &Asked) -> Reply {
+fn redirect_to(location: &str, head: &RequestHead, asked: &Asked, context: &Context) -> Reply {
     let secure = asked.origin.scheme == Scheme::Https;
     // To https always 301, as users and scanners expect. Under https, 308 keeps the method (RFC 9110 section 15.4.9).
     let keeps_method = secure && !matches!(head.method, Method::GET | Method::HEAD);
@@ -234,11 +250,11 @@ fn redirect_to(location: &str, head: &RequestHead, asked: &Asked) -> Reply {
         // A cache in front that does not see the difference would redirect those who came by https (for ever).
         response.fields.push(b"Cache-Control", b"no-store");
     }
-    own(response, Bytes::new(), asked, secure)
+    own(response, Bytes::new(), asked, secure, context)
 }
 
 /// Serves http-01 challenges (RFC 8555 section 8.3) from the configured folder.
-async fn challenge(head: &RequestHead, asked: &Asked) -> Result<Reply, Rejection> {
+async fn challenge(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Reply, Rejection> {
     let token = &head.path()[CHALLENGES.len()..];
     let is_token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let folder = asked.view.shared.acme_webroot.as_ref().ok_or(Rejection::NoChallenge)?;
@@ -251,22 +267,42 @@ async fn challenge(head: &RequestHead, asked: &Asked) -> Result<Reply, Rejection
     let contents = contents.ok_or(Rejection::NoChallenge)?;
     let mut response = page::answer(StatusCode::OK);
     response.fields.push(b"Content-Type", b"application/octet-stream");
-    Ok(own(response, Bytes::from(contents), asked, false))
+    Ok(own(response, Bytes::from(contents), asked, false, context))
 }
 
-fn options(asked: &Asked) -> Reply {
+fn options(asked: &Asked, context: &Context) -> Reply {
     let mut response = page::answer(StatusCode::NO_CONTENT);
     response.fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-    own(response, Bytes::new(), asked, true)
+    own(response, Bytes::new(), asked, true, context)
+}
+
+/// Takes in a report of pins that did not match.
+async fn report(
+    head: &RequestHead,
+    body: Option<RequestBody>,
+    asked: &Asked,
+    context: &Context,
+    alarm: &Alarm,
+    interim: &mut dyn Interim,
+) -> Result<Reply, Rejection> {
+    if head.expects_continue() {
+        interim.interim(&page::answer(StatusCode::CONTINUE));
+    }
+    context.worker.reports.take(body, &asked.view.shared, alarm).await?;
+    let secure = asked.origin.scheme == Scheme::Https;
+    Ok(own(page::answer(StatusCode::NO_CONTENT), Bytes::new(), asked, secure, context))
 }
 
 /// An answer of our own that is no refusal.
-fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool) -> Reply {
+fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &Context) -> Reply {
+    let site = asked.site.as_ref();
+    let pinned = secure && site.is_some_and(|(index, site)| context.may_pin(*index, site, &asked.view));
     Reply {
         head,
         body: if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(body) },
-        site: asked.site.as_ref().map(|(_, site)| site.clone()),
+        site: site.map(|(_, site)| site.clone()),
         secure,
+        pinned,
         forwarded: false,
         varies: asked.origin.scheme_from_header,
         upgraded: None,
@@ -281,13 +317,16 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     context.worker.counters.rejections.increment();
     let (response, body) = page::of_rejection(&rejection, head);
     let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
-    let site = asked.and_then(|a| a.site.as_ref()).map(|(_, site)| site.clone());
+    let view = asked.map_or_else(|| context.worker.view(), |a| a.view.clone());
+    // A request that names nobody is answered under the policy of the site that the connection is for.
+    let site = asked.and_then(|a| a.site.clone()).or_else(|| context.site_of_connection(&view));
+    let secure = scheme == Scheme::Https;
     Reply {
         head: response,
         body: ResponseBody::Full(body),
-        // A request that names nobody is answered under the policy of the site that the connection is for.
-        site: site.or_else(|| context.site_of_connection()),
-        secure: scheme == Scheme::Https,
+        pinned: secure && site.as_ref().is_some_and(|(index, site)| context.may_pin(*index, site, &view)),
+        site: site.map(|(_, site)| site),
+        secure,
         forwarded: false,
         varies: asked.is_some_and(|a| a.origin.scheme_from_header),
         upgraded: None,

@@ -12,20 +12,22 @@ use crate::host::HostMap;
 use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::policy::redirect::HttpsPort;
-use crate::site::Site;
-use crate::tls::Certificates;
+use crate::site::{ReportsAt, Site};
+use crate::tls::{CertificateSet, Certificates};
 use crate::upstream::{Pool, Upstream};
 
 /// Everything that a request may ask about.
 pub struct Snapshot {
     /// The sites, in the order of the configuration.
     pub sites: Vec<Arc<Site>>,
-    /// Each site's upstream.
-    pub upstreams: Vec<Arc<Upstream>>,
+    /// Each site's upstream; none where a site only collects reports.
+    pub upstreams: Vec<Option<Arc<Upstream>>>,
     /// From host to site.
     pub by_host: HostMap<usize>,
     /// From name to certificates.
     pub certificates: Arc<Certificates>,
+    /// The certificates of each site, if it has any.
+    pub sets: Vec<Option<CertificateSet>>,
     /// TLS, with these certificates.
     pub tls: Arc<ServerConfig>,
     /// Whom to believe.
@@ -36,6 +38,8 @@ pub struct Snapshot {
     pub https_port: HttpsPort,
     /// The folder that answers ACME's http-01 challenges.
     pub acme_webroot: Option<PathBuf>,
+    /// Where reports of pins that did not match come in.
+    pub reports: Option<ReportsAt>,
     /// The bounds of everything.
     pub limits: Limits,
 }
@@ -45,7 +49,7 @@ pub struct View {
     /// What all workers share.
     pub shared: Arc<Snapshot>,
     /// The connections, by site; sites of one upstream share theirs.
-    pub pools: Vec<Rc<Pool>>,
+    pub pools: Vec<Option<Rc<Pool>>>,
 }
 
 impl View {
@@ -57,14 +61,16 @@ impl View {
         streaming: &Rc<Cell<usize>>,
     ) -> Rc<Self> {
         let limits = shared.limits.pool();
-        let mut pools: Vec<Rc<Pool>> = Vec::with_capacity(shared.upstreams.len());
+        let mut pools: Vec<Option<Rc<Pool>>> = Vec::with_capacity(shared.upstreams.len());
         let mut known: std::collections::HashMap<*const Upstream, Rc<Pool>> = std::collections::HashMap::new();
-        for pool in before.iter().flat_map(|b| &b.pools) {
+        for pool in before.iter().flat_map(|b| &b.pools).flatten() {
             known.insert(Arc::as_ptr(pool.upstream()), pool.clone());
         }
         for upstream in &shared.upstreams {
-            let new = || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone());
-            pools.push(known.entry(Arc::as_ptr(upstream)).or_insert_with(new).clone());
+            pools.push(upstream.as_ref().map(|upstream| {
+                let new = || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone());
+                known.entry(Arc::as_ptr(upstream)).or_insert_with(new).clone()
+            }));
         }
         Rc::new(Self { shared, pools })
     }

@@ -3,19 +3,23 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Listening;
 use super::admission::Admission;
 use super::connection;
 use super::loop_guard::LoopGuard;
+use super::reports::Reports;
 use super::snapshot::{Snapshot, View};
 use crate::clock::{Clock, TICK};
 use crate::policy::Scheme;
@@ -36,6 +40,8 @@ pub(super) struct Shared {
     pub(super) access: Option<(LogSink, AccessFormat)>,
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(super) draining: watch::Receiver<bool>,
+    pub(super) https_port: Arc<AtomicU16>,
+    pub(super) reports: Arc<Reports>,
 }
 
 /// A worker's own state.
@@ -45,6 +51,8 @@ pub(super) struct Worker {
     pub(super) access: Option<AccessLog>,
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
+    pub(super) reports: Arc<Reports>,
+    https_port: Arc<AtomicU16>,
     view: RefCell<Rc<View>>,
     streaming: Rc<Cell<usize>>,
     draining: Cell<bool>,
@@ -57,6 +65,11 @@ impl Worker {
     /// The snapshot of now; to be taken once per request.
     pub(super) fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
+    }
+
+    /// The port of the TLS listener.
+    pub(super) fn https_port(&self) -> Option<u16> {
+        Some(self.https_port.load(Ordering::Relaxed)).filter(|port| *port != 0)
     }
 
     /// Whether connections are to end as soon as they can.
@@ -93,7 +106,7 @@ impl Worker {
     async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            for pool in &self.view().pools {
+            for pool in self.view().pools.iter().flatten() {
                 pool.sweep();
             }
         }
@@ -117,7 +130,7 @@ impl Drop for Open {
 }
 
 /// Runs a worker on this thread until it has drained.
-pub(super) fn run(shared: Shared, listeners: Vec<(StdListener, Scheme)>, counters: Arc<Counters>) -> io::Result<()> {
+pub(super) fn run(shared: Shared, listeners: watch::Receiver<Listening>, counters: Arc<Counters>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(AccessLog::flush_thread)
@@ -127,7 +140,7 @@ pub(super) fn run(shared: Shared, listeners: Vec<(StdListener, Scheme)>, counter
     result
 }
 
-async fn work(mut shared: Shared, listeners: Vec<(StdListener, Scheme)>, counters: Arc<Counters>) -> io::Result<()> {
+async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, counters: Arc<Counters>) -> io::Result<()> {
     let clock = Rc::new(Clock::default());
     let streaming = Rc::new(Cell::new(0));
     let snapshot = shared.snapshot.borrow_and_update().clone();
@@ -138,6 +151,8 @@ async fn work(mut shared: Shared, listeners: Vec<(StdListener, Scheme)>, counter
         access: shared.access.map(|(sink, format)| AccessLog::new(sink, format)),
         admission: shared.admission,
         loop_guard: shared.loop_guard,
+        reports: shared.reports,
+        https_port: shared.https_port,
         streaming,
         draining: Cell::new(false),
         connections: Cell::new(0),
@@ -150,17 +165,47 @@ async fn work(mut shared: Shared, listeners: Vec<(StdListener, Scheme)>, counter
     tokio::task::spawn_local(async move { background.sweep().await });
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.follow_snapshots(shared.snapshot).await });
-    let mut accepting = Vec::new();
-    for (listener, scheme) in listeners {
-        let listener = TcpListener::from_std(listener)?;
-        accepting.push(tokio::task::spawn_local(accept(listener, scheme, worker.clone(), shared.draining.clone())));
-    }
-    // The sender lives as long as the server; without it, too, there is nothing left to do.
-    let _ = shared.draining.wait_for(|draining| *draining).await;
-    for one in accepting {
-        let _ = one.await;
-    }
+    listen(&worker, listeners, &mut shared.draining).await?;
     drain(&worker).await;
+    Ok(())
+}
+
+/// Accepts on what there is to listen on, as it changes, until the drain begins.
+async fn listen(
+    worker: &Rc<Worker>,
+    mut listeners: watch::Receiver<Listening>,
+    draining: &mut watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut accepting: Vec<((SocketAddr, Scheme), watch::Sender<bool>, JoinHandle<()>)> = Vec::new();
+    loop {
+        let (keep, new) = {
+            let listening = listeners.borrow_and_update();
+            let new = std::mem::take(&mut *listening.new.lock().unwrap_or_else(PoisonError::into_inner));
+            (listening.keep.clone(), new)
+        };
+        accepting.retain(|(address, stop, _)| {
+            let stays = keep.contains(address);
+            if !stays {
+                stop.send_replace(true);
+            }
+            stays
+        });
+        for (listener, scheme) in new {
+            let address = listener.local_addr()?;
+            let (stop, stopped) = watch::channel(false);
+            let task = accept(TcpListener::from_std(listener)?, scheme, worker.clone(), stopped);
+            accepting.push(((address, scheme), stop, tokio::task::spawn_local(task)));
+        }
+        tokio::select! {
+            // The sender lives as long as the server; without it, too, there is nothing left to do.
+            _ = draining.wait_for(|draining| *draining) => break,
+            changed = listeners.changed() => if changed.is_err() { break },
+        }
+    }
+    for (_, stop, task) in accepting {
+        stop.send_replace(true);
+        let _ = task.await;
+    }
     Ok(())
 }
 
@@ -183,13 +228,12 @@ async fn drain(worker: &Worker) {
     }
 }
 
-/// Accepts until the drain begins, and then what is queued already: with SO_REUSEPORT, closing the listener would
-/// reset it.
-async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut draining: watch::Receiver<bool>) {
+/// Accepts until it is stopped, and then what is queued already: with SO_REUSEPORT, closing the listener would reset it.
+async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
             biased;
-            _ = draining.wait_for(|d| *d) => break,
+            _ = stopped.wait_for(|s| *s) => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => begin(socket, address, scheme, &worker),
                 Err(error) => pause_after(&error, &worker).await,
@@ -202,7 +246,7 @@ async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut d
     }
 }
 
-fn begin(socket: TcpStream, address: std::net::SocketAddr, scheme: Scheme, worker: &Rc<Worker>) {
+fn begin(socket: TcpStream, address: SocketAddr, scheme: Scheme, worker: &Rc<Worker>) {
     worker.counters.connections_accepted.increment();
     tokio::task::spawn_local(connection::serve(socket, address, scheme, worker.clone()));
 }

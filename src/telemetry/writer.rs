@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -15,7 +15,7 @@ const QUEUE: usize = 1024;
 enum Target {
     Stdout,
     Stderr,
-    File(File),
+    File(PathBuf, File),
 }
 
 impl Target {
@@ -27,7 +27,7 @@ impl Target {
                 out.flush()
             }
             Self::Stderr => io::stderr().lock().write_all(batch),
-            Self::File(file) => file.write_all(batch),
+            Self::File(_, file) => file.write_all(batch),
         }
     }
 }
@@ -83,7 +83,14 @@ impl LogThread {
     ///
     /// When it cannot be opened for writing.
     pub fn file(path: &Path) -> io::Result<Self> {
-        Self::start(Target::File(OpenOptions::new().append(true).create(true).open(path)?))
+        Self::start(Target::File(path.to_owned(), open(path)?))
+    }
+
+    /// Opens a file anew, as it may have been moved away (logrotate).
+    pub fn reopen(&self) {
+        if let Some(sink) = &self.sink {
+            sink.send(REOPEN.to_vec());
+        }
     }
 
     fn start(mut target: Target) -> io::Result<Self> {
@@ -103,6 +110,15 @@ impl LogThread {
 
 fn run(target: &mut Target, batches: &Receiver<Vec<u8>>, lost: &AtomicU64) {
     while let Ok(batch) = batches.recv() {
+        if batch == REOPEN {
+            // If it cannot be opened, the old one is better than none.
+            if let Target::File(path, file) = target
+                && let Ok(opened) = open(path)
+            {
+                *file = opened;
+            }
+            continue;
+        }
         // A log that cannot be written must not end the service; there is nowhere left to say so.
         if batch == END || target.write(&batch).is_err() && matches!(target, Target::Stdout) {
             return;
@@ -116,6 +132,12 @@ fn run(target: &mut Target, batches: &Receiver<Vec<u8>>, lost: &AtomicU64) {
 
 /// No batch of lines is this.
 const END: &[u8] = b"";
+/// Neither is this.
+const REOPEN: &[u8] = b"\0";
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).open(path)
+}
 
 impl Drop for LogThread {
     fn drop(&mut self) {

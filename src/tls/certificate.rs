@@ -9,6 +9,7 @@ use rustls::SignatureAlgorithm;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -32,6 +33,11 @@ pub struct Leaf {
     pub not_after: Timestamp,
     /// The key's algorithm.
     pub algorithm: KeyAlgorithm,
+    /// Whether it may be used by servers: it does not say what it is for, or serverAuth is part of it (RFC 5280 section
+    /// 4.2.1.12).
+    pub is_for_servers: bool,
+    /// Whether it may issue others.
+    pub is_authority: bool,
     names: Vec<HostPattern>,
     addresses: Vec<IpAddr>,
 }
@@ -118,6 +124,19 @@ impl Chain {
         Ok(Self { leaf, pins, der })
     }
 
+    /// The place (1 is the leaf) of the first certificate that the one behind it has not signed. Algorithms that are not
+    /// known here are for clients to judge.
+    #[must_use]
+    pub fn unsigned(&self) -> Option<usize> {
+        let parsed = self.der.iter().map(|der| X509Certificate::from_der(der).ok().map(|(_, c)| c));
+        let parsed: Vec<X509Certificate<'_>> = parsed.collect::<Option<_>>()?;
+        let is_signed = |pair: &[X509Certificate<'_>]| {
+            let verified = pair[0].verify_signature(Some(pair[1].public_key()));
+            matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
+        };
+        parsed.windows(2).position(|pair| !is_signed(pair)).map(|at| at + 1)
+    }
+
     /// The pin of the leaf.
     #[must_use]
     pub fn pin(&self) -> Pin {
@@ -144,6 +163,12 @@ impl Leaf {
             not_before: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
             not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
             algorithm: algorithm_of(certificate.public_key()),
+            is_for_servers: match certificate.extended_key_usage() {
+                Ok(Some(usage)) => usage.value.server_auth || usage.value.any,
+                Ok(None) => true,
+                Err(_) => false,
+            },
+            is_authority: certificate.is_ca(),
             names,
             addresses,
         })

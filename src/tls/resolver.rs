@@ -58,15 +58,19 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Adds a site's certificates under its names. Keys that cost less come first, so that a client that can use
-    /// several kinds gets the cheapest.
-    pub fn insert(&mut self, names: &[HostPattern], mut certificates: Vec<Arc<Certificate>>) -> CertificateSet {
+    /// A site's certificates. Keys that cost less come first, so that a client that can use several kinds gets the
+    /// cheapest.
+    #[must_use]
+    pub fn set(mut certificates: Vec<Arc<Certificate>>) -> CertificateSet {
         certificates.sort_by_key(|c| c.is_rsa());
-        let set: CertificateSet = certificates.into();
+        certificates.into()
+    }
+
+    /// Adds a site's certificates under its names.
+    pub fn insert(&mut self, names: &[HostPattern], set: &CertificateSet) {
         for name in names {
             self.by_name.insert(name, set.clone());
         }
-        set
     }
 
     /// Gives these certificates to clients without a name, or with an unknown one.

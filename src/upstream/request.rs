@@ -296,6 +296,7 @@ mod tests {
     use crate::policy::forwarded::{Trust, origin};
     use crate::site::HeaderRules;
     use crate::upstream::resolve::Addresses;
+    use std::sync::Arc;
     use std::time::Duration;
 
     fn upstream(host: HostHeader) -> Upstream {
@@ -387,7 +388,7 @@ mod tests {
         let mut added = Rendered::default();
         added.push("X-Edge", "pintle").unwrap();
         let site = Site {
-            request: HeaderRules { dropped: vec![(*b"x-edge").into(), (*b"x-debug").into()], added },
+            request: Arc::new(HeaderRules { dropped: vec![(*b"x-edge").into(), (*b"x-debug").into()], added }),
             ..Site::default()
         };
         let got = sent(

@@ -112,9 +112,9 @@ fn its_folder_is_used_again_and_its_keys_are_private() {
     let files = || {
         let mut all: Vec<(String, Vec<u8>)> = fs::read_dir(&folder)
             .unwrap()
-            .map(|e| {
-                (e.as_ref().unwrap().file_name().to_string_lossy().into_owned(), fs::read(e.unwrap().path()).unwrap())
-            })
+            .map(Result::unwrap)
+            .filter(|e| e.file_type().unwrap().is_file())
+            .map(|e| (e.file_name().to_string_lossy().into_owned(), fs::read(e.path()).unwrap()))
             .filter(|(name, _)| name != "pintle.toml" && name != "next.csr")
             .collect();
         all.sort();

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 22] = [
+const LAYERS: [&str; 24] = [
     "cli",
     "commands",
+    "control",
     "config",
     "ledger",
     "server",
@@ -17,6 +18,7 @@ const LAYERS: [&str; 22] = [
     "transport",
     "tls",
     "site",
+    "lease",
     "policy",
     "key_file",
     "pin",

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Output, fail, load, run};
+use super::{Output, fail, run};
 use crate::pin::Pin;
 
 use keys::{Keys, write_file};
@@ -33,13 +33,9 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     if let Err(error) = write_file(&path, text.as_bytes(), 0o644) {
         return fail(&format!("{}: {error}", path.display()));
     }
-    let config = match load(&path, output) {
-        Ok((config, _)) => config,
-        Err(code) => return code,
-    };
     let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
     let (https_port, http_port) = (port(https), port(http));
-    run::serve(config, output, |_| print_welcome(&folder, &keys, https_port, http_port))
+    run::serve(&path, output, |_| print_welcome(&folder, &keys, https_port, http_port))
 }
 
 /// Beside the other data of the user's programs.
@@ -55,6 +51,7 @@ fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) ->
     };
     format!(
         "# Written by `pintle demo` at each start.\n\
+         [state]\ndirectory = \"state\"\n\n\
          [listen]\nhttps = [{}]\nhttp  = [{}]\nworkers = 2\n\n\
          [[site]]\nhosts = [\"localhost\"]\nupstream = \"http://{blog}\"\n\n\
          [site.certificate]\nchain = \"live.pem\"\nkey   = \"live.key\"\n\n\

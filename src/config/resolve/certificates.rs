@@ -1,4 +1,4 @@
-//! `[site.certificate]`: chains and keys, and whether they fit each other, the site and the day.
+//! `[site.certificate]`: chains and keys, and the preflight of both.
 
 use std::fs;
 use std::io;
@@ -7,19 +7,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::SignedDuration;
-use jiff::tz::TimeZone;
-
 use super::Resolver;
+use super::plan::Stamp;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
 use crate::key_file::{FILE_MAX, public_key};
 use crate::tls::certificate::Chain;
+use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
 
-/// A certificate with less than this left should have been renewed.
-const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 const KEY_FORM: &str = "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
 
 /// One `[site.certificate]`, as far as it could be loaded.
@@ -30,11 +27,11 @@ pub(super) struct Loaded {
     pub(super) certificate: Option<Arc<Certificate>>,
 }
 
-pub(super) fn resolve(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Vec<Loaded> {
+pub(super) fn resolve(table: &SiteTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Vec<Loaded> {
     table.certificates.iter().filter_map(|c| load(c, hosts, r)).collect()
 }
 
-fn load(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Option<Loaded> {
+fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Option<Loaded> {
     let Some(chain_at) = &table.chain else {
         r.error_with_hint(&table.span, "site.certificate: has no chain", "chain = \"fullchain.pem\"");
         return None;
@@ -50,8 +47,14 @@ fn load(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_
         }
         return None;
     };
-    check_dates(&chain, &path, &chain_at.span, r);
-    check_names(&chain, &path, chain_at, hosts, r);
+    for fault in preflight::judge(&chain, hosts, r.now, None) {
+        let (message, hint) = (format!("{}: {fault}", path.display()), fault.hint(&chain.leaf));
+        if fault.is_fatal() {
+            r.error_with_hint(&chain_at.span, message, hint);
+        } else {
+            r.warn(&chain_at.span, message, hint);
+        }
+    }
     let certificate = match key {
         Some((key_at, key)) => match Certificate::new(chain.clone(), &key) {
             Ok(certificate) => Some(Arc::new(certificate)),
@@ -108,6 +111,12 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
 
 /// Reads a file, or tells why it can't be.
 pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) -> Option<Vec<u8>> {
+    if let Some(contents) = r.instead.get(path) {
+        r.stamps.push((path.to_owned(), Stamp::Given));
+        return Some(contents.clone());
+    }
+    // Looked at before it is read: what is written in between is then seen as a change.
+    r.stamps.push((path.to_owned(), Stamp::of(path)));
     let contents = fs::metadata(path)
         .and_then(|m| if m.len() > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(path) });
     match contents {
@@ -134,39 +143,5 @@ fn describe(error: &io::Error) -> String {
         io::ErrorKind::IsADirectory => "is a folder".into(),
         io::ErrorKind::FileTooLarge => "is too large to be a certificate or a key".into(),
         _ => error.to_string(),
-    }
-}
-
-fn check_dates(chain: &Chain, path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) {
-    let day = |t: jiff::Timestamp| t.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
-    let leaf = &chain.leaf;
-    if r.now > leaf.not_after {
-        r.error_with_hint(
-            span,
-            format!("{}: expired on {}", path.display(), day(leaf.not_after)),
-            "renew it; browsers let nobody through",
-        );
-    } else if r.now < leaf.not_before {
-        r.error_with_hint(
-            span,
-            format!("{}: not valid before {}", path.display(), day(leaf.not_before)),
-            "wait until then, or set this host's clock",
-        );
-    } else if r.now + SOON > leaf.not_after {
-        let message = format!("{}: expires on {}", path.display(), day(leaf.not_after));
-        r.warn(span, message, "renew it now");
-    }
-}
-
-/// Every certificate of a site is for all of its names, as the client chooses among them by algorithm only.
-fn check_names(chain: &Chain, path: &Path, at: &At<String>, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) {
-    let missing: Vec<String> =
-        hosts.iter().filter(|h| !chain.leaf.covers_pattern(&h.value)).map(|h| h.value.to_string()).collect();
-    if !missing.is_empty() {
-        r.error_with_hint(
-            &at.span,
-            format!("{}: does not cover {}", path.display(), missing.join(", ")),
-            format!("it is for {}; get one for all hosts of the site, or make two sites", chain.leaf.names()),
-        );
     }
 }

@@ -35,6 +35,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     number("upstream_connections", &table.upstream_connections, 1, 1_000_000, &mut |n| {
         limits.upstream_connections = n as usize;
     });
+    number("reports_per_minute", &table.reports_per_minute, 1, 1_000_000, &mut |n| limits.reports_per_minute = n);
     number("response_header_size", &table.response_header_size, 1024, 1 << 20, &mut |n| {
         limits.response_header_size = n as usize;
     });

@@ -5,17 +5,20 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use ipnet::IpNet;
 
 use super::Resolver;
-use crate::config::file::{LimitsTable, ListenTable, TlsTable};
+use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
 use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::policy::redirect::HttpsPort;
+use crate::site::ReportsAt;
 use crate::tls::config::Versions;
 use crate::upstream::resolve::NameServers;
 
 /// More workers than this are a slip of the pen.
 const WORKERS_MAX: u64 = 1024;
+/// Where reports go if the file does not say.
+const REPORTS_PATH: &str = "/hpkp";
 
 pub(super) struct Listen {
     pub(super) https: Vec<SocketAddr>,
@@ -128,17 +131,41 @@ fn canonical(range: IpNet) -> IpNet {
     }
 }
 
+/// Where reports of pins that did not match come in: a path of one of the sites' hosts.
+pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Resolver<'_>) -> Option<ReportsAt> {
+    let Some(host) = &table.host else {
+        r.error_with_hint(&table.span, "reports: has no host", "host = \"reports.example.net\"");
+        return None;
+    };
+    let name = HostPattern::parse(&host.value).ok().and_then(|p| p.exact().map(str::to_owned));
+    let Some(name) = name.filter(|name| by_host.get(name).is_some()) else {
+        r.error_with_hint(
+            &host.span,
+            format!("reports.host: no site has the host {:?}", host.value),
+            "add a [[site]] with this name in hosts; it needs no upstream",
+        );
+        return None;
+    };
+    let path = table.path.as_ref().map_or(REPORTS_PATH, |p| p.value.as_str());
+    if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#')) {
+        let span = table.path.as_ref().map_or(&table.span, |p| &p.span);
+        r.error_with_hint(span, format!("reports.path: {path:?} is no path"), "path = \"/hpkp\"");
+        return None;
+    }
+    Some(ReportsAt { host: name.into(), path: path.into() })
+}
+
 /// `unix:/run/pintle/admin.sock` or an address.
 pub(super) fn check_admin(listen: Option<&At<String>>, r: &mut Resolver<'_>) {
     let Some(listen) = listen else { return };
     let fits = match listen.value.strip_prefix("unix:") {
         Some(path) => !path.is_empty(),
-        None => listen.value.parse::<SocketAddr>().is_ok(),
+        None => listen.value.parse::<SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback()),
     };
     if !fits {
         r.error_with_hint(
             &listen.span,
-            format!("admin.listen: {:?} is no address", listen.value),
+            format!("admin.listen: {:?} is neither a socket's path nor an address of this host alone", listen.value),
             "\"unix:/run/pintle/admin.sock\" or \"127.0.0.1:9180\"",
         );
     }

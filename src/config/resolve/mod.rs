@@ -1,10 +1,19 @@
 //! From what is written to what is served: every value checked, every problem told.
+//!
+//! A site is made in two steps. Its [`Plan`](plan::Plan) comes from the text and the files alone, and is taken over for as
+//! long as these are the same; its [`Entry`] adds what the ledger and the time have to say. The guard then looks at all
+//! of them together.
 
+mod assemble;
 mod certificates;
+mod entry;
+pub(in crate::config) mod guard;
 mod headers;
+mod hsts;
 mod limits;
 mod listen;
 mod pins;
+mod plan;
 pub mod report;
 mod upstream;
 
@@ -15,25 +24,26 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::file::{File, HstsTable, SiteTable};
-use super::problem::{At, Problems};
-use super::{AccessTarget, Config};
+use super::file::{File, SiteTable};
+use super::problem::{At, Problem, Problems, Severity};
+use super::{AccessTarget, Config, Context, Draft, Kept};
 use crate::host::{HostMap, HostPattern};
-use crate::message::Rendered;
-use crate::policy::hsts::{Hsts, UpstreamHeader};
-use crate::server::Snapshot;
-use crate::site::{Policy, Site};
 use crate::telemetry::AccessFormat;
-use crate::tls::{Certificates, config as tls_config};
+use crate::tls::config::Versions;
+use plan::Stamp;
 
-/// The age that an HSTS policy gets if the file does not say: one year.
-const HSTS_MAX_AGE: u64 = 365 * 86400;
+pub(super) use entry::Entry;
+pub(super) use upstream::Upstreams;
 
 /// What resolving passes around.
 struct Resolver<'a> {
     folder: &'a Path,
     problems: &'a mut Problems,
     now: Timestamp,
+    /// Contents in place of those of files.
+    instead: &'a HashMap<PathBuf, Vec<u8>>,
+    /// The files that were looked at, and what they were like.
+    stamps: Vec<(PathBuf, Stamp)>,
 }
 
 impl Resolver<'_> {
@@ -66,10 +76,80 @@ impl Resolver<'_> {
     }
 }
 
+/// What concerns no site in particular.
+struct Globals {
+    listen: listen::Listen,
+    limits: crate::limits::Limits,
+    reports: Option<crate::site::ReportsAt>,
+    versions: Versions,
+    access: AccessTarget,
+    access_format: AccessFormat,
+    acme_webroot: Option<PathBuf>,
+    name_servers: crate::upstream::resolve::NameServers,
+    by_host: HostMap<usize>,
+    default_site: Option<usize>,
+}
+
+/// A site on its way: what it comes to, and what there is to tell about it.
+struct Candidate {
+    entry: Option<Arc<Entry>>,
+    problems: Vec<Problem>,
+    by_guard: bool,
+}
+
+impl Candidate {
+    fn is_fit(&self) -> bool {
+        self.entry.is_some() && self.problems.iter().all(|p| p.severity == Severity::Warning)
+    }
+}
+
 /// Checks everything. The configuration is complete only if there are no errors.
-pub(super) fn resolve(file: File, folder: &Path, problems: &mut Problems) -> Option<Config> {
-    let mut resolver = Resolver { folder, problems, now: Timestamp::now() };
-    let r = &mut resolver;
+pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
+    let now = Timestamp::from_second(context.now).unwrap_or_default();
+    let folder = &draft.folder;
+    let mut r = Resolver { folder, problems, now, instead: &context.instead, stamps: Vec::new() };
+    let mut taken = HashMap::new();
+    let hosts: Vec<Vec<At<HostPattern>>> =
+        file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
+    let globals = globals(file, &hosts, &mut r);
+    let mut upstreams = context.before.map(|b| b.upstreams.clone()).unwrap_or_default();
+    let mut reuse = plan::Reuse::of(context.before);
+    let mut candidates = Vec::with_capacity(file.sites.len());
+    for (index, (table, hosts)) in file.sites.iter().zip(&hosts).enumerate() {
+        let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
+        candidates.push(entry::candidate(index, table, plan, context, &mut r));
+    }
+    let mut kept = Vec::new();
+    if context.keeps_sites {
+        keep_unfit(&mut candidates, context, &mut kept);
+    }
+    let admitted = guard::admit(file, &mut candidates, context, &mut kept, &mut r);
+    for candidate in &candidates {
+        r.problems.extend(candidate.problems.iter().cloned());
+    }
+    if r.problems.has_errors() {
+        return None;
+    }
+    let entries: Vec<Arc<Entry>> = candidates.into_iter().filter_map(|c| c.entry).collect();
+    assemble::assemble(draft, globals, entries, upstreams, admitted, kept, context)
+}
+
+/// Puts what a site has in place of what it cannot have.
+fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Vec<Kept>) {
+    let Some(before) = context.before else { return };
+    for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_fit()) {
+        let Some(entry) = before.entries.get(index) else { continue };
+        kept.push(Kept {
+            index,
+            site: entry.site.label(),
+            problems: std::mem::take(&mut candidate.problems),
+            by_guard: candidate.by_guard,
+        });
+        candidate.entry = Some(entry.clone());
+    }
+}
+
+fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) -> Globals {
     let listen = listen::resolve(&file.listen, r);
     let mut limits = limits::resolve(&file.limits, r);
     listen::check_admin(file.admin_listen.as_ref(), r);
@@ -81,54 +161,17 @@ pub(super) fn resolve(file: File, folder: &Path, problems: &mut Problems) -> Opt
     if file.sites.is_empty() {
         r.error_with_hint(&(0..0), "there is no site", "add a [[site]] with hosts and upstream");
     }
-    let mut upstreams = upstream::Upstreams::default();
-    let mut certificates = Certificates::default();
-    let (mut sites, mut by_host, mut sets, mut reports) = (Vec::new(), HostMap::default(), Vec::new(), Vec::new());
-    let mut taken = HashMap::new();
-    for (index, table) in file.sites.iter().enumerate() {
-        let hosts = hosts(table, index, &mut taken, r);
-        for host in &hosts {
+    let mut by_host = HostMap::default();
+    for (index, hosts) in hosts.iter().enumerate() {
+        for host in hosts {
             by_host.insert(&host.value, index);
         }
-        let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
-        let loaded = certificates::resolve(table, &hosts, r);
-        let pins = pins::resolve(table, &hosts, &loaded, r);
-        let hsts = table.hsts.as_ref().map(|t| hsts(t, &hosts, r));
-        let target = upstream::resolve(table, &names, &mut upstreams, r);
-        headers::check_policies(table, r);
-        let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
-        if listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
-            r.warn(
-                &table.span,
-                "site: has no certificate with a key, and no proxy is trusted to end TLS: nobody can reach it but to be \
-                 redirected to https",
-                "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
-            );
-        }
-        reports.push(report::Site::new(&names, target.as_ref(), &loaded, hsts.as_ref(), pins.as_ref()));
-        sets.push((!served.is_empty()).then(|| certificates.insert(&names, served)));
-        sites.push(Arc::new(Site {
-            canonical: canonical(table, &hosts, r),
-            hosts: names,
-            hsts: hsts.map(|policy| policy_of(policy, Hsts::NAME, &policy.to_string())),
-            hpkp: pins.map(|p| {
-                let (name, value) = (p.policy.name(), p.policy.value());
-                policy_of(p.policy, name, &value)
-            }),
-            request: headers::resolve(&table.request_headers, "request_headers", r),
-            response: headers::resolve(&table.response_headers, "response_headers", r),
-        }));
-        upstreams.of_site(target);
     }
-    let default = listen::default_site(&file.tls, &by_host, r);
-    if let Some(index) = default {
-        match sets.get(index).and_then(Option::as_ref) {
-            Some(set) => certificates.set_default(set.clone()),
-            None => {
-                let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
-                r.error(&span, "tls.default_site: this site has no certificate with a key");
-            }
-        }
+    let reports = file.reports.as_ref().and_then(|t| listen::reports(t, &by_host, r));
+    let default_site = listen::default_site(&file.tls, &by_host, r);
+    if default_site.and_then(|at| file.sites.get(at)).is_some_and(|s| s.certificates.iter().all(|c| c.key.is_none())) {
+        let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
+        r.error(&span, "tls.default_site: this site has no certificate with a key");
     }
     let versions = listen::versions(&file.tls, r);
     let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
@@ -150,43 +193,19 @@ pub(super) fn resolve(file: File, folder: &Path, problems: &mut Problems) -> Opt
         path
     });
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
-    if r.problems.has_errors() {
-        return None;
-    }
     listen::fit_limits(&file.limits, &mut limits);
-    let certificates = Arc::new(certificates);
-    let tickets = tls_config::tickets().ok()?;
-    let tls = tls_config::server(certificates.clone(), versions, tickets).ok()?;
-    let (names, upstreams) = upstreams.finish();
-    let snapshot = Snapshot {
-        sites,
-        upstreams,
-        by_host,
-        certificates,
-        tls,
-        trust: listen.trust,
-        proxy_protocol: listen.proxy_protocol,
-        https_port: listen.https_port,
-        acme_webroot,
+    Globals {
+        listen,
         limits,
-    };
-    Some(Config {
-        https: listen.https,
-        http: listen.http,
-        workers: listen.workers,
-        snapshot,
-        names,
-        name_servers,
+        reports,
+        versions,
         access,
         access_format,
-        sites: reports,
-    })
-}
-
-fn policy_of<T>(policy: T, name: &str, value: &str) -> Policy<T> {
-    let mut field = Rendered::default();
-    field.push(name, value).expect("names are constant, and values made of digits, base64 and a checked URI");
-    Policy { policy, field }
+        acme_webroot,
+        name_servers,
+        by_host,
+        default_site,
+    }
 }
 
 /// A site's names, each of which no other site has.
@@ -224,55 +243,4 @@ fn hosts(
         hosts.push(text.with(pattern));
     }
     hosts
-}
-
-/// The name that the others are redirected to.
-fn canonical(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Option<Box<str>> {
-    let wanted = table.canonical_redirect.as_ref().filter(|c| c.value)?;
-    let first = hosts.first()?;
-    match first.value.exact() {
-        Some(name) => Some(name.into()),
-        None => {
-            let message = "site.canonical_redirect: the first host is a wildcard, which is no name to redirect to";
-            r.error_with_hint(&wanted.span, message, "put an exact name first");
-            None
-        }
-    }
-}
-
-fn hsts(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Hsts {
-    let words = [("replace", UpstreamHeader::Replace), ("keep", UpstreamHeader::Keep)];
-    let policy = Hsts {
-        max_age: table.max_age.as_ref().map_or(HSTS_MAX_AGE, |m| m.value.as_secs()),
-        include_subdomains: table.include_subdomains.as_ref().is_some_and(|i| i.value),
-        preload: table.preload.as_ref().is_some_and(|p| p.value),
-        upstream: r.choice("site.hsts.upstream", table.upstream.as_ref(), &words, UpstreamHeader::Replace),
-    };
-    for fault in policy.preload_faults() {
-        let span = table.preload.as_ref().map_or(&table.span, |p| &p.span);
-        r.error_with_hint(
-            span,
-            format!("site.hsts.preload: the preload list does not take this policy: {fault}"),
-            "it wants max_age = \"1y\" or more and include_subdomains = true, for the base domain; \
-             leave preload out unless all subdomains are on https for good",
-        );
-    }
-    if policy.preload && policy.preload_faults().is_empty() {
-        // hstspreload.org: the header must come from the base domain.
-        for host in hosts.iter().filter(|h| h.value.base().matches('.').count() > 1 || h.value.is_wildcard()) {
-            r.warn(
-                &host.span,
-                format!("site.hsts.preload: {} may be no base domain, and only those are preloaded", host.value),
-                "preload belongs to the site of example.com, not of www.example.com",
-            );
-        }
-    }
-    for host in hosts.iter().filter(|h| h.value.address().is_some()) {
-        r.warn(
-            &host.span,
-            format!("site.hsts: browsers keep no policy for an address like {} (RFC 6797 section 8.1.1)", host.value),
-            "give the site a name",
-        );
-    }
-    policy
 }

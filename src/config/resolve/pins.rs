@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Resolver;
 use super::certificates::{Loaded, mode, read};
+use super::hsts::ramp;
 use crate::config::file::{HpkpTable, SiteTable};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
@@ -11,27 +12,45 @@ use crate::host::HostPattern;
 use crate::key_file::{KeyKind, PublicKey, public_key};
 use crate::pin::Pin;
 use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, is_report_uri, judge};
+use crate::policy::ramp::Steps;
 
 /// The age that pins get if the file does not say.
 const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
 
-/// A policy, and the keys behind it.
-pub(super) struct Pins {
-    pub(super) policy: Hpkp,
-    pub(super) backups: Vec<(String, PublicKey)>,
+/// `[site.hpkp]`, with the keys behind it.
+pub(super) struct PinPlan {
+    pub(super) mode: Mode,
+    /// The max-age that it is to come to.
+    goal: u64,
+    pub(super) steps: Option<Steps>,
+    include_subdomains: bool,
+    report_uri: Option<String>,
+    pub(super) backups: Vec<Backup>,
+    /// All files could be read.
+    complete: bool,
 }
 
-pub(super) fn resolve(
+/// A header that may be sent, or why none may.
+pub(super) struct Judged {
+    pub(super) policy: Hpkp,
+    /// It lacks a backup, because the last one has become live.
+    pub(super) withheld: bool,
+    /// Backups that have become live.
+    pub(super) promoted: Vec<Pin>,
+}
+
+pub(super) fn plan(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
     loaded: &[Loaded],
     r: &mut Resolver<'_>,
-) -> Option<Pins> {
+) -> Option<PinPlan> {
     let hpkp = table.hpkp.as_ref()?;
     let words = [("enforce", Mode::Enforce), ("report-only", Mode::ReportOnly), ("withdraw", Mode::Withdraw)];
     let mode = r.choice("site.hpkp.mode", hpkp.mode.as_ref(), &words, Mode::Enforce);
     let backups = backups(hpkp, r);
     let report_uri = report_uri(hpkp, mode, hosts, r);
+    let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
     if loaded.is_empty() {
         // A chain that did not load has been told of; one that was not given has not.
         if table.certificates.is_empty() {
@@ -43,33 +62,58 @@ pub(super) fn resolve(
         }
         return None;
     }
-    let max_age = hpkp.max_age.as_ref().map_or(MAX_AGE, |m| m.value).as_secs();
-    let mut policy = Hpkp {
-        mode,
-        max_age,
-        pins: Vec::new(),
-        include_subdomains: hpkp.include_subdomains.as_ref().is_some_and(|i| i.value),
-        report_uri,
-    };
-    for pin in loaded.iter().map(|l| l.chain.pin()).chain(backups.iter().map(|b| b.key.pin)) {
-        if !policy.pins.contains(&pin) {
-            policy.pins.push(pin);
-        }
-    }
+    let given = hpkp.max_age.as_ref().map(|m| m.value.as_secs());
+    let goal = given.or_else(|| steps.as_ref().map(Steps::goal)).unwrap_or(MAX_AGE.as_secs());
     let complete =
         backups.len() == hpkp.backups.as_ref().map_or(0, Vec::len) && loaded.len() == table.certificates.len();
-    tell(hpkp, &policy, loaded, &backups, complete, r);
-    Some(Pins { policy, backups: backups.into_iter().map(|b| (b.at.value, b.key)).collect() })
+    let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
+    Some(PinPlan { mode, goal, steps, include_subdomains, report_uri, backups, complete })
 }
 
-struct Backup {
-    at: At<String>,
-    key: PublicKey,
+impl PinPlan {
+    /// The max-age at a step of the ramp.
+    pub(super) fn max_age(&self, step: usize) -> u64 {
+        self.steps.as_ref().map_or(self.goal, |steps| steps.max_age(step))
+    }
+
+    /// The policy, and whether it is sound with the chains. `promised` says of a pin that clients hold it for this site.
+    pub(super) fn judge(
+        &self,
+        hpkp: &HpkpTable,
+        max_age: u64,
+        loaded: &[Loaded],
+        promised: impl Fn(Pin) -> bool,
+        r: &mut Resolver<'_>,
+    ) -> Judged {
+        let mut pins: Vec<Pin> = Vec::new();
+        for pin in loaded.iter().map(|l| l.chain.pin()).chain(self.backups.iter().map(|b| b.key.pin)) {
+            if !pins.contains(&pin) {
+                pins.push(pin);
+            }
+        }
+        let policy = Hpkp {
+            mode: self.mode,
+            max_age,
+            pins,
+            include_subdomains: self.include_subdomains,
+            report_uri: self.report_uri.clone(),
+        };
+        tell(hpkp, self, policy, loaded, promised, r)
+    }
+}
+
+/// A backup: the file as the configuration names it, and its key.
+#[derive(Clone)]
+pub(super) struct Backup {
+    pub(super) file: String,
+    pub(super) key: PublicKey,
+    /// Its place in `backups`.
+    at: usize,
 }
 
 fn backups(hpkp: &HpkpTable, r: &mut Resolver<'_>) -> Vec<Backup> {
     let mut backups = Vec::new();
-    for at in hpkp.backups.iter().flatten() {
+    for (place, at) in hpkp.backups.iter().flatten().enumerate() {
         let path = r.path(&at.value);
         let Some(contents) = read("site.hpkp.backups", &path, &at.span, r) else { continue };
         let key = match public_key(&contents) {
@@ -104,7 +148,7 @@ fn backups(hpkp: &HpkpTable, r: &mut Resolver<'_>) -> Vec<Backup> {
                 );
             }
         }
-        backups.push(Backup { at: at.clone(), key });
+        backups.push(Backup { file: at.value.clone(), key, at: place });
     }
     backups
 }
@@ -144,23 +188,50 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut R
 }
 
 /// The rules of [`judge`], in the words of the file.
-fn tell(hpkp: &HpkpTable, policy: &Hpkp, loaded: &[Loaded], backups: &[Backup], complete: bool, r: &mut Resolver<'_>) {
+fn tell(
+    hpkp: &HpkpTable,
+    plan: &PinPlan,
+    policy: Hpkp,
+    loaded: &[Loaded],
+    promised: impl Fn(Pin) -> bool,
+    r: &mut Resolver<'_>,
+) -> Judged {
+    let (backups, complete) = (&plan.backups, plan.complete);
+    let mut judged = Judged { policy, withheld: false, promoted: Vec::new() };
     let chains: Vec<Vec<Pin>> = loaded.iter().map(|l| l.chain.pins.clone()).collect();
     let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
     let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
     let lifetime = u64::try_from(shortest.duration_since(r.now).as_secs()).unwrap_or(0);
     let max_age_span = hpkp.max_age.as_ref().map_or(&hpkp.span, |m| &m.span).clone();
-    let place = |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or(&hpkp.span, |b| &b.at.span).clone();
-    for finding in judge(&chains, &pins, policy.max_age, lifetime) {
+    let listed = |at: usize| hpkp.backups.as_ref().and_then(|b| b.get(at)).map_or(&hpkp.span, |b| &b.span).clone();
+    let place =
+        |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
+    for finding in judge(&chains, &pins, plan.goal, lifetime) {
         match finding {
             // With a file that could not be read, there is no telling what would be there.
             Finding::NoLivePin | Finding::NoBackup | Finding::SingleBackup | Finding::OutlivesCertificate if !complete => {}
             Finding::NoLivePin => r.error(&hpkp.span, "site.hpkp: no pin matches the served chain"),
+            Finding::NoBackup if !judged.promoted.is_empty() => {
+                judged.withheld = true;
+                r.warn(
+                    &listed(0),
+                    "site.hpkp: no backup is left, so no pins are sent; what was promised before is kept",
+                    "make the next key now, and name it in backups: `pintle key new --role next`",
+                );
+            }
             Finding::NoBackup => r.error_with_hint(
-                hpkp.backups.as_ref().and_then(|b| b.first()).map_or(&hpkp.span, |b| &b.span),
+                &listed(0),
                 "site.hpkp: no backup lies outside of the served chain; clients would ignore the header, and a lost key would lock them out",
                 "make a spare key with openssl genpkey, keep it offline, and name its public key or CSR in backups",
             ),
+            Finding::BackupIsServed(pin) if promised(pin) => {
+                judged.promoted.push(pin);
+                r.warn(
+                    &place(pin),
+                    format!("site.hpkp.backups: {pin} was promised, and is live now: a fresh next key must be made and promised"),
+                    "`pintle key new --role next`, and put its CSR in place of this one",
+                );
+            }
             Finding::BackupIsServed(pin) => r.error_with_hint(
                 &place(pin),
                 format!("site.hpkp.backups: {pin} is a key of the served chain, and no backup"),
@@ -168,7 +239,7 @@ fn tell(hpkp: &HpkpTable, policy: &Hpkp, loaded: &[Loaded], backups: &[Backup], 
             ),
             Finding::BackupTwice(pin) => r.error(&place(pin), format!("site.hpkp.backups: {pin} is here twice, which makes it one")),
             Finding::SingleBackup => r.warn(
-                hpkp.backups.as_ref().and_then(|b| b.first()).map_or(&hpkp.span, |b| &b.span),
+                &listed(0),
                 "site.hpkp.backups: there is only one; once it is live, nothing is left to rotate to",
                 "add a second one, offline",
             ),
@@ -187,4 +258,5 @@ fn tell(hpkp: &HpkpTable, policy: &Hpkp, loaded: &[Loaded], backups: &[Backup], 
             ),
         }
     }
+    judged
 }

@@ -3,12 +3,14 @@
 use jiff::Timestamp;
 
 use super::certificates::Loaded;
-use super::pins::Pins;
-use super::upstream::Target;
-use crate::host::HostPattern;
+use super::plan::Plan;
 use crate::key_file::PublicKey;
+use crate::ledger::Ramped;
 use crate::pin::Pin;
+use crate::policy::guard::Seconds;
+use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
+use crate::policy::ramp::Next;
 
 /// One site.
 #[derive(Debug, Clone)]
@@ -23,8 +25,31 @@ pub struct Site {
     pub hsts: Option<String>,
     /// Name and value of its pin header.
     pub hpkp: Option<(&'static str, String)>,
+    /// Its pins are not sent, for want of a backup.
+    pub withheld: bool,
+    /// Backups that have become live: each needs a fresh key in its place.
+    pub promoted: Vec<Pin>,
+    /// Where its ramps stand.
+    pub ramps: Vec<Ramp>,
     /// The backups behind the pins: file and key.
     pub backups: Vec<(String, PublicKey)>,
+}
+
+/// Where a ramp stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ramp {
+    /// Which header's.
+    pub policy: Ramped,
+    /// The step in use, from 0.
+    pub step: usize,
+    /// How many there are.
+    pub steps: usize,
+    /// The max-age in use, in seconds.
+    pub max_age: u64,
+    /// Since when nothing has gone wrong at this step.
+    pub since: Seconds,
+    /// What comes next.
+    pub next: Option<Next>,
 }
 
 /// Where a site's requests go.
@@ -55,6 +80,10 @@ pub struct Certificate {
     pub algorithm: String,
     /// The leaf key's pin.
     pub pin: Pin,
+    /// How many certificates the chain has.
+    pub length: usize,
+    /// The leaf's beginning.
+    pub not_before: Timestamp,
     /// The leaf's end.
     pub not_after: Timestamp,
     /// Whether the key is here, too.
@@ -63,11 +92,12 @@ pub struct Certificate {
 
 impl Site {
     pub(super) fn new(
-        hosts: &[HostPattern],
-        target: Option<&Target>,
-        loaded: &[Loaded],
+        plan: &Plan,
         hsts: Option<&Hsts>,
-        pins: Option<&Pins>,
+        hpkp: Option<&Hpkp>,
+        withheld: bool,
+        promoted: &[Pin],
+        ramps: &[Ramp],
     ) -> Self {
         let certificate = |l: &Loaded| Certificate {
             path: l.path.display().to_string(),
@@ -75,16 +105,28 @@ impl Site {
             issuer: l.chain.leaf.issuer.clone(),
             algorithm: l.chain.leaf.algorithm.to_string(),
             pin: l.chain.pin(),
+            length: l.chain.pins.len(),
+            not_before: l.chain.leaf.not_before,
             not_after: l.chain.leaf.not_after,
             served: l.certificate.is_some(),
         };
+        let backups = plan.pins.iter().flat_map(|p| &p.backups);
         Self {
-            hosts: hosts.iter().map(ToString::to_string).collect(),
-            upstream: target.map(|t| t.report.clone()),
-            certificates: loaded.iter().map(certificate).collect(),
+            hosts: plan.hosts.iter().map(ToString::to_string).collect(),
+            upstream: plan.target.as_ref().map(|t| t.report.clone()),
+            certificates: plan.loaded.iter().map(certificate).collect(),
             hsts: hsts.map(ToString::to_string),
-            hpkp: pins.map(|p| (p.policy.name(), p.policy.value())),
-            backups: pins.map(|p| p.backups.clone()).unwrap_or_default(),
+            hpkp: hpkp.map(|p| (p.name(), p.value())),
+            withheld,
+            promoted: promoted.to_vec(),
+            ramps: ramps.to_vec(),
+            backups: backups.map(|b| (b.file.clone(), b.key)).collect(),
         }
+    }
+
+    /// Its first name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.hosts.first().map(String::as_str).unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 //! `upstream` and `[site.upstream_options]`: where requests go, under which four names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::Resolver;
 use super::certificates::read;
+use super::plan::Stamp;
 use super::report;
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
@@ -27,24 +28,37 @@ const NEAR_DOMAINS: [&str; 4] = [".localhost", ".local", ".home.arpa", ".interna
 
 /// What is shared between the upstreams of all sites.
 #[derive(Default)]
-pub(super) struct Upstreams {
+pub(in crate::config) struct Upstreams {
     /// Each name is followed once, however many sites go there.
     names: HashMap<(String, u16), Addresses>,
-    followed: Vec<Name>,
-    roots: HashMap<Option<PathBuf>, Arc<RootCertStore>>,
+    /// Those that nobody follows yet.
+    new_names: Vec<Name>,
+    roots: HashMap<Option<PathBuf>, (Stamp, Arc<RootCertStore>)>,
     /// Sites that say the same share one upstream, and its connections.
-    known: HashMap<String, Arc<Upstream>>,
-    by_site: Vec<Arc<Upstream>>,
+    known: HashMap<String, Known>,
+}
+
+#[derive(Clone)]
+struct Known {
+    upstream: Arc<Upstream>,
+    name: (String, u16),
+}
+
+/// All but the names that are to be followed: each can be given away once.
+impl Clone for Upstreams {
+    fn clone(&self) -> Self {
+        Self { names: self.names.clone(), new_names: Vec::new(), roots: self.roots.clone(), known: self.known.clone() }
+    }
 }
 
 impl Upstreams {
-    /// The next site's upstream, if it could be made out.
-    pub(super) fn of_site(&mut self, target: Option<Target>) {
-        self.by_site.extend(target.map(|t| t.upstream));
-    }
-
-    pub(super) fn finish(self) -> (Vec<Name>, Vec<Arc<Upstream>>) {
-        (self.followed, self.by_site)
+    /// The names that nobody follows yet; and forgets what no site uses any more.
+    pub(super) fn finish<'a>(&mut self, used: impl Iterator<Item = &'a Target>) -> Vec<Name> {
+        let used: HashSet<*const Upstream> = used.map(|t| Arc::as_ptr(&t.upstream)).collect();
+        self.known.retain(|_, known| used.contains(&Arc::as_ptr(&known.upstream)));
+        let names: HashSet<&(String, u16)> = self.known.values().map(|known| &known.name).collect();
+        self.names.retain(|name, _| names.contains(name));
+        std::mem::take(&mut self.new_names)
     }
 
     fn addresses(&mut self, endpoint: &Endpoint) -> Addresses {
@@ -56,7 +70,7 @@ impl Upstreams {
             return known.clone();
         }
         let (name, addresses) = Name::new(&endpoint.host, endpoint.port);
-        self.followed.push(name);
+        self.new_names.push(name);
         self.names.insert(key, addresses.clone());
         addresses
     }
@@ -101,11 +115,13 @@ impl Endpoint {
 pub(super) fn resolve(
     table: &SiteTable,
     hosts: &[HostPattern],
+    collects: bool,
     shared: &mut Upstreams,
     r: &mut Resolver<'_>,
 ) -> Option<Target> {
     let Some(url) = &table.upstream else {
-        if !table.has_upstream {
+        // A name that only collects reports needs none.
+        if !table.has_upstream && !collects {
             r.error_with_hint(&table.span, "site: has no upstream", "upstream = \"https://example.wordpress.com\"");
         }
         return None;
@@ -145,9 +161,10 @@ pub(super) fn resolve(
             HostHeader::Fixed(host) => Some(host.to_string()),
         },
     };
-    let key = format!("{report:?} {ca:?} {http2} {skip} {connect_timeout:?} {response_timeout:?}");
+    let ca_stamp = ca.as_ref().map(|ca| Stamp::of(ca));
+    let key = format!("{report:?} {ca:?} {ca_stamp:?} {http2} {skip} {connect_timeout:?} {response_timeout:?}");
     if let Some(known) = shared.known.get(&key) {
-        return Some(Target { upstream: known.clone(), report });
+        return Some(Target { upstream: known.upstream.clone(), report });
     }
     let tls = match &names {
         None => None,
@@ -179,7 +196,8 @@ pub(super) fn resolve(
         connect_timeout,
         response_timeout,
     });
-    shared.known.insert(key, upstream.clone());
+    let name = (connect.host.clone(), connect.port);
+    shared.known.insert(key, Known { upstream: upstream.clone(), name });
     Some(Target { upstream, report })
 }
 
@@ -323,8 +341,12 @@ fn roots(
     r: &mut Resolver<'_>,
 ) -> Option<Arc<RootCertStore>> {
     let key = path.cloned();
-    if let Some(known) = shared.roots.get(&key) {
-        return Some(known.clone());
+    let stamp = path.map_or(Stamp::Absent, |path| Stamp::of(path));
+    if let Some((known, roots)) = shared.roots.get(&key)
+        && *known == stamp
+    {
+        r.stamps.extend(key.map(|path| (path, stamp)));
+        return Some(roots.clone());
     }
     let roots = match (at, path) {
         (Some(at), Some(path)) => {
@@ -340,6 +362,6 @@ fn roots(
         }
         _ => default_roots(),
     };
-    shared.roots.insert(key, roots.clone());
+    shared.roots.insert(key, (stamp, roots.clone()));
     Some(roots)
 }

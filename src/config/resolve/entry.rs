@@ -1,0 +1,197 @@
+//! A site as it is served now: its plan, with what the ledger and the time have to say.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::plan::Plan;
+use super::{Candidate, Resolver, report};
+use crate::config::file::SiteTable;
+use crate::config::problem::{Problem, Severity};
+use crate::config::{Context, Pledge};
+use crate::lease::Lease;
+use crate::ledger::{Ramp, Ramped};
+use crate::message::Rendered;
+use crate::pin::Pin;
+use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::hpkp::{Hpkp, Mode};
+use crate::policy::hsts::Hsts;
+use crate::policy::ramp::Steps;
+use crate::site::{PinHeader, Policy, Site};
+use crate::tls::certificate::{Chain, Leaf};
+use crate::tls::preflight;
+
+/// A site, ready.
+pub(in crate::config) struct Entry {
+    pub(in crate::config) plan: Arc<Plan>,
+    pub(in crate::config) site: Arc<Site>,
+    pub(in crate::config) report: report::Site,
+    pub(super) pledge: Option<Pledge>,
+    /// Ramps that begin with it.
+    pub(super) ramps: Vec<Ramp>,
+    /// What it was made from beside the plan.
+    made_from: MadeFrom,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MadeFrom {
+    hpkp: Option<Hpkp>,
+    withheld: bool,
+    promoted: Vec<Pin>,
+    hsts: Option<Hsts>,
+    ramps: Vec<report::Ramp>,
+}
+
+impl Entry {
+    pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.plan.loaded.iter().map(|l| &l.chain)
+    }
+}
+
+/// Makes a site out of its plan. One of before is taken over if nothing about it is new.
+pub(super) fn candidate(
+    index: usize,
+    table: &SiteTable,
+    (plan, mut problems): (Arc<Plan>, Vec<Problem>),
+    context: &Context<'_>,
+    r: &mut Resolver<'_>,
+) -> Candidate {
+    let mut scratch = r.problems.scratch();
+    let mut own =
+        Resolver { folder: r.folder, problems: &mut scratch, now: r.now, instead: r.instead, stamps: Vec::new() };
+    let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+    let before = context.before.and_then(|b| of_before(&b.entries, index, &label));
+    if let Some(before) = before {
+        warn_of_older(table, &plan, before, &mut own);
+    }
+    let mut ramps = Vec::new();
+    let mut climb = |policy: Ramped, steps: Option<&Steps>| climb(&label, policy, steps, context, &mut ramps);
+    let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, plan.hsts.as_ref().and_then(|h| h.steps.as_ref()));
+    let (hpkp_step, hpkp_ramp) = climb(Ramped::Hpkp, plan.pins.as_ref().and_then(|p| p.steps.as_ref()));
+    let hsts = plan.hsts.as_ref().map(|h| match &h.steps {
+        Some(steps) => Hsts { max_age: steps.max_age(hsts_step), ..h.policy },
+        None => h.policy,
+    });
+    let promised = |pin: Pin| is_promised(context, &plan, pin);
+    let judged = match (&plan.pins, &table.hpkp) {
+        (Some(pins), Some(hpkp)) => Some(pins.judge(hpkp, pins.max_age(hpkp_step), &plan.loaded, promised, &mut own)),
+        _ => None,
+    };
+    problems.extend(scratch.into_list());
+    if problems.iter().any(|p| p.severity == Severity::Error) {
+        return Candidate { entry: None, problems, by_guard: false };
+    }
+    let made_from = MadeFrom {
+        withheld: judged.as_ref().is_some_and(|j| j.withheld),
+        promoted: judged.as_ref().map(|j| j.promoted.clone()).unwrap_or_default(),
+        hpkp: judged.map(|j| j.policy),
+        hsts,
+        ramps: [hpkp_ramp, hsts_ramp].into_iter().flatten().collect(),
+    };
+    let entry = match before {
+        Some(before) if Arc::ptr_eq(&before.plan, &plan) && before.made_from == made_from && ramps.is_empty() => {
+            before.clone()
+        }
+        _ => Arc::new(make(plan, made_from, ramps)),
+    };
+    Candidate { entry: Some(entry), problems, by_guard: false }
+}
+
+/// The same site in the configuration before: at the same place, or else by its name.
+fn of_before<'b>(entries: &'b [Arc<Entry>], index: usize, label: &str) -> Option<&'b Arc<Entry>> {
+    let is_same = |entry: &&Arc<Entry>| entry.site.label() == label;
+    entries.get(index).filter(is_same).or_else(|| entries.iter().find(is_same))
+}
+
+fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolver<'_>) {
+    for (at, loaded) in plan.loaded.iter().enumerate() {
+        let same_kind = |c: &&Chain| {
+            std::mem::discriminant(&c.leaf.algorithm) == std::mem::discriminant(&loaded.chain.leaf.algorithm)
+        };
+        let in_use: Option<&Leaf> = before.chains().find(same_kind).map(|c| &c.leaf);
+        for fault in preflight::judge(&loaded.chain, &plan.hosts, r.now, in_use) {
+            if let preflight::Fault::Older { .. } = fault {
+                let span = table.certificates.get(at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
+                r.warn(span, format!("{}: {fault}", loaded.path.display()), fault.hint(&loaded.chain.leaf));
+            }
+        }
+    }
+}
+
+/// Whether clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
+fn is_promised(context: &Context<'_>, plan: &Plan, pin: Pin) -> bool {
+    let promises = context.book.promises().iter();
+    promises
+        .filter(|p| p.is_alive(context.now) && p.pins.binary_search(&pin).is_ok())
+        .any(|p| plan.hosts.iter().any(|host| p.binds(host)))
+}
+
+/// Where a ramp stands; one that is new begins.
+fn climb(
+    site: &str,
+    policy: Ramped,
+    steps: Option<&Steps>,
+    context: &Context<'_>,
+    begun: &mut Vec<Ramp>,
+) -> (usize, Option<report::Ramp>) {
+    let Some(steps) = steps else { return (0, None) };
+    let (step, since) = match context.book.ramp(site, policy) {
+        Some(known) => (known.step.min(steps.count() - 1), known.since),
+        None => {
+            begun.push(Ramp { site: site.to_owned(), policy, step: 0, since: context.now });
+            (0, context.now)
+        }
+    };
+    let next = steps.next(step, since);
+    let told = report::Ramp { policy, step, steps: steps.count(), max_age: steps.max_age(step), since, next };
+    (step, Some(told))
+}
+
+fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> Entry {
+    let MadeFrom { hpkp, withheld, .. } = &made_from;
+    let sent = hpkp.clone().filter(|_| !withheld).map(|policy| {
+        let field = rendered(policy.name(), &policy.value());
+        PinHeader { policy, field, lease: Arc::new(Lease::default()) }
+    });
+    let pledge =
+        sent.as_ref().map(|sent| Pledge { promise: promise_of(&plan, &sent.policy), lease: sent.lease.clone() });
+    let hsts = made_from.hsts;
+    let report =
+        report::Site::new(&plan, hsts.as_ref(), hpkp.as_ref(), *withheld, &made_from.promoted, &made_from.ramps);
+    let site = Site {
+        hosts: plan.hosts.clone(),
+        canonical: plan.canonical.clone(),
+        hsts: hsts.map(|policy| Policy { policy, field: rendered(Hsts::NAME, &policy.to_string()) }),
+        hpkp: sent,
+        request: plan.request.clone(),
+        response: plan.response.clone(),
+    };
+    Entry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
+}
+
+fn rendered(name: &str, value: &str) -> Rendered {
+    let mut field = Rendered::default();
+    field.push(name, value).expect("names are constant, and values made of digits, base64 and a checked URI");
+    field
+}
+
+/// What a header promises.
+fn promise_of(plan: &Plan, policy: &Hpkp) -> Promise {
+    let mut pins = policy.pins.clone();
+    pins.sort_unstable();
+    Promise {
+        site: plan.hosts.first().map(ToString::to_string).unwrap_or_default(),
+        hosts: plan.hosts.clone(),
+        pins,
+        max_age: if policy.mode == Mode::Withdraw { 0 } else { policy.max_age },
+        include_subdomains: policy.include_subdomains,
+        channel: Channel::Header(policy.mode),
+        first_sent: Seconds::default(),
+        last_sent: Seconds::default(),
+    }
+}
+
+/// The wall clock's time as a timestamp.
+pub(super) fn timestamp(seconds: Seconds) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap_or_default()
+}

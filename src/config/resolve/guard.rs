@@ -1,0 +1,367 @@
+//! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::entry::{Entry, timestamp};
+use super::{Candidate, Resolver, keep_unfit};
+use crate::config::file::{File, SiteTable};
+use crate::config::problem::{Problem, Severity};
+use crate::config::{Context, Kept};
+use crate::host::HostPattern;
+use crate::ledger::Accepted;
+use crate::pin::Pin;
+use crate::policy::guard::{Channel, Promise, Promises, Seconds};
+use crate::policy::hpkp::Mode;
+
+/// Promises that one message names; the rest is counted.
+const TOLD_MAX: usize = 3;
+
+/// What the guard has let pass on the operator's word.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    pub(super) accepted: Vec<Accepted>,
+}
+
+/// A chain that may not be served, and everything about why.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The chain's file.
+    pub chain: String,
+    /// The leaf's pin.
+    pub pin: Pin,
+    /// The promises that it would break.
+    pub broken: Vec<Promise>,
+    /// The configured keys that would keep them: pin, and where it comes from.
+    pub satisfied_by: Vec<(Pin, String)>,
+    /// The time from which on the chain breaks nothing.
+    pub safe_from: Seconds,
+}
+
+impl Refusal {
+    /// The first day, in UTC, from whose beginning the chain is safe: what `accept_lockout_until` must say.
+    #[must_use]
+    pub fn safe_day(&self) -> String {
+        safe_day(self.safe_from)
+    }
+
+    /// What to do.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let day = self.safe_day();
+        let keys = match self.satisfied_by.as_slice() {
+            [] => {
+                let common = common_pins(&self.broken);
+                let pins: Vec<String> = common.iter().map(ToString::to_string).collect();
+                match pins.as_slice() {
+                    [] => "no single key keeps them all".to_owned(),
+                    pins => format!("no configured key keeps them; one of these would: {}", pins.join(", ")),
+                }
+            }
+            keys => {
+                let keys: Vec<String> = keys.iter().map(|(pin, file)| format!("{pin} ({file})")).collect();
+                format!("get a certificate for a key that keeps them: {}", keys.join(", "))
+            }
+        };
+        format!(
+            "{keys}; this chain is safe from {day} on, if its key is not promised before; to lock those readers out \
+             all the same: accept_lockout_until = \"{day}\""
+        )
+    }
+}
+
+/// The promises broken, since when and until when.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: would lock readers out: no key of the chain is among the pins of ", self.chain)?;
+        for (at, promise) in self.broken.iter().take(TOLD_MAX).enumerate() {
+            if at > 0 {
+                f.write_str("; and of ")?;
+            }
+            f.write_str(&told(promise))?;
+        }
+        match self.broken.len().saturating_sub(TOLD_MAX) {
+            0 => Ok(()),
+            more => write!(f, "; and of {more} more"),
+        }
+    }
+}
+
+/// `blog.example.com (subdomains too), sent since 2026-10-01, held until 2026-12-01T10:00:00Z`
+fn told(promise: &Promise) -> String {
+    let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
+    let below = if promise.include_subdomains { " and all names below" } else { "" };
+    let (what, verb) = match &promise.channel {
+        Channel::Header(_) => (String::new(), "sent"),
+        Channel::Export { form, id, .. } => (format!(" (export {id} for {form})"), "given out"),
+    };
+    format!(
+        "{}{below}{what}, {verb} since {} and held until {}",
+        hosts.join(", "),
+        timestamp(promise.first_sent),
+        timestamp(promise.honoured_until()),
+    )
+}
+
+/// Pins that each of the promises has.
+fn common_pins(promises: &[Promise]) -> Vec<Pin> {
+    let Some((first, rest)) = promises.split_first() else { return Vec::new() };
+    let in_all = |pin: &&Pin| rest.iter().all(|p| p.pins.binary_search(pin).is_ok());
+    first.pins.iter().filter(in_all).copied().collect()
+}
+
+/// The first day that lies wholly behind a time.
+pub(super) fn safe_day(time: Seconds) -> String {
+    const DAY: i64 = 86400;
+    let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
+    day(timestamp(midnight))
+}
+
+fn day(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}
+
+/// Judges all sites against all that was promised, and all that would be promised now. Those that are not admitted get
+/// an error; if sites may keep what they have, they do.
+pub(super) fn admit(
+    file: &File,
+    candidates: &mut [Candidate],
+    context: &Context<'_>,
+    kept: &mut Vec<Kept>,
+    r: &mut Resolver<'_>,
+) -> Admitted {
+    loop {
+        let (admitted, problems) = judge(file, candidates, context, r);
+        let refused = problems.iter().any(|(_, p)| p.severity == Severity::Error);
+        for (index, problem) in problems {
+            let Some(candidate) = candidates.get_mut(index) else { continue };
+            candidate.by_guard |= problem.severity == Severity::Error;
+            candidate.problems.push(problem);
+        }
+        // A site that keeps what it has does not make the promises that were reckoned with: judge again. Each round
+        // leaves fewer that are new, so this ends.
+        let before = kept.len();
+        if refused && context.keeps_sites {
+            keep_unfit(candidates, context, kept);
+        }
+        if !refused || kept.len() == before {
+            return admitted;
+        }
+        for candidate in candidates.iter_mut() {
+            candidate.problems.retain(|p| !is_of_guard(p));
+        }
+    }
+}
+
+/// What every message about a broken promise says.
+const MARK: &str = "would lock readers out";
+
+fn is_of_guard(problem: &Problem) -> bool {
+    problem.message.contains(MARK)
+}
+
+fn judge(
+    file: &File,
+    candidates: &[Candidate],
+    context: &Context<'_>,
+    r: &mut Resolver<'_>,
+) -> (Admitted, Vec<(usize, Problem)>) {
+    let mut scratch = r.problems.scratch();
+    let mut problems = Vec::new();
+    let mut admitted = Admitted::default();
+    let past = Promises::alive(context.book.promises(), context.now);
+    // What would be sent from now on, as if it had been sent at once.
+    let coming: Vec<(usize, Promise)> = candidates
+        .iter()
+        .enumerate()
+        .filter_map(|(index, c)| {
+            let promise = c.entry.as_ref()?.pledge.as_ref()?.promise.clone();
+            Some((index, Promise { first_sent: context.now, last_sent: context.now, ..promise }))
+        })
+        .collect();
+    let future = Promises::alive(coming.iter().map(|(_, p)| p), context.now);
+    for (index, (table, candidate)) in file.sites.iter().zip(candidates).enumerate() {
+        let Some(entry) = &candidate.entry else { continue };
+        past_promises(table, entry, &past, context, &mut admitted, &mut scratch);
+        warn_of_removal(table, entry, context, &mut scratch);
+        let found = std::mem::replace(&mut scratch, r.problems.scratch()).into_list();
+        problems.extend(found.into_iter().map(|p| (index, p)));
+        for (promiser, problem) in future_promises(file, entry, index, &future, &coming) {
+            problems.push((promiser, problem));
+        }
+    }
+    (admitted, problems)
+}
+
+fn past_promises(
+    table: &SiteTable,
+    entry: &Entry,
+    past: &Promises<'_>,
+    context: &Context<'_>,
+    admitted: &mut Admitted,
+    problems: &mut crate::config::Problems,
+) {
+    let mut needed = false;
+    for (at, loaded) in entry.plan.loaded.iter().enumerate() {
+        let broken = past.broken_by(&entry.plan.hosts, &loaded.chain.pins);
+        if broken.is_empty() {
+            continue;
+        }
+        needed = true;
+        let safe_from = broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default();
+        let refusal = Refusal {
+            chain: loaded.path.display().to_string(),
+            pin: loaded.chain.pin(),
+            satisfied_by: satisfying(entry, &broken),
+            broken: broken.into_iter().cloned().collect(),
+            safe_from,
+        };
+        let span = table.certificates.get(at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
+        match acceptance(table, entry, &refusal, context) {
+            Acceptance::Known => {}
+            Acceptance::Given => {
+                let hint = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
+                problems.warn(span, refusal.to_string(), hint);
+                admitted.accepted.push(Accepted {
+                    site: entry.site.label(),
+                    pin: refusal.pin,
+                    until: refusal.safe_day(),
+                    at: context.now,
+                });
+            }
+            Acceptance::Another(given) => {
+                let hint = format!(
+                    "accept_lockout_until is {given:?}, should be {:?}; {}",
+                    refusal.safe_day(),
+                    refusal.hint()
+                );
+                problems.error(span, refusal.to_string(), hint);
+            }
+            Acceptance::None => problems.error(span, refusal.to_string(), refusal.hint()),
+        }
+    }
+    if let (false, Some(at)) = (needed, &table.accept_lockout_until) {
+        let hint = "remove it, so that it cannot be meant for another chain";
+        problems.warn(&at.span, "site.accept_lockout_until: nobody is locked out by this chain", hint.to_owned());
+    }
+}
+
+enum Acceptance {
+    /// Given before, and in the ledger.
+    Known,
+    /// Given with the right day.
+    Given,
+    /// Given with another day.
+    Another(String),
+    None,
+}
+
+fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Context<'_>) -> Acceptance {
+    let site = entry.site.label();
+    let day = refusal.safe_day();
+    if context.book.accepted(&site, refusal.pin).is_some_and(|known| known.until >= day) {
+        return Acceptance::Known;
+    }
+    let by_command = context.accept.as_ref().filter(|(of, _)| *of == site).map(|(_, day)| day);
+    let by_file = table.accept_lockout_until.as_ref().map(|at| &at.value);
+    match by_command.or(by_file) {
+        Some(given) if *given == day => Acceptance::Given,
+        Some(given) => Acceptance::Another(given.clone()),
+        None => Acceptance::None,
+    }
+}
+
+/// The configured keys that alone would keep these promises: those in use, and the backups.
+fn satisfying(entry: &Entry, broken: &[&Promise]) -> Vec<(Pin, String)> {
+    let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), l.path.display().to_string()));
+    let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
+    live.chain(backups).filter(|(pin, _)| broken.iter().all(|p| p.is_kept_by(&[*pin]))).collect()
+}
+
+/// Sets that would be sent and bind another site, whose chain has none of their pins: the one who promises is to blame.
+fn future_promises(
+    file: &File,
+    entry: &Entry,
+    index: usize,
+    future: &Promises<'_>,
+    coming: &[(usize, Promise)],
+) -> Vec<(usize, Problem)> {
+    let mut problems = Vec::new();
+    for chain in entry.chains() {
+        for promise in future.broken_by(&entry.plan.hosts, &chain.pins) {
+            let promiser = coming.iter().find(|(_, p)| std::ptr::eq(p, promise)).map_or(index, |(of, _)| *of);
+            if promiser == index {
+                // Its own set against its own chain is judged with the set.
+                continue;
+            }
+            let hpkp = file.sites.get(promiser).and_then(|t| t.hpkp.as_ref());
+            let span: Range<usize> = hpkp
+                .and_then(|h| h.include_subdomains.as_ref().map(|i| i.span.clone()).or(Some(h.span.clone())))
+                .unwrap_or(0..0);
+            let bound: Vec<String> =
+                entry.plan.hosts.iter().filter(|h| promise.binds(h)).map(HostPattern::to_string).collect();
+            problems.push((
+                promiser,
+                Problem {
+                    severity: Severity::Error,
+                    span,
+                    message: format!(
+                        "site.hpkp: {MARK} of {}: these pins bind it, too, and its chain has none of their keys ({})",
+                        bound.join(", "),
+                        chain.pin()
+                    ),
+                    hint: Some(format!(
+                        "leave include_subdomains out, or add the key of {} to backups",
+                        bound.first().map(String::as_str).unwrap_or_default()
+                    )),
+                },
+            ));
+        }
+    }
+    problems
+}
+
+/// Leaving `[site.hpkp]` out takes nothing back.
+fn warn_of_removal(
+    table: &SiteTable,
+    entry: &Arc<Entry>,
+    context: &Context<'_>,
+    problems: &mut crate::config::Problems,
+) {
+    if table.hpkp.is_some() {
+        return;
+    }
+    let label = entry.site.label();
+    let own = context.book.promises().iter().filter(|p| {
+        p.channel == Channel::Header(Mode::Enforce)
+            && p.is_alive(context.now)
+            && (p.site == label || p.hosts.iter().any(|h| entry.plan.hosts.contains(h)))
+    });
+    if let Some(until) = own.map(Promise::honoured_until).max() {
+        problems.warn(
+            &table.span,
+            format!("site: has no [site.hpkp] any more, but clients hold its pins until {}", timestamp(until)),
+            format!(
+                "safe from {} on; until then [site.hpkp] with mode = \"withdraw\" tells those who come by to forget them",
+                safe_day(until)
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days() {
+        assert_eq!(safe_day(0), "1970-01-01");
+        assert_eq!(safe_day(1), "1970-01-02");
+        assert_eq!(safe_day(86400), "1970-01-02");
+        assert_eq!(safe_day(86401), "1970-01-03");
+    }
+}

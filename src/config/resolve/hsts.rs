@@ -1,0 +1,94 @@
+//! `[site.hsts]`, and ramps.
+
+use std::time::Duration;
+
+use super::Resolver;
+use crate::config::file::{HstsTable, RampKeys};
+use crate::config::problem::At;
+use crate::config::value::show_duration;
+use crate::host::HostPattern;
+use crate::policy::hsts::{Hsts, UpstreamHeader};
+use crate::policy::ramp::Steps;
+
+/// The age that an HSTS policy gets if the file does not say: one year.
+const HSTS_MAX_AGE: u64 = 365 * 86400;
+/// How long a step lasts if the file does not say.
+const RAMP_EVERY: Duration = Duration::from_secs(7 * 86400);
+/// More steps than this are a slip of the pen.
+const STEPS_MAX: usize = 100;
+
+/// A policy as it will be at last, and the steps to it.
+pub(super) struct HstsPlan {
+    pub(super) policy: Hsts,
+    pub(super) steps: Option<Steps>,
+}
+
+/// `ramp` and `ramp_every`: ages that rise, and do not go beyond `max_age`.
+pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r: &mut Resolver<'_>) -> Option<Steps> {
+    let Some(steps) = &keys.steps else {
+        if let Some(every) = &keys.every {
+            let hint = "ramp = [\"5m\", \"1h\", \"1d\", \"7d\", \"30d\"]";
+            r.error_with_hint(&every.span, format!("{table}.ramp_every: there is no ramp"), hint);
+        }
+        return None;
+    };
+    let every = keys.every.as_ref().map_or(RAMP_EVERY, |e| e.value);
+    if let Some(at) = keys.every.as_ref().filter(|e| e.value.is_zero()) {
+        r.error(&at.span, format!("{table}.ramp_every: is zero, which is no step at all"));
+    }
+    if steps.is_empty() || steps.len() > STEPS_MAX {
+        let span = steps.first().map_or(0..0, |s| s.span.clone());
+        r.error(&span, format!("{table}.ramp: has {} steps, should have 1 to {STEPS_MAX}", steps.len()));
+        return None;
+    }
+    for (at, step) in steps.iter().enumerate() {
+        if at > 0 && step.value <= steps[at - 1].value {
+            r.error(&step.span, format!("{table}.ramp: each step is longer than the one before"));
+        }
+        if let Some(goal) = goal.filter(|goal| step.value > goal.value) {
+            let goal = show_duration(goal.value);
+            r.error(&step.span, format!("{table}.ramp: goes beyond max_age, which is {goal}"));
+        }
+    }
+    let ages = steps.iter().map(|s| s.value.as_secs()).collect();
+    Some(Steps::new(ages, every.as_secs(), goal.map(|g| g.value.as_secs())))
+}
+
+pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> HstsPlan {
+    let steps = ramp(&table.ramp, "site.hsts", table.max_age.as_ref(), r);
+    let goal = table.max_age.as_ref().map(|m| m.value.as_secs());
+    let words = [("replace", UpstreamHeader::Replace), ("keep", UpstreamHeader::Keep)];
+    let policy = Hsts {
+        max_age: goal.or_else(|| steps.as_ref().map(Steps::goal)).unwrap_or(HSTS_MAX_AGE),
+        include_subdomains: table.include_subdomains.as_ref().is_some_and(|i| i.value),
+        preload: table.preload.as_ref().is_some_and(|p| p.value),
+        upstream: r.choice("site.hsts.upstream", table.upstream.as_ref(), &words, UpstreamHeader::Replace),
+    };
+    for fault in policy.preload_faults() {
+        let span = table.preload.as_ref().map_or(&table.span, |p| &p.span);
+        r.error_with_hint(
+            span,
+            format!("site.hsts.preload: the preload list does not take this policy: {fault}"),
+            "it wants max_age = \"1y\" or more and include_subdomains = true, for the base domain; \
+             leave preload out unless all subdomains are on https for good",
+        );
+    }
+    if policy.preload && policy.preload_faults().is_empty() {
+        // hstspreload.org: the header must come from the base domain.
+        for host in hosts.iter().filter(|h| h.value.base().matches('.').count() > 1 || h.value.is_wildcard()) {
+            r.warn(
+                &host.span,
+                format!("site.hsts.preload: {} may be no base domain, and only those are preloaded", host.value),
+                "preload belongs to the site of example.com, not of www.example.com",
+            );
+        }
+    }
+    for host in hosts.iter().filter(|h| h.value.address().is_some()) {
+        r.warn(
+            &host.span,
+            format!("site.hsts: browsers keep no policy for an address like {} (RFC 6797 section 8.1.1)", host.value),
+            "give the site a name",
+        );
+    }
+    HstsPlan { policy, steps }
+}

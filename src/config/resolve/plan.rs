@@ -1,0 +1,194 @@
+//! What a site comes to by its text and its files alone; taken over for as long as these are the same.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::certificates::{self, Loaded};
+use super::hsts::HstsPlan;
+use super::pins::PinPlan;
+use super::upstream::{Target, Upstreams};
+use super::{Globals, Resolver, headers, hsts, pins, upstream};
+use crate::config::file::{File, SiteTable};
+use crate::config::problem::{At, Problem, Severity};
+use crate::config::{Config, Draft};
+use crate::host::HostPattern;
+use crate::site::HeaderRules;
+use crate::tls::{CertificateSet, Certificates};
+
+/// What a file was like when it was read: whatever is written to it, or put in its place, changes this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stamp {
+    /// There was a file.
+    File([i64; 7]),
+    /// There was none.
+    Absent,
+    /// Its contents were given in place of it.
+    Given,
+}
+
+impl Stamp {
+    pub(super) fn of(path: &Path) -> Self {
+        fs::metadata(path).map_or(Self::Absent, |m| {
+            let signed = |n: u64| i64::from_ne_bytes(n.to_ne_bytes());
+            let (size, device, inode) = (signed(m.size()), signed(m.dev()), signed(m.ino()));
+            Self::File([device, inode, size, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])
+        })
+    }
+}
+
+/// A site, but for what the ledger and the time have to say.
+pub(in crate::config) struct Plan {
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) canonical: Option<Box<str>>,
+    pub(super) loaded: Vec<Loaded>,
+    pub(super) set: Option<CertificateSet>,
+    pub(super) pins: Option<PinPlan>,
+    pub(super) hsts: Option<HstsPlan>,
+    pub(super) target: Option<Target>,
+    pub(super) request: Arc<HeaderRules>,
+    pub(super) response: Arc<HeaderRules>,
+    /// What there is to tell, with places from the start of the site.
+    problems: Vec<Problem>,
+    stamps: Vec<(PathBuf, Stamp)>,
+    source: [u8; 32],
+}
+
+impl Plan {
+    /// The files that it was made from.
+    pub(in crate::config) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.stamps.iter().map(|(path, _)| path.as_path())
+    }
+
+    fn is_current(&self) -> bool {
+        self.stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    }
+
+    fn is_fit(&self) -> bool {
+        self.problems.iter().all(|p| p.severity == Severity::Warning)
+    }
+}
+
+/// The plans of the configuration in use, by what they were made from.
+pub(super) struct Reuse {
+    by_source: HashMap<[u8; 32], Arc<Plan>>,
+}
+
+impl Reuse {
+    pub(super) fn of(before: Option<&Config>) -> Self {
+        let plans = before.iter().flat_map(|b| &b.entries).map(|e| (e.plan.source, e.plan.clone()));
+        Self { by_source: plans.collect() }
+    }
+
+    /// A site's plan, and what there is to tell about it.
+    #[expect(clippy::too_many_arguments, reason = "one call, with everything there is")]
+    pub(super) fn plan(
+        &mut self,
+        draft: &Draft,
+        file: &File,
+        index: usize,
+        hosts: &[At<HostPattern>],
+        globals: &Globals,
+        upstreams: &mut Upstreams,
+        r: &mut Resolver<'_>,
+    ) -> (Arc<Plan>, Vec<Problem>) {
+        let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
+        let start = table.span.start;
+        let end = file.sites.get(index + 1).map_or(draft.problems.text().len(), |next| next.span.start);
+        let source = source(draft, globals, start..end.max(start));
+        let usable = |plan: &Arc<Plan>| {
+            plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current()
+        };
+        let plan = match self.by_source.get(&source).filter(|_| r.instead.is_empty()).filter(|p| usable(p)) {
+            Some(plan) => plan.clone(),
+            None => Arc::new(make(table, hosts, globals, upstreams, source, r)),
+        };
+        let shift = |p: &Problem| Problem { span: p.span.start + start..p.span.end + start, ..p.clone() };
+        let problems = plan.problems.iter().map(shift).collect();
+        (plan, problems)
+    }
+}
+
+/// Everything that a plan depends on but its files.
+fn source(draft: &Draft, globals: &Globals, range: std::ops::Range<usize>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(draft.folder.as_os_str().as_encoded_bytes());
+    hash.update([0, u8::from(globals.listen.trust.is_empty())]);
+    if let Some(reports) = &globals.reports {
+        hash.update(reports.host.as_bytes());
+    }
+    hash.update([0]);
+    hash.update(draft.problems.text().as_bytes().get(range).unwrap_or_default());
+    hash.finalize().into()
+}
+
+fn make(
+    table: &SiteTable,
+    hosts: &[At<HostPattern>],
+    globals: &Globals,
+    upstreams: &mut Upstreams,
+    source: [u8; 32],
+    r: &mut Resolver<'_>,
+) -> Plan {
+    let mut problems = r.problems.scratch();
+    let mut own =
+        Resolver { folder: r.folder, problems: &mut problems, now: r.now, instead: r.instead, stamps: Vec::new() };
+    let r = &mut own;
+    let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
+    let loaded = certificates::resolve(table, &names, r);
+    let pins = pins::plan(table, hosts, &loaded, r);
+    let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
+    let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
+    let target = upstream::resolve(table, &names, collects, upstreams, r);
+    headers::check_policies(table, r);
+    if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
+        r.warn(
+            &table.span,
+            "site: has no certificate with a key, and no proxy is trusted to end TLS: nobody can reach it but to be \
+             redirected to https",
+            "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
+        );
+    }
+    let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
+    let canonical = canonical(table, hosts, r);
+    let request = Arc::new(headers::resolve(&table.request_headers, "request_headers", r));
+    let response = Arc::new(headers::resolve(&table.response_headers, "response_headers", r));
+    let stamps = std::mem::take(&mut r.stamps);
+    let start = table.span.start;
+    let mut problems = problems.into_list();
+    for problem in &mut problems {
+        problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
+    }
+    Plan {
+        hosts: names,
+        canonical,
+        set: (!served.is_empty()).then(|| Certificates::set(served)),
+        loaded,
+        pins,
+        hsts,
+        target,
+        request,
+        response,
+        problems,
+        stamps,
+        source,
+    }
+}
+
+/// The name that the others are redirected to.
+fn canonical(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Option<Box<str>> {
+    let wanted = table.canonical_redirect.as_ref().filter(|c| c.value)?;
+    let first = hosts.first()?;
+    match first.value.exact() {
+        Some(name) => Some(name.into()),
+        None => {
+            let message = "site.canonical_redirect: the first host is a wildcard, which is no name to redirect to";
+            r.error_with_hint(&wanted.span, message, "put an exact name first");
+            None
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Putting a configuration to use: first the ledger, then the wire, then the log.
+
+use std::io;
+
+use jiff::tz::TimeZone;
+use tokio::task::{spawn_blocking, spawn_local};
+use tokio::time::Instant;
+
+use super::{Control, LedgerTrouble, lock};
+use crate::config::{Config, report};
+use crate::ledger::{Ledger, Record};
+use crate::upstream::resolve::follow;
+
+/// The decisions that come with a configuration: lockouts that are accepted, ramps that begin.
+pub(super) fn decisions(config: &Config) -> Vec<Record> {
+    let accepted = config.accepted.iter().cloned().map(Record::Accepted);
+    accepted.chain(config.ramps.iter().cloned().map(Record::Ramp)).collect()
+}
+
+/// Writes decisions down before anything else. Ramps that cannot be written begin at the next start; a lockout that
+/// cannot be written is not accepted.
+pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Result<()> {
+    for accepted in &config.accepted {
+        tell_of_lockout(&accepted.site, &accepted.until);
+    }
+    match ledger.record(decisions(config)) {
+        Err(_) if config.accepted.is_empty() => Ok(()),
+        recorded => recorded,
+    }
+}
+
+fn tell_of_lockout(site: &str, until: &str) {
+    tracing::warn!(
+        site,
+        until,
+        "serving a chain that breaks promises, as accept_lockout_until says: readers who hold the old pins are locked out"
+    );
+}
+
+impl Control {
+    /// Puts a configuration in place of the one in use. Promises are on disk before they are on the wire.
+    ///
+    /// # Errors
+    ///
+    /// When a lockout was accepted that cannot be put on record; nothing has changed then.
+    pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
+        let records = decisions(&config);
+        if let Err(error) = self.record(records).await
+            && !config.accepted.is_empty()
+        {
+            return Err(error);
+        }
+        for accepted in &config.accepted {
+            self.counts.lockouts_accepted += 1;
+            tell_of_lockout(&accepted.site, &accepted.until);
+        }
+        let before = std::mem::replace(&mut self.config, config);
+        self.leases.hold(&self.config.pledges);
+        self.renew_leases(false).await;
+        self.follow_names();
+        self.server.publish(self.config.snapshot.clone());
+        self.counts.rotations += announce_changes(&before, &self.config);
+        self.watch.files(self.config.files().map(ToOwned::to_owned).collect());
+        Ok(())
+    }
+
+    /// Writes records down, on a thread that may wait for the disk.
+    pub(super) async fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (ledger, folder) = (self.ledger.clone(), self.config.state.clone());
+        let now = self.time.now();
+        let written = spawn_blocking(move || {
+            let mut ledger = lock(&ledger);
+            if let (true, Some(folder)) = (ledger.is_broken(), folder) {
+                // It may have been mended since.
+                if let Ok((opened, _)) = Ledger::open(&folder, now) {
+                    *ledger = opened;
+                }
+            }
+            ledger.record(records)?;
+            // A file that is too long works as well as a short one.
+            if let Err(error) = ledger.compact(now) {
+                tracing::warn!(%error, "the ledger cannot be compacted");
+            }
+            Ok(())
+        });
+        written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+
+    /// Renews the leases that are due, or all; pins whose leases cannot be renewed are withheld when these end.
+    pub(super) async fn renew_leases(&mut self, all: bool) {
+        if self.ledger_trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
+            return;
+        }
+        let now = self.time.now();
+        let Some(renewal) = self.leases.due(now, all) else { return };
+        match self.record(renewal.records.clone()).await {
+            Ok(()) => {
+                self.leases.granted(&renewal);
+                if self.ledger_trouble.take().is_some() {
+                    tracing::info!("the ledger can be written again: pins are sent");
+                }
+            }
+            Err(error) => {
+                let trouble = LedgerTrouble::new(&error);
+                if self.ledger_trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
+                    trouble.tell();
+                }
+                self.ledger_trouble = Some(trouble);
+            }
+        }
+    }
+
+    /// Follows the upstreams' names that are new.
+    pub(super) fn follow_names(&mut self) {
+        for name in std::mem::take(&mut self.config.names) {
+            spawn_local(follow(name, self.resolver.clone()));
+        }
+    }
+}
+
+/// Tells which certificates are new, and counts them.
+fn announce_changes(before: &Config, after: &Config) -> u64 {
+    let mut changed = 0;
+    for site in after.sites() {
+        let old = before.sites().find(|b| b.name() == site.name());
+        for certificate in &site.certificates {
+            let is_known = |b: &report::Site| {
+                b.certificates.iter().any(|c| c.serial == certificate.serial && c.pin == certificate.pin)
+            };
+            if !old.is_some_and(is_known) {
+                announce_certificate(site.name(), certificate);
+                changed += u64::from(old.is_some());
+            }
+        }
+        let known: &[_] = old.map_or(&[], |b| &b.promoted);
+        for pin in site.promoted.iter().filter(|pin| !known.contains(pin)) {
+            tell_of_promotion(site.name(), &pin.to_string());
+        }
+    }
+    changed
+}
+
+/// What is live at a site.
+pub(super) fn announce_site(site: &report::Site) {
+    let upstream = site.upstream.as_ref().map(|u| u.url.as_str()).unwrap_or_default();
+    tracing::info!(site = site.name(), hosts = site.hosts.join(" "), upstream, "site");
+    for certificate in &site.certificates {
+        announce_certificate(site.name(), certificate);
+    }
+    for (file, key) in &site.backups {
+        tracing::info!(site = site.name(), pin = %key.pin, file, "backup pin");
+    }
+    for pin in &site.promoted {
+        tell_of_promotion(site.name(), &pin.to_string());
+    }
+}
+
+fn announce_certificate(site: &str, certificate: &report::Certificate) {
+    tracing::info!(
+        site,
+        serial = certificate.serial,
+        pin = %certificate.pin,
+        algorithm = certificate.algorithm,
+        not_after = %certificate.not_after.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d"),
+        issuer = certificate.issuer,
+        "certificate"
+    );
+}
+
+fn tell_of_promotion(site: &str, pin: &str) {
+    tracing::warn!(
+        site,
+        pin,
+        "a backup key is live now: make a fresh next key (`pintle key new --role next`) and name it in backups, so that \
+         there is one to rotate to"
+    );
+}

@@ -1,0 +1,317 @@
+//! The control thread: what knows the operator. It loads and reloads, watches the files, keeps the ledger, and hands
+//! snapshots to the workers; they never wait for it.
+
+pub mod admin;
+mod adopt;
+mod leases;
+mod ramp;
+mod refresh;
+mod reload;
+mod status;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::config::{AccessTarget, Config, Context, Draft, Problems};
+use crate::ledger::time::{Step, Time, wall};
+use crate::ledger::{Ledger, Notice, OpenError};
+use crate::policy::Scheme;
+use crate::server::{BindError, Server, bind};
+use crate::telemetry::LogThread;
+use crate::upstream::resolve::Resolver;
+
+use admin::Command;
+use leases::Leases;
+use refresh::Pending;
+use watch::Watch;
+
+pub use refresh::Refused;
+pub use reload::Verdict;
+
+/// How often leases, ramps and the clock are looked at. A lease is at least eight of these long.
+const TICK: Duration = Duration::from_millis(500);
+/// Commands that wait for their turn.
+const COMMANDS: usize = 16;
+/// After a ledger could not be written, it is tried again after this time.
+const LEDGER_RETRY: Duration = Duration::from_secs(5);
+
+/// What runs, and all that is known about it.
+pub struct Control {
+    draft: Draft,
+    config: Config,
+    ledger: Arc<Mutex<Ledger>>,
+    time: Time,
+    server: Server,
+    resolver: Rc<Resolver>,
+    leases: Leases,
+    watch: Watch,
+    pending: Option<Pending>,
+    /// Sites whose files are not fit to be served, by their first name.
+    refused: BTreeMap<String, Refused>,
+    ledger_trouble: Option<LedgerTrouble>,
+    counts: Counts,
+    started: Timestamp,
+    access_log: Option<LogThread>,
+    /// Reports that have been seen, by site.
+    reported: std::collections::HashMap<String, u64>,
+    commands: mpsc::Receiver<Command>,
+    sender: mpsc::Sender<Command>,
+    admin: Option<admin::Listening>,
+}
+
+/// Why pins are not sent at present.
+struct LedgerTrouble {
+    error: String,
+    retry: Instant,
+}
+
+/// What has happened since the start.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    /// Certificates that came into use after the start.
+    pub rotations: u64,
+    /// Certificates that were refused.
+    pub rotations_refused: u64,
+    /// Lockouts that the operator has accepted.
+    pub lockouts_accepted: u64,
+    /// Reloads that were carried out.
+    pub reloads: u64,
+    /// Reloads that were refused.
+    pub reloads_refused: u64,
+}
+
+/// Why it cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Addresses that cannot be listened on.
+    Bind(Vec<BindError>),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+/// Opens a configuration's ledger. One that cannot be written is stood in for by one that says so at every write.
+///
+/// # Errors
+///
+/// When another process has it.
+pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
+    let Some(folder) = draft.state() else { return Ok((Ledger::in_memory(), Vec::new())) };
+    match Ledger::open(&folder, wall()) {
+        Ok(opened) => Ok(opened),
+        Err(OpenError::Locked) => Err(format!(
+            "state.directory: {}: another process has the ledger; each pintle needs a state of its own",
+            folder.display()
+        )),
+        Err(OpenError::Io(error)) => {
+            let book = crate::ledger::look(&folder).map(|(book, _)| book).unwrap_or_default();
+            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), Vec::new()))
+        }
+    }
+}
+
+impl Control {
+    /// Writes down what is about to be promised, binds, and starts the workers. Must be called on the thread's runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], when it cannot serve.
+    pub async fn start(draft: Draft, mut config: Config, ledger: Ledger) -> Result<Self, StartError> {
+        let bound = bind(&config.https, &config.http, config.workers).map_err(StartError::Bind)?;
+        let access_log = access_log(&config.access).map_err(StartError::Other)?;
+        let access = access_log.as_ref().and_then(LogThread::sink).map(|sink| (sink, config.access_format));
+        let resolver = Rc::new(Resolver::new(std::mem::take(&mut config.name_servers)));
+        let mut time = Time::start(ledger.book().newest());
+        let mut ledger = ledger;
+        let mut leases = Leases::default();
+        let counts = Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() };
+        // A lockout that is not on record is none that was accepted.
+        adopt::record_decisions(&mut ledger, &config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
+        leases.hold(&config.pledges);
+        let mut ledger_trouble = None;
+        if let Some(renewal) = leases.due(time.now(), true) {
+            match ledger.record(renewal.records.clone()) {
+                Ok(()) => leases.granted(&renewal),
+                Err(error) => ledger_trouble = Some(LedgerTrouble::new(&error)),
+            }
+        }
+        let server = Server::start(bound, config.snapshot.clone(), access)?;
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let mut control = Self {
+            draft,
+            ledger: Arc::new(Mutex::new(ledger)),
+            time,
+            server,
+            resolver,
+            leases,
+            watch: Watch::start(),
+            pending: None,
+            refused: BTreeMap::new(),
+            ledger_trouble,
+            counts,
+            started: Timestamp::now(),
+            access_log,
+            reported: std::collections::HashMap::new(),
+            commands,
+            sender,
+            admin: None,
+            config,
+        };
+        control.follow_names();
+        control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
+        if let Some(address) = control.config.admin.clone() {
+            match admin::listen(&address, control.sender.clone()) {
+                Ok(listening) => control.admin = Some(listening),
+                Err(error) => {
+                    tracing::error!(%error, "commands cannot come in: reload, status and install will not find this process")
+                }
+            }
+        }
+        if let Some(trouble) = &control.ledger_trouble {
+            trouble.tell();
+        }
+        Ok(control)
+    }
+
+    /// Where it listens, with the ports that the kernel chose.
+    #[must_use]
+    pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
+        self.server.listening()
+    }
+
+    /// Says what is live now.
+    pub fn announce(&self) {
+        for (address, scheme) in self.listening() {
+            tracing::info!(%address, scheme = scheme.as_str(), "listening");
+        }
+        for site in self.config.sites() {
+            adopt::announce_site(site);
+        }
+        if self.config.sites().any(|s| s.hpkp.is_some()) && self.config.state.is_none() {
+            tracing::warn!(
+                "state.directory is not set: what is promised to clients is forgotten at the next start, and cannot be \
+                 kept then"
+            );
+        }
+        tracing::info!(workers = self.server.workers(), sites = self.config.sites().len(), "serving");
+    }
+
+    /// Serves until it is told to stop; then the server is to be drained.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no signals.
+    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<(Server, Option<LogThread>)> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                // Whatever else is under way: a disk that hangs must not keep it from stopping.
+                () = stop() => break,
+                () = self.step(&mut hangup, &mut tick) => {}
+            }
+        }
+        // Commands that come now find nobody.
+        drop(self.admin.take());
+        Ok((self.server, self.access_log))
+    }
+
+    async fn step(&mut self, hangup: &mut Signal, tick: &mut tokio::time::Interval) {
+        let due = self.pending.as_ref().map(|p| p.due);
+        tokio::select! {
+            _ = hangup.recv() => {
+                let _ = self.reload().await;
+            }
+            Some(command) = self.commands.recv() => self.obey(command).await,
+            () = self.watch.changed() => self.files_changed(),
+            () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {
+                self.look_at_files().await;
+            }
+            _ = tick.tick() => self.tick().await,
+        }
+    }
+
+    async fn tick(&mut self) {
+        let step = self.time.step();
+        match step {
+            Step::None => {}
+            Step::Forward(seconds) => {
+                tracing::warn!(
+                    seconds,
+                    "the clock was set forward, or this machine slept: promises are written down anew"
+                );
+            }
+            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
+        }
+        self.renew_leases(matches!(step, Step::Forward(_))).await;
+        self.climb_ramps().await;
+        if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {
+            self.look_at_files().await;
+        }
+        if self.server.has_failed() {
+            tracing::error!("a worker has ended by a bug; please report it");
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Checks the draft again, with what is in use.
+    fn resolve(
+        &self,
+        draft: &Draft,
+        keeps_sites: bool,
+        accept: Option<(String, String)>,
+    ) -> (Option<Config>, Problems) {
+        let ledger = self.ledger();
+        let context =
+            Context { before: Some(&self.config), keeps_sites, accept, ..Context::new(ledger.book(), wall()) };
+        draft.resolve(&context)
+    }
+}
+
+impl LedgerTrouble {
+    fn new(error: &io::Error) -> Self {
+        Self { error: error.to_string(), retry: Instant::now() + LEDGER_RETRY }
+    }
+
+    fn tell(&self) {
+        tracing::error!(
+            error = self.error,
+            "the ledger cannot be written: pins are withheld until it can, and everything else goes on; see that there is \
+             room and leave to write in state.directory"
+        );
+    }
+}
+
+fn lock(ledger: &Arc<Mutex<Ledger>>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, String> {
+    match target {
+        AccessTarget::Off => Ok(None),
+        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string()),
+        AccessTarget::File(path) => {
+            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}", path.display()))
+        }
+    }
+}

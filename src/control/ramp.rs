@@ -1,0 +1,75 @@
+//! Ramps: a max-age goes up a step when its time has passed and nothing has gone wrong.
+
+use super::Control;
+use crate::config::report;
+use crate::ledger::time::wall;
+use crate::ledger::{Ramp, Record};
+
+impl Control {
+    /// Takes the steps that are due; reports of pins that did not match make theirs begin anew.
+    pub(super) async fn climb_ramps(&mut self) {
+        let reported = self.server.reports().counts();
+        let fresh: Vec<String> = reported
+            .iter()
+            .filter(|(site, count)| self.reported.get(*site).copied().unwrap_or_default() < **count)
+            .map(|(site, _)| site.clone())
+            .collect();
+        self.reported = reported;
+        for site in fresh {
+            self.reset_ramps(&site).await;
+        }
+        let now = wall();
+        let mut steps = Vec::new();
+        for site in self.config.sites() {
+            for ramp in &site.ramps {
+                if let Some(next) = ramp.next.filter(|next| next.at <= now) {
+                    tracing::info!(
+                        site = site.name(),
+                        policy = name(ramp),
+                        step = next.step,
+                        max_age = next.max_age,
+                        "max-age goes up"
+                    );
+                    steps.push(Ramp { site: site.name().to_owned(), policy: ramp.policy, step: next.step, since: now });
+                }
+            }
+        }
+        if steps.is_empty() {
+            return;
+        }
+        match self.record(steps.into_iter().map(Record::Ramp).collect()).await {
+            Ok(()) => self.look_at_files().await,
+            Err(error) => tracing::warn!(%error, "the ledger cannot be written: max-age stays as it is"),
+        }
+    }
+
+    /// Something has gone wrong at a site: its steps' time begins anew.
+    pub(super) async fn reset_ramps(&mut self, site: &str) {
+        let now = wall();
+        let ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
+        let records: Vec<Record> = ramps
+            .filter(|ramp| ramp.next.is_some())
+            .map(|ramp| Record::Ramp(Ramp { site: site.to_owned(), policy: ramp.policy, step: ramp.step, since: now }))
+            .collect();
+        if records.is_empty() {
+            return;
+        }
+        tracing::info!(site, "max-age stays where it is: its time begins anew");
+        if let Err(error) = self.record(records).await {
+            tracing::warn!(%error, "the ledger cannot be written");
+            return;
+        }
+        // What `status` and the next step go by. Nothing that is served changes.
+        let (config, _) = self.resolve(&self.draft, true, None);
+        if let Some(config) = config {
+            let _ = Box::pin(self.adopt(config)).await;
+        }
+    }
+}
+
+fn name(ramp: &report::Ramp) -> &'static str {
+    match ramp.policy {
+        crate::ledger::Ramped::Hpkp => "hpkp",
+        crate::ledger::Ramped::Hsts => "hsts",
+    }
+}

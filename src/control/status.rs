@@ -1,0 +1,198 @@
+//! What there is to say about the process: for `pintle status`, and for Prometheus.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Control;
+use crate::config::report;
+use crate::ledger::Ramped;
+use crate::ledger::time::wall;
+use crate::policy::guard::{Promise, Seconds};
+
+impl Control {
+    /// Everything, as JSON.
+    pub(super) fn status(&self) -> Value {
+        let ledger = self.ledger();
+        let counters = self.server.counters();
+        let counters: serde_json::Map<String, Value> =
+            counters.iter().map(|(name, n)| (name.to_owned(), json!(n))).collect();
+        let listening = self.listening().iter();
+        let reports = self.server.reports();
+        let recent = reports.recent();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "started": self.started.to_string(),
+            "config": self.draft.path().display().to_string(),
+            "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
+            "sites": self.config.sites().map(|site| self.site(site, ledger.book().promises())).collect::<Vec<_>>(),
+            "ledger": {
+                "directory": self.config.state.as_ref().map(|s| s.display().to_string()),
+                "durable": ledger.is_durable(),
+                "promises": ledger.book().promises().len(),
+                "alive": ledger.book().promises().iter().filter(|p| p.is_alive(wall())).count(),
+                "error": self.ledger_trouble.as_ref().map(|t| &t.error),
+            },
+            "reports": {
+                "counts": reports.counts(),
+                "refused": reports.refused(),
+                "recent": recent.iter().map(|r| json!({
+                    "at": time(r.at), "site": r.site, "hostname": r.hostname, "noted_hostname": r.noted_hostname,
+                    "chain_length": r.chain_length, "known_pins": r.known_pins,
+                })).collect::<Vec<_>>(),
+            },
+            "rotations": self.counts.rotations,
+            "rotations_refused": self.counts.rotations_refused,
+            "lockouts_accepted": self.counts.lockouts_accepted,
+            "reloads": self.counts.reloads,
+            "reloads_refused": self.counts.reloads_refused,
+            "counters": counters,
+        })
+    }
+
+    fn site(&self, site: &report::Site, promises: &[Promise]) -> Value {
+        let name = site.name();
+        let certificates = site.certificates.iter().map(|c| {
+            json!({
+                "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
+                "pin": c.pin.to_string(), "not_before": c.not_before.to_string(), "not_after": c.not_after.to_string(),
+                "served": c.served,
+            })
+        });
+        let now = wall();
+        let own = |p: &&Promise| p.site == name && p.is_alive(now);
+        let until = promises.iter().filter(own).map(Promise::honoured_until).max();
+        let sent = site.hpkp.is_some() && !site.withheld && self.ledger_trouble.is_none();
+        json!({
+            "site": name,
+            "hosts": site.hosts,
+            "upstream": site.upstream.as_ref().map(|u| &u.url),
+            "certificates": certificates.collect::<Vec<_>>(),
+            "hsts": site.hsts,
+            "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
+                "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
+            })),
+            "promises_alive": promises.iter().filter(own).count(),
+            "promised_until": until.map(time),
+            "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
+                "role": if at == 0 { "next" } else { "spare" },
+                "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
+            })).collect::<Vec<_>>(),
+            "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),
+            "refused": self.refused.get(name).map(|refused| json!({
+                "since": time(refused.since),
+                "by_guard": refused.by_guard,
+                "reasons": refused.reasons.iter().map(|(reason, hint)| json!({ "reason": reason, "hint": hint })).collect::<Vec<_>>(),
+            })),
+            "todo": todo(site),
+            "reports": self.server.reports().counts().get(name).copied().unwrap_or_default(),
+        })
+    }
+
+    fn why_not_sent(&self, site: &report::Site) -> Option<String> {
+        if site.withheld {
+            return Some("no backup is left".into());
+        }
+        self.ledger_trouble.as_ref().map(|trouble| format!("the ledger cannot be written: {}", trouble.error))
+    }
+
+    /// Everything that has a number, in Prometheus' text format.
+    pub(super) fn metrics(&self) -> String {
+        let mut out = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+            let _ = writeln!(out, "# HELP pintle_{name} {help}\n# TYPE pintle_{name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(out, "pintle_{name}{labels} {value}");
+            }
+        };
+        let one = |value: u64| vec![(String::new(), value as f64)];
+        let counters = self.server.counters();
+        for (name, value) in counters.iter() {
+            metric(&format!("{name}_total"), "counter", "See docs/reference.", &one(value));
+        }
+        metric(
+            "rotations_total",
+            "counter",
+            "Certificates that came into use after the start.",
+            &one(self.counts.rotations),
+        );
+        metric(
+            "rotations_refused_total",
+            "counter",
+            "Certificates that were refused.",
+            &one(self.counts.rotations_refused),
+        );
+        metric(
+            "lockouts_accepted_total",
+            "counter",
+            "Lockouts that the operator accepted.",
+            &one(self.counts.lockouts_accepted),
+        );
+        metric("reloads_total", "counter", "Reloads.", &one(self.counts.reloads));
+        metric("reloads_refused_total", "counter", "Reloads that were refused.", &one(self.counts.reloads_refused));
+        let writable = u64::from(self.ledger_trouble.is_none());
+        metric("ledger_writable", "gauge", "Whether promises can be written down.", &one(writable));
+        let (alive, promises) = {
+            let ledger = self.ledger();
+            let promises = ledger.book().promises();
+            (promises.iter().filter(|p| p.is_alive(wall())).count() as u64, promises.len() as u64)
+        };
+        metric("promises", "gauge", "Sets of pins in the ledger.", &one(promises));
+        metric("promises_alive", "gauge", "Sets of pins that clients may hold.", &one(alive));
+        let by_site = |value: &dyn Fn(&report::Site) -> f64| -> Vec<(String, f64)> {
+            self.config.sites().map(|s| (label(&[("site", s.name())]), value(s))).collect()
+        };
+        let refused = by_site(&|s| f64::from(u8::from(self.refused.contains_key(s.name()))));
+        metric("certificate_refused", "gauge", "Whether the files on disk are refused.", &refused);
+        let counts = self.server.reports().counts();
+        let reported = by_site(&|s| counts.get(s.name()).copied().unwrap_or_default() as f64);
+        metric("pin_reports_total", "counter", "Reports of pins that did not match.", &reported);
+        let ends: Vec<(String, f64)> = self
+            .config
+            .sites()
+            .flat_map(|s| s.certificates.iter().map(move |c| (s, c)))
+            .map(|(s, c)| {
+                let labels = [("site", s.name()), ("serial", &c.serial), ("pin", &c.pin.to_string())];
+                (label(&labels), c.not_after.as_second() as f64)
+            })
+            .collect();
+        metric("certificate_not_after_seconds", "gauge", "When a certificate ends, in seconds since 1970.", &ends);
+        out
+    }
+}
+
+/// Labels as Prometheus has them. What stands in quotes here is never more than names and base64.
+fn label(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+fn ramp(ramp: &report::Ramp) -> Value {
+    json!({
+        "policy": match ramp.policy { Ramped::Hpkp => "hpkp", Ramped::Hsts => "hsts" },
+        "step": ramp.step + 1,
+        "steps": ramp.steps,
+        "max_age": ramp.max_age,
+        "since": time(ramp.since),
+        "next": ramp.next.map(|next| json!({ "max_age": next.max_age, "at": time(next.at) })),
+    })
+}
+
+/// What the operator has to do.
+fn todo(site: &report::Site) -> Vec<String> {
+    let fresh = |pin: &crate::pin::Pin| {
+        format!(
+            "{pin} was the next key and is live now: make a fresh one with `pintle key new --role next --site {}`, and \
+             name it in backups",
+            site.name()
+        )
+    };
+    site.promoted.iter().map(fresh).collect()
+}
+
+/// A time as people and programs read it.
+pub(super) fn time(seconds: Seconds) -> String {
+    Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}

@@ -1,0 +1,192 @@
+//! Watches the files that sites are made from: by the kernel's word at once, and by their contents now and then, for
+//! file systems that give no word.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use crate::key_file::FILE_MAX;
+
+/// How often contents are looked at, at least.
+const POLL: Duration = Duration::from_secs(5);
+/// The share of its time that the thread spends looking: one part in so many.
+const POLL_SHARE: u32 = 20;
+/// Symbolic links on the way to one file.
+const LINKS_MAX: usize = 40;
+
+/// Watches files until it is dropped.
+pub(super) struct Watch {
+    changed: Arc<Notify>,
+    files: Arc<Mutex<Vec<PathBuf>>>,
+    /// The names that matter: the files', and those of links on the way to them.
+    entries: Arc<Mutex<BTreeSet<PathBuf>>>,
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Watch {
+    /// Watches nothing yet.
+    pub(super) fn start() -> Self {
+        let changed = Arc::new(Notify::new());
+        let entries = Arc::<Mutex<BTreeSet<PathBuf>>>::default();
+        let (word, wanted) = (changed.clone(), entries.clone());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let Ok(event) = event else { return };
+            // That files were read is no news, nor is what happens to others in the same folder: a log, for one.
+            let concerns = event.need_rescan() || event.paths.iter().any(|path| lock(&wanted).contains(path));
+            if concerns && !event.kind.is_access() {
+                word.notify_one();
+            }
+        });
+        let watcher = watcher.inspect_err(|error| {
+            tracing::warn!(%error, "files cannot be watched; their contents are looked at every few seconds");
+        });
+        let files = Arc::<Mutex<Vec<PathBuf>>>::default();
+        let (weak, word) = (Arc::downgrade(&files), changed.clone());
+        let poll = move || {
+            let mut known = HashMap::new();
+            loop {
+                let begin = Instant::now();
+                let Some(files) = weak.upgrade() else { return };
+                if look(&lock(&files).clone(), &mut known) {
+                    word.notify_one();
+                }
+                drop(files);
+                std::thread::sleep(POLL.max(begin.elapsed() * POLL_SHARE));
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("files".into()).spawn(poll) {
+            tracing::warn!(%error, "files are watched by the kernel's word alone");
+        }
+        Self { changed, files, entries, watcher: watcher.ok(), folders: BTreeSet::new() }
+    }
+
+    /// Watches these files, and no others.
+    pub(super) fn files(&mut self, files: Vec<PathBuf>) {
+        let entries: BTreeSet<PathBuf> = files.iter().flat_map(|file| entries(file)).collect();
+        let folders: BTreeSet<PathBuf> = entries.iter().filter_map(|e| e.parent().map(Path::to_owned)).collect();
+        *lock(&self.entries) = entries;
+        if let Some(watcher) = &mut self.watcher {
+            for gone in self.folders.difference(&folders) {
+                let _ = watcher.unwatch(gone);
+            }
+            // A folder that was removed and made again is another one, under the same name: watch all anew.
+            for folder in &folders {
+                let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
+            }
+        }
+        self.folders = folders;
+        *lock(&self.files) = files;
+    }
+
+    /// Done when something has changed since the last time.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the contents of any file are others than the last time. The first time counts as none.
+fn look(files: &[PathBuf], known: &mut HashMap<PathBuf, Option<[u8; 32]>>) -> bool {
+    let mut changed = false;
+    for file in files {
+        let now = hash(file);
+        if let Some(before) = known.insert(file.clone(), now) {
+            changed |= before != now;
+        }
+    }
+    if known.len() > files.len() {
+        known.retain(|file, _| files.contains(file));
+    }
+    changed
+}
+
+fn hash(path: &Path) -> Option<[u8; 32]> {
+    let mut contents = Vec::new();
+    fs::File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut contents).ok()?;
+    Some(Sha256::digest(&contents).into())
+}
+
+/// The names that lead to a file: its own, and that of every symbolic link on the way, as certbot's live/ and Kubernetes'
+/// ..data have them.
+fn entries(file: &Path) -> Vec<PathBuf> {
+    let mut entries = Vec::new();
+    let Ok(mut path) = std::path::absolute(file) else { return entries };
+    for _ in 0..LINKS_MAX {
+        match first_link(&path) {
+            Ok((link, next)) => {
+                entries.push(link);
+                path = next;
+            }
+            Err(plain) => {
+                entries.push(plain);
+                break;
+            }
+        }
+    }
+    entries
+}
+
+/// The first symbolic link on a path, and the path with that link followed; or the path without detours, if there is
+/// none.
+fn first_link(path: &Path) -> Result<(PathBuf, PathBuf), PathBuf> {
+    let mut walked = PathBuf::new();
+    let mut components = path.components();
+    while let Some(component) = components.next() {
+        match component {
+            Component::ParentDir => {
+                walked.pop();
+            }
+            Component::CurDir => {}
+            other => walked.push(other),
+        }
+        if let (Ok(target), Some(parent)) = (fs::read_link(&walked), walked.parent()) {
+            let next = parent.join(target).join(components.as_path());
+            return Ok((walked, next));
+        }
+    }
+    Err(walked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn names_on_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        fs::create_dir_all(root.join("mount/..one")).unwrap();
+        fs::write(root.join("mount/..one/tls.crt"), "x").unwrap();
+        symlink("..one", root.join("mount/..data")).unwrap();
+        symlink("..data/tls.crt", root.join("mount/tls.crt")).unwrap();
+        symlink("mount", root.join("link")).unwrap();
+        let want = ["link", "mount/tls.crt", "mount/..data", "mount/..one/tls.crt"].map(|e| root.join(e));
+        assert_eq!(entries(&root.join("link/./tls.crt")), want);
+        symlink("loop", root.join("loop")).unwrap();
+        assert!(entries(&root.join("loop/x")).len() <= LINKS_MAX);
+    }
+
+    #[test]
+    fn contents_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        let (files, mut known) = (vec![file.clone()], HashMap::new());
+        assert!(!look(&files, &mut known));
+        fs::write(&file, "x").unwrap();
+        assert!(look(&files, &mut known) && !look(&files, &mut known));
+        fs::write(&file, "y").unwrap();
+        assert!(look(&files, &mut known));
+    }
+}

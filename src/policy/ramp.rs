@@ -1,0 +1,86 @@
+//! A max-age that is raised step by step, as long as nothing goes wrong: a mistake made early is held for minutes, and
+//! not for a month.
+
+use super::guard::Seconds;
+
+/// The steps of a max-age.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// Each step's max-age in seconds, rising; the last one is the goal. Never empty.
+    ages: Vec<u64>,
+    /// Seconds that each step but the last one takes at least.
+    every: u64,
+}
+
+/// The step that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// Its number, from 0.
+    pub step: usize,
+    /// Its max-age in seconds.
+    pub max_age: u64,
+    /// The time from which on it may be taken.
+    pub at: Seconds,
+}
+
+impl Steps {
+    /// Steps to a goal, which is the last one if it is not among them.
+    #[must_use]
+    pub fn new(mut ages: Vec<u64>, every: u64, goal: Option<u64>) -> Self {
+        match (ages.last(), goal) {
+            (Some(last), Some(goal)) if goal > *last => ages.push(goal),
+            (None, goal) => ages.push(goal.unwrap_or_default()),
+            _ => {}
+        }
+        Self { ages, every }
+    }
+
+    /// How many steps there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.ages.len()
+    }
+
+    /// The max-age of the last step.
+    #[must_use]
+    pub fn goal(&self) -> u64 {
+        self.ages.last().copied().unwrap_or_default()
+    }
+
+    /// The max-age at a step; beyond the last one it stays.
+    #[must_use]
+    pub fn max_age(&self, step: usize) -> u64 {
+        self.ages.get(step).or(self.ages.last()).copied().unwrap_or_default()
+    }
+
+    /// What comes after a step that nothing has gone wrong at since that time; none after the last one.
+    #[must_use]
+    pub fn next(&self, step: usize, since: Seconds) -> Option<Next> {
+        let max_age = *self.ages.get(step.checked_add(1)?)?;
+        let every = i64::try_from(self.every).unwrap_or(i64::MAX);
+        Some(Next { step: step + 1, max_age, at: since.saturating_add(every) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_to_the_goal() {
+        let steps = Steps::new(vec![300, 3600], 10, Some(86400));
+        assert_eq!(steps.count(), 3);
+        assert_eq!((steps.max_age(0), steps.max_age(2), steps.max_age(9)), (300, 86400, 86400));
+        assert_eq!(steps.next(0, 100), Some(Next { step: 1, max_age: 3600, at: 110 }));
+        assert_eq!(steps.next(1, 100), Some(Next { step: 2, max_age: 86400, at: 110 }));
+        assert_eq!(steps.next(2, 100), None);
+        assert_eq!(steps.next(usize::MAX, 100), None);
+    }
+
+    #[test]
+    fn the_last_step_may_be_the_goal() {
+        assert_eq!(Steps::new(vec![300, 3600], 10, Some(3600)).count(), 2);
+        assert_eq!(Steps::new(vec![300, 3600], 10, None).count(), 2);
+        assert_eq!(Steps::new(vec![], 10, Some(5)).max_age(0), 5);
+    }
+}

@@ -1,0 +1,185 @@
+//! Reports of pins that did not match (RFC 7469 section 3): taken in, counted and logged, and never believed beyond
+//! that, as anybody can send them.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::rejection::Rejection;
+use super::snapshot::Snapshot;
+use crate::body::{Frame, RequestBody, RequestBodyError};
+use crate::clock::Alarm;
+
+/// The largest report, in octets: two chains of certificates in PEM fit well.
+const REPORT_MAX: usize = 64 * 1024;
+/// Reports that are remembered whole.
+const RECENT_MAX: usize = 20;
+/// The longest text that is taken over from a report, in octets: a host name.
+const TEXT_MAX: usize = 253;
+/// Names that reports are counted under; those of no site share one.
+const NO_SITE: &str = "(no site)";
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What has been reported, in all workers.
+#[derive(Debug, Default)]
+pub struct Reports {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: HashMap<String, u64>,
+    refused: u64,
+    recent: VecDeque<Report>,
+    /// When the minute began that is counted, and how many came in it.
+    minute: Option<(Instant, u64)>,
+}
+
+/// A report, as far as it is of use.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// When it came, in seconds since 1970.
+    pub at: i64,
+    /// The site that it is about, by its first name.
+    pub site: String,
+    /// The host that was visited.
+    pub hostname: String,
+    /// The host that the pins were noted for.
+    pub noted_hostname: String,
+    /// How many certificates the chain had that matched none.
+    pub chain_length: usize,
+    /// How many pins the client held.
+    pub known_pins: usize,
+}
+
+/// RFC 7469 section 3. Fields that are of no use here are not asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Text {
+    hostname: String,
+    #[serde(default)]
+    noted_hostname: Option<String>,
+    #[serde(default)]
+    served_certificate_chain: Vec<serde::de::IgnoredAny>,
+    known_pins: Vec<serde::de::IgnoredAny>,
+}
+
+impl Reports {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many reports there were for each site, by its first name.
+    #[must_use]
+    pub fn counts(&self) -> HashMap<String, u64> {
+        self.state().counts.clone()
+    }
+
+    /// How many were turned away: too many, too large, or no reports.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.state().refused
+    }
+
+    /// The last ones, the oldest first.
+    #[must_use]
+    pub fn recent(&self) -> Vec<Report> {
+        self.state().recent.iter().cloned().collect()
+    }
+
+    /// Takes a report in from a request that asks for it.
+    pub(super) async fn take(
+        &self,
+        body: Option<RequestBody>,
+        snapshot: &Snapshot,
+        alarm: &Alarm,
+    ) -> Result<(), Rejection> {
+        let taken = self.try_take(body, snapshot, alarm).await;
+        if taken.is_err() {
+            self.state().refused += 1;
+        }
+        taken
+    }
+
+    async fn try_take(&self, body: Option<RequestBody>, snapshot: &Snapshot, alarm: &Alarm) -> Result<(), Rejection> {
+        if !self.is_in_time(snapshot.limits.reports_per_minute) {
+            return Err(Rejection::TooManyReports);
+        }
+        let body = body.ok_or(Rejection::NoReport)?;
+        let contents = collect(body, snapshot.limits.body_progress, alarm).await.map_err(Rejection::Body)?;
+        let report = read(&contents, snapshot).ok_or(Rejection::NoReport)?;
+        tracing::warn!(
+            site = report.site,
+            hostname = report.hostname,
+            noted_hostname = report.noted_hostname,
+            chain_length = report.chain_length,
+            known_pins = report.known_pins,
+            "a client reports that no pin matched"
+        );
+        let mut state = self.state();
+        *state.counts.entry(report.site.clone()).or_default() += 1;
+        if state.recent.len() == RECENT_MAX {
+            state.recent.pop_front();
+        }
+        state.recent.push_back(report);
+        Ok(())
+    }
+
+    fn is_in_time(&self, per_minute: u64) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let (begin, count) = match state.minute {
+            Some((begin, count)) if now.duration_since(begin) < MINUTE => (begin, count),
+            _ => (now, 0),
+        };
+        state.minute = Some((begin, count.saturating_add(1)));
+        count < per_minute
+    }
+}
+
+async fn collect(mut body: RequestBody, pause: Duration, alarm: &Alarm) -> Result<Vec<u8>, RequestBodyError> {
+    let mut contents = Vec::new();
+    loop {
+        alarm.set(pause);
+        let frame = poll_fn(|cx| match body.poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),
+        });
+        match frame.await {
+            Some(Ok(Frame::Data(data))) if contents.len() + data.len() > REPORT_MAX => {
+                return Err(RequestBodyError::TooLarge);
+            }
+            Some(Ok(Frame::Data(data))) => contents.extend_from_slice(&data),
+            Some(Ok(Frame::Trailers(_))) => {}
+            Some(Err(error)) => return Err(error),
+            None => return Ok(contents),
+        }
+    }
+}
+
+fn read(contents: &[u8], snapshot: &Snapshot) -> Option<Report> {
+    let text: Text = serde_json::from_slice(contents).ok()?;
+    let noted = text.noted_hostname.unwrap_or_else(|| text.hostname.clone());
+    let is_name = |name: &str| !name.is_empty() && name.len() <= TEXT_MAX && name.bytes().all(|b| b.is_ascii_graphic());
+    if !is_name(&text.hostname) || !is_name(&noted) {
+        return None;
+    }
+    let site_of = |name: &str| {
+        let index = snapshot.by_host.get(&name.to_ascii_lowercase())?;
+        snapshot.sites.get(*index).map(|site| site.label())
+    };
+    // The host is what was visited; the name that the pins were noted for may be a parent's.
+    let site = site_of(&text.hostname).or_else(|| site_of(&noted)).unwrap_or_else(|| NO_SITE.to_owned());
+    Some(Report {
+        at: jiff::Timestamp::now().as_second(),
+        site,
+        hostname: text.hostname,
+        noted_hostname: noted,
+        chain_length: text.served_certificate_chain.len(),
+        known_pins: text.known_pins.len(),
+    })
+}

@@ -1,0 +1,195 @@
+//! The preflight of a chain: whether clients would accept it, judged in one place wherever the chain comes from.
+//!
+//! That it can be read, stands in order and fits its key is proven by [`Chain`] and [`super::Certificate`]; that it
+//! breaks no promise is for the guard. What lies between is here.
+
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::certificate::{Chain, Leaf};
+use crate::host::HostPattern;
+use crate::key_file::KeyAlgorithm;
+
+/// A certificate with less than this left should have been renewed.
+const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// What browsers and the CA/Browser Forum's rules ask for, in bits.
+const RSA_MIN: usize = 2048;
+
+/// Something that is wrong with a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It has been over since then.
+    Expired(Timestamp),
+    /// It begins then.
+    NotYetValid(Timestamp),
+    /// It ends then, which is soon.
+    ExpiresSoon(Timestamp),
+    /// It is not for these names.
+    Names(Vec<HostPattern>),
+    /// The certificate at this place (1 is the leaf) does not bear its issuer's signature.
+    Signature(usize),
+    /// The leaf is for something else than servers.
+    Usage,
+    /// The leaf is a CA's own certificate.
+    Authority,
+    /// The key is too weak.
+    Weak(KeyAlgorithm),
+    /// It ends before the one in use does.
+    Older {
+        /// When this one ends.
+        ends: Timestamp,
+        /// When the one in use ends.
+        in_use: Timestamp,
+    },
+}
+
+impl Fault {
+    /// Whether the chain must not be served.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::ExpiresSoon(_) | Self::Older { .. } | Self::Authority)
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self, leaf: &Leaf) -> String {
+        match self {
+            Self::Expired(_) => "renew it; browsers let nobody through".into(),
+            Self::NotYetValid(_) => "wait until then, or set this host's clock".into(),
+            Self::ExpiresSoon(_) => "renew it now".into(),
+            Self::Names(_) => {
+                format!("it is for {}; get one for all hosts of the site, or make two sites", leaf.names())
+            }
+            Self::Signature(_) => "put the intermediates behind the leaf that came with it: those of another \
+                                   certificate may have the same names, but other keys"
+                .into(),
+            Self::Usage => "ask the CA for one with the extended key usage serverAuth".into(),
+            Self::Authority => "make a certificate of its own for the site, issued by this one".into(),
+            Self::Weak(_) => "make a new key: `pintle key new --role next`".into(),
+            Self::Older { .. } => "perhaps an old file was put in its place".into(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired(at) => write!(f, "expired on {}", day(*at)),
+            Self::NotYetValid(at) => write!(f, "not valid before {}", day(*at)),
+            Self::ExpiresSoon(at) => write!(f, "expires on {}", day(*at)),
+            Self::Names(missing) => {
+                let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                write!(f, "does not cover {}", missing.join(", "))
+            }
+            Self::Signature(at) => {
+                write!(f, "certificate {at} of the chain is not signed by the key of certificate {}", at + 1)
+            }
+            Self::Usage => f.write_str("is not for servers (no serverAuth in its extended key usage)"),
+            Self::Authority => f.write_str("is a CA's own certificate; some clients do not accept it from a server"),
+            Self::Weak(algorithm) => write!(f, "its key is too weak for today's clients: {algorithm}"),
+            Self::Older { ends, in_use } => {
+                write!(f, "ends on {}, before the one in use, which ends on {}", day(*ends), day(*in_use))
+            }
+        }
+    }
+}
+
+fn day(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}
+
+/// Judges a chain that is to be served under these names from now on, in place of the one in use.
+#[must_use]
+pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Option<&Leaf>) -> Vec<Fault> {
+    let leaf = &chain.leaf;
+    let mut faults = Vec::new();
+    if now > leaf.not_after {
+        faults.push(Fault::Expired(leaf.not_after));
+    } else if now < leaf.not_before {
+        faults.push(Fault::NotYetValid(leaf.not_before));
+    } else if now + SOON > leaf.not_after {
+        faults.push(Fault::ExpiresSoon(leaf.not_after));
+    }
+    // Every certificate of a site is for all of its names, as the client chooses among them by algorithm only.
+    let missing: Vec<HostPattern> = hosts.iter().filter(|h| !leaf.covers_pattern(h)).cloned().collect();
+    if !missing.is_empty() {
+        faults.push(Fault::Names(missing));
+    }
+    faults.extend(chain.unsigned().map(Fault::Signature));
+    if !leaf.is_for_servers {
+        faults.push(Fault::Usage);
+    }
+    if leaf.is_authority {
+        faults.push(Fault::Authority);
+    }
+    if matches!(leaf.algorithm, KeyAlgorithm::Rsa(bits) if bits < RSA_MIN) {
+        faults.push(Fault::Weak(leaf.algorithm));
+    }
+    if let Some(in_use) = in_use.filter(|in_use| in_use.not_after > leaf.not_after) {
+        faults.push(Fault::Older { ends: leaf.not_after, in_use: in_use.not_after });
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::ToSpan as _;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+    fn authority() -> (rcgen::Certificate, Issuer<'static, KeyPair>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Test CA");
+        let key = KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap(), Issuer::new(params, key))
+    }
+
+    fn chain(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Chain {
+        let (ca, issuer) = authority();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let now = time::OffsetDateTime::now_utc();
+        (params.not_before, params.not_after) = (now - time::Duration::days(1), now + time::Duration::days(90));
+        change(&mut params);
+        let leaf = params.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        Chain::from_pem((leaf.pem() + &ca.pem()).as_bytes()).unwrap()
+    }
+
+    fn faults(chain: &Chain, host: &str, now: Timestamp) -> Vec<String> {
+        judge(chain, &[HostPattern::parse(host).unwrap()], now, None).iter().map(|f| format!("{f:?}")).collect()
+    }
+
+    #[test]
+    fn judgement() {
+        let now = Timestamp::now();
+        let good = chain(&["a.example"], |_| {});
+        assert_eq!(faults(&good, "a.example", now), Vec::<String>::new());
+        assert!(faults(&good, "b.example", now)[0].starts_with("Names"));
+        assert!(faults(&good, "a.example", now + (24 * 91).hours())[0].starts_with("Expired"));
+        assert!(faults(&good, "a.example", now + (24 * 88).hours())[0].starts_with("ExpiresSoon"));
+        assert!(faults(&good, "a.example", now - (24 * 2).hours())[0].starts_with("NotYetValid"));
+        let for_clients = chain(&["a.example"], |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+        assert_eq!(faults(&for_clients, "a.example", now), ["Usage"]);
+        let for_both = chain(&["a.example"], |p| {
+            p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        });
+        assert_eq!(faults(&for_both, "a.example", now), Vec::<String>::new());
+        let older =
+            judge(&good, &[], now, Some(&chain(&["a.example"], |p| p.not_after += time::Duration::days(9)).leaf));
+        assert!(matches!(older[..], [Fault::Older { .. }]) && !older[0].is_fatal());
+    }
+
+    /// Two CAs of one name: the order looks right, the signature is not.
+    #[test]
+    fn a_stranger_of_the_same_name() {
+        let (_, issuer) = authority();
+        let (other, _) = authority();
+        let leaf = CertificateParams::new(vec!["a.example".into()]).unwrap();
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        let chain = Chain::from_pem((leaf.pem() + &other.pem()).as_bytes()).unwrap();
+        assert_eq!(faults(&chain, "a.example", Timestamp::now()), ["Signature(1)"]);
+    }
+}
