@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, pin, run};
+use crate::commands::{self, Output, check, demo, export, pin, run};
 use crate::config::DEFAULT_PATHS;
+use crate::export::Form;
 use crate::telemetry::log::LogFormat;
 
 /// An HTTPS edge proxy that keeps its pin promises.
@@ -55,6 +56,8 @@ enum Command {
     Check(CheckArgs),
     /// The pin of a certificate, chain, CSR, private or public key, PEM or DER; offline
     Pin(PinArgs),
+    /// Print the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, other servers
+    Export(ExportArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -114,6 +117,30 @@ enum PinForm {
 }
 
 #[derive(clap::Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Any host of the site
+    #[arg(long, value_name = "HOST")]
+    site: String,
+    /// For whom
+    #[arg(long = "as", value_enum, value_name = "FORM")]
+    form: Form,
+    /// For how long it is meant to be enforced; recorded as a promise. By default the max_age of [site.hpkp], or 90d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    life: Option<std::time::Duration>,
+    /// One more backup, beside those of [site.hpkp]: a certificate, CSR, public or private key
+    #[arg(long = "backup", value_name = "FILE")]
+    backups: Vec<PathBuf>,
+    /// Export the live keys alone, though the next change of the key will lock the clients out
+    #[arg(long)]
+    without_backup: bool,
+    /// Write to a file in place of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct DemoArgs {
     /// The folder of the demo's keys, certificates and configuration
     #[arg(long, value_name = "FOLDER")]
@@ -157,6 +184,11 @@ pub fn run() -> ExitCode {
         Command::Run(args) => with_config(args, |path| run::run(path, &output)),
         Command::Check(args) => with_config(args.config, |path| check::check(path, args.json, &output)),
         Command::Pin(args) => pin::pin(&args.files, &pin_form(&args)),
+        Command::Export(args) => {
+            let ExportArgs { config, site, form, life, backups, without_backup, out } = args;
+            let request = export::Request { host: site, form, life, backups, without_backup, out };
+            with_config(config, |path| export::export(path, &request, &output))
+        }
         Command::Demo(args) => {
             let loopback =
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];

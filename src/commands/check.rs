@@ -10,7 +10,7 @@ use super::{Output, fail, load};
 use crate::config::{self, Problems, Severity, report};
 
 /// What is to be known about the header, wherever it is switched on.
-const HPKP_TODAY: &str =
+pub(super) const HPKP_TODAY: &str =
     "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
 
 /// Checks a configuration; exit code 0 if it can be served.
@@ -103,7 +103,7 @@ fn problems_json(problems: &Problems) -> Vec<Value> {
 fn site_json(site: &report::Site) -> Value {
     let certificate = |c: &report::Certificate| {
         json!({
-            "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm,
+            "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
             "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "served": c.served,
         })
     };

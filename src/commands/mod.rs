@@ -2,6 +2,8 @@
 
 pub mod check;
 pub mod demo;
+pub mod export;
+mod files;
 pub mod pin;
 pub mod run;
 
@@ -29,6 +31,22 @@ pub struct Output {
 pub(crate) fn fail(error: &dyn fmt::Display) -> ExitCode {
     eprintln!("pintle: {error}");
     ExitCode::from(1)
+}
+
+/// Says what went wrong, and what to do about it; exit code 1.
+fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) -> ExitCode {
+    eprintln!("pintle: {error}\n  hint: {hint}");
+    ExitCode::from(1)
+}
+
+/// Says that no site has a host, and which there are.
+fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> ExitCode {
+    let known: Vec<String> = hosts.collect();
+    let hint = match known.is_empty() {
+        true => "the configuration has no site".to_owned(),
+        false => format!("the sites' hosts are {}", known.join(", ")),
+    };
+    fail_with_hint(&format!("--site: no site has the host {host:?}"), &hint)
 }
 
 /// Reads a configuration, and says what is wrong with it.

@@ -137,7 +137,7 @@ fn announce(addresses: &[(std::net::SocketAddr, Scheme)], workers: usize, sites:
                 site = name,
                 serial = certificate.serial,
                 pin = %certificate.pin,
-                algorithm = certificate.algorithm,
+                algorithm = %certificate.algorithm,
                 not_after = %certificate.not_after.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d"),
                 issuer = certificate.issuer,
                 "certificate"

@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod drain;
 mod errors;
+mod export;
 mod forwarded;
 mod fuzz;
 mod headers;

@@ -6,7 +6,7 @@ use super::certificates::Loaded;
 use super::pins::Pins;
 use super::upstream::Target;
 use crate::host::HostPattern;
-use crate::key_file::PublicKey;
+use crate::key_file::{KeyAlgorithm, PublicKey};
 use crate::pin::Pin;
 use crate::policy::hsts::Hsts;
 
@@ -52,9 +52,11 @@ pub struct Certificate {
     /// Who issued the leaf.
     pub issuer: String,
     /// The leaf key's algorithm.
-    pub algorithm: String,
+    pub algorithm: KeyAlgorithm,
     /// The leaf key's pin.
     pub pin: Pin,
+    /// The pins of the whole chain, the leaf's first.
+    pub pins: Vec<Pin>,
     /// The leaf's end.
     pub not_after: Timestamp,
     /// Whether the key is here, too.
@@ -73,8 +75,9 @@ impl Site {
             path: l.path.display().to_string(),
             serial: l.chain.leaf.serial.clone(),
             issuer: l.chain.leaf.issuer.clone(),
-            algorithm: l.chain.leaf.algorithm.to_string(),
+            algorithm: l.chain.leaf.algorithm,
             pin: l.chain.pin(),
+            pins: l.chain.pins.clone(),
             not_after: l.chain.leaf.not_after,
             served: l.certificate.is_some(),
         };
