@@ -2,6 +2,7 @@
 //! built from.
 
 mod file;
+mod outline;
 pub mod problem;
 mod reader;
 mod resolve;
@@ -19,6 +20,7 @@ use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
 use crate::upstream::resolve::{Name, NameServers};
 
+pub use outline::{Outline, SiteOutline, outline};
 pub use problem::{Problem, Problems, Severity};
 pub use resolve::report;
 
@@ -66,17 +68,32 @@ pub enum AccessTarget {
 ///
 /// When the file itself cannot be read.
 pub fn load(path: &Path) -> io::Result<(Option<Config>, Problems)> {
+    let text = read(path)?;
+    Ok(load_text(path, folder_of(path), text))
+}
+
+fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > FILE_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any configuration"));
     }
-    let text = fs::read_to_string(path)?;
-    let folder = path.parent().unwrap_or_else(|| Path::new(""));
-    Ok(load_text(path, folder, text))
+    fs::read_to_string(path)
+}
+
+/// What relative paths in a file are taken from.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or_else(|| Path::new(""))
 }
 
 /// Checks a text as if it stood in that file, and its relative paths were taken from that folder.
 #[must_use]
 pub fn load_text(path: &Path, folder: &Path, text: String) -> (Option<Config>, Problems) {
+    let (file, mut problems) = parse(path, text);
+    let config = file.and_then(|file| resolve::resolve(file, folder, &mut problems));
+    (config.filter(|_| !problems.has_errors()), problems)
+}
+
+/// What stands in a text, if it is TOML.
+fn parse(path: &Path, text: String) -> (Option<file::File>, Problems) {
     let problems = RefCell::new(Problems::new(path, text.clone()));
     let (root, errors) = DeTable::parse_recoverable(&text);
     for error in errors {
@@ -88,9 +105,7 @@ pub fn load_text(path: &Path, folder: &Path, text: String) -> (Option<Config>, P
         return (None, problems.into_inner());
     }
     let file = file::File::read(reader::Reader::new(&root, "", &problems));
-    let mut problems = problems.into_inner();
-    let config = resolve::resolve(file, folder, &mut problems);
-    (config.filter(|_| !problems.has_errors()), problems)
+    (Some(file), problems.into_inner())
 }
 
 #[cfg(test)]
