@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, export, pin, run};
+use crate::commands::{self, Output, check, demo, export, key, pin, run};
 use crate::config::DEFAULT_PATHS;
-use crate::export::Form;
+use crate::export::{Form, Role};
 use crate::telemetry::log::LogFormat;
 
 /// An HTTPS edge proxy that keeps its pin promises.
@@ -58,6 +58,9 @@ enum Command {
     Pin(PinArgs),
     /// Print the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, other servers
     Export(ExportArgs),
+    /// Make a key with its CSR, or list the keys of each site
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -140,6 +143,44 @@ struct ExportArgs {
     out: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a private key that only you can read, and a CSR with the site's names
+    New(NewKeyArgs),
+    /// The keys of each site: role, pin, algorithm, file, since when promised, until when certified
+    List(ListKeysArgs),
+}
+
+#[derive(clap::Args)]
+struct NewKeyArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What the key is for
+    #[arg(long, value_enum)]
+    role: Role,
+    /// Any host of the site
+    #[arg(long, value_name = "HOST")]
+    site: String,
+    /// The kind of key
+    #[arg(long, value_enum, default_value_t = key::Algorithm::EcdsaP256)]
+    algorithm: key::Algorithm,
+    /// Where the files go; by default, where the site's certificate is
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct ListKeysArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The keys of this host's site only
+    #[arg(long, value_name = "HOST")]
+    site: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(clap::Args)]
 struct DemoArgs {
     /// The folder of the demo's keys, certificates and configuration
@@ -188,6 +229,13 @@ pub fn run() -> ExitCode {
             let ExportArgs { config, site, form, life, backups, without_backup, out } = args;
             let request = export::Request { host: site, form, life, backups, without_backup, out };
             with_config(config, |path| export::export(path, &request, &output))
+        }
+        Command::Key(KeyCommand::New(args)) => {
+            let NewKeyArgs { config, role, site, algorithm, out } = args;
+            with_config(config, |path| key::new(path, &site, role, algorithm, out.as_deref(), &output))
+        }
+        Command::Key(KeyCommand::List(args)) => {
+            with_config(args.config, |path| key::list(path, args.site.as_deref(), args.json, &output))
         }
         Command::Demo(args) => {
             let loopback =

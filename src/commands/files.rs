@@ -1,6 +1,6 @@
 //! Files that commands write.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -11,8 +11,50 @@ pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()>
     name.push(".new");
     let new = path.with_file_name(name);
     let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
+    write(open_new(&new, mode)?, contents)?;
     fs::rename(new, path)
+}
+
+/// Makes a file that was not there, and has it on the disk before it says so. One that is there, if only as a link
+/// that leads nowhere, is left alone: `AlreadyExists`.
+pub(super) fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let file = open_new(path, mode)?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let written = write(file, contents).and_then(|()| File::open(folder)?.sync_all());
+    if written.is_err() {
+        // The file is ours, and half of it is of no use.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+fn open_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+fn write(mut file: File, contents: &[u8]) -> io::Result<()> {
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn what_is_there_stays() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (file, link) = (folder.path().join("a.key"), folder.path().join("b.key"));
+        create(&file, b"one", 0o600).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(create(&file, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&file).unwrap(), b"one");
+        symlink(folder.path().join("elsewhere"), &link).unwrap();
+        assert_eq!(create(&link, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!folder.path().join("elsewhere").exists());
+        replace(&file, b"three", 0o644).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"three");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }

@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod export;
 mod files;
+pub mod key;
 pub mod pin;
 pub mod run;
 

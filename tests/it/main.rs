@@ -16,6 +16,7 @@ mod fuzz;
 mod headers;
 mod http1;
 mod http2;
+mod key;
 mod layers;
 mod main_path;
 mod pins;

@@ -159,7 +159,7 @@ fn tell(hpkp: &HpkpTable, policy: &Hpkp, loaded: &[Loaded], backups: &[Backup], 
             Finding::NoBackup => r.error_with_hint(
                 hpkp.backups.as_ref().and_then(|b| b.first()).map_or(&hpkp.span, |b| &b.span),
                 "site.hpkp: no backup lies outside of the served chain; clients would ignore the header, and a lost key would lock them out",
-                "make a spare key with openssl genpkey, keep it offline, and name its public key or CSR in backups",
+                "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
             Finding::BackupIsServed(pin) => r.error_with_hint(
                 &place(pin),
