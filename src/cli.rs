@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, pin, run};
+use crate::commands::{self, Output, check, demo, export, install, key, ledger, pin, remote, run};
 use crate::config::DEFAULT_PATHS;
+use crate::export::{Form, Role};
 use crate::telemetry::log::LogFormat;
 
 /// An HTTPS edge proxy that keeps its pin promises.
@@ -55,6 +56,20 @@ enum Command {
     Check(CheckArgs),
     /// The pin of a certificate, chain, CSR, private or public key, PEM or DER; offline
     Pin(PinArgs),
+    /// Print the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, other servers
+    Export(ExportArgs),
+    /// Make a key with its CSR, or list the keys of each site
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Judge a renewed certificate, put it in place, and have it served
+    Install(InstallArgs),
+    /// What was promised to clients, and until when they hold it
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Have the running process read its configuration again; a bad one changes nothing
+    Reload(CheckArgs),
+    /// What the running process serves, has promised, and waits for
+    Status(CheckArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -114,6 +129,68 @@ enum PinForm {
 }
 
 #[derive(clap::Args)]
+struct ExportArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Any host of the site
+    #[arg(long, value_name = "HOST")]
+    site: String,
+    /// For whom
+    #[arg(long = "as", value_enum, value_name = "FORM")]
+    form: Form,
+    /// For how long it is meant to be enforced; recorded as a promise. By default the max_age of [site.hpkp], or 90d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    life: Option<std::time::Duration>,
+    /// One more backup, beside those of [site.hpkp]: a certificate, CSR, public or private key
+    #[arg(long = "backup", value_name = "FILE")]
+    backups: Vec<PathBuf>,
+    /// Export the live keys alone, though the next change of the key will lock the clients out
+    #[arg(long)]
+    without_backup: bool,
+    /// Write to a file in place of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a private key that only you can read, and a CSR with the site's names
+    New(NewKeyArgs),
+    /// The keys of each site: role, pin, algorithm, file, since when promised, until when certified
+    List(ListKeysArgs),
+}
+
+#[derive(clap::Args)]
+struct NewKeyArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What the key is for
+    #[arg(long, value_enum)]
+    role: Role,
+    /// Any host of the site
+    #[arg(long, value_name = "HOST")]
+    site: String,
+    /// The kind of key
+    #[arg(long, value_enum, default_value_t = key::Algorithm::EcdsaP256)]
+    algorithm: key::Algorithm,
+    /// Where the files go; by default, where the site's certificate is
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct ListKeysArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The keys of this host's site only
+    #[arg(long, value_name = "HOST")]
+    site: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct DemoArgs {
     /// The folder of the demo's keys, certificates and configuration
     #[arg(long, value_name = "FOLDER")]
@@ -124,6 +201,39 @@ struct DemoArgs {
     /// The port for http
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     http_port: u16,
+}
+
+#[derive(clap::Args)]
+struct InstallArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A host of the site
+    #[arg(long, value_name = "HOST")]
+    site: String,
+    /// The chain, leaf first
+    chain: PathBuf,
+    /// Its key; by default the one in use, or another nearby that fits
+    key: Option<PathBuf>,
+    /// Print the verdict only
+    #[arg(long)]
+    dry_run: bool,
+    /// Lock out those who hold older pins: the day that the refusal names
+    #[arg(long, value_name = "DATE")]
+    accept_lockout_until: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum LedgerCommand {
+    /// All promises, as a table and a timeline
+    Show(CheckArgs),
+    /// Add what other nodes have promised, from copies of their ledger.jsonl
+    Merge {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The other nodes' ledgers
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
@@ -157,6 +267,29 @@ pub fn run() -> ExitCode {
         Command::Run(args) => with_config(args, |path| run::run(path, &output)),
         Command::Check(args) => with_config(args.config, |path| check::check(path, args.json, &output)),
         Command::Pin(args) => pin::pin(&args.files, &pin_form(&args)),
+        Command::Export(args) => {
+            let ExportArgs { config, site, form, life, backups, without_backup, out } = args;
+            let request = export::Request { host: site, form, life, backups, without_backup, out };
+            with_config(config, |path| export::export(path, &request, &output))
+        }
+        Command::Key(KeyCommand::New(args)) => {
+            let NewKeyArgs { config, role, site, algorithm, out } = args;
+            with_config(config, |path| key::new(path, &site, role, algorithm, out.as_deref(), &output))
+        }
+        Command::Key(KeyCommand::List(args)) => {
+            with_config(args.config, |path| key::list(path, args.site.as_deref(), args.json, &output))
+        }
+        Command::Install(args) => {
+            let InstallArgs { config, site, chain, key, dry_run, accept_lockout_until } = args;
+            let request = install::Request { host: site, chain, key, dry_run, accept: accept_lockout_until };
+            with_config(config, |path| install::install(path, &request, &output))
+        }
+        Command::Ledger(LedgerCommand::Show(args)) => with_config(args.config, |path| ledger::show(path, args.json)),
+        Command::Ledger(LedgerCommand::Merge { config, files }) => {
+            with_config(config, |path| ledger::merge(path, &files))
+        }
+        Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json)),
+        Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json)),
         Command::Demo(args) => {
             let loopback =
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];

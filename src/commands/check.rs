@@ -11,7 +11,7 @@ use crate::config::{self, Context, Problems, Severity, report};
 use crate::ledger::time::wall;
 
 /// What is to be known about the header, wherever it is switched on.
-const HPKP_TODAY: &str =
+pub(super) const HPKP_TODAY: &str =
     "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
 
 /// Without a place for the ledger, promises are forgotten.
@@ -115,7 +115,7 @@ fn problems_json(problems: &Problems) -> Vec<Value> {
 fn site_json(site: &report::Site) -> Value {
     let certificate = |c: &report::Certificate| {
         json!({
-            "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm,
+            "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
             "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "served": c.served,
         })
     };

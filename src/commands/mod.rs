@@ -2,7 +2,14 @@
 
 pub mod check;
 pub mod demo;
+pub mod export;
+mod files;
+pub mod install;
+pub mod key;
+pub mod ledger;
 pub mod pin;
+mod probe;
+pub mod remote;
 pub mod run;
 
 use std::fmt;
@@ -13,7 +20,7 @@ use tracing::Level;
 
 use crate::config::{self, Config, Context, Draft, Problems};
 use crate::ledger::time::wall;
-use crate::ledger::{self, Book};
+use crate::ledger::{Book, Notice};
 use crate::telemetry::log::LogFormat;
 
 /// How commands talk.
@@ -31,6 +38,22 @@ pub struct Output {
 pub(crate) fn fail(error: &dyn fmt::Display) -> ExitCode {
     eprintln!("pintle: {error}");
     ExitCode::from(1)
+}
+
+/// Says what went wrong, and what to do about it; exit code 1.
+fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) -> ExitCode {
+    eprintln!("pintle: {error}\n  hint: {hint}");
+    ExitCode::from(1)
+}
+
+/// Says that no site has a host, and which there are.
+fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> ExitCode {
+    let known: Vec<String> = hosts.collect();
+    let hint = match known.is_empty() {
+        true => "the configuration has no site".to_owned(),
+        false => format!("the sites' hosts are {}", known.join(", ")),
+    };
+    fail_with_hint(&format!("--site: no site has the host {host:?}"), &hint)
 }
 
 /// A configuration that can be served, and what it was made from.
@@ -60,12 +83,15 @@ fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: 
 
 /// What a configuration's ledger says, for commands that only look.
 fn look_at_book(draft: &Draft) -> Result<Book, String> {
-    let Some(folder) = draft.state() else { return Ok(Book::default()) };
-    let (book, notices) =
-        ledger::look(&folder).map_err(|error| format!("{}: {error}", folder.join(ledger::FILE).display()))?;
+    draft.state().map_or_else(|| Ok(Book::default()), |folder| look_at(&folder))
+}
+
+fn look_at(folder: &Path) -> Result<Book, String> {
+    let file = folder.join(crate::ledger::FILE);
+    let (book, notices) = crate::ledger::look(folder).map_err(|error| format!("{}: {error}", file.display()))?;
     // A running server may just be writing its last line.
-    for notice in notices.iter().filter(|n| !matches!(n, ledger::Notice::Torn { .. })) {
-        eprintln!("pintle: {}: {notice}", folder.join(ledger::FILE).display());
+    for notice in notices.iter().filter(|n| !matches!(n, Notice::Torn { .. })) {
+        eprintln!("pintle: {}: {notice}", file.display());
     }
     Ok(book)
 }

@@ -5,6 +5,7 @@
 //! [`Config`]. A draft can be resolved again and again: what has not changed since is taken over.
 
 mod file;
+mod outline;
 pub mod problem;
 mod reader;
 mod resolve;
@@ -28,6 +29,7 @@ use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
 use crate::upstream::resolve::{Name, NameServers};
 
+pub use outline::{Outline, SiteOutline};
 pub use problem::{Problem, Problems, Severity};
 pub use resolve::guard::Refusal;
 pub use resolve::report;
@@ -154,17 +156,6 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
 }
 
-/// A site as the file has it, whether it can be served or not: for commands that make what it lacks.
-#[derive(Debug, Clone)]
-pub struct Outline {
-    /// Its names.
-    pub hosts: Vec<String>,
-    /// Chain and key of each certificate.
-    pub certificates: Vec<(Option<PathBuf>, Option<PathBuf>)>,
-    /// The files of its backups.
-    pub backups: Vec<PathBuf>,
-}
-
 impl Config {
     /// What there is to say about each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
@@ -255,22 +246,6 @@ impl Draft {
 
     fn is_the_systems(&self) -> bool {
         self.folder.starts_with(SYSTEM_FOLDER)
-    }
-
-    /// The sites as far as the text tells of them.
-    #[must_use]
-    pub fn outlines(&self) -> Vec<Outline> {
-        let path = |at: &problem::At<String>| self.folder.join(&at.value);
-        let outline = |site: &file::SiteTable| Outline {
-            hosts: site.hosts.iter().flatten().map(|h| h.value.clone()).collect(),
-            certificates: site
-                .certificates
-                .iter()
-                .map(|c| (c.chain.as_ref().map(path), c.key.as_ref().map(path)))
-                .collect(),
-            backups: site.hpkp.iter().filter_map(|h| h.backups.as_ref()).flatten().map(path).collect(),
-        };
-        self.file.iter().flat_map(|file| &file.sites).map(outline).collect()
     }
 }
 

@@ -163,7 +163,7 @@ fn announce_certificate(site: &str, certificate: &report::Certificate) {
         site,
         serial = certificate.serial,
         pin = %certificate.pin,
-        algorithm = certificate.algorithm,
+        algorithm = %certificate.algorithm,
         not_after = %certificate.not_after.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d"),
         issuer = certificate.issuer,
         "certificate"

@@ -2,6 +2,7 @@
 //! snapshots to the workers; they never wait for it.
 
 pub mod admin;
+pub mod client;
 mod adopt;
 mod leases;
 mod ramp;

@@ -107,7 +107,7 @@ impl Control {
 fn is_shorter(before: &Config, after: &Config) -> bool {
     let pairs = before.sites().zip(after.sites());
     let mut certificates = pairs.flat_map(|(b, a)| b.certificates.iter().zip(&a.certificates));
-    certificates.any(|(b, a)| b.path == a.path && a.length < b.length)
+    certificates.any(|(b, a)| b.path == a.path && a.pins.len() < b.pins.len())
 }
 
 /// Everything that is wrong with a site, each with its place, and what to do.

@@ -124,6 +124,12 @@ impl Chain {
         Ok(Self { leaf, pins, der })
     }
 
+    /// The leaf, as it is sent.
+    #[must_use]
+    pub fn leaf_der(&self) -> &CertificateDer<'static> {
+        &self.der[0]
+    }
+
     /// The place (1 is the leaf) of the first certificate that the one behind it has not signed. Algorithms that are not
     /// known here are for clients to judge.
     #[must_use]

@@ -1,8 +1,7 @@
 //! The demo's keys and certificates: a CA, a live key with its certificate, and two backups.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use jiff::{Timestamp, ToSpan as _};
@@ -12,6 +11,7 @@ use rcgen::{
 };
 
 use super::make_folder;
+use crate::commands::files::replace;
 use crate::pin::Pin;
 use crate::tls::certificate::Chain;
 
@@ -37,7 +37,7 @@ impl Keys {
         let authority = certificate_authority();
         if !is_good(&folder.join("ca.pem"), &ca) {
             let certificate = authority.self_signed(&ca).map_err(io::Error::other)?;
-            write_file(&folder.join("ca.pem"), certificate.pem().as_bytes(), 0o644)?;
+            replace(&folder.join("ca.pem"), certificate.pem().as_bytes(), 0o644)?;
             // What another CA signed is of no use.
             let _ = fs::remove_file(folder.join("live.pem"));
         }
@@ -45,12 +45,12 @@ impl Keys {
             let issuer = Issuer::new(authority, ca);
             let leaf: Certificate =
                 leaf_params().and_then(|p| p.signed_by(&live, &issuer)).map_err(io::Error::other)?;
-            write_file(&folder.join("live.pem"), leaf.pem().as_bytes(), 0o644)?;
+            replace(&folder.join("live.pem"), leaf.pem().as_bytes(), 0o644)?;
         }
         let csr =
             leaf_params().and_then(|p| p.serialize_request(&next)).and_then(|c| c.pem()).map_err(io::Error::other)?;
-        write_file(&folder.join("next.csr"), csr.as_bytes(), 0o644)?;
-        write_file(&folder.join("spare.pub"), spare.public_key_pem().as_bytes(), 0o644)?;
+        replace(&folder.join("next.csr"), csr.as_bytes(), 0o644)?;
+        replace(&folder.join("spare.pub"), spare.public_key_pem().as_bytes(), 0o644)?;
         Ok(pins)
     }
 }
@@ -62,7 +62,7 @@ fn key(folder: &Path, name: &str) -> io::Result<KeyPair> {
         Ok(pem) => KeyPair::from_pem(&pem).map_err(|e| io::Error::other(format!("{name}: {e}"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(io::Error::other)?;
-            write_file(&path, key.serialize_pem().as_bytes(), 0o600)?;
+            replace(&path, key.serialize_pem().as_bytes(), 0o600)?;
             Ok(key)
         }
         Err(error) => Err(error),
@@ -102,14 +102,4 @@ fn leaf_params() -> Result<CertificateParams, rcgen::Error> {
 fn validity(days: i64) -> (time::OffsetDateTime, time::OffsetDateTime) {
     let now = time::OffsetDateTime::now_utc();
     (now - time::Duration::days(1), now + time::Duration::days(days))
-}
-
-/// Writes a file whole or not at all, and never wider open than `mode`.
-pub(super) fn write_file(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(contents)?;
-    file.sync_all()?;
-    fs::rename(new, path)
 }

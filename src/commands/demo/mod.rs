@@ -9,10 +9,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::files::replace;
 use super::{Output, fail, run};
 use crate::pin::Pin;
 
-use keys::{Keys, write_file};
+use keys::Keys;
 
 /// Makes what the demo needs, serves, and prints what to try. What is made is used again at the next start.
 pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], output: &Output) -> ExitCode {
@@ -30,7 +31,7 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     let ipv6 = TcpListener::bind("[::1]:0").is_ok();
     let usable = |list: &[SocketAddr]| list.iter().copied().filter(|a| ipv6 || a.is_ipv4()).collect::<Vec<_>>();
     let text = configuration(&usable(https), &usable(http), blog);
-    if let Err(error) = write_file(&path, text.as_bytes(), 0o644) {
+    if let Err(error) = replace(&path, text.as_bytes(), 0o644) {
         return fail(&format!("{}: {error}", path.display()));
     }
     let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);

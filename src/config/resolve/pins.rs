@@ -222,7 +222,7 @@ fn tell(
             Finding::NoBackup => r.error_with_hint(
                 &listed(0),
                 "site.hpkp: no backup lies outside of the served chain; clients would ignore the header, and a lost key would lock them out",
-                "make a spare key with openssl genpkey, keep it offline, and name its public key or CSR in backups",
+                "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
             Finding::BackupIsServed(pin) if promised(pin) => {
                 judged.promoted.push(pin);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::certificates::Loaded;
 use super::plan::Plan;
-use crate::key_file::PublicKey;
+use crate::key_file::{KeyAlgorithm, PublicKey};
 use crate::ledger::Ramped;
 use crate::pin::Pin;
 use crate::policy::guard::Seconds;
@@ -77,11 +77,11 @@ pub struct Certificate {
     /// Who issued the leaf.
     pub issuer: String,
     /// The leaf key's algorithm.
-    pub algorithm: String,
+    pub algorithm: KeyAlgorithm,
     /// The leaf key's pin.
     pub pin: Pin,
-    /// How many certificates the chain has.
-    pub length: usize,
+    /// The pins of the whole chain, the leaf's first.
+    pub pins: Vec<Pin>,
     /// The leaf's beginning.
     pub not_before: Timestamp,
     /// The leaf's end.
@@ -103,9 +103,9 @@ impl Site {
             path: l.path.display().to_string(),
             serial: l.chain.leaf.serial.clone(),
             issuer: l.chain.leaf.issuer.clone(),
-            algorithm: l.chain.leaf.algorithm.to_string(),
+            algorithm: l.chain.leaf.algorithm,
             pin: l.chain.pin(),
-            length: l.chain.pins.len(),
+            pins: l.chain.pins.clone(),
             not_before: l.chain.leaf.not_before,
             not_after: l.chain.leaf.not_after,
             served: l.certificate.is_some(),

@@ -1,0 +1,292 @@
+//! `pintle export`: a site's pins, for those that enforce them.
+//!
+//! What is given out binds: the guard of rotations has to know of it before anybody can rely on it. Hence the order:
+//! put the pins together, judge them, write the promise down, and only then print.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::check::HPKP_TODAY;
+use super::{Loaded, Output, fail, fail_with_hint, files, ledger, load, look_at_book, no_such_site, pin};
+use crate::config::value::show_duration;
+use crate::config::{Config, Draft, report};
+use crate::export::{Form, Key, PinSet, Role, WithoutBackup, render};
+use crate::host::HostPattern;
+use crate::key_file::{KeyAlgorithm, PublicKey, public_key};
+use crate::ledger::Record;
+use crate::pin::Pin;
+use crate::policy::guard::{Channel, Promise};
+use crate::policy::hpkp::{Finding, Hpkp, Mode, judge};
+use crate::site::Site;
+
+const DAY: Duration = Duration::from_secs(86400);
+/// How long an export is meant to hold if neither the command nor the site says.
+const LIFE: Duration = Duration::from_secs(90 * 86400);
+/// The same for the header, as in the configuration.
+const HEADER_LIFE: Duration = Duration::from_secs(30 * 86400);
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Any host of the site.
+    pub host: String,
+    /// For whom.
+    pub form: Form,
+    /// How long it is meant to hold; if given, it is a promise.
+    pub life: Option<Duration>,
+    /// Backups beside those of the configuration.
+    pub backups: Vec<PathBuf>,
+    /// Whether the live keys alone will do.
+    pub without_backup: bool,
+    /// A file in place of standard output.
+    pub out: Option<PathBuf>,
+}
+
+/// Prints the export, and nothing else, to standard output.
+pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
+    let Loaded { draft, config, .. } = match load(path, look_at_book, output) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let Some((site, report)) = find(&config, &request.host) else {
+        return no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone()));
+    };
+    let now = Timestamp::now();
+    match pin_set(request, path, site, report, now) {
+        Ok(set) => give_out(&draft, request, &set, now),
+        Err(Refusal { what, hint: Some(hint) }) => fail_with_hint(&what, &hint),
+        Err(Refusal { what, hint: None }) => fail(&what),
+    }
+}
+
+/// Why there is no export.
+struct Refusal {
+    what: String,
+    hint: Option<String>,
+}
+
+fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
+    Refusal { what: what.into(), hint: Some(hint.into()) }
+}
+
+/// The site of a host: looked up as requests are.
+fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::Site)> {
+    let wanted = HostPattern::parse(host).ok()?;
+    let by_host = &config.snapshot.by_host;
+    let index = *match wanted.exact() {
+        Some(name) => by_host.get(name),
+        None => by_host.get_pattern(&wanted),
+    }?;
+    Some((config.snapshot.sites.get(index)?, config.sites().nth(index)?))
+}
+
+/// Puts together what is said about the site, unless saying it would hurt.
+fn pin_set(
+    request: &Request,
+    path: &Path,
+    site: &Site,
+    report: &report::Site,
+    now: Timestamp,
+) -> Result<PinSet, Refusal> {
+    let form = request.form;
+    let keys = keys(request, path, report)?;
+    let policy = site.hpkp.as_ref().map(|p| &p.policy);
+    let default = || match policy {
+        Some(policy) if policy.max_age > 0 => Duration::from_secs(policy.max_age),
+        _ if form.is_header() => HEADER_LIFE,
+        _ => LIFE,
+    };
+    let life = request.life.unwrap_or_else(default);
+    if life.as_secs() == 0 {
+        return Err(refusal("--life: no time at all", "--life 90d; the site's mode = \"withdraw\" takes pins back"));
+    }
+    if form.ends_on_a_date() && life < DAY {
+        let life = show_duration(life);
+        let what = format!("{}: ends on a date, and {life} from now is over before any", form.name());
+        return Err(refusal(what, "--life 30d"));
+    }
+    let valid_until = i64::try_from(life.as_secs())
+        .ok()
+        .and_then(|seconds| {
+            Timestamp::from_second(now.as_second()).ok()?.checked_add(SignedDuration::from_secs(seconds)).ok()
+        })
+        .ok_or_else(|| refusal(format!("--life: {} is beyond the calendar", show_duration(life)), "--life 90d"))?;
+    let mut header = policy.cloned().unwrap_or_else(|| Hpkp {
+        mode: Mode::Enforce,
+        max_age: life.as_secs(),
+        pins: Vec::new(),
+        include_subdomains: false,
+        report_uri: None,
+    });
+    header.pins = keys.iter().map(|key| key.pin).collect();
+    if let Some(life) = request.life {
+        header.max_age = life.as_secs();
+    }
+    judge_pins(request, report, &keys, header.max_age)?;
+    Ok(PinSet { site: site.label(), hosts: site.hosts.clone(), keys, header, valid_until })
+}
+
+/// The live keys, then the backups, each key once.
+fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key>, Refusal> {
+    let mut keys: Vec<Key> = Vec::new();
+    let mut add = |key: Key| {
+        if keys.iter().all(|known| known.pin != key.pin) {
+            keys.push(key);
+        }
+    };
+    for live in &report.certificates {
+        let (file, not_after) = (live.path.clone(), Some(live.not_after));
+        add(Key { pin: live.pin, algorithm: live.algorithm, role: Role::Live, file, not_after });
+    }
+    if report.certificates.is_empty() {
+        return Err(refusal(
+            "the site has no certificate, and so no live key",
+            "name the chain in [site.certificate]; the key may be absent where TLS ends in front of pintle",
+        ));
+    }
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    let mut backups: Vec<(String, PublicKey)> =
+        report.backups.iter().map(|(file, key)| (folder.join(file).display().to_string(), *key)).collect();
+    for file in &request.backups {
+        let name = file.display().to_string();
+        let contents = pin::read(file).map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: None })?;
+        let key = public_key(&contents).map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: None })?;
+        if report.certificates.iter().any(|c| c.pins.contains(&key.pin)) {
+            let what = format!("--backup: {name}: {} is a key of the served chain, and no backup", key.pin);
+            return Err(refusal(what, "a backup is a key that is not in use yet"));
+        }
+        backups.push((name, key));
+    }
+    for (index, (file, key)) in backups.into_iter().enumerate() {
+        let role = Role::of_backup(index);
+        add(Key { pin: key.pin, algorithm: key.algorithm, role, file, not_after: None });
+    }
+    Ok(keys)
+}
+
+/// The rules of the header hold for everybody who enforces pins; what it comes to where there is no backup does not.
+fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Refusal> {
+    let form = request.form;
+    let chains: Vec<Vec<Pin>> = report.certificates.iter().map(|c| c.pins.clone()).collect();
+    let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
+    let findings = judge(&chains, &backups, max_age, u64::MAX);
+    if findings.contains(&Finding::NoBackup) {
+        let hint = format!(
+            "pintle key new --role next --site {}; then name the CSR in the backups of [site.hpkp], or here with --backup",
+            request.host
+        );
+        let name = form.name();
+        match form.without_backup() {
+            WithoutBackup::Useless => {
+                return Err(refusal(format!("{name}: there is no backup key, and such pins are not taken"), hint));
+            }
+            WithoutBackup::LocksOut if !request.without_backup => {
+                let what =
+                    format!("{name}: there is no backup key: the next change of the key would lock all clients out");
+                return Err(refusal(what, hint));
+            }
+            WithoutBackup::LocksOut | WithoutBackup::Warned => {
+                warn("there is no backup key: the next change of the key locks out whoever relies on this", &hint);
+            }
+        }
+    }
+    if form.is_header() && findings.contains(&Finding::MaxAgeAboveCap) {
+        warn("clients that honoured the header kept pins for 60 days at most", "--life 60d");
+    }
+    Ok(())
+}
+
+fn warn(what: &str, hint: &str) {
+    eprintln!("pintle: warning: {what}\n  hint: {hint}");
+}
+
+/// Writes the promise down, then prints the export.
+fn give_out(draft: &Draft, request: &Request, set: &PinSet, now: Timestamp) -> ExitCode {
+    let form = request.form;
+    let Some(text) = render(form, set) else {
+        return fail_with_hint(
+            &format!("{}: the site's hosts are addresses, and this takes names only", form.name()),
+            &"the other forms take addresses",
+        );
+    };
+    let promised = request.life.is_some();
+    if promised {
+        for promise in promises(form, set, now) {
+            if let Err(why) = record_promise(draft, promise) {
+                return fail(&format!("not exported, as the promise could not be written down: {why}"));
+            }
+        }
+    }
+    tell(form, set, promised);
+    // What stands in half a file would be enforced all the same.
+    let (place, written) = match &request.out {
+        None => ("standard output".to_owned(), io::stdout().lock().write_all(text.as_bytes())),
+        Some(out) => (out.display().to_string(), files::replace(out, text.as_bytes(), 0o644)),
+    };
+    written.map_or_else(|error| fail(&format!("{place}: {error}")), |()| ExitCode::SUCCESS)
+}
+
+/// What the export binds us to, as the guard of rotations understands it.
+fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
+    let mut pins = set.header.pins.clone();
+    pins.sort_unstable();
+    let held_for = set.held_until(form).as_second().saturating_sub(now.as_second());
+    let promise = |(hosts, include_subdomains)| Promise {
+        site: set.site.clone(),
+        hosts,
+        pins: pins.clone(),
+        max_age: u64::try_from(held_for).unwrap_or(0),
+        include_subdomains,
+        channel: Channel::Export { form: form.name().to_owned(), id: set.number(form), leaf_only: form.leaf_only() },
+        first_sent: now.as_second(),
+        last_sent: now.as_second(),
+    };
+    set.bindings(form).into_iter().map(promise).collect()
+}
+
+/// Writes a promise down before anybody can rely on it.
+fn record_promise(draft: &Draft, promise: Promise) -> Result<(), String> {
+    if draft.state().is_none() {
+        warn("nobody remembers this promise: state.directory is not set", "[state] directory = \"/var/lib/pintle\"");
+        return Ok(());
+    }
+    ledger::add(draft, vec![Record::Promise(promise)]).map(|_| ())
+}
+
+/// Notes for whoever reads along, on standard error.
+fn tell(form: Form, set: &PinSet, promised: bool) {
+    let name = form.name();
+    if form.is_header() {
+        eprintln!("note: {HPKP_TODAY}");
+        if set.header.mode == Mode::ReportOnly {
+            eprintln!("note: the site's mode is report-only: this header binds nobody");
+        }
+    }
+    if form.widens_wildcards() {
+        for host in set.hosts.iter().filter(|h| h.is_wildcard()) {
+            let own = set.hosts.iter().any(|h| h.exact() == Some(host.base()));
+            if !own {
+                let what = format!("{name} has no wildcards: for {host}, {} itself is pinned, too", host.base());
+                warn(&what, "if that is served with another key, take the domain out of the export");
+            }
+        }
+    }
+    let unknown = |key: &&Key| match key.algorithm {
+        KeyAlgorithm::Rsa(bits) => ![2048, 3072, 4096].contains(&bits),
+        KeyAlgorithm::EcdsaP256 | KeyAlgorithm::EcdsaP384 => false,
+        KeyAlgorithm::EcdsaP521 | KeyAlgorithm::Ed25519 | KeyAlgorithm::Other => true,
+    };
+    // TSKSPKIHashCache: a key of any other kind fails the connection, whatever is pinned.
+    if let Some(key) = set.keys.iter().find(unknown).filter(|_| form == Form::TrustKit) {
+        warn(
+            &format!("trustkit refuses every certificate with a key of this kind: {} ({})", key.algorithm, key.file),
+            "RSA of 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384",
+        );
+    }
+    let promise = if promised { "promised" } else { "no promise; --life TIME makes it one" };
+    eprintln!("note: export {} for {}, valid until {}: {promise}", set.number(form), set.site, set.valid_until);
+}

@@ -1,0 +1,81 @@
+//! Files that commands write.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::path::Path;
+
+/// Writes a file whole or not at all, and never wider open than `mode`.
+pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let _ = fs::remove_file(&new);
+    write(open_new(&new, mode)?, contents)?;
+    fs::rename(new, path)
+}
+
+/// Puts a file in another's place, whole or not at all, and on the disk: behind symbolic links, and with the same owner.
+pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let owner = fs::metadata(&path).ok().map(|m| (m.uid(), m.gid()));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let _ = fs::remove_file(&new);
+    write(open_new(&new, mode)?, contents)?;
+    if let Some((user, group)) = owner
+        && fs::metadata(&new).is_ok_and(|m| (m.uid(), m.gid()) != (user, group))
+    {
+        chown(&new, Some(user), Some(group))?;
+    }
+    fs::rename(&new, &path)?;
+    File::open(folder_of(&path))?.sync_all()
+}
+
+/// Makes a file that was not there, and has it on the disk before it says so. One that is there, if only as a link
+/// that leads nowhere, is left alone: `AlreadyExists`.
+pub(super) fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let file = open_new(path, mode)?;
+    let written = write(file, contents).and_then(|()| File::open(folder_of(path))?.sync_all());
+    if written.is_err() {
+        // The file is ours, and half of it is of no use.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn open_new(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+fn write(mut file: File, contents: &[u8]) -> io::Result<()> {
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn what_is_there_stays() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (file, link) = (folder.path().join("a.key"), folder.path().join("b.key"));
+        create(&file, b"one", 0o600).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(create(&file, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&file).unwrap(), b"one");
+        symlink(folder.path().join("elsewhere"), &link).unwrap();
+        assert_eq!(create(&link, b"two", 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!folder.path().join("elsewhere").exists());
+        replace(&file, b"three", 0o644).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"three");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,368 @@
+//! `pintle key`: the keys behind the pins, by role.
+//!
+//! Both commands read the configuration's outline alone: the key that is made here may be the very one for want of
+//! which the configuration is not complete.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use serde_json::{Value, json};
+
+use super::{Output, fail, fail_with_hint, files, look_at, no_such_site, pin};
+use crate::config::{self, Outline, SiteOutline};
+use crate::export::Role;
+use crate::host::HostPattern;
+use crate::key_file::{PublicKey, public_key};
+use crate::ledger::Book;
+use crate::pin::Pin;
+use crate::tls::certificate::Chain;
+
+/// The longest common name (RFC 5280, appendix A.1: ub-common-name).
+const COMMON_NAME_MAX: usize = 64;
+
+/// A kind of key. The comments are the words of `--help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Algorithm {
+    /// Small, fast, and taken by every client of the last ten years
+    #[value(name = "ecdsa-p256")]
+    EcdsaP256,
+    /// For clients that are older than that
+    #[value(name = "rsa-2048")]
+    Rsa2048,
+    /// For clients of your own: neither browsers nor public authorities take it
+    Ed25519,
+}
+
+/// Makes a key and its CSR, and says what to do with them.
+pub fn new(
+    path: &Path,
+    host: &str,
+    role: Role,
+    algorithm: Algorithm,
+    folder: Option<&Path>,
+    output: &Output,
+) -> ExitCode {
+    let outline = match read_outline(path, output) {
+        Ok(outline) => outline,
+        Err(code) => return code,
+    };
+    let Some(site) = outline.site(host) else { return no_such_site(host, all_hosts(&outline)) };
+    let folder = match folder {
+        // From here on, all paths are the configuration's, while this one is the shell's.
+        Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()).display().to_string(),
+        None => Place::of(site),
+    };
+    let place = Place { folder, stem: format!("{}-{}", stem(site), role.name()) };
+    let key_path = outline.path(&place.name("key"));
+    match make(&outline, site, algorithm, &place) {
+        Ok(made) => {
+            let csr_path = outline.path(&place.name("csr"));
+            println!("made the {} key of {}", role.name(), hosts(site));
+            println!("  key  {}  ({}, readable by its owner alone)", key_path.display(), made.algorithm);
+            println!("  CSR  {}", csr_path.display());
+            println!("  pin  {}\n", made.pin);
+            print_steps(path, &outline, site, role, &place);
+            if algorithm == Algorithm::Ed25519 {
+                eprintln!("pintle: warning: neither browsers nor public authorities take Ed25519 certificates");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Exists(there)) => fail_with_hint(
+            &format!("{}: is there already, and a key is never overwritten", there.display()),
+            &"put the new one elsewhere with --out FOLDER, or give the old one another name",
+        ),
+        Err(Failure::NoFolder(folder)) => fail_with_hint(
+            &format!("{}: there is no such folder", folder.display()),
+            &format!("mkdir -p {}, or name another one with --out", folder.display()),
+        ),
+        Err(Failure::Other(why)) => fail(&why),
+    }
+}
+
+/// Where a key's files go, in the words of the configuration: relative to its own folder.
+struct Place {
+    folder: String,
+    stem: String,
+}
+
+impl Place {
+    /// The folder of the site's first chain, or the configuration's own.
+    fn of(site: &SiteOutline) -> String {
+        let chain = site.certificates.first().map(|(chain, _)| Path::new(chain));
+        chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
+    }
+
+    fn name(&self, extension: &str) -> String {
+        Path::new(&self.folder).join(format!("{}.{extension}", self.stem)).display().to_string()
+    }
+}
+
+/// The site's first name, as a file's: an asterisk would be for the shell, brackets and colons for others.
+fn stem(site: &SiteOutline) -> String {
+    site.label().replace('*', "_wildcard").replace(['[', ']'], "").replace(':', "-")
+}
+
+fn hosts(site: &SiteOutline) -> String {
+    site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn all_hosts(outline: &Outline) -> impl Iterator<Item = String> {
+    outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string))
+}
+
+/// Why there is no key.
+enum Failure {
+    Exists(PathBuf),
+    NoFolder(PathBuf),
+    Other(String),
+}
+
+/// Makes both files, or none.
+fn make(outline: &Outline, site: &SiteOutline, algorithm: Algorithm, place: &Place) -> Result<PublicKey, Failure> {
+    let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
+    // Told before the work; what counts is that the files are opened as new ones.
+    if let Some(there) = [&key_path, &csr_path].into_iter().find(|p| p.symlink_metadata().is_ok()) {
+        return Err(Failure::Exists(there.clone()));
+    }
+    let (key, csr) = generate(site, algorithm).map_err(|e| Failure::Other(format!("no key could be made: {e}")))?;
+    let key_pem = key.serialize_pem();
+    // The key must be one that pintle can serve with, and the CSR must be the key's, before anybody relies on them.
+    let made = public_key(key_pem.as_bytes()).map_err(|e| Failure::Other(format!("no key could be made: {e}")))?;
+    if public_key(csr.as_bytes()).ok().map(|k| k.pin) != Some(made.pin) {
+        return Err(Failure::Other("no key could be made: its CSR is another's".to_owned()));
+    }
+    let write = |path: &Path, contents: &str, mode| {
+        files::create(path, contents.as_bytes(), mode).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::Exists(path.to_owned()),
+            io::ErrorKind::NotFound => Failure::NoFolder(path.parent().unwrap_or(path).to_owned()),
+            _ => Failure::Other(format!("{}: {error}", path.display())),
+        })
+    };
+    write(&key_path, &key_pem, 0o600)?;
+    if let Err(failure) = write(&csr_path, &csr, 0o644) {
+        // It was made a moment ago, and nobody has its pin.
+        let _ = fs::remove_file(&key_path);
+        return Err(failure);
+    }
+    Ok(made)
+}
+
+/// A key, and a CSR for all names of the site.
+fn generate(site: &SiteOutline, algorithm: Algorithm) -> Result<(KeyPair, String), rcgen::Error> {
+    let key = match algorithm {
+        Algorithm::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
+        Algorithm::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
+        Algorithm::Ed25519 => ed25519()?,
+    };
+    // An address without its brackets becomes an iPAddress, anything else a dNSName.
+    let name = |host: &HostPattern| host.address().map_or_else(|| host.to_string(), |address| address.to_string());
+    let names: Vec<String> = site.hosts.iter().map(name).collect();
+    let common = names.first().filter(|name| name.len() <= COMMON_NAME_MAX).cloned();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    if let Some(common) = common {
+        params.distinguished_name.push(DnType::CommonName, common);
+    }
+    let csr = params.serialize_request(&key)?.pem()?;
+    Ok((key, csr))
+}
+
+/// In version 1 of PKCS#8, which OpenSSL reads; rcgen's own are of version 2 (RFC 5958), which OpenSSL 3.0 does not.
+fn ed25519() -> Result<KeyPair, rcgen::Error> {
+    let unavailable = |_| rcgen::Error::KeyGenerationUnavailable;
+    let key = aws_lc_rs::signature::Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map_err(unavailable)?;
+    KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.as_ref()), &rcgen::PKCS_ED25519)
+}
+
+/// What to do next, by role.
+fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &Place) {
+    let (key, csr) = (place.name("key"), place.name("csr"));
+    println!("Next:");
+    if role == Role::Live {
+        println!("  1. send the CSR to your authority, and put the chain that comes back beside the key");
+        println!("  2. in {}:", path.display());
+        println!("       [site.certificate]");
+        println!("       chain = {}", quoted(&place.name("pem")));
+        println!("       key   = {}", quoted(&key));
+        println!("     If anybody holds pins of this site, it must be a key that they know of: `pintle key list`");
+    } else {
+        let (kept, gone): (Vec<&String>, Vec<&String>) =
+            site.backups.iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
+        let mut backups: Vec<String> = kept.into_iter().map(|b| quoted(b)).collect();
+        backups.insert(if role == Role::Next { 0 } else { backups.len() }, quoted(&csr));
+        println!("  1. in {}, the first backup being the next key:", path.display());
+        println!("       [site.hpkp]");
+        println!("       backups = [{}]", backups.join(", "));
+        for file in gone {
+            println!("     ({file} is left out: there is no such file)");
+        }
+        if site.backups.is_empty() {
+            println!("     This switches the Public-Key-Pins header on. For exports alone, it does without:");
+            println!("       pintle export --backup {} ...", outline.path(&csr).display());
+        }
+    }
+    match role {
+        Role::Live => {}
+        Role::Next => {
+            println!(
+                "  2. keep the key itself where a thief of this host does not find it; the CSR is all that is needed here"
+            );
+            println!(
+                "  3. when everybody has had the new pins for as long as they hold the old ones, send the CSR to your"
+            );
+            println!("     authority, and serve the certificate that comes back with this key");
+        }
+        Role::Spare => {
+            println!("  2. take the key off this host now, to paper or a stick in a safe, and remove it here:");
+            println!("       shred -u {}", outline.path(&key).display());
+            println!("     It is for the day on which the live and the next key are lost or stolen");
+        }
+    }
+    println!("  Then `pintle check -c {}`", path.display());
+}
+
+/// A string of TOML; JSON's escapes are among its own.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// One key of a site, or why it cannot be told.
+struct Row {
+    role: Role,
+    file: String,
+    /// The private key's file, if the configuration names it.
+    key_file: Option<String>,
+    found: Result<(PublicKey, Option<Timestamp>), String>,
+    promised_since: Option<Timestamp>,
+}
+
+/// Lists the keys of all sites, or of one; exit code 1 if one cannot be read.
+pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> ExitCode {
+    let outline = match read_outline(path, output) {
+        Ok(outline) => outline,
+        Err(code) => return code,
+    };
+    let sites: Vec<&SiteOutline> = match host {
+        None => outline.sites.iter().collect(),
+        Some(host) => match outline.site(host) {
+            Some(site) => vec![site],
+            None => return no_such_site(host, all_hosts(&outline)),
+        },
+    };
+    let book = match book(&outline) {
+        Ok(book) => book,
+        Err(error) => return fail(&error),
+    };
+    let sites: Vec<_> = sites.into_iter().map(|site| (site, rows(&outline, site, &book))).collect();
+    if as_json {
+        let one = |(site, rows): &(&SiteOutline, Vec<Row>)| {
+            json!({
+                "site": site.label(), "hosts": site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "keys": rows.iter().map(row_json).collect::<Vec<_>>(),
+            })
+        };
+        println!("{:#}", sites.iter().map(one).collect::<Value>());
+    } else {
+        for (site, rows) in &sites {
+            print_table(site, rows);
+        }
+    }
+    let mut code = ExitCode::SUCCESS;
+    for row in sites.iter().flat_map(|(_, rows)| rows) {
+        if let Err(why) = &row.found {
+            code = fail(&format!("{}: {why}", row.file));
+        }
+    }
+    code
+}
+
+fn rows(outline: &Outline, site: &SiteOutline, book: &Book) -> Vec<Row> {
+    let row = |role, text: &String, key: Option<&String>| {
+        let file = outline.path(text);
+        let found = pin::read(&file).map_err(|e| e.to_string()).and_then(|contents| {
+            let key = public_key(&contents).map_err(|e| e.to_string())?;
+            // A backup may be a certificate, too, but it is the live one whose end matters.
+            let chain = (role == Role::Live).then(|| Chain::from_pem(&contents).ok()).flatten();
+            Ok((key, chain.map(|c| c.leaf.not_after)))
+        });
+        let promised_since = found.as_ref().ok().and_then(|(key, _)| promised_since(book, site, key.pin));
+        let key_file = key.map(|key| outline.path(key).display().to_string());
+        Row { role, file: file.display().to_string(), key_file, found, promised_since }
+    };
+    let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref()));
+    let backups = site.backups.iter().enumerate().map(|(index, file)| row(Role::of_backup(index), file, None));
+    live.chain(backups).collect()
+}
+
+/// Since when clients have been told of a key.
+fn promised_since(book: &Book, site: &SiteOutline, pin: Pin) -> Option<Timestamp> {
+    Timestamp::from_second(book.promised_since(&site.label(), pin)?).ok()
+}
+
+fn book(outline: &Outline) -> Result<Book, String> {
+    outline.state_directory.as_ref().map_or_else(|| Ok(Book::default()), |folder| look_at(folder))
+}
+
+fn row_json(row: &Row) -> Value {
+    let key = row.found.as_ref().ok();
+    json!({
+        "role": row.role.name(),
+        "pin": key.map(|(key, _)| key.pin.to_string()),
+        "hex": key.map(|(key, _)| key.pin.to_hex()),
+        "algorithm": key.map(|(key, _)| key.algorithm.to_string()),
+        "kind": key.map(|(key, _)| key.kind.to_string()),
+        "file": row.file,
+        "key": row.key_file,
+        "promised_since": row.promised_since.map(|t| t.to_string()),
+        "not_after": key.and_then(|(_, not_after)| *not_after).map(|t| t.to_string()),
+        "error": row.found.as_ref().err(),
+    })
+}
+
+fn print_table(site: &SiteOutline, rows: &[Row]) {
+    let day = |time: Option<Timestamp>| {
+        time.map_or_else(|| "-".to_owned(), |t| t.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string())
+    };
+    println!("{}", hosts(site));
+    if rows.is_empty() {
+        println!("  no keys: the site has neither a certificate nor backups\n");
+        return;
+    }
+    println!(
+        "  {:5}  {:44}  {:10}  {:11}  {:14}  {:10}  file",
+        "role", "pin", "algorithm", "kind", "promised since", "until"
+    );
+    for row in rows {
+        let (pin, algorithm, kind, until) = match &row.found {
+            Ok((key, not_after)) => {
+                (key.pin.to_string(), key.algorithm.to_string(), key.kind.to_string(), day(*not_after))
+            }
+            Err(_) => ("-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()),
+        };
+        let since = day(row.promised_since);
+        let key = row.key_file.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
+        println!(
+            "  {:5}  {pin:44}  {algorithm:10}  {kind:11}  {since:14}  {until:10}  {}{key}",
+            row.role.name(),
+            row.file
+        );
+    }
+    println!();
+}
+
+/// The sites and the files that they name; what is wrong with the rest is for `pintle check`.
+fn read_outline(path: &Path, output: &Output) -> Result<Outline, ExitCode> {
+    let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
+    draft.outline().ok_or_else(|| {
+        for problem in draft.problems().sorted() {
+            eprint!("{}", draft.problems().render(problem, output.color));
+        }
+        fail(&format!("{}: cannot be read", path.display()))
+    })
+}

@@ -1,0 +1,220 @@
+//! `pintle ledger`: what was promised, and what other nodes have promised.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use http::Method;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{fail, fail_with_hint, look_at_book};
+use crate::config::{self, Draft};
+use crate::control::client::ask;
+use crate::ledger::time::wall;
+use crate::ledger::{Ledger, OpenError, Record};
+use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::hpkp::Mode;
+
+/// Columns of the timeline.
+const TIMELINE: usize = 48;
+
+/// Prints all promises, as a table and as a timeline.
+pub fn show(path: &Path, as_json: bool) -> ExitCode {
+    let draft = match config::read(path) {
+        Ok(draft) => draft,
+        Err(error) => return fail(&format!("{}: {error}", path.display())),
+    };
+    let book = match look_at_book(&draft) {
+        Ok(book) => book,
+        Err(error) => return fail(&error),
+    };
+    let now = wall();
+    let mut promises: Vec<&Promise> = book.promises().iter().collect();
+    promises.sort_by_key(|p| (&p.site, p.first_sent, p.last_sent));
+    if as_json {
+        println!(
+            "{:#}",
+            json!({ "now": time(now), "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>() })
+        );
+        return ExitCode::SUCCESS;
+    }
+    let Some(state) = draft.state() else {
+        return fail_with_hint(
+            &format!("{}: there is no ledger", path.display()),
+            &"set state.directory; without it, promises are forgotten when pintle stops",
+        );
+    };
+    println!("{}", state.join(crate::ledger::FILE).display());
+    if promises.is_empty() {
+        println!("nothing was promised yet");
+        return ExitCode::SUCCESS;
+    }
+    print_table(&promises, now);
+    print_timeline(&promises, now);
+    ExitCode::SUCCESS
+}
+
+fn promise_json(promise: &Promise, now: Seconds) -> Value {
+    let mut value = json!({
+        "site": promise.site,
+        "hosts": promise.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "pins": promise.pins.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "max_age": promise.max_age,
+        "include_subdomains": promise.include_subdomains,
+        "mode": word(promise),
+        "first_sent": time(promise.first_sent),
+        "last_sent": time(promise.last_sent),
+        "honoured_until": time(promise.honoured_until()),
+        "alive": promise.is_alive(now),
+    });
+    if let Channel::Export { form, id, leaf_only } = &promise.channel {
+        value["export"] = json!({ "form": form, "id": id, "leaf_only": leaf_only });
+    }
+    value
+}
+
+/// How it was made.
+fn word(promise: &Promise) -> &str {
+    match &promise.channel {
+        Channel::Header(Mode::Enforce) => "enforce",
+        Channel::Header(Mode::ReportOnly) => "report-only",
+        Channel::Header(Mode::Withdraw) => "withdraw",
+        Channel::Export { .. } => "export",
+    }
+}
+
+fn time(seconds: Seconds) -> String {
+    Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+fn minute(seconds: Seconds) -> String {
+    Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// Whether it binds, in a word.
+fn state(promise: &Promise, now: Seconds) -> &'static str {
+    match &promise.channel {
+        Channel::Header(Mode::ReportOnly | Mode::Withdraw) => "binds nobody",
+        _ if promise.is_alive(now) => "held",
+        _ => "over",
+    }
+}
+
+fn print_table(promises: &[&Promise], now: Seconds) {
+    println!(
+        "\n{:3}  {:12}  {:11}  {:16}  {:16}  {:16}  site",
+        "set", "state", "mode", "first sent", "last sent (UTC)", "held until"
+    );
+    for (at, promise) in promises.iter().enumerate() {
+        let below = if promise.include_subdomains { ", subdomains too" } else { "" };
+        let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
+        let export = match &promise.channel {
+            Channel::Export { form, id, .. } => format!(" ({form}, {id})"),
+            Channel::Header(_) => String::new(),
+        };
+        println!(
+            "{:3}  {:12}  {:11}  {:16}  {:16}  {:16}  {}{below}{export}",
+            at + 1,
+            state(promise, now),
+            word(promise),
+            minute(promise.first_sent),
+            minute(promise.last_sent),
+            minute(promise.honoured_until()),
+            hosts.join(", "),
+        );
+        for pin in &promise.pins {
+            println!("     {pin}");
+        }
+    }
+}
+
+/// One line for each set: `=` while it was sent, `-` while it is held after that, `|` is now.
+fn print_timeline(promises: &[&Promise], now: Seconds) {
+    let begin = promises.iter().map(|p| p.first_sent).min().unwrap_or(now).min(now);
+    let end = promises.iter().map(|p| p.honoured_until()).max().unwrap_or(now).max(now).max(begin + 1);
+    let column = |at: Seconds| {
+        let share = (at.clamp(begin, end) - begin) as f64 / (end - begin) as f64;
+        (share * (TIMELINE - 1) as f64).round() as usize
+    };
+    println!("\n     {:<w$}{:>w$}", minute(begin), minute(end), w = TIMELINE / 2);
+    for (at, promise) in promises.iter().enumerate() {
+        let mut line = vec![' '; TIMELINE];
+        line[column(promise.first_sent)..=column(promise.honoured_until())].fill('-');
+        line[column(promise.first_sent)..=column(promise.last_sent)].fill('=');
+        line[column(now)] = '|';
+        println!("{:3}  {}  {}", at + 1, line.into_iter().collect::<String>(), promise.site);
+    }
+    println!("     = sent   - held by clients that saw it last   | now");
+}
+
+/// Adds what other nodes have promised to this one's ledger.
+pub fn merge(path: &Path, files: &[std::path::PathBuf]) -> ExitCode {
+    let draft = match config::read(path) {
+        Ok(draft) => draft,
+        Err(error) => return fail(&format!("{}: {error}", path.display())),
+    };
+    if draft.state().is_none() {
+        return fail_with_hint(
+            &format!("{}: there is no ledger to merge into", path.display()),
+            &"set state.directory",
+        );
+    }
+    let mut records = Vec::new();
+    for file in files {
+        let contents = match fs::read(file) {
+            Ok(contents) => contents,
+            Err(error) => return fail(&format!("{}: {error}", file.display())),
+        };
+        let (book, notices) = crate::ledger::read_book(&contents);
+        for notice in &notices {
+            eprintln!("pintle: {}: {notice}", file.display());
+        }
+        if book.is_empty() && !contents.is_empty() {
+            return fail_with_hint(
+                &format!("{}: is no ledger", file.display()),
+                &format!("the file is {} in another node's state.directory", crate::ledger::FILE),
+            );
+        }
+        records.extend(book.records());
+    }
+    match add(&draft, records) {
+        Ok(news) => {
+            println!("{news} records are new here");
+            ExitCode::SUCCESS
+        }
+        Err(why) => fail(&why),
+    }
+}
+
+/// Adds records to a configuration's ledger: through the process that has it, if one has. Gives how many were news.
+pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> {
+    let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
+    match Ledger::open(&folder, wall()) {
+        Ok((mut ledger, _)) => {
+            let mut other = crate::ledger::Book::default();
+            for record in records {
+                other.apply(record);
+            }
+            let news = ledger.book().news(&other);
+            let count = news.len();
+            ledger.record(news).map_err(|e| format!("{}: {e}", folder.join(crate::ledger::FILE).display()))?;
+            Ok(count)
+        }
+        Err(OpenError::Locked) => add_remotely(draft, &records),
+        Err(OpenError::Io(error)) => Err(format!("{}: {error}", folder.display())),
+    }
+}
+
+fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, String> {
+    let Some(address) = draft.admin() else {
+        return Err("another process has the ledger, and there is no admin.listen to ask it by".into());
+    };
+    let body: String = records.iter().map(Record::line).collect();
+    let (status, answer) = ask(&address, Method::POST, "/ledger", body).map_err(|e| e.to_string())?;
+    let answer: Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
+    match answer["news"].as_u64() {
+        Some(news) if status.is_success() => Ok(usize::try_from(news).unwrap_or(usize::MAX)),
+        _ => Err(answer["error"].as_str().unwrap_or("the running process refused").to_owned()),
+    }
+}

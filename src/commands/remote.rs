@@ -1,0 +1,200 @@
+//! `pintle reload` and `pintle status`: what is asked of the running process.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use http::Method;
+use serde_json::Value;
+
+use super::{fail, fail_with_hint};
+use crate::config;
+use crate::control::Verdict;
+use crate::control::client::{ClientError, ask};
+
+/// Has the running process read its configuration again; exit code 0 if it has.
+pub fn reload(path: &Path, as_json: bool) -> ExitCode {
+    let answer = match send(path, Method::POST, "/reload") {
+        Ok(answer) => answer,
+        Err(code) => return code,
+    };
+    if as_json {
+        print!("{answer}");
+    }
+    let Ok(verdict) = serde_json::from_str::<Verdict>(&answer) else {
+        return fail(&format!("the answer cannot be understood: {answer}"));
+    };
+    if !as_json {
+        print_verdict(&verdict, if verdict.ok { "reloaded" } else { "not reloaded; what was in use goes on" });
+    }
+    if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Says what came of something, and why.
+pub(super) fn print_verdict(verdict: &Verdict, summary: &str) {
+    for problem in &verdict.problems {
+        eprintln!("{}", problem.trim_end());
+    }
+    for note in &verdict.notes {
+        println!("{note}");
+    }
+    if verdict.ok {
+        println!("{summary}");
+    } else {
+        eprintln!("pintle: {summary}");
+    }
+}
+
+/// Shows what the running process does.
+pub fn status(path: &Path, as_json: bool) -> ExitCode {
+    let answer = match send(path, Method::GET, "/status") {
+        Ok(answer) => answer,
+        Err(code) => return code,
+    };
+    if as_json {
+        print!("{answer}");
+        return ExitCode::SUCCESS;
+    }
+    match serde_json::from_str::<Value>(&answer) {
+        Ok(status) => {
+            print_status(&status);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("the answer cannot be understood: {error}")),
+    }
+}
+
+fn send(path: &Path, method: Method, command: &str) -> Result<String, ExitCode> {
+    let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
+    let Some(address) = draft.admin() else {
+        return Err(fail_with_hint(
+            &format!("{}: there is no admin socket", path.display()),
+            &"set admin.listen, or state.directory, and start pintle anew; SIGHUP makes it reload without one",
+        ));
+    };
+    match ask(&address, method, command, String::new()) {
+        Ok((_, answer)) => Ok(answer),
+        Err(error @ ClientError::NotRunning(_)) => Err(fail_with_hint(
+            &error,
+            &"`pintle run` starts it; if it runs with another configuration, name that with -c",
+        )),
+        Err(error @ ClientError::Forbidden(_)) => {
+            Err(fail_with_hint(&error, &"ask as the user that runs pintle, or as root"))
+        }
+        Err(error) => Err(fail(&error)),
+    }
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or("-")
+}
+
+fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn print_status(status: &Value) {
+    println!(
+        "pintle {}, process {}, since {}",
+        text(status, "version"),
+        status["pid"],
+        minute(text(status, "started"))
+    );
+    println!("  configuration  {}", text(status, "config"));
+    for listener in list(status, "listening") {
+        println!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme"));
+    }
+    let ledger = &status["ledger"];
+    match (ledger["directory"].as_str(), ledger["error"].as_str()) {
+        (None, _) => {
+            println!("  ledger         in memory: set state.directory, or promises are forgotten at the next start")
+        }
+        (Some(_), Some(error)) => println!("  ledger         NOT WRITABLE, pins are withheld: {error}"),
+        (Some(directory), None) => {
+            println!("  ledger         {directory}: {} sets of pins, {} alive", ledger["promises"], ledger["alive"]);
+        }
+    }
+    println!(
+        "  rotations      {} done, {} refused; reloads {} done, {} refused; lockouts accepted {}",
+        status["rotations"],
+        status["rotations_refused"],
+        status["reloads"],
+        status["reloads_refused"],
+        status["lockouts_accepted"]
+    );
+    println!("  requests       {}", status["counters"]["requests"]);
+    for site in list(status, "sites") {
+        print_site(site);
+    }
+}
+
+fn print_site(site: &Value) {
+    let hosts: Vec<&str> = list(site, "hosts").iter().filter_map(Value::as_str).collect();
+    println!("\n{}", hosts.join(", "));
+    for c in list(site, "certificates") {
+        println!("  certificate  {} until {}, by {}", text(c, "serial"), day(text(c, "not_after")), text(c, "issuer"));
+        println!("    live       {} {}", text(c, "pin"), text(c, "algorithm"));
+    }
+    for backup in list(site, "backups") {
+        println!(
+            "    {:9}  {} {} {}",
+            text(backup, "role"),
+            text(backup, "pin"),
+            text(backup, "algorithm"),
+            text(backup, "file")
+        );
+    }
+    if let Some(hsts) = site["hsts"].as_str() {
+        println!("  HSTS         {hsts}");
+    }
+    if let Some(header) = site["hpkp"]["name"].as_str() {
+        match site["hpkp"]["why_not"].as_str() {
+            None => println!("  pins         sent as {header}"),
+            Some(why) => println!("  pins         WITHHELD: {why}"),
+        }
+    }
+    if let Some(until) = site["promised_until"].as_str() {
+        println!("  promised     {} sets of pins are held, the last until {}", site["promises_alive"], minute(until));
+    }
+    for ramp in list(site, "ramps") {
+        let next = match ramp["next"]["at"].as_str() {
+            Some(at) => format!("next {} on {}", seconds(&ramp["next"]["max_age"]), minute(at)),
+            None => "the last one".to_owned(),
+        };
+        println!(
+            "  ramp         {}: step {} of {}, max-age {}; {next}",
+            text(ramp, "policy"),
+            ramp["step"],
+            ramp["steps"],
+            seconds(&ramp["max_age"])
+        );
+    }
+    if site["reports"].as_u64().unwrap_or(0) > 0 {
+        println!("  reports      {} of pins that did not match", site["reports"]);
+    }
+    for reason in list(&site["refused"], "reasons") {
+        println!("  REFUSED      since {}: {}", minute(text(&site["refused"], "since")), text(reason, "reason"));
+        if let Some(hint) = reason["hint"].as_str() {
+            println!("    hint: {hint}");
+        }
+    }
+    for todo in list(site, "todo").iter().filter_map(Value::as_str) {
+        println!("  TO DO        {todo}");
+    }
+}
+
+fn seconds(value: &Value) -> String {
+    config::value::show_duration(std::time::Duration::from_secs(value.as_u64().unwrap_or_default()))
+}
+
+/// `2026-11-23`
+fn day(time: &str) -> &str {
+    time.get(..10).unwrap_or(time)
+}
+
+/// `2026-11-23 10:15 UTC`
+fn minute(time: &str) -> String {
+    match (time.get(..10), time.get(11..16)) {
+        (Some(day), Some(minute)) => format!("{day} {minute} UTC"),
+        _ => time.to_owned(),
+    }
+}

@@ -1,0 +1,107 @@
+//! The other side of the admin socket: how commands reach the running process.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::admin::HEADER;
+use crate::config::AdminAddress;
+
+/// How long a command may take: a reload looks at every file, and writes the ledger.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest answer.
+const ANSWER_MAX: usize = 256 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Nobody listens there.
+    NotRunning(String),
+    /// This user may not.
+    Forbidden(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRunning(place) => write!(f, "no pintle listens at {place}"),
+            Self::Forbidden(place) => write!(f, "{place}: this user may not open it"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// Asks the running process. Gives the status code and the answer.
+///
+/// # Errors
+///
+/// [`ClientError`], when there is no answer.
+pub fn ask(
+    address: &AdminAddress,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<(StatusCode, String), ClientError> {
+    let other = |e: &dyn fmt::Display| ClientError::Other(e.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| other(&e))?;
+    runtime.block_on(async {
+        let asking = async {
+            match address {
+                AdminAddress::Unix(socket) => {
+                    let place = format!("unix:{}", socket.display());
+                    let stream = UnixStream::connect(socket).await.map_err(|e| refused(&e, place))?;
+                    exchange(stream, method, path, body).await
+                }
+                AdminAddress::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await.map_err(|e| refused(&e, address.to_string()))?;
+                    exchange(stream, method, path, body).await
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking)
+            .await
+            .unwrap_or_else(|_| Err(ClientError::Other(format!("pintle does not answer within {PATIENCE:?}"))))
+    })
+}
+
+fn refused(error: &io::Error, place: String) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning(place),
+        io::ErrorKind::PermissionDenied => ClientError::Forbidden(place),
+        _ => ClientError::Other(format!("{place}: {error}")),
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    method: Method,
+    path: &str,
+    body: String,
+) -> Result<(StatusCode, String), ClientError> {
+    let other = |e: &dyn fmt::Display| ClientError::Other(format!("admin socket: {e}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| other(&e))?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, "localhost")
+        .header(HEADER, "1")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|e| other(&e))?;
+    let answer = sender.send_request(request).await.map_err(|e| other(&e))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| other(&e))?;
+    Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+}

@@ -1,0 +1,297 @@
+//! A site's pins, in the words of those that enforce them: apps, curl, DANE, Envoy, monitors, and other servers.
+//!
+//! No I/O here, and no clock: a [`PinSet`] goes in, a text comes out. Every text that allows for comments says which
+//! export it is and until when it holds, so that whoever finds it in an app's sources years later can ask.
+
+mod apps;
+mod servers;
+mod tools;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use crate::host::HostPattern;
+use crate::key_file::KeyAlgorithm;
+use crate::pin::Pin;
+use crate::policy::hpkp::Hpkp;
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// The key of the certificate that is served
+    Live,
+    /// The key of the next certificate, made in advance
+    Next,
+    /// Kept offline, for the day on which both are lost
+    Spare,
+}
+
+impl Role {
+    /// The role of a backup, by its place in the list: the first one is used first.
+    #[must_use]
+    pub fn of_backup(index: usize) -> Self {
+        if index == 0 { Self::Next } else { Self::Spare }
+    }
+
+    /// Its name on the command line, in files and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Next => "next",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+/// For whom the pins are written down. The comments are the words of `--help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Form {
+    /// The Public-Key-Pins header (RFC 7469)
+    Header,
+    /// Kotlin: OkHttp's CertificatePinner
+    #[value(name = "okhttp")]
+    OkHttp,
+    /// Android's Network Security Config, XML
+    Android,
+    /// NSPinnedDomains of an iOS app's Info.plist
+    Ios,
+    /// TSKConfiguration of an Info.plist, for TrustKit
+    #[value(name = "trustkit")]
+    TrustKit,
+    /// The argument of curl --pinnedpubkey
+    Curl,
+    /// Envoy's verify_certificate_spki, YAML
+    Envoy,
+    /// DANE: lines of a zone file, TLSA 3 1 1
+    Tlsa,
+    /// The known keys of a Certificate Transparency monitor, one per line
+    #[value(name = "certspotter")]
+    CertSpotter,
+    /// The header, for an nginx that serves the site
+    Nginx,
+    /// The header, for a Varnish behind the site's TLS
+    Vcl,
+    /// Everything, for programs
+    Json,
+}
+
+/// What an export without a backup does to those who rely on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutBackup {
+    /// They refuse the export itself.
+    Useless,
+    /// They are locked out by the first change of the key, for as long as it takes to give all of them a new one.
+    LocksOut,
+    /// They are told of a new key as quickly as of the old one.
+    Warned,
+}
+
+impl Form {
+    /// Its name on the command line, in the ledger and in comments.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::OkHttp => "okhttp",
+            Self::Android => "android",
+            Self::Ios => "ios",
+            Self::TrustKit => "trustkit",
+            Self::Curl => "curl",
+            Self::Envoy => "envoy",
+            Self::Tlsa => "tlsa",
+            Self::CertSpotter => "certspotter",
+            Self::Nginx => "nginx",
+            Self::Vcl => "vcl",
+            Self::Json => "json",
+        }
+    }
+
+    /// Whether its clients compare the leaf's key alone, so that no other certificate of the chain can match.
+    ///
+    /// * `curl`: the server's own certificate (CURLOPT_PINNEDPUBLICKEY; curl issues 1022 and 20538).
+    /// * `tlsa`: certificate usage 3 is for the end entity's certificate (RFC 7671 section 5.1).
+    /// * `ios`: NSPinnedLeafIdentities is for the leaf, as its name says; NSPinnedCAIdentities, which must match *as
+    ///   well*, is left out.
+    /// * `envoy`: "the SPKI of the presented certificate" (CertificateValidationContext); its validator is handed
+    ///   the leaf.
+    /// * `certspotter`: PUBKEY_SHA256 is the logged certificate's own.
+    /// * `json`: nobody knows who reads it, and the stricter assumption locks nobody out.
+    ///
+    /// The others take any certificate of the verified chain: browsers that honoured the header (RFC 7469 section
+    /// 2.6), OkHttp (CertificatePinner.check), Android (NetworkSecurityTrustManager.checkPins) and TrustKit
+    /// (verifyPublicKeyPin).
+    #[must_use]
+    pub fn leaf_only(self) -> bool {
+        match self {
+            Self::Curl | Self::Tlsa | Self::Ios | Self::Envoy | Self::CertSpotter | Self::Json => true,
+            Self::Header | Self::Nginx | Self::Vcl | Self::OkHttp | Self::Android | Self::TrustKit => false,
+        }
+    }
+
+    /// Whether it is the header, which browsers do not enforce any more.
+    #[must_use]
+    pub fn is_header(self) -> bool {
+        matches!(self, Self::Header | Self::Nginx | Self::Vcl)
+    }
+
+    /// Whether it ends on a date, and not at a time of day.
+    #[must_use]
+    pub fn ends_on_a_date(self) -> bool {
+        matches!(self, Self::Android | Self::TrustKit)
+    }
+
+    /// Whether its clients can only be told of new pins by a new release.
+    #[must_use]
+    pub fn is_app(self) -> bool {
+        matches!(self, Self::OkHttp | Self::Android | Self::Ios | Self::TrustKit)
+    }
+
+    /// What becomes of it where there is no backup key.
+    #[must_use]
+    pub fn without_backup(self) -> WithoutBackup {
+        match self {
+            // RFC 7469 section 2.5: such a header is not noted. TrustKit ends the app that has fewer than two pins.
+            Self::Header | Self::Nginx | Self::Vcl | Self::TrustKit => WithoutBackup::Useless,
+            Self::OkHttp | Self::Android | Self::Ios | Self::Envoy => WithoutBackup::LocksOut,
+            Self::Curl | Self::Tlsa | Self::CertSpotter | Self::Json => WithoutBackup::Warned,
+        }
+    }
+
+    /// Whether its clients can be told to pin a host that is an address, and no name.
+    fn takes_addresses(self) -> bool {
+        // TLSA records belong to names; TrustKit ends the app for a host without a registered domain.
+        !matches!(self, Self::Tlsa | Self::TrustKit)
+    }
+
+    /// Whether its clients cannot say `*.example.com`: they get `example.com` and what is below it, which is more.
+    #[must_use]
+    pub fn widens_wildcards(self) -> bool {
+        matches!(self, Self::Android | Self::Ios | Self::TrustKit)
+    }
+}
+
+/// A key of the site.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its pin.
+    pub pin: Pin,
+    /// Its algorithm.
+    pub algorithm: KeyAlgorithm,
+    /// What it is for.
+    pub role: Role,
+    /// The file it was read from.
+    pub file: String,
+    /// The end of its certificate, if it is live.
+    pub not_after: Option<Timestamp>,
+}
+
+/// All there is to say to clients about the keys of a site.
+#[derive(Debug, Clone)]
+pub struct PinSet {
+    /// The site, by its first name.
+    pub site: String,
+    /// All of its names.
+    pub hosts: Vec<HostPattern>,
+    /// The live keys, then the backups, each once.
+    pub keys: Vec<Key>,
+    /// The header: the same pins, and whether the names below the site's are bound, too.
+    pub header: Hpkp,
+    /// Until when the export is meant to hold.
+    pub valid_until: Timestamp,
+}
+
+impl PinSet {
+    /// The number of the export: the same for the same pins, names and end, so that a build that exports anew each
+    /// time has the same file each time.
+    #[must_use]
+    pub fn number(&self, form: Form) -> String {
+        let mut digest = Sha256::new();
+        digest.update(form.name());
+        for host in &self.hosts {
+            digest.update(format!(" {host}"));
+        }
+        for key in &self.keys {
+            digest.update(format!(" {}", key.pin));
+        }
+        digest.update(format!(" {} {}", self.header.include_subdomains, self.last_day()));
+        digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The date on which it ends, in UTC.
+    #[must_use]
+    pub fn last_day(&self) -> String {
+        self.valid_until.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+    }
+
+    /// The last moment at which a client may still enforce it. Android takes the date for midnight wherever the
+    /// device is, and the last place to see it is twelve hours behind UTC.
+    #[must_use]
+    pub fn held_until(&self, form: Form) -> Timestamp {
+        if form != Form::Android {
+            return self.valid_until;
+        }
+        let midnight = self.valid_until.as_second().div_euclid(86400) * 86400;
+        let last = Timestamp::from_second(midnight).and_then(|t| t.checked_add(SignedDuration::from_hours(12)));
+        last.map_or(self.valid_until, |last| last.max(self.valid_until))
+    }
+
+    /// What the export binds, as its clients read it: names, and whether those below them are bound, too.
+    #[must_use]
+    pub fn bindings(&self, form: Form) -> Vec<(Vec<HostPattern>, bool)> {
+        let mut groups = [(Vec::new(), false), (Vec::new(), true)];
+        for host in self.named(form) {
+            let base = HostPattern::parse(host.base()).ok().filter(|_| form.widens_wildcards());
+            // A wildcard in DNS stands for any number of labels (RFC 4592 section 2.1.1).
+            let wider = host.is_wildcard() && (form.widens_wildcards() || form == Form::Tlsa);
+            let below = wider || self.header.include_subdomains && form != Form::Tlsa;
+            groups[usize::from(below)].0.push(base.unwrap_or_else(|| host.clone()));
+        }
+        groups.into_iter().filter(|(hosts, _)| !hosts.is_empty()).collect()
+    }
+
+    /// The hosts that the form can name.
+    fn named(&self, form: Form) -> impl Iterator<Item = &HostPattern> {
+        self.hosts.iter().filter(move |h| form.takes_addresses() || h.address().is_none())
+    }
+
+    /// `pintle export 0123456789ab for blog.example.com, valid until 2026-12-01`
+    fn title(&self, form: Form) -> String {
+        format!("pintle export {} for {}, valid until {}", self.number(form), self.site, self.last_day())
+    }
+}
+
+/// The export; none if the form has no way to name any of the hosts.
+#[must_use]
+pub fn render(form: Form, set: &PinSet) -> Option<String> {
+    set.named(form).next()?;
+    Some(match form {
+        Form::Header => servers::header(set),
+        Form::Nginx => servers::nginx(set),
+        Form::Vcl => servers::vcl(set),
+        Form::Envoy => servers::envoy(set),
+        Form::OkHttp => apps::okhttp(set),
+        Form::Android => apps::android(set),
+        Form::Ios => apps::ios(set),
+        Form::TrustKit => apps::trustkit(set),
+        Form::Curl => tools::curl(set),
+        Form::Tlsa => tools::tlsa(set),
+        Form::CertSpotter => tools::certspotter(set),
+        Form::Json => tools::json(set),
+    })
+}
+
+/// A text for the rest of a line behind a comment's sign: file names may have line breaks in them.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c }).collect()
+}
+
+/// `live, ecdsa-p256, blog.pem`: where the file lies is nobody's business but the operator's.
+fn describe(key: &Key) -> String {
+    let file = key.file.rsplit('/').next().unwrap_or_default();
+    one_line(&format!("{}, {}, {file}", key.role.name(), key.algorithm))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! Rules that hold for all forms, whatever the site is called and its files are. Real parsers of each format are in
+//! tests/it/export.rs.
+
+use super::*;
+use clap::ValueEnum as _;
+use proptest::prelude::*;
+
+use crate::policy::hpkp::Mode;
+
+fn set(hosts: &[&str], include_subdomains: bool) -> PinSet {
+    let key = |n: u8, role| Key {
+        pin: Pin::of_spki(&[n]),
+        algorithm: KeyAlgorithm::EcdsaP256,
+        role,
+        file: format!("{n}.pem"),
+        not_after: None,
+    };
+    let keys = vec![key(1, Role::Live), key(2, Role::Next), key(3, Role::Spare)];
+    PinSet {
+        site: hosts[0].to_owned(),
+        hosts: hosts.iter().map(|h| HostPattern::parse(h).unwrap()).collect(),
+        header: Hpkp {
+            mode: Mode::Enforce,
+            max_age: 86400,
+            pins: keys.iter().map(|k| k.pin).collect(),
+            include_subdomains,
+            report_uri: None,
+        },
+        keys,
+        valid_until: "2026-12-01T06:00:00Z".parse().unwrap(),
+    }
+}
+
+#[test]
+fn names_on_the_command_line() {
+    for form in Form::value_variants() {
+        assert_eq!(form.to_possible_value().unwrap().get_name(), form.name());
+    }
+    for role in Role::value_variants() {
+        assert_eq!(role.to_possible_value().unwrap().get_name(), role.name());
+    }
+}
+
+#[test]
+fn every_form_has_every_pin_and_says_which_export_it_is() {
+    let set = set(&["a.example", "*.b.example"], false);
+    for form in Form::value_variants() {
+        let text = render(*form, &set).unwrap();
+        for key in &set.keys {
+            assert!(text.contains(&key.pin.to_string()) || text.contains(&key.pin.to_hex()), "{form:?}: {text}");
+        }
+        // These two have no comments.
+        if !matches!(form, Form::Header | Form::Curl) {
+            assert!(text.contains(&set.number(*form)) && text.contains("2026-12-01"), "{form:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn numbers() {
+    let one = set(&["a.example"], false);
+    assert_eq!(one.number(Form::Curl), one.clone().number(Form::Curl));
+    assert_ne!(one.number(Form::Curl), one.number(Form::Tlsa));
+    assert_ne!(one.number(Form::Curl), set(&["b.example"], false).number(Form::Curl));
+    assert_ne!(one.number(Form::Curl), set(&["a.example"], true).number(Form::Curl));
+    let later = PinSet { valid_until: "2026-12-01T18:00:00Z".parse().unwrap(), ..one.clone() };
+    assert_eq!(one.number(Form::Curl), later.number(Form::Curl));
+    // Midnight in the last time zone is noon in UTC.
+    assert_eq!(one.held_until(Form::Curl), one.valid_until);
+    assert_eq!(one.held_until(Form::Android), "2026-12-01T12:00:00Z".parse().unwrap());
+    assert_eq!(later.held_until(Form::Android), later.valid_until);
+}
+
+#[test]
+fn what_is_bound() {
+    let check = |form: Form, hosts: &[&str], sub: bool, want: &[(&str, bool)]| {
+        let found: Vec<(String, bool)> = set(hosts, sub)
+            .bindings(form)
+            .into_iter()
+            .flat_map(|(hosts, below)| hosts.into_iter().map(move |h| (h.to_string(), below)))
+            .collect();
+        let want: Vec<(String, bool)> = want.iter().map(|(h, b)| ((*h).to_owned(), *b)).collect();
+        assert_eq!(found, want, "{form:?} {hosts:?} {sub}");
+    };
+    let hosts = ["a.example", "*.b.example"];
+    check(Form::Curl, &hosts, false, &[("a.example", false), ("*.b.example", false)]);
+    check(Form::OkHttp, &hosts, true, &[("a.example", true), ("*.b.example", true)]);
+    check(Form::Android, &hosts, false, &[("a.example", false), ("b.example", true)]);
+    check(Form::Ios, &hosts, true, &[("a.example", true), ("b.example", true)]);
+    check(Form::Tlsa, &hosts, true, &[("a.example", false), ("*.b.example", true)]);
+    check(Form::Tlsa, &["a.example", "192.0.2.1"], false, &[("a.example", false)]);
+}
+
+#[test]
+fn addresses_have_no_tlsa_records() {
+    let set = set(&["192.0.2.1", "[2001:db8::1]"], false);
+    assert_eq!(render(Form::Tlsa, &set), None);
+    assert_eq!(render(Form::TrustKit, &set), None);
+    assert!(render(Form::Ios, &set).unwrap().contains("<key>2001:db8::1</key>"));
+    assert!(render(Form::Envoy, &set).unwrap().contains("san_type: IP_ADDRESS"));
+}
+
+#[test]
+fn wildcards() {
+    let wild = set(&["*.example.com"], false);
+    let has = |form, part: &str| {
+        let text = render(form, &wild).unwrap();
+        assert!(text.contains(part), "{form:?}: {text}");
+    };
+    has(Form::OkHttp, ".add(\"*.example.com\", ");
+    has(Form::Android, "<domain includeSubdomains=\"true\">example.com</domain>");
+    has(Form::Ios, "<key>example.com</key>");
+    has(Form::Tlsa, "\n*.example.com. IN TLSA 3 1 1 ");
+    has(Form::Envoy, "suffix: \".example.com\"");
+    // Named twice, it is there once, and the wildcard's reach stays.
+    let both = set(&["example.com", "*.example.com"], false);
+    let android = render(Form::Android, &both).unwrap();
+    assert_eq!(android.matches("<domain ").count(), 1, "{android}");
+    assert!(android.contains("<domain includeSubdomains=\"true\">example.com</domain>"), "{android}");
+    assert!(render(Form::OkHttp, &set(&["a.example"], true)).unwrap().contains("\"**.a.example\""));
+}
+
+proptest! {
+    /// A file's name is the operator's own, but no line of any export may begin with a part of it.
+    #[test]
+    fn file_names_break_no_line(name in "\\PC{0,6}[\n\r\t\u{0}\u{85}\u{2028}-]{0,3}\\PC{0,6}") {
+        let plain = set(&["xn--bcher-kva.example"], false);
+        let mut odd = plain.clone();
+        odd.keys[0].file = name;
+        for form in Form::value_variants().iter().filter(|f| **f != Form::Json) {
+            let lines = |set: &PinSet| render(*form, set).unwrap().lines().count();
+            prop_assert_eq!(lines(&plain), lines(&odd));
+        }
+        let json: serde_json::Value = serde_json::from_str(&render(Form::Json, &odd).unwrap()).unwrap();
+        prop_assert_eq!(json["pins"][0]["file"].as_str().unwrap(), &odd.keys[0].file);
+    }
+}

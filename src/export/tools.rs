@@ -1,0 +1,80 @@
+//! Tools: curl, DANE, certificate monitors, and whatever reads JSON.
+
+use serde_json::json;
+
+use super::{Form, PinSet, describe};
+
+/// `sha256//...;sha256//...`, and nothing beside it: what is printed is an argument.
+pub(super) fn curl(set: &PinSet) -> String {
+    let pins: Vec<String> = set.keys.iter().map(|key| format!("sha256//{}", key.pin)).collect();
+    pins.join(";") + "\n"
+}
+
+/// `3 1 1`: end entity, SubjectPublicKeyInfo, SHA-256 (RFC 6698 section 2.1, RFC 7671 section 5.1). One record for each
+/// key: the one of the next key must have been there for longer than its TTL before the key is served (RFC 7671
+/// section 8.1).
+pub(super) fn tlsa(set: &PinSet) -> String {
+    let mut text = format!("; {}\n", set.title(Form::Tlsa));
+    for host in set.named(Form::Tlsa) {
+        // An asterisk is a wildcard as the leftmost label only (RFC 4592 section 2.1.1), so `_443._tcp.*` would stand
+        // for itself.
+        let owner = if host.is_wildcard() {
+            text.push_str(&format!(
+                "; This answers for every port, and only for names that have no record of their own; those that have\n\
+                 ; want lines of their own: _443._tcp.NAME.{}. IN TLSA ...\n",
+                host.base()
+            ));
+            format!("{host}.")
+        } else {
+            format!("_443._tcp.{host}.")
+        };
+        for key in &set.keys {
+            text.push_str(&format!("; {}\n{owner} IN TLSA 3 1 1 {}\n", describe(key), key.pin.to_hex()));
+        }
+    }
+    text
+}
+
+/// Hexadecimal SHA-256 of each key, one per line. No release of certspotter up to 0.24.2 reads a list of known keys
+/// (issue 88 asks for one); its scripts are given PUBKEY_SHA256 to compare, as certspotter-script(8) recommends.
+pub(super) fn certspotter(set: &PinSet) -> String {
+    let hosts: Vec<String> = set.hosts.iter().map(ToString::to_string).collect();
+    let mut text = format!(
+        "# {}\n\
+         # Known keys of {}. certspotter reads no such list by itself; a script of its hooks.d does:\n\
+         #     grep -qx \"$PUBKEY_SHA256\" /etc/certspotter/known-keys && exit 0\n",
+        set.title(Form::CertSpotter),
+        hosts.join(", ")
+    );
+    for key in &set.keys {
+        text.push_str(&format!("# {}\n{}\n", describe(key), key.pin.to_hex()));
+    }
+    text
+}
+
+/// Everything.
+pub(super) fn json(set: &PinSet) -> String {
+    let pins: Vec<serde_json::Value> = set
+        .keys
+        .iter()
+        .map(|key| {
+            json!({
+                "pin": key.pin.to_string(), "hex": key.pin.to_hex(), "role": key.role.name(),
+                "algorithm": key.algorithm.to_string(), "file": key.file,
+                "not_after": key.not_after.map(|t| t.to_string()),
+            })
+        })
+        .collect();
+    let all = json!({
+        "id": set.number(Form::Json),
+        "site": set.site,
+        "hosts": set.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "pins": pins,
+        "include_subdomains": set.header.include_subdomains,
+        "max_age": set.header.max_age,
+        "report_uri": set.header.report_uri,
+        "header": { "name": set.header.name(), "value": set.header.value() },
+        "valid_until": set.valid_until.to_string(),
+    });
+    format!("{all:#}\n")
+}
