@@ -184,9 +184,9 @@ fn preflight(draft: &Draft, book: &Book, plan: &Plan, request: &Request, output:
     let known: Vec<&Problem> = old.sorted();
     let fresh: Vec<&Problem> = problems.sorted().into_iter().filter(|p| !known.contains(p)).collect();
     tell(&problems, &fresh, output);
-    if problems.sorted().len() > fresh.len() {
-        let rest = problems.sorted().len() - fresh.len();
-        println!("{}: {rest} more to be told by `pintle check`", draft.path().display());
+    let others = |p: &&&Problem| p.severity == Severity::Error && known.contains(*p);
+    if problems.sorted().iter().any(|p| others(&p)) {
+        eprintln!("pintle: {}: has other errors; see `pintle check`", draft.path().display());
     }
     !fresh.iter().any(|p| p.severity == Severity::Error)
 }

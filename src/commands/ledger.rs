@@ -104,7 +104,7 @@ fn state(promise: &Promise, now: Seconds) -> &'static str {
 fn print_table(promises: &[&Promise], now: Seconds) {
     println!(
         "\n{:3}  {:12}  {:11}  {:16}  {:16}  {:16}  site",
-        "set", "state", "mode", "first sent", "last sent (UTC)", "held until"
+        "set", "state", "mode", "first sent (UTC)", "sent until", "held until"
     );
     for (at, promise) in promises.iter().enumerate() {
         let below = if promise.include_subdomains { ", subdomains too" } else { "" };

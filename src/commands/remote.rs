@@ -110,7 +110,8 @@ fn print_status(status: &Value) {
         }
         (Some(_), Some(error)) => println!("  ledger         NOT WRITABLE, pins are withheld: {error}"),
         (Some(directory), None) => {
-            println!("  ledger         {directory}: {} sets of pins, {} alive", ledger["promises"], ledger["alive"]);
+            let sets = count(&ledger["promises"], "set");
+            println!("  ledger         {directory}: {sets} of pins, {} alive", ledger["alive"]);
         }
     }
     println!(
@@ -153,7 +154,11 @@ fn print_site(site: &Value) {
         }
     }
     if let Some(until) = site["promised_until"].as_str() {
-        println!("  promised     {} sets of pins are held, the last until {}", site["promises_alive"], minute(until));
+        println!(
+            "  promised     {} of pins held by clients, until {}",
+            count(&site["promises_alive"], "set"),
+            minute(until)
+        );
     }
     for ramp in list(site, "ramps") {
         let next = match ramp["next"]["at"].as_str() {
@@ -180,6 +185,11 @@ fn print_site(site: &Value) {
     for todo in list(site, "todo").iter().filter_map(Value::as_str) {
         println!("  TO DO        {todo}");
     }
+}
+
+/// `1 set`, `2 sets`
+fn count(number: &Value, noun: &str) -> String {
+    if number.as_u64() == Some(1) { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 fn seconds(value: &Value) -> String {

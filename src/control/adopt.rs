@@ -127,10 +127,7 @@ fn announce_changes(before: &Config, after: &Config) -> u64 {
     for site in after.sites() {
         let old = before.sites().find(|b| b.name() == site.name());
         for certificate in &site.certificates {
-            let is_known = |b: &report::Site| {
-                b.certificates.iter().any(|c| c.serial == certificate.serial && c.pin == certificate.pin)
-            };
-            if !old.is_some_and(is_known) {
+            if !old.is_some_and(|old| old.certificates.iter().any(|c| c.is(certificate))) {
                 announce_certificate(site.name(), certificate);
                 changed += u64::from(old.is_some());
             }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Control;
 use crate::config::{Config, Kept, Problems, Severity};
 use crate::ledger::time::wall;
-use crate::policy::guard::Seconds;
+use crate::policy::guard::{Promise, Seconds};
 
 /// Files are looked at when nothing has happened to them for this long,
 const QUIET: Duration = Duration::from_millis(300);
@@ -80,6 +80,15 @@ impl Control {
         Ok(())
     }
 
+    /// How long it is until a promise ends, of whatever site.
+    fn next_end(&self) -> Duration {
+        let now = wall();
+        let ledger = self.ledger();
+        let ends = ledger.book().promises().iter().filter(|p| p.is_alive(now)).map(Promise::honoured_until);
+        let seconds = ends.min().map_or(u64::MAX, |end| end.saturating_sub(now).unsigned_abs());
+        Duration::from_secs(seconds.saturating_add(1))
+    }
+
     async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems) {
         let before = std::mem::take(&mut self.refused);
         for site in kept {
@@ -94,7 +103,7 @@ impl Control {
                 self.reset_ramps(&site.site).await;
             }
             let since = known.filter(|_| !is_news).map_or_else(wall, |known| known.since);
-            let look_again = Instant::now() + LOOK_AGAIN;
+            let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
             self.refused.insert(site.site.clone(), Refused { reasons, by_guard: site.by_guard, since, look_again });
         }
         for site in before.keys().filter(|site| !self.refused.contains_key(*site)) {

@@ -28,8 +28,9 @@ impl Control {
             tracing::info!(notes = verdict.notes.join("; "), "reloaded");
         } else {
             self.counts.reloads_refused += 1;
-            for problem in &verdict.problems {
-                tracing::error!(problem = problem.trim_end(), "reload refused; what is in use goes on");
+            let why = verdict.problems.iter().filter_map(|p| p.lines().next()).filter(|p| !p.contains(": warning: "));
+            for problem in why {
+                tracing::error!(problem, "reload refused; what is in use goes on");
             }
         }
         verdict
@@ -170,7 +171,7 @@ fn differences(before: &Config, after: &Config) -> Vec<String> {
             continue;
         };
         for certificate in &site.certificates {
-            if !old.certificates.iter().any(|c| c.serial == certificate.serial && c.pin == certificate.pin) {
+            if !old.certificates.iter().any(|c| c.is(certificate)) {
                 notes.push(format!("{}: certificate {} with pin {}", site.name(), certificate.serial, certificate.pin));
             }
         }

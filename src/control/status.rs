@@ -77,7 +77,11 @@ impl Control {
             "promises_alive": promises.iter().filter(own).count(),
             "promised_until": until.map(time),
             "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
-                "role": if at == 0 { "next" } else { "spare" },
+                "role": match at {
+                    _ if site.promoted.contains(&key.pin) => "promoted",
+                    0 => "next",
+                    _ => "spare",
+                },
                 "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
             })).collect::<Vec<_>>(),
             "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),

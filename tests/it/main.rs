@@ -23,6 +23,7 @@ mod pins;
 mod proxy_protocol;
 mod real;
 mod redirect;
+mod rotation;
 mod tls;
 mod upstream;
 mod websocket;

@@ -64,12 +64,12 @@ impl Refusal {
             }
             keys => {
                 let keys: Vec<String> = keys.iter().map(|(pin, file)| format!("{pin} ({file})")).collect();
-                format!("get a certificate for a key that keeps them: {}", keys.join(", "))
+                format!("a certificate for one of these keys keeps them: {}", keys.join(", "))
             }
         };
         format!(
-            "{keys}; this chain is safe from {day} on, if its key is not promised before; to lock those readers out \
-             all the same: accept_lockout_until = \"{day}\""
+            "{keys}; or name this chain's own key in backups now, and it is safe from {day} on; to lock those readers \
+             out all the same: accept_lockout_until = \"{day}\""
         )
     }
 }

@@ -90,6 +90,15 @@ pub struct Certificate {
     pub served: bool,
 }
 
+impl Certificate {
+    /// Whether it is the very same certificate.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let facts = |c: &Self| (c.serial.clone(), c.pin, c.not_before, c.not_after, c.pins.len());
+        facts(self) == facts(other)
+    }
+}
+
 impl Site {
     pub(super) fn new(
         plan: &Plan,

@@ -66,7 +66,10 @@ impl Authority {
 
     /// A certificate valid from that many days from now to that many.
     pub fn leaf_of(&self, name: &str, hosts: &[&str], kind: KeyKind, from_days: i64, to_days: i64) -> Leaf {
-        let key = self.key(name, kind);
+        self.issue(name, self.key(name, kind), hosts, from_days, to_days)
+    }
+
+    fn issue(&self, name: &str, key: PathBuf, hosts: &[&str], from_days: i64, to_days: i64) -> Leaf {
         let pair = KeyPair::from_pem(&fs::read_to_string(&key).unwrap()).unwrap();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
@@ -77,6 +80,24 @@ impl Authority {
         let chain = self.write(&format!("{name}.pem"), certificate.pem() + &self.ca_pem);
         let pin = pintle::pin::Pin::of_spki(&pair.subject_public_key_info()).to_string();
         Leaf { chain, key, pin }
+    }
+
+    /// Another certificate for a key that there is.
+    pub fn renew(&self, name: &str, key: &Path, hosts: &[&str], to_days: i64) -> Leaf {
+        self.issue(name, key.to_owned(), hosts, -1, to_days)
+    }
+
+    /// A request for a certificate: a backup.
+    pub fn csr(&self, leaf: &Leaf) -> PathBuf {
+        let csr = leaf.key.with_extension("csr");
+        output(
+            Command::new("openssl")
+                .args(["req", "-new", "-subj", "/CN=x", "-key"])
+                .arg(&leaf.key)
+                .arg("-out")
+                .arg(&csr),
+        );
+        csr
     }
 
     /// A private key alone.

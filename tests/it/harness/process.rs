@@ -26,7 +26,7 @@ pub struct Pintle {
     http: Vec<SocketAddr>,
     log: Lines,
     access: Lines,
-    _folder: TempDir,
+    folder: TempDir,
     ca: PathBuf,
 }
 
@@ -72,7 +72,7 @@ impl Pintle {
             log.lock().unwrap().iter().any(|l| l.contains("\"serving\"")).then_some(())
         });
         let ca = authority.ca_path();
-        let mut started = Self { child, https: Vec::new(), http: Vec::new(), log, access, _folder: folder, ca };
+        let mut started = Self { child, https: Vec::new(), http: Vec::new(), log, access, folder, ca };
         for line in started.log_json("listening") {
             let address = line["address"].as_str().unwrap().parse().unwrap();
             if line["scheme"] == "https" { started.https.push(address) } else { started.http.push(address) }
@@ -122,6 +122,24 @@ impl Pintle {
         eventually(&format!("an access line for {target}"), || {
             self.access().into_iter().rev().find(|v| v["target"] == target)
         })
+    }
+
+    /// Its configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("pintle.toml")
+    }
+
+    /// A command about this process: `reload`, `status`, ...
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = pintle();
+        command.args(name.split(' ')).arg("-c").arg(self.config_path());
+        command
+    }
+
+    /// What `pintle status --json` says.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&super::output(self.command("status").arg("--json"))).unwrap()
     }
 
     pub fn pid(&self) -> u32 {

@@ -1,0 +1,401 @@
+//! Certificates that change while pintle serves: what is taken up, what is refused, and what the clients see.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{Authority, BLOG, Client, Leaf, Origin, Pintle, eventually, outcome, output};
+
+/// A site whose files lie in a folder of their own, as an operator has them.
+pub struct Bed {
+    pub authority: Authority,
+    pub folder: TempDir,
+    pub origin: Origin,
+    /// The keys: live, next, spare, and one that nobody was told of.
+    pub live: Leaf,
+    pub next: Leaf,
+    pub spare: Leaf,
+    pub stranger: Leaf,
+}
+
+impl Bed {
+    pub fn new() -> Self {
+        let authority = Authority::new();
+        let [live, next, spare, stranger] =
+            ["live", "next", "spare", "stranger"].map(|name| authority.leaf(name, &[BLOG, "www.example.com"]));
+        let bed =
+            Self { origin: Origin::hello(), folder: TempDir::new().unwrap(), authority, live, next, spare, stranger };
+        bed.put(&bed.live);
+        for leaf in [&bed.next, &bed.spare] {
+            bed.authority.csr(leaf);
+        }
+        bed
+    }
+
+    pub fn chain(&self) -> PathBuf {
+        self.folder.path().join("blog.pem")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.folder.path().join("blog.key")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Puts a pair in place, as a careful renewal program does: each file whole.
+    pub fn put(&self, leaf: &Leaf) {
+        for (from, to) in [(&leaf.key, self.key()), (&leaf.chain, self.chain())] {
+            let new = to.with_extension("tmp");
+            fs::copy(from, &new).unwrap();
+            fs::rename(new, to).unwrap();
+        }
+    }
+
+    /// The configuration; `more` ends the site.
+    pub fn config(&self, hpkp: &str, more: &str) -> String {
+        self.config_of(&self.chain(), &self.key(), hpkp, more)
+    }
+
+    pub fn config_of(&self, chain: &Path, key: &Path, hpkp: &str, more: &str) -> String {
+        format!(
+            "[state]\ndirectory = {:?}\n[[site]]\nhosts = [\"{BLOG}\", \"www.example.com\"]\nupstream = \"{}\"\n{more}\n\
+             [site.certificate]\nchain = {chain:?}\nkey = {key:?}\n{hpkp}\n",
+            self.state(),
+            self.origin.url(),
+        )
+    }
+
+    /// `[site.hpkp]` with both backups.
+    pub fn pins(&self, max_age: &str) -> String {
+        let csr = |leaf: &Leaf| leaf.key.with_extension("csr");
+        format!("[site.hpkp]\nmax_age = \"{max_age}\"\nbackups = [{:?}, {:?}]\n", csr(&self.next), csr(&self.spare))
+    }
+
+    pub fn start(&self, hpkp: &str) -> Pintle {
+        Pintle::start(&self.authority, &self.config(hpkp, ""))
+    }
+
+    /// The pin of the key that is served.
+    pub fn served(&self, pintle: &Pintle) -> String {
+        served(pintle)
+    }
+
+    /// The pin header of an answer, if there is one.
+    pub fn header(&self, pintle: &Pintle) -> Option<String> {
+        let response = Client::new(&self.authority).get(pintle.https(), BLOG, "/");
+        response.field("public-key-pins").map(str::to_owned)
+    }
+}
+
+/// What openssl makes of the served key.
+pub fn served(pintle: &Pintle) -> String {
+    let script = format!(
+        "openssl s_client -connect {} -servername {BLOG} </dev/null 2>/dev/null | openssl x509 -noout -pubkey | openssl pkey \
+         -pubin -outform der | openssl dgst -sha256 -binary | base64",
+        pintle.https()
+    );
+    output(std::process::Command::new("sh").args(["-c", &script])).trim().to_owned()
+}
+
+/// The site's refusal in `pintle status`.
+pub fn refusal(pintle: &Pintle) -> Value {
+    pintle.status()["sites"][0]["refused"].clone()
+}
+
+#[test]
+fn a_renewed_certificate_is_served_without_a_word() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    // The same key: what a renewal should be.
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &[BLOG, "www.example.com"], 91);
+    bed.put(&renewed);
+    let line = eventually("the renewed certificate is announced", || pintle.log_json("certificate").into_iter().nth(1));
+    assert_eq!(line["site"], BLOG);
+    assert_eq!(line["pin"], bed.live.pin.as_str());
+    assert_eq!(line["issuer"], "pintle test CA");
+    assert!(line["serial"].as_str().unwrap().len() > 8 && line["not_after"].as_str().unwrap().len() == 10);
+    assert_eq!(refusal(&pintle), Value::Null);
+}
+
+#[test]
+fn the_next_key_may_be_served_and_asks_for_another() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let before = bed.header(&pintle).unwrap();
+    assert!(before.contains(&bed.live.pin) && before.contains(&bed.next.pin) && before.contains(&bed.spare.pin));
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    let after = bed.header(&pintle).unwrap();
+    assert!(
+        after.contains(&bed.next.pin) && after.contains(&bed.spare.pin) && !after.contains(&bed.live.pin),
+        "{after}"
+    );
+    let todo = pintle.status()["sites"][0]["todo"][0].as_str().unwrap().to_owned();
+    assert!(todo.contains(&bed.next.pin) && todo.contains("pintle key new --role next"), "{todo}");
+    assert!(pintle.log().contains("a backup key is live now"), "at once, too");
+    // And the same after a restart, with the configuration as it is.
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+    assert!(pintle.status()["sites"][0]["todo"][0].as_str().unwrap().contains(&bed.next.pin));
+}
+
+#[test]
+fn without_a_backup_left_the_pins_are_withheld() {
+    let bed = Bed::new();
+    let one = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}]\n", bed.next.key.with_extension("csr"));
+    let pintle = bed.start(&one);
+    assert!(bed.header(&pintle).is_some());
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    assert_eq!(bed.header(&pintle), None);
+    assert_eq!(pintle.status()["sites"][0]["hpkp"]["why_not"], "no backup is left");
+}
+
+#[test]
+fn a_key_that_was_never_promised_is_refused() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    bed.put(&bed.stranger);
+    let refused = eventually("the stranger is refused", || {
+        pintle.log_json("certificate refused; the old one keeps serving").pop()
+    });
+    let (reason, hint) = (refused["reason"].as_str().unwrap(), refused["hint"].as_str().unwrap());
+    assert!(reason.contains("would lock readers out") && reason.contains(BLOG), "{reason}");
+    assert!(reason.contains("sent since 20") && reason.contains("held until 20"), "{reason}");
+    // Which configured keys would do, and from when on this one would.
+    assert!(hint.contains(&bed.next.pin) && hint.contains(&bed.spare.pin) && !hint.contains(&bed.live.pin), "{hint}");
+    assert!(hint.contains("safe from 20") && hint.contains("accept_lockout_until = \"20"), "{hint}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert!(bed.header(&pintle).unwrap().contains(&bed.live.pin));
+    assert_eq!(refusal(&pintle)["by_guard"], true);
+    let metrics = output(
+        std::process::Command::new("curl")
+            .args(["--silent", "--unix-socket"])
+            .arg(bed.state().join("admin.sock"))
+            .arg("http://localhost/metrics"),
+    );
+    assert!(metrics.contains(&format!("pintle_certificate_refused{{site=\"{BLOG}\"}} 1")), "{metrics}");
+    assert!(metrics.contains("pintle_rotations_refused_total 1"), "{metrics}");
+    // `check` says the same, from the ledger.
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    // So does a start.
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains("would lock readers out") && err.contains("not reloaded"), "{err}");
+    drop(pintle);
+    let config = bed.folder.path().join("again.toml");
+    fs::write(&config, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config(&bed.pins("30d"), "")))
+        .unwrap();
+    let (code, _, err) = outcome(crate::harness::pintle().args(["run", "-c"]).arg(&config));
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+}
+
+#[test]
+fn a_refusal_is_told_once_and_ends_with_the_files() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let refusals = || pintle.log_json("certificate refused; the old one keeps serving");
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || refusals().pop());
+    // The same again, and its files touched.
+    bed.put(&bed.stranger);
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    assert_eq!(refusals().len(), 1);
+    eventually("the refusal is over", || refusal(&pintle).is_null().then_some(()));
+}
+
+#[test]
+fn symbolic_links_are_followed() {
+    let bed = Bed::new();
+    // As Kubernetes mounts secrets: tls.crt -> ..data/tls.crt, ..data -> ..2026_1.
+    let mount = bed.folder.path().join("mount");
+    let version = |name: &str, leaf: &Leaf| {
+        let folder = mount.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(&leaf.chain, folder.join("tls.crt")).unwrap();
+        fs::copy(&leaf.key, folder.join("tls.key")).unwrap();
+    };
+    version("..2026_1", &bed.live);
+    symlink("..2026_1", mount.join("..data")).unwrap();
+    for name in ["tls.crt", "tls.key"] {
+        symlink(format!("..data/{name}"), mount.join(name)).unwrap();
+    }
+    let config = bed.config_of(&mount.join("tls.crt"), &mount.join("tls.key"), &bed.pins("30d"), "");
+    let pintle = Pintle::start(&bed.authority, &config);
+    for (name, leaf) in [("..2026_2", &bed.next), ("..2026_3", &bed.spare)] {
+        version(name, leaf);
+        symlink(name, mount.join("..data_tmp")).unwrap();
+        fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+        eventually("the new version is served", || (served(&pintle) == leaf.pin).then_some(()));
+    }
+}
+
+#[test]
+fn half_written_files_are_waited_for() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    // The key first, then the chain in two parts, without any care.
+    let chain = fs::read(&bed.next.chain).unwrap();
+    fs::copy(&bed.next.key, bed.key()).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    fs::write(bed.chain(), &chain[..chain.len() / 3]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let first = String::from_utf8_lossy(&chain).find("-----END CERTIFICATE-----").unwrap() + 26;
+    fs::write(bed.chain(), &chain[..first]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    fs::write(bed.chain(), &chain).unwrap();
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    assert_eq!(pintle.log_json("certificate refused; the old one keeps serving"), Vec::<Value>::new());
+    assert_eq!(pintle.log_json("certificate").len(), 2, "no chain without its intermediate was served");
+    // What stays broken is told of.
+    fs::write(bed.chain(), &chain[..chain.len() / 3]).unwrap();
+    let refused = eventually("the broken file is told of", || {
+        pintle.log_json("certificate refused; the old one keeps serving").pop()
+    });
+    assert!(refused["reason"].as_str().unwrap().contains("blog.pem"), "{refused}");
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+}
+
+/// Smashing Magazine, 21-25 October 2016: max-age of a year, includeSubDomains; the certificate, near its end, was
+/// replaced by one with a new key, and the new pin was put into the header at that moment. Returning readers held the
+/// old set, and could not come in for days.
+#[test]
+fn smashing_magazine_october_2016() {
+    let bed = Bed::new();
+    let year = |backups: &[&Path]| {
+        format!("[site.hpkp]\nmax_age = \"1y\"\ninclude_subdomains = true\nbackups = {backups:?}\n")
+    };
+    let (next, spare) = (bed.next.key.with_extension("csr"), bed.spare.key.with_extension("csr"));
+    let pintle = bed.start(&year(&[&next, &spare]));
+    let promised = bed.header(&pintle).unwrap();
+    assert!(promised.contains("max-age=31536000; includeSubDomains") && promised.contains(&bed.live.pin), "{promised}");
+    // The new key, and the new pins, at once.
+    bed.put(&bed.stranger);
+    let text = fs::read_to_string(pintle.config_path()).unwrap();
+    let fresh = [bed.authority.public_key("fresh"), bed.authority.public_key("fresher")];
+    fs::write(pintle.config_path(), text.replace(&year(&[&next, &spare]), &year(&[&fresh[0], &fresh[1]]))).unwrap();
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("would lock readers out"), "{err}");
+    // A year and a day from now, or two: a lease is part of it.
+    let day = err.split("safe from ").nth(1).unwrap().split(' ').next().unwrap();
+    let today = jiff::Timestamp::now().as_second();
+    let safe =
+        day.parse::<jiff::civil::Date>().unwrap().to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
+    assert!((365 * 86400..367 * 86400).contains(&(safe - today)), "{day}");
+    // The old chain, and the old pins, are what readers still get.
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert_eq!(bed.header(&pintle).as_deref(), Some(&*promised));
+    // A reader who noted them, as curl does, is let in.
+    let pins = [&bed.live.pin, &bed.next.pin, &bed.spare.pin].map(|p| format!("sha256//{p}")).join(";");
+    output(pintle.curl().args(["--pinnedpubkey", &pins, &format!("https://{BLOG}/")]));
+}
+
+#[test]
+fn a_lockout_must_be_accepted_with_its_date() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    bed.put(&bed.stranger);
+    let refused = eventually("the stranger is refused", || {
+        pintle.log_json("certificate refused; the old one keeps serving").pop()
+    });
+    let hint = refused["hint"].as_str().unwrap();
+    let day = hint.split("accept_lockout_until = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let text = fs::read_to_string(pintle.config_path()).unwrap();
+    let with = |day: &str| {
+        text.replace("[site.certificate]", &format!("accept_lockout_until = \"{day}\"\n[site.certificate]"))
+    };
+    fs::write(pintle.config_path(), with("2026-01-01")).unwrap();
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains(&format!("should be \"{day}\"")), "{err}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    fs::write(pintle.config_path(), with(&day)).unwrap();
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    assert!(pintle.log().contains("readers who hold the old pins are locked out"));
+    assert_eq!(pintle.status()["lockouts_accepted"], 1);
+    assert!(fs::read_to_string(bed.state().join("ledger.jsonl")).unwrap().contains("\"type\":\"accepted\""));
+    // It is on record: the next start needs no word again, even with the key gone.
+    fs::write(pintle.config_path(), &text).unwrap();
+    output(&mut pintle.command("check"));
+}
+
+#[test]
+fn a_promise_of_the_parent_binds_the_names_below() {
+    let bed = Bed::new();
+    let shop = bed.authority.leaf("shop", &["shop.blog.example.com"]);
+    let site = |leaf: &Leaf| {
+        format!(
+            "[[site]]\nhosts = [\"shop.blog.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+            bed.origin.url(),
+            leaf.chain,
+            leaf.key
+        )
+    };
+    let check = |text: &str| {
+        let path = bed.folder.path().join("check.toml");
+        fs::write(&path, text).unwrap();
+        outcome(crate::harness::pintle().args(["check", "-c"]).arg(&path))
+    };
+    // Already when it would be promised.
+    let with = format!("{}include_subdomains = true\n", bed.pins("30d"));
+    let (code, _, err) = check(&(bed.config(&with, "") + &site(&shop)));
+    assert!(code == 1 && err.contains("would lock readers out of shop.blog.example.com"), "{err}");
+    // And after it was, though the parent's pins are gone from the file.
+    drop(bed.start(&with));
+    let (code, _, err) = check(&(bed.config("", "") + &site(&shop)));
+    assert!(code == 1 && err.contains("blog.example.com, www.example.com and all names below"), "{err}");
+    assert!(err.contains("has no [site.hpkp] any more, but clients hold its pins until 20"), "{err}");
+    // A certificate with the parent's key is fine.
+    let shared = bed.authority.renew("shared", &bed.live.key, &["shop.blog.example.com"], 90);
+    let (code, _, err) = check(&(bed.config(&with, "") + &site(&shared)));
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn withdrawal_goes_on_guarding() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let text = fs::read_to_string(pintle.config_path()).unwrap();
+    fs::write(pintle.config_path(), text.replace("[site.hpkp]", "[site.hpkp]\nmode = \"withdraw\"")).unwrap();
+    output(&mut pintle.command("reload"));
+    let header = bed.header(&pintle).unwrap();
+    assert!(header.contains("max-age=0") && header.contains(&bed.live.pin), "{header}");
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json("certificate refused; the old one keeps serving").pop());
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+}
+
+#[test]
+fn report_only_binds_nobody() {
+    let bed = Bed::new();
+    let pins = format!("{}mode = \"report-only\"\nreport_uri = \"https://reports.example.net/\"\n", bed.pins("30d"));
+    let pintle = bed.start(&pins);
+    bed.put(&bed.stranger);
+    eventually("the stranger is served", || (bed.served(&pintle) == bed.stranger.pin).then_some(()));
+    let ledger = fs::read_to_string(bed.state().join("ledger.jsonl")).unwrap();
+    assert!(ledger.contains("\"mode\":\"report-only\""), "{ledger}");
+}
+
+#[test]
+fn promises_run_out() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("2s"));
+    // Without pins from now on, what was promised is over a few seconds later; and what was refused is served then.
+    let text = fs::read_to_string(pintle.config_path()).unwrap();
+    fs::write(pintle.config_path(), text.split("[site.hpkp]").next().unwrap()).unwrap();
+    let out = output(&mut pintle.command("reload"));
+    assert!(out.contains("other pins"), "{out}");
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json("certificate refused; the old one keeps serving").pop());
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    eventually("the promise is over", || (bed.served(&pintle) == bed.stranger.pin).then_some(()));
+}
