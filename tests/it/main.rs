@@ -18,6 +18,7 @@ mod http1;
 mod http2;
 mod key;
 mod layers;
+mod ledger;
 mod main_path;
 mod pins;
 mod proxy_protocol;

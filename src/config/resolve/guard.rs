@@ -142,8 +142,8 @@ pub(super) fn admit(
             candidate.by_guard |= problem.severity == Severity::Error;
             candidate.problems.push(problem);
         }
-        // A site that keeps what it has does not make the promises that were reckoned with: judge again. Each round
-        // leaves fewer that are new, so this ends.
+        // A site that keeps what it has does not make the promises that were reckoned with: judge again. Each round has
+        // one site more that keeps what it has, so this ends.
         let before = kept.len();
         if refused && context.keeps_sites {
             keep_unfit(candidates, context, kept);

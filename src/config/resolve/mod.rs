@@ -139,6 +139,14 @@ fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Ve
     let Some(before) = context.before else { return };
     for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_fit()) {
         let Some(entry) = before.entries.get(index) else { continue };
+        if let Some(known) = kept.iter_mut().find(|k| k.index == index) {
+            // What it has is not fit either, as somebody else's promise has come in between: it is all there is.
+            known.by_guard |= candidate.by_guard;
+            let more = std::mem::take(&mut candidate.problems);
+            let fresh: Vec<Problem> = more.into_iter().filter(|p| !known.problems.contains(p)).collect();
+            known.problems.extend(fresh);
+            continue;
+        }
         kept.push(Kept {
             index,
             site: entry.site.label(),

@@ -1,0 +1,230 @@
+//! The ledger on real disks: what was sent is written down, whatever happens to the process or the disk.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pintle::ledger;
+use serde_json::Value;
+
+use crate::harness::{BLOG, Client, Pintle, eventually, outcome, output, pintle};
+use crate::rotation::Bed;
+
+/// For each max-age in the ledger: until when it may have been sent.
+fn last_sent(state: &Path) -> BTreeMap<u64, i64> {
+    let (book, _) = ledger::look(state).unwrap();
+    book.promises().iter().map(|p| (p.max_age, p.last_sent)).collect()
+}
+
+fn max_age(header: &str) -> u64 {
+    header.split("max-age=").nth(1).unwrap().parse().unwrap()
+}
+
+fn set_max_age(pintle: &Pintle, age: u64) {
+    let text = fs::read_to_string(pintle.config_path()).unwrap();
+    let (before, after) = text.split_once("max_age = \"").unwrap();
+    let rest = after.split_once('"').unwrap().1;
+    fs::write(pintle.config_path(), format!("{before}max_age = \"{age}\"{rest}")).unwrap();
+}
+
+/// The promise changes all the time, and the process is killed at any moment; whatever a client has seen by then is on
+/// the disk.
+#[test]
+fn killed_at_any_moment() {
+    let bed = Bed::new();
+    for round in 0..8u64 {
+        let mut pintle = bed.start(&bed.pins("1000"));
+        let (address, done) = (pintle.https(), AtomicBool::new(false));
+        let mut seen: BTreeMap<u64, i64> = BTreeMap::new();
+        thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let client = Client::new(&bed.authority);
+                let mut seen = BTreeMap::new();
+                while !done.load(Ordering::Relaxed) {
+                    let Ok(mut connection) = client.try_connect(address, BLOG) else { continue };
+                    for _ in 0..20 {
+                        connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+                        let Ok(response) = crate::harness::read_response(&mut connection, "GET") else { break };
+                        if let Some(header) = response.field("public-key-pins") {
+                            seen.insert(max_age(header), Timestamp::now().as_second());
+                        }
+                    }
+                }
+                seen
+            });
+            for change in 0..6 + round {
+                set_max_age(&pintle, 1001 + round * 100 + change);
+                pintle.signal("HUP");
+                thread::sleep(Duration::from_millis(3 + 7 * (round * 31 + change * 17) % 29));
+            }
+            pintle.signal("KILL");
+            pintle.wait();
+            done.store(true, Ordering::Relaxed);
+            seen = client.join().unwrap();
+        });
+        assert!(!seen.is_empty());
+        let written = last_sent(&bed.state());
+        for (age, at) in seen {
+            let until = written.get(&age).copied().unwrap_or(0);
+            assert!(until >= at, "max-age={age} was seen at {at}, and is written down until {until}: {written:?}");
+        }
+    }
+}
+
+#[test]
+fn a_promise_is_written_down_ahead_of_time_and_renewed() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("10"));
+    let first = last_sent(&bed.state())[&10];
+    assert!(first >= Timestamp::now().as_second());
+    assert!(bed.header(&pintle).is_some());
+    // A lease of four seconds: it goes on, and the header with it.
+    eventually("the lease is renewed", || (last_sent(&bed.state())[&10] > first).then_some(()));
+    assert!(bed.header(&pintle).is_some());
+    drop(pintle);
+    let stopped = last_sent(&bed.state())[&10];
+    assert!(stopped <= Timestamp::now().as_second() + 5);
+}
+
+/// A file system of a few pages.
+struct Tmpfs<'a>(&'a Path);
+
+impl<'a> Tmpfs<'a> {
+    fn mount(path: &'a Path) -> Self {
+        fs::create_dir_all(path).unwrap();
+        output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs"]).arg(path));
+        Self(path)
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_withholds_the_pins_and_nothing_else() {
+    let bed = Bed::new();
+    let state = bed.state();
+    let _tmpfs = Tmpfs::mount(&state);
+    let pintle = bed.start(&bed.pins("10"));
+    assert!(bed.header(&pintle).is_some());
+    // Full to the last octet; the file of the ledger may still grow within its page, and then not.
+    let mut filler = OpenOptions::new().create(true).append(true).open(state.join("filler")).unwrap();
+    while filler.write_all(&[0; 512]).is_ok() {}
+    for age in 11..40 {
+        set_max_age(&pintle, age);
+        output(&mut pintle.command("reload"));
+        if pintle.log().contains("the ledger cannot be written: pins are withheld") {
+            break;
+        }
+    }
+    // By all workers: their clocks do not tick together.
+    eventually("the pins are withheld", || (0..20).all(|_| bed.header(&pintle).is_none()).then_some(()));
+    let status = pintle.status();
+    let error = status["ledger"]["error"].as_str().unwrap();
+    assert!(error.contains("No space left"), "{error}");
+    assert_eq!(status["sites"][0]["hpkp"]["sent"], false);
+    assert!(pintle.log().contains("the ledger cannot be written: pins are withheld"));
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+    // With room again, all is as before.
+    filler.set_len(0).unwrap();
+    eventually("the pins are back", || bed.header(&pintle));
+    assert_eq!(pintle.status()["ledger"]["error"], Value::Null);
+    let (book, notices) = ledger::look(&state).unwrap();
+    assert!(notices.is_empty() && !book.promises().is_empty(), "{notices:?}");
+}
+
+#[test]
+fn a_torn_record_is_ignored_and_reported() {
+    let bed = Bed::new();
+    drop(bed.start(&bed.pins("30d")));
+    let file = bed.state().join("ledger.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    let last = whole.lines().last().unwrap();
+    fs::write(&file, format!("{whole}{}", &last[..last.len() / 2])).unwrap();
+    let pintle = bed.start(&bed.pins("30d"));
+    let told = pintle.log_json("ledger").pop().unwrap();
+    assert!(told["notice"].as_str().unwrap().contains("torn"), "{told}");
+    assert!(bed.header(&pintle).is_some());
+    let (_, notices) = ledger::look(&bed.state()).unwrap();
+    assert_eq!(notices, []);
+}
+
+#[test]
+fn one_process_for_one_ledger() {
+    let bed = Bed::new();
+    let _pintle = bed.start(&bed.pins("30d"));
+    let config = bed.folder.path().join("second.toml");
+    fs::write(&config, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config(&bed.pins("30d"), "")))
+        .unwrap();
+    let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&config));
+    assert!(code == 1 && err.contains("another process has the ledger"), "{err}");
+}
+
+/// Two nodes of one site: what the other has promised binds this one, too.
+#[test]
+fn merged_with_another_nodes() {
+    let (bed, other) = (Bed::new(), Bed::new());
+    drop(other.start(&other.pins("30d")));
+    let theirs = other.state().join("ledger.jsonl");
+    // Beside a running process, through it.
+    let pintle = bed.start(&bed.pins("30d"));
+    let out = output(pintle.command("ledger merge").arg(&theirs));
+    assert_eq!(out, "1 records are new here\n");
+    assert_eq!(output(pintle.command("ledger merge").arg(&theirs)), "0 records are new here\n");
+    let refused = eventually("the node's own chain breaks what the other has promised", || {
+        pintle.log_json("certificate refused; the old one keeps serving").pop()
+    });
+    assert!(refused["hint"].as_str().unwrap().contains(&other.next.pin), "{refused}");
+    // Table, timeline and JSON.
+    let shown = output(&mut pintle.command("ledger show"));
+    for pin in [&bed.live.pin, &bed.next.pin, &other.live.pin, &other.spare.pin] {
+        assert!(shown.contains(pin.as_str()), "{shown}");
+    }
+    assert!(shown.contains("= sent"), "{shown}");
+    let json: Value = serde_json::from_str(&output(pintle.command("ledger show").arg("--json"))).unwrap();
+    let promises = json["promises"].as_array().unwrap();
+    assert_eq!(promises.len(), 2);
+    assert!(promises.iter().all(|p| p["alive"] == true && p["mode"] == "enforce" && p["max_age"] == 2_592_000));
+    // Without a process, into the file; a file that is no ledger is refused.
+    let config = pintle.config_path();
+    let text = fs::read_to_string(&config).unwrap();
+    drop(pintle);
+    let config = bed.folder.path().join("later.toml");
+    fs::write(&config, text).unwrap();
+    assert_eq!(
+        output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&theirs)),
+        "0 records are new here\n"
+    );
+    let (code, _, err) =
+        outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&bed.chain()));
+    assert!(code == 1 && err.contains("is no ledger"), "{err}");
+}
+
+/// An app that was given pins enforces them, header or not.
+#[test]
+fn an_export_with_a_life_is_a_promise() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    let backup = bed.next.key.with_extension("csr");
+    let export = ["--site", BLOG, "--as", "okhttp", "--life", "30d", "--backup"];
+    let text = output(pintle.command("export").args(export).arg(&backup));
+    assert!(text.contains(&bed.live.pin) && text.contains(&bed.next.pin), "{text}");
+    bed.put(&bed.stranger);
+    let refused = eventually("the stranger is refused", || {
+        pintle.log_json("certificate refused; the old one keeps serving").pop()
+    });
+    assert!(refused["reason"].as_str().unwrap().contains("for okhttp"), "{refused}");
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    let keys = output(&mut pintle.command("key list"));
+    assert!(keys.contains(&Timestamp::now().strftime("%Y-%m-%d").to_string()), "{keys}");
+}
