@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod verify;
 pub mod server;
 pub mod limits;
 pub mod upstream;

@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Output, fail, load};
 use crate::config::{self, Problems, Severity, report};
-
-/// What is to be known about the header, wherever it is switched on.
-const HPKP_TODAY: &str =
-    "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
+use crate::policy::hpkp;
 
 /// Checks a configuration; exit code 0 if it can be served.
 pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
@@ -26,7 +23,7 @@ pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
         print_site(site);
     }
     if config.sites.iter().any(|s| s.hpkp.is_some()) {
-        println!("note: {HPKP_TODAY}");
+        println!("note: {}", hpkp::TODAY);
     }
     let warnings = problems.sorted().len();
     let sites = plural(config.sites.len(), "site");

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 21] = [
+const LAYERS: [&str; 22] = [
     "cli",
     "commands",
     "config",
+    "verify",
     "server",
     "limits",
     "upstream",
