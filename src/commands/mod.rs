@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod pin;
 pub mod run;
+pub mod verify;
 
 use std::fmt;
 use std::path::Path;

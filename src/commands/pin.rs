@@ -107,7 +107,8 @@ fn print_header(pins: &[Pin], max_age: u64, include_subdomains: bool, report_uri
     true
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// A file's contents, or those of standard input.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     let input: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };
     input.take(FILE_MAX + 1).read_to_end(&mut contents)?;
