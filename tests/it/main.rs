@@ -23,4 +23,5 @@ mod real;
 mod redirect;
 mod tls;
 mod upstream;
+mod verify;
 mod websocket;
