@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::check::HPKP_TODAY;
 use super::{Loaded, Output, fail, fail_with_hint, files, ledger, load, look_at_book, no_such_site, pin};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
@@ -20,7 +19,7 @@ use crate::key_file::{KeyAlgorithm, PublicKey, public_key};
 use crate::ledger::Record;
 use crate::pin::Pin;
 use crate::policy::guard::{Channel, Promise};
-use crate::policy::hpkp::{Finding, Hpkp, Mode, judge};
+use crate::policy::hpkp::{self, Finding, Hpkp, Mode, judge};
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -261,7 +260,7 @@ fn record_promise(draft: &Draft, promise: Promise) -> Result<(), String> {
 fn tell(form: Form, set: &PinSet, promised: bool) {
     let name = form.name();
     if form.is_header() {
-        eprintln!("note: {HPKP_TODAY}");
+        eprintln!("note: {}", hpkp::TODAY);
         if set.header.mode == Mode::ReportOnly {
             eprintln!("note: the site's mode is report-only: this header binds nobody");
         }

@@ -11,6 +11,7 @@ pub mod pin;
 mod probe;
 pub mod remote;
 pub mod run;
+pub mod verify;
 
 use std::fmt;
 use std::path::Path;

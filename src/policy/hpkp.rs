@@ -7,6 +7,10 @@ use std::fmt::Write as _;
 
 use crate::pin::Pin;
 
+/// What is to be known about the header, wherever it is switched on, or judged.
+pub const TODAY: &str =
+    "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
+
 /// What browsers that enforced pins capped max-age at (RFC 7469 section 4.1), in seconds.
 pub const MAX_AGE_CAP: u64 = 60 * 86400;
 

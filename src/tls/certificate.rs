@@ -151,7 +151,8 @@ impl Chain {
 }
 
 impl Leaf {
-    fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
+    /// `None` for dates that no calendar has.
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
         let (mut names, mut addresses) = (Vec::new(), Vec::new());
         if let Ok(Some(extension)) = certificate.subject_alternative_name() {
             for name in &extension.value.general_names {
@@ -210,7 +211,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// The part of a distinguished name that people know it by.
-fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
+pub(crate) fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
     let first = |mut parts: Box<dyn Iterator<Item = String> + '_>| parts.next();
     let common = first(Box::new(name.iter_common_name().filter_map(|p| p.as_str().ok().map(str::to_owned))));
     common

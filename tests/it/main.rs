@@ -27,4 +27,5 @@ mod redirect;
 mod rotation;
 mod tls;
 mod upstream;
+mod verify;
 mod websocket;
