@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http::Method;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use super::remote::print_verdict;
@@ -44,6 +46,14 @@ struct Plan {
     chain: Chain,
     /// Where it goes, and its contents; the key first.
     files: Vec<(PathBuf, Vec<u8>, u32)>,
+}
+
+impl Plan {
+    /// The leaf, as it is to be served.
+    fn leaf(&self) -> Option<CertificateDer<'static>> {
+        let (_, chain, _) = self.files.last()?;
+        CertificateDer::pem_slice_iter(chain).next()?.ok()
+    }
 }
 
 /// Judges the certificate, and installs it if it is fit and that is wanted; exit code 0 if it is.
@@ -274,7 +284,7 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str) -> ExitCode {
     };
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
     match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
-        Ok(leaf) if leaf == *plan.chain.leaf_der() => {
+        Ok(leaf) if Some(&leaf) == plan.leaf().as_ref() => {
             println!("verified: {https} serves it for {name}");
             ExitCode::SUCCESS
         }

@@ -44,7 +44,7 @@ struct MadeFrom {
 
 impl Entry {
     pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
-        self.plan.loaded.iter().map(|l| &l.chain)
+        self.plan.loaded.iter().map(|l| &*l.chain)
     }
 }
 

@@ -155,8 +155,8 @@ fn make(
     }
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
     let canonical = canonical(table, hosts, r);
-    let request = Arc::new(headers::resolve(&table.request_headers, "request_headers", r));
-    let response = Arc::new(headers::resolve(&table.response_headers, "response_headers", r));
+    let request = Arc::new(headers::resolve(table.request_headers.as_deref(), "request_headers", r));
+    let response = Arc::new(headers::resolve(table.response_headers.as_deref(), "response_headers", r));
     let stamps = std::mem::take(&mut r.stamps);
     let start = table.span.start;
     let mut problems = problems.into_list();
