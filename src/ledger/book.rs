@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::record::{Accepted, Ramp, Ramped, Record};
+use crate::lease::ahead;
 use crate::pin::Pin;
 use crate::policy::guard::{Channel, Promise, Seconds};
 
@@ -45,6 +46,14 @@ impl SetKey {
             include_subdomains: promise.include_subdomains,
             channel: promise.channel.clone(),
         }
+    }
+}
+
+/// When a promise was written down last.
+fn written(promise: &Promise) -> Seconds {
+    match promise.channel {
+        Channel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
+        Channel::Export { .. } => promise.last_sent,
     }
 }
 
@@ -132,10 +141,11 @@ impl Book {
         self.accepted.iter().rfind(|a| a.site == site && a.pin == pin)
     }
 
-    /// The newest time in the book.
+    /// The newest time at which anything was written down. Leases go beyond it; were they taken for it, each start would
+    /// begin a lease ahead of the start before.
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
-        self.promises.iter().map(|p| p.last_sent).max()
+        self.promises.iter().map(written).max()
     }
 
     /// How many records it takes to write the book down.
