@@ -238,6 +238,8 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     let promise = |(hosts, include_subdomains)| Promise {
         site: set.site.clone(),
         hosts,
+        // Clients of an export go by its names, whichever site serves them.
+        except: Vec::new(),
         pins: pins.clone(),
         max_age: u64::try_from(held_for).unwrap_or(0),
         include_subdomains,

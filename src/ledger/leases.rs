@@ -140,6 +140,7 @@ mod tests {
         let promise = Promise {
             site: "a.example".into(),
             hosts: vec![HostPattern::parse("a.example").unwrap()],
+            except: Vec::new(),
             pins: vec![Pin::of_spki(&[key])],
             max_age,
             include_subdomains: false,
