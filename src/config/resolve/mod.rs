@@ -28,6 +28,7 @@ use super::file::{File, SiteTable};
 use super::problem::{At, Problem, Problems, Severity};
 use super::{AccessTarget, Config, Context, Draft, Kept};
 use crate::host::{HostMap, HostPattern};
+use crate::policy::guard::others;
 use crate::telemetry::AccessFormat;
 use crate::tls::config::Versions;
 use plan::Stamp;
@@ -95,6 +96,8 @@ struct Candidate {
     entry: Option<Arc<Entry>>,
     problems: Vec<Problem>,
     by_guard: bool,
+    /// It is the one that was served before.
+    is_kept: bool,
 }
 
 impl Candidate {
@@ -115,9 +118,11 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let mut upstreams = context.before.map(|b| b.upstreams.clone()).unwrap_or_default();
     let mut reuse = plan::Reuse::of(context.before);
     let mut candidates = Vec::with_capacity(file.sites.len());
-    for (index, (table, hosts)) in file.sites.iter().zip(&hosts).enumerate() {
+    let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
+    let except = others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (index, ((table, hosts), except)) in file.sites.iter().zip(&hosts).zip(except).enumerate() {
         let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
-        candidates.push(entry::candidate(index, table, plan, context, &mut r));
+        candidates.push(entry::candidate(index, table, except, plan, context, &mut r));
     }
     let mut kept = Vec::new();
     if context.keeps_sites {
@@ -137,16 +142,8 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
 /// Puts what a site has in place of what it cannot have.
 fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Vec<Kept>) {
     let Some(before) = context.before else { return };
-    for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_fit()) {
+    for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_kept && !c.is_fit()) {
         let Some(entry) = before.entries.get(index) else { continue };
-        if let Some(known) = kept.iter_mut().find(|k| k.index == index) {
-            // What it has is not fit either, as somebody else's promise has come in between: it is all there is.
-            known.by_guard |= candidate.by_guard;
-            let more = std::mem::take(&mut candidate.problems);
-            let fresh: Vec<Problem> = more.into_iter().filter(|p| !known.problems.contains(p)).collect();
-            known.problems.extend(fresh);
-            continue;
-        }
         kept.push(Kept {
             index,
             site: entry.site.label(),
@@ -154,6 +151,7 @@ fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Ve
             by_guard: candidate.by_guard,
         });
         candidate.entry = Some(entry.clone());
+        candidate.is_kept = true;
     }
 }
 
