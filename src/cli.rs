@@ -218,7 +218,7 @@ struct InstallArgs {
     #[arg(long)]
     dry_run: bool,
     /// Lock out those who hold older pins: the day that the refusal names
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = parse_date)]
     accept_lockout_until: Option<String>,
 }
 
@@ -238,6 +238,11 @@ enum LedgerCommand {
 
 fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     crate::config::value::duration(text).ok_or_else(|| format!("not {}", crate::config::value::DURATION_FORM))
+}
+
+fn parse_date(text: &str) -> Result<String, String> {
+    let date = text.parse::<jiff::civil::Date>().ok().map(|date| date.to_string());
+    date.filter(|date| date == text).ok_or_else(|| "not a day like 2027-01-31".to_owned())
 }
 
 /// Runs the program.
@@ -288,8 +293,8 @@ pub fn run() -> ExitCode {
         Command::Ledger(LedgerCommand::Merge { config, files }) => {
             with_config(config, |path| ledger::merge(path, &files))
         }
-        Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json)),
-        Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json)),
+        Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
+        Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),
         Command::Demo(args) => {
             let loopback =
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];
