@@ -247,7 +247,7 @@ struct InstallArgs {
     #[arg(long)]
     dry_run: bool,
     /// Lock out those who hold older pins: the day that the refusal names
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = parse_date)]
     accept_lockout_until: Option<String>,
 }
 
@@ -272,6 +272,11 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
 fn parse_https_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse()?;
     if url.scheme == Scheme::Https { Ok(url) } else { Err("name the https URL; plain HTTP is looked at, too".into()) }
+}
+
+fn parse_date(text: &str) -> Result<String, String> {
+    let date = text.parse::<jiff::civil::Date>().ok().map(|date| date.to_string());
+    date.filter(|date| date == text).ok_or_else(|| "not a day like 2027-01-31".to_owned())
 }
 
 /// Runs the program.
@@ -322,8 +327,8 @@ pub fn run() -> ExitCode {
         Command::Ledger(LedgerCommand::Merge { config, files }) => {
             with_config(config, |path| ledger::merge(path, &files))
         }
-        Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json)),
-        Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json)),
+        Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
+        Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),
         Command::Verify(args) => {
             let wanted = verify::Wanted {
                 url: args.url,

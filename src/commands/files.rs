@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 /// Writes a file whole or not at all, and never wider open than `mode`.
@@ -23,13 +23,21 @@ pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     name.push(".new");
     let new = path.with_file_name(name);
     let _ = fs::remove_file(&new);
-    write(open_new(&new, mode)?, contents)?;
-    if let Some((user, group)) = owner
-        && fs::metadata(&new).is_ok_and(|m| (m.uid(), m.gid()) != (user, group))
-    {
-        chown(&new, Some(user), Some(group))?;
+    let written = write(open_new(&new, mode)?, contents).and_then(|()| {
+        if let Some((user, group)) = owner
+            && fs::metadata(&new).is_ok_and(|m| (m.uid(), m.gid()) != (user, group))
+        {
+            chown(&new, Some(user), Some(group))?;
+        }
+        // Whatever the umask has taken away.
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+        fs::rename(&new, &path)
+    });
+    if written.is_err() {
+        // It may be a key.
+        let _ = fs::remove_file(&new);
     }
-    fs::rename(&new, &path)?;
+    written?;
     File::open(folder_of(&path))?.sync_all()
 }
 
@@ -61,7 +69,7 @@ fn write(mut file: File, contents: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_there_stays() {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,17 +45,35 @@ struct Plan {
     /// The site's first name.
     site: String,
     chain: Chain,
-    /// Where it goes, and its contents; the key first.
-    files: Vec<(PathBuf, Vec<u8>, u32)>,
+    /// Where the site has its chain and its key.
+    places: Vec<PathBuf>,
+    /// What is to be written; the key first.
+    files: Vec<Placed>,
 }
 
 impl Plan {
     /// The leaf, as it is to be served.
     fn leaf(&self) -> Option<CertificateDer<'static>> {
-        let (_, chain, _) = self.files.last()?;
-        CertificateDer::pem_slice_iter(chain).next()?.ok()
+        let chain = self.files.last()?;
+        CertificateDer::pem_slice_iter(&chain.contents).next()?.ok()
     }
 }
+
+/// A file that is to be put in place.
+struct Placed {
+    /// Where it goes.
+    path: PathBuf,
+    /// Where it comes from.
+    source: PathBuf,
+    contents: Vec<u8>,
+    mode: u32,
+}
+
+/// A file as it was: contents and mode.
+type Before = Option<(Vec<u8>, u32)>;
+
+const CHAIN_MODE: u32 = 0o644;
+const KEY_MODE: u32 = 0o600;
 
 /// Judges the certificate, and installs it if it is fit and that is wanted; exit code 0 if it is.
 pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
@@ -100,19 +119,31 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request) -> Result<Plan
         )
     })?;
     let (chain_path, key_path) = place(outline, site, &chain)?;
-    let Some(key_path) = key_path else {
-        let files = vec![(chain_path, contents, 0o644)];
-        return Ok(Plan { site: site.label(), chain, files });
-    };
-    let key = match &request.key {
-        Some(key) => Some(read(key)?),
-        None if pin_of(&key_path) == Some(chain.pin()) => None,
-        None => Some(find_key(outline, site, &key_path, &request.chain, chain.pin())?),
-    };
-    let mut files = Vec::new();
-    files.extend(key.map(|key| (key_path, key, 0o600)));
-    files.push((chain_path, contents, 0o644));
-    Ok(Plan { site: site.label(), chain, files })
+    let mut plan = Plan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
+    if let Some(path) = key_path {
+        plan.places.push(path.clone());
+        let key = match &request.key {
+            Some(key) => Some((key.clone(), read_key(key, &plan.chain, &request.chain)?)),
+            None if pin_of(&path) == Some(plan.chain.pin()) => None,
+            None => Some(find_key(outline, site, &path, &request.chain, plan.chain.pin())?),
+        };
+        plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode: KEY_MODE }));
+    }
+    plan.files.push(Placed { path: chain_path, source: request.chain.clone(), contents, mode: CHAIN_MODE });
+    Ok(plan)
+}
+
+/// The key that is given, if it is the chain's.
+fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, (String, String)> {
+    let contents = read(path)?;
+    let key = public_key(&contents).map_err(|e| (format!("{}: {e}", path.display()), "a private key in PEM".into()))?;
+    if key.pin != chain.pin() {
+        return Err((
+            format!("{}: is not the key of {}", path.display(), chain_path.display()),
+            format!("its pin is {}, the chain's is {}", key.pin, chain.pin()),
+        ));
+    }
+    Ok(contents)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
@@ -157,11 +188,11 @@ fn find_key(
     in_use: &Path,
     chain: &Path,
     pin: Pin,
-) -> Result<Vec<u8>, (String, String)> {
+) -> Result<(PathBuf, Vec<u8>), (String, String)> {
     let mut folders: Vec<PathBuf> = Vec::new();
     let near = [in_use.to_owned(), chain.to_owned()].into_iter().chain(site.backups.iter().map(|b| outline.path(b)));
     for file in near {
-        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned();
         if !folders.contains(&folder) {
             folders.push(folder);
         }
@@ -170,8 +201,9 @@ fn find_key(
     for entry in entries.take(SEARCH_MAX) {
         let path = entry.path();
         if key_of(&path).is_some_and(|key| key.pin == pin && key.kind == KeyKind::PrivateKey) {
+            let contents = read(&path)?;
             println!("the key of this chain is {}", path.display());
-            return fs::read(&path).map_err(|e| (format!("{}: {e}", path.display()), "name the key".into()));
+            return Ok((path, contents));
         }
     }
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
@@ -182,50 +214,65 @@ fn find_key(
 }
 
 /// The same judgement as at start, as if the files were there. Errors that are there without them are not this
-/// certificate's.
+/// certificate's, unless they are about its places.
 fn preflight(draft: &Draft, book: &Book, plan: &Plan, request: &Request, output: &Output) -> bool {
     let now = wall();
     let (before, old) = draft.resolve(&Context::new(book, now));
     let instead: HashMap<PathBuf, Vec<u8>> =
-        plan.files.iter().map(|(path, contents, _)| (path.clone(), contents.clone())).collect();
+        plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
     let accept = request.accept.clone().map(|day| (plan.site.clone(), day));
     let context = Context { before: before.as_ref(), instead, accept, ..Context::new(book, now) };
     let (_, problems) = draft.resolve(&context);
     let known: Vec<&Problem> = old.sorted();
-    let fresh: Vec<&Problem> = problems.sorted().into_iter().filter(|p| !known.contains(p)).collect();
-    tell(&problems, &fresh, output);
-    let others = |p: &&&Problem| p.severity == Severity::Error && known.contains(*p);
-    if problems.sorted().iter().any(|p| others(&p)) {
+    let is_error = |p: &Problem| p.severity == Severity::Error;
+    let about_it = |p: &Problem| plan.places.iter().any(|path| p.message.contains(&path.display().to_string()));
+    let is_old = |p: &Problem| known.contains(&p) && !(is_error(p) && about_it(p));
+    let (others, own): (Vec<&Problem>, Vec<&Problem>) = problems.sorted().into_iter().partition(|p| is_old(p));
+    for problem in &own {
+        tell(&problems, problem, plan, output);
+    }
+    if others.into_iter().any(is_error) {
         eprintln!("pintle: {}: has other errors; see `pintle check`", draft.path().display());
     }
-    !fresh.iter().any(|p| p.severity == Severity::Error)
+    !own.into_iter().any(is_error)
 }
 
-fn tell(problems: &Problems, fresh: &[&Problem], output: &Output) {
-    for problem in fresh {
-        eprint!("{}", problems.render(problem, output.color));
+/// Tells a problem in terms of the files that were given, and not of those that they would take the place of.
+fn tell(problems: &Problems, problem: &Problem, plan: &Plan, output: &Output) {
+    let mut told = problem.clone();
+    for file in &plan.files {
+        let (path, source) = (file.path.display().to_string(), file.source.display().to_string());
+        told.message = told.message.replace(&path, &source);
+        told.hint = told.hint.map(|hint| hint.replace(&path, &source));
     }
+    eprint!("{}", problems.render(&told, output.color));
 }
 
 fn carry_out(draft: &Draft, plan: &Plan, request: &Request) -> ExitCode {
-    let before: Vec<Option<Vec<u8>>> = plan.files.iter().map(|(path, ..)| fs::read(path).ok()).collect();
-    for (at, (path, contents, mode)) in plan.files.iter().enumerate() {
-        if let Err(error) = files::put(path, contents, *mode) {
+    let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
+    for (at, file) in plan.files.iter().enumerate() {
+        if let Err(error) = files::put(&file.path, &file.contents, file.mode) {
             put_back(&plan.files[..at], &before);
-            return fail(&format!("not installed: {}: {error}", path.display()));
+            return fail(&format!("not installed: {}: {error}", file.path.display()));
         }
     }
-    for (path, ..) in &plan.files {
-        println!("wrote {}", path.display());
+    for file in &plan.files {
+        println!("wrote {}", file.path.display());
     }
-    let running = draft.admin().map(|address| (swap(&address, request), address));
+    let running = draft.admin().map(|address| (swap(&address, plan, request), address));
     match running {
-        None | Some((Err(ClientError::NotRunning(_)), _)) => not_running(draft, plan, request),
+        None => {
+            not_running(draft, plan, request, "a running pintle takes it up by itself; it has no admin socket to ask")
+        }
+        Some((Err(ClientError::NotRunning(_)), _)) => {
+            not_running(draft, plan, request, "pintle is not running with this configuration: served at the next start")
+        }
         Some((Err(error), _)) => {
             fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself")
         }
         Some((Ok(verdict), address)) if verdict.ok => {
-            print_verdict(&verdict, "in use");
+            // Its warnings have been told by the preflight.
+            print_verdict(&Verdict { problems: Vec::new(), ..verdict }, "taken up by the running process");
             verify(&address, plan, &request.host)
         }
         Some((Ok(verdict), _)) => {
@@ -237,27 +284,33 @@ fn carry_out(draft: &Draft, plan: &Plan, request: &Request) -> ExitCode {
 }
 
 /// Puts what was there back in place.
-fn put_back(files: &[(PathBuf, Vec<u8>, u32)], before: &[Option<Vec<u8>>]) {
-    for ((path, _, mode), before) in files.iter().zip(before) {
+fn put_back(files: &[Placed], before: &[Before]) {
+    for (file, before) in files.iter().zip(before) {
         let done = match before {
-            Some(contents) => files::put(path, contents, *mode),
-            None => fs::remove_file(path),
+            Some((contents, mode)) => files::put(&file.path, contents, *mode),
+            None => fs::remove_file(&file.path),
         };
         if let Err(error) = done {
-            eprintln!("pintle: {}: cannot be put back: {error}", path.display());
+            eprintln!("pintle: {}: cannot be put back: {error}", file.path.display());
         }
     }
 }
 
-fn swap(address: &AdminAddress, request: &Request) -> Result<Verdict, ClientError> {
+fn as_it_is(path: &Path) -> Before {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    Some((fs::read(path).ok()?, mode))
+}
+
+/// By the site's first name: the process may know another pattern for the host that was given.
+fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdict, ClientError> {
     let accept = request.accept.as_ref().map(|day| format!("&accept_lockout_until={day}")).unwrap_or_default();
-    let (_, answer) =
-        ask(address, Method::POST, &format!("/certificates?host={}{accept}", request.host), String::new())?;
-    serde_json::from_str(&answer).map_err(|e| ClientError::Other(format!("the answer cannot be understood: {e}")))
+    let (_, answer) = ask(address, Method::POST, &format!("/certificates?host={}{accept}", plan.site), String::new())?;
+    serde_json::from_str(&answer)
+        .map_err(|_| ClientError::Other(format!("the running process says: {}", answer.trim())))
 }
 
 /// Without a process to tell, what was accepted goes to the ledger from here.
-fn not_running(draft: &Draft, plan: &Plan, request: &Request) -> ExitCode {
+fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str) -> ExitCode {
     if let (Some(day), true) = (&request.accept, draft.state().is_some()) {
         let accepted =
             crate::ledger::Accepted { site: plan.site.clone(), pin: plan.chain.pin(), until: day.clone(), at: wall() };
@@ -265,7 +318,7 @@ fn not_running(draft: &Draft, plan: &Plan, request: &Request) -> ExitCode {
             return fail(&why);
         }
     }
-    println!("pintle is not running with this configuration: served at the next start");
+    println!("{what_now}");
     ExitCode::SUCCESS
 }
 
@@ -274,7 +327,7 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str) -> ExitCode {
     let status = ask(address, Method::GET, "/status", String::new());
     let status: Value = match status.map(|(_, answer)| serde_json::from_str(&answer)) {
         Ok(Ok(status)) => status,
-        _ => return fail(&"in use, but not verified: the process does not say where it listens"),
+        _ => return fail(&"not verified: the process does not say where it listens"),
     };
     let listeners = status["listening"].as_array().map(Vec::as_slice).unwrap_or_default();
     let https = listeners.iter().find(|l| l["scheme"] == "https").and_then(|l| l["address"].as_str()?.parse().ok());
@@ -288,9 +341,12 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str) -> ExitCode {
             println!("verified: {https} serves it for {name}");
             ExitCode::SUCCESS
         }
-        Ok(_) => fail(&format!("in use, but {https} still serves another certificate for {name}")),
+        Ok(_) => fail_with_hint(
+            &format!("not verified: {https} still serves another certificate for {name}"),
+            &"`pintle reload`, if the configuration has changed since the process read it",
+        ),
         Err(error) => fail_with_hint(
-            &format!("in use, but not verified: {https}: {error}"),
+            &format!("not verified: {https}: {error}"),
             &format!("openssl s_client -connect {https} -servername {name}"),
         ),
     }

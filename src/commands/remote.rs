@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::{fail, fail_with_hint};
+use super::{Output, fail, fail_with_hint};
 use crate::config;
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 
 /// Has the running process read its configuration again; exit code 0 if it has.
-pub fn reload(path: &Path, as_json: bool) -> ExitCode {
-    let answer = match send(path, Method::POST, "/reload") {
+pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
+    let answer = match send(path, Method::POST, "/reload", output) {
         Ok(answer) => answer,
         Err(code) => return code,
     };
@@ -24,7 +24,12 @@ pub fn reload(path: &Path, as_json: bool) -> ExitCode {
         return fail(&format!("the answer cannot be understood: {answer}"));
     };
     if !as_json {
-        print_verdict(&verdict, if verdict.ok { "reloaded" } else { "not reloaded; what was in use goes on" });
+        let summary = match (verdict.ok, verdict.notes.is_empty()) {
+            (true, true) => "reloaded: no site has changed",
+            (true, false) => "reloaded",
+            (false, _) => "not reloaded; what was in use goes on",
+        };
+        print_verdict(&verdict, summary);
     }
     if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
@@ -45,8 +50,8 @@ pub(super) fn print_verdict(verdict: &Verdict, summary: &str) {
 }
 
 /// Shows what the running process does.
-pub fn status(path: &Path, as_json: bool) -> ExitCode {
-    let answer = match send(path, Method::GET, "/status") {
+pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
+    let answer = match send(path, Method::GET, "/status", output) {
         Ok(answer) => answer,
         Err(code) => return code,
     };
@@ -63,16 +68,27 @@ pub fn status(path: &Path, as_json: bool) -> ExitCode {
     }
 }
 
-fn send(path: &Path, method: Method, command: &str) -> Result<String, ExitCode> {
+fn send(path: &Path, method: Method, command: &str, output: &Output) -> Result<String, ExitCode> {
     let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
     let Some(address) = draft.admin() else {
+        if draft.problems().has_errors() {
+            for problem in draft.problems().sorted() {
+                eprint!("{}", draft.problems().render(problem, output.color));
+            }
+            return Err(fail(&format!("{}: cannot be read, so that the running process is not found", path.display())));
+        }
         return Err(fail_with_hint(
             &format!("{}: there is no admin socket", path.display()),
             &"set admin.listen, or state.directory, and start pintle anew; SIGHUP makes it reload without one",
         ));
     };
     match ask(&address, method, command, String::new()) {
-        Ok((_, answer)) => Ok(answer),
+        // A refusal with its reasons is an answer.
+        Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => Ok(answer),
+        Ok((status, answer)) => {
+            let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
+            Err(fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string()))))
+        }
         Err(error @ ClientError::NotRunning(_)) => Err(fail_with_hint(
             &error,
             &"`pintle run` starts it; if it runs with another configuration, name that with -c",

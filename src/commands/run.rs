@@ -91,7 +91,7 @@ async fn control(
     let control = Control::start(draft, config, ledger).await?;
     control.announce();
     ready(control.listening());
-    let (server, _access_log) = control.run(async || std::future::poll_fn(&mut asked).await).await?;
+    let (server, _access_log) = control.run(async || std::future::poll_fn(&mut asked).await).await;
     tracing::info!(limit = ?drain_limit, "draining: no new connections, requests under way may finish");
     let draining = tokio::task::spawn_blocking(move || {
         let counters = server.counters();

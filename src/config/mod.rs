@@ -51,6 +51,8 @@ pub struct Draft {
     path: PathBuf,
     folder: PathBuf,
     file: Option<file::File>,
+    /// What a broken file may have meant: good enough to find the process that has read it when it was whole.
+    guess: Option<file::File>,
     problems: Problems,
 }
 
@@ -65,6 +67,9 @@ pub struct Context<'a> {
     /// A site that is not fit to be served keeps what it has in `before`, which must be of the same draft; else it makes
     /// the whole configuration unfit.
     pub keeps_sites: bool,
+    /// With it: a chain that has become shorter counts as unfit. A file that is being written may end behind any
+    /// certificate.
+    pub waits_for_chains: bool,
     /// Contents in place of those of files: what they would be.
     pub instead: HashMap<PathBuf, Vec<u8>>,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
@@ -75,7 +80,15 @@ impl<'a> Context<'a> {
     /// At this moment, with nothing in use.
     #[must_use]
     pub fn new(book: &'a Book, now: Seconds) -> Self {
-        Self { book, now, before: None, keeps_sites: false, instead: HashMap::new(), accept: None }
+        Self {
+            book,
+            now,
+            before: None,
+            keeps_sites: false,
+            waits_for_chains: false,
+            instead: HashMap::new(),
+            accept: None,
+        }
     }
 }
 
@@ -109,6 +122,8 @@ pub struct Config {
     pub ramps: Vec<Ramp>,
     /// Sites that keep what they have.
     pub kept: Vec<Kept>,
+    /// What there is to warn of about files that are others than before, each with its site.
+    pub news: Vec<(String, Problem)>,
     entries: Vec<Arc<resolve::Entry>>,
     upstreams: resolve::Upstreams,
     tickets: Arc<dyn ProducesTickets>,
@@ -125,6 +140,8 @@ pub struct Kept {
     pub problems: Vec<Problem>,
     /// Whether a promise would be broken, and not only a file be broken.
     pub by_guard: bool,
+    /// The certificates that are refused, if they could be read.
+    pub certificates: Vec<report::Certificate>,
 }
 
 /// Where the access log goes.
@@ -151,6 +168,13 @@ impl Config {
     /// What there is to say about each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
         self.entries.iter().map(|entry| &entry.report)
+    }
+
+    /// Whether a site is the very same as before.
+    #[must_use]
+    pub fn takes_over(&self, before: &Self, name: &str) -> bool {
+        let find = |config: &'_ Self| config.entries.iter().find(|e| e.report.name() == name).cloned();
+        find(self).zip(find(before)).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b))
     }
 
     /// All files that the sites were made from.
@@ -185,8 +209,10 @@ impl Draft {
         }
         // What a parser makes of the rest of a broken file is guesswork, and so would be all complaints about it.
         let is_broken = problems.borrow().has_errors();
-        let file = (!is_broken).then(|| file::File::read(reader::Reader::new(&root, "", &problems)));
-        Self { path: path.to_owned(), folder: folder.to_owned(), file, problems: problems.into_inner() }
+        let read = |problems: &RefCell<Problems>| file::File::read(reader::Reader::new(&root, "", problems));
+        let guess = is_broken.then(|| read(&RefCell::new(problems.borrow().clone())));
+        let file = (!is_broken).then(|| read(&problems));
+        Self { path: path.to_owned(), folder: folder.to_owned(), file, guess, problems: problems.into_inner() }
     }
 
     /// The file.
@@ -213,25 +239,29 @@ impl Draft {
     /// The folder of the state: as the file says; for the system's own configuration, the system's.
     #[must_use]
     pub fn state(&self) -> Option<PathBuf> {
-        let given = self.file.as_ref()?.state_directory.as_ref();
-        match given {
+        self.state_of(self.file.as_ref()?)
+    }
+
+    fn state_of(&self, file: &file::File) -> Option<PathBuf> {
+        match file.state_directory.as_ref() {
             Some(directory) if directory.value.is_empty() => None,
             Some(directory) => Some(self.folder.join(&directory.value)),
             None => self.is_the_systems().then(|| SYSTEM_STATE.into()),
         }
     }
 
-    /// Where the operator's commands come in: as the file says, or else beside the state.
+    /// Where the operator's commands come in: as the file says, or else beside the state. Of a broken file, a guess.
     #[must_use]
     pub fn admin(&self) -> Option<AdminAddress> {
-        match self.file.as_ref()?.admin_listen.as_ref() {
+        let file = self.file.as_ref().or(self.guess.as_ref())?;
+        match file.admin_listen.as_ref() {
             Some(listen) => match listen.value.strip_prefix("unix:") {
                 Some("") => None,
                 Some(path) => Some(AdminAddress::Unix(self.folder.join(path))),
                 None => listen.value.parse().ok().map(AdminAddress::Tcp),
             },
             None if self.is_the_systems() => Some(AdminAddress::Unix(SYSTEM_SOCKET.into())),
-            None => self.state().map(|state| AdminAddress::Unix(state.join(SOCKET))),
+            None => self.state_of(file).map(|state| AdminAddress::Unix(state.join(SOCKET))),
         }
     }
 

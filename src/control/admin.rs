@@ -1,40 +1,26 @@
-//! The admin socket: HTTP for the operator's commands, on a socket that only he can open.
+//! What comes in by the admin socket: HTTP for the operator's commands.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::{AbortHandle, spawn_local};
+use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
 use super::reload::Verdict;
-use crate::config::AdminAddress;
 use crate::ledger::{Book, Record};
 use crate::pin::Pin;
 
 /// The longest body of a command: a ledger of another node.
 const BODY_MAX: usize = 64 << 20;
-/// Connections at the same time.
-const CONNECTIONS_MAX: usize = 32;
-/// How long a client may take to say what it wants.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a command over TCP must carry. A page in a browser cannot send it to another origin without being asked first.
 pub const HEADER: &str = "pintle-admin";
-/// The longest path of a socket that the kernel takes.
-const SOCKET_PATH_MAX: usize = 107;
 
 /// Something that the operator wants.
 pub(super) enum Command {
@@ -59,138 +45,18 @@ pub(super) enum Command {
     },
 }
 
-/// The socket, while it is open.
-pub struct Listening {
-    address: AdminAddress,
-    task: AbortHandle,
-}
+pub(super) type Answer = Response<Full<Bytes>>;
 
-impl Listening {
-    pub(super) fn address(&self) -> &AdminAddress {
-        &self.address
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.task.abort();
-        if let AdminAddress::Unix(path) = &self.address {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// Begins to listen.
-pub(super) fn listen(address: &AdminAddress, commands: mpsc::Sender<Command>) -> io::Result<Listening> {
-    let limit = Rc::new(Semaphore::new(CONNECTIONS_MAX));
-    let task = match address {
-        AdminAddress::Unix(path) => {
-            let listener = bind_unix(path)?;
-            spawn_local(async move {
-                loop {
-                    match listener.accept().await {
-                        Ok((socket, _)) => begin(socket, false, &commands, &limit),
-                        Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-                    }
-                }
-            })
-        }
-        AdminAddress::Tcp(address) => {
-            let listener = std::net::TcpListener::bind(address).map_err(|e| named(&address.to_string(), &e))?;
-            listener.set_nonblocking(true)?;
-            let listener = TcpListener::from_std(listener)?;
-            spawn_local(async move {
-                loop {
-                    match listener.accept().await {
-                        Ok((socket, _)) => begin(socket, true, &commands, &limit),
-                        Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
-                    }
-                }
-            })
-        }
-    };
-    Ok(Listening { address: address.clone(), task: task.abort_handle() })
-}
-
-fn named(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("admin.listen: {what}: {error}"))
-}
-
-/// A socket for this user alone. It gets its name when it has its permissions, so that there is no moment between.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let error = |e: &io::Error| named(&path.display().to_string(), e);
-    let fresh = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
-    if fresh.as_os_str().len() > SOCKET_PATH_MAX {
-        return Err(error(&io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket")));
-    }
-    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(&e))?;
-    }
-    // Another process that is alive answers; one that is dead has left its name behind.
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(error(&io::Error::new(io::ErrorKind::AddrInUse, "another pintle listens there")));
-    }
-    let _ = fs::remove_file(&fresh);
-    let bound = std::os::unix::net::UnixListener::bind(&fresh).map_err(|e| error(&e))?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&fresh, path).map_err(|e| error(&e))?;
-    bound.set_nonblocking(true)?;
-    UnixListener::from_std(bound)
-}
-
-fn begin(
-    socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    over_tcp: bool,
-    commands: &mpsc::Sender<Command>,
-    limit: &Rc<Semaphore>,
-) {
-    let Ok(permit) = limit.clone().try_acquire_owned_local() else { return };
-    let commands = commands.clone();
-    spawn_local(async move {
-        let _permit = permit;
-        let service = service_fn(|request| {
-            let commands = commands.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(request, over_tcp, &commands).await) }
-        });
-        let _ = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
-    });
-}
-
-/// A place among the connections, given back when it is dropped.
-struct Permit(Rc<Semaphore>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.add_permits(1);
-    }
-}
-
-trait AcquireLocal {
-    fn try_acquire_owned_local(self) -> Result<Permit, tokio::sync::TryAcquireError>;
-}
-
-impl AcquireLocal for Rc<Semaphore> {
-    fn try_acquire_owned_local(self) -> Result<Permit, tokio::sync::TryAcquireError> {
-        self.try_acquire()?.forget();
-        Ok(Permit(self))
-    }
-}
-
-type Answer = Response<Full<Bytes>>;
-
-async fn answer(request: Request<Incoming>, over_tcp: bool, commands: &mpsc::Sender<Command>) -> Answer {
+pub(super) async fn answer(request: Request<Incoming>, over_tcp: bool, commands: &mpsc::Sender<Command>) -> Answer {
     if over_tcp && !is_from_here(&request) {
         return json_answer(
             StatusCode::FORBIDDEN,
             &json!({ "error": format!("send the header {HEADER}: 1, and this host's address as Host") }),
         );
     }
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // hyper leaves the body out by itself.
+    let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
     let parameter =
         |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
@@ -223,9 +89,8 @@ async fn answer(request: Request<Incoming>, over_tcp: bool, commands: &mpsc::Sen
             verdict(ask(commands, |reply| Command::Certificates { host, accept, reply }).await)
         }
         (&Method::POST, "/ledger") => ledger(request, commands).await,
-        (_, "/status" | "/metrics" | "/ready" | "/promised" | "/reload" | "/certificates" | "/ledger") => {
-            json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "another method" }))
-        }
+        (_, "/status" | "/metrics" | "/ready" | "/promised") => other_method("GET, HEAD"),
+        (_, "/reload" | "/certificates" | "/ledger") => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
     }
 }
@@ -233,9 +98,10 @@ async fn answer(request: Request<Incoming>, over_tcp: bool, commands: &mpsc::Sen
 /// Against pages that make a browser talk to this port: it names another host, or cannot send the header.
 fn is_from_here<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    let local = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let reads = *request.method() == Method::GET;
+    let authority = host.parse::<http::uri::Authority>();
+    let name = authority.as_ref().map(|a| a.host().trim_matches(['[', ']'])).unwrap_or_default();
+    let local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     local && (reads || request.headers().contains_key(HEADER))
 }
 
@@ -248,8 +114,15 @@ async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::
 /// Records come as the ledger has them, a line each.
 async fn ledger(request: Request<Incoming>, commands: &mpsc::Sender<Command>) -> Answer {
     let bad = |why: &str| json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }));
-    let Ok(body) = Limited::new(request.into_body(), BODY_MAX).collect().await else {
-        return bad("the body is too long");
+    let body = Limited::new(request.into_body(), BODY_MAX).collect();
+    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let why = format!("the body is longer than {BODY_MAX} octets");
+            return json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }));
+        }
+        Ok(Err(_)) => return bad("the body is not whole"),
+        Err(_) => return json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body takes too long" })),
     };
     let (book, notices) = crate::ledger::read_book(&body.to_bytes());
     if !notices.is_empty() {
@@ -272,6 +145,12 @@ fn verdict(verdict: Option<Verdict>) -> Answer {
         }
         None => gone(),
     }
+}
+
+fn other_method(allowed: &'static str) -> Answer {
+    let mut answer = json_answer(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": format!("only {allowed}") }));
+    answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 fn gone() -> Answer {

@@ -70,7 +70,7 @@ impl Control {
         if records.is_empty() {
             return Ok(());
         }
-        let (ledger, folder) = (self.ledger.clone(), self.config.state.clone());
+        let (ledger, folder) = (self.ledger.clone(), self.fixed.state.clone());
         let now = self.time.now(Reading::take());
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);

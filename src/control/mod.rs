@@ -7,6 +7,7 @@ mod adopt;
 mod ramp;
 mod refresh;
 mod reload;
+mod socket;
 mod status;
 mod watch;
 
@@ -33,6 +34,8 @@ use crate::upstream::resolve::Resolver;
 
 use admin::Command;
 use refresh::Pending;
+use reload::Fixed;
+use socket::Door;
 use watch::Watch;
 
 pub use refresh::Refused;
@@ -49,6 +52,7 @@ const LEDGER_RETRY: Duration = Duration::from_secs(5);
 pub struct Control {
     draft: Draft,
     config: Config,
+    fixed: Fixed,
     ledger: Arc<Mutex<Ledger>>,
     time: Time,
     server: Server,
@@ -58,15 +62,29 @@ pub struct Control {
     pending: Option<Pending>,
     /// Sites whose files are not fit to be served, by their first name.
     refused: BTreeMap<String, Refused>,
+    /// Why nothing that is on disk can be served.
+    unservable: Vec<String>,
     ledger_trouble: Option<LedgerTrouble>,
     counts: Counts,
     started: Timestamp,
     access_log: Option<LogThread>,
     /// Reports that have been seen, by site.
     reported: std::collections::HashMap<String, u64>,
+    hangup: Signal,
     commands: mpsc::Receiver<Command>,
     sender: mpsc::Sender<Command>,
-    admin: Option<admin::Listening>,
+    door: Door,
+}
+
+/// Which sites keep what they have, if what is on disk is no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// None: all is refused together.
+    Nothing,
+    /// Those that cannot be served.
+    Unfit,
+    /// Those whose chain has become shorter, too: it may be half written.
+    UnfitAndShorter,
 }
 
 /// Why pins are not sent at present.
@@ -131,11 +149,13 @@ impl Control {
     /// # Errors
     ///
     /// [`StartError`], when it cannot serve.
-    pub async fn start(draft: Draft, mut config: Config, ledger: Ledger) -> Result<Self, StartError> {
+    pub async fn start(draft: Draft, config: Config, ledger: Ledger) -> Result<Self, StartError> {
+        let hangup = signal(SignalKind::hangup())?;
+        let fixed = Fixed::of(&config);
         let bound = bind(&config.https, &config.http, config.workers).map_err(StartError::Bind)?;
         let access_log = access_log(&config.access).map_err(StartError::Other)?;
         let access = access_log.as_ref().and_then(LogThread::sink).map(|sink| (sink, config.access_format));
-        let resolver = Rc::new(Resolver::new(std::mem::take(&mut config.name_servers)));
+        let resolver = Rc::new(Resolver::new(config.name_servers.clone()));
         let reading = Reading::take();
         let time = Time::start(ledger.book().newest(), reading);
         let mut ledger = ledger;
@@ -155,6 +175,7 @@ impl Control {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let mut control = Self {
             draft,
+            fixed,
             ledger: Arc::new(Mutex::new(ledger)),
             time,
             server,
@@ -163,26 +184,21 @@ impl Control {
             watch: Watch::start(),
             pending: None,
             refused: BTreeMap::new(),
+            unservable: Vec::new(),
             ledger_trouble,
             counts,
             started: Timestamp::now(),
             access_log,
             reported: std::collections::HashMap::new(),
+            hangup,
             commands,
             sender,
-            admin: None,
+            door: Door::new(),
             config,
         };
         control.follow_names();
         control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
-        if let Some(address) = control.config.admin.clone() {
-            match admin::listen(&address, control.sender.clone()) {
-                Ok(listening) => control.admin = Some(listening),
-                Err(error) => {
-                    tracing::error!(%error, "commands cannot come in: reload, status and install will not find this process")
-                }
-            }
-        }
+        control.open_door();
         if let Some(trouble) = &control.ledger_trouble {
             trouble.tell();
         }
@@ -203,7 +219,7 @@ impl Control {
         for site in self.config.sites() {
             adopt::announce_site(site);
         }
-        if self.config.sites().any(|s| s.hpkp.is_some()) && self.config.state.is_none() {
+        if self.config.sites().any(|s| s.hpkp.is_some()) && self.fixed.state.is_none() {
             tracing::warn!(
                 "state.directory is not set: what is promised to clients is forgotten at the next start, and cannot be \
                  kept then"
@@ -213,12 +229,7 @@ impl Control {
     }
 
     /// Serves until it is told to stop; then the server is to be drained.
-    ///
-    /// # Errors
-    ///
-    /// When there can be no signals.
-    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<(Server, Option<LogThread>)> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> (Server, Option<LogThread>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -226,18 +237,17 @@ impl Control {
                 biased;
                 // Whatever else is under way: a disk that hangs must not keep it from stopping.
                 () = stop() => break,
-                () = self.step(&mut hangup, &mut tick) => {}
+                () = self.step(&mut tick) => {}
             }
         }
-        // Commands that come now find nobody.
-        drop(self.admin.take());
-        Ok((self.server, self.access_log))
+        self.close_door();
+        (self.server, self.access_log)
     }
 
-    async fn step(&mut self, hangup: &mut Signal, tick: &mut tokio::time::Interval) {
+    async fn step(&mut self, tick: &mut tokio::time::Interval) {
         let due = self.pending.as_ref().map(|p| p.due);
         tokio::select! {
-            _ = hangup.recv() => {
+            _ = self.hangup.recv() => {
                 let _ = self.reload().await;
             }
             Some(command) = self.commands.recv() => self.obey(command).await,
@@ -263,6 +273,7 @@ impl Control {
         }
         self.renew_leases().await;
         self.climb_ramps().await;
+        self.watch_door();
         if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;
         }
@@ -276,15 +287,15 @@ impl Control {
     }
 
     /// Checks the draft again, with what is in use.
-    fn resolve(
-        &self,
-        draft: &Draft,
-        keeps_sites: bool,
-        accept: Option<(String, String)>,
-    ) -> (Option<Config>, Problems) {
+    fn resolve(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
         let ledger = self.ledger();
-        let context =
-            Context { before: Some(&self.config), keeps_sites, accept, ..Context::new(ledger.book(), wall()) };
+        let context = Context {
+            before: Some(&self.config),
+            keeps_sites: keep != Keep::Nothing,
+            waits_for_chains: keep == Keep::UnfitAndShorter,
+            accept,
+            ..Context::new(ledger.book(), wall())
+        };
         draft.resolve(&context)
     }
 }

@@ -1,9 +1,10 @@
 //! Ramps: a max-age goes up a step when its time has passed and nothing has gone wrong.
 
-use super::Control;
+use super::{Control, Keep};
 use crate::config::report;
 use crate::ledger::time::wall;
 use crate::ledger::{Ramp, Record};
+use crate::policy::guard::Seconds;
 
 impl Control {
     /// Takes the steps that are due; reports of pins that did not match make theirs begin anew.
@@ -19,8 +20,15 @@ impl Control {
             self.reset_ramps(&site).await;
         }
         let now = wall();
+        // What is refused at this moment has not gone well, however long ago it was refused.
+        let refused: Vec<String> = self.refused.keys().cloned().collect();
+        for site in &refused {
+            if self.is_due(site, now) {
+                self.reset_ramps(site).await;
+            }
+        }
         let mut steps = Vec::new();
-        for site in self.config.sites() {
+        for site in self.config.sites().filter(|site| !self.refused.contains_key(site.name())) {
             for ramp in &site.ramps {
                 if let Some(next) = ramp.next.filter(|next| next.at <= now) {
                     tracing::info!(
@@ -43,6 +51,11 @@ impl Control {
         }
     }
 
+    fn is_due(&self, site: &str, now: Seconds) -> bool {
+        let mut ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
+        ramps.any(|ramp| ramp.next.is_some_and(|next| next.at <= now))
+    }
+
     /// Something has gone wrong at a site: its steps' time begins anew.
     pub(super) async fn reset_ramps(&mut self, site: &str) {
         let now = wall();
@@ -60,7 +73,7 @@ impl Control {
             return;
         }
         // What `status` and the next step go by. Nothing that is served changes.
-        let (config, _) = self.resolve(&self.draft, true, None);
+        let (config, _) = self.resolve(&self.draft, Keep::UnfitAndShorter, None);
         if let Some(config) = config {
             let _ = Box::pin(self.adopt(config)).await;
         }

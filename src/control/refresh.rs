@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Control;
+use super::{Control, Keep};
 use crate::config::{Config, Kept, Problems, Severity};
 use crate::ledger::time::wall;
 use crate::policy::guard::{Promise, Seconds};
@@ -36,6 +36,7 @@ pub struct Refused {
     pub by_guard: bool,
     /// Since when, by the wall clock.
     pub since: Seconds,
+    candidate: String,
     pub(super) look_again: Instant,
 }
 
@@ -49,34 +50,46 @@ impl Control {
 
     /// Looks at all files, and takes what is fit.
     pub(super) async fn look_at_files(&mut self) {
-        let pending = self.pending.take();
-        let settled = pending.as_ref().is_none_or(|p| p.last.elapsed() >= SETTLE);
-        let (config, problems) = self.resolve(&self.draft, true, None);
-        let Some(config) = config else {
-            // Not a site's fault: a folder of the configuration is gone, for one.
-            tracing::error!(
-                problems = errors(&problems).join("; "),
-                "the configuration cannot be served as it is on disk now; what is in use goes on"
-            );
-            return;
-        };
-        let unripe = config.kept.iter().any(|kept| !kept.by_guard) || is_shorter(&self.config, &config);
-        if let (false, true, Some(pending)) = (settled, unripe, pending) {
-            self.pending = Some(Pending { first: Instant::now(), last: pending.last, due: pending.last + SETTLE });
-            return;
+        let now = Instant::now();
+        let last = self.pending.take().map_or(now, |p| p.last);
+        let settled = last.elapsed() >= SETTLE;
+        let keep = if settled { Keep::Unfit } else { Keep::UnfitAndShorter };
+        let (config, problems) = self.resolve(&self.draft, keep, None);
+        let Some(config) = config else { return self.cannot_serve(&problems) };
+        self.unservable.clear();
+        if !settled && config.kept.iter().any(|kept| !kept.by_guard) {
+            self.pending = Some(Pending { first: now, last, due: last + SETTLE });
         }
-        let _ = self.take(config, &problems).await;
+        let _ = self.take(config, &problems, settled).await;
     }
 
-    /// Puts to use what is fit, and tells of what is not.
+    /// Not a site's fault: a folder of the configuration is gone, for one.
+    fn cannot_serve(&mut self, problems: &Problems) {
+        for refused in self.refused.values_mut() {
+            refused.look_again = Instant::now() + LOOK_AGAIN;
+        }
+        let errors = errors(problems);
+        if self.unservable != errors {
+            tracing::error!(
+                problems = errors.join("; "),
+                "the configuration cannot be served as it is on disk now; what is in use goes on"
+            );
+            self.unservable = errors;
+        }
+    }
+
+    /// Puts to use what is fit, and tells of what is not; of what may only be half written, when it is `settled`.
     ///
     /// # Errors
     ///
     /// When a lockout was accepted that cannot be put on record.
-    pub(super) async fn take(&mut self, mut config: Config, problems: &Problems) -> std::io::Result<()> {
-        let kept = std::mem::take(&mut config.kept);
+    pub(super) async fn take(&mut self, mut config: Config, problems: &Problems, settled: bool) -> std::io::Result<()> {
+        let (kept, news) = (std::mem::take(&mut config.kept), std::mem::take(&mut config.news));
         self.adopt(config).await?;
-        self.note_refusals(&kept, problems).await;
+        for (site, problem) in news {
+            tracing::warn!(site, problem = problems.one_line(&problem), hint = problem.hint, "in use, though");
+        }
+        self.note_refusals(&kept, problems, settled).await;
         Ok(())
     }
 
@@ -89,34 +102,51 @@ impl Control {
         Duration::from_secs(seconds.saturating_add(1))
     }
 
-    async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems) {
-        let before = std::mem::take(&mut self.refused);
+    async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: bool) {
+        let mut before = std::mem::take(&mut self.refused);
         for site in kept {
+            let known = before.remove(&site.site);
+            if !settled && !site.by_guard {
+                self.refused.extend(known.map(|known| (site.site.clone(), known)));
+                continue;
+            }
             let reasons = reasons(site, problems);
-            let known = before.get(&site.site);
-            let is_news = known.is_none_or(|known| known.reasons != reasons);
-            if is_news {
+            let candidate = candidate(site, &reasons);
+            let known = known.filter(|known| known.candidate == candidate);
+            let since = known.as_ref().map_or_else(wall, |known| known.since);
+            let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
+            let by_guard = site.by_guard;
+            let refused = Refused { reasons, by_guard, since, candidate, look_again };
+            if known.is_none() {
                 self.counts.rotations_refused += 1;
-                for (reason, hint) in &reasons {
+                for (reason, hint) in &refused.reasons {
                     tracing::error!(site = site.site, reason, hint, "certificate refused; the old one keeps serving");
                 }
+            }
+            self.refused.insert(site.site.clone(), refused);
+            if known.is_none() {
                 self.reset_ramps(&site.site).await;
             }
-            let since = known.filter(|_| !is_news).map_or_else(wall, |known| known.since);
-            let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
-            self.refused.insert(site.site.clone(), Refused { reasons, by_guard: site.by_guard, since, look_again });
         }
-        for site in before.keys().filter(|site| !self.refused.contains_key(*site)) {
-            tracing::info!(site, "nothing is refused any more");
+        for site in before.into_keys() {
+            self.refusal_ends(&site).await;
         }
+    }
+
+    /// What was refused is gone, or served.
+    pub(super) async fn refusal_ends(&mut self, site: &str) {
+        tracing::info!(site, "nothing is refused any more");
+        self.reset_ramps(site).await;
     }
 }
 
-/// A file that is being written may end behind any certificate.
-fn is_shorter(before: &Config, after: &Config) -> bool {
-    let pairs = before.sites().zip(after.sites());
-    let mut certificates = pairs.flat_map(|(b, a)| b.certificates.iter().zip(&a.certificates));
-    certificates.any(|(b, a)| b.path == a.path && a.pins.len() < b.pins.len())
+/// What is refused, whatever words there are for it: dates in the reasons move as the promises that would be broken are
+/// renewed.
+fn candidate(kept: &Kept, reasons: &[(String, Option<String>)]) -> String {
+    if kept.by_guard && !kept.certificates.is_empty() {
+        return kept.certificates.iter().map(|c| format!("{} {} {};", c.serial, c.pin, c.not_after)).collect();
+    }
+    reasons.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// Everything that is wrong with a site, each with its place, and what to do.
@@ -125,7 +155,7 @@ fn reasons(kept: &Kept, problems: &Problems) -> Vec<(String, Option<String>)> {
     errors.map(|p| (problems.one_line(p), p.hint.clone())).collect()
 }
 
-pub(super) fn errors(problems: &Problems) -> Vec<String> {
+fn errors(problems: &Problems) -> Vec<String> {
     let all = problems.sorted();
     all.into_iter().filter(|p| p.severity == Severity::Error).map(|p| problems.one_line(p)).collect()
 }

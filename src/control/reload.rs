@@ -1,12 +1,15 @@
 //! Reload: the whole configuration, by difference. What is wrong with it changes nothing.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use super::refresh::errors;
-use super::{Control, admin};
-use crate::config::{self, Config, Draft, Problems};
+use super::{Control, Keep};
+use crate::config::{self, AccessTarget, Config, Problems, Severity};
+use crate::host::HostPattern;
 use crate::policy::Scheme;
-use crate::server::bind;
+use crate::server::{BindError, Bound, bind};
+use crate::telemetry::AccessFormat;
+use crate::upstream::resolve::NameServers;
 
 /// What came of a reload, or of looking at a certificate.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -19,124 +22,165 @@ pub struct Verdict {
     pub notes: Vec<String>,
 }
 
-impl Control {
-    /// Reads the file again. An error leaves everything as it is.
-    pub(super) async fn reload(&mut self) -> Verdict {
-        let verdict = self.try_reload().await;
-        if verdict.ok {
-            self.counts.reloads += 1;
-            tracing::info!(notes = verdict.notes.join("; "), "reloaded");
-        } else {
-            self.counts.reloads_refused += 1;
-            let why = verdict.problems.iter().filter_map(|p| p.lines().next()).filter(|p| !p.contains(": warning: "));
-            for problem in why {
-                tracing::error!(problem, "reload refused; what is in use goes on");
-            }
-        }
-        verdict
+/// Why everything stays as it is: as it is shown to people, and as it is logged, each reason with its remedy.
+struct Refusal {
+    shown: Vec<String>,
+    logged: Vec<(String, Option<String>)>,
+}
+
+impl Refusal {
+    fn because(why: String) -> Self {
+        Self { shown: vec![why.clone()], logged: vec![(why, None)] }
     }
 
-    async fn try_reload(&mut self) -> Verdict {
-        let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
-        let path = self.draft.path().to_owned();
-        let draft = match config::read(&path) {
-            Ok(draft) => draft,
-            Err(error) => return refused(format!("{}: {error}", path.display())),
-        };
-        let (config, problems) = self.resolve(&draft, false, None);
-        let told = rendered(&problems);
-        let Some(config) = config else { return Verdict { problems: told, ..Verdict::default() } };
-        let mut notes = self.needs_restart(&draft, &config);
-        if let Err(why) = self.listen_on(&config, &mut notes) {
-            return Verdict { problems: why, ..Verdict::default() };
+    fn of(problems: &Problems) -> Self {
+        Self { shown: rendered(problems), logged: told(problems, Severity::Error) }
+    }
+}
+
+/// What is looked at when the process starts, and not again.
+pub(super) struct Fixed {
+    pub(super) state: Option<PathBuf>,
+    access: AccessTarget,
+    access_format: AccessFormat,
+    name_servers: NameServers,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            state: config.state.clone(),
+            access: config.access.clone(),
+            access_format: config.access_format,
+            name_servers: config.name_servers.clone(),
         }
-        notes.extend(differences(&self.config, &config));
-        if let Err(error) = self.adopt(config).await {
-            return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
-        }
-        self.draft = draft;
-        for site in std::mem::take(&mut self.refused).into_keys() {
-            tracing::info!(site, "nothing is refused any more");
-        }
-        self.pending = None;
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
-        self.follow_admin();
-        Verdict { ok: true, problems: told, notes }
     }
 
-    /// Binds what is new, and lets go of what is not wanted any more; connections that there are go on.
-    fn listen_on(&mut self, config: &Config, notes: &mut Vec<String>) -> Result<(), Vec<String>> {
-        if (&config.https, &config.http) == (&self.config.https, &self.config.http) {
-            return Ok(());
-        }
-        let old: Vec<(SocketAddr, Scheme)> = wanted(&self.config);
-        let new: Vec<(SocketAddr, Scheme)> = wanted(config);
-        // In the same order: an address whose port the kernel chose is known by its place.
-        let known: Vec<_> = old.iter().copied().zip(self.server.listening().iter().copied()).collect();
-        let keep: Vec<_> = known.iter().filter(|(asked, _)| new.contains(asked)).map(|(_, actual)| *actual).collect();
-        let fresh = |scheme| {
-            let is_fresh = |asked: &&(SocketAddr, Scheme)| asked.1 == scheme && !old.contains(asked);
-            new.iter().filter(is_fresh).map(|(address, _)| *address).collect::<Vec<_>>()
-        };
-        let bound = bind(&fresh(Scheme::Https), &fresh(Scheme::Http), self.server.workers()).map_err(|errors| {
-            let told = |e: &crate::server::BindError| {
-                e.hint().map_or_else(|| e.to_string(), |hint| format!("{e}\n  hint: {hint}"))
-            };
-            errors.iter().map(told).collect::<Vec<_>>()
-        })?;
-        for (address, scheme) in bound.addresses() {
-            notes.push(format!("listening on {address} ({})", scheme.as_str()));
-        }
-        for (_, actual) in known.iter().filter(|(asked, _)| !new.contains(asked)) {
-            notes.push(format!("not listening on {} any more", actual.0));
-        }
-        self.server.listen(&keep, bound);
-        Ok(())
-    }
-
-    /// Keys that are looked at when the process starts, and not again.
-    fn needs_restart(&self, draft: &Draft, config: &Config) -> Vec<String> {
+    /// What a configuration says about it in vain.
+    fn differs_from(&self, config: &Config) -> Vec<String> {
         let mut notes = Vec::new();
         let mut note = |key: &str, changed: bool| {
             if changed {
                 notes.push(format!("{key} has changed: it takes effect at the next start"));
             }
         };
-        note("listen.workers", config.workers != self.config.workers);
-        note("state.directory", draft.state() != self.draft.state());
-        note("log.access", config.access != self.config.access || config.access_format != self.config.access_format);
+        note("log.access", config.access != self.access);
+        note("log.format", config.access_format != self.access_format);
+        note("resolver.name_servers", config.name_servers != self.name_servers);
+        if config.state != self.state {
+            notes.push(format!(
+                "state.directory has changed: it takes effect at the next start; move {} there before that, or all that \
+                 was promised is forgotten",
+                crate::ledger::FILE
+            ));
+        }
         notes
     }
+}
 
-    fn follow_admin(&mut self) {
-        if self.admin.as_ref().map(admin::Listening::address) == self.config.admin.as_ref() {
-            return;
+/// Where to listen from now on.
+struct Listeners {
+    /// In the order of the file: an address whose port the kernel chose is known by its place.
+    all: Vec<(SocketAddr, Scheme)>,
+    bound: Bound,
+    notes: Vec<String>,
+}
+
+impl Control {
+    /// Reads the file again. An error leaves everything as it is.
+    pub(super) async fn reload(&mut self) -> Verdict {
+        // Whatever the file says: who moves a log away does not wait for it to be right.
+        if let Some(log) = &self.access_log {
+            log.reopen();
         }
-        self.admin = None;
-        if let Some(address) = &self.config.admin {
-            match admin::listen(address, self.sender.clone()) {
-                Ok(listening) => self.admin = Some(listening),
-                Err(error) => tracing::error!(%error, "commands cannot come in"),
+        match self.try_reload().await {
+            Ok((problems, notes)) => {
+                self.counts.reloads += 1;
+                for (problem, hint) in told(&problems, Severity::Warning) {
+                    tracing::warn!(problem, hint, "in use, though");
+                }
+                tracing::info!(notes = notes.join("; "), "reloaded");
+                Verdict { ok: true, problems: rendered(&problems), notes }
+            }
+            Err(refusal) => {
+                self.counts.reloads_refused += 1;
+                for (problem, hint) in refusal.logged {
+                    tracing::error!(problem, hint, "reload refused; what is in use goes on");
+                }
+                Verdict { problems: refusal.shown, ..Verdict::default() }
             }
         }
+    }
+
+    async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Refusal> {
+        let path = self.draft.path().to_owned();
+        let draft = config::read(&path).map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
+        let (config, problems) = self.resolve(&draft, Keep::Nothing, None);
+        let Some(config) = config else { return Err(Refusal::of(&problems)) };
+        let listeners = self.listeners(&config)?;
+        let mut notes = self.fixed.differs_from(&config);
+        if config.workers != self.server.workers() {
+            notes.push("listen.workers has changed: it takes effect at the next start".into());
+        }
+        notes.extend(differences(&self.config, &config));
+        if let Err(error) = self.adopt(config).await {
+            return Err(Refusal::because(format!(
+                "the ledger cannot be written, so that no lockout can be accepted: {error}"
+            )));
+        }
+        if let Some(Listeners { all, bound, notes: more }) = listeners {
+            self.server.listen(all, bound);
+            notes.extend(more);
+        }
+        self.draft = draft;
+        self.pending = None;
+        for site in std::mem::take(&mut self.refused).into_keys() {
+            self.refusal_ends(&site).await;
+        }
+        self.open_door();
+        Ok((problems, notes))
+    }
+
+    /// Binds what is new, and lets go of what is not wanted any more; none if all is as before.
+    fn listeners(&self, config: &Config) -> Result<Option<Listeners>, Refusal> {
+        let (old, new) = (wanted(&self.config), wanted(config));
+        if old == new {
+            return Ok(None);
+        }
+        let listening = self.listening();
+        let mut known: Vec<_> = old.into_iter().zip(listening.iter().copied()).collect();
+        let kept: Vec<_> =
+            new.iter().map(|asked| Some(known.remove(known.iter().position(|(known, _)| known == asked)?).1)).collect();
+        let fresh = |scheme| {
+            let asked = new.iter().zip(&kept).filter(|(asked, kept)| asked.1 == scheme && kept.is_none());
+            asked.map(|(asked, _)| asked.0).collect::<Vec<_>>()
+        };
+        let bound = bind(&fresh(Scheme::Https), &fresh(Scheme::Http), self.server.workers())
+            .map_err(|errors| cannot_listen(&errors, listening))?;
+        let mut notes = Vec::new();
+        for (address, scheme) in bound.addresses() {
+            notes.push(format!("listening on {address} ({})", scheme.as_str()));
+        }
+        for (_, (address, _)) in known {
+            notes.push(format!("not listening on {address} any more"));
+        }
+        // Both are in the order of the file: https, then http.
+        let mut addresses = bound.addresses().into_iter();
+        let all = kept.into_iter().filter_map(|kept| kept.or_else(|| addresses.next())).collect();
+        Ok(Some(Listeners { all, bound, notes }))
     }
 
     /// Looks at one site's files now, whatever their state.
     pub(super) async fn look_at_site(&mut self, host: &str, accept: Option<String>) -> Verdict {
         let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
-        let Some(site) = self.config.sites().find(|s| s.hosts.iter().any(|h| h == host)).map(|s| s.name().to_owned())
-        else {
-            return refused(format!("no site has the host {host}"));
-        };
-        let (config, problems) = self.resolve(&self.draft, true, accept.map(|day| (site.clone(), day)));
+        let Some(site) = self.site_of(host) else { return refused(format!("no site has the host {host}")) };
+        let (config, problems) = self.resolve(&self.draft, Keep::Unfit, accept.map(|day| (site.clone(), day)));
         let Some(config) = config else {
-            return Verdict { problems: errors(&problems), ..Verdict::default() };
+            return Verdict { problems: rendered(&problems), ..Verdict::default() };
         };
         let notes: Vec<String> = differences(&self.config, &config);
         self.pending = None;
-        if let Err(error) = self.take(config, &problems).await {
+        if let Err(error) = self.take(config, &problems, true).await {
             return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
         }
         match self.refused.get(&site) {
@@ -150,6 +194,15 @@ impl Control {
             }
         }
     }
+
+    /// The first name of the site that has a host, or whose wildcard covers it.
+    fn site_of(&self, host: &str) -> Option<String> {
+        let host = HostPattern::parse(host).ok()?.to_string();
+        let snapshot = &self.config.snapshot;
+        let by_name = || snapshot.by_host.get(&host).and_then(|index| snapshot.sites.get(*index)).map(|s| s.label());
+        let listed = self.config.sites().find(|s| s.hosts.contains(&host)).map(|s| s.name().to_owned());
+        listed.or_else(by_name)
+    }
 }
 
 fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
@@ -161,28 +214,67 @@ fn rendered(problems: &Problems) -> Vec<String> {
     problems.sorted().into_iter().map(|p| problems.render(p, false)).collect()
 }
 
+/// Each problem of a kind on a line of its own, and its remedy.
+fn told(problems: &Problems, severity: Severity) -> Vec<(String, Option<String>)> {
+    let all = problems.sorted().into_iter().filter(|p| p.severity == severity);
+    all.map(|p| (problems.one_line(p), p.hint.clone())).collect()
+}
+
+/// Addresses that cannot be had; among them those that this process itself has, in another way.
+fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Refusal {
+    let hint = |error: &BindError| {
+        let overlaps = |(own, _): &&(SocketAddr, Scheme)| {
+            let (a, b) = (own.ip(), error.address.ip());
+            own.port() == error.address.port() && (a == b || a.is_unspecified() || b.is_unspecified())
+        };
+        match listening.iter().find(overlaps) {
+            Some((own, scheme)) => Some(format!(
+                "this process listens on {own} ({}) until the next reload: leave that out first, then add this one",
+                scheme.as_str()
+            )),
+            None => error.hint(),
+        }
+    };
+    let logged: Vec<(String, Option<String>)> = errors.iter().map(|e| (e.to_string(), hint(e))).collect();
+    let show = |(what, hint): &(String, Option<String>)| match hint {
+        Some(hint) => format!("{what}\n  hint: {hint}"),
+        None => what.clone(),
+    };
+    Refusal { shown: logged.iter().map(show).collect(), logged }
+}
+
 /// What a reader of the log would like to know.
 fn differences(before: &Config, after: &Config) -> Vec<String> {
     let mut notes = Vec::new();
-    let find = |config: &Config, name: &str| config.sites().any(|s| s.name() == name);
     for site in after.sites() {
-        let Some(old) = before.sites().find(|b| b.name() == site.name()) else {
-            notes.push(format!("new site {}", site.name()));
+        let name = site.name();
+        let Some(old) = before.sites().find(|b| b.name() == name) else {
+            notes.push(format!("new site {name}"));
             continue;
         };
+        let known = notes.len();
+        if old.hosts != site.hosts {
+            notes.push(format!("{name}: its hosts are {}", site.hosts.join(", ")));
+        }
         for certificate in &site.certificates {
             if !old.certificates.iter().any(|c| c.is(certificate)) {
-                notes.push(format!("{}: certificate {} with pin {}", site.name(), certificate.serial, certificate.pin));
+                notes.push(format!("{name}: certificate {} with pin {}", certificate.serial, certificate.pin));
             }
         }
-        if old.hpkp != site.hpkp {
-            notes.push(format!("{}: other pins", site.name()));
+        if old.hpkp != site.hpkp || old.withheld != site.withheld {
+            notes.push(format!("{name}: other pins"));
         }
         if old.hsts != site.hsts {
-            notes.push(format!("{}: another HSTS policy", site.name()));
+            notes.push(format!("{name}: another HSTS policy"));
+        }
+        if old.upstream != site.upstream {
+            notes.push(format!("{name}: another upstream"));
+        }
+        if notes.len() == known && !after.takes_over(before, name) {
+            notes.push(format!("{name}: changed"));
         }
     }
-    for site in before.sites().filter(|s| !find(after, s.name())) {
+    for site in before.sites().filter(|s| !after.sites().any(|a| a.name() == s.name())) {
         notes.push(format!("site {} is gone", site.name()));
     }
     notes

@@ -29,7 +29,7 @@ impl Control {
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
             "sites": self.config.sites().map(|site| self.site(site, ledger.book().promises())).collect::<Vec<_>>(),
             "ledger": {
-                "directory": self.config.state.as_ref().map(|s| s.display().to_string()),
+                "directory": self.fixed.state.as_ref().map(|s| s.display().to_string()),
                 "durable": ledger.is_durable(),
                 "promises": ledger.book().promises().len(),
                 "alive": ledger.book().promises().iter().filter(|p| p.is_alive(wall())).count(),

@@ -96,14 +96,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the contents of any file are others than the last time. The first time counts as none.
+/// Whether the contents of any file are others than the last time, or are looked at for the first time.
 fn look(files: &[PathBuf], known: &mut HashMap<PathBuf, Option<[u8; 32]>>) -> bool {
     let mut changed = false;
     for file in files {
         let now = hash(file);
-        if let Some(before) = known.insert(file.clone(), now) {
-            changed |= before != now;
-        }
+        // One that is new here has had all the time since it was read to change.
+        changed |= known.insert(file.clone(), now) != Some(now);
     }
     if known.len() > files.len() {
         known.retain(|file, _| files.contains(file));
@@ -183,7 +182,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
         let (files, mut known) = (vec![file.clone()], HashMap::new());
-        assert!(!look(&files, &mut known));
+        assert!(look(&files, &mut known) && !look(&files, &mut known));
         fs::write(&file, "x").unwrap();
         assert!(look(&files, &mut known) && !look(&files, &mut known));
         fs::write(&file, "y").unwrap();

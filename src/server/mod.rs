@@ -20,7 +20,7 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::watch;
@@ -55,7 +55,7 @@ struct Worker {
     listeners: watch::Sender<Listening>,
 }
 
-/// What a worker is to listen on. Each change is a new number and what is new; what is not listed any more is closed.
+/// What a worker is to listen on: what is not listed any more is closed, and what is new is there to be taken.
 #[derive(Default)]
 struct Listening {
     keep: Vec<(SocketAddr, Scheme)>,
@@ -115,14 +115,16 @@ impl Server {
         &self.listening
     }
 
-    /// Listens on these as well, and on none of the others but those to be kept. Connections that there are go on.
-    pub fn listen(&mut self, keep: &[(SocketAddr, Scheme)], bound: Bound) {
-        let mut listening: Vec<_> = keep.to_vec();
-        listening.extend(bound.addresses());
-        self.listening = listening;
+    /// Listens on these and no others; those that are new are bound already. Connections that there are go on.
+    pub fn listen(&mut self, all: Vec<(SocketAddr, Scheme)>, bound: Bound) {
+        self.listening = all;
         self.tell_port();
         for (worker, new) in self.workers.iter().zip(bound.into_workers()) {
-            worker.listeners.send_replace(Listening { keep: self.listening.clone(), new: Mutex::new(new) });
+            worker.listeners.send_modify(|listening| {
+                listening.keep.clone_from(&self.listening);
+                // What came with a change that the worker has not seen yet is still to be taken.
+                listening.new.get_mut().unwrap_or_else(PoisonError::into_inner).extend(new);
+            });
         }
     }
 

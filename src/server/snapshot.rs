@@ -64,6 +64,7 @@ impl View {
         let mut pools: Vec<Option<Rc<Pool>>> = Vec::with_capacity(shared.upstreams.len());
         let mut known: std::collections::HashMap<*const Upstream, Rc<Pool>> = std::collections::HashMap::new();
         for pool in before.iter().flat_map(|b| &b.pools).flatten() {
+            pool.limit(limits);
             known.insert(Arc::as_ptr(pool.upstream()), pool.clone());
         }
         for upstream in &shared.upstreams {

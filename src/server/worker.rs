@@ -192,6 +192,9 @@ async fn listen(
         });
         for (listener, scheme) in new {
             let address = listener.local_addr()?;
+            if !keep.contains(&(address, scheme)) {
+                continue;
+            }
             let (stop, stopped) = watch::channel(false);
             let task = accept(TcpListener::from_std(listener)?, scheme, worker.clone(), stopped);
             accepting.push(((address, scheme), stop, tokio::task::spawn_local(task)));

@@ -203,7 +203,7 @@ impl Exchange {
                     }
                 }
                 if moved > 0 {
-                    alarm.set(if self.waits_for_client { pool.limits.body_progress } else { timeout });
+                    alarm.set(if self.waits_for_client { pool.limits().body_progress } else { timeout });
                 }
                 if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
                     let informational = informational.map_err(UpstreamError::Http2)?;

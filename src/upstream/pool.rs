@@ -33,7 +33,7 @@ pub struct PoolLimits {
 /// A worker's connections to one upstream.
 pub struct Pool {
     pub(super) upstream: Arc<Upstream>,
-    pub(super) limits: PoolLimits,
+    limits: Cell<PoolLimits>,
     /// Bodies under way from all upstreams of this worker: many of them get smaller buffers each.
     pub(super) streaming: Rc<Cell<usize>>,
     clock: Rc<Clock>,
@@ -81,7 +81,7 @@ impl Pool {
     pub fn new(upstream: Arc<Upstream>, limits: PoolLimits, clock: Rc<Clock>, streaming: Rc<Cell<usize>>) -> Rc<Self> {
         Rc::new(Self {
             upstream,
-            limits,
+            limits: Cell::new(limits),
             streaming,
             clock,
             idle: RefCell::default(),
@@ -97,6 +97,15 @@ impl Pool {
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
+    }
+
+    pub(super) fn limits(&self) -> PoolLimits {
+        self.limits.get()
+    }
+
+    /// Sets other bounds, from now on.
+    pub fn limit(&self, limits: PoolLimits) {
+        self.limits.set(limits);
     }
 
     /// A connection: one in use for HTTP/2, an idle one, or a new one. `fresh` asks for a new one.
@@ -137,11 +146,11 @@ impl Pool {
     }
 
     async fn connect(&self, protocols: Protocols, alarm: &Alarm) -> Result<Connection, UpstreamError> {
-        if self.open.get() >= self.limits.connections {
+        if self.open.get() >= self.limits().connections {
             // An idle connection that did not fit the wish makes room.
             self.idle.borrow_mut().pop();
         }
-        if self.open.get() >= self.limits.connections {
+        if self.open.get() >= self.limits().connections {
             return Err(UpstreamError::Busy);
         }
         self.open.set(self.open.get() + 1);
@@ -186,7 +195,7 @@ impl Pool {
 
     /// Drops the connections that were idle for too long, or have ended; to be called now and then.
     pub fn sweep(&self) {
-        let oldest = self.clock.ticks().saturating_sub(ticks_of(self.limits.idle));
+        let oldest = self.clock.ticks().saturating_sub(ticks_of(self.limits().idle));
         self.idle.borrow_mut().retain_mut(|idle| idle.since >= oldest && is_quiet(&mut idle.connection.transport));
         self.http2.borrow_mut().retain_mut(|c| !c.is_closed() && !c.is_idle_since(oldest, self.clock.ticks()));
     }

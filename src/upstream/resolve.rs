@@ -73,7 +73,7 @@ impl Name {
 }
 
 /// Which name servers to ask.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameServers(pub Vec<SocketAddr>);
 
 /// Follows a name for as long as somebody wants its addresses.

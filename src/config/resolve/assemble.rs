@@ -4,17 +4,23 @@ use std::sync::Arc;
 
 use super::guard::Admitted;
 use super::{Entry, Globals, Upstreams};
-use crate::config::{Config, Context, Draft, Kept};
+use crate::config::{Config, Context, Draft, Kept, Problem};
 use crate::server::Snapshot;
 use crate::tls::{Certificates, config as tls_config};
+
+/// What came of judging all sites.
+pub(super) struct Outcome {
+    pub(super) admitted: Admitted,
+    pub(super) kept: Vec<Kept>,
+    pub(super) news: Vec<(String, Problem)>,
+}
 
 pub(super) fn assemble(
     draft: &Draft,
     globals: Globals,
     entries: Vec<Arc<Entry>>,
     mut upstreams: Upstreams,
-    admitted: Admitted,
-    kept: Vec<Kept>,
+    outcome: Outcome,
     context: &Context<'_>,
 ) -> Option<Config> {
     let mut certificates = Certificates::default();
@@ -59,9 +65,10 @@ pub(super) fn assemble(
         state: draft.state(),
         admin: draft.admin(),
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
-        accepted: admitted.accepted,
+        accepted: outcome.admitted.accepted,
         ramps: entries.iter().flat_map(|e| e.ramps.clone()).collect(),
-        kept,
+        kept: outcome.kept,
+        news: outcome.news,
         entries,
         upstreams,
         tickets,

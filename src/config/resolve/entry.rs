@@ -72,9 +72,12 @@ pub(super) fn candidate(
         Resolver { folder: r.folder, problems: &mut scratch, now: r.now, instead: r.instead, stamps: Vec::new() };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let before = context.before.and_then(|b| of_before(&b.entries, index, &label));
-    if let Some(before) = before {
+    let mut news = Vec::new();
+    if let Some(before) = before.filter(|before| !Arc::ptr_eq(&before.plan, &plan)) {
         warn_of_older(table, &plan, before, &mut own);
+        news.extend(plan.news(&before.plan, table.span.start));
     }
+    news.extend(own.problems.sorted().into_iter().cloned());
     let mut ramps = Vec::new();
     let mut climb = |policy: Ramped, steps: Option<&Steps>| climb(&label, policy, steps, context, &mut ramps);
     let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, plan.hsts.as_ref().and_then(|h| h.steps.as_ref()));
@@ -90,7 +93,7 @@ pub(super) fn candidate(
     };
     problems.extend(scratch.into_list());
     if problems.iter().any(|p| p.severity == Severity::Error) {
-        return Candidate { entry: None, problems, by_guard: false, is_kept: false };
+        return Candidate { entry: None, problems, news, by_guard: false, is_kept: false };
     }
     let made_from = MadeFrom {
         withheld: judged.as_ref().is_some_and(|j| j.withheld),
@@ -106,7 +109,7 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan, made_from, ramps)),
     };
-    Candidate { entry: Some(entry), problems, by_guard: false, is_kept: false }
+    Candidate { entry: Some(entry), problems, news, by_guard: false, is_kept: false }
 }
 
 /// The same site in the configuration before: at the same place, or else by its name.

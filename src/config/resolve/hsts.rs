@@ -33,8 +33,8 @@ pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r:
         return None;
     };
     let every = keys.every.as_ref().map_or(RAMP_EVERY, |e| e.value);
-    if let Some(at) = keys.every.as_ref().filter(|e| e.value.is_zero()) {
-        r.error(&at.span, format!("{table}.ramp_every: is zero, which is no step at all"));
+    if let Some(at) = keys.every.as_ref().filter(|e| e.value.as_secs() == 0) {
+        r.error(&at.span, format!("{table}.ramp_every: is less than a second, which is no step at all"));
     }
     if steps.is_empty() || steps.len() > STEPS_MAX {
         let span = steps.first().map_or(0..0, |s| s.span.clone());

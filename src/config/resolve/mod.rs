@@ -95,6 +95,8 @@ struct Globals {
 struct Candidate {
     entry: Option<Arc<Entry>>,
     problems: Vec<Problem>,
+    /// Warnings that there were not before: those of files that have changed.
+    news: Vec<Problem>,
     by_guard: bool,
     /// It is the one that was served before.
     is_kept: bool,
@@ -126,6 +128,9 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     }
     let mut kept = Vec::new();
     if context.keeps_sites {
+        if context.waits_for_chains {
+            mark_shorter(&mut candidates, context);
+        }
         keep_unfit(&mut candidates, context, &mut kept);
     }
     let admitted = guard::admit(file, &mut candidates, context, &mut kept, &mut r);
@@ -135,8 +140,31 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     if r.problems.has_errors() {
         return None;
     }
-    let entries: Vec<Arc<Entry>> = candidates.into_iter().filter_map(|c| c.entry).collect();
-    assemble::assemble(draft, globals, entries, upstreams, admitted, kept, context)
+    let (mut entries, mut news) = (Vec::with_capacity(candidates.len()), Vec::new());
+    for candidate in candidates {
+        let Some(entry) = candidate.entry else { continue };
+        news.extend(candidate.news.into_iter().map(|problem| (entry.site.label(), problem)));
+        entries.push(entry);
+    }
+    let outcome = assemble::Outcome { admitted, kept, news };
+    assemble::assemble(draft, globals, entries, upstreams, outcome, context)
+}
+
+/// Takes chains that have become shorter for unfit.
+fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>) {
+    let Some(before) = context.before else { return };
+    for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
+        let Some(entry) = &candidate.entry else { continue };
+        let shorter = before.chains().zip(entry.chains()).find(|(b, a)| a.pins.len() < b.pins.len());
+        if let Some((before, after)) = shorter {
+            candidate.problems.push(Problem {
+                severity: Severity::Error,
+                span: 0..0,
+                message: format!("{} certificates in place of {}", after.pins.len(), before.pins.len()),
+                hint: None,
+            });
+        }
+    }
 }
 
 /// Puts what a site has in place of what it cannot have.
@@ -144,14 +172,16 @@ fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Ve
     let Some(before) = context.before else { return };
     for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_kept && !c.is_fit()) {
         let Some(entry) = before.entries.get(index) else { continue };
+        let refused = candidate.entry.replace(entry.clone());
         kept.push(Kept {
             index,
             site: entry.site.label(),
             problems: std::mem::take(&mut candidate.problems),
             by_guard: candidate.by_guard,
+            certificates: refused.map(|refused| refused.report.certificates.clone()).unwrap_or_default(),
         });
-        candidate.entry = Some(entry.clone());
         candidate.is_kept = true;
+        candidate.news.clear();
     }
 }
 

@@ -64,6 +64,13 @@ impl Plan {
         self.stamps.iter().map(|(path, _)| path.as_path())
     }
 
+    /// What there is to warn of, with places from `start`, that another plan had not.
+    pub(super) fn news<'a>(&'a self, before: &'a Self, start: usize) -> impl Iterator<Item = Problem> + 'a {
+        let is_new =
+            |p: &&Problem| !before.problems.iter().any(|b| (&b.message, b.severity) == (&p.message, p.severity));
+        self.problems.iter().filter(is_new).map(move |p| shifted(p, start))
+    }
+
     fn is_current(&self) -> bool {
         self.stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
     }
@@ -107,10 +114,13 @@ impl Reuse {
             Some(plan) => plan.clone(),
             None => Arc::new(make(table, hosts, globals, upstreams, source, r)),
         };
-        let shift = |p: &Problem| Problem { span: p.span.start + start..p.span.end + start, ..p.clone() };
-        let problems = plan.problems.iter().map(shift).collect();
+        let problems = plan.problems.iter().map(|p| shifted(p, start)).collect();
         (plan, problems)
     }
+}
+
+fn shifted(problem: &Problem, start: usize) -> Problem {
+    Problem { span: problem.span.start + start..problem.span.end + start, ..problem.clone() }
 }
 
 /// Everything that a plan depends on but its files.

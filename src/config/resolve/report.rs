@@ -53,7 +53,7 @@ pub struct Ramp {
 }
 
 /// Where a site's requests go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// The URL of the configuration.
     pub url: String,

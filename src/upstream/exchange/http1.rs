@@ -138,7 +138,7 @@ impl<'p> Exchange<'p> {
         }
         if moved && !self.upload.as_ref().is_some_and(|u| u.held) {
             let waits = self.upload.as_ref().is_some_and(|u| u.waits_for_client);
-            alarm.set(if waits { self.pool.limits.body_progress } else { self.pool.upstream.response_timeout });
+            alarm.set(if waits { self.pool.limits().body_progress } else { self.pool.upstream.response_timeout });
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl<'p> Exchange<'p> {
     /// Reads until a head is there: an interim one, or the final one.
     fn poll_response(&mut self, to_head: bool, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
         let mut head = ResponseHead::default();
-        let max = self.pool.limits.response_head;
+        let max = self.pool.limits().response_head;
         // What came behind an interim response.
         if !self.received.is_empty()
             && self.interims > 0

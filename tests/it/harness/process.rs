@@ -136,6 +136,37 @@ impl Pintle {
         command
     }
 
+    /// Writes its configuration anew; nobody tells it.
+    #[track_caller]
+    pub fn rewrite(&self, change: impl FnOnce(&str) -> String) {
+        let before = fs::read_to_string(self.config_path()).unwrap();
+        let after = change(&before);
+        assert_ne!(before, after, "nothing has changed");
+        fs::write(self.config_path(), after).unwrap();
+    }
+
+    /// What `pintle reload` says; it must succeed.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        super::output(&mut self.command("reload"))
+    }
+
+    /// The same; it must not.
+    #[track_caller]
+    pub fn reload_fails(&self) -> String {
+        let (code, out, err) = super::outcome(&mut self.command("reload"));
+        assert_eq!(code, 1, "{out}{err}");
+        err
+    }
+
+    /// Where it listens now, as `status` has it.
+    #[track_caller]
+    pub fn listening(&self, scheme: &str) -> Vec<SocketAddr> {
+        let status = self.status();
+        let listening = status["listening"].as_array().unwrap().iter().filter(|l| l["scheme"] == scheme);
+        listening.map(|l| l["address"].as_str().unwrap().parse().unwrap()).collect()
+    }
+
     /// What `pintle status --json` says.
     #[track_caller]
     pub fn status(&self) -> Value {

@@ -1,0 +1,229 @@
+//! The admin socket itself: who may open it, how it comes and goes, and how many may talk at a time.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::Instant;
+
+use super::Control;
+use super::admin::{Command, answer};
+use crate::config::AdminAddress;
+
+/// Connections at the same time.
+const CONNECTIONS_MAX: usize = 32;
+/// How long a client may take to say what it wants.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest path of a socket that the kernel takes.
+const SOCKET_PATH_MAX: usize = 107;
+/// How often it is looked whether the socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The socket, while it is open.
+pub(super) struct Listening {
+    address: AdminAddress,
+    /// Device and inode of a socket in the file system.
+    file: Option<(u64, u64)>,
+    task: AbortHandle,
+}
+
+impl Listening {
+    /// Whether clients still find it: a socket may be swept away, or another process put its own in place.
+    fn is_there(&self) -> bool {
+        match &self.address {
+            AdminAddress::Unix(path) => file_of(path) == self.file,
+            AdminAddress::Tcp(_) => true,
+        }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let (AdminAddress::Unix(path), true) = (&self.address, self.is_there()) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()))
+}
+
+/// Whether commands can come in, and since when not.
+pub(super) struct Door {
+    open: Option<Listening>,
+    trouble: Option<String>,
+    look_at: Instant,
+}
+
+impl Door {
+    pub(super) fn new() -> Self {
+        Self { open: None, trouble: None, look_at: Instant::now() }
+    }
+}
+
+impl Control {
+    /// Sees to it that commands can come in where the configuration says, now and then.
+    pub(super) fn watch_door(&mut self) {
+        if self.door.look_at <= Instant::now() {
+            self.open_door();
+        }
+    }
+
+    /// The same, now.
+    pub(super) fn open_door(&mut self) {
+        self.door.look_at = Instant::now() + LOOK_EVERY;
+        let wanted = self.config.admin.as_ref();
+        if self.door.open.as_ref().map(|open| &open.address) == wanted
+            && self.door.open.as_ref().is_none_or(Listening::is_there)
+        {
+            return;
+        }
+        self.door.open = None;
+        let Some(address) = wanted else { return };
+        match listen(address, self.sender.clone()) {
+            Ok(listening) => {
+                self.door.open = Some(listening);
+                if self.door.trouble.take().is_some() {
+                    tracing::info!("commands can come in");
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.door.trouble.as_ref() != Some(&error) {
+                    tracing::error!(
+                        error,
+                        "commands cannot come in: reload, status and install will not find this process"
+                    );
+                }
+                self.door.trouble = Some(error);
+            }
+        }
+    }
+
+    /// Commands that come from now on find nobody.
+    pub(super) fn close_door(&mut self) {
+        self.door.open = None;
+    }
+}
+
+/// Begins to listen.
+fn listen(address: &AdminAddress, commands: mpsc::Sender<Command>) -> io::Result<Listening> {
+    let limit = Rc::new(Semaphore::new(CONNECTIONS_MAX));
+    let task = match address {
+        AdminAddress::Unix(path) => {
+            let listener = bind_unix(path)?;
+            spawn_local(async move {
+                loop {
+                    match listener.accept().await {
+                        Ok((socket, _)) => begin(socket, false, &commands, &limit),
+                        Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+                    }
+                }
+            })
+        }
+        AdminAddress::Tcp(address) => {
+            let listener = std::net::TcpListener::bind(address).map_err(|e| named(&address.to_string(), &e))?;
+            listener.set_nonblocking(true)?;
+            let listener = TcpListener::from_std(listener)?;
+            spawn_local(async move {
+                loop {
+                    match listener.accept().await {
+                        Ok((socket, _)) => begin(socket, true, &commands, &limit),
+                        Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+                    }
+                }
+            })
+        }
+    };
+    let file = match address {
+        AdminAddress::Unix(path) => file_of(path),
+        AdminAddress::Tcp(_) => None,
+    };
+    Ok(Listening { address: address.clone(), file, task: task.abort_handle() })
+}
+
+fn named(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("admin.listen: {what}: {error}"))
+}
+
+/// A socket for this user alone. It gets its name when it has its permissions, so that there is no moment between.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let error = |e: &io::Error| named(&path.display().to_string(), e);
+    let fresh = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
+    if fresh.as_os_str().len() > SOCKET_PATH_MAX {
+        return Err(error(&io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket")));
+    }
+    if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(&e))?;
+    }
+    // Another process that is alive answers; one that is dead has left its name behind.
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(error(&io::Error::new(io::ErrorKind::AddrInUse, "another pintle listens there")));
+    }
+    if fs::symlink_metadata(path).is_ok_and(|m| !m.file_type().is_socket()) {
+        return Err(error(&io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket is there")));
+    }
+    let _ = fs::remove_file(&fresh);
+    let bound = std::os::unix::net::UnixListener::bind(&fresh).map_err(|e| error(&e))?;
+    let named = fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).and_then(|()| fs::rename(&fresh, path));
+    if let Err(e) = named {
+        let _ = fs::remove_file(&fresh);
+        return Err(error(&e));
+    }
+    bound.set_nonblocking(true)?;
+    UnixListener::from_std(bound)
+}
+
+fn begin(
+    socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    over_tcp: bool,
+    commands: &mpsc::Sender<Command>,
+    limit: &Rc<Semaphore>,
+) {
+    let Ok(permit) = limit.clone().try_acquire_owned_local() else { return };
+    let commands = commands.clone();
+    spawn_local(async move {
+        let _permit = permit;
+        let service = service_fn(|request| {
+            let commands = commands.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer(request, over_tcp, &commands).await) }
+        });
+        let _ = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(socket), service)
+            .await;
+    });
+}
+
+/// A place among the connections, given back when it is dropped.
+struct Permit(Rc<Semaphore>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+trait AcquireLocal {
+    fn try_acquire_owned_local(self) -> Result<Permit, tokio::sync::TryAcquireError>;
+}
+
+impl AcquireLocal for Rc<Semaphore> {
+    fn try_acquire_owned_local(self) -> Result<Permit, tokio::sync::TryAcquireError> {
+        self.try_acquire()?.forget();
+        Ok(Permit(self))
+    }
+}

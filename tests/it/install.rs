@@ -1,0 +1,332 @@
+//! `pintle install`: a certificate is judged, put in place, and looked at from outside; or everything stays as it was.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{BLOG, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle};
+use crate::rotation::{Bed, refusal};
+
+const HOSTS: [&str; 2] = [BLOG, "www.example.com"];
+
+/// `pintle install` for the blog; nothing but these arguments more.
+fn install(config: &Path, host: &str, more: &[&Path]) -> Command {
+    let mut command = pintle();
+    command.args(["install", "--site", host, "-c"]).arg(config).args(more);
+    command
+}
+
+/// When the served certificate ends: what tells one from another of the same key.
+fn end(pintle: &Pintle) -> String {
+    pintle.status()["sites"][0]["certificates"][0]["not_after"].as_str().unwrap().to_owned()
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// What lies in the folder of the site's files: names and contents.
+fn files(bed: &Bed) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(bed.folder.path()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file());
+    let mut files: Vec<_> = entries.map(|p| (p.clone(), fs::read(p).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_dry_run_only_says() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let before = files(&bed);
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    let out = output(&mut install(&pintle.config_path(), BLOG, &["--dry-run".as_ref(), &renewed.chain]));
+    assert!(out.contains("fit to be served") && out.contains(&bed.live.pin) && !out.contains("wrote"), "{out}");
+    let (code, out, err) =
+        outcome(&mut install(&pintle.config_path(), BLOG, &["--dry-run".as_ref(), &bed.stranger.chain]));
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        err.contains("would lock readers out") && err.contains("safe from 20") && !out.contains("fit to"),
+        "{out}{err}"
+    );
+    assert_eq!(files(&bed), before);
+    assert_eq!((bed.served(&pintle), refusal(&pintle).is_null()), (bed.live.pin.clone(), true));
+}
+
+#[test]
+fn the_same_key_renewed() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    let before = end(&pintle);
+    // Any of the site's names will do, however it is written.
+    let out = output(&mut install(&pintle.config_path(), "WWW.example.com", &[&renewed.chain]));
+    assert!(out.contains(&format!("wrote {}", bed.chain().display())) && !out.contains("blog.key"), "{out}");
+    assert!(out.contains("verified: "), "{out}");
+    assert_ne!(end(&pintle), before);
+    assert_eq!(fs::read(bed.chain()).unwrap(), fs::read(&renewed.chain).unwrap());
+    assert_eq!(
+        (pintle.status()["rotations"].as_u64(), pintle.status()["rotations_refused"].as_u64()),
+        (Some(1), Some(0))
+    );
+    // The same again is no change, and no fault.
+    output(&mut install(&pintle.config_path(), BLOG, &[&renewed.chain]));
+    // Nor is it where it is to go: what an ACME client's hook may say.
+    output(&mut install(&pintle.config_path(), BLOG, &[&bed.chain()]));
+    // An older one is served, but not without a word.
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.live.chain]));
+    assert!(code == 0 && err.contains("before the one in use"), "{err}");
+    assert_eq!(err.matches("before the one in use").count(), 1, "told once: {err}");
+    assert_eq!(end(&pintle), before);
+}
+
+#[test]
+fn the_next_key_is_found_beside_its_chain() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    // Only its owner can read it, whatever it was like.
+    fs::set_permissions(bed.key(), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(&bed.next.key, fs::Permissions::from_mode(0o644)).unwrap();
+    let out = output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
+    assert!(out.contains(&format!("the key of this chain is {}", bed.next.key.display())), "{out}");
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+    assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.next.key).unwrap());
+    assert_eq!((mode(&bed.key()), mode(&bed.chain())), (0o600, 0o644));
+    assert!(files(&bed).iter().all(|(path, _)| path.extension().is_some_and(|e| e != "new")));
+}
+
+#[test]
+fn a_key_that_is_given() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let before = files(&bed);
+    let (code, out, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain, &bed.spare.key]));
+    // It is the given file that is at fault, not the one in use.
+    let key = bed.spare.key.display().to_string();
+    assert!(code == 1 && err.contains(&format!("{key}: is not the key of")), "{out}{err}");
+    assert!(err.contains(&bed.next.pin) && err.contains(&bed.spare.pin), "{err}");
+    let nonsense = bed.authority.write("nonsense", "nonsense");
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain, &nonsense]));
+    assert!(code == 1 && err.contains("nonsense: "), "{err}");
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&nonsense]));
+    assert!(code == 1 && err.contains("nonsense: no certificate chain"), "{err}");
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[Path::new("/nowhere.pem")]));
+    assert!(code == 1 && err.contains("/nowhere.pem: "), "{err}");
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), "other.example", &[&bed.next.chain]));
+    assert!(code == 1 && err.contains("no site has the host") && err.contains(BLOG), "{err}");
+    assert_eq!(files(&bed), before);
+    output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain, &bed.next.key]));
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+    // A key that is nowhere is asked for.
+    let hidden = bed.folder.path().join("hidden");
+    fs::create_dir(&hidden).unwrap();
+    fs::rename(&bed.spare.key, hidden.join("spare.key")).unwrap();
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.spare.chain]));
+    assert!(code == 1 && err.contains("its key is neither the one in use") && err.contains("hint: name it"), "{err}");
+}
+
+#[test]
+fn a_key_that_was_never_promised() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let before = files(&bed);
+    let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.stranger.chain, &bed.stranger.key]));
+    assert!(code == 1 && err.contains("would lock readers out") && err.contains("not installed"), "{err}");
+    // About the file that was given: the one in its place is fine.
+    assert!(err.contains(&format!("{}: would lock", bed.stranger.chain.display())), "{err}");
+    assert_eq!(files(&bed), before);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    // The running process has seen nothing of it.
+    assert_eq!(pintle.status()["rotations_refused"], 0);
+    assert!(!pintle.log().contains("refused"));
+}
+
+#[test]
+fn a_lockout_is_accepted_by_its_date_alone() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let before = files(&bed);
+    let with = |day: &str| {
+        let mut command = install(&pintle.config_path(), BLOG, &[&bed.stranger.chain]);
+        command.args(["--accept-lockout-until", day]);
+        command
+    };
+    let (_, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.stranger.chain]));
+    let day = err.split("safe from ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let (code, _, err) = outcome(&mut with("2026-01-01"));
+    assert!(code == 1 && err.contains(&format!("should be \"{day}\"")), "{err}");
+    for nonsense in ["for ever", "2026-13-01", "", "2026-11-23&host=other"] {
+        let (code, _, err) = outcome(&mut with(nonsense));
+        assert!(code == 2 && err.contains("accept-lockout-until"), "{nonsense:?}: {code} {err}");
+    }
+    assert_eq!(files(&bed), before);
+    let (code, out, err) = outcome(&mut with(&day));
+    assert!(code == 0 && out.contains("verified") && err.contains("would lock readers out"), "{out}{err}");
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    assert_eq!(pintle.status()["lockouts_accepted"], 1);
+    assert!(pintle.log().contains("readers who hold the old pins are locked out"));
+    let config = pintle.config_path();
+    let text = fs::read_to_string(&config).unwrap();
+    drop(pintle);
+    // It is on record, and asks for nothing more.
+    let again =
+        Pintle::start(&bed.authority, &text.split("[state]").nth(1).map(|rest| format!("[state]{rest}")).unwrap());
+    assert_eq!(bed.served(&again), bed.stranger.pin);
+}
+
+#[test]
+fn without_a_running_process() {
+    let bed = Bed::new();
+    drop(bed.start(&bed.pins("30d")));
+    let config = bed.folder.path().join("pintle.toml");
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
+    fs::write(&config, format!("{listen}{}", bed.config(&bed.pins("30d"), ""))).unwrap();
+    let before = files(&bed);
+    let (code, _, err) = outcome(&mut install(&config, BLOG, &[&bed.stranger.chain]));
+    assert!(code == 1 && err.contains("would lock readers out"), "the ledger is asked all the same: {err}");
+    assert_eq!(files(&bed), before);
+    let out = output(&mut install(&config, BLOG, &[&bed.next.chain]));
+    assert!(out.contains("pintle is not running with this configuration: served at the next start"), "{out}");
+    let (_, _, err) = outcome(&mut install(&config, BLOG, &[&bed.stranger.chain]));
+    let day = err.split("safe from ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    output(install(&config, BLOG, &[&bed.stranger.chain]).args(["--accept-lockout-until", &day]));
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+}
+
+/// What is wrong already is no excuse for more of it, and what is wrong elsewhere no hindrance.
+#[test]
+fn faults_that_were_there_before() {
+    let bed = Bed::new();
+    let expired = bed.authority.leaf_of("expired", &HOSTS, KeyKind::Ecdsa, -90, -2);
+    bed.put(&expired);
+    let config = bed.folder.path().join("pintle.toml");
+    let other = "[[site]]\nhosts = [\"other.example.com\"]\nupstream = \"http://127.0.0.1:9\"\n\
+                 [site.certificate]\nchain = \"nowhere.pem\"\nkey = \"nowhere.key\"\n";
+    fs::write(&config, bed.config("", "") + other).unwrap();
+    let again = bed.authority.renew("again", &expired.key, &HOSTS, -2);
+    let (code, out, err) = outcome(&mut install(&config, BLOG, &["--dry-run".as_ref(), &again.chain]));
+    assert!(code == 1 && err.contains("expired on"), "{out}{err}");
+    let (code, out, err) = outcome(&mut install(&config, BLOG, &[&bed.live.chain]));
+    assert!(code == 0 && out.contains("fit to be served"), "{out}{err}");
+    assert!(err.contains("other errors; see `pintle check`") && !err.contains("nowhere.pem"), "{err}");
+    // A first certificate, where there is none yet.
+    let leaf = bed.authority.leaf("other", &["other.example.com"]);
+    let (code, _, err) = outcome(&mut install(&config, "other.example.com", &[&leaf.chain]));
+    assert_eq!(code, 0, "{err}");
+    let placed = bed.folder.path().join("nowhere.key");
+    assert_eq!((fs::read(&placed).unwrap(), mode(&placed)), (fs::read(&leaf.key).unwrap(), 0o600));
+    output(pintle().args(["check", "-c"]).arg(&config));
+    // Not where its folder is not: nothing is written then, the key included.
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("chain = \"nowhere.pem\"", "chain = \"no/folder.pem\"")).unwrap();
+    let next = bed.authority.leaf("another", &["other.example.com"]);
+    let (code, _, err) = outcome(&mut install(&config, "other.example.com", &[&next.chain]));
+    assert!(code == 1 && err.contains("not installed") && err.contains("no/folder.pem"), "{err}");
+    assert_eq!(fs::read(&placed).unwrap(), fs::read(&leaf.key).unwrap());
+}
+
+#[test]
+fn of_a_pair_only_its_like_is_replaced() {
+    let bed = Bed::new();
+    let rsa = bed.authority.leaf_of("rsa", &HOSTS, KeyKind::Rsa, -1, 90);
+    let path = |name: &str| bed.folder.path().join(name);
+    fs::copy(&rsa.chain, path("rsa.pem")).unwrap();
+    fs::copy(&rsa.key, path("rsa.key")).unwrap();
+    let config = bed.config("", "").replace("[site.certificate]", "[[site.certificate]]")
+        + &format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n", path("rsa.pem"), path("rsa.key"));
+    let pintle = Pintle::start(&bed.authority, &config);
+    let ecdsa = fs::read(bed.chain()).unwrap();
+    let renewed = bed.authority.leaf_of("rsa2", &HOSTS, KeyKind::Rsa, -1, 91);
+    let out = output(&mut install(&pintle.config_path(), BLOG, &[&renewed.chain]));
+    assert!(out.contains("verified"), "{out}");
+    assert_eq!(fs::read(path("rsa.pem")).unwrap(), fs::read(&renewed.chain).unwrap());
+    assert_eq!(fs::read(bed.chain()).unwrap(), ecdsa);
+    output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+    assert_eq!(fs::read(path("rsa.pem")).unwrap(), fs::read(&renewed.chain).unwrap());
+}
+
+#[test]
+fn links_and_owners_stay() {
+    let bed = Bed::new();
+    let real = bed.folder.path().join("real");
+    fs::create_dir(&real).unwrap();
+    for file in [bed.chain(), bed.key()] {
+        let target = real.join(file.file_name().unwrap());
+        fs::rename(&file, &target).unwrap();
+        symlink(Path::new("real").join(file.file_name().unwrap()), &file).unwrap();
+        // Only root can give files away; for others, their own stay theirs.
+        let _ = std::os::unix::fs::chown(&target, Some(1234), Some(4321));
+    }
+    let owner = |file: &Path| fs::metadata(file).map(|m| (m.uid(), m.gid())).unwrap();
+    let before = [owner(&bed.chain()), owner(&bed.key())];
+    let pintle = bed.start(&bed.pins("30d"));
+    output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+    for file in [bed.chain(), bed.key()] {
+        assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
+    }
+    assert_eq!([owner(&bed.chain()), owner(&bed.key())], before);
+    assert_eq!(mode(&bed.key()), 0o600);
+    assert_eq!(fs::read_dir(&real).unwrap().count(), 2);
+}
+
+/// The file says less than the running process knows: a name was taken out, and it was not reloaded yet.
+#[test]
+fn what_the_running_process_refuses_is_taken_back() {
+    let bed = Bed::new();
+    fs::set_permissions(bed.key(), fs::Permissions::from_mode(0o640)).unwrap();
+    let pintle = bed.start("");
+    let before = files(&bed);
+    let one_name = bed.authority.leaf("one", &[BLOG]);
+    pintle.rewrite(|text| text.replace(", \"www.example.com\"", ""));
+    let (code, out, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&one_name.chain]));
+    assert!(code == 1 && err.contains("does not cover www.example.com"), "{out}{err}");
+    assert!(err.contains("the running process refuses it; the old files are back"), "{err}");
+    assert_eq!(files(&bed), before);
+    assert_eq!(mode(&bed.key()), 0o640);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    eventually("the refusal is over with the files", || refusal(&pintle).is_null().then_some(()));
+    pintle.reload();
+    assert!(output(&mut install(&pintle.config_path(), BLOG, &[&one_name.chain])).contains("verified"));
+}
+
+#[test]
+fn what_is_not_served_is_not_called_so() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    // Elsewhere from now on, but nobody has told the process.
+    let [chain, key] = ["else.pem", "else.key"].map(|name| bed.folder.path().join(name));
+    pintle.rewrite(|text| {
+        text.replace(bed.chain().to_str().unwrap(), chain.to_str().unwrap())
+            .replace(bed.key().to_str().unwrap(), key.to_str().unwrap())
+    });
+    let (code, out, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
+    assert!(code == 1 && err.contains("still serves another certificate"), "{out}{err}");
+    assert!(err.contains("hint: `pintle reload`") && !out.contains("verified"), "{out}{err}");
+    pintle.reload();
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+}
+
+#[test]
+fn names_of_a_wildcard() {
+    let bed = Bed::new();
+    let path = |name: &str| bed.folder.path().join(name);
+    let hosts = ["*.shop.example.com"];
+    let [old, new]: [Leaf; 2] = ["old", "new"].map(|name| bed.authority.leaf(name, &hosts));
+    fs::copy(&old.chain, path("shop.pem")).unwrap();
+    fs::copy(&old.key, path("shop.key")).unwrap();
+    let site = format!(
+        "[[site]]\nhosts = {hosts:?}\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        bed.origin.url(),
+        path("shop.pem"),
+        path("shop.key")
+    );
+    let pintle = Pintle::start(&bed.authority, &(bed.config("", "") + &site));
+    for (host, leaf) in [("a.shop.example.com", &new), ("*.shop.example.com", &old)] {
+        let out = output(&mut install(&pintle.config_path(), host, &[&leaf.chain]));
+        assert!(out.contains("verified"), "{host}: {out}");
+        assert_eq!(fs::read(path("shop.pem")).unwrap(), fs::read(&leaf.chain).unwrap());
+    }
+}
