@@ -164,17 +164,33 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
 }
 
+/// A site that is not what it was.
+pub struct Difference<'c> {
+    /// What it is.
+    pub now: &'c report::Site,
+    /// What it was; none if it is new.
+    pub before: Option<&'c report::Site>,
+}
+
 impl Config {
     /// What there is to say about each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
         self.entries.iter().map(|entry| &entry.report)
     }
 
-    /// Whether a site is the very same as before.
+    /// The sites that are new, or other than they were, with what they were; and the names of those that are gone.
     #[must_use]
-    pub fn takes_over(&self, before: &Self, name: &str) -> bool {
-        let find = |config: &'_ Self| config.entries.iter().find(|e| e.report.name() == name).cloned();
-        find(self).zip(find(before)).is_some_and(|(a, b)| Arc::ptr_eq(&a, &b))
+    pub fn differences<'c>(&'c self, before: &'c Self) -> (Vec<Difference<'c>>, Vec<&'c str>) {
+        let mut old = resolve::by_name(&before.entries);
+        let mut different = Vec::new();
+        for entry in &self.entries {
+            let known = old.remove(entry.report.name());
+            if known.is_none_or(|known| !Arc::ptr_eq(known, entry)) {
+                different.push(Difference { now: &entry.report, before: known.map(|known| &known.report) });
+            }
+        }
+        let gone = before.sites().map(report::Site::name).filter(|name| old.contains_key(name)).collect();
+        (different, gone)
     }
 
     /// All files that the sites were made from.

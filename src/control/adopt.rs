@@ -7,7 +7,7 @@ use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::Instant;
 
 use super::{Control, LedgerTrouble, lock};
-use crate::config::{Config, report};
+use crate::config::{Config, Difference, report};
 use crate::ledger::time::Reading;
 use crate::ledger::{Ledger, Record};
 use crate::upstream::resolve::follow;
@@ -60,6 +60,7 @@ impl Control {
         self.renew_leases().await;
         self.follow_names();
         self.server.publish(self.config.snapshot.clone());
+        self.server.settled().await;
         self.counts.rotations += announce_changes(&before, &self.config);
         self.watch.files(self.config.files().map(ToOwned::to_owned).collect());
         Ok(())
@@ -126,8 +127,7 @@ impl Control {
 /// Tells which certificates are new, and counts them.
 fn announce_changes(before: &Config, after: &Config) -> u64 {
     let mut changed = 0;
-    for site in after.sites() {
-        let old = before.sites().find(|b| b.name() == site.name());
+    for Difference { now: site, before: old } in after.differences(before).0 {
         for certificate in &site.certificates {
             if !old.is_some_and(|old| old.certificates.iter().any(|c| c.is(certificate))) {
                 announce_certificate(site.name(), certificate);

@@ -43,6 +43,8 @@ pub use reload::Verdict;
 
 /// How often leases, ramps and the clock are looked at. A lease is at least eight of these long.
 const TICK: Duration = Duration::from_millis(500);
+/// Sites that are announced one by one at the start; a log of ten thousand would be read by nobody.
+const ANNOUNCED_MAX: usize = 200;
 /// Commands that wait for their turn.
 const COMMANDS: usize = 16;
 /// After a ledger could not be written, it is tried again after this time.
@@ -216,8 +218,11 @@ impl Control {
         for (address, scheme) in self.listening() {
             tracing::info!(%address, scheme = scheme.as_str(), "listening");
         }
-        for site in self.config.sites() {
+        for site in self.config.sites().take(ANNOUNCED_MAX) {
             adopt::announce_site(site);
+        }
+        if let more @ 1.. = self.config.sites().len().saturating_sub(ANNOUNCED_MAX) {
+            tracing::info!(sites = more, "and more sites: `pintle status` has them all");
         }
         if self.config.sites().any(|s| s.hpkp.is_some()) && self.fixed.state.is_none() {
             tracing::warn!(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::{Control, Keep};
-use crate::config::{self, AccessTarget, Config, Problems, Severity};
+use crate::config::{self, AccessTarget, Config, Difference, Problems, Severity};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
 use crate::server::{BindError, Bound, bind};
@@ -246,9 +246,10 @@ fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Re
 /// What a reader of the log would like to know.
 fn differences(before: &Config, after: &Config) -> Vec<String> {
     let mut notes = Vec::new();
-    for site in after.sites() {
+    let (different, gone) = after.differences(before);
+    for Difference { now: site, before: old } in different {
         let name = site.name();
-        let Some(old) = before.sites().find(|b| b.name() == name) else {
+        let Some(old) = old else {
             notes.push(format!("new site {name}"));
             continue;
         };
@@ -270,12 +271,10 @@ fn differences(before: &Config, after: &Config) -> Vec<String> {
         if old.upstream != site.upstream {
             notes.push(format!("{name}: another upstream"));
         }
-        if notes.len() == known && !after.takes_over(before, name) {
+        if notes.len() == known {
             notes.push(format!("{name}: changed"));
         }
     }
-    for site in before.sites().filter(|s| !after.sites().any(|a| a.name() == s.name())) {
-        notes.push(format!("site {} is gone", site.name()));
-    }
+    notes.extend(gone.into_iter().map(|name| format!("site {name} is gone")));
     notes
 }

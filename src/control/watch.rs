@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,19 @@ const POLL_SHARE: u32 = 20;
 /// Symbolic links on the way to one file.
 const LINKS_MAX: usize = 40;
 
-/// Watches files until it is dropped.
+/// Watches files until it is dropped. All that takes its time, following links and reading, happens on a thread of its
+/// own: there may be twenty thousand files.
 pub(super) struct Watch {
     changed: Arc<Notify>,
-    files: Arc<Mutex<Vec<PathBuf>>>,
+    files: Sender<Vec<PathBuf>>,
+}
+
+/// What the thread has.
+struct Looker {
+    changed: Arc<Notify>,
+    files: Vec<PathBuf>,
+    /// What their contents were.
+    known: HashMap<PathBuf, Option<[u8; 32]>>,
     /// The names that matter: the files', and those of links on the way to them.
     entries: Arc<Mutex<BTreeSet<PathBuf>>>,
     watcher: Option<RecommendedWatcher>,
@@ -35,6 +45,28 @@ impl Watch {
     /// Watches nothing yet.
     pub(super) fn start() -> Self {
         let changed = Arc::new(Notify::new());
+        let (files, lists) = channel();
+        let looker = Looker::new(changed.clone());
+        if let Err(error) = std::thread::Builder::new().name("files".into()).spawn(move || looker.run(&lists)) {
+            tracing::error!(%error, "files cannot be watched: `pintle reload` takes up what has changed");
+        }
+        Self { changed, files }
+    }
+
+    /// Watches these files, and no others.
+    pub(super) fn files(&mut self, files: Vec<PathBuf>) {
+        // Without the thread there is nobody to watch them, which has been told.
+        let _ = self.files.send(files);
+    }
+
+    /// Done when something has changed since the last time.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+impl Looker {
+    fn new(changed: Arc<Notify>) -> Self {
         let entries = Arc::<Mutex<BTreeSet<PathBuf>>>::default();
         let (word, wanted) = (changed.clone(), entries.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -48,29 +80,37 @@ impl Watch {
         let watcher = watcher.inspect_err(|error| {
             tracing::warn!(%error, "files cannot be watched; their contents are looked at every few seconds");
         });
-        let files = Arc::<Mutex<Vec<PathBuf>>>::default();
-        let (weak, word) = (Arc::downgrade(&files), changed.clone());
-        let poll = move || {
-            let mut known = HashMap::new();
-            loop {
-                let begin = Instant::now();
-                let Some(files) = weak.upgrade() else { return };
-                if look(&lock(&files).clone(), &mut known) {
-                    word.notify_one();
-                }
-                drop(files);
-                std::thread::sleep(POLL.max(begin.elapsed() * POLL_SHARE));
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("files".into()).spawn(poll) {
-            tracing::warn!(%error, "files are watched by the kernel's word alone");
-        }
-        Self { changed, files, entries, watcher: watcher.ok(), folders: BTreeSet::new() }
+        let (files, known, folders) = (Vec::new(), HashMap::new(), BTreeSet::new());
+        Self { changed, files, known, entries, watcher: watcher.ok(), folders }
     }
 
-    /// Watches these files, and no others.
-    pub(super) fn files(&mut self, files: Vec<PathBuf>) {
-        let entries: BTreeSet<PathBuf> = files.iter().flat_map(|file| entries(file)).collect();
+    fn run(mut self, lists: &Receiver<Vec<PathBuf>>) {
+        let mut pause = POLL;
+        loop {
+            match lists.recv_timeout(pause) {
+                Ok(mut files) => {
+                    // Only the newest counts.
+                    while let Ok(newer) = lists.try_recv() {
+                        files = newer;
+                    }
+                    self.files = files;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let begin = Instant::now();
+            // Before the contents are looked at: what happens from then on is seen by one or the other.
+            self.follow();
+            if look(&self.files, &mut self.known) {
+                self.changed.notify_one();
+            }
+            pause = POLL.max(begin.elapsed() * POLL_SHARE);
+        }
+    }
+
+    /// Watches the folders that lead to the files, as they do now.
+    fn follow(&mut self) {
+        let entries: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| entries(file)).collect();
         let folders: BTreeSet<PathBuf> = entries.iter().filter_map(|e| e.parent().map(Path::to_owned)).collect();
         *lock(&self.entries) = entries;
         if let Some(watcher) = &mut self.watcher {
@@ -83,12 +123,6 @@ impl Watch {
             }
         }
         self.folders = folders;
-        *lock(&self.files) = files;
-    }
-
-    /// Done when something has changed since the last time.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
     }
 }
 
@@ -105,6 +139,7 @@ fn look(files: &[PathBuf], known: &mut HashMap<PathBuf, Option<[u8; 32]>>) -> bo
         changed |= known.insert(file.clone(), now) != Some(now);
     }
     if known.len() > files.len() {
+        let files: BTreeSet<&PathBuf> = files.iter().collect();
         known.retain(|file, _| files.contains(file));
     }
     changed

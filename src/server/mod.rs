@@ -19,11 +19,12 @@ mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
@@ -38,10 +39,15 @@ pub mod fuzzing {
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 
+/// How long to wait for workers to take a snapshot.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
 /// A running server: N workers, each a thread with everything of its own.
 pub struct Server {
     workers: Vec<Worker>,
-    snapshot: watch::Sender<Arc<Snapshot>>,
+    snapshot: watch::Sender<Published>,
+    /// Told whenever a worker has taken a snapshot.
+    news: Arc<Notify>,
     draining: watch::Sender<bool>,
     /// The port of the TLS listener, zero if there is none.
     https_port: Arc<AtomicU16>,
@@ -52,7 +58,16 @@ pub struct Server {
 struct Worker {
     thread: JoinHandle<io::Result<()>>,
     counters: Arc<Counters>,
+    /// The number of the snapshot that it serves by.
+    taken: Arc<AtomicU64>,
     listeners: watch::Sender<Listening>,
+}
+
+/// A snapshot, and which one it is.
+#[derive(Clone)]
+struct Published {
+    number: u64,
+    snapshot: Arc<Snapshot>,
 }
 
 /// What a worker is to listen on: what is not listed any more is closed, and what is new is there to be taken.
@@ -71,7 +86,8 @@ impl Server {
     pub fn start(bound: Bound, snapshot: Arc<Snapshot>, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
         // The entropy pool of AWS-LC takes its time at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
-        let (snapshot, snapshots) = watch::channel(snapshot);
+        let (snapshot, snapshots) = watch::channel(Published { number: 1, snapshot });
+        let news = Arc::<Notify>::default();
         let (draining, drains) = watch::channel(false);
         let (https_port, reports) = (Arc::<AtomicU16>::default(), Arc::<Reports>::default());
         let shared = worker::Shared {
@@ -79,28 +95,45 @@ impl Server {
             loop_guard: Arc::default(),
             access,
             snapshot: snapshots,
+            news: news.clone(),
             draining: drains,
             https_port: https_port.clone(),
             reports: reports.clone(),
         };
         let mut server =
-            Self { workers: Vec::new(), snapshot, draining, https_port, reports, listening: bound.addresses() };
+            Self { workers: Vec::new(), snapshot, news, draining, https_port, reports, listening: bound.addresses() };
         server.tell_port();
         let keep = server.listening.clone();
         for (number, listeners) in bound.into_workers().into_iter().enumerate() {
             let (shared, counters) = (shared.clone(), Arc::new(Counters::default()));
             let (sender, receiver) = watch::channel(Listening { keep: keep.clone(), new: Mutex::new(listeners) });
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            let own = counters.clone();
-            let thread = thread.spawn(move || worker::run(shared, receiver, own))?;
-            server.workers.push(Worker { thread, counters, listeners: sender });
+            let (own, taken) = (counters.clone(), Arc::<AtomicU64>::default());
+            let taking = taken.clone();
+            let thread = thread.spawn(move || worker::run(shared, receiver, own, taking))?;
+            server.workers.push(Worker { thread, counters, taken, listeners: sender });
         }
         Ok(server)
     }
 
     /// Puts another snapshot in place of the one in use; requests under way keep theirs.
     pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.send_replace(snapshot);
+        self.snapshot.send_modify(|published| {
+            *published = Published { number: published.number + 1, snapshot };
+        });
+    }
+
+    /// Waits until every worker serves by the newest snapshot, for a while at most: one that is busy comes to it a little
+    /// later.
+    pub async fn settled(&self) {
+        let newest = self.snapshot.borrow().number;
+        let has_it = |worker: &Worker| worker.taken.load(Ordering::Acquire) >= newest;
+        let _ = tokio::time::timeout(SETTLE_MAX, async {
+            while !self.workers.iter().all(has_it) {
+                self.news.notified().await;
+            }
+        })
+        .await;
     }
 
     /// How many workers there are.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::Listening;
 use super::admission::Admission;
 use super::connection;
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
-use super::snapshot::{Snapshot, View};
+use super::snapshot::View;
+use super::{Listening, Published};
 use crate::clock::{Clock, TICK};
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, AccessLog, Counters, LogSink};
@@ -38,7 +38,9 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) access: Option<(LogSink, AccessFormat)>,
-    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) snapshot: watch::Receiver<Published>,
+    /// Told whenever a worker has taken a snapshot.
+    pub(super) news: Arc<Notify>,
     pub(super) draining: watch::Receiver<bool>,
     pub(super) https_port: Arc<AtomicU16>,
     pub(super) reports: Arc<Reports>,
@@ -94,12 +96,14 @@ impl Worker {
         Open(self.clone())
     }
 
-    async fn follow_snapshots(&self, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    async fn follow_snapshots(&self, mut snapshots: watch::Receiver<Published>, taken: &AtomicU64, news: &Notify) {
         while snapshots.changed().await.is_ok() {
-            let shared = snapshots.borrow_and_update().clone();
-            let view = View::new(shared, Some(&*self.view.borrow()), &self.clock, &self.streaming);
+            let Published { number, snapshot } = snapshots.borrow_and_update().clone();
+            let view = View::new(snapshot, Some(&*self.view.borrow()), &self.clock, &self.streaming);
             *self.view.borrow_mut() = view;
             self.warned.borrow_mut().clear();
+            taken.store(number, Ordering::Release);
+            news.notify_one();
         }
     }
 
@@ -130,20 +134,31 @@ impl Drop for Open {
 }
 
 /// Runs a worker on this thread until it has drained.
-pub(super) fn run(shared: Shared, listeners: watch::Receiver<Listening>, counters: Arc<Counters>) -> io::Result<()> {
+pub(super) fn run(
+    shared: Shared,
+    listeners: watch::Receiver<Listening>,
+    counters: Arc<Counters>,
+    taken: Arc<AtomicU64>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(AccessLog::flush_thread)
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let result = runtime.block_on(work(shared, listeners, counters));
+    let result = runtime.block_on(work(shared, listeners, counters, taken));
     AccessLog::flush_thread();
     result
 }
 
-async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, counters: Arc<Counters>) -> io::Result<()> {
+async fn work(
+    mut shared: Shared,
+    listeners: watch::Receiver<Listening>,
+    counters: Arc<Counters>,
+    taken: Arc<AtomicU64>,
+) -> io::Result<()> {
     let clock = Rc::new(Clock::default());
     let streaming = Rc::new(Cell::new(0));
-    let snapshot = shared.snapshot.borrow_and_update().clone();
+    let Published { number, snapshot } = shared.snapshot.borrow_and_update().clone();
+    taken.store(number, Ordering::Release);
     let worker = Rc::new(Worker {
         view: RefCell::new(View::new(snapshot, None, &clock, &streaming)),
         clock,
@@ -164,7 +179,8 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, counter
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.sweep().await });
     let background = worker.clone();
-    tokio::task::spawn_local(async move { background.follow_snapshots(shared.snapshot).await });
+    let (snapshots, news) = (shared.snapshot, shared.news);
+    tokio::task::spawn_local(async move { background.follow_snapshots(snapshots, &taken, &news).await });
     listen(&worker, listeners, &mut shared.draining).await?;
     drain(&worker).await;
     Ok(())

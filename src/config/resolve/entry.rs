@@ -1,5 +1,6 @@
 //! A site as it is served now: its plan, with what the ledger and the time have to say.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -60,7 +61,7 @@ impl Entry {
 /// Makes a site out of its plan. One of before is taken over if nothing about it is new. `except` has the names that its
 /// wildcards do not stand for.
 pub(super) fn candidate(
-    index: usize,
+    before: &ByName<'_>,
     table: &SiteTable,
     except: Vec<HostPattern>,
     (plan, mut problems): (Arc<Plan>, Vec<Problem>),
@@ -71,7 +72,7 @@ pub(super) fn candidate(
     let mut own =
         Resolver { folder: r.folder, problems: &mut scratch, now: r.now, instead: r.instead, stamps: Vec::new() };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
-    let before = context.before.and_then(|b| of_before(&b.entries, index, &label));
+    let before = before.get(label.as_str()).copied();
     let mut news = Vec::new();
     if let Some(before) = before.filter(|before| !Arc::ptr_eq(&before.plan, &plan)) {
         warn_of_older(table, &plan, before, &mut own);
@@ -112,10 +113,12 @@ pub(super) fn candidate(
     Candidate { entry: Some(entry), problems, news, by_guard: false, is_kept: false }
 }
 
-/// The same site in the configuration before: at the same place, or else by its name.
-fn of_before<'b>(entries: &'b [Arc<Entry>], index: usize, label: &str) -> Option<&'b Arc<Entry>> {
-    let is_same = |entry: &&Arc<Entry>| entry.site.label() == label;
-    entries.get(index).filter(is_same).or_else(|| entries.iter().find(is_same))
+/// The sites of a configuration by their first names.
+pub(in crate::config) type ByName<'a> = HashMap<&'a str, &'a Arc<Entry>>;
+
+/// Finds sites by their first names.
+pub(in crate::config) fn by_name(entries: &[Arc<Entry>]) -> ByName<'_> {
+    entries.iter().map(|entry| (entry.report.name(), entry)).collect()
 }
 
 fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolver<'_>) {

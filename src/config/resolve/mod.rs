@@ -33,7 +33,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::config::Versions;
 use plan::Stamp;
 
-pub(super) use entry::Entry;
+pub(super) use entry::{Entry, by_name};
 pub(super) use upstream::Upstreams;
 
 /// What resolving passes around.
@@ -122,9 +122,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let mut candidates = Vec::with_capacity(file.sites.len());
     let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
     let except = others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let before = by_name(context.before.map_or(&[], |before| &before.entries));
     for (index, ((table, hosts), except)) in file.sites.iter().zip(&hosts).zip(except).enumerate() {
         let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
-        candidates.push(entry::candidate(index, table, except, plan, context, &mut r));
+        candidates.push(entry::candidate(&before, table, except, plan, context, &mut r));
     }
     let mut kept = Vec::new();
     if context.keeps_sites {
