@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, eventually, free_port, outcome, output, policies,
+    Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, eventually, free_port, outcome, policies,
 };
 
 const SHOP: &str = "shop.example.com";
@@ -251,13 +251,7 @@ fn reloads_in_a_row() {
     for port in ports {
         listed.push_str(&format!(", \"{}\"", address(port)));
         fs::write(pintle.config_path(), text.replacen("[\"127.0.0.1:0\"]", &format!("[{listed}]"), 1)).unwrap();
-        let socket = folder.path().join("state/admin.sock");
-        output(
-            std::process::Command::new("curl")
-                .args(["-sS", "-X", "POST", "--unix-socket"])
-                .arg(socket)
-                .arg("http://localhost/reload"),
-        );
+        crate::admin::post(&folder.path().join("state/admin.sock"), "/reload");
     }
     let client = Client::new(&authority);
     for port in ports {
@@ -315,13 +309,7 @@ fn what_needs_a_restart_is_named() {
     // The ledger stays where it is, and so do its promises; the admin socket follows the file.
     let (from, to) = (folder.path().join("state"), folder.path().join("elsewhere"));
     pintle.rewrite(|text| text.replace(from.to_str().unwrap(), to.to_str().unwrap()));
-    let socket = from.join("admin.sock");
-    let out = output(
-        std::process::Command::new("curl")
-            .args(["-sS", "-X", "POST", "--unix-socket"])
-            .arg(socket)
-            .arg("http://localhost/reload"),
-    );
+    let out = crate::admin::post(&from.join("admin.sock"), "/reload");
     assert!(out.contains("state.directory has changed: it takes effect at the next start"), "{out}");
     assert!(out.contains("ledger.jsonl"), "{out}");
     eventually("the socket has moved", || to.join("admin.sock").exists().then_some(()));

@@ -82,7 +82,7 @@ pub(super) fn candidate(
     };
     problems.extend(scratch.into_list());
     if problems.iter().any(|p| p.severity == Severity::Error) {
-        return Candidate { entry: None, problems, news, by_guard: false };
+        return Candidate { entry: None, problems, news, standing: None, by_guard: false };
     }
     let made_from = MadeFrom {
         withheld: judged.as_ref().is_some_and(|j| j.withheld),
@@ -97,7 +97,25 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan, made_from, ramps)),
     };
-    Candidate { entry: Some(entry), problems, news, by_guard: false }
+    Candidate { entry: Some(entry), problems, news, standing: None, by_guard: false }
+}
+
+/// What a site goes on with if its files are no good now: what it has. Its ramps go by the ledger all the same.
+pub(super) fn standing(
+    index: usize,
+    table: &SiteTable,
+    candidate: &Candidate,
+    context: &Context<'_>,
+    r: &mut Resolver<'_>,
+) -> Option<Arc<Entry>> {
+    let before = context.before?.entries.get(index)?;
+    match &candidate.entry {
+        Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) => Some(entry.clone()),
+        _ => {
+            let again = self::candidate(index, table, (before.plan.clone(), Vec::new()), context, r);
+            again.entry.or_else(|| Some(before.clone()))
+        }
+    }
 }
 
 /// The same site in the configuration before: at the same place, or else by its name.

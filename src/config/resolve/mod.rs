@@ -96,6 +96,8 @@ struct Candidate {
     problems: Vec<Problem>,
     /// Warnings that there were not before: those of files that have changed.
     news: Vec<Problem>,
+    /// What goes on if this does not come to be: the files of before, with the ledger and the time of now.
+    standing: Option<Arc<Entry>>,
     by_guard: bool,
 }
 
@@ -119,7 +121,11 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let mut candidates = Vec::with_capacity(file.sites.len());
     for (index, (table, hosts)) in file.sites.iter().zip(&hosts).enumerate() {
         let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
-        candidates.push(entry::candidate(index, table, plan, context, &mut r));
+        let mut candidate = entry::candidate(index, table, plan, context, &mut r);
+        if context.keeps_sites {
+            candidate.standing = entry::standing(index, table, &candidate, context, &mut r);
+        }
+        candidates.push(candidate);
     }
     let mut kept = Vec::new();
     if context.keeps_sites {
@@ -164,9 +170,11 @@ fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>) {
 
 /// Puts what a site has in place of what it cannot have.
 fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Vec<Kept>) {
-    let Some(before) = context.before else { return };
+    if context.before.is_none() {
+        return;
+    }
     for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_fit()) {
-        let Some(entry) = before.entries.get(index) else { continue };
+        let Some(entry) = candidate.standing.clone() else { continue };
         if let Some(known) = kept.iter_mut().find(|k| k.index == index) {
             // What it has is not fit either, as somebody else's promise has come in between: it is all there is.
             known.by_guard |= candidate.by_guard;
