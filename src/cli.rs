@@ -8,10 +8,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, export, install, key, ledger, pin, remote, run};
+use crate::commands::{self, Output, check, demo, export, install, key, ledger, pin, remote, run, verify};
 use crate::config::DEFAULT_PATHS;
 use crate::export::{Form, Role};
+use crate::policy::Scheme;
 use crate::telemetry::log::LogFormat;
+use crate::verify::target::{Place, Url};
 
 /// An HTTPS edge proxy that keeps its pin promises.
 #[derive(Parser)]
@@ -70,6 +72,11 @@ enum Command {
     Reload(CheckArgs),
     /// What the running process serves, has promised, and waits for
     Status(CheckArgs),
+    /// Visit a site as a client that goes by RFC 6797 and RFC 7469, note what it says, and visit it again
+    ///
+    /// Versions of TLS, chain, redirect from http, the grammar of Strict-Transport-Security and Public-Key-Pins, pins,
+    /// preload list, mixed content. The site may be anybody's. Exit code 1 if there is a fault.
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -113,6 +120,28 @@ struct PinArgs {
     /// With --as header: where clients report violations to
     #[arg(long, value_name = "URI")]
     report_uri: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct VerifyArgs {
+    /// What to visit: https://, a host, and a port and a path where they are wanted
+    #[arg(value_name = "URL", value_parser = parse_https_url)]
+    url: Url,
+    /// Connect to this HOST:PORT or address in place of what DNS says; SNI and Host stay those of the URL
+    #[arg(long, value_name = "ADDR")]
+    connect: Option<Place>,
+    /// Where plain HTTP is; by default port 80 of where TLS is
+    #[arg(long, value_name = "ADDR")]
+    connect_http: Option<Place>,
+    /// Trust the certificates in this file (PEM) in place of Mozilla's roots
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Pins of which the served chain must have one: as `pintle pin` prints them, or the --json of an earlier visit
+    #[arg(long, value_name = "FILE")]
+    pins: Option<PathBuf>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -240,6 +269,11 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     crate::config::value::duration(text).ok_or_else(|| format!("not {}", crate::config::value::DURATION_FORM))
 }
 
+fn parse_https_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse()?;
+    if url.scheme == Scheme::Https { Ok(url) } else { Err("name the https URL; plain HTTP is looked at, too".into()) }
+}
+
 fn parse_date(text: &str) -> Result<String, String> {
     let date = text.parse::<jiff::civil::Date>().ok().map(|date| date.to_string());
     date.filter(|date| date == text).ok_or_else(|| "not a day like 2027-01-31".to_owned())
@@ -295,6 +329,16 @@ pub fn run() -> ExitCode {
         }
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),
+        Command::Verify(args) => {
+            let wanted = verify::Wanted {
+                url: args.url,
+                connect: args.connect,
+                connect_http: args.connect_http,
+                ca: args.ca,
+                pins: args.pins,
+            };
+            verify::verify(wanted, args.json, &output)
+        }
         Command::Demo(args) => {
             let loopback =
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];

@@ -2,6 +2,25 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The shortest and the longest lease, in seconds. Long ones save writing, short ones let a promise end sooner.
+const SHORTEST: u64 = 4;
+const LONGEST: u64 = 3600;
+/// A lease is this part of the max-age.
+const PART: u64 = 10;
+
+/// How long a lease for a set of pins with this max-age is, in seconds.
+#[must_use]
+pub fn length(max_age: u64) -> u64 {
+    if max_age == 0 { LONGEST } else { max_age / PART }.clamp(SHORTEST, LONGEST)
+}
+
+/// By how many seconds what is written down may be ahead of the time at which it is written. One more than the lease:
+/// of that time, the fraction of the second was left out.
+#[must_use]
+pub fn ahead(max_age: u64) -> i64 {
+    i64::try_from(length(max_age)).unwrap_or(i64::MAX).saturating_add(1)
+}
+
 /// Until when something may be sent. One load per request, and no lock.
 #[derive(Debug, Default)]
 pub struct Lease(AtomicU64);
@@ -27,6 +46,13 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths() {
+        for (max_age, seconds) in [(10, 4), (100, 10), (36_000, 3600), (86400 * 365, 3600), (0, 3600)] {
+            assert_eq!((length(max_age), ahead(max_age)), (seconds, seconds as i64 + 1), "{max_age}");
+        }
+    }
 
     #[test]
     fn holds_while_granted() {

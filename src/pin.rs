@@ -25,6 +25,14 @@ impl Pin {
     pub fn to_hex(self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()
     }
+
+    /// Reads hexadecimal in any case; `None` unless it is 64 digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+        let octets: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        (digits.len() == 64).then(|| octets.try_into().ok().map(Self)).flatten()
+    }
 }
 
 /// Base64 with padding: 44 characters (RFC 7469 section 2.1.1, RFC 4648 section 4).
@@ -80,6 +88,8 @@ mod tests {
             let pin = Pin::of_spki(&der);
             prop_assert_eq!(pin.to_string().len(), 44);
             prop_assert_eq!(pin.to_string().parse(), Ok(pin));
+            prop_assert_eq!(Pin::from_hex(&pin.to_hex()), Some(pin));
+            prop_assert_eq!(Pin::from_hex(&pin.to_hex()[1..]), None);
         }
 
         #[test]

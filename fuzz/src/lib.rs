@@ -3,11 +3,13 @@
 
 mod messages;
 mod tls;
+mod verify;
 
 use std::path::Path;
 
 pub use messages::{chunked_body, forwarded, request_head, response_head};
 pub use tls::{tls_from_client, tls_from_upstream};
+pub use verify::{page, policy_field, server_hello};
 
 /// Anything, as long as it does not panic.
 pub type Target = fn(&[u8]);
@@ -24,6 +26,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("key_file", key_file),
     ("tls_from_client", tls_from_client),
     ("tls_from_upstream", tls_from_upstream),
+    ("policy_field", policy_field),
+    ("server_hello", server_hello),
+    ("page", page),
 ];
 
 /// A PROXY header: what is accepted is accepted at the same length whatever follows, and never before it is whole.

@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 use super::{Loaded, Output, fail, load, look_at_book};
 use crate::config::{self, Context, Problems, Severity, report};
 use crate::ledger::time::wall;
-
-/// What is to be known about the header, wherever it is switched on.
-pub(super) const HPKP_TODAY: &str =
-    "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
+use crate::policy::hpkp;
 
 /// Without a place for the ledger, promises are forgotten.
 const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
@@ -30,7 +27,7 @@ pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
         print_site(site);
     }
     if config.sites().any(|s| s.hpkp.is_some()) {
-        println!("note: {HPKP_TODAY}");
+        println!("note: {}", hpkp::TODAY);
         if config.state.is_none() {
             println!("note: {NO_STATE}");
         }

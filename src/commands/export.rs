@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::check::HPKP_TODAY;
 use super::{Loaded, Output, fail, fail_with_hint, files, ledger, load, look_at_book, no_such_site, pin};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
@@ -19,8 +18,9 @@ use crate::host::HostPattern;
 use crate::key_file::{KeyAlgorithm, PublicKey, public_key};
 use crate::ledger::Record;
 use crate::pin::Pin;
+use crate::policy::admission::{Offer, locked_out};
 use crate::policy::guard::{Channel, Promise};
-use crate::policy::hpkp::{Finding, Hpkp, Mode, judge};
+use crate::policy::hpkp::{self, Finding, Hpkp, Mode, judge};
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -56,7 +56,7 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
         return no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone()));
     };
     let now = Timestamp::now();
-    match pin_set(request, path, site, report, now) {
+    match pin_set(request, path, site, report, now).and_then(|set| judge_sites(request, set, &config, now)) {
         Ok(set) => give_out(&draft, request, &set, now),
         Err(Refusal { what, hint: Some(hint) }) => fail_with_hint(&what, &hint),
         Err(Refusal { what, hint: None }) => fail(&what),
@@ -171,7 +171,7 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
 /// The rules of the header hold for everybody who enforces pins; what it comes to where there is no backup does not.
 fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Refusal> {
     let form = request.form;
-    let chains: Vec<Vec<Pin>> = report.certificates.iter().map(|c| c.pins.clone()).collect();
+    let chains = chains(report);
     let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
     let findings = judge(&chains, &backups, max_age, u64::MAX);
     if findings.contains(&Finding::NoBackup) {
@@ -198,6 +198,46 @@ fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u
         warn("clients that honoured the header kept pins for 60 days at most", "--life 60d");
     }
     Ok(())
+}
+
+/// Clients of an export look at its names whichever site serves them: one with other keys would be out of their reach
+/// from the first day on.
+fn judge_sites(request: &Request, set: PinSet, config: &Config, now: Timestamp) -> Result<PinSet, Refusal> {
+    let sites = || config.snapshot.sites.iter().zip(config.sites());
+    let offer = |(site, report): (&'_ std::sync::Arc<Site>, &'_ report::Site)| (site.hosts.clone(), chains(report));
+    let sites: Vec<_> = sites().map(offer).collect();
+    let offers: Vec<Offer<'_>> = sites
+        .iter()
+        .map(|(hosts, chains)| {
+            let chains = chains.iter().map(Vec::as_slice).collect();
+            Offer { hosts, chains, set: None, is_kept: false }
+        })
+        .collect();
+    for promise in promises(request.form, &set, now) {
+        let Some((hosts, chain)) = locked_out(&promise, &offers)
+            .first()
+            .and_then(|(site, chain)| sites.get(*site).map(|(hosts, chains)| (hosts, chains.get(*chain))))
+        else {
+            continue;
+        };
+        let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let pin = chain.and_then(|pins| pins.first()).map(ToString::to_string).unwrap_or_default();
+        let what = format!(
+            "{}: would lock its users out of {}: it binds names of that site, too, whose chain has none of these keys ({pin})",
+            request.form.name(),
+            names.join(", "),
+        );
+        let hint = "name that key with --backup, or leave include_subdomains out of [site.hpkp]";
+        if request.life.is_some() {
+            return Err(refusal(what, hint));
+        }
+        warn(&what, hint);
+    }
+    Ok(set)
+}
+
+fn chains(report: &report::Site) -> Vec<Vec<Pin>> {
+    report.certificates.iter().map(|c| c.pins.clone()).collect()
 }
 
 fn warn(what: &str, hint: &str) {
@@ -238,6 +278,8 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     let promise = |(hosts, include_subdomains)| Promise {
         site: set.site.clone(),
         hosts,
+        // Clients of an export go by its names, whichever site serves them.
+        except: Vec::new(),
         pins: pins.clone(),
         max_age: u64::try_from(held_for).unwrap_or(0),
         include_subdomains,
@@ -261,7 +303,7 @@ fn record_promise(draft: &Draft, promise: Promise) -> Result<(), String> {
 fn tell(form: Form, set: &PinSet, promised: bool) {
     let name = form.name();
     if form.is_header() {
-        eprintln!("note: {HPKP_TODAY}");
+        eprintln!("note: {}", hpkp::TODAY);
         if set.header.mode == Mode::ReportOnly {
             eprintln!("note: the site's mode is report-only: this header binds nobody");
         }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http::Method;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use super::remote::print_verdict;
@@ -47,6 +49,14 @@ struct Plan {
     places: Vec<PathBuf>,
     /// What is to be written; the key first.
     files: Vec<Placed>,
+}
+
+impl Plan {
+    /// The leaf, as it is to be served.
+    fn leaf(&self) -> Option<CertificateDer<'static>> {
+        let chain = self.files.last()?;
+        CertificateDer::pem_slice_iter(&chain.contents).next()?.ok()
+    }
 }
 
 /// A file that is to be put in place.
@@ -327,7 +337,7 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str) -> ExitCode {
     };
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
     match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
-        Ok(leaf) if leaf == *plan.chain.leaf_der() => {
+        Ok(leaf) if Some(&leaf) == plan.leaf().as_ref() => {
             println!("verified: {https} serves it for {name}");
             ExitCode::SUCCESS
         }

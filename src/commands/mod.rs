@@ -11,6 +11,7 @@ pub mod pin;
 mod probe;
 pub mod remote;
 pub mod run;
+pub mod verify;
 
 use std::fmt;
 use std::path::Path;
@@ -22,6 +23,9 @@ use crate::config::{self, Config, Context, Draft, Problems};
 use crate::ledger::time::wall;
 use crate::ledger::{Book, Notice};
 use crate::telemetry::log::LogFormat;
+
+/// Warnings that are printed at once.
+const WARNINGS_MAX: usize = 100;
 
 /// How commands talk.
 #[derive(Debug, Clone, Copy)]
@@ -68,9 +72,7 @@ fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: 
     let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
     let book = book(&draft).map_err(|error| fail(&error))?;
     let (config, problems) = draft.resolve(&Context::new(&book, wall()));
-    for problem in problems.sorted() {
-        eprint!("{}", problems.render(problem, output.color));
-    }
+    print_problems(&problems, output);
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
@@ -78,6 +80,20 @@ fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: 
             let plural = if errors == 1 { "" } else { "s" };
             Err(fail(&format!("{}: {errors} error{plural}", path.display())))
         }
+    }
+}
+
+/// Errors are printed all; of very many warnings, the first ones will do.
+fn print_problems(problems: &Problems, output: &Output) {
+    let mut warnings = 0;
+    for problem in problems.sorted() {
+        warnings += usize::from(problem.severity == config::Severity::Warning);
+        if problem.severity == config::Severity::Error || warnings <= WARNINGS_MAX {
+            eprint!("{}", problems.render(problem, output.color));
+        }
+    }
+    if let more @ 1.. = warnings.saturating_sub(WARNINGS_MAX) {
+        eprintln!("and {more} warnings more: `pintle check --json` has them all");
     }
 }
 

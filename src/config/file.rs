@@ -75,6 +75,7 @@ pub(super) struct ReportsTable {
     pub(super) path: Option<At<String>>,
 }
 
+/// There may be ten thousand of these; what most of them leave out takes no room.
 #[derive(Debug, Default)]
 pub(super) struct SiteTable {
     pub(super) span: Range<usize>,
@@ -85,12 +86,12 @@ pub(super) struct SiteTable {
     pub(super) upstream: Option<At<String>>,
     pub(super) canonical_redirect: Option<At<bool>>,
     pub(super) accept_lockout_until: Option<At<String>>,
-    pub(super) upstream_options: UpstreamTable,
+    pub(super) upstream_options: Option<Box<UpstreamTable>>,
     pub(super) certificates: Vec<CertificateTable>,
-    pub(super) hsts: Option<HstsTable>,
-    pub(super) hpkp: Option<HpkpTable>,
-    pub(super) request_headers: HeadersTable,
-    pub(super) response_headers: HeadersTable,
+    pub(super) hsts: Option<Box<HstsTable>>,
+    pub(super) hpkp: Option<Box<HpkpTable>>,
+    pub(super) request_headers: Option<Box<HeadersTable>>,
+    pub(super) response_headers: Option<Box<HeadersTable>>,
 }
 
 #[derive(Debug, Default)]
@@ -242,12 +243,12 @@ impl SiteTable {
             upstream: t.text("upstream"),
             canonical_redirect: t.boolean("canonical_redirect"),
             accept_lockout_until: t.text("accept_lockout_until"),
-            upstream_options: t.table("upstream_options").map(UpstreamTable::read).unwrap_or_default(),
+            upstream_options: t.table("upstream_options").map(UpstreamTable::read).map(Box::new),
             certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
-            hsts: t.table("hsts").map(HstsTable::read),
-            hpkp: t.table("hpkp").map(HpkpTable::read),
-            request_headers: t.table("request_headers").map(HeadersTable::read).unwrap_or_default(),
-            response_headers: t.table("response_headers").map(HeadersTable::read).unwrap_or_default(),
+            hsts: t.table("hsts").map(HstsTable::read).map(Box::new),
+            hpkp: t.table("hpkp").map(HpkpTable::read).map(Box::new),
+            request_headers: t.table("request_headers").map(HeadersTable::read).map(Box::new),
+            response_headers: t.table("response_headers").map(HeadersTable::read).map(Box::new),
         };
         t.finish();
         site

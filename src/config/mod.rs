@@ -22,9 +22,9 @@ use std::sync::Arc;
 use rustls::server::ProducesTickets;
 use toml::de::DeTable;
 
-use crate::lease::Lease;
+use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
-use crate::policy::guard::{Promise, Seconds};
+use crate::policy::guard::Seconds;
 use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
 use crate::upstream::resolve::{Name, NameServers};
@@ -127,15 +127,6 @@ pub struct Config {
     entries: Vec<Arc<resolve::Entry>>,
     upstreams: resolve::Upstreams,
     tickets: Arc<dyn ProducesTickets>,
-}
-
-/// A set of pins that is to be sent, and the leave to do so.
-#[derive(Debug, Clone)]
-pub struct Pledge {
-    /// The set; its times are for whoever writes it down.
-    pub promise: Promise,
-    /// To be granted once it is written down.
-    pub lease: Arc<Lease>,
 }
 
 /// A site that was not fit to be served as its files are now.

@@ -1,8 +1,10 @@
 //! What is wrong with a configuration: where, what, and what to do about it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,8 +32,12 @@ pub struct Problem {
 #[derive(Debug, Clone)]
 pub struct Problems {
     path: PathBuf,
-    text: String,
+    text: Arc<str>,
+    /// Where each line begins.
+    lines: Arc<[usize]>,
     list: Vec<Problem>,
+    /// Places in the list, by where the problem is.
+    by_start: HashMap<usize, Vec<usize>>,
 }
 
 /// A value, and where it stands in the file.
@@ -59,12 +65,14 @@ impl Problems {
     /// Nothing is wrong with this file yet.
     #[must_use]
     pub fn new(path: &Path, text: String) -> Self {
-        Self { path: path.to_owned(), text, list: Vec::new() }
+        let begins = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(begins).collect();
+        Self { path: path.to_owned(), text: text.into(), lines, list: Vec::new(), by_start: HashMap::new() }
     }
 
     /// For the same file, nothing told yet; without its text.
     pub(super) fn scratch(&self) -> Self {
-        Self { path: self.path.clone(), text: String::new(), list: Vec::new() }
+        Self::new(&self.path, String::new())
     }
 
     /// What was told.
@@ -100,7 +108,9 @@ impl Problems {
     }
 
     fn insert(&mut self, problem: Problem) {
-        if !self.list.contains(&problem) {
+        let here = self.by_start.entry(problem.span.start).or_default();
+        if !here.iter().any(|at| self.list.get(*at) == Some(&problem)) {
+            here.push(self.list.len());
             self.list.push(problem);
         }
     }
@@ -138,10 +148,9 @@ impl Problems {
         while !self.text.is_char_boundary(offset) {
             offset -= 1;
         }
-        let before = &self.text[..offset];
-        let line = before.matches('\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        (line, before[start..].chars().count() + 1)
+        let line = self.lines.partition_point(|begin| *begin <= offset).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or_default();
+        (line, self.text[start..offset].chars().count() + 1)
     }
 
     /// `file:line:column: message`
@@ -155,7 +164,8 @@ impl Problems {
     #[must_use]
     pub fn render(&self, problem: &Problem, color: bool) -> String {
         let (line, column) = self.line_and_column(problem.span.start);
-        let text = self.text.lines().nth(line - 1).unwrap_or_default();
+        let begin = self.lines.get(line - 1).copied().unwrap_or_default();
+        let text = self.text[begin..].lines().next().unwrap_or_default();
         let (bold, red, yellow, blue, off) =
             if color { ("\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[34m", "\x1b[0m") } else { ("", "", "", "", "") };
         let (tint, word) = match problem.severity {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Control, LedgerTrouble, lock};
 use crate::config::{Config, report};
+use crate::ledger::time::Reading;
 use crate::ledger::{Ledger, Record};
 use crate::upstream::resolve::follow;
 
@@ -56,7 +57,7 @@ impl Control {
         }
         let before = std::mem::replace(&mut self.config, config);
         self.leases.hold(&self.config.pledges);
-        self.renew_leases(false).await;
+        self.renew_leases().await;
         self.follow_names();
         self.server.publish(self.config.snapshot.clone());
         self.counts.rotations += announce_changes(&before, &self.config);
@@ -70,7 +71,7 @@ impl Control {
             return Ok(());
         }
         let (ledger, folder) = (self.ledger.clone(), self.fixed.state.clone());
-        let now = self.time.now();
+        let now = self.time.now(Reading::take());
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
             if let (true, Some(folder)) = (ledger.is_broken(), folder) {
@@ -89,13 +90,14 @@ impl Control {
         written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
     }
 
-    /// Renews the leases that are due, or all; pins whose leases cannot be renewed are withheld when these end.
-    pub(super) async fn renew_leases(&mut self, all: bool) {
+    /// Renews the leases that are due; pins whose leases cannot be renewed are withheld when these end.
+    pub(super) async fn renew_leases(&mut self) {
         if self.ledger_trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
             return;
         }
-        let now = self.time.now();
-        let Some(renewal) = self.leases.due(now, all) else { return };
+        let reading = Reading::take();
+        let due = self.leases.due(lock(&self.ledger).book(), self.time.now(reading), reading.uptime);
+        let Some(renewal) = due else { return };
         match self.record(renewal.records.clone()).await {
             Ok(()) => {
                 self.leases.granted(&renewal);

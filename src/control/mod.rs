@@ -4,7 +4,6 @@
 pub mod admin;
 pub mod client;
 mod adopt;
-mod leases;
 mod ramp;
 mod refresh;
 mod reload;
@@ -25,7 +24,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::config::{AccessTarget, Config, Context, Draft, Problems};
-use crate::ledger::time::{Step, Time, wall};
+use crate::ledger::leases::Leases;
+use crate::ledger::time::{Reading, Step, Time, wall};
 use crate::ledger::{Ledger, Notice, OpenError};
 use crate::policy::Scheme;
 use crate::server::{BindError, Server, bind};
@@ -33,7 +33,6 @@ use crate::telemetry::LogThread;
 use crate::upstream::resolve::Resolver;
 
 use admin::Command;
-use leases::Leases;
 use refresh::Pending;
 use reload::Fixed;
 use socket::Door;
@@ -157,7 +156,8 @@ impl Control {
         let access_log = access_log(&config.access).map_err(StartError::Other)?;
         let access = access_log.as_ref().and_then(LogThread::sink).map(|sink| (sink, config.access_format));
         let resolver = Rc::new(Resolver::new(config.name_servers.clone()));
-        let mut time = Time::start(ledger.book().newest());
+        let reading = Reading::take();
+        let time = Time::start(ledger.book().newest(), reading);
         let mut ledger = ledger;
         let mut leases = Leases::default();
         let counts = Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() };
@@ -165,7 +165,7 @@ impl Control {
         adopt::record_decisions(&mut ledger, &config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
         leases.hold(&config.pledges);
         let mut ledger_trouble = None;
-        if let Some(renewal) = leases.due(time.now(), true) {
+        if let Some(renewal) = leases.due(ledger.book(), time.now(reading), reading.uptime) {
             match ledger.record(renewal.records.clone()) {
                 Ok(()) => leases.granted(&renewal),
                 Err(error) => ledger_trouble = Some(LedgerTrouble::new(&error)),
@@ -260,18 +260,18 @@ impl Control {
     }
 
     async fn tick(&mut self) {
-        let step = self.time.step();
-        match step {
+        match self.time.step(Reading::take()) {
             Step::None => {}
-            Step::Forward(seconds) => {
+            Step::Forward(behind) => {
                 tracing::warn!(
-                    seconds,
+                    seconds = behind.seconds,
                     "the clock was set forward, or this machine slept: promises are written down anew"
                 );
+                self.leases.was_behind(behind);
             }
             Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
         }
-        self.renew_leases(matches!(step, Step::Forward(_))).await;
+        self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_door();
         if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {

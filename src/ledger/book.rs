@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 
 use super::record::{Accepted, Ramp, Ramped, Record};
+use crate::host::HostPattern;
+use crate::lease::ahead;
 use crate::pin::Pin;
 use crate::policy::guard::{Channel, Promise, Seconds};
 
@@ -26,6 +28,7 @@ pub struct Book {
 struct SetKey {
     site: String,
     hosts: Vec<String>,
+    except: Vec<String>,
     pins: Vec<Pin>,
     max_age: u64,
     include_subdomains: bool,
@@ -34,17 +37,29 @@ struct SetKey {
 
 impl SetKey {
     fn of(promise: &Promise) -> Self {
-        let mut hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
+        let names = |patterns: &[HostPattern]| {
+            let mut names: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
         Self {
             site: promise.site.clone(),
-            hosts,
+            hosts: names(&promise.hosts),
+            except: names(&promise.except),
             pins: promise.pins.clone(),
             max_age: promise.max_age,
             include_subdomains: promise.include_subdomains,
             channel: promise.channel.clone(),
         }
+    }
+}
+
+/// When a promise was written down last.
+fn written(promise: &Promise) -> Seconds {
+    match promise.channel {
+        Channel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
+        Channel::Export { .. } => promise.last_sent,
     }
 }
 
@@ -56,16 +71,7 @@ impl Book {
             Record::Format(_) => false,
             Record::Promise(promise) => self.promise(promise),
             Record::Ramp(ramp) => self.ramp_to(ramp),
-            Record::Accepted(accepted) => {
-                let known = self
-                    .accepted
-                    .iter()
-                    .any(|a| a.site == accepted.site && a.pin == accepted.pin && a.until == accepted.until);
-                if !known {
-                    self.accepted.push(accepted);
-                }
-                !known
-            }
+            Record::Accepted(accepted) => self.accept(accepted),
             Record::Unknown(json) => {
                 let is_new = !self.unknown.contains(&json) && self.unknown.len() < UNKNOWN_MAX;
                 if is_new {
@@ -87,6 +93,16 @@ impl Book {
         known.first_sent = known.first_sent.min(promise.first_sent);
         known.last_sent = known.last_sent.max(promise.last_sent);
         is_news
+    }
+
+    fn accept(&mut self, accepted: Accepted) -> bool {
+        let is_same = |a: &&mut Accepted| a.site == accepted.site && a.pin == accepted.pin && a.until == accepted.until;
+        match self.accepted.iter_mut().find(is_same) {
+            Some(known) if known.at >= accepted.at => return false,
+            Some(known) => known.at = accepted.at,
+            None => self.accepted.push(accepted),
+        }
+        true
     }
 
     /// The later word counts; of two words of the same second, the more careful one.
@@ -126,16 +142,19 @@ impl Book {
         self.ramps.get(&(site.to_owned(), policy))
     }
 
-    /// Whether the operator has taken it upon himself to serve a chain of this leaf, until a day that has not passed.
+    /// Whether the operator has taken it upon himself to serve a chain of this leaf, although it breaks these promises,
+    /// which are held until that day. His word is not about what was promised after it.
     #[must_use]
-    pub fn accepted(&self, site: &str, pin: Pin) -> Option<&Accepted> {
-        self.accepted.iter().rfind(|a| a.site == site && a.pin == pin)
+    pub fn accepts(&self, site: &str, pin: Pin, until: &str, broken: &[Promise]) -> bool {
+        let is_about = |a: &Accepted| a.site == site && a.pin == pin && *a.until >= *until;
+        self.accepted.iter().any(|a| is_about(a) && broken.iter().all(|promise| written(promise) <= a.at))
     }
 
-    /// The newest time in the book.
+    /// The newest time at which anything was written down. Leases go beyond it; were they taken for it, each start would
+    /// begin a lease ahead of the start before.
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
-        self.promises.iter().map(|p| p.last_sent).max()
+        self.promises.iter().map(written).max()
     }
 
     /// How many records it takes to write the book down.
@@ -230,6 +249,31 @@ mod tests {
             prop_assert_eq!(contents(&first), contents(&again));
             prop_assert_eq!(first.len(), first.records().count());
         }
+    }
+
+    #[test]
+    fn what_was_accepted_is_not_about_what_was_promised_since() {
+        let promise = |last_sent| Promise {
+            site: "a.example".into(),
+            hosts: vec![HostPattern::parse("a.example").unwrap()],
+            except: Vec::new(),
+            pins: vec![Pin::of_spki(b"")],
+            max_age: 100,
+            include_subdomains: false,
+            channel: Channel::Header(crate::policy::hpkp::Mode::Enforce),
+            first_sent: 0,
+            last_sent,
+        };
+        let (pin, site) = (Pin::of_spki(b"new"), "a.example".to_owned());
+        let word = |at| Record::Accepted(Accepted { site: site.clone(), pin, until: "1970-01-02".into(), at });
+        let mut book = book(&[word(1000)]);
+        let accepts =
+            |book: &Book, until: &str, last_sent| book.accepts("a.example", pin, until, &[promise(last_sent)]);
+        // A lease goes on for eleven seconds.
+        assert!(accepts(&book, "1970-01-02", 1011) && accepts(&book, "1970-01-01", 1000));
+        assert!(!accepts(&book, "1970-01-03", 1011) && !accepts(&book, "1970-01-02", 1012));
+        assert!(!book.apply(word(900)) && book.apply(word(1001)) && !book.apply(word(1001)));
+        assert!(accepts(&book, "1970-01-02", 1012));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod disk;
+pub mod leases;
 pub mod record;
 pub mod time;
 

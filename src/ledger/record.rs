@@ -107,6 +107,8 @@ enum Text {
 struct SetText {
     site: String,
     hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    except: Vec<String>,
     pins: Vec<String>,
     max_age: u64,
     include_subdomains: bool,
@@ -220,6 +222,7 @@ fn promise_text(promise: &Promise) -> Text {
     let set = SetText {
         site: promise.site.clone(),
         hosts: promise.hosts.iter().map(ToString::to_string).collect(),
+        except: promise.except.iter().map(ToString::to_string).collect(),
         pins: promise.pins.iter().map(ToString::to_string).collect(),
         max_age: promise.max_age,
         include_subdomains: promise.include_subdomains,
@@ -268,7 +271,8 @@ fn promise_of(set: SetText, channel: Channel) -> Option<Promise> {
     pins.dedup();
     Some(Promise {
         site: set.site,
-        hosts: set.hosts.iter().map(|h| HostPattern::parse(h).ok()).collect::<Option<_>>()?,
+        hosts: patterns(&set.hosts)?,
+        except: patterns(&set.except)?,
         pins,
         max_age: set.max_age,
         include_subdomains: set.include_subdomains,
@@ -276,6 +280,10 @@ fn promise_of(set: SetText, channel: Channel) -> Option<Promise> {
         first_sent: set.first_sent.as_second(),
         last_sent: set.last_sent.as_second(),
     })
+}
+
+fn patterns(names: &[String]) -> Option<Vec<HostPattern>> {
+    names.iter().map(|name| HostPattern::parse(name).ok()).collect()
 }
 
 #[cfg(test)]
@@ -310,10 +318,13 @@ pub(super) mod tests {
                 pins.dedup();
                 let site = format!("{name}.example");
                 let hosts = vec![HostPattern::parse(&site).unwrap(), HostPattern::parse("*.wild.example").unwrap()];
+                let except =
+                    if max_age % 2 == 0 { Vec::new() } else { vec![HostPattern::parse("a.wild.example").unwrap()] };
                 let last_sent = last_sent.max(first_sent);
                 Record::Promise(Promise {
                     site,
                     hosts,
+                    except,
                     pins,
                     max_age,
                     include_subdomains,
@@ -337,6 +348,7 @@ pub(super) mod tests {
         let promise = Promise {
             site: "blog.example.com".into(),
             hosts: vec![HostPattern::parse("blog.example.com").unwrap()],
+            except: Vec::new(),
             pins: vec![Pin::of_spki(b"")],
             max_age: 2_592_000,
             include_subdomains: false,

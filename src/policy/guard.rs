@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::host::HostPattern;
 use crate::pin::Pin;
-use crate::policy::hpkp::Mode;
+use crate::policy::hpkp::{Hpkp, Mode};
 
 /// Seconds since 1970, by the wall clock.
 pub type Seconds = i64;
@@ -37,6 +37,8 @@ pub struct Promise {
     pub site: String,
     /// The names it was made for.
     pub hosts: Vec<HostPattern>,
+    /// Names that a wildcard among the hosts would take in, but that are another site's ([`others`]).
+    pub except: Vec<HostPattern>,
     /// The pins, in ascending order.
     pub pins: Vec<Pin>,
     /// Seconds for which a client holds them after it was told.
@@ -76,29 +78,92 @@ impl Promise {
         looked_at.iter().any(|pin| self.pins.binary_search(pin).is_ok())
     }
 
-    /// Whether it binds any name that the pattern stands for.
+    /// Whether it binds any name that a pattern stands for, where those of `except` are another site's.
     #[must_use]
-    pub fn binds(&self, target: &HostPattern) -> bool {
-        self.hosts.iter().any(|host| binds(host, self.include_subdomains, target))
+    pub fn binds(&self, target: &HostPattern, except: &[HostPattern]) -> bool {
+        self.hosts.iter().any(|host| binds((host, &self.except), self.include_subdomains, (target, except)))
+    }
+
+    /// What a site's header promises. Its times are for whoever writes it down.
+    #[must_use]
+    pub fn of_header(hosts: &[HostPattern], except: &[HostPattern], policy: &Hpkp) -> Self {
+        let mut pins = policy.pins.clone();
+        pins.sort_unstable();
+        Self {
+            site: hosts.first().map(ToString::to_string).unwrap_or_default(),
+            hosts: hosts.to_vec(),
+            except: except.to_vec(),
+            pins,
+            max_age: if policy.mode == Mode::Withdraw { 0 } else { policy.max_age },
+            include_subdomains: policy.include_subdomains,
+            channel: Channel::Header(policy.mode),
+            first_sent: Seconds::default(),
+            last_sent: Seconds::default(),
+        }
     }
 }
 
+/// Names: those that a pattern takes in, but for some.
+type Names<'a> = (&'a HostPattern, &'a [HostPattern]);
+
 /// Whether a client that noted pins for a name of `noted` looks at them when it visits a name of `target`.
-fn binds(noted: &HostPattern, include_subdomains: bool, target: &HostPattern) -> bool {
+fn binds((noted, not_noted): Names<'_>, include_subdomains: bool, (target, not_visited): Names<'_>) -> bool {
     let (noted_base, target_base) = (noted.base(), target.base());
+    let is_below = include_subdomains && is_below(target_base, noted_base);
     match (noted.is_wildcard(), target.is_wildcard()) {
-        (false, false) => target_base == noted_base || include_subdomains && is_below(target_base, noted_base),
-        // Some `x.target` is the noted name, or below it.
+        (false, false) => target_base == noted_base || is_below,
+        // Some `x.target` is the noted name, or below it; of the latter there is no end.
         (false, true) => {
-            parent(noted_base) == Some(target_base)
-                || include_subdomains && (target_base == noted_base || is_below(target_base, noted_base))
+            let is_noted = parent(noted_base) == Some(target_base) && !lists(not_visited, noted_base);
+            is_noted || include_subdomains && target_base == noted_base || is_below
         }
         // The target is some `x.noted`, or below one.
         (true, false) => {
-            parent(target_base) == Some(noted_base) || include_subdomains && is_below(target_base, noted_base)
+            let is_noted = parent(target_base) == Some(noted_base) && !lists(not_noted, target_base);
+            is_noted || is_below && is_below_one(target_base, noted_base, not_noted)
         }
-        (true, true) => target_base == noted_base || include_subdomains && is_below(target_base, noted_base),
+        // Of names that both have, there is no end.
+        (true, true) => {
+            let above = above_under(target_base, noted_base);
+            target_base == noted_base || is_below && above.is_some_and(|above| !lists(not_noted, above))
+        }
     }
+}
+
+/// Whether a name is below an `x.base` that is not among the exceptions, and not that name itself.
+fn is_below_one(name: &str, base: &str, except: &[HostPattern]) -> bool {
+    above_under(name, base).is_some_and(|above| above != name && !lists(except, above))
+}
+
+/// The `x.base` that a name below `base` is, or is below.
+fn above_under<'n>(name: &'n str, base: &str) -> Option<&'n str> {
+    let labels = name.strip_suffix(base)?.strip_suffix('.')?;
+    name.get(labels.rfind('.').map_or(0, |dot| dot + 1)..)
+}
+
+fn lists(names: &[HostPattern], name: &str) -> bool {
+    names.iter().any(|n| n.exact() == Some(name))
+}
+
+/// For each site, by its hosts: the names that its wildcards would take in, but that another site has, which go there.
+/// In ascending order.
+#[must_use]
+pub fn others(sites: &[&[HostPattern]]) -> Vec<Vec<HostPattern>> {
+    let mut by_parent: HashMap<&str, Vec<(usize, &HostPattern)>> = HashMap::new();
+    for (site, host) in sites.iter().enumerate().flat_map(|(at, hosts)| hosts.iter().map(move |host| (at, host))) {
+        if let (Some(name), false) = (host.exact(), host.address().is_some()) {
+            by_parent.entry(parent(name).unwrap_or_default()).or_default().push((site, host));
+        }
+    }
+    let of_site = |(at, hosts): (usize, &&[HostPattern])| {
+        let wildcards = hosts.iter().filter(|host| host.is_wildcard());
+        let below = wildcards.filter_map(|host| by_parent.get(host.base())).flatten();
+        let mut names: Vec<HostPattern> = below.filter(|(site, _)| *site != at).map(|(_, n)| (*n).clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    sites.iter().enumerate().map(of_site).collect()
 }
 
 /// `a.b.c` is below `b.c` and `c`.
@@ -137,9 +202,10 @@ impl<'a> Promises<'a> {
         found
     }
 
-    /// The promises that bind any of these names, in the order in which they were given.
+    /// The promises that bind any of these names, where those of `except` are another site's; in the order in which they
+    /// were given.
     #[must_use]
-    pub fn binding(&self, hosts: &[HostPattern]) -> Vec<&'a Promise> {
+    pub fn binding(&self, hosts: &[HostPattern], except: &[HostPattern]) -> Vec<&'a Promise> {
         let mut found = Vec::new();
         for host in hosts {
             let mut candidates = Vec::new();
@@ -151,7 +217,7 @@ impl<'a> Promises<'a> {
             if host.is_wildcard() {
                 candidates.extend(self.by_parent.get(host.base()).into_iter().flatten());
             }
-            found.extend(candidates.into_iter().copied().filter(|at: &usize| self.list[*at].binds(host)));
+            found.extend(candidates.into_iter().copied().filter(|at: &usize| self.list[*at].binds(host, except)));
         }
         found.sort_unstable();
         found.dedup();
@@ -160,16 +226,16 @@ impl<'a> Promises<'a> {
 
     /// The promises that a chain would break if it were served for these names.
     #[must_use]
-    pub fn broken_by(&self, hosts: &[HostPattern], chain: &[Pin]) -> Vec<&'a Promise> {
-        let mut broken = self.binding(hosts);
+    pub fn broken_by(&self, hosts: &[HostPattern], except: &[HostPattern], chain: &[Pin]) -> Vec<&'a Promise> {
+        let mut broken = self.binding(hosts, except);
         broken.retain(|promise| !promise.is_kept_by(chain));
         broken
     }
 
     /// From when on a chain of this key alone keeps all that was promised; `None` if it does now.
     #[must_use]
-    pub fn safe_from(&self, hosts: &[HostPattern], key: Pin) -> Option<Seconds> {
-        self.broken_by(hosts, &[key]).into_iter().map(Promise::honoured_until).max()
+    pub fn safe_from(&self, hosts: &[HostPattern], except: &[HostPattern], key: Pin) -> Option<Seconds> {
+        self.broken_by(hosts, except, &[key]).into_iter().map(Promise::honoured_until).max()
     }
 }
 
@@ -192,6 +258,7 @@ mod tests {
         Promise {
             site: host.to_owned(),
             hosts: vec![pattern(host)],
+            except: Vec::new(),
             pins,
             max_age: 100,
             include_subdomains,
@@ -204,7 +271,7 @@ mod tests {
     fn broken(promises: &[Promise], host: &str, chain: &[u8], now: Seconds) -> Vec<String> {
         let chain: Vec<Pin> = chain.iter().map(|n| pin(*n)).collect();
         let alive = Promises::alive(promises, now);
-        alive.broken_by(&[pattern(host)], &chain).into_iter().map(|p| p.site.clone()).collect()
+        alive.broken_by(&[pattern(host)], &[], &chain).into_iter().map(|p| p.site.clone()).collect()
     }
 
     #[test]
@@ -270,9 +337,22 @@ mod tests {
             [promise("a.example", &[1, 2], false), Promise { last_sent: 2000, ..promise("a.example", &[2, 3], false) }];
         let alive = Promises::alive(&sets, 1050);
         let hosts = [pattern("a.example")];
-        assert_eq!(alive.safe_from(&hosts, pin(2)), None);
-        assert_eq!(alive.safe_from(&hosts, pin(3)), Some(1100));
-        assert_eq!(alive.safe_from(&hosts, pin(1)), Some(2100));
+        assert_eq!(alive.safe_from(&hosts, &[], pin(2)), None);
+        assert_eq!(alive.safe_from(&hosts, &[], pin(3)), Some(1100));
+        assert_eq!(alive.safe_from(&hosts, &[], pin(1)), Some(2100));
+    }
+
+    #[test]
+    fn names_of_other_sites() {
+        let list = |names: &[&str]| names.iter().map(|n| pattern(n)).collect::<Vec<_>>();
+        let sites = [
+            list(&["*.example.com", "www.example.com", "*.a.example.com"]),
+            list(&["shop.example.com", "a.example.com", "x.a.example.com", "example.com", "192.0.2.1"]),
+            list(&["*.other.org"]),
+        ];
+        let sites: Vec<&[HostPattern]> = sites.iter().map(Vec::as_slice).collect();
+        let want = list(&["a.example.com", "shop.example.com", "x.a.example.com"]);
+        assert_eq!(others(&sites), [want, Vec::new(), Vec::new()]);
     }
 
     fn any_pattern() -> impl Strategy<Value = HostPattern> {
@@ -280,22 +360,34 @@ mod tests {
         (any::<bool>(), name).prop_map(|(wild, name)| pattern(&if wild { format!("*.{name}") } else { name }))
     }
 
+    fn any_names() -> impl Strategy<Value = Vec<HostPattern>> {
+        prop::collection::vec(any_pattern().prop_map(|host| pattern(host.base())), 0..4)
+    }
+
     proptest! {
         /// The index leaves out nothing, and `binds` agrees with every name that there is.
         #[test]
         fn agrees_with_a_naive_scan(
-            noted in prop::collection::vec((any_pattern(), any::<bool>()), 0..8), target in any_pattern()
+            noted in prop::collection::vec((any_pattern(), any::<bool>(), any_names()), 0..8),
+            target in any_pattern(),
+            not_visited in any_names(),
         ) {
-            let sets: Vec<Promise> = noted.iter().map(|(host, sub)| promise(&host.to_string(), &[1], *sub)).collect();
+            let sets: Vec<Promise> = noted.iter().map(|(host, sub, except)| {
+                Promise { except: except.clone(), ..promise(&host.to_string(), &[1], *sub) }
+            }).collect();
             let names = names_over(&["a", "b", "c"], 5);
-            let by_names: Vec<bool> = noted.iter().map(|(host, sub)| {
-                names.iter().filter(|n| target.matches(n)).any(|visited| {
-                    host.matches(visited)
-                        || *sub && names.iter().any(|n| host.matches(n) && visited.ends_with(&format!(".{n}")))
+            // A site's own exact names are never another's.
+            let takes_in = |host: &HostPattern, except: &[HostPattern], name: &String| {
+                host.matches(name) && !(host.is_wildcard() && except.iter().any(|e| e.matches(name)))
+            };
+            let by_names: Vec<bool> = noted.iter().map(|(host, sub, except)| {
+                names.iter().filter(|n| takes_in(&target, &not_visited, n)).any(|visited| {
+                    takes_in(host, except, visited)
+                        || *sub && names.iter().any(|n| takes_in(host, except, n) && visited.ends_with(&format!(".{n}")))
                 })
             }).collect();
             let alive = Promises::alive(&sets, 1050);
-            let found = alive.binding(std::slice::from_ref(&target));
+            let found = alive.binding(std::slice::from_ref(&target), &not_visited);
             let by_index: Vec<bool> = sets.iter().map(|s| found.iter().any(|f| std::ptr::eq(*f, s))).collect();
             prop_assert_eq!(by_index, by_names);
         }

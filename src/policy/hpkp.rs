@@ -7,6 +7,10 @@ use std::fmt::Write as _;
 
 use crate::pin::Pin;
 
+/// What is to be known about the header, wherever it is switched on, or judged.
+pub const TODAY: &str =
+    "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
+
 /// What browsers that enforced pins capped max-age at (RFC 7469 section 4.1), in seconds.
 pub const MAX_AGE_CAP: u64 = 60 * 86400;
 
@@ -128,6 +132,31 @@ pub fn judge(chains: &[Vec<Pin>], backups: &[Pin], max_age: u64, lifetime: u64) 
     findings
 }
 
+/// What becomes of a set with such findings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The site must not be served like this.
+    pub is_refused: bool,
+    /// The site may be served, but the set not be sent: its last backup has become live.
+    pub is_withheld: bool,
+    /// Backups that have become live, as backups are meant to.
+    pub promoted: Vec<Pin>,
+}
+
+/// Sums findings up. `promised` says of a pin that clients hold it: then, a backup that is served is no mistake.
+#[must_use]
+pub fn standing(findings: &[Finding], promised: impl Fn(Pin) -> bool) -> Standing {
+    let mut standing = Standing::default();
+    for finding in findings.iter().filter(|f| f.is_fatal()) {
+        match finding {
+            Finding::BackupIsServed(pin) if promised(*pin) => standing.promoted.push(*pin),
+            Finding::NoBackup if !standing.promoted.is_empty() => standing.is_withheld = true,
+            _ => standing.is_refused = true,
+        }
+    }
+    standing
+}
+
 /// Whether a text can be a report-uri: absolute, http or https, and nothing in it that the quoted string or the
 /// header could not hold (section 2.1.4).
 #[must_use]
@@ -188,6 +217,22 @@ mod tests {
         check(&[&[1]], &[2, 3], 61 * day, &[Finding::MaxAgeAboveCap]);
         check(&[&[1]], &[2], 91 * day, &[Finding::SingleBackup, Finding::OutlivesCertificate, Finding::MaxAgeAboveCap]);
         check(&[&[1]], &[2, 3], 91 * day, &[Finding::MaxAgeAboveCap]);
+    }
+
+    #[test]
+    fn a_backup_that_became_live() {
+        let check = |backups: &[u8], promised: &[u8], want: (bool, bool, usize)| {
+            let backups: Vec<Pin> = backups.iter().map(|n| pin(*n)).collect();
+            let found = judge(&[vec![pin(1), pin(9)]], &backups, 1, 2);
+            let standing = standing(&found, |p| promised.iter().any(|n| pin(*n) == p));
+            assert_eq!((standing.is_refused, standing.is_withheld, standing.promoted.len()), want, "{backups:?}");
+        };
+        check(&[2], &[], (false, false, 0));
+        check(&[1, 2], &[1], (false, false, 1));
+        check(&[1], &[1, 2], (false, true, 1));
+        check(&[1, 2], &[2], (true, false, 0));
+        check(&[], &[1], (true, false, 0));
+        check(&[1, 9], &[1], (true, true, 1));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! No I/O and no runtime here: callers act on what these decide.
 
+pub mod admission;
 pub mod forwarded;
 pub mod guard;
 pub mod hpkp;

@@ -49,13 +49,16 @@ pub struct Chain {
     pub leaf: Leaf,
     /// The pins of all certificates, the leaf's first.
     pub pins: Vec<Pin>,
+    /// The place (1 is the leaf) of the first certificate that the one behind it has not signed.
+    pub unsigned: Option<usize>,
+    /// Given away once the key is there.
     der: Vec<CertificateDer<'static>>,
 }
 
 /// A chain and the private key of its leaf.
 pub struct Certificate {
     /// The chain.
-    pub chain: Chain,
+    pub chain: Arc<Chain>,
     key: Arc<CertifiedKey>,
 }
 
@@ -120,27 +123,9 @@ impl Chain {
         }
         let pins = parsed.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
         let leaf = Leaf::of(&parsed[0]).ok_or(CertificateError::Malformed(1))?;
+        let unsigned = unsigned(&parsed);
         drop(parsed);
-        Ok(Self { leaf, pins, der })
-    }
-
-    /// The leaf, as it is sent.
-    #[must_use]
-    pub fn leaf_der(&self) -> &CertificateDer<'static> {
-        &self.der[0]
-    }
-
-    /// The place (1 is the leaf) of the first certificate that the one behind it has not signed. Algorithms that are not
-    /// known here are for clients to judge.
-    #[must_use]
-    pub fn unsigned(&self) -> Option<usize> {
-        let parsed = self.der.iter().map(|der| X509Certificate::from_der(der).ok().map(|(_, c)| c));
-        let parsed: Vec<X509Certificate<'_>> = parsed.collect::<Option<_>>()?;
-        let is_signed = |pair: &[X509Certificate<'_>]| {
-            let verified = pair[0].verify_signature(Some(pair[1].public_key()));
-            matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
-        };
-        parsed.windows(2).position(|pair| !is_signed(pair)).map(|at| at + 1)
+        Ok(Self { leaf, pins, unsigned, der })
     }
 
     /// The pin of the leaf.
@@ -150,8 +135,18 @@ impl Chain {
     }
 }
 
+/// Algorithms that are not known here are for clients to judge.
+fn unsigned(chain: &[X509Certificate<'_>]) -> Option<usize> {
+    let is_signed = |pair: &[X509Certificate<'_>]| {
+        let verified = pair[0].verify_signature(Some(pair[1].public_key()));
+        matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
+    };
+    chain.windows(2).position(|pair| !is_signed(pair)).map(|at| at + 1)
+}
+
 impl Leaf {
-    fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
+    /// `None` for dates that no calendar has.
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
         let (mut names, mut addresses) = (Vec::new(), Vec::new());
         if let Ok(Some(extension)) = certificate.subject_alternative_name() {
             for name in &extension.value.general_names {
@@ -210,7 +205,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// The part of a distinguished name that people know it by.
-fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
+pub(crate) fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
     let first = |mut parts: Box<dyn Iterator<Item = String> + '_>| parts.next();
     let common = first(Box::new(name.iter_common_name().filter_map(|p| p.as_str().ok().map(str::to_owned))));
     common
@@ -224,7 +219,7 @@ impl Certificate {
     /// # Errors
     ///
     /// [`CertificateError`], when the key cannot be used, or is another's.
-    pub fn new(chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
+    pub fn new(mut chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| {
             let encrypted =
                 matches!(crate::key_file::public_key(key_pem), Err(crate::key_file::KeyFileError::Encrypted));
@@ -239,8 +234,8 @@ impl Certificate {
         if signer.public_key().is_none_or(|spki| Pin::of_spki(&spki) != chain.pin()) {
             return Err(CertificateError::KeyMismatch);
         }
-        let key = Arc::new(CertifiedKey::new(chain.der.clone(), signer));
-        Ok(Self { chain, key })
+        let key = Arc::new(CertifiedKey::new(std::mem::take(&mut chain.der), signer));
+        Ok(Self { chain: Arc::new(chain), key })
     }
 
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {

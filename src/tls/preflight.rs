@@ -117,7 +117,7 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
     if !missing.is_empty() {
         faults.push(Fault::Names(missing));
     }
-    faults.extend(chain.unsigned().map(Fault::Signature));
+    faults.extend(chain.unsigned.map(Fault::Signature));
     if !leaf.is_for_servers {
         faults.push(Fault::Usage);
     }

@@ -190,3 +190,27 @@ fn a_window_held_shut_has_a_deadline() {
         assert_eq!(get(&mut sender, request("GET", "/small").body(()).unwrap()).await.2.len(), 5);
     });
 }
+
+/// The buffers of a connection at rest are given back (vendor/README.md).
+#[test]
+fn idle_connections_take_little_memory() {
+    const COUNT: usize = 400;
+    /// Octets for each, TLS and pintle's own state included; with h2's buffers it would be more.
+    const MOST: u64 = 20 * 1024;
+    let authority = Authority::new();
+    let pintle = Pintle::start(&authority, &blog(&authority, &Origin::hello()));
+    block_on(async {
+        let (mut open, mut before) = (Vec::new(), 0);
+        for number in 0..COUNT + 20 {
+            if number == 20 {
+                before = pintle.memory();
+            }
+            let mut sender = connect(&authority, &pintle).await;
+            let (status, ..) = get(&mut sender, request("GET", "/").body(()).unwrap()).await;
+            assert_eq!(status, 200);
+            open.push(sender);
+        }
+        let each = pintle.memory().saturating_sub(before) / COUNT as u64;
+        assert!(each < MOST, "{each} octets for each idle connection");
+    });
+}

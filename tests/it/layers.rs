@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 25] = [
+const LAYERS: [&str; 26] = [
     "cli",
     "commands",
     "control",
     "config",
+    "verify",
     "export",
     "ledger",
     "server",

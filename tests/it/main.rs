@@ -35,4 +35,5 @@ mod rotation;
 mod state;
 mod tls;
 mod upstream;
+mod verify;
 mod websocket;

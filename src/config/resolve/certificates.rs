@@ -22,7 +22,7 @@ const KEY_FORM: &str = "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits
 /// One `[site.certificate]`, as far as it could be loaded.
 pub(super) struct Loaded {
     pub(super) path: PathBuf,
-    pub(super) chain: Chain,
+    pub(super) chain: Arc<Chain>,
     /// With its key; none where TLS ends in front of pintle.
     pub(super) certificate: Option<Arc<Certificate>>,
 }
@@ -77,6 +77,7 @@ fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -
         },
         None => None,
     };
+    let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
     Some(Loaded { path, chain, certificate })
 }
 

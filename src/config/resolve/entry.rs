@@ -6,15 +6,17 @@ use jiff::Timestamp;
 
 use super::plan::Plan;
 use super::{Candidate, Resolver, report};
+use crate::config::Context;
 use crate::config::file::SiteTable;
 use crate::config::problem::{Problem, Severity};
-use crate::config::{Context, Pledge};
+use crate::host::HostPattern;
 use crate::lease::Lease;
+use crate::ledger::leases::Pledge;
 use crate::ledger::{Ramp, Ramped};
 use crate::message::Rendered;
 use crate::pin::Pin;
-use crate::policy::guard::{Channel, Promise, Seconds};
-use crate::policy::hpkp::{Hpkp, Mode};
+use crate::policy::guard::{Promise, Seconds};
+use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::ramp::Steps;
 use crate::site::{PinHeader, Policy, Site};
@@ -36,6 +38,8 @@ pub(in crate::config) struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct MadeFrom {
     hpkp: Option<Hpkp>,
+    /// Names that its wildcards do not stand for.
+    except: Vec<HostPattern>,
     withheld: bool,
     promoted: Vec<Pin>,
     hsts: Option<Hsts>,
@@ -44,14 +48,21 @@ struct MadeFrom {
 
 impl Entry {
     pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
-        self.plan.loaded.iter().map(|l| &l.chain)
+        self.plan.loaded.iter().map(|l| &*l.chain)
+    }
+
+    /// Names that its wildcards do not stand for.
+    pub(super) fn except(&self) -> &[HostPattern] {
+        &self.made_from.except
     }
 }
 
-/// Makes a site out of its plan. One of before is taken over if nothing about it is new.
+/// Makes a site out of its plan. One of before is taken over if nothing about it is new. `except` has the names that its
+/// wildcards do not stand for.
 pub(super) fn candidate(
     index: usize,
     table: &SiteTable,
+    except: Vec<HostPattern>,
     (plan, mut problems): (Arc<Plan>, Vec<Problem>),
     context: &Context<'_>,
     r: &mut Resolver<'_>,
@@ -75,19 +86,20 @@ pub(super) fn candidate(
         Some(steps) => Hsts { max_age: steps.max_age(hsts_step), ..h.policy },
         None => h.policy,
     });
-    let promised = |pin: Pin| is_promised(context, &plan, pin);
+    let promised = |pin: Pin| is_promised(context, &plan, &except, pin);
     let judged = match (&plan.pins, &table.hpkp) {
         (Some(pins), Some(hpkp)) => Some(pins.judge(hpkp, pins.max_age(hpkp_step), &plan.loaded, promised, &mut own)),
         _ => None,
     };
     problems.extend(scratch.into_list());
     if problems.iter().any(|p| p.severity == Severity::Error) {
-        return Candidate { entry: None, problems, news, standing: None, by_guard: false };
+        return Candidate { entry: None, problems, news, standing: None, by_guard: false, is_kept: false };
     }
     let made_from = MadeFrom {
         withheld: judged.as_ref().is_some_and(|j| j.withheld),
         promoted: judged.as_ref().map(|j| j.promoted.clone()).unwrap_or_default(),
         hpkp: judged.map(|j| j.policy),
+        except,
         hsts,
         ramps: [hpkp_ramp, hsts_ramp].into_iter().flatten().collect(),
     };
@@ -97,13 +109,14 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan, made_from, ramps)),
     };
-    Candidate { entry: Some(entry), problems, news, standing: None, by_guard: false }
+    Candidate { entry: Some(entry), problems, news, standing: None, by_guard: false, is_kept: false }
 }
 
 /// What a site goes on with if its files are no good now: what it has. Its ramps go by the ledger all the same.
 pub(super) fn standing(
     index: usize,
     table: &SiteTable,
+    except: Vec<HostPattern>,
     candidate: &Candidate,
     context: &Context<'_>,
     r: &mut Resolver<'_>,
@@ -112,7 +125,7 @@ pub(super) fn standing(
     match &candidate.entry {
         Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) => Some(entry.clone()),
         _ => {
-            let again = self::candidate(index, table, (before.plan.clone(), Vec::new()), context, r);
+            let again = self::candidate(index, table, except, (before.plan.clone(), Vec::new()), context, r);
             again.entry.or_else(|| Some(before.clone()))
         }
     }
@@ -140,11 +153,11 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolve
 }
 
 /// Whether clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
-fn is_promised(context: &Context<'_>, plan: &Plan, pin: Pin) -> bool {
+fn is_promised(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> bool {
     let promises = context.book.promises().iter();
     promises
         .filter(|p| p.is_alive(context.now) && p.pins.binary_search(&pin).is_ok())
-        .any(|p| plan.hosts.iter().any(|host| p.binds(host)))
+        .any(|p| plan.hosts.iter().any(|host| p.binds(host, except)))
 }
 
 /// Where a ramp stands; one that is new begins.
@@ -174,8 +187,10 @@ fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> Entry {
         let field = rendered(policy.name(), &policy.value());
         PinHeader { policy, field, lease: Arc::new(Lease::default()) }
     });
-    let pledge =
-        sent.as_ref().map(|sent| Pledge { promise: promise_of(&plan, &sent.policy), lease: sent.lease.clone() });
+    let pledge = sent.as_ref().map(|sent| Pledge {
+        promise: Promise::of_header(&plan.hosts, &made_from.except, &sent.policy),
+        lease: sent.lease.clone(),
+    });
     let hsts = made_from.hsts;
     let report =
         report::Site::new(&plan, hsts.as_ref(), hpkp.as_ref(), *withheld, &made_from.promoted, &made_from.ramps);
@@ -194,22 +209,6 @@ fn rendered(name: &str, value: &str) -> Rendered {
     let mut field = Rendered::default();
     field.push(name, value).expect("names are constant, and values made of digits, base64 and a checked URI");
     field
-}
-
-/// What a header promises.
-fn promise_of(plan: &Plan, policy: &Hpkp) -> Promise {
-    let mut pins = policy.pins.clone();
-    pins.sort_unstable();
-    Promise {
-        site: plan.hosts.first().map(ToString::to_string).unwrap_or_default(),
-        hosts: plan.hosts.clone(),
-        pins,
-        max_age: if policy.mode == Mode::Withdraw { 0 } else { policy.max_age },
-        include_subdomains: policy.include_subdomains,
-        channel: Channel::Header(policy.mode),
-        first_sent: Seconds::default(),
-        last_sent: Seconds::default(),
-    }
 }
 
 /// The wall clock's time as a timestamp.

@@ -1,7 +1,6 @@
 //! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -15,7 +14,8 @@ use crate::config::{Context, Kept};
 use crate::host::HostPattern;
 use crate::ledger::Accepted;
 use crate::pin::Pin;
-use crate::policy::guard::{Channel, Promise, Promises, Seconds};
+use crate::policy::admission::{self, Breach, Clash, Offer};
+use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
 
 /// Promises that one message names; the rest is counted.
@@ -142,8 +142,8 @@ pub(super) fn admit(
             candidate.by_guard |= problem.severity == Severity::Error;
             candidate.problems.push(problem);
         }
-        // A site that keeps what it has does not make the promises that were reckoned with: judge again. Each round has
-        // one site more that keeps what it has, so this ends.
+        // A site that keeps what it has does not make the promises that were reckoned with: judge again. Each round
+        // leaves fewer that are new, and nothing is said against the others, so this ends.
         let before = kept.len();
         if refused && context.keeps_sites {
             keep_unfit(candidates, context, kept);
@@ -173,54 +173,66 @@ fn judge(
     let mut scratch = r.problems.scratch();
     let mut problems = Vec::new();
     let mut admitted = Admitted::default();
-    let past = Promises::alive(context.book.promises(), context.now);
-    // What would be sent from now on, as if it had been sent at once.
-    let coming: Vec<(usize, Promise)> = candidates
+    let sites: Vec<(usize, &Arc<Entry>, Offer<'_>)> = candidates
         .iter()
         .enumerate()
-        .filter_map(|(index, c)| {
-            let promise = c.entry.as_ref()?.pledge.as_ref()?.promise.clone();
-            Some((index, Promise { first_sent: context.now, last_sent: context.now, ..promise }))
-        })
+        .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, entry, offer(entry, c.is_kept))))
         .collect();
-    let future = Promises::alive(coming.iter().map(|(_, p)| p), context.now);
-    for (index, (table, candidate)) in file.sites.iter().zip(candidates).enumerate() {
-        let Some(entry) = &candidate.entry else { continue };
-        past_promises(table, entry, &past, context, &mut admitted, &mut scratch);
+    let offers: Vec<Offer<'_>> = sites.iter().map(|(_, _, offer)| offer.clone()).collect();
+    let objections = admission::judge(&offers, context.book.promises(), context.now);
+    for (at, (index, entry, offer)) in sites.iter().enumerate() {
+        let Some(table) = file.sites.get(*index) else { continue };
+        let breaches = objections.breaches.iter().filter(|b| b.site == at);
+        if !offer.is_kept {
+            past_promises(table, entry, breaches, context, &mut admitted, &mut scratch);
+        }
         warn_of_removal(table, entry, context, &mut scratch);
         let found = std::mem::replace(&mut scratch, r.problems.scratch()).into_list();
-        problems.extend(found.into_iter().map(|p| (index, p)));
-        for (promiser, problem) in future_promises(file, entry, index, &future, &coming) {
-            problems.push((promiser, problem));
+        problems.extend(found.into_iter().map(|p| (*index, p)));
+    }
+    for clash in &objections.clashes {
+        let [Some(promiser), Some(bound), Some(blamed)] =
+            [clash.promiser, clash.bound, clash.blamed].map(|at| sites.get(at))
+        else {
+            continue;
+        };
+        if let Some(table) = file.sites.get(blamed.0) {
+            problems.push((blamed.0, told_of_clash(table, clash, promiser.1, bound.1)));
         }
     }
     (admitted, problems)
 }
 
-fn past_promises(
+fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {
+    Offer {
+        hosts: &entry.plan.hosts,
+        chains: entry.chains().map(|chain| chain.pins.as_slice()).collect(),
+        set: entry.pledge.as_ref().map(|pledge| &pledge.promise),
+        is_kept,
+    }
+}
+
+fn past_promises<'b>(
     table: &SiteTable,
     entry: &Entry,
-    past: &Promises<'_>,
+    breaches: impl Iterator<Item = &'b Breach<'b>>,
     context: &Context<'_>,
     admitted: &mut Admitted,
     problems: &mut crate::config::Problems,
 ) {
     let mut needed = false;
-    for (at, loaded) in entry.plan.loaded.iter().enumerate() {
-        let broken = past.broken_by(&entry.plan.hosts, &loaded.chain.pins);
-        if broken.is_empty() {
-            continue;
-        }
+    for Breach { chain: at, broken, .. } in breaches {
+        let Some(loaded) = entry.plan.loaded.get(*at) else { continue };
         needed = true;
         let safe_from = broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default();
         let refusal = Refusal {
             chain: loaded.path.display().to_string(),
             pin: loaded.chain.pin(),
-            satisfied_by: satisfying(entry, &broken),
-            broken: broken.into_iter().cloned().collect(),
+            satisfied_by: satisfying(entry, broken),
+            broken: broken.iter().map(|p| (*p).clone()).collect(),
             safe_from,
         };
-        let span = table.certificates.get(at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
+        let span = table.certificates.get(*at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
         match acceptance(table, entry, &refusal, context) {
             Acceptance::Known => {}
             Acceptance::Given => {
@@ -230,7 +242,8 @@ fn past_promises(
                     site: entry.site.label(),
                     pin: refusal.pin,
                     until: refusal.safe_day(),
-                    at: context.now,
+                    // A clock that was set back must not make it look older than what it is about.
+                    at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
                 });
             }
             Acceptance::Another(given) => {
@@ -263,7 +276,7 @@ enum Acceptance {
 fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Context<'_>) -> Acceptance {
     let site = entry.site.label();
     let day = refusal.safe_day();
-    if context.book.accepted(&site, refusal.pin).is_some_and(|known| known.until >= day) {
+    if context.book.accepts(&site, refusal.pin, &day, &refusal.broken) {
         return Acceptance::Known;
     }
     let by_command = context.accept.as_ref().filter(|(of, _)| *of == site).map(|(_, day)| day);
@@ -282,47 +295,33 @@ fn satisfying(entry: &Entry, broken: &[&Promise]) -> Vec<(Pin, String)> {
     live.chain(backups).filter(|(pin, _)| broken.iter().all(|p| p.is_kept_by(&[*pin]))).collect()
 }
 
-/// Sets that would be sent and bind another site, whose chain has none of their pins: the one who promises is to blame.
-fn future_promises(
-    file: &File,
-    entry: &Entry,
-    index: usize,
-    future: &Promises<'_>,
-    coming: &[(usize, Promise)],
-) -> Vec<(usize, Problem)> {
-    let mut problems = Vec::new();
-    for chain in entry.chains() {
-        for promise in future.broken_by(&entry.plan.hosts, &chain.pins) {
-            let promiser = coming.iter().find(|(_, p)| std::ptr::eq(p, promise)).map_or(index, |(of, _)| *of);
-            if promiser == index {
-                // Its own set against its own chain is judged with the set.
-                continue;
-            }
-            let hpkp = file.sites.get(promiser).and_then(|t| t.hpkp.as_ref());
-            let span: Range<usize> = hpkp
-                .and_then(|h| h.include_subdomains.as_ref().map(|i| i.span.clone()).or(Some(h.span.clone())))
-                .unwrap_or(0..0);
-            let bound: Vec<String> =
-                entry.plan.hosts.iter().filter(|h| promise.binds(h)).map(HostPattern::to_string).collect();
-            problems.push((
-                promiser,
-                Problem {
-                    severity: Severity::Error,
-                    span,
-                    message: format!(
-                        "site.hpkp: {MARK} of {}: these pins bind it, too, and its chain has none of their keys ({})",
-                        bound.join(", "),
-                        chain.pin()
-                    ),
-                    hint: Some(format!(
-                        "leave include_subdomains out, or add the key of {} to backups",
-                        bound.first().map(String::as_str).unwrap_or_default()
-                    )),
-                },
-            ));
-        }
-    }
-    problems
+/// A set that would be sent and binds another site, whose chain has none of its pins: the one who promises is to blame,
+/// unless it keeps what it has.
+fn told_of_clash(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Entry) -> Problem {
+    let binds =
+        |host: &&HostPattern| promiser.pledge.as_ref().is_some_and(|pledge| pledge.promise.binds(host, bound.except()));
+    let names: Vec<String> = bound.plan.hosts.iter().filter(binds).map(HostPattern::to_string).collect();
+    let (all, first) = (names.join(", "), names.first().map(String::as_str).unwrap_or_default());
+    let pin = bound.plan.loaded.get(clash.chain).map(|l| l.chain.pin().to_string()).unwrap_or_default();
+    let (span, message, hint) = if clash.blamed == clash.promiser {
+        let hpkp = table.hpkp.as_ref();
+        (
+            hpkp.and_then(|h| h.include_subdomains.as_ref().map(|i| i.span.clone()).or_else(|| Some(h.span.clone()))),
+            format!(
+                "site.hpkp: {MARK} of {all}: these pins bind it, too, and its chain has none of their keys ({pin})"
+            ),
+            format!("leave include_subdomains out, or add the key of {first} to backups"),
+        )
+    } else {
+        let chain = table.certificates.get(clash.chain).and_then(|c| c.chain.as_ref());
+        let site = promiser.site.label();
+        (
+            Some(chain.map_or(&table.span, |c| &c.span).clone()),
+            format!("{pin}: {MARK} of {all}: the pins of {site} bind it, too, and this chain has none of their keys"),
+            format!("get a certificate for a key among the pins of {site}"),
+        )
+    };
+    Problem { severity: Severity::Error, span: span.unwrap_or(0..0), message, hint: Some(hint) }
 }
 
 /// Leaving `[site.hpkp]` out takes nothing back.

@@ -9,8 +9,9 @@ use crate::message::{Name, Rendered};
 use crate::site::HeaderRules;
 use crate::upstream::is_reserved;
 
-pub(super) fn resolve(table: &HeadersTable, key: &str, r: &mut Resolver<'_>) -> HeaderRules {
+pub(super) fn resolve(table: Option<&HeadersTable>, key: &str, r: &mut Resolver<'_>) -> HeaderRules {
     let mut rules = HeaderRules { dropped: Vec::new(), added: Rendered::default() };
+    let Some(table) = table else { return rules };
     for name in &table.remove {
         if let Some(name) = field_name(name, &format!("site.{key}.remove"), r) {
             rules.dropped.push(name.as_str().as_bytes().into());
@@ -55,7 +56,7 @@ fn field_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<Head
 
 /// A policy that stands in a header rule is one that nobody watches over.
 pub(super) fn check_policies(table: &SiteTable, r: &mut Resolver<'_>) {
-    let headers = &table.response_headers;
+    let Some(headers) = &table.response_headers else { return };
     for (name, _) in headers.set.iter().chain(&headers.add) {
         let (policy, taken) = match Name::of(name.value.as_bytes()) {
             Name::StrictTransportSecurity => ("hsts", table.hsts.is_some()),

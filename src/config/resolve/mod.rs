@@ -28,6 +28,7 @@ use super::file::{File, SiteTable};
 use super::problem::{At, Problem, Problems, Severity};
 use super::{AccessTarget, Config, Context, Draft, Kept};
 use crate::host::{HostMap, HostPattern};
+use crate::policy::guard::others;
 use crate::telemetry::AccessFormat;
 use crate::tls::config::Versions;
 use plan::Stamp;
@@ -99,6 +100,8 @@ struct Candidate {
     /// What goes on if this does not come to be: the files of before, with the ledger and the time of now.
     standing: Option<Arc<Entry>>,
     by_guard: bool,
+    /// It is the one that was served before.
+    is_kept: bool,
 }
 
 impl Candidate {
@@ -119,11 +122,13 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let mut upstreams = context.before.map(|b| b.upstreams.clone()).unwrap_or_default();
     let mut reuse = plan::Reuse::of(context.before);
     let mut candidates = Vec::with_capacity(file.sites.len());
-    for (index, (table, hosts)) in file.sites.iter().zip(&hosts).enumerate() {
+    let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
+    let except = others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (index, ((table, hosts), except)) in file.sites.iter().zip(&hosts).zip(except).enumerate() {
         let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
-        let mut candidate = entry::candidate(index, table, plan, context, &mut r);
+        let mut candidate = entry::candidate(index, table, except.clone(), plan, context, &mut r);
         if context.keeps_sites {
-            candidate.standing = entry::standing(index, table, &candidate, context, &mut r);
+            candidate.standing = entry::standing(index, table, except, &candidate, context, &mut r);
         }
         candidates.push(candidate);
     }
@@ -173,16 +178,8 @@ fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Ve
     if context.before.is_none() {
         return;
     }
-    for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_fit()) {
+    for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_kept && !c.is_fit()) {
         let Some(entry) = candidate.standing.clone() else { continue };
-        if let Some(known) = kept.iter_mut().find(|k| k.index == index) {
-            // What it has is not fit either, as somebody else's promise has come in between: it is all there is.
-            known.by_guard |= candidate.by_guard;
-            let more = std::mem::take(&mut candidate.problems);
-            let fresh: Vec<Problem> = more.into_iter().filter(|p| !known.problems.contains(p)).collect();
-            known.problems.extend(fresh);
-            continue;
-        }
         let refused = candidate.entry.replace(entry.clone());
         kept.push(Kept {
             index,
@@ -191,6 +188,7 @@ fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Ve
             by_guard: candidate.by_guard,
             certificates: refused.map(|refused| refused.report.certificates.clone()).unwrap_or_default(),
         });
+        candidate.is_kept = true;
         candidate.news.clear();
     }
 }

@@ -11,7 +11,7 @@ use crate::config::value::show_duration;
 use crate::host::HostPattern;
 use crate::key_file::{KeyKind, PublicKey, public_key};
 use crate::pin::Pin;
-use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, is_report_uri, judge};
+use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, is_report_uri, judge, standing};
 use crate::policy::ramp::Steps;
 
 /// The age that pins get if the file does not say.
@@ -197,7 +197,6 @@ fn tell(
     r: &mut Resolver<'_>,
 ) -> Judged {
     let (backups, complete) = (&plan.backups, plan.complete);
-    let mut judged = Judged { policy, withheld: false, promoted: Vec::new() };
     let chains: Vec<Vec<Pin>> = loaded.iter().map(|l| l.chain.pins.clone()).collect();
     let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
     let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
@@ -206,32 +205,28 @@ fn tell(
     let listed = |at: usize| hpkp.backups.as_ref().and_then(|b| b.get(at)).map_or(&hpkp.span, |b| &b.span).clone();
     let place =
         |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
-    for finding in judge(&chains, &pins, plan.goal, lifetime) {
+    let findings = judge(&chains, &pins, plan.goal, lifetime);
+    let standing = standing(&findings, promised);
+    for finding in findings {
         match finding {
             // With a file that could not be read, there is no telling what would be there.
             Finding::NoLivePin | Finding::NoBackup | Finding::SingleBackup | Finding::OutlivesCertificate if !complete => {}
             Finding::NoLivePin => r.error(&hpkp.span, "site.hpkp: no pin matches the served chain"),
-            Finding::NoBackup if !judged.promoted.is_empty() => {
-                judged.withheld = true;
-                r.warn(
-                    &listed(0),
-                    "site.hpkp: no backup is left, so no pins are sent; what was promised before is kept",
-                    "make the next key now, and name it in backups: `pintle key new --role next`",
-                );
-            }
+            Finding::NoBackup if standing.is_withheld => r.warn(
+                &listed(0),
+                "site.hpkp: no backup is left, so no pins are sent; what was promised before is kept",
+                "make the next key now, and name it in backups: `pintle key new --role next`",
+            ),
             Finding::NoBackup => r.error_with_hint(
                 &listed(0),
                 "site.hpkp: no backup lies outside of the served chain; clients would ignore the header, and a lost key would lock them out",
                 "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
-            Finding::BackupIsServed(pin) if promised(pin) => {
-                judged.promoted.push(pin);
-                r.warn(
-                    &place(pin),
-                    format!("site.hpkp.backups: {pin} was promised, and is live now: a fresh next key must be made and promised"),
-                    "`pintle key new --role next`, and put its CSR in place of this one",
-                );
-            }
+            Finding::BackupIsServed(pin) if standing.promoted.contains(&pin) => r.warn(
+                &place(pin),
+                format!("site.hpkp.backups: {pin} was promised, and is live now: a fresh next key must be made and promised"),
+                "`pintle key new --role next`, and put its CSR in place of this one",
+            ),
             Finding::BackupIsServed(pin) => r.error_with_hint(
                 &place(pin),
                 format!("site.hpkp.backups: {pin} is a key of the served chain, and no backup"),
@@ -258,5 +253,5 @@ fn tell(
             ),
         }
     }
-    judged
+    Judged { policy, withheld: standing.is_withheld, promoted: standing.promoted }
 }

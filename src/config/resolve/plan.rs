@@ -105,7 +105,7 @@ impl Reuse {
     ) -> (Arc<Plan>, Vec<Problem>) {
         let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
         let start = table.span.start;
-        let end = file.sites.get(index + 1).map_or(draft.problems.text().len(), |next| next.span.start);
+        let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
         let source = source(draft, globals, start..end.max(start));
         let usable = |plan: &Arc<Plan>| {
             plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current()
@@ -165,8 +165,8 @@ fn make(
     }
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
     let canonical = canonical(table, hosts, r);
-    let request = Arc::new(headers::resolve(&table.request_headers, "request_headers", r));
-    let response = Arc::new(headers::resolve(&table.response_headers, "response_headers", r));
+    let request = Arc::new(headers::resolve(table.request_headers.as_deref(), "request_headers", r));
+    let response = Arc::new(headers::resolve(table.response_headers.as_deref(), "response_headers", r));
     let stamps = std::mem::take(&mut r.stamps);
     let start = table.span.start;
     let mut problems = problems.into_list();

@@ -126,7 +126,8 @@ pub(super) fn resolve(
         }
         return None;
     };
-    let options = &table.upstream_options;
+    let none = UpstreamTable::default();
+    let options = table.upstream_options.as_deref().unwrap_or(&none);
     let timeout = |given: &Option<At<Duration>>, default| given.as_ref().map_or(default, |t| t.value);
     for given in [&options.connect_timeout, &options.response_timeout].into_iter().flatten() {
         if given.value.is_zero() {

@@ -6,6 +6,7 @@ mod client;
 mod origin;
 mod process;
 mod programs;
+mod secure;
 mod sites;
 
 use std::process::Command;
@@ -19,6 +20,7 @@ pub use client::{Client, Connection, Response, read_response};
 pub use origin::{Origin, Reply};
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};
+pub use secure::{SecureServer, page};
 pub use sites::{BLOG, blog, blog_at, policies};
 
 /// How long anything may take before a test gives up on it.

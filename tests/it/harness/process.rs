@@ -182,6 +182,11 @@ impl Pintle {
         self.status_field("VmHWM:") * 1024
     }
 
+    /// Resident memory, in octets: now.
+    pub fn memory(&self) -> u64 {
+        self.status_field("VmRSS:") * 1024
+    }
+
     fn status_field(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|l| l.starts_with(name)).unwrap();

@@ -1,0 +1,395 @@
+//! The client: connections, handshakes with any certificate, one request each. Every wait and size is bounded.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::hello::{ANSWER_MAX, Answer, RANDOM_LEN, Version, client_hello, read_answer};
+use super::target::{Place, Url};
+use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, parse_response};
+use crate::tls::config::provider;
+
+/// How long each step may take: a lookup, a connection, a handshake, a head, a body.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Addresses that are tried for one connection.
+const ADDRESSES_MAX: usize = 8;
+/// Octets of a response's head.
+const HEAD_MAX: usize = 64 * 1024;
+/// Octets of a page that are read; what is behind them is not looked at.
+pub const BODY_MAX: usize = 2 * 1024 * 1024;
+/// Interim responses in front of the one that counts.
+const INTERIM_MAX: usize = 8;
+
+/// What we are called in the server's log.
+const USER_AGENT: &str = concat!("pintle-verify/", env!("CARGO_PKG_VERSION"));
+
+/// Why a visit came to nothing.
+#[derive(Debug)]
+pub enum Failure {
+    /// The name has no address.
+    Lookup(String, io::Error),
+    /// Nobody took the connection.
+    Connect(SocketAddr, io::Error),
+    /// No TLS came about.
+    Tls(io::Error),
+    /// No response that could be read.
+    Http(String),
+    /// The connection broke.
+    Broken(io::Error),
+    /// The step took too long.
+    Timeout(&'static str),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lookup(name, error) => write!(f, "{name}: {error}"),
+            Self::Connect(address, error) => write!(f, "{address}: {}", words(error)),
+            Self::Tls(error) => write!(f, "no TLS: {}", words(error)),
+            Self::Http(why) => write!(f, "no HTTP response: {why}"),
+            Self::Broken(error) => write!(f, "the connection broke: {}", words(error)),
+            Self::Timeout(step) => write!(f, "{step} took longer than {} seconds", PATIENCE.as_secs()),
+        }
+    }
+}
+
+/// The words of the system without its numbers.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+impl Failure {
+    /// Whether nothing was there that could have said anything.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Lookup(..) | Self::Connect(..))
+    }
+
+    /// Whether the connection was refused: nobody listens there.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
+/// Which keys of certificates a handshake takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// All that we know.
+    Any,
+    /// RSA only.
+    Rsa,
+    /// Anything but RSA.
+    Elliptic,
+}
+
+/// A response: its head with all fields in their order, repeated ones included, and its body.
+#[derive(Debug, Clone, Default)]
+pub struct Response {
+    /// Status and fields.
+    pub head: ResponseHead,
+    /// The body as it came, at most [`BODY_MAX`] octets of it.
+    pub body: Vec<u8>,
+    /// Whether there was more of it, or it broke off.
+    pub cut: bool,
+}
+
+impl Response {
+    /// The values of all fields of that name.
+    #[must_use]
+    pub fn values(&self, name: Name) -> Vec<&[u8]> {
+        self.head.fields.get_all(name).collect()
+    }
+
+    /// The values of all fields of a name that no rule of the proxy knows.
+    pub fn values_of(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        let fields = self.head.fields.iter();
+        fields.filter(move |(_, octets, _)| octets.eq_ignore_ascii_case(name.as_bytes())).map(|(.., value)| value)
+    }
+}
+
+/// What a handshake has shown.
+#[derive(Debug, Clone)]
+pub struct Handshake {
+    /// With whom.
+    pub address: SocketAddr,
+    /// The version that both agreed on.
+    pub version: Option<Version>,
+    /// The chain as it was sent.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+/// The addresses of a place, in the resolver's order.
+///
+/// # Errors
+///
+/// [`Failure::Lookup`].
+pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    let (name, port) = (place.host.as_str(), place.port.unwrap_or(port));
+    let failed = |e| Failure::Lookup(name.to_owned(), e);
+    let found = timeout(PATIENCE, lookup_host((name, port))).await.map_err(|_| Failure::Timeout("the DNS lookup"))?;
+    let all: Vec<SocketAddr> = found.map_err(failed)?.take(ADDRESSES_MAX).collect();
+    if all.is_empty() { Err(failed(io::Error::other("no address"))) } else { Ok(all) }
+}
+
+/// Connects to the first address that takes it, beginning with the one at `first`: visits go to different ones where
+/// there are several.
+///
+/// # Errors
+///
+/// [`Failure`], of the last address.
+pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAddr, TcpStream), Failure> {
+    let mut failure = Failure::Timeout("connecting");
+    // All of them share the time.
+    let patience = PATIENCE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    for at in 0..addresses.len() {
+        let address = addresses[(first + at) % addresses.len()];
+        match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => {
+                let _ = socket.set_nodelay(true);
+                return Ok((address, socket));
+            }
+            Ok(Err(error)) => failure = Failure::Connect(address, error),
+            Err(_) => failure = Failure::Connect(address, io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Err(failure)
+}
+
+/// A handshake that takes any certificate: whether to trust it is judged afterwards, so that the rest can be told.
+/// Each has a configuration of its own, so that no session is resumed: every visit sees a certificate.
+///
+/// # Errors
+///
+/// [`Failure`].
+pub async fn handshake(
+    address: SocketAddr,
+    socket: TcpStream,
+    name: &ServerName<'static>,
+    keys: Keys,
+) -> Result<(Handshake, TlsStream<TcpStream>), Failure> {
+    let connecting = TlsConnector::from(config(keys).map_err(|e| Failure::Tls(io::Error::other(e)))?);
+    let connecting = connecting.connect(name.clone(), socket);
+    let stream = timeout(PATIENCE, connecting).await.map_err(|_| Failure::Timeout("the TLS handshake"))?;
+    let stream = stream.map_err(Failure::Tls)?;
+    let session = stream.get_ref().1;
+    let shown = Handshake {
+        address,
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => Some(Version::Tls13),
+            Some(ProtocolVersion::TLSv1_2) => Some(Version::Tls12),
+            _ => None,
+        },
+        certificates: session.peer_certificates().unwrap_or_default().to_vec(),
+    };
+    Ok((shown, stream))
+}
+
+fn config(keys: Keys) -> Result<Arc<ClientConfig>, Error> {
+    let provider = provider();
+    let verifier = AnyCertificate { provider: provider.clone(), keys };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate, of these kinds of keys. The proof that the server has its key is checked all the same.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+    keys: Keys,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        schemes.retain(|scheme| match self.keys {
+            Keys::Any => true,
+            Keys::Rsa => is_rsa(*scheme),
+            Keys::Elliptic => !is_rsa(*scheme),
+        });
+        schemes
+    }
+}
+
+fn is_rsa(scheme: SignatureScheme) -> bool {
+    use SignatureScheme as S;
+    matches!(
+        scheme,
+        S::RSA_PKCS1_SHA1
+            | S::RSA_PKCS1_SHA256
+            | S::RSA_PKCS1_SHA384
+            | S::RSA_PKCS1_SHA512
+            | S::RSA_PSS_SHA256
+            | S::RSA_PSS_SHA384
+            | S::RSA_PSS_SHA512
+    )
+}
+
+/// Asks for a page, as a browser would that has never been here, and reads the response.
+///
+/// # Errors
+///
+/// [`Failure`].
+pub async fn get<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, url: &Url) -> Result<Response, Failure> {
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {USER_AGENT}\r\nAccept: text/html, */*;q=0.8\r\n\
+         Accept-Encoding: identity\r\nConnection: close\r\n\r\n",
+        url.target,
+        url.authority()
+    );
+    let mut buffer = BytesMut::new();
+    let asking = async {
+        stream.write_all(request.as_bytes()).await.map_err(Failure::Broken)?;
+        stream.flush().await.map_err(Failure::Broken)?;
+        read_head(stream, &mut buffer).await
+    };
+    let head = timeout(PATIENCE, asking).await.map_err(|_| Failure::Timeout("waiting for a response"))??;
+    let mut response = Response { head, ..Response::default() };
+    let reading = read_body(stream, buffer, &mut response);
+    if timeout(PATIENCE, reading).await.is_err() {
+        response.cut = true;
+    }
+    Ok(response)
+}
+
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> Result<ResponseHead, Failure> {
+    let mut head = ResponseHead::default();
+    for _ in 0..=INTERIM_MAX {
+        let len = loop {
+            if let Some(len) = parse_response(buffer, false, HEAD_MAX, &mut head).map_err(unreadable)? {
+                break len;
+            }
+            if stream.read_buf(buffer).await.map_err(Failure::Broken)? == 0 {
+                let what = if buffer.is_empty() { "the connection was closed at once" } else { "it breaks off" };
+                return Err(Failure::Http(what.into()));
+            }
+        };
+        let _ = buffer.split_to(len);
+        if !head.status.is_informational() {
+            return Ok(head);
+        }
+    }
+    Err(Failure::Http("nothing but interim responses".into()))
+}
+
+fn unreadable(fault: HeadFault) -> Failure {
+    Failure::Http(match fault {
+        HeadFault::Syntax(what) => format!("the {what} cannot be read"),
+        HeadFault::Framing(what) => format!("where it ends is not certain: {what}"),
+        HeadFault::TooLarge => "its head is too large".into(),
+        _ => "its head cannot be read".into(),
+    })
+}
+
+/// Reads what there is of the body; how it ends is for [`Response::cut`].
+async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, mut buffer: BytesMut, response: &mut Response) {
+    let mut decoder = BodyDecoder::response(response.head.framing);
+    loop {
+        match decoder.decode(&mut buffer) {
+            Ok(Decoded::Data(data)) => {
+                let room = BODY_MAX - response.body.len();
+                response.body.extend_from_slice(&data[..data.len().min(room)]);
+                if data.len() > room {
+                    response.cut = true;
+                    return;
+                }
+            }
+            Ok(Decoded::Trailers(_) | Decoded::End) => return,
+            // Servers that close without a goodbye are many; where the framing has no other end, that is one.
+            Ok(Decoded::More) => match stream.read_buf(&mut buffer).await {
+                Ok(n) if n > 0 => {}
+                _ => {
+                    response.cut = response.head.framing != Framing::UntilClose;
+                    return;
+                }
+            },
+            Err(_) => {
+                response.cut = true;
+                return;
+            }
+        }
+    }
+}
+
+/// What a server says to a ClientHello of this version alone.
+///
+/// # Errors
+///
+/// [`Failure`], where it cannot be told.
+pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Result<Answer, Failure> {
+    let mut random = [0; RANDOM_LEN];
+    let no_random = |_| Failure::Tls(io::Error::other("no randomness"));
+    provider().secure_random.fill(&mut random).map_err(no_random)?;
+    let (_, mut socket) = connect(addresses, 0).await?;
+    let asking = async {
+        socket.write_all(&client_hello(version, host, &random)).await?;
+        let mut received = BytesMut::new();
+        loop {
+            if let Some(answer) = read_answer(&received) {
+                return io::Result::Ok(answer);
+            }
+            if received.len() >= ANSWER_MAX || socket.read_buf(&mut received).await? == 0 {
+                return Ok(Answer::Other);
+            }
+        }
+    };
+    match timeout(PATIENCE, asking).await {
+        Ok(Ok(answer)) => Ok(answer),
+        // Many say no by a reset.
+        Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            Ok(Answer::Other)
+        }
+        Ok(Err(error)) => Err(Failure::Broken(error)),
+        Err(_) => Err(Failure::Timeout("the answer to a ClientHello")),
+    }
+}

@@ -1,0 +1,61 @@
+//! Certificates.
+
+use jiff::Timestamp;
+
+use crate::verify::chain::{Chain, day};
+use crate::verify::finding::{Finding, Group, Level};
+
+/// A certificate that lasts no longer than this, and no longer than a third of its life, is due.
+const DUE_SECONDS: i64 = 14 * 86400;
+
+/// The rows for a chain.
+#[must_use]
+pub fn judge(chain: &Chain, now: Timestamp) -> Vec<Finding> {
+    let row = |level, check, message: String| Finding::new(Group::Certificate, level, check, message);
+    if let Some(distrust) = &chain.distrust {
+        let finding = row(Level::Error, distrust.check, distrust.message.clone());
+        return vec![match distrust.hint {
+            Some(hint) => finding.hint(hint),
+            None => finding,
+        }];
+    }
+    let Some(leaf) = chain.served.first().map(|c| &c.facts) else { return Vec::new() };
+    let root = chain.root.as_ref().map(|r| format!(", root {}", r.subject)).unwrap_or_default();
+    let message = format!(
+        "for {}, {}, until {}, issued by {}{root}",
+        leaf.names(),
+        leaf.algorithm,
+        day(leaf.not_after),
+        leaf.issuer
+    );
+    let mut findings = vec![row(Level::Ok, "certificate-valid", message)];
+    let life = leaf.not_after.as_second() - leaf.not_before.as_second();
+    let left = leaf.not_after.as_second() - now.as_second();
+    if left < DUE_SECONDS && left < life / 3 {
+        let days = left.max(0) / 86400;
+        let plural = if days == 1 { "day" } else { "days" };
+        findings.push(
+            row(Level::Warning, "certificate-expires-soon", format!("expires in {days} {plural}"))
+                .hint("renew it; with pins, the new key must be one that was promised"),
+        );
+    }
+    findings
+}
+
+/// The row for a second certificate, which clients of another kind get.
+#[must_use]
+pub fn judge_other(chain: &Chain) -> Finding {
+    let leaf = chain.served.first();
+    let kind = leaf.map_or_else(String::new, |c| c.facts.algorithm.to_string());
+    match &chain.distrust {
+        Some(distrust) => {
+            let message = format!("the {kind} certificate, which other clients get: {}", distrust.message);
+            Finding::new(Group::Certificate, Level::Error, distrust.check, message)
+        }
+        None => {
+            let until = leaf.map(|c| day(c.facts.not_after)).unwrap_or_default();
+            let message = format!("other clients get another one: {kind}, until {until}");
+            Finding::new(Group::Certificate, Level::Ok, "certificate-second", message)
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The judges: facts in, rows out. None of them talks to anybody.
+
+pub mod again;
+pub mod certificate;
+pub mod hsts;
+pub mod page;
+pub mod pins;
+pub mod preload;
+pub mod redirect;
+pub mod versions;
+
+use super::fault::Fault;
+use super::finding::Finding;
+use super::grammar::{Field, Reading, read};
+
+/// The faults of all fields of one name, each kind once, and the reading of the first, which is the one that counts.
+fn read_all(field: Field, values: &[&[u8]], findings: &mut Vec<Finding>) -> Option<Reading> {
+    let readings: Vec<Reading> = values.iter().map(|value| read(field, value)).collect();
+    let mut told: Vec<Fault> = Vec::new();
+    for fault in readings.iter().flat_map(|r| &r.faults) {
+        match told.iter_mut().find(|t| t.kind == fault.kind) {
+            Some(told) => told.more += 1 + fault.more,
+            None => told.push(fault.clone()),
+        }
+    }
+    findings.extend(told.iter().map(|fault| fault.finding(field)));
+    readings.into_iter().next()
+}
+
+/// Seconds as people count them.
+fn span(seconds: u64) -> String {
+    let plural = |n: u64, noun: &str| if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") };
+    match seconds {
+        0..60 => plural(seconds, "second"),
+        60..3600 => plural(seconds / 60, "minute"),
+        3600..86400 => plural(seconds / 3600, "hour"),
+        _ => plural(seconds / 86400, "day"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let check = |seconds, want: &str| assert_eq!(span(seconds), want);
+        check(0, "0 seconds");
+        check(60, "1 minute");
+        check(7200, "2 hours");
+        check(31_536_000, "365 days");
+    }
+
+    #[test]
+    fn the_faults_of_two_fields_are_told_once() {
+        let mut findings = Vec::new();
+        let first = read_all(Field::Sts, &[b"max-age: 5", b"max-age: 6; x"], &mut findings).unwrap();
+        assert_eq!(first.max_age, None);
+        let checks: Vec<&str> = findings.iter().map(|f| f.check).collect();
+        assert_eq!(checks, ["sts-max-age-colon", "sts-unknown-directive"]);
+        assert!(findings[0].message.ends_with("max-age: 5 (and 1 more)"), "{findings:?}");
+    }
+}

@@ -1,0 +1,110 @@
+//! The page: its status, and what it fetches without TLS.
+
+use http::StatusCode;
+
+use crate::verify::client::{BODY_MAX, Response};
+use crate::verify::finding::{Finding, Group, Level};
+use crate::verify::page::{Insecure, Kind, Page, scan, upgrades};
+use crate::verify::target::Url;
+
+/// The row for the response's status, if there is something to be said about it.
+#[must_use]
+pub fn judge_status(url: &Url, status: StatusCode) -> Option<Finding> {
+    let bad = status.is_client_error() || status.is_server_error();
+    bad.then(|| {
+        let message = format!("{url} answers {}", status.as_u16());
+        Finding::new(Group::Page, Level::Warning, "page-status", message)
+    })
+}
+
+/// The rows for the page, and what was found on it. `None` where there is no page.
+#[must_use]
+pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
+    let row = |level, check, message: String| Finding::new(Group::Page, level, check, message);
+    let not_checked = |why: String| (vec![row(Level::Note, "page-not-checked", why)], None);
+    if response.body.is_empty() {
+        return not_checked(format!("{url} has no body"));
+    }
+    if response.values_of("content-encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        return not_checked("the page came compressed, though nobody asked for that".into());
+    }
+    if !is_html(response) {
+        return not_checked(format!("{url} is no HTML"));
+    }
+    let mut page = scan(&response.body);
+    page.upgraded |= response.values_of("content-security-policy").any(upgrades);
+    let mut findings: Vec<Finding> = page.insecure.iter().map(|i| judge_one(i, page.upgraded)).collect();
+    if page.count > page.insecure.len() {
+        let message = format!("{} more http:// references", page.count - page.insecure.len());
+        let level = if page.upgraded { Level::Note } else { Level::Error };
+        findings.push(row(level, "page-mixed-content", message));
+    }
+    if page.upgraded && page.count > 0 {
+        let message = "upgrade-insecure-requests has browsers ask for them by https".to_owned();
+        findings.push(row(Level::Note, "page-upgraded", message));
+    }
+    if page.count == 0 {
+        findings.push(row(Level::Ok, "page-mixed-content", "nothing on the page is fetched by http://".into()));
+    }
+    if response.cut {
+        let message = if response.body.len() >= BODY_MAX {
+            format!("only the first {} MiB of the page were looked at", BODY_MAX >> 20)
+        } else {
+            "the page broke off; its end was not looked at".into()
+        };
+        findings.push(row(Level::Note, "page-not-checked", message));
+    }
+    (findings, Some(page))
+}
+
+fn judge_one(insecure: &Insecure, upgraded: bool) -> Finding {
+    let Insecure { kind, element, url, line } = insecure;
+    let (level, check, what) = match kind {
+        Kind::Active => (Level::Error, "page-mixed-content", "browsers refuse it"),
+        Kind::Passive => (Level::Error, "page-mixed-content", "browsers ask for it by https, or not at all"),
+        Kind::Form => (Level::Warning, "page-insecure-form", "what is typed there travels without TLS"),
+    };
+    let level = if upgraded { Level::Note } else { level };
+    Finding::new(Group::Page, level, check, format!("line {line}: {element}={url}: {what}"))
+}
+
+/// By its type; without one, by what it begins with, as browsers do (WHATWG MIME Sniffing, section 7.1).
+fn is_html(response: &Response) -> bool {
+    match response.values_of("content-type").next() {
+        Some(kind) => {
+            let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+            kind.eq_ignore_ascii_case(b"text/html") || kind.eq_ignore_ascii_case(b"application/xhtml+xml")
+        }
+        None => response.body.trim_ascii_start().starts_with(b"<"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(fields: &[(&str, &str)], body: &str, want: &[(&str, Level)]) {
+        let mut response = Response { body: body.as_bytes().to_vec(), ..Response::default() };
+        for (name, value) in fields {
+            response.head.fields.push(name.as_bytes(), value.as_bytes());
+        }
+        let (findings, _) = judge(&"https://a.example/".parse().unwrap(), &response);
+        assert_eq!(findings.iter().map(|f| (f.check, f.level)).collect::<Vec<_>>(), want, "{fields:?} {body}");
+    }
+
+    #[test]
+    fn table() {
+        use Level::{Error, Note, Ok, Warning};
+        const HTML: (&str, &str) = ("Content-Type", "Text/HTML; charset=utf-8");
+        const PICTURE: &str = "<img src=http://x/a>";
+        check(&[HTML], "<p>", &[("page-mixed-content", Ok)]);
+        check(&[HTML], PICTURE, &[("page-mixed-content", Error)]);
+        check(&[], PICTURE, &[("page-mixed-content", Error)]);
+        check(&[HTML], "<form action=http://x/>", &[("page-insecure-form", Warning)]);
+        check(&[HTML], "", &[("page-not-checked", Note)]);
+        check(&[("content-type", "text/plain")], PICTURE, &[("page-not-checked", Note)]);
+        check(&[HTML, ("Content-Encoding", "gzip")], PICTURE, &[("page-not-checked", Note)]);
+        let upgraded = [("page-mixed-content", Note), ("page-upgraded", Note)];
+        check(&[HTML, ("content-security-policy", "default-src *; upgrade-insecure-requests")], PICTURE, &upgraded);
+    }
+}

@@ -1,0 +1,78 @@
+//! Versions of TLS.
+
+use crate::verify::finding::{Finding, Group, Level};
+use crate::verify::hello::Version;
+
+/// Whether a version is offered; `None` where it could not be told, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The version.
+    pub version: Version,
+    /// Whether the server takes it.
+    pub offered: Option<bool>,
+    /// Why that is not known.
+    pub unknown: Option<String>,
+}
+
+/// A row for each version.
+#[must_use]
+pub fn judge(offers: &[Offer]) -> Vec<Finding> {
+    let offered = |version| offers.iter().any(|o| o.version == version && o.offered == Some(true));
+    offers.iter().map(|offer| row(offer, offered(Version::Tls13))).collect()
+}
+
+fn row(offer: &Offer, has_tls13: bool) -> Finding {
+    let name = offer.version.as_str();
+    let row = |level, message: String| Finding::new(Group::Tls, level, check(offer.version), message);
+    match (offer.version, offer.offered) {
+        (_, None) => {
+            let why = offer.unknown.as_deref().unwrap_or_default();
+            row(Level::Note, format!("{name}: not known: {why}"))
+        }
+        (Version::Tls13 | Version::Tls12, Some(true)) => row(Level::Ok, format!("{name} is offered")),
+        (Version::Tls13, Some(false)) => row(Level::Warning, format!("{name} is not offered"))
+            .hint("it is faster and hides more of the handshake; all current servers have it"),
+        (Version::Tls12, Some(false)) if has_tls13 => {
+            row(Level::Note, format!("{name} is not offered: clients from before 2018 are left out"))
+        }
+        (Version::Tls12, Some(false)) => row(Level::Error, format!("neither {name} nor TLS 1.3 is offered"))
+            .hint("current browsers do not connect at all (RFC 8996)"),
+        (_, Some(false)) => row(Level::Ok, format!("{name} is not offered")),
+        (version, Some(true)) => {
+            let rfc = if version == Version::Ssl30 { "RFC 7568" } else { "RFC 8996" };
+            row(Level::Error, format!("{name} is offered, which {rfc} forbids")).hint("offer TLS 1.2 and 1.3 only")
+        }
+    }
+}
+
+fn check(version: Version) -> &'static str {
+    match version {
+        Version::Tls13 => "tls-1.3",
+        Version::Tls12 => "tls-1.2",
+        Version::Tls11 => "tls-1.1",
+        Version::Tls10 => "tls-1.0",
+        Version::Ssl30 => "ssl-3.0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        use Level::{Error, Note, Ok, Warning};
+        let check = |offered: [Option<bool>; 5], want: [Level; 5]| {
+            let offers = Version::ALL.into_iter().zip(offered);
+            let offers: Vec<Offer> =
+                offers.map(|(version, offered)| Offer { version, offered, unknown: None }).collect();
+            assert_eq!(judge(&offers).iter().map(|f| f.level).collect::<Vec<_>>(), want, "{offered:?}");
+        };
+        let (yes, no) = (Some(true), Some(false));
+        check([yes, yes, no, no, no], [Ok; 5]);
+        check([no, yes, no, no, no], [Warning, Ok, Ok, Ok, Ok]);
+        check([yes, no, no, no, no], [Ok, Note, Ok, Ok, Ok]);
+        check([no, no, yes, yes, yes], [Warning, Error, Error, Error, Error]);
+        check([yes, yes, None, no, no], [Ok, Ok, Note, Ok, Ok]);
+    }
+}

@@ -1,0 +1,329 @@
+//! What a client that goes by RFC 6797 and RFC 7469 notes of a response, and what it does the next time: values in,
+//! values out.
+
+use super::grammar::{Field, read};
+use crate::pin::Pin;
+
+/// One visit, as far as policies care.
+#[derive(Debug, Clone, Default)]
+pub struct Seen<'a> {
+    /// Whether the URL's host is an address.
+    pub host_is_address: bool,
+    /// Whether TLS came about without any error or warning.
+    pub secure: bool,
+    /// The pins of the path that was validated.
+    pub path: Vec<Pin>,
+    /// The values of Strict-Transport-Security, in their order.
+    pub sts: Vec<&'a [u8]>,
+    /// The values of Public-Key-Pins.
+    pub pkp: Vec<&'a [u8]>,
+}
+
+/// A host that is known to want TLS (RFC 6797 section 8.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotedHsts {
+    /// Seconds.
+    pub max_age: u64,
+    /// Whether the names below it want it, too.
+    pub include_subdomains: bool,
+}
+
+/// A host that is known to be pinned (RFC 7469 section 2.3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotedPins {
+    /// The pins, each once.
+    pub pins: Vec<Pin>,
+    /// Seconds.
+    pub max_age: u64,
+    /// Whether they bind the names below it, too.
+    pub include_subdomains: bool,
+    /// Where violations are reported to.
+    pub report_uri: Option<String>,
+}
+
+/// What a header comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// There is none.
+    Absent,
+    /// The client goes on as if there were none.
+    Ignored(Reason),
+    /// max-age=0: what was noted is dropped.
+    Forgotten,
+    /// It is noted.
+    Noted(T),
+}
+
+/// Why a header is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The connection had an error (RFC 6797 section 8.1, RFC 7469 section 2.3.1).
+    NotSecure,
+    /// Addresses have no policies (RFC 6797 section 8.1.1, RFC 7469 section 2.3.3).
+    Address,
+    /// The first field misses the grammar; the client looks at no other (RFC 6797 section 8.1, RFC 7469 section 2.3.1).
+    Grammar,
+    /// No pin is in the validated path (RFC 7469 section 2.5).
+    NoMatch,
+    /// Every pin is in it: there is no backup (RFC 7469 section 2.5).
+    NoBackup,
+}
+
+impl Reason {
+    /// In words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotSecure => "the connection had a TLS error",
+            Self::Address => "the host is an address",
+            Self::Grammar => "the field is not valid",
+            Self::NoMatch => "no pin is in the validated chain",
+            Self::NoBackup => "there is no backup pin",
+        }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// What is noted.
+    #[must_use]
+    pub fn noted(&self) -> Option<&T> {
+        match self {
+            Self::Noted(noted) => Some(noted),
+            _ => None,
+        }
+    }
+}
+
+/// What a client notes of Strict-Transport-Security.
+#[must_use]
+pub fn note_hsts(seen: &Seen<'_>) -> Outcome<NotedHsts> {
+    // RFC 6797 section 8.1: only the first one is processed.
+    let Some(first) = seen.sts.first() else { return Outcome::Absent };
+    if let Some(reason) = refusal(seen) {
+        return Outcome::Ignored(reason);
+    }
+    let reading = read(Field::Sts, first);
+    match reading.max_age {
+        Some(0) if reading.is_valid() => Outcome::Forgotten,
+        Some(max_age) if reading.is_valid() => {
+            Outcome::Noted(NotedHsts { max_age, include_subdomains: reading.include_subdomains })
+        }
+        _ => Outcome::Ignored(Reason::Grammar),
+    }
+}
+
+/// What a client notes of Public-Key-Pins.
+#[must_use]
+pub fn note_pins(seen: &Seen<'_>) -> Outcome<NotedPins> {
+    // RFC 7469 section 2.3.1: only the first one is processed.
+    let Some(first) = seen.pkp.first() else { return Outcome::Absent };
+    if let Some(reason) = refusal(seen) {
+        return Outcome::Ignored(reason);
+    }
+    let reading = read(Field::Pkp, first);
+    let Some(max_age) = reading.max_age.filter(|_| reading.is_valid()) else {
+        return Outcome::Ignored(Reason::Grammar);
+    };
+    let pins = distinct(&reading.pins);
+    if !pins.iter().any(|pin| seen.path.contains(pin)) {
+        return Outcome::Ignored(Reason::NoMatch);
+    }
+    if pins.iter().all(|pin| seen.path.contains(pin)) {
+        return Outcome::Ignored(Reason::NoBackup);
+    }
+    if max_age == 0 {
+        return Outcome::Forgotten;
+    }
+    Outcome::Noted(NotedPins {
+        pins,
+        max_age,
+        include_subdomains: reading.include_subdomains,
+        report_uri: reading.report_uri,
+    })
+}
+
+fn refusal(seen: &Seen<'_>) -> Option<Reason> {
+    if seen.host_is_address {
+        Some(Reason::Address)
+    } else if !seen.secure {
+        Some(Reason::NotSecure)
+    } else {
+        None
+    }
+}
+
+/// The pins without repetitions, in their order.
+#[must_use]
+pub fn distinct(pins: &[Pin]) -> Vec<Pin> {
+    let mut distinct = Vec::new();
+    for pin in pins {
+        if !distinct.contains(pin) {
+            distinct.push(*pin);
+        }
+    }
+    distinct
+}
+
+/// What a client does at its next visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// HSTS is noted, and TLS has an error: there is no way around it (RFC 6797 section 8.4).
+    Tls,
+    /// No noted pin is in the validated path: the connection is ended (RFC 7469 section 2.6).
+    Pins,
+}
+
+/// What a client remembers of a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// That it wants TLS.
+    pub hsts: Option<NotedHsts>,
+    /// Its pins.
+    pub pins: Option<NotedPins>,
+}
+
+impl Memory {
+    /// Whether the client goes on with a visit, by what it remembers.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`], where it ends the connection.
+    pub fn admits(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+        if self.hsts.is_some() && !seen.secure {
+            return Err(Refusal::Tls);
+        }
+        match &self.pins {
+            Some(noted) if !noted.pins.iter().any(|pin| seen.path.contains(pin)) => Err(Refusal::Pins),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes in what a visit says: each valid header replaces what was noted before (RFC 7469 section 2.3.1).
+    pub fn note(&mut self, hsts: &Outcome<NotedHsts>, pins: &Outcome<NotedPins>) {
+        match hsts {
+            Outcome::Noted(noted) => self.hsts = Some(*noted),
+            Outcome::Forgotten => self.hsts = None,
+            Outcome::Absent | Outcome::Ignored(_) => {}
+        }
+        match pins {
+            Outcome::Noted(noted) => self.pins = Some(noted.clone()),
+            Outcome::Forgotten => self.pins = None,
+            Outcome::Absent | Outcome::Ignored(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pin(n: u8) -> Pin {
+        Pin::of_spki(&[n])
+    }
+
+    fn pins_value(pins: &[u8], rest: &str) -> String {
+        pins.iter().map(|n| format!("pin-sha256=\"{}\"; ", pin(*n))).collect::<String>() + rest
+    }
+
+    fn seen<'a>(path: &[u8], sts: &[&'a str], pkp: &[&'a str]) -> Seen<'a> {
+        Seen {
+            host_is_address: false,
+            secure: true,
+            path: path.iter().map(|n| pin(*n)).collect(),
+            sts: sts.iter().map(|v| v.as_bytes()).collect(),
+            pkp: pkp.iter().map(|v| v.as_bytes()).collect(),
+        }
+    }
+
+    #[test]
+    fn hsts() {
+        let check = |values: &[&str], want: Outcome<NotedHsts>| {
+            assert_eq!(note_hsts(&seen(&[], values, &[])), want, "{values:?}");
+        };
+        let noted = |max_age, include_subdomains| Outcome::Noted(NotedHsts { max_age, include_subdomains });
+        check(&[], Outcome::Absent);
+        check(&["max-age=5"], noted(5, false));
+        check(&["max-age=5; includeSubDomains; unknown"], noted(5, true));
+        check(&["max-age=0"], Outcome::Forgotten);
+        check(&["max-age: 5"], Outcome::Ignored(Reason::Grammar));
+        // The first field alone counts, for better and for worse.
+        check(&["max-age=5", "max-age=0"], noted(5, false));
+        check(&["nonsense", "max-age=5"], Outcome::Ignored(Reason::Grammar));
+        let mut visit = seen(&[], &["max-age=5"], &[]);
+        visit.secure = false;
+        assert_eq!(note_hsts(&visit), Outcome::Ignored(Reason::NotSecure));
+        visit.host_is_address = true;
+        assert_eq!(note_hsts(&visit), Outcome::Ignored(Reason::Address));
+    }
+
+    #[test]
+    fn pins() {
+        let check = |path: &[u8], values: &[&str], want: Result<&[u8], Outcome<NotedPins>>| {
+            let got = note_pins(&seen(path, &[], values));
+            match want {
+                Ok(pins) => {
+                    let want: Vec<Pin> = pins.iter().map(|n| pin(*n)).collect();
+                    assert_eq!(got.noted().map(|n| n.pins.clone()), Some(want), "{values:?}");
+                }
+                Err(want) => assert_eq!(got, want, "{values:?}"),
+            }
+        };
+        let good = pins_value(&[1, 2], "max-age=5");
+        check(&[1, 9], &[], Err(Outcome::Absent));
+        check(&[1, 9], &[&good], Ok(&[1, 2]));
+        check(&[1, 9], &[&good, "nonsense"], Ok(&[1, 2]));
+        check(&[1, 9], &["nonsense", &good], Err(Outcome::Ignored(Reason::Grammar)));
+        // The root's pin is as good as the leaf's, and twice the same is once.
+        check(&[7, 9], &[&pins_value(&[9, 9, 2], "max-age=5")], Ok(&[9, 2]));
+        check(&[3, 9], &[&good], Err(Outcome::Ignored(Reason::NoMatch)));
+        check(&[1, 2, 9], &[&good], Err(Outcome::Ignored(Reason::NoBackup)));
+        check(&[1, 9], &[&pins_value(&[1], "max-age=5")], Err(Outcome::Ignored(Reason::NoBackup)));
+        check(&[1, 9], &["max-age=5"], Err(Outcome::Ignored(Reason::NoMatch)));
+        check(&[1, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(Outcome::Forgotten));
+        // RFC 7469 section 2.3.1: what is to be forgotten must be valid, too.
+        check(&[3, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(Outcome::Ignored(Reason::NoMatch)));
+        check(&[1, 9], &[&pins_value(&[1, 2], "max-age=5;")], Err(Outcome::Ignored(Reason::Grammar)));
+    }
+
+    #[test]
+    fn the_next_visit() {
+        let value = pins_value(&[1, 2], "max-age=5");
+        let first = seen(&[1, 9], &["max-age=5"], &[&value]);
+        let mut memory = Memory::default();
+        assert_eq!(memory.admits(&Seen::default()), Ok(()));
+        memory.note(&note_hsts(&first), &note_pins(&first));
+        let check = |memory: &Memory, path: &[u8], secure, want| {
+            assert_eq!(memory.admits(&Seen { secure, ..seen(path, &[], &[]) }), want);
+        };
+        check(&memory, &[1, 9], true, Ok(()));
+        check(&memory, &[2], true, Ok(()));
+        check(&memory, &[3, 9], true, Err(Refusal::Pins));
+        check(&memory, &[1, 9], false, Err(Refusal::Tls));
+        // Without headers nothing changes; with max-age=0 it does.
+        memory.note(&Outcome::Absent, &Outcome::Ignored(Reason::NoMatch));
+        check(&memory, &[3, 9], true, Err(Refusal::Pins));
+        let value = pins_value(&[1, 2], "max-age=0");
+        let last = seen(&[1, 9], &["max-age=0"], &[&value]);
+        memory.note(&note_hsts(&last), &note_pins(&last));
+        assert_eq!(memory, Memory::default());
+    }
+
+    proptest! {
+        /// RFC 7469 section 2.5, by counting.
+        #[test]
+        fn what_is_noted_has_a_live_and_a_backup_pin(
+            path in prop::collection::vec(0u8..6, 0..4), pins in prop::collection::vec(0u8..6, 0..5)
+        ) {
+            let value = pins_value(&pins, "max-age=5");
+            let visit = seen(&path, &[], &[&value]);
+            let inside = pins.iter().filter(|n| path.contains(n)).count();
+            let sound = inside > 0 && inside < pins.len();
+            let outcome = note_pins(&visit);
+            prop_assert_eq!(outcome.noted().is_some(), sound);
+            let mut memory = Memory::default();
+            memory.note(&Outcome::Absent, &outcome);
+            prop_assert_eq!(memory.admits(&visit), Ok(()));
+        }
+    }
+}

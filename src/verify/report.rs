@@ -1,0 +1,229 @@
+//! What the visits come to.
+
+use std::net::SocketAddr;
+
+use super::Request;
+use super::chain::Chain;
+use super::client::{Failure, Response};
+use super::finding::{Finding, Group, Level};
+use super::hello::Version;
+use super::judge::again::{self, Visits};
+use super::judge::pins::{Path, Served};
+use super::judge::preload::{self, Preload};
+use super::judge::redirect::{self, Asked, Plain};
+use super::judge::versions::{self, Offer};
+use super::judge::{certificate, hsts, page as page_judge, pins};
+use super::notes::{Memory, note_hsts, note_pins};
+use super::page::Page;
+use super::target::Url;
+use super::visits::{Gathered, Landing, Visit};
+use crate::message::Name;
+
+/// What was asked for by plain HTTP, and what came of it.
+#[derive(Debug, Clone)]
+pub struct PlainAnswer {
+    /// The http URL.
+    pub url: Url,
+    /// The status, if there was a response.
+    pub status: Option<u16>,
+    /// Where it leads to.
+    pub location: Option<String>,
+}
+
+/// All that was found.
+#[derive(Debug)]
+pub struct Report {
+    /// The rows.
+    pub findings: Vec<Finding>,
+    /// The address of the first visit.
+    pub address: SocketAddr,
+    /// Versions of TLS.
+    pub versions: Vec<Offer>,
+    /// The version that the first visit got.
+    pub negotiated: Option<Version>,
+    /// The chain of the first visit.
+    pub chain: Option<Chain>,
+    /// What other visits got, where that was something else.
+    pub other_chains: Vec<Chain>,
+    /// The first response.
+    pub response: Option<Response>,
+    /// Plain HTTP.
+    pub plain: PlainAnswer,
+    /// What a client remembers after the visits.
+    pub memory: Memory,
+    /// Whether the host could be on the preload list.
+    pub preload: Option<Preload>,
+    /// The page.
+    pub page: Option<Page>,
+}
+
+impl Report {
+    /// How many findings there are of this level.
+    #[must_use]
+    pub fn count(&self, level: Level) -> usize {
+        self.findings.iter().filter(|f| f.level == level).count()
+    }
+}
+
+/// Judges all that was gathered.
+pub(super) fn report(request: &Request, gathered: Gathered) -> Report {
+    let url = &request.url;
+    let mut judge = Judge { request, findings: versions::judge(&gathered.versions) };
+    // A port that was guessed for an https port other than 443 may be another server's.
+    let port_is_known = url.port == 443 || request.connect_http.is_some();
+    let asked = Asked { plain: &gathered.plain_url, secure: url, port_is_known };
+    let (findings, leads) = redirect::judge(&asked, &gathered.plain);
+    judge.findings.extend(findings);
+    let plain = plain_answer(&gathered);
+    let mut report = Report {
+        findings: Vec::new(),
+        address: gathered.address,
+        versions: gathered.versions,
+        negotiated: None,
+        chain: None,
+        other_chains: Vec::new(),
+        response: None,
+        plain,
+        memory: Memory::default(),
+        preload: None,
+        page: None,
+    };
+    match gathered.first {
+        Err(failure) => {
+            let finding = Finding::new(Group::Tls, Level::Error, "tls-handshake", failure.to_string());
+            judge.findings.push(finding.hint("nothing that needs a connection was checked"));
+        }
+        Ok(first) => {
+            judge.chains(&first, gathered.other.as_ref());
+            if let Ok(response) = &first.response {
+                let paths = paths(&first, gathered.other.as_ref());
+                report.memory = judge.policies(&first, response, &paths);
+                report.memory = judge.again(&first, gathered.second.as_ref(), &gathered.plain_url, report.memory);
+                report.page = gathered.landing.and_then(|landing| judge.page(response, &landing));
+            }
+            let trusted = first.chain.distrust.is_none();
+            let facts = preload::Facts { url, trusted, leads, sts: &first.seen(url).sts };
+            let preload = preload::examine(&facts);
+            judge.findings.push(preload::judge(&facts, &preload));
+            report.preload = Some(preload);
+            report.address = first.handshake.address;
+            report.negotiated = first.handshake.version;
+            let others = gathered.second.and_then(Result::ok).map(|v| v.chain).into_iter().chain(gathered.other);
+            report.other_chains = others.filter(|c| c.leaf_pin() != first.chain.leaf_pin()).collect();
+            report.chain = Some(first.chain);
+            report.response = first.response.ok();
+        }
+    }
+    report.findings = judge.findings;
+    // A stable order: by group, and in each as it was found.
+    report.findings.sort_by_key(|f| Group::ALL.iter().position(|g| *g == f.group));
+    report
+}
+
+/// The paths of all certificates that clients may get.
+fn paths(first: &Visit, other: Option<&Chain>) -> Vec<Path> {
+    let mut paths = vec![Path { label: String::new(), pins: first.chain.pins() }];
+    if let Some(other) = other {
+        let kind = other.served.first().map(|c| c.facts.algorithm.to_string()).unwrap_or_default();
+        paths.push(Path { label: format!("the {kind} chain, which other clients get"), pins: other.pins() });
+    }
+    paths
+}
+
+struct Judge<'a> {
+    request: &'a Request,
+    findings: Vec<Finding>,
+}
+
+impl Judge<'_> {
+    fn chains(&mut self, first: &Visit, other: Option<&Chain>) {
+        self.findings.extend(certificate::judge(&first.chain, self.request.now));
+        self.findings.extend(other.map(certificate::judge_other));
+        if let Some(expected) = &self.request.pins {
+            self.findings.extend(pins::judge_file(&paths(first, other), expected));
+        }
+        if let Err(failure) = &first.response {
+            self.findings.push(Finding::new(Group::Tls, Level::Error, "http-response", failure.to_string()));
+        }
+    }
+
+    /// The policies of the first response; gives what a client remembers of them.
+    fn policies(&mut self, first: &Visit, response: &Response, paths: &[Path]) -> Memory {
+        let url = &self.request.url;
+        let seen = first.seen(url);
+        let (noted_hsts, noted_pins) = (note_hsts(&seen), note_pins(&seen));
+        self.findings.extend(hsts::judge(&seen.sts, &noted_hsts));
+        let report_only = response.values(Name::PublicKeyPinsReportOnly);
+        self.findings.extend(pins::judge(&Served { url, paths }, &seen.pkp, &report_only, &noted_pins));
+        let mut memory = Memory::default();
+        memory.note(&noted_hsts, &noted_pins);
+        memory
+    }
+
+    /// The second visit, with what a client remembers of the first; gives what it remembers of both.
+    fn again(
+        &mut self,
+        first: &Visit,
+        second: Option<&Result<Visit, Failure>>,
+        plain: &Url,
+        mut memory: Memory,
+    ) -> Memory {
+        let visit = match second {
+            Some(Ok(visit)) if visit.response.is_ok() => visit,
+            Some(Ok(Visit { response: Err(failure), .. }) | Err(failure)) => {
+                let message = format!("the second visit failed: {failure}");
+                self.findings.push(Finding::new(Group::Tls, Level::Error, "visit-again", message));
+                return memory;
+            }
+            _ => return memory,
+        };
+        let secure = &self.request.url;
+        let (first, second) = (&first.seen(secure), &visit.seen(secure));
+        let (noted_hsts, noted_pins) = (note_hsts(second), note_pins(second));
+        let mut alone = Memory::default();
+        alone.note(&noted_hsts, &noted_pins);
+        let visits = Visits { first, second, after_first: &memory, after_second: &alone, plain, secure };
+        self.findings.extend(again::judge(&visits));
+        // A client that is not let in reads no headers.
+        if memory.admits(second).is_ok() {
+            memory.note(&noted_hsts, &noted_pins);
+        }
+        memory
+    }
+
+    fn page(&mut self, first: &Response, landing: &Landing) -> Option<Page> {
+        let url = &landing.url;
+        let not_checked = |why: String| Finding::new(Group::Page, Level::Note, "page-not-checked", why);
+        let response = match &landing.response {
+            None => first,
+            Some(Ok(response)) => response,
+            Some(Err(failure)) => {
+                self.findings.push(not_checked(format!("{url}: {failure}")));
+                return None;
+            }
+        };
+        if let Some(elsewhere) = &landing.elsewhere {
+            self.findings.extend(redirect::judge_downgrade(url, elsewhere));
+            let finding = not_checked(format!("{url} redirects to {elsewhere}"));
+            self.findings.push(finding.hint(format!("pintle verify {elsewhere}")));
+            return None;
+        }
+        self.findings.extend(page_judge::judge_status(url, response.head.status));
+        let (findings, page) = page_judge::judge(url, response);
+        self.findings.extend(findings);
+        page
+    }
+}
+
+fn plain_answer(gathered: &Gathered) -> PlainAnswer {
+    let head = match &gathered.plain {
+        Plain::Answered(response) => Some(&response.head),
+        _ => None,
+    };
+    let location = head.and_then(|h| h.fields.get(Name::Location));
+    PlainAnswer {
+        url: gathered.plain_url.clone(),
+        status: head.map(|h| h.status.as_u16()),
+        location: location.map(|l| String::from_utf8_lossy(l).into_owned()),
+    }
+}

@@ -1,0 +1,208 @@
+//! All that is asked of a server, and in which order.
+
+use std::net::SocketAddr;
+
+use futures_util::future::join_all;
+use rustls::pki_types::ServerName;
+
+use super::Request;
+use super::chain::Chain;
+use super::client::{self, Failure, Handshake, Keys, Response};
+use super::hello::{Answer, Version};
+use super::judge::redirect::{Plain, leads_to};
+use super::judge::versions::Offer;
+use super::notes::Seen;
+use super::target::{Place, Url};
+use crate::message::Name;
+use crate::policy::Scheme;
+
+/// Redirects on the same host that are followed to find the page.
+const REDIRECTS_MAX: usize = 5;
+/// Where plain HTTP is to be found beside this https port, when nothing answers at 80: the pair that application
+/// servers, and `pintle demo`, use.
+const ALTERNATE_PORTS: (u16, u16) = (8443, 8080);
+
+/// One visit: a connection, its chain, and the response to one request.
+#[derive(Debug)]
+pub(super) struct Visit {
+    pub handshake: Handshake,
+    pub chain: Chain,
+    pub response: Result<Response, Failure>,
+}
+
+impl Visit {
+    /// What policies care for.
+    pub(super) fn seen(&self, url: &Url) -> Seen<'_> {
+        let values = |name| self.response.as_ref().map(|r| r.values(name)).unwrap_or_default();
+        Seen {
+            host_is_address: url.address().is_some(),
+            secure: self.chain.distrust.is_none(),
+            path: self.chain.pins(),
+            sts: values(Name::StrictTransportSecurity),
+            pkp: values(Name::PublicKeyPins),
+        }
+    }
+}
+
+/// Where a page is, and what was there; or why nobody got there.
+#[derive(Debug)]
+pub(super) struct Landing {
+    /// The URL behind all redirects on the same host.
+    pub url: Url,
+    /// Redirects that lead elsewhere end the way.
+    pub elsewhere: Option<Url>,
+    /// The last response, unless it is the first visit's.
+    pub response: Option<Result<Response, Failure>>,
+}
+
+/// All that the connections have shown.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub address: SocketAddr,
+    pub first: Result<Visit, Failure>,
+    pub second: Option<Result<Visit, Failure>>,
+    pub other: Option<Chain>,
+    pub landing: Option<Landing>,
+    pub versions: Vec<Offer>,
+    pub plain_url: Url,
+    pub plain: Plain,
+}
+
+/// Makes all visits.
+///
+/// # Errors
+///
+/// [`Failure`], if nothing is there that could be visited.
+pub(super) async fn gather(request: &Request) -> Result<Gathered, Failure> {
+    let default = Place { host: request.url.host.trim_matches(['[', ']']).to_owned(), port: None };
+    let place = request.connect.as_ref().unwrap_or(&default);
+    let addresses = client::addresses(place, request.url.port).await?;
+    let name = request.url.server_name().ok_or_else(|| Failure::Http("no certificate can have that name".into()))?;
+    let visitor = Visitor { request, addresses, name };
+
+    // The two visits come first, with nothing in between: servers may count.
+    let first = visitor.visit(0, &request.url).await;
+    let first = match first {
+        Err(failure) if failure.is_unreachable() => return Err(failure),
+        other => other,
+    };
+    let second = match &first {
+        Ok(_) => Some(visitor.visit(1, &request.url).await),
+        Err(_) => None,
+    };
+    let other = match &first {
+        Ok(visit) => visitor.other_kind(visit).await,
+        Err(_) => None,
+    };
+    let landing = match first.as_ref().map(|visit| &visit.response) {
+        Ok(Ok(response)) => Some(visitor.land(response).await),
+        _ => None,
+    };
+    let versions = visitor.versions(first.as_ref().ok()).await;
+    let (plain_url, plain) = visitor.plain().await;
+    Ok(Gathered { address: visitor.addresses[0], first, second, other, landing, versions, plain_url, plain })
+}
+
+struct Visitor<'a> {
+    request: &'a Request,
+    addresses: Vec<SocketAddr>,
+    name: ServerName<'static>,
+}
+
+impl Visitor<'_> {
+    async fn visit(&self, nth: usize, url: &Url) -> Result<Visit, Failure> {
+        let (address, socket) = client::connect(&self.addresses, nth).await?;
+        let (handshake, mut stream) = client::handshake(address, socket, &self.name, Keys::Any).await?;
+        let chain = self.examine(&handshake);
+        let response = client::get(&mut stream, url).await;
+        Ok(Visit { handshake, chain, response })
+    }
+
+    fn examine(&self, handshake: &Handshake) -> Chain {
+        Chain::examine(&handshake.certificates, &self.request.trust, &self.name, self.request.now)
+    }
+
+    /// The chain that clients get who take no keys of the kind that we got; if there is one.
+    async fn other_kind(&self, first: &Visit) -> Option<Chain> {
+        let keys = if first.chain.is_rsa() { Keys::Elliptic } else { Keys::Rsa };
+        let (address, socket) = client::connect(&self.addresses, 0).await.ok()?;
+        let (handshake, _) = client::handshake(address, socket, &self.name, keys).await.ok()?;
+        let chain = self.examine(&handshake);
+        (chain.leaf_pin() != first.chain.leaf_pin()).then_some(chain)
+    }
+
+    /// Which versions are offered, each asked for alone. What we got is offered, whatever the answer to that was.
+    async fn versions(&self, first: Option<&Visit>) -> Vec<Offer> {
+        let negotiated = first.and_then(|v| v.handshake.version);
+        // All at once: a server that says nothing is waited for once.
+        let probes = Version::ALL.map(|version| client::probe(&self.addresses, &self.request.url.host, version));
+        let answers = join_all(probes).await;
+        let offer = |(version, answer): (Version, Result<Answer, Failure>)| match answer {
+            _ if negotiated == Some(version) => Offer { version, offered: Some(true), unknown: None },
+            Ok(answer) => Offer { version, offered: Some(answer.accepts(version)), unknown: None },
+            Err(failure) => Offer { version, offered: None, unknown: Some(failure.to_string()) },
+        };
+        Version::ALL.into_iter().zip(answers).map(offer).collect()
+    }
+
+    /// Follows redirects on the same host.
+    async fn land(&self, first: &Response) -> Landing {
+        let mut landing = Landing { url: self.request.url.clone(), elsewhere: None, response: None };
+        for _ in 0..REDIRECTS_MAX {
+            let current = match &landing.response {
+                None => first,
+                Some(Ok(response)) => response,
+                Some(Err(_)) => break,
+            };
+            let Some(target) = leads_to(&landing.url, current) else { break };
+            if target.authority() != landing.url.authority() || target.scheme != landing.url.scheme {
+                landing.elsewhere = Some(target);
+                break;
+            }
+            landing.response = Some(self.visit(0, &target).await.and_then(|visit| visit.response));
+            landing.url = target;
+        }
+        landing
+    }
+
+    /// Asks by plain HTTP: where `--connect-http` says, or at port 80 of where TLS is.
+    async fn plain(&self) -> (Url, Plain) {
+        let url = self.plain_url(80);
+        if let Some(place) = &self.request.connect_http {
+            return match client::addresses(place, 80).await {
+                Ok(addresses) => self.ask_plain(&addresses, url).await,
+                Err(failure) => (url, Plain::Failed(failure)),
+            };
+        }
+        let at = |port| self.addresses.iter().map(|a| SocketAddr::new(a.ip(), port)).collect::<Vec<_>>();
+        let answer = self.ask_plain(&at(80), url).await;
+        let secure = self.addresses.first().map(SocketAddr::port);
+        if matches!(answer.1, Plain::Refused) && secure == Some(ALTERNATE_PORTS.0) {
+            let alternate = self.ask_plain(&at(ALTERNATE_PORTS.1), self.plain_url(ALTERNATE_PORTS.1)).await;
+            if !matches!(alternate.1, Plain::Refused) {
+                return alternate;
+            }
+        }
+        answer
+    }
+
+    /// The http URL beside ours. Where https is at a port of its own, so is http: at the one that we are told.
+    fn plain_url(&self, guess: u16) -> Url {
+        let told = self.request.connect_http.as_ref().and_then(|place| place.port).unwrap_or(guess);
+        let port = if self.request.url.port == 443 { 80 } else { told };
+        Url { scheme: Scheme::Http, port, ..self.request.url.clone() }
+    }
+
+    async fn ask_plain(&self, addresses: &[SocketAddr], url: Url) -> (Url, Plain) {
+        let mut socket = match client::connect(addresses, 0).await {
+            Ok((_, socket)) => socket,
+            Err(failure) if failure.is_refused() => return (url, Plain::Refused),
+            Err(failure) => return (url, Plain::Failed(failure)),
+        };
+        let plain = match client::get(&mut socket, &url).await {
+            Ok(response) => Plain::Answered(response),
+            Err(failure) => Plain::Failed(failure),
+        };
+        (url, plain)
+    }
+}
