@@ -94,7 +94,8 @@ fn send(path: &Path, method: Method, command: &str, output: &Output) -> Result<S
         }
         Err(error @ ClientError::NotRunning(_)) => Err(fail_with_hint(
             &error,
-            &"`pintle run` starts it; if it runs with another configuration, name that with -c",
+            &"`pintle run` starts it; if it runs with another configuration, name that with -c; if admin.listen or \
+              state.directory has changed since, SIGHUP makes it reload",
         )),
         Err(error @ ClientError::Forbidden(_)) => {
             Err(fail_with_hint(&error, &"ask as the user that runs pintle, or as root"))

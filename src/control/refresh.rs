@@ -87,7 +87,7 @@ impl Control {
         let (kept, news) = (std::mem::take(&mut config.kept), std::mem::take(&mut config.news));
         self.adopt(config).await?;
         for (site, problem) in news {
-            tracing::warn!(site, problem = problems.one_line(&problem), hint = problem.hint, "in use, though");
+            tracing::warn!(site, problem = problems.one_line(&problem), hint = problem.hint, "in use, with a warning");
         }
         self.note_refusals(&kept, problems, settled).await;
         Ok(())

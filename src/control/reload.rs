@@ -97,7 +97,7 @@ impl Control {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
                 for (problem, hint) in told(&problems, Severity::Warning) {
-                    tracing::warn!(problem, hint, "in use, though");
+                    tracing::warn!(problem, hint, "in use, with a warning");
                 }
                 tracing::info!(notes = notes.join("; "), "reloaded");
                 Verdict { ok: true, problems: rendered(&problems), notes }
@@ -261,8 +261,13 @@ fn differences(before: &Config, after: &Config) -> Vec<String> {
                 notes.push(format!("{name}: certificate {} with pin {}", certificate.serial, certificate.pin));
             }
         }
-        if old.hpkp != site.hpkp || old.withheld != site.withheld {
-            notes.push(format!("{name}: other pins"));
+        match (&old.hpkp, &site.hpkp) {
+            (Some(_), None) => notes.push(format!("{name}: pins are not sent any more")),
+            (None, Some(_)) => notes.push(format!("{name}: pins are sent now")),
+            (old_pins, pins) if old_pins != pins || old.withheld != site.withheld => {
+                notes.push(format!("{name}: other pins"));
+            }
+            _ => {}
         }
         if old.hsts != site.hsts {
             notes.push(format!("{name}: another HSTS policy"));

@@ -198,7 +198,7 @@ fn older_than_the_one_in_use() {
     let hosts = [crate::harness::BLOG, "www.example.com"];
     bed.put(&bed.authority.renew("older", &bed.live.key, &hosts, 60));
     eventually("the older one is served", || pintle.log_json("certificate").into_iter().nth(1));
-    let warned = eventually("it is warned of", || pintle.log_json("in use, though").pop());
+    let warned = eventually("it is warned of", || pintle.log_json("in use, with a warning").pop());
     assert!(
         warned["level"] == "WARN" && warned["problem"].as_str().unwrap().contains("before the one in use"),
         "{warned}"
@@ -207,7 +207,10 @@ fn older_than_the_one_in_use() {
     // One that ends soon is, too.
     bed.put(&bed.authority.renew("soon", &bed.live.key, &hosts, 3));
     eventually("it is warned of", || {
-        pintle.log_json("in use, though").into_iter().find(|l| l["problem"].as_str().unwrap().contains("expires on"))
+        pintle
+            .log_json("in use, with a warning")
+            .into_iter()
+            .find(|l| l["problem"].as_str().unwrap().contains("expires on"))
     });
     assert_eq!(crate::rotation::refusal(&pintle), Value::Null);
 }
@@ -257,4 +260,18 @@ fn told_once_though_its_dates_move() {
     });
     assert_eq!(pintle.log_json("certificate refused; the old one keeps serving").len(), 1);
     assert_eq!(pintle.status()["rotations_refused"], 1);
+}
+
+/// What is wrong with the rest of the configuration by now does not keep certificates from being renewed.
+#[test]
+fn a_folder_that_is_gone_is_no_hindrance() {
+    let bed = crate::rotation::Bed::new();
+    let webroot = bed.folder.path().join("webroot");
+    fs::create_dir(&webroot).unwrap();
+    let pintle = Pintle::start(&bed.authority, &format!("[acme]\nwebroot = {webroot:?}\n{}", bed.config("", "")));
+    fs::remove_dir(&webroot).unwrap();
+    bed.put(&bed.next);
+    eventually("the renewed certificate is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    // To ask for it is another thing.
+    assert!(pintle.reload_fails().contains("acme.webroot"));
 }

@@ -119,6 +119,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
     let globals = globals(file, &hosts, &mut r);
+    if context.keeps_sites {
+        // The text is that of the configuration in use. A folder that is gone since is no reason to let certificates expire.
+        r.problems.forgive();
+    }
     let mut upstreams = context.before.map(|b| b.upstreams.clone()).unwrap_or_default();
     let mut reuse = plan::Reuse::of(context.before);
     let mut candidates = Vec::with_capacity(file.sites.len());
