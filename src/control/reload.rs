@@ -174,13 +174,13 @@ impl Control {
     pub(super) async fn look_at_site(&mut self, host: &str, accept: Option<String>) -> Verdict {
         let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
         let Some(site) = self.site_of(host) else { return refused(format!("no site has the host {host}")) };
-        let (config, problems) = self.resolve(&self.draft, Keep::Unfit, accept.map(|day| (site.clone(), day)));
+        let keep = Keep::UnfitAndShorter(vec![site.clone()]);
+        let (config, problems) = self.resolve(&self.draft, keep, accept.map(|day| (site.clone(), day)));
         let Some(config) = config else {
             return Verdict { problems: rendered(&problems), ..Verdict::default() };
         };
         let notes: Vec<String> = differences(&self.config, &config);
-        self.pending = None;
-        if let Err(error) = self.take(config, &problems, true).await {
+        if let Err(error) = self.take(config, &problems, |of| of == site).await {
             return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
         }
         match self.refused.get(&site) {

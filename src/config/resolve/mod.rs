@@ -138,8 +138,8 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     }
     let mut kept = Vec::new();
     if context.keeps_sites {
-        if context.waits_for_chains {
-            mark_shorter(&mut candidates, context);
+        if let Some(settled) = &context.waits_for_chains {
+            mark_shorter(&mut candidates, context, settled);
         }
         keep_unfit(&mut candidates, context, &mut kept);
     }
@@ -161,10 +161,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
 }
 
 /// Takes chains that have become shorter for unfit.
-fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>) {
+fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, settled: &[String]) {
     let Some(before) = context.before else { return };
     for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
-        let Some(entry) = &candidate.entry else { continue };
+        let Some(entry) = candidate.entry.as_ref().filter(|e| !settled.contains(&e.site.label())) else { continue };
         let shorter = before.chains().zip(entry.chains()).find(|(b, a)| a.pins.len() < b.pins.len());
         if let Some((before, after)) = shorter {
             candidate.problems.push(Problem {
