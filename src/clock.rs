@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
@@ -20,8 +20,9 @@ const NEVER: u32 = u32::MAX;
 
 /// Milliseconds of this process, by a clock that nobody sets. All threads count from the same start.
 #[must_use]
+#[expect(clippy::disallowed_types, reason = "a test that pauses its own clock must not stop everybody's")]
 pub fn uptime() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 

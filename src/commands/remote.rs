@@ -11,6 +11,9 @@ use crate::config;
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 
+/// Reports that are shown one by one.
+const REPORTS_SHOWN: usize = 3;
+
 /// Has the running process read its configuration again; exit code 0 if it has.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let answer = match send(path, Method::POST, "/reload", output) {
@@ -91,7 +94,8 @@ fn send(path: &Path, method: Method, command: &str, output: &Output) -> Result<S
         }
         Err(error @ ClientError::NotRunning(_)) => Err(fail_with_hint(
             &error,
-            &"`pintle run` starts it; if it runs with another configuration, name that with -c",
+            &"`pintle run` starts it; if it runs with another configuration, name that with -c; if admin.listen or \
+              state.directory has changed since, SIGHUP makes it reload",
         )),
         Err(error @ ClientError::Forbidden(_)) => {
             Err(fail_with_hint(&error, &"ask as the user that runs pintle, or as root"))
@@ -139,8 +143,25 @@ fn print_status(status: &Value) {
         status["lockouts_accepted"]
     );
     println!("  requests       {}", status["counters"]["requests"]);
+    print_reports(&status["reports"]);
     for site in list(status, "sites") {
         print_site(site);
+    }
+}
+
+/// Reports of pins that did not match: how many in all, and the last ones.
+fn print_reports(reports: &Value) {
+    let counts = reports["counts"].as_object();
+    let taken: u64 = counts.into_iter().flat_map(|c| c.values()).filter_map(Value::as_u64).sum();
+    let refused = reports["refused"].as_u64().unwrap_or_default();
+    if taken + refused == 0 {
+        return;
+    }
+    println!("  reports        {taken} of pins that did not match; {refused} refused");
+    for report in list(reports, "recent").iter().rev().take(REPORTS_SHOWN) {
+        let (host, noted) = (text(report, "hostname"), text(report, "noted_hostname"));
+        let of = if host == noted { String::new() } else { format!(", by the pins of {noted}") };
+        println!("    {}  {host}{of}", minute(text(report, "at")));
     }
 }
 

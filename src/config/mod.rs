@@ -67,9 +67,9 @@ pub struct Context<'a> {
     /// A site that is not fit to be served keeps what it has in `before`, which must be of the same draft; else it makes
     /// the whole configuration unfit.
     pub keeps_sites: bool,
-    /// With it: a chain that has become shorter counts as unfit. A file that is being written may end behind any
-    /// certificate.
-    pub waits_for_chains: bool,
+    /// With it: a chain that has become shorter counts as unfit, as a file that is being written may end behind any
+    /// certificate; but not if its site (the first name) is one of these.
+    pub waits_for_chains: Option<Vec<String>>,
     /// Contents in place of those of files: what they would be.
     pub instead: HashMap<PathBuf, Vec<u8>>,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
@@ -85,7 +85,7 @@ impl<'a> Context<'a> {
             now,
             before: None,
             keeps_sites: false,
-            waits_for_chains: false,
+            waits_for_chains: None,
             instead: HashMap::new(),
             accept: None,
         }

@@ -87,6 +87,13 @@ impl Problems {
         }
     }
 
+    /// Makes warnings of all errors so far.
+    pub(super) fn forgive(&mut self) {
+        for problem in &mut self.list {
+            problem.severity = Severity::Warning;
+        }
+    }
+
     /// The file's text.
     #[must_use]
     pub fn text(&self) -> &str {

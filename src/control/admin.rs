@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -114,13 +114,17 @@ async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::
 /// Records come as the ledger has them, a line each.
 async fn ledger(request: Request<Incoming>, commands: &mpsc::Sender<Command>) -> Answer {
     let bad = |why: &str| json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }));
+    let too_long = || {
+        let why = format!("the body is longer than {BODY_MAX} octets");
+        json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }))
+    };
+    if request.body().size_hint().lower() > BODY_MAX as u64 {
+        return too_long();
+    }
     let body = Limited::new(request.into_body(), BODY_MAX).collect();
     let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let why = format!("the body is longer than {BODY_MAX} octets");
-            return json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }));
-        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_long(),
         Ok(Err(_)) => return bad("the body is not whole"),
         Err(_) => return json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body takes too long" })),
     };

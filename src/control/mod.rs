@@ -79,14 +79,14 @@ pub struct Control {
 }
 
 /// Which sites keep what they have, if what is on disk is no good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Keep {
     /// None: all is refused together.
     Nothing,
     /// Those that cannot be served.
     Unfit,
-    /// Those whose chain has become shorter, too: it may be half written.
-    UnfitAndShorter,
+    /// Those whose chain has become shorter, too: it may be half written. Not so at these sites.
+    UnfitAndShorter(Vec<String>),
 }
 
 /// Why pins are not sent at present.
@@ -297,7 +297,10 @@ impl Control {
         let context = Context {
             before: Some(&self.config),
             keeps_sites: keep != Keep::Nothing,
-            waits_for_chains: keep == Keep::UnfitAndShorter,
+            waits_for_chains: match keep {
+                Keep::UnfitAndShorter(settled) => Some(settled),
+                Keep::Nothing | Keep::Unfit => None,
+            },
             accept,
             ..Context::new(ledger.book(), wall())
         };

@@ -53,14 +53,14 @@ impl Control {
         let now = Instant::now();
         let last = self.pending.take().map_or(now, |p| p.last);
         let settled = last.elapsed() >= SETTLE;
-        let keep = if settled { Keep::Unfit } else { Keep::UnfitAndShorter };
+        let keep = if settled { Keep::Unfit } else { Keep::UnfitAndShorter(Vec::new()) };
         let (config, problems) = self.resolve(&self.draft, keep, None);
         let Some(config) = config else { return self.cannot_serve(&problems) };
         self.unservable.clear();
         if !settled && config.kept.iter().any(|kept| !kept.by_guard) {
             self.pending = Some(Pending { first: now, last, due: last + SETTLE });
         }
-        let _ = self.take(config, &problems, settled).await;
+        let _ = self.take(config, &problems, |_| settled).await;
     }
 
     /// Not a site's fault: a folder of the configuration is gone, for one.
@@ -78,16 +78,22 @@ impl Control {
         }
     }
 
-    /// Puts to use what is fit, and tells of what is not; of what may only be half written, when it is `settled`.
+    /// Puts to use what is fit, and tells of what is not; of what may only be half written, if its site is
+    /// `settled`.
     ///
     /// # Errors
     ///
     /// When a lockout was accepted that cannot be put on record.
-    pub(super) async fn take(&mut self, mut config: Config, problems: &Problems, settled: bool) -> std::io::Result<()> {
+    pub(super) async fn take(
+        &mut self,
+        mut config: Config,
+        problems: &Problems,
+        settled: impl Fn(&str) -> bool,
+    ) -> std::io::Result<()> {
         let (kept, news) = (std::mem::take(&mut config.kept), std::mem::take(&mut config.news));
         self.adopt(config).await?;
         for (site, problem) in news {
-            tracing::warn!(site, problem = problems.one_line(&problem), hint = problem.hint, "in use, though");
+            tracing::warn!(site, problem = problems.one_line(&problem), hint = problem.hint, "in use, with a warning");
         }
         self.note_refusals(&kept, problems, settled).await;
         Ok(())
@@ -102,11 +108,11 @@ impl Control {
         Duration::from_secs(seconds.saturating_add(1))
     }
 
-    async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: bool) {
+    async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: impl Fn(&str) -> bool) {
         let mut before = std::mem::take(&mut self.refused);
         for site in kept {
             let known = before.remove(&site.site);
-            if !settled && !site.by_guard {
+            if !site.by_guard && !settled(&site.site) {
                 self.refused.extend(known.map(|known| (site.site.clone(), known)));
                 continue;
             }

@@ -97,7 +97,7 @@ impl Control {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
                 for (problem, hint) in told(&problems, Severity::Warning) {
-                    tracing::warn!(problem, hint, "in use, though");
+                    tracing::warn!(problem, hint, "in use, with a warning");
                 }
                 tracing::info!(notes = notes.join("; "), "reloaded");
                 Verdict { ok: true, problems: rendered(&problems), notes }
@@ -174,13 +174,13 @@ impl Control {
     pub(super) async fn look_at_site(&mut self, host: &str, accept: Option<String>) -> Verdict {
         let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
         let Some(site) = self.site_of(host) else { return refused(format!("no site has the host {host}")) };
-        let (config, problems) = self.resolve(&self.draft, Keep::Unfit, accept.map(|day| (site.clone(), day)));
+        let keep = Keep::UnfitAndShorter(vec![site.clone()]);
+        let (config, problems) = self.resolve(&self.draft, keep, accept.map(|day| (site.clone(), day)));
         let Some(config) = config else {
             return Verdict { problems: rendered(&problems), ..Verdict::default() };
         };
         let notes: Vec<String> = differences(&self.config, &config);
-        self.pending = None;
-        if let Err(error) = self.take(config, &problems, true).await {
+        if let Err(error) = self.take(config, &problems, |of| of == site).await {
             return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
         }
         match self.refused.get(&site) {
@@ -262,8 +262,13 @@ fn differences(before: &Config, after: &Config) -> Vec<String> {
                 notes.push(format!("{name}: certificate {} with pin {}", certificate.serial, certificate.pin));
             }
         }
-        if old.hpkp != site.hpkp || old.withheld != site.withheld {
-            notes.push(format!("{name}: other pins"));
+        match (&old.hpkp, &site.hpkp) {
+            (Some(_), None) => notes.push(format!("{name}: pins are not sent any more")),
+            (None, Some(_)) => notes.push(format!("{name}: pins are sent now")),
+            (old_pins, pins) if old_pins != pins || old.withheld != site.withheld => {
+                notes.push(format!("{name}: other pins"));
+            }
+            _ => {}
         }
         if old.hsts != site.hsts {
             notes.push(format!("{name}: another HSTS policy"));

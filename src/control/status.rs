@@ -1,6 +1,7 @@
 //! What there is to say about the process: for `pintle status`, and for Prometheus.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use crate::config::report;
 use crate::ledger::Ramped;
 use crate::ledger::time::wall;
 use crate::policy::guard::{Promise, Seconds};
+use crate::server::NO_SITE;
 
 impl Control {
     /// Everything, as JSON.
@@ -25,11 +27,11 @@ impl Control {
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "started": self.started.to_string(),
-            "config": self.draft.path().display().to_string(),
+            "config": absolute(self.draft.path()),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
             "sites": self.config.sites().map(|site| self.site(site, ledger.book().promises())).collect::<Vec<_>>(),
             "ledger": {
-                "directory": self.fixed.state.as_ref().map(|s| s.display().to_string()),
+                "directory": self.fixed.state.as_deref().map(absolute),
                 "durable": ledger.is_durable(),
                 "promises": ledger.book().promises().len(),
                 "alive": ledger.book().promises().iter().filter(|p| p.is_alive(wall())).count(),
@@ -151,8 +153,16 @@ impl Control {
         let refused = by_site(&|s| f64::from(u8::from(self.refused.contains_key(s.name()))));
         metric("certificate_refused", "gauge", "Whether the files on disk are refused.", &refused);
         let counts = self.server.reports().counts();
-        let reported = by_site(&|s| counts.get(s.name()).copied().unwrap_or_default() as f64);
+        let mut reported = by_site(&|s| counts.get(s.name()).copied().unwrap_or_default() as f64);
+        reported.extend(counts.get(NO_SITE).map(|count| (label(&[("site", NO_SITE)]), *count as f64)));
         metric("pin_reports_total", "counter", "Reports of pins that did not match.", &reported);
+        let refused = self.server.reports().refused();
+        metric(
+            "pin_reports_refused_total",
+            "counter",
+            "Reports that were too many, too large, or none.",
+            &one(refused),
+        );
         let ends: Vec<(String, f64)> = self
             .config
             .sites()
@@ -194,6 +204,11 @@ fn todo(site: &report::Site) -> Vec<String> {
         )
     };
     site.promoted.iter().map(fresh).collect()
+}
+
+/// A path as it is found from anywhere.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// A time as people and programs read it.

@@ -167,7 +167,7 @@ mod tests {
         let (one, two) = (pledge(1, 1000), pledge(2, 1000));
         let mut leases = Leases::default();
         let book = Book::default();
-        leases.hold(&[one.clone()]);
+        leases.hold(std::slice::from_ref(&one));
         let renewal = leases.due(&book, 1000, 7).unwrap();
         assert!(!one.lease.holds(7));
         leases.granted(&renewal);

@@ -50,7 +50,7 @@ impl Steps {
     /// The max-age at a step; beyond the last one it stays.
     #[must_use]
     pub fn max_age(&self, step: usize) -> u64 {
-        self.ages.get(step).or(self.ages.last()).copied().unwrap_or_default()
+        self.ages.get(step).or_else(|| self.ages.last()).copied().unwrap_or_default()
     }
 
     /// What comes after a step that nothing has gone wrong at since that time; none after the last one.

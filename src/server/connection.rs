@@ -19,10 +19,10 @@ use super::worker::{Open, Worker};
 use super::{http1, http2};
 use crate::clock::Alarm;
 use crate::message::{RequestHead, Version};
+use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
 use crate::site::Site;
-use crate::tls::certificate::Chain;
 use crate::tls::{CertificateSet, ServerSession, TlsStream};
 use crate::transport::Transport;
 use crate::upstream::Client;
@@ -43,6 +43,8 @@ pub(super) struct Context {
 struct TlsFacts {
     name: Option<Box<str>>,
     certificates: CertificateSet,
+    /// The client has seen the chain of the session that was resumed, and not that of now.
+    resumed: bool,
 }
 
 impl Context {
@@ -71,10 +73,14 @@ impl Context {
         }
         // Where TLS ends in front of pintle, the file of the chain is all that there is to go by.
         let Some(tls) = &self.tls else { return true };
+        let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
+        let earlier = view.shared.earlier.get(index).filter(|_| tls.resumed);
+        if earlier.is_some_and(|earlier| !earlier.iter().all(|chain| fits(&chain.pins))) {
+            return false;
+        }
         let own = view.shared.sets.get(index).and_then(Option::as_ref);
         let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));
-        let fits = |chain: &Chain| chain.pins.iter().any(|pin| pins.policy.pins.contains(pin));
-        is_own || tls.certificates.iter().all(|c| fits(&c.chain))
+        is_own || tls.certificates.iter().all(|c| fits(&c.chain.pins))
     }
 
     /// The site that the client named in its SNI.
@@ -166,7 +172,8 @@ async fn establish(
     let stream = handshake(socket, std::mem::take(&mut received), shared, worker, &client, alarm).await?;
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
-    let tls = Some(TlsFacts { name: choice.name.clone(), certificates: choice.certificates()?.clone() });
+    let certificates = choice.certificates()?.clone();
+    let tls = Some(TlsFacts { name: choice.name.clone(), certificates, resumed: stream.session().is_resumed() });
     let context = Context { worker: worker.clone(), client, tls, _open: open, _pass: pass };
     Some(Established { transport: Transport::Tls(stream), received, context, http2 })
 }

@@ -30,8 +30,8 @@ use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
 pub use listener::{BindError, Bound, bind};
-pub use reports::{Report, Reports};
-pub use snapshot::{Snapshot, View};
+pub use reports::{NO_SITE, Report, Reports};
+pub use snapshot::{Earlier, Snapshot, View};
 
 /// For the fuzzers.
 #[doc(hidden)]

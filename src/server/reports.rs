@@ -5,9 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
@@ -21,7 +22,7 @@ const RECENT_MAX: usize = 20;
 /// The longest text that is taken over from a report, in octets: a host name.
 const TEXT_MAX: usize = 253;
 /// Names that reports are counted under; those of no site share one.
-const NO_SITE: &str = "(no site)";
+pub const NO_SITE: &str = "(no site)";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What has been reported, in all workers.
@@ -44,7 +45,7 @@ struct State {
 pub struct Report {
     /// When it came, in seconds since 1970.
     pub at: i64,
-    /// The site that it is about, by its first name.
+    /// The site whose pins did not match, by its first name.
     pub site: String,
     /// The host that was visited.
     pub hostname: String,
@@ -172,8 +173,8 @@ fn read(contents: &[u8], snapshot: &Snapshot) -> Option<Report> {
         let index = snapshot.by_host.get(&name.to_ascii_lowercase())?;
         snapshot.sites.get(*index).map(|site| site.label())
     };
-    // The host is what was visited; the name that the pins were noted for may be a parent's.
-    let site = site_of(&text.hostname).or_else(|| site_of(&noted)).unwrap_or_else(|| NO_SITE.to_owned());
+    // The pins that did not match are those of the noted name; what was visited may be below it, and another site.
+    let site = site_of(&noted).or_else(|| site_of(&text.hostname)).unwrap_or_else(|| NO_SITE.to_owned());
     Some(Report {
         at: jiff::Timestamp::now().as_second(),
         site,

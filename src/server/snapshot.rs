@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use crate::clock::Clock;
 use crate::host::HostMap;
 use crate::limits::Limits;
+use crate::pin::Pin;
 use crate::policy::forwarded::Trust;
 use crate::policy::redirect::HttpsPort;
 use crate::site::{ReportsAt, Site};
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     /// The certificates of each site, if it has any.
     pub sets: Vec<Option<CertificateSet>>,
+    /// The chains that each site had before, for as long as sessions that began with them are resumed.
+    pub earlier: Vec<Arc<[Earlier]>>,
     /// TLS, with these certificates.
     pub tls: Arc<ServerConfig>,
     /// Whom to believe.
@@ -42,6 +45,15 @@ pub struct Snapshot {
     pub reports: Option<ReportsAt>,
     /// The bounds of everything.
     pub limits: Limits,
+}
+
+/// A chain that was served under a site's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The pins of the whole chain.
+    pub pins: Vec<Pin>,
+    /// Until when sessions that began with it may be resumed, in seconds since 1970.
+    pub until: i64,
 }
 
 /// A snapshot as one worker uses it: with its own connections to the upstreams.

@@ -186,23 +186,30 @@ async fn work(
     Ok(())
 }
 
+/// A listener that is accepted on.
+struct Accepting {
+    address: (SocketAddr, Scheme),
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
 /// Accepts on what there is to listen on, as it changes, until the drain begins.
 async fn listen(
     worker: &Rc<Worker>,
     mut listeners: watch::Receiver<Listening>,
     draining: &mut watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let mut accepting: Vec<((SocketAddr, Scheme), watch::Sender<bool>, JoinHandle<()>)> = Vec::new();
+    let mut accepting: Vec<Accepting> = Vec::new();
     loop {
         let (keep, new) = {
             let listening = listeners.borrow_and_update();
             let new = std::mem::take(&mut *listening.new.lock().unwrap_or_else(PoisonError::into_inner));
             (listening.keep.clone(), new)
         };
-        accepting.retain(|(address, stop, _)| {
-            let stays = keep.contains(address);
+        accepting.retain(|listener| {
+            let stays = keep.contains(&listener.address);
             if !stays {
-                stop.send_replace(true);
+                listener.stop.send_replace(true);
             }
             stays
         });
@@ -213,7 +220,7 @@ async fn listen(
             }
             let (stop, stopped) = watch::channel(false);
             let task = accept(TcpListener::from_std(listener)?, scheme, worker.clone(), stopped);
-            accepting.push(((address, scheme), stop, tokio::task::spawn_local(task)));
+            accepting.push(Accepting { address: (address, scheme), stop, task: tokio::task::spawn_local(task) });
         }
         tokio::select! {
             // The sender lives as long as the server; without it, too, there is nothing left to do.
@@ -221,9 +228,9 @@ async fn listen(
             changed = listeners.changed() => if changed.is_err() { break },
         }
     }
-    for (_, stop, task) in accepting {
-        stop.send_replace(true);
-        let _ = task.await;
+    for listener in accepting {
+        listener.stop.send_replace(true);
+        let _ = listener.task.await;
     }
     Ok(())
 }

@@ -1,1 +1,266 @@
-//! To come.
+//! The admin socket: who may open it, what it answers, and how commands do without it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{Authority, BLOG, Origin, PATIENCE, Pintle, blog, eventually, free_port, outcome, output, pintle};
+
+/// What the socket answers to GET.
+#[track_caller]
+pub fn get(socket: &Path, path: &str) -> String {
+    output(Command::new("curl").args(["-sS", "--unix-socket"]).arg(socket).arg(format!("http://localhost{path}")))
+}
+
+/// What it answers to POST.
+#[track_caller]
+pub fn post(socket: &Path, path: &str) -> String {
+    let url = format!("http://localhost{path}");
+    output(Command::new("curl").args(["-sS", "-X", "POST", "--unix-socket"]).arg(socket).arg(url))
+}
+
+/// One request, octet by octet; gives the whole answer.
+fn say(stream: impl Read + Write, request: &str) -> String {
+    let mut stream = stream;
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn code(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or("none")
+}
+
+struct Bed {
+    authority: Authority,
+    origin: Origin,
+    folder: TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self { authority: Authority::new(), origin: Origin::hello(), folder: TempDir::new().unwrap() }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.state().join("admin.sock")
+    }
+
+    fn config(&self, more: &str) -> String {
+        format!("[state]\ndirectory = {:?}\n{more}\n{}", self.state(), blog(&self.authority, &self.origin))
+    }
+
+    fn start(&self, more: &str) -> Pintle {
+        Pintle::start(&self.authority, &self.config(more))
+    }
+
+    fn unix(&self, request: &str) -> String {
+        let stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        say(stream, request)
+    }
+}
+
+fn tcp(address: SocketAddr, request: &str) -> String {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    say(stream, request)
+}
+
+#[test]
+fn the_socket_is_for_its_owner() {
+    let bed = Bed::new();
+    // Left behind by one that was killed.
+    fs::create_dir(bed.state()).unwrap();
+    drop(UnixListener::bind(bed.socket()).unwrap());
+    let pintle = bed.start("");
+    let file = fs::symlink_metadata(bed.socket()).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    assert_eq!(code(&bed.unix("GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")), "200");
+    // A second process on the same state does not start, and takes nothing away.
+    let (status, _, err) = outcome(pintle.command("run").arg("-q"));
+    assert!(status == 1 && err.contains("another process has the ledger"), "{err}");
+    assert_eq!(pintle.status()["pid"], pintle.pid());
+    // One with a state of its own, but the same socket, serves without.
+    let other = Bed::new();
+    let second = other.start(&format!("[admin]\nlisten = \"unix:{}\"", bed.socket().display()));
+    assert!(second.log().contains("another pintle listens there"), "{}", second.log());
+    assert_eq!(pintle.status()["pid"], pintle.pid());
+    // It comes in when the first one goes; and that one did not take the second one's away.
+    assert_eq!(pintle.stop(), 0);
+    eventually("the second one has it", || {
+        let (code, out, _) = outcome(second.command("status").arg("--json"));
+        (code == 0 && out.contains(&second.pid().to_string())).then_some(())
+    });
+    assert_eq!(second.stop(), 0);
+    assert!(!bed.socket().exists());
+}
+
+#[test]
+fn a_socket_that_was_swept_away_comes_back() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    fs::remove_file(bed.socket()).unwrap();
+    eventually("it is there again", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
+    assert_eq!(fs::symlink_metadata(bed.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    // What is no socket is somebody's.
+    let precious = bed.folder.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    pintle.rewrite(|text| format!("[admin]\nlisten = \"unix:{}\"\n{text}", precious.display()));
+    pintle.signal("HUP");
+    eventually("it is told", || pintle.log().contains("something else than a socket is there").then_some(()));
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    fs::remove_file(&precious).unwrap();
+    eventually("commands come in again", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
+}
+
+#[test]
+fn what_it_answers() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    let status: Value = serde_json::from_str(&get(&bed.socket(), "/status")).unwrap();
+    assert_eq!((&status["pid"], &status["sites"][0]["site"]), (&pintle.pid().into(), &BLOG.into()));
+    assert_eq!(get(&bed.socket(), "/ready"), "ready\n");
+    let metrics = get(&bed.socket(), "/metrics");
+    assert!(metrics.contains("# TYPE pintle_requests_total counter\npintle_requests_total 0\n"), "{metrics}");
+    let text = bed.unix("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(text.contains("text/plain; version=0.0.4"), "{text}");
+    let cases = [
+        ("GET /nothing", "404"),
+        ("GET /", "404"),
+        ("GET /status/", "404"),
+        ("HEAD /ready", "200"),
+        ("POST /status", "405"),
+        ("DELETE /metrics", "405"),
+        ("GET /reload", "405"),
+        ("PUT /ledger", "405"),
+        ("POST /certificates", "409"),
+        ("POST /certificates?host=%%%", "409"),
+        ("POST /reload", "200"),
+        ("nonsense", "400"),
+    ];
+    for (line, want) in cases {
+        let answer = bed.unix(&format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(code(&answer), want, "{line}: {answer}");
+        assert_eq!(answer.contains("allow: "), want == "405", "{line}: {answer}");
+    }
+    assert_eq!(pintle.status()["reloads"], 1);
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    let long = bed.unix("POST /ledger HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n");
+    assert_eq!(code(&long), "413", "{long}");
+    // Octets without end, that nobody has announced.
+    let mut command = Command::new("sh");
+    command.args(["-c", "head -c 80000000 /dev/zero | curl -sS --max-time 20 -o /dev/null -w '%{http_code}' -X POST -T - --unix-socket \"$0\" http://x/ledger"]);
+    let (_, out, _) = outcome(command.arg(bed.socket()));
+    assert!(out == "413" || out == "000", "{out}");
+    let nonsense = bed.unix("POST /ledger HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nhello\n");
+    assert_eq!(code(&nonsense), "400", "{nonsense}");
+    let half = bed.unix("POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhello\n");
+    assert_eq!(code(&half), "200", "a body that nobody asked for: {half}");
+    // Many that say nothing do not keep the others out for long.
+    let silent: Vec<UnixStream> = (0..40).filter_map(|_| UnixStream::connect(bed.socket()).ok()).collect();
+    eventually("others come in", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
+    drop(silent);
+}
+
+#[test]
+fn over_tcp() {
+    let bed = Bed::new();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let pintle = bed.start(&format!("[admin]\nlisten = \"{address}\""));
+    assert!(!bed.socket().exists());
+    assert_eq!(pintle.status()["pid"], pintle.pid());
+    assert!(pintle.reload().contains("reloaded"));
+    let host = format!("Host: {address}\r\n");
+    let cases = [
+        // A page can make a browser send these, though not read the answers.
+        (format!("POST /reload HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n"), "403"),
+        (format!("POST /certificates?host={BLOG} HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n"), "403"),
+        (format!("POST /ledger HTTP/1.1\r\n{host}Content-Type: text/plain\r\nContent-Length: 0\r\n\r\n"), "403"),
+        (format!("OPTIONS /reload HTTP/1.1\r\n{host}Access-Control-Request-Headers: pintle-admin\r\n\r\n"), "403"),
+        // And if its name is made to lead here, these, too: but under that name.
+        ("GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(), "403"),
+        (format!("GET /status HTTP/1.1\r\nHost: evil.example:{}\r\n\r\n", address.port()), "403"),
+        ("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n\r\n".into(), "403"),
+        ("GET /metrics HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n".into(), "403"),
+        ("POST /reload HTTP/1.1\r\nHost: evil.example\r\nPintle-Admin: 1\r\nContent-Length: 0\r\n\r\n".into(), "403"),
+        ("GET /status HTTP/1.1\r\nHost:\r\n\r\n".into(), "403"),
+        ("GET /status HTTP/1.0\r\n\r\n".into(), "403"),
+        (format!("GET /status HTTP/1.1\r\n{host}\r\n"), "200"),
+        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), "200"),
+        ("GET /ready HTTP/1.1\r\nHost: LOCALHOST:9180\r\n\r\n".into(), "200"),
+        ("GET /ready HTTP/1.1\r\nHost: [::1]\r\n\r\n".into(), "200"),
+        (format!("POST /reload HTTP/1.1\r\n{host}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"), "200"),
+    ];
+    for (request, want) in cases {
+        let answer = tcp(address, &request);
+        assert_eq!(code(&answer), want, "{request}{answer}");
+        assert!(!answer.to_ascii_lowercase().contains("access-control-allow"), "{answer}");
+    }
+    assert_eq!(pintle.status()["reloads"], 2);
+    let config = bed.folder.path().join("wide.toml");
+    for listen in ["0.0.0.0:9180", "[::]:9180", "192.0.2.1:9180", "9180", "unix:", "127.0.0.1:0", "localhost:9180"] {
+        fs::write(&config, bed.config(&format!("[admin]\nlisten = \"{listen}\""))).unwrap();
+        let (code, _, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(&config));
+        assert!(code == 1 && err.contains("admin.listen: "), "{listen}: {err}");
+    }
+}
+
+#[test]
+fn without_anybody_there() {
+    let bed = Bed::new();
+    let config = bed.folder.path().join("pintle.toml");
+    fs::write(&config, bed.config("")).unwrap();
+    let run = |command: &str, config: &Path| outcome(pintle().arg(command).arg("-c").arg(config));
+    for command in ["status", "reload"] {
+        let (code, out, err) = run(command, &config);
+        assert!(code == 1 && out.is_empty() && err.contains("no pintle listens at unix:"), "{command}: {err}");
+        assert!(err.contains("hint: `pintle run` starts it"), "{command}: {err}");
+    }
+    // A socket that nobody listens on is no more than that.
+    fs::create_dir(bed.state()).unwrap();
+    drop(UnixListener::bind(bed.socket()).unwrap());
+    let (code, _, err) = run("status", &config);
+    assert!(code == 1 && err.contains("no pintle listens at"), "{err}");
+    // Without state and socket there is nobody to ask.
+    fs::write(&config, blog(&bed.authority, &bed.origin)).unwrap();
+    let (code, _, err) = run("status", &config);
+    assert!(code == 1 && err.contains("there is no admin socket") && err.contains("hint: set admin.listen"), "{err}");
+    // Nor can there be, in a file that says nothing.
+    fs::write(&config, "[[[[").unwrap();
+    let (code, _, err) = run("reload", &config);
+    assert!(code == 1 && err.contains("pintle.toml:1:"), "{err}");
+    let (code, _, err) = run("status", Path::new("/nowhere/pintle.toml"));
+    assert!(code == 1 && err.contains("/nowhere/pintle.toml: "), "{err}");
+    // Somebody who answers nonsense.
+    fs::write(&config, bed.config("")).unwrap();
+    fs::remove_file(bed.socket()).unwrap();
+    let listener = UnixListener::bind(bed.socket()).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        }
+    });
+    let (code, _, err) = run("status", &config);
+    assert!(code == 1 && err.contains("cannot be understood"), "{err}");
+}

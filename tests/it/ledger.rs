@@ -205,7 +205,7 @@ fn merged_with_another_nodes() {
         "0 records are new here\n"
     );
     let (code, _, err) =
-        outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&bed.chain()));
+        outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(bed.chain()));
     assert!(code == 1 && err.contains("is no ledger"), "{err}");
 }
 

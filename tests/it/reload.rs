@@ -8,9 +8,7 @@ use std::sync::{Mutex, mpsc};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{
-    Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, eventually, free_port, outcome, output, policies,
-};
+use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, eventually, outcome, policies};
 
 const SHOP: &str = "shop.example.com";
 
@@ -196,7 +194,9 @@ fn listeners_come_and_go() {
     let pintle = Pintle::start(&authority, &(state(&folder) + &blog(&authority, &origin)));
     let client = Client::new(&authority);
     let mut old = client.connect(pintle.https(), BLOG);
-    let [a, b, c] = [(); 3].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let taken = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [a, b, c]: [SocketAddr; 3] = taken.each_ref().map(|taken| taken.local_addr().unwrap());
+    drop(taken);
     let listen_on = |https: &[String]| {
         pintle.rewrite(|text| {
             let line = text.lines().find(|l| l.starts_with("https = ")).unwrap();
@@ -244,26 +244,20 @@ fn reloads_in_a_row() {
     let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
     let origin = Origin::hello();
     let pintle = Pintle::start(&authority, &(state(&folder) + &blog(&authority, &origin)));
-    let ports = [(); 12].map(|()| free_port());
     let text = fs::read_to_string(pintle.config_path()).unwrap();
-    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let mut listed = String::from("\"127.0.0.1:0\"");
-    for port in ports {
-        listed.push_str(&format!(", \"{}\"", address(port)));
+    for _ in 0..12 {
+        listed.push_str(", \"127.0.0.1:0\"");
         fs::write(pintle.config_path(), text.replacen("[\"127.0.0.1:0\"]", &format!("[{listed}]"), 1)).unwrap();
-        let socket = folder.path().join("state/admin.sock");
-        output(
-            std::process::Command::new("curl")
-                .args(["-sS", "-X", "POST", "--unix-socket"])
-                .arg(socket)
-                .arg("http://localhost/reload"),
-        );
+        crate::admin::post(&folder.path().join("state/admin.sock"), "/reload");
     }
+    let all = pintle.listening("https");
+    assert_eq!((all.len(), all[0]), (13, pintle.https()));
     let client = Client::new(&authority);
-    for port in ports {
+    for address in all {
         // Each worker has a listener of its own.
         for _ in 0..6 {
-            assert_eq!(client.get(address(port), BLOG, "/").status, 200, "{port}");
+            assert_eq!(client.get(address, BLOG, "/").status, 200, "{address}");
         }
     }
 }
@@ -315,13 +309,7 @@ fn what_needs_a_restart_is_named() {
     // The ledger stays where it is, and so do its promises; the admin socket follows the file.
     let (from, to) = (folder.path().join("state"), folder.path().join("elsewhere"));
     pintle.rewrite(|text| text.replace(from.to_str().unwrap(), to.to_str().unwrap()));
-    let socket = from.join("admin.sock");
-    let out = output(
-        std::process::Command::new("curl")
-            .args(["-sS", "-X", "POST", "--unix-socket"])
-            .arg(socket)
-            .arg("http://localhost/reload"),
-    );
+    let out = crate::admin::post(&from.join("admin.sock"), "/reload");
     assert!(out.contains("state.directory has changed: it takes effect at the next start"), "{out}");
     assert!(out.contains("ledger.jsonl"), "{out}");
     eventually("the socket has moved", || to.join("admin.sock").exists().then_some(()));

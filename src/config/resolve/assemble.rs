@@ -5,8 +5,14 @@ use std::sync::Arc;
 use super::guard::Admitted;
 use super::{Entry, Globals, Upstreams};
 use crate::config::{Config, Context, Draft, Kept, Problem};
-use crate::server::Snapshot;
+use crate::ledger::Ramp;
+use crate::server::{Earlier, Snapshot};
 use crate::tls::{Certificates, config as tls_config};
+
+/// Tickets are good for twelve hours; clocks may be set.
+const TICKETS_LIVE: i64 = 24 * 3600;
+/// Chains of one site that are remembered.
+const EARLIER_MAX: usize = 100;
 
 /// What came of judging all sites.
 pub(super) struct Outcome {
@@ -39,11 +45,13 @@ pub(super) fn assemble(
     };
     let tls = tls_config::server(certificates.clone(), globals.versions, tickets.clone()).ok()?;
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
+    let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
         sets: entries.iter().map(|e| e.plan.set.clone()).collect(),
         by_host: globals.by_host,
+        earlier: entries.iter().map(|entry| earlier(entry, context)).collect(),
         certificates,
         tls,
         trust: globals.listen.trust,
@@ -66,11 +74,40 @@ pub(super) fn assemble(
         admin: draft.admin(),
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
         accepted: outcome.admitted.accepted,
-        ramps: entries.iter().flat_map(|e| e.ramps.clone()).collect(),
+        ramps: entries.iter().flat_map(|e| e.ramps.clone()).filter(is_new).collect(),
         kept: outcome.kept,
         news: outcome.news,
         entries,
         upstreams,
         tickets,
     })
+}
+
+/// The chains that a site had before this one, as long as tickets may be about that were given out under them.
+fn earlier(entry: &Entry, context: &Context<'_>) -> Arc<[Earlier]> {
+    let label = entry.site.label();
+    let Some(before) = context.before else { return Arc::default() };
+    let Some(index) = before.entries.iter().position(|b| b.site.label() == label) else { return Arc::default() };
+    let (old, known) = (&before.entries[index], before.snapshot.earlier.get(index).cloned().unwrap_or_default());
+    let is_same = match (&old.plan.set, &entry.plan.set) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (None, None) => true,
+        _ => false,
+    };
+    if is_same {
+        return known;
+    }
+    let until = context.now.saturating_add(TICKETS_LIVE);
+    let mut chains: Vec<Earlier> = old.chains().map(|chain| Earlier { pins: chain.pins.clone(), until }).collect();
+    for chain in known.iter().filter(|chain| chain.until > context.now) {
+        if !chains.iter().any(|c| c.pins == chain.pins) {
+            chains.push(chain.clone());
+        }
+    }
+    if chains.len() > EARLIER_MAX {
+        // One that no pins fit stands for all that are left out.
+        chains.truncate(EARLIER_MAX);
+        chains.push(Earlier { pins: Vec::new(), until });
+    }
+    chains.into()
 }

@@ -47,7 +47,8 @@ fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -
         }
         return None;
     };
-    for fault in preflight::judge(&chain, hosts, r.now, None) {
+    let faults = preflight::judge(&chain, hosts, r.now, None);
+    for fault in &faults {
         let (message, hint) = (format!("{}: {fault}", path.display()), fault.hint(&chain.leaf));
         if fault.is_fatal() {
             r.error_with_hint(&chain_at.span, message, hint);
@@ -58,6 +59,8 @@ fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -
     let certificate = match key {
         Some((key_at, key)) => match Certificate::new(chain.clone(), &key) {
             Ok(certificate) => Some(Arc::new(certificate)),
+            // A key so weak that it cannot even be loaded has been told of.
+            Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::Fault::Weak(_))) => None,
             Err(error) => {
                 let key_path = r.path(&key_at.value);
                 let hint = match error {

@@ -94,7 +94,7 @@ pub(super) fn candidate(
     };
     problems.extend(scratch.into_list());
     if problems.iter().any(|p| p.severity == Severity::Error) {
-        return Candidate { entry: None, problems, news, by_guard: false, is_kept: false };
+        return Candidate { entry: None, problems, news, standing: None, by_guard: false, is_kept: false };
     }
     let made_from = MadeFrom {
         withheld: judged.as_ref().is_some_and(|j| j.withheld),
@@ -110,7 +110,27 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan, made_from, ramps)),
     };
-    Candidate { entry: Some(entry), problems, news, by_guard: false, is_kept: false }
+    Candidate { entry: Some(entry), problems, news, standing: None, by_guard: false, is_kept: false }
+}
+
+/// What a site goes on with if its files are no good now: what it has. Its ramps go by the ledger all the same.
+pub(super) fn standing(
+    index: usize,
+    known: &ByName<'_>,
+    table: &SiteTable,
+    except: Vec<HostPattern>,
+    candidate: &Candidate,
+    context: &Context<'_>,
+    r: &mut Resolver<'_>,
+) -> Option<Arc<Entry>> {
+    let before = context.before?.entries.get(index)?;
+    match &candidate.entry {
+        Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) => Some(entry.clone()),
+        _ => {
+            let again = self::candidate(known, table, except, (before.plan.clone(), Vec::new()), context, r);
+            again.entry.or_else(|| Some(before.clone()))
+        }
+    }
 }
 
 /// The sites of a configuration by their first names.

@@ -41,6 +41,9 @@ pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r:
         r.error(&span, format!("{table}.ramp: has {} steps, should have 1 to {STEPS_MAX}", steps.len()));
         return None;
     }
+    if let Some(step) = steps.first().filter(|step| step.value.as_secs() == 0) {
+        r.error(&step.span, format!("{table}.ramp: a step of it is less than a second"));
+    }
     for (at, step) in steps.iter().enumerate() {
         if at > 0 && step.value <= steps[at - 1].value {
             r.error(&step.span, format!("{table}.ramp: each step is longer than the one before"));

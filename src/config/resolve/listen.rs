@@ -160,7 +160,7 @@ pub(super) fn check_admin(listen: Option<&At<String>>, r: &mut Resolver<'_>) {
     let Some(listen) = listen else { return };
     let fits = match listen.value.strip_prefix("unix:") {
         Some(path) => !path.is_empty(),
-        None => listen.value.parse::<SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback()),
+        None => listen.value.parse::<SocketAddr>().is_ok_and(|a| a.ip().to_canonical().is_loopback() && a.port() != 0),
     };
     if !fits {
         r.error_with_hint(

@@ -97,6 +97,8 @@ struct Candidate {
     problems: Vec<Problem>,
     /// Warnings that there were not before: those of files that have changed.
     news: Vec<Problem>,
+    /// What goes on if this does not come to be: the files of before, with the ledger and the time of now.
+    standing: Option<Arc<Entry>>,
     by_guard: bool,
     /// It is the one that was served before.
     is_kept: bool,
@@ -117,6 +119,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
     let globals = globals(file, &hosts, &mut r);
+    if context.keeps_sites {
+        // The text is that of the configuration in use. A folder that is gone since is no reason to let certificates expire.
+        r.problems.forgive();
+    }
     let mut upstreams = context.before.map(|b| b.upstreams.clone()).unwrap_or_default();
     let mut reuse = plan::Reuse::of(context.before);
     let mut candidates = Vec::with_capacity(file.sites.len());
@@ -125,12 +131,16 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let before = by_name(context.before.map_or(&[], |before| &before.entries));
     for (index, ((table, hosts), except)) in file.sites.iter().zip(&hosts).zip(except).enumerate() {
         let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
-        candidates.push(entry::candidate(&before, table, except, plan, context, &mut r));
+        let mut candidate = entry::candidate(&before, table, except.clone(), plan, context, &mut r);
+        if context.keeps_sites {
+            candidate.standing = entry::standing(index, &before, table, except, &candidate, context, &mut r);
+        }
+        candidates.push(candidate);
     }
     let mut kept = Vec::new();
     if context.keeps_sites {
-        if context.waits_for_chains {
-            mark_shorter(&mut candidates, context);
+        if let Some(settled) = &context.waits_for_chains {
+            mark_shorter(&mut candidates, context, settled);
         }
         keep_unfit(&mut candidates, context, &mut kept);
     }
@@ -152,10 +162,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
 }
 
 /// Takes chains that have become shorter for unfit.
-fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>) {
+fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, settled: &[String]) {
     let Some(before) = context.before else { return };
     for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
-        let Some(entry) = &candidate.entry else { continue };
+        let Some(entry) = candidate.entry.as_ref().filter(|e| !settled.contains(&e.site.label())) else { continue };
         let shorter = before.chains().zip(entry.chains()).find(|(b, a)| a.pins.len() < b.pins.len());
         if let Some((before, after)) = shorter {
             candidate.problems.push(Problem {
@@ -170,9 +180,11 @@ fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>) {
 
 /// Puts what a site has in place of what it cannot have.
 fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Vec<Kept>) {
-    let Some(before) = context.before else { return };
+    if context.before.is_none() {
+        return;
+    }
     for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_kept && !c.is_fit()) {
-        let Some(entry) = before.entries.get(index) else { continue };
+        let Some(entry) = candidate.standing.clone() else { continue };
         let refused = candidate.entry.replace(entry.clone());
         kept.push(Kept {
             index,

@@ -105,7 +105,7 @@ impl Reuse {
     ) -> (Arc<Plan>, Vec<Problem>) {
         let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
         let start = table.span.start;
-        let end = file.sites.get(index + 1).map_or(draft.problems.text().len(), |next| next.span.start);
+        let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
         let source = source(draft, globals, start..end.max(start));
         let usable = |plan: &Arc<Plan>| {
             plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current()

@@ -70,12 +70,27 @@ impl Authority {
     }
 
     fn issue(&self, name: &str, key: PathBuf, hosts: &[&str], from_days: i64, to_days: i64) -> Leaf {
+        self.issue_as(name, key, hosts, |params| {
+            params.not_before = OffsetDateTime::now_utc() + Duration::days(from_days);
+            params.not_after = OffsetDateTime::now_utc() + Duration::days(to_days);
+        })
+    }
+
+    /// A certificate that is special in some way.
+    pub fn issue_as(
+        &self,
+        name: &str,
+        key: PathBuf,
+        hosts: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Leaf {
         let pair = KeyPair::from_pem(&fs::read_to_string(&key).unwrap()).unwrap();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = OffsetDateTime::now_utc() + Duration::days(from_days);
-        params.not_after = OffsetDateTime::now_utc() + Duration::days(to_days);
+        params.not_before = OffsetDateTime::now_utc() - Duration::days(1);
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(90);
+        change(&mut params);
         let certificate = params.signed_by(&pair, &self.issuer).unwrap();
         let chain = self.write(&format!("{name}.pem"), certificate.pem() + &self.ca_pem);
         let pin = pintle::pin::Pin::of_spki(&pair.subject_public_key_info()).to_string();
