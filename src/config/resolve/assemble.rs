@@ -1,5 +1,6 @@
 //! All sites together: what the workers serve.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::guard::Admitted;
@@ -46,12 +47,14 @@ pub(super) fn assemble(
     let tls = tls_config::server(certificates.clone(), globals.versions, tickets.clone()).ok()?;
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
     let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
+    let before = context.before.iter().flat_map(|before| before.entries.iter().enumerate());
+    let places: HashMap<&str, usize> = before.map(|(at, entry)| (entry.report.name(), at)).collect();
     let snapshot = Snapshot {
         sites: entries.iter().map(|e| e.site.clone()).collect(),
         upstreams: entries.iter().map(|e| e.plan.target.as_ref().map(|t| t.upstream.clone())).collect(),
         sets: entries.iter().map(|e| e.plan.set.clone()).collect(),
         by_host: globals.by_host,
-        earlier: entries.iter().map(|entry| earlier(entry, context)).collect(),
+        earlier: entries.iter().map(|entry| earlier(entry, &places, context)).collect(),
         certificates,
         tls,
         trust: globals.listen.trust,
@@ -84,10 +87,9 @@ pub(super) fn assemble(
 }
 
 /// The chains that a site had before this one, as long as tickets may be about that were given out under them.
-fn earlier(entry: &Entry, context: &Context<'_>) -> Arc<[Earlier]> {
-    let label = entry.site.label();
+fn earlier(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
     let Some(before) = context.before else { return Arc::default() };
-    let Some(index) = before.entries.iter().position(|b| b.site.label() == label) else { return Arc::default() };
+    let Some(&index) = places.get(entry.report.name()) else { return Arc::default() };
     let (old, known) = (&before.entries[index], before.snapshot.earlier.get(index).cloned().unwrap_or_default());
     let is_same = match (&old.plan.set, &entry.plan.set) {
         (Some(old), Some(new)) => Arc::ptr_eq(old, new),
