@@ -19,6 +19,7 @@ mod http2;
 mod key;
 mod layers;
 mod main_path;
+mod model;
 mod pins;
 mod proxy_protocol;
 mod real;
