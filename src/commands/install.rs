@@ -312,9 +312,16 @@ fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdic
 /// Without a process to tell, what was accepted goes to the ledger from here.
 fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str) -> ExitCode {
     if let (Some(day), true) = (&request.accept, draft.state().is_some()) {
-        let accepted =
-            crate::ledger::Accepted { site: plan.site.clone(), pin: plan.chain.pin(), until: day.clone(), at: wall() };
-        if let Err(why) = ledger::add(draft, vec![Record::Accepted(accepted)]) {
+        let book = match look_at_book(draft) {
+            Ok(book) => book,
+            Err(error) => return fail(&error),
+        };
+        let context = Context { accept: Some((plan.site.clone(), day.clone())), ..Context::new(&book, wall()) };
+        let Some(config) = draft.resolve(&context).0 else {
+            let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
+            return fail_with_hint(&what, &"pintle check");
+        };
+        if let Err(why) = ledger::add(draft, config.accepted.into_iter().map(Record::Accepted).collect()) {
             return fail(&why);
         }
     }

@@ -176,7 +176,7 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf]) -> ExitCode {
                 &format!("the file is {} in another node's state.directory", crate::ledger::FILE),
             );
         }
-        records.extend(book.records());
+        records.extend(book.records().filter(Record::travels));
     }
     match add(&draft, records) {
         Ok(news) => {

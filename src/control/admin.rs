@@ -203,7 +203,7 @@ impl Control {
 
     async fn merge(&mut self, records: Vec<Record>) -> Result<usize, String> {
         let mut other = Book::default();
-        for record in records {
+        for record in records.into_iter().filter(Record::travels) {
             other.apply(record);
         }
         let news = self.ledger().book().news(&other);

@@ -97,8 +97,7 @@ impl Control {
             return;
         }
         let reading = Reading::take();
-        let due = self.leases.due(lock(&self.ledger).book(), self.time.now(reading), reading.uptime);
-        let Some(renewal) = due else { return };
+        let Some(renewal) = self.leases.due(self.time.now(reading), reading.uptime) else { return };
         match self.record(renewal.records.clone()).await {
             Ok(()) => {
                 self.leases.granted(&renewal);

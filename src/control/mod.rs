@@ -129,7 +129,7 @@ impl From<io::Error> for StartError {
 ///
 /// # Errors
 ///
-/// When another process has it.
+/// When another process has it, or it cannot even be read: then nobody knows what was promised.
 pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
     let Some(folder) = draft.state() else { return Ok((Ledger::in_memory(), Vec::new())) };
     match Ledger::open(&folder, wall()) {
@@ -139,8 +139,16 @@ pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
             folder.display()
         )),
         Err(OpenError::Io(error)) => {
-            let book = crate::ledger::look(&folder).map(|(book, _)| book).unwrap_or_default();
-            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), Vec::new()))
+            let (book, notices) = match crate::ledger::look(&folder) {
+                Ok(found) => found,
+                // What is no folder has no ledger in it.
+                Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
+                Err(unread) => {
+                    let file = folder.join(crate::ledger::FILE);
+                    return Err(format!("{}: what was promised cannot be read: {unread}", file.display()));
+                }
+            };
+            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
         }
     }
 }
@@ -167,7 +175,7 @@ impl Control {
         adopt::record_decisions(&mut ledger, &config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
         leases.hold(&config.pledges);
         let mut ledger_trouble = None;
-        if let Some(renewal) = leases.due(ledger.book(), time.now(reading), reading.uptime) {
+        if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {
             match ledger.record(renewal.records.clone()) {
                 Ok(()) => leases.granted(&renewal),
                 Err(error) => ledger_trouble = Some(LedgerTrouble::new(&error)),
@@ -265,14 +273,17 @@ impl Control {
     }
 
     async fn tick(&mut self) {
-        match self.time.step(Reading::take()) {
+        let reading = Reading::take();
+        match self.time.step(reading) {
             Step::None => {}
             Step::Forward(behind) => {
                 tracing::warn!(
                     seconds = behind.seconds,
                     "the clock was set forward, or this machine slept: promises are written down anew"
                 );
-                self.leases.was_behind(behind);
+                let mut ledger = lock(&self.ledger);
+                let mended = self.leases.was_behind(behind, ledger.book(), self.time.now(reading));
+                ledger.believe(mended);
             }
             Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::record::{Accepted, Ramp, Ramped, Record};
+use super::record::{Accepted, Ramp, Ramped, Record, set_id};
 use crate::host::HostPattern;
 use crate::lease::ahead;
 use crate::pin::Pin;
@@ -96,7 +96,9 @@ impl Book {
     }
 
     fn accept(&mut self, accepted: Accepted) -> bool {
-        let is_same = |a: &&mut Accepted| a.site == accepted.site && a.pin == accepted.pin && a.until == accepted.until;
+        let is_same = |a: &&mut Accepted| {
+            (&a.site, a.pin, &a.sets, &a.until) == (&accepted.site, accepted.pin, &accepted.sets, &accepted.until)
+        };
         match self.accepted.iter_mut().find(is_same) {
             Some(known) if known.at >= accepted.at => return false,
             Some(known) => known.at = accepted.at,
@@ -143,18 +145,20 @@ impl Book {
     }
 
     /// Whether the operator has taken it upon himself to serve a chain of this leaf, although it breaks these promises,
-    /// which are held until that day. His word is not about what was promised after it.
+    /// which are held until that day. His word is about the sets that were told of then, and not about what was promised
+    /// after it.
     #[must_use]
     pub fn accepts(&self, site: &str, pin: Pin, until: &str, broken: &[Promise]) -> bool {
-        let is_about = |a: &Accepted| a.site == site && a.pin == pin && *a.until >= *until;
-        self.accepted.iter().any(|a| is_about(a) && broken.iter().all(|promise| written(promise) <= a.at))
+        let is_about = |a: &Accepted, promise: &Promise| written(promise) <= a.at && a.sets.contains(&set_id(promise));
+        let mut words = self.accepted.iter().filter(|a| a.site == site && a.pin == pin && *a.until >= *until);
+        words.any(|a| broken.iter().all(|promise| is_about(a, promise)))
     }
 
     /// The newest time at which anything was written down. Leases go beyond it; were they taken for it, each start would
     /// begin a lease ahead of the start before.
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
-        self.promises.iter().map(written).max()
+        self.promises.iter().map(written).chain(self.accepted.iter().map(|a| a.at)).max()
     }
 
     /// How many records it takes to write the book down.
@@ -265,7 +269,10 @@ mod tests {
             last_sent,
         };
         let (pin, site) = (Pin::of_spki(b"new"), "a.example".to_owned());
-        let word = |at| Record::Accepted(Accepted { site: site.clone(), pin, until: "1970-01-02".into(), at });
+        let word = |at| {
+            let (site, sets) = (site.clone(), vec![set_id(&promise(7))]);
+            Record::Accepted(Accepted { site, pin, sets, until: "1970-01-02".into(), at })
+        };
         let mut book = book(&[word(1000)]);
         let accepts =
             |book: &Book, until: &str, last_sent| book.accepts("a.example", pin, until, &[promise(last_sent)]);
@@ -274,6 +281,8 @@ mod tests {
         assert!(!accepts(&book, "1970-01-03", 1011) && !accepts(&book, "1970-01-02", 1012));
         assert!(!book.apply(word(900)) && book.apply(word(1001)) && !book.apply(word(1001)));
         assert!(accepts(&book, "1970-01-02", 1012));
+        let elsewhere = Promise { hosts: vec![HostPattern::parse("b.example").unwrap()], ..promise(1000) };
+        assert!(!book.accepts("a.example", pin, "1970-01-02", &[promise(1000), elsewhere]));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub struct Pledge {
 #[derive(Debug, Default)]
 pub struct Leases {
     held: Vec<Held>,
-    /// What was written down with dates that were behind, and is to be written anew.
-    behind: Option<Behind>,
+    /// What was written down with dates that were too early, as it is to be written down now.
+    mended: Vec<Record>,
 }
 
 #[derive(Debug)]
@@ -66,29 +66,23 @@ impl Leases {
         self.held = pledges.iter().map(|p| Held { pledge: p.clone(), renew_at: renew_at(p) }).collect();
     }
 
-    /// The clock was behind: clients hold what they were told for longer than is written down. Until that is mended,
-    /// nothing may be sent.
-    pub fn was_behind(&mut self, behind: Behind) {
+    /// The clock was behind: clients hold what they were told for longer than the book says. Gives what it is to believe
+    /// at once; until that is on disk, too, nothing may be sent.
+    #[must_use]
+    pub fn was_behind(&mut self, behind: Behind, book: &Book, now: Seconds) -> Vec<Record> {
         for held in &mut self.held {
             held.pledge.lease.revoke();
             held.renew_at = 0;
         }
-        self.behind = Some(match self.behind {
-            Some(known) => Behind { seconds: known.seconds.saturating_add(behind.seconds), since: known.since },
-            None => behind,
-        });
+        let mended: Vec<Record> = book.promises().iter().filter_map(|p| redated(p, behind, now)).collect();
+        self.mended.extend(mended.iter().cloned());
+        mended
     }
 
     /// What is to be written down now, if anything.
     #[must_use]
-    pub fn due(&mut self, book: &Book, now: Seconds, uptime: u64) -> Option<Renewal> {
-        let mut renewal = Renewal { records: Vec::new(), granted: Vec::new() };
-        if let Some(behind) = self.behind {
-            renewal.records.extend(book.promises().iter().filter_map(|p| redated(p, behind, now)));
-            if renewal.records.is_empty() {
-                self.behind = None;
-            }
-        }
+    pub fn due(&self, now: Seconds, uptime: u64) -> Option<Renewal> {
+        let mut renewal = Renewal { records: self.mended.clone(), granted: Vec::new() };
         for held in self.held.iter().filter(|h| h.renew_at <= uptime) {
             let (record, granted) = lease(&held.pledge.promise, now, uptime);
             renewal.records.push(record);
@@ -99,7 +93,7 @@ impl Leases {
 
     /// After it was written down: lets the workers send it.
     pub fn granted(&mut self, renewal: &Renewal) {
-        self.behind = None;
+        self.mended.clear();
         let granted: HashMap<*const Lease, Granted> =
             renewal.granted.iter().map(|(lease, granted)| (Arc::as_ptr(lease), *granted)).collect();
         for (lease, granted) in &renewal.granted {
@@ -166,16 +160,15 @@ mod tests {
     fn only_what_is_due_is_renewed() {
         let (one, two) = (pledge(1, 1000), pledge(2, 1000));
         let mut leases = Leases::default();
-        let book = Book::default();
         leases.hold(std::slice::from_ref(&one));
-        let renewal = leases.due(&book, 1000, 7).unwrap();
+        let renewal = leases.due(1000, 7).unwrap();
         assert!(!one.lease.holds(7));
         leases.granted(&renewal);
         assert!(one.lease.holds(7));
-        assert!(leases.due(&book, 1000, 8).is_none());
+        assert!(leases.due(1000, 8).is_none());
         leases.hold(&[one, two]);
-        assert_eq!(leases.due(&book, 1000, 8).unwrap().records.len(), 1);
-        assert_eq!(leases.due(&book, 1000, 50_007).unwrap().records.len(), 2);
+        assert_eq!(leases.due(1000, 8).unwrap().records.len(), 1);
+        assert_eq!(leases.due(1000, 50_007).unwrap().records.len(), 2);
     }
 
     /// What was sent before the clock was set forward is held for longer than was written down, the set that is not
@@ -187,29 +180,29 @@ mod tests {
         let mut leases = Leases::default();
         for (pledge, now) in [(&old, 5000), (&new, 5200)] {
             leases.hold(std::slice::from_ref(pledge));
-            let renewal = leases.due(&book, now, 0).unwrap();
+            let renewal = leases.due(now, 0).unwrap();
             for record in renewal.records.clone() {
                 book.apply(record);
             }
             leases.granted(&renewal);
         }
-        assert!(leases.due(&book, 5201, 1000).is_none() && new.lease.holds(1000));
-        leases.was_behind(Behind { seconds: 300, since: 4990 });
-        assert!(!new.lease.holds(1000));
-        leases.was_behind(Behind { seconds: 100, since: 5600 });
-        let last_sent = |renewal: &Renewal, of: &Pledge| {
-            let of_set = |r: &Record| matches!(r, Record::Promise(p) if p.pins == of.promise.pins);
-            let times = renewal.records.iter().filter(|r| of_set(r));
+        assert!(leases.due(5201, 1000).is_none() && new.lease.holds(1000));
+        // Little by little, and the disk fails: it was forgotten neither time.
+        for (seconds, now) in [(300, 5501), (100, 5601)] {
+            for record in leases.was_behind(Behind { seconds, since: 4990 }, &book, now) {
+                book.apply(record);
+            }
+            assert!(!new.lease.holds(1000));
+        }
+        assert_eq!(book.find(&old.promise).unwrap().last_sent, 5101 + 400);
+        let renewal = leases.due(5601, 1500).unwrap();
+        let last_sent = |of: &Pledge| {
+            let of_set = |r: &&Record| matches!(r, Record::Promise(p) if p.pins == of.promise.pins);
+            let times = renewal.records.iter().filter(of_set);
             times.filter_map(|r| if let Record::Promise(p) = r { Some(p.last_sent) } else { None }).max()
         };
-        for _ in 0..2 {
-            // The first time, the disk failed.
-            let renewal = leases.due(&book, 5601, 1500).unwrap();
-            assert_eq!(last_sent(&renewal, &old), Some(5101 + 400));
-            assert_eq!(last_sent(&renewal, &new), Some(5601 + 101));
-        }
-        let renewal = leases.due(&book, 5601, 1500).unwrap();
+        assert_eq!((last_sent(&old), last_sent(&new)), (Some(5101 + 400), Some(5601 + 101)));
         leases.granted(&renewal);
-        assert!(leases.due(&book, 5602, 2000).is_none() && new.lease.holds(2000));
+        assert!(leases.due(5602, 2000).is_none() && new.lease.holds(2000));
     }
 }

@@ -64,6 +64,8 @@ pub struct Accepted {
     pub site: String,
     /// The leaf's pin.
     pub pin: Pin,
+    /// The sets that it breaks, by their [`set_id`].
+    pub sets: Vec<String>,
     /// The day from which on it breaks nothing, as the operator wrote it.
     pub until: String,
     /// When that was accepted.
@@ -98,6 +100,7 @@ enum Text {
     Accepted {
         site: String,
         pin: String,
+        sets: Vec<String>,
         until: String,
         at: Timestamp,
     },
@@ -156,6 +159,13 @@ impl Record {
         format!("{{\"sum\":\"{}\",\"record\":{json}}}\n", sum(&json))
     }
 
+    /// Whether it is about other nodes, too. A lockout that was accepted at one is not accepted at another, which may be
+    /// sending the very pins.
+    #[must_use]
+    pub fn travels(&self) -> bool {
+        !matches!(self, Self::Accepted(_))
+    }
+
     /// The record as JSON.
     #[must_use]
     pub fn json(&self) -> String {
@@ -163,9 +173,13 @@ impl Record {
             Self::Format(version) => Text::Format { version: *version },
             Self::Promise(promise) => promise_text(promise),
             Self::Ramp(r) => Text::Ramp { site: r.site.clone(), policy: r.policy, step: r.step, since: time(r.since) },
-            Self::Accepted(a) => {
-                Text::Accepted { site: a.site.clone(), pin: a.pin.to_string(), until: a.until.clone(), at: time(a.at) }
-            }
+            Self::Accepted(a) => Text::Accepted {
+                site: a.site.clone(),
+                pin: a.pin.to_string(),
+                sets: a.sets.clone(),
+                until: a.until.clone(),
+                at: time(a.at),
+            },
             Self::Unknown(json) => return json.clone(),
         };
         serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
@@ -203,6 +217,12 @@ fn is_foreign(json: &str) -> bool {
         .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted"))
 }
 
+/// A name for what is promised, whenever it was.
+#[must_use]
+pub fn set_id(promise: &Promise) -> String {
+    sum(&Record::Promise(Promise { first_sent: 0, last_sent: 0, ..promise.clone() }).json())
+}
+
 /// Against damage, not against people: who can write the file can compute it.
 fn sum(json: &str) -> String {
     let mut text = String::with_capacity(SUM_LEN);
@@ -221,8 +241,8 @@ fn time(seconds: Seconds) -> Timestamp {
 fn promise_text(promise: &Promise) -> Text {
     let set = SetText {
         site: promise.site.clone(),
-        hosts: promise.hosts.iter().map(ToString::to_string).collect(),
-        except: promise.except.iter().map(ToString::to_string).collect(),
+        hosts: texts(&promise.hosts),
+        except: texts(&promise.except),
         pins: promise.pins.iter().map(ToString::to_string).collect(),
         max_age: promise.max_age,
         include_subdomains: promise.include_subdomains,
@@ -259,8 +279,8 @@ fn of_text(text: Text) -> Option<Record> {
             Record::Promise(promise_of(set, Channel::Export { form, id, leaf_only })?)
         }
         Text::Ramp { site, policy, step, since } => Record::Ramp(Ramp { site, policy, step, since: since.as_second() }),
-        Text::Accepted { site, pin, until, at } => {
-            Record::Accepted(Accepted { site, pin: pin.parse().ok()?, until, at: at.as_second() })
+        Text::Accepted { site, pin, sets, until, at } => {
+            Record::Accepted(Accepted { site, pin: pin.parse().ok()?, sets, until, at: at.as_second() })
         }
     })
 }
@@ -280,6 +300,10 @@ fn promise_of(set: SetText, channel: Channel) -> Option<Promise> {
         first_sent: set.first_sent.as_second(),
         last_sent: set.last_sent.as_second(),
     })
+}
+
+fn texts(patterns: &[HostPattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
 }
 
 fn patterns(names: &[String]) -> Option<Vec<HostPattern>> {
@@ -337,7 +361,8 @@ pub(super) mod tests {
             Record::Ramp(Ramp { site, policy: if hsts { Ramped::Hsts } else { Ramped::Hpkp }, step, since })
         });
         let accepted = ("[a-c]{1,2}", any::<u8>(), 0i64..1_000_000).prop_map(|(site, key, at)| {
-            Record::Accepted(Accepted { site, pin: Pin::of_spki(&[key]), until: "2026-12-01".into(), at })
+            let sets = vec!["0123456789abcdef".into()];
+            Record::Accepted(Accepted { site, pin: Pin::of_spki(&[key]), sets, until: "2026-12-01".into(), at })
         });
         let unknown = Just(Record::Unknown("{\"type\":\"later\",\"x\":[1, 2]}".into()));
         prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown]

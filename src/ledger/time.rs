@@ -50,7 +50,8 @@ pub enum Step {
     Back(i64),
 }
 
-/// Dates that turned out to be too early.
+/// Dates that turned out to be too early: all that were given since the start, as a clock may be set right little by
+/// little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behind {
     /// By how much at most.
@@ -90,11 +91,8 @@ impl Time {
         let back = before.wall.saturating_add(since(before.uptime, reading.uptime)).saturating_sub(reading.wall);
         let forward = reading.wall.saturating_sub(self.gone_on(reading));
         if forward > FORWARD {
-            let now = self.now(reading);
             (self.at, self.read) = (reading.wall, reading.uptime);
-            // What is mended now is dated up to the next second.
-            let since = std::mem::replace(&mut self.since, now.saturating_add(1));
-            return Step::Forward(Behind { seconds: forward.saturating_add(999) / 1000, since });
+            return Step::Forward(Behind { seconds: forward.saturating_add(999) / 1000, since: self.since });
         }
         if back > BACK { Step::Back(back / 1000) } else { Step::None }
     }
@@ -128,7 +126,7 @@ mod tests {
         assert_eq!(time.step(at(1_011_300, 11_000)), Step::None);
         assert_eq!(time.step(at(1_012_600, 12_000)), Step::Forward(Behind { seconds: 1, since: 1000 }));
         assert_eq!(time.step(at(1_012_600, 12_000)), Step::None);
-        assert_eq!(time.step(at(1_112_700, 13_000)), Step::Forward(Behind { seconds: 100, since: 1013 }));
+        assert_eq!(time.step(at(1_112_700, 13_000)), Step::Forward(Behind { seconds: 100, since: 1000 }));
         assert_eq!(time.now(at(1_112_700, 13_000)), 1112);
     }
 

@@ -64,7 +64,8 @@ impl Promise {
     #[must_use]
     pub fn is_alive(&self, now: Seconds) -> bool {
         let enforced = match &self.channel {
-            Channel::Header(mode) => *mode == Mode::Enforce,
+            // RFC 7469 section 2.3.1: with a max-age of 0, nothing is noted.
+            Channel::Header(mode) => *mode == Mode::Enforce && self.max_age > 0,
             Channel::Export { .. } => true,
         };
         enforced && now < self.honoured_until()
@@ -290,7 +291,8 @@ mod tests {
     fn what_binds_and_what_does_not() {
         let report = Promise { channel: Channel::Header(Mode::ReportOnly), ..promise("a.example", &[1], true) };
         let withdrawn = Promise { channel: Channel::Header(Mode::Withdraw), ..report.clone() };
-        assert!(broken(&[report, withdrawn], "a.example", &[4], 1050).is_empty());
+        let nothing = Promise { max_age: 0, last_sent: 2000, ..promise("a.example", &[1], true) };
+        assert!(broken(&[report, withdrawn, nothing], "a.example", &[4], 1050).is_empty());
         let export = |leaf_only| Promise {
             channel: Channel::Export { form: "curl".into(), id: "1".into(), leaf_only },
             ..promise("a.example", &[7], false)

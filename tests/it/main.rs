@@ -23,6 +23,7 @@ mod layers;
 mod ledger;
 mod load;
 mod main_path;
+mod model;
 mod pins;
 mod preflight;
 mod proxy_protocol;

@@ -13,6 +13,7 @@ use crate::config::problem::{Problem, Severity};
 use crate::config::{Context, Kept};
 use crate::host::HostPattern;
 use crate::ledger::Accepted;
+use crate::ledger::record::set_id;
 use crate::pin::Pin;
 use crate::policy::admission::{self, Breach, Clash, Offer};
 use crate::policy::guard::{Channel, Promise, Seconds};
@@ -241,6 +242,7 @@ fn past_promises<'b>(
                 admitted.accepted.push(Accepted {
                     site: entry.site.label(),
                     pin: refusal.pin,
+                    sets: refusal.broken.iter().map(set_id).collect(),
                     until: refusal.safe_day(),
                     // A clock that was set back must not make it look older than what it is about.
                     at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
