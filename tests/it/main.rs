@@ -5,6 +5,7 @@
 mod harness;
 
 mod acme;
+mod admission;
 mod bodies;
 mod config;
 mod demo;
