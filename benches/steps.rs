@@ -7,13 +7,16 @@ use std::time::Duration;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pintle::host::{HostMap, HostPattern, split_authority};
+use pintle::ledger::{Record, read_book};
 use pintle::message::{
     BodyDecoder, Decoded, FieldSink, Framing, HeadLimits, Rendered, RequestHead, ResponseHead, parse_request,
     parse_response,
 };
 use pintle::pin::Pin;
 use pintle::policy::Scheme;
+use pintle::policy::admission::{Objections, Offer, judge};
 use pintle::policy::forwarded::{Peer, Trust, origin};
+use pintle::policy::guard::Promise;
 use pintle::policy::hpkp::{self, Hpkp};
 use pintle::site::Site;
 use pintle::upstream::resolve::Name;
@@ -190,5 +193,57 @@ fn policies(c: &mut Criterion) {
     });
 }
 
-criterion_group!(steps, hosts, messages, forwarding, policies);
+const NOW: i64 = 1_800_000_000;
+
+fn names(site: usize) -> Vec<HostPattern> {
+    [format!("site-{site}.example.com"), format!("*.site-{site}.example.com")]
+        .iter()
+        .map(|name| HostPattern::parse(name).expect("a name"))
+        .collect()
+}
+
+/// Sets that clients hold, for so many sites in turn. Key 0 is in all of them.
+fn promises(count: usize, sites: usize) -> Vec<Promise> {
+    let promise = |n: usize| {
+        let pins = vec![Pin::of_spki(&[0]), Pin::of_spki(&n.to_be_bytes()), Pin::of_spki(&(n + 1).to_be_bytes())];
+        let include_subdomains = n.is_multiple_of(2);
+        let policy =
+            Hpkp { mode: hpkp::Mode::Enforce, pins, max_age: 30 * 86_400, include_subdomains, report_uri: None };
+        let sent = NOW - n as i64;
+        Promise { first_sent: sent, last_sent: sent, ..Promise::of_header(&names(n % sites), &[], &policy) }
+    };
+    (0..count).map(promise).collect()
+}
+
+/// From the book to the verdict: the index is made each time.
+fn guard(c: &mut Criterion) {
+    let spread = promises(10_000, 100);
+    let hosts: Vec<Vec<HostPattern>> = (0..100).map(names).collect();
+    let keys = [Pin::of_spki(&[0]), Pin::of_spki(&[1])];
+    let site = |n: usize| Offer { hosts: &hosts[n], chains: vec![&keys], set: Some(&spread[n]), is_kept: false };
+    let one = [site(7)];
+    let all: Vec<Offer<'_>> = (0..100).map(site).collect();
+    assert_eq!(judge(&all, &spread, NOW), Objections::default());
+    c.bench_function("guard/judge a chain against 10,000 promises", |b| {
+        b.iter(|| judge(black_box(&one), black_box(&spread), NOW));
+    });
+    c.bench_function("guard/judge the chains of 100 sites against 10,000 promises", |b| {
+        b.iter(|| judge(black_box(&all), black_box(&spread), NOW));
+    });
+    let narrow = promises(10_000, 1);
+    let one = [Offer { hosts: &hosts[0], chains: vec![&keys[1..]], set: None, is_kept: false }];
+    assert_eq!(judge(&one, &narrow, NOW).breaches[0].broken.len(), narrow.len());
+    c.bench_function("guard/judge a chain that breaks all of 10,000 promises", |b| {
+        b.iter(|| judge(black_box(&one), black_box(&narrow), NOW));
+    });
+    let file: String = spread.iter().map(|promise| Record::Promise(promise.clone()).line()).collect();
+    let mut group = c.benchmark_group("guard");
+    group.sample_size(20).throughput(Throughput::Bytes(file.len() as u64));
+    group.bench_function("read a ledger of 10,000 records", |b| {
+        b.iter(|| read_book(black_box(file.as_bytes())).0.promises().len());
+    });
+    group.finish();
+}
+
+criterion_group!(steps, hosts, messages, forwarding, policies, guard);
 criterion_main!(steps);

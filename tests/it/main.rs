@@ -6,6 +6,7 @@ mod harness;
 
 mod acme;
 mod admin;
+mod admission;
 mod bodies;
 mod config;
 mod demo;
