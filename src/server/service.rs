@@ -44,8 +44,19 @@ pub(super) fn read(head: &RequestHead, context: &Context) -> Asked {
     Asked { view, site, origin }
 }
 
-/// Answers a request.
+/// Answers a request at once, if nobody else is needed for it: most of what comes without TLS. Else says who is.
+pub(super) fn answer_at_once(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Reply, Work> {
+    match decide(head, asked, context) {
+        Ok(Step::Redirect(location)) => Ok(redirect_to(&location, head, asked, context)),
+        Ok(Step::Options) => Ok(options(asked, context)),
+        Ok(Step::Work(work)) => Err(work),
+        Err(rejection) => Ok(reject(rejection, head, Some(asked), context)),
+    }
+}
+
+/// Does what is needed for an answer.
 pub(super) async fn answer(
+    work: Work,
     head: &RequestHead,
     body: Option<RequestBody>,
     asked: &Asked,
@@ -53,27 +64,27 @@ pub(super) async fn answer(
     alarm: &Alarm,
     interim: &mut dyn Interim,
 ) -> Reply {
-    match decide(head, asked, context) {
-        Ok(Step::Forward(pool)) => forward(head, body, asked, context, &pool, alarm, interim).await,
-        Ok(Step::Redirect(location)) => redirect_to(&location, head, asked, context),
-        Ok(Step::Challenge) => match challenge(head, asked, context).await {
-            Ok(reply) => reply,
-            Err(rejection) => reject(rejection, head, Some(asked), context),
-        },
-        Ok(Step::Options) => options(asked, context),
-        Ok(Step::Report) => match report(head, body, asked, context, alarm, interim).await {
-            Ok(reply) => reply,
-            Err(rejection) => reject(rejection, head, Some(asked), context),
-        },
-        Err(rejection) => reject(rejection, head, Some(asked), context),
-    }
+    let done = match work {
+        Work::Forward(pool) => return forward(head, body, asked, context, &pool, alarm, interim).await,
+        Work::Challenge => challenge(head, asked, context).await,
+        Work::Report => report(head, body, asked, context, alarm, interim).await,
+    };
+    done.unwrap_or_else(|rejection| reject(rejection, head, Some(asked), context))
 }
 
 enum Step {
-    Forward(Rc<Pool>),
     Redirect(String),
-    Challenge,
     Options,
+    Work(Work),
+}
+
+/// What takes its time.
+pub(super) enum Work {
+    /// The upstream is asked.
+    Forward(Rc<Pool>),
+    /// A file is read.
+    Challenge,
+    /// The body is read.
     Report,
 }
 
@@ -94,12 +105,16 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         && *reports.host == *head.host()
         && *reports.path == *head.path()
     {
-        return if head.method == Method::POST { Ok(Step::Report) } else { Err(Rejection::MethodNotAllowed) };
+        return if head.method == Method::POST {
+            Ok(Step::Work(Work::Report))
+        } else {
+            Err(Rejection::MethodNotAllowed)
+        };
     }
     if asked.origin.scheme == Scheme::Http {
         let is_read = matches!(head.method, Method::GET | Method::HEAD);
         if is_read && head.path().starts_with(CHALLENGES) {
-            return Ok(Step::Challenge);
+            return Ok(Step::Work(Work::Challenge));
         }
         if context.client.peer.states_scheme && !asked.origin.scheme_stated && loops(head, asked, context) {
             return Err(Rejection::SchemeNotStated);
@@ -131,7 +146,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         return Ok(Step::Options);
     }
     match asked.view.pools.get(*index) {
-        Some(Some(pool)) => Ok(Step::Forward(pool.clone())),
+        Some(Some(pool)) => Ok(Step::Work(Work::Forward(pool.clone()))),
         Some(None) => Err(Rejection::NotFound),
         None => Err(Rejection::Misdirected),
     }

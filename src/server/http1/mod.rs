@@ -20,6 +20,7 @@ use super::connection::{ClientTransport, Context};
 use super::record::{Outcome, record};
 use super::rejection::Rejection;
 use super::reply::Reply;
+use super::service::{Asked, Work};
 use super::{service, tunnel};
 use crate::body::RequestBody;
 use crate::clock::Alarm;
@@ -114,6 +115,28 @@ async fn exchange(link: &Rc<RefCell<Link>>, context: &Rc<Context>, alarm: &Alarm
     link.borrow_mut().begin_body(head.framing, limits.request_body);
     head.keep_alive &= !last;
     let asked = service::read(&head, context);
+    let reply = match service::answer_at_once(&head, &asked, context) {
+        Ok(reply) => Some(reply),
+        Err(work) => answer(work, link, context, alarm, &head, &asked).await,
+    };
+    match reply {
+        Some(reply) => finish(link, context, alarm, &head, reply, Some(&asked), begin).await,
+        None => {
+            record(context, &head, Some(&asked), &Outcome::gone(begin));
+            Next::Gone
+        }
+    }
+}
+
+/// Answers a request that takes its time, unless its client goes away meanwhile.
+async fn answer(
+    work: Work,
+    link: &Rc<RefCell<Link>>,
+    context: &Rc<Context>,
+    alarm: &Alarm,
+    head: &RequestHead,
+    asked: &Asked,
+) -> Option<Reply> {
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,
         _ => Some(Box::new(LinkBody(link.clone()))),
@@ -124,24 +147,15 @@ async fn exchange(link: &Rc<RefCell<Link>>, context: &Rc<Context>, alarm: &Alarm
         expects_continue: head.expects_continue(),
         continued: false,
     };
-    let reply = {
-        let mut answering = Box::pin(service::answer(&head, body, &asked, context, alarm, &mut interim));
-        poll_fn(|cx| match answering.as_mut().poll(cx) {
-            Poll::Ready(reply) => Poll::Ready(Some(reply)),
-            Poll::Pending => {
-                ready!(link.borrow_mut().poll_while_waiting(cx));
-                Poll::Ready(None)
-            }
-        })
-        .await
-    };
-    match reply {
-        Some(reply) => finish(link, context, alarm, &head, reply, Some(&asked), begin).await,
-        None => {
-            record(context, &head, Some(&asked), &Outcome::gone(begin));
-            Next::Gone
+    let mut answering = Box::pin(service::answer(work, head, body, asked, context, alarm, &mut interim));
+    poll_fn(|cx| match answering.as_mut().poll(cx) {
+        Poll::Ready(reply) => Poll::Ready(Some(reply)),
+        Poll::Pending => {
+            ready!(link.borrow_mut().poll_while_waiting(cx));
+            Poll::Ready(None)
         }
-    }
+    })
+    .await
 }
 
 /// Reads a request's head. Says no when the client ends before it has begun one.
@@ -187,7 +201,7 @@ async fn finish(
     alarm: &Alarm,
     head: &RequestHead,
     mut reply: Reply,
-    asked: Option<&service::Asked>,
+    asked: Option<&Asked>,
     begin: Instant,
 ) -> Next {
     // An answer to a request that is not all there ends the connection: what comes is its rest, not the next one.

@@ -59,14 +59,17 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
         _ => Some(Box::new(StreamBody(shared_recv.clone()))),
     };
     let expects_continue = head.expects_continue();
-    let reply = {
-        let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
-        let mut answering = Box::pin(service::answer(&head, body, &asked, &context, &alarm, &mut interim));
-        poll_fn(|cx| match answering.as_mut().poll(cx) {
-            Poll::Ready(reply) => Poll::Ready(Some(reply)),
-            Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
-        })
-        .await
+    let reply = match service::answer_at_once(&head, &asked, &context) {
+        Ok(reply) => Some(reply),
+        Err(work) => {
+            let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
+            let mut answering = Box::pin(service::answer(work, &head, body, &asked, &context, &alarm, &mut interim));
+            poll_fn(|cx| match answering.as_mut().poll(cx) {
+                Poll::Ready(reply) => Poll::Ready(Some(reply)),
+                Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
+            })
+            .await
+        }
     };
     let Some(mut reply) = reply else {
         record(&context, &head, Some(&asked), &Outcome::gone(begin));
