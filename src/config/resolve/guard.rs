@@ -1,5 +1,6 @@
 //! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -69,7 +70,8 @@ impl Refusal {
         };
         format!(
             "{keys}; or name this chain's own key in backups now, and it is safe from {day} on; to lock those readers \
-             out all the same: accept_lockout_until = \"{day}\""
+             out all the same: accept_lockout_until = \"{day}\" in [[site]], or --accept-lockout-until {day} of \
+             `pintle install`"
         )
     }
 }
@@ -346,6 +348,34 @@ fn warn_of_removal(
             format!("site: has no [site.hpkp] any more, but clients hold its pins until {}", timestamp(until)),
             format!(
                 "safe from {} on; until then [site.hpkp] with mode = \"withdraw\" tells those who come by to forget them",
+                safe_day(until)
+            ),
+        );
+    }
+}
+
+/// Leaving a whole site out takes nothing back, either: whoever has its names next is bound.
+pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Resolver<'_>) {
+    let hosts: HashSet<&HostPattern> = hosts.iter().flatten().collect();
+    let is_served = |name: &HostPattern| {
+        let covers = |exact: &str| hosts.iter().any(|h| h.is_wildcard() && h.matches(exact));
+        hosts.contains(name) || name.exact().is_some_and(covers)
+    };
+    let mut until: BTreeMap<String, Seconds> = BTreeMap::new();
+    for promise in context.book.promises().iter().filter(|p| p.is_alive(context.now)) {
+        let names: Vec<String> = promise.hosts.iter().filter(|h| !is_served(h)).map(ToString::to_string).collect();
+        if !names.is_empty() {
+            let known = until.entry(names.join(", ")).or_insert(promise.honoured_until());
+            *known = promise.honoured_until().max(*known);
+        }
+    }
+    for (names, until) in until {
+        r.warn(
+            &(0..0),
+            format!("no site serves {names}, but clients hold pins for it until {}", timestamp(until)),
+            format!(
+                "safe from {} on; until then, whatever serves it needs one of the promised keys: keep them. A site with \
+                 [site.hpkp] and mode = \"withdraw\" tells those who come by to forget them",
                 safe_day(until)
             ),
         );
