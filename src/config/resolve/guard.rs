@@ -230,7 +230,7 @@ fn past_promises<'b>(
         let refusal = Refusal {
             chain: loaded.path.display().to_string(),
             pin: loaded.chain.pin(),
-            satisfied_by: satisfying(entry, broken),
+            satisfied_by: satisfying(entry, broken, context),
             broken: broken.iter().map(|p| (*p).clone()).collect(),
             safe_from,
         };
@@ -290,11 +290,21 @@ fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Con
     }
 }
 
-/// The configured keys that alone would keep these promises: those in use, and the backups.
-fn satisfying(entry: &Entry, broken: &[&Promise]) -> Vec<(Pin, String)> {
+/// The configured keys that alone would keep these promises: those of the chains, the backups, and the one in use, whose
+/// file this chain may have taken the place of.
+fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
     let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), l.path.display().to_string()));
     let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
-    live.chain(backups).filter(|(pin, _)| broken.iter().all(|p| p.is_kept_by(&[*pin]))).collect()
+    let label = entry.site.label();
+    let before = context.before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
+    let in_use = before.into_iter().flat_map(|b| b.chains()).map(|chain| (chain.pin(), "in use".to_owned()));
+    let mut found: Vec<(Pin, String)> = Vec::new();
+    for (pin, whose) in live.chain(backups).chain(in_use) {
+        if broken.iter().all(|p| p.is_kept_by(&[pin])) && !found.iter().any(|(known, _)| *known == pin) {
+            found.push((pin, whose));
+        }
+    }
+    found
 }
 
 /// A set that would be sent and binds another site, whose chain has none of its pins: the one who promises is to blame,
@@ -365,14 +375,14 @@ pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>
     for promise in context.book.promises().iter().filter(|p| p.is_alive(context.now)) {
         let names: Vec<String> = promise.hosts.iter().filter(|h| !is_served(h)).map(ToString::to_string).collect();
         if !names.is_empty() {
-            let known = until.entry(names.join(", ")).or_insert(promise.honoured_until());
+            let known = until.entry(names.join(", ")).or_default();
             *known = promise.honoured_until().max(*known);
         }
     }
     for (names, until) in until {
         r.warn(
             &(0..0),
-            format!("no site serves {names}, but clients hold pins for it until {}", timestamp(until)),
+            format!("no site serves {names}, but clients hold pins until {}", timestamp(until)),
             format!(
                 "safe from {} on; until then, whatever serves it needs one of the promised keys: keep them. A site with \
                  [site.hpkp] and mode = \"withdraw\" tells those who come by to forget them",
