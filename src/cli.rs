@@ -162,11 +162,14 @@ struct ExportArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Any host of the site
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, alias = "host", value_name = "HOST")]
     site: String,
     /// For whom
-    #[arg(long = "as", value_enum, value_name = "FORM")]
-    form: Form,
+    #[arg(long = "as", value_enum, value_name = "FORM", required_unless_present = "json", conflicts_with = "json")]
+    form: Option<Form>,
+    /// The same as --as json
+    #[arg(long)]
+    json: bool,
     /// For how long it is meant to be enforced; recorded as a promise. By default the max_age of [site.hpkp], or 90d
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     life: Option<std::time::Duration>,
@@ -197,7 +200,7 @@ struct NewKeyArgs {
     #[arg(long, value_enum)]
     role: Role,
     /// Any host of the site
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, alias = "host", value_name = "HOST")]
     site: String,
     /// The kind of key
     #[arg(long, value_enum, default_value_t = key::Algorithm::EcdsaP256)]
@@ -205,6 +208,9 @@ struct NewKeyArgs {
     /// Where the files go; by default, where the site's certificate is
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -212,7 +218,7 @@ struct ListKeysArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The keys of this host's site only
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, alias = "host", value_name = "HOST")]
     site: Option<String>,
     /// Answer in JSON
     #[arg(long)]
@@ -237,7 +243,7 @@ struct InstallArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// A host of the site
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, alias = "host", value_name = "HOST")]
     site: String,
     /// The chain, leaf first
     chain: PathBuf,
@@ -247,8 +253,11 @@ struct InstallArgs {
     #[arg(long)]
     dry_run: bool,
     /// Lock out those who hold older pins: the day that the refusal names
-    #[arg(long, value_name = "DATE", value_parser = parse_date)]
+    #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
     accept_lockout_until: Option<String>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -262,6 +271,9 @@ enum LedgerCommand {
         /// The other nodes' ledgers
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -307,25 +319,28 @@ pub fn run() -> ExitCode {
         Command::Check(args) => with_config(args.config, |path| check::check(path, args.json, &output)),
         Command::Pin(args) => pin::pin(&args.files, &pin_form(&args)),
         Command::Export(args) => {
-            let ExportArgs { config, site, form, life, backups, without_backup, out } = args;
+            let ExportArgs { config, site, form, json: _, life, backups, without_backup, out } = args;
+            let form = form.unwrap_or(Form::Json);
             let request = export::Request { host: site, form, life, backups, without_backup, out };
             with_config(config, |path| export::export(path, &request, &output))
         }
         Command::Key(KeyCommand::New(args)) => {
-            let NewKeyArgs { config, role, site, algorithm, out } = args;
-            with_config(config, |path| key::new(path, &site, role, algorithm, out.as_deref(), &output))
+            let NewKeyArgs { config, role, site, algorithm, out, json } = args;
+            let request = key::Request { host: site, role, algorithm, folder: out, as_json: json };
+            with_config(config, |path| key::new(path, &request, &output))
         }
         Command::Key(KeyCommand::List(args)) => {
             with_config(args.config, |path| key::list(path, args.site.as_deref(), args.json, &output))
         }
         Command::Install(args) => {
-            let InstallArgs { config, site, chain, key, dry_run, accept_lockout_until } = args;
-            let request = install::Request { host: site, chain, key, dry_run, accept: accept_lockout_until };
+            let InstallArgs { config, site, chain, key, dry_run, accept_lockout_until, json } = args;
+            let request =
+                install::Request { host: site, chain, key, dry_run, accept: accept_lockout_until, as_json: json };
             with_config(config, |path| install::install(path, &request, &output))
         }
         Command::Ledger(LedgerCommand::Show(args)) => with_config(args.config, |path| ledger::show(path, args.json)),
-        Command::Ledger(LedgerCommand::Merge { config, files }) => {
-            with_config(config, |path| ledger::merge(path, &files))
+        Command::Ledger(LedgerCommand::Merge { config, files, json }) => {
+            with_config(config, |path| ledger::merge(path, &files, json))
         }
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),

@@ -81,11 +81,11 @@ fn print_site(site: &report::Site) {
 fn check_json(path: &Path) -> ExitCode {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return fail(&format!("{}: {error}", path.display())),
+        Err(error) => return unreadable(path, &format!("{}: {error}", path.display())),
     };
     let book = match look_at_book(&draft) {
         Ok(book) => book,
-        Err(error) => return fail(&error),
+        Err(error) => return unreadable(path, &error),
     };
     let (config, problems) = draft.resolve(&Context::new(&book, wall()));
     let sites: Vec<Value> = config.iter().flat_map(config::Config::sites).map(site_json).collect();
@@ -95,18 +95,27 @@ fn check_json(path: &Path) -> ExitCode {
 }
 
 fn problems_json(problems: &Problems) -> Vec<Value> {
-    let one = |p: &config::Problem| {
-        let (line, column) = problems.line_and_column(p.span.start);
-        json!({
-            "severity": if p.severity == Severity::Error { "error" } else { "warning" },
-            "file": problems.path().display().to_string(),
-            "line": line,
-            "column": column,
-            "message": p.message,
-            "hint": p.hint,
-        })
-    };
-    problems.sorted().into_iter().map(one).collect()
+    problems.sorted().into_iter().map(|p| problem_json(problems, p)).collect()
+}
+
+/// A problem, for programs.
+pub(super) fn problem_json(problems: &Problems, p: &config::Problem) -> Value {
+    let (line, column) = problems.line_and_column(p.span.start);
+    json!({
+        "severity": if p.severity == Severity::Error { "error" } else { "warning" },
+        "file": problems.path().display().to_string(),
+        "line": line,
+        "column": column,
+        "message": p.message,
+        "hint": p.hint,
+    })
+}
+
+/// What keeps it from being looked at at all, for programs.
+fn unreadable(path: &Path, message: &str) -> ExitCode {
+    let problem = json!({ "severity": "error", "file": path.display().to_string(), "message": message });
+    println!("{:#}", json!({ "ok": false, "problems": [problem], "sites": [] }));
+    fail(&message)
 }
 
 fn site_json(site: &report::Site) -> Value {

@@ -11,12 +11,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
-use super::remote::print_verdict;
-use super::{Output, fail, fail_with_hint, files, ledger, look_at_book, no_such_site, probe};
-use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Problems, Severity, SiteOutline};
+use super::told::Told;
+use super::{Output, files, ledger, look_at_book, probe, told_of_no_site};
+use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Severity, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
-use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyKind, public_key};
+use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, public_key};
 use crate::ledger::time::wall;
 use crate::ledger::{Book, Record};
 use crate::pin::Pin;
@@ -38,6 +38,8 @@ pub struct Request {
     pub dry_run: bool,
     /// The day until which the operator accepts that clients are locked out.
     pub accept: Option<String>,
+    /// Whether the answer is for programs.
+    pub as_json: bool,
 }
 
 /// Where things go, and what they are.
@@ -77,40 +79,51 @@ const KEY_MODE: u32 = 0o600;
 
 /// Judges the certificate, and installs it if it is fit and that is wanted; exit code 0 if it is.
 pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
+    let mut told = Told::new(request.as_json);
+    let ok = judge_and_install(path, request, output, &mut told);
+    told.end(ok)
+}
+
+fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut Told) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return fail(&format!("{}: {error}", path.display())),
+        Err(error) => return told.fail(&format!("{}: {error}", path.display())),
     };
     let Some(outline) = draft.outline() else {
         for problem in draft.problems().sorted() {
-            eprint!("{}", draft.problems().render(problem, output.color));
+            told.problem(draft.problems(), problem, output);
         }
-        return fail(&format!("{}: cannot be read", path.display()));
+        return told.fail(&format!("{}: cannot be read", path.display()));
     };
     let Some(site) = outline.site(&request.host) else {
         let hosts = outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string));
-        return no_such_site(&request.host, hosts);
+        let (error, hint) = told_of_no_site(&request.host, hosts);
+        return told.fail_with_hint(&error, &hint);
     };
-    let plan = match plan(&outline, site, request) {
+    let plan = match plan(&outline, site, request, told) {
         Ok(plan) => plan,
-        Err((what, hint)) => return fail_with_hint(&what, &hint),
+        Err((what, hint)) => return told.fail_with_hint(&what, &hint),
     };
     let book = match look_at_book(&draft) {
         Ok(book) => book,
-        Err(error) => return fail(&error),
+        Err(error) => return told.fail(&error),
     };
-    if !preflight(&draft, &book, &plan, request, output) {
-        return fail(&"not installed: see above");
+    told.set("site", plan.site.clone());
+    told.set("pin", plan.chain.pin().to_string());
+    told.set("dry_run", request.dry_run);
+    let is_fit = preflight(&draft, &book, &plan, (request, output), told);
+    let verdict = if is_fit { "fit to be served" } else { "refused" };
+    told.set("verdict", verdict);
+    told.say(format!("{}: {}, pin {}: {verdict}", plan.site, request.chain.display(), plan.chain.pin()));
+    match (is_fit, request.dry_run) {
+        (false, _) => told.fail(&"not installed: see above"),
+        (true, true) => true,
+        (true, false) => carry_out(&draft, &plan, request, told),
     }
-    println!("{}: {}, pin {}: fit to be served", plan.site, request.chain.display(), plan.chain.pin());
-    if request.dry_run {
-        return ExitCode::SUCCESS;
-    }
-    carry_out(&draft, &plan, request)
 }
 
 /// What would be written where.
-fn plan(outline: &Outline, site: &SiteOutline, request: &Request) -> Result<Plan, (String, String)> {
+fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Told) -> Result<Plan, (String, String)> {
     let contents = read(&request.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
         (
@@ -125,7 +138,11 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request) -> Result<Plan
         let key = match &request.key {
             Some(key) => Some((key.clone(), read_key(key, &plan.chain, &request.chain)?)),
             None if pin_of(&path) == Some(plan.chain.pin()) => None,
-            None => Some(find_key(outline, site, &path, &request.chain, plan.chain.pin())?),
+            None => {
+                let (source, contents) = find_key(outline, site, &path, &request.chain, plan.chain.pin())?;
+                told.say(format!("the key of this chain is {}", source.display()));
+                Some((source, contents))
+            }
         };
         plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode: KEY_MODE }));
     }
@@ -136,7 +153,12 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request) -> Result<Plan
 /// The key that is given, if it is the chain's.
 fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, (String, String)> {
     let contents = read(path)?;
-    let key = public_key(&contents).map_err(|e| (format!("{}: {e}", path.display()), "a private key in PEM".into()))?;
+    let key = match public_key(&contents) {
+        Ok(key) => key,
+        // One of a kind that cannot be used, too small for one: the preflight has the words for it.
+        Err(KeyFileError::Unsupported(_)) => return Ok(contents),
+        Err(error) => return Err((format!("{}: {error}", path.display()), "a private key in PEM".into())),
+    };
     if key.pin != chain.pin() {
         return Err((
             format!("{}: is not the key of {}", path.display(), chain_path.display()),
@@ -202,7 +224,6 @@ fn find_key(
         let path = entry.path();
         if key_of(&path).is_some_and(|key| key.pin == pin && key.kind == KeyKind::PrivateKey) {
             let contents = read(&path)?;
-            println!("the key of this chain is {}", path.display());
             return Ok((path, contents));
         }
     }
@@ -215,7 +236,7 @@ fn find_key(
 
 /// The same judgement as at start, as if the files were there. Errors that are there without them are not this
 /// certificate's, unless they are about its places.
-fn preflight(draft: &Draft, book: &Book, plan: &Plan, request: &Request, output: &Output) -> bool {
+fn preflight(draft: &Draft, book: &Book, plan: &Plan, (request, output): (&Request, &Output), told: &mut Told) -> bool {
     let now = wall();
     let (before, old) = draft.resolve(&Context::new(book, now));
     let instead: HashMap<PathBuf, Vec<u8>> =
@@ -229,7 +250,7 @@ fn preflight(draft: &Draft, book: &Book, plan: &Plan, request: &Request, output:
     let is_old = |p: &Problem| known.contains(&p) && !(is_error(p) && about_it(p));
     let (others, own): (Vec<&Problem>, Vec<&Problem>) = problems.sorted().into_iter().partition(|p| is_old(p));
     for problem in &own {
-        tell(&problems, problem, plan, output);
+        told.problem(&problems, &in_terms_of_sources(problem, plan), output);
     }
     if others.into_iter().any(is_error) {
         eprintln!("pintle: {}: has other errors; see `pintle check`", draft.path().display());
@@ -237,48 +258,52 @@ fn preflight(draft: &Draft, book: &Book, plan: &Plan, request: &Request, output:
     !own.into_iter().any(is_error)
 }
 
-/// Tells a problem in terms of the files that were given, and not of those that they would take the place of.
-fn tell(problems: &Problems, problem: &Problem, plan: &Plan, output: &Output) {
-    let mut told = problem.clone();
+/// A problem in terms of the files that were given, and not of those that they would take the place of.
+fn in_terms_of_sources(problem: &Problem, plan: &Plan) -> Problem {
+    let mut shown = problem.clone();
     for file in &plan.files {
         let (path, source) = (file.path.display().to_string(), file.source.display().to_string());
-        told.message = told.message.replace(&path, &source);
-        told.hint = told.hint.map(|hint| hint.replace(&path, &source));
+        shown.message = shown.message.replace(&path, &source);
+        shown.hint = shown.hint.map(|hint| hint.replace(&path, &source));
     }
-    eprint!("{}", problems.render(&told, output.color));
+    shown
 }
 
-fn carry_out(draft: &Draft, plan: &Plan, request: &Request) -> ExitCode {
+fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> bool {
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
     for (at, file) in plan.files.iter().enumerate() {
         if let Err(error) = files::put(&file.path, &file.contents, file.mode) {
             put_back(&plan.files[..at], &before);
-            return fail(&format!("not installed: {}: {error}", file.path.display()));
+            return told.fail(&format!("not installed: {}: {error}", file.path.display()));
         }
     }
     for file in &plan.files {
-        println!("wrote {}", file.path.display());
+        told.say(format!("wrote {}", file.path.display()));
     }
     let running = draft.admin().map(|address| (swap(&address, plan, request), address));
     match running {
         None => {
-            not_running(draft, plan, request, "a running pintle takes it up by itself; it has no admin socket to ask")
+            let what_now = "a running pintle takes it up by itself; it has no admin socket to ask";
+            not_running(draft, plan, request, what_now, told)
         }
         Some((Err(ClientError::NotRunning(_)), _)) => {
-            not_running(draft, plan, request, "pintle is not running with this configuration: served at the next start")
+            let what_now = "pintle is not running with this configuration: served at the next start";
+            not_running(draft, plan, request, what_now, told)
         }
         Some((Err(error), _)) => {
-            fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself")
+            told.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself")
         }
         Some((Ok(verdict), address)) if verdict.ok => {
             // Its warnings have been told by the preflight.
-            print_verdict(&Verdict { problems: Vec::new(), ..verdict }, "taken up by the running process");
-            verify(&address, plan, &request.host)
+            verdict.notes.into_iter().for_each(|note| told.say(note));
+            told.say("taken up by the running process");
+            verify(&address, plan, &request.host, told)
         }
         Some((Ok(verdict), _)) => {
             put_back(&plan.files, &before);
-            print_verdict(&verdict, "not installed: the running process refuses it; the old files are back");
-            ExitCode::from(1)
+            told.found_elsewhere(&verdict.problems);
+            told.set("verdict", "refused");
+            told.fail(&"not installed: the running process refuses it; the old files are back")
         }
     }
 }
@@ -310,49 +335,54 @@ fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdic
 }
 
 /// Without a process to tell, what was accepted goes to the ledger from here.
-fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str) -> ExitCode {
+fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, told: &mut Told) -> bool {
     if let (Some(day), true) = (&request.accept, draft.state().is_some()) {
         let book = match look_at_book(draft) {
             Ok(book) => book,
-            Err(error) => return fail(&error),
+            Err(error) => return told.fail(&error),
         };
         let context = Context { accept: Some((plan.site.clone(), day.clone())), ..Context::new(&book, wall()) };
         let Some(config) = draft.resolve(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
-            return fail_with_hint(&what, &"pintle check");
+            return told.fail_with_hint(&what, &"pintle check");
         };
         if let Err(why) = ledger::add(draft, config.accepted.into_iter().map(Record::Accepted).collect()) {
-            return fail(&why);
+            return told.fail(&why);
         }
     }
-    println!("{what_now}");
-    ExitCode::SUCCESS
+    told.say(what_now);
+    true
 }
 
 /// Looks at what is served, as a client would.
-fn verify(address: &AdminAddress, plan: &Plan, host: &str) -> ExitCode {
+fn verify(address: &AdminAddress, plan: &Plan, host: &str, told: &mut Told) -> bool {
+    if plan.places.len() == 1 {
+        told.say("not verified: TLS ends in front of pintle, which has no key for it");
+        return true;
+    }
     let status = ask(address, Method::GET, "/status", String::new());
     let status: Value = match status.map(|(_, answer)| serde_json::from_str(&answer)) {
         Ok(Ok(status)) => status,
-        _ => return fail(&"not verified: the process does not say where it listens"),
+        _ => return told.fail(&"not verified: the process does not say where it listens"),
     };
     let listeners = status["listening"].as_array().map(Vec::as_slice).unwrap_or_default();
     let https = listeners.iter().find(|l| l["scheme"] == "https").and_then(|l| l["address"].as_str()?.parse().ok());
     let Some(https) = https else {
-        println!("not verified: it listens for no TLS");
-        return ExitCode::SUCCESS;
+        told.say("not verified: it listens for no TLS");
+        return true;
     };
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
     match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
         Ok(leaf) if Some(&leaf) == plan.leaf().as_ref() => {
-            println!("verified: {https} serves it for {name}");
-            ExitCode::SUCCESS
+            told.set("verified", true);
+            told.say(format!("verified: {https} serves it for {name}"));
+            true
         }
-        Ok(_) => fail_with_hint(
+        Ok(_) => told.fail_with_hint(
             &format!("not verified: {https} still serves another certificate for {name}"),
             &"`pintle reload`, if the configuration has changed since the process read it",
         ),
-        Err(error) => fail_with_hint(
+        Err(error) => told.fail_with_hint(
             &format!("not verified: {https}: {error}"),
             &format!("openssl s_client -connect {https} -servername {name}"),
         ),

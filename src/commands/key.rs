@@ -30,24 +30,33 @@ const COMMON_NAME_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Algorithm {
     /// Small, fast, and taken by every client of the last ten years
-    #[value(name = "ecdsa-p256")]
+    #[value(name = "ecdsa-p256", aliases = ["ecdsa", "p256", "p-256"])]
     EcdsaP256,
     /// For clients that are older than that
-    #[value(name = "rsa-2048")]
+    #[value(name = "rsa-2048", aliases = ["rsa", "rsa2048"])]
     Rsa2048,
     /// For clients of your own: neither browsers nor public authorities take it
     Ed25519,
 }
 
+/// Which key is to be made.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Any host of the site.
+    pub host: String,
+    /// What it is for.
+    pub role: Role,
+    /// Its kind.
+    pub algorithm: Algorithm,
+    /// Where the files go; else, beside the site's certificate.
+    pub folder: Option<PathBuf>,
+    /// Whether the answer is for programs.
+    pub as_json: bool,
+}
+
 /// Makes a key and its CSR, and says what to do with them.
-pub fn new(
-    path: &Path,
-    host: &str,
-    role: Role,
-    algorithm: Algorithm,
-    folder: Option<&Path>,
-    output: &Output,
-) -> ExitCode {
+pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
+    let Request { host, role, algorithm, folder, as_json } = request;
     let outline = match read_outline(path, output) {
         Ok(outline) => outline,
         Err(code) => return code,
@@ -55,20 +64,24 @@ pub fn new(
     let Some(site) = outline.site(host) else { return no_such_site(host, all_hosts(&outline)) };
     let folder = match folder {
         // From here on, all paths are the configuration's, while this one is the shell's.
-        Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()).display().to_string(),
+        Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
         None => Place::of(site),
     };
     let place = Place { folder, stem: format!("{}-{}", stem(site), role.name()) };
-    let key_path = outline.path(&place.name("key"));
-    match make(&outline, site, algorithm, &place) {
+    let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
+    match make(&outline, site, *algorithm, &place) {
         Ok(made) => {
-            let csr_path = outline.path(&place.name("csr"));
-            println!("made the {} key of {}", role.name(), hosts(site));
-            println!("  key  {}  ({}, readable by its owner alone)", key_path.display(), made.algorithm);
-            println!("  CSR  {}", csr_path.display());
-            println!("  pin  {}\n", made.pin);
-            print_steps(path, &outline, site, role, &place);
-            if algorithm == Algorithm::Ed25519 {
+            let (key, csr) = (key_path.display(), csr_path.display());
+            if *as_json {
+                println!("{:#}", made_json(site, *role, &made, [key.to_string(), csr.to_string()]));
+            } else {
+                println!("made the {} key of {}", role.name(), hosts(site));
+                println!("  key  {key}  ({}, readable by its owner alone)", made.algorithm);
+                println!("  CSR  {csr}");
+                println!("  pin  {}\n", made.pin);
+                print_steps(path, &outline, site, *role, &place);
+            }
+            if *algorithm == Algorithm::Ed25519 {
                 eprintln!("pintle: warning: neither browsers nor public authorities take Ed25519 certificates");
             }
             ExitCode::SUCCESS
@@ -83,6 +96,14 @@ pub fn new(
         ),
         Err(Failure::Other(why)) => fail(&why),
     }
+}
+
+fn made_json(site: &SiteOutline, role: Role, made: &PublicKey, [key, csr]: [String; 2]) -> Value {
+    json!({
+        "site": site.label(), "hosts": site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "role": role.name(), "algorithm": made.algorithm.to_string(),
+        "pin": made.pin.to_string(), "hex": made.pin.to_hex(), "key": key, "csr": csr,
+    })
 }
 
 /// Where a key's files go, in the words of the configuration: relative to its own folder.

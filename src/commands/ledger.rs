@@ -149,7 +149,7 @@ fn print_timeline(promises: &[&Promise], now: Seconds) {
 }
 
 /// Adds what other nodes have promised to this one's ledger.
-pub fn merge(path: &Path, files: &[std::path::PathBuf]) -> ExitCode {
+pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCode {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => return fail(&format!("{}: {error}", path.display())),
@@ -180,7 +180,10 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf]) -> ExitCode {
     }
     match add(&draft, records) {
         Ok(news) => {
-            println!("{news} records are new here");
+            match as_json {
+                true => println!("{}", json!({ "ok": true, "news": news })),
+                false => println!("{news} records are new here"),
+            }
             ExitCode::SUCCESS
         }
         Err(why) => fail(&why),

@@ -11,6 +11,7 @@ pub mod pin;
 mod probe;
 pub mod remote;
 pub mod run;
+mod told;
 pub mod verify;
 
 use std::fmt;
@@ -52,12 +53,17 @@ fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) -> ExitCode
 
 /// Says that no site has a host, and which there are.
 fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> ExitCode {
+    let (error, hint) = told_of_no_site(host, hosts);
+    fail_with_hint(&error, &hint)
+}
+
+fn told_of_no_site(host: &str, hosts: impl Iterator<Item = String>) -> (String, String) {
     let known: Vec<String> = hosts.collect();
     let hint = match known.is_empty() {
         true => "the configuration has no site".to_owned(),
         false => format!("the sites' hosts are {}", known.join(", ")),
     };
-    fail_with_hint(&format!("--site: no site has the host {host:?}"), &hint)
+    (format!("--site: no site has the host {host:?}"), hint)
 }
 
 /// A configuration that can be served, and what it was made from.

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::{Output, fail, fail_with_hint};
-use crate::config;
+use super::told::Told;
+use super::{Output, fail};
+use crate::config::{self, Draft};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 
@@ -16,10 +17,8 @@ const REPORTS_SHOWN: usize = 3;
 
 /// Has the running process read its configuration again; exit code 0 if it has.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
-    let answer = match send(path, Method::POST, "/reload", output) {
-        Ok(answer) => answer,
-        Err(code) => return code,
-    };
+    let mut told = Told::new(as_json);
+    let Some(answer) = send(path, Method::POST, "/reload", output, &mut told) else { return told.end(false) };
     if as_json {
         print!("{answer}");
     }
@@ -38,7 +37,7 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
 }
 
 /// Says what came of something, and why.
-pub(super) fn print_verdict(verdict: &Verdict, summary: &str) {
+fn print_verdict(verdict: &Verdict, summary: &str) {
     for problem in &verdict.problems {
         eprintln!("{}", problem.trim_end());
     }
@@ -54,10 +53,8 @@ pub(super) fn print_verdict(verdict: &Verdict, summary: &str) {
 
 /// Shows what the running process does.
 pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
-    let answer = match send(path, Method::GET, "/status", output) {
-        Ok(answer) => answer,
-        Err(code) => return code,
-    };
+    let mut told = Told::new(as_json);
+    let Some(answer) = send(path, Method::GET, "/status", output, &mut told) else { return told.end(false) };
     if as_json {
         print!("{answer}");
         return ExitCode::SUCCESS;
@@ -71,37 +68,51 @@ pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     }
 }
 
-fn send(path: &Path, method: Method, command: &str, output: &Output) -> Result<String, ExitCode> {
-    let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
-    let Some(address) = draft.admin() else {
-        if draft.problems().has_errors() {
-            for problem in draft.problems().sorted() {
-                eprint!("{}", draft.problems().render(problem, output.color));
-            }
-            return Err(fail(&format!("{}: cannot be read, so that the running process is not found", path.display())));
+/// What the running process answers; if there is no answer, it has been told why.
+fn send(path: &Path, method: Method, command: &str, output: &Output, told: &mut Told) -> Option<String> {
+    let draft = match config::read(path) {
+        Ok(draft) => draft,
+        Err(error) => {
+            told.fail(&format!("{}: {error}", path.display()));
+            return None;
         }
-        return Err(fail_with_hint(
-            &format!("{}: there is no admin socket", path.display()),
-            &"set admin.listen, or state.directory, and start pintle anew; SIGHUP makes it reload without one",
-        ));
+    };
+    let Some(address) = draft.admin() else {
+        no_door(path, &draft, output, told);
+        return None;
     };
     match ask(&address, method, command, String::new()) {
         // A refusal with its reasons is an answer.
-        Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => Ok(answer),
+        Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => return Some(answer),
         Ok((status, answer)) => {
             let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
-            Err(fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string()))))
+            told.fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string())))
         }
-        Err(error @ ClientError::NotRunning(_)) => Err(fail_with_hint(
+        Err(error @ ClientError::NotRunning(_)) => told.fail_with_hint(
             &error,
             &"`pintle run` starts it; if it runs with another configuration, name that with -c; if admin.listen or \
               state.directory has changed since, SIGHUP makes it reload",
-        )),
+        ),
         Err(error @ ClientError::Forbidden(_)) => {
-            Err(fail_with_hint(&error, &"ask as the user that runs pintle, or as root"))
+            told.fail_with_hint(&error, &"ask as the user that runs pintle, or as root")
         }
-        Err(error) => Err(fail(&error)),
+        Err(error) => told.fail(&error),
+    };
+    None
+}
+
+fn no_door(path: &Path, draft: &Draft, output: &Output, told: &mut Told) {
+    if draft.problems().has_errors() {
+        for problem in draft.problems().sorted() {
+            told.problem(draft.problems(), problem, output);
+        }
+        told.fail(&format!("{}: cannot be read, so that the running process is not found", path.display()));
+        return;
     }
+    told.fail_with_hint(
+        &format!("{}: there is no admin socket", path.display()),
+        &"set admin.listen, or state.directory, and start pintle anew; SIGHUP makes it reload without one",
+    );
 }
 
 fn text<'v>(value: &'v Value, key: &str) -> &'v str {

@@ -82,6 +82,9 @@ impl Control {
                 }
             }
             ledger.record(records)?;
+            if ledger.was_disturbed() {
+                tracing::warn!("the ledger's file was deleted or changed by somebody else: it is written anew");
+            }
             // A file that is too long works as well as a short one.
             if let Err(error) = ledger.compact(now) {
                 tracing::warn!(%error, "the ledger cannot be compacted");

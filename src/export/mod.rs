@@ -65,6 +65,7 @@ pub enum Form {
     /// Envoy's verify_certificate_spki, YAML
     Envoy,
     /// DANE: lines of a zone file, TLSA 3 1 1
+    #[value(alias = "dane")]
     Tlsa,
     /// The known keys of a Certificate Transparency monitor, one per line
     #[value(name = "certspotter")]
@@ -72,6 +73,7 @@ pub enum Form {
     /// The header, for an nginx that serves the site
     Nginx,
     /// The header, for a Varnish behind the site's TLS
+    #[value(alias = "varnish")]
     Vcl,
     /// Everything, for programs
     Json,

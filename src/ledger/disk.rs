@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Files of one folder. Nothing is durable before `sync`, and no new name before `sync_folder`.
@@ -49,14 +49,20 @@ pub trait Disk {
     ///
     /// When they may not be durable.
     fn sync_folder(&mut self) -> io::Result<()>;
+    /// Whether a file is still there, the same one, and as long as it was left. A folder that is gone is made again.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be said, or the folder is another process's now.
+    fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool>;
 }
 
 /// A real folder. Its files are for this user alone: they tell who was promised what.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Held for as long as this is.
-    _lock: Option<File>,
+    /// Held for as long as this is: its name, and the file.
+    lock: Option<(String, File)>,
     open: Option<(String, File)>,
 }
 
@@ -85,7 +91,7 @@ impl Folder {
             .open(path.join(lock))
             .map_err(FolderError::Io)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(file), open: None }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock: Some((lock.to_owned(), file)), open: None }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Locked),
             Err(TryLockError::Error(error)) => Err(FolderError::Io(error)),
         }
@@ -94,7 +100,20 @@ impl Folder {
     /// A folder that is only looked into.
     #[must_use]
     pub fn look(path: &Path) -> Self {
-        Self { path: path.to_owned(), _lock: None, open: None }
+        Self { path: path.to_owned(), lock: None, open: None }
+    }
+
+    /// Takes the folder again if it was deleted: the lock on a file that has no name any more keeps nobody out.
+    fn take_again(&mut self) -> io::Result<()> {
+        let Some((name, file)) = &self.lock else { return Ok(()) };
+        if is_at(file, &self.path.join(name))? {
+            return Ok(());
+        }
+        *self = Self::take(&self.path, name).map_err(|error| match error {
+            FolderError::Locked => io::Error::other("another process has the folder"),
+            FolderError::Io(error) => error,
+        })?;
+        Ok(())
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
@@ -139,11 +158,39 @@ impl Disk for Folder {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        self.open = None;
-        fs::rename(self.path.join(from), self.path.join(to))
+        let open = self.open.take();
+        fs::rename(self.path.join(from), self.path.join(to))?;
+        self.open = open.filter(|(name, _)| name == from).map(|(_, file)| (to.to_owned(), file));
+        Ok(())
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool> {
+        self.take_again()?;
+        let path = self.path.join(name);
+        if let Some((_, file)) = self.open.as_ref().filter(|(open, _)| open == name)
+            && !is_at(file, &path)?
+        {
+            self.open = None;
+            return Ok(false);
+        }
+        Ok(metadata(&path)?.is_some_and(|m| m.len() == len))
+    }
+}
+
+/// Whether an open file is the one that is found by a name.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    Ok(metadata(path)?.is_some_and(|m| (m.dev(), m.ino()) == (open.dev(), open.ino())))
+}
+
+fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }

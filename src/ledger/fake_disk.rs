@@ -160,4 +160,9 @@ impl Disk for FakeDisk {
         self.durable_names = self.files.iter().map(|(n, f)| (n.clone(), f.durable.clone())).collect();
         Ok(())
     }
+
+    fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool> {
+        self.step()?;
+        Ok(self.files.get(name).is_some_and(|file| file.seen.len() as u64 == len))
+    }
 }

@@ -103,6 +103,8 @@ pub struct Ledger<D = Folder> {
     lines: usize,
     /// What the file holds is not known: it must be written anew before anything is added.
     suspect: bool,
+    /// The file was deleted or changed by somebody else, and nobody was told yet.
+    disturbed: bool,
     /// Why nothing can be written at all.
     broken: Option<String>,
 }
@@ -124,7 +126,7 @@ impl Ledger {
     /// A ledger that is forgotten with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { disk: None, book: Book::default(), len: 0, lines: 0, suspect: false, broken: None }
+        Self { disk: None, book: Book::default(), len: 0, lines: 0, suspect: false, disturbed: false, broken: None }
     }
 
     /// A ledger that could not be opened: what is known of it can be asked for, and nothing be written.
@@ -174,6 +176,7 @@ impl<D: Disk> Ledger<D> {
             lines: found.lines,
             // A torn end is cut off by writing anew; so is damage. What is written later must not come behind either.
             suspect: damaged || torn,
+            disturbed: false,
             broken: None,
         };
         ledger.book.forget_history(now);
@@ -199,6 +202,11 @@ impl<D: Disk> Ledger<D> {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
+    }
+
+    /// Whether the file had to be written anew since this was last asked, as somebody else had deleted or changed it.
+    pub fn was_disturbed(&mut self) -> bool {
+        std::mem::take(&mut self.disturbed)
     }
 
     /// Writes records down. When this returns, they are durable, and in the book.
@@ -244,6 +252,7 @@ impl<D: Disk> Ledger<D> {
     }
 
     fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        self.look_after()?;
         if self.suspect {
             self.write_anew()?;
         }
@@ -273,6 +282,21 @@ impl<D: Disk> Ledger<D> {
         }
         self.len += text.len() as u64;
         self.lines += records.len() + usize::from(is_first);
+        Ok(())
+    }
+
+    /// What is added to a file that has no name any more is lost with the process. So one that was deleted is written
+    /// anew from memory, and one that somebody else put there is read first: what it has may be a promise, too.
+    fn look_after(&mut self) -> io::Result<()> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        if self.suspect || disk.is_as_left(FILE, self.len)? || self.len == 0 && disk.read(FILE)?.is_none() {
+            return Ok(());
+        }
+        self.disturbed = true;
+        self.suspect = true;
+        for record in read(&disk.read(FILE)?.unwrap_or_default()).book.records() {
+            self.book.apply(record);
+        }
         Ok(())
     }
 

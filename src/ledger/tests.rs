@@ -151,3 +151,41 @@ fn one_process_at_a_time_and_compaction() {
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(folder.path().join(FILE)).unwrap());
     assert_eq!(mode & 0o777, 0o600);
 }
+
+/// A file or a folder that somebody deletes, empties, or puts another in place of while the ledger is open.
+#[test]
+fn what_is_deleted_is_written_anew() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let state = folder.path().join("state");
+    let file = state.join(FILE);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut any = || any_record().new_tree(&mut runner).unwrap().current();
+    let (mut ledger, _) = Ledger::open(&state, 0).unwrap();
+    ledger.record(vec![any()]).unwrap();
+    let (mut elsewhere, _) = Ledger::open(&folder.path().join("other"), 0).unwrap();
+    elsewhere.record(vec![any(), any()]).unwrap();
+    let other = folder.path().join("other").join(FILE);
+    let disturb: [&dyn Fn(); 4] = [
+        &|| std::fs::remove_file(&file).unwrap(),
+        &|| std::fs::remove_dir_all(&state).unwrap(),
+        &|| std::fs::write(&file, "").unwrap(),
+        &|| std::fs::rename(&other, &file).unwrap(),
+    ];
+    assert!(!ledger.was_disturbed());
+    for disturb in disturb {
+        disturb();
+        ledger.record(vec![any()]).unwrap();
+        assert!(ledger.was_disturbed() && !ledger.was_disturbed());
+        ledger.record(vec![any()]).unwrap();
+        assert!(!ledger.was_disturbed());
+        let (found, notices) = look(&state).unwrap();
+        assert!(notices.is_empty() && found.news(ledger.book()).is_empty(), "{notices:?}");
+        assert!(matches!(Ledger::open(&state, 0), Err(OpenError::Locked)));
+    }
+    assert!(ledger.book().news(elsewhere.book()).is_empty());
+    // Whoever finds a new folder first has it.
+    std::fs::remove_dir_all(&state).unwrap();
+    let _second = Ledger::open(&state, 0).unwrap();
+    let error = ledger.record(vec![any()]).unwrap_err();
+    assert!(error.to_string().contains("another process has the folder"), "{error}");
+}

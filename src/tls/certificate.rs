@@ -10,8 +10,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::error::X509Error;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
 
 use crate::host::HostPattern;
 use crate::key_file::{KeyAlgorithm, algorithm_of, pem_message};
@@ -38,6 +39,8 @@ pub struct Leaf {
     pub is_for_servers: bool,
     /// Whether it may issue others.
     pub is_authority: bool,
+    /// Whether it says where its issuer's certificate can be had: those of public authorities do.
+    pub has_issuer_elsewhere: bool,
     names: Vec<HostPattern>,
     addresses: Vec<IpAddr>,
 }
@@ -170,6 +173,7 @@ impl Leaf {
                 Err(_) => false,
             },
             is_authority: certificate.is_ca(),
+            has_issuer_elsewhere: certificate.extensions().iter().any(names_issuer),
             names,
             addresses,
         })
@@ -197,6 +201,16 @@ impl Leaf {
         let names = self.names.iter().map(ToString::to_string);
         let all: Vec<String> = names.chain(self.addresses.iter().map(ToString::to_string)).collect();
         if all.is_empty() { "no name at all".into() } else { all.join(", ") }
+    }
+}
+
+/// Whether it is an authority information access with caIssuers (RFC 5280 section 4.2.2.1).
+fn names_issuer(extension: &X509Extension<'_>) -> bool {
+    match extension.parsed_extension() {
+        ParsedExtension::AuthorityInfoAccess(access) => {
+            access.accessdescs.iter().any(|a| a.access_method == OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS)
+        }
+        _ => false,
     }
 }
 

@@ -34,6 +34,10 @@ pub enum Fault {
     Usage,
     /// The leaf is a CA's own certificate.
     Authority,
+    /// It is the leaf alone, though its issuer can be had: clients that do not fetch it cannot verify it.
+    Alone,
+    /// It has this many certificates, and the one in use this many.
+    Shorter(usize, usize),
     /// The key is too weak.
     Weak(KeyAlgorithm),
     /// It ends before the one in use does.
@@ -49,7 +53,7 @@ impl Fault {
     /// Whether the chain must not be served.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::ExpiresSoon(_) | Self::Older { .. } | Self::Authority)
+        !matches!(self, Self::ExpiresSoon(_) | Self::Older { .. } | Self::Authority | Self::Alone | Self::Shorter(..))
     }
 
     /// What to do about it.
@@ -67,6 +71,9 @@ impl Fault {
                 .into(),
             Self::Usage => "ask the CA for one with the extended key usage serverAuth".into(),
             Self::Authority => "make a certificate of its own for the site, issued by this one".into(),
+            Self::Alone | Self::Shorter(..) => {
+                "put the intermediates behind the leaf: certbot's fullchain.pem, and not its cert.pem".into()
+            }
             Self::Weak(_) => "make a new key: `pintle key new --role next`".into(),
             Self::Older { .. } => "perhaps an old file was put in its place".into(),
         }
@@ -88,6 +95,10 @@ impl fmt::Display for Fault {
             }
             Self::Usage => f.write_str("is not for servers (no serverAuth in its extended key usage)"),
             Self::Authority => f.write_str("is a CA's own certificate; some clients do not accept it from a server"),
+            Self::Alone => f.write_str("has no intermediates: clients that do not know them cannot verify it"),
+            Self::Shorter(one, in_use) => {
+                write!(f, "the chain is shorter than the one in use: {one} in place of {in_use}")
+            }
             Self::Weak(algorithm) => write!(f, "its key is too weak for today's clients: {algorithm}"),
             Self::Older { ends, in_use } => {
                 write!(f, "ends on {}, before the one in use, which ends on {}", day(*ends), day(*in_use))
@@ -102,7 +113,7 @@ fn day(time: Timestamp) -> String {
 
 /// Judges a chain that is to be served under these names from now on, in place of the one in use.
 #[must_use]
-pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Option<&Leaf>) -> Vec<Fault> {
+pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Option<&Chain>) -> Vec<Fault> {
     let leaf = &chain.leaf;
     let mut faults = Vec::new();
     if now > leaf.not_after {
@@ -127,8 +138,16 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
     if matches!(leaf.algorithm, KeyAlgorithm::Rsa(bits) if bits < RSA_MIN) {
         faults.push(Fault::Weak(leaf.algorithm));
     }
-    if let Some(in_use) = in_use.filter(|in_use| in_use.not_after > leaf.not_after) {
-        faults.push(Fault::Older { ends: leaf.not_after, in_use: in_use.not_after });
+    if leaf.has_issuer_elsewhere && chain.pins.len() == 1 {
+        faults.push(Fault::Alone);
+    }
+    if let Some(in_use) = in_use {
+        if in_use.leaf.not_after > leaf.not_after {
+            faults.push(Fault::Older { ends: leaf.not_after, in_use: in_use.leaf.not_after });
+        }
+        if in_use.pins.len() > chain.pins.len() {
+            faults.push(Fault::Shorter(chain.pins.len(), in_use.pins.len()));
+        }
     }
     faults
 }
@@ -177,9 +196,27 @@ mod tests {
             p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         });
         assert_eq!(faults(&for_both, "a.example", now), Vec::<String>::new());
-        let older =
-            judge(&good, &[], now, Some(&chain(&["a.example"], |p| p.not_after += time::Duration::days(9)).leaf));
+        let older = judge(&good, &[], now, Some(&chain(&["a.example"], |p| p.not_after += time::Duration::days(9))));
         assert!(matches!(older[..], [Fault::Older { .. }]) && !older[0].is_fatal());
+    }
+
+    #[test]
+    fn without_its_intermediates() {
+        // Authority information access (RFC 5280 section 4.2.2.1): caIssuers, at http://.
+        let access = b"\x30\x15\x30\x13\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x07http://".to_vec();
+        let extension = rcgen::CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access);
+        let whole = chain(&["a.example"], |p| p.custom_extensions.push(extension));
+        let now = Timestamp::now();
+        assert_eq!(faults(&whole, "a.example", now), Vec::<String>::new());
+        let mut alone = whole.clone();
+        alone.pins.truncate(1);
+        let found = judge(&alone, &[], now, Some(&whole));
+        assert_eq!(found, [Fault::Alone, Fault::Shorter(1, 2)]);
+        assert!(!found.iter().any(Fault::is_fatal));
+        // A private CA that issues leaves itself is nobody's fault.
+        let mut private = chain(&["a.example"], |_| {});
+        private.pins.truncate(1);
+        assert_eq!(faults(&private, "a.example", now), Vec::<String>::new());
     }
 
     /// Two CAs of one name: the order looks right, the signature is not.

@@ -1,8 +1,8 @@
 //! The pins that a client brings along: `--pins FILE`.
 //!
 //! Lines of pins in any of the forms that go around: base64, as `pintle pin` prints it first on each line,
-//! `pin-sha256="..."` as in the header, `sha256//...` as curl has it, hexadecimal as in TLSA records. Or JSON: what
-//! `pintle pin --json` or an earlier `pintle verify --json` has printed.
+//! `pin-sha256="..."` as in the header, `sha256//...` as curl has it, hexadecimal, TLSA records. Or JSON: what
+//! `pintle pin`, `pintle export`, `pintle key list` or an earlier `pintle verify` has printed.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ impl fmt::Display for PinFileError {
             Self::Empty => f.write_str("no pin in it"),
             Self::NoneNoted => f.write_str("that visit has noted no pins"),
             Self::Line(line, text) => write!(f, "line {line}: no pin: {text}"),
-            Self::Json(why) => write!(f, "not the JSON of pintle pin or pintle verify: {why}"),
+            Self::Json(why) => write!(f, "not the JSON of pintle pin, export, key list or verify: {why}"),
             Self::TooMany => write!(f, "more than {PINS_MAX} pins"),
         }
     }
@@ -80,7 +80,7 @@ fn from_lines(text: &str) -> Result<Vec<Pin>, PinFileError> {
     let mut pins = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
+        if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
         let found = if line.contains("pin-sha256=") { of_header(line) } else { of_words(line) };
@@ -98,8 +98,11 @@ fn of_header(line: &str) -> Option<Vec<Pin>> {
     texts.map(|text| text.trim_start_matches('"').get(..44)?.parse().ok()).collect()
 }
 
-/// The first word: one pin, or curl's list of them.
+/// The first word: one pin, or curl's list of them. In a TLSA record, the last one.
 fn of_words(line: &str) -> Option<Vec<Pin>> {
+    if let Some((_, data)) = line.split_once(" TLSA ") {
+        return Pin::from_hex(data.strip_prefix("3 1 1 ")?.trim()).map(|pin| vec![pin]);
+    }
     let word = line.split_whitespace().next()?;
     if word.starts_with("sha256//") {
         let parts = word.split(';').filter(|p| !p.is_empty());
@@ -116,10 +119,13 @@ fn from_json(text: &str) -> Result<Vec<Pin>, PinFileError> {
         Value::Object(_) => match value.pointer("/noted/pins") {
             Some(Value::Null) => return Err(PinFileError::NoneNoted),
             Some(noted) => noted.get("pins").and_then(Value::as_array).ok_or_else(unknown)?,
-            None => return Err(unknown()),
+            None => value.get("pins").and_then(Value::as_array).ok_or_else(unknown)?,
         },
         _ => return Err(unknown()),
     };
+    // A site, with its keys.
+    let keys = |entry: &'_ Value| entry.get("keys").and_then(Value::as_array).cloned();
+    let list: Vec<Value> = list.iter().flat_map(|entry| keys(entry).unwrap_or_else(|| vec![entry.clone()])).collect();
     let one = |entry: &Value| entry.as_str().or_else(|| entry.get("pin")?.as_str())?.parse().ok();
     list.iter().map(|entry| one(entry).ok_or_else(unknown)).collect()
 }
@@ -151,6 +157,9 @@ mod tests {
         check("[\"{A}\", \"{B}\"]", &[A, B]);
         check("[{\"pin\": \"{A}\", \"kind\": \"csr\"}]", &[A]);
         check("{\"noted\": {\"pins\": {\"pins\": [\"{A}\", \"{B}\"], \"max_age\": 5}}}", &[A, B]);
+        check("{\"id\": \"1\", \"pins\": [{\"pin\": \"{A}\", \"role\": \"live\"}, {\"pin\": \"{B}\"}]}", &[A, B]);
+        check("[{\"site\": \"a\", \"keys\": [{\"pin\": \"{A}\"}, {\"pin\": \"{B}\"}]}, {\"keys\": []}]", &[A, B]);
+        check("; live\n_443._tcp.a.example. IN TLSA 3 1 1 {HEX}\n{B}", &[A, B]);
     }
 
     #[test]
@@ -165,6 +174,8 @@ mod tests {
         check("{A}\nhello world", "line 2: no pin: hello world");
         check("pin-sha256=\"AAAA\"", "line 1: no pin");
         check("sha256//AAAA", "line 1: no pin");
+        check("_443._tcp.a.example. IN TLSA 3 0 1 00", "line 1: no pin");
+        check("{\"pins\": 5}", "not the JSON");
         check("{", "not the JSON");
         check("{}", "not the JSON");
         check("[5]", "not the JSON");

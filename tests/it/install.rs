@@ -49,8 +49,26 @@ fn a_dry_run_only_says() {
         err.contains("would lock readers out") && err.contains("safe from 20") && !out.contains("fit to"),
         "{out}{err}"
     );
+    assert!(out.contains("stranger.pem, pin") && out.contains(": refused"), "{out}");
+    // The same for programs.
+    let mut command = install(&pintle.config_path(), BLOG, &["--dry-run".as_ref(), &bed.stranger.chain]);
+    let (code, out, _) = outcome(command.arg("--json"));
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["ok"], &answer["verdict"]), (1, &false.into(), &"refused".into()), "{out}");
+    let hint = answer["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|p| p["hint"].as_str().filter(|h| h.contains("safe from")));
+    assert!(hint.unwrap().contains("or --accept-lockout-until 20"), "{out}");
     assert_eq!(files(&bed), before);
     assert_eq!((bed.served(&pintle), refusal(&pintle).is_null()), (bed.live.pin.clone(), true));
+    let mut command = install(&pintle.config_path(), BLOG, &[&renewed.chain]);
+    let answer: serde_json::Value = serde_json::from_str(&output(command.arg("--json"))).unwrap();
+    assert_eq!(
+        (&answer["ok"], &answer["verified"], &answer["pin"]),
+        (&true.into(), &true.into(), &bed.live.pin.clone().into())
+    );
 }
 
 #[test]
@@ -329,4 +347,23 @@ fn names_of_a_wildcard() {
         assert!(out.contains("verified"), "{host}: {out}");
         assert_eq!(fs::read(path("shop.pem")).unwrap(), fs::read(&leaf.chain).unwrap());
     }
+}
+
+/// Where TLS ends in front, the chain is there for its pins, and nobody gets it from here.
+#[test]
+fn a_chain_without_a_key() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    let front = "front.example.net";
+    let leaf = bed.authority.leaf("front", &[front]);
+    let site = format!(
+        "\n[[site]]\nhosts = [\"{front}\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\n",
+        bed.origin.url(),
+        leaf.chain
+    );
+    pintle.rewrite(|text| format!("{text}{site}"));
+    pintle.reload();
+    let renewed = bed.authority.renew("front-renewed", &leaf.key, &[front], 91);
+    let out = output(&mut install(&pintle.config_path(), front, &[&renewed.chain]));
+    assert!(out.contains("taken up by the running process\nnot verified: TLS ends in front"), "{out}");
 }

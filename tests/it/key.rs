@@ -70,6 +70,17 @@ fn keys_of_every_kind_and_role() {
 }
 
 #[test]
+fn what_was_made_for_programs() {
+    let (authority, config) = newcomer(&[BLOG], &[]);
+    let (code, out, err) = new(&config, &["--role", "next", "--site", BLOG, "--json"]);
+    assert_eq!(code, 0, "{err}");
+    let made: Value = serde_json::from_str(&out).unwrap();
+    let csr = authority.folder().join(format!("{BLOG}-next.csr"));
+    assert_eq!(made["pin"], openssl_pin(&["req", "-pubkey", "-noout"], &csr));
+    assert!(made["role"] == "next" && made["key"].as_str().unwrap().ends_with("blog.example.com-next.key"), "{out}");
+}
+
+#[test]
 fn whatever_the_umask_nobody_else_can_read_it() {
     let (authority, config) = newcomer(&[BLOG], &[]);
     let script = "umask 0; exec \"$0\" key new --role next --site blog.example.com -c \"$1\"";

@@ -204,6 +204,10 @@ fn merged_with_another_nodes() {
         output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&theirs)),
         "0 records are new here\n"
     );
+    assert_eq!(
+        output(crate::harness::pintle().args(["ledger", "merge", "--json", "-c"]).arg(&config).arg(&theirs)),
+        "{\"news\":0,\"ok\":true}\n"
+    );
     let (code, _, err) =
         outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(bed.chain()));
     assert!(code == 1 && err.contains("is no ledger"), "{err}");

@@ -111,6 +111,25 @@ fn sighup_does_the_same() {
     assert!(line.contains("WARN") && line.contains("safe from 20"), "{line}");
 }
 
+/// Leaving out a site takes nothing back.
+#[test]
+fn a_site_that_is_gone_is_still_held_to_its_word() {
+    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let origin = Origin::hello();
+    let shop = shop(&authority, &origin);
+    let pintle =
+        Pintle::start(&authority, &(state(&folder) + &shop + &blog(&authority, &origin) + &policies(&authority)));
+    let (_, _, err) = outcome(&mut pintle.command("check"));
+    assert!(!err.contains("no site serves"), "{err}");
+    pintle.rewrite(|text| text.split("[[site]]").take(2).collect::<Vec<_>>().join("[[site]]"));
+    for command in ["check", "reload"] {
+        let (code, out, err) = outcome(&mut pintle.command(command));
+        let warning = "no site serves blog.example.com, but clients hold pins until 20";
+        assert!(code == 0 && err.contains(warning) && err.contains("safe from 20"), "{command}: {out}{err}");
+    }
+    assert!(pintle.log().contains("no site serves blog.example.com"), "{}", pintle.log());
+}
+
 #[test]
 fn unchanged_sites_keep_their_connections() {
     let (authority, folder) = (Authority::new(), TempDir::new().unwrap());

@@ -21,7 +21,7 @@ use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::ramp::Steps;
 use crate::site::{PinHeader, Policy, Site};
-use crate::tls::certificate::{Chain, Leaf};
+use crate::tls::certificate::Chain;
 use crate::tls::preflight;
 
 /// A site, ready.
@@ -146,9 +146,9 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolve
         let same_kind = |c: &&Chain| {
             std::mem::discriminant(&c.leaf.algorithm) == std::mem::discriminant(&loaded.chain.leaf.algorithm)
         };
-        let in_use: Option<&Leaf> = before.chains().find(same_kind).map(|c| &c.leaf);
+        let in_use = before.chains().find(same_kind);
         for fault in preflight::judge(&loaded.chain, &plan.hosts, r.now, in_use) {
-            if let preflight::Fault::Older { .. } = fault {
+            if matches!(fault, preflight::Fault::Older { .. } | preflight::Fault::Shorter(..)) {
                 let span = table.certificates.get(at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
                 r.warn(span, format!("{}: {fault}", loaded.path.display()), fault.hint(&loaded.chain.leaf));
             }

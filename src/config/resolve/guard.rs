@@ -1,5 +1,6 @@
 //! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -70,7 +71,8 @@ impl Refusal {
         };
         format!(
             "{keys}; or name this chain's own key in backups now, and it is safe from {day} on; to lock those readers \
-             out all the same: accept_lockout_until = \"{day}\""
+             out all the same: accept_lockout_until = \"{day}\" in [[site]], or --accept-lockout-until {day} of \
+             `pintle install`"
         )
     }
 }
@@ -229,7 +231,7 @@ fn past_promises<'b>(
         let refusal = Refusal {
             chain: loaded.path.display().to_string(),
             pin: loaded.chain.pin(),
-            satisfied_by: satisfying(entry, broken),
+            satisfied_by: satisfying(entry, broken, context),
             broken: broken.iter().map(|p| (*p).clone()).collect(),
             safe_from,
         };
@@ -290,11 +292,21 @@ fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Con
     }
 }
 
-/// The configured keys that alone would keep these promises: those in use, and the backups.
-fn satisfying(entry: &Entry, broken: &[&Promise]) -> Vec<(Pin, String)> {
+/// The configured keys that alone would keep these promises: those of the chains, the backups, and the one in use, whose
+/// file this chain may have taken the place of.
+fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
     let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), l.path.display().to_string()));
     let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
-    live.chain(backups).filter(|(pin, _)| broken.iter().all(|p| p.is_kept_by(&[*pin]))).collect()
+    let label = entry.site.label();
+    let before = context.before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
+    let in_use = before.into_iter().flat_map(|b| b.chains()).map(|chain| (chain.pin(), "in use".to_owned()));
+    let mut found: Vec<(Pin, String)> = Vec::new();
+    for (pin, whose) in live.chain(backups).chain(in_use) {
+        if broken.iter().all(|p| p.is_kept_by(&[pin])) && !found.iter().any(|(known, _)| *known == pin) {
+            found.push((pin, whose));
+        }
+    }
+    found
 }
 
 /// A set that would be sent and binds another site, whose chain has none of its pins: the one who promises is to blame,
@@ -348,6 +360,34 @@ fn warn_of_removal(
             format!("site: has no [site.hpkp] any more, but clients hold its pins until {}", timestamp(until)),
             format!(
                 "safe from {} on; until then [site.hpkp] with mode = \"withdraw\" tells those who come by to forget them",
+                safe_day(until)
+            ),
+        );
+    }
+}
+
+/// Leaving a whole site out takes nothing back, either: whoever has its names next is bound.
+pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Resolver<'_>) {
+    let hosts: HashSet<&HostPattern> = hosts.iter().flatten().collect();
+    let is_served = |name: &HostPattern| {
+        let covers = |exact: &str| hosts.iter().any(|h| h.is_wildcard() && h.matches(exact));
+        hosts.contains(name) || name.exact().is_some_and(covers)
+    };
+    let mut until: BTreeMap<String, Seconds> = BTreeMap::new();
+    for promise in context.book.promises().iter().filter(|p| p.is_alive(context.now)) {
+        let names: Vec<String> = promise.hosts.iter().filter(|h| !is_served(h)).map(ToString::to_string).collect();
+        if !names.is_empty() {
+            let known = until.entry(names.join(", ")).or_default();
+            *known = promise.honoured_until().max(*known);
+        }
+    }
+    for (names, until) in until {
+        r.warn(
+            &(0..0),
+            format!("no site serves {names}, but clients hold pins until {}", timestamp(until)),
+            format!(
+                "safe from {} on; until then, whatever serves it needs one of the promised keys: keep them. A site with \
+                 [site.hpkp] and mode = \"withdraw\" tells those who come by to forget them",
                 safe_day(until)
             ),
         );

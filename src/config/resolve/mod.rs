@@ -145,6 +145,7 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
         keep_unfit(&mut candidates, context, &mut kept);
     }
     let admitted = guard::admit(file, &mut candidates, context, &mut kept, &mut r);
+    guard::warn_of_unserved(&names, context, &mut r);
     for candidate in &candidates {
         r.problems.extend(candidate.problems.iter().cloned());
     }

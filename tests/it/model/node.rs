@@ -42,6 +42,9 @@ impl Disk for Shared {
     fn sync_folder(&mut self) -> io::Result<()> {
         self.0.borrow_mut().sync_folder()
     }
+    fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool> {
+        self.0.borrow_mut().is_as_left(name, len)
+    }
 }
 
 /// A machine, with pintle on it.
