@@ -61,6 +61,7 @@ fn a_dry_run_only_says() {
         .iter()
         .find_map(|p| p["hint"].as_str().filter(|h| h.contains("safe from")));
     assert!(hint.unwrap().contains("or --accept-lockout-until 20"), "{out}");
+    assert!(hint.unwrap().contains(&format!("{} (in use)", bed.live.pin)), "{out}");
     assert_eq!(files(&bed), before);
     assert_eq!((bed.served(&pintle), refusal(&pintle).is_null()), (bed.live.pin.clone(), true));
     let mut command = install(&pintle.config_path(), BLOG, &[&renewed.chain]);

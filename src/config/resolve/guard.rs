@@ -292,13 +292,14 @@ fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Con
     }
 }
 
-/// The configured keys that alone would keep these promises: those of the chains, the backups, and the one in use, whose
-/// file this chain may have taken the place of.
+/// The configured keys that alone would keep these promises: those of the chains, the backups, and the one in use for as
+/// long as its file is there, which is when this chain is only looked at in its place.
 fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
     let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), l.path.display().to_string()));
     let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
     let label = entry.site.label();
-    let before = context.before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
+    let before = context.before.filter(|_| !context.instead.is_empty());
+    let before = before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
     let in_use = before.into_iter().flat_map(|b| b.chains()).map(|chain| (chain.pin(), "in use".to_owned()));
     let mut found: Vec<(Pin, String)> = Vec::new();
     for (pin, whose) in live.chain(backups).chain(in_use) {
