@@ -63,7 +63,7 @@ fn the_time_for_it_is_limited() {
     pintle.signal("QUIT");
     assert_eq!(pintle.wait().code(), Some(0));
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&begin.elapsed()));
-    assert!(pintle.log().contains("time is up"));
+    pintle.logs("time is up");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn an_offloader_that_never_says_https_is_told_once() {
         assert_eq!(response.one("proxy-status"), "pintle; error=proxy_loop_detected");
         assert_eq!(ask(&pintle, "User-Agent: another\r\n").status, 508);
     }
-    assert!(pintle.log().contains("sends no X-Forwarded-Proto"));
+    pintle.logs("sends no X-Forwarded-Proto");
 }
 
 #[test]

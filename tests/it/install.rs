@@ -183,7 +183,7 @@ fn a_lockout_is_accepted_by_its_date_alone() {
     assert!(code == 0 && out.contains("verified") && err.contains("would lock readers out"), "{out}{err}");
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
     assert_eq!(pintle.status()["lockouts_accepted"], 1);
-    assert!(pintle.log().contains("readers who hold the old pins are locked out"));
+    pintle.logs("readers who hold the old pins are locked out");
     let config = pintle.config_path();
     let text = fs::read_to_string(&config).unwrap();
     drop(pintle);

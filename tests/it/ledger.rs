@@ -132,7 +132,7 @@ fn a_full_disk_withholds_the_pins_and_nothing_else() {
     let error = status["ledger"]["error"].as_str().unwrap();
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(status["sites"][0]["hpkp"]["sent"], false);
-    assert!(pintle.log().contains("the ledger cannot be written: pins are withheld"));
+    pintle.logs("the ledger cannot be written: pins are withheld");
     assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
     // With room again, all is as before.
     filler.set_len(0).unwrap();

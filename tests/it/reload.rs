@@ -127,7 +127,7 @@ fn a_site_that_is_gone_is_still_held_to_its_word() {
         let warning = "no site serves blog.example.com, but clients hold pins until 20";
         assert!(code == 0 && err.contains(warning) && err.contains("safe from 20"), "{command}: {out}{err}");
     }
-    assert!(pintle.log().contains("no site serves blog.example.com"), "{}", pintle.log());
+    pintle.logs("no site serves blog.example.com");
 }
 
 #[test]

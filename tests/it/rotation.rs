@@ -138,7 +138,7 @@ fn the_next_key_may_be_served_and_asks_for_another() {
     );
     let todo = pintle.status()["sites"][0]["todo"][0].as_str().unwrap().to_owned();
     assert!(todo.contains(&bed.next.pin) && todo.contains("pintle key new --role next"), "{todo}");
-    assert!(pintle.log().contains("a backup key is live now"), "at once, too");
+    pintle.logs("a backup key is live now");
     // And the same after a restart, with the configuration as it is.
     drop(pintle);
     let pintle = bed.start(&bed.pins("30d"));
@@ -320,7 +320,7 @@ fn a_lockout_must_be_accepted_with_its_date() {
     fs::write(pintle.config_path(), with(&day)).unwrap();
     output(&mut pintle.command("reload"));
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
-    assert!(pintle.log().contains("readers who hold the old pins are locked out"));
+    pintle.logs("readers who hold the old pins are locked out");
     assert_eq!(pintle.status()["lockouts_accepted"], 1);
     assert!(fs::read_to_string(bed.state().join("ledger.jsonl")).unwrap().contains("\"type\":\"accepted\""));
     // It is on record: the next start needs no word again, even with the key gone.

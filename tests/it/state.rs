@@ -37,7 +37,7 @@ fn without_a_place_to_write_pins_are_withheld() {
     // And when there is a place, all is well, without anybody's doing.
     fs::remove_file(bed.state()).unwrap();
     eventually("pins are sent", || bed.header(&pintle));
-    assert!(pintle.log().contains("the ledger can be written again"));
+    pintle.logs("the ledger can be written again");
     assert!(fs::read_to_string(bed.state().join("ledger.jsonl")).unwrap().contains(&bed.live.pin));
     assert_eq!(pintle.status()["ledger"]["durable"], true);
     bed.put(&bed.stranger);
@@ -50,7 +50,7 @@ fn commands_come_in_when_there_is_a_place() {
     let bed = Bed::new();
     fs::write(bed.state(), "in the way").unwrap();
     let pintle = bed.start(&bed.pins("30d"));
-    assert!(pintle.log().contains("commands cannot come in"), "{}", pintle.log());
+    pintle.logs("commands cannot come in");
     let (code, _, err) = outcome(&mut pintle.command("status"));
     assert_eq!(code, 1, "{err}");
     fs::remove_file(bed.state()).unwrap();

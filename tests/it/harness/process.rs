@@ -111,6 +111,12 @@ impl Pintle {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until the log has this: it comes by a pipe, a little later than answers do.
+    #[track_caller]
+    pub fn logs(&self, text: &str) {
+        eventually(&format!("a log line with {text:?}"), || self.log().contains(text).then_some(()));
+    }
+
     /// The access lines so far.
     pub fn access(&self) -> Vec<Value> {
         self.access.lock().unwrap().iter().filter_map(|l| serde_json::from_str(l).ok()).collect()
