@@ -10,6 +10,9 @@ use super::Disk;
 pub(super) struct FakeFile {
     pub(super) seen: Vec<u8>,
     pub(super) durable: Vec<u8>,
+    /// What a sync has failed to write. The system takes it for written from then on: it is there until the machine goes
+    /// down, and no later sync will write it.
+    pub(super) lost: Option<std::ops::Range<usize>>,
 }
 
 /// A disk with a volatile cache. After `crash_at` operations it is dead; at `fail_at`, one operation fails.
@@ -61,7 +64,7 @@ impl FakeDisk {
                 (None, Some(durable)) if !newer => durable.clone(),
                 (None, _) => continue,
             };
-            files.insert(name, FakeFile { seen: contents.clone(), durable: contents });
+            files.insert(name, FakeFile { seen: contents.clone(), durable: contents, lost: None });
         }
         if !newer {
             // The old names, with what was appended to them since.
@@ -70,7 +73,7 @@ impl FakeDisk {
                 if let Some(current) = now.get(name).filter(|c| c.seen.starts_with(&file.durable)) {
                     let torn = self.torn(current);
                     if torn.starts_with(&file.durable) {
-                        *file = FakeFile { seen: torn.clone(), durable: torn };
+                        *file = FakeFile { seen: torn.clone(), durable: torn, lost: None };
                     }
                 }
             }
@@ -130,9 +133,18 @@ impl Disk for FakeDisk {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.step()?;
+        if let Err(error) = self.step() {
+            if let (false, Some(file)) = (self.is_off(), self.files.get_mut(name)) {
+                file.lost = Some(file.durable.len().min(file.seen.len())..file.seen.len());
+            }
+            return Err(error);
+        }
         if let Some(file) = self.files.get_mut(name) {
             file.durable = file.seen.clone();
+            if let Some(lost) = &file.lost {
+                let end = lost.end.min(file.durable.len());
+                file.durable[lost.start.min(end)..end].fill(0);
+            }
             if let Some(durable) = self.durable_names.get_mut(name) {
                 *durable = file.durable.clone();
             }

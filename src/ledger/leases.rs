@@ -195,6 +195,9 @@ mod tests {
             assert!(!new.lease.holds(1000));
         }
         assert_eq!(book.find(&old.promise).unwrap().last_sent, 5101 + 400);
+        // A machine that slept has sent nothing since it woke up, and nothing in its sleep that it does not know of.
+        let slept = Leases::default().was_behind(Behind { seconds: 90_200, since: 4990 }, &book, 95_601);
+        assert!(slept.iter().all(|r| matches!(r, Record::Promise(p) if p.last_sent == 95_602)) && slept.len() == 2);
         let renewal = leases.due(5601, 1500).unwrap();
         let last_sent = |of: &Pledge| {
             let of_set = |r: &&Record| matches!(r, Record::Promise(p) if p.pins == of.promise.pins);

@@ -26,19 +26,20 @@ pub fn act(fleet: &mut Fleet, seed: u64, trace: Trace<'_>) -> Result<(), String>
         start(fleet, node, random, trace)?;
     } else {
         match random.below(100) {
-            0..=34 => pass_time(fleet, node, random, trace)?,
-            35..=56 => reload(fleet, node, random, trace)?,
-            57..=70 => pick_up(fleet, node, random, trace)?,
-            71..=74 => climb(fleet, node, random, trace)?,
-            75..=79 => export(fleet, node, random, trace)?,
-            80..=84 => merge(fleet, node, trace)?,
-            85..=87 => {
+            0..=24 => pass_time(fleet, node, random, trace)?,
+            25..=32 => squeeze(fleet, node, random, trace)?,
+            33..=53 => reload(fleet, node, random, trace)?,
+            54..=66 => pick_up(fleet, node, random, trace)?,
+            67..=69 => climb(fleet, node, random, trace)?,
+            70..=74 => export(fleet, node, random, trace)?,
+            75..=79 => merge(fleet, node, trace)?,
+            80..=83 => {
                 let power_fails = random.once_in(2);
                 trace(&|| format!("node {node} stops; power fails: {power_fails}"));
                 fleet.counts.power_failures += u64::from(power_fails);
                 fleet.stop(node, power_fails);
             }
-            88..=93 => disk(fleet, node, random, trace),
+            84..=90 => disk(fleet, node, random, trace),
             _ => clock(fleet, node, random, trace),
         }
     }
@@ -62,8 +63,9 @@ fn start(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) 
         let mut disk = machine.disk();
         (disk.fail_at, disk.room, disk.crash_at) = (None, None, None);
         drop(disk);
-        if random.once_in(8) {
-            machine.behind += random.below(500_000);
+        if random.once_in(4) {
+            let far = *random.pick(&[500, 5000, 100_000, 500_000]);
+            machine.behind += random.below(far);
         }
     }
     let (mut outcome, mut objections) = fleet.nodes[node].start(fleet.now, &mut fleet.sets);
@@ -134,6 +136,43 @@ fn pass_time(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'
     fleet.visit(fleet.now)
 }
 
+/// Just before somebody has forgotten what he knows, his site gets another key. Nothing is renewed in the meantime: there
+/// is no time at which a guard that lets go too early would sooner be found out.
+fn squeeze(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) -> Result<(), String> {
+    let known: Vec<usize> = (0..fleet.ghosts.len()).filter(|at| fleet.ghosts[*at].name_at(node).is_some()).collect();
+    if known.is_empty() {
+        return Ok(());
+    }
+    let ghost = *random.pick(&known);
+    let name = fleet.ghosts[ghost].name_at(node).unwrap_or_default();
+    let end = fleet.ghosts[ghost].end();
+    // While its set is sent, somebody always comes by still later.
+    for end in [Some(end), None] {
+        let later =
+            || fleet.ghosts.iter().filter(|g| g.name_at(node) == Some(name)).map(super::fleet::Ghost::end).max();
+        let until = end.or_else(later).unwrap_or(fleet.now) - random.below(600);
+        if until > fleet.now {
+            let from = std::mem::replace(&mut fleet.now, until);
+            fleet.visit(from)?;
+        }
+    }
+    if random.once_in(4) {
+        let power_fails = random.once_in(2);
+        trace(&|| format!("node {node} stops; power fails: {power_fails}"));
+        fleet.stop(node, power_fails);
+        start(fleet, node, random, trace)?;
+    }
+    let machine = &mut fleet.nodes[node];
+    let Some(site) = machine.running.as_ref().and_then(|r| r.routes[name]) else { return Ok(()) };
+    trace(&|| {
+        format!("it is {} now, just before a client of {} has forgotten its pins", fleet.now, super::site::NAMES[name])
+    });
+    let machine = &mut fleet.nodes[node];
+    machine.file = machine.draft.clone();
+    let what = rotate(&mut machine.file[site], random);
+    put_to_use(fleet, node, vec![what], random, trace)
+}
+
 fn tick(fleet: &mut Fleet, node: usize) {
     let behind = fleet.nodes[node].behind;
     if let Some(running) = &mut fleet.nodes[node].running {
@@ -168,11 +207,29 @@ fn some_time(fleet: &Fleet, node: usize, random: &mut Random) -> Millis {
 
 fn reload(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) -> Result<(), String> {
     let mut tables = fleet.nodes[node].draft.clone();
-    let mut what = vec![change(&mut tables, random)];
+    let mut what = Vec::new();
+    if random.once_in(6) {
+        // As it was before; the keys are still there.
+        tables.clone_from(random.pick(&fleet.nodes[node].drafts));
+        what.push("an old configuration");
+    } else {
+        what.push(change(&mut tables, random));
+    }
     if random.once_in(3) {
         what.push(change(&mut tables, random));
     }
     fleet.nodes[node].file = tables;
+    put_to_use(fleet, node, what, random, trace)
+}
+
+/// The file is read; if it is refused, the operator may insist, put back what was there, or leave it for the next start.
+fn put_to_use(
+    fleet: &mut Fleet,
+    node: usize,
+    mut what: Vec<&str>,
+    random: &mut Random,
+    trace: Trace<'_>,
+) -> Result<(), String> {
     let (mut outcome, objections) = fleet.nodes[node].look(false, fleet.now, &mut fleet.sets);
     fleet.judge(node, &objections)?;
     if let (Outcome::Refused, true) = (&outcome, random.once_in(3)) {
@@ -316,10 +373,10 @@ fn merge(fleet: &mut Fleet, node: usize, trace: Trace<'_>) -> Result<(), String>
 
 fn disk(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) {
     let mut disk = fleet.nodes[node].disk();
-    match random.below(5) {
-        0 => disk.fail_at = Some(disk.operations + 1 + random.index(6)),
-        1 => disk.room = Some(random.index(1500)),
-        2..=3 => disk.crash_at = Some(disk.operations + random.index(10)),
+    match random.below(6) {
+        0..=1 => disk.fail_at = Some(disk.operations + 1 + random.index(6)),
+        2 => disk.room = Some(random.index(1500)),
+        3..=4 => disk.crash_at = Some(disk.operations + random.index(10)),
         _ => (disk.fail_at, disk.room) = (None, None),
     }
     let (now, fail, room, crash) = (disk.operations, disk.fail_at, disk.room, disk.crash_at);
@@ -331,13 +388,18 @@ fn disk(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) {
 /// The clock falls behind, or is set right; which is noticed at the next tick.
 fn clock(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) {
     let machine = &mut fleet.nodes[node];
-    let far = *random.pick(&[700, 5000, 100_000, 2_000_000]);
+    let far = *random.pick(&[500, 5000, 100_000, 2_000_000]);
     machine.behind = match random.below(5) {
         0..=1 => machine.behind + random.below(far),
         2 => random.below(machine.behind + 1),
         _ => 0,
     };
     let behind = machine.behind;
+    if random.once_in(4) {
+        // When everything goes wrong at once.
+        let mut disk = machine.disk();
+        disk.room = Some(random.index(400));
+    }
     trace(&|| format!("the clock of node {node} is {behind} ms behind now"));
     tick(fleet, node);
 }

@@ -98,6 +98,11 @@ impl Client {
         self.noted.iter().any(|noted| now <= noted.until)
     }
 
+    /// When it will have forgotten all that it knows.
+    pub fn end(&self) -> Millis {
+        self.noted.iter().map(|noted| noted.until).max().unwrap_or(Millis::MIN)
+    }
+
     /// The names whose pins a chain does not meet.
     pub fn unmet(&self, host: &str, chain: &[Key], now: Millis) -> Vec<(&'static str, &Policy)> {
         let unmet = self.noted.iter().filter(|noted| !noted.is_met(host, chain, now));

@@ -83,11 +83,18 @@ impl Ghost {
         }
     }
 
-    fn is_over(&self, now: Millis) -> bool {
+    /// The last moment at which he holds anything.
+    pub fn end(&self) -> Millis {
         match &self.who {
-            Who::Browser(client, ..) => !client.holds_any(now),
-            Who::App(app) => now >= app.until,
+            Who::Browser(client, ..) => client.end(),
+            Who::App(app) => app.until - 1,
         }
+    }
+
+    /// Whether a node knows of him, and one of the names that he looks at: its place.
+    pub fn name_at(&self, node: usize) -> Option<usize> {
+        let looks_at = |name: &str| !self.accepts(name, &[Key::MAX], self.end());
+        NAMES.iter().position(|name| looks_at(name)).filter(|_| self.known_to[node])
     }
 
     fn is_excused(&self, node: usize, entry: &Rc<Entry>, leaf: Key) -> bool {
@@ -117,10 +124,10 @@ impl Fleet {
     /// Somebody comes by at every name, at the last moment since `from` at which pins are sent there.
     pub fn visit(&mut self, from: Millis) -> Result<(), String> {
         let now = self.now;
-        self.ghosts.retain(|ghost| !ghost.is_over(now));
+        self.ghosts.retain(|ghost| now <= ghost.end());
         for at in 0..self.nodes.len() {
             let Some(running) = &self.nodes[at].running else { continue };
-            let is_early = running.is_early(now, self.nodes[at].behind) || running.unmended;
+            let is_early = running.early_by > 0 || running.unmended;
             let mut fresh = Vec::new();
             for (name, entry) in served(running) {
                 let (Some(header), Some(pledge)) = (&entry.header, &entry.pledge) else { continue };

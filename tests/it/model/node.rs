@@ -55,8 +55,12 @@ pub struct Node {
     /// What the running process has read, with the certificates as they are on the disk now.
     pub draft: Vec<Table>,
     pub running: Option<Running>,
+    /// What was in use before.
+    pub drafts: Vec<Vec<Table>>,
     /// By how much its clock is behind.
     pub behind: Millis,
+    /// When a promise was written down last with a date that was right.
+    last_right: Millis,
 }
 
 /// The process.
@@ -70,6 +74,9 @@ pub struct Running {
     pub routes: [Option<usize>; NAMES.len()],
     /// Dates that were too early are not mended yet.
     pub unmended: bool,
+    /// By how much its dates are behind: not more than its clock is, and not behind what is written down.
+    pub early_by: Millis,
+    last_right: Millis,
 }
 
 /// What came of an action.
@@ -85,11 +92,6 @@ pub enum Outcome {
 impl Running {
     pub fn uptime(&self, now: Millis) -> u64 {
         u64::try_from(now - self.started).unwrap_or(0)
-    }
-
-    /// Whether its dates are behind.
-    pub fn is_early(&self, now: Millis, behind: Millis) -> bool {
-        self.time.now(self.reading(now, behind)) < now.div_euclid(1000)
     }
 
     fn reading(&self, now: Millis, behind: Millis) -> Reading {
@@ -110,6 +112,9 @@ impl Running {
         if self.ledger.record(renewal.records.clone()).is_ok() {
             self.leases.granted(&renewal);
             self.unmended = false;
+            if self.early_by == 0 && self.entries.iter().any(|entry| entry.pledge.is_some()) {
+                self.last_right = now;
+            }
         }
     }
 
@@ -117,11 +122,12 @@ impl Running {
     pub fn tick(&mut self, now: Millis, behind: Millis, sets: &mut Sets) {
         let reading = self.reading(now, behind);
         if let Step::Forward(early) = self.time.step(reading) {
-            sets.slack += early.seconds;
+            sets.mended = now;
             self.unmended = true;
             let mended = self.leases.was_behind(early, self.ledger.book(), self.time.now(reading));
             self.ledger.believe(mended);
         }
+        self.early_by = self.early_by.min(behind);
         self.renew(now, behind, sets);
     }
 
@@ -149,7 +155,7 @@ pub fn names_of(routes: &[Option<usize>; NAMES.len()], site: usize) -> u16 {
 impl Node {
     pub fn new(luck: u64, file: Vec<Table>) -> Self {
         let disk = Shared(Rc::new(RefCell::new(FakeDisk { luck, ..FakeDisk::default() })));
-        Self { disk, draft: file.clone(), file, running: None, behind: 0 }
+        Self { disk, draft: file.clone(), file, running: None, drafts: Vec::new(), behind: 0, last_right: 0 }
     }
 
     pub fn wall(&self, now: Millis) -> Seconds {
@@ -166,7 +172,9 @@ impl Node {
 
     /// Power fails, or the process ends; then the disk has what it has.
     pub fn stop(&mut self, power_fails: bool) {
-        self.running = None;
+        if let Some(running) = self.running.take() {
+            self.last_right = running.last_right;
+        }
         let mut disk = self.disk.0.borrow_mut();
         if power_fails || disk.is_off() {
             *disk = std::mem::take(&mut *disk).reboot();
@@ -183,10 +191,20 @@ impl Node {
         let Some(resolved) = resolved else { return (Outcome::Refused, objections) };
         let time = Time::start(ledger.book().newest(), reading);
         let (leases, routes) = (Leases::default(), [None; NAMES.len()]);
-        let mut running = Running { ledger, time, leases, started: now, entries: Vec::new(), routes, unmended: false };
+        let mut running = Running {
+            ledger,
+            time,
+            leases,
+            started: now,
+            entries: Vec::new(),
+            routes,
+            unmended: false,
+            early_by: self.behind.min(now - self.last_right),
+            last_right: self.last_right,
+        };
         let outcome = running.adopt(resolved, now, self.behind, sets);
         if let Outcome::Admitted { .. } = outcome {
-            self.draft = self.file.clone();
+            self.take_file();
             self.running = Some(running);
         }
         (outcome, objections)
@@ -202,9 +220,14 @@ impl Node {
         let Some(resolved) = resolved else { return (Outcome::Refused, objections) };
         let outcome = running.adopt(resolved, now, self.behind, sets);
         if let (false, Outcome::Admitted { .. }) = (keeps, &outcome) {
-            self.draft = self.file.clone();
+            self.take_file();
         }
         (outcome, objections)
+    }
+
+    fn take_file(&mut self) {
+        self.draft = self.file.clone();
+        self.drafts.push(self.draft.clone());
     }
 
     /// Writes something down on behalf of a command.

@@ -18,9 +18,8 @@ use super::site::{Entry, Header, NAMES, routes};
 #[derive(Default)]
 pub struct Sets {
     list: Vec<Set>,
-    /// Seconds by which dates were mended: as a clock does not say since when it was behind, what it dated before it fell
-    /// behind may be mended with the rest.
-    pub slack: i64,
+    /// When dates were mended last. It is not known how long ago what was dated too early was sent; but not later.
+    pub mended: Millis,
 }
 
 struct Set {
@@ -78,7 +77,7 @@ impl Sets {
     }
 
     fn is_tight(&self, set: &Set, promise: &Promise, clock: Seconds) -> Result<(), String> {
-        let last = set.last.div_euclid(1000) + ahead(promise.max_age) + self.slack;
+        let last = (set.last.div_euclid(1000) + ahead(promise.max_age)).max(self.mended.div_euclid(1000) + 1);
         if promise.last_sent.min(clock) <= last {
             return Ok(());
         }
