@@ -45,11 +45,11 @@ fn climbs(bed: &Bed, pintle: &Pintle, field: &str, goal: u64) -> Vec<u64> {
 #[test]
 fn pins_step_by_step() {
     let bed = Bed::new();
-    let pintle = bed.start(&pins(&bed, "ramp = [\"2s\", \"4s\"]\nramp_every = \"2s\""));
+    let pintle = bed.start(&pins(&bed, "ramp = [\"2s\", \"4s\"]\nramp_every = \"5s\""));
     let first = ramp(&pintle);
     assert_eq!((&first["policy"], &first["step"], &first["steps"]), (&"hpkp".into(), &1.into(), &3.into()));
     assert_eq!((&first["max_age"], &first["next"]["max_age"]), (&2.into(), &4.into()));
-    assert_eq!(seconds(&first["next"]["at"]), seconds(&first["since"]) + 2);
+    assert_eq!(seconds(&first["next"]["at"]), seconds(&first["since"]) + 5);
     let human = output(&mut pintle.command("status"));
     assert!(human.contains("hpkp: step 1 of 3, max-age 2s; next 4s on 20"), "{human}");
     assert_eq!(climbs(&bed, &pintle, "public-key-pins", 8), [2, 4, 8]);
@@ -87,7 +87,7 @@ fn the_state_outlives_the_process() {
 #[test]
 fn hsts_step_by_step() {
     let bed = Bed::new();
-    let hsts = "[site.hsts]\nmax_age = \"1h\"\nramp = [\"5s\", \"1m\"]\nramp_every = \"1s\"\n";
+    let hsts = "[site.hsts]\nmax_age = \"1h\"\nramp = [\"5s\", \"1m\"]\nramp_every = \"4s\"\n";
     let pintle = bed.start(hsts);
     let human = output(&mut pintle.command("status"));
     assert!(human.contains("hsts: step ") && human.contains(" of 3"), "{human}");
