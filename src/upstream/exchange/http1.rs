@@ -233,8 +233,11 @@ impl<'p> Exchange<'p> {
         };
         if let (Some(len), true) = (whole, sent) {
             recycle(out.into_buffer());
-            let data = received.split_to(len).freeze();
-            if head.keep_alive && received.is_empty() {
+            // A buffer that is the body and no more becomes it; a part of one would need a count of who has the rest.
+            let surplus = received.len() > len;
+            received.truncate(len);
+            let data = received.freeze();
+            if head.keep_alive && !surplus {
                 pool.put(connection);
             }
             let body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
