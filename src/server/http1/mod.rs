@@ -113,7 +113,7 @@ struct Request {
 struct Answer {
     request: Request,
     reply: Reply,
-    upgraded: Option<Upgraded>,
+    upgraded: Option<Box<Upgraded>>,
     /// The request is not all there.
     unread: bool,
     sending: Sending,
@@ -292,7 +292,7 @@ impl Answer {
         let result = poll_fn(|cx| self.sending.poll_sent(&mut self.reply.body, link, alarm, cx)).await;
         let mut tunnelled = 0;
         if let (Ok(()), Some(upgraded)) = (&result, self.upgraded.take()) {
-            tunnelled = run_tunnel(link, context, alarm, upgraded).await;
+            tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
         }
         self.end(result, tunnelled, context)
     }

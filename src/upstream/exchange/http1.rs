@@ -221,7 +221,7 @@ impl<'p> Exchange<'p> {
                 return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
             }
             let Connection { transport, slot } = connection;
-            let upgraded = Upgraded { transport, received, _slot: slot };
+            let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
             return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
