@@ -10,6 +10,7 @@ mod ramp;
 mod refresh;
 mod reload;
 mod socket;
+mod starting;
 mod status;
 mod takeover;
 mod upgrade;
@@ -23,20 +24,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{AccessTarget, Config, Context, Draft, Problems};
+use crate::config::{Config, Context, Draft, Problems};
 use crate::handover::Launcher;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Step, Time, wall};
 use crate::ledger::{Ledger, Notice, OpenError};
 use crate::policy::Scheme;
-use crate::server::{BindError, Lent, Server, bind};
+use crate::server::Server;
 use crate::systemd::Notify;
-use crate::telemetry::{AccessFormat, LogSink, LogThread};
+use crate::telemetry::LogThread;
 use crate::upstream::resolve::Resolver;
 
 use admin::Command;
@@ -49,6 +50,7 @@ use watch::Watch;
 pub use ending::Ended;
 pub use refresh::Refused;
 pub use reload::Verdict;
+pub use starting::{Beginning, StartError};
 pub use takeover::Newcomer;
 pub use upgrade::Upgraded;
 
@@ -101,33 +103,6 @@ pub struct Control {
     door: Door,
 }
 
-/// What a process has at its start.
-#[derive(Default)]
-pub struct Beginning {
-    /// Sockets of the service manager.
-    pub lent: Vec<Lent>,
-    /// What can start another process of this program.
-    pub launcher: Option<Launcher>,
-    /// The way to the service manager.
-    pub notify: Notify,
-}
-
-/// What is made before anything is bound or promised.
-struct Parts {
-    hangup: Signal,
-    upgrade_asked: Signal,
-    access_log: Option<LogThread>,
-    resolver: Rc<Resolver>,
-}
-
-/// What is on disk before anything is sent.
-struct Promised {
-    ledger: Ledger,
-    time: Time,
-    leases: Leases,
-    trouble: Option<LedgerTrouble>,
-}
-
 /// Which sites keep what they have, if what is on disk is no good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keep {
@@ -160,21 +135,6 @@ pub struct Counts {
     pub reloads_refused: u64,
 }
 
-/// Why it cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// Addresses that cannot be listened on.
-    Bind(Vec<BindError>),
-    /// Anything else.
-    Other(String),
-}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
 /// Opens a configuration's ledger. One that cannot be written is stood in for by one that says so at every write.
 ///
 /// # Errors
@@ -204,85 +164,6 @@ pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
 }
 
 impl Control {
-    /// Writes down what is about to be promised, binds, and starts the workers. Must be called on the thread's runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`], when it cannot serve.
-    pub async fn start(
-        draft: Draft,
-        config: Config,
-        ledger: Ledger,
-        mut beginning: Beginning,
-    ) -> Result<Self, StartError> {
-        let lent = &mut beginning.lent;
-        let bound = bind(&config.https, &config.http, config.workers, lent).map_err(StartError::Bind)?;
-        if let Some(unused) = lent.first() {
-            return Err(StartError::Other(format!(
-                "systemd passes a socket on {}{}, which is in neither listen.https nor listen.http\n  hint: name it there, or \
-                 leave it out of the socket unit; a socket with FileDescriptorName=https or =http must be in the list of that \
-                 name",
-                unused.address,
-                unused.scheme.map(|s| format!(" as {}", s.as_str())).unwrap_or_default()
-            )));
-        }
-        let parts = Parts::new(&config)?;
-        let promised = promise(ledger, &config)?;
-        let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
-        let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
-        control.open_door();
-        Ok(control)
-    }
-
-    fn of_parts(
-        draft: Draft,
-        config: Config,
-        parts: Parts,
-        promised: Promised,
-        server: Server,
-        beginning: Beginning,
-    ) -> Self {
-        let Parts { hangup, upgrade_asked, access_log, resolver } = parts;
-        let Promised { ledger, time, leases, trouble } = promised;
-        let (sender, commands) = mpsc::channel(COMMANDS);
-        let mut control = Self {
-            draft,
-            fixed: Fixed::of(&config),
-            ledger: Arc::new(Mutex::new(ledger)),
-            time,
-            server,
-            resolver,
-            leases,
-            watch: Watch::start(),
-            pending: None,
-            refused: BTreeMap::new(),
-            unservable: Vec::new(),
-            ledger_trouble: trouble,
-            counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
-            started: Timestamp::now(),
-            access_log,
-            reported: std::collections::HashMap::new(),
-            hangup,
-            upgrade_asked,
-            launcher: beginning.launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
-            upgrade: None,
-            released: None,
-            draining: false,
-            notify: beginning.notify,
-            shown: Instant::now(),
-            commands,
-            sender,
-            door: Door::new(),
-            config,
-        };
-        control.follow_names();
-        control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
-        if let Some(trouble) = &control.ledger_trouble {
-            trouble.tell();
-        }
-        control
-    }
-
     /// Where it listens, with the ports that the kernel chose.
     #[must_use]
     pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
@@ -431,49 +312,6 @@ impl LedgerTrouble {
     }
 }
 
-impl Parts {
-    fn new(config: &Config) -> Result<Self, StartError> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            upgrade_asked: signal(SignalKind::user_defined2())?,
-            access_log: access_log(&config.access).map_err(StartError::Other)?,
-            resolver: Rc::new(Resolver::new(config.name_servers.clone())),
-        })
-    }
-}
-
-/// Writes down what a configuration is about to promise, and grants the leases.
-fn promise(mut ledger: Ledger, config: &Config) -> Result<Promised, StartError> {
-    let reading = Reading::take();
-    let time = Time::start(ledger.book().newest(), reading);
-    let mut leases = Leases::default();
-    // A lockout that is not on record is none that was accepted.
-    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
-    leases.hold(&config.pledges);
-    let mut trouble = None;
-    if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {
-        match ledger.record(renewal.records.clone()) {
-            Ok(()) => leases.granted(&renewal),
-            Err(error) => trouble = Some(LedgerTrouble::new(&error)),
-        }
-    }
-    Ok(Promised { ledger, time, leases, trouble })
-}
-
-fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
-    log.and_then(LogThread::sink).map(|sink| (sink, config.access_format))
-}
-
 fn lock(ledger: &Arc<Mutex<Ledger>>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, String> {
-    match target {
-        AccessTarget::Off => Ok(None),
-        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string()),
-        AccessTarget::File(path) => {
-            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}", path.display()))
-        }
-    }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
-use super::{Beginning, Control, Parts, StartError, access, open_ledger, promise, prove, reload};
+use super::{Control, open_ledger, prove, reload};
 use crate::config::{AdminAddress, Config, Context, Draft};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};

@@ -43,7 +43,8 @@ impl Line {
         let link = folder.path().join("pintle");
         symlink(env!("CARGO_BIN_EXE_pintle"), &link).unwrap();
         let state = format!("[state]\ndirectory = {:?}\n", folder.path().join("state"));
-        let config = if config.contains("[state]") { config.to_owned() } else { state + config };
+        let config =
+            if config.contains("[state]") || config.contains("[admin]") { config.to_owned() } else { state + config };
         let pintle = Pintle::start_program(Command::new(link), authority, listen, &config, adapt);
         Self { newest: Cell::new(pintle.pid()), pintle, folder }
     }
@@ -111,6 +112,9 @@ impl Line {
     /// Waits for the end of a process that has taken over; gives its exit code.
     #[track_caller]
     pub fn wait(&self, pid: u32) -> Option<i32> {
+        if pid == self.newest.get() {
+            self.newest.set(self.pintle.pid());
+        }
         let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
         let status = eventually("the process ends", || match waitpid(Some(pid), WaitOptions::NOHANG) {
             Ok(ended) => ended.map(|(_, status)| status),
@@ -485,7 +489,7 @@ fn sessions_and_pins_go_on() {
 #[test]
 fn promises_in_memory_are_handed_over() {
     let bed = Bed::new();
-    let config = bed.config(&bed.pins("30d"), "").replace(&format!("{:?}", bed.state()), "\"\"");
+    let config = bed.config(&bed.pins("30d"), "").replace(&format!("[state]\ndirectory = {:?}\n", bed.state()), "");
     let admin = format!("[admin]\nlisten = \"unix:{}\"\n", bed.folder.path().join("admin.sock").display());
     let line = Line::start(&bed.authority, LISTEN, &format!("{PATIENT}{admin}{config}"));
     assert!(bed.header(&line.pintle).is_some());
