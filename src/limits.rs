@@ -37,8 +37,10 @@ pub struct Limits {
     pub websocket_idle: Duration,
     /// How long a client that still sends is listened to after its answer, so that it gets to read it.
     pub linger: Duration,
-    /// How long running requests have to finish after SIGTERM.
+    /// How long running requests have to finish after SIGTERM, or after an upgrade.
     pub drain: Duration,
+    /// How long a new process has to check everything and prove itself, before it is given up.
+    pub upgrade: Duration,
     /// Connections of one worker to one upstream; when all are busy, clients get 503.
     pub upstream_connections: usize,
     /// How long an idle connection to an upstream is kept.
@@ -68,6 +70,7 @@ impl Default for Limits {
             websocket_idle: Duration::from_secs(3600),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(30),
+            upgrade: Duration::from_secs(60),
             upstream_connections: 1024,
             upstream_idle: Duration::from_secs(60),
             response_header_size: 64 * 1024,

@@ -101,8 +101,7 @@ impl Context {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>) {
-    let open = worker.connection();
+pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>, open: Open) {
     let alarm = worker.clock.alarm();
     let established = Box::pin(establish(socket, address, listener, &worker, open, &alarm)).await;
     let Some(Established { transport, received, context, http2 }) = established else { return };

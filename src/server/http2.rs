@@ -66,6 +66,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         connection,
         streams: FuturesUnordered::new(),
         requests: 0,
+        since: context.worker.ticks(),
         closing: false,
         resting: false,
         finished: false,
@@ -82,6 +83,8 @@ struct Driver {
     connection: Connection<Corked, Bytes>,
     streams: FuturesUnordered<StreamFuture>,
     requests: u64,
+    /// The tick at which it began.
+    since: u32,
     /// GOAWAY has been sent, or is about to be.
     closing: bool,
     /// No stream is open, and the idle time runs.
@@ -96,7 +99,8 @@ impl Driver {
     /// Takes in what has come, lets the streams go on, and sends all that this has made with one write.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         self.begin_rest_or_work();
-        if self.context.worker.is_draining() {
+        let worker = &self.context.worker;
+        if worker.is_draining() && (self.requests > 0 || worker.ends_rest(true, self.since)) {
             self.close();
         }
         if !self.finished {

@@ -56,6 +56,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     time("websocket_idle", &table.websocket_idle, second, &mut |t| limits.websocket_idle = t);
     time("linger", &table.linger, none, &mut |t| limits.linger = t);
     time("drain", &table.drain, none, &mut |t| limits.drain = t);
+    time("upgrade", &table.upgrade, second, &mut |t| limits.upgrade = t);
     time("upstream_idle", &table.upstream_idle, none, &mut |t| limits.upstream_idle = t);
     limits
 }

@@ -42,7 +42,7 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
         let limits = context.worker.view();
         let limits = &limits.shared.limits;
         alarm.set(limits.idle);
-        if !rest(&link, &context, &alarm).await {
+        if !rest(&link, &context, &alarm, requests == 0).await {
             break;
         }
         requests += 1;
@@ -82,8 +82,9 @@ enum Next {
     Gone,
 }
 
-/// Waits for the next request. Says no when the connection is to end.
-async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> bool {
+/// Waits for the next request, or the first one. Says no when the connection is to end.
+async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first: bool) -> bool {
+    let since = context.worker.ticks();
     poll_fn(|cx| {
         let mut link = link.borrow_mut();
         if !link.received.is_empty() {
@@ -94,7 +95,7 @@ async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> boo
         match link.poll_receive(cx) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(false),
             Poll::Ready(Ok(_)) => Poll::Ready(true),
-            Poll::Pending if context.worker.is_draining() => Poll::Ready(false),
+            Poll::Pending if context.worker.ends_rest(first, since) => Poll::Ready(false),
             Poll::Pending => alarm.poll_due(cx).map(|()| false),
         }
     })
