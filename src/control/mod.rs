@@ -290,6 +290,7 @@ impl Control {
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_door();
+        self.server.tidy();
         if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;
         }
