@@ -1,10 +1,9 @@
 //! An answer onto an HTTP/1.1 connection: head, framing, body.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{self, Write as _};
-use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 
@@ -40,72 +39,88 @@ enum Way {
     Chunked,
 }
 
-/// Sends an answer.
-pub(super) async fn send(
-    link: &Rc<RefCell<Link>>,
-    context: &Context,
-    alarm: &Alarm,
-    head: &RequestHead,
-    reply: &mut Reply,
-    keep_alive: bool,
-) -> Sent<After> {
-    let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
-    // Interim responses that have not gone yet come first.
-    link.borrow_mut().take_interim(&mut octets);
-    let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
-    if way == Way::None {
-        reply.body = ResponseBody::Empty;
-    }
-    let progress = context.worker.view().shared.limits.body_progress;
-    let ends_with_connection = way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls();
-    let mut sending = Sending {
-        out: Outbox::new(octets),
-        way,
-        ended: way == Way::None,
-        ends_with_connection,
-        bytes: 0,
-        broken: None,
-    };
-    alarm.set(progress);
-    let result = poll_fn(|cx| {
-        let mut moved = false;
-        let sent = sending.poll(&mut reply.body, link, cx, &mut moved);
-        if moved {
-            alarm.set(progress);
-        }
-        match sent {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-        }
-    })
-    .await;
-    let Sending { out, bytes, broken, .. } = sending;
-    if result.is_ok() {
-        HEADS.with_borrow_mut(|heads| {
-            if heads.len() < SPARE_HEADS {
-                heads.push(out.into_buffer());
-            }
-        });
-    }
-    Sent { result: result.map(|()| after), bytes, broken }
-}
-
-struct Sending {
+/// An answer on its way.
+pub(super) struct Sending {
     out: Outbox,
     way: Way,
+    after: After,
     ended: bool,
     /// The body's end is the connection's (HTTP/1.0), and nothing below says whether that is a proper one.
     ends_with_connection: bool,
+    /// The longest pause between two pieces.
+    progress: Duration,
     bytes: u64,
     /// Why the upstream's body broke off.
     broken: Option<UpstreamError>,
 }
 
 impl Sending {
+    /// Writes the head; nothing is sent yet.
+    pub(super) fn begin(
+        link: &RefCell<Link>,
+        context: &Context,
+        alarm: &Alarm,
+        head: &RequestHead,
+        reply: &mut Reply,
+        keep_alive: bool,
+    ) -> Self {
+        let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
+        // Interim responses that have not gone yet come first.
+        link.borrow_mut().take_interim(&mut octets);
+        let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
+        if way == Way::None {
+            reply.body = ResponseBody::Empty;
+        }
+        let progress = context.worker.view().shared.limits.body_progress;
+        alarm.set(progress);
+        Self {
+            out: Outbox::new(octets),
+            way,
+            after,
+            ended: way == Way::None,
+            ends_with_connection: way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls(),
+            progress,
+            bytes: 0,
+            broken: None,
+        }
+    }
+
+    /// Sends on; ready when everything has been, or nothing more can be.
+    pub(super) fn poll_sent(
+        &mut self,
+        body: &mut ResponseBody,
+        link: &RefCell<Link>,
+        alarm: &Alarm,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut moved = false;
+        let sent = self.poll(body, link, cx, &mut moved);
+        if moved {
+            alarm.set(self.progress);
+        }
+        match sent {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// How it went.
+    pub(super) fn end(self, result: io::Result<()>) -> Sent<After> {
+        let Self { out, after, bytes, broken, .. } = self;
+        if result.is_ok() {
+            HEADS.with_borrow_mut(|heads| {
+                if heads.len() < SPARE_HEADS {
+                    heads.push(out.into_buffer());
+                }
+            });
+        }
+        Sent { result: result.map(|()| after), bytes, broken }
+    }
+
     fn poll(
         &mut self,
         body: &mut ResponseBody,
-        link: &Rc<RefCell<Link>>,
+        link: &RefCell<Link>,
         cx: &mut TaskContext<'_>,
         moved: &mut bool,
     ) -> Poll<io::Result<()>> {

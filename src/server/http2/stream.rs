@@ -77,7 +77,7 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     };
     if let Some(upgraded) = reply.upgraded.take() {
         let mut outcome = Outcome::of(&reply, &Sent { result: Ok(()), bytes: 0, broken: None }, begin);
-        outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, upgraded, &context, &alarm).await;
+        outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm).await;
         record(&context, &head, Some(&asked), &outcome);
         return;
     }

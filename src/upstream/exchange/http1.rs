@@ -221,7 +221,7 @@ impl<'p> Exchange<'p> {
                 return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
             }
             let Connection { transport, slot } = connection;
-            let upgraded = Upgraded { transport, received, _slot: slot };
+            let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
             return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
@@ -233,8 +233,11 @@ impl<'p> Exchange<'p> {
         };
         if let (Some(len), true) = (whole, sent) {
             recycle(out.into_buffer());
-            let data = received.split_to(len).freeze();
-            if head.keep_alive && received.is_empty() {
+            // A buffer that is the body and no more becomes it; a part of one would need a count of who has the rest.
+            let surplus = received.len() > len;
+            received.truncate(len);
+            let data = received.freeze();
+            if head.keep_alive && !surplus {
                 pool.put(connection);
             }
             let body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
