@@ -269,6 +269,7 @@ impl Control {
         self.climb_ramps().await;
         self.watch_door();
         self.show_life();
+        self.server.tidy();
         if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;
         }

@@ -12,6 +12,7 @@ mod record;
 mod rejection;
 mod reply;
 mod reports;
+mod retired;
 mod service;
 mod snapshot;
 mod tunnel;
@@ -33,6 +34,8 @@ pub use listener::{BindError, Bound, Lent, Shared, bind};
 pub use reports::{NO_SITE, Report, Reports};
 pub use snapshot::{Earlier, Snapshot, View};
 
+use retired::Retired;
+
 /// For the fuzzers.
 #[doc(hidden)]
 pub mod fuzzing {
@@ -46,6 +49,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 pub struct Server {
     workers: Vec<Worker>,
     snapshot: watch::Sender<Published>,
+    retired: Retired,
     /// Told whenever a worker has taken a snapshot.
     news: Arc<Notify>,
     draining: watch::Sender<Drain>,
@@ -122,6 +126,7 @@ impl Server {
         let mut server = Self {
             workers: Vec::new(),
             snapshot,
+            retired: Retired::default(),
             news,
             draining,
             admission,
@@ -146,10 +151,15 @@ impl Server {
     }
 
     /// Puts another snapshot in place of the one in use; requests under way keep theirs.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.send_modify(|published| {
-            *published = Published { number: published.number + 1, snapshot };
-        });
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        let number = self.snapshot.borrow().number + 1;
+        let before = self.snapshot.send_replace(Published { number, snapshot });
+        self.retired.take(before.snapshot);
+    }
+
+    /// Drops what was replaced and is not in use any more. To be called now and then.
+    pub fn tidy(&mut self) {
+        self.retired.tidy();
     }
 
     /// Waits until every worker serves by the newest snapshot, for a while at most: one that is busy comes to it a little

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::connection;
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
-use super::snapshot::View;
+use super::snapshot::{SITES_AT_ONCE, View};
 use super::{Drain, Listening, Published};
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::policy::Scheme;
@@ -137,8 +137,10 @@ impl Worker {
     async fn follow_snapshots(&self, mut snapshots: watch::Receiver<Published>, taken: &AtomicU64, news: &Notify) {
         while snapshots.changed().await.is_ok() {
             let Published { number, snapshot } = snapshots.borrow_and_update().clone();
-            let view = View::new(snapshot, Some(&*self.view.borrow()), &self.clock, &self.streaming);
-            *self.view.borrow_mut() = view;
+            let before = self.view();
+            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming).await;
+            self.view.replace(view);
+            tokio::task::spawn_local(let_go(before));
             self.warned.borrow_mut().clear();
             taken.store(number, Ordering::Release);
             news.notify_one();
@@ -155,10 +157,19 @@ impl Worker {
     async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            for pool in self.view().pools.iter().flatten() {
-                pool.sweep();
+            for pools in self.view().pools.chunks(SITES_AT_ONCE) {
+                pools.iter().flatten().for_each(|pool| pool.sweep());
+                yield_now().await;
             }
         }
+    }
+}
+
+/// Drops a view that was replaced, once no request goes by it.
+async fn let_go(mut view: Rc<View>) {
+    while let Err(used) = View::drop_slowly(view).await {
+        view = used;
+        tokio::time::sleep(SWEEP).await;
     }
 }
 
@@ -196,7 +207,7 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
     let Published { number, snapshot } = shared.snapshot.borrow_and_update().clone();
     taken.store(number, Ordering::Release);
     let worker = Rc::new(Worker {
-        view: RefCell::new(View::new(snapshot, None, &clock, &streaming)),
+        view: RefCell::new(View::new(snapshot, None, &clock, &streaming).await),
         clock,
         counters,
         access: shared.access.map(|(sink, format)| AccessLog::new(sink, format)),
