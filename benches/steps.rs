@@ -21,7 +21,7 @@ use pintle::policy::hpkp::{self, Hpkp};
 use pintle::site::Site;
 use pintle::upstream::resolve::Name;
 use pintle::upstream::rewrite::rewrite;
-use pintle::upstream::{Client, HostHeader, Outbound, Upstream};
+use pintle::upstream::{Client, Health, HostHeader, Outbound, Upstream};
 
 const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\
     Host: blog.example.com\r\n\
@@ -133,6 +133,8 @@ fn setting() -> Setting {
             own_names: vec![("example.wordpress.com".into(), 443)],
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
+            total_timeout: None,
+            health: Health::default(),
         },
     }
 }

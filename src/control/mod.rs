@@ -206,7 +206,7 @@ impl Control {
             door: Door::new(),
             config,
         };
-        control.follow_names();
+        control.follow_upstreams();
         control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
         control.open_door();
         if let Some(trouble) = &control.ledger_trouble {

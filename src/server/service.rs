@@ -217,17 +217,27 @@ async fn forward(
         }
         Err(error) => Rejection::Upstream(error),
     };
-    if let Rejection::Upstream(error) = &rejection
-        && !matches!(error, UpstreamError::RequestBody(_))
-    {
-        context.worker.counters.upstream_errors.increment();
-        context.worker.warn_seldom(*index, error.cause(), || {
-            tracing::warn!(site = site.label(), upstream = %pool.upstream().label, %error, "upstream failed");
-        });
+    if let Rejection::Upstream(error) = &rejection {
+        upstream_failed(error, *index, asked, context);
     }
     let mut reply = reject(rejection, head, Some(asked), context);
     reply.upstream_time = upstream_time;
     reply
+}
+
+/// Counts a failure of the upstream, and tells of it; of each kind once in a while. What an open circuit refuses has
+/// been told when it opened.
+pub(super) fn upstream_failed(error: &UpstreamError, index: usize, asked: &Asked, context: &Context) {
+    if matches!(error, UpstreamError::RequestBody(_) | UpstreamError::CircuitOpen(_)) {
+        return;
+    }
+    context.worker.counters.upstream_errors.increment();
+    context.worker.warn_seldom(index, error.cause(), || {
+        let site = asked.site.as_ref().map(|(_, site)| site.label()).unwrap_or_default();
+        let upstream = asked.view.pools.get(index).into_iter().flatten().next();
+        let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();
+        tracing::warn!(site, upstream, %error, "upstream failed");
+    });
 }
 
 /// RFC 6455 section 4.1: what the upstream must answer to our own key.

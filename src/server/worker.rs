@@ -99,7 +99,8 @@ impl Worker {
     async fn follow_snapshots(&self, mut snapshots: watch::Receiver<Published>, taken: &AtomicU64, news: &Notify) {
         while snapshots.changed().await.is_ok() {
             let Published { number, snapshot } = snapshots.borrow_and_update().clone();
-            let view = View::new(snapshot, Some(&*self.view.borrow()), &self.clock, &self.streaming);
+            let before = self.view();
+            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters);
             *self.view.borrow_mut() = view;
             self.warned.borrow_mut().clear();
             taken.store(number, Ordering::Release);
@@ -160,7 +161,7 @@ async fn work(
     let Published { number, snapshot } = shared.snapshot.borrow_and_update().clone();
     taken.store(number, Ordering::Release);
     let worker = Rc::new(Worker {
-        view: RefCell::new(View::new(snapshot, None, &clock, &streaming)),
+        view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters)),
         clock,
         counters,
         access: shared.access.map(|(sink, format)| AccessLog::new(sink, format)),

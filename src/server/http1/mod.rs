@@ -209,7 +209,9 @@ async fn finish(
     let keep_alive = head.keep_alive && !reply.closes && !unread && !context.worker.is_draining();
     let upgraded = reply.upgraded.take();
     let sent = respond::send(link, context, alarm, head, &mut reply, keep_alive).await;
-    let mut outcome = Outcome::of(&reply, &sent, begin);
+    // The upstream's part is over, and with it the time that it had in all.
+    alarm.uncap();
+    let mut outcome = Outcome::of(&reply, &sent, begin, asked, context);
     if let (Ok(_), Some(upgraded)) = (&sent.result, upgraded) {
         outcome.bytes += run_tunnel(link, context, alarm, upgraded).await;
         record(context, head, asked, &outcome);

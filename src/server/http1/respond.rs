@@ -75,7 +75,10 @@ pub(super) async fn send(
         }
         match sent {
             Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => alarm.poll_due(cx).map(|()| {
+                sending.time_is_up(alarm, link);
+                Err(io::ErrorKind::TimedOut.into())
+            }),
         }
     })
     .await;
@@ -102,6 +105,19 @@ struct Sending {
 }
 
 impl Sending {
+    /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
+    fn time_is_up(&mut self, alarm: &Alarm, link: &RefCell<Link>) {
+        let link = link.borrow();
+        if alarm.is_past_cap() {
+            self.broken = Some(UpstreamError::TotalTimeout);
+        } else if !self.ended && self.out.is_empty() && link.transport.is_flushed() {
+            self.broken = Some(UpstreamError::BodyTimeout);
+        }
+        if self.ends_with_connection {
+            link.reset_on_close();
+        }
+    }
+
     fn poll(
         &mut self,
         body: &mut ResponseBody,
