@@ -12,6 +12,7 @@ use super::page;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::snapshot::View;
+use super::worker::EVERY_SITE;
 use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{Framing, Name, RequestHead, ResponseHead};
@@ -160,7 +161,7 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
     let back = context.worker.loop_guard.comes_back(proxy_and_host, client_and_url);
     if back {
         context.worker.counters.loops_broken.increment();
-        context.worker.warn_seldom(usize::MAX, "scheme not stated", || {
+        context.worker.warn_seldom(EVERY_SITE, "scheme not stated", || {
             tracing::warn!(
                 proxy = %context.client.peer.address,
                 host = head.host(),

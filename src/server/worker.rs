@@ -29,6 +29,8 @@ use crate::telemetry::{AccessFormat, AccessLog, Counters, LogSink};
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// In place of a site's number, for trouble that concerns them all.
+pub(super) const EVERY_SITE: usize = usize::MAX;
 /// The same trouble is told once in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -102,7 +104,8 @@ impl Worker {
             let before = self.view();
             let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters);
             *self.view.borrow_mut() = view;
-            self.warned.borrow_mut().clear();
+            // Sites may stand elsewhere now; what concerns none of them is told no more often for that.
+            self.warned.borrow_mut().retain(|(site, _), _| *site == EVERY_SITE);
             taken.store(number, Ordering::Release);
             news.notify_one();
         }
@@ -284,7 +287,7 @@ async fn pause_after(error: &io::Error, worker: &Worker) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    worker.warn_seldom(usize::MAX, "accept", || {
+    worker.warn_seldom(EVERY_SITE, "accept", || {
         tracing::error!(%error, "cannot accept connections; raise the limit of open files (LimitNOFILE=, ulimit -n)");
     });
     tokio::time::sleep(NO_FILES_PAUSE).await;

@@ -17,7 +17,7 @@ use super::exchange::RETRIES_MAX;
 use super::pool::{Pool, Wish};
 use super::resolve::Addresses;
 use super::{Protocols, Upstream, UpstreamTransport};
-use crate::clock::{Alarm, uptime};
+use crate::clock::Alarm;
 use crate::tls::TlsStream;
 use crate::transport::Transport;
 
@@ -61,7 +61,7 @@ impl<'p> Dial<'p> {
     async fn connect_unbounded(&self) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
         let upstream = &*self.pool.upstream;
         let mut candidates = interleave(&addresses(&upstream.addresses).await?);
-        upstream.health.sort(&mut candidates, uptime());
+        upstream.health.sort(&mut candidates);
         if let (Some(avoid), true) = (self.wish.avoid, candidates.len() > 1) {
             candidates.retain(|address| *address != avoid);
         }
@@ -88,7 +88,7 @@ impl<'p> Dial<'p> {
 
     fn failed(&self, address: SocketAddr) {
         if self.pool.upstream.addresses.are_several() {
-            self.pool.upstream.health.address_failed(address, uptime());
+            self.pool.upstream.health.address_failed(address);
         }
     }
 }

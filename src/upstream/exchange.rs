@@ -62,7 +62,7 @@ impl Pool {
     ///
     /// A request is sent anew, on a new connection, if it is idempotent (RFC 9110 section 9.2.2), its body was not
     /// touched, and not an octet of an answer has come: when a kept connection has ended, or when the upstream has
-    /// another address. [`super::budget`] says how often.
+    /// another address. The budget says how often.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Pool {
                     let exchange = Exchange::new(self, outbound, connection, body.take());
                     match exchange.run(outbound, alarm, interim).await {
                         Attempt::Response(response) => {
-                            self.upstream.health.address_answered(address, self.clock.uptime());
+                            self.upstream.health.address_answered(address);
                             return Ok(response);
                         }
                         Attempt::Stale(back, why) => (body, error) = (back, why),
@@ -123,7 +123,7 @@ impl Pool {
                     (address, elsewhere) = (stream.address(), false);
                     match http2::send(self, stream, outbound, body.take(), alarm, interim).await {
                         Ok(response) => {
-                            self.upstream.health.address_answered(address, self.clock.uptime());
+                            self.upstream.health.address_answered(address);
                             return Ok(response);
                         }
                         Err(http2::Failure::Unprocessed(why, back)) => (body, error) = (back, why),
@@ -148,7 +148,7 @@ impl Pool {
     /// Puts a failure down to the address, where there is a choice of addresses.
     fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
         if error.sign() == Sign::Dead && self.upstream.addresses.are_several() {
-            self.upstream.health.address_failed(address, self.clock.uptime());
+            self.upstream.health.address_failed(address);
         }
         error
     }

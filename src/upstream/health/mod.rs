@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::error::UpstreamError;
+use crate::clock::uptime;
 use breaker::{Breaker, Change, Probe};
 use ejection::Table;
 
@@ -52,16 +53,16 @@ impl Health {
     }
 
     /// A new connection to this address failed, or nothing came by it; of several, it may be left out for a while.
-    pub(super) fn address_failed(&self, address: SocketAddr, now: u64) {
-        if let Some(out) = self.addresses.get_or_init(Box::default).failed(address, now) {
+    pub(super) fn address_failed(&self, address: SocketAddr) {
+        if let Some(out) = self.addresses.get_or_init(Box::default).failed(address, uptime()) {
             tracing::warn!(upstream = %self.label, %address, seconds = out.as_secs(), "address left out: it keeps failing");
         }
     }
 
     /// An answer came from this address.
-    pub(super) fn address_answered(&self, address: SocketAddr, now: u64) {
+    pub(super) fn address_answered(&self, address: SocketAddr) {
         if let Some(table) = self.addresses.get()
-            && table.answered(address, now)
+            && table.answered(address, uptime())
         {
             tracing::info!(upstream = %self.label, %address, "address answers again");
         }
@@ -82,9 +83,9 @@ impl Health {
     }
 
     /// Puts the addresses that are to be tried in their order, without those that are left out.
-    pub(super) fn sort(&self, addresses: &mut Vec<SocketAddr>, now: u64) {
+    pub(super) fn sort(&self, addresses: &mut Vec<SocketAddr>) {
         if let (Some(table), true) = (self.addresses.get(), addresses.len() > 1) {
-            table.sort(addresses, now);
+            table.sort(addresses, uptime());
         }
     }
 
