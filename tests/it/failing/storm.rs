@@ -40,9 +40,9 @@ fn storm(secure: bool, seeds: u64) {
     let leaf = authority.leaf("upstream", &["up.example.net"]);
     let upstream = Faulty::start(secure.then_some(&leaf));
     // A breaker that opens would answer in the upstream's place; it has its own tests.
-    let limits = "[limits]\nbody_progress = \"1s\"\nupstream_idle = \"1s\"\nidle = \"2s\"\n";
+    let limits = "[limits]\nbody_progress = \"3s\"\nupstream_idle = \"1s\"\nidle = \"2s\"\n";
     let options = format!(
-        "[site.upstream_options]\nconnect = \"{}\"\nresponse_timeout = \"2s\"\n{}\n[site.circuit_breaker]\nfailures = 0\n",
+        "[site.upstream_options]\nconnect = \"{}\"\nresponse_timeout = \"4s\"\n{}\n[site.circuit_breaker]\nfailures = 0\n",
         upstream.address,
         if secure { format!("ca = {:?}", authority.ca_path()) } else { String::new() }
     );
