@@ -38,6 +38,8 @@ pub struct Clock {
 #[derive(Debug)]
 struct State {
     due: Cell<u32>,
+    /// However it is set, it is due by then.
+    cap: Cell<u32>,
     waker: RefCell<Option<Waker>>,
     /// Where this stands in the clock's list.
     at: Cell<usize>,
@@ -104,7 +106,12 @@ impl Clock {
     #[must_use]
     pub fn alarm(self: &Rc<Self>) -> Alarm {
         let mut alarms = self.alarms.borrow_mut();
-        let state = Rc::new(State { due: Cell::new(NEVER), waker: RefCell::default(), at: Cell::new(alarms.len()) });
+        let state = Rc::new(State {
+            due: Cell::new(NEVER),
+            cap: Cell::new(NEVER),
+            waker: RefCell::default(),
+            at: Cell::new(alarms.len()),
+        });
         alarms.push(state.clone());
         Alarm { clock: self.clone(), state }
     }
@@ -145,12 +152,28 @@ pub struct Alarm {
 impl Alarm {
     /// Due after this time: never earlier, and at most a tick later.
     pub fn set(&self, after: Duration) {
-        self.state.due.set(self.clock.now.get() + ticks_of(after) + 1);
+        self.state.due.set((self.clock.now.get() + ticks_of(after) + 1).min(self.state.cap.get()));
     }
 
-    /// Never due.
+    /// Never due, but for the cap.
     pub fn clear(&self) {
-        self.state.due.set(NEVER);
+        self.state.due.set(self.state.cap.get());
+    }
+
+    /// From now on due after this time at the latest, however it is set; until [`Self::uncap`].
+    pub fn cap(&self, after: Duration) {
+        self.state.cap.set(self.clock.now.get() + ticks_of(after) + 1);
+    }
+
+    /// Takes the cap away; what was set stays.
+    pub fn uncap(&self) {
+        self.state.cap.set(NEVER);
+    }
+
+    /// Whether the time of the cap has come.
+    #[must_use]
+    pub fn is_past_cap(&self) -> bool {
+        self.state.cap.get() <= self.clock.now.get()
     }
 
     /// Ready when due; else the task is woken then, and when the clock wakes all.
@@ -223,6 +246,24 @@ mod tests {
         drop(other);
         clock.wake_all();
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_cap_holds_however_the_alarm_is_set() {
+        let clock = Rc::new(Clock::default());
+        let alarm = clock.alarm();
+        alarm.cap(Duration::from_secs(1));
+        for _ in 0..3 {
+            alarm.set(Duration::from_secs(100));
+            assert!(!alarm.is_due() && !alarm.is_past_cap());
+            clock.tick();
+        }
+        assert!(alarm.is_due() && alarm.is_past_cap());
+        alarm.clear();
+        assert!(alarm.is_due());
+        alarm.uncap();
+        alarm.set(Duration::from_secs(1));
+        assert!(!alarm.is_due() && !alarm.is_past_cap());
     }
 
     #[test]

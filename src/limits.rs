@@ -41,8 +41,12 @@ pub struct Limits {
     pub drain: Duration,
     /// How long a new process has to check everything and prove itself, before it is given up.
     pub upgrade: Duration,
-    /// Connections of one worker to one upstream; when all are busy, clients get 503.
+    /// Connections of one worker to one upstream; when all are busy, requests wait.
     pub upstream_connections: usize,
+    /// Requests of one worker that wait for a connection to one upstream; more get 503.
+    pub upstream_queue: usize,
+    /// How long they wait before they get 503, too.
+    pub upstream_queue_wait: Duration,
     /// How long an idle connection to an upstream is kept.
     pub upstream_idle: Duration,
     /// Octets of a response's head.
@@ -72,6 +76,8 @@ impl Default for Limits {
             drain: Duration::from_secs(30),
             upgrade: Duration::from_secs(60),
             upstream_connections: 1024,
+            upstream_queue: 128,
+            upstream_queue_wait: Duration::from_secs(5),
             upstream_idle: Duration::from_secs(60),
             response_header_size: 64 * 1024,
             reports_per_minute: 60,
@@ -102,6 +108,8 @@ impl Limits {
     pub fn pool(&self) -> PoolLimits {
         PoolLimits {
             connections: self.upstream_connections,
+            queue: self.upstream_queue,
+            queue_wait: self.upstream_queue_wait,
             idle: self.upstream_idle,
             response_head: self.response_header_size,
             body_progress: self.body_progress,

@@ -9,7 +9,7 @@ use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust};
 use pintle::site::Site;
 use pintle::upstream::resolve::Name;
-use pintle::upstream::{Client, HostHeader, Upstream};
+use pintle::upstream::{Client, Health, HostHeader, Upstream};
 
 /// What a browser asks for.
 pub(crate) const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\
@@ -69,6 +69,8 @@ pub(crate) fn setting() -> Setting {
             own_names: vec![("example.wordpress.com".into(), 443)],
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
+            total_timeout: None,
+            health: Health::default(),
         },
     }
 }

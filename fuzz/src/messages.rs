@@ -12,7 +12,7 @@ use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust, origin};
 use pintle::site::Site;
 use pintle::upstream::resolve::Name;
-use pintle::upstream::{Client, HostHeader, Outbound, Upstream};
+use pintle::upstream::{Client, Health, HostHeader, Outbound, Upstream};
 
 const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
 
@@ -58,6 +58,8 @@ fn forward(head: &RequestHead, trusted: bool) {
         own_names: vec![("upstream.example".into(), 80)],
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
+        total_timeout: None,
+        health: Health::default(),
     };
     let site = Site::default();
     let outbound = Outbound { head, site: &site, origin: &origin, client: &client, websocket_key: None };

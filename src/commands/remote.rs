@@ -216,6 +216,7 @@ fn print_reports(reports: &Value) {
 fn print_site(site: &Value) {
     let hosts: Vec<&str> = list(site, "hosts").iter().filter_map(Value::as_str).collect();
     println!("\n{}", hosts.join(", "));
+    print_upstream(site);
     for c in list(site, "certificates") {
         println!("  certificate  {} until {}, by {}", text(c, "serial"), day(text(c, "not_after")), text(c, "issuer"));
         println!("    live       {} {}", text(c, "pin"), text(c, "algorithm"));
@@ -269,6 +270,27 @@ fn print_site(site: &Value) {
     }
     for todo in list(site, "todo").iter().filter_map(Value::as_str) {
         println!("  TO DO        {todo}");
+    }
+}
+
+/// Where it goes, and what is wrong there.
+fn print_upstream(site: &Value) {
+    let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { return };
+    println!("  upstream     {url}");
+    match (text(health, "circuit"), health["tried_in"].as_u64()) {
+        ("half-open", _) => println!("    CIRCUIT HALF OPEN: one request is under way to see whether it answers"),
+        ("open", left) => {
+            println!("    CIRCUIT OPEN: requests get 503; tried again in {} s", left.unwrap_or_default())
+        }
+        _ => {}
+    }
+    for address in list(health, "addresses") {
+        let name = text(address, "address");
+        if address["check_fails"] == true {
+            println!("    LEFT OUT   {name}: its health check fails");
+        } else if let Some(left @ 1..) = address["left_out_for"].as_u64() {
+            println!("    LEFT OUT   {name}: it keeps failing; tried again in {left} s");
+        }
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct LimitsTable {
     pub(super) drain: Option<At<Duration>>,
     pub(super) upgrade: Option<At<Duration>>,
     pub(super) upstream_connections: Option<At<u64>>,
+    pub(super) upstream_queue: Option<At<u64>>,
+    pub(super) upstream_queue_wait: Option<At<Duration>>,
     pub(super) upstream_idle: Option<At<Duration>>,
     pub(super) response_header_size: Option<At<u64>>,
     pub(super) reports_per_minute: Option<At<u64>>,
@@ -88,6 +90,8 @@ pub(super) struct SiteTable {
     pub(super) canonical_redirect: Option<At<bool>>,
     pub(super) accept_lockout_until: Option<At<String>>,
     pub(super) upstream_options: Option<Box<UpstreamTable>>,
+    pub(super) circuit_breaker: Option<Box<BreakerTable>>,
+    pub(super) health_check: Option<Box<CheckTable>>,
     pub(super) certificates: Vec<CertificateTable>,
     pub(super) hsts: Option<Box<HstsTable>>,
     pub(super) hpkp: Option<Box<HpkpTable>>,
@@ -106,6 +110,25 @@ pub(super) struct UpstreamTable {
     pub(super) http2: Option<At<bool>>,
     pub(super) connect_timeout: Option<At<Duration>>,
     pub(super) response_timeout: Option<At<Duration>>,
+    pub(super) total_timeout: Option<At<Duration>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct BreakerTable {
+    pub(super) failures: Option<At<u64>>,
+    pub(super) open: Option<At<Duration>>,
+    pub(super) open_max: Option<At<Duration>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct CheckTable {
+    pub(super) span: Range<usize>,
+    pub(super) path: Option<At<String>>,
+    pub(super) interval: Option<At<Duration>>,
+    pub(super) timeout: Option<At<Duration>>,
+    pub(super) healthy: Option<At<u64>>,
+    pub(super) unhealthy: Option<At<u64>>,
+    pub(super) status: Option<At<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -228,6 +251,8 @@ impl LimitsTable {
             drain: t.duration("drain"),
             upgrade: t.duration("upgrade"),
             upstream_connections: t.number("upstream_connections"),
+            upstream_queue: t.number("upstream_queue"),
+            upstream_queue_wait: t.duration("upstream_queue_wait"),
             upstream_idle: t.duration("upstream_idle"),
             response_header_size: t.size("response_header_size"),
             reports_per_minute: t.number("reports_per_minute"),
@@ -246,6 +271,8 @@ impl SiteTable {
             canonical_redirect: t.boolean("canonical_redirect"),
             accept_lockout_until: t.text("accept_lockout_until"),
             upstream_options: t.table("upstream_options").map(UpstreamTable::read).map(Box::new),
+            circuit_breaker: t.table("circuit_breaker").map(BreakerTable::read).map(Box::new),
+            health_check: t.table("health_check").map(CheckTable::read).map(Box::new),
             certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
             hsts: t.table("hsts").map(HstsTable::read).map(Box::new),
             hpkp: t.table("hpkp").map(HpkpTable::read).map(Box::new),
@@ -269,6 +296,31 @@ impl UpstreamTable {
             http2: t.boolean("http2"),
             connect_timeout: t.duration("connect_timeout"),
             response_timeout: t.duration("response_timeout"),
+            total_timeout: t.duration("total_timeout"),
+        };
+        t.finish();
+        table
+    }
+}
+
+impl BreakerTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self { failures: t.number("failures"), open: t.duration("open"), open_max: t.duration("open_max") };
+        t.finish();
+        table
+    }
+}
+
+impl CheckTable {
+    fn read(t: Reader<'_>) -> Self {
+        let table = Self {
+            span: t.span.clone(),
+            path: t.text("path"),
+            interval: t.duration("interval"),
+            timeout: t.duration("timeout"),
+            healthy: t.number("healthy"),
+            unhealthy: t.number("unhealthy"),
+            status: t.text("status"),
         };
         t.finish();
         table

@@ -10,6 +10,7 @@ use super::{Control, LedgerTrouble, lock};
 use crate::config::{Config, Difference, report};
 use crate::ledger::time::Reading;
 use crate::ledger::{Ledger, Record};
+use crate::upstream::check;
 use crate::upstream::resolve::follow;
 
 /// The decisions that come with a configuration: lockouts that are accepted, ramps that begin.
@@ -58,7 +59,7 @@ impl Control {
         let before = std::mem::replace(&mut self.config, config);
         self.leases.hold(&self.config.pledges);
         self.renew_leases().await;
-        self.follow_names();
+        self.follow_upstreams();
         self.server.publish(self.config.snapshot.clone());
         self.server.settled().await;
         self.counts.rotations += announce_changes(&before, &self.config);
@@ -118,10 +119,13 @@ impl Control {
         }
     }
 
-    /// Follows the upstreams' names that are new.
-    pub(super) fn follow_names(&mut self) {
+    /// Follows the upstreams' names that are new, and begins the checks that are.
+    pub(super) fn follow_upstreams(&mut self) {
         for name in std::mem::take(&mut self.config.names) {
             spawn_local(follow(name, self.resolver.clone()));
+        }
+        for checks in self.config.snapshot.upstreams.iter().flatten().filter_map(check::watch) {
+            spawn_local(checks);
         }
     }
 }

@@ -138,7 +138,7 @@ impl Control {
             door: Door::new(),
             config,
         };
-        control.follow_names();
+        control.follow_upstreams();
         control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
         if let Some(trouble) = &control.ledger_trouble {
             trouble.tell();

@@ -1,17 +1,21 @@
 //! What there is to say about the process: for `pintle status`, and for Prometheus.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Control;
+use crate::clock::uptime;
 use crate::config::report;
 use crate::ledger::Ramped;
 use crate::ledger::time::wall;
 use crate::policy::guard::{Promise, Seconds};
 use crate::server::NO_SITE;
+use crate::upstream::{Circuit, Upstream};
 
 impl Control {
     /// Everything, as JSON.
@@ -32,7 +36,7 @@ impl Control {
             "connections": self.server.connections(),
             "upgrading": self.upgrade.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
-            "sites": self.config.sites().map(|site| self.site(site, ledger.book().promises())).collect::<Vec<_>>(),
+            "sites": self.sites().map(|(site, upstream)| self.site(site, upstream, ledger.book().promises())).collect::<Vec<_>>(),
             "ledger": {
                 "directory": self.fixed.state.as_deref().map(absolute),
                 "durable": ledger.is_durable(),
@@ -57,7 +61,13 @@ impl Control {
         })
     }
 
-    fn site(&self, site: &report::Site, promises: &[Promise]) -> Value {
+    /// The sites, each with its upstream.
+    fn sites(&self) -> impl Iterator<Item = (&report::Site, Option<&Upstream>)> {
+        let upstreams = self.config.snapshot.upstreams.iter().map(Option::as_deref);
+        self.config.sites().zip(upstreams)
+    }
+
+    fn site(&self, site: &report::Site, upstream: Option<&Upstream>, promises: &[Promise]) -> Value {
         let name = site.name();
         let certificates = site.certificates.iter().map(|c| {
             json!({
@@ -74,6 +84,7 @@ impl Control {
             "site": name,
             "hosts": site.hosts,
             "upstream": site.upstream.as_ref().map(|u| &u.url),
+            "upstream_health": upstream.map(health),
             "certificates": certificates.collect::<Vec<_>>(),
             "hsts": site.hsts,
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
@@ -162,6 +173,19 @@ impl Control {
         };
         let refused = by_site(&|s| f64::from(u8::from(self.refused.contains_key(s.name()))));
         metric("certificate_refused", "gauge", "Whether the files on disk are refused.", &refused);
+        let of_upstreams = |value: &dyn Fn(&Upstream) -> f64| -> Vec<(String, f64)> {
+            let sites = self.sites().filter_map(|(site, upstream)| upstream.map(|u| (site, u)));
+            sites.map(|(site, upstream)| (label(&[("site", site.name())]), value(upstream))).collect()
+        };
+        let now = uptime();
+        let circuits = of_upstreams(&|u| match u.health.circuit(now) {
+            Circuit::Closed => 0.0,
+            Circuit::HalfOpen => 1.0,
+            Circuit::Open(_) => 2.0,
+        });
+        metric("upstream_circuit", "gauge", "0 closed, 1 half open, 2 open: requests get 503.", &circuits);
+        let left_out = of_upstreams(&|u| u.addresses.known().iter().filter(|a| is_out(u, **a, now)).count() as f64);
+        metric("upstream_addresses_left_out", "gauge", "Addresses that fail, or whose check does.", &left_out);
         let counts = self.server.reports().counts();
         let mut reported = by_site(&|s| counts.get(s.name()).copied().unwrap_or_default() as f64);
         reported.extend(counts.get(NO_SITE).map(|count| (label(&[("site", NO_SITE)]), *count as f64)));
@@ -185,6 +209,36 @@ impl Control {
         metric("certificate_not_after_seconds", "gauge", "When a certificate ends, in seconds since 1970.", &ends);
         out
     }
+}
+
+/// How an upstream does.
+fn health(upstream: &Upstream) -> Value {
+    let (now, health) = (uptime(), &upstream.health);
+    let (circuit, tried_in) = match health.circuit(now) {
+        Circuit::Closed => ("closed", None),
+        Circuit::HalfOpen => ("half-open", None),
+        Circuit::Open(left) => ("open", Some(seconds(left))),
+    };
+    let addresses = upstream.addresses.known();
+    json!({
+        "circuit": circuit,
+        "tried_in": tried_in,
+        "failures_in_a_row": health.failures(),
+        "checked": health.check.is_some(),
+        "addresses": addresses.iter().map(|address| {
+            let (unfit, out) = health.address(*address, now);
+            json!({ "address": address.to_string(), "check_fails": unfit, "left_out_for": seconds(out) })
+        }).collect::<Vec<_>>(),
+    })
+}
+
+fn is_out(upstream: &Upstream, address: SocketAddr, now: u64) -> bool {
+    upstream.health.address(address, now) != (false, Duration::ZERO)
+}
+
+/// Rounded up.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 /// Labels as Prometheus has them. What stands in quotes here is never more than names and base64.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -135,7 +136,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn look(files: &[PathBuf], known: &mut HashMap<PathBuf, Option<[u8; 32]>>) -> bool {
     let mut changed = false;
     for file in files {
-        let now = hash(file);
+        // Without files to be had, nothing is known about this one, and nothing has changed.
+        let Ok(now) = hash(file) else { continue };
         // One that is new here has had all the time since it was read to change.
         changed |= known.insert(file.clone(), now) != Some(now);
     }
@@ -146,10 +148,19 @@ fn look(files: &[PathBuf], known: &mut HashMap<PathBuf, Option<[u8; 32]>>) -> bo
     changed
 }
 
-fn hash(path: &Path) -> Option<[u8; 32]> {
+/// The contents' hash; none if they cannot be read.
+///
+/// # Errors
+///
+/// When that is for want of a file descriptor.
+fn hash(path: &Path) -> Result<Option<[u8; 32]>, Errno> {
     let mut contents = Vec::new();
-    fs::File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut contents).ok()?;
-    Some(Sha256::digest(&contents).into())
+    let read = fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut contents));
+    match read.as_ref().map_err(Errno::from_io_error) {
+        Ok(_) => Ok(Some(Sha256::digest(&contents).into())),
+        Err(Some(full @ (Errno::MFILE | Errno::NFILE))) => Err(full),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The names that lead to a file: its own, and that of every symbolic link on the way, as certbot's live/ and Kubernetes'

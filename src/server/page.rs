@@ -23,11 +23,11 @@ pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead) -> (Res
     head.fields.push(b"Cache-Control", b"no-store");
     let proxy_status = format!("{PSEUDONYM}; error={}", rejection.proxy_status());
     head.fields.push(b"Proxy-Status", proxy_status.as_bytes());
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE => head.fields.push(b"Retry-After", b"1"),
-        StatusCode::TOO_MANY_REQUESTS => head.fields.push(b"Retry-After", b"60"),
-        StatusCode::METHOD_NOT_ALLOWED => head.fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-        _ => {}
+    if let Some(seconds) = rejection.retry_after() {
+        head.fields.push(b"Retry-After", seconds.to_string().as_bytes());
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        head.fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
     (head, Bytes::from(body))
 }

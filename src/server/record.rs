@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connection::Context;
 use super::reply::Reply;
-use super::service::Asked;
+use super::service::{Asked, upstream_failed};
 use crate::message::{Name, RequestHead};
 use crate::telemetry::access::Entry;
 use crate::upstream::UpstreamError;
@@ -34,7 +34,19 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of<A>(reply: &Reply, sent: &Sent<A>, begin: Instant) -> Self {
+    /// How it went; an upstream whose body broke off is told of.
+    pub(super) fn of<A>(
+        reply: &Reply,
+        sent: &Sent<A>,
+        begin: Instant,
+        asked: Option<&Asked>,
+        context: &Context,
+    ) -> Self {
+        if let (Some(broken), Some(asked)) = (&sent.broken, asked)
+            && let Some((index, _)) = asked.site
+        {
+            upstream_failed(broken, index, asked, context);
+        }
         let error = match (&sent.broken, &sent.result) {
             (Some(broken), _) => Some(broken.to_string()),
             (None, Err(e)) if e.kind() == io::ErrorKind::TimedOut => Some("the client takes too long".into()),

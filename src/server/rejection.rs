@@ -65,8 +65,11 @@ impl Rejection {
             Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
             Self::Loop | Self::SchemeNotStated | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
             Self::Upstream(error) => match error {
-                UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-                UpstreamError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+                UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
+                    StatusCode::GATEWAY_TIMEOUT
+                }
+                UpstreamError::CircuitOpen(_) => StatusCode::SERVICE_UNAVAILABLE,
+                error if error.is_local() => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_GATEWAY,
             },
         }
@@ -122,10 +125,16 @@ impl Rejection {
                 "You came by https, but the site behind this server redirects you from http. Its operator must tell \
                  it that its address begins with https://, or to believe the header X-Forwarded-Proto.",
             ),
-            Self::Upstream(UpstreamError::Busy) => {
+            Self::Upstream(error) if error.is_local() => {
                 ("The site is busy", "Too many visitors at once. Please try again in a moment.")
             }
-            Self::Upstream(UpstreamError::ResponseTimeout | UpstreamError::ConnectTimeout) => (
+            Self::Upstream(UpstreamError::CircuitOpen(_)) => (
+                "The site cannot be reached",
+                "The site behind this server does not answer at present. Please try again in a moment.",
+            ),
+            Self::Upstream(
+                UpstreamError::ResponseTimeout | UpstreamError::ConnectTimeout | UpstreamError::TotalTimeout,
+            ) => (
                 "The site takes too long",
                 "The site behind this server has not answered in time. Please try again later.",
             ),
@@ -133,6 +142,19 @@ impl Rejection {
                 "The site cannot be reached",
                 "The site behind this server does not answer as it should. Please try again later.",
             ),
+        }
+    }
+
+    /// What Retry-After says (RFC 9110 section 10.2.3), in seconds.
+    #[must_use]
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        match (self, self.status()) {
+            (Self::Upstream(UpstreamError::CircuitOpen(wait)), _) => {
+                Some(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
+            }
+            (_, StatusCode::SERVICE_UNAVAILABLE) => Some(1),
+            (_, StatusCode::TOO_MANY_REQUESTS) => Some(60),
+            _ => None,
         }
     }
 

@@ -12,6 +12,7 @@ use super::page;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::snapshot::View;
+use super::worker::EVERY_SITE;
 use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{Framing, Name, RequestHead, ResponseHead};
@@ -160,7 +161,7 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
     let back = context.worker.loop_guard.comes_back(proxy_and_host, client_and_url);
     if back {
         context.worker.counters.loops_broken.increment();
-        context.worker.warn_seldom(usize::MAX, "scheme not stated", || {
+        context.worker.warn_seldom(EVERY_SITE, "scheme not stated", || {
             tracing::warn!(
                 proxy = %context.client.peer.address,
                 host = head.host(),
@@ -217,17 +218,27 @@ async fn forward(
         }
         Err(error) => Rejection::Upstream(error),
     };
-    if let Rejection::Upstream(error) = &rejection
-        && !matches!(error, UpstreamError::RequestBody(_))
-    {
-        context.worker.counters.upstream_errors.increment();
-        context.worker.warn_seldom(*index, error.cause(), || {
-            tracing::warn!(site = site.label(), upstream = %pool.upstream().label, %error, "upstream failed");
-        });
+    if let Rejection::Upstream(error) = &rejection {
+        upstream_failed(error, *index, asked, context);
     }
     let mut reply = reject(rejection, head, Some(asked), context);
     reply.upstream_time = upstream_time;
     reply
+}
+
+/// Counts a failure of the upstream, and tells of it; of each kind once in a while. What an open circuit refuses has
+/// been told when it opened.
+pub(super) fn upstream_failed(error: &UpstreamError, index: usize, asked: &Asked, context: &Context) {
+    if matches!(error, UpstreamError::RequestBody(_) | UpstreamError::CircuitOpen(_)) {
+        return;
+    }
+    context.worker.counters.upstream_errors.increment();
+    context.worker.warn_seldom(index, error.cause(), || {
+        let site = asked.site.as_ref().map(|(_, site)| site.label()).unwrap_or_default();
+        let upstream = asked.view.pools.get(index).into_iter().flatten().next();
+        let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();
+        tracing::warn!(site, upstream, %error, "upstream failed");
+    });
 }
 
 /// RFC 6455 section 4.1: what the upstream must answer to our own key.

@@ -16,6 +16,7 @@ use crate::pin::Pin;
 use crate::policy::forwarded::Trust;
 use crate::policy::redirect::HttpsPort;
 use crate::site::{ReportsAt, Site};
+use crate::telemetry::Counters;
 use crate::tls::{CertificateSet, Certificates};
 use crate::upstream::{Pool, Upstream};
 
@@ -77,6 +78,7 @@ impl View {
         before: Option<&Self>,
         clock: &Rc<Clock>,
         streaming: &Rc<Cell<usize>>,
+        counters: &Arc<Counters>,
     ) -> Rc<Self> {
         let limits = shared.limits.pool();
         let mut pools: Vec<Option<Rc<Pool>>> = Vec::with_capacity(shared.upstreams.len());
@@ -91,7 +93,8 @@ impl View {
         for upstreams in shared.upstreams.chunks(SITES_AT_ONCE) {
             for upstream in upstreams {
                 pools.push(upstream.as_ref().map(|upstream| {
-                    let new = || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone());
+                    let new =
+                        || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone(), counters.clone());
                     known.entry(Arc::as_ptr(upstream)).or_insert_with(new).clone()
                 }));
             }

@@ -31,6 +31,8 @@ const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long a connection that is new when pintle stops is waited for to say what it wants.
 const FRESH: Duration = Duration::from_secs(5);
+/// In place of a site's number, for trouble that concerns them all.
+pub(super) const EVERY_SITE: usize = usize::MAX;
 /// The same trouble is told once in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -138,10 +140,11 @@ impl Worker {
         while snapshots.changed().await.is_ok() {
             let Published { number, snapshot } = snapshots.borrow_and_update().clone();
             let before = self.view();
-            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming).await;
+            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters).await;
             self.view.replace(view);
             tokio::task::spawn_local(let_go(before));
-            self.warned.borrow_mut().clear();
+            // Sites may stand elsewhere now; what concerns none of them is told no more often for that.
+            self.warned.borrow_mut().retain(|(site, _), _| *site == EVERY_SITE);
             taken.store(number, Ordering::Release);
             news.notify_one();
         }
@@ -207,7 +210,7 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
     let Published { number, snapshot } = shared.snapshot.borrow_and_update().clone();
     taken.store(number, Ordering::Release);
     let worker = Rc::new(Worker {
-        view: RefCell::new(View::new(snapshot, None, &clock, &streaming).await),
+        view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters).await),
         clock,
         counters,
         access: shared.access.map(|(sink, format)| AccessLog::new(sink, format)),
@@ -356,7 +359,7 @@ async fn pause_after(error: &io::Error, worker: &Worker) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    worker.warn_seldom(usize::MAX, "accept", || {
+    worker.warn_seldom(EVERY_SITE, "accept", || {
         tracing::error!(%error, "cannot accept connections; raise the limit of open files (LimitNOFILE=, ulimit -n)");
     });
     tokio::time::sleep(NO_FILES_PAUSE).await;

@@ -51,6 +51,12 @@ counters! {
     rejections,
     /// Requests that the upstream failed.
     upstream_errors,
+    /// Requests that were sent to the upstream once more.
+    upstream_retries,
+    /// Requests that had to wait for a connection to the upstream.
+    upstream_queued,
+    /// Requests that were refused at once, as the upstream had not answered others.
+    circuit_refused,
     /// Redirect loops that were broken.
     loops_broken,
     /// Tasks that ended by a bug.

@@ -1,5 +1,6 @@
 //! A new connection to an upstream: its address, TCP (IPv6 and IPv4 raced), TLS.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use rustls::client::UnbufferedClientConnection;
 use tokio::net::TcpStream;
 
 use super::error::UpstreamError;
+use super::exchange::RETRIES_MAX;
+use super::pool::{Pool, Wish};
 use super::resolve::Addresses;
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::Alarm;
@@ -21,24 +24,88 @@ use crate::transport::Transport;
 /// How long the next address waits for the one before (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Connects within the upstream's connect timeout.
-///
-/// # Errors
-///
-/// [`UpstreamError`]: DNS, TCP, TLS, or the time.
-pub(super) async fn connect(
+/// A connection in the making.
+pub(super) struct Dial<'p> {
+    pool: &'p Pool,
+    wish: Wish,
+    /// The addresses that are being tried.
+    trying: RefCell<Vec<SocketAddr>>,
+}
+
+impl<'p> Dial<'p> {
+    pub(super) fn new(pool: &'p Pool, wish: Wish) -> Self {
+        Self { pool, wish, trying: RefCell::default() }
+    }
+
+    /// Connects within the upstream's connect timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`UpstreamError`]: DNS, TCP, TLS, or the time.
+    pub(super) async fn connect(&self, alarm: &Alarm) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
+        let upstream = &*self.pool.upstream;
+        alarm.set(upstream.connect_timeout);
+        let mut connecting = Box::pin(self.connect_unbounded());
+        poll_fn(|cx| match connecting.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending if alarm.poll_due(cx).is_ready() => {
+                let trying = self.trying.take();
+                trying.into_iter().for_each(|address| self.failed(address));
+                Poll::Ready(Err(timeout(upstream)))
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    async fn connect_unbounded(&self) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
+        let upstream = &*self.pool.upstream;
+        let mut candidates = interleave(&addresses(&upstream.addresses).await?);
+        upstream.health.sort(&mut candidates);
+        if let (Some(avoid), true) = (self.wish.avoid, candidates.len() > 1) {
+            candidates.retain(|address| *address != avoid);
+        }
+        let mut retries = 0;
+        loop {
+            let raced = race(&candidates, &self.trying, &|address| self.failed(address)).await;
+            let (socket, address) = raced.map_err(|(address, e)| UpstreamError::Connect(address, e))?;
+            let _ = socket.set_nodelay(true);
+            match secure(upstream, self.wish.protocols, socket).await {
+                Ok(transport) => return Ok((transport, address)),
+                Err(error) => {
+                    self.failed(address);
+                    candidates.retain(|other| *other != address);
+                    let again = !candidates.is_empty() && retries < RETRIES_MAX;
+                    if !again || !self.pool.budget.spend(self.pool.clock.ticks()) {
+                        return Err(error);
+                    }
+                    retries += 1;
+                    self.pool.counters.upstream_retries.increment();
+                }
+            }
+        }
+    }
+
+    fn failed(&self, address: SocketAddr) {
+        if self.pool.upstream.addresses.are_several() {
+            self.pool.upstream.health.address_failed(address);
+        }
+    }
+}
+
+/// TLS on a new connection, if the upstream has it.
+pub(super) async fn secure(
     upstream: &Upstream,
     protocols: Protocols,
-    alarm: &Alarm,
+    socket: TcpStream,
 ) -> Result<UpstreamTransport, UpstreamError> {
-    alarm.set(upstream.connect_timeout);
-    let mut connecting = Box::pin(connect_unbounded(upstream, protocols));
-    poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(done),
-        Poll::Pending if alarm.poll_due(cx).is_ready() => Poll::Ready(Err(timeout(upstream))),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
+    let Some(tls) = &upstream.tls else { return Ok(Transport::Plain(socket)) };
+    let config = if protocols == Protocols::Http1 { &tls.http1 } else { &tls.any };
+    let session = UnbufferedClientConnection::new(config.clone(), tls.server_name.clone())
+        .map_err(|e| UpstreamError::Tls(io::Error::other(e)))?;
+    let mut stream = TlsStream::new(socket, session, Vec::new());
+    poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(UpstreamError::Tls)?;
+    Ok(Transport::Tls(stream))
 }
 
 /// A name that nobody has resolved yet is DNS' fault, not the network's.
@@ -49,19 +116,6 @@ fn timeout(upstream: &Upstream) -> UpstreamError {
         }
         _ => UpstreamError::ConnectTimeout,
     }
-}
-
-async fn connect_unbounded(upstream: &Upstream, protocols: Protocols) -> Result<UpstreamTransport, UpstreamError> {
-    let addresses = addresses(&upstream.addresses).await?;
-    let socket = race(&interleave(&addresses)).await.map_err(|(address, e)| UpstreamError::Connect(address, e))?;
-    let _ = socket.set_nodelay(true);
-    let Some(tls) = &upstream.tls else { return Ok(Transport::Plain(socket)) };
-    let config = if protocols == Protocols::Http1 { &tls.http1 } else { &tls.any };
-    let session = UnbufferedClientConnection::new(config.clone(), tls.server_name.clone())
-        .map_err(|e| UpstreamError::Tls(io::Error::other(e)))?;
-    let mut stream = TlsStream::new(socket, session, Vec::new());
-    poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(UpstreamError::Tls)?;
-    Ok(Transport::Tls(stream))
 }
 
 /// The addresses; waits for the first lookup.
@@ -95,11 +149,21 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 
 type Attempt = Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)>>>;
 
-/// The first connection that comes about. The next address is tried when the one before fails, or takes its time.
-async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, (SocketAddr, io::Error)> {
+/// The first connection that comes about. The next address is tried when the one before fails, or takes its time; one
+/// that is overtaken by a later one has failed, too. `trying` has those that are under way.
+async fn race(
+    addresses: &[SocketAddr],
+    trying: &RefCell<Vec<SocketAddr>>,
+    failed: &dyn Fn(SocketAddr),
+) -> Result<(TcpStream, SocketAddr), (SocketAddr, io::Error)> {
+    *trying.borrow_mut() = addresses.iter().take(1).copied().collect();
     if let [only] = addresses {
-        return TcpStream::connect(*only).await.map_err(|e| (*only, e));
+        return TcpStream::connect(*only).await.map(|socket| (socket, *only)).map_err(|e| {
+            failed(*only);
+            (*only, e)
+        });
     }
+    trying.borrow_mut().clear();
     let mut waiting = addresses.iter().copied();
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut stagger = Box::pin(tokio::time::sleep(Duration::ZERO));
@@ -107,8 +171,14 @@ async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, (SocketAddr, io::Er
     poll_fn(|cx| {
         loop {
             match poll_any(&mut attempts, cx) {
-                Some((_, Ok(socket))) => return Poll::Ready(Ok(socket)),
+                Some((address, Ok(socket))) => {
+                    let begun = std::mem::replace(&mut *trying.borrow_mut(), vec![address]);
+                    begun.into_iter().take_while(|earlier| *earlier != address).for_each(failed);
+                    return Poll::Ready(Ok((socket, address)));
+                }
                 Some((address, Err(e))) => {
+                    trying.borrow_mut().retain(|tried| *tried != address);
+                    failed(address);
                     last_error = Some((address, e));
                     stagger.as_mut().reset(tokio::time::Instant::now());
                     continue;
@@ -123,6 +193,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, (SocketAddr, io::Er
                 return Poll::Pending;
             }
             if let Some(address) = waiting.next() {
+                trying.borrow_mut().push(address);
                 attempts.push(Box::pin(async move { (address, TcpStream::connect(address).await) }));
                 stagger.as_mut().reset(tokio::time::Instant::now() + STAGGER);
             }
@@ -159,10 +230,14 @@ mod tests {
         let gone = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
         let dead = gone.local_addr().unwrap();
         drop(gone);
-        let socket = race(&[dead, live.local_addr().unwrap()]).await.unwrap();
-        assert_eq!(socket.peer_addr().unwrap(), live.local_addr().unwrap());
-        let (address, error) = race(&[dead, dead]).await.unwrap_err();
+        let (trying, failed) = (RefCell::default(), RefCell::new(Vec::new()));
+        let note = |address| failed.borrow_mut().push(address);
+        let live = live.local_addr().unwrap();
+        let (socket, address) = race(&[dead, live], &trying, &note).await.unwrap();
+        assert_eq!((socket.peer_addr().unwrap(), address), (live, live));
+        assert_eq!((failed.take(), trying.take()), (vec![dead], vec![live]));
+        let (address, error) = race(&[dead, dead], &trying, &note).await.unwrap_err();
         assert_eq!((address, error.kind()), (dead, io::ErrorKind::ConnectionRefused));
-        assert!(race(&[]).await.is_err());
+        assert!(race(&[], &trying, &note).await.is_err());
     }
 }

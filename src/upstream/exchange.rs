@@ -4,6 +4,7 @@
 mod http1;
 mod upload;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use bytes::BytesMut;
 
 use super::body::ResponseBody;
 use super::error::UpstreamError;
+use super::health::Sign;
 use super::http2;
-use super::pool::{Checkout, Pool, Slot};
+use super::pool::{Checkout, Pool, Wish};
+use super::queue::Slot;
 use super::request::Outbound;
 use super::{Protocols, UpstreamTransport};
-use crate::body::RequestBody;
+use crate::body::{Body as _, RequestBody};
 use crate::clock::Alarm;
 use crate::message::ResponseHead;
 
@@ -25,6 +28,8 @@ use http1::{Attempt, Exchange};
 /// How long the body of a request with `Expect: 100-continue` waits for the upstream's word (RFC 9110 section 10.1.1:
 /// a proxy must not wait for ever).
 pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// How often one request is sent anew.
+pub(super) const RETRIES_MAX: u32 = 2;
 
 /// A response whose head is there.
 pub struct Response {
@@ -52,10 +57,12 @@ pub trait Interim {
 }
 
 impl Pool {
-    /// Sends a request and waits for the response's head. The alarm is used for all waits on the way.
+    /// Sends a request and waits for the response's head. The alarm is used for all waits on the way; where the
+    /// upstream has a total timeout, it is capped by it until the caller takes the cap away.
     ///
-    /// A request on a kept connection that ended before it answered is sent once more, on a new one, if it is
-    /// idempotent (RFC 9110 section 9.2.2) and its body was not touched.
+    /// A request is sent anew, on a new connection, if it is idempotent (RFC 9110 section 9.2.2), its body was not
+    /// touched, and not an octet of an answer has come: when a kept connection has ended, or when the upstream has
+    /// another address. The budget says how often.
     ///
     /// # Errors
     ///
@@ -63,33 +70,86 @@ impl Pool {
     pub async fn send(
         self: &Rc<Self>,
         outbound: &Outbound<'_>,
+        body: Option<RequestBody>,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+    ) -> Result<Response, UpstreamError> {
+        let pass = self.upstream.health.admit(self.clock.uptime()).inspect_err(|_| {
+            self.counters.circuit_refused.increment();
+        })?;
+        self.budget.earn();
+        if let Some(total) = self.upstream.total_timeout {
+            alarm.cap(total);
+        }
+        let sent = match self.try_send(outbound, body, alarm, interim).await {
+            // Whatever it was that took its time.
+            Err(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
+            sent => sent,
+        };
+        pass.end(sent.as_ref().err(), self.clock.uptime());
+        let streams = sent.as_ref().is_ok_and(|r| r.upgraded.is_none() && !r.body.is_end());
+        if !streams {
+            alarm.uncap();
+        }
+        sent
+    }
+
+    async fn try_send(
+        self: &Rc<Self>,
+        outbound: &Outbound<'_>,
         mut body: Option<RequestBody>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
     ) -> Result<Response, UpstreamError> {
         let protocols = if outbound.head.websocket { Protocols::Http1 } else { Protocols::Any };
-        let mut fresh = false;
+        let mut wish = Wish { protocols, fresh: false, avoid: None };
+        let mut retries = 0;
         loop {
-            match self.checkout(protocols, fresh, alarm).await? {
+            let (address, elsewhere, error);
+            match self.checkout(wish, alarm).await? {
                 Checkout::Http1(connection, reused) => {
+                    (address, elsewhere) = (connection.address, !reused);
                     let exchange = Exchange::new(self, outbound, connection, body.take());
                     match exchange.run(outbound, alarm, interim).await {
-                        Attempt::Response(response) => return Ok(response),
-                        // Safe methods, and the body was not touched: it comes back.
-                        Attempt::Stale(back) if reused && !fresh => body = back,
-                        Attempt::Stale(_) => return Err(UpstreamError::Closed(None)),
-                        Attempt::Failed(error) => return Err(error),
+                        Attempt::Response(response) => {
+                            self.upstream.health.address_answered(address);
+                            return Ok(response);
+                        }
+                        Attempt::Stale(back, why) => (body, error) = (back, why),
+                        Attempt::Failed(error) => return Err(self.failed_at(address, error)),
                     }
                 }
-                Checkout::Http2(connection) => {
-                    match http2::send(self, connection, outbound, body.take(), alarm, interim).await {
-                        Ok(response) => return Ok(response),
-                        Err(http2::Failure::Unprocessed(_, back)) if !fresh => body = back,
-                        Err(http2::Failure::Unprocessed(error, _) | http2::Failure::Final(error)) => return Err(error),
+                Checkout::Http2(stream) => {
+                    (address, elsewhere) = (stream.address(), false);
+                    match http2::send(self, stream, outbound, body.take(), alarm, interim).await {
+                        Ok(response) => {
+                            self.upstream.health.address_answered(address);
+                            return Ok(response);
+                        }
+                        Err(http2::Failure::Unprocessed(why, back)) => (body, error) = (back, why),
+                        Err(http2::Failure::Final(error)) => return Err(self.failed_at(address, error)),
                     }
                 }
             }
-            fresh = true;
+            // A kept connection may have had its time. A new one that ends at once is the address' fault: another may
+            // do better, the same one will not.
+            let error = if elsewhere { self.failed_at(address, error) } else { error };
+            let hopeful = if elsewhere { self.upstream.addresses.are_several() } else { !wish.fresh };
+            if !hopeful || retries == RETRIES_MAX || !self.budget.spend(self.clock.ticks()) {
+                return Err(error);
+            }
+            retries += 1;
+            self.counters.upstream_retries.increment();
+            wish.fresh = true;
+            wish.avoid = elsewhere.then_some(address);
         }
+    }
+
+    /// Puts a failure down to the address, where there is a choice of addresses.
+    fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
+        if error.sign() == Sign::Dead && self.upstream.addresses.are_several() {
+            self.upstream.health.address_failed(address);
+        }
+        error
     }
 }

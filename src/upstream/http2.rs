@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::body::ResponseBody;
 use super::error::UpstreamError;
 use super::exchange::{Interim, Response};
 use super::pool::{Connection, Pool};
+use super::queue::Places;
 use super::request::Outbound;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
@@ -24,6 +26,8 @@ use crate::message::{Fields, Framing, Name, ResponseHead};
 /// How much one response may send ahead of its client, and all responses of a connection together.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Streams of one connection before another is opened.
+const STREAMS: usize = 100;
 
 /// A connection that streams are opened on.
 #[derive(Clone)]
@@ -32,14 +36,20 @@ pub(super) struct Http2 {
     streams: Rc<Cell<usize>>,
     closed: Rc<Cell<bool>>,
     idle_since: Rc<Cell<u32>>,
+    address: SocketAddr,
 }
 
 impl Http2 {
+    /// Whether another stream may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_closed() && self.streams() < STREAMS
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.get()
     }
 
-    pub(super) fn streams(&self) -> usize {
+    fn streams(&self) -> usize {
         self.streams.get()
     }
 
@@ -54,7 +64,7 @@ impl Http2 {
 
 /// Begins HTTP/2 on a connection. One task drives it for as long as it lives.
 pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Duration) -> Result<Http2, UpstreamError> {
-    let Connection { transport, slot } = connection;
+    let Connection { transport, address, slot } = connection;
     let mut builder = client::Builder::new();
     builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     alarm.set(timeout);
@@ -65,7 +75,7 @@ pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Durati
     })
     .await?;
     let closed = Rc::new(Cell::new(false));
-    let http2 = Http2 { sender, streams: Rc::default(), closed: closed.clone(), idle_since: Rc::default() };
+    let http2 = Http2 { sender, streams: Rc::default(), closed: closed.clone(), idle_since: Rc::default(), address };
     tokio::task::spawn_local(async move {
         if let Err(error) = driver.await {
             tracing::debug!(%error, "upstream connection ended");
@@ -76,12 +86,31 @@ pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Durati
     Ok(http2)
 }
 
-/// A stream counts as long as this is held.
-struct StreamCount(Rc<Cell<usize>>);
+/// Leave for one stream on a connection: it counts as long as this is held, and goes to who waits for one then.
+pub(super) struct Stream {
+    http2: Http2,
+    places: Rc<Places>,
+}
 
-impl Drop for StreamCount {
+impl Stream {
+    pub(super) fn open(http2: &Http2, places: &Rc<Places>) -> Self {
+        http2.streams.set(http2.streams.get() + 1);
+        Self { http2: http2.clone(), places: places.clone() }
+    }
+
+    /// Where the connection leads.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.http2.address
+    }
+}
+
+impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.http2.streams.set(self.http2.streams.get() - 1);
+        if self.places.wants_streams() && self.http2.has_room() {
+            let unwanted = self.places.offer_stream(Self::open(&self.http2, &self.places));
+            debug_assert!(unwanted.is_none(), "somebody wants it");
+        }
     }
 }
 
@@ -95,18 +124,17 @@ pub(super) enum Failure {
 /// Sends a request on a stream of its own, and waits for the response's head.
 pub(super) async fn send(
     pool: &Rc<Pool>,
-    mut http2: Http2,
+    mut stream: Stream,
     outbound: &Outbound<'_>,
     body: Option<RequestBody>,
     alarm: &Alarm,
     interim: &mut dyn Interim,
 ) -> Result<Response, Failure> {
-    http2.streams.set(http2.streams.get() + 1);
-    let count = StreamCount(http2.streams.clone());
+    let http2 = &mut stream.http2;
     alarm.set(pool.upstream.connect_timeout);
     let ready = poll_fn(|cx| match http2.sender.poll_ready(cx) {
         Poll::Ready(done) => Poll::Ready(done.map_err(UpstreamError::Http2)),
-        Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::Busy)),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::QueueTimeout)),
     });
     if let Err(error) = ready.await {
         http2.closed.set(matches!(error, UpstreamError::Http2(_)));
@@ -115,7 +143,7 @@ pub(super) async fn send(
     let request = outbound
         .to_http2(&pool.upstream)
         .map_err(|_| Failure::Final(UpstreamError::Malformed("the request has no form in HTTP/2")))?;
-    let (response, stream) = match http2.sender.send_request(request, body.is_none()) {
+    let (response, sender) = match http2.sender.send_request(request, body.is_none()) {
         Ok(sent) => sent,
         Err(error) => return Err(Failure::Unprocessed(UpstreamError::Http2(error), body)),
     };
@@ -123,7 +151,7 @@ pub(super) async fn send(
         response,
         upload: body.map(|body| Upload {
             body,
-            sender: Sender::new(stream),
+            sender: Sender::new(sender),
             held: outbound.head.expects_continue(),
             touched: false,
         }),
@@ -132,7 +160,7 @@ pub(super) async fn send(
     match exchange.head(pool, alarm, interim).await {
         Ok(response) => {
             let (head, recv) = response;
-            Ok(exchange.respond(head, recv, count))
+            Ok(exchange.respond(head, recv, stream))
         }
         Err(error) => {
             if let UpstreamError::Http2(e) = &error {
@@ -230,6 +258,7 @@ impl Exchange {
                     Some(_) if self.waits_for_client => {
                         return Poll::Ready(Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)));
                     }
+                    _ if alarm.is_past_cap() => return Poll::Ready(Err(UpstreamError::TotalTimeout)),
                     _ => return Poll::Ready(Err(UpstreamError::ResponseTimeout)),
                 }
             }
@@ -237,7 +266,7 @@ impl Exchange {
         .await
     }
 
-    fn respond(self, parts: http::response::Parts, recv: RecvStream, count: StreamCount) -> Response {
+    fn respond(self, parts: http::response::Parts, recv: RecvStream, stream: Stream) -> Response {
         let mut head = head_of(parts.status, &parts.headers);
         let length = head.fields.get(Name::ContentLength).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
         head.framing = match length {
@@ -248,7 +277,7 @@ impl Exchange {
         let body = if recv.is_end_stream() && self.upload.is_none() {
             ResponseBody::Empty
         } else {
-            ResponseBody::Http2(Box::new(Http2Body { recv, upload: self.upload, trailers: false, _count: count }))
+            ResponseBody::Http2(Box::new(Http2Body { recv, upload: self.upload, trailers: false, _stream: stream }))
         };
         Response { head, body, upgraded: None }
     }
@@ -265,7 +294,7 @@ pub struct Http2Body {
     recv: RecvStream,
     upload: Option<Upload>,
     trailers: bool,
-    _count: StreamCount,
+    _stream: Stream,
 }
 
 impl Body for Http2Body {

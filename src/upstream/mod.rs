@@ -1,11 +1,15 @@
 //! The way to the upstream: names, connections, requests out, responses in.
 
 mod body;
+mod budget;
+pub mod check;
 mod connect;
 mod error;
 mod exchange;
+mod health;
 mod http2;
 mod pool;
+mod queue;
 mod request;
 pub mod resolve;
 pub mod rewrite;
@@ -23,6 +27,7 @@ use crate::transport::Transport;
 pub use body::ResponseBody;
 pub use error::UpstreamError;
 pub use exchange::{Interim, Response, Upgraded};
+pub use health::{BreakerRule, Circuit, Health, Sign};
 pub use pool::{Pool, PoolLimits};
 pub use request::{Client, Outbound, PSEUDONYM, is_reserved, own_hops};
 
@@ -46,6 +51,10 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// From the whole request sent to the response's head.
     pub response_timeout: Duration,
+    /// From the request to the last octet of its response, retries included.
+    pub total_timeout: Option<Duration>,
+    /// How it does.
+    pub health: Health,
 }
 
 /// TLS towards an upstream.

@@ -1,6 +1,7 @@
 //! The connections of one worker to one upstream. No lock: a worker is one thread.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -8,20 +9,24 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::connect::connect;
+use super::budget::Budget;
+use super::connect::Dial;
 use super::error::UpstreamError;
-use super::http2::{self, Http2};
+use super::http2::{self, Http2, Stream};
+use super::queue::{Grant, Places, Slot, Wants};
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
-
-/// Streams of one HTTP/2 connection before another is opened.
-const HTTP2_STREAMS: usize = 100;
+use crate::telemetry::Counters;
 
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
     /// Connections of one worker to one upstream, idle ones included.
     pub connections: usize,
+    /// Requests that wait for one of them.
+    pub queue: usize,
+    /// How long they do.
+    pub queue_wait: Duration,
     /// How long an idle connection is kept.
     pub idle: Duration,
     /// Octets of a response's head.
@@ -36,15 +41,20 @@ pub struct Pool {
     limits: Cell<PoolLimits>,
     /// Bodies under way from all upstreams of this worker: many of them get smaller buffers each.
     pub(super) streaming: Rc<Cell<usize>>,
-    clock: Rc<Clock>,
+    pub(super) clock: Rc<Clock>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) budget: Budget,
+    pub(super) places: Rc<Places>,
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Vec<Http2>>,
-    open: Rc<Cell<usize>>,
     /// What the upstream chose last; unknown until it has.
     speaks_http2: Cell<Option<bool>>,
     /// One connection attempt at a time, as long as its outcome may serve all who wait.
     connecting: Cell<bool>,
     connected: Notify,
+    /// Such attempts that are over, and how the last one failed, if it did.
+    attempts: Cell<u32>,
+    failure: RefCell<Option<UpstreamError>>,
 }
 
 struct Idle {
@@ -55,16 +65,9 @@ struct Idle {
 /// A connection that counts against the limit.
 pub(super) struct Connection {
     pub(super) transport: UpstreamTransport,
+    /// Where it leads.
+    pub(super) address: SocketAddr,
     pub(super) slot: Slot,
-}
-
-/// One of the connections that a pool may have.
-pub(super) struct Slot(Rc<Cell<usize>>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 /// What a request goes out by.
@@ -72,24 +75,46 @@ pub(super) enum Checkout {
     /// A connection of its own for the time; and whether it was used before.
     Http1(Connection, bool),
     /// A stream among others.
-    Http2(Http2),
+    Http2(Stream),
+}
+
+/// Which connection will do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) protocols: Protocols,
+    /// Only a new one.
+    pub(super) fresh: bool,
+    /// Not to this address, if there is another.
+    pub(super) avoid: Option<SocketAddr>,
 }
 
 impl Pool {
     /// A pool without connections.
     #[must_use]
-    pub fn new(upstream: Arc<Upstream>, limits: PoolLimits, clock: Rc<Clock>, streaming: Rc<Cell<usize>>) -> Rc<Self> {
+    pub fn new(
+        upstream: Arc<Upstream>,
+        limits: PoolLimits,
+        clock: Rc<Clock>,
+        streaming: Rc<Cell<usize>>,
+        counters: Arc<Counters>,
+    ) -> Rc<Self> {
+        let places = Rc::<Places>::default();
+        places.set_max(limits.connections);
         Rc::new(Self {
             upstream,
             limits: Cell::new(limits),
             streaming,
             clock,
+            counters,
+            budget: Budget::default(),
+            places,
             idle: RefCell::default(),
             http2: RefCell::default(),
-            open: Rc::default(),
             speaks_http2: Cell::new(None),
             connecting: Cell::new(false),
             connected: Notify::new(),
+            attempts: Cell::new(0),
+            failure: RefCell::default(),
         })
     }
 
@@ -106,66 +131,99 @@ impl Pool {
     /// Sets other bounds, from now on.
     pub fn limit(&self, limits: PoolLimits) {
         self.limits.set(limits);
+        self.places.set_max(limits.connections);
     }
 
-    /// A connection: one in use for HTTP/2, an idle one, or a new one. `fresh` asks for a new one.
-    pub(super) async fn checkout(
-        &self,
-        protocols: Protocols,
-        fresh: bool,
-        alarm: &Alarm,
-    ) -> Result<Checkout, UpstreamError> {
-        let may_http2 = protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2);
+    /// A connection: a stream of one in use, an idle one, or a new one; or the next that becomes free.
+    pub(super) async fn checkout(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
+        let may_http2 = wish.protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2);
+        let mut granted = None;
         loop {
-            if may_http2 && let Some(http2) = self.take_http2() {
-                return Ok(Checkout::Http2(http2));
+            if may_http2 && let Some(stream) = self.take_stream() {
+                return Ok(Checkout::Http2(stream));
             }
-            if !fresh && let Some(connection) = self.take_idle() {
+            if !wish.fresh
+                && let Some(connection) = self.take_idle()
+            {
                 return Ok(Checkout::Http1(connection, true));
             }
-            if !may_http2 || self.speaks_http2.get() == Some(false) {
-                return Ok(Checkout::Http1(self.connect(protocols, alarm).await?, false));
-            }
-            if self.connecting.get() {
+            let for_all = may_http2 && self.speaks_http2.get() != Some(false);
+            if for_all && self.connecting.get() {
                 self.wait_for_connection(alarm).await?;
                 continue;
             }
-            let connection = {
-                let _attempt = Attempt::begin(self);
-                self.connect(protocols, alarm).await?
+            let Some(slot) = granted.take().or_else(|| self.take_slot()) else {
+                match self.wait_in_queue(Wants { streams: may_http2, used: !wish.fresh }, alarm).await? {
+                    Grant::Stream(stream) => return Ok(Checkout::Http2(stream)),
+                    Grant::Slot(slot) => granted = Some(slot),
+                    Grant::Connection(mut connection) => {
+                        if is_quiet(&mut connection.transport) {
+                            return Ok(Checkout::Http1(connection, true));
+                        }
+                        granted = Some(connection.slot);
+                    }
+                }
+                continue;
             };
-            let http2 = matches!(&connection.transport, UpstreamTransport::Tls(t) if t.alpn() == Some(b"h2"));
-            self.speaks_http2.set(Some(http2));
-            if !http2 {
-                return Ok(Checkout::Http1(connection, false));
+            if !for_all {
+                return Ok(Checkout::Http1(self.connect(slot, wish, alarm).await?, false));
             }
-            let http2 = http2::start(connection, alarm, self.upstream.connect_timeout).await?;
-            self.http2.borrow_mut().push(http2.clone());
-            return Ok(Checkout::Http2(http2));
+            let attempt = Attempt::begin(self);
+            let connected = match self.connect(slot, wish, alarm).await {
+                Ok(connection) => self.begin_http2(connection, alarm).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &connected {
+                attempt.failed(error);
+            }
+            return connected;
         }
     }
 
-    async fn connect(&self, protocols: Protocols, alarm: &Alarm) -> Result<Connection, UpstreamError> {
-        if self.open.get() >= self.limits().connections {
-            // An idle connection that did not fit the wish makes room.
-            self.idle.borrow_mut().pop();
+    /// Finds out what the upstream has chosen.
+    async fn begin_http2(&self, connection: Connection, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
+        let http2 = matches!(&connection.transport, UpstreamTransport::Tls(t) if t.alpn() == Some(b"h2"));
+        self.speaks_http2.set(Some(http2));
+        if !http2 {
+            return Ok(Checkout::Http1(connection, false));
         }
-        if self.open.get() >= self.limits().connections {
-            return Err(UpstreamError::Busy);
+        let http2 = http2::start(connection, alarm, self.upstream.connect_timeout).await?;
+        let own = Stream::open(&http2, &self.places);
+        while self.places.wants_streams() && http2.has_room() {
+            self.places.offer_stream(Stream::open(&http2, &self.places));
         }
-        self.open.set(self.open.get() + 1);
-        let slot = Slot(self.open.clone());
-        let transport = connect(&self.upstream, protocols, alarm).await?;
-        Ok(Connection { transport, slot })
+        self.http2.borrow_mut().push(http2);
+        Ok(Checkout::Http2(own))
     }
 
-    /// Until the attempt under way is over.
+    /// Leave for another connection. An idle one that did not fit the wish makes room.
+    fn take_slot(&self) -> Option<Slot> {
+        self.places.take().or_else(|| {
+            let unfit = self.idle.borrow_mut().pop();
+            drop(unfit);
+            self.places.take()
+        })
+    }
+
+    async fn connect(&self, slot: Slot, wish: Wish, alarm: &Alarm) -> Result<Connection, UpstreamError> {
+        let dial = Dial::new(self, wish);
+        let (transport, address) = dial.connect(alarm).await?;
+        Ok(Connection { transport, address, slot })
+    }
+
+    /// Until the attempt under way is over. If it failed, this has, too: a second try would only take as long again.
     async fn wait_for_connection(&self, alarm: &Alarm) -> Result<(), UpstreamError> {
         alarm.set(self.upstream.connect_timeout);
+        let attempt = self.attempts.get();
         let mut connected = std::pin::pin!(self.connected.notified());
         std::future::poll_fn(|cx| {
             if connected.as_mut().poll(cx).is_ready() {
-                return std::task::Poll::Ready(Ok(()));
+                let failure = self.failure.borrow();
+                let is_ours = self.attempts.get() == attempt.wrapping_add(1);
+                return std::task::Poll::Ready(match &*failure {
+                    Some(error) if is_ours => Err(error.of_connection()),
+                    _ => Ok(()),
+                });
             }
             alarm.poll_due(cx).map(|()| Err(UpstreamError::ConnectTimeout))
         })
@@ -182,15 +240,17 @@ impl Pool {
         }
     }
 
-    fn take_http2(&self) -> Option<Http2> {
+    fn take_stream(&self) -> Option<Stream> {
         let mut all = self.http2.borrow_mut();
         all.retain(|c| !c.is_closed());
-        all.iter().find(|c| c.streams() < HTTP2_STREAMS).cloned()
+        all.iter().find(|c| c.has_room()).map(|c| Stream::open(c, &self.places))
     }
 
     /// Takes a connection back on which an exchange has ended cleanly.
     pub(super) fn put(&self, connection: Connection) {
-        self.idle.borrow_mut().push(Idle { connection, since: self.clock.ticks() });
+        if let Some(connection) = self.places.offer_connection(connection) {
+            self.idle.borrow_mut().push(Idle { connection, since: self.clock.ticks() });
+        }
     }
 
     /// Drops the connections that were idle for too long, or have ended; to be called now and then.
@@ -203,7 +263,7 @@ impl Pool {
     /// Connections that are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.open.get()
+        self.places.open()
     }
 }
 
@@ -224,13 +284,20 @@ struct Attempt<'a>(&'a Pool);
 impl<'a> Attempt<'a> {
     fn begin(pool: &'a Pool) -> Self {
         pool.connecting.set(true);
+        *pool.failure.borrow_mut() = None;
         Self(pool)
+    }
+
+    /// It came to nothing; who waits is told the same.
+    fn failed(self, error: &UpstreamError) {
+        *self.0.failure.borrow_mut() = Some(error.of_connection());
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.0.connecting.set(false);
+        self.0.attempts.set(self.0.attempts.get().wrapping_add(1));
         self.0.connected.notify_waiters();
     }
 }

@@ -314,6 +314,8 @@ mod tests {
             own_names: Vec::new(),
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
+            total_timeout: None,
+            health: crate::upstream::Health::default(),
         }
     }
 

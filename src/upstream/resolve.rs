@@ -52,6 +52,26 @@ pub enum Addresses {
     },
 }
 
+impl Addresses {
+    /// Whether there is a choice.
+    #[must_use]
+    pub fn are_several(&self) -> bool {
+        match self {
+            Self::Fixed(addresses) => addresses.len() > 1,
+            Self::Followed { state, .. } => state.borrow().addresses.len() > 1,
+        }
+    }
+
+    /// Those that are known now.
+    #[must_use]
+    pub fn known(&self) -> Arc<[SocketAddr]> {
+        match self {
+            Self::Fixed(addresses) => addresses.clone(),
+            Self::Followed { state, .. } => state.borrow().addresses.clone(),
+        }
+    }
+}
+
 /// A name to be followed: give it to [`follow`] on the control thread.
 #[derive(Debug)]
 pub struct Name {

@@ -197,6 +197,8 @@ mod tests {
             own_names: vec![("example.wordpress.com".into(), 443), ("127.0.0.1".into(), 8080)],
             connect_timeout: Duration::ZERO,
             response_timeout: Duration::ZERO,
+            total_timeout: None,
+            health: crate::upstream::Health::default(),
         }
     }
 

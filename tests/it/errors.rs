@@ -225,7 +225,7 @@ fn a_busy_upstream_is_503() {
         _ => Reply::ok("ok"),
     });
     let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
-    let config = "[limits]\nupstream_connections = 2\n".to_owned() + &blog(&authority, &origin);
+    let config = "[limits]\nupstream_connections = 2\nupstream_queue = 0\n".to_owned() + &blog(&authority, &origin);
     let pintle = Pintle::start_with(&authority, listen, &config);
     let client = Client::new(&authority);
     let mut held = Vec::new();

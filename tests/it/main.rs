@@ -13,6 +13,7 @@ mod demo;
 mod drain;
 mod errors;
 mod export;
+mod failing;
 mod forwarded;
 mod fuzz;
 mod headers;

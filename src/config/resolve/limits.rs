@@ -35,6 +35,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     number("upstream_connections", &table.upstream_connections, 1, 1_000_000, &mut |n| {
         limits.upstream_connections = n as usize;
     });
+    number("upstream_queue", &table.upstream_queue, 0, 1_000_000, &mut |n| limits.upstream_queue = n as usize);
     number("reports_per_minute", &table.reports_per_minute, 1, 1_000_000, &mut |n| limits.reports_per_minute = n);
     number("response_header_size", &table.response_header_size, 1024, 1 << 20, &mut |n| {
         limits.response_header_size = n as usize;
@@ -57,6 +58,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     time("linger", &table.linger, none, &mut |t| limits.linger = t);
     time("drain", &table.drain, none, &mut |t| limits.drain = t);
     time("upgrade", &table.upgrade, second, &mut |t| limits.upgrade = t);
+    time("upstream_queue_wait", &table.upstream_queue_wait, second, &mut |t| limits.upstream_queue_wait = t);
     time("upstream_idle", &table.upstream_idle, none, &mut |t| limits.upstream_idle = t);
     limits
 }

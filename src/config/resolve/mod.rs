@@ -9,6 +9,7 @@ mod certificates;
 mod entry;
 pub(in crate::config) mod guard;
 mod headers;
+mod health;
 mod hsts;
 mod limits;
 mod listen;

@@ -13,13 +13,13 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use super::Resolver;
 use super::certificates::read;
 use super::plan::Stamp;
-use super::report;
+use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
 use crate::host::{HostPattern, split_authority};
 use crate::upstream::resolve::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
-use crate::upstream::{HostHeader, Upstream};
+use crate::upstream::{Health, HostHeader, Upstream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -129,7 +129,8 @@ pub(super) fn resolve(
     let none = UpstreamTable::default();
     let options = table.upstream_options.as_deref().unwrap_or(&none);
     let timeout = |given: &Option<At<Duration>>, default| given.as_ref().map_or(default, |t| t.value);
-    for given in [&options.connect_timeout, &options.response_timeout].into_iter().flatten() {
+    let timeouts = [&options.connect_timeout, &options.response_timeout, &options.total_timeout];
+    for given in timeouts.into_iter().flatten() {
         if given.value.is_zero() {
             r.error(&given.span, "site.upstream_options: a timeout of zero lets nothing through");
         }
@@ -151,7 +152,16 @@ pub(super) fn resolve(
     }
     let connect_timeout = timeout(&options.connect_timeout, CONNECT_TIMEOUT);
     let response_timeout = timeout(&options.response_timeout, RESPONSE_TIMEOUT);
+    let total_timeout = options.total_timeout.as_ref().map(|t| t.value);
     let http2 = options.http2.as_ref().is_none_or(|h| h.value);
+    let rule = health::breaker(table.circuit_breaker.as_deref(), r);
+    let check = table.health_check.as_deref().map(|check| health::check(check, &host_header, hosts, r));
+    let check = match check {
+        None => None,
+        // It has told why.
+        Some(None) => return None,
+        Some(check) => check,
+    };
     let report = report::Upstream {
         url: url.value.clone(),
         connect: format!("{}:{}", connect.host, connect.port),
@@ -163,7 +173,10 @@ pub(super) fn resolve(
         },
     };
     let ca_stamp = ca.as_ref().map(|ca| Stamp::of(ca));
-    let key = format!("{report:?} {ca:?} {ca_stamp:?} {http2} {skip} {connect_timeout:?} {response_timeout:?}");
+    let key = format!(
+        "{report:?} {ca:?} {ca_stamp:?} {http2} {skip} {connect_timeout:?} {response_timeout:?} {total_timeout:?} {rule:?} \
+         {check:?}"
+    );
     if let Some(known) = shared.known.get(&key) {
         return Some(Target { upstream: known.upstream.clone(), report });
     }
@@ -196,6 +209,8 @@ pub(super) fn resolve(
         own_names,
         connect_timeout,
         response_timeout,
+        total_timeout,
+        health: Health::new(&url.value, rule, check),
     });
     let name = (connect.host.clone(), connect.port);
     shared.known.insert(key, Known { upstream: upstream.clone(), name });

@@ -291,6 +291,8 @@ impl Answer {
     /// Sends it, and what follows a 101.
     async fn send(mut self, link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> Next {
         let result = poll_fn(|cx| self.sending.poll_sent(&mut self.reply.body, link, alarm, cx)).await;
+        // The upstream's part is over, and with it the time that it had in all.
+        alarm.uncap();
         let mut tunnelled = 0;
         if let (Ok(()), Some(upgraded)) = (&result, self.upgraded.take()) {
             tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
@@ -302,7 +304,7 @@ impl Answer {
     fn end(self, result: io::Result<()>, tunnelled: u64, context: &Context) -> Next {
         let Self { request, reply, unread, sending, .. } = self;
         let sent = sending.end(result);
-        let mut outcome = Outcome::of(&reply, &sent, request.begin);
+        let mut outcome = Outcome::of(&reply, &sent, request.begin, request.asked.as_ref(), context);
         outcome.bytes += tunnelled;
         record(context, &request.head, request.asked.as_ref(), &outcome);
         match sent.result {

@@ -100,7 +100,10 @@ impl Sending {
         }
         match sent {
             Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => alarm.poll_due(cx).map(|()| {
+                self.time_is_up(alarm, link);
+                Err(io::ErrorKind::TimedOut.into())
+            }),
         }
     }
 
@@ -115,6 +118,19 @@ impl Sending {
             });
         }
         Sent { result: result.map(|()| after), bytes, broken }
+    }
+
+    /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
+    fn time_is_up(&mut self, alarm: &Alarm, link: &RefCell<Link>) {
+        let link = link.borrow();
+        if alarm.is_past_cap() {
+            self.broken = Some(UpstreamError::TotalTimeout);
+        } else if !self.ended && self.out.is_empty() && link.transport.is_flushed() {
+            self.broken = Some(UpstreamError::BodyTimeout);
+        }
+        if self.ends_with_connection {
+            link.reset_on_close();
+        }
     }
 
     fn poll(

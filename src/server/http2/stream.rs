@@ -50,7 +50,7 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     if let Some(rejection) = rejection {
         let mut reply = service::reject(rejection, &head, None, &context);
         let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
-        record(&context, &head, None, &Outcome::of(&reply, &sent, begin));
+        record(&context, &head, None, &Outcome::of(&reply, &sent, begin, None, &context));
         return discard(&shared_recv, &alarm, limits.linger).await;
     }
     let asked = service::read(&head, &context);
@@ -76,13 +76,15 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
         return;
     };
     if let Some(upgraded) = reply.upgraded.take() {
-        let mut outcome = Outcome::of(&reply, &Sent { result: Ok(()), bytes: 0, broken: None }, begin);
+        let sent = Sent { result: Ok(()), bytes: 0, broken: None };
+        let mut outcome = Outcome::of(&reply, &sent, begin, Some(&asked), &context);
         outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm).await;
         record(&context, &head, Some(&asked), &outcome);
         return;
     }
     let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
-    record(&context, &head, Some(&asked), &Outcome::of(&reply, &sent, begin));
+    alarm.uncap();
+    record(&context, &head, Some(&asked), &Outcome::of(&reply, &sent, begin, Some(&asked), &context));
     // The upstream is let go of.
     drop(reply);
     if sent.result.is_ok() {
@@ -277,8 +279,13 @@ async fn send(
         }
         None => {
             // A window held shut (CVE-2019-9517), or a source that has dried up.
-            sender.reset(Reason::CANCEL);
-            Sent { result: Err(std::io::ErrorKind::TimedOut.into()), bytes, broken: None }
+            let broken = match sender.waits_for_body() {
+                _ if alarm.is_past_cap() => Some(UpstreamError::TotalTimeout),
+                true => Some(UpstreamError::BodyTimeout),
+                false => None,
+            };
+            sender.reset(if broken.is_some() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
+            Sent { result: Err(std::io::ErrorKind::TimedOut.into()), bytes, broken }
         }
     }
 }

@@ -41,7 +41,7 @@ thread_local! {
 pub(super) enum Attempt {
     Response(Response),
     /// The connection ended before it answered; the request may be sent again, with this body.
-    Stale(Option<RequestBody>),
+    Stale(Option<RequestBody>, UpstreamError),
     Failed(UpstreamError),
 }
 
@@ -95,7 +95,7 @@ impl<'p> Exchange<'p> {
                 let untouched = !self.has_body || self.upload.as_ref().is_some_and(Upload::is_untouched);
                 let repeatable = outbound.method().is_idempotent() || nothing_sent;
                 if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
-                    return Attempt::Stale(self.upload.and_then(Upload::into_untouched));
+                    return Attempt::Stale(self.upload.and_then(Upload::into_untouched), error);
                 }
                 Attempt::Failed(error)
             }
@@ -209,6 +209,7 @@ impl<'p> Exchange<'p> {
                 alarm.set(self.pool.upstream.response_timeout);
                 Ok(())
             }
+            _ if alarm.is_past_cap() => Err(UpstreamError::TotalTimeout),
             Some(upload) if upload.waits_for_client => Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)),
             _ => Err(UpstreamError::ResponseTimeout),
         }
@@ -220,7 +221,7 @@ impl<'p> Exchange<'p> {
             if !websocket || upload.is_some() {
                 return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
             }
-            let Connection { transport, slot } = connection;
+            let Connection { transport, slot, .. } = connection;
             let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
             return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
         }

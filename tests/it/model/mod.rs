@@ -33,7 +33,7 @@ mod client;
 mod fake_disk;
 mod fleet;
 mod node;
-mod random;
+pub mod random;
 mod resolve;
 mod site;
 mod tables;

@@ -1,0 +1,135 @@
+//! `[site.circuit_breaker]` and `[site.health_check]`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::Resolver;
+use crate::config::file::{BreakerTable, CheckTable};
+use crate::config::problem::At;
+use crate::host::HostPattern;
+use crate::upstream::check::Check;
+use crate::upstream::{BreakerRule, HostHeader};
+
+const INTERVAL: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const HEALTHY: u32 = 2;
+const UNHEALTHY: u32 = 3;
+const STATUS: RangeInclusive<u16> = 200..=399;
+/// The shortest time between checks, and for a breaker to be open.
+const LEAST: Duration = Duration::from_millis(500);
+/// The most failures, or answers, in a row that may be asked for.
+const RUN_MAX: u64 = 1_000_000;
+
+pub(super) fn breaker(table: Option<&BreakerTable>, r: &mut Resolver<'_>) -> BreakerRule {
+    let mut rule = BreakerRule::default();
+    let Some(table) = table else { return rule };
+    let what = "site.circuit_breaker";
+    if let Some(failures) = number(what, "failures", &table.failures, 0, r) {
+        rule.failures = failures;
+    }
+    if let Some(open) = time(what, "open", &table.open, r) {
+        rule.open = open;
+        rule.open_max = rule.open_max.max(open);
+    }
+    if let Some(open_max) = time(what, "open_max", &table.open_max, r) {
+        rule.open_max = open_max;
+        if let (true, Some(at)) = (open_max < rule.open, &table.open_max) {
+            r.error(&at.span, format!("{what}.open_max: is less than open"));
+        }
+    }
+    rule
+}
+
+/// None if there is something wrong, which is told.
+pub(super) fn check(
+    table: &CheckTable,
+    host_header: &HostHeader,
+    hosts: &[HostPattern],
+    r: &mut Resolver<'_>,
+) -> Option<Check> {
+    let what = "site.health_check";
+    let interval = time(what, "interval", &table.interval, r);
+    let timeout = time(what, "timeout", &table.timeout, r);
+    let healthy = number(what, "healthy", &table.healthy, 1, r);
+    let unhealthy = number(what, "unhealthy", &table.unhealthy, 1, r);
+    let status = match &table.status {
+        None => Some(STATUS),
+        Some(text) => {
+            let range = status_range(&text.value);
+            if range.is_none() {
+                let message = format!("{what}.status: {:?} is no range of status codes", text.value);
+                r.error_with_hint(&text.span, message, "status = \"200-399\", or one code: \"204\"");
+            }
+            range
+        }
+    };
+    let host = match host_header {
+        HostHeader::Fixed(host) => Some(host.clone()),
+        HostHeader::Client => hosts.iter().find_map(|host| host.exact()).map(Into::into),
+    };
+    if host.is_none() {
+        let message = format!("{what}: there is no name to ask for, as all of the site's are wildcards");
+        r.error_with_hint(&table.span, message, "set site.upstream_options.host_header to a name");
+    }
+    let path = match &table.path {
+        None => {
+            r.error_with_hint(&table.span, format!("{what}: has no path"), "path = \"/\"");
+            None
+        }
+        Some(path) if path.value.starts_with('/') && path.value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') => {
+            Some(path.value.as_str().into())
+        }
+        Some(path) => {
+            r.error(&path.span, format!("{what}.path: {:?} is no path", path.value));
+            None
+        }
+    };
+    Some(Check {
+        path: path?,
+        host: host?,
+        interval: interval.unwrap_or(INTERVAL),
+        timeout: timeout.unwrap_or(TIMEOUT),
+        healthy: healthy.unwrap_or(HEALTHY),
+        unhealthy: unhealthy.unwrap_or(UNHEALTHY),
+        status: status?,
+    })
+}
+
+/// `200-399`, or `204`.
+fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let code = |text: &str| text.trim().parse().ok().filter(|code| (100..=599).contains(code));
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = code(first)?..=code(last)?;
+    (!range.is_empty()).then_some(range)
+}
+
+fn number(what: &str, key: &str, given: &Option<At<u64>>, least: u64, r: &mut Resolver<'_>) -> Option<u32> {
+    let given = given.as_ref()?;
+    if !(least..=RUN_MAX).contains(&given.value) {
+        r.error(&given.span, format!("{what}.{key}: {} is not from {least} to {RUN_MAX}", given.value));
+    }
+    u32::try_from(given.value).ok()
+}
+
+fn time(what: &str, key: &str, given: &Option<At<Duration>>, r: &mut Resolver<'_>) -> Option<Duration> {
+    let given = given.as_ref()?;
+    if given.value < LEAST {
+        r.error(&given.span, format!("{what}.{key}: is less than {} ms", LEAST.as_millis()));
+    }
+    Some(given.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_status_codes() {
+        assert_eq!(status_range("200-399"), Some(200..=399));
+        assert_eq!(status_range("204"), Some(204..=204));
+        assert_eq!(status_range("200 - 204"), Some(200..=204));
+        for bad in ["", "-", "399-200", "20", "200-", "200-600", "2xx", "200-299-300"] {
+            assert_eq!(status_range(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Health checks: the control thread asks each address of an upstream now and then, on a connection of its own.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::connect::secure;
+use super::error::UpstreamError;
+use super::{Protocols, Upstream};
+use crate::message::{ResponseHead, parse_response};
+
+/// The longest head of an answer; octets.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// What is asked, and which answers are good ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// The path, with its query.
+    pub path: Box<str>,
+    /// The Host field.
+    pub host: Box<str>,
+    /// From the end of one check to the next.
+    pub interval: Duration,
+    /// From the connection to the answer's head.
+    pub timeout: Duration,
+    /// Good answers in a row before an address is used again.
+    pub healthy: u32,
+    /// Bad ones in a row before it is left out.
+    pub unhealthy: u32,
+    /// Status codes of good answers.
+    pub status: RangeInclusive<u16>,
+}
+
+/// Looks after an upstream for as long as anybody has it; none if nobody wants that, or somebody does already.
+#[must_use]
+pub fn watch(upstream: &Arc<Upstream>) -> Option<impl Future<Output = ()> + use<>> {
+    upstream.health.check.as_ref()?;
+    upstream.health.begin_checks().then(|| look_after(Arc::downgrade(upstream)))
+}
+
+async fn look_after(upstream: Weak<Upstream>) {
+    let mut runs: HashMap<SocketAddr, Run> = HashMap::new();
+    while let Some(upstream) = upstream.upgrade() {
+        let Some(check) = &upstream.health.check else { return };
+        let interval = check.interval;
+        let addresses = upstream.addresses.known();
+        runs.retain(|address, _| addresses.contains(address));
+        let asked = addresses.iter().map(|address| ask(&upstream, check, *address));
+        for (address, answer) in addresses.iter().zip(join_all(asked).await) {
+            let why = answer.err();
+            let run = runs.entry(*address).or_default();
+            if let Some(fit) = run.note(why.is_none(), check) {
+                upstream.health.address_checked(*address, fit, &why.unwrap_or_default());
+            }
+        }
+        drop(upstream);
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// Answers of one kind in a row.
+#[derive(Debug, Default)]
+struct Run {
+    good: bool,
+    length: u32,
+}
+
+impl Run {
+    /// Says whether the address is fit, if the run is long enough to tell.
+    fn note(&mut self, good: bool, check: &Check) -> Option<bool> {
+        self.length = if good == self.good { self.length.saturating_add(1) } else { 1 };
+        self.good = good;
+        (self.length >= if good { check.healthy } else { check.unhealthy }).then_some(good)
+    }
+}
+
+/// Asks one address. Gives in words what is wrong.
+async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<(), String> {
+    let status = tokio::time::timeout(check.timeout, status_of(upstream, check, address));
+    match status.await {
+        Err(_) => Err(format!("no answer within {} ms", check.timeout.as_millis())),
+        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(status)) if check.status.contains(&status) => Ok(()),
+        Ok(Ok(status)) => Err(format!("status {status}")),
+    }
+}
+
+async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<u16, UpstreamError> {
+    let socket = TcpStream::connect(address).await.map_err(|e| UpstreamError::Connect(address, e))?;
+    let mut transport = secure(upstream, Protocols::Http1, socket).await?;
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pintle (health check)\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        check.path, check.host
+    );
+    let closed = |e| UpstreamError::Closed(Some(e));
+    transport.write_all(request.as_bytes()).await.map_err(closed)?;
+    transport.flush().await.map_err(closed)?;
+    let mut received = BytesMut::new();
+    loop {
+        let mut head = ResponseHead::default();
+        let fault = |_| UpstreamError::Malformed("no HTTP response");
+        match parse_response(&received, false, HEAD_MAX, &mut head).map_err(fault)? {
+            Some(len) if head.status.is_informational() => drop(received.split_to(len)),
+            Some(_) => return Ok(head.status.as_u16()),
+            None => {
+                if transport.read_buf(&mut received).await.map_err(closed)? == 0 {
+                    return Err(UpstreamError::Closed(None));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_in_a_row() {
+        let check = Check {
+            path: "/".into(),
+            host: "a".into(),
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+            healthy: 2,
+            unhealthy: 3,
+            status: 200..=299,
+        };
+        let mut run = Run::default();
+        let mut told = |good: &[bool]| good.iter().map(|g| run.note(*g, &check)).collect::<Vec<_>>();
+        assert_eq!(told(&[false, false, true, false, false]), [None; 5]);
+        assert_eq!(told(&[false, false]), [Some(false); 2]);
+        assert_eq!(told(&[true, true, true]), [None, Some(true), Some(true)]);
+    }
+}

@@ -1,0 +1,273 @@
+//! The circuit breaker: an upstream that does not answer is left alone for a while, and its readers are told at once.
+//!
+//! Closed, all pass. After so many failures in a row, spread over a second at least, it opens: requests are refused
+//! without being sent. When its time is up, one request is let through; what becomes of it closes the breaker, or opens
+//! it for twice as long. All workers share one: a few loads per request.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Failures that fall together in less than this are one event: a restart cuts all that is under way at once, and is
+/// over. Milliseconds.
+const SPAN_MIN: u64 = 1000;
+/// The least that Retry-After says, while a probe is under way.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// When a breaker opens, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerRule {
+    /// Failures in a row; zero for never.
+    pub failures: u32,
+    /// How long it is open at first.
+    pub open: Duration,
+    /// How long at most: the time doubles with each probe that fails.
+    pub open_max: Duration,
+}
+
+impl Default for BreakerRule {
+    fn default() -> Self {
+        Self { failures: 10, open: Duration::from_secs(1), open_max: Duration::from_secs(15) }
+    }
+}
+
+/// What a request has told about its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It answered, whatever it said.
+    Alive,
+    /// It could not be reached, or did not answer.
+    Dead,
+    /// Nothing: the request ended for reasons of its own.
+    None,
+}
+
+/// A change that the operator wants to know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Opened,
+    Closed,
+}
+
+/// Where a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    /// All requests pass.
+    Closed,
+    /// None does, for so long.
+    Open(Duration),
+    /// One request is under way to see.
+    HalfOpen,
+}
+
+/// State and time in one word, so that no reader sees halves: the lowest two bits, and milliseconds of
+/// [`crate::clock::uptime`] above them.
+const CLOSED: u64 = 0;
+const OPEN: u64 = 1;
+const PROBING: u64 = 2;
+
+const fn open_until(time: u64) -> u64 {
+    time << 2 | OPEN
+}
+
+/// The breaker of an upstream.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    rule: BreakerRule,
+    state: AtomicU64,
+    failures: AtomicU32,
+    /// When the first of them was.
+    first: AtomicU64,
+    /// Probes that failed since it opened.
+    probes: AtomicU32,
+}
+
+/// The request that may pass an open breaker. Dropped without a sign, it leaves the next one to try.
+#[derive(Debug)]
+pub(super) struct Probe<'b> {
+    breaker: &'b Breaker,
+    now: u64,
+}
+
+impl Breaker {
+    pub(super) fn new(rule: BreakerRule) -> Self {
+        Self { rule, ..Self::default() }
+    }
+
+    /// Lets a request pass; with a probe in hand where the upstream is being tried.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait, if it may not.
+    pub(super) fn admit(&self, now: u64) -> Result<Option<Probe<'_>>, Duration> {
+        let state = self.state.load(Ordering::Relaxed);
+        if state == CLOSED {
+            return Ok(None);
+        }
+        if state == PROBING {
+            return Err(RETRY_MIN);
+        }
+        let until = state >> 2;
+        if now < until {
+            return Err(Duration::from_millis(until - now).max(RETRY_MIN));
+        }
+        match self.swap(state, PROBING) {
+            true => Ok(Some(Probe { breaker: self, now })),
+            false => Err(RETRY_MIN),
+        }
+    }
+
+    /// Takes note of how a request ended that passed without a probe.
+    pub(super) fn note(&self, sign: Sign, now: u64) -> Option<Change> {
+        match sign {
+            Sign::None => None,
+            Sign::Alive => {
+                // A load where all is well: the line stays shared.
+                if self.failures.load(Ordering::Relaxed) != 0 {
+                    self.failures.store(0, Ordering::Relaxed);
+                }
+                None
+            }
+            Sign::Dead => {
+                let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                if failures == 1 {
+                    self.first.store(now, Ordering::Relaxed);
+                }
+                let span = now.saturating_sub(self.first.load(Ordering::Relaxed));
+                if self.rule.failures == 0 || failures < self.rule.failures || span < SPAN_MIN {
+                    return None;
+                }
+                let opens = self.swap(CLOSED, open_until(now + millis(self.rule.open)));
+                opens.then(|| {
+                    self.probes.store(0, Ordering::Relaxed);
+                    Change::Opened
+                })
+            }
+        }
+    }
+
+    /// Somebody else has seen the upstream answer.
+    pub(super) fn close(&self) -> Option<Change> {
+        self.failures.store(0, Ordering::Relaxed);
+        (self.state.swap(CLOSED, Ordering::Relaxed) != CLOSED).then_some(Change::Closed)
+    }
+
+    pub(super) fn circuit(&self, now: u64) -> Circuit {
+        match self.state.load(Ordering::Relaxed) {
+            CLOSED => Circuit::Closed,
+            PROBING => Circuit::HalfOpen,
+            open => Circuit::Open(Duration::from_millis((open >> 2).saturating_sub(now))),
+        }
+    }
+
+    pub(super) fn failures(&self) -> u32 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn swap(&self, from: u64, to: u64) -> bool {
+        self.state.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Probe<'_> {
+    /// Takes note of how it ended.
+    pub(super) fn note(self, sign: Sign, now: u64) -> Option<Change> {
+        let breaker = self.breaker;
+        match sign {
+            Sign::None => None,
+            Sign::Alive => breaker.close(),
+            Sign::Dead => {
+                let probes = breaker.probes.fetch_add(1, Ordering::Relaxed).min(30) + 1;
+                let open = breaker.rule.open.saturating_mul(1 << probes).min(breaker.rule.open_max);
+                breaker.swap(PROBING, open_until(now + millis(open)));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        // Nothing has come of it: the next request may try.
+        self.breaker.swap(PROBING, open_until(self.now));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX >> 3).min(u64::MAX >> 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker() -> Breaker {
+        Breaker::new(BreakerRule { failures: 3, open: Duration::from_secs(1), open_max: Duration::from_secs(3) })
+    }
+
+    fn fail(breaker: &Breaker, times: &[u64]) -> Vec<Option<Change>> {
+        times.iter().map(|now| breaker.note(Sign::Dead, *now)).collect()
+    }
+
+    #[test]
+    fn opens_after_failures_in_a_row_that_last() {
+        let b = breaker();
+        // All at once is one event.
+        assert_eq!(fail(&b, &[5, 5, 5, 5, 900]), [None; 5]);
+        assert!(b.admit(900).unwrap().is_none());
+        assert_eq!(fail(&b, &[1005]), [Some(Change::Opened)]);
+        assert_eq!(fail(&b, &[1006]), [None], "told once");
+        assert_eq!(b.admit(1100).unwrap_err(), RETRY_MIN);
+        assert_eq!(b.circuit(1505), Circuit::Open(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn one_answer_starts_the_count_anew() {
+        let b = breaker();
+        fail(&b, &[0, 2000]);
+        b.note(Sign::Alive, 2100);
+        assert_eq!(fail(&b, &[3000, 3500]), [None, None]);
+        b.note(Sign::None, 3600);
+        assert_eq!(fail(&b, &[3999]), [None], "999 ms");
+        assert_eq!(fail(&b, &[4000]), [Some(Change::Opened)]);
+    }
+
+    #[test]
+    fn one_probe_decides() {
+        let b = breaker();
+        fail(&b, &[0, 500, 1000]);
+        let probe = b.admit(2000).unwrap().unwrap();
+        assert_eq!((b.circuit(2000), b.admit(2000).unwrap_err()), (Circuit::HalfOpen, RETRY_MIN));
+        // What was under way before has no say.
+        assert_eq!(fail(&b, &[2001]), [None]);
+        b.note(Sign::Alive, 2001);
+        assert_eq!(b.circuit(2001), Circuit::HalfOpen);
+        assert_eq!(probe.note(Sign::Dead, 2010), None);
+        assert_eq!(b.circuit(2010), Circuit::Open(Duration::from_secs(2)));
+        let probe = b.admit(4010).unwrap().unwrap();
+        assert_eq!(probe.note(Sign::Dead, 4010), None);
+        assert_eq!(b.circuit(4010), Circuit::Open(Duration::from_secs(3)), "no longer than the rule says");
+        // A client that goes away leaves the next one to try.
+        drop(b.admit(7010).unwrap().unwrap());
+        let probe = b.admit(7010).unwrap().unwrap();
+        assert_eq!(probe.note(Sign::Alive, 7020), Some(Change::Closed));
+        assert!(b.admit(7020).unwrap().is_none());
+        assert_eq!((b.circuit(7020), b.failures()), (Circuit::Closed, 0));
+    }
+
+    #[test]
+    fn closed_from_outside() {
+        let b = breaker();
+        fail(&b, &[0, 500, 1000]);
+        let probe = b.admit(2000).unwrap().unwrap();
+        assert_eq!(b.close(), Some(Change::Closed));
+        // The probe's failure comes too late to open it again.
+        assert_eq!(probe.note(Sign::Dead, 2500), None);
+        assert_eq!((b.circuit(2500), b.close()), (Circuit::Closed, None));
+    }
+
+    #[test]
+    fn never_opens_where_it_is_off() {
+        let b = Breaker::new(BreakerRule { failures: 0, ..BreakerRule::default() });
+        assert!(fail(&b, &(0..100).map(|n| n * 1000).collect::<Vec<_>>()).iter().all(Option::is_none));
+    }
+}
