@@ -3,6 +3,7 @@
 //! h2 is used without hyper around it, because interim responses (103, 100) and a deadline for streams whose window
 //! the client holds shut need the stream itself.
 
+pub(super) mod head;
 mod stream;
 
 use std::cell::RefCell;

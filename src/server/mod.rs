@@ -36,6 +36,7 @@ pub use snapshot::{Earlier, Snapshot, View};
 /// For the fuzzers.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use super::http2::head::read as read_http2_head;
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 

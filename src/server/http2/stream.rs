@@ -7,18 +7,16 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
 use tokio::time::Instant;
 
+use super::head::read as read_head;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender};
-use crate::message::{
-    FieldSink as _, Fields, Framing, HeadFault, HeaderMapSink, Name, RequestHead, ResponseHead, Version,
-};
+use crate::message::{FieldSink as _, Fields, Framing, HeaderMapSink, Name, RequestHead, ResponseHead};
 use crate::server::connection::Context;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
@@ -35,17 +33,7 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let mut head = RequestHead::default();
-    let read = read_head(&parts, &recv, &mut head);
-    // The names and values that the client sent; h2 has bounded them before, more generously.
-    let size: usize = head.fields.iter().map(|(_, n, v)| n.len() + v.len() + 4).sum::<usize>() + head.target().len();
-    let rejection = match read {
-        Err(fault) => Some(Rejection::Head(fault)),
-        Ok(()) if head.target().len() > limits.request_line => Some(Rejection::Head(HeadFault::TargetTooLong)),
-        Ok(()) if size > limits.header_size || head.fields.len() > limits.header_count => {
-            Some(Rejection::Head(HeadFault::TooLarge))
-        }
-        Ok(()) => None,
-    };
+    let rejection = read_head(&parts, recv.is_end_stream(), &limits.head(), &mut head).err().map(Rejection::Head);
     let shared_recv = Rc::new(RefCell::new(Recv { stream: recv, left: limits.request_body, trailers: false }));
     if let Some(rejection) = rejection {
         let mut reply = service::reject(rejection, &head, None, &context);
@@ -88,56 +76,6 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     if sent.result.is_ok() {
         discard(&shared_recv, &alarm, limits.linger).await;
     }
-}
-
-/// RFC 9113 section 8.3.1. h2 has checked the pseudo-fields' presence and syntax.
-fn read_head(parts: &http::request::Parts, recv: &RecvStream, head: &mut RequestHead) -> Result<(), HeadFault> {
-    head.version = Version::Http2;
-    head.keep_alive = true;
-    head.method = parts.method.clone();
-    for (name, value) in &parts.headers {
-        head.fields.push(name.as_str().as_bytes(), value.as_bytes());
-    }
-    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-    // `OPTIONS *`, too; whatever else is no path has no business in a request line (section 8.3.1).
-    let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
-    if !is_path || !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        return Err(HeadFault::Syntax("request target"));
-    }
-    head.set_target(target.as_bytes());
-    read_host(parts, head)?;
-    let protocol = parts.extensions.get::<Protocol>();
-    head.websocket = protocol.is_some_and(|p| p.as_str().eq_ignore_ascii_case("websocket"));
-    let mut lengths = head.fields.get_all(Name::ContentLength);
-    let length = lengths.next().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
-    head.framing = match length {
-        _ if head.websocket || recv.is_end_stream() => Framing::None,
-        Some(length) => Framing::Length(length),
-        None => Framing::Chunked,
-    };
-    Ok(())
-}
-
-/// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).
-fn read_host(parts: &http::request::Parts, head: &mut RequestHead) -> Result<(), HeadFault> {
-    let mut hosts = head.fields.get_all(Name::Host);
-    let host = hosts.next().map(<[u8]>::to_vec);
-    if hosts.next().is_some() {
-        return Err(HeadFault::Host(None));
-    }
-    drop(hosts);
-    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes().to_vec());
-    match (authority, host) {
-        (Some(authority), host) => {
-            if host.is_some_and(|h| !h.eq_ignore_ascii_case(&authority)) {
-                return Err(HeadFault::Host(None));
-            }
-            head.set_authority(&authority)
-        }
-        (None, Some(host)) => head.set_authority(&host),
-        (None, None) => return Err(HeadFault::Host(None)),
-    }
-    .map_err(|e| HeadFault::Host(Some(e)))
 }
 
 /// The receiving side of a stream, shared between the upstream that reads it and the end that drains it.
