@@ -7,7 +7,7 @@ use h2::ext::Protocol;
 use http::Method;
 use http::request::Parts;
 
-use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version};
+use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version, is_token};
 
 /// Translates a head; `ended` says that no body comes.
 ///
@@ -31,6 +31,9 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     }
     head.set_target(target.as_bytes());
     read_host(parts, head)?;
+    if !parts.headers.keys().all(is_token) {
+        return Err(HeadFault::Syntax("field name"));
+    }
     // Section 8.2.1: no field value begins or ends with white space.
     if head.fields.iter().any(|(_, _, value)| value.trim_ascii().len() < value.len()) {
         return Err(HeadFault::Syntax("field value"));
@@ -41,6 +44,7 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     let length = lengths.next().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
     head.framing = match length {
         _ if head.websocket || ended => Framing::None,
+        Some(0) => Framing::None,
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
     };
