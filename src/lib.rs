@@ -38,5 +38,6 @@ pub mod body;
 pub mod message;
 pub mod host;
 pub mod telemetry;
+pub mod pace;
 pub mod clock;
 pub mod open_files;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod connection;
+mod handshakes;
 mod http1;
 mod http2;
 mod listener;

@@ -13,6 +13,7 @@ use super::error::UpstreamError;
 use super::http2::{self, Http2};
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
+use crate::pace::Pace;
 
 /// Streams of one HTTP/2 connection before another is opened.
 const HTTP2_STREAMS: usize = 100;
@@ -26,8 +27,8 @@ pub struct PoolLimits {
     pub idle: Duration,
     /// Octets of a response's head.
     pub response_head: usize,
-    /// How long a client may take between two pieces of its request's body.
-    pub body_progress: Duration,
+    /// How fast a client must send its request's body.
+    pub pace: Pace,
 }
 
 /// A worker's connections to one upstream.

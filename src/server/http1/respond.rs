@@ -13,6 +13,7 @@ use crate::body::Body as _;
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, Name, RequestHead, Version};
 use crate::outbox::Outbox;
+use crate::pace::Pacer;
 use crate::server::connection::Context;
 use crate::server::record::Sent;
 use crate::server::reply::Reply;
@@ -56,7 +57,7 @@ pub(super) async fn send(
     if way == Way::None {
         reply.body = ResponseBody::Empty;
     }
-    let progress = context.worker.view().shared.limits.body_progress;
+    let mut pacer = Pacer::new(context.worker.view().shared.limits.pace());
     let ends_with_connection = way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls();
     let mut sending = Sending {
         out: Outbox::new(octets),
@@ -64,19 +65,27 @@ pub(super) async fn send(
         ended: way == Way::None,
         ends_with_connection,
         bytes: 0,
+        written: 0,
+        loaded: false,
+        waits_for_client: false,
         broken: None,
     };
-    alarm.set(progress);
+    pacer.begin(alarm);
     let result = poll_fn(|cx| {
-        let mut moved = false;
-        let sent = sending.poll(&mut reply.body, link, cx, &mut moved);
-        if moved {
-            alarm.set(progress);
+        let unsent = link.borrow().transport.unsent();
+        if let Poll::Ready(done) = sending.poll(&mut reply.body, link, cx) {
+            return Poll::Ready(done);
         }
-        match sent {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        let taken = std::mem::take(&mut sending.written);
+        let loaded = std::mem::take(&mut sending.loaded);
+        if sending.waits_for_client {
+            // What has reached the socket.
+            let moved = (taken + unsent).saturating_sub(link.borrow().transport.unsent());
+            pacer.wait_for_client(moved as u64, alarm);
+        } else {
+            pacer.wait_for_other(loaded || taken > 0, pacer.pause(), alarm);
         }
+        alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await;
     let Sending { out, bytes, broken, .. } = sending;
@@ -97,6 +106,11 @@ struct Sending {
     /// The body's end is the connection's (HTTP/1.0), and nothing below says whether that is a proper one.
     ends_with_connection: bool,
     bytes: u64,
+    /// Octets that the connection has taken, and whether the upstream has given any, since somebody asked.
+    written: usize,
+    loaded: bool,
+    /// Whether it is the client that holds things up.
+    waits_for_client: bool,
     /// Why the upstream's body broke off.
     broken: Option<UpstreamError>,
 }
@@ -107,7 +121,6 @@ impl Sending {
         body: &mut ResponseBody,
         link: &Rc<RefCell<Link>>,
         cx: &mut TaskContext<'_>,
-        moved: &mut bool,
     ) -> Poll<io::Result<()>> {
         loop {
             if !self.ended && self.out.is_loadable() {
@@ -131,23 +144,26 @@ impl Sending {
                         }
                         let chunked = self.way == Way::Chunked;
                         self.ended = self.out.load(frame, chunked) || (!chunked && body.is_end());
-                        *moved = true;
+                        self.loaded = true;
                     }
                     // What there is goes out while the upstream takes its time.
                     Poll::Pending if self.out.is_empty() => {
+                        self.waits_for_client = true;
                         ready!(link.borrow_mut().transport.poll_flush(cx))?;
+                        self.waits_for_client = false;
                         return Poll::Pending;
                     }
                     Poll::Pending => {}
                 }
             }
+            self.waits_for_client = true;
             let mut link = link.borrow_mut();
             if self.out.is_empty() && self.ended {
                 ready!(link.transport.poll_flush(cx))?;
                 let broken = self.broken.is_some();
                 return Poll::Ready(if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) });
             }
-            ready!(self.out.poll_write(&mut link.transport, cx, &mut |_| *moved = true))?;
+            ready!(self.out.poll_write(&mut link.transport, cx, &mut |n| self.written += n))?;
         }
     }
 }
