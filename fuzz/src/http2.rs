@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::messages::{LIMITS, forward};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a client begins with (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
@@ -44,6 +45,18 @@ pub fn request(text: &[u8]) -> Vec<u8> {
         Some(at) => (&text[..at], Some(&text[at + 2..])),
         None => (text, None),
     };
+    let block = block(fields);
+    let mut octets = PREFACE.to_vec();
+    frame(SETTINGS, 0, 0, &[], &mut octets);
+    frame(HEADERS, END_HEADERS | if body.is_none() { END_STREAM } else { 0 }, 1, &block, &mut octets);
+    if let Some(body) = body {
+        frame(DATA, END_STREAM, 1, body, &mut octets);
+    }
+    octets
+}
+
+/// Fields, one to a line, as literals.
+pub fn block(fields: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
     for line in fields.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         // The colon of a pseudo-field is part of its name.
@@ -54,16 +67,11 @@ pub fn request(text: &[u8]) -> Vec<u8> {
         literal(&line[..at], &mut block);
         literal(value.strip_prefix(b" ").unwrap_or(value), &mut block);
     }
-    let mut octets = PREFACE.to_vec();
-    frame(SETTINGS, 0, 0, &[], &mut octets);
-    frame(HEADERS, END_HEADERS | if body.is_none() { END_STREAM } else { 0 }, 1, &block, &mut octets);
-    if let Some(body) = body {
-        frame(DATA, END_STREAM, 1, body, &mut octets);
-    }
-    octets
+    block
 }
 
-fn literal(text: &[u8], block: &mut Vec<u8>) {
+/// Adds a text (RFC 7541 section 5.2), as it is.
+pub fn literal(text: &[u8], block: &mut Vec<u8>) {
     // RFC 7541 section 5.1: an integer with a prefix of seven bits.
     let mut len = text.len();
     if len < 127 {
@@ -80,7 +88,8 @@ fn literal(text: &[u8], block: &mut Vec<u8>) {
     block.extend_from_slice(text);
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], octets: &mut Vec<u8>) {
+/// Adds a frame (RFC 9113 section 4.1).
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], octets: &mut Vec<u8>) {
     octets.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
     octets.extend_from_slice(&[kind, flags]);
     octets.extend_from_slice(&stream.to_be_bytes());
@@ -90,7 +99,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], octets: &mut Vec<u8>)
 /// The requests that a connection with these octets brings, with their bodies; none for what is refused or cut short.
 pub fn serve(octets: Vec<u8>) -> Vec<(RequestHead, Option<Vec<u8>>)> {
     let mut cx = Context::from_waker(Waker::noop());
-    let mut handshake = Box::pin(Builder::new().enable_connect_protocol().handshake::<_, bytes::Bytes>(Wire(octets, 0)));
+    let mut handshake =
+        Box::pin(Builder::new().enable_connect_protocol().handshake::<_, bytes::Bytes>(Wire(octets, 0)));
     let Poll::Ready(Ok(mut connection)) = handshake.as_mut().poll(&mut cx) else { return Vec::new() };
     let mut accepted = Vec::new();
     while let Poll::Ready(Some(Ok(stream))) = connection.poll_accept(&mut cx) {

@@ -3,7 +3,7 @@
 
 pub mod http2;
 mod ledger;
-mod messages;
+pub mod messages;
 mod tls;
 mod verify;
 

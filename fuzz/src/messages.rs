@@ -17,7 +17,8 @@ use pintle::upstream::resolve::Name;
 use pintle::upstream::rewrite::rewrite as rewritten;
 use pintle::upstream::{Client, HostHeader, Outbound, Upstream};
 
-pub(super) const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
+/// How large a head may be.
+pub const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
 
 /// A request's head. What is accepted is accepted only when it is whole; and what goes upstream for it is one request,
 /// as another parser reads it.
@@ -74,7 +75,8 @@ pub(super) fn forward(head: &RequestHead, trusted: bool) {
     assert!(same, "{:?} became {:?}", head.framing, received.framing);
 }
 
-fn upstream() -> Upstream {
+/// An upstream that is told the client's Host.
+pub fn upstream() -> Upstream {
     let (_, addresses) = Name::new("upstream.example", 80);
     Upstream {
         label: "http://upstream.example".into(),

@@ -16,6 +16,7 @@ mod export;
 mod forwarded;
 mod fuzz;
 mod headers;
+mod hostile;
 mod http1;
 mod http2;
 mod install;
