@@ -10,6 +10,7 @@ mod admission;
 mod bodies;
 mod config;
 mod demo;
+mod differential;
 mod drain;
 mod errors;
 mod export;
