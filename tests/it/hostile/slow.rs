@@ -143,7 +143,7 @@ fn handshakes_that_never_end() {
     const HALF_OPEN: usize = 400;
     let authority = Authority::new();
     let origin = Origin::hello();
-    let config = "[limits]\nhandshakes = 16\n".to_owned() + &blog(&authority, &origin);
+    let config = "[limits]\nhandshakes = 16\nhandshake = \"60s\"\n".to_owned() + &blog(&authority, &origin);
     let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
     let pintle = Pintle::start_with(&authority, listen, &config);
     let mut established = Client::new(&authority).connect(pintle.https(), BLOG);
