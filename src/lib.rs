@@ -38,6 +38,7 @@ pub mod body;
 pub mod message;
 pub mod host;
 pub mod telemetry;
+pub mod pace;
 pub mod clock;
 pub mod handover;
 pub mod systemd;

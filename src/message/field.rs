@@ -249,6 +249,12 @@ impl Fields {
         &mut self.raw[range]
     }
 
+    /// Octets of the head that the fields lie in.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.raw.len()
+    }
+
     /// How many fields there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod connection;
+mod handshakes;
 mod http1;
 mod http2;
 mod listener;
@@ -39,6 +40,7 @@ use retired::Retired;
 /// For the fuzzers.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use super::http2::head::read as read_http2_head;
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::connection;
+use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::{SITES_AT_ONCE, View};
@@ -76,6 +77,7 @@ pub(super) struct Worker {
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) reports: Arc<Reports>,
+    pub(super) handshakes: Rc<Handshakes>,
     https_port: Arc<AtomicU16>,
     view: RefCell<Rc<View>>,
     streaming: Rc<Cell<usize>>,
@@ -217,6 +219,7 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
         admission: shared.admission,
         loop_guard: shared.loop_guard,
         reports: shared.reports,
+        handshakes: Rc::default(),
         https_port: shared.https_port,
         streaming,
         draining: Cell::new(None),

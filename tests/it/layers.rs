@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 28] = [
+const LAYERS: [&str; 29] = [
     "cli",
     "commands",
     "control",
@@ -28,6 +28,7 @@ const LAYERS: [&str; 28] = [
     "message",
     "host",
     "telemetry",
+    "pace",
     "clock",
     "handover",
     "systemd",

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Duration;
 
 use http::{Method, StatusCode};
 
@@ -12,6 +11,7 @@ use crate::body::Body as _;
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, Name, RequestHead, Version};
 use crate::outbox::Outbox;
+use crate::pace::Pacer;
 use crate::server::connection::Context;
 use crate::server::record::Sent;
 use crate::server::reply::Reply;
@@ -47,9 +47,13 @@ pub(super) struct Sending {
     ended: bool,
     /// The body's end is the connection's (HTTP/1.0), and nothing below says whether that is a proper one.
     ends_with_connection: bool,
-    /// The longest pause between two pieces.
-    progress: Duration,
+    pacer: Pacer,
     bytes: u64,
+    /// Octets that the connection has taken, and whether the upstream has given any, since somebody asked.
+    written: usize,
+    loaded: bool,
+    /// Whether it is the client that holds things up.
+    waits_for_client: bool,
     /// Why the upstream's body broke off.
     broken: Option<UpstreamError>,
 }
@@ -71,16 +75,19 @@ impl Sending {
         if way == Way::None {
             reply.body = ResponseBody::Empty;
         }
-        let progress = context.worker.view().shared.limits.body_progress;
-        alarm.set(progress);
+        let mut pacer = Pacer::new(context.worker.view().shared.limits.pace());
+        pacer.begin(alarm);
         Self {
             out: Outbox::new(octets),
             way,
             after,
             ended: way == Way::None,
             ends_with_connection: way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls(),
-            progress,
+            pacer,
             bytes: 0,
+            written: 0,
+            loaded: false,
+            waits_for_client: false,
             broken: None,
         }
     }
@@ -93,18 +100,23 @@ impl Sending {
         alarm: &Alarm,
         cx: &mut TaskContext<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut moved = false;
-        let sent = self.poll(body, link, cx, &mut moved);
-        if moved {
-            alarm.set(self.progress);
+        let unsent = link.borrow().transport.unsent();
+        if let Poll::Ready(done) = self.poll(body, link, cx) {
+            return Poll::Ready(done);
         }
-        match sent {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => alarm.poll_due(cx).map(|()| {
-                self.time_is_up(alarm, link);
-                Err(io::ErrorKind::TimedOut.into())
-            }),
+        let taken = std::mem::take(&mut self.written);
+        let loaded = std::mem::take(&mut self.loaded);
+        if self.waits_for_client {
+            // What has reached the socket.
+            let moved = (taken + unsent).saturating_sub(link.borrow().transport.unsent());
+            self.pacer.wait_for_client(moved as u64, alarm);
+        } else {
+            self.pacer.wait_for_other(loaded || taken > 0, self.pacer.pause(), alarm);
         }
+        alarm.poll_due(cx).map(|()| {
+            self.time_is_up(alarm, link);
+            Err(io::ErrorKind::TimedOut.into())
+        })
     }
 
     /// How it went.
@@ -138,7 +150,6 @@ impl Sending {
         body: &mut ResponseBody,
         link: &RefCell<Link>,
         cx: &mut TaskContext<'_>,
-        moved: &mut bool,
     ) -> Poll<io::Result<()>> {
         loop {
             if !self.ended && self.out.is_loadable() {
@@ -162,23 +173,26 @@ impl Sending {
                         }
                         let chunked = self.way == Way::Chunked;
                         self.ended = self.out.load(frame, chunked) || (!chunked && body.is_end());
-                        *moved = true;
+                        self.loaded = true;
                     }
                     // What there is goes out while the upstream takes its time.
                     Poll::Pending if self.out.is_empty() => {
+                        self.waits_for_client = true;
                         ready!(link.borrow_mut().transport.poll_flush(cx))?;
+                        self.waits_for_client = false;
                         return Poll::Pending;
                     }
                     Poll::Pending => {}
                 }
             }
+            self.waits_for_client = true;
             let mut link = link.borrow_mut();
             if self.out.is_empty() && self.ended {
                 ready!(link.transport.poll_flush(cx))?;
                 let broken = self.broken.is_some();
                 return Poll::Ready(if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) });
             }
-            ready!(self.out.poll_write(&mut link.transport, cx, &mut |_| *moved = true))?;
+            ready!(self.out.poll_write(&mut link.transport, cx, &mut |n| self.written += n))?;
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, ResponseHead, parse_response};
 use crate::outbox::Outbox;
+use crate::pace::Pacer;
 use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
@@ -54,6 +55,7 @@ pub(super) struct Exchange<'p> {
     upload: Option<Upload>,
     has_body: bool,
     received: BytesMut,
+    pacer: Pacer,
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
     interims: usize,
@@ -77,6 +79,7 @@ impl<'p> Exchange<'p> {
             has_body: body.is_some(),
             upload: body.map(|body| Upload::new(body, chunked, held)),
             received: BytesMut::new(),
+            pacer: Pacer::new(pool.limits().pace),
             broken: None,
             interims: 0,
         }
@@ -129,16 +132,19 @@ impl<'p> Exchange<'p> {
         {
             return Ok(());
         }
-        let mut moved = false;
+        let mut moved = 0;
         let transport = &mut self.connection.transport;
         match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut moved) {
             Poll::Ready(Err(UploadError::Client(error))) => return Err(UpstreamError::RequestBody(error)),
             Poll::Ready(Err(UploadError::Upstream(error))) => self.broken = Some(error),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if moved && !self.upload.as_ref().is_some_and(|u| u.held) {
-            let waits = self.upload.as_ref().is_some_and(|u| u.waits_for_client);
-            alarm.set(if waits { self.pool.limits().body_progress } else { self.pool.upstream.response_timeout });
+        match &self.upload {
+            Some(upload) if upload.held => {}
+            Some(upload) if upload.waits_for_client && self.broken.is_none() => {
+                self.pacer.wait_for_client(moved, alarm);
+            }
+            _ => self.pacer.wait_for_other(moved > 0, self.pool.upstream.response_timeout, alarm),
         }
         Ok(())
     }
@@ -210,7 +216,9 @@ impl<'p> Exchange<'p> {
                 Ok(())
             }
             _ if alarm.is_past_cap() => Err(UpstreamError::TotalTimeout),
-            Some(upload) if upload.waits_for_client => Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)),
+            Some(upload) if upload.waits_for_client && self.broken.is_none() => {
+                Err(UpstreamError::RequestBody(RequestBodyError::TooSlow))
+            }
             _ => Err(UpstreamError::ResponseTimeout),
         }
     }
@@ -316,7 +324,7 @@ impl Http1Body {
         let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
         if self.upload.is_some() || !self.out.is_empty() {
             let transport = &mut connection.transport;
-            match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut false) {
+            match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut 0) {
                 Poll::Ready(Err(UploadError::Client(error))) => {
                     return Poll::Ready(Err(UpstreamError::RequestBody(error)));
                 }
