@@ -39,4 +39,6 @@ pub mod message;
 pub mod host;
 pub mod telemetry;
 pub mod clock;
+pub mod sandbox;
+pub mod privileges;
 pub mod open_files;

@@ -11,6 +11,7 @@ pub mod pin;
 mod probe;
 pub mod remote;
 pub mod run;
+mod step_down;
 mod told;
 pub mod verify;
 

@@ -1,4 +1,4 @@
-//! `pintle run`: load, write down, bind, serve, drain.
+//! `pintle run`: step down, load, write down, bind, enter the sandbox, serve, drain.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,20 +6,34 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Loaded, Output, fail, load};
+use super::step_down::{refuse, step_down};
+use super::{Loaded, Output, fail, fail_with_hint, load};
 use crate::config::{Config, Draft};
-use crate::control::{Control, StartError, open_ledger};
+use crate::control::{Control, StartError, confinement, open_ledger};
 use crate::ledger::{Ledger, Notice};
 use crate::policy::Scheme;
+use crate::privileges;
+use crate::sandbox;
+use crate::server::{BindError, Bound, bind};
 use crate::telemetry::log;
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT; a second one does not wait for what is under way.
-pub fn run(path: &Path, output: &Output) -> ExitCode {
-    serve(path, output, |_| {})
+pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
+    serve(path, allow_root, output, |_| {})
 }
 
 /// Loads and serves a configuration. `ready` is told the addresses once everything is up.
-pub(super) fn serve(path: &Path, output: &Output, ready: impl FnOnce(&[(SocketAddr, Scheme)])) -> ExitCode {
+pub(super) fn serve(
+    path: &Path,
+    allow_root: bool,
+    output: &Output,
+    ready: impl FnOnce(&[(SocketAddr, Scheme)]),
+) -> ExitCode {
+    // From here on, everything is done as the user that serves: what it cannot do is found out now, and not by a reload.
+    let troubles = match step_down(path, allow_root, output) {
+        Ok(troubles) => troubles,
+        Err(code) => return code,
+    };
     let mut opened = None;
     let book = |draft: &Draft| {
         let (ledger, notices) = open_ledger(draft)?;
@@ -27,35 +41,42 @@ pub(super) fn serve(path: &Path, output: &Output, ready: impl FnOnce(&[(SocketAd
         opened = Some((ledger, notices));
         Ok(book)
     };
-    let Loaded { draft, config, .. } = match load(path, book, output) {
+    let loaded = load(path, book, output);
+    if !troubles.is_empty() {
+        return refuse(&troubles);
+    }
+    let Loaded { draft, config, .. } = match loaded {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
+    let bound = match bind(&config.https, &config.http, config.workers) {
+        Ok(bound) => bound,
+        Err(errors) => return cannot_bind(&errors),
+    };
+    crate::open_files::raise();
+    if let Err(error) = privileges::settle(config.process.bind_low_ports) {
+        return fail(&format!("capabilities cannot be given up: {error}"));
+    }
+    // Before there are threads, and with all that needs no leave later: see `sandbox`.
+    let held = match sandbox::enter(&confinement::rules(&draft, &config), &config.sandbox) {
+        Ok(held) => held,
+        Err(error) => return fail_with_hint(&error, &error.hint()),
+    };
     let log = match log::start(output.log_format, output.log_level, output.color) {
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
     tell(&notices);
-    crate::open_files::raise();
+    confinement::announce(held);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let code = match runtime.block_on(control(draft, config, ledger, ready)) {
+    let code = match runtime.block_on(control(draft, config, ledger, bound, ready)) {
         Ok(code) => code,
-        Err(StartError::Bind(errors)) => {
-            drop(log);
-            for error in errors {
-                eprintln!("pintle: {error}");
-                if let Some(hint) = error.hint() {
-                    eprintln!("  hint: {hint}");
-                }
-            }
-            return ExitCode::from(1);
-        }
-        Err(StartError::Other(error)) => {
+        Err(StartError(error)) => {
             drop(log);
             return fail(&error);
         }
@@ -63,6 +84,16 @@ pub(super) fn serve(path: &Path, output: &Output, ready: impl FnOnce(&[(SocketAd
     // What is left of a drain that nobody wants to wait for ends with the process.
     runtime.shutdown_background();
     code
+}
+
+fn cannot_bind(errors: &[BindError]) -> ExitCode {
+    for error in errors {
+        eprintln!("pintle: {error}");
+        if let Some(hint) = error.hint() {
+            eprintln!("  hint: {hint}");
+        }
+    }
+    ExitCode::from(1)
 }
 
 fn tell(notices: &[Notice]) {
@@ -79,6 +110,7 @@ async fn control(
     draft: Draft,
     config: Config,
     ledger: Ledger,
+    bound: Bound,
     ready: impl FnOnce(&[(SocketAddr, Scheme)]),
 ) -> Result<ExitCode, StartError> {
     let mut signals =
@@ -88,7 +120,7 @@ async fn control(
         if any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     };
     let drain_limit = config.snapshot.limits.drain;
-    let control = Control::start(draft, config, ledger).await?;
+    let control = Control::start(draft, config, ledger, bound).await?;
     control.announce();
     ready(control.listening());
     let (server, _access_log) = control.run(async || std::future::poll_fn(&mut asked).await).await;

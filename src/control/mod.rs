@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod confinement;
 mod adopt;
 mod ramp;
 mod refresh;
@@ -28,7 +29,7 @@ use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Step, Time, wall};
 use crate::ledger::{Ledger, Notice, OpenError};
 use crate::policy::Scheme;
-use crate::server::{BindError, Server, bind};
+use crate::server::{Bound, Server};
 use crate::telemetry::LogThread;
 use crate::upstream::resolve::Resolver;
 
@@ -112,16 +113,11 @@ pub struct Counts {
 
 /// Why it cannot start.
 #[derive(Debug)]
-pub enum StartError {
-    /// Addresses that cannot be listened on.
-    Bind(Vec<BindError>),
-    /// Anything else.
-    Other(String),
-}
+pub struct StartError(pub String);
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        Self::Other(error.to_string())
+        Self(error.to_string())
     }
 }
 
@@ -154,16 +150,15 @@ pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
 }
 
 impl Control {
-    /// Writes down what is about to be promised, binds, and starts the workers. Must be called on the thread's runtime.
+    /// Writes down what is about to be promised, and starts the workers on what is bound. Must be called on the thread's runtime.
     ///
     /// # Errors
     ///
     /// [`StartError`], when it cannot serve.
-    pub async fn start(draft: Draft, config: Config, ledger: Ledger) -> Result<Self, StartError> {
+    pub async fn start(draft: Draft, config: Config, ledger: Ledger, bound: Bound) -> Result<Self, StartError> {
         let hangup = signal(SignalKind::hangup())?;
         let fixed = Fixed::of(&config);
-        let bound = bind(&config.https, &config.http, config.workers).map_err(StartError::Bind)?;
-        let access_log = access_log(&config.access).map_err(StartError::Other)?;
+        let access_log = access_log(&config.access).map_err(StartError)?;
         let access = access_log.as_ref().and_then(LogThread::sink).map(|sink| (sink, config.access_format));
         let resolver = Rc::new(Resolver::new(config.name_servers.clone()));
         let reading = Reading::take();
@@ -172,7 +167,7 @@ impl Control {
         let mut leases = Leases::default();
         let counts = Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() };
         // A lockout that is not on record is none that was accepted.
-        adopt::record_decisions(&mut ledger, &config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
+        adopt::record_decisions(&mut ledger, &config).map_err(|e| StartError(format!("the ledger: {e}")))?;
         leases.hold(&config.pledges);
         let mut ledger_trouble = None;
         if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 28] = [
     "cli",
     "commands",
     "control",
@@ -29,6 +29,8 @@ const LAYERS: [&str; 26] = [
     "host",
     "telemetry",
     "clock",
+    "sandbox",
+    "privileges",
     "open_files",
     "main",
 ];

@@ -36,7 +36,8 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     }
     let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
     let (https_port, http_port) = (port(https), port(http));
-    run::serve(&path, output, |_| print_welcome(&folder, &keys, https_port, http_port))
+    // Root may stay root: nobody else reaches what listens on loopback, and all files are its own.
+    run::serve(&path, true, output, |_| print_welcome(&folder, &keys, https_port, http_port))
 }
 
 /// Beside the other data of the user's programs.

@@ -75,6 +75,8 @@ pub(super) fn assemble(
         access_format: globals.access_format,
         state: draft.state(),
         admin: draft.admin(),
+        process: draft.process(),
+        sandbox: globals.sandbox,
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
         accepted: outcome.admitted.accepted,
         ramps: entries.iter().flat_map(|e| e.ramps.clone()).filter(is_new).collect(),

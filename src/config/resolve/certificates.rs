@@ -13,6 +13,7 @@ use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
 use crate::key_file::{FILE_MAX, public_key};
+use crate::privileges;
 use crate::tls::certificate::Chain;
 use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
@@ -130,10 +131,16 @@ pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver
                 io::ErrorKind::NotFound if path.is_relative() || path.components().any(|c| c.as_os_str() == "..") => {
                     Some("paths are taken from the folder of the configuration file".to_owned())
                 }
-                io::ErrorKind::PermissionDenied => Some("the user that runs pintle must be able to read it".to_owned()),
+                io::ErrorKind::PermissionDenied => {
+                    Some(crate::sandbox::hint(path).unwrap_or_else(|| privileges::hint(path)))
+                }
                 _ => None,
             };
-            r.problems.error(span, format!("{key}: {}: {}", path.display(), describe(&error)), hint);
+            let why = match error.kind() {
+                io::ErrorKind::PermissionDenied => format!("{} {}", privileges::UNREADABLE, privileges::user()),
+                _ => describe(&error),
+            };
+            r.problems.error(span, format!("{key}: {}: {why}", path.display()), hint);
             None
         }
     }
@@ -143,7 +150,6 @@ pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver
 fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::PermissionDenied => "may not be read".into(),
         io::ErrorKind::IsADirectory => "is a folder".into(),
         io::ErrorKind::FileTooLarge => "is too large to be a certificate or a key".into(),
         _ => error.to_string(),

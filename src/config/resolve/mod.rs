@@ -14,6 +14,7 @@ mod limits;
 mod listen;
 mod pins;
 mod plan;
+mod process;
 pub mod report;
 mod upstream;
 
@@ -89,6 +90,7 @@ struct Globals {
     name_servers: crate::upstream::resolve::NameServers,
     by_host: HostMap<usize>,
     default_site: Option<usize>,
+    sandbox: crate::sandbox::Settings,
 }
 
 /// A site on its way: what it comes to, and what there is to tell about it.
@@ -244,6 +246,8 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
     });
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
     listen::fit_limits(&file.limits, &mut limits);
+    process::check(&file.process, r);
+    let sandbox = process::sandbox(&file.sandbox, r);
     Globals {
         listen,
         limits,
@@ -255,6 +259,7 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
         name_servers,
         by_host,
         default_site,
+        sandbox,
     }
 }
 

@@ -1,0 +1,90 @@
+//! What a configuration needs of the sandbox: to make one at the start, and to see at a reload whether it is enough.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::watch::entries;
+use crate::config::{AccessTarget, AdminAddress, Config, Draft};
+use crate::sandbox::{self, Held, Rules};
+
+/// Where DNS is.
+const DNS: u16 = 53;
+/// What is opened by these names are devices, or files that are open already: no folder is given away for them.
+const DEVICES: [&str; 2] = ["/dev", "/proc"];
+
+/// What a configuration needs: the folders that its files are in, wherever links lead, so that files can be replaced in
+/// them; and the ports of its upstreams.
+#[must_use]
+pub fn rules(draft: &Draft, config: &Config) -> Rules {
+    let files = config.files().chain([draft.path()]);
+    let folders = files.flat_map(entries).filter_map(|entry| entry.parent().map(Path::to_owned));
+    let mut read: BTreeSet<PathBuf> = folders.collect();
+    read.extend(config.snapshot.acme_webroot.clone());
+    read.extend(config.sandbox.read.iter().cloned());
+    let mut write: BTreeSet<PathBuf> = config.sandbox.write.iter().cloned().collect();
+    write.extend(config.state.clone());
+    if let Some(AdminAddress::Unix(path)) = &config.admin {
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        // It is made before it is allowed: afterwards there is no leave for the folder above.
+        let _ = super::socket::make_folder(folder);
+        write.insert(folder.to_owned());
+    }
+    if let AccessTarget::File(path) = &config.access {
+        let is_device = DEVICES.iter().any(|device| path.starts_with(device));
+        let folder = path.parent().filter(|folder| !is_device && !folder.as_os_str().is_empty());
+        write.insert(folder.unwrap_or(path).to_owned());
+    }
+    let connect = (!config.sandbox.connect_anywhere).then(|| {
+        let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
+        let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
+        upstreams.chain(servers).chain(config.sandbox.connect_ports.iter().copied()).chain([DNS]).collect()
+    });
+    Rules { read, write, connect }
+}
+
+fn port_of(authority: &str) -> Option<u16> {
+    authority.rsplit_once(':')?.1.parse().ok()
+}
+
+/// What a configuration needs that the sandbox of this process does not allow; with a remedy for each.
+pub(super) fn beyond(draft: &Draft, config: &Config) -> Vec<(String, Option<String>)> {
+    // Walking through the files of ten thousand sites takes its time: not where nothing comes of it.
+    let Some(held) = sandbox::held().filter(|held| held.landlock().is_some()) else { return Vec::new() };
+    held.beyond(&rules(draft, config)).into_iter().map(|(what, hint)| (what, Some(hint))).collect()
+}
+
+/// One line at the start: what the sandbox holds, and what it lacks.
+pub fn announce(held: &Held) {
+    let (read, write) = held.places();
+    tracing::info!(
+        user = crate::privileges::user(),
+        landlock = held.landlock(),
+        folders_read = read,
+        folders_written = write,
+        ports = held.ports().map(ports),
+        system_calls = held.calls(),
+        lacks = (!held.lacks().is_empty()).then(|| held.lacks().join("; ")),
+        "sandbox"
+    );
+}
+
+/// The same, for `pintle status`.
+pub(super) fn status() -> Value {
+    let Some(held) = sandbox::held() else { return Value::Null };
+    let (read, write) = held.places();
+    json!({
+        "user": crate::privileges::user(),
+        "landlock": held.landlock(),
+        "folders_read": read,
+        "folders_written": write,
+        "ports": held.ports(),
+        "system_calls": held.calls(),
+        "lacks": held.lacks(),
+    })
+}
+
+fn ports(ports: &BTreeSet<u16>) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
