@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, export, install, key, ledger, pin, remote, run, verify};
+use crate::commands::{self, Output, check, demo, export, install, key, keys, ledger, pin, remote, run, verify};
 use crate::config::DEFAULT_PATHS;
 use crate::export::{Form, Role};
 use crate::policy::Scheme;
@@ -85,6 +85,9 @@ enum Command {
     /// Print the man page
     #[command(hide = true)]
     Man,
+    /// Have the private keys; started by `pintle run`
+    #[command(hide = true)]
+    Keys,
 }
 
 #[derive(clap::Args)]
@@ -384,6 +387,7 @@ pub fn run() -> ExitCode {
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];
             demo::demo(args.dir, &loopback(args.https_port), &loopback(args.http_port), &output)
         }
+        Command::Keys => keys::keys(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pintle", &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -178,12 +178,29 @@ pub fn settle(keep_bind: bool) -> io::Result<()> {
         // Root that may not read the files of others would be no use to who asked for it.
         keep |= CapabilitySet::DAC_OVERRIDE;
     }
+    keep_only(keep)
+}
+
+fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     shrink_bounding_set(keep);
     clear_ambient_capability_set()?;
     let kept = capabilities(None)?.permitted & keep;
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
     // Keys do not go into core dumps, nor to other processes of the same user (ptrace(2)).
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Lets go of everything but the leave to read any file, which only root has to begin with: for who has the keys.
+///
+/// # Errors
+///
+/// When the kernel says no.
+pub fn settle_as_reader() -> io::Result<()> {
+    let keep = if is_root() { CapabilitySet::DAC_READ_SEARCH } else { CapabilitySet::empty() };
+    if is_root() {
+        setgroups(&[])?;
+    }
+    keep_only(keep)
 }
 
 /// Whoever has no leave to do so has nothing in the set that could be used.

@@ -146,7 +146,9 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Tol
                 Some((source, contents))
             }
         };
-        let mode = KEY_MODE | fs::metadata(&path).map_or(0, |m| m.permissions().mode() & KEY_MODE_GROUP);
+        let before = fs::metadata(&path).map_or(0, |m| m.permissions().mode());
+        // A file that others could read, too, was made by somebody who had no group in mind.
+        let mode = if before & 0o007 == 0 { KEY_MODE | before & KEY_MODE_GROUP } else { KEY_MODE };
         plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode }));
     }
     plan.files.push(Placed { path: chain_path, source: request.chain.clone(), contents, mode: CHAIN_MODE });

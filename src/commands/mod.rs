@@ -6,6 +6,7 @@ pub mod export;
 mod files;
 pub mod install;
 pub mod key;
+pub mod keys;
 pub mod ledger;
 pub mod pin;
 mod probe;

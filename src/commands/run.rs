@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::step_down::{refuse, step_down};
-use super::{Loaded, Output, fail, fail_with_hint, load};
+use super::{Loaded, Output, fail, fail_with_hint, keys, load};
 use crate::config::{Config, Draft};
 use crate::control::{Control, StartError, confinement, open_ledger};
 use crate::ledger::{Ledger, Notice};
@@ -16,6 +16,7 @@ use crate::privileges;
 use crate::sandbox;
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::log;
+use crate::tls::keeper;
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT; a second one does not wait for what is under way.
 pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
@@ -29,6 +30,12 @@ pub(super) fn serve(
     output: &Output,
     ready: impl FnOnce(&[(SocketAddr, Scheme)]),
 ) -> ExitCode {
+    // While this is who started it: the keys may be for nobody else to read.
+    if let Ok(draft) = crate::config::read(path)
+        && let Err(code) = keys::start(&draft)
+    {
+        return code;
+    }
     // From here on, everything is done as the user that serves: what it cannot do is found out now, and not by a reload.
     let troubles = match step_down(path, allow_root, output) {
         Ok(troubles) => troubles,
@@ -124,6 +131,7 @@ async fn control(
     control.announce();
     ready(control.listening());
     let (server, _access_log) = control.run(async || std::future::poll_fn(&mut asked).await).await;
+    let lost_keys = keeper::held().is_some_and(keeper::Keeper::is_gone);
     tracing::info!(limit = ?drain_limit, "draining: no new connections, requests under way may finish");
     let draining = tokio::task::spawn_blocking(move || {
         let counters = server.counters();
@@ -133,7 +141,7 @@ async fn control(
         drained = draining => match drained {
             Ok(Ok(counters)) => {
                 tracing::info!(requests = counters.requests.get(), "stopped");
-                ExitCode::SUCCESS
+                if lost_keys { ExitCode::from(1) } else { ExitCode::SUCCESS }
             }
             Ok(Err(error)) => fail(&error),
             Err(error) => fail(&error),

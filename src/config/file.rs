@@ -38,6 +38,7 @@ pub(super) struct TlsTable {
     pub(super) versions: Option<Vec<At<String>>>,
     pub(super) unknown_name: Option<At<String>>,
     pub(super) default_site: Option<At<String>>,
+    pub(super) key_process: Option<At<bool>>,
     pub(super) span: Range<usize>,
 }
 
@@ -190,6 +191,7 @@ impl File {
                 versions: t.texts("versions"),
                 unknown_name: t.text("unknown_name"),
                 default_site: t.text("default_site"),
+                key_process: t.boolean("key_process"),
             };
             t.finish();
         }

@@ -117,6 +117,8 @@ pub struct Config {
     pub admin: Option<AdminAddress>,
     /// Who serves.
     pub process: Process,
+    /// Whether a process of their own has the keys.
+    pub key_process: bool,
     /// What it may do.
     pub sandbox: sandbox::Settings,
     /// What clients are told to hold, site by site; to be in the ledger before it is sent.
@@ -323,6 +325,14 @@ impl Draft {
             allow_root: is_set(&table.allow_root),
             bind_low_ports: is_set(&table.bind_low_ports),
         }
+    }
+
+    /// The files of the sites' private keys, if a process of their own is to have them.
+    #[must_use]
+    pub fn kept_keys(&self) -> Option<Vec<PathBuf>> {
+        let file = self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
+        let keys = file.sites.iter().flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
+        Some(keys.map(|key| self.folder.join(&key.value)).collect())
     }
 
     /// The file that the access log goes to, if it goes to one.

@@ -31,6 +31,7 @@ use crate::ledger::{Ledger, Notice, OpenError};
 use crate::policy::Scheme;
 use crate::server::{Bound, Server};
 use crate::telemetry::LogThread;
+use crate::tls::keeper;
 use crate::upstream::resolve::Resolver;
 
 use admin::Command;
@@ -246,6 +247,13 @@ impl Control {
                 // Whatever else is under way: a disk that hangs must not keep it from stopping.
                 () = stop() => break,
                 () = self.step(&mut tick) => {}
+            }
+            if keeper::held().is_some_and(keeper::Keeper::is_gone) {
+                tracing::error!(
+                    "the key process has ended, and no handshake can be signed without it: stopping, so that both are \
+                     started anew"
+                );
+                break;
             }
         }
         self.close_door();

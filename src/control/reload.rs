@@ -54,6 +54,7 @@ pub(super) struct Fixed {
     access_format: AccessFormat,
     name_servers: NameServers,
     process: Process,
+    key_process: bool,
     sandbox: Settings,
 }
 
@@ -65,6 +66,7 @@ impl Fixed {
             access_format: config.access_format,
             name_servers: config.name_servers.clone(),
             process: config.process.clone(),
+            key_process: config.key_process,
             sandbox: config.sandbox.clone(),
         }
     }
@@ -81,6 +83,7 @@ impl Fixed {
         note("log.format", config.access_format != self.access_format);
         note("resolver.name_servers", config.name_servers != self.name_servers);
         note("process", config.process.words() != self.process.words());
+        note("tls.key_process", config.key_process != self.key_process);
         note("sandbox", config.sandbox != self.sandbox);
         if config.state != self.state {
             notes.push(format!(

@@ -10,7 +10,7 @@ use landlock::{
     PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, make_bitflags,
 };
 
-use super::Rules;
+use super::{Calls, Rules};
 
 /// What the C library reads when it looks up a name (nsswitch.conf(5), gai.conf(5)). Libraries: its plugins for that,
 /// which it loads when they are first needed.
@@ -77,7 +77,8 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), Str
     let ruleset = ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal).map_err(tell)?;
     let mut created = ruleset.create().map_err(tell)?;
     let mut places: HashMap<PathBuf, Place> = HashMap::new();
-    let system = SYSTEM.iter().flat_map(|path| [Some(PathBuf::from(path)), linked_folder(Path::new(path))]).flatten();
+    let names = if rules.calls == Calls::Serving { &SYSTEM[..] } else { &[] };
+    let system = names.iter().flat_map(|path| [Some(PathBuf::from(path)), linked_folder(Path::new(path))]).flatten();
     let read = system.chain(rules.read.iter().cloned()).map(|path| (path, false));
     // Those that may be written come first: what lies below them needs no rule of its own.
     for (path, writable) in rules.write.iter().cloned().map(|path| (path, true)).chain(read) {

@@ -51,6 +51,18 @@ pub struct Rules {
     pub write: BTreeSet<PathBuf>,
     /// Ports that TCP connections may go to; none if they may go to all.
     pub connect: Option<BTreeSet<u16>>,
+    /// Which list of system calls.
+    pub calls: Calls,
+}
+
+/// Lists of system calls, by what a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Calls {
+    /// The proxy.
+    #[default]
+    Serving,
+    /// Signing what it is asked to by sockets that it is given.
+    Keys,
 }
 
 /// The sandbox that this process is in.
@@ -116,7 +128,7 @@ pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Held, Error>
     }
     match settings.seccomp {
         Strength::Off => held.lacks.push("seccomp is off".into()),
-        strength => match calls::restrict() {
+        strength => match calls::restrict(rules.calls) {
             Ok(calls) => held.calls = Some(calls),
             Err(why) if strength == Strength::Require => return Err(Error { key: "sandbox.seccomp", why }),
             Err(why) => held.lacks.push(format!("seccomp: {why}")),

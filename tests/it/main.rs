@@ -20,6 +20,7 @@ mod http1;
 mod http2;
 mod install;
 mod key;
+mod keys;
 mod layers;
 mod ledger;
 mod load;

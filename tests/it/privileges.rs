@@ -35,7 +35,7 @@ fn chmod(path: &Path, mode: u32) {
 
 struct Bed {
     authority: Authority,
-    origin: Origin,
+    _origin: Origin,
     folder: TempDir,
     site: String,
 }
@@ -45,7 +45,7 @@ impl Bed {
     fn new() -> Self {
         let (authority, origin) = (Authority::new(), Origin::hello());
         let site = blog(&authority, &origin) + &policies(&authority);
-        let bed = Self { authority, origin, folder: TempDir::new().unwrap(), site };
+        let bed = Self { authority, _origin: origin, folder: TempDir::new().unwrap(), site };
         for folder in [bed.authority.folder(), bed.folder.path()] {
             chmod(folder, 0o755);
         }
@@ -184,6 +184,25 @@ fn what_root_has_made_is_handed_over() {
     for entry in fs::read_dir(bed.at("state")).unwrap().flatten() {
         assert_eq!(entry.metadata().unwrap().uid(), ids().0, "{entry:?}");
     }
+}
+
+/// A renewed key is for the same group to read as the one before: the user that serves is in no other.
+#[test]
+fn an_installed_key_can_be_read_by_the_user() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let site = bed.site.split("[site.hsts]").next().unwrap();
+    let pintle = bed.start(listen, &bed.config("").replace(&bed.site, site));
+    let renewed = bed.authority.leaf("renewed", &[BLOG]);
+    let mut install = pintle.command("install");
+    let out = output(install.args(["--site", BLOG]).arg(&renewed.chain).arg(&renewed.key));
+    assert!(out.contains("taken up by the running process"), "{out}");
+    let key = fs::metadata(bed.key()).unwrap();
+    assert_eq!((key.mode() & 0o777, key.gid()), (0o640, ids().1));
+    assert_eq!(pintle.status()["sites"][0]["certificates"][0]["pin"], renewed.pin);
 }
 
 /// All at once, each with a remedy, before anything is served; and `check` knows it before.

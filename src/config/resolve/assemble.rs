@@ -76,6 +76,7 @@ pub(super) fn assemble(
         state: draft.state(),
         admin: draft.admin(),
         process: draft.process(),
+        key_process: draft.kept_keys().is_some(),
         sandbox: globals.sandbox,
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
         accepted: outcome.admitted.accepted,

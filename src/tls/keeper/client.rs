@@ -46,14 +46,15 @@ pub fn held() -> Option<&'static Keeper> {
 }
 
 impl Keeper {
-    /// Starts it by a command, which finds the door as its standard input.
+    /// Starts it by a command, which finds the door as its standard input, and the plan in it.
     ///
     /// # Errors
     ///
     /// When it cannot be started.
-    pub fn start(mut command: Command) -> io::Result<&'static Self> {
-        let (door, theirs) = UnixStream::pair()?;
+    pub fn start(mut command: Command, plan: &[u8]) -> io::Result<&'static Self> {
+        let (mut door, theirs) = UnixStream::pair()?;
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn()?;
+        protocol::write_plan(&mut door, plan)?;
         let keeper = Self { door: Mutex::new(door), child: Mutex::new(child), is_gone: AtomicBool::new(false) };
         Ok(HELD.get_or_init(|| keeper))
     }
@@ -83,7 +84,7 @@ impl Keeper {
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
         let answer = self.ask(&Request::load(&path))?;
         let Loaded { public, schemes } = Loaded::decode(&answer).ok_or("the key process answers nonsense")?;
-        let algorithm = schemes.first().map(|scheme| scheme.algorithm()).ok_or("the key cannot sign")?;
+        let algorithm = schemes.first().and_then(|scheme| algorithm_of(*scheme)).ok_or("the key cannot sign")?;
         let pin = Pin::of_spki(&public);
         Ok(RemoteKey { keeper: self, pin, public, schemes, algorithm })
     }
@@ -123,6 +124,17 @@ impl Keeper {
         sendmsg(&*door, &[io::IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)?;
         Ok(ours)
     }
+}
+
+fn algorithm_of(scheme: SignatureScheme) -> Option<SignatureAlgorithm> {
+    use SignatureScheme as S;
+    Some(match scheme {
+        S::RSA_PSS_SHA512 | S::RSA_PSS_SHA384 | S::RSA_PSS_SHA256 => SignatureAlgorithm::RSA,
+        S::RSA_PKCS1_SHA512 | S::RSA_PKCS1_SHA384 | S::RSA_PKCS1_SHA256 => SignatureAlgorithm::RSA,
+        S::ECDSA_NISTP256_SHA256 | S::ECDSA_NISTP384_SHA384 | S::ECDSA_NISTP521_SHA512 => SignatureAlgorithm::ECDSA,
+        S::ED25519 => SignatureAlgorithm::ED25519,
+        _ => return None,
+    })
 }
 
 /// A key that this process does not have.

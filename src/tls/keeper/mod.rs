@@ -10,10 +10,4 @@ mod protocol;
 mod server;
 
 pub use client::{Keeper, RemoteKey, held};
-pub use server::serve;
-
-/// For the tests.
-#[doc(hidden)]
-pub mod testing {
-    pub use super::protocol::{MESSAGE_MAX, is_handshake};
-}
+pub use server::{plan, serve};

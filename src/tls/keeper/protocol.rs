@@ -9,8 +9,10 @@ use crate::pin::Pin;
 
 /// The longest request or answer: a path, or an RSA key's public part.
 const FRAME_MAX: usize = 8 * 1024;
+/// The longest plan: the folders of very many keys.
+const PLAN_MAX: usize = 64 << 20;
 /// The longest handshake to be signed: TLS 1.2 with a P-521 point has 203 octets, TLS 1.3 with SHA-512 162.
-pub const MESSAGE_MAX: usize = 256;
+const MESSAGE_MAX: usize = 256;
 
 const LOAD: u8 = 1;
 const SIGN: u8 = 2;
@@ -79,14 +81,15 @@ impl Loaded {
     pub(super) fn decode(answer: &[u8]) -> Option<Self> {
         let (count, rest) = answer.split_first()?;
         let (schemes, public) = rest.split_at_checked(usize::from(*count) * 2)?;
-        let schemes = schemes.chunks_exact(2).map(|s| SignatureScheme::from(u16::from_be_bytes([s[0], s[1]]))).collect();
+        let schemes =
+            schemes.chunks_exact(2).map(|s| SignatureScheme::from(u16::from_be_bytes([s[0], s[1]]))).collect();
         Some(Self { public: public.to_vec(), schemes })
     }
 }
 
 /// Whether this is what a server signs in a handshake, and nothing else that a key could be used for: RFC 8446 section
 /// 4.4.3, or the parameters of RFC 8422 section 5.4 behind the two random numbers.
-pub fn is_handshake(message: &[u8]) -> bool {
+fn is_handshake(message: &[u8]) -> bool {
     if message.len() > MESSAGE_MAX {
         return false;
     }
@@ -106,13 +109,27 @@ pub fn is_handshake(message: &[u8]) -> bool {
 
 /// Reads a frame; none at the end.
 pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    read_up_to(FRAME_MAX, stream)
+}
+
+/// Reads what the process is to be, before the first channel comes.
+pub(super) fn read_plan(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    read_up_to(PLAN_MAX, stream)
+}
+
+/// Writes it.
+pub(super) fn write_plan(stream: &mut impl Write, plan: &[u8]) -> io::Result<()> {
+    write_up_to(PLAN_MAX, stream, plan)
+}
+
+fn read_up_to(most: usize, stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length > FRAME_MAX {
+    if length > most {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut frame = vec![0; length];
@@ -122,7 +139,11 @@ pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes a frame at once.
 pub(super) fn write(stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= FRAME_MAX);
+    write_up_to(FRAME_MAX, stream, frame)
+}
+
+fn write_up_to(most: usize, stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= most);
     let length = length.ok_or(io::ErrorKind::InvalidData)?;
     stream.write_all(&[&length.to_be_bytes(), frame].concat())
 }

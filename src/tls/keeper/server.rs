@@ -47,6 +47,15 @@ struct Keys {
     channels: AtomicUsize,
 }
 
+/// What the process is to be: as it was written by [`super::Keeper::start`].
+///
+/// # Errors
+///
+/// When there is nothing to be read.
+pub fn plan(mut door: &UnixStream) -> io::Result<Vec<u8>> {
+    protocol::read_plan(&mut door)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
 /// Takes channels from `door` until it is closed, and does what is asked by them.
 ///
 /// # Errors
@@ -101,7 +110,9 @@ impl Keys {
         while let Some(frame) = protocol::read(&mut channel)? {
             let request = Request::decode(&frame).ok_or(io::ErrorKind::InvalidData)?;
             let outcome = match request {
-                Request::Load(path) => self.load(&PathBuf::from(OsString::from_vec(path))).map(|loaded| loaded.encode()),
+                Request::Load(path) => {
+                    self.load(&PathBuf::from(OsString::from_vec(path))).map(|loaded| loaded.encode())
+                }
                 Request::Sign { pin, scheme, message } => self.sign(pin, scheme, &message),
             };
             protocol::write(&mut channel, &protocol::answer(outcome))?;
@@ -123,7 +134,8 @@ impl Keys {
         })?;
         let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
             .map_err(|error| format!("no usable private key: {error}"))?;
-        let public = key.public_key().map(|spki| spki.to_vec()).ok_or("no usable private key: it has no public part")?;
+        let public =
+            key.public_key().map(|spki| spki.to_vec()).ok_or("no usable private key: it has no public part")?;
         let schemes = SCHEMES.into_iter().filter(|scheme| key.choose_scheme(&[*scheme]).is_some()).collect();
         let mut keys = self.by_pin.write().unwrap_or_else(PoisonError::into_inner);
         let pin = *Pin::of_spki(&public).as_bytes();

@@ -34,8 +34,10 @@ pub struct Pintle {
 
 type Lines = Arc<Mutex<Vec<String>>>;
 
-/// Tests move upstreams to other ports as they go; those of the sandbox have a table of their own.
-const SANDBOX: &str = "[sandbox]\nconnect = \"any\"\n";
+/// Tests move upstreams to other ports, and everything to other folders; those of the sandbox have a table of their own.
+fn lenient_sandbox() -> String {
+    format!("[sandbox]\nconnect = \"any\"\nwrite = [{:?}]\n", std::env::temp_dir())
+}
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
 
@@ -61,7 +63,7 @@ impl Pintle {
     pub fn start_command(authority: &Authority, listen: &str, config: &str, adapt: impl FnOnce(&mut Command)) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("pintle.toml");
-        let sandbox = if config.contains("[sandbox]") { "" } else { SANDBOX };
+        let sandbox = if config.contains("[sandbox]") { String::new() } else { lenient_sandbox() };
         fs::write(&path, format!("{sandbox}{listen}\n{config}")).unwrap();
         let mut command = pintle();
         command.args(["run", "-v", "--log-format", "json", "-c"]).arg(&path);
