@@ -19,7 +19,10 @@ const DEVICES: [&str; 2] = ["/dev", "/proc"];
 #[must_use]
 pub fn rules(draft: &Draft, config: &Config) -> Rules {
     let mut rules = rules_of_reload(draft, config);
-    rules.write.extend(config.state.clone());
+    rules.read.extend(config.sandbox.read.iter().cloned());
+    rules.write.extend(config.sandbox.write.iter().cloned().chain(config.state.clone()));
+    rules.connect = rules.connect.filter(|_| !config.sandbox.connect_anywhere);
+    rules.connect.iter_mut().for_each(|ports| ports.extend(&config.sandbox.connect_ports));
     if let AccessTarget::File(path) = &config.access {
         let is_device = DEVICES.iter().any(|device| path.starts_with(device));
         let folder = path.parent().filter(|folder| !is_device && !folder.as_os_str().is_empty());
@@ -29,7 +32,7 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
 }
 
 /// What it needs to take one up later: the folders that its files are in, wherever links lead, so that files can be
-/// replaced in them; and the ports of its upstreams. The state and the log stay where they are.
+/// replaced in them; and the ports of its upstreams. The state, the log and what `[sandbox]` says stay as they are.
 fn rules_of_reload(draft: &Draft, config: &Config) -> Rules {
     // What another process has is not for this one to read.
     let kept: BTreeSet<PathBuf> = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().collect();
@@ -37,20 +40,17 @@ fn rules_of_reload(draft: &Draft, config: &Config) -> Rules {
     let folders = files.flat_map(entries).filter_map(|entry| entry.parent().map(Path::to_owned));
     let mut read: BTreeSet<PathBuf> = folders.collect();
     read.extend(config.snapshot.acme_webroot.clone());
-    read.extend(config.sandbox.read.iter().cloned());
-    let mut write: BTreeSet<PathBuf> = config.sandbox.write.iter().cloned().collect();
+    let mut write = BTreeSet::new();
     if let Some(AdminAddress::Unix(path)) = &config.admin {
         let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         // It is made before it is allowed: afterwards there is no leave for the folder above.
         let _ = super::socket::make_folder(folder);
         write.insert(folder.to_owned());
     }
-    let connect = (!config.sandbox.connect_anywhere).then(|| {
-        let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
-        let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
-        upstreams.chain(servers).chain(config.sandbox.connect_ports.iter().copied()).chain([DNS]).collect()
-    });
-    Rules { read, write, connect, calls: Calls::Serving }
+    let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
+    let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
+    let connect = upstreams.chain(servers).chain([DNS]).collect();
+    Rules { read, write, connect: Some(connect), calls: Calls::Serving }
 }
 
 /// What the process that has the keys may do: read the folders that they are in.

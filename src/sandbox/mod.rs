@@ -203,18 +203,12 @@ impl Held {
         for write in rules.write.iter().filter(|p| !files.covers(p, true)) {
             path("write", "write", write);
         }
-        if let Some(allowed) = &files.connect {
+        if let (Some(allowed), Some(wanted)) = (&files.connect, &rules.connect) {
             let hint = "restart pintle; or name the port in sandbox.connect_ports before the next start";
-            match &rules.connect {
-                Some(wanted) => beyond.extend(wanted.difference(allowed).map(|port| {
-                    let what = format!("port {port}: the sandbox was made at the start without leave to connect to it");
-                    (what, hint.to_owned())
-                })),
-                None => beyond.push((
-                    "sandbox.connect = \"any\": the sandbox was made at the start for the upstreams' ports".to_owned(),
-                    "restart pintle".to_owned(),
-                )),
-            }
+            beyond.extend(wanted.difference(allowed).map(|port| {
+                let what = format!("port {port}: the sandbox was made at the start without leave to connect to it");
+                (what, hint.to_owned())
+            }));
         }
         beyond
     }
