@@ -114,6 +114,14 @@ impl Pintle {
         parsed.filter(|v| v["message"] == message).collect()
     }
 
+    /// The same, as soon as there are so many: they come by a pipe, a little later than answers do.
+    #[track_caller]
+    pub fn logged(&self, message: &str, lines: usize) -> Vec<Value> {
+        eventually(&format!("{lines} log lines: {message}"), || {
+            Some(self.log_json(message)).filter(|found| found.len() >= lines)
+        })
+    }
+
     /// The whole log.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
