@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, export, install, key, ledger, pin, remote, run, verify};
+use crate::commands::{self, Output, check, demo, export, install, key, keys, ledger, pin, remote, run, verify};
 use crate::config::DEFAULT_PATHS;
 use crate::export::{Form, Role};
 use crate::policy::Scheme;
@@ -54,9 +54,9 @@ enum Command {
     /// A blog, a test CA, keys and the proxy, on loopback, in one command
     Demo(DemoArgs),
     /// Serve
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Load all that `run` would load, and tell every problem; exit code 0 or 1
-    Check(CheckArgs),
+    Check(CheckAllArgs),
     /// The pin of a certificate, chain, CSR, private or public key, PEM or DER; offline
     Pin(PinArgs),
     /// Print the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, other servers
@@ -103,6 +103,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Have the private keys; started by `pintle run`
+    #[command(hide = true)]
+    Keys,
 }
 
 #[derive(clap::Args)]
@@ -110,6 +113,29 @@ struct ConfigArgs {
     /// The configuration file; by default config/pintle.toml, then /etc/pintle/pintle.toml
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    root: RootArgs,
+}
+
+#[derive(clap::Args)]
+struct CheckAllArgs {
+    #[command(flatten)]
+    check: CheckArgs,
+    #[command(flatten)]
+    root: RootArgs,
+}
+
+#[derive(clap::Args)]
+struct RootArgs {
+    /// Serve as root where no other user is named, as process.allow_root = true does
+    #[arg(long = "allow-root", env = "PINTLE_ALLOW_ROOT", value_parser = clap::builder::FalseyValueParser::new())]
+    allow: bool,
 }
 
 #[derive(clap::Args)]
@@ -333,8 +359,10 @@ pub fn run() -> ExitCode {
         },
     };
     match cli.command {
-        Command::Run(args) => with_config(args, |path| run::run(path, &output)),
-        Command::Check(args) => with_config(args.config, |path| check::check(path, args.json, &output)),
+        Command::Run(args) => with_config(args.config, |path| run::run(path, args.root.allow, &output)),
+        Command::Check(CheckAllArgs { check, root }) => {
+            with_config(check.config, |path| check::check(path, root.allow, check.json, &output))
+        }
         Command::Pin(args) => pin::pin(&args.files, &pin_form(&args)),
         Command::Export(args) => {
             let ExportArgs { config, site, form, json: _, life, backups, without_backup, out } = args;
@@ -382,6 +410,7 @@ pub fn run() -> ExitCode {
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];
             demo::demo(args.dir, &loopback(args.https_port), &loopback(args.http_port), &output)
         }
+        Command::Keys => keys::keys(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "pintle", &mut std::io::stdout());
             ExitCode::SUCCESS

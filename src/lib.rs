@@ -42,4 +42,6 @@ pub mod pace;
 pub mod clock;
 pub mod handover;
 pub mod systemd;
+pub mod sandbox;
+pub mod privileges;
 pub mod open_files;

@@ -20,6 +20,12 @@ impl Pin {
         Self(Sha256::digest(der).into())
     }
 
+    /// The digest itself.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Lower-case hexadecimal, as TLSA records have it.
     #[must_use]
     pub fn to_hex(self) -> String {

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::step_down::{Trouble, look_ahead};
 use super::{Loaded, Output, fail, load, look_at_book};
-use crate::config::{self, Context, Problems, Severity, report};
+use crate::config::{self, Context, Problem, Problems, Severity, report};
 use crate::ledger::time::wall;
 use crate::policy::hpkp;
 
@@ -15,11 +16,22 @@ use crate::policy::hpkp;
 const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
 
 /// Checks a configuration; exit code 0 if it can be served.
-pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
+pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> ExitCode {
     if as_json {
-        return check_json(path);
+        return check_json(path, allow_root);
     }
-    let Loaded { config, problems, .. } = match load(path, look_at_book, output) {
+    let loaded = load(path, look_at_book, output);
+    let (troubles, forbidden) = as_the_user(path, allow_root);
+    if let Ok(Loaded { problems, .. }) = &loaded {
+        for problem in &forbidden {
+            eprint!("{}", problems.render(problem, output.color));
+        }
+    }
+    for Trouble { what, hint } in &troubles {
+        eprintln!("pintle: {what}\n  hint: {hint}");
+    }
+    let Loaded { config, problems, .. } = match loaded {
+        Ok(_) if !troubles.is_empty() || !forbidden.is_empty() => return ExitCode::from(1),
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -39,6 +51,13 @@ pub fn check(path: &Path, as_json: bool, output: &Output) -> ExitCode {
         n => println!("{}: can be served, {sites}, {}", path.display(), plural(n, "warning")),
     }
     ExitCode::SUCCESS
+}
+
+/// What only the user lacks that is to serve, where this is root.
+fn as_the_user(path: &Path, allow_root: bool) -> (Vec<Trouble>, Vec<Problem>) {
+    let Ok(draft) = config::read(path) else { return Default::default() };
+    let Ok(book) = look_at_book(&draft) else { return Default::default() };
+    look_ahead(&draft, &book, allow_root)
 }
 
 fn plural(n: usize, noun: &str) -> String {
@@ -78,7 +97,7 @@ fn print_site(site: &report::Site) {
     println!();
 }
 
-fn check_json(path: &Path) -> ExitCode {
+fn check_json(path: &Path, allow_root: bool) -> ExitCode {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => return unreadable(path, &format!("{}: {error}", path.display())),
@@ -88,10 +107,17 @@ fn check_json(path: &Path) -> ExitCode {
         Err(error) => return unreadable(path, &error),
     };
     let (config, problems) = draft.resolve(&Context::new(&book, wall()));
+    let (troubles, forbidden) = look_ahead(&draft, &book, allow_root);
+    let is_fine = config.is_some() && troubles.is_empty() && forbidden.is_empty();
+    let mut told = problems_json(&problems);
+    told.extend(forbidden.iter().map(|p| problem_json(&problems, p)));
+    told.extend(troubles.iter().map(|Trouble { what, hint }| {
+        json!({ "severity": "error", "file": path.display().to_string(), "message": what, "hint": hint })
+    }));
     let sites: Vec<Value> = config.iter().flat_map(config::Config::sites).map(site_json).collect();
-    let answer = json!({ "ok": config.is_some(), "problems": problems_json(&problems), "sites": sites });
+    let answer = json!({ "ok": is_fine, "problems": told, "sites": sites });
     println!("{answer:#}");
-    if config.is_some() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn problems_json(problems: &Problems) -> Vec<Value> {
@@ -99,7 +125,7 @@ fn problems_json(problems: &Problems) -> Vec<Value> {
 }
 
 /// A problem, for programs.
-pub(super) fn problem_json(problems: &Problems, p: &config::Problem) -> Value {
+pub(super) fn problem_json(problems: &Problems, p: &Problem) -> Value {
     let (line, column) = problems.line_and_column(p.span.start);
     json!({
         "severity": if p.severity == Severity::Error { "error" } else { "warning" },

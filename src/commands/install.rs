@@ -76,6 +76,8 @@ type Before = Option<(Vec<u8>, u32)>;
 
 const CHAIN_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
+/// Where the old key's file had it, its group is the one of the user that serves.
+const KEY_MODE_GROUP: u32 = 0o040;
 
 /// Judges the certificate, and installs it if it is fit and that is wanted; exit code 0 if it is.
 pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
@@ -144,7 +146,10 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Tol
                 Some((source, contents))
             }
         };
-        plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode: KEY_MODE }));
+        let before = fs::metadata(&path).map_or(0, |m| m.permissions().mode());
+        // A file that others could read, too, was made by somebody who had no group in mind.
+        let mode = if before & 0o007 == 0 { KEY_MODE | before & KEY_MODE_GROUP } else { KEY_MODE };
+        plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode }));
     }
     plan.files.push(Placed { path: chain_path, source: request.chain.clone(), contents, mode: CHAIN_MODE });
     Ok(plan)

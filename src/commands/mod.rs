@@ -6,11 +6,13 @@ pub mod export;
 mod files;
 pub mod install;
 pub mod key;
+pub mod keys;
 pub mod ledger;
 pub mod pin;
 mod probe;
 pub mod remote;
 pub mod run;
+mod step_down;
 mod told;
 pub mod verify;
 

@@ -182,6 +182,7 @@ fn print_status(status: &Value) {
             println!("  ledger         {directory}: {sets} of pins, {} alive", ledger["alive"]);
         }
     }
+    print_sandbox(&status["sandbox"]);
     println!(
         "  rotations      {} done, {} refused; reloads {} done, {} refused; lockouts accepted {}",
         status["rotations"],
@@ -194,6 +195,27 @@ fn print_status(status: &Value) {
     print_reports(&status["reports"]);
     for site in list(status, "sites") {
         print_site(site);
+    }
+}
+
+/// Who serves, and what the process may do.
+fn print_sandbox(sandbox: &Value) {
+    if sandbox.is_null() {
+        return;
+    }
+    let landlock = match sandbox["landlock"].as_u64() {
+        Some(version) => format!("landlock {version}"),
+        None => "no landlock".to_owned(),
+    };
+    let calls = match sandbox["system_calls"].as_u64() {
+        Some(calls) => format!("{calls} system calls"),
+        None => "all system calls".to_owned(),
+    };
+    let ports: Vec<String> = list(sandbox, "ports").iter().map(Value::to_string).collect();
+    let connects = if ports.is_empty() { "any port".to_owned() } else { format!("ports {}", ports.join(", ")) };
+    println!("  sandbox        user {}; {landlock}; {calls}; connects to {connects}", text(sandbox, "user"));
+    for lack in list(sandbox, "lacks").iter().filter_map(Value::as_str) {
+        println!("    lacks        {lack}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! `pintle run`: load, write down, bind, serve, drain; or take over from a process that does.
+//! `pintle run`: step down, load, write down, bind, enter the sandbox, serve, drain; or take over from a process that
+//! serves.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,22 +7,26 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Loaded, Output, fail, load, try_load};
+use super::step_down::{Trouble, refuse, step_down};
+use super::{Loaded, Output, fail, fail_with_hint, keys, load, try_load};
 use crate::config::{Draft, Severity};
-use crate::control::{Beginning, Control, Ended, Newcomer, StartError, open_ledger};
+use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
 use crate::ledger::{Ledger, Notice};
 use crate::policy::Scheme;
-use crate::server::Lent;
+use crate::privileges;
+use crate::sandbox;
+use crate::server::{BindError, Lent, bind};
 use crate::systemd::{self, Notify, Passed};
 use crate::telemetry::{LogThread, log};
+use crate::tls::keeper;
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade; a second signal does not wait for what is under way.
-pub fn run(path: &Path, output: &Output) -> ExitCode {
+pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
     // Sockets that come from elsewhere count, too.
     crate::open_files::raise();
     match Newcomer::of_process() {
-        Ok(Some(newcomer)) => return take_over(path, newcomer, output),
+        Ok(Some(newcomer)) => return take_over(path, allow_root, newcomer, output),
         Ok(None) => {}
         Err(why) => return fail(&why),
     }
@@ -30,7 +35,7 @@ pub fn run(path: &Path, output: &Output) -> ExitCode {
         Err(why) => return fail(&why),
     };
     let lent = passed.into_iter().filter_map(lent).collect();
-    serve(path, output, Beginning { lent, launcher: None, notify: Notify::default() }, true, |_| {})
+    serve(path, allow_root, output, Beginning { lent, ..Beginning::default() }, true, |_| {})
 }
 
 /// A socket of the service manager, for what its name says, if it says that.
@@ -47,11 +52,21 @@ fn lent(passed: Passed) -> Option<Lent> {
 /// Loads and serves a configuration. `ready` is told the addresses once everything is up.
 pub(super) fn serve(
     path: &Path,
+    allow_root: bool,
     output: &Output,
     beginning: Beginning,
     may_launch: bool,
     ready: impl FnOnce(&[(SocketAddr, Scheme)]),
 ) -> ExitCode {
+    let (mut beginning, no_launcher) = match as_who_started_it(path, beginning, may_launch) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    // From here on, everything is done as the user that serves: what it cannot do is found out now, and not by a reload.
+    let troubles = match step_down(path, allow_root, output) {
+        Ok(troubles) => troubles,
+        Err(code) => return code,
+    };
     let mut opened = None;
     let book = |draft: &Draft| {
         let (ledger, notices) = open_ledger(draft)?;
@@ -59,19 +74,33 @@ pub(super) fn serve(
         opened = Some((ledger, notices));
         Ok(book)
     };
-    let Loaded { draft, config, .. } = match load(path, book, output) {
+    let loaded = load(path, book, output);
+    if !troubles.is_empty() {
+        return refuse(&troubles);
+    }
+    let Loaded { draft, config, .. } = match loaded {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
+    let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
+        Ok(bound) => bound,
+        Err(errors) => return cannot_bind(&errors),
+    };
+    if let Some(unused) = beginning.lent.first() {
+        return unused_socket(unused);
+    }
+    if let Err(trouble) = confine(&draft, &config, None) {
+        return fail_with_hint(&trouble.what, &trouble.hint);
+    }
     let log = match log::start(output.log_format, output.log_level, output.color) {
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
     tell(&notices);
-    let beginning = complete(beginning, may_launch);
+    tell_of_start(no_launcher);
     block_on(log, async {
-        let control = Control::start(draft, config, ledger, beginning).await?;
+        let control = Control::start(draft, config, ledger, bound, beginning).await?;
         control.announce();
         ready(control.listening());
         Ok(control)
@@ -79,10 +108,19 @@ pub(super) fn serve(
 }
 
 /// Checks everything, and takes over from the process that has started this one.
-fn take_over(path: &Path, newcomer: Newcomer, output: &Output) -> ExitCode {
-    let log = match log::start(output.log_format, output.log_level, output.color) {
-        Ok(log) => log,
-        Err(error) => return fail(&error),
+fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Output) -> ExitCode {
+    let refused = |newcomer: &Newcomer, reasons: Vec<String>| {
+        newcomer.fail(reasons);
+        ExitCode::from(1)
+    };
+    let on_its_own = "the new process cannot begin: what it has said about that is in the log";
+    let (beginning, no_launcher) = match as_who_started_it(path, Beginning::default(), true) {
+        Ok(begun) => begun,
+        Err(_) => return refused(&newcomer, vec![on_its_own.into()]),
+    };
+    let troubles = match step_down(path, allow_root, output) {
+        Ok(troubles) => troubles,
+        Err(_) => return refused(&newcomer, vec![on_its_own.into()]),
     };
     let Loaded { draft, config, problems } = match try_load(path, |draft| newcomer.book(draft)) {
         Ok(loaded) => loaded,
@@ -92,31 +130,103 @@ fn take_over(path: &Path, newcomer: Newcomer, output: &Output) -> ExitCode {
             let told = problems.into_iter().flat_map(|all| {
                 all.sorted().into_iter().filter(errors).map(|p| all.render(p, false)).collect::<Vec<_>>()
             });
-            newcomer.fail(told.chain([unfit.error]).collect());
-            return ExitCode::from(1);
+            return refused(&newcomer, told.chain([unfit.error]).collect());
         }
+    };
+    if !troubles.is_empty() {
+        return refused(&newcomer, troubles.iter().map(|t| format!("{}\n  hint: {}", t.what, t.hint)).collect());
+    }
+    let listeners = match newcomer.bind(&config) {
+        Ok(listeners) => listeners,
+        Err(reasons) => return refused(&newcomer, reasons),
+    };
+    if let Err(trouble) = confine(&draft, &config, listeners.probed_port()) {
+        return refused(&newcomer, vec![format!("{}\n  hint: {}", trouble.what, trouble.hint)]);
+    }
+    let log = match log::start(output.log_format, output.log_level, output.color) {
+        Ok(log) => log,
+        Err(error) => return refused(&newcomer, vec![error.to_string()]),
     };
     for problem in problems.sorted() {
         tracing::warn!(problem = problems.one_line(problem), hint = problem.hint, "in use, with a warning");
     }
-    let beginning = complete(Beginning::default(), true);
+    tell_of_start(no_launcher);
     block_on(log, async {
         // Whoever serves says why this one does not.
-        let control = Control::take_over(draft, config, newcomer, beginning)
+        let control = Control::take_over(draft, config, newcomer, listeners, beginning)
             .await
-            .map_err(|_| StartError::Other(String::new()))?;
+            .map_err(|_| StartError(String::new()))?;
         control.announce();
         Ok(control)
     })
 }
 
-/// What every process has at its start; made before anything that would be in its way.
-fn complete(beginning: Beginning, may_launch: bool) -> Beginning {
-    let launcher = may_launch.then(|| Launcher::start(std::env::args_os().skip(1)));
-    let launcher = launcher.and_then(|started| {
-        started.inspect_err(|error| tracing::warn!(%error, "there is no launcher: upgrades are not possible")).ok()
-    });
-    Beginning { launcher, notify: Notify::from_env(), ..beginning }
+/// What is done as the user who has started this process: the keys may be for nobody else to read, and what comes after an
+/// upgrade begins as this one did.
+fn as_who_started_it(
+    path: &Path,
+    beginning: Beginning,
+    may_launch: bool,
+) -> Result<(Beginning, Option<std::io::Error>), ExitCode> {
+    if let Ok(draft) = crate::config::read(path) {
+        keys::start(&draft)?;
+    }
+    let (launcher, error) = match may_launch.then(|| Launcher::start(std::env::args_os().skip(1))) {
+        Some(Ok(launcher)) => (Some(launcher), None),
+        Some(Err(error)) => (None, Some(error)),
+        None => (None, None),
+    };
+    Ok((Beginning { launcher, notify: Notify::from_env(), ..beginning }, error))
+}
+
+/// Gives up what is left of root, and enters the sandbox: before there are threads, and with all that needs no leave
+/// later. `probed` is a port that this process will connect to itself.
+fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -> Result<(), Trouble> {
+    if let Err(error) = privileges::settle(config.process.bind_low_ports) {
+        return Err(Trouble {
+            what: format!("capabilities cannot be given up: {error}"),
+            hint: "start it as the user that serves".into(),
+        });
+    }
+    let mut rules = confinement::rules(draft, config);
+    rules.connect.iter_mut().for_each(|ports| ports.extend(probed));
+    sandbox::enter(&rules, &config.sandbox)
+        .map(drop)
+        .map_err(|error| Trouble { what: error.to_string(), hint: error.hint() })?;
+    // Its thread is to be in the sandbox, too; without it, memory is given back when somebody allocates.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
+    Ok(())
+}
+
+fn tell_of_start(no_launcher: Option<std::io::Error>) {
+    if let Some(held) = sandbox::held() {
+        confinement::announce(held);
+    }
+    if let Some(error) = no_launcher {
+        tracing::warn!(%error, "there is no launcher: upgrades are not possible");
+    }
+}
+
+fn unused_socket(unused: &Lent) -> ExitCode {
+    let scheme = unused.scheme.map(|s| format!(" as {}", s.as_str())).unwrap_or_default();
+    fail_with_hint(
+        &format!(
+            "systemd passes a socket on {}{scheme}, which is in neither listen.https nor listen.http",
+            unused.address
+        ),
+        &"name it there, or leave it out of the socket unit; a socket with FileDescriptorName=https or =http must be in the list \
+          of that name",
+    )
+}
+
+fn cannot_bind(errors: &[BindError]) -> ExitCode {
+    for error in errors {
+        eprintln!("pintle: {error}");
+        if let Some(hint) = error.hint() {
+            eprintln!("  hint: {hint}");
+        }
+    }
+    ExitCode::from(1)
 }
 
 fn tell(notices: &[Notice]) {
@@ -137,17 +247,7 @@ fn block_on(log: LogThread, start: impl Future<Output = Result<Control, StartErr
     };
     let code = match runtime.block_on(control(start)) {
         Ok(code) => code,
-        Err(StartError::Bind(errors)) => {
-            drop(log);
-            for error in errors {
-                eprintln!("pintle: {error}");
-                if let Some(hint) = error.hint() {
-                    eprintln!("  hint: {hint}");
-                }
-            }
-            ExitCode::from(1)
-        }
-        Err(StartError::Other(error)) => {
+        Err(StartError(error)) => {
             drop(log);
             if error.is_empty() { ExitCode::from(1) } else { fail(&error) }
         }
@@ -166,7 +266,9 @@ async fn control(start: impl Future<Output = Result<Control, StartError>>) -> Re
     };
     let control = start.await?;
     let ended = control.run(async || std::future::poll_fn(&mut asked).await).await;
+    let lost_keys = keeper::held().is_some_and(keeper::Keeper::is_gone);
     Ok(match ended {
+        Ok(Ended::Drained) if lost_keys => ExitCode::from(1),
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Asked) => ExitCode::from(1),
         Err(error) => fail(&error),

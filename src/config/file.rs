@@ -18,6 +18,8 @@ pub(super) struct File {
     pub(super) name_servers: Option<Vec<At<String>>>,
     pub(super) acme_webroot: Option<At<String>>,
     pub(super) reports: Option<ReportsTable>,
+    pub(super) process: ProcessTable,
+    pub(super) sandbox: SandboxTable,
     pub(super) sites: Vec<SiteTable>,
 }
 
@@ -36,6 +38,7 @@ pub(super) struct TlsTable {
     pub(super) versions: Option<Vec<At<String>>>,
     pub(super) unknown_name: Option<At<String>>,
     pub(super) default_site: Option<At<String>>,
+    pub(super) key_process: Option<At<bool>>,
     pub(super) span: Range<usize>,
 }
 
@@ -79,6 +82,24 @@ pub(super) struct ReportsTable {
     pub(super) span: Range<usize>,
     pub(super) host: Option<At<String>>,
     pub(super) path: Option<At<String>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ProcessTable {
+    pub(super) user: Option<At<String>>,
+    pub(super) group: Option<At<String>>,
+    pub(super) allow_root: Option<At<bool>>,
+    pub(super) bind_low_ports: Option<At<bool>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SandboxTable {
+    pub(super) landlock: Option<At<String>>,
+    pub(super) seccomp: Option<At<String>>,
+    pub(super) connect: Option<At<String>>,
+    pub(super) connect_ports: Vec<At<u64>>,
+    pub(super) read: Vec<At<String>>,
+    pub(super) write: Vec<At<String>>,
 }
 
 /// There may be ten thousand of these; what most of them leave out takes no room.
@@ -197,6 +218,7 @@ impl File {
                 versions: t.texts("versions"),
                 unknown_name: t.text("unknown_name"),
                 default_site: t.text("default_site"),
+                key_process: t.boolean("key_process"),
             };
             t.finish();
         }
@@ -226,6 +248,19 @@ impl File {
         }
         if let Some(t) = root.table("reports") {
             file.reports = Some(ReportsTable { span: t.span.clone(), host: t.text("host"), path: t.text("path") });
+            t.finish();
+        }
+        if let Some(t) = root.table("process") {
+            file.process = ProcessTable {
+                user: t.text("user"),
+                group: t.text("group"),
+                allow_root: t.boolean("allow_root"),
+                bind_low_ports: t.boolean("bind_low_ports"),
+            };
+            t.finish();
+        }
+        if let Some(t) = root.table("sandbox") {
+            file.sandbox = SandboxTable::read(&t);
             t.finish();
         }
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
@@ -262,6 +297,19 @@ impl LimitsTable {
             upstream_idle: t.duration("upstream_idle"),
             response_header_size: t.size("response_header_size"),
             reports_per_minute: t.number("reports_per_minute"),
+        }
+    }
+}
+
+impl SandboxTable {
+    fn read(t: &Reader<'_>) -> Self {
+        Self {
+            landlock: t.text("landlock"),
+            seccomp: t.text("seccomp"),
+            connect: t.text("connect"),
+            connect_ports: t.numbers("connect_ports").unwrap_or_default(),
+            read: t.texts("read").unwrap_or_default(),
+            write: t.texts("write").unwrap_or_default(),
         }
     }
 }

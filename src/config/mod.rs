@@ -24,13 +24,14 @@ use toml::de::DeTable;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
 use crate::policy::guard::Seconds;
+use crate::sandbox;
 use crate::server::{Earlier, Snapshot};
 use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
 use crate::upstream::resolve::{Name, NameServers};
 
 pub use outline::{Outline, SiteOutline};
-pub use problem::{Problem, Problems, Severity};
+pub use problem::{At, Problem, Problems, Severity};
 pub use resolve::guard::Refusal;
 pub use resolve::report;
 
@@ -117,6 +118,12 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// Where the operator's commands come in.
     pub admin: Option<AdminAddress>,
+    /// Who serves.
+    pub process: Process,
+    /// Whether a process of their own has the keys.
+    pub key_process: bool,
+    /// What it may do.
+    pub sandbox: sandbox::Settings,
     /// What clients are told to hold, site by site; to be in the ledger before it is sent.
     pub pledges: Vec<Pledge>,
     /// Lockouts that the operator has just accepted; to be in the ledger before they happen.
@@ -165,6 +172,32 @@ pub enum AdminAddress {
     Unix(PathBuf),
     /// An address of this machine.
     Tcp(SocketAddr),
+}
+
+/// Who serves: what root becomes once the ports are bound.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Process {
+    /// The user's name.
+    pub user: Option<At<String>>,
+    /// The group's; the user's own by default.
+    pub group: Option<At<String>>,
+    /// Root may stay root.
+    pub allow_root: bool,
+    /// Listeners below port 1024 may come by a reload.
+    pub bind_low_ports: bool,
+}
+
+impl Process {
+    /// What is said, wherever it stands.
+    #[must_use]
+    pub fn words(&self) -> (Option<&str>, Option<&str>, bool, bool) {
+        (
+            self.user.as_ref().map(|user| user.value.as_str()),
+            self.group.as_ref().map(|group| group.value.as_str()),
+            self.allow_root,
+            self.bind_low_ports,
+        )
+    }
 }
 
 /// A site that is not what it was.
@@ -297,6 +330,34 @@ impl Draft {
             None if self.is_the_systems() => Some(AdminAddress::Unix(SYSTEM_SOCKET.into())),
             None => self.state_of(file).map(|state| AdminAddress::Unix(state.join(SOCKET))),
         }
+    }
+
+    /// Who is to serve; of a broken file, nobody in particular.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        let Some(table) = self.file.as_ref().map(|file| &file.process) else { return Process::default() };
+        let is_set = |flag: &Option<At<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
+        Process {
+            user: table.user.clone(),
+            group: table.group.clone(),
+            allow_root: is_set(&table.allow_root),
+            bind_low_ports: is_set(&table.bind_low_ports),
+        }
+    }
+
+    /// The files of the sites' private keys, if a process of their own is to have them.
+    #[must_use]
+    pub fn kept_keys(&self) -> Option<Vec<PathBuf>> {
+        let file = self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
+        let keys = file.sites.iter().flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
+        Some(keys.map(|key| self.folder.join(&key.value)).collect())
+    }
+
+    /// The file that the access log goes to, if it goes to one.
+    #[must_use]
+    pub fn access_file(&self) -> Option<PathBuf> {
+        let access = self.file.as_ref()?.log.access.as_ref()?;
+        (!matches!(access.value.as_str(), "stdout" | "off")).then(|| self.folder.join(&access.value))
     }
 
     fn is_the_systems(&self) -> bool {

@@ -178,6 +178,22 @@ impl<'t> Reader<'t> {
         Some(texts)
     }
 
+    pub(super) fn numbers(&self, key: &'static str) -> Option<Vec<At<u64>>> {
+        let value = self.get(key)?;
+        let Some(list) = value.get_ref().as_array() else {
+            self.wrong_type(key, value, "a list of numbers");
+            return None;
+        };
+        let mut numbers = Vec::new();
+        for item in list.iter() {
+            match integer(item.get_ref()) {
+                Some(number) => numbers.push(At { value: number, span: item.span() }),
+                None => self.wrong_type(key, item, "a number"),
+            }
+        }
+        Some(numbers)
+    }
+
     /// A table with keys of the operator's own: header fields.
     pub(super) fn pairs(&self, key: &'static str) -> Vec<(At<String>, At<String>)> {
         let Some(value) = self.get(key) else { return Vec::new() };

@@ -106,6 +106,10 @@ pub(super) async fn answer(request: Request<Incoming>, over_tcp: bool, commands:
             verdict(ask(commands, |reply| Command::Certificates { host, accept, reply }).await)
         }
         (&Method::POST, "/ledger") => ledger(request, commands).await,
+        #[cfg(debug_assertions)]
+        (&Method::POST, "/attempt") => {
+            attempt(parameter("what").unwrap_or_default(), parameter("with").unwrap_or_default()).await
+        }
         (_, "/status" | "/metrics" | "/ready" | "/promised") => other_method("GET, HEAD"),
         (_, "/reload" | "/certificates" | "/ledger" | "/upgrade") => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
@@ -156,6 +160,18 @@ async fn ledger(request: Request<Incoming>, commands: &mpsc::Sender<Command>) ->
         Some(Err(why)) => json_answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": why })),
         None => gone(),
     }
+}
+
+/// For the tests of the sandbox: tries what must fail, on a thread like any other.
+#[cfg(debug_assertions)]
+async fn attempt(what: String, with: String) -> Answer {
+    let tried = tokio::task::spawn_blocking(move || crate::sandbox::attempts::attempt(&what, &with)).await;
+    let outcome = match tried {
+        Ok(Ok(())) => "done".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic.to_string(),
+    };
+    json_answer(StatusCode::OK, &json!({ "outcome": outcome }))
 }
 
 fn verdict(verdict: Option<Verdict>) -> Answer {

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod confinement;
 mod adopt;
 mod ending;
 mod prove;
@@ -38,6 +39,7 @@ use crate::policy::Scheme;
 use crate::server::Server;
 use crate::systemd::Notify;
 use crate::telemetry::LogThread;
+use crate::tls::keeper;
 use crate::upstream::resolve::Resolver;
 
 use admin::Command;
@@ -51,7 +53,7 @@ pub use ending::Ended;
 pub use refresh::Refused;
 pub use reload::Verdict;
 pub use starting::{Beginning, StartError};
-pub use takeover::Newcomer;
+pub use takeover::{Listeners, Newcomer};
 pub use upgrade::Upgraded;
 
 /// How often leases, ramps and the clock are looked at. A lease is at least eight of these long.
@@ -207,6 +209,13 @@ impl Control {
                 // Whatever else is under way: a disk that hangs must not keep it from stopping.
                 () = stop() => break None,
                 successor = self.step(&mut tick) => if successor.is_some() { break successor },
+            }
+            if keeper::held().is_some_and(keeper::Keeper::is_gone) {
+                tracing::error!(
+                    "the key process has ended, and no handshake can be signed without it: stopping, so that both are \
+                     started anew"
+                );
+                break None;
             }
         };
         self.end(successor, &mut stop).await

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Control, Keep};
-use crate::config::{self, AccessTarget, Config, Difference, Problems, Severity};
+use super::{Control, Keep, confinement};
+use crate::config::{self, AccessTarget, Config, Difference, Problems, Process, Severity};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
+use crate::sandbox::Settings;
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::AccessFormat;
 use crate::upstream::resolve::NameServers;
@@ -33,6 +34,14 @@ impl Refusal {
         Self { shown: vec![why.clone()], logged: vec![(why, None)] }
     }
 
+    fn for_reasons(logged: Vec<(String, Option<String>)>) -> Self {
+        let show = |(what, hint): &(String, Option<String>)| match hint {
+            Some(hint) => format!("{what}\n  hint: {hint}"),
+            None => what.clone(),
+        };
+        Self { shown: logged.iter().map(show).collect(), logged }
+    }
+
     fn of(problems: &Problems) -> Self {
         Self { shown: rendered(problems), logged: told(problems, Severity::Error) }
     }
@@ -44,6 +53,9 @@ pub(super) struct Fixed {
     access: AccessTarget,
     access_format: AccessFormat,
     name_servers: NameServers,
+    process: Process,
+    key_process: bool,
+    sandbox: Settings,
 }
 
 impl Fixed {
@@ -53,6 +65,9 @@ impl Fixed {
             access: config.access.clone(),
             access_format: config.access_format,
             name_servers: config.name_servers.clone(),
+            process: config.process.clone(),
+            key_process: config.key_process,
+            sandbox: config.sandbox.clone(),
         }
     }
 
@@ -67,6 +82,9 @@ impl Fixed {
         note("log.access", config.access != self.access);
         note("log.format", config.access_format != self.access_format);
         note("resolver.name_servers", config.name_servers != self.name_servers);
+        note("process", config.process.words() != self.process.words());
+        note("tls.key_process", config.key_process != self.key_process);
+        note("sandbox", config.sandbox != self.sandbox);
         if config.state != self.state {
             notes.push(format!(
                 "state.directory has changed: it takes effect at the next start; move {} there before that, or all that \
@@ -120,6 +138,10 @@ impl Control {
         let draft = config::read(&path).map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
         let (config, problems) = self.resolve(&draft, Keep::Nothing, None);
         let Some(config) = config else { return Err(Refusal::of(&problems)) };
+        let beyond = confinement::beyond(&draft, &config);
+        if !beyond.is_empty() {
+            return Err(Refusal::for_reasons(beyond));
+        }
         let listeners = self.listeners(&config)?;
         let mut notes = self.fixed.differs_from(&config);
         if config.workers != self.server.workers() {
@@ -238,12 +260,7 @@ pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Sche
             None => error.hint(),
         }
     };
-    let logged: Vec<(String, Option<String>)> = errors.iter().map(|e| (e.to_string(), hint(e))).collect();
-    let show = |(what, hint): &(String, Option<String>)| match hint {
-        Some(hint) => format!("{what}\n  hint: {hint}"),
-        None => what.clone(),
-    };
-    Refusal { shown: logged.iter().map(show).collect(), logged }
+    Refusal::for_reasons(errors.iter().map(|e| (e.to_string(), hint(e))).collect())
 }
 
 /// What a reader of the log would like to know.

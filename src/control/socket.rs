@@ -184,6 +184,11 @@ fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("admin.listen: {what}: {error}"))
 }
 
+/// The folder of a socket, for this user alone.
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 /// A socket for this user alone. It gets its name when it has its permissions, so that there is no moment between.
 fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
     let error = |e: &io::Error| named(&path.display().to_string(), e);
@@ -192,7 +197,7 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
         return Err(error(&io::Error::new(io::ErrorKind::InvalidInput, "the path is too long for a socket")));
     }
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(&e))?;
+        make_folder(folder).map_err(|e| error(&e))?;
     }
     // Another process that is alive answers; one that is dead has left its name behind.
     if !replaces && std::os::unix::net::UnixStream::connect(path).is_ok() {

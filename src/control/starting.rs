@@ -19,7 +19,7 @@ use crate::handover::Launcher;
 use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Time};
-use crate::server::{BindError, Lent, Server, bind};
+use crate::server::{Bound, Lent, Server};
 use crate::systemd::Notify;
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
 use crate::upstream::resolve::Resolver;
@@ -53,21 +53,17 @@ pub(super) struct Promised {
 
 /// Why it cannot start.
 #[derive(Debug)]
-pub enum StartError {
-    /// Addresses that cannot be listened on.
-    Bind(Vec<BindError>),
-    /// Anything else.
-    Other(String),
-}
+pub struct StartError(pub String);
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        Self::Other(error.to_string())
+        Self(error.to_string())
     }
 }
 
 impl Control {
-    /// Writes down what is about to be promised, binds, and starts the workers. Must be called on the thread's runtime.
+    /// Writes down what is about to be promised, and starts the workers on what is bound. Must be called on the thread's
+    /// runtime.
     ///
     /// # Errors
     ///
@@ -76,19 +72,9 @@ impl Control {
         draft: Draft,
         config: Config,
         ledger: Ledger,
-        mut beginning: Beginning,
+        bound: Bound,
+        beginning: Beginning,
     ) -> Result<Self, StartError> {
-        let lent = &mut beginning.lent;
-        let bound = bind(&config.https, &config.http, config.workers, lent).map_err(StartError::Bind)?;
-        if let Some(unused) = lent.first() {
-            return Err(StartError::Other(format!(
-                "systemd passes a socket on {}{}, which is in neither listen.https nor listen.http\n  hint: name it there, or \
-                 leave it out of the socket unit; a socket with FileDescriptorName=https or =http must be in the list of that \
-                 name",
-                unused.address,
-                unused.scheme.map(|s| format!(" as {}", s.as_str())).unwrap_or_default()
-            )));
-        }
         let parts = Parts::new(&config)?;
         let promised = promise(ledger, &config)?;
         let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
@@ -152,7 +138,7 @@ impl Parts {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             upgrade_asked: signal(SignalKind::user_defined2())?,
-            access_log: access_log(&config.access).map_err(StartError::Other)?,
+            access_log: access_log(&config.access).map_err(StartError)?,
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
         })
     }
@@ -164,7 +150,7 @@ pub(super) fn promise(mut ledger: Ledger, config: &Config) -> Result<Promised, S
     let time = Time::start(ledger.book().newest(), reading);
     let mut leases = Leases::default();
     // A lockout that is not on record is none that was accepted.
-    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
+    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
     leases.hold(&config.pledges);
     let mut trouble = None;
     if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {

@@ -44,6 +44,7 @@ impl Control {
                 "alive": ledger.book().promises().iter().filter(|p| p.is_alive(wall())).count(),
                 "error": self.ledger_trouble.as_ref().map(|t| &t.error),
             },
+            "sandbox": super::confinement::status(),
             "reports": {
                 "counts": reports.counts(),
                 "refused": reports.refused(),

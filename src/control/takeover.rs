@@ -101,6 +101,15 @@ impl Newcomer {
         Ok(book)
     }
 
+    /// Takes the sockets that were handed over, and binds what is new.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be listened on.
+    pub fn bind(&mut self, config: &Config) -> Result<Listeners, Vec<String>> {
+        Listeners::bind(config, std::mem::take(&mut self.lent))
+    }
+
     /// Tells the process before why it must go on.
     pub fn fail(&self, reasons: Vec<String>) {
         let _ =
@@ -138,10 +147,11 @@ impl Control {
     pub async fn take_over(
         draft: Draft,
         config: Config,
-        mut newcomer: Newcomer,
+        newcomer: Newcomer,
+        listeners: Listeners,
         beginning: Beginning,
     ) -> Result<Self, Vec<String>> {
-        match Self::try_take_over(draft, config, &mut newcomer, beginning).await {
+        match Self::try_take_over(draft, config, &newcomer, listeners, beginning).await {
             Ok(control) => Ok(control),
             Err(reasons) => {
                 newcomer.fail(reasons.clone());
@@ -153,13 +163,12 @@ impl Control {
     async fn try_take_over(
         draft: Draft,
         mut config: Config,
-        newcomer: &mut Newcomer,
+        newcomer: &Newcomer,
+        listeners: Listeners,
         beginning: Beginning,
     ) -> Result<Self, Vec<String>> {
         let parts = Parts::new(&config).map_err(told)?;
-        let listeners = Listeners::bind(&config, std::mem::take(&mut newcomer.lent))?;
-        let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
-        let probed = probed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let Listeners { bound, probed, kept, notes } = listeners;
         let address = probed.addresses().first().map(|(address, _)| *address);
         let mut server = Server::start(probed, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))
             .map_err(|error| vec![error.to_string()])?;
@@ -168,7 +177,6 @@ impl Control {
             None => 0,
         };
         tracing::info!(sites = proven, "upgrade: this process is ready to take over");
-        let Listeners { bound, kept, notes } = listeners;
         let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes };
         let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string()])?;
 
@@ -197,13 +205,21 @@ impl Control {
 }
 
 /// What is listened on: taken over, and new.
-struct Listeners {
+pub struct Listeners {
     bound: Bound,
+    /// Where this process proves itself, to itself alone.
+    probed: Bound,
     kept: Vec<(SocketAddr, bool)>,
     notes: Vec<String>,
 }
 
 impl Listeners {
+    /// The port where this process proves itself.
+    #[must_use]
+    pub fn probed_port(&self) -> Option<u16> {
+        self.probed.addresses().first().map(|(address, _)| address.port())
+    }
+
     fn bind(config: &Config, mut lent: Vec<Lent>) -> Result<Self, Vec<String>> {
         let all: Vec<(SocketAddr, Scheme)> =
             lent.iter().map(|l| (l.address, l.scheme.unwrap_or(Scheme::Https))).collect();
@@ -219,15 +235,14 @@ impl Listeners {
         // By their scheme in the process before: it is that one which must not close them.
         let kept = all.iter().filter(|(address, _)| taken(address));
         let kept = kept.map(|(address, scheme)| (*address, *scheme == Scheme::Https)).collect();
-        Ok(Self { bound, kept, notes })
+        let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
+        let probed = probed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        Ok(Self { bound, probed, kept, notes })
     }
 }
 
-fn told(error: StartError) -> Vec<String> {
-    match error {
-        StartError::Bind(errors) => errors.iter().map(ToString::to_string).collect(),
-        StartError::Other(why) => vec![why],
-    }
+fn told(StartError(why): StartError) -> Vec<String> {
+    vec![why]
 }
 
 /// The ledger, for this process from now on; with what the process before knew in memory alone.

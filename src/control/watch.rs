@@ -165,7 +165,7 @@ fn hash(path: &Path) -> Result<Option<[u8; 32]>, Errno> {
 
 /// The names that lead to a file: its own, and that of every symbolic link on the way, as certbot's live/ and Kubernetes'
 /// ..data have them.
-fn entries(file: &Path) -> Vec<PathBuf> {
+pub(super) fn entries(file: &Path) -> Vec<PathBuf> {
     let mut entries = Vec::new();
     let Ok(mut path) = std::path::absolute(file) else { return entries };
     for _ in 0..LINKS_MAX {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 /// Files of one folder. Nothing is durable before `sync`, and no new name before `sync_folder`.
@@ -90,6 +90,7 @@ impl Folder {
             .mode(0o600)
             .open(path.join(lock))
             .map_err(FolderError::Io)?;
+        hand_over(&file, &path.join(lock));
         match file.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), lock: Some((lock.to_owned(), file)), open: None }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Locked),
@@ -119,6 +120,7 @@ impl Folder {
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if self.open.as_ref().is_none_or(|(open, _)| open != name) {
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path.join(name))?;
+            hand_over(&file, &self.path.join(name));
             self.open = Some((name.to_owned(), file));
         }
         self.open.as_mut().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -178,6 +180,18 @@ impl Disk for Folder {
             return Ok(false);
         }
         Ok(metadata(&path)?.is_some_and(|m| m.len() == len))
+    }
+}
+
+/// What root has made, by a command, belongs to whoever serves: the owner of the folder. Only what surely was made here is
+/// given away; a link may lead to anything.
+fn hand_over(file: &File, path: &Path) {
+    let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) else { return };
+    let (Ok(opened), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else { return };
+    let is_ours = named.is_file() && opened.nlink() == 1 && (opened.dev(), opened.ino()) == (named.dev(), named.ino());
+    if is_ours && opened.uid() == 0 && folder.uid() != 0 {
+        // Who is not root has none of root's files to give.
+        let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
     }
 }
 

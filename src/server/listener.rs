@@ -70,7 +70,8 @@ impl BindError {
                 format!("another process listens there; `ss -ltnp 'sport = :{}'` names it", self.address.port())
             }
             io::ErrorKind::PermissionDenied => {
-                "ports below 1024 need root, CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start"
+                "ports below 1024 are bound at the start, as root or with CAP_NET_BIND_SERVICE: restart pintle; for reloads, \
+                 process.bind_low_ports = true keeps that, or lower net.ipv4.ip_unprivileged_port_start"
                     .into()
             }
             io::ErrorKind::AddrNotAvailable if self.address.is_ipv6() => {

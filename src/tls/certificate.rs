@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls::SignatureAlgorithm;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
@@ -233,7 +233,7 @@ impl Certificate {
     /// # Errors
     ///
     /// [`CertificateError`], when the key cannot be used, or is another's.
-    pub fn new(mut chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
+    pub fn new(chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
         let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| {
             let encrypted =
                 matches!(crate::key_file::public_key(key_pem), Err(crate::key_file::KeyFileError::Encrypted));
@@ -245,6 +245,15 @@ impl Certificate {
         })?;
         let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
             .map_err(|e| CertificateError::Key(e.to_string()))?;
+        Self::with_signer(chain, signer)
+    }
+
+    /// The same with a key that may be elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError::KeyMismatch`], when the key is another's.
+    pub fn with_signer(mut chain: Chain, signer: Arc<dyn SigningKey>) -> Result<Self, CertificateError> {
         if signer.public_key().is_none_or(|spki| Pin::of_spki(&spki) != chain.pin()) {
             return Err(CertificateError::KeyMismatch);
         }

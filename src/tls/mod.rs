@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod config;
+pub mod keeper;
 pub mod preflight;
 pub mod resolver;
 pub mod stream;

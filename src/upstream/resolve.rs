@@ -211,7 +211,9 @@ impl Resolver {
         let made_from = [changed(RESOLV_CONF), changed(HOSTS)];
         let mut current = self.current.borrow_mut();
         if current.resolver.is_none() || made_from != current.made_from {
-            *current = Current { made_from, resolver: self.build() };
+            // What was known before is better than nothing: a file that was put in the old one's place may be out of reach.
+            let resolver = self.build().or_else(|| current.resolver.take());
+            *current = Current { made_from, resolver };
         }
         current.resolver.clone()
     }

@@ -103,8 +103,8 @@ fn the_same_key_renewed() {
 fn the_next_key_is_found_beside_its_chain() {
     let bed = Bed::new();
     let pintle = bed.start(&bed.pins("30d"));
-    // Only its owner can read it, whatever it was like.
-    fs::set_permissions(bed.key(), fs::Permissions::from_mode(0o640)).unwrap();
+    // Only its owner can read it, if everybody could.
+    fs::set_permissions(bed.key(), fs::Permissions::from_mode(0o644)).unwrap();
     fs::set_permissions(&bed.next.key, fs::Permissions::from_mode(0o644)).unwrap();
     let out = output(&mut install(&pintle.config_path(), BLOG, &[&bed.next.chain]));
     assert!(out.contains(&format!("the key of this chain is {}", bed.next.key.display())), "{out}");

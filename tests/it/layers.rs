@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 29] = [
+const LAYERS: [&str; 31] = [
     "cli",
     "commands",
     "control",
@@ -32,6 +32,8 @@ const LAYERS: [&str; 29] = [
     "clock",
     "handover",
     "systemd",
+    "sandbox",
+    "privileges",
     "open_files",
     "main",
 ];

@@ -25,14 +25,19 @@ const COMMENTS_MAX: usize = 50;
 
 type Comments = Arc<Mutex<Vec<String>>>;
 
-/// Starts the blog on a port of the system's choice, in a thread of its own.
-pub(super) fn start() -> io::Result<SocketAddr> {
+/// Gives the blog a port of the system's choice.
+pub(super) fn bind() -> io::Result<(std::net::TcpListener, SocketAddr)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Starts it, in a thread of its own.
+pub(super) fn start(listener: std::net::TcpListener, address: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("blog".into()).spawn(move || runtime.block_on(serve(listener, address)))?;
-    Ok(address)
+    Ok(())
 }
 
 async fn serve(listener: std::net::TcpListener, address: SocketAddr) {

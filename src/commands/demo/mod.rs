@@ -23,8 +23,8 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
         Ok(keys) => keys,
         Err(error) => return fail(&format!("{}: {error}", folder.display())),
     };
-    let blog = match blog::start() {
-        Ok(address) => address,
+    let (listener, blog) = match blog::bind() {
+        Ok(bound) => bound,
         Err(error) => return fail(&format!("the blog cannot be started: {error}")),
     };
     let path = folder.join("pintle.toml");
@@ -37,7 +37,14 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     }
     let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
     let (https_port, http_port) = (port(https), port(http));
-    run::serve(&path, output, Beginning::default(), false, |_| print_welcome(&folder, &keys, https_port, http_port))
+    // Root may stay root: nobody else reaches what listens on loopback, and all files are its own.
+    run::serve(&path, true, output, Beginning::default(), false, |_| {
+        // Now, so that its thread is in the sandbox, too.
+        match blog::start(listener, blog) {
+            Ok(()) => print_welcome(&folder, &keys, https_port, http_port),
+            Err(error) => eprintln!("pintle: the blog cannot be started: {error}"),
+        }
+    })
 }
 
 /// Beside the other data of the user's programs.

@@ -13,7 +13,9 @@ use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
 use crate::key_file::{FILE_MAX, public_key};
+use crate::privileges;
 use crate::tls::certificate::Chain;
+use crate::tls::keeper::{self, Keeper, RemoteKey};
 use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
 
@@ -28,10 +30,10 @@ pub(super) struct Loaded {
 }
 
 pub(super) fn resolve(table: &SiteTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Vec<Loaded> {
-    table.certificates.iter().filter_map(|c| load(c, hosts, r)).collect()
+    table.certificates.iter().filter_map(|c| load_pair(c, hosts, r)).collect()
 }
 
-fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Option<Loaded> {
+fn load_pair(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Option<Loaded> {
     let Some(chain_at) = &table.chain else {
         r.error_with_hint(&table.span, "site.certificate: has no chain", "chain = \"fullchain.pem\"");
         return None;
@@ -42,7 +44,9 @@ fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -
     let contents = read("site.certificate.chain", &path, &chain_at.span, r);
     let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
     let Some(chain) = chain else {
-        if let Some((at, Err(error))) = key.map(|(at, contents)| (at, public_key(&contents))) {
+        if let Some((at, Key::Here(contents))) = key
+            && let Err(error) = public_key(&contents)
+        {
             r.error_with_hint(&at.span, format!("{}: {error}", r.path(&at.value).display()), KEY_FORM);
         }
         return None;
@@ -57,7 +61,7 @@ fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -
         }
     }
     let certificate = match key {
-        Some((key_at, key)) => match Certificate::new(chain.clone(), &key) {
+        Some((key_at, key)) => match key.certify(chain.clone()) {
             Ok(certificate) => Some(Arc::new(certificate)),
             // A key so weak that it cannot even be loaded has been told of.
             Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::Fault::Weak(_))) => None,
@@ -81,6 +85,23 @@ fn load(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -
     Some(Loaded { path, chain, certificate })
 }
 
+/// A private key, wherever it is.
+enum Key {
+    /// The contents of its file.
+    Here(Vec<u8>),
+    /// In the process that has the keys.
+    Kept(Arc<RemoteKey>),
+}
+
+impl Key {
+    fn certify(self, chain: Chain) -> Result<Certificate, CertificateError> {
+        match self {
+            Self::Here(contents) => Certificate::new(chain, &contents),
+            Self::Kept(key) => Certificate::with_signer(chain, key),
+        }
+    }
+}
+
 fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Resolver<'_>) -> Option<Chain> {
     match Chain::from_pem(contents) {
         Ok(chain) => Some(chain),
@@ -95,9 +116,12 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Resolver<'_
     }
 }
 
-fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<String>, Vec<u8>)> {
+fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<String>, Key)> {
     let path = r.path(&at.value);
-    let contents = read("site.certificate.key", &path, &at.span, r)?;
+    let key = match keeper::held().filter(|_| !r.instead.contains_key(&path)) {
+        Some(keeper) => Key::Kept(load(keeper, &path, at, r)?),
+        None => Key::Here(read("site.certificate.key", &path, &at.span, r)?),
+    };
     if mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
         r.warn(
             &at.span,
@@ -105,7 +129,21 @@ fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<Stri
             format!("chmod o= {}", path.display()),
         );
     }
-    Some((at, contents))
+    Some((at, key))
+}
+
+/// Has the process that has the keys read one.
+fn load(keeper: &'static Keeper, path: &Path, at: &At<String>, r: &mut Resolver<'_>) -> Option<Arc<RemoteKey>> {
+    r.stamps.push((path.to_owned(), Stamp::of(path)));
+    match keeper.load(path) {
+        Ok(key) => Some(Arc::new(key)),
+        Err(why) => {
+            let hint =
+                "the key process reads the folders that keys were in at the start, as the user that started pintle";
+            r.error_with_hint(&at.span, format!("site.certificate.key: {}: {why}", path.display()), hint);
+            None
+        }
+    }
 }
 
 /// The permission bits of a file.
@@ -130,10 +168,16 @@ pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver
                 io::ErrorKind::NotFound if path.is_relative() || path.components().any(|c| c.as_os_str() == "..") => {
                     Some("paths are taken from the folder of the configuration file".to_owned())
                 }
-                io::ErrorKind::PermissionDenied => Some("the user that runs pintle must be able to read it".to_owned()),
+                io::ErrorKind::PermissionDenied => {
+                    Some(crate::sandbox::hint(path).unwrap_or_else(|| privileges::hint(path)))
+                }
                 _ => None,
             };
-            r.problems.error(span, format!("{key}: {}: {}", path.display(), describe(&error)), hint);
+            let why = match error.kind() {
+                io::ErrorKind::PermissionDenied => format!("{} {}", privileges::UNREADABLE, privileges::user()),
+                _ => describe(&error),
+            };
+            r.problems.error(span, format!("{key}: {}: {why}", path.display()), hint);
             None
         }
     }
@@ -143,7 +187,6 @@ pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver
 fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::PermissionDenied => "may not be read".into(),
         io::ErrorKind::IsADirectory => "is a folder".into(),
         io::ErrorKind::FileTooLarge => "is too large to be a certificate or a key".into(),
         _ => error.to_string(),

@@ -1,6 +1,7 @@
 //! Listeners, trust, and TLS as a whole.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -17,6 +18,8 @@ use crate::upstream::resolve::NameServers;
 
 /// More workers than this are a slip of the pen.
 const WORKERS_MAX: u64 = 1024;
+/// Looked at once: the sandbox hides what cgroups say about it.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 /// Where reports go if the file does not say.
 const REPORTS_PATH: &str = "/hpkp";
 
@@ -63,8 +66,7 @@ pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
         port
     });
     let https_port = HttpsPort { public, listener: https.first().map(SocketAddr::port) };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = if workers == 0 { cores } else { workers as usize };
+    let workers = if workers == 0 { *CORES } else { workers as usize };
     Listen { https, http, workers, trust, proxy_protocol, https_port }
 }
 

@@ -15,6 +15,7 @@ mod limits;
 mod listen;
 mod pins;
 mod plan;
+mod process;
 pub mod report;
 mod upstream;
 
@@ -91,6 +92,7 @@ struct Globals {
     name_servers: crate::upstream::resolve::NameServers,
     by_host: HostMap<usize>,
     default_site: Option<usize>,
+    sandbox: crate::sandbox::Settings,
 }
 
 /// A site on its way: what it comes to, and what there is to tell about it.
@@ -246,6 +248,8 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
     });
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
     listen::fit_limits(&file.limits, &mut limits);
+    process::check(&file.process, r);
+    let sandbox = process::sandbox(&file.sandbox, r);
     Globals {
         listen,
         limits,
@@ -257,6 +261,7 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
         name_servers,
         by_host,
         default_site,
+        sandbox,
     }
 }
 

@@ -1,0 +1,57 @@
+//! The process that has the private keys: started by `pintle run`, with its orders on standard input.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use serde_json::{Value, json};
+
+use super::{fail, fail_with_hint};
+use crate::config::Draft;
+use crate::control::confinement;
+use crate::privileges;
+use crate::sandbox::{self, Settings, Strength};
+use crate::tls::keeper::{self, Keeper};
+
+/// Starts it, if the configuration wants one. It stays who started pintle, and so can read what the user that serves
+/// cannot.
+pub(super) fn start(draft: &Draft) -> Result<(), ExitCode> {
+    let Some(keys) = draft.kept_keys() else { return Ok(()) };
+    let started = std::env::current_exe().and_then(|program| {
+        let mut command = Command::new(program);
+        command.arg("keys");
+        Keeper::start(command, plan(&keys).to_string().as_bytes())
+    });
+    started.map(drop).map_err(|error| fail(&format!("the key process cannot be started: {error}")))
+}
+
+fn plan(keys: &[PathBuf]) -> Value {
+    json!({ "keys": keys.iter().map(|key| std::path::absolute(key).unwrap_or_else(|_| key.clone())).collect::<Vec<_>>() })
+}
+
+/// Serves until who started it is gone.
+pub fn keys() -> ExitCode {
+    let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    let orders = door.and_then(|door| keeper::plan(&door).map(|plan| (door, plan)));
+    let Ok((door, plan)) = orders else {
+        return fail_with_hint(&"nobody asks for keys here", &"`tls.key_process = true` has `pintle run` start this");
+    };
+    let plan: Value = serde_json::from_slice(&plan).unwrap_or_default();
+    let keys = plan["keys"].as_array().into_iter().flatten().filter_map(|key| key.as_str().map(PathBuf::from));
+    let keys: Vec<PathBuf> = keys.collect();
+    // The entropy of AWS-LC comes from wherever it likes, once.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
+    let settings = Settings { landlock: Strength::Auto, seccomp: Strength::Auto, ..Settings::default() };
+    let confined = privileges::settle_as_reader().map_err(|error| error.to_string()).and_then(|()| {
+        sandbox::enter(&confinement::rules_of_keeper(&keys), &settings).map_err(|error| error.to_string())
+    });
+    if let Err(error) = confined {
+        return fail(&format!("the key process: {error}"));
+    }
+    match keeper::serve(&door) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("the key process: {error}")),
+    }
+}

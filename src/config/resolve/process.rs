@@ -1,0 +1,51 @@
+//! `[process]` and `[sandbox]`: who serves, and what it may do.
+
+use super::Resolver;
+use crate::config::file::{ProcessTable, SandboxTable};
+use crate::sandbox::{Settings, Strength};
+
+const STRENGTHS: [(&str, Strength); 3] =
+    [("auto", Strength::Auto), ("off", Strength::Off), ("require", Strength::Require)];
+
+/// Whether there is such a user is for the system to say on which it serves: see `commands::step_down`.
+pub(super) fn check(table: &ProcessTable, r: &mut Resolver<'_>) {
+    for (key, name) in [("process.user", &table.user), ("process.group", &table.group)] {
+        if let Some(name) = name.as_ref().filter(|name| name.value.is_empty()) {
+            r.error_with_hint(&name.span, format!("{key}: is empty"), "leave the key out, or name one");
+        }
+    }
+    if let (None, Some(group)) = (&table.user, &table.group) {
+        r.error_with_hint(&group.span, "process.group: without process.user, nobody is in it", "user = \"pintle\"");
+    }
+}
+
+pub(super) fn sandbox(table: &SandboxTable, r: &mut Resolver<'_>) -> Settings {
+    let landlock = r.choice("sandbox.landlock", table.landlock.as_ref(), &STRENGTHS, Strength::Auto);
+    let seccomp = r.choice("sandbox.seccomp", table.seccomp.as_ref(), &STRENGTHS, Strength::Auto);
+    let words = [("upstreams", false), ("any", true)];
+    let connect_anywhere = r.choice("sandbox.connect", table.connect.as_ref(), &words, false);
+    let mut connect_ports = Vec::new();
+    for port in &table.connect_ports {
+        match u16::try_from(port.value).ok().filter(|port| *port > 0) {
+            Some(port) => connect_ports.push(port),
+            None => r.error(&port.span, format!("sandbox.connect_ports: {} is no port", port.value)),
+        }
+    }
+    let mut paths = |key: &str, list: &[crate::config::problem::At<String>]| {
+        let mut paths = Vec::new();
+        for path in list {
+            let place = r.path(&path.value);
+            if path.value.is_empty() || !place.exists() {
+                r.warn(
+                    &path.span,
+                    format!("{key}: {} is not there", place.display()),
+                    "the sandbox knows what is there when it is made: make it before the start",
+                );
+            }
+            paths.push(place);
+        }
+        paths
+    };
+    let (read, write) = (paths("sandbox.read", &table.read), paths("sandbox.write", &table.write));
+    Settings { landlock, seccomp, connect_anywhere, connect_ports, read, write }
+}

@@ -1,0 +1,110 @@
+//! What a configuration needs of the sandbox: to make one at the start, and to see at a reload whether it is enough.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::watch::entries;
+use crate::config::{AccessTarget, AdminAddress, Config, Draft};
+use crate::sandbox::{self, Calls, Held, Rules};
+use crate::tls::keeper;
+
+/// Where DNS is.
+const DNS: u16 = 53;
+/// What is opened by these names are devices, or files that are open already: no folder is given away for them.
+const DEVICES: [&str; 2] = ["/dev", "/proc"];
+
+/// What a process needs that starts by a configuration.
+#[must_use]
+pub fn rules(draft: &Draft, config: &Config) -> Rules {
+    let mut rules = rules_of_reload(draft, config);
+    rules.read.extend(config.sandbox.read.iter().cloned());
+    rules.write.extend(config.sandbox.write.iter().cloned().chain(config.state.clone()));
+    rules.connect = rules.connect.filter(|_| !config.sandbox.connect_anywhere);
+    rules.connect.iter_mut().for_each(|ports| ports.extend(&config.sandbox.connect_ports));
+    if let AccessTarget::File(path) = &config.access {
+        let is_device = DEVICES.iter().any(|device| path.starts_with(device));
+        let folder = path.parent().filter(|folder| !is_device && !folder.as_os_str().is_empty());
+        rules.write.insert(folder.unwrap_or(path).to_owned());
+    }
+    rules
+}
+
+/// What it needs to take one up later: the folders that its files are in, wherever links lead, so that files can be
+/// replaced in them; and the ports of its upstreams. The state, the log and what `[sandbox]` says stay as they are.
+fn rules_of_reload(draft: &Draft, config: &Config) -> Rules {
+    // What another process has is not for this one to read.
+    let kept: BTreeSet<PathBuf> = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().collect();
+    let files = config.files().filter(|file| !kept.contains(*file)).chain([draft.path()]);
+    let folders = files.flat_map(entries).filter_map(|entry| entry.parent().map(Path::to_owned));
+    let mut read: BTreeSet<PathBuf> = folders.collect();
+    read.extend(config.snapshot.acme_webroot.clone());
+    let mut write = BTreeSet::new();
+    if let Some(AdminAddress::Unix(path)) = &config.admin {
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        // It is made before it is allowed: afterwards there is no leave for the folder above.
+        let _ = super::socket::make_folder(folder);
+        write.insert(folder.to_owned());
+    }
+    let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
+    let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
+    let connect = upstreams.chain(servers).chain([DNS]).collect();
+    // The service manager may be told by such a name.
+    let abstract_sockets =
+        std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
+    Rules { read, write, connect: Some(connect), abstract_sockets, calls: Calls::Serving }
+}
+
+/// What the process that has the keys may do: read the folders that they are in.
+#[must_use]
+pub fn rules_of_keeper(keys: &[PathBuf]) -> Rules {
+    let folders = keys.iter().flat_map(|key| entries(key)).filter_map(|entry| entry.parent().map(Path::to_owned));
+    Rules { read: folders.collect(), connect: Some(BTreeSet::new()), calls: Calls::Keys, ..Rules::default() }
+}
+
+fn port_of(authority: &str) -> Option<u16> {
+    authority.rsplit_once(':')?.1.parse().ok()
+}
+
+/// What a configuration needs that the sandbox of this process does not allow; with a remedy for each.
+pub(super) fn beyond(draft: &Draft, config: &Config) -> Vec<(String, Option<String>)> {
+    // Walking through the files of ten thousand sites takes its time: not where nothing comes of it.
+    let Some(held) = sandbox::held().filter(|held| held.landlock().is_some()) else { return Vec::new() };
+    held.beyond(&rules_of_reload(draft, config)).into_iter().map(|(what, hint)| (what, Some(hint))).collect()
+}
+
+/// One line at the start: what the sandbox holds, and what it lacks.
+pub fn announce(held: &Held) {
+    let (read, write) = held.places();
+    tracing::info!(
+        user = crate::privileges::user(),
+        landlock = held.landlock(),
+        folders_read = read,
+        folders_written = write,
+        ports = held.ports().map(ports),
+        system_calls = held.calls(),
+        lacks = (!held.lacks().is_empty()).then(|| held.lacks().join("; ")),
+        "sandbox"
+    );
+}
+
+/// The same, for `pintle status`.
+pub(super) fn status() -> Value {
+    let Some(held) = sandbox::held() else { return Value::Null };
+    let (read, write) = held.places();
+    json!({
+        "user": crate::privileges::user(),
+        "landlock": held.landlock(),
+        "folders_read": read,
+        "folders_written": write,
+        "ports": held.ports(),
+        "system_calls": held.calls(),
+        "lacks": held.lacks(),
+        "key_process": keeper::held().map(keeper::Keeper::process),
+    })
+}
+
+fn ports(ports: &BTreeSet<u16>) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,270 @@
+//! System calls, by seccomp: an allow-list of what a proxy needs, after it has started.
+//!
+//! Found by tracing the end-to-end tests, and read through by hand. What is not on it gets ENOSYS, as from an older
+//! kernel: the C library and the runtime then take the way that they took before there was the call, and one that
+//! nobody expected costs a feature in place of the service.
+
+use seccompiler::{BpfProgram, TargetArch, apply_filter_all_threads, compile_from_json};
+use serde_json::{Value, json};
+
+use super::Calls;
+
+/// ENOSYS, the same number on all architectures that Rust has Linux for, but MIPS and Alpha.
+pub(super) const NO_SUCH_CALL: u32 = 38;
+
+/// Allowed with any arguments.
+const FREE: [&str; 89] = [
+    // What is open already: sockets, logs, the ledger.
+    "read",
+    "readv",
+    "pread64",
+    "write",
+    "writev",
+    "pwrite64",
+    "lseek",
+    "close",
+    "dup",
+    "fcntl",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "flock",
+    "fstat",
+    "getdents64",
+    // Files by name: which ones, is Landlock's and the file system's to say.
+    "openat",
+    "newfstatat",
+    "statx",
+    "readlinkat",
+    "faccessat",
+    "faccessat2",
+    "getcwd",
+    "mkdirat",
+    "unlinkat",
+    "renameat",
+    "renameat2",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "fchown",
+    // Watching the folders of certificates.
+    "inotify_init1",
+    "inotify_add_watch",
+    "inotify_rm_watch",
+    // Sockets; which ones are opened, is below.
+    "bind",
+    "listen",
+    "accept4",
+    "connect",
+    "shutdown",
+    "getsockname",
+    "getpeername",
+    "getsockopt",
+    "setsockopt",
+    "sendto",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
+    "sendmmsg",
+    // Waiting.
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "ppoll",
+    "eventfd2",
+    "pipe2",
+    "nanosleep",
+    "clock_nanosleep",
+    "restart_syscall",
+    // Time and chance.
+    "clock_gettime",
+    "clock_getres",
+    "gettimeofday",
+    "getrandom",
+    "sysinfo",
+    "uname",
+    // Memory; what may become code, is below.
+    "munmap",
+    "mremap",
+    "madvise",
+    "brk",
+    "membarrier",
+    // Threads that start and end.
+    "exit",
+    "exit_group",
+    "futex",
+    "set_robust_list",
+    "rseq",
+    "set_tid_address",
+    "gettid",
+    "getpid",
+    "sched_yield",
+    "sched_getaffinity",
+    "getcpu",
+    "sigaltstack",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    // A child that was started before, and has ended.
+    "wait4",
+    "waitid",
+    // Who am I.
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+];
+
+/// The same by names that newer architectures do not have any more.
+const FREE_X86_64: [&str; 11] =
+    ["open", "stat", "lstat", "access", "readlink", "mkdir", "unlink", "rename", "chmod", "poll", "epoll_wait"];
+
+/// For the process that has the keys: it reads files, is handed sockets, and signs.
+const FREE_OF_KEYS: [&str; 43] = [
+    "read",
+    "readv",
+    "write",
+    "writev",
+    "close",
+    "fstat",
+    "lseek",
+    "openat",
+    "newfstatat",
+    "statx",
+    "recvmsg",
+    "recvfrom",
+    "sendto",
+    "sendmsg",
+    "munmap",
+    "mremap",
+    "madvise",
+    "brk",
+    "exit",
+    "exit_group",
+    "futex",
+    "set_robust_list",
+    "rseq",
+    "set_tid_address",
+    "gettid",
+    "getpid",
+    "sched_yield",
+    "sched_getaffinity",
+    "sigaltstack",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "restart_syscall",
+    "getrandom",
+    "clock_gettime",
+    "clock_nanosleep",
+    "nanosleep",
+    "ppoll",
+    "fcntl",
+    "getcpu",
+    "geteuid",
+    "readlinkat",
+    "membarrier",
+];
+
+/// The same by names that newer architectures do not have any more.
+const FREE_OF_KEYS_X86_64: [&str; 5] = ["open", "stat", "lstat", "readlink", "poll"];
+
+// The numbers below are the same on x86_64 and aarch64 (linux/socket.h, asm-generic/mman-common.h,
+// asm-generic/ioctls.h).
+const AF_UNIX: u64 = 1;
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+const SOCK_STREAM: u64 = 1;
+const SOCK_DGRAM: u64 = 2;
+const SOCK_KIND: u64 = 0xf;
+const PROT_WRITE: u64 = 2;
+const PROT_EXEC: u64 = 4;
+const MAP_ANONYMOUS: u64 = 0x20;
+const CLONE_THREAD: u64 = 0x0001_0000;
+/// Namespaces, and being traced, in the flags of clone.
+const CLONE_OUT: u64 = 0x7e02_2080;
+const PR_SET_NAME: u64 = 15;
+const PR_GET_NAME: u64 = 16;
+/// libcap asks as it is loaded, which some plugins for names bring along.
+const PR_CAPBSET_READ: u64 = 23;
+/// The name of a piece of memory, in /proc.
+const PR_SET_VMA: u64 = 0x5356_4d41;
+/// FIONBIO, FIONREAD, FIOCLEX; TCGETS and TIOCGWINSZ, to know a terminal; SIOCGIFINDEX, for `fe80::1%eth0`.
+const IOCTLS: [u64; 6] = [0x5421, 0x541b, 0x5451, 0x5401, 0x5413, 0x8933];
+
+/// Restricts all threads of this process. Gives how many calls are allowed.
+pub(super) fn restrict(calls: Calls) -> Result<usize, String> {
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)
+        .map_err(|_| format!("there is no list of calls for {}", std::env::consts::ARCH))?;
+    let filter = program(calls, architecture, std::process::id())?;
+    apply_filter_all_threads(&filter).map_err(|error| error.to_string())?;
+    Ok(names(calls, architecture).count())
+}
+
+/// The filter of a process, as the kernel takes it.
+pub(super) fn program(calls: Calls, architecture: TargetArch, process: u32) -> Result<BpfProgram, String> {
+    let free = free(calls, architecture).map(|name| json!({ "syscall": name }));
+    let filter: Vec<Value> = free.chain(conditional(calls, process)).collect();
+    let text = json!({
+        "serving": {
+            "mismatch_action": { "errno": NO_SUCH_CALL },
+            "match_action": "allow",
+            "filter": filter,
+        }
+    });
+    let mut compiled = compile_from_json(text.to_string().as_bytes(), architecture).map_err(|e| e.to_string())?;
+    compiled.remove("serving").ok_or_else(|| "no filter was made".to_owned())
+}
+
+fn free(calls: Calls, architecture: TargetArch) -> impl Iterator<Item = &'static str> {
+    let (all, legacy): (&[&str], &[&str]) = match calls {
+        Calls::Serving => (&FREE, &FREE_X86_64),
+        Calls::Keys => (&FREE_OF_KEYS, &FREE_OF_KEYS_X86_64),
+    };
+    let legacy = if architecture == TargetArch::x86_64 { legacy } else { &[] };
+    all.iter().chain(legacy).copied()
+}
+
+/// All calls that are allowed with some arguments or other.
+pub(super) fn names(calls: Calls, architecture: TargetArch) -> impl Iterator<Item = String> {
+    let mut conditional: Vec<String> =
+        conditional(calls, 0).iter().filter_map(|rule| rule["syscall"].as_str().map(str::to_owned)).collect();
+    conditional.dedup();
+    free(calls, architecture).map(str::to_owned).chain(conditional)
+}
+
+/// Allowed with some arguments only: a rule for each way that they may be.
+fn conditional(calls: Calls, process: u32) -> Vec<Value> {
+    let is = |index: u8, value: u64| json!({ "index": index, "type": "dword", "op": "eq", "val": value });
+    let masked = |index: u8, mask: u64, value: u64| json!({ "index": index, "type": "dword", "op": { "masked_eq": mask }, "val": value });
+    let mut rules = Vec::new();
+    let mut allow = |syscall: &str, arguments: Vec<Value>| rules.push(json!({ "syscall": syscall, "args": arguments }));
+    if calls == Calls::Serving {
+        // No raw and no packet sockets, no netlink, no vsock, no kernel crypto: families with much code and many holes.
+        for family in [AF_UNIX, AF_INET, AF_INET6] {
+            for kind in [SOCK_STREAM, SOCK_DGRAM] {
+                allow("socket", vec![is(0, family), masked(1, SOCK_KIND, kind)]);
+            }
+        }
+        allow("socketpair", vec![is(0, AF_UNIX)]);
+    }
+    // Memory that is written never becomes code.
+    allow("mmap", vec![masked(2, PROT_EXEC, 0)]);
+    allow("mprotect", vec![masked(2, PROT_EXEC, 0)]);
+    // Threads, and no processes. clone3 has its flags where no filter sees them; without it, clone is used.
+    allow("clone", vec![masked(0, CLONE_THREAD | CLONE_OUT, CLONE_THREAD)]);
+    for option in [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_CAPBSET_READ] {
+        allow("prctl", vec![is(0, option)]);
+    }
+    if calls == Calls::Serving {
+        for request in IOCTLS {
+            allow("ioctl", vec![is(1, request)]);
+        }
+        // A file may be mapped as code: the C library's plugins are.
+        allow("mmap", vec![masked(2, PROT_EXEC | PROT_WRITE, PROT_EXEC), masked(3, MAP_ANONYMOUS, 0)]);
+    }
+    // The limits of this process only, and signals to it only: abort needs one.
+    allow("prlimit64", vec![is(0, 0)]);
+    allow("tgkill", vec![is(0, process.into())]);
+    rules
+}

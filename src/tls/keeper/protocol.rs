@@ -1,0 +1,210 @@
+//! What goes over a channel: a length of four octets in network order, and that many octets.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use rustls::SignatureScheme;
+
+use crate::pin::Pin;
+
+/// The longest request or answer: a path, or an RSA key's public part.
+const FRAME_MAX: usize = 8 * 1024;
+/// The longest plan: the folders of very many keys.
+const PLAN_MAX: usize = 64 << 20;
+/// The longest handshake to be signed: TLS 1.2 with a P-521 point has 203 octets, TLS 1.3 with SHA-512 162.
+const MESSAGE_MAX: usize = 256;
+
+const LOAD: u8 = 1;
+const SIGN: u8 = 2;
+const DONE: u8 = 0;
+const REFUSED: u8 = 1;
+
+/// Something to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Read the key of a file.
+    Load(Vec<u8>),
+    /// Sign with the key of this pin.
+    Sign { pin: [u8; 32], scheme: SignatureScheme, message: Vec<u8> },
+}
+
+/// A key that was loaded: all that may be known about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Loaded {
+    /// DER of the SubjectPublicKeyInfo.
+    pub(super) public: Vec<u8>,
+    /// What it can sign by, the best first.
+    pub(super) schemes: Vec<SignatureScheme>,
+}
+
+impl Request {
+    pub(super) fn load(path: &Path) -> Self {
+        Self::Load(path.as_os_str().as_encoded_bytes().to_vec())
+    }
+
+    pub(super) fn sign(pin: &Pin, scheme: SignatureScheme, message: &[u8]) -> Self {
+        Self::Sign { pin: *pin.as_bytes(), scheme, message: message.to_vec() }
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Load(path) => [&[LOAD], path.as_slice()].concat(),
+            Self::Sign { pin, scheme, message } => {
+                [&[SIGN], pin.as_slice(), &u16::from(*scheme).to_be_bytes(), message.as_slice()].concat()
+            }
+        }
+    }
+
+    /// None for what is no request.
+    pub(super) fn decode(frame: &[u8]) -> Option<Self> {
+        let (kind, rest) = frame.split_first()?;
+        match *kind {
+            LOAD => Some(Self::Load(rest.to_vec())),
+            SIGN => {
+                let (pin, rest) = rest.split_first_chunk::<32>()?;
+                let (scheme, message) = rest.split_first_chunk::<2>()?;
+                let scheme = SignatureScheme::from(u16::from_be_bytes(*scheme));
+                is_handshake(message).then(|| Self::Sign { pin: *pin, scheme, message: message.to_vec() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Loaded {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let count = u8::try_from(self.schemes.len()).unwrap_or(u8::MAX);
+        let schemes = self.schemes.iter().take(count.into()).flat_map(|s| u16::from(*s).to_be_bytes());
+        std::iter::once(count).chain(schemes).chain(self.public.iter().copied()).collect()
+    }
+
+    pub(super) fn decode(answer: &[u8]) -> Option<Self> {
+        let (count, rest) = answer.split_first()?;
+        let (schemes, public) = rest.split_at_checked(usize::from(*count) * 2)?;
+        let schemes =
+            schemes.chunks_exact(2).map(|s| SignatureScheme::from(u16::from_be_bytes([s[0], s[1]]))).collect();
+        Some(Self { public: public.to_vec(), schemes })
+    }
+}
+
+/// Whether this is what a server signs in a handshake, and nothing else that a key could be used for: RFC 8446 section
+/// 4.4.3, or the parameters of RFC 8422 section 5.4 behind the two random numbers.
+fn is_handshake(message: &[u8]) -> bool {
+    if message.len() > MESSAGE_MAX {
+        return false;
+    }
+    let tls13 = || {
+        let rest = message.strip_prefix(&[b' '; 64])?.strip_prefix(b"TLS 1.3, server CertificateVerify\0")?;
+        Some(matches!(rest.len(), 32 | 48 | 64))
+    };
+    // named_curve(3), the curve, and a point of as many octets as it says.
+    let tls12 = || {
+        let (kind, rest) = message.get(64..)?.split_first()?;
+        let (_, rest) = rest.split_first_chunk::<2>()?;
+        let (length, point) = rest.split_first()?;
+        Some(*kind == 3 && usize::from(*length) == point.len() && !point.is_empty())
+    };
+    tls13().unwrap_or_else(|| tls12().unwrap_or(false))
+}
+
+/// Reads a frame; none at the end.
+pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    read_up_to(FRAME_MAX, stream)
+}
+
+/// Reads what the process is to be, before the first channel comes.
+pub(super) fn read_plan(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    read_up_to(PLAN_MAX, stream)
+}
+
+/// Writes it.
+pub(super) fn write_plan(stream: &mut impl Write, plan: &[u8]) -> io::Result<()> {
+    write_up_to(PLAN_MAX, stream, plan)
+}
+
+fn read_up_to(most: usize, stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    match stream.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > most {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame)?;
+    Ok(Some(frame))
+}
+
+/// Writes a frame at once.
+pub(super) fn write(stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    write_up_to(FRAME_MAX, stream, frame)
+}
+
+fn write_up_to(most: usize, stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= most);
+    let length = length.ok_or(io::ErrorKind::InvalidData)?;
+    stream.write_all(&[&length.to_be_bytes(), frame].concat())
+}
+
+/// An answer, as a frame.
+pub(super) fn answer(outcome: Result<Vec<u8>, String>) -> Vec<u8> {
+    match outcome {
+        Ok(octets) => [&[DONE], octets.as_slice()].concat(),
+        Err(why) => [&[REFUSED], why.as_bytes()].concat(),
+    }
+}
+
+/// What an answer says; none for what is no answer.
+pub(super) fn outcome(frame: &[u8]) -> Option<Result<Vec<u8>, String>> {
+    match frame.split_first()? {
+        (&DONE, octets) => Some(Ok(octets.to_vec())),
+        (&REFUSED, why) => Some(Err(String::from_utf8_lossy(why).into_owned())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_signed() {
+        let check = |message: &[u8], is: bool| assert_eq!(is_handshake(message), is, "{message:02x?}");
+        let tls13 = |context: &str, hash: usize| [&[b' '; 64], context.as_bytes(), &vec![7; hash]].concat();
+        check(&tls13("TLS 1.3, server CertificateVerify\0", 32), true);
+        check(&tls13("TLS 1.3, server CertificateVerify\0", 48), true);
+        check(&tls13("TLS 1.3, server CertificateVerify\0", 33), false);
+        check(&tls13("TLS 1.3, client CertificateVerify\0", 32), false);
+        let tls12 = |parameters: &[u8]| [&[9; 64], parameters].concat();
+        check(&tls12(&[&[3, 0, 29, 32][..], &[1; 32]].concat()), true);
+        check(&tls12(&[&[3, 0, 29, 32][..], &[1; 31]].concat()), false);
+        check(&tls12(&[&[1, 0, 29, 32][..], &[1; 32]].concat()), false);
+        check(&tls12(&[3, 0, 29, 0]), false);
+        check(&[0x30; 32], false); // a digest
+        check(&[0x30; 200], false); // the beginning of a certificate
+        check(&[], false);
+    }
+
+    proptest! {
+        #[test]
+        fn requests_come_out_as_they_went_in(path in proptest::collection::vec(any::<u8>(), 0..100), pin: [u8; 32], scheme: u16, point in proptest::collection::vec(any::<u8>(), 1..134)) {
+            let mut message = vec![5; 64];
+            message.extend([3, 0, 29, point.len() as u8]);
+            message.extend(point);
+            for request in [Request::Load(path), Request::Sign { pin, scheme: scheme.into(), message }] {
+                let mut wire = Vec::new();
+                write(&mut wire, &request.encode()).unwrap();
+                let frame = read(&mut wire.as_slice()).unwrap().unwrap();
+                prop_assert_eq!(Request::decode(&frame), Some(request));
+            }
+        }
+
+        #[test]
+        fn anything_else_is_none(octets in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = (Request::decode(&octets), Loaded::decode(&octets), outcome(&octets), read(&mut octets.as_slice()));
+        }
+    }
+}

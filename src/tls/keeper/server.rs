@@ -1,0 +1,155 @@
+//! The process that has the keys.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustls::SignatureScheme;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::sign::SigningKey;
+
+use super::protocol::{self, Loaded, Request};
+use crate::key_file::{FILE_MAX, KeyFileError, public_key};
+use crate::pin::Pin;
+
+/// Threads that may ask: workers, and those that load.
+const CHANNELS_MAX: usize = 2048;
+/// Keys at the same time, those that were renewed since included.
+const KEYS_MAX: usize = 65_536;
+
+/// In the order in which a key that can do several takes them; RSA's as rustls has it.
+const SCHEMES: [SignatureScheme; 10] = [
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ED25519,
+];
+
+#[derive(Default)]
+struct Keys {
+    by_pin: RwLock<HashMap<[u8; 32], Arc<dyn SigningKey>>>,
+    channels: AtomicUsize,
+}
+
+/// What the process is to be: as it was written by [`super::Keeper::start`].
+///
+/// # Errors
+///
+/// When there is nothing to be read.
+pub fn plan(mut door: &UnixStream) -> io::Result<Vec<u8>> {
+    protocol::read_plan(&mut door)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Takes channels from `door` until it is closed, and does what is asked by them.
+///
+/// # Errors
+///
+/// When the door cannot be listened at.
+pub fn serve(door: &UnixStream) -> io::Result<()> {
+    let keys = Arc::new(Keys::default());
+    while let Some(channel) = take(door)? {
+        if keys.channels.fetch_add(1, Ordering::Relaxed) >= CHANNELS_MAX {
+            keys.channels.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let own = keys.clone();
+        let answering = std::thread::Builder::new().name("keys".into()).spawn(move || {
+            // Whoever asks for nonsense has lost the channel.
+            let _ = own.answer_all(channel);
+            own.channels.fetch_sub(1, Ordering::Relaxed);
+        });
+        if answering.is_err() {
+            keys.channels.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// The next channel; none when there will be no more.
+fn take(door: &UnixStream) -> io::Result<Option<UnixStream>> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut octet = [0];
+        let message = recvmsg(door, &mut [io::IoSliceMut::new(&mut octet)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        match message {
+            Ok(message) if message.bytes == 0 => return Ok(None),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let rights = control.drain().filter_map(|m| match m {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let mut fds: Vec<OwnedFd> = rights.flatten().collect();
+        if let Some(fd) = fds.pop() {
+            return Ok(Some(UnixStream::from(fd)));
+        }
+    }
+}
+
+impl Keys {
+    fn answer_all(&self, mut channel: UnixStream) -> io::Result<()> {
+        while let Some(frame) = protocol::read(&mut channel)? {
+            let request = Request::decode(&frame).ok_or(io::ErrorKind::InvalidData)?;
+            let outcome = match request {
+                Request::Load(path) => {
+                    self.load(&PathBuf::from(OsString::from_vec(path))).map(|loaded| loaded.encode())
+                }
+                Request::Sign { pin, scheme, message } => self.sign(pin, scheme, &message),
+            };
+            protocol::write(&mut channel, &protocol::answer(outcome))?;
+        }
+        Ok(())
+    }
+
+    fn load(&self, path: &Path) -> Result<Loaded, String> {
+        let read = || {
+            if fs::metadata(path)?.len() > FILE_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            fs::read(path)
+        };
+        let contents = read().map_err(|error: io::Error| format!("the key process cannot read it: {error}"))?;
+        let der = PrivateKeyDer::from_pem_slice(&contents).map_err(|_| match public_key(&contents) {
+            Err(KeyFileError::Encrypted) => "no usable private key: it is encrypted".to_owned(),
+            _ => "no usable private key: none found".to_owned(),
+        })?;
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
+            .map_err(|error| format!("no usable private key: {error}"))?;
+        let public =
+            key.public_key().map(|spki| spki.to_vec()).ok_or("no usable private key: it has no public part")?;
+        let schemes = SCHEMES.into_iter().filter(|scheme| key.choose_scheme(&[*scheme]).is_some()).collect();
+        let mut keys = self.by_pin.write().unwrap_or_else(PoisonError::into_inner);
+        let pin = *Pin::of_spki(&public).as_bytes();
+        if keys.len() >= KEYS_MAX && !keys.contains_key(&pin) {
+            return Err(format!("the key process holds {KEYS_MAX} keys, and takes no more"));
+        }
+        keys.insert(pin, key);
+        Ok(Loaded { public, schemes })
+    }
+
+    fn sign(&self, pin: [u8; 32], scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, String> {
+        let key = self.by_pin.read().unwrap_or_else(PoisonError::into_inner).get(&pin).cloned();
+        let key = key.ok_or("the key process does not have this key")?;
+        let signer = key.choose_scheme(&[scheme]).ok_or("the key cannot sign by this scheme")?;
+        signer.sign(message).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,294 @@
+//! Least privilege: root binds, and then is somebody else, with nothing left of what it could do.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use tempfile::TempDir;
+
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, outcome, output, pintle, policies};
+
+/// A user that every system has, and that owns nothing.
+const USER: &str = "nobody";
+
+fn ids() -> (u32, u32) {
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let line = passwd.lines().find(|l| l.starts_with("nobody:")).unwrap();
+    let mut numbers = line.split(':').skip(2).map(|n| n.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Only root can become somebody else.
+fn is_root() -> bool {
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        eprintln!("stepping aside: only root can become somebody else");
+    }
+    is_root
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+struct Bed {
+    authority: Authority,
+    _origin: Origin,
+    folder: TempDir,
+    site: String,
+}
+
+impl Bed {
+    /// Folders that everybody can look into, and a key for the user's group.
+    fn new() -> Self {
+        let (authority, origin) = (Authority::new(), Origin::hello());
+        let site = blog(&authority, &origin) + &policies(&authority);
+        let bed = Self { authority, _origin: origin, folder: TempDir::new().unwrap(), site };
+        for folder in [bed.authority.folder(), bed.folder.path()] {
+            chmod(folder, 0o755);
+        }
+        chown(bed.key(), None, Some(ids().1)).unwrap();
+        chmod(&bed.key(), 0o640);
+        bed
+    }
+
+    fn key(&self) -> PathBuf {
+        self.authority.folder().join("blog.key")
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, process: &str) -> String {
+        format!(
+            "[process]\nuser = \"{USER}\"\n{process}\n[state]\ndirectory = {:?}\n[log]\naccess = {:?}\n{}",
+            self.at("state"),
+            self.at("access.log"),
+            self.site
+        )
+    }
+
+    fn start(&self, listen: &str, config: &str) -> Pintle {
+        Pintle::start_command(&self.authority, listen, config, |command| {
+            let path = PathBuf::from(command.get_args().last().unwrap());
+            chmod(path.parent().unwrap(), 0o755);
+        })
+    }
+}
+
+/// A port below 1024 that is free on loopback; each only once, as tests run side by side.
+fn low_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(1022);
+    let mut ports = std::iter::repeat_with(|| NEXT.fetch_sub(1, Ordering::Relaxed)).take_while(|port| *port > 600);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
+/// A field of each of the threads.
+fn threads(pintle: &Pintle, field: &str) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pintle.pid())).unwrap().flatten();
+    let value = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{field}:")).map(str::to_owned));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    tasks.map(|task| value(fs::read_to_string(task.path().join("status")).unwrap())).collect()
+}
+
+#[test]
+fn root_becomes_somebody_else_for_good() {
+    if !is_root() {
+        return;
+    }
+    let (bed, port, other) = (Bed::new(), low_port(), low_port());
+    let listen = format!("[listen]\nhttps = [\"127.0.0.1:{port}\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n");
+    let pintle = bed.start(&listen, &bed.config(""));
+    let get = || Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status;
+    assert_eq!(get(), 200);
+    let (uid, gid) = ids();
+    let none = "0000000000000000";
+    for (field, want) in [
+        ("Uid", format!("{uid} {uid} {uid} {uid}")),
+        ("Gid", format!("{gid} {gid} {gid} {gid}")),
+        ("Groups", String::new()),
+        ("CapInh", none.into()),
+        ("CapPrm", none.into()),
+        ("CapEff", none.into()),
+        ("CapBnd", none.into()),
+        ("CapAmb", none.into()),
+        ("NoNewPrivs", "1".into()),
+    ] {
+        let all = threads(&pintle, field);
+        assert!(all.len() >= 4 && all.iter().all(|value| *value == want), "{field}: {all:?}");
+    }
+    // What it made belongs to it.
+    for path in ["state", "state/ledger.jsonl", "state/admin.sock", "access.log"] {
+        let metadata = eventually(path, || fs::symlink_metadata(bed.at(path)).ok());
+        assert_eq!((metadata.uid(), metadata.gid()), (uid, gid), "{path}");
+    }
+    assert_eq!(fs::metadata(bed.at("state")).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(pintle.status()["sandbox"]["user"], USER);
+    // A port that only root may have cannot come later; what there is goes on.
+    pintle.rewrite(|text| text.replace("http = [\"127.0.0.1:0\"]", &format!("http = [\"127.0.0.1:{other}\"]")));
+    let err = pintle.reload_fails();
+    assert!(err.contains(&format!("cannot listen on 127.0.0.1:{other}: Permission denied")), "{err}");
+    assert!(err.contains("process.bind_low_ports") && err.contains("ip_unprivileged_port_start"), "{err}");
+    assert_eq!(get(), 200);
+    assert_eq!(pintle.stop(), 0);
+    // Again, with what it left behind.
+    let pintle = bed.start(&listen, &bed.config(""));
+    assert_eq!(pintle.stop(), 0);
+}
+
+#[test]
+fn low_ports_can_be_kept() {
+    if !is_root() {
+        return;
+    }
+    let (bed, port) = (Bed::new(), low_port());
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
+    let pintle = bed.start(listen, &bed.config("bind_low_ports = true"));
+    // CAP_NET_BIND_SERVICE is number 10.
+    for field in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(threads(&pintle, field).iter().all(|value| value == "0000000000000400"), "{field}");
+    }
+    pintle.rewrite(|text| text.replace("http = [\"127.0.0.1:0\"]", &format!("http = [\"127.0.0.1:{port}\"]")));
+    assert!(pintle.reload().contains("reloaded"));
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+}
+
+/// State that root has made, by an older version or by a command, is handed over.
+#[test]
+fn what_root_has_made_is_handed_over() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let as_root = format!("[process]\nallow_root = true\n[state]\ndirectory = {:?}\n{}", bed.at("state"), bed.site);
+    assert_eq!(bed.start(listen, &as_root).stop(), 0);
+    let owner = |name: &str| fs::metadata(bed.at(name)).unwrap().uid();
+    assert_eq!((owner("state"), owner("state/ledger.jsonl")), (0, 0));
+    let pintle = bed.start(listen, &bed.config(""));
+    assert_eq!((owner("state"), owner("state/ledger.jsonl")), (ids().0, ids().0));
+    assert_eq!(pintle.status()["ledger"]["error"], serde_json::Value::Null);
+    assert_eq!(pintle.stop(), 0);
+    // And a command of root's, while nobody serves, leaves nothing that the user could not use.
+    fs::remove_file(bed.at("state/ledger.jsonl")).unwrap();
+    let config = bed.at("pintle.toml");
+    fs::write(&config, bed.config("")).unwrap();
+    let merge = bed.at("other.jsonl");
+    fs::write(&merge, "").unwrap();
+    output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&merge));
+    for entry in fs::read_dir(bed.at("state")).unwrap().flatten() {
+        assert_eq!(entry.metadata().unwrap().uid(), ids().0, "{entry:?}");
+    }
+}
+
+/// A renewed key is for the same group to read as the one before: the user that serves is in no other.
+#[test]
+fn an_installed_key_can_be_read_by_the_user() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let site = bed.site.split("[site.hsts]").next().unwrap();
+    let pintle = bed.start(listen, &bed.config("").replace(&bed.site, site));
+    let renewed = bed.authority.leaf("renewed", &[BLOG]);
+    let mut install = pintle.command("install");
+    let out = output(install.args(["--site", BLOG]).arg(&renewed.chain).arg(&renewed.key));
+    assert!(out.contains("taken up by the running process"), "{out}");
+    let key = fs::metadata(bed.key()).unwrap();
+    assert_eq!((key.mode() & 0o777, key.gid()), (0o640, ids().1));
+    assert_eq!(pintle.status()["sites"][0]["certificates"][0]["pin"], renewed.pin);
+}
+
+/// All at once, each with a remedy, before anything is served; and `check` knows it before.
+#[test]
+fn what_the_user_cannot_use_is_told_before_it_serves() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    chmod(&bed.key(), 0o600);
+    chown(bed.key(), Some(0), Some(0)).unwrap();
+    // Not root's alone to prepare: somebody else has the folder.
+    fs::create_dir(bed.at("others")).unwrap();
+    chown(bed.at("others"), Some(1), Some(1)).unwrap();
+    let config = format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config(""))
+        .replace(bed.at("state").to_str().unwrap(), bed.at("others/state").to_str().unwrap())
+        .replace(bed.at("access.log").to_str().unwrap(), bed.at("others/access.log").to_str().unwrap());
+    let file = bed.at("pintle.toml");
+    fs::write(&file, &config).unwrap();
+    let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file));
+    assert_eq!(code, 1, "{err}");
+    for words in [
+        "blog.key: may not be read by nobody",
+        "hint: chgrp nogroup ",
+        "others/state: the user nobody cannot write there",
+        "hint: install -d -o nobody ",
+        "others/access.log: the user nobody cannot write it",
+    ] {
+        assert!(err.contains(words) || words.contains("nogroup") && err.contains("hint: chgrp"), "{words:?} in\n{err}");
+    }
+    let (code, out, err) = outcome(pintle().args(["check", "-c"]).arg(&file));
+    assert!(code == 1 && err.contains("blog.key: may not be read by nobody"), "{out}{err}");
+    let (code, out, _) = outcome(pintle().args(["check", "--json", "-c"]).arg(&file));
+    assert!(code == 1 && out.contains("may not be read by nobody"), "{out}");
+    // The file itself.
+    chmod(&file, 0o600);
+    let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file));
+    assert!(code == 1 && err.contains("pintle.toml: the user nobody cannot read it"), "{err}");
+    // With all of it mended, there is nothing to tell.
+    chmod(&file, 0o644);
+    fs::write(&file, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config(""))).unwrap();
+    chown(bed.key(), None, Some(ids().1)).unwrap();
+    chmod(&bed.key(), 0o640);
+    let (code, out, err) = outcome(pintle().args(["check", "-c"]).arg(&file));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+}
+
+#[test]
+fn root_serves_only_where_it_is_told_to() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let file = bed.at("pintle.toml");
+    let run = |process: &str| {
+        let text = format!("{process}[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.site);
+        fs::write(&file, text).unwrap();
+        outcome(pintle().env_remove("PINTLE_ALLOW_ROOT").args(["run", "-c"]).arg(&file))
+    };
+    if fs::read_to_string("/etc/passwd").unwrap().contains("\npintle:") {
+        eprintln!("stepping aside: this system has a user pintle, which root would become");
+    } else {
+        let (code, _, err) = run("");
+        assert!(code == 1 && err.contains("will not serve as root"), "{err}");
+        for remedy in ["process.user", "CAP_NET_BIND_SERVICE", "--allow-root"] {
+            assert!(err.contains(remedy), "{remedy} in {err}");
+        }
+    }
+    let (code, _, err) = run("[process]\nuser = \"no-such-user\"\n");
+    assert!(code == 1 && err.contains("pintle.toml:2:8: process: there is no user \"no-such-user\""), "{err}");
+    let (code, _, err) = run("[process]\nuser = \"root\"\n");
+    assert!(code == 1 && err.contains("process.user: will not serve as root"), "{err}");
+    // What else is wrong is told with it.
+    let (code, _, err) = run("[process]\nuser = \"no-such-user\"\n[sandbox]\nseccomp = \"maybe\"\n");
+    assert!(code == 1 && err.contains("no-such-user") && err.contains("sandbox.seccomp: \"maybe\""), "{err}");
+}
+
+/// Root that stays root has little more than a user.
+#[test]
+fn root_that_may_stay_lets_go_of_what_it_can() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &format!("[process]\nallow_root = true\n{}", bed.site));
+    // CAP_DAC_OVERRIDE is number 1.
+    assert!(threads(&pintle, "CapEff").iter().all(|value| value == "0000000000000002"));
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+}

@@ -1,0 +1,284 @@
+//! The sandbox: what a process that was taken over cannot do, and that everything it is there for goes on.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Authority, BLOG, Client, KeyKind, Origin, Pintle, Reply, SecureServer, blog, blog_at, eventually, output,
+};
+
+struct Bed {
+    authority: Authority,
+    origin: Origin,
+    folder: TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let origin = Origin::start(|request| Reply::ok(&format!("{} octets", request.body.len())));
+        Self { authority: Authority::new(), origin, folder: TempDir::new().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, sandbox: &str) -> String {
+        format!(
+            "[sandbox]\n{sandbox}\n[state]\ndirectory = {:?}\n{}",
+            self.at("state"),
+            blog(&self.authority, &self.origin)
+        )
+    }
+
+    /// What comes of it when the running process tries this.
+    fn attempt(&self, what: &str, with: &str) -> String {
+        let url = format!("http://localhost/attempt?what={what}&with={with}");
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-X", "POST", "--unix-socket"]).arg(self.at("state/admin.sock")).arg(url);
+        let answer: Value = serde_json::from_str(&output(&mut curl)).unwrap();
+        answer["outcome"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Whether this kernel can hold it; why not, if not.
+fn is_held(pintle: &Pintle) -> bool {
+    let status = pintle.status();
+    let sandbox = &status["sandbox"];
+    let lacks = sandbox["lacks"].to_string();
+    let landlock = sandbox["landlock"].as_u64().unwrap_or(0);
+    if landlock >= 6 && sandbox["system_calls"].is_u64() {
+        assert_eq!(lacks, "[]");
+        return true;
+    }
+    // No other reason is good enough.
+    let known = ["this kernel", "landlock 1", "landlock 2", "landlock 3", "landlock 4", "landlock 5", "seccomp: "];
+    assert!(known.iter().any(|why| lacks.contains(why)), "{sandbox}");
+    eprintln!("stepping aside: this kernel cannot hold the whole sandbox: {lacks}");
+    false
+}
+
+/// The debug build alone has what tries.
+const CAN_TRY: bool = cfg!(debug_assertions);
+
+#[test]
+fn what_must_not_be_done_cannot_be_done() {
+    if !CAN_TRY {
+        eprintln!("stepping aside: only debug builds can be asked to try");
+        return;
+    }
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config(""));
+    if !is_held(&pintle) {
+        return;
+    }
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = elsewhere.local_addr().unwrap().to_string();
+    let (outside, certificate) = (bed.at("outside"), bed.authority.folder().join("blog.pem"));
+    let (outside, certificate) = (outside.to_str().unwrap(), certificate.to_str().unwrap());
+    let test = std::process::id().to_string();
+    let forbidden = [
+        ("read", "/etc/shadow"),
+        ("read", "/etc/passwd"),
+        ("read", "/proc/1/environ"),
+        ("list", "/"),
+        ("list", "/etc"),
+        ("write", outside),
+        ("write", certificate),
+        ("write", "/etc/pintle-was-here"),
+        ("exec", "/bin/true"),
+        ("exec", "/bin/sh"),
+        ("connect", &elsewhere),
+        ("packet", ""),
+        ("netlink", ""),
+        ("raw", ""),
+        ("ptrace", &test),
+        ("signal", &test),
+        ("namespace", ""),
+        ("root", ""),
+    ];
+    for (what, with) in forbidden {
+        let outcome = bed.attempt(what, with);
+        let is_refused = ["Permission denied", "Function not implemented", "Operation not permitted"];
+        assert!(is_refused.iter().any(|words| outcome.contains(words)), "{what} {with}: {outcome}");
+    }
+    assert!(!Path::new(outside).exists() && !Path::new("/etc/pintle-was-here").exists());
+    // What it needs, it may do; and it still serves.
+    let allowed = [
+        ("read", certificate.to_owned()),
+        ("read", "/etc/hosts".to_owned()),
+        ("write", bed.at("state/note").to_str().unwrap().to_owned()),
+        ("connect", bed.origin.address.to_string()),
+        ("bind", "127.0.0.1:0".to_owned()),
+    ];
+    for (what, with) in allowed {
+        assert_eq!(bed.attempt(what, &with), "done", "{what} {with}");
+    }
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 octets");
+    assert_eq!(pintle.stop(), 0);
+}
+
+/// So that the test above can fail.
+#[test]
+fn without_a_sandbox_it_can_be_done() {
+    if !CAN_TRY {
+        eprintln!("stepping aside: only debug builds can be asked to try");
+        return;
+    }
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config("landlock = \"off\"\nseccomp = \"off\""));
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let outside = bed.at("outside");
+    for (what, with) in [
+        ("read", "/etc/passwd"),
+        ("list", "/"),
+        ("write", outside.to_str().unwrap()),
+        ("exec", "/bin/true"),
+        ("connect", &elsewhere.local_addr().unwrap().to_string()),
+        ("netlink", ""),
+        ("signal", &std::process::id().to_string()),
+    ] {
+        assert_eq!(bed.attempt(what, with), "done", "{what} {with}");
+    }
+    let lacks = pintle.status()["sandbox"]["lacks"].to_string();
+    assert!(lacks.contains("landlock is off") && lacks.contains("seccomp is off"), "{lacks}");
+}
+
+#[test]
+fn everything_goes_on_inside() {
+    let bed = Bed::new();
+    let log = bed.at("access.log");
+    let folder = bed.authority.folder();
+    // As certbot has it: what is named leads elsewhere, and leads to another place after each renewal.
+    fs::create_dir_all(folder.join("live")).unwrap();
+    fs::create_dir_all(folder.join("archive")).unwrap();
+    let leaf = bed.authority.leaf("first", &[BLOG]);
+    let point_to = |leaf: &crate::harness::Leaf, number: u32| {
+        for (file, name) in [(&leaf.chain, "fullchain"), (&leaf.key, "privkey")] {
+            let (numbered, link) = (format!("{name}{number}.pem"), folder.join("live").join(format!("{name}.pem")));
+            fs::copy(file, folder.join("archive").join(&numbered)).unwrap();
+            let _ = fs::remove_file(folder.join("live/new"));
+            symlink(format!("../archive/{numbered}"), folder.join("live/new")).unwrap();
+            fs::rename(folder.join("live/new"), link).unwrap();
+        }
+    };
+    point_to(&leaf, 1);
+    let config = format!(
+        "[sandbox]\nlandlock = \"auto\"\n[state]\ndirectory = {:?}\n[log]\naccess = {log:?}\n\
+         [[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        bed.at("state"),
+        bed.origin.url(),
+        folder.join("live/fullchain.pem"),
+        folder.join("live/privkey.pem"),
+    );
+    let pintle = Pintle::start(&bed.authority, &config);
+    let status = output(&mut pintle.command("status"));
+    assert!(status.contains("  sandbox        user "), "{status}");
+    assert!(!pintle.log_json("sandbox").is_empty());
+    let page = |version: &str| {
+        let body = bed.at("body");
+        fs::write(&body, vec![b'x'; 3 << 20]).unwrap();
+        let mut curl = pintle.curl();
+        curl.args([version, "--data-binary"]).arg(format!("@{}", body.display()));
+        output(curl.arg(format!("https://{BLOG}/upload")))
+    };
+    for version in ["--http1.1", "--http2"] {
+        assert_eq!(page(version), format!("{} octets", 3 << 20));
+    }
+    // A renewal, found by the watch; then one more, told by SIGHUP.
+    let renewed = bed.authority.renew("second", &leaf.key, &[BLOG], 60);
+    let end = || pintle.status()["sites"][0]["certificates"][0]["not_after"].to_string();
+    let first = end();
+    point_to(&renewed, 2);
+    eventually("the renewed certificate is served", || (end() != first).then_some(()));
+    // Logs are moved away, and made anew.
+    eventually("the log is written", || fs::read_to_string(&log).is_ok_and(|l| l.contains("/upload")).then_some(()));
+    fs::rename(&log, bed.at("access.log.1")).unwrap();
+    assert!(pintle.reload().contains("reloaded"));
+    eventually("the log is there again", || {
+        output(pintle.curl().arg(format!("https://{BLOG}/after")));
+        fs::read_to_string(&log).is_ok_and(|l| l.contains("/after")).then_some(())
+    });
+    // The socket is swept away, and comes back.
+    fs::remove_file(bed.at("state/admin.sock")).unwrap();
+    eventually("the socket is there again", || bed.at("state/admin.sock").exists().then_some(()));
+    assert_eq!(pintle.stop(), 0);
+}
+
+/// By TLS, and by a name.
+#[test]
+fn upstreams_are_reached_from_inside() {
+    let bed = Bed::new();
+    let leaf = bed.authority.leaf("origin", &["localhost"]);
+    let secure = SecureServer::with_lines(&leaf, &[]);
+    let blog = blog_at(&bed.authority, &format!("https://localhost:{}", secure.address.port()));
+    let options = format!("[site.upstream_options]\nca = {:?}\n", bed.authority.ca_path());
+    let config = format!("[sandbox]\nlandlock = \"auto\"\n{blog}{options}");
+    let pintle = Pintle::start(&bed.authority, &config);
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+}
+
+#[test]
+fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
+    let bed = Bed::new();
+    let second = Origin::start(|_| Reply::ok("second"));
+    let (other, foreseen) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let third = Origin::start(|_| Reply::ok("third"));
+    let sandbox = format!("connect_ports = [{}]\nread = [{:?}]", third.address.port(), foreseen.path());
+    let pintle = Pintle::start(&bed.authority, &bed.config(&sandbox));
+    if !is_held(&pintle) {
+        return;
+    }
+    let good = fs::read_to_string(pintle.config_path()).unwrap();
+    let leaf = bed.authority.leaf_of("moved", &[BLOG], KeyKind::Ecdsa, -1, 80);
+    let in_folder = |folder: &Path| {
+        for file in [&leaf.chain, &leaf.key] {
+            fs::copy(file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+        let blog = bed.authority.folder().join("blog");
+        good.replace(blog.to_str().unwrap(), folder.join("moved").to_str().unwrap())
+    };
+    let port = |origin: &Origin| good.replace(&bed.origin.url(), &origin.url());
+    let webroot = format!("[acme]\nwebroot = {:?}\n{good}", other.path());
+    let socket = format!("[admin]\nlisten = \"unix:{}\"\n{good}", other.path().join("sub/admin.sock").display());
+    for (text, reason, remedy) in [
+        (in_folder(other.path()), "moved.pem: may not be read by", "sandbox.read"),
+        (port(&second), "without leave to connect", "sandbox.connect_ports"),
+        (webroot, "without leave to read", "sandbox.read"),
+        (socket, "without leave to write", "sandbox.write"),
+    ] {
+        fs::write(pintle.config_path(), text).unwrap();
+        // The socket's place is taken from the file: a signal asks without it.
+        pintle.signal("HUP");
+        eventually(reason, || pintle.log().contains(reason).then_some(()));
+        assert!(pintle.log().contains(remedy), "{}", pintle.log());
+        assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 octets");
+    }
+    // What was foreseen is taken.
+    fs::write(pintle.config_path(), in_folder(foreseen.path())).unwrap();
+    assert!(pintle.reload().contains("reloaded"));
+    fs::write(pintle.config_path(), port(&third)).unwrap();
+    assert!(pintle.reload().contains("reloaded"));
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "third");
+}
+
+/// Every thread is inside.
+#[test]
+fn no_thread_is_left_outside() {
+    let bed = Bed::new();
+    let pintle = Pintle::start(&bed.authority, &bed.config("seccomp = \"require\""));
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+    let mut threads = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", pintle.pid())).unwrap().flatten() {
+        let status = fs::read_to_string(task.path().join("status")).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
+        threads += 1;
+    }
+    assert!(threads >= 4, "control, log, files, workers: {threads}");
+}
