@@ -1,5 +1,6 @@
 //! The command line: what users type, and which command it comes to.
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,6 +71,14 @@ enum Command {
     Ledger(LedgerCommand),
     /// Have the running process read its configuration again; a bad one changes nothing
     Reload(CheckArgs),
+    /// Have the running process start the program anew, as it lies on disk now, and hand over to it
+    ///
+    /// The new process reads the configuration, checks everything, and proves each site by a handshake and by requests of
+    /// its own. Only then does it take over, with the listening sockets, so that no connection is refused; the old one
+    /// finishes what is under way, for as long as limits.drain says. If the new one is not ready within
+    /// limits.upgrade, it is killed, the old one goes on, and the exit code is 1. SIGUSR2 does the same, and says what
+    /// came of it in the log.
+    Upgrade(CheckArgs),
     /// What the running process serves, has promised, and waits for
     Status(CheckArgs),
     /// Visit a site as a client that goes by RFC 6797 and RFC 7469, note what it says, and visit it again
@@ -85,6 +94,15 @@ enum Command {
     /// Print the man page
     #[command(hide = true)]
     Man,
+    /// Starts this program again when the process that serves asks for it by standard input; `run` starts it
+    #[command(hide = true)]
+    Launcher {
+        /// What to start
+        program: OsString,
+        /// With which arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -342,6 +360,11 @@ pub fn run() -> ExitCode {
         Command::Ledger(LedgerCommand::Merge { config, files, json }) => {
             with_config(config, |path| ledger::merge(path, &files, json))
         }
+        Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
+        Command::Launcher { program, arguments } => match crate::handover::launcher::run(&program, &arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => commands::fail(&format!("launcher: {error}")),
+        },
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),
         Command::Verify(args) => {

@@ -68,7 +68,7 @@ impl Clock {
         }
     }
 
-    fn tick(&self) {
+    pub(crate) fn tick(&self) {
         let now = self.now.get() + 1;
         self.now.set(now);
         self.uptime.set(uptime());
@@ -176,6 +176,12 @@ impl Alarm {
         self.state.cap.get() <= self.clock.now.get()
     }
 
+    /// Who may ring it before its time.
+    #[must_use]
+    pub fn ringer(&self) -> Ringer {
+        Ringer(self.state.clone())
+    }
+
     /// Ready when due; else the task is woken then, and when the clock wakes all.
     pub fn poll_due(&self, cx: &Context<'_>) -> Poll<()> {
         if self.is_due() {
@@ -193,6 +199,18 @@ impl Alarm {
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.state.due.get() <= self.clock.now.get()
+    }
+}
+
+/// Makes somebody else's alarm due.
+#[derive(Debug)]
+pub struct Ringer(Rc<State>);
+
+impl Ringer {
+    /// Its time is up.
+    pub fn ring(&self) {
+        self.0.due.set(0);
+        self.0.wake();
     }
 }
 

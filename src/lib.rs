@@ -38,5 +38,8 @@ pub mod body;
 pub mod message;
 pub mod host;
 pub mod telemetry;
+pub mod pace;
 pub mod clock;
+pub mod handover;
+pub mod systemd;
 pub mod open_files;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::message::HeadLimits;
+use crate::pace::Pace;
 use crate::upstream::PoolLimits;
 
 /// All limits. The defaults suit a blog on a small machine.
@@ -14,6 +15,8 @@ pub struct Limits {
     pub connections_per_client: usize,
     /// From the accepted connection to the end of the TLS handshake, a PROXY header included.
     pub handshake: Duration,
+    /// TLS handshakes under way at the same time in one worker.
+    pub handshakes: usize,
     /// From the first octet of a request's head to its last.
     pub request_header: Duration,
     /// How long a connection may rest between requests.
@@ -21,6 +24,8 @@ pub struct Limits {
     /// The longest pause between two pieces of a body, in either direction: reading from a client that is slow to
     /// send, and writing to one that is slow to take.
     pub body_progress: Duration,
+    /// Octets for each second that a client must send of a body, or take, averaged over `body_progress`.
+    pub body_rate: u64,
     /// Octets of a request line; longer ones get 414.
     pub request_line: usize,
     /// Octets of a request's head; larger ones get 431.
@@ -33,12 +38,16 @@ pub struct Limits {
     pub requests_per_connection: u64,
     /// Requests that an HTTP/2 client may have open at the same time.
     pub http2_streams: u32,
+    /// Streams of one HTTP/2 connection that a client may give up in a minute.
+    pub http2_resets: u32,
     /// How long a WebSocket may be silent.
     pub websocket_idle: Duration,
     /// How long a client that still sends is listened to after its answer, so that it gets to read it.
     pub linger: Duration,
-    /// How long running requests have to finish after SIGTERM.
+    /// How long running requests have to finish after SIGTERM, or after an upgrade.
     pub drain: Duration,
+    /// How long a new process has to check everything and prove itself, before it is given up.
+    pub upgrade: Duration,
     /// Connections of one worker to one upstream; when all are busy, requests wait.
     pub upstream_connections: usize,
     /// Requests of one worker that wait for a connection to one upstream; more get 503.
@@ -60,18 +69,25 @@ impl Default for Limits {
             connections: 10_000,
             connections_per_client: 7_500,
             handshake: Duration::from_secs(10),
+            // What a core does of them in a fifth of a second: those who are connected wait no longer than that.
+            handshakes: 1024,
             request_header: Duration::from_secs(15),
             idle: Duration::from_secs(75),
             body_progress: Duration::from_secs(30),
+            // A twentieth of what GPRS brings.
+            body_rate: 128,
             request_line: 8 * 1024,
             header_size: 32 * 1024,
             header_count: 100,
             request_body: 8 << 30,
             requests_per_connection: 100_000,
             http2_streams: 128,
+            // A browser gives up what it has open when its user moves on: some hundred, now and then.
+            http2_resets: 1000,
             websocket_idle: Duration::from_secs(3600),
             linger: Duration::from_secs(5),
             drain: Duration::from_secs(30),
+            upgrade: Duration::from_secs(60),
             upstream_connections: 1024,
             upstream_queue: 128,
             upstream_queue_wait: Duration::from_secs(5),
@@ -100,6 +116,12 @@ impl Limits {
         HeadLimits { request_line: self.request_line, head: self.header_size, fields: self.header_count }
     }
 
+    /// How fast a client must be with a body.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        Pace { pause: self.body_progress, octets: self.body_rate.saturating_mul(self.body_progress.as_secs()).max(1) }
+    }
+
     /// The limits of a pool of upstream connections.
     #[must_use]
     pub fn pool(&self) -> PoolLimits {
@@ -109,7 +131,7 @@ impl Limits {
             queue_wait: self.upstream_queue_wait,
             idle: self.upstream_idle,
             response_head: self.response_header_size,
-            body_progress: self.body_progress,
+            pace: self.pace(),
         }
     }
 }

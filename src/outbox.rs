@@ -100,6 +100,12 @@ impl Outbox {
         }
     }
 
+    /// What waits to be written, in its order.
+    #[must_use]
+    pub fn waiting(&self) -> [&[u8]; 3] {
+        [&self.head[self.sent..], &self.data, self.tail]
+    }
+
     fn advance(&mut self, mut len: usize) {
         let head = len.min(self.head.len() - self.sent);
         self.sent += head;

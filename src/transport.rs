@@ -95,6 +95,14 @@ impl<S: Session> Transport<S> {
         }
     }
 
+    /// Octets that were taken and not sent yet.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(tls) => tls.unsent(),
+        }
+    }
+
     /// Ends the sending side; under TLS with close_notify.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

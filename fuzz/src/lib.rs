@@ -1,13 +1,17 @@
 //! The fuzz targets: one function per parser of octets that others send. `fuzz_targets/` gives each to libFuzzer, and
 //! `tests/it/fuzz.rs` runs each over its seeds and their mutations.
 
-mod messages;
+pub mod http2;
+mod ledger;
+pub mod messages;
 mod tls;
 mod verify;
 
 use std::path::Path;
 
-pub use messages::{chunked_body, forwarded, request_head, response_head};
+pub use http2::http2_request;
+pub use ledger::ledger;
+pub use messages::{chunked_body, forwarded, request_head, response_head, rewrite};
 pub use tls::{tls_from_client, tls_from_upstream};
 pub use verify::{page, policy_field, server_hello};
 
@@ -17,13 +21,16 @@ pub type Target = fn(&[u8]);
 /// Every target, by the name of its file and of its folder of seeds.
 pub const TARGETS: &[(&str, Target)] = &[
     ("request_head", request_head),
+    ("http2_request", http2_request),
     ("response_head", response_head),
+    ("rewrite", rewrite),
     ("chunked_body", chunked_body),
     ("forwarded", forwarded),
     ("proxy_header", proxy_header),
     ("host", host),
     ("config", config),
     ("key_file", key_file),
+    ("ledger", ledger),
     ("tls_from_client", tls_from_client),
     ("tls_from_upstream", tls_from_upstream),
     ("policy_field", policy_field),

@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::Method;
+use pintle::host::HostPattern;
 use pintle::message::{
-    BodyDecoder, Decoded, Fields, Framing, HeadLimits, RequestHead, ResponseHead, parse_request, parse_response,
+    BodyDecoder, Decoded, Fields, Framing, HeadLimits, Name as FieldName, RequestHead, ResponseHead, Version,
+    parse_request, parse_response,
 };
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust, origin};
 use pintle::site::Site;
 use pintle::upstream::resolve::Name;
+use pintle::upstream::rewrite::rewrite as rewritten;
 use pintle::upstream::{Client, Health, HostHeader, Outbound, Upstream};
 
-const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
+/// How large a head may be.
+pub const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
 
 /// A request's head. What is accepted is accepted only when it is whole; and what goes upstream for it is one request,
 /// as another parser reads it.
@@ -45,12 +49,36 @@ fn peer(trusted: bool) -> Peer {
     }
 }
 
-fn forward(head: &RequestHead, trusted: bool) {
+/// What goes upstream for a head is one request, as another parser reads it.
+pub(super) fn forward(head: &RequestHead, trusted: bool) {
     let trust = Trust::new(vec!["10.0.0.0/8".parse().expect("a range")]);
     let client = Client::new(peer(trusted));
     let origin = origin(&client.peer, &head.fields, &trust);
+    let upstream = upstream();
+    let site = Site::default();
+    // A WebSocket that came by HTTP/2 is asked for with a key of ours.
+    let key = (head.websocket && head.version == Version::Http2).then_some("dGhlIHNhbXBsZSBub25jZQ==");
+    let outbound = Outbound { head, site: &site, origin: &origin, client: &client, websocket_key: key };
+    let mut out = Vec::new();
+    outbound.write_http1(&upstream, &mut out);
+
+    // Our own fields come on top of the client's.
+    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, fields: 64 };
+    let mut received = RequestHead::default();
+    let len = parse_request(&out, &limits, &mut received).expect("what goes upstream parses").expect("as a whole");
+    assert_eq!(len, out.len(), "more than one head goes upstream");
+    assert_eq!(received.method, if key.is_some() { Method::GET } else { head.method.clone() });
+    assert_eq!(received.target(), head.target());
+    assert_eq!(received.host(), head.host());
+    let same =
+        received.framing == head.framing || (received.framing, head.framing) == (Framing::Length(0), Framing::None);
+    assert!(same, "{:?} became {:?}", head.framing, received.framing);
+}
+
+/// An upstream that is told the client's Host.
+pub fn upstream() -> Upstream {
     let (_, addresses) = Name::new("upstream.example", 80);
-    let upstream = Upstream {
+    Upstream {
         label: "http://upstream.example".into(),
         addresses,
         tls: None,
@@ -60,23 +88,29 @@ fn forward(head: &RequestHead, trusted: bool) {
         response_timeout: Duration::from_secs(1),
         total_timeout: None,
         health: Health::default(),
-    };
-    let site = Site::default();
-    let outbound = Outbound { head, site: &site, origin: &origin, client: &client, websocket_key: None };
-    let mut out = Vec::new();
-    outbound.write_http1(&upstream, &mut out);
+    }
+}
 
-    // Our own fields come on top of the client's.
-    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, fields: 64 };
-    let mut received = RequestHead::default();
-    let len = parse_request(&out, &limits, &mut received).expect("what goes upstream parses").expect("as a whole");
-    assert_eq!(len, out.len(), "more than one head goes upstream");
-    assert_eq!(received.method, head.method);
-    assert_eq!(received.target(), head.target());
-    assert_eq!(received.host(), head.host());
-    let same =
-        received.framing == head.framing || (received.framing, head.framing) == (Framing::Length(0), Framing::None);
-    assert!(same, "{:?} became {:?}", head.framing, received.framing);
+/// A response's head on its way to the client: what is rewritten stays one value, and nobody is led off https.
+pub fn rewrite(data: &[u8]) {
+    let mut response = ResponseHead::default();
+    let Ok(Some(_)) = parse_response(data, false, 4096, &mut response) else { return };
+    let mut request = RequestHead::default();
+    request.set_target(b"/here");
+    request.set_authority(b"blog.example.com:8443").expect("a name");
+    let site = Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() };
+    let before: Vec<Vec<u8>> = response.fields.iter().map(|(_, _, value)| value.to_vec()).collect();
+    if rewritten(&mut response, &request, &site, &upstream()).is_err() {
+        return;
+    }
+    assert_eq!(response.fields.len(), before.len());
+    for ((name, _, value), before) in response.fields.iter().zip(&before) {
+        assert!(!value.contains(&b'\n') && !value.contains(&b'\r') && !value.contains(&0));
+        if value != &before[..] && name == FieldName::Location {
+            let led = [&b"https://blog.example.com"[..], b"//blog.example.com"];
+            assert!(led.iter().any(|to| value.starts_with(to)), "{:?}", value.escape_ascii().to_string());
+        }
+    }
 }
 
 /// A response's head.

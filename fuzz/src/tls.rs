@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use pintle::host::HostPattern;
 use pintle::tls::certificate::{Certificate, Chain};
-use pintle::tls::config::{Versions, server, tickets};
+use pintle::tls::config::{Versions, server};
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession, Session};
+use pintle::tls::tickets::Tickets;
 use pintle::upstream::tls::{Verification, client};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
@@ -31,7 +32,8 @@ fn configs() -> &'static Configs {
         let versions = Versions { tls12: true, tls13: true };
         let name = ServerName::try_from("a.example").expect("a name");
         Configs {
-            server: server(Arc::new(certificates), versions, tickets().expect("randomness")).expect("a configuration"),
+            server: server(Arc::new(certificates), versions, Arc::new(Tickets::new().expect("randomness")))
+                .expect("a configuration"),
             client: client(name, &Verification::Skip, true).expect("a configuration").any,
         }
     })

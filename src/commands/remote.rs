@@ -1,7 +1,8 @@
-//! `pintle reload` and `pintle status`: what is asked of the running process.
+//! `pintle reload`, `upgrade` and `status`: what is asked of the running process.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -9,16 +10,19 @@ use serde_json::Value;
 use super::told::Told;
 use super::{Output, fail};
 use crate::config::{self, Draft};
-use crate::control::Verdict;
-use crate::control::client::{ClientError, ask};
+use crate::control::client::{ClientError, PATIENCE, ask_for};
+use crate::control::{Upgraded, Verdict};
 
 /// Reports that are shown one by one.
 const REPORTS_SHOWN: usize = 3;
 
+/// An upgrade has limits of its own (`limits.upgrade`), which the running process keeps.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
 /// Has the running process read its configuration again; exit code 0 if it has.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut told = Told::new(as_json);
-    let Some(answer) = send(path, Method::POST, "/reload", output, &mut told) else { return told.end(false) };
+    let Some(answer) = send(path, Method::POST, "/reload", PATIENCE, output, &mut told) else { return told.end(false) };
     if as_json {
         print!("{answer}");
     }
@@ -34,6 +38,29 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
         print_verdict(&verdict, summary);
     }
     if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Has the running process start the program anew, as it lies on disk now, and hand over to it; exit code 0 if it has.
+pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
+    let mut told = Told::new(as_json);
+    let Some(answer) = send(path, Method::POST, "/upgrade", UPGRADE_PATIENCE, output, &mut told) else {
+        return told.end(false);
+    };
+    if as_json {
+        print!("{answer}");
+    }
+    let Ok(upgraded) = serde_json::from_str::<Upgraded>(&answer) else {
+        return fail(&format!("the answer cannot be understood: {answer}"));
+    };
+    let Upgraded { ok, problems, notes, pid, version } = upgraded;
+    if !as_json {
+        let summary = match (pid, version) {
+            (Some(pid), Some(version)) if ok => format!("process {pid} serves now, by pintle {version}"),
+            _ => "not upgraded; the process that serves goes on".to_owned(),
+        };
+        print_verdict(&Verdict { ok, problems, notes }, &summary);
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Says what came of something, and why.
@@ -54,7 +81,7 @@ fn print_verdict(verdict: &Verdict, summary: &str) {
 /// Shows what the running process does.
 pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut told = Told::new(as_json);
-    let Some(answer) = send(path, Method::GET, "/status", output, &mut told) else { return told.end(false) };
+    let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut told) else { return told.end(false) };
     if as_json {
         print!("{answer}");
         return ExitCode::SUCCESS;
@@ -69,7 +96,14 @@ pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
 }
 
 /// What the running process answers; if there is no answer, it has been told why.
-fn send(path: &Path, method: Method, command: &str, output: &Output, told: &mut Told) -> Option<String> {
+fn send(
+    path: &Path,
+    method: Method,
+    command: &str,
+    patience: Duration,
+    output: &Output,
+    told: &mut Told,
+) -> Option<String> {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => {
@@ -81,7 +115,7 @@ fn send(path: &Path, method: Method, command: &str, output: &Output, told: &mut 
         no_door(path, &draft, output, told);
         return None;
     };
-    match ask(&address, method, command, String::new()) {
+    match ask_for(&address, method, command, String::new(), patience) {
         // A refusal with its reasons is an answer.
         Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => return Some(answer),
         Ok((status, answer)) => {
@@ -131,6 +165,9 @@ fn print_status(status: &Value) {
         minute(text(status, "started"))
     );
     println!("  configuration  {}", text(status, "config"));
+    if status["draining"] == true {
+        println!("  DRAINING       {} connections are left", status["connections"]);
+    }
     for listener in list(status, "listening") {
         println!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme"));
     }
@@ -263,7 +300,7 @@ fn count(number: &Value, noun: &str) -> String {
 }
 
 fn seconds(value: &Value) -> String {
-    config::value::show_duration(std::time::Duration::from_secs(value.as_u64().unwrap_or_default()))
+    config::value::show_duration(Duration::from_secs(value.as_u64().unwrap_or_default()))
 }
 
 /// `2026-11-23`

@@ -19,14 +19,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::server::ProducesTickets;
 use toml::de::DeTable;
 
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
 use crate::policy::guard::Seconds;
-use crate::server::Snapshot;
+use crate::server::{Earlier, Snapshot};
 use crate::telemetry::AccessFormat;
+use crate::tls::Tickets;
 use crate::upstream::resolve::{Name, NameServers};
 
 pub use outline::{Outline, SiteOutline};
@@ -74,6 +74,8 @@ pub struct Context<'a> {
     pub instead: HashMap<PathBuf, Vec<u8>>,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
     pub accept: Option<(String, String)>,
+    /// The chains that each site (its first name) had in the process before this one, whose sessions may be resumed here.
+    pub earlier: HashMap<String, Vec<Earlier>>,
 }
 
 impl<'a> Context<'a> {
@@ -88,6 +90,7 @@ impl<'a> Context<'a> {
             waits_for_chains: None,
             instead: HashMap::new(),
             accept: None,
+            earlier: HashMap::new(),
         }
     }
 }
@@ -126,7 +129,7 @@ pub struct Config {
     pub news: Vec<(String, Problem)>,
     entries: Vec<Arc<resolve::Entry>>,
     upstreams: resolve::Upstreams,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<Tickets>,
 }
 
 /// A site that was not fit to be served as its files are now.
@@ -191,6 +194,21 @@ impl Config {
         }
         let gone = before.sites().map(report::Site::name).filter(|name| old.contains_key(name)).collect();
         (different, gone)
+    }
+
+    /// The keys of session tickets.
+    #[must_use]
+    pub fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
+    /// By each site's first name: the chains under which sessions have begun that may still be resumed.
+    pub fn chains(&self, now: Seconds) -> impl Iterator<Item = (&str, Vec<Earlier>)> {
+        self.entries.iter().enumerate().map(move |(index, entry)| {
+            let earlier = self.snapshot.earlier.get(index).map(|e| e.to_vec()).unwrap_or_default();
+            let own = resolve::chains_until(entry, now);
+            (entry.report.name(), earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
+        })
     }
 
     /// All files that the sites were made from.

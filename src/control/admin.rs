@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
 use super::reload::Verdict;
+use super::upgrade::Upgraded;
 use crate::ledger::{Book, Record};
 use crate::pin::Pin;
 
@@ -33,6 +34,9 @@ pub(super) enum Command {
     },
     Status(oneshot::Sender<Value>),
     Metrics(oneshot::Sender<String>),
+    /// Whether it takes what is new.
+    Ready(oneshot::Sender<bool>),
+    Upgrade(oneshot::Sender<Upgraded>),
     /// Records that are to be added to the ledger: how many were news.
     Ledger {
         records: Vec<Record>,
@@ -69,7 +73,14 @@ pub(super) async fn answer(request: Request<Incoming>, over_tcp: bool, commands:
             Some(text) => text_answer("text/plain; version=0.0.4; charset=utf-8", text),
             None => gone(),
         },
-        (&Method::GET, "/ready") => text_answer("text/plain; charset=utf-8", "ready\n".into()),
+        (&Method::GET, "/ready") => match ask(commands, Command::Ready).await {
+            Some(true) => text_answer("text/plain; charset=utf-8", "ready\n".into()),
+            Some(false) | None => {
+                let mut answer = text_answer("text/plain; charset=utf-8", "draining\n".into());
+                *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                answer
+            }
+        },
         (&Method::GET, "/promised") => {
             let site = parameter("site").unwrap_or_default();
             match ask(commands, |reply| Command::Promised { site, reply }).await {
@@ -84,13 +95,19 @@ pub(super) async fn answer(request: Request<Incoming>, over_tcp: bool, commands:
             }
         }
         (&Method::POST, "/reload") => verdict(ask(commands, Command::Reload).await),
+        (&Method::POST, "/upgrade") => match ask(commands, Command::Upgrade).await {
+            Some(upgraded) => {
+                json_answer(if upgraded.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(upgraded))
+            }
+            None => gone(),
+        },
         (&Method::POST, "/certificates") => {
             let (host, accept) = (parameter("host").unwrap_or_default(), parameter("accept_lockout_until"));
             verdict(ask(commands, |reply| Command::Certificates { host, accept, reply }).await)
         }
         (&Method::POST, "/ledger") => ledger(request, commands).await,
         (_, "/status" | "/metrics" | "/ready" | "/promised") => other_method("GET, HEAD"),
-        (_, "/reload" | "/certificates" | "/ledger") => other_method("POST"),
+        (_, "/reload" | "/certificates" | "/ledger" | "/upgrade") => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
     }
 }
@@ -185,6 +202,10 @@ impl Control {
                 let verdict = self.look_at_site(&host, accept).await;
                 let _ = reply.send(verdict);
             }
+            Command::Ready(reply) => {
+                let _ = reply.send(true);
+            }
+            Command::Upgrade(reply) => self.begin_upgrade(Some(reply)),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }
@@ -216,7 +237,7 @@ impl Control {
         Ok(count)
     }
 
-    fn promised(&self, site: &str) -> Vec<(Pin, i64)> {
+    pub(super) fn promised(&self, site: &str) -> Vec<(Pin, i64)> {
         let ledger = self.ledger();
         let mut since: std::collections::BTreeMap<Pin, i64> = std::collections::BTreeMap::new();
         for promise in ledger.book().promises().iter().filter(|p| p.site == site) {

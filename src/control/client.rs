@@ -15,7 +15,7 @@ use super::admin::HEADER;
 use crate::config::AdminAddress;
 
 /// How long a command may take: a reload looks at every file, and writes the ledger.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest answer.
 const ANSWER_MAX: usize = 256 << 20;
 
@@ -53,6 +53,21 @@ pub fn ask(
     path: &str,
     body: String,
 ) -> Result<(StatusCode, String), ClientError> {
+    ask_for(address, method, path, body, PATIENCE)
+}
+
+/// Asks the running process for something that may take longer.
+///
+/// # Errors
+///
+/// [`ClientError`], when there is no answer.
+pub fn ask_for(
+    address: &AdminAddress,
+    method: Method,
+    path: &str,
+    body: String,
+    patience: Duration,
+) -> Result<(StatusCode, String), ClientError> {
     let other = |e: &dyn fmt::Display| ClientError::Other(e.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| other(&e))?;
     runtime.block_on(async {
@@ -69,9 +84,9 @@ pub fn ask(
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, asking)
+        tokio::time::timeout(patience, asking)
             .await
-            .unwrap_or_else(|_| Err(ClientError::Other(format!("pintle does not answer within {PATIENCE:?}"))))
+            .unwrap_or_else(|_| Err(ClientError::Other(format!("pintle does not answer within {patience:?}"))))
     })
 }
 

@@ -4,11 +4,16 @@
 pub mod admin;
 pub mod client;
 mod adopt;
+mod ending;
+mod prove;
 mod ramp;
 mod refresh;
 mod reload;
 mod socket;
+mod starting;
 mod status;
+mod takeover;
+mod upgrade;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -19,16 +24,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{AccessTarget, Config, Context, Draft, Problems};
+use crate::config::{Config, Context, Draft, Problems};
+use crate::handover::Launcher;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Step, Time, wall};
 use crate::ledger::{Ledger, Notice, OpenError};
 use crate::policy::Scheme;
-use crate::server::{BindError, Server, bind};
+use crate::server::Server;
+use crate::systemd::Notify;
 use crate::telemetry::LogThread;
 use crate::upstream::resolve::Resolver;
 
@@ -36,13 +44,21 @@ use admin::Command;
 use refresh::Pending;
 use reload::Fixed;
 use socket::Door;
+use upgrade::Upgrade;
 use watch::Watch;
 
+pub use ending::Ended;
 pub use refresh::Refused;
 pub use reload::Verdict;
+pub use starting::{Beginning, StartError};
+pub use takeover::Newcomer;
+pub use upgrade::Upgraded;
 
 /// How often leases, ramps and the clock are looked at. A lease is at least eight of these long.
 const TICK: Duration = Duration::from_millis(500);
+/// A worker that has not ticked for this long does not live, as far as the service manager is told: it ticks twice a
+/// second, if it gets to run.
+const LIFE_MIN: Duration = Duration::from_secs(2);
 /// Sites that are announced one by one at the start; a log of ten thousand would be read by nobody.
 const ANNOUNCED_MAX: usize = 200;
 /// Commands that wait for their turn.
@@ -73,6 +89,15 @@ pub struct Control {
     /// Reports that have been seen, by site.
     reported: std::collections::HashMap<String, u64>,
     hangup: Signal,
+    upgrade_asked: Signal,
+    launcher: Option<Arc<Mutex<Launcher>>>,
+    upgrade: Option<Upgrade>,
+    /// After an upgrade: the process before still has its name.
+    released: Option<JoinHandle<()>>,
+    draining: bool,
+    notify: Notify,
+    /// When the service manager was last told that all is well.
+    shown: Instant,
     commands: mpsc::Receiver<Command>,
     sender: mpsc::Sender<Command>,
     door: Door,
@@ -110,21 +135,6 @@ pub struct Counts {
     pub reloads_refused: u64,
 }
 
-/// Why it cannot start.
-#[derive(Debug)]
-pub enum StartError {
-    /// Addresses that cannot be listened on.
-    Bind(Vec<BindError>),
-    /// Anything else.
-    Other(String),
-}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
 /// Opens a configuration's ledger. One that cannot be written is stood in for by one that says so at every write.
 ///
 /// # Errors
@@ -154,67 +164,6 @@ pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
 }
 
 impl Control {
-    /// Writes down what is about to be promised, binds, and starts the workers. Must be called on the thread's runtime.
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`], when it cannot serve.
-    pub async fn start(draft: Draft, config: Config, ledger: Ledger) -> Result<Self, StartError> {
-        let hangup = signal(SignalKind::hangup())?;
-        let fixed = Fixed::of(&config);
-        let bound = bind(&config.https, &config.http, config.workers).map_err(StartError::Bind)?;
-        let access_log = access_log(&config.access).map_err(StartError::Other)?;
-        let access = access_log.as_ref().and_then(LogThread::sink).map(|sink| (sink, config.access_format));
-        let resolver = Rc::new(Resolver::new(config.name_servers.clone()));
-        let reading = Reading::take();
-        let time = Time::start(ledger.book().newest(), reading);
-        let mut ledger = ledger;
-        let mut leases = Leases::default();
-        let counts = Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() };
-        // A lockout that is not on record is none that was accepted.
-        adopt::record_decisions(&mut ledger, &config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
-        leases.hold(&config.pledges);
-        let mut ledger_trouble = None;
-        if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {
-            match ledger.record(renewal.records.clone()) {
-                Ok(()) => leases.granted(&renewal),
-                Err(error) => ledger_trouble = Some(LedgerTrouble::new(&error)),
-            }
-        }
-        let server = Server::start(bound, config.snapshot.clone(), access)?;
-        let (sender, commands) = mpsc::channel(COMMANDS);
-        let mut control = Self {
-            draft,
-            fixed,
-            ledger: Arc::new(Mutex::new(ledger)),
-            time,
-            server,
-            resolver,
-            leases,
-            watch: Watch::start(),
-            pending: None,
-            refused: BTreeMap::new(),
-            unservable: Vec::new(),
-            ledger_trouble,
-            counts,
-            started: Timestamp::now(),
-            access_log,
-            reported: std::collections::HashMap::new(),
-            hangup,
-            commands,
-            sender,
-            door: Door::new(),
-            config,
-        };
-        control.follow_upstreams();
-        control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
-        control.open_door();
-        if let Some(trouble) = &control.ledger_trouble {
-            trouble.tell();
-        }
-        Ok(control)
-    }
-
     /// Where it listens, with the ports that the kernel chose.
     #[must_use]
     pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
@@ -241,27 +190,46 @@ impl Control {
         tracing::info!(workers = self.server.workers(), sites = self.config.sites().len(), "serving");
     }
 
-    /// Serves until it is told to stop; then the server is to be drained.
-    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> (Server, Option<LogThread>) {
+    /// Serves until it is told to stop, or another process does, and lets everything finish then.
+    ///
+    /// # Errors
+    ///
+    /// When a worker ended by a bug.
+    pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<Ended> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        if self.released.is_none() {
+            self.notify.ready(&self.summary());
+        }
+        let successor = loop {
             tokio::select! {
                 biased;
                 // Whatever else is under way: a disk that hangs must not keep it from stopping.
-                () = stop() => break,
-                () = self.step(&mut tick) => {}
+                () = stop() => break None,
+                successor = self.step(&mut tick) => if successor.is_some() { break successor },
             }
-        }
-        self.close_door();
-        (self.server, self.access_log)
+        };
+        self.end(successor, &mut stop).await
     }
 
-    async fn step(&mut self, tick: &mut tokio::time::Interval) {
+    /// What it does, for the service manager.
+    fn summary(&self) -> String {
+        format!("serving {} sites by pintle {}", self.config.sites().len(), env!("CARGO_PKG_VERSION"))
+    }
+
+    /// One thing that has come up. Gives the process that has taken over, if one has.
+    async fn step(&mut self, tick: &mut tokio::time::Interval) -> Option<upgrade::Successor> {
         let due = self.pending.as_ref().map(|p| p.due);
         tokio::select! {
             _ = self.hangup.recv() => {
                 let _ = self.reload().await;
+            }
+            _ = self.upgrade_asked.recv() => self.begin_upgrade(None),
+            standby = upgrade::stands_by(&mut self.upgrade) => return self.hand_over(standby).await,
+            () = takeover::released(&mut self.released) => {
+                self.released = None;
+                self.open_door();
+                self.notify.ready(&self.summary());
             }
             Some(command) = self.commands.recv() => self.obey(command).await,
             () = self.watch.changed() => self.files_changed(),
@@ -269,6 +237,16 @@ impl Control {
                 self.look_at_files().await;
             }
             _ = tick.tick() => self.tick().await,
+        }
+        None
+    }
+
+    /// Tells the service manager that all is well, if it is: this thread has come here, and each worker has ticked.
+    fn show_life(&mut self) {
+        let Some(period) = self.notify.watchdog().filter(|_| self.released.is_none()) else { return };
+        if self.shown.elapsed() >= period / 4 && self.server.is_alive((period / 2).max(LIFE_MIN)) {
+            self.shown = Instant::now();
+            self.notify.alive();
         }
     }
 
@@ -290,6 +268,8 @@ impl Control {
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_door();
+        self.show_life();
+        self.server.tidy();
         if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;
         }
@@ -335,14 +315,4 @@ impl LedgerTrouble {
 
 fn lock(ledger: &Arc<Mutex<Ledger>>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, String> {
-    match target {
-        AccessTarget::Off => Ok(None),
-        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string()),
-        AccessTarget::File(path) => {
-            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}", path.display()))
-        }
-    }
 }

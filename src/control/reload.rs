@@ -23,8 +23,8 @@ pub struct Verdict {
 }
 
 /// Why everything stays as it is: as it is shown to people, and as it is logged, each reason with its remedy.
-struct Refusal {
-    shown: Vec<String>,
+pub(super) struct Refusal {
+    pub(super) shown: Vec<String>,
     logged: Vec<(String, Option<String>)>,
 }
 
@@ -93,7 +93,10 @@ impl Control {
         if let Some(log) = &self.access_log {
             log.reopen();
         }
-        match self.try_reload().await {
+        self.notify.reloading();
+        let reloaded = self.try_reload().await;
+        self.notify.ready(&self.summary());
+        match reloaded {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
                 for (problem, hint) in told(&problems, Severity::Warning) {
@@ -155,7 +158,7 @@ impl Control {
             let asked = new.iter().zip(&kept).filter(|(asked, kept)| asked.1 == scheme && kept.is_none());
             asked.map(|(asked, _)| asked.0).collect::<Vec<_>>()
         };
-        let bound = bind(&fresh(Scheme::Https), &fresh(Scheme::Http), self.server.workers())
+        let bound = bind(&fresh(Scheme::Https), &fresh(Scheme::Http), self.server.workers(), &mut Vec::new())
             .map_err(|errors| cannot_listen(&errors, listening))?;
         let mut notes = Vec::new();
         for (address, scheme) in bound.addresses() {
@@ -210,7 +213,7 @@ fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
     https.chain(config.http.iter().map(|a| (*a, Scheme::Http))).collect()
 }
 
-fn rendered(problems: &Problems) -> Vec<String> {
+pub(super) fn rendered(problems: &Problems) -> Vec<String> {
     problems.sorted().into_iter().map(|p| problems.render(p, false)).collect()
 }
 
@@ -221,7 +224,7 @@ fn told(problems: &Problems, severity: Severity) -> Vec<(String, Option<String>)
 }
 
 /// Addresses that cannot be had; among them those that this process itself has, in another way.
-fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Refusal {
+pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Refusal {
     let hint = |error: &BindError| {
         let overlaps = |(own, _): &&(SocketAddr, Scheme)| {
             let (a, b) = (own.ip(), error.address.ip());

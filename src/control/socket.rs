@@ -62,13 +62,26 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
 /// Whether commands can come in, and since when not.
 pub(super) struct Door {
     open: Option<Listening>,
+    /// Places for those that talk, of all sockets that there were.
+    places: Rc<Semaphore>,
     trouble: Option<String>,
     look_at: Instant,
 }
 
 impl Door {
     pub(super) fn new() -> Self {
-        Self { open: None, trouble: None, look_at: Instant::now() }
+        let places = Rc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { open: None, places, trouble: None, look_at: Instant::now() }
+    }
+
+    /// Has it opened a little later.
+    pub(super) fn wait(&mut self) {
+        self.look_at = Instant::now() + LOOK_EVERY;
+    }
+
+    /// Whether anybody is being answered.
+    pub(super) fn is_talking(&self) -> bool {
+        self.places.available_permits() < CONNECTIONS_MAX
     }
 }
 
@@ -82,6 +95,15 @@ impl Control {
 
     /// The same, now.
     pub(super) fn open_door(&mut self) {
+        self.open_door_as(false);
+    }
+
+    /// The same, in place of the process before, which still has it.
+    pub(super) fn replace_door(&mut self) {
+        self.open_door_as(true);
+    }
+
+    fn open_door_as(&mut self, replaces: bool) {
         self.door.look_at = Instant::now() + LOOK_EVERY;
         let wanted = self.config.admin.as_ref();
         if self.door.open.as_ref().map(|open| &open.address) == wanted
@@ -91,7 +113,7 @@ impl Control {
         }
         self.door.open = None;
         let Some(address) = wanted else { return };
-        match listen(address, self.sender.clone()) {
+        match listen(address, self.sender.clone(), &self.door.places, replaces) {
             Ok(listening) => {
                 self.door.open = Some(listening);
                 if self.door.trouble.take().is_some() {
@@ -118,11 +140,16 @@ impl Control {
 }
 
 /// Begins to listen.
-fn listen(address: &AdminAddress, commands: mpsc::Sender<Command>) -> io::Result<Listening> {
-    let limit = Rc::new(Semaphore::new(CONNECTIONS_MAX));
+fn listen(
+    address: &AdminAddress,
+    commands: mpsc::Sender<Command>,
+    places: &Rc<Semaphore>,
+    replaces: bool,
+) -> io::Result<Listening> {
+    let limit = places.clone();
     let task = match address {
         AdminAddress::Unix(path) => {
-            let listener = bind_unix(path)?;
+            let listener = bind_unix(path, replaces)?;
             spawn_local(async move {
                 loop {
                     match listener.accept().await {
@@ -158,7 +185,7 @@ fn named(what: &str, error: &io::Error) -> io::Error {
 }
 
 /// A socket for this user alone. It gets its name when it has its permissions, so that there is no moment between.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
     let error = |e: &io::Error| named(&path.display().to_string(), e);
     let fresh = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
     if fresh.as_os_str().len() > SOCKET_PATH_MAX {
@@ -168,7 +195,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| error(&e))?;
     }
     // Another process that is alive answers; one that is dead has left its name behind.
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if !replaces && std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(error(&io::Error::new(io::ErrorKind::AddrInUse, "another pintle listens there")));
     }
     if fs::symlink_metadata(path).is_ok_and(|m| !m.file_type().is_socket()) {

@@ -32,6 +32,9 @@ impl Control {
             "pid": std::process::id(),
             "started": self.started.to_string(),
             "config": absolute(self.draft.path()),
+            "draining": self.draining,
+            "connections": self.server.connections(),
+            "upgrading": self.upgrade.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
             "sites": self.sites().map(|(site, upstream)| self.site(site, upstream, ledger.book().promises())).collect::<Vec<_>>(),
             "ledger": {
@@ -149,6 +152,13 @@ impl Control {
         );
         metric("reloads_total", "counter", "Reloads.", &one(self.counts.reloads));
         metric("reloads_refused_total", "counter", "Reloads that were refused.", &one(self.counts.reloads_refused));
+        metric("connections", "gauge", "Connections of clients.", &one(self.server.connections() as u64));
+        metric(
+            "draining",
+            "gauge",
+            "Whether this process takes nothing new, and lets what is under way finish.",
+            &one(u64::from(self.draining)),
+        );
         let writable = u64::from(self.ledger_trouble.is_none());
         metric("ledger_writable", "gauge", "Whether promises can be written down.", &one(writable));
         let (alive, promises) = {

@@ -1,6 +1,17 @@
 //! Header fields, in the order of the wire, over one buffer.
 
+use std::cell::RefCell;
 use std::ops::Range;
+
+/// Buffers of heads that a thread keeps, and the largest that it keeps, in octets and fields.
+const SPARE: usize = 64;
+const SPARE_OCTETS: usize = 4096;
+const SPARE_FIELDS: usize = 64;
+
+thread_local! {
+    /// A head needs two buffers, and there are two heads to each request.
+    static BUFFERS: RefCell<Vec<(Vec<u8>, Vec<Field>)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The field names that some rule knows; all others are [`Name::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,8 +187,20 @@ impl Fields {
         self.list.clear();
     }
 
+    /// Takes buffers that others have left, if it has none yet.
+    fn warm(&mut self) {
+        if self.raw.capacity() == 0
+            && self.list.capacity() == 0
+            && let Some((raw, list)) = BUFFERS.with_borrow_mut(Vec::pop)
+        {
+            self.raw = raw;
+            self.list = list;
+        }
+    }
+
     /// Adds a field at the end.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.warm();
         let name_at = self.raw.len();
         self.raw.extend_from_slice(name);
         let value_at = self.raw.len();
@@ -192,10 +215,12 @@ impl Fields {
     }
 
     /// Takes over a whole head; its fields are then named by [`Fields::push_range`].
-    pub(super) fn set_raw(&mut self, head: &[u8]) {
+    pub(super) fn set_raw(&mut self, head: &[u8], fields: usize) {
+        self.warm();
         self.raw.clear();
         self.raw.extend_from_slice(head);
         self.list.clear();
+        self.list.reserve(fields);
     }
 
     /// Adds a field that lies in the buffer already.
@@ -222,6 +247,12 @@ impl Fields {
 
     pub(super) fn raw_mut(&mut self, range: Range<usize>) -> &mut [u8] {
         &mut self.raw[range]
+    }
+
+    /// Octets of the head that the fields lie in.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.raw.len()
     }
 
     /// How many fields there are.
@@ -297,6 +328,24 @@ impl Fields {
             let name = &raw[f.name_at as usize..f.name_at as usize + usize::from(f.name_len)];
             let value = &raw[f.value_at as usize..(f.value_at + f.value_len) as usize];
             !drop(f.name, name, value)
+        });
+    }
+}
+
+/// Leaves the buffers to others.
+impl Drop for Fields {
+    fn drop(&mut self) {
+        let kept = 1..=SPARE_OCTETS;
+        if !kept.contains(&self.raw.capacity()) || self.list.capacity() > SPARE_FIELDS {
+            return;
+        }
+        // A thread that ends has no use for them.
+        let _ = BUFFERS.try_with(|buffers| {
+            let mut buffers = buffers.borrow_mut();
+            if buffers.len() < SPARE {
+                self.clear();
+                buffers.push((std::mem::take(&mut self.raw), std::mem::take(&mut self.list)));
+            }
         });
     }
 }

@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 
 use http::{Method, StatusCode};
+use memchr::{memchr, memchr_iter};
 
 use super::field::{Name, has_token, tokens};
 use super::head::{Framing, RequestHead, ResponseHead, Version};
@@ -60,7 +61,7 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) ->
     let status = httparse::ParserConfig::default()
         .parse_request_with_uninit_headers(&mut request, input, &mut slots)
         .map_err(|error| fault_of(error, input))?;
-    let line_end = memchr_lf(input);
+    let line_end = memchr(b'\n', input);
     if line_end.unwrap_or(input.len()) > limits.request_line {
         return Err(HeadFault::TargetTooLong);
     }
@@ -80,7 +81,7 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) ->
     let offset = |part: &[u8]| part.as_ptr() as usize - input.as_ptr() as usize;
     let target_range = offset(target.as_bytes())..offset(target.as_bytes()) + target.len();
     head.clear();
-    head.fields.set_raw(&input[..len]);
+    head.fields.set_raw(&input[..len], request.headers.len());
     for h in request.headers.iter() {
         let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
         head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
@@ -123,20 +124,10 @@ fn names_a_version(input: &[u8]) -> bool {
     line.split(|b| *b == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-fn memchr_lf(input: &[u8]) -> Option<usize> {
-    input.iter().position(|b| *b == b'\n')
-}
-
 /// RFC 9112 section 2.2 lets a recipient take a lone LF for a line's end; another recipient may not, so we don't.
 fn every_line_ends_in_crlf(head: &[u8]) -> Result<(), HeadFault> {
-    let mut before = 0;
-    for &b in head {
-        if b == b'\n' && before != b'\r' {
-            return Err(HeadFault::Syntax("line ending"));
-        }
-        before = b;
-    }
-    Ok(())
+    let ends_in_crlf = |at: usize| at > 0 && head[at - 1] == b'\r';
+    if memchr_iter(b'\n', head).all(ends_in_crlf) { Ok(()) } else { Err(HeadFault::Syntax("line ending")) }
 }
 
 /// RFC 9112 section 3.2: the four forms, and the host that the request is for.
@@ -270,7 +261,7 @@ pub fn parse_response(
     let offset = |part: &[u8]| part.as_ptr() as usize - buf.as_ptr() as usize;
     head.clear();
     head.status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(|_| HeadFault::Syntax("status code"))?;
-    head.fields.set_raw(&buf[..len]);
+    head.fields.set_raw(&buf[..len], response.headers.len());
     for h in response.headers.iter() {
         let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
         head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());

@@ -88,10 +88,17 @@ impl From<&Fields> for HeaderMap {
     }
 }
 
+/// The `http` crate takes a quotation mark for a character of names; RFC 9110 section 5.6.2 does not, and other parsers
+/// refuse the whole message.
+#[must_use]
+pub fn is_token(name: &HeaderName) -> bool {
+    !name.as_str().as_bytes().contains(&b'"')
+}
+
 impl From<&HeaderMap> for Fields {
     fn from(map: &HeaderMap) -> Self {
         let mut fields = Self::default();
-        for (name, value) in map {
+        for (name, value) in map.iter().filter(|(name, _)| is_token(name)) {
             fields.push(name.as_str().as_bytes(), value.as_bytes());
         }
         fields

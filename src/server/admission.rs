@@ -67,6 +67,11 @@ impl Admission {
         }
     }
 
+    /// Connections at present.
+    pub(super) fn total(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
     fn buckets(&self, address: IpAddr) -> [usize; 2] {
         let network: u64 = match address.to_canonical() {
             IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
@@ -13,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
+use super::handshakes::Begin;
 use super::proxy_header::{self, ProxyHeader};
 use super::snapshot::{Snapshot, View};
 use super::worker::{Open, Worker};
@@ -101,8 +103,7 @@ impl Context {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>) {
-    let open = worker.connection();
+pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Scheme, worker: Rc<Worker>, open: Open) {
     let alarm = worker.clock.alarm();
     let established = Box::pin(establish(socket, address, listener, &worker, open, &alarm)).await;
     let Some(Established { transport, received, context, http2 }) = established else { return };
@@ -142,6 +143,22 @@ async fn establish(
             return None;
         }
     };
+    let mut place = None;
+    if listener == Scheme::Https {
+        let begin = worker.handshakes.begin(limits.handshakes, alarm, &worker.clock);
+        if !matches!(begin, Begin::Begun(_)) {
+            worker.counters.handshakes_shed.increment();
+            tracing::debug!(client = %address.ip(), "too many handshakes");
+        }
+        match begin {
+            Begin::Begun(begun) | Begin::Instead(begun) => place = Some(begun),
+            Begin::Full => {
+                // Nothing of it stays with us.
+                let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+                return None;
+            }
+        }
+    }
     let _ = socket.set_nodelay(true);
     alarm.set(limits.handshake);
     let mut received = Vec::new();
@@ -170,6 +187,7 @@ async fn establish(
         return Some(Established { transport: Transport::Plain(socket), received, context, http2: false });
     }
     let stream = handshake(socket, std::mem::take(&mut received), shared, worker, &client, alarm).await?;
+    drop(place);
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
     let certificates = choice.certificates()?.clone();

@@ -3,6 +3,8 @@
 //! h2 is used without hyper around it, because interim responses (103, 100) and a deadline for streams whose window
 //! the client holds shut need the stream itself.
 
+pub(super) mod head;
+mod meter;
 mod stream;
 
 use std::cell::RefCell;
@@ -14,11 +16,15 @@ use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, Stream as _};
+use h2::Reason;
 use h2::server::{self, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::meter::Meter;
+use self::stream::Ended;
 use super::connection::{ClientTransport, Context};
 use crate::clock::Alarm;
+use crate::pace::Pacer;
 
 /// What a client may send ahead on one stream, and on all together.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -32,7 +38,8 @@ const LOCAL_RESETS: usize = 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alarm: Alarm) {
-    let io = Corked(Rc::new(RefCell::new(transport)));
+    let meter = Rc::<Meter>::default();
+    let io = Corked { transport: Rc::new(RefCell::new(transport)), meter: meter.clone() };
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let mut builder = server::Builder::new();
@@ -59,6 +66,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     })
     .await;
     drop(handshake);
+    let pace = limits.pace();
     drop(view);
     let Some(connection) = connection else { return };
     let mut driver = Driver {
@@ -66,22 +74,29 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         connection,
         streams: FuturesUnordered::new(),
         requests: 0,
+        since: context.worker.ticks(),
         closing: false,
         resting: false,
         finished: false,
         alarm,
+        stall: context.worker.clock.alarm(),
+        pacer: Pacer::new(pace),
+        unsent: 0,
+        meter,
         context,
     };
     poll_fn(|cx| driver.poll(cx)).await;
 }
 
-type StreamFuture = Pin<Box<dyn Future<Output = ()>>>;
+type StreamFuture = Pin<Box<dyn Future<Output = Ended>>>;
 
 struct Driver {
     io: Corked,
     connection: Connection<Corked, Bytes>,
     streams: FuturesUnordered<StreamFuture>,
     requests: u64,
+    /// The tick at which it began.
+    since: u32,
     /// GOAWAY has been sent, or is about to be.
     closing: bool,
     /// No stream is open, and the idle time runs.
@@ -89,6 +104,11 @@ struct Driver {
     /// The connection is over, but for what waits to be sent.
     finished: bool,
     alarm: Alarm,
+    /// How long the client may leave what is sent unread, whatever the streams are at.
+    stall: Alarm,
+    pacer: Pacer,
+    unsent: usize,
+    meter: Rc<Meter>,
     context: Rc<Context>,
 }
 
@@ -96,7 +116,8 @@ impl Driver {
     /// Takes in what has come, lets the streams go on, and sends all that this has made with one write.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         self.begin_rest_or_work();
-        if self.context.worker.is_draining() {
+        let worker = &self.context.worker;
+        if worker.is_draining() && (self.requests > 0 || worker.ends_rest(true, self.since)) {
             self.close();
         }
         if !self.finished {
@@ -106,7 +127,10 @@ impl Driver {
             // What the streams have said becomes frames.
             self.finished = self.connection.poll_closed(cx).is_ready();
         }
-        match self.io.poll_send(cx) {
+        if self.meter.is_flood() && !self.finished {
+            self.end_flood("frames that ask for nothing", cx);
+        }
+        match self.poll_send(cx) {
             Poll::Ready(Err(_)) => return Poll::Ready(()),
             Poll::Ready(Ok(())) if self.finished => return Poll::Ready(()),
             _ => {}
@@ -131,7 +155,7 @@ impl Driver {
                     if self.requests >= limit {
                         self.close();
                     }
-                    let stream = stream::serve(request, respond, self.context.clone());
+                    let stream = stream::serve(request, respond, self.context.clone(), self.meter.clone());
                     self.streams.push(Box::pin(stream));
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -149,8 +173,50 @@ impl Driver {
         if self.streams.is_empty() {
             return false;
         }
-        while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
+        while let Poll::Ready(Some(ended)) = Pin::new(&mut self.streams).poll_next(cx) {
+            if ended == Ended::GivenUp {
+                let most = self.context.worker.view().shared.limits.http2_resets;
+                if self.meter.give_up(self.context.worker.clock.ticks(), most) {
+                    self.end_flood("streams opened to be given up", cx);
+                    return false;
+                }
+            }
+        }
         true
+    }
+
+    /// Ends the connection with ENHANCE_YOUR_CALM (RFC 9113 section 10.5), and all that is under way for it.
+    fn end_flood(&mut self, what: &'static str, cx: &mut TaskContext<'_>) {
+        self.context.worker.counters.http2_floods.increment();
+        tracing::debug!(client = self.context.client.address(), what, "HTTP/2 flood");
+        self.streams.clear();
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let _ = self.connection.poll_closed(cx);
+        self.finished = true;
+    }
+
+    /// Sends what there is. A client that does not take it is not waited for longer than for one that does not take a
+    /// body, whether a stream is left that cares or not.
+    fn poll_send(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        let sent = self.io.poll_send(cx);
+        let taken = self.meter.take_written();
+        if sent.is_ready() {
+            self.unsent = 0;
+            self.stall.clear();
+            self.pacer.rest();
+            return sent;
+        }
+        let unsent = self.io.transport.borrow().unsent();
+        // What has reached the socket.
+        let moved = (self.unsent + taken).saturating_sub(unsent);
+        self.unsent = unsent;
+        self.pacer.wait_for_client(moved as u64, &self.stall);
+        if self.stall.poll_due(cx).is_ready() {
+            self.context.worker.counters.http2_floods.increment();
+            tracing::debug!(client = self.context.client.address(), "HTTP/2 client takes nothing");
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
     }
 
     fn close(&mut self) {
@@ -180,23 +246,29 @@ impl Driver {
 /// The connection's octets: what h2 writes is gathered, and sent once per poll of the task, in full records. h2
 /// flushes behind each frame otherwise.
 #[derive(Clone)]
-struct Corked(Rc<RefCell<ClientTransport>>);
+struct Corked {
+    transport: Rc<RefCell<ClientTransport>>,
+    meter: Rc<Meter>,
+}
 
 impl Corked {
     fn poll_send(&self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_flush(cx)
+        self.transport.borrow_mut().poll_flush(cx)
     }
 }
 
 impl AsyncRead for Corked {
     fn poll_read(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut *self.0.borrow_mut()), cx, buf)
+        let before = buf.filled().len();
+        let read = AsyncRead::poll_read(Pin::new(&mut *self.transport.borrow_mut()), cx, buf);
+        self.meter.receive(buf.filled().len() - before);
+        read
     }
 }
 
 impl AsyncWrite for Corked {
     fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write_vectored(cx, &[IoSlice::new(buf)])
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -204,7 +276,11 @@ impl AsyncWrite for Corked {
         cx: &mut TaskContext<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_write_vectored(cx, bufs)
+        let written = self.transport.borrow_mut().poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(len)) = written {
+            self.meter.write(len);
+        }
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -216,6 +292,6 @@ impl AsyncWrite for Corked {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_shutdown(cx)
+        self.transport.borrow_mut().poll_shutdown(cx)
     }
 }

@@ -13,9 +13,43 @@ const BACKLOG: i32 = 4096;
 
 /// Bound listeners, yet to be given to workers.
 pub struct Bound {
-    /// By address: a socket for each worker.
-    listeners: Vec<(Vec<TcpListener>, Scheme)>,
+    listeners: Vec<Group>,
     workers: usize,
+}
+
+/// What listens on one address: at least a socket for each worker.
+struct Group {
+    asked: SocketAddr,
+    scheme: Scheme,
+    listeners: Vec<TcpListener>,
+    /// So many of them are sockets of their own. The rest are those again, where the process before had fewer workers:
+    /// a new socket of the same address would lose what is queued on it if this process did not come to serve.
+    distinct: usize,
+}
+
+/// Sockets of one address that somebody else has bound: the process before this one, or the service manager.
+#[derive(Debug)]
+pub struct Lent {
+    /// The address in the configuration of the process before, if it was one.
+    pub asked: Option<SocketAddr>,
+    /// The address that they are bound to.
+    pub address: SocketAddr,
+    /// What they are for, as far as that was said.
+    pub scheme: Option<Scheme>,
+    /// The sockets, one at least.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// Sockets that are in use, for a process that takes over.
+pub struct Shared {
+    /// The address in the configuration.
+    pub asked: SocketAddr,
+    /// The address that they are bound to.
+    pub address: SocketAddr,
+    /// What they are for.
+    pub scheme: Scheme,
+    /// The sockets.
+    pub listeners: Vec<TcpListener>,
 }
 
 /// An address that cannot be listened on.
@@ -57,22 +91,62 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds all addresses for this many workers.
+/// Binds all addresses for this many workers. What is lent is taken in place of that, and what nobody wants of it is
+/// left there.
 ///
 /// # Errors
 ///
 /// All addresses that cannot be had.
-pub fn bind(https: &[SocketAddr], http: &[SocketAddr], workers: usize) -> Result<Bound, Vec<BindError>> {
+pub fn bind(
+    https: &[SocketAddr],
+    http: &[SocketAddr],
+    workers: usize,
+    lent: &mut Vec<Lent>,
+) -> Result<Bound, Vec<BindError>> {
     let mut bound = Bound { listeners: Vec::new(), workers };
     let mut errors = Vec::new();
     let wanted = https.iter().map(|a| (*a, Scheme::Https)).chain(http.iter().map(|a| (*a, Scheme::Http)));
     for (address, scheme) in wanted {
-        match bind_one(address, workers) {
-            Ok(listeners) => bound.listeners.push((listeners, scheme)),
+        let listeners = match take(lent, address, scheme) {
+            Some(lent) => Ok(lent.listeners),
+            None => bind_one(address, workers),
+        };
+        match listeners.and_then(|listeners| Group::new(address, scheme, listeners, workers)) {
+            Ok(group) => bound.listeners.push(group),
             Err(error) => errors.push(BindError { address, error }),
         }
     }
     if errors.is_empty() { Ok(bound) } else { Err(errors) }
+}
+
+/// The lent sockets that fit best: those that stood for the same words in the configuration before, then those of the same
+/// address. The process before may have used them for another scheme; a name that the operator gave them must fit.
+fn take(lent: &mut Vec<Lent>, asked: SocketAddr, scheme: Scheme) -> Option<Lent> {
+    let is_open = |l: &Lent| asked.port() == 0 && l.address.ip() == asked.ip();
+    let fits: [&dyn Fn(&Lent) -> bool; 4] = [
+        &|l| l.asked == Some(asked) && l.scheme == Some(scheme),
+        &|l| l.address == asked && l.scheme.is_none_or(|s| s == scheme),
+        &|l| l.asked.is_none() && is_open(l) && l.scheme == Some(scheme),
+        &|l| l.asked.is_some() && l.address == asked,
+    ];
+    let at = fits.iter().find_map(|fits| lent.iter().position(fits))?;
+    Some(lent.remove(at))
+}
+
+impl Group {
+    fn new(asked: SocketAddr, scheme: Scheme, mut listeners: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
+        let distinct = listeners.len();
+        for at in 0..workers.saturating_sub(distinct) {
+            if let Some(listener) = listeners.get(at) {
+                listeners.push(listener.try_clone()?);
+            }
+        }
+        Ok(Self { asked, scheme, listeners, distinct })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.listeners.first()?.local_addr().ok()
+    }
 }
 
 fn bind_one(mut address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
@@ -107,18 +181,35 @@ impl Bound {
     /// The addresses that are listened on, with the ports that the kernel chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<(SocketAddr, Scheme)> {
-        let address = |(sockets, scheme): &(Vec<TcpListener>, Scheme)| {
-            sockets.first().and_then(|s| s.local_addr().ok()).map(|a| (a, *scheme))
-        };
-        self.listeners.iter().filter_map(address).collect()
+        self.listeners.iter().filter_map(|group| Some((group.address()?, group.scheme))).collect()
+    }
+
+    /// The same sockets once more, for a process that takes over.
+    ///
+    /// # Errors
+    ///
+    /// When there are no more files to be had.
+    pub(super) fn shared(&self) -> io::Result<Vec<Shared>> {
+        let mut shared = Vec::with_capacity(self.listeners.len());
+        for group in &self.listeners {
+            let listeners = group.listeners.iter().take(group.distinct).map(TcpListener::try_clone);
+            shared.push(Shared {
+                asked: group.asked,
+                address: group.address().unwrap_or(group.asked),
+                scheme: group.scheme,
+                listeners: listeners.collect::<io::Result<_>>()?,
+            });
+        }
+        Ok(shared)
     }
 
     /// The listeners of each worker.
     pub(super) fn into_workers(self) -> Vec<Vec<(TcpListener, Scheme)>> {
         let mut workers: Vec<Vec<(TcpListener, Scheme)>> = (0..self.workers.max(1)).map(|_| Vec::new()).collect();
-        for (sockets, scheme) in self.listeners {
-            for (worker, socket) in workers.iter_mut().zip(sockets) {
-                worker.push((socket, scheme));
+        for group in self.listeners {
+            // Sockets of a process with more workers go round: none may be left without somebody who accepts.
+            for (at, socket) in group.listeners.into_iter().enumerate() {
+                workers[at % self.workers.max(1)].push((socket, group.scheme));
             }
         }
         workers

@@ -2,6 +2,7 @@
 
 mod admission;
 mod connection;
+mod handshakes;
 mod http1;
 mod http2;
 mod listener;
@@ -12,6 +13,7 @@ mod record;
 mod rejection;
 mod reply;
 mod reports;
+mod retired;
 mod service;
 mod snapshot;
 mod tunnel;
@@ -29,13 +31,16 @@ use tokio::sync::{Notify, watch};
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
-pub use listener::{BindError, Bound, bind};
+pub use listener::{BindError, Bound, Lent, Shared, bind};
 pub use reports::{NO_SITE, Report, Reports};
 pub use snapshot::{Earlier, Snapshot, View};
+
+use retired::Retired;
 
 /// For the fuzzers.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use super::http2::head::read as read_http2_head;
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 
@@ -46,9 +51,13 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 pub struct Server {
     workers: Vec<Worker>,
     snapshot: watch::Sender<Published>,
+    retired: Retired,
     /// Told whenever a worker has taken a snapshot.
     news: Arc<Notify>,
-    draining: watch::Sender<bool>,
+    draining: watch::Sender<Drain>,
+    admission: Arc<admission::Admission>,
+    /// What is listened on, for a process that takes over.
+    shared: Vec<Shared>,
     /// The port of the TLS listener, zero if there is none.
     https_port: Arc<AtomicU16>,
     reports: Arc<Reports>,
@@ -58,9 +67,24 @@ pub struct Server {
 struct Worker {
     thread: JoinHandle<io::Result<()>>,
     counters: Arc<Counters>,
+    /// The [`crate::clock::uptime`] of its last sign of life.
+    pulse: Arc<AtomicU64>,
     /// The number of the snapshot that it serves by.
     taken: Arc<AtomicU64>,
     listeners: watch::Sender<Listening>,
+}
+
+/// How the end is to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Drain {
+    /// It is not.
+    #[default]
+    No,
+    /// Nobody comes after: connections at rest are closed at once.
+    Stop,
+    /// Another process accepts on these already, and closes none of them: connections at rest may see their next request
+    /// answered, so that nobody sends one just as the connection is closed.
+    HandOver(Arc<[(SocketAddr, Scheme)]>),
 }
 
 /// A snapshot, and which one it is.
@@ -88,10 +112,11 @@ impl Server {
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
         let (snapshot, snapshots) = watch::channel(Published { number: 1, snapshot });
         let news = Arc::<Notify>::default();
-        let (draining, drains) = watch::channel(false);
+        let (draining, drains) = watch::channel(Drain::No);
+        let admission = Arc::<admission::Admission>::default();
         let (https_port, reports) = (Arc::<AtomicU16>::default(), Arc::<Reports>::default());
         let shared = worker::Shared {
-            admission: Arc::default(),
+            admission: admission.clone(),
             loop_guard: Arc::default(),
             access,
             snapshot: snapshots,
@@ -100,8 +125,18 @@ impl Server {
             https_port: https_port.clone(),
             reports: reports.clone(),
         };
-        let mut server =
-            Self { workers: Vec::new(), snapshot, news, draining, https_port, reports, listening: bound.addresses() };
+        let mut server = Self {
+            workers: Vec::new(),
+            snapshot,
+            retired: Retired::default(),
+            news,
+            draining,
+            admission,
+            shared: bound.shared()?,
+            https_port,
+            reports,
+            listening: bound.addresses(),
+        };
         server.tell_port();
         let keep = server.listening.clone();
         for (number, listeners) in bound.into_workers().into_iter().enumerate() {
@@ -109,18 +144,24 @@ impl Server {
             let (sender, receiver) = watch::channel(Listening { keep: keep.clone(), new: Mutex::new(listeners) });
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             let (own, taken) = (counters.clone(), Arc::<AtomicU64>::default());
-            let taking = taken.clone();
-            let thread = thread.spawn(move || worker::run(shared, receiver, own, taking))?;
-            server.workers.push(Worker { thread, counters, taken, listeners: sender });
+            let (taking, pulse) = (taken.clone(), Arc::new(AtomicU64::new(crate::clock::uptime())));
+            let signs = worker::Signs { counters: own, taken: taking, pulse: pulse.clone() };
+            let thread = thread.spawn(move || worker::run(shared, receiver, signs))?;
+            server.workers.push(Worker { thread, counters, pulse, taken, listeners: sender });
         }
         Ok(server)
     }
 
     /// Puts another snapshot in place of the one in use; requests under way keep theirs.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
-        self.snapshot.send_modify(|published| {
-            *published = Published { number: published.number + 1, snapshot };
-        });
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        let number = self.snapshot.borrow().number + 1;
+        let before = self.snapshot.send_replace(Published { number, snapshot });
+        self.retired.take(before.snapshot);
+    }
+
+    /// Drops what was replaced and is not in use any more. To be called now and then.
+    pub fn tidy(&mut self) {
+        self.retired.tidy();
     }
 
     /// Waits until every worker serves by the newest snapshot, for a while at most: one that is busy comes to it a little
@@ -152,6 +193,11 @@ impl Server {
     pub fn listen(&mut self, all: Vec<(SocketAddr, Scheme)>, bound: Bound) {
         self.listening = all;
         self.tell_port();
+        self.shared.retain(|shared| self.listening.contains(&(shared.address, shared.scheme)));
+        match bound.shared() {
+            Ok(shared) => self.shared.extend(shared),
+            Err(error) => tracing::error!(%error, "these listeners cannot be handed over in an upgrade"),
+        }
         for (worker, new) in self.workers.iter().zip(bound.into_workers()) {
             worker.listeners.send_modify(|listening| {
                 listening.keep.clone_from(&self.listening);
@@ -172,13 +218,47 @@ impl Server {
         &self.reports
     }
 
-    /// Stops accepting, lets requests under way finish, and waits for the workers to end.
+    /// The sockets, for a process that takes over.
+    #[must_use]
+    pub fn shared(&self) -> &[Shared] {
+        &self.shared
+    }
+
+    /// Stops accepting, and lets requests under way finish.
+    pub fn drain(&mut self, how: Drain) {
+        self.shared.clear();
+        self.draining.send_replace(how);
+    }
+
+    /// Whether every worker has ended.
+    #[must_use]
+    pub fn has_drained(&self) -> bool {
+        self.workers.iter().all(|worker| worker.thread.is_finished())
+    }
+
+    /// Connections of clients at present.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.admission.total()
+    }
+
+    /// Whether every worker has shown a sign of life within this time, or has ended as it should in a drain.
+    #[must_use]
+    pub fn is_alive(&self, within: Duration) -> bool {
+        let oldest = crate::clock::uptime().saturating_sub(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+        let drains = *self.draining.borrow() != Drain::No;
+        self.workers.iter().all(|worker| match worker.thread.is_finished() {
+            true => drains,
+            false => worker.pulse.load(Ordering::Relaxed) >= oldest,
+        })
+    }
+
+    /// Waits for the workers, which have been told to drain.
     ///
     /// # Errors
     ///
     /// When a worker ended by a bug.
-    pub fn drain(self) -> io::Result<()> {
-        self.draining.send_replace(true);
+    pub fn finish(self) -> io::Result<()> {
         for worker in self.workers {
             worker.thread.join().map_err(|_| io::Error::other("a worker has panicked"))??;
         }

@@ -31,6 +31,8 @@ pub(super) struct Outcome {
     begin: Instant,
     upstream: Option<Duration>,
     error: Option<String>,
+    /// The client was, with our body.
+    too_slow: bool,
 }
 
 impl Outcome {
@@ -53,13 +55,22 @@ impl Outcome {
             (None, Err(_)) => Some("the client went away".into()),
             (None, Ok(_)) => reply.error.clone(),
         };
-        Self { status: reply.head.status.as_u16(), bytes: sent.bytes, begin, upstream: reply.upstream_time, error }
+        let is_late = sent.result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut);
+        let too_slow = is_late && sent.broken.is_none();
+        Self {
+            status: reply.head.status.as_u16(),
+            bytes: sent.bytes,
+            begin,
+            upstream: reply.upstream_time,
+            error,
+            too_slow,
+        }
     }
 
     /// There was nobody left to answer.
     pub(super) fn gone(begin: Instant) -> Self {
         let error = Some("the client went away".into());
-        Self { status: CLIENT_GONE, bytes: 0, begin, upstream: None, error }
+        Self { status: CLIENT_GONE, bytes: 0, begin, upstream: None, error, too_slow: false }
     }
 }
 
@@ -67,6 +78,9 @@ impl Outcome {
 pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome) {
     let counters = &context.worker.counters;
     counters.requests.increment();
+    if outcome.too_slow {
+        counters.bodies_too_slow.increment();
+    }
     match outcome.status {
         ..300 => counters.responses_2xx.increment(),
         300..400 => counters.responses_3xx.increment(),

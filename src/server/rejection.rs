@@ -75,6 +75,15 @@ impl Rejection {
         }
     }
 
+    /// Whether the client was too slow with its body.
+    pub(super) fn is_slow_body(&self) -> bool {
+        let slow = |error: &RequestBodyError| *error == RequestBodyError::TooSlow;
+        match self {
+            Self::Body(error) | Self::Upstream(UpstreamError::RequestBody(error)) => slow(error),
+            _ => false,
+        }
+    }
+
     /// What a visitor is told: the headline, and what it means to them. No names, addresses or causes from inside.
     #[must_use]
     pub(super) fn message(&self) -> (&'static str, &'static str) {

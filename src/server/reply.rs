@@ -25,7 +25,7 @@ pub(super) struct Reply {
     /// The scheme came from a header: caches in front must not serve the answer to the other scheme.
     pub(super) varies: bool,
     /// The WebSocket behind a 101.
-    pub upgraded: Option<Upgraded>,
+    pub upgraded: Option<Box<Upgraded>>,
     /// The client's connection must end with this answer.
     pub closes: bool,
     /// Why it is our own, for the log.

@@ -14,6 +14,7 @@ use super::rejection::Rejection;
 use super::snapshot::Snapshot;
 use crate::body::{Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
+use crate::pace::{Pace, Pacer};
 
 /// The largest report, in octets: two chains of certificates in PEM fit well.
 const REPORT_MAX: usize = 64 * 1024;
@@ -111,7 +112,7 @@ impl Reports {
             return Err(Rejection::TooManyReports);
         }
         let body = body.ok_or(Rejection::NoReport)?;
-        let contents = collect(body, snapshot.limits.body_progress, alarm).await.map_err(Rejection::Body)?;
+        let contents = collect(body, snapshot.limits.pace(), alarm).await.map_err(Rejection::Body)?;
         let report = read(&contents, snapshot).ok_or(Rejection::NoReport)?;
         tracing::warn!(
             site = report.site,
@@ -142,10 +143,11 @@ impl Reports {
     }
 }
 
-async fn collect(mut body: RequestBody, pause: Duration, alarm: &Alarm) -> Result<Vec<u8>, RequestBodyError> {
-    let mut contents = Vec::new();
+async fn collect(mut body: RequestBody, pace: Pace, alarm: &Alarm) -> Result<Vec<u8>, RequestBodyError> {
+    let (mut contents, mut pacer, mut before) = (Vec::new(), Pacer::new(pace), 0);
     loop {
-        alarm.set(pause);
+        pacer.wait_for_client((contents.len() - before) as u64, alarm);
+        before = contents.len();
         let frame = poll_fn(|cx| match body.poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(frame),
             Poll::Pending => alarm.poll_due(cx).map(|()| Some(Err(RequestBodyError::TooSlow))),

@@ -341,6 +341,9 @@ fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &C
 /// A refusal as an answer. `asked` is none where the request could not even be read.
 pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&Asked>, context: &Context) -> Reply {
     context.worker.counters.rejections.increment();
+    if rejection.is_slow_body() {
+        context.worker.counters.bodies_too_slow.increment();
+    }
     let (response, body) = page::of_rejection(&rejection, head);
     let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
     let view = asked.map_or_else(|| context.worker.view(), |a| a.view.clone());

@@ -1,11 +1,13 @@
 //! What the configuration comes to: immutable, swapped whole, shared by all workers.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use tokio::task::yield_now;
 
 use crate::clock::Clock;
 use crate::host::HostMap;
@@ -57,6 +59,9 @@ pub struct Earlier {
     pub until: i64,
 }
 
+/// Sites that a worker goes through before it looks after its connections again: some 50 microseconds of work.
+pub(super) const SITES_AT_ONCE: usize = 256;
+
 /// A snapshot as one worker uses it: with its own connections to the upstreams.
 pub struct View {
     /// What all workers share.
@@ -66,8 +71,9 @@ pub struct View {
 }
 
 impl View {
-    /// A worker's view of a snapshot. Pools whose upstream goes on are taken over from `before`.
-    pub(super) fn new(
+    /// A worker's view of a snapshot. Pools whose upstream goes on are taken over from `before`. Of many sites, it comes
+    /// about bit by bit.
+    pub(super) async fn new(
         shared: Arc<Snapshot>,
         before: Option<&Self>,
         clock: &Rc<Clock>,
@@ -76,18 +82,39 @@ impl View {
     ) -> Rc<Self> {
         let limits = shared.limits.pool();
         let mut pools: Vec<Option<Rc<Pool>>> = Vec::with_capacity(shared.upstreams.len());
-        let mut known: std::collections::HashMap<*const Upstream, Rc<Pool>> = std::collections::HashMap::new();
-        for pool in before.iter().flat_map(|b| &b.pools).flatten() {
-            pool.limit(limits);
-            known.insert(Arc::as_ptr(pool.upstream()), pool.clone());
+        let mut known: HashMap<*const Upstream, Rc<Pool>> = HashMap::with_capacity(shared.upstreams.len());
+        for pools in before.iter().flat_map(|b| b.pools.chunks(SITES_AT_ONCE)) {
+            for pool in pools.iter().flatten() {
+                pool.limit(limits);
+                known.insert(Arc::as_ptr(pool.upstream()), pool.clone());
+            }
+            yield_now().await;
         }
-        for upstream in &shared.upstreams {
-            pools.push(upstream.as_ref().map(|upstream| {
-                let new = || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone(), counters.clone());
-                known.entry(Arc::as_ptr(upstream)).or_insert_with(new).clone()
-            }));
+        for upstreams in shared.upstreams.chunks(SITES_AT_ONCE) {
+            for upstream in upstreams {
+                pools.push(upstream.as_ref().map(|upstream| {
+                    let new =
+                        || Pool::new(upstream.clone(), limits, clock.clone(), streaming.clone(), counters.clone());
+                    known.entry(Arc::as_ptr(upstream)).or_insert_with(new).clone()
+                }));
+            }
+            yield_now().await;
+        }
+        let mut known = known.into_values();
+        while known.by_ref().take(SITES_AT_ONCE).count() > 0 {
+            yield_now().await;
         }
         Rc::new(Self { shared, pools })
+    }
+
+    /// Drops a view that is not in use any more, bit by bit; gives it back while it is.
+    pub(super) async fn drop_slowly(view: Rc<Self>) -> Result<(), Rc<Self>> {
+        let Self { mut pools, .. } = Rc::try_unwrap(view)?;
+        while !pools.is_empty() {
+            pools.truncate(pools.len().saturating_sub(SITES_AT_ONCE));
+            yield_now().await;
+        }
+        Ok(())
     }
 
     /// The site for a host.

@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
 
 use super::admission::Admission;
 use super::connection;
+use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
-use super::snapshot::View;
-use super::{Listening, Published};
-use crate::clock::{Clock, TICK};
+use super::snapshot::{SITES_AT_ONCE, View};
+use super::{Drain, Listening, Published};
+use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, AccessLog, Counters, LogSink};
 
@@ -29,6 +30,8 @@ use crate::telemetry::{AccessFormat, AccessLog, Counters, LogSink};
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How long a connection that is new when pintle stops is waited for to say what it wants.
+const FRESH: Duration = Duration::from_secs(5);
 /// In place of a site's number, for trouble that concerns them all.
 pub(super) const EVERY_SITE: usize = usize::MAX;
 /// The same trouble is told once in this time.
@@ -43,9 +46,27 @@ pub(super) struct Shared {
     pub(super) snapshot: watch::Receiver<Published>,
     /// Told whenever a worker has taken a snapshot.
     pub(super) news: Arc<Notify>,
-    pub(super) draining: watch::Receiver<bool>,
+    pub(super) draining: watch::Receiver<Drain>,
     pub(super) https_port: Arc<AtomicU16>,
     pub(super) reports: Arc<Reports>,
+}
+
+/// What is seen of a worker from outside.
+pub(super) struct Signs {
+    pub(super) counters: Arc<Counters>,
+    /// The number of the snapshot that it serves by.
+    pub(super) taken: Arc<AtomicU64>,
+    /// The uptime of its last sign of life.
+    pub(super) pulse: Arc<AtomicU64>,
+}
+
+/// How connections are to end, and since which tick.
+#[derive(Clone, Copy)]
+enum Draining {
+    /// At once, where they are at rest.
+    Stop,
+    /// With the answer to their next request; without one, in the middle of the time that there is.
+    HandOver { since: u32 },
 }
 
 /// A worker's own state.
@@ -56,10 +77,11 @@ pub(super) struct Worker {
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) reports: Arc<Reports>,
+    pub(super) handshakes: Rc<Handshakes>,
     https_port: Arc<AtomicU16>,
     view: RefCell<Rc<View>>,
     streaming: Rc<Cell<usize>>,
-    draining: Cell<bool>,
+    draining: Cell<Option<Draining>>,
     connections: Cell<usize>,
     all_gone: Notify,
     warned: RefCell<HashMap<(usize, &'static str), Instant>>,
@@ -78,7 +100,25 @@ impl Worker {
 
     /// Whether connections are to end as soon as they can.
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.get()
+        self.draining.get().is_some()
+    }
+
+    /// The tick of now.
+    pub(super) fn ticks(&self) -> u32 {
+        self.clock.ticks()
+    }
+
+    /// Whether a connection that rests since that tick is to end, as nobody needs it any more. A fresh one has not had
+    /// its first request yet: its client has seen a listener, and is right to expect an answer.
+    pub(super) fn ends_rest(&self, fresh: bool, rests_since: u32) -> bool {
+        let now = self.clock.ticks();
+        match self.draining.get() {
+            None => false,
+            Some(Draining::Stop) => !fresh || now.saturating_sub(rests_since) > ticks_of(FRESH),
+            Some(Draining::HandOver { since }) => {
+                now.saturating_sub(since) >= ticks_of(self.view().shared.limits.drain) / 2
+            }
+        }
     }
 
     /// Tells the operator about trouble with a site, but not with every request.
@@ -102,8 +142,9 @@ impl Worker {
         while snapshots.changed().await.is_ok() {
             let Published { number, snapshot } = snapshots.borrow_and_update().clone();
             let before = self.view();
-            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters);
-            *self.view.borrow_mut() = view;
+            let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters).await;
+            self.view.replace(view);
+            tokio::task::spawn_local(let_go(before));
             // Sites may stand elsewhere now; what concerns none of them is told no more often for that.
             self.warned.borrow_mut().retain(|(site, _), _| *site == EVERY_SITE);
             taken.store(number, Ordering::Release);
@@ -111,13 +152,29 @@ impl Worker {
         }
     }
 
+    async fn show_life(&self, pulse: &AtomicU64) {
+        loop {
+            pulse.store(uptime(), Ordering::Relaxed);
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
     async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP).await;
-            for pool in self.view().pools.iter().flatten() {
-                pool.sweep();
+            for pools in self.view().pools.chunks(SITES_AT_ONCE) {
+                pools.iter().flatten().for_each(|pool| pool.sweep());
+                yield_now().await;
             }
         }
+    }
+}
+
+/// Drops a view that was replaced, once no request goes by it.
+async fn let_go(mut view: Rc<View>) {
+    while let Err(used) = View::drop_slowly(view).await {
+        view = used;
+        tokio::time::sleep(SWEEP).await;
     }
 }
 
@@ -138,42 +195,34 @@ impl Drop for Open {
 }
 
 /// Runs a worker on this thread until it has drained.
-pub(super) fn run(
-    shared: Shared,
-    listeners: watch::Receiver<Listening>,
-    counters: Arc<Counters>,
-    taken: Arc<AtomicU64>,
-) -> io::Result<()> {
+pub(super) fn run(shared: Shared, listeners: watch::Receiver<Listening>, signs: Signs) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(AccessLog::flush_thread)
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let result = runtime.block_on(work(shared, listeners, counters, taken));
+    let result = runtime.block_on(work(shared, listeners, signs));
     AccessLog::flush_thread();
     result
 }
 
-async fn work(
-    mut shared: Shared,
-    listeners: watch::Receiver<Listening>,
-    counters: Arc<Counters>,
-    taken: Arc<AtomicU64>,
-) -> io::Result<()> {
+async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: Signs) -> io::Result<()> {
+    let Signs { counters, taken, pulse } = signs;
     let clock = Rc::new(Clock::default());
     let streaming = Rc::new(Cell::new(0));
     let Published { number, snapshot } = shared.snapshot.borrow_and_update().clone();
     taken.store(number, Ordering::Release);
     let worker = Rc::new(Worker {
-        view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters)),
+        view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters).await),
         clock,
         counters,
         access: shared.access.map(|(sink, format)| AccessLog::new(sink, format)),
         admission: shared.admission,
         loop_guard: shared.loop_guard,
         reports: shared.reports,
+        handshakes: Rc::default(),
         https_port: shared.https_port,
         streaming,
-        draining: Cell::new(false),
+        draining: Cell::new(None),
         connections: Cell::new(0),
         all_gone: Notify::new(),
         warned: RefCell::default(),
@@ -183,26 +232,39 @@ async fn work(
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.sweep().await });
     let background = worker.clone();
+    tokio::task::spawn_local(async move { background.show_life(&pulse).await });
+    let background = worker.clone();
     let (snapshots, news) = (shared.snapshot, shared.news);
     tokio::task::spawn_local(async move { background.follow_snapshots(snapshots, &taken, &news).await });
-    listen(&worker, listeners, &mut shared.draining).await?;
-    drain(&worker).await;
+    let how = listen(&worker, listeners, &mut shared.draining).await?;
+    drain(&worker, &how).await;
     Ok(())
 }
 
 /// A listener that is accepted on.
 struct Accepting {
     address: (SocketAddr, Scheme),
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Until>,
     task: JoinHandle<()>,
+}
+
+/// Until when a listener is accepted on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// It goes on.
+    Told,
+    /// It is to be closed, once what is queued is accepted.
+    Empty,
+    /// Another process accepts on it, too: what is queued is for that.
+    Now,
 }
 
 /// Accepts on what there is to listen on, as it changes, until the drain begins.
 async fn listen(
     worker: &Rc<Worker>,
     mut listeners: watch::Receiver<Listening>,
-    draining: &mut watch::Receiver<bool>,
-) -> io::Result<()> {
+    draining: &mut watch::Receiver<Drain>,
+) -> io::Result<Drain> {
     let mut accepting: Vec<Accepting> = Vec::new();
     loop {
         let (keep, new) = {
@@ -213,7 +275,7 @@ async fn listen(
         accepting.retain(|listener| {
             let stays = keep.contains(&listener.address);
             if !stays {
-                listener.stop.send_replace(true);
+                listener.stop.send_replace(Until::Empty);
             }
             stays
         });
@@ -222,26 +284,34 @@ async fn listen(
             if !keep.contains(&(address, scheme)) {
                 continue;
             }
-            let (stop, stopped) = watch::channel(false);
+            let (stop, stopped) = watch::channel(Until::Told);
             let task = accept(TcpListener::from_std(listener)?, scheme, worker.clone(), stopped);
             accepting.push(Accepting { address: (address, scheme), stop, task: tokio::task::spawn_local(task) });
         }
         tokio::select! {
             // The sender lives as long as the server; without it, too, there is nothing left to do.
-            _ = draining.wait_for(|draining| *draining) => break,
+            _ = draining.wait_for(|draining| *draining != Drain::No) => break,
             changed = listeners.changed() => if changed.is_err() { break },
         }
     }
+    let how = draining.borrow().clone();
     for listener in accepting {
-        listener.stop.send_replace(true);
+        let until = match &how {
+            Drain::HandOver(kept) if kept.contains(&listener.address) => Until::Now,
+            _ => Until::Empty,
+        };
+        listener.stop.send_replace(until);
         let _ = listener.task.await;
     }
-    Ok(())
+    Ok(how)
 }
 
 /// Until all connections are gone, or their time is up.
-async fn drain(worker: &Worker) {
-    worker.draining.set(true);
+async fn drain(worker: &Worker, how: &Drain) {
+    worker.draining.set(Some(match how {
+        Drain::HandOver(_) => Draining::HandOver { since: worker.clock.ticks() },
+        Drain::Stop | Drain::No => Draining::Stop,
+    }));
     worker.clock.wake_all();
     let limit = worker.view().shared.limits.drain;
     let end = Instant::now() + limit;
@@ -259,16 +329,19 @@ async fn drain(worker: &Worker) {
 }
 
 /// Accepts until it is stopped, and then what is queued already: with SO_REUSEPORT, closing the listener would reset it.
-async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut stopped: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut stopped: watch::Receiver<Until>) {
     loop {
         tokio::select! {
             biased;
-            _ = stopped.wait_for(|s| *s) => break,
+            _ = stopped.wait_for(|until| *until != Until::Told) => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => begin(socket, address, scheme, &worker),
                 Err(error) => pause_after(&error, &worker).await,
             },
         }
+    }
+    if *stopped.borrow() == Until::Now {
+        return;
     }
     let mut cx = Context::from_waker(Waker::noop());
     while let Poll::Ready(Ok((socket, address))) = listener.poll_accept(&mut cx) {
@@ -278,7 +351,9 @@ async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut s
 
 fn begin(socket: TcpStream, address: SocketAddr, scheme: Scheme, worker: &Rc<Worker>) {
     worker.counters.connections_accepted.increment();
-    tokio::task::spawn_local(connection::serve(socket, address, scheme, worker.clone()));
+    // From here on it counts: a drain that begins before its task has run waits for it.
+    let open = worker.connection();
+    tokio::task::spawn_local(connection::serve(socket, address, scheme, worker.clone(), open));
 }
 
 /// A connection that ended before it was accepted is nobody's fault. Without files or memory there is no use in

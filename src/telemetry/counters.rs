@@ -35,6 +35,8 @@ counters! {
     handshakes_resumed,
     /// TLS handshakes that failed, whoever was to blame.
     handshakes_failed,
+    /// TLS handshakes that were refused or broken off because there were too many.
+    handshakes_shed,
     /// PROXY headers that were missing or wrong.
     proxy_headers_refused,
     /// Requests answered.
@@ -59,6 +61,11 @@ counters! {
     circuit_refused,
     /// Redirect loops that were broken.
     loops_broken,
+    /// HTTP/2 connections that were ended because of what their clients did: floods of frames, streams opened to be given
+    /// up, answers never taken.
+    http2_floods,
+    /// Bodies that clients sent or took too slowly.
+    bodies_too_slow,
     /// Tasks that ended by a bug.
     panics,
 }

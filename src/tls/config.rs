@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
 use super::resolver::Certificates;
+use super::tickets::Tickets;
 
 /// The versions that may be offered; at least one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,17 +25,8 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Keys for session tickets, changed every six hours; a ticket is good for twelve. One for all workers, so that a
-/// session resumes wherever the next connection lands; kept across reloads.
-///
-/// # Errors
-///
-/// When there is no randomness.
-pub fn tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    rustls::crypto::aws_lc_rs::Ticketer::new()
-}
-
-/// The configuration of all TLS listeners.
+/// The configuration of all TLS listeners. One set of ticket keys for all workers, so that a session resumes wherever
+/// the next connection lands.
 ///
 /// # Errors
 ///
@@ -42,7 +34,7 @@ pub fn tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
 pub fn server(
     certificates: Arc<Certificates>,
     versions: Versions,
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<Tickets>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let offered: &[_] = match versions {
         Versions { tls12: true, tls13: false } => &[&TLS12],

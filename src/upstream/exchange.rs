@@ -38,7 +38,7 @@ pub struct Response {
     /// Its body, as far as it goes.
     pub body: ResponseBody,
     /// After a 101: the connection, which is no longer HTTP.
-    pub upgraded: Option<Upgraded>,
+    pub upgraded: Option<Box<Upgraded>>,
 }
 
 /// A connection that has switched to WebSocket.

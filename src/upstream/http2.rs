@@ -22,6 +22,7 @@ use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender};
 use crate::message::{Fields, Framing, Name, ResponseHead};
+use crate::pace::Pacer;
 
 /// How much one response may send ahead of its client, and all responses of a connection together.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -216,6 +217,7 @@ impl Exchange {
     ) -> Result<(http::response::Parts, RecvStream), UpstreamError> {
         let timeout = pool.upstream.response_timeout;
         alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { super::exchange::CONTINUE_WAIT } else { timeout });
+        let mut pacer = Pacer::new(pool.limits().pace);
         poll_fn(|cx| {
             loop {
                 let mut moved = 0;
@@ -230,8 +232,10 @@ impl Exchange {
                         Poll::Pending => self.waits_for_client = !upload.held && upload.sender.waits_for_body(),
                     }
                 }
-                if moved > 0 {
-                    alarm.set(if self.waits_for_client { pool.limits().body_progress } else { timeout });
+                if self.waits_for_client {
+                    pacer.wait_for_client(moved as u64, alarm);
+                } else if !self.upload.as_ref().is_some_and(|u| u.held) {
+                    pacer.wait_for_other(moved > 0, timeout, alarm);
                 }
                 if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
                     let informational = informational.map_err(UpstreamError::Http2)?;

@@ -16,6 +16,7 @@ use super::http2::{self, Http2, Stream};
 use super::queue::{Grant, Places, Slot, Wants};
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
+use crate::pace::Pace;
 use crate::telemetry::Counters;
 
 /// The bounds of a pool.
@@ -31,8 +32,8 @@ pub struct PoolLimits {
     pub idle: Duration,
     /// Octets of a response's head.
     pub response_head: usize,
-    /// How long a client may take between two pieces of its request's body.
-    pub body_progress: Duration,
+    /// How fast a client must send its request's body.
+    pub pace: Pace,
 }
 
 /// A worker's connections to one upstream.

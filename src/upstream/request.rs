@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
 use super::{HostHeader, Upstream};
-use crate::message::{FieldSink, Framing, HeaderMapSink, Name, RequestHead, has_token};
+use crate::message::{FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
 
@@ -169,10 +169,13 @@ impl Outbound<'_> {
             }
         });
         if !rules.drops(b"Via") {
-            join(&mut via, head.version.number().as_bytes(), b", ");
-            via.push(b' ');
-            via.extend_from_slice(PSEUDONYM.as_bytes());
-            sink.field(b"Via", &via);
+            let own = own_via(head.version);
+            if via.is_empty() {
+                sink.field(b"Via", own);
+            } else {
+                join(&mut via, own, b", ");
+                sink.field(b"Via", &via);
+            }
         }
         sink.rendered(&rules.added);
     }
@@ -189,8 +192,10 @@ impl Outbound<'_> {
     /// X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239): of what came in only what is believed.
     fn write_forwarded(&self, field: &mut impl FnMut(&[u8], &[u8])) {
         let scheme = self.origin.scheme.as_str();
-        let mut host = Vec::with_capacity(64);
-        self.write_host(&mut host);
+        // The host, and behind it the value of Forwarded.
+        let mut text = Vec::with_capacity(256);
+        self.write_host(&mut text);
+        let host = text.len();
         if self.origin.hops.is_empty() {
             // The client is the peer: no lists to walk, nothing to format anew.
             field(b"X-Forwarded-For", self.client.address().as_bytes());
@@ -200,23 +205,26 @@ impl Outbound<'_> {
             field(b"X-Forwarded-For", chain.join(", ").as_bytes());
         }
         field(b"X-Forwarded-Proto", scheme.as_bytes());
-        field(b"X-Forwarded-Host", &host);
-        let mut forwarded = Vec::with_capacity(96);
-        forwarded.extend_from_slice(b"for=");
+        field(b"X-Forwarded-Host", &text);
+        text.extend_from_slice(b"for=");
         if self.origin.hops.is_empty() {
-            write_node(self.origin.client, self.client.address(), &mut forwarded);
+            write_node(self.origin.client, self.client.address(), &mut text);
         } else {
-            write_node(self.origin.client, &self.origin.client.to_string(), &mut forwarded);
+            write_node(self.origin.client, &self.origin.client.to_string(), &mut text);
         }
-        forwarded.extend_from_slice(b";host=");
-        write_quoted_if_needed(&host, &mut forwarded);
-        forwarded.extend_from_slice(b";proto=");
-        forwarded.extend_from_slice(scheme.as_bytes());
+        text.extend_from_slice(b";host=");
+        // A colon or a bracket is no token character.
+        let quote: &[u8] = if text[..host].iter().any(|b| matches!(b, b':' | b'[' | b']')) { b"\"" } else { b"" };
+        text.extend_from_slice(quote);
+        text.extend_from_within(..host);
+        text.extend_from_slice(quote);
+        text.extend_from_slice(b";proto=");
+        text.extend_from_slice(scheme.as_bytes());
         for hop in &self.origin.hops {
-            forwarded.extend_from_slice(b", for=");
-            write_node(*hop, &hop.to_string(), &mut forwarded);
+            text.extend_from_slice(b", for=");
+            write_node(*hop, &hop.to_string(), &mut text);
         }
-        field(b"Forwarded", &forwarded);
+        field(b"Forwarded", &text[host..]);
     }
 
     /// The host that the client asked for: as it says itself, or as a trusted proxy says.
@@ -255,22 +263,20 @@ fn write_node(address: IpAddr, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// A colon or a bracket is no token character.
-fn write_quoted_if_needed(value: &[u8], out: &mut Vec<u8>) {
-    if value.iter().any(|b| matches!(b, b':' | b'[' | b']')) {
-        out.push(b'"');
-        out.extend_from_slice(value);
-        out.push(b'"');
-    } else {
-        out.extend_from_slice(value);
-    }
-}
-
 fn join(list: &mut Vec<u8>, member: &[u8], separator: &[u8]) {
     if !list.is_empty() {
         list.extend_from_slice(separator);
     }
     list.extend_from_slice(member);
+}
+
+/// Our own member of Via.
+fn own_via(received: Version) -> &'static [u8] {
+    match received {
+        Version::Http10 => b"1.0 pintle",
+        Version::Http11 => b"1.1 pintle",
+        Version::Http2 => b"2 pintle",
+    }
 }
 
 /// How many hops of our own name the Via fields show: more than a few mean a loop.

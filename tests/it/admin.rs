@@ -168,7 +168,7 @@ fn bodies_are_bounded() {
     assert_eq!(code(&long), "413", "{long}");
     // Octets without end, that nobody has announced.
     let mut command = Command::new("sh");
-    command.args(["-c", "head -c 80000000 /dev/zero | curl -sS --max-time 20 -o /dev/null -w '%{http_code}' -X POST -T - --unix-socket \"$0\" http://x/ledger"]);
+    command.args(["-c", "head -c 80000000 /dev/zero | curl -sS --max-time 60 -o /dev/null -w '%{http_code}' -X POST -T - --unix-socket \"$0\" http://x/ledger"]);
     let (_, out, _) = outcome(command.arg(bed.socket()));
     assert!(out == "413" || out == "000", "{out}");
     let nonsense = bed.unix("POST /ledger HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nhello\n");

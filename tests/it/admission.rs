@@ -39,7 +39,7 @@ fn a_merge_that_comes_too_late() {
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(code, 0, "{status}");
     assert!(Client::new(&authority).get(node.https(), BLOG, "/").field("public-key-pins").is_some());
-    let refused = node.log_json("certificate refused; the old one keeps serving");
+    let refused = node.logged("certificate refused; the old one keeps serving", 1);
     assert_eq!(refused.len(), 1, "{}", node.log());
     // A start is another matter: the operator has to know.
     drop(node);

@@ -80,6 +80,90 @@ fn who_asks_twice_does_not_wait() {
     assert_eq!(pintle.wait().code(), Some(1));
 }
 
+/// A configuration with an admin socket in this folder.
+fn with_admin(folder: &tempfile::TempDir, config: &str) -> String {
+    format!("[admin]\nlisten = \"unix:{}\"\n{config}", folder.path().join("admin.sock").display())
+}
+
+#[test]
+fn while_it_drains_it_says_so() {
+    let (authority, folder) = (Authority::new(), tempfile::TempDir::new().unwrap());
+    let (origin, word) = waiting_origin();
+    let mut pintle = Pintle::start(&authority, &with_admin(&folder, &blog(&authority, &origin)));
+    let ask = |path: &str| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["--silent", "--write-out", "%{http_code}", "--unix-socket"]).arg(folder.path().join("admin.sock"));
+        crate::harness::output(curl.arg(format!("http://localhost{path}")))
+    };
+    assert_eq!(ask("/ready"), "ready\n200");
+    assert!(ask("/metrics").contains("\npintle_draining 0\n"));
+    let mut busy = Client::new(&authority).connect(pintle.https(), BLOG);
+    busy.send(format!("GET /wait HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    origin.request("/wait");
+    assert_eq!(pintle.status()["connections"], 1);
+    pintle.signal("TERM");
+    pintle.logs("draining: no new connections");
+    assert_eq!(ask("/ready"), "draining\n503");
+    let metrics = ask("/metrics");
+    assert!(metrics.contains("\npintle_draining 1\n") && metrics.contains("\npintle_connections 1\n"), "{metrics}");
+    assert_eq!(pintle.status()["draining"], true);
+    let shown = crate::harness::output(&mut pintle.command("status"));
+    assert!(shown.contains("DRAINING       1 connections are left"), "{shown}");
+    let (code, _, err) = crate::harness::outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains("pintle is stopping"), "{err}");
+    // And, every few seconds, by itself.
+    let line = eventually("progress in the log", || pintle.log_json("draining").pop());
+    assert_eq!(line["connections"], 1);
+    word.send(()).unwrap();
+    assert_eq!(busy.response("GET").text(), "done");
+    assert_eq!(pintle.wait().code(), Some(0));
+}
+
+/// Who has seen a listener is right to expect an answer.
+#[test]
+fn who_was_just_let_in_is_answered() {
+    let authority = Authority::new();
+    let origin = Origin::hello();
+    let mut pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let client = Client::new(&authority);
+    let mut secure = client.connect(pintle.https(), BLOG);
+    let mut plain = crate::harness::Connection::plain(pintle.http());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let http2 = runtime.block_on(super::http2::connect(&authority, &pintle));
+    pintle.signal("TERM");
+    pintle.logs("draining: no new connections");
+    let response = secure.get(BLOG, "/");
+    assert_eq!((response.status, response.one("connection")), (200, "close"));
+    let response = plain.get(BLOG, "/");
+    assert_eq!((response.status, response.one("connection")), (301, "close"));
+    runtime.block_on(async {
+        let request = http::Request::get(format!("https://{BLOG}/")).body(()).unwrap();
+        let (response, _) = http2.ready().await.unwrap().send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    });
+    assert_eq!(pintle.wait().code(), Some(0));
+}
+
+/// Their frames are not ours to write: they go on until the time is up, and are cut then.
+#[test]
+fn websockets_go_on_until_the_time_is_up() {
+    use tokio_tungstenite::tungstenite::{self, Message};
+    let authority = Authority::new();
+    let echo = super::websocket::echo_server();
+    let config = "[limits]\ndrain = \"3s\"\n".to_owned() + &crate::harness::blog_at(&authority, &echo);
+    let mut pintle = Pintle::start(&authority, &config);
+    let connection = Client::new(&authority).connect(pintle.https(), BLOG);
+    let (mut socket, _) = tungstenite::client(format!("wss://{BLOG}/echo"), connection.stream).unwrap();
+    pintle.signal("TERM");
+    pintle.logs("draining: no new connections");
+    let message = Message::text("still there");
+    socket.send(message.clone()).unwrap();
+    assert_eq!(socket.read().unwrap(), message);
+    assert!(socket.read().is_err());
+    pintle.logs("time is up");
+    assert_eq!(pintle.wait().code(), Some(0));
+}
+
 /// A stop under load: every request that was sent on an open connection is answered.
 #[test]
 fn a_stop_under_load_loses_nothing() {

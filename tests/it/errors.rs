@@ -36,7 +36,7 @@ fn upstream_failures_have_their_code_and_their_cause() {
         assert_eq!(line["status"], status);
         let said = line["error"].as_str().unwrap();
         assert!(said.contains(cause), "{said}");
-        let warned = pintle.log_json("upstream failed");
+        let warned = pintle.logged("upstream failed", 1);
         assert!(warned.len() == 1 && warned[0]["error"].as_str().unwrap().contains(cause), "{warned:?}");
     };
     check("http://127.0.0.1:1", "", "/", 502, "connection_refused", "connection refused");

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 #[path = "../../fuzz/src/lib.rs"]
-mod targets;
+pub mod targets;
 
 use targets::{TARGETS, Target};
 
@@ -61,17 +61,17 @@ fn try_on(name: &str, target: Target, input: &[u8]) {
 }
 
 /// The same numbers in every run (xorshift): a failure is there again the next time.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap() % n.max(1)
     }
 
-    fn mutate(&mut self, seed: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
+    pub fn mutate(&mut self, seed: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
         const TELLING: &[u8] = b"\0\r\n\t ,;:=\"/[]@%#\\.0159afGX\x7f\x80\xff";
         let mut octets = seed.to_vec();
         for _ in 0..=self.below(3) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom, as lib.rs lists them; a module imports from those below it only.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 29] = [
     "cli",
     "commands",
     "control",
@@ -28,7 +28,10 @@ const LAYERS: [&str; 26] = [
     "message",
     "host",
     "telemetry",
+    "pace",
     "clock",
+    "handover",
+    "systemd",
     "open_files",
     "main",
 ];

@@ -151,7 +151,7 @@ fn a_torn_record_is_ignored_and_reported() {
     let last = whole.lines().last().unwrap();
     fs::write(&file, format!("{whole}{}", &last[..last.len() / 2])).unwrap();
     let pintle = bed.start(&bed.pins("30d"));
-    let told = pintle.log_json("ledger").pop().unwrap();
+    let told = pintle.logged("ledger", 1).remove(0);
     assert!(told["notice"].as_str().unwrap().contains("torn"), "{told}");
     assert!(bed.header(&pintle).is_some());
     let (_, notices) = ledger::look(&bed.state()).unwrap();

@@ -53,7 +53,7 @@ fn pins_step_by_step() {
     let human = output(&mut pintle.command("status"));
     assert!(human.contains("hpkp: step 1 of 3, max-age 2s; next 4s on 20"), "{human}");
     assert_eq!(climbs(&bed, &pintle, "public-key-pins", 8), [2, 4, 8]);
-    let taken = pintle.log_json("max-age goes up");
+    let taken = pintle.logged("max-age goes up", 2);
     assert_eq!(taken.iter().map(|l| l["max_age"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 8]);
     let last = ramp(&pintle);
     assert!(last["step"] == 3 && last["next"].is_null(), "{last}");

@@ -65,7 +65,7 @@ fn a_bad_configuration_changes_nothing() {
     let status = pintle.status();
     assert_eq!((&status["reloads"], &status["reloads_refused"]), (&Value::from(0), &Value::from(cases.len())));
     // In the log with the remedy, too: by SIGHUP, that is the only place.
-    let told = pintle.log_json("reload refused; what is in use goes on");
+    let told = pintle.logged("reload refused; what is in use goes on", cases.len());
     assert!(told.iter().any(|l| l["hint"].as_str().is_some_and(|h| h.contains("http://HOST"))), "{told:?}");
     // As JSON, with the same exit code.
     let (code, out, _) = outcome(pintle.command("reload").arg("--json"));

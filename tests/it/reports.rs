@@ -98,7 +98,7 @@ fn taken_in_counted_and_shown() {
         (&recent[4]["hostname"], &recent[4]["noted_hostname"]),
         (&"below.blog.example.com".into(), &BLOG.into())
     );
-    let logged = pintle.log_json("a client reports that no pin matched");
+    let logged = pintle.logged("a client reports that no pin matched", 7);
     assert!(logged.len() == 7 && logged[0]["site"] == BLOG && logged[0]["level"] == "WARN", "{logged:?}");
     assert!(bed.metrics().contains(&format!("pintle_pin_reports_total{{site=\"{BLOG}\"}} 6")), "{}", bed.metrics());
     let human = output(&mut pintle.command("status"));

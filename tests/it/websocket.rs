@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::harness::{Authority, BLOG, Client, Pintle, blog_at};
 
 /// A WebSocket server that echoes; its URL.
-fn echo_server() -> String {
+pub fn echo_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {

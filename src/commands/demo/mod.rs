@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use super::files::replace;
 use super::{Output, fail, run};
+use crate::control::Beginning;
 use crate::pin::Pin;
 
 use keys::Keys;
@@ -36,7 +37,7 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     }
     let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
     let (https_port, http_port) = (port(https), port(http));
-    run::serve(&path, output, |_| print_welcome(&folder, &keys, https_port, http_port))
+    run::serve(&path, output, Beginning::default(), false, |_| print_welcome(&folder, &keys, https_port, http_port))
 }
 
 /// Beside the other data of the user's programs.

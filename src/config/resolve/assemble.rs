@@ -7,8 +7,9 @@ use super::guard::Admitted;
 use super::{Entry, Globals, Upstreams};
 use crate::config::{Config, Context, Draft, Kept, Problem};
 use crate::ledger::Ramp;
+use crate::policy::guard::Seconds;
 use crate::server::{Earlier, Snapshot};
-use crate::tls::{Certificates, config as tls_config};
+use crate::tls::{Certificates, Tickets, config as tls_config};
 
 /// Tickets are good for twelve hours; clocks may be set.
 const TICKETS_LIVE: i64 = 24 * 3600;
@@ -42,7 +43,7 @@ pub(super) fn assemble(
     let certificates = Arc::new(certificates);
     let tickets = match context.before {
         Some(before) => before.tickets.clone(),
-        None => tls_config::tickets().ok()?,
+        None => Arc::new(Tickets::new().ok()?),
     };
     let tls = tls_config::server(certificates.clone(), globals.versions, tickets.clone()).ok()?;
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
@@ -86,8 +87,22 @@ pub(super) fn assemble(
     })
 }
 
+/// The chains of a site, for as long as tickets are about that are given out under them now.
+pub(in crate::config) fn chains_until(entry: &Entry, now: Seconds) -> impl Iterator<Item = Earlier> {
+    let until = now.saturating_add(TICKETS_LIVE);
+    entry.chains().map(move |chain| Earlier { pins: chain.pins.clone(), until })
+}
+
 /// The chains that a site had before this one, as long as tickets may be about that were given out under them.
 fn earlier(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
+    let own = earlier_here(entry, places, context);
+    let Some(elsewhere) = context.earlier.get(entry.report.name()) else { return own };
+    let news = elsewhere.iter().filter(|chain| !own.iter().any(|own| own.pins == chain.pins));
+    own.iter().chain(news).cloned().collect()
+}
+
+/// The same, in this process.
+fn earlier_here(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
     let Some(before) = context.before else { return Arc::default() };
     let Some(&index) = places.get(entry.report.name()) else { return Arc::default() };
     let (old, known) = (&before.entries[index], before.snapshot.earlier.get(index).cloned().unwrap_or_default());
@@ -100,7 +115,7 @@ fn earlier(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) 
         return known;
     }
     let until = context.now.saturating_add(TICKETS_LIVE);
-    let mut chains: Vec<Earlier> = old.chains().map(|chain| Earlier { pins: chain.pins.clone(), until }).collect();
+    let mut chains: Vec<Earlier> = chains_until(old, context.now).collect();
     for chain in known.iter().filter(|chain| chain.until > context.now) {
         if !chains.iter().any(|c| c.pins == chain.pins) {
             chains.push(chain.clone());

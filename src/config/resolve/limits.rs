@@ -24,6 +24,8 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     number("connections_per_client", &table.connections_per_client, 1, 10_000_000, &mut |n| {
         limits.connections_per_client = n as usize;
     });
+    number("handshakes", &table.handshakes, 1, 1_000_000, &mut |n| limits.handshakes = n as usize);
+    number("body_rate", &table.body_rate, 0, 1 << 30, &mut |n| limits.body_rate = n);
     number("request_line", &table.request_line, 256, 1 << 20, &mut |n| limits.request_line = n as usize);
     number("header_size", &table.header_size, 1024, 1 << 20, &mut |n| limits.header_size = n as usize);
     number("header_count", &table.header_count, 8, 128, &mut |n| limits.header_count = n as usize);
@@ -32,6 +34,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
         limits.requests_per_connection = n;
     });
     number("http2_streams", &table.http2_streams, 1, 10_000, &mut |n| limits.http2_streams = n as u32);
+    number("http2_resets", &table.http2_resets, 1, 1 << 30, &mut |n| limits.http2_resets = n as u32);
     number("upstream_connections", &table.upstream_connections, 1, 1_000_000, &mut |n| {
         limits.upstream_connections = n as usize;
     });
@@ -57,6 +60,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     time("websocket_idle", &table.websocket_idle, second, &mut |t| limits.websocket_idle = t);
     time("linger", &table.linger, none, &mut |t| limits.linger = t);
     time("drain", &table.drain, none, &mut |t| limits.drain = t);
+    time("upgrade", &table.upgrade, second, &mut |t| limits.upgrade = t);
     time("upstream_queue_wait", &table.upstream_queue_wait, second, &mut |t| limits.upstream_queue_wait = t);
     time("upstream_idle", &table.upstream_idle, none, &mut |t| limits.upstream_idle = t);
     limits

@@ -34,6 +34,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::config::Versions;
 use plan::Stamp;
 
+pub(super) use assemble::chains_until;
 pub(super) use entry::{Entry, by_name};
 pub(super) use upstream::Upstreams;
 

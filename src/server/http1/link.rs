@@ -10,7 +10,10 @@ use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::StatusCode;
 
 use crate::body::{Body, Frame, RequestBodyError};
-use crate::message::{BodyDecoder, Decoded, FieldSink as _, Framing, ResponseHead, Version};
+use crate::message::{
+    BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, RequestHead, ResponseHead, Version,
+    parse_request,
+};
 use crate::outbox::Outbox;
 use crate::server::connection::ClientTransport;
 use crate::server::tunnel::Duplex;
@@ -44,6 +47,16 @@ impl Link {
             interim: Outbox::default(),
             gone: false,
         }
+    }
+
+    /// Takes a request's head off what was received; says no if it is not all there.
+    pub(super) fn take_head(&mut self, limits: &HeadLimits, head: &mut RequestHead) -> Result<bool, HeadFault> {
+        if self.received.is_empty() {
+            return Ok(false);
+        }
+        let Some(len) = parse_request(&self.received, limits, head)? else { return Ok(false) };
+        self.received.advance(len);
+        Ok(true)
     }
 
     /// A request's head has been taken; its body comes.

@@ -9,11 +9,12 @@ mod respond;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use bytes::Buf as _;
 use tokio::time::Instant;
 
 use super::connection::{ClientTransport, Context};
@@ -24,10 +25,11 @@ use super::service::{Asked, Work};
 use super::{service, tunnel};
 use crate::body::RequestBody;
 use crate::clock::Alarm;
-use crate::message::{Framing, HeadFault, RequestHead, parse_request};
+use crate::message::{Framing, HeadFault, RequestHead};
 use crate::upstream::Upgraded;
 
 use link::{Link, LinkBody, LinkInterim};
+use respond::{After, Sending};
 
 /// What may be thrown away of a body to keep a connection that is good otherwise.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
@@ -40,12 +42,17 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
         let limits = context.worker.view();
         let limits = &limits.shared.limits;
         alarm.set(limits.idle);
-        if !rest(&link, &context, &alarm).await {
+        if !rest(&link, &context, &alarm, requests == 0).await {
             break;
         }
         requests += 1;
         let last = requests >= limits.requests_per_connection;
-        match Box::pin(exchange(&link, &context, &alarm, last)).await {
+        let begun = poll_fn(|cx| Poll::Ready(begin(&link, &context, &alarm, last, cx))).await;
+        let next = match begun {
+            Ok(next) => next,
+            Err(rest) => rest.await,
+        };
+        match next {
             Next::Request => {}
             Next::Close => break,
             Next::Linger => {
@@ -75,8 +82,9 @@ enum Next {
     Gone,
 }
 
-/// Waits for the next request. Says no when the connection is to end.
-async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> bool {
+/// Waits for the next request, or the first one. Says no when the connection is to end.
+async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first: bool) -> bool {
+    let since = context.worker.ticks();
     poll_fn(|cx| {
         let mut link = link.borrow_mut();
         if !link.received.is_empty() {
@@ -87,44 +95,125 @@ async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> boo
         match link.poll_receive(cx) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(false),
             Poll::Ready(Ok(_)) => Poll::Ready(true),
-            Poll::Pending if context.worker.is_draining() => Poll::Ready(false),
+            Poll::Pending if context.worker.ends_rest(first, since) => Poll::Ready(false),
             Poll::Pending => alarm.poll_due(cx).map(|()| false),
         }
     })
     .await
 }
 
-/// One request and its answer.
-async fn exchange(link: &Rc<RefCell<Link>>, context: &Rc<Context>, alarm: &Alarm, last: bool) -> Next {
+/// A request whose head has been read, and what is known of it.
+struct Request {
+    head: RequestHead,
+    /// None where it could not be read.
+    asked: Option<Asked>,
+    begin: Instant,
+}
+
+/// An answer to it.
+struct Answer {
+    request: Request,
+    reply: Reply,
+    upgraded: Option<Box<Upgraded>>,
+    /// The request is not all there.
+    unread: bool,
+    sending: Sending,
+}
+
+/// What a request waits for.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, within a box")]
+enum Waits {
+    /// The rest of its head.
+    Head,
+    /// The upstream, mostly.
+    Work(Request, Asked, Work),
+    /// The client, to take the answer.
+    Client(Answer),
+}
+
+/// Begins with a request; mostly its head is all there. What needs nobody else is answered on the spot. The rest is a
+/// future of its own, so that a connection at rest does not carry the room for it.
+fn begin<'a>(
+    link: &'a Rc<RefCell<Link>>,
+    context: &'a Rc<Context>,
+    alarm: &'a Alarm,
+    last: bool,
+    cx: &mut TaskContext<'_>,
+) -> Result<Next, Pin<Box<impl Future<Output = Next> + use<'a>>>> {
     let view = context.worker.view();
     let limits = &view.shared.limits;
-    let mut head = RequestHead::default();
     alarm.set(limits.request_header);
-    let read = read_head(link, &limits.head(), &mut head, alarm).await;
-    let begin = Instant::now();
-    let rejection = match read {
-        Ok(true) => None,
-        Ok(false) => return Next::Gone,
-        Err(rejection) => Some(rejection),
+    let mut head = RequestHead::default();
+    let read = link.borrow_mut().take_head(&limits.head(), &mut head);
+    let waits = match read.map_err(Rejection::Head) {
+        Ok(false) => Waits::Head,
+        read => match consider(read.map(drop), head, link, context, last) {
+            Err((request, asked, work)) => Waits::Work(request, asked, work),
+            Ok((request, reply)) => {
+                let mut answer = Answer::new(request, reply, link, context, alarm);
+                match answer.sending.poll_sent(&mut answer.reply.body, link, alarm, cx) {
+                    Poll::Ready(result) if answer.upgraded.is_none() => return Ok(answer.end(result, 0, context)),
+                    _ => Waits::Client(answer),
+                }
+            }
+        },
     };
-    if let Some(rejection) = rejection {
+    Err(Box::pin(go_on(waits, link, context, alarm, last)))
+}
+
+/// One request and its answer, from where it has to wait.
+async fn go_on(waits: Waits, link: &Rc<RefCell<Link>>, context: &Rc<Context>, alarm: &Alarm, last: bool) -> Next {
+    let considered = match waits {
+        Waits::Client(answer) => return answer.send(link, context, alarm).await,
+        Waits::Work(request, asked, work) => Err((request, asked, work)),
+        Waits::Head => {
+            let mut head = RequestHead::default();
+            let read = read_head(link, &context.worker.view().shared.limits.head(), &mut head, alarm).await;
+            match read {
+                Ok(false) => return Next::Gone,
+                read => consider(read.map(drop), head, link, context, last),
+            }
+        }
+    };
+    let (request, reply) = match considered {
+        Ok(answered) => answered,
+        Err((mut request, asked, work)) => {
+            let reply = answer(work, link, context, alarm, &request.head, &asked).await;
+            request.asked = Some(asked);
+            match reply {
+                Some(reply) => (request, reply),
+                None => {
+                    let outcome = Outcome::gone(request.begin);
+                    record(context, &request.head, request.asked.as_ref(), &outcome);
+                    return Next::Gone;
+                }
+            }
+        }
+    };
+    Answer::new(request, reply, link, context, alarm).send(link, context, alarm).await
+}
+
+/// Answers a request that needs nobody else, or could not be read; else says what is to be done.
+#[allow(clippy::type_complexity, clippy::result_large_err, reason = "taken apart at once by its two callers")]
+fn consider(
+    read: Result<(), Rejection>,
+    mut head: RequestHead,
+    link: &RefCell<Link>,
+    context: &Context,
+    last: bool,
+) -> Result<(Request, Reply), (Request, Asked, Work)> {
+    let begin = Instant::now();
+    if let Err(rejection) = read {
         head.keep_alive = false;
         let reply = service::reject(rejection, &head, None, context);
-        return finish(link, context, alarm, &head, reply, None, begin).await;
+        return Ok((Request { head, asked: None, begin }, reply));
     }
-    link.borrow_mut().begin_body(head.framing, limits.request_body);
+    link.borrow_mut().begin_body(head.framing, context.worker.view().shared.limits.request_body);
     head.keep_alive &= !last;
     let asked = service::read(&head, context);
-    let reply = match service::answer_at_once(&head, &asked, context) {
-        Ok(reply) => Some(reply),
-        Err(work) => answer(work, link, context, alarm, &head, &asked).await,
-    };
-    match reply {
-        Some(reply) => finish(link, context, alarm, &head, reply, Some(&asked), begin).await,
-        None => {
-            record(context, &head, Some(&asked), &Outcome::gone(begin));
-            Next::Gone
-        }
+    match service::answer_at_once(&head, &asked, context) {
+        Ok(reply) => Ok((Request { head, asked: Some(asked), begin }, reply)),
+        Err(work) => Err((Request { head, asked: None, begin }, asked, work)),
     }
 }
 
@@ -147,7 +236,7 @@ async fn answer(
         expects_continue: head.expects_continue(),
         continued: false,
     };
-    let mut answering = Box::pin(service::answer(work, head, body, asked, context, alarm, &mut interim));
+    let mut answering = pin!(service::answer(work, head, body, asked, context, alarm, &mut interim));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(reply) => Poll::Ready(Some(reply)),
         Poll::Pending => {
@@ -168,15 +257,10 @@ async fn read_head(
     poll_fn(|cx| {
         let mut link = link.borrow_mut();
         loop {
-            if !link.received.is_empty() {
-                match parse_request(&link.received, limits, head) {
-                    Ok(Some(len)) => {
-                        link.received.advance(len);
-                        return Poll::Ready(Ok(true));
-                    }
-                    Ok(None) => {}
-                    Err(fault) => return Poll::Ready(Err(Rejection::Head(fault))),
-                }
+            match link.take_head(limits, head) {
+                Ok(true) => return Poll::Ready(Ok(true)),
+                Ok(false) => {}
+                Err(fault) => return Poll::Ready(Err(Rejection::Head(fault))),
             }
             match link.poll_receive(cx) {
                 Poll::Ready(Ok(0)) if !link.received.is_empty() => {
@@ -194,36 +278,41 @@ async fn read_head(
     .await
 }
 
-/// Sends the answer, writes the log line, and says what becomes of the connection.
-async fn finish(
-    link: &Rc<RefCell<Link>>,
-    context: &Rc<Context>,
-    alarm: &Alarm,
-    head: &RequestHead,
-    mut reply: Reply,
-    asked: Option<&Asked>,
-    begin: Instant,
-) -> Next {
-    // An answer to a request that is not all there ends the connection: what comes is its rest, not the next one.
-    let unread = !link.borrow().is_body_read();
-    let keep_alive = head.keep_alive && !reply.closes && !unread && !context.worker.is_draining();
-    let upgraded = reply.upgraded.take();
-    let sent = respond::send(link, context, alarm, head, &mut reply, keep_alive).await;
-    // The upstream's part is over, and with it the time that it had in all.
-    alarm.uncap();
-    let mut outcome = Outcome::of(&reply, &sent, begin, asked, context);
-    if let (Ok(_), Some(upgraded)) = (&sent.result, upgraded) {
-        outcome.bytes += run_tunnel(link, context, alarm, upgraded).await;
-        record(context, head, asked, &outcome);
-        return Next::Close;
+impl Answer {
+    fn new(request: Request, mut reply: Reply, link: &RefCell<Link>, context: &Context, alarm: &Alarm) -> Self {
+        // An answer to a request that is not all there ends the connection: what comes is its rest, not the next one.
+        let unread = !link.borrow().is_body_read();
+        let keep_alive = request.head.keep_alive && !reply.closes && !unread && !context.worker.is_draining();
+        let upgraded = reply.upgraded.take();
+        let sending = Sending::begin(link, context, alarm, &request.head, &mut reply, keep_alive);
+        Self { request, reply, upgraded, unread, sending }
     }
-    record(context, head, asked, &outcome);
-    match sent.result {
-        Err(_) => Next::Gone,
-        Ok(respond::After::Close) if unread => Next::Linger,
-        Ok(respond::After::Close) if reply.closes => Next::Linger,
-        Ok(respond::After::Close) => Next::Close,
-        Ok(respond::After::KeepAlive) => Next::Request,
+
+    /// Sends it, and what follows a 101.
+    async fn send(mut self, link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> Next {
+        let result = poll_fn(|cx| self.sending.poll_sent(&mut self.reply.body, link, alarm, cx)).await;
+        // The upstream's part is over, and with it the time that it had in all.
+        alarm.uncap();
+        let mut tunnelled = 0;
+        if let (Ok(()), Some(upgraded)) = (&result, self.upgraded.take()) {
+            tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
+        }
+        self.end(result, tunnelled, context)
+    }
+
+    /// Writes the log line, and says what becomes of the connection.
+    fn end(self, result: io::Result<()>, tunnelled: u64, context: &Context) -> Next {
+        let Self { request, reply, unread, sending, .. } = self;
+        let sent = sending.end(result);
+        let mut outcome = Outcome::of(&reply, &sent, request.begin, request.asked.as_ref(), context);
+        outcome.bytes += tunnelled;
+        record(context, &request.head, request.asked.as_ref(), &outcome);
+        match sent.result {
+            Err(_) => Next::Gone,
+            Ok(After::Close) if unread || reply.closes => Next::Linger,
+            Ok(After::Close) => Next::Close,
+            Ok(After::KeepAlive) => Next::Request,
+        }
     }
 }
 

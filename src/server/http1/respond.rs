@@ -1,9 +1,7 @@
 //! An answer onto an HTTP/1.1 connection: head, framing, body.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io::{self, Write as _};
-use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use http::{Method, StatusCode};
@@ -13,6 +11,7 @@ use crate::body::Body as _;
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, Name, RequestHead, Version};
 use crate::outbox::Outbox;
+use crate::pace::Pacer;
 use crate::server::connection::Context;
 use crate::server::record::Sent;
 use crate::server::reply::Reply;
@@ -40,71 +39,99 @@ enum Way {
     Chunked,
 }
 
-/// Sends an answer.
-pub(super) async fn send(
-    link: &Rc<RefCell<Link>>,
-    context: &Context,
-    alarm: &Alarm,
-    head: &RequestHead,
-    reply: &mut Reply,
-    keep_alive: bool,
-) -> Sent<After> {
-    let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
-    // Interim responses that have not gone yet come first.
-    link.borrow_mut().take_interim(&mut octets);
-    let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
-    if way == Way::None {
-        reply.body = ResponseBody::Empty;
-    }
-    let progress = context.worker.view().shared.limits.body_progress;
-    let ends_with_connection = way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls();
-    let mut sending = Sending {
-        out: Outbox::new(octets),
-        way,
-        ended: way == Way::None,
-        ends_with_connection,
-        bytes: 0,
-        broken: None,
-    };
-    alarm.set(progress);
-    let result = poll_fn(|cx| {
-        let mut moved = false;
-        let sent = sending.poll(&mut reply.body, link, cx, &mut moved);
-        if moved {
-            alarm.set(progress);
-        }
-        match sent {
-            Poll::Ready(done) => Poll::Ready(done),
-            Poll::Pending => alarm.poll_due(cx).map(|()| {
-                sending.time_is_up(alarm, link);
-                Err(io::ErrorKind::TimedOut.into())
-            }),
-        }
-    })
-    .await;
-    let Sending { out, bytes, broken, .. } = sending;
-    if result.is_ok() {
-        HEADS.with_borrow_mut(|heads| {
-            if heads.len() < SPARE_HEADS {
-                heads.push(out.into_buffer());
-            }
-        });
-    }
-    Sent { result: result.map(|()| after), bytes, broken }
-}
-
-struct Sending {
+/// An answer on its way.
+pub(super) struct Sending {
     out: Outbox,
     way: Way,
+    after: After,
     ended: bool,
     /// The body's end is the connection's (HTTP/1.0), and nothing below says whether that is a proper one.
     ends_with_connection: bool,
+    pacer: Pacer,
     bytes: u64,
+    /// Octets that the connection has taken, and whether the upstream has given any, since somebody asked.
+    written: usize,
+    loaded: bool,
+    /// Whether it is the client that holds things up.
+    waits_for_client: bool,
     /// Why the upstream's body broke off.
     broken: Option<UpstreamError>,
 }
 
 impl Sending {
+    /// Writes the head; nothing is sent yet.
+    pub(super) fn begin(
+        link: &RefCell<Link>,
+        context: &Context,
+        alarm: &Alarm,
+        head: &RequestHead,
+        reply: &mut Reply,
+        keep_alive: bool,
+    ) -> Self {
+        let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
+        // Interim responses that have not gone yet come first.
+        link.borrow_mut().take_interim(&mut octets);
+        let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
+        if way == Way::None {
+            reply.body = ResponseBody::Empty;
+        }
+        let mut pacer = Pacer::new(context.worker.view().shared.limits.pace());
+        pacer.begin(alarm);
+        Self {
+            out: Outbox::new(octets),
+            way,
+            after,
+            ended: way == Way::None,
+            ends_with_connection: way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls(),
+            pacer,
+            bytes: 0,
+            written: 0,
+            loaded: false,
+            waits_for_client: false,
+            broken: None,
+        }
+    }
+
+    /// Sends on; ready when everything has been, or nothing more can be.
+    pub(super) fn poll_sent(
+        &mut self,
+        body: &mut ResponseBody,
+        link: &RefCell<Link>,
+        alarm: &Alarm,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<()>> {
+        let unsent = link.borrow().transport.unsent();
+        if let Poll::Ready(done) = self.poll(body, link, cx) {
+            return Poll::Ready(done);
+        }
+        let taken = std::mem::take(&mut self.written);
+        let loaded = std::mem::take(&mut self.loaded);
+        if self.waits_for_client {
+            // What has reached the socket.
+            let moved = (taken + unsent).saturating_sub(link.borrow().transport.unsent());
+            self.pacer.wait_for_client(moved as u64, alarm);
+        } else {
+            self.pacer.wait_for_other(loaded || taken > 0, self.pacer.pause(), alarm);
+        }
+        alarm.poll_due(cx).map(|()| {
+            self.time_is_up(alarm, link);
+            Err(io::ErrorKind::TimedOut.into())
+        })
+    }
+
+    /// How it went.
+    pub(super) fn end(self, result: io::Result<()>) -> Sent<After> {
+        let Self { out, after, bytes, broken, .. } = self;
+        if result.is_ok() {
+            HEADS.with_borrow_mut(|heads| {
+                if heads.len() < SPARE_HEADS {
+                    heads.push(out.into_buffer());
+                }
+            });
+        }
+        Sent { result: result.map(|()| after), bytes, broken }
+    }
+
     /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
     fn time_is_up(&mut self, alarm: &Alarm, link: &RefCell<Link>) {
         let link = link.borrow();
@@ -121,9 +148,8 @@ impl Sending {
     fn poll(
         &mut self,
         body: &mut ResponseBody,
-        link: &Rc<RefCell<Link>>,
+        link: &RefCell<Link>,
         cx: &mut TaskContext<'_>,
-        moved: &mut bool,
     ) -> Poll<io::Result<()>> {
         loop {
             if !self.ended && self.out.is_loadable() {
@@ -147,23 +173,26 @@ impl Sending {
                         }
                         let chunked = self.way == Way::Chunked;
                         self.ended = self.out.load(frame, chunked) || (!chunked && body.is_end());
-                        *moved = true;
+                        self.loaded = true;
                     }
                     // What there is goes out while the upstream takes its time.
                     Poll::Pending if self.out.is_empty() => {
+                        self.waits_for_client = true;
                         ready!(link.borrow_mut().transport.poll_flush(cx))?;
+                        self.waits_for_client = false;
                         return Poll::Pending;
                     }
                     Poll::Pending => {}
                 }
             }
+            self.waits_for_client = true;
             let mut link = link.borrow_mut();
             if self.out.is_empty() && self.ended {
                 ready!(link.transport.poll_flush(cx))?;
                 let broken = self.broken.is_some();
                 return Poll::Ready(if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) });
             }
-            ready!(self.out.poll_write(&mut link.transport, cx, &mut |_| *moved = true))?;
+            ready!(self.out.poll_write(&mut link.transport, cx, &mut |n| self.written += n))?;
         }
     }
 }

@@ -2,32 +2,48 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
 use tokio::time::Instant;
 
+use super::head::read as read_head;
+use super::meter::Meter;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender};
-use crate::message::{
-    FieldSink as _, Fields, Framing, HeadFault, HeaderMapSink, Name, RequestHead, ResponseHead, Version,
-};
+use crate::message::{FieldSink as _, Fields, Framing, HeaderMapSink, Name, RequestHead, ResponseHead};
+use crate::pace::Pacer;
 use crate::server::connection::Context;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
+use crate::server::tunnel::Duplex;
 use crate::server::{service, tunnel};
 use crate::upstream::{Interim, ResponseBody, Upgraded, UpstreamError};
 
+/// How a stream came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was answered.
+    Answered,
+    /// The client did not wait for all of the answer.
+    GivenUp,
+}
+
 /// Serves one request.
-pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<Bytes>, context: Rc<Context>) {
+pub(super) async fn serve(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    context: Rc<Context>,
+    meter: Rc<Meter>,
+) -> Ended {
     let respond = RefCell::new(respond);
     let begin = Instant::now();
     let alarm = context.worker.clock.alarm();
@@ -35,23 +51,16 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let mut head = RequestHead::default();
-    let read = read_head(&parts, &recv, &mut head);
-    // The names and values that the client sent; h2 has bounded them before, more generously.
-    let size: usize = head.fields.iter().map(|(_, n, v)| n.len() + v.len() + 4).sum::<usize>() + head.target().len();
-    let rejection = match read {
-        Err(fault) => Some(Rejection::Head(fault)),
-        Ok(()) if head.target().len() > limits.request_line => Some(Rejection::Head(HeadFault::TargetTooLong)),
-        Ok(()) if size > limits.header_size || head.fields.len() > limits.header_count => {
-            Some(Rejection::Head(HeadFault::TooLarge))
-        }
-        Ok(()) => None,
-    };
-    let shared_recv = Rc::new(RefCell::new(Recv { stream: recv, left: limits.request_body, trailers: false }));
+    let rejection = read_head(&parts, recv.is_end_stream(), &limits.head(), &mut head).err().map(Rejection::Head);
+    meter.payload(head.fields.octets());
+    let recv = Recv { stream: recv, left: limits.request_body, trailers: false, meter };
+    let shared_recv = Rc::new(RefCell::new(recv));
     if let Some(rejection) = rejection {
         let mut reply = service::reject(rejection, &head, None, &context);
         let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
         record(&context, &head, None, &Outcome::of(&reply, &sent, begin, None, &context));
-        return discard(&shared_recv, &alarm, limits.linger).await;
+        discard(&shared_recv, &alarm, limits.linger).await;
+        return Ended::of(&sent);
     }
     let asked = service::read(&head, &context);
     let body: Option<RequestBody> = match head.framing {
@@ -73,14 +82,14 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     };
     let Some(mut reply) = reply else {
         record(&context, &head, Some(&asked), &Outcome::gone(begin));
-        return;
+        return Ended::GivenUp;
     };
     if let Some(upgraded) = reply.upgraded.take() {
         let sent = Sent { result: Ok(()), bytes: 0, broken: None };
         let mut outcome = Outcome::of(&reply, &sent, begin, Some(&asked), &context);
-        outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, upgraded, &context, &alarm).await;
+        outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm).await;
         record(&context, &head, Some(&asked), &outcome);
-        return;
+        return Ended::Answered;
     }
     let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
     alarm.uncap();
@@ -90,56 +99,14 @@ pub(super) async fn serve(request: Request<RecvStream>, respond: SendResponse<By
     if sent.result.is_ok() {
         discard(&shared_recv, &alarm, limits.linger).await;
     }
+    Ended::of(&sent)
 }
 
-/// RFC 9113 section 8.3.1. h2 has checked the pseudo-fields' presence and syntax.
-fn read_head(parts: &http::request::Parts, recv: &RecvStream, head: &mut RequestHead) -> Result<(), HeadFault> {
-    head.version = Version::Http2;
-    head.keep_alive = true;
-    head.method = parts.method.clone();
-    for (name, value) in &parts.headers {
-        head.fields.push(name.as_str().as_bytes(), value.as_bytes());
+impl Ended {
+    /// What the upstream has broken off is not the client's doing.
+    fn of(sent: &Sent<()>) -> Self {
+        if sent.result.is_err() && sent.broken.is_none() { Self::GivenUp } else { Self::Answered }
     }
-    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-    // `OPTIONS *`, too; whatever else is no path has no business in a request line (section 8.3.1).
-    let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
-    if !is_path || !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        return Err(HeadFault::Syntax("request target"));
-    }
-    head.set_target(target.as_bytes());
-    read_host(parts, head)?;
-    let protocol = parts.extensions.get::<Protocol>();
-    head.websocket = protocol.is_some_and(|p| p.as_str().eq_ignore_ascii_case("websocket"));
-    let mut lengths = head.fields.get_all(Name::ContentLength);
-    let length = lengths.next().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
-    head.framing = match length {
-        _ if head.websocket || recv.is_end_stream() => Framing::None,
-        Some(length) => Framing::Length(length),
-        None => Framing::Chunked,
-    };
-    Ok(())
-}
-
-/// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).
-fn read_host(parts: &http::request::Parts, head: &mut RequestHead) -> Result<(), HeadFault> {
-    let mut hosts = head.fields.get_all(Name::Host);
-    let host = hosts.next().map(<[u8]>::to_vec);
-    if hosts.next().is_some() {
-        return Err(HeadFault::Host(None));
-    }
-    drop(hosts);
-    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes().to_vec());
-    match (authority, host) {
-        (Some(authority), host) => {
-            if host.is_some_and(|h| !h.eq_ignore_ascii_case(&authority)) {
-                return Err(HeadFault::Host(None));
-            }
-            head.set_authority(&authority)
-        }
-        (None, Some(host)) => head.set_authority(&host),
-        (None, None) => return Err(HeadFault::Host(None)),
-    }
-    .map_err(|e| HeadFault::Host(Some(e)))
 }
 
 /// The receiving side of a stream, shared between the upstream that reads it and the end that drains it.
@@ -147,6 +114,7 @@ struct Recv {
     stream: RecvStream,
     left: u64,
     trailers: bool,
+    meter: Rc<Meter>,
 }
 
 impl Recv {
@@ -155,6 +123,7 @@ impl Recv {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.meter.payload(data.len());
                     if data.is_empty() {
                         continue;
                     }
@@ -231,7 +200,7 @@ async fn send(
     recv: &RefCell<Recv>,
 ) -> Sent<()> {
     let mut bytes = 0;
-    let failed = |error: h2::Error, bytes| Sent { result: Err(std::io::Error::other(error)), bytes, broken: None };
+    let failed = |error: h2::Error, bytes| Sent { result: Err(io::Error::other(error)), bytes, broken: None };
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let status = reply.head.status;
@@ -265,17 +234,19 @@ async fn send(
     if empty {
         return Sent { result: Ok(()), bytes, broken: None };
     }
-    let mut result = send_body(&mut sender, reply, alarm, limits.body_progress, &mut bytes).await;
+    let meter = recv.borrow().meter.clone();
+    let mut pacer = Pacer::new(limits.pace());
+    let mut result = send_body(&mut sender, reply, alarm, &mut pacer, &meter, &mut bytes).await;
     if early && matches!(result, Some(Ok(()))) {
         discard(recv, alarm, limits.linger).await;
         sender.release();
-        result = send_body(&mut sender, reply, alarm, limits.body_progress, &mut bytes).await;
+        result = send_body(&mut sender, reply, alarm, &mut pacer, &meter, &mut bytes).await;
     }
     match result {
         Some(Ok(())) => Sent { result: Ok(()), bytes, broken: None },
         Some(Err(SendError::Stream(error))) => failed(error, bytes),
         Some(Err(SendError::Body(error))) => {
-            Sent { result: Err(std::io::ErrorKind::UnexpectedEof.into()), bytes, broken: Some(error) }
+            Sent { result: Err(io::ErrorKind::UnexpectedEof.into()), bytes, broken: Some(error) }
         }
         None => {
             // A window held shut (CVE-2019-9517), or a source that has dried up.
@@ -285,30 +256,35 @@ async fn send(
                 false => None,
             };
             sender.reset(if broken.is_some() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
-            Sent { result: Err(std::io::ErrorKind::TimedOut.into()), bytes, broken }
+            Sent { result: Err(io::ErrorKind::TimedOut.into()), bytes, broken }
         }
     }
 }
 
-/// Sends what there is of a body; none when nothing moves for too long.
+/// Sends what there is of a body; none when too little moves for too long.
 async fn send_body(
     sender: &mut Sender,
     reply: &mut Reply,
     alarm: &Alarm,
-    progress: Duration,
+    pacer: &mut Pacer,
+    meter: &Meter,
     bytes: &mut u64,
 ) -> Option<Result<(), SendError<UpstreamError>>> {
-    alarm.set(progress);
+    pacer.begin(alarm);
     poll_fn(|cx| {
-        let before = *bytes;
-        let sent = sender.poll(cx, &mut reply.body, &mut |n| *bytes += n as u64);
-        if *bytes > before {
-            alarm.set(progress);
+        let mut moved = 0;
+        let sent = sender.poll(cx, &mut reply.body, &mut |n| moved += n);
+        *bytes += moved as u64;
+        meter.payload(moved);
+        if let Poll::Ready(done) = sent {
+            return Poll::Ready(Some(done));
         }
-        match sent {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => alarm.poll_due(cx).map(|()| None),
+        if sender.waits_for_body() {
+            pacer.wait_for_other(moved > 0, pacer.pause(), alarm);
+        } else {
+            pacer.wait_for_client(moved as u64, alarm);
         }
+        alarm.poll_due(cx).map(|()| None)
     })
     .await
 }
@@ -329,12 +305,37 @@ async fn run_tunnel(
     *response.headers_mut() = fields.0;
     let Ok(send) = respond.borrow_mut().send_response(response, false) else { return 0 };
     let Ok(recv) = Rc::try_unwrap(recv) else { return 0 };
-    let mut client = tunnel::Http2Duplex { recv: recv.into_inner().stream, send };
+    let recv = recv.into_inner();
+    let mut client = Metered(tunnel::Http2Duplex { recv: recv.stream, send }, recv.meter);
     let Upgraded { mut transport, received, .. } = upgraded;
     let view = context.worker.view();
     let limits = &view.shared.limits;
     tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, limits.websocket_idle, limits.linger)
         .await
+}
+
+/// The client's end of a tunnel, with what passes counted as worth its frames.
+struct Metered(tunnel::Http2Duplex, Rc<Meter>);
+
+impl Duplex for Metered {
+    fn poll_read(&mut self, cx: &mut TaskContext<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let read = self.0.poll_read(cx, buf);
+        if let Poll::Ready(Ok(len)) = read {
+            self.1.payload(len);
+        }
+        read
+    }
+
+    fn poll_write(&mut self, cx: &mut TaskContext<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
+        let before = buf.len();
+        let written = self.0.poll_write(cx, buf);
+        self.1.payload(before - buf.len());
+        written
+    }
+
+    fn poll_close(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_close(cx)
+    }
 }
 
 /// Reads on, for a while, what a client still sends although it has been answered.

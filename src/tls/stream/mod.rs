@@ -54,6 +54,11 @@ impl<S: Session> TlsStream<S> {
         &self.socket
     }
 
+    /// Octets that wait to be written.
+    pub fn unsent(&self) -> usize {
+        self.records.outgoing.len()
+    }
+
     /// Drives the handshake; ready when application data may be sent.
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         SCRATCH_BUFFER.with_borrow_mut(|scratch| {

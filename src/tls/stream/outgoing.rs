@@ -65,6 +65,11 @@ impl Outgoing {
         self.staged == 0 && self.start == self.end
     }
 
+    /// Octets that wait to be sealed or written.
+    pub(super) fn len(&self) -> usize {
+        self.staged + self.end - self.start
+    }
+
     /// Takes all of `bufs` if that does not fill a record: rustls is not needed yet.
     pub(super) fn stage(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
         let len: usize = bufs.iter().map(|b| b.len()).sum();

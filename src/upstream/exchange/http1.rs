@@ -16,6 +16,7 @@ use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, ResponseHead, parse_response};
 use crate::outbox::Outbox;
+use crate::pace::Pacer;
 use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
@@ -54,6 +55,7 @@ pub(super) struct Exchange<'p> {
     upload: Option<Upload>,
     has_body: bool,
     received: BytesMut,
+    pacer: Pacer,
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
     interims: usize,
@@ -77,6 +79,7 @@ impl<'p> Exchange<'p> {
             has_body: body.is_some(),
             upload: body.map(|body| Upload::new(body, chunked, held)),
             received: BytesMut::new(),
+            pacer: Pacer::new(pool.limits().pace),
             broken: None,
             interims: 0,
         }
@@ -129,16 +132,19 @@ impl<'p> Exchange<'p> {
         {
             return Ok(());
         }
-        let mut moved = false;
+        let mut moved = 0;
         let transport = &mut self.connection.transport;
         match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut moved) {
             Poll::Ready(Err(UploadError::Client(error))) => return Err(UpstreamError::RequestBody(error)),
             Poll::Ready(Err(UploadError::Upstream(error))) => self.broken = Some(error),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        if moved && !self.upload.as_ref().is_some_and(|u| u.held) {
-            let waits = self.upload.as_ref().is_some_and(|u| u.waits_for_client);
-            alarm.set(if waits { self.pool.limits().body_progress } else { self.pool.upstream.response_timeout });
+        match &self.upload {
+            Some(upload) if upload.held => {}
+            Some(upload) if upload.waits_for_client && self.broken.is_none() => {
+                self.pacer.wait_for_client(moved, alarm);
+            }
+            _ => self.pacer.wait_for_other(moved > 0, self.pool.upstream.response_timeout, alarm),
         }
         Ok(())
     }
@@ -210,7 +216,9 @@ impl<'p> Exchange<'p> {
                 Ok(())
             }
             _ if alarm.is_past_cap() => Err(UpstreamError::TotalTimeout),
-            Some(upload) if upload.waits_for_client => Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)),
+            Some(upload) if upload.waits_for_client && self.broken.is_none() => {
+                Err(UpstreamError::RequestBody(RequestBodyError::TooSlow))
+            }
             _ => Err(UpstreamError::ResponseTimeout),
         }
     }
@@ -222,7 +230,7 @@ impl<'p> Exchange<'p> {
                 return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
             }
             let Connection { transport, slot, .. } = connection;
-            let upgraded = Upgraded { transport, received, _slot: slot };
+            let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
             return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
@@ -234,8 +242,11 @@ impl<'p> Exchange<'p> {
         };
         if let (Some(len), true) = (whole, sent) {
             recycle(out.into_buffer());
-            let data = received.split_to(len).freeze();
-            if head.keep_alive && received.is_empty() {
+            // A buffer that is the body and no more becomes it; a part of one would need a count of who has the rest.
+            let surplus = received.len() > len;
+            received.truncate(len);
+            let data = received.freeze();
+            if head.keep_alive && !surplus {
                 pool.put(connection);
             }
             let body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
@@ -313,7 +324,7 @@ impl Http1Body {
         let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
         if self.upload.is_some() || !self.out.is_empty() {
             let transport = &mut connection.transport;
-            match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut false) {
+            match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut 0) {
                 Poll::Ready(Err(UploadError::Client(error))) => {
                     return Poll::Ready(Err(UpstreamError::RequestBody(error)));
                 }

@@ -53,13 +53,13 @@ impl Upload {
     }
 }
 
-/// Sends head and body as far as both sides let it; ready when all has gone. `moved` is set when anything has.
+/// Sends head and body as far as both sides let it; ready when all has gone. `moved` counts octets.
 pub(super) fn poll_send(
     out: &mut Outbox,
     upload: &mut Option<Upload>,
     transport: &mut UpstreamTransport,
     cx: &mut Context<'_>,
-    moved: &mut bool,
+    moved: &mut u64,
 ) -> Poll<Result<(), UploadError>> {
     loop {
         if let Some(up) = upload {
@@ -80,6 +80,6 @@ pub(super) fn poll_send(
         if out.is_empty() {
             return transport.poll_flush(cx).map_err(UploadError::Upstream);
         }
-        ready!(out.poll_write(transport, cx, &mut |_| *moved = true)).map_err(UploadError::Upstream)?;
+        ready!(out.poll_write(transport, cx, &mut |n| *moved += n as u64)).map_err(UploadError::Upstream)?;
     }
 }

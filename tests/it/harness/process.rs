@@ -54,10 +54,21 @@ impl Pintle {
 
     #[track_caller]
     pub fn start_command(authority: &Authority, listen: &str, config: &str, adapt: impl FnOnce(&mut Command)) -> Self {
+        Self::start_program(pintle(), authority, listen, config, adapt)
+    }
+
+    /// The same, found by another path.
+    #[track_caller]
+    pub fn start_program(
+        mut command: Command,
+        authority: &Authority,
+        listen: &str,
+        config: &str,
+        adapt: impl FnOnce(&mut Command),
+    ) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("pintle.toml");
         fs::write(&path, format!("{listen}\n{config}")).unwrap();
-        let mut command = pintle();
         command.args(["run", "-v", "--log-format", "json", "-c"]).arg(&path);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         adapt(&mut command);
@@ -104,6 +115,14 @@ impl Pintle {
         let lines = self.log.lock().unwrap();
         let parsed = lines.iter().filter_map(|l| serde_json::from_str::<Value>(l).ok());
         parsed.filter(|v| v["message"] == message).collect()
+    }
+
+    /// The same, as soon as there are so many: they come by a pipe, a little later than answers do.
+    #[track_caller]
+    pub fn logged(&self, message: &str, lines: usize) -> Vec<Value> {
+        eventually(&format!("{lines} log lines: {message}"), || {
+            Some(self.log_json(message)).filter(|found| found.len() >= lines)
+        })
     }
 
     /// The whole log.

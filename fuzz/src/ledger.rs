@@ -1,0 +1,26 @@
+//! The ledger's file, as a crash, a bad disk or another node's export may leave it.
+
+use pintle::ledger::record::{Read, Record};
+use pintle::ledger::{Book, read_book};
+
+/// A file: what is read of it is the same when it is written anew, in whatever order.
+pub fn ledger(data: &[u8]) {
+    for line in data.split(|b| *b == b'\n') {
+        if let Read::Good(record) | Read::Doubtful(record) = Record::read(line) {
+            let written = record.line();
+            assert_eq!(Record::read(written.trim_end().as_bytes()), Read::Good(record), "{written}");
+        }
+    }
+    let (book, notices) = read_book(data);
+    for notice in &notices {
+        let _ = notice.to_string();
+    }
+    let mut records: Vec<Record> = book.records().collect();
+    records.reverse();
+    let mut again = Book::default();
+    for record in records {
+        again.apply(record);
+    }
+    assert_eq!(again.len(), book.len());
+    assert_eq!((book.news(&again), again.news(&book)), (Vec::new(), Vec::new()));
+}

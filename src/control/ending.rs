@@ -1,0 +1,100 @@
+//! The end: what is under way finishes, whoever asks is told how far it is, and nothing new begins.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval, sleep};
+
+use super::Control;
+use super::admin::Command;
+use super::upgrade::Successor;
+use crate::server::Drain;
+
+/// How often it is looked whether all is done.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the log says how far it is.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// How long an answer to a command may take to be read, when all else is done.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing is under way any more, or the time for it is over.
+    Drained,
+    /// Somebody asked a second time, and did not want to wait.
+    Asked,
+}
+
+impl Control {
+    /// Lets everything finish. A second `stop` does not wait for that.
+    ///
+    /// # Errors
+    ///
+    /// When a worker ended by a bug.
+    pub(super) async fn end(mut self, successor: Option<Successor>, stop: &mut impl AsyncFnMut()) -> io::Result<Ended> {
+        let limit = self.config.snapshot.limits.drain;
+        self.draining = true;
+        match successor {
+            Some(successor) => {
+                self.server.drain(Drain::HandOver(successor.kept.clone().into()));
+                tracing::info!(
+                    ?limit,
+                    successor = successor.pid,
+                    "draining: another process serves; requests under way may finish"
+                );
+                self.make_way(successor).await;
+            }
+            None => {
+                self.server.drain(Drain::Stop);
+                tracing::info!(?limit, "draining: no new connections, requests under way may finish");
+                self.notify.stopping("draining");
+                // A new process that has not come to serve is not to come to it now.
+                self.upgrade = None;
+                drop(self.give_up_successor());
+            }
+        }
+        let mut look = interval(LOOK_EVERY);
+        let mut told = Instant::now();
+        while !self.server.has_drained() {
+            tokio::select! {
+                biased;
+                () = stop() => {
+                    tracing::warn!("asked again: stopping without waiting");
+                    return Ok(Ended::Asked);
+                }
+                Some(command) = self.commands.recv() => self.answer_at_the_end(command),
+                _ = look.tick() => {}
+            }
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                let connections = self.server.connections();
+                tracing::info!(connections, "draining");
+                self.notify.status(&format!("draining: {connections} connections are left"));
+            }
+            self.show_life();
+        }
+        // Who was told something a moment ago gets to read it.
+        self.close_door();
+        let end = Instant::now() + LAST_WORDS;
+        while self.door.is_talking() && Instant::now() < end {
+            sleep(LOOK_EVERY).await;
+        }
+        let requests = self.server.counters().requests.get();
+        self.server.finish()?;
+        tracing::info!(requests, "stopped");
+        Ok(Ended::Drained)
+    }
+
+    /// Questions are answered; who wants something done finds that it is too late.
+    fn answer_at_the_end(&self, command: Command) {
+        match command {
+            Command::Status(reply) => _ = reply.send(self.status()),
+            Command::Metrics(reply) => _ = reply.send(self.metrics()),
+            Command::Ready(reply) => _ = reply.send(false),
+            Command::Promised { site, reply } => _ = reply.send(self.promised(&site)),
+            Command::Reload(_) | Command::Certificates { .. } | Command::Ledger { .. } | Command::Upgrade(_) => {}
+        }
+    }
+}

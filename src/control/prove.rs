@@ -1,0 +1,196 @@
+//! Proof that a server serves, before anybody depends on it: each site's handshake with its own certificate, and a request
+//! by HTTP/1.1 and by HTTP/2 that is answered without the upstream.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::Config;
+use crate::pin::Pin;
+use crate::tls::CertificateSet;
+use crate::tls::config::provider;
+
+/// Sites that are proven; of ten thousand, the first of them stand for the rest.
+const SITES_MAX: usize = 1000;
+/// Sites at the same time.
+const AT_ONCE: usize = 8;
+/// How long one site may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A site is tried so often: a limit of connections may be in the way for a moment.
+const TRIES: usize = 3;
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest head of an answer.
+const HEAD_MAX: usize = 64 * 1024;
+/// What the requests say of themselves, in the access log too.
+const AGENT: &str = "pintle-upgrade";
+
+/// Proves every site that has a certificate. Gives how many there are.
+///
+/// # Errors
+///
+/// Each site that is not served as it should be, and why.
+pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, Vec<String>> {
+    let snapshot = &config.snapshot;
+    let greeting = snapshot.proxy_protocol && snapshot.trust.contains(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let sites: Vec<(String, CertificateSet)> = config
+        .sites()
+        .zip(&snapshot.sets)
+        .filter_map(|(site, set)| Some((site.hosts.first()?.replacen("*.", "upgrade.", 1), set.clone()?)))
+        .take(SITES_MAX)
+        .collect();
+    let proving = sites.iter().map(|(host, set)| async move {
+        let mut proven = Ok(());
+        for _ in 0..TRIES {
+            proven = tokio::time::timeout(PATIENCE, site(address, host, set, greeting))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            if proven.is_ok() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        proven.err().map(|error| format!("site {host}: is not served as it should be: {error}"))
+    });
+    let failed: Vec<Option<String>> = stream::iter(proving).buffered(AT_ONCE).collect().await;
+    let failed: Vec<String> = failed.into_iter().flatten().collect();
+    if failed.is_empty() { Ok(sites.len()) } else { Err(failed) }
+}
+
+async fn site(address: SocketAddr, host: &str, set: &CertificateSet, greeting: bool) -> io::Result<()> {
+    let stream = connect(address, host, set, greeting, b"http/1.1").await?;
+    http1(stream, host).await.map_err(|error| io::Error::other(format!("HTTP/1.1: {error}")))?;
+    let stream = connect(address, host, set, greeting, b"h2").await?;
+    http2(stream, host).await.map_err(|error| io::Error::other(format!("HTTP/2: {error}")))
+}
+
+async fn connect(
+    address: SocketAddr,
+    host: &str,
+    set: &CertificateSet,
+    greeting: bool,
+    protocol: &[u8],
+) -> io::Result<TlsStream<TcpStream>> {
+    let provider = provider();
+    let pins = set.iter().map(|certificate| certificate.chain.pin()).collect();
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(OwnCertificate { provider, pins }))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let mut socket = TcpStream::connect(address).await?;
+    if greeting {
+        socket.write_all(b"PROXY UNKNOWN\r\n").await?;
+    }
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
+    match stream.get_ref().1.alpn_protocol() {
+        Some(agreed) if agreed == protocol => Ok(stream),
+        _ => Err(io::Error::other("another protocol was agreed upon")),
+    }
+}
+
+/// OPTIONS with Max-Forwards: 0 is for us to answer (RFC 9110 section 7.6.2); or a redirect to the canonical name.
+async fn http1(mut stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
+    let request = format!(
+        "OPTIONS / HTTP/1.1\r\nHost: {host}\r\nMax-Forwards: 0\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut head = Vec::new();
+    while !head.windows(4).any(|w| w == b"\r\n\r\n") && head.len() < HEAD_MAX {
+        if stream.read_buf(&mut head).await? == 0 {
+            break;
+        }
+    }
+    let status = head.get(9..12).and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
+    match status {
+        Some(200..400) if head.starts_with(b"HTTP/1.1 ") => Ok(()),
+        Some(status) => Err(io::Error::other(format!("status {status}"))),
+        None => Err(io::Error::other("no answer")),
+    }
+}
+
+async fn http2(stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
+    let (sender, connection) = h2::client::handshake(stream).await.map_err(io::Error::other)?;
+    let driver = tokio::spawn(connection);
+    let answer = async {
+        let request = http::Request::options(format!("https://{host}/"))
+            .header("max-forwards", "0")
+            .header("user-agent", AGENT)
+            .body(())
+            .map_err(io::Error::other)?;
+        let (answer, _) =
+            sender.ready().await.map_err(io::Error::other)?.send_request(request, true).map_err(io::Error::other)?;
+        let status = answer.await.map_err(io::Error::other)?.status().as_u16();
+        if (200..400).contains(&status) { Ok(()) } else { Err(io::Error::other(format!("status {status}"))) }
+    };
+    let answered = answer.await;
+    driver.abort();
+    answered
+}
+
+/// Takes a site's own certificates, with proof that the server has their keys, and no others.
+struct OwnCertificate {
+    provider: Arc<CryptoProvider>,
+    pins: Vec<Pin>,
+}
+
+impl fmt::Debug for OwnCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnCertificate")
+    }
+}
+
+impl ServerCertVerifier for OwnCertificate {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        if self.pins.contains(&Pin::of_spki(parsed.tbs_certificate.subject_pki.raw)) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

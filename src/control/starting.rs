@@ -1,0 +1,191 @@
+//! The start: what is on disk before anything is sent, and what is bound before anything is said.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::reload::Fixed;
+use super::socket::Door;
+use super::watch::Watch;
+use super::{COMMANDS, Control, Counts, LedgerTrouble, adopt};
+use crate::config::{AccessTarget, Config, Draft};
+use crate::handover::Launcher;
+use crate::ledger::Ledger;
+use crate::ledger::leases::Leases;
+use crate::ledger::time::{Reading, Time};
+use crate::server::{BindError, Lent, Server, bind};
+use crate::systemd::Notify;
+use crate::telemetry::{AccessFormat, LogSink, LogThread};
+use crate::upstream::resolve::Resolver;
+
+/// What a process has at its start.
+#[derive(Default)]
+pub struct Beginning {
+    /// Sockets of the service manager.
+    pub lent: Vec<Lent>,
+    /// What can start another process of this program.
+    pub launcher: Option<Launcher>,
+    /// The way to the service manager.
+    pub notify: Notify,
+}
+
+/// What is made before anything is bound or promised.
+pub(super) struct Parts {
+    hangup: Signal,
+    upgrade_asked: Signal,
+    pub(super) access_log: Option<LogThread>,
+    resolver: Rc<Resolver>,
+}
+
+/// What is on disk before anything is sent.
+pub(super) struct Promised {
+    ledger: Ledger,
+    time: Time,
+    leases: Leases,
+    trouble: Option<LedgerTrouble>,
+}
+
+/// Why it cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Addresses that cannot be listened on.
+    Bind(Vec<BindError>),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl Control {
+    /// Writes down what is about to be promised, binds, and starts the workers. Must be called on the thread's runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], when it cannot serve.
+    pub async fn start(
+        draft: Draft,
+        config: Config,
+        ledger: Ledger,
+        mut beginning: Beginning,
+    ) -> Result<Self, StartError> {
+        let lent = &mut beginning.lent;
+        let bound = bind(&config.https, &config.http, config.workers, lent).map_err(StartError::Bind)?;
+        if let Some(unused) = lent.first() {
+            return Err(StartError::Other(format!(
+                "systemd passes a socket on {}{}, which is in neither listen.https nor listen.http\n  hint: name it there, or \
+                 leave it out of the socket unit; a socket with FileDescriptorName=https or =http must be in the list of that \
+                 name",
+                unused.address,
+                unused.scheme.map(|s| format!(" as {}", s.as_str())).unwrap_or_default()
+            )));
+        }
+        let parts = Parts::new(&config)?;
+        let promised = promise(ledger, &config)?;
+        let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
+        let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
+        control.open_door();
+        Ok(control)
+    }
+
+    pub(super) fn of_parts(
+        draft: Draft,
+        config: Config,
+        parts: Parts,
+        promised: Promised,
+        server: Server,
+        beginning: Beginning,
+    ) -> Self {
+        let Parts { hangup, upgrade_asked, access_log, resolver } = parts;
+        let Promised { ledger, time, leases, trouble } = promised;
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let mut control = Self {
+            draft,
+            fixed: Fixed::of(&config),
+            ledger: Arc::new(Mutex::new(ledger)),
+            time,
+            server,
+            resolver,
+            leases,
+            watch: Watch::start(),
+            pending: None,
+            refused: BTreeMap::new(),
+            unservable: Vec::new(),
+            ledger_trouble: trouble,
+            counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
+            started: Timestamp::now(),
+            access_log,
+            reported: std::collections::HashMap::new(),
+            hangup,
+            upgrade_asked,
+            launcher: beginning.launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
+            upgrade: None,
+            released: None,
+            draining: false,
+            notify: beginning.notify,
+            shown: Instant::now(),
+            commands,
+            sender,
+            door: Door::new(),
+            config,
+        };
+        control.follow_upstreams();
+        control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
+        if let Some(trouble) = &control.ledger_trouble {
+            trouble.tell();
+        }
+        control
+    }
+}
+
+impl Parts {
+    pub(super) fn new(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            upgrade_asked: signal(SignalKind::user_defined2())?,
+            access_log: access_log(&config.access).map_err(StartError::Other)?,
+            resolver: Rc::new(Resolver::new(config.name_servers.clone())),
+        })
+    }
+}
+
+/// Writes down what a configuration is about to promise, and grants the leases.
+pub(super) fn promise(mut ledger: Ledger, config: &Config) -> Result<Promised, StartError> {
+    let reading = Reading::take();
+    let time = Time::start(ledger.book().newest(), reading);
+    let mut leases = Leases::default();
+    // A lockout that is not on record is none that was accepted.
+    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError::Other(format!("the ledger: {e}")))?;
+    leases.hold(&config.pledges);
+    let mut trouble = None;
+    if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {
+        match ledger.record(renewal.records.clone()) {
+            Ok(()) => leases.granted(&renewal),
+            Err(error) => trouble = Some(LedgerTrouble::new(&error)),
+        }
+    }
+    Ok(Promised { ledger, time, leases, trouble })
+}
+
+pub(super) fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
+    log.and_then(LogThread::sink).map(|sink| (sink, config.access_format))
+}
+
+fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, String> {
+    match target {
+        AccessTarget::Off => Ok(None),
+        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string()),
+        AccessTarget::File(path) => {
+            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}", path.display()))
+        }
+    }
+}

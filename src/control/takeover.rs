@@ -1,0 +1,261 @@
+//! An upgrade, from the side of the new process: it checks and proves everything while the old one serves, then takes
+//! the ledger, judges again, writes down what it will send, and begins.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::starting::{Beginning, Parts, StartError, access, promise};
+use super::upgrade::records;
+use super::{Control, open_ledger, prove, reload};
+use crate::config::{AdminAddress, Config, Context, Draft};
+use crate::handover::channel::ChannelError;
+use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
+use crate::ledger::time::wall;
+use crate::ledger::{Book, Ledger, Record};
+use crate::pin::Pin;
+use crate::policy::Scheme;
+use crate::server::{Bound, Earlier, Lent, Server, bind};
+
+/// How long the old process may take to say what it wants.
+const HELLO: Duration = Duration::from_secs(10);
+/// How long sending a message may take.
+const SEND: Duration = Duration::from_secs(10);
+/// How long the old process may take to let go of its name, once this one serves.
+const RELEASE: Duration = Duration::from_secs(10);
+
+/// A new process, as it was started to take over from another.
+pub struct Newcomer {
+    channel: Arc<Mutex<Channel>>,
+    lent: Vec<Lent>,
+    records: Vec<Record>,
+}
+
+impl Newcomer {
+    /// What the process before this one has to say; none if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When this is claimed to be an upgrade, and is none.
+    pub fn of_process() -> Result<Option<Self>, String> {
+        if std::env::var_os(VARIABLE).is_none() {
+            return Ok(None);
+        }
+        let wrong = |why: &dyn std::fmt::Display| format!("{VARIABLE} is set, but this is no upgrade: {why}");
+        let mut channel = Channel::of_stdin().map_err(|e| wrong(&format!("standard input: {e}")))?;
+        let hello: Hello = channel.receive(Some(HELLO), None).map_err(|e| wrong(&e))?;
+        let mut newcomer = Self { channel: Arc::new(Mutex::new(channel)), lent: Vec::new(), records: Vec::new() };
+        match newcomer.take(hello) {
+            Ok(()) => Ok(Some(newcomer)),
+            Err(why) => {
+                newcomer.fail(vec![why.clone()]);
+                Err(why)
+            }
+        }
+    }
+
+    fn take(&mut self, hello: Hello) -> Result<(), String> {
+        if hello.version != VERSION {
+            return Err(format!(
+                "the process that serves speaks version {} of the upgrade, and this one {VERSION}: restart it in place of \
+                 an upgrade",
+                hello.version
+            ));
+        }
+        self.records = records(&hello.ledger).map_err(|e| format!("what was promised cannot be understood: {e}"))?;
+        let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        for sockets in hello.sockets {
+            let listeners: Vec<TcpListener> =
+                (0..sockets.count).filter_map(|_| channel.take_file()).map(TcpListener::from).collect();
+            let is_there = |l: &TcpListener| l.local_addr().is_ok_and(|address| address == sockets.address);
+            if listeners.len() != sockets.count || listeners.is_empty() || !listeners.iter().all(is_there) {
+                return Err(format!("the sockets of {} are not what they should be", sockets.address));
+            }
+            let scheme = if sockets.tls { Scheme::Https } else { Scheme::Http };
+            let (asked, address) = (Some(sockets.asked), sockets.address);
+            self.lent.push(Lent { asked, address, scheme: Some(scheme), listeners });
+        }
+        Ok(())
+    }
+
+    /// What the ledger says, without taking it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn book(&self, draft: &Draft) -> Result<Book, String> {
+        let mut book = match draft.state() {
+            Some(folder) => {
+                let read = crate::ledger::look(&folder);
+                read.map_err(|e| format!("{}: {e}", folder.join(crate::ledger::FILE).display()))?.0
+            }
+            None => Book::default(),
+        };
+        for record in self.records.iter().cloned() {
+            book.apply(record);
+        }
+        Ok(book)
+    }
+
+    /// Tells the process before why it must go on.
+    pub fn fail(&self, reasons: Vec<String>) {
+        let _ =
+            self.channel.lock().unwrap_or_else(PoisonError::into_inner).send(&Answer::Failed { reasons }, &[], SEND);
+    }
+
+    /// Says that everything is checked, and waits until the process before says go.
+    async fn stand_by(&self, ready: Answer) -> Result<Go, ChannelError> {
+        let channel = self.channel.clone();
+        let waiting = spawn_blocking(move || {
+            let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+            channel.send(&ready, &[], SEND)?;
+            channel.receive(None, None)
+        });
+        waiting.await.unwrap_or_else(|panic| Err(ChannelError::Io(io::Error::other(panic))))
+    }
+
+    /// Says that this process serves. If nobody is there to hear it, it serves all the same.
+    fn serves(&self) -> JoinHandle<()> {
+        let channel = self.channel.clone();
+        spawn_blocking(move || {
+            let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = channel.send(&Answer::Serving, &[], SEND);
+            let _ = channel.receive::<Released>(Some(RELEASE), None);
+        })
+    }
+}
+
+impl Control {
+    /// Takes over from another process. Must be called on the thread's runtime.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot serve as it should; the other process has been told, and goes on.
+    pub async fn take_over(
+        draft: Draft,
+        config: Config,
+        mut newcomer: Newcomer,
+        beginning: Beginning,
+    ) -> Result<Self, Vec<String>> {
+        match Self::try_take_over(draft, config, &mut newcomer, beginning).await {
+            Ok(control) => Ok(control),
+            Err(reasons) => {
+                newcomer.fail(reasons.clone());
+                Err(reasons)
+            }
+        }
+    }
+
+    async fn try_take_over(
+        draft: Draft,
+        mut config: Config,
+        newcomer: &mut Newcomer,
+        beginning: Beginning,
+    ) -> Result<Self, Vec<String>> {
+        let parts = Parts::new(&config).map_err(told)?;
+        let listeners = Listeners::bind(&config, std::mem::take(&mut newcomer.lent))?;
+        let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
+        let probed = probed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let address = probed.addresses().first().map(|(address, _)| *address);
+        let mut server = Server::start(probed, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))
+            .map_err(|error| vec![error.to_string()])?;
+        let proven = match address {
+            Some(address) => prove::all(&config, address).await?,
+            None => 0,
+        };
+        tracing::info!(sites = proven, "upgrade: this process is ready to take over");
+        let Listeners { bound, kept, notes } = listeners;
+        let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes };
+        let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string()])?;
+
+        config.tickets().take_over(go.tickets);
+        let ledger = ledger(&draft, &go.ledger)?;
+        let names = std::mem::take(&mut config.names);
+        let context =
+            Context { before: Some(&config), earlier: earlier(go.chains), ..Context::new(ledger.book(), wall()) };
+        // What has changed since the first look may be a promise, or a file.
+        let (again, problems) = draft.resolve(&context);
+        let Some(mut config) = again else { return Err(reload::rendered(&problems)) };
+        config.names.extend(names);
+        let promised = promise(ledger, &config).map_err(told)?;
+        server.publish(config.snapshot.clone());
+        server.settled().await;
+        server.listen(bound.addresses(), bound);
+        let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
+        match control.config.admin {
+            // The other process has the port for another moment.
+            Some(AdminAddress::Tcp(_)) => control.door.wait(),
+            _ => control.replace_door(),
+        }
+        control.released = Some(newcomer.serves());
+        Ok(control)
+    }
+}
+
+/// What is listened on: taken over, and new.
+struct Listeners {
+    bound: Bound,
+    kept: Vec<(SocketAddr, bool)>,
+    notes: Vec<String>,
+}
+
+impl Listeners {
+    fn bind(config: &Config, mut lent: Vec<Lent>) -> Result<Self, Vec<String>> {
+        let all: Vec<(SocketAddr, Scheme)> =
+            lent.iter().map(|l| (l.address, l.scheme.unwrap_or(Scheme::Https))).collect();
+        let bound = bind(&config.https, &config.http, config.workers, &mut lent)
+            .map_err(|errors| reload::cannot_listen(&errors, &all).shown)?;
+        let left: Vec<SocketAddr> = lent.iter().map(|l| l.address).collect();
+        let taken = |address: &SocketAddr| all.iter().any(|(a, _)| a == address) && !left.contains(address);
+        let mut notes: Vec<String> =
+            left.iter().map(|address| format!("not listening on {address} any more")).collect();
+        for (address, scheme) in bound.addresses().iter().filter(|(address, _)| !taken(address)) {
+            notes.push(format!("listening on {address} ({})", scheme.as_str()));
+        }
+        // By their scheme in the process before: it is that one which must not close them.
+        let kept = all.iter().filter(|(address, _)| taken(address));
+        let kept = kept.map(|(address, scheme)| (*address, *scheme == Scheme::Https)).collect();
+        Ok(Self { bound, kept, notes })
+    }
+}
+
+fn told(error: StartError) -> Vec<String> {
+    match error {
+        StartError::Bind(errors) => errors.iter().map(ToString::to_string).collect(),
+        StartError::Other(why) => vec![why],
+    }
+}
+
+/// The ledger, for this process from now on; with what the process before knew in memory alone.
+fn ledger(draft: &Draft, lines: &[String]) -> Result<Ledger, Vec<String>> {
+    let (mut ledger, notices) = open_ledger(draft).map_err(|why| vec![why])?;
+    for notice in notices {
+        tracing::warn!(%notice, "ledger");
+    }
+    let known = records(lines).map_err(|error| vec![format!("what was promised cannot be understood: {error}")])?;
+    if ledger.record(known.clone()).is_err() {
+        ledger.believe(known);
+    }
+    Ok(ledger)
+}
+
+fn earlier(chains: Vec<SiteChains>) -> HashMap<String, Vec<Earlier>> {
+    let chain = |(pins, until): (Vec<String>, i64)| Earlier {
+        // A pin that cannot be read fits nothing: the chain is believed to have none.
+        pins: pins.iter().filter_map(|pin| pin.parse::<Pin>().ok()).collect(),
+        until,
+    };
+    chains.into_iter().map(|of| (of.site, of.chains.into_iter().map(chain).collect())).collect()
+}
+
+/// When the process before has let go of its name.
+pub(super) async fn released(waiting: &mut Option<JoinHandle<()>>) {
+    match waiting {
+        Some(waiting) => _ = waiting.await,
+        None => std::future::pending().await,
+    }
+}

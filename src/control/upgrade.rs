@@ -1,0 +1,302 @@
+//! An upgrade, from the side of the process that serves: it has a new one started, waits until that has checked
+//! everything, and hands over. Whatever goes wrong before the new one serves, this one goes on.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+
+use super::{Control, lock};
+use crate::handover::channel::ChannelError;
+use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, SiteChains, Sockets, VERSION};
+use crate::ledger::time::wall;
+use crate::ledger::{Ledger, OpenError, Record};
+use crate::policy::Scheme;
+
+/// How long sending a message may take: the new process reads at once.
+const SEND: Duration = Duration::from_secs(10);
+/// From the moment at which the ledger is free to that at which the new process serves. It has checked everything
+/// before; what is left is a look at what has changed since, and a few writes.
+const TAKE_OVER: Duration = Duration::from_secs(15);
+/// How often, and after which pause, the ledger is asked for again after an upgrade that failed.
+const RETAKE_TRIES: usize = 20;
+const RETAKE_PAUSE: Duration = Duration::from_millis(100);
+/// What the ledger says while it is another's.
+const LENT: &str = "an upgrade is under way";
+
+/// What came of an upgrade.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Upgraded {
+    /// The new process serves.
+    pub ok: bool,
+    /// Why not, as it is shown to people.
+    pub problems: Vec<String>,
+    /// What there is to know.
+    pub notes: Vec<String>,
+    /// The process that serves now, if it is a new one.
+    pub pid: Option<u32>,
+    /// Its version.
+    pub version: Option<String>,
+}
+
+/// A new process that is being started, and what it will have come to.
+type StandingBy = JoinHandle<Result<Standby, Vec<String>>>;
+
+/// An upgrade that is under way.
+pub(super) struct Upgrade {
+    standing_by: StandingBy,
+    called_off: Arc<AtomicBool>,
+    reply: Option<oneshot::Sender<Upgraded>>,
+}
+
+/// A new process that has checked everything, and waits.
+pub(super) struct Standby {
+    channel: Channel,
+    pid: u32,
+    version: String,
+    kept: Vec<(SocketAddr, bool)>,
+    notes: Vec<String>,
+}
+
+/// The process that serves now.
+pub(super) struct Successor {
+    channel: Channel,
+    pub(super) pid: u32,
+    /// The listeners that it has taken over.
+    pub(super) kept: Vec<(SocketAddr, Scheme)>,
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        self.called_off.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Control {
+    /// Has a new process started, unless that is under way already.
+    pub(super) fn begin_upgrade(&mut self, reply: Option<oneshot::Sender<Upgraded>>) {
+        match self.have_started() {
+            Ok((standing_by, called_off)) => {
+                tracing::info!("upgrade: a new process is started, and checks everything");
+                self.upgrade = Some(Upgrade { standing_by, called_off, reply });
+            }
+            Err(why) => self.upgrade_failed(reply, vec![why]),
+        }
+    }
+
+    fn have_started(&self) -> Result<(StandingBy, Arc<AtomicBool>), String> {
+        if self.upgrade.is_some() {
+            return Err("an upgrade is under way already".into());
+        }
+        let Some(launcher) = self.launcher.clone() else {
+            return Err("this process has no launcher, and can start no other".into());
+        };
+        let mut hello = Hello { version: VERSION, sockets: Vec::new(), ledger: self.ledger_in_memory() };
+        let mut files = Vec::new();
+        for shared in self.server.shared() {
+            hello.sockets.push(Sockets {
+                asked: shared.asked,
+                address: shared.address,
+                tls: shared.scheme == Scheme::Https,
+                count: shared.listeners.len(),
+            });
+            for listener in &shared.listeners {
+                files.push(listener.try_clone().map_err(|error| format!("a listener cannot be shared: {error}"))?);
+            }
+        }
+        let (called_off, limit) = (Arc::<AtomicBool>::default(), self.config.snapshot.limits.upgrade);
+        let call_off = called_off.clone();
+        let standing_by = spawn_blocking(move || {
+            let mut launcher = launcher.lock().unwrap_or_else(PoisonError::into_inner);
+            stand_by(&mut launcher, &hello, &files, limit, &call_off)
+        });
+        Ok((standing_by, called_off))
+    }
+
+    /// What only this process knows of promises.
+    fn ledger_in_memory(&self) -> Vec<String> {
+        let ledger = self.ledger();
+        if ledger.is_durable() { Vec::new() } else { ledger.book().records().map(|record| record.line()).collect() }
+    }
+
+    /// The new process is ready, or not. If all goes well, it serves when this returns.
+    pub(super) async fn hand_over(&mut self, standby: Result<Standby, Vec<String>>) -> Option<Successor> {
+        let reply = self.upgrade.take().and_then(|mut upgrade| upgrade.reply.take());
+        let standby = match standby {
+            Ok(standby) => standby,
+            Err(reasons) => {
+                self.upgrade_failed(reply, reasons);
+                return None;
+            }
+        };
+        let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
+        let go = Go { tickets: self.config.tickets().keys(), chains: self.chains(), ledger: self.ledger_in_memory() };
+        self.lend_ledger();
+        let taking_over = spawn_blocking(move || take_over(standby, &go)).await;
+        match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string()])) {
+            Ok(successor) => {
+                tracing::info!(pid, version, notes = notes.join("; "), "upgrade: the new process serves");
+                if let Some(reply) = reply {
+                    let upgraded =
+                        Upgraded { ok: true, problems: Vec::new(), notes, pid: Some(pid), version: Some(version) };
+                    let _ = reply.send(upgraded);
+                }
+                Some(successor)
+            }
+            Err(mut reasons) => {
+                reasons.extend(self.give_up_successor().await.ok().flatten());
+                self.retake_ledger().await;
+                self.upgrade_failed(reply, reasons);
+                None
+            }
+        }
+    }
+
+    fn chains(&self) -> Vec<SiteChains> {
+        let of_site = |(site, chains): (&str, Vec<crate::server::Earlier>)| SiteChains {
+            site: site.to_owned(),
+            chains: chains.iter().map(|c| (c.pins.iter().map(ToString::to_string).collect(), c.until)).collect(),
+        };
+        self.config.chains(wall()).map(of_site).collect()
+    }
+
+    /// Lets go of the ledger's file. Pins go on being sent for as long as their leases hold, which is on disk.
+    fn lend_ledger(&mut self) {
+        let mut ledger = lock(&self.ledger);
+        if ledger.is_durable() {
+            let book = ledger.book().clone();
+            *ledger = Ledger::broken(book, LENT.into());
+        }
+    }
+
+    /// Takes the ledger again, with what the other process may have written there: it was promised, though not sent.
+    async fn retake_ledger(&mut self) {
+        let Some(folder) = self.fixed.state.clone().filter(|_| self.ledger().is_broken()) else { return };
+        for _ in 0..RETAKE_TRIES {
+            let folder = folder.clone();
+            match spawn_blocking(move || Ledger::open(&folder, wall())).await {
+                Ok(Ok((opened, _))) => {
+                    *lock(&self.ledger) = opened;
+                    return;
+                }
+                Ok(Err(OpenError::Locked)) => sleep(RETAKE_PAUSE).await,
+                // It stays as one that cannot be written, and is tried again with each record.
+                Ok(Err(error)) => return tracing::error!(%error, "the ledger cannot be had back"),
+                Err(_) => return,
+            }
+        }
+        tracing::error!("the ledger cannot be had back: another process has it");
+    }
+
+    /// Sees to it that a new process that has not come to serve is gone. Says so if it may not be.
+    pub(super) fn give_up_successor(&self) -> JoinHandle<Option<String>> {
+        let launcher = self.launcher.clone();
+        spawn_blocking(move || launcher?.lock().unwrap_or_else(PoisonError::into_inner).kill().err())
+    }
+
+    fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<String>) {
+        for reason in &reasons {
+            let (what, hint) = match reason.trim_end().split_once("\n  hint: ") {
+                Some((what, hint)) => (what, Some(hint)),
+                None => (reason.trim_end(), None),
+            };
+            tracing::error!(reason = what, hint, "upgrade failed; this process goes on");
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(Upgraded { problems: reasons, ..Upgraded::default() });
+        }
+    }
+
+    /// Tells the world, and the successor, that this process has no name any more.
+    pub(super) async fn make_way(&mut self, successor: Successor) {
+        self.close_door();
+        if let Some(launcher) = self.launcher.take().and_then(|l| Arc::try_unwrap(l).ok()) {
+            let launcher = launcher.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let _ = spawn_blocking(move || launcher.dismiss()).await;
+        }
+        let Successor { mut channel, pid, .. } = successor;
+        self.notify.successor(pid);
+        let _ = spawn_blocking(move || channel.send(&Released {}, &[], SEND)).await;
+    }
+}
+
+/// When the new process of an upgrade is ready, or has failed.
+pub(super) async fn stands_by(upgrade: &mut Option<Upgrade>) -> Result<Standby, Vec<String>> {
+    match upgrade {
+        Some(upgrade) => {
+            (&mut upgrade.standing_by).await.unwrap_or_else(|panic| Err(vec![format!("upgrade: {panic}")]))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts a new process, and waits until it is ready. One that is not is killed.
+fn stand_by(
+    launcher: &mut Launcher,
+    hello: &Hello,
+    files: &[TcpListener],
+    limit: Duration,
+    called_off: &AtomicBool,
+) -> Result<Standby, Vec<String>> {
+    let failed = |error: &dyn std::fmt::Display| vec![error.to_string()];
+    let (mut channel, theirs) = Channel::pair().map_err(|e| failed(&e))?;
+    let pid = launcher.launch(theirs).map_err(|e| failed(&e))?;
+    let files: Vec<BorrowedFd<'_>> = files.iter().map(|f| f.as_fd()).collect();
+    // A process that ends without listening has reasons of its own, which are heard below.
+    let _ = channel.send(hello, &files, SEND.min(limit));
+    let reasons = match channel.receive(Some(limit), Some(called_off)) {
+        Ok(Answer::Ready { version, kept, notes }) => return Ok(Standby { channel, pid, version, kept, notes }),
+        Ok(Answer::Failed { reasons }) => {
+            let _ = launcher.kill();
+            return Err(reasons);
+        }
+        Ok(Answer::Serving) => "the new process does not keep to the order of things".to_owned(),
+        Err(ChannelError::Ended) => {
+            // It may just be about to end: how it does is worth waiting for.
+            std::thread::sleep(RETAKE_PAUSE);
+            let how = launcher.kill().unwrap_or_else(|why| why);
+            return Err(vec![format!(
+                "the new process has ended before it was ready ({how})\n  hint: is the file that this process was started \
+                 from a pintle that runs here? Try it: `pintle --version`, `pintle check`"
+            )]);
+        }
+        Err(ChannelError::Silent(_)) => format!(
+            "the new process was not ready within {limit:?} (limits.upgrade), and was killed\n  hint: is the file that this \
+             process was started from a pintle that runs here? Try it: `pintle --version`, `pintle check`"
+        ),
+        Err(error) => format!("the new process: {error}"),
+    };
+    let _ = launcher.kill();
+    Err(vec![reasons])
+}
+
+/// Tells the new process to take over, and waits until it serves.
+fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<String>> {
+    let Standby { mut channel, pid, kept, .. } = standby;
+    let answer = channel.send(go, &[], SEND).and_then(|()| channel.receive(Some(TAKE_OVER), None));
+    match answer {
+        Ok(Answer::Serving) => {
+            let scheme = |tls| if tls { Scheme::Https } else { Scheme::Http };
+            Ok(Successor { channel, pid, kept: kept.into_iter().map(|(a, tls)| (a, scheme(tls))).collect() })
+        }
+        Ok(Answer::Failed { reasons }) => Err(reasons),
+        Ok(Answer::Ready { .. }) => Err(vec!["the new process does not keep to the order of things".into()]),
+        Err(ChannelError::Ended) => Err(vec!["the new process has ended when it was to take over".into()]),
+        Err(error) => Err(vec![format!("the new process has not taken over: {error}")]),
+    }
+}
+
+/// The records in lines of the ledger.
+pub(super) fn records(lines: &[String]) -> io::Result<Vec<Record>> {
+    let (book, notices) = crate::ledger::read_book(lines.concat().as_bytes());
+    match notices.first() {
+        None => Ok(book.records().collect()),
+        Some(notice) => Err(io::Error::other(notice.to_string())),
+    }
+}

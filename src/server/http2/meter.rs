@@ -1,0 +1,90 @@
+//! What the client of an HTTP/2 connection brings, and what for: frames that ask for nothing cost work all the same.
+//!
+//! h2 bounds what it knows of by itself: CONTINUATION frames, streams that are reset before anybody has looked at them,
+//! empty DATA, the size of fields. Pings, settings, priorities, windows that open octet by octet, and streams that are
+//! given up as soon as the upstream has heard of them, are all proper HTTP/2.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use crate::clock::ticks_of;
+
+/// Octets that may come without explanation: a ping every ten seconds for a week.
+const OVERHEAD_FREE: u64 = 1 << 20;
+/// Octets that may come for each octet of payload, either way. A body in pieces of one octet needs ten.
+const OVERHEAD_FACTOR: u64 = 8;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The account of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    received: Cell<u64>,
+    payload: Cell<u64>,
+    /// Octets for the client that were handed down since somebody asked.
+    written: Cell<usize>,
+    /// When the minute began, and how many streams were given up in it.
+    minute: Cell<(u32, u32)>,
+}
+
+impl Meter {
+    /// Octets of frames, whatever they say.
+    pub(super) fn receive(&self, octets: usize) {
+        self.received.set(self.received.get() + octets as u64);
+    }
+
+    /// Octets for the client.
+    pub(super) fn write(&self, octets: usize) {
+        self.written.set(self.written.get() + octets);
+    }
+
+    /// How many there were since the last call.
+    pub(super) fn take_written(&self) -> usize {
+        self.written.take()
+    }
+
+    /// Octets that were worth it: requests, and bodies in both directions.
+    pub(super) fn payload(&self, octets: usize) {
+        self.payload.set(self.payload.get() + octets as u64);
+    }
+
+    /// Whether too little of what has come was worth it.
+    pub(super) fn is_flood(&self) -> bool {
+        self.received.get() > OVERHEAD_FREE + OVERHEAD_FACTOR * self.payload.get()
+    }
+
+    /// The client has given up a stream; says whether it does that too often.
+    pub(super) fn give_up(&self, now: u32, most: u32) -> bool {
+        let (begin, count) = self.minute.get();
+        let (begin, count) = if now.saturating_sub(begin) < ticks_of(MINUTE) { (begin, count) } else { (now, 0) };
+        self.minute.set((begin, count + 1));
+        count >= most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_flood() {
+        let meter = Meter::default();
+        meter.receive(1 << 20);
+        assert!(!meter.is_flood());
+        meter.receive(1);
+        assert!(meter.is_flood());
+        // A download, whose windows are opened after every two kilobytes.
+        for _ in 0..100_000 {
+            meter.payload(2048);
+            meter.receive(26);
+            assert!(!meter.is_flood());
+        }
+    }
+
+    #[test]
+    fn streams_that_are_given_up() {
+        let meter = Meter::default();
+        assert!((0..10).all(|n| !meter.give_up(n, 10)));
+        assert!(meter.give_up(119, 10));
+        assert!(!meter.give_up(120, 10));
+    }
+}

@@ -1,0 +1,45 @@
+//! What was replaced and may still be in use: whoever lets go of the last of it has to drop it, and the tables of ten
+//! thousand sites take longer to drop than a request may wait. So it is never a worker: the control thread holds on to
+//! all of it until nobody else does.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::snapshot::Snapshot;
+
+/// Replaced snapshots, and what connections hold of them for longer than a request.
+#[derive(Default)]
+pub(super) struct Retired(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl Retired {
+    /// Takes a snapshot that has just been replaced.
+    pub(super) fn take(&mut self, snapshot: Arc<Snapshot>) {
+        let (tls, certificates) = (snapshot.tls.clone(), snapshot.certificates.clone());
+        // In this order each one's drop releases the next; a connection may keep its TLS configuration, but not for
+        // the sake of that the rest of the snapshot.
+        self.0.extend([snapshot as Arc<dyn Any + Send + Sync>, tls, certificates]);
+    }
+
+    /// Drops what nobody else holds. Nobody can come to hold it again, so that the count is not out of date.
+    pub(super) fn tidy(&mut self) {
+        self.0.retain(|held| Arc::strong_count(held) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_to_let_go() {
+        let worker = Arc::new(5);
+        let seen = Arc::downgrade(&worker);
+        let mut retired = Retired::default();
+        retired.0.push(worker.clone());
+        retired.tidy();
+        drop(worker);
+        assert!(seen.upgrade().is_some(), "the worker's drop is not the last");
+        retired.tidy();
+        assert!(seen.upgrade().is_none());
+    }
+}

@@ -1,0 +1,93 @@
+//! What the service manager is told (sd_notify(3)): a datagram of a few lines, to the socket that it names.
+//!
+//! The socket is opened at the start and kept, since later its path may be out of reach.
+
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The way to the service manager, if there is one.
+#[derive(Debug, Default)]
+pub struct Notify {
+    socket: Option<UnixDatagram>,
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    /// As the environment says.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
+        let socket = path.and_then(|path| {
+            let address = match path.as_bytes().strip_prefix(b"@") {
+                Some(name) => SocketAddr::from_abstract_name(name),
+                None => SocketAddr::from_pathname(&path),
+            };
+            let connect = |address: SocketAddr| {
+                let socket = UnixDatagram::unbound()?;
+                // A service manager that does not listen must not hold anybody up.
+                socket.set_nonblocking(true)?;
+                socket.connect_addr(&address)?;
+                Ok::<_, std::io::Error>(socket)
+            };
+            let connected = address.and_then(connect);
+            if let Err(error) = &connected {
+                tracing::warn!(path = %path.display(), %error, "the service manager cannot be told anything");
+            }
+            connected.ok()
+        });
+        let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && is_ours).map(Duration::from_micros);
+        Self { socket, watchdog }
+    }
+
+    /// How often the service manager wants to hear that all is well; none if it does not.
+    #[must_use]
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog.filter(|_| self.socket.is_some())
+    }
+
+    /// Everything is up.
+    pub fn ready(&self, status: &str) {
+        self.tell(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// The configuration is being read again; [`Self::ready`] says that it is done.
+    pub fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let usec = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));
+    }
+
+    /// The end has begun.
+    pub fn stopping(&self, status: &str) {
+        self.tell(&format!("STOPPING=1\nSTATUS={status}"));
+    }
+
+    /// Another process is the service from now on.
+    pub fn successor(&self, pid: u32) {
+        self.tell(&format!("MAINPID={pid}"));
+    }
+
+    /// What it does, in words.
+    pub fn status(&self, status: &str) {
+        self.tell(&format!("STATUS={status}"));
+    }
+
+    /// All is well.
+    pub fn alive(&self) {
+        self.tell("WATCHDOG=1");
+    }
+
+    fn tell(&self, lines: &str) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(lines.as_bytes())
+        {
+            tracing::debug!(%error, "the service manager could not be told");
+        }
+    }
+}

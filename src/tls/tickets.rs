@@ -1,0 +1,193 @@
+//! Session tickets (RFC 5077, RFC 8446 section 4.6.1), under keys that can be given to the process that takes over.
+//!
+//! As rustls' own, but for that: a key makes tickets for six hours, and opens them for six more. A ticket is the key's
+//! name, a random nonce, and the session sealed with AES-256-GCM-SIV, which forgives a nonce that comes twice.
+
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand;
+use rustls::server::ProducesTickets;
+use zeroize::Zeroizing;
+
+use crate::handover::TicketKey;
+
+/// How long a key makes tickets, in seconds.
+const ROTATE: u64 = 6 * 3600;
+/// How long a ticket is good, in seconds: keys open them for as long.
+const LIFETIME: u32 = 12 * 3600;
+const NAME_LEN: usize = 16;
+
+/// The keys of all workers.
+pub struct Tickets {
+    keys: RwLock<Vec<Key>>,
+}
+
+struct Key {
+    raw: TicketKey,
+    key: LessSafeKey,
+}
+
+impl fmt::Debug for Tickets {
+    /// Never the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tickets")
+    }
+}
+
+impl Key {
+    fn new(raw: TicketKey) -> Result<Self, Unspecified> {
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &raw.secret[..])?);
+        Ok(Self { raw, key })
+    }
+
+    fn generate(now: u64) -> Result<Self, Unspecified> {
+        let mut raw = TicketKey { name: [0; NAME_LEN], secret: Zeroizing::default(), made: now };
+        rand::fill(&mut raw.name)?;
+        rand::fill(&mut raw.secret[..])?;
+        Self::new(raw)
+    }
+
+    /// Whether it is as old as this; a clock that was set back makes nothing older.
+    fn is_aged(&self, age: u64, now: u64) -> bool {
+        now.saturating_sub(self.raw.made) >= age
+    }
+}
+
+impl Tickets {
+    /// With a fresh key.
+    ///
+    /// # Errors
+    ///
+    /// When there is no randomness.
+    pub fn new() -> Result<Self, Unspecified> {
+        Ok(Self { keys: RwLock::new(vec![Key::generate(now())?]) })
+    }
+
+    /// The keys, for the process that takes over.
+    #[must_use]
+    pub fn keys(&self) -> Vec<TicketKey> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.iter().map(|key| key.raw.clone()).collect()
+    }
+
+    /// Goes on with the keys of the process before. What is no key is left out.
+    pub fn take_over(&self, raw: Vec<TicketKey>) {
+        let taken: Vec<Key> = raw.into_iter().filter_map(|raw| Key::new(raw).ok()).collect();
+        if !taken.is_empty() {
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = taken;
+        }
+    }
+
+    fn encrypt_at(&self, now: u64, session: &[u8]) -> Option<Vec<u8>> {
+        let is_due = |keys: &[Key]| keys.first().is_none_or(|key| key.is_aged(ROTATE, now));
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        if !is_due(&keys) {
+            return seal(keys.first()?, session);
+        }
+        drop(keys);
+        let fresh = Key::generate(now).ok()?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        // Another worker may have been quicker.
+        if is_due(&keys) {
+            keys.insert(0, fresh);
+            keys.retain(|key| !key.is_aged(u64::from(LIFETIME), now));
+        }
+        seal(keys.first()?, session)
+    }
+
+    fn decrypt_at(&self, now: u64, ticket: &[u8]) -> Option<Vec<u8>> {
+        let (name, rest) = ticket.split_at_checked(NAME_LEN)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.iter().find(|key| key.raw.name == name && !key.is_aged(u64::from(LIFETIME), now))?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut session = sealed.to_vec();
+        let len = key.key.open_in_place(nonce, Aad::from(name), &mut session).ok()?.len();
+        session.truncate(len);
+        Some(session)
+    }
+}
+
+fn seal(key: &Key, session: &[u8]) -> Option<Vec<u8>> {
+    let mut nonce = [0; NONCE_LEN];
+    rand::fill(&mut nonce).ok()?;
+    let mut sealed = session.to_vec();
+    let unique = Nonce::assume_unique_for_key(nonce);
+    key.key.seal_in_place_append_tag(unique, Aad::from(&key.raw.name), &mut sealed).ok()?;
+    Some([&key.raw.name[..], &nonce, &sealed].concat())
+}
+
+fn now() -> u64 {
+    jiff::Timestamp::now().as_second().unsigned_abs()
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        true
+    }
+
+    fn lifetime(&self) -> u32 {
+        LIFETIME
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.encrypt_at(now(), plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.decrypt_at(now(), cipher)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_can_be_opened_and_nothing_else() {
+        let (own, other) = (Tickets::new().unwrap(), Tickets::new().unwrap());
+        let ticket = own.encrypt(b"session").unwrap();
+        assert_eq!(own.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_ne!(own.encrypt(b"session").unwrap(), ticket);
+        assert_eq!(other.decrypt(&ticket), None);
+        for at in 0..ticket.len() {
+            let mut damaged = ticket.clone();
+            damaged[at] ^= 1;
+            assert_eq!(own.decrypt(&damaged), None, "octet {at}");
+            assert_eq!(own.decrypt(&ticket[..at]), None, "{at} octets");
+        }
+    }
+
+    #[test]
+    fn keys_change_and_old_ones_open_for_a_while() {
+        let tickets = Tickets::new().unwrap();
+        let start = now();
+        let first = tickets.encrypt_at(start, b"first").unwrap();
+        assert_eq!(tickets.encrypt_at(start + ROTATE - 60, b"x").unwrap()[..NAME_LEN], first[..NAME_LEN]);
+        let second = tickets.encrypt_at(start + ROTATE + 60, b"second").unwrap();
+        assert_ne!(second[..NAME_LEN], first[..NAME_LEN]);
+        let lifetime = u64::from(LIFETIME);
+        assert_eq!(tickets.decrypt_at(start + lifetime - 60, &first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(tickets.decrypt_at(start + lifetime + 60, &first), None);
+        assert_eq!(tickets.decrypt_at(start + lifetime + 60, &second).as_deref(), Some(&b"second"[..]));
+        tickets.encrypt_at(start + 2 * lifetime, b"third").unwrap();
+        assert_eq!(tickets.keys().len(), 1, "keys that open nothing are forgotten");
+    }
+
+    #[test]
+    fn the_next_process_goes_on_with_the_keys() {
+        let (old, new) = (Tickets::new().unwrap(), Tickets::new().unwrap());
+        let first = old.encrypt_at(now(), b"first").unwrap();
+        let second = old.encrypt_at(now() + ROTATE + 60, b"second").unwrap();
+        let json = serde_json::to_string(&old.keys()).unwrap();
+        new.take_over(serde_json::from_str(&json).unwrap());
+        assert_eq!(new.decrypt(&first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(new.decrypt(&second).as_deref(), Some(&b"second"[..]));
+        new.take_over(Vec::new());
+        assert!(new.decrypt(&second).is_some(), "nothing is no reason to forget");
+        assert_eq!(format!("{new:?}"), "Tickets");
+    }
+}

@@ -1,0 +1,99 @@
+//! Limits that are numbers of things, and those of single waits.
+
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
+
+use super::{END_HEADERS, END_STREAM, HEADERS, Raw, get, octets};
+use crate::fuzz::targets::http2::block;
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually};
+
+fn start(limits: &str, authority: &Authority, origin: &Origin) -> Pintle {
+    Pintle::start(authority, &format!("[limits]\n{limits}\n{}", blog(authority, origin)))
+}
+
+#[test]
+fn streams_at_the_same_time() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| Reply::Custom(Box::new(|socket| socket.read(&mut [0; 1]).map(drop))));
+    let pintle = start("http2_streams = 2", &authority, &origin);
+    let mut raw = Raw::new(&authority, &pintle, &[]);
+    raw.send(&[get(1, "/a"), get(3, "/b"), get(5, "/c")].concat());
+    raw.until("a stream is refused", |raw| (!raw.resets.is_empty()).then_some(()));
+    assert_eq!(raw.resets, [(5, 7)], "REFUSED_STREAM");
+    eventually("two requests", || (origin.received().len() == 2).then_some(()));
+}
+
+#[test]
+fn requests_on_one_connection() {
+    let authority = Authority::new();
+    let pintle = start("requests_per_connection = 2", &authority, &Origin::hello());
+    let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+    assert_eq!(connection.get(BLOG, "/").field("connection"), None);
+    assert_eq!(connection.get(BLOG, "/").one("connection"), "close");
+    connection.assert_closed();
+    let mut raw = Raw::new(&authority, &pintle, &[]);
+    raw.send(&[get(1, "/1"), get(3, "/2")].concat());
+    let end = raw.until("the end", |raw| raw.over);
+    assert_eq!(end, None, "a proper one");
+}
+
+/// Crumbs of cookies are fields like others.
+#[test]
+fn fields_of_http2() {
+    let authority = Authority::new();
+    let origin = Origin::hello();
+    let pintle = start("header_count = 10", &authority, &origin);
+    let crumbs = |path: &str, count: usize| {
+        let begin = format!(":method: GET\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n");
+        octets(HEADERS, END_HEADERS | END_STREAM, 1, &block((begin + &"cookie: a=b\n".repeat(count)).as_bytes()))
+    };
+    for (path, count, status) in [("/ten", 10, 200), ("/eleven", 11, 431)] {
+        let mut raw = Raw::new(&authority, &pintle, &[]);
+        raw.send(&crumbs(path, count));
+        assert_eq!(pintle.access_line(path)["status"], status);
+    }
+}
+
+#[test]
+fn a_websocket_that_is_silent() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| {
+        Reply::Custom(Box::new(|socket| {
+            socket
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")?;
+            socket.read(&mut [0; 1]).map(drop)
+        }))
+    });
+    let pintle = start("websocket_idle = \"1s\"", &authority, &origin);
+    let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+    connection.send(format!("GET /ws HTTP/1.1\r\nHost: {BLOG}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+    assert_eq!(connection.response("GET").status, 101);
+    connection.assert_closed();
+}
+
+/// A client that goes on sending what was refused is not listened to for ever.
+#[test]
+fn a_refusal_that_is_not_heard() {
+    let authority = Authority::new();
+    let pintle = start("linger = \"1s\"\nrequest_body = 10", &authority, &Origin::hello());
+    let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+    connection.send(format!("POST / HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 100000\r\n\r\n"));
+    assert_eq!(connection.response("POST").status, 413);
+    eventually("nobody listens any more", || {
+        std::thread::sleep(Duration::from_millis(50));
+        (connection.stream.write_all(b"x").is_err() || connection.stream.flush().is_err()).then_some(())
+    });
+}
+
+#[test]
+fn the_head_of_a_response() {
+    let authority = Authority::new();
+    let origin = Origin::start(|request| {
+        let size = if request.path() == "/large" { 2000 } else { 500 };
+        Reply::new("200 OK", &format!("X-Test: {}\r\n", "x".repeat(size)), "")
+    });
+    let pintle = start("response_header_size = \"1KiB\"", &authority, &origin);
+    let client = Client::new(&authority);
+    assert_eq!(client.get(pintle.https(), BLOG, "/small").status, 200);
+    assert_eq!(client.get(pintle.https(), BLOG, "/large").status, 502);
+}

@@ -1,0 +1,145 @@
+//! Clients that trickle, stall, flood and waste: each runs into a limit that has a name, and others do not notice.
+//!
+//! Which limit is shown where:
+//!
+//! | limit | test |
+//! | --- | --- |
+//! | `connections`, `connections_per_client` | `errors::connections_are_limited_in_all_and_by_client` |
+//! | `handshakes` | `slow::handshakes_that_never_end` |
+//! | `handshake`, `request_header`, `idle`, `body_progress` | `errors::time_limits` |
+//! | `body_progress`, to the client | `http2::a_window_held_shut_has_a_deadline`, `slow::answers_that_nobody_reads` |
+//! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_octet_by_octet`, `slow::an_answer_that_is_taken_octet_by_octet` |
+//! | `request_line`, `header_size`, `header_count`, `request_body` | `errors::sizes_have_limits_and_codes`; crumbs: `counts` |
+//! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size` | `counts` |
+//! | `http2_resets` | `floods::streams_that_are_given_up_one_after_another` |
+//! | frames that ask for nothing | `floods::floods_of_frames_end_their_connection` |
+//! | `drain` | `drain` |
+//! | `upstream_connections` | `errors::a_busy_upstream_is_503` |
+//! | `upstream_idle` | `upstream` |
+//! | `reports_per_minute` | `reports` |
+//! | the size of a PROXY header | `proxy_protocol::wrong_headers_and_missing_ones_end_the_connection` |
+
+mod counts;
+mod floods;
+mod framing;
+mod slow;
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::fuzz::targets::http2::{PREFACE, block, frame};
+use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, eventually};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn octets(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut octets = Vec::new();
+    frame(kind, flags, stream, payload, &mut octets);
+    octets
+}
+
+fn fields(method: &str, path: &str) -> Vec<u8> {
+    block(format!(":method: {method}\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n").as_bytes())
+}
+
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    octets(HEADERS, END_HEADERS | END_STREAM, stream, &fields("GET", path))
+}
+
+/// An HTTP/2 connection whose frames are written by hand.
+struct Raw {
+    connection: Connection,
+    /// The error code of GOAWAY, when it has come; none with an end without one.
+    over: Option<Option<u32>>,
+    /// Streams that were reset, with the error code.
+    resets: Vec<(u32, u32)>,
+    acknowledged: usize,
+}
+
+impl Raw {
+    fn new(authority: &Authority, pintle: &Pintle, settings: &[u8]) -> Self {
+        let mut config = Client::config(authority);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let mut connection = Client::with(config).connect(pintle.https(), BLOG);
+        connection.send([PREFACE, &octets(SETTINGS, 0, 0, settings)].concat());
+        connection.stream.socket().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        connection.stream.socket().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+        Self { connection, over: None, resets: Vec::new(), acknowledged: 0 }
+    }
+
+    /// Writes, and reads what has come meanwhile.
+    fn send(&mut self, octets: &[u8]) {
+        let mut rest = octets;
+        let end = Instant::now() + PATIENCE;
+        while !rest.is_empty() && self.over.is_none() {
+            match self.connection.stream.write(rest) {
+                Ok(0) => self.end(),
+                Ok(len) => rest = &rest[len..],
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    assert!(Instant::now() < end, "nothing is read, and nothing ended");
+                }
+                Err(_) => self.end(),
+            }
+            self.receive();
+        }
+        let _ = self.connection.stream.flush();
+        self.receive();
+    }
+
+    /// Reads what has come.
+    fn receive(&mut self) {
+        let mut buffer = [0; 64 * 1024];
+        loop {
+            match self.connection.stream.read(&mut buffer) {
+                Ok(0) => return self.end(),
+                Ok(len) => self.connection.received.extend_from_slice(&buffer[..len]),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return self.frames(),
+                Err(_) => return self.end(),
+            }
+            self.frames();
+        }
+    }
+
+    fn end(&mut self) {
+        self.frames();
+        self.over.get_or_insert(None);
+    }
+
+    fn frames(&mut self) {
+        let received = &mut self.connection.received;
+        while let Some(head) = received.first_chunk::<9>() {
+            let len = 9 + (usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]));
+            if received.len() < len {
+                return;
+            }
+            let kind = head[3];
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let number = |at: usize| u32::from_be_bytes(received[at..at + 4].try_into().unwrap());
+            match kind {
+                GOAWAY if number(13) != 0 => self.over = Some(Some(number(13))),
+                RST_STREAM => self.resets.push((stream, number(9))),
+                PING => self.acknowledged += 1,
+                _ => {}
+            }
+            received.drain(..len);
+        }
+    }
+
+    /// Waits for what `found` looks for.
+    fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
+        eventually(what, || {
+            self.receive();
+            found(self)
+        })
+    }
+}

@@ -1,0 +1,204 @@
+//! What systemd says to a service, and hears from it; and its unit files.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use tempfile::TempDir;
+
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, outcome, pintle};
+use crate::upgrade::Line;
+
+/// What a service manager hears: process by process, line by line.
+struct Manager {
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Manager {
+    fn on(socket: UnixDatagram) -> Self {
+        let heard = Arc::<Mutex<Vec<String>>>::default();
+        let list = heard.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..len]);
+                list.lock().unwrap().extend(text.lines().map(str::to_owned));
+            }
+        });
+        Self { heard }
+    }
+
+    /// How often it has heard this.
+    fn times(&self, line: &str) -> usize {
+        self.heard.lock().unwrap().iter().filter(|l| l.starts_with(line)).count()
+    }
+
+    #[track_caller]
+    fn hears(&self, line: &str, times: usize) {
+        eventually(&format!("{line} {times} times"), || (self.times(line) >= times).then_some(()));
+    }
+}
+
+#[test]
+fn what_the_service_manager_hears() {
+    let authority = Authority::new();
+    let origin = Origin::hello();
+    let folder = TempDir::new().unwrap();
+    let name = format!("pintle-test-{}", std::process::id());
+    let path = folder.path().join("notify");
+    let abstract_address = UnixAddress::from_abstract_name(&name).unwrap();
+    for (socket, address) in [
+        (UnixDatagram::bind(&path).unwrap(), path.display().to_string()),
+        (UnixDatagram::bind_addr(&abstract_address).unwrap(), format!("@{name}")),
+    ] {
+        let manager = Manager::on(socket);
+        let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 2\n";
+        let config = format!("[limits]\nupgrade = \"2m\"\n{}", blog(&authority, &origin));
+        let mut line = Line::start_with(&authority, listen, &config, |command| {
+            command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "4000000").env_remove("WATCHDOG_PID");
+        });
+        manager.hears("READY=1", 1);
+        manager.hears("STATUS=serving 1 sites", 1);
+        manager.hears("WATCHDOG=1", 2);
+        line.signal("HUP");
+        manager.hears("RELOADING=1", 1);
+        manager.hears("MONOTONIC_USEC=", 1);
+        manager.hears("READY=1", 2);
+        // The old one says who it is now, the new one that it is ready: in this order.
+        line.upgrade();
+        manager.hears("READY=1", 3);
+        let order: Vec<String> = manager.heard.lock().unwrap().clone();
+        let main = order.iter().position(|l| *l == format!("MAINPID={}", line.pid())).unwrap();
+        assert!(order[main..].contains(&"READY=1".to_owned()), "{order:?}");
+        assert_eq!(line.pintle.wait().code(), Some(0));
+        assert_eq!(manager.times("STOPPING=1"), 0);
+        let alive = manager.times("WATCHDOG=1");
+        manager.hears("WATCHDOG=1", alive + 2);
+        line.signal("TERM");
+        manager.hears("STOPPING=1", 1);
+        assert_eq!(line.wait(line.pid()), Some(0));
+    }
+}
+
+/// Without a sign of life of every worker there is none of the process.
+#[test]
+fn a_watchdog_that_is_meant_for_another_is_not_fed() {
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("notify");
+    let manager = Manager::on(UnixDatagram::bind(&path).unwrap());
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let pintle = Pintle::start_command(&authority, listen, &blog(&authority, &Origin::hello()), |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000").env("WATCHDOG_PID", "1");
+    });
+    manager.hears("READY=1", 1);
+    // Long enough for some ticks.
+    assert_eq!(pintle.stop(), 0);
+    manager.hears("STOPPING=1", 1);
+    assert_eq!(manager.times("WATCHDOG=1"), 0);
+}
+
+/// Starts this with a socket as its file 3, as systemd does.
+fn with_socket(listener: &TcpListener, name: &str, pid: &str) -> Command {
+    let script = format!(
+        "exec 3<&0 0</dev/null; export LISTEN_PID={pid} LISTEN_FDS=1 LISTEN_FDNAMES={name}; exec {} \"$@\"",
+        env!("CARGO_BIN_EXE_pintle")
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh"]);
+    let _ = listener;
+    command
+}
+
+fn socket() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[test]
+fn sockets_that_are_bound_already() {
+    let authority = Authority::new();
+    let origin = Origin::hello();
+    for (name, workers) in [("https", 2), ("anything", 1)] {
+        let (listener, address) = socket();
+        let listen = format!("[listen]\nhttps = [\"{address}\"]\nhttp = []\nworkers = {workers}\n");
+        let command = with_socket(&listener, name, "$$");
+        let file = OwnedFd::from(listener.try_clone().unwrap());
+        let pintle = Pintle::start_program(command, &authority, &listen, &blog(&authority, &origin), |command| {
+            command.stdin(Stdio::from(file));
+        });
+        drop(listener);
+        assert_eq!(pintle.https(), address);
+        let client = Client::new(&authority);
+        for _ in 0..10 {
+            assert_eq!(client.get(address, BLOG, "/").status, 200, "{name}");
+        }
+        assert_eq!(pintle.stop(), 0);
+    }
+}
+
+#[test]
+fn sockets_that_nobody_wants_are_told_of() {
+    let authority = Authority::new();
+    let (listener, address) = socket();
+    for (listen, name, told) in [
+        (
+            "https = [\"127.0.0.1:0\"]\nhttp = []".to_owned(),
+            "anything",
+            "which is in neither listen.https nor listen.http",
+        ),
+        (format!("https = []\nhttp = [\"{address}\"]"), "https", "as https, which is in neither"),
+    ] {
+        let config = format!("[listen]\n{listen}\n{}", blog(&authority, &Origin::hello()));
+        let config = authority.write("pintle.toml", config);
+        let mut command = with_socket(&listener, name, "$$");
+        command.args(["run", "-c"]).arg(config).stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+        let (code, _, err) = outcome(&mut command);
+        assert!(code == 1 && (err.contains(told) || err.contains("another process listens there")), "{name}: {err}");
+    }
+    // Sockets for another process are none for this one: it binds by itself, and the address is taken.
+    let config = format!("[listen]\nhttps = [\"{address}\"]\nhttp = []\n{}", blog(&authority, &Origin::hello()));
+    let config = authority.write("pintle.toml", config);
+    let mut command = with_socket(&listener, "https", "1");
+    command.args(["run", "-c"]).arg(config).stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
+    let (code, _, err) = outcome(&mut command);
+    assert!(code == 1 && err.contains(&format!("cannot listen on {address}")), "{err}");
+}
+
+/// The units, with the program where it is here.
+fn units() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd")).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        let text = text.replace("/usr/bin/pintle", env!("CARGO_BIN_EXE_pintle"));
+        fs::write(folder.path().join(entry.file_name()), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn the_units_are_sound_and_confined() {
+    let folder = units();
+    let analyze = crate::harness::program("systemd-analyze");
+    let units = ["pintle.service", "pintle-http.socket", "pintle-https.socket"].map(|unit| folder.path().join(unit));
+    let (code, out, err) = outcome(Command::new(&analyze).args(["verify", "--man=no"]).args(&units));
+    assert!(code == 0 && out.is_empty() && err.is_empty(), "{out}{err}");
+    // An exposure of 2.0 at most.
+    let mut security = Command::new(&analyze);
+    security.args(["security", "--no-pager", "--offline=true", "--threshold=20"]).arg(&units[0]);
+    let (code, out, err) = outcome(&mut security);
+    assert_eq!(code, 0, "{out}{err}");
+    // What the units call is what the program knows.
+    let service = fs::read_to_string(&units[0]).unwrap();
+    for command in ["run", "reload"] {
+        assert!(service.contains(&format!("{} {command} -c /etc/pintle/pintle.toml", env!("CARGO_BIN_EXE_pintle"))));
+        assert_eq!(outcome(pintle().args([command, "--help"])).0, 0);
+    }
+}
