@@ -1,7 +1,8 @@
 //! The command line: what users type, and which command it comes to.
 
+mod output;
+
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,12 +10,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, Output, check, demo, export, install, key, keys, ledger, pin, remote, run, verify};
+use crate::commands::{self, check, demo, export, install, key, keys, ledger, pin, remote, run, verify};
 use crate::config::DEFAULT_PATHS;
 use crate::export::{Form, Role};
 use crate::policy::Scheme;
-use crate::telemetry::log::LogFormat;
 use crate::verify::target::{Place, Url};
+
+use output::OutputArgs;
 
 /// An HTTPS edge proxy that keeps its pin promises.
 #[derive(Parser)]
@@ -22,31 +24,8 @@ use crate::verify::target::{Place, Url};
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Form of the operator's log on standard error
-    #[arg(long, global = true, value_enum, default_value_t = LogFormatArg::Text)]
-    log_format: LogFormatArg,
-    /// Log errors and warnings only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
-    /// Log more; twice: everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    verbose: u8,
-    /// Use colours
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
-    color: Color,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormatArg {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Color {
-    Auto,
-    Always,
-    Never,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Subcommand)]
@@ -341,23 +320,7 @@ fn parse_date(text: &str) -> Result<String, String> {
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let output = Output {
-        log_format: match cli.log_format {
-            LogFormatArg::Text => LogFormat::Text,
-            LogFormatArg::Json => LogFormat::Json,
-        },
-        log_level: match (cli.quiet, cli.verbose) {
-            (true, _) => tracing::Level::WARN,
-            (_, 0) => tracing::Level::INFO,
-            (_, 1) => tracing::Level::DEBUG,
-            _ => tracing::Level::TRACE,
-        },
-        color: match cli.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        },
-    };
+    let output = cli.output.output();
     match cli.command {
         Command::Run(args) => with_config(args.config, |path| run::run(path, args.root.allow, &output)),
         Command::Check(CheckAllArgs { check, root }) => {

@@ -77,6 +77,7 @@ impl Pintle {
         let path = folder.path().join("pintle.toml");
         let sandbox = if config.contains("[sandbox]") { String::new() } else { lenient_sandbox() };
         fs::write(&path, format!("{sandbox}{listen}\n{config}")).unwrap();
+        command.env("PINTLE_ALLOW_ROOT", "1");
         command.args(["run", "-v", "--log-format", "json", "-c"]).arg(&path);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         adapt(&mut command);
