@@ -170,7 +170,8 @@ fn bodies_are_bounded() {
     let mut command = Command::new("sh");
     command.args(["-c", "head -c 80000000 /dev/zero | curl -sS --max-time 60 -o /dev/null -w '%{http_code}' -X POST -T - --unix-socket \"$0\" http://x/ledger"]);
     let (_, out, _) = outcome(command.arg(bed.socket()));
-    assert!(out == "413" || out == "000", "{out}");
+    // Or the connection was gone before the answer was read: after the 100 that curl had waited for, or without one.
+    assert!(["413", "000", "100"].contains(&&*out), "{out}");
     let nonsense = bed.unix("POST /ledger HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nhello\n");
     assert_eq!(code(&nonsense), "400", "{nonsense}");
     let half = bed.unix("POST /reload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhello\n");

@@ -13,6 +13,7 @@ const FILES: usize = 100;
 fn limited(command: &mut Command, limits: &str) {
     let mut outer = Command::new("prlimit");
     outer.arg(format!("--nofile={limits}")).arg(command.get_program()).args(command.get_args());
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     outer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     *command = outer;
 }

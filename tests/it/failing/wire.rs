@@ -82,6 +82,7 @@ impl Network {
         Pintle::start_command(authority, listen, config, |command| {
             let mut outer = Command::new("ip");
             outer.args(["netns", "exec", &self.names[0]]).arg(command.get_program()).args(command.get_args());
+            outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             outer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             *command = outer;
         })
