@@ -114,13 +114,11 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         ExitCode::from(1)
     };
     let on_its_own = "the new process cannot begin: what it has said about that is in the log";
-    let (beginning, no_launcher) = match as_who_started_it(path, Beginning::default(), true) {
-        Ok(begun) => begun,
-        Err(_) => return refused(&newcomer, vec![on_its_own.into()]),
+    let Ok((beginning, no_launcher)) = as_who_started_it(path, Beginning::default(), true) else {
+        return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let troubles = match step_down(path, allow_root, output) {
-        Ok(troubles) => troubles,
-        Err(_) => return refused(&newcomer, vec![on_its_own.into()]),
+    let Ok(troubles) = step_down(path, allow_root, output) else {
+        return refused(&newcomer, vec![on_its_own.into()]);
     };
     let Loaded { draft, config, problems } = match try_load(path, |draft| newcomer.book(draft)) {
         Ok(loaded) => loaded,

@@ -46,6 +46,11 @@ impl Http2 {
         !self.is_closed() && self.streams() < STREAMS
     }
 
+    /// Where it leads.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.get()
     }

@@ -254,11 +254,19 @@ impl Pool {
         }
     }
 
-    /// Drops the connections that were idle for too long, or have ended; to be called now and then.
+    /// Drops the connections that were idle for too long, or have ended, or lead where the upstream's name leads no more:
+    /// one that is never idle would stay there for ever. To be called now and then.
     pub fn sweep(&self) {
         let oldest = self.clock.ticks().saturating_sub(ticks_of(self.limits().idle));
-        self.idle.borrow_mut().retain_mut(|idle| idle.since >= oldest && is_quiet(&mut idle.connection.transport));
-        self.http2.borrow_mut().retain_mut(|c| !c.is_closed() && !c.is_idle_since(oldest, self.clock.ticks()));
+        let known = self.upstream.addresses.known();
+        let moved = |address: &SocketAddr| !known.is_empty() && !known.contains(address);
+        self.idle.borrow_mut().retain_mut(|idle| {
+            idle.since >= oldest && !moved(&idle.connection.address) && is_quiet(&mut idle.connection.transport)
+        });
+        // Streams that are open go on; there are no new ones.
+        self.http2
+            .borrow_mut()
+            .retain_mut(|c| !c.is_closed() && !moved(&c.address()) && !c.is_idle_since(oldest, self.clock.ticks()));
     }
 
     /// Connections that are open.

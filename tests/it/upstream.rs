@@ -279,7 +279,7 @@ fn names_are_followed_by_their_ttl_and_outlive_dns() {
     let port = old.address.port();
     let _new = Origin::start_at(&format!("127.0.0.3:{port}"), |_| Reply::ok("new"));
     let dns = NameServer::start(0);
-    let config = format!("[resolver]\nname_servers = [\"{}\"]\n[limits]\nupstream_idle = \"0s\"\n", dns.address)
+    let config = format!("[resolver]\nname_servers = [\"{}\"]\n", dns.address)
         + &blog_at(&authority, &format!("http://origin.example.net:{port}"))
         + "[site.upstream_options]\nconnect_timeout = \"2s\"\n";
     // DNS is silent: pintle starts all the same, and says 502.
