@@ -58,7 +58,7 @@ pub fn origin() -> Origin {
             return Reply::Octets(with_length(&request.body));
         }
         let body = body_of(path);
-        if body.len() % 3 != 0 {
+        if !body.len().is_multiple_of(3) {
             return Reply::Octets(with_length(body));
         }
         let mut octets = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();

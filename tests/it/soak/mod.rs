@@ -177,7 +177,8 @@ impl History<'_> {
             self.reloads,
             self.renewals,
             self.pids.len() - 1,
-            Needs::of(self.line).map_or("not measured, since only root may look".into(), |needs| needs.to_string()),
+            Needs::of(self.line)
+                .map_or_else(|| "not measured, since only root may look".into(), |needs| needs.to_string()),
         );
     }
 
