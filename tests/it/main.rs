@@ -40,6 +40,7 @@ mod reload;
 mod reports;
 mod rotation;
 mod sandbox;
+mod soak;
 mod state;
 mod systemd;
 mod tls;

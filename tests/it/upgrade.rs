@@ -98,7 +98,7 @@ impl Line {
     }
 
     /// The open files of the process that serves.
-    fn files(&self) -> Vec<PathBuf> {
+    pub fn files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
         let mut files: Vec<_> = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
         files.sort();

@@ -76,6 +76,15 @@ impl Origin {
     }
 
     pub fn start_at(address: &str, handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_as(address, true, handler)
+    }
+
+    /// An origin that records nothing: it can answer for hours.
+    pub fn forgetful(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_as("127.0.0.1:0", false, handler)
+    }
+
+    fn start_as(address: &str, records: bool, handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
@@ -86,7 +95,7 @@ impl Origin {
                 count.fetch_add(1, Ordering::SeqCst);
                 let (list, handler) = (list.clone(), handler.clone());
                 thread::spawn(move || {
-                    let _ = serve(socket, &list, &*handler);
+                    let _ = serve(socket, records.then_some(&*list), &*handler);
                 });
             }
         });
@@ -119,7 +128,7 @@ impl Origin {
     }
 }
 
-fn serve(socket: TcpStream, list: &Mutex<Vec<Received>>, handler: &Handler) -> io::Result<()> {
+fn serve(socket: TcpStream, list: Option<&Mutex<Vec<Received>>>, handler: &Handler) -> io::Result<()> {
     let mut reader = BufReader::new(socket.try_clone()?);
     let mut writer = socket;
     loop {
@@ -133,7 +142,9 @@ fn serve(socket: TcpStream, list: &Mutex<Vec<Received>>, handler: &Handler) -> i
         if !early {
             read_body(&mut reader, &mut received, &mut writer)?;
         }
-        list.lock().unwrap().push(received.clone());
+        if let Some(list) = list {
+            list.lock().unwrap().push(received.clone());
+        }
         match handler(&received) {
             Reply::Octets(octets) => writer.write_all(&octets)?,
             Reply::Close(octets) => return writer.write_all(&octets),
