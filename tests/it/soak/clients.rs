@@ -91,6 +91,8 @@ pub struct Counts {
     /// Handshakes of the client that could have resumed a session, and did not.
     pub unresumed: AtomicUsize,
     pub aborted: AtomicUsize,
+    /// Connections of HTTP/2 whose end was not a proper one, with all of their answers complete.
+    pub torn: AtomicUsize,
 }
 
 pub fn count(counter: &AtomicUsize) {

@@ -164,7 +164,7 @@ impl History<'_> {
         let of = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         eprintln!(
             "soak, {} s: {} HTTP/1.1, {} HTTP/2, {} WebSocket messages, {} uploads, {} slow downloads, {} new and {} \
-             resumed handshakes, {} aborted; {} reloads, {} certificates, {} upgrades; {}",
+             resumed handshakes, {} aborted, {} torn; {} reloads, {} certificates, {} upgrades; {}",
             self.begin.elapsed().as_secs(),
             of(&counts.http1),
             of(&counts.http2),
@@ -174,6 +174,7 @@ impl History<'_> {
             of(&counts.fresh),
             of(&counts.resumed),
             of(&counts.aborted),
+            of(&counts.torn),
             self.reloads,
             self.renewals,
             self.pids.len() - 1,
@@ -265,6 +266,8 @@ fn nothing_fails_and_nothing_grows() {
     });
     let counters = &line.pintle.status()["counters"];
     assert_eq!((&counters["panics"], &counters["responses_5xx"]), (&0.into(), &0.into()), "{counters}");
+    let torn = load.counts.torn.load(Ordering::Relaxed);
+    assert!(torn < 2 * history.pids.len(), "{torn} connections torn: more than were ended by upgrades");
     // Those of before are gone, all by themselves.
     let pids = history.pids;
     assert!(pids.len() > 1 || plan.length < plan.upgrade, "no upgrade");
