@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use h2::Reason;
 use h2::server::{self, Connection};
@@ -85,7 +85,33 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         meter,
         context,
     };
-    poll_fn(|cx| driver.poll(cx)).await;
+    let lingers = poll_fn(|cx| driver.poll(cx)).await;
+    let Driver { io, context, alarm, .. } = driver;
+    if lingers {
+        linger(&io, &context, &alarm).await;
+    }
+}
+
+/// Ends our side, and listens on for a while: what is still on its way, such as room in a window that the client gives back,
+/// would be met with a reset, which can overtake the end of an answer.
+async fn linger(io: &Corked, context: &Context, alarm: &Alarm) {
+    alarm.set(context.worker.view().shared.limits.linger);
+    let mut unread = BytesMut::new();
+    poll_fn(|cx| {
+        let mut transport = io.transport.borrow_mut();
+        if transport.poll_shutdown(cx).is_pending() {
+            return alarm.poll_due(cx);
+        }
+        loop {
+            unread.clear();
+            match transport.poll_read_lazily(cx, &mut unread) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return alarm.poll_due(cx),
+            }
+        }
+    })
+    .await;
 }
 
 type StreamFuture = Pin<Box<dyn Future<Output = Ended>>>;
@@ -113,8 +139,9 @@ struct Driver {
 }
 
 impl Driver {
-    /// Takes in what has come, lets the streams go on, and sends all that this has made with one write.
-    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+    /// Takes in what has come, lets the streams go on, and sends all that this has made with one write. At the end, says
+    /// whether the client may still have to read something.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
         self.begin_rest_or_work();
         let worker = &self.context.worker;
         if worker.is_draining() && (self.requests > 0 || worker.ends_rest(true, self.since)) {
@@ -131,14 +158,15 @@ impl Driver {
             self.end_flood("frames that ask for nothing", cx);
         }
         match self.poll_send(cx) {
-            Poll::Ready(Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(())) if self.finished => return Poll::Ready(()),
+            Poll::Ready(Err(_)) => return Poll::Ready(false),
+            // Who floods is not listened to.
+            Poll::Ready(Ok(())) if self.finished => return Poll::Ready(!self.meter.is_flood()),
             _ => {}
         }
         self.begin_rest_or_work();
         if self.alarm.poll_due(cx).is_ready() {
             if self.closing {
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
             self.close();
             cx.waker().wake_by_ref();

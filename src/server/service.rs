@@ -67,8 +67,8 @@ pub(super) async fn answer(
 ) -> Reply {
     let done = match work {
         Work::Forward(pool) => return forward(head, body, asked, context, &pool, alarm, interim).await,
-        Work::Challenge => challenge(head, asked, context).await,
-        Work::Report => report(head, body, asked, context, alarm, interim).await,
+        Work::Challenge => Box::pin(challenge(head, asked, context)).await,
+        Work::Report => Box::pin(report(head, body, asked, context, alarm, interim)).await,
     };
     done.unwrap_or_else(|rejection| reject(rejection, head, Some(asked), context))
 }

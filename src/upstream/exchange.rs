@@ -121,7 +121,7 @@ impl Pool {
                 }
                 Checkout::Http2(stream) => {
                     (address, elsewhere) = (stream.address(), false);
-                    match http2::send(self, stream, outbound, body.take(), alarm, interim).await {
+                    match Box::pin(http2::send(self, stream, outbound, body.take(), alarm, interim)).await {
                         Ok(response) => {
                             self.upstream.health.address_answered(address);
                             return Ok(response);

@@ -137,16 +137,33 @@ impl Pool {
 
     /// A connection: a stream of one in use, an idle one, or a new one; or the next that becomes free.
     pub(super) async fn checkout(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
-        let may_http2 = wish.protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2);
+        match self.take(wish) {
+            Some(checkout) => Ok(checkout),
+            // Boxed: the future of a request that finds a connection does not carry the room for making one.
+            None => Box::pin(self.checkout_slowly(wish, alarm)).await,
+        }
+    }
+
+    fn may_http2(&self, wish: Wish) -> bool {
+        wish.protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2)
+    }
+
+    /// What is there: a stream of a connection in use, or an idle one.
+    fn take(&self, wish: Wish) -> Option<Checkout> {
+        if self.may_http2(wish)
+            && let Some(stream) = self.take_stream()
+        {
+            return Some(Checkout::Http2(stream));
+        }
+        if wish.fresh { None } else { self.take_idle().map(|connection| Checkout::Http1(connection, true)) }
+    }
+
+    async fn checkout_slowly(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
+        let may_http2 = self.may_http2(wish);
         let mut granted = None;
         loop {
-            if may_http2 && let Some(stream) = self.take_stream() {
-                return Ok(Checkout::Http2(stream));
-            }
-            if !wish.fresh
-                && let Some(connection) = self.take_idle()
-            {
-                return Ok(Checkout::Http1(connection, true));
+            if let Some(checkout) = self.take(wish) {
+                return Ok(checkout);
             }
             let for_all = may_http2 && self.speaks_http2.get() != Some(false);
             if for_all && self.connecting.get() {

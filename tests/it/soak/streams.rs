@@ -67,8 +67,7 @@ async fn connection(load: &Load<'_>, number: &mut usize) -> Result<(), String> {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    // The connection itself has an end, too. After GOAWAY and the last answer it is closed without waiting for what is still
-    // on its way there, such as windows: who says something then finds it reset, though nothing has failed.
+    // The connection itself has an end, too: a proper one, even if windows are still on their way there.
     drop(sender);
     match connection.await.unwrap() {
         Err(error) if error.is_io() => count(&load.counts.torn),
