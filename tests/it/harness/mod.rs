@@ -23,8 +23,8 @@ pub use programs::{Program, free_port, nginx, program, varnish};
 pub use secure::{SecureServer, page};
 pub use sites::{BLOG, blog, blog_at, policies};
 
-/// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take before a test gives up on it: a machine may stand still for a while in between.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something to become true, and says what it was if it does not.
 #[track_caller]
