@@ -97,7 +97,8 @@ impl Outbound<'_> {
             HostHeader::Client => write_authority(self.head, &mut authority),
         }
         let uri = Uri::builder().scheme("https").authority(authority.as_slice()).path_and_query(self.head.target());
-        let mut sink = HeaderMapSink::default();
+        // X-Forwarded-For and the like come to them.
+        let mut sink = HeaderMapSink::with_capacity(self.head.fields.len() + 8);
         self.write_fields(&mut sink, true);
         if let Framing::Length(n) = self.head.framing {
             sink.0.insert(http::header::CONTENT_LENGTH, HeaderValue::from(n));
