@@ -45,4 +45,10 @@ impl Body for ResponseBody {
             Self::Http2(body) => body.is_end(),
         }
     }
+
+    fn read_at_most(&mut self, octets: usize) {
+        if let Self::Http1(body) = self {
+            body.read_at_most(octets);
+        }
+    }
 }

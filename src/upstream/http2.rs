@@ -20,15 +20,19 @@ use super::queue::Places;
 use super::request::Outbound;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
-use crate::h2_send::{SendError, Sender};
+use crate::h2_send::{SendError, Sender, Unaccounted};
 use crate::message::{Fields, Framing, Name, ResponseHead};
 use crate::pace::Pacer;
 
-/// How much one response may send ahead of its client, and all responses of a connection together.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// How much one response may send ahead of its client.
+const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams of one connection before another is opened.
 const STREAMS: usize = 100;
+/// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
+/// read hold up nobody else.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+/// What h2 gathers of one request's body before the upstream takes it.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// A connection that streams are opened on.
 #[derive(Clone)]
@@ -72,7 +76,11 @@ impl Http2 {
 pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Duration) -> Result<Http2, UpstreamError> {
     let Connection { transport, address, slot } = connection;
     let mut builder = client::Builder::new();
-    builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER);
     alarm.set(timeout);
     let mut handshake = Box::pin(builder.handshake(transport));
     let (sender, driver) = poll_fn(|cx| match handshake.as_mut().poll(cx) {
@@ -157,7 +165,7 @@ pub(super) async fn send(
         response,
         upload: body.map(|body| Upload {
             body,
-            sender: Sender::new(sender),
+            sender: Sender::new(sender, Unaccounted),
             held: outbound.head.expects_continue(),
             touched: false,
         }),
@@ -193,7 +201,7 @@ struct Exchange {
 /// A request's body on its way up.
 struct Upload {
     body: RequestBody,
-    sender: Sender,
+    sender: Sender<Unaccounted>,
     /// Until the upstream says 100, or a second has passed.
     held: bool,
     touched: bool,

@@ -260,6 +260,7 @@ impl<'p> Exchange<'p> {
             out,
             upload: if broken.is_none() { upload } else { None },
             streaming: Streaming::begin(pool.streaming.clone()),
+            most: usize::MAX,
             pool: pool.clone(),
         };
         Attempt::Response(Response { head, body: ResponseBody::Http1(Box::new(body)), upgraded: None })
@@ -316,6 +317,8 @@ pub struct Http1Body {
     out: Outbox,
     upload: Option<Upload>,
     streaming: Streaming,
+    /// The largest piece that there is room for.
+    most: usize,
     pool: Rc<Pool>,
 }
 
@@ -344,7 +347,7 @@ impl Http1Body {
                 Decoded::End => return Poll::Ready(Ok(None)),
                 Decoded::More => {}
             }
-            let piece = self.streaming.piece();
+            let piece = self.streaming.piece().min(self.most);
             let remaining = self.decoder.remaining().and_then(|n| usize::try_from(n).ok());
             // Not into the small rest of a buffer: each short read costs a call.
             let want = remaining.unwrap_or(piece).clamp(4096, piece);
@@ -399,5 +402,9 @@ impl Body for Http1Body {
 
     fn is_end(&self) -> bool {
         self.decoder.is_end()
+    }
+
+    fn read_at_most(&mut self, octets: usize) {
+        self.most = octets.max(PIECE_MIN);
     }
 }
