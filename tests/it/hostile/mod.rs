@@ -25,6 +25,7 @@ mod floods;
 mod framing;
 mod memory;
 mod slow;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
