@@ -21,6 +21,15 @@ pub enum ResponseBody {
     Http2(Box<Http2Body>),
 }
 
+impl ResponseBody {
+    /// It has dried up: others are not to wait at the same source.
+    pub fn give_up(&self) {
+        if let Self::Http2(body) = self {
+            body.give_up();
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Error = UpstreamError;
 

@@ -262,7 +262,10 @@ async fn send(
             // A window held shut (CVE-2019-9517), or a source that has dried up.
             let broken = match sender.waits_for_body() {
                 _ if alarm.is_past_cap() => Some(UpstreamError::TotalTimeout),
-                true => Some(UpstreamError::BodyTimeout),
+                true => {
+                    reply.body.give_up();
+                    Some(UpstreamError::BodyTimeout)
+                }
                 false => None,
             };
             sender.reset(if broken.is_some() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });

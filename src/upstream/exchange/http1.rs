@@ -11,7 +11,7 @@ use bytes::{BufMut as _, BytesMut};
 use http::StatusCode;
 
 use super::upload::{Upload, UploadError, poll_send};
-use super::{CONTINUE_WAIT, Interim, Response, Upgraded};
+use super::{CONTINUE_WAIT, INTERIM_MAX, Interim, Response, Upgraded};
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, ResponseHead, parse_response};
@@ -22,8 +22,6 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
 use crate::upstream::request::Outbound;
 
-/// Interim responses before the final one.
-const INTERIM_MAX: usize = 32;
 /// What is read of a response at once, before its head is known.
 const HEAD_READ: usize = 16 * 1024;
 /// Buffers of request heads that a thread keeps.
