@@ -11,7 +11,6 @@ use bytes::BytesMut;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
-use tokio::time::Instant;
 
 use super::head::read as read_head;
 use super::meter::Meter;
@@ -47,7 +46,7 @@ pub(super) async fn serve(
     share: Rc<Share>,
 ) -> Ended {
     let respond = RefCell::new(respond);
-    let begin = Instant::now();
+    let begin = context.begin();
     let alarm = context.worker.clock.alarm();
     let (parts, recv) = request.into_parts();
     let view = context.worker.view();
@@ -74,7 +73,8 @@ pub(super) async fn serve(
         Ok(reply) => Some(reply),
         Err(work) => {
             let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
-            let mut answering = Box::pin(service::answer(work, &head, body, &asked, &context, &alarm, &mut interim));
+            let mut answering =
+                Box::pin(service::answer(work, None, &head, body, &asked, &context, &alarm, &mut interim));
             poll_fn(|cx| match answering.as_mut().poll(cx) {
                 Poll::Ready(reply) => Poll::Ready(Some(reply)),
                 Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),

@@ -86,7 +86,7 @@ impl Setting {
         eventually("all connections to the upstream are closed", || {
             (self.upstream.open.load(Ordering::SeqCst) == 0).then_some(())
         });
-        assert_no_leaks(&self.pintle, before);
+        assert_no_leaks(&self.pintle, &before);
     }
 
     fn ask_http2(&self, sender: &SendRequest<Bytes>, upload: bool, what: &str) -> Seen {

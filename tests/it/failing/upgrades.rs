@@ -181,7 +181,7 @@ fn websockets_by_http_1() {
     while connection.stream.write(&[0x55; 65_536]).is_ok() {}
     assert!(pintle.memory().saturating_sub(memory) < 8 << 20);
     drop((connection, client));
-    assert_no_leaks(&pintle, before);
+    assert_no_leaks(&pintle, &before);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn websockets_by_http_2() {
         }
     });
     drop(runtime);
-    assert_no_leaks(&pintle, before);
+    assert_no_leaks(&pintle, &before);
 }
 
 /// What the upstream does about an expectation, by the path: it has the head, and not the body.
@@ -356,7 +356,7 @@ fn expectations() {
         }
     }
     drop(client);
-    assert_no_leaks(&pintle, before);
+    assert_no_leaks(&pintle, &before);
 }
 
 /// The same to an upstream that speaks HTTP/2.
@@ -406,5 +406,5 @@ fn expectations_by_http_2() {
     eventually("all connections to the upstream are closed", || {
         (upstream.open.load(std::sync::atomic::Ordering::SeqCst) == 0).then_some(())
     });
-    assert_no_leaks(&pintle, before);
+    assert_no_leaks(&pintle, &before);
 }

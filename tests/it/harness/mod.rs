@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub use authority::{Authority, KeyKind, Leaf};
 pub use browser::Browser;
-pub use client::{Client, Connection, Response, read_response};
+pub use client::{Client, Connection, Response, read_response, whole};
 pub use origin::{Origin, Reply};
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};
@@ -28,14 +28,18 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for something to become true, and says what it was if it does not.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    in_time(found).unwrap_or_else(|| panic!("never happened: {what}"))
+}
+
+/// The same, for those who have more to say about it.
+pub fn in_time<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = found() {
-            return found;
+        match found() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+            outcome => return outcome,
         }
-        assert!(Instant::now() < end, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
