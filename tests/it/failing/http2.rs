@@ -91,7 +91,7 @@ impl Setting {
 
     fn ask_http2(&self, sender: &SendRequest<Bytes>, upload: bool, what: &str) -> Seen {
         self.runtime.block_on(async {
-            let asked = tokio::time::timeout(PATIENCE, stream(sender.clone(), upload));
+            let asked = tokio::time::timeout(PATIENCE * 3, stream(sender.clone(), upload));
             asked.await.unwrap_or_else(|_| panic!("{what}: hangs"))
         })
     }
