@@ -26,6 +26,9 @@ pub trait Body {
 
     /// Whether nothing comes any more, as far as is known without asking.
     fn is_end(&self) -> bool;
+
+    /// How large the next piece may be: a wish, where a body has no say in it.
+    fn read_at_most(&mut self, _octets: usize) {}
 }
 
 /// A request's body as the client's side gives it.

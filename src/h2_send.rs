@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 
@@ -17,28 +17,71 @@ pub enum SendError<E> {
     Stream(h2::Error),
 }
 
+/// A piece of a body that waits to be sent.
+pub trait Piece: Buf {
+    /// Takes so many octets from its front.
+    #[must_use]
+    fn split_to(&mut self, at: usize) -> Self;
+}
+
+/// Who keeps the account of what waits.
+pub trait Account {
+    /// A piece whose octets are on the account until they are written, or given up.
+    type Piece: Piece;
+    /// Puts a piece on it.
+    fn charge(&self, data: Bytes) -> Self::Piece;
+    /// How many octets may be read now; pending as long as there is no room.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize>;
+}
+
+impl Piece for Bytes {
+    fn split_to(&mut self, at: usize) -> Self {
+        self.split_to(at)
+    }
+}
+
+/// No account: what h2 gathers for a stream is the bound.
+#[derive(Debug)]
+pub struct Unaccounted;
+
+impl Account for Unaccounted {
+    type Piece = Bytes;
+
+    fn charge(&self, data: Bytes) -> Bytes {
+        data
+    }
+
+    fn poll_room(&self, _cx: &mut Context<'_>) -> Poll<usize> {
+        Poll::Ready(usize::MAX)
+    }
+}
+
 /// The sending side of a stream, with the piece that waits for the window.
-pub struct Sender {
-    stream: SendStream<Bytes>,
-    piece: Bytes,
+pub struct Sender<A: Account> {
+    stream: SendStream<A::Piece>,
+    account: A,
+    piece: A::Piece,
+    /// The account has no room for another piece.
+    crowded: bool,
     last: bool,
     done: bool,
     /// The last piece waits for [`Self::release`].
     holds_last: bool,
 }
 
-impl Sender {
+impl<A: Account> Sender<A> {
     /// A stream whose head was sent, and whose body comes.
     #[must_use]
-    pub fn new(stream: SendStream<Bytes>) -> Self {
-        Self { stream, piece: Bytes::new(), last: false, done: false, holds_last: false }
+    pub fn new(stream: SendStream<A::Piece>, account: A) -> Self {
+        let piece = account.charge(Bytes::new());
+        Self { stream, account, piece, crowded: false, last: false, done: false, holds_last: false }
     }
 
     /// The same, but the last piece, and with it the end of the stream, is held back: ready means that all else has
     /// gone.
     #[must_use]
-    pub fn holding_last(stream: SendStream<Bytes>) -> Self {
-        Self { holds_last: true, ..Self::new(stream) }
+    pub fn holding_last(stream: SendStream<A::Piece>, account: A) -> Self {
+        Self { holds_last: true, ..Self::new(stream, account) }
     }
 
     /// What was held back may go.
@@ -60,14 +103,18 @@ impl Sender {
             if self.last && self.holds_last {
                 return Poll::Ready(Ok(()));
             }
-            if !self.piece.is_empty() {
+            if self.piece.has_remaining() {
                 ready!(self.poll_piece(cx, progress)).map_err(SendError::Stream)?;
                 continue;
             }
+            self.crowded = true;
+            let room = ready!(self.account.poll_room(cx));
+            self.crowded = false;
+            body.read_at_most(room);
             match ready!(body.poll_frame(cx)) {
                 Some(Ok(Frame::Data(data))) => {
                     self.last = body.is_end();
-                    self.piece = data;
+                    self.piece = self.account.charge(data);
                 }
                 Some(Ok(Frame::Trailers(fields))) => {
                     self.stream.send_trailers(HeaderMap::from(&fields)).map_err(SendError::Stream)?;
@@ -78,7 +125,7 @@ impl Sender {
                     return Poll::Ready(Err(SendError::Body(error)));
                 }
                 None => {
-                    self.stream.send_data(Bytes::new(), true).map_err(SendError::Stream)?;
+                    self.stream.send_data(self.account.charge(Bytes::new()), true).map_err(SendError::Stream)?;
                     self.done = true;
                 }
             }
@@ -88,7 +135,7 @@ impl Sender {
 
     /// Sends as much of the piece as the window lets.
     fn poll_piece(&mut self, cx: &mut Context<'_>, progress: &mut impl FnMut(usize)) -> Poll<Result<(), h2::Error>> {
-        self.stream.reserve_capacity(self.piece.len());
+        self.stream.reserve_capacity(self.piece.remaining());
         let mut capacity = self.stream.capacity();
         while capacity == 0 {
             match ready!(self.stream.poll_capacity(cx)) {
@@ -96,9 +143,9 @@ impl Sender {
                 None => return Poll::Ready(Err(Reason::CANCEL.into())),
             }
         }
-        let part = self.piece.split_to(capacity.min(self.piece.len()));
-        let end = self.last && self.piece.is_empty();
-        progress(part.len());
+        let part = self.piece.split_to(capacity.min(self.piece.remaining()));
+        let end = self.last && !self.piece.has_remaining();
+        progress(part.remaining());
         self.stream.send_data(part, end)?;
         self.done = end;
         Poll::Ready(Ok(()))
@@ -107,7 +154,7 @@ impl Sender {
     /// Whether the next thing to happen is the source's.
     #[must_use]
     pub fn waits_for_body(&self) -> bool {
-        self.piece.is_empty()
+        !self.piece.has_remaining() && !self.crowded
     }
 
     /// Gives the stream up.

@@ -38,6 +38,8 @@ pub struct Limits {
     pub requests_per_connection: u64,
     /// Requests that an HTTP/2 client may have open at the same time.
     pub http2_streams: u32,
+    /// Octets that one connection may hold: heads and bodies that are under way, in both directions.
+    pub connection_memory: usize,
     /// Streams of one HTTP/2 connection that a client may give up in a minute.
     pub http2_resets: u32,
     /// How long a WebSocket may be silent.
@@ -82,6 +84,8 @@ impl Default for Limits {
             request_body: 8 << 30,
             requests_per_connection: 100_000,
             http2_streams: 128,
+            // Some downloads at full speed, or all streams with a small piece each.
+            connection_memory: 8 * 1024 * 1024,
             // A browser gives up what it has open when its user moves on: some hundred, now and then.
             http2_resets: 1000,
             websocket_idle: Duration::from_secs(3600),
@@ -98,6 +102,13 @@ impl Default for Limits {
     }
 }
 
+/// What an HTTP/2 client may send ahead, on one stream or on all together.
+pub const HTTP2_WINDOW: u32 = 1024 * 1024;
+/// What each of its streams may hold, whatever the others do: a piece of a body, a small head, its own state.
+pub const HTTP2_STREAM_LEAST: usize = 24 * 1024;
+/// What a connection has besides: records on both sides, frames and a head that are being read.
+const CONNECTION_BUFFERS: usize = 256 * 1024;
+
 /// Files that are open besides connections: listeners, logs, the resolver.
 const OTHER_FILES: u64 = 256;
 
@@ -108,6 +119,23 @@ impl Limits {
         let clients = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX) / 4 * 3;
         self.connections = clients.clamp(64, 200_000);
         self.connections_per_client = self.connections / 4 * 3;
+    }
+
+    /// The least that `connection_memory` can be. An HTTP/1.1 connection needs less: a head and a piece of a body
+    /// (256 KiB) either way.
+    #[must_use]
+    pub fn connection_memory_least(&self) -> usize {
+        self.connection_memory_taken() + 8 * self.header_size + 2 * self.response_header_size
+    }
+
+    /// What an HTTP/2 connection's streams have together, beyond what each may always have.
+    #[must_use]
+    pub fn connection_room(&self) -> usize {
+        self.connection_memory.saturating_sub(self.connection_memory_taken())
+    }
+
+    fn connection_memory_taken(&self) -> usize {
+        CONNECTION_BUFFERS + HTTP2_WINDOW as usize + self.http2_streams as usize * HTTP2_STREAM_LEAST
     }
 
     /// The limits of a request's head.

@@ -5,6 +5,7 @@
 
 pub(super) mod head;
 mod meter;
+mod room;
 mod stream;
 
 use std::cell::RefCell;
@@ -14,21 +15,20 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use h2::Reason;
 use h2::server::{self, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::meter::Meter;
+use self::room::{Held, Room};
 use self::stream::Ended;
 use super::connection::{ClientTransport, Context};
 use crate::clock::Alarm;
+use crate::limits::HTTP2_WINDOW;
 use crate::pace::Pacer;
 
-/// What a client may send ahead on one stream, and on all together.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What h2 gathers for one stream before the window lets it go.
 const SEND_BUFFER: usize = 400 * 1024;
 /// Streams that the client has reset and that were not looked at yet: more is an attack (CVE-2023-44487).
@@ -44,8 +44,8 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     let limits = &view.shared.limits;
     let mut builder = server::Builder::new();
     builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(HTTP2_WINDOW)
+        .initial_connection_window_size(HTTP2_WINDOW)
         .max_concurrent_streams(limits.http2_streams)
         // h2 counts 32 octets on top of each field, and answers what is larger by itself; below that the answer is ours.
         .max_header_list_size(u32::try_from(limits.header_size * 2).unwrap_or(u32::MAX))
@@ -54,7 +54,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .enable_connect_protocol();
     alarm.set(limits.handshake);
-    let mut handshake = Box::pin(builder.handshake::<_, Bytes>(io.clone()));
+    let mut handshake = Box::pin(builder.handshake::<_, Held>(io.clone()));
     let connection = poll_fn(|cx| {
         let done = handshake.as_mut().poll(cx);
         let sent = io.poll_send(cx);
@@ -66,7 +66,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     })
     .await;
     drop(handshake);
-    let pace = limits.pace();
+    let (pace, room) = (limits.pace(), Room::new(limits));
     drop(view);
     let Some(connection) = connection else { return };
     let mut driver = Driver {
@@ -83,6 +83,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         pacer: Pacer::new(pace),
         unsent: 0,
         meter,
+        room,
         context,
     };
     let lingers = poll_fn(|cx| driver.poll(cx)).await;
@@ -118,7 +119,7 @@ type StreamFuture = Pin<Box<dyn Future<Output = Ended>>>;
 
 struct Driver {
     io: Corked,
-    connection: Connection<Corked, Bytes>,
+    connection: Connection<Corked, Held>,
     streams: FuturesUnordered<StreamFuture>,
     requests: u64,
     /// The tick at which it began.
@@ -135,6 +136,7 @@ struct Driver {
     pacer: Pacer,
     unsent: usize,
     meter: Rc<Meter>,
+    room: Rc<Room>,
     context: Rc<Context>,
 }
 
@@ -143,6 +145,7 @@ impl Driver {
     /// whether the client may still have to read something.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
         self.begin_rest_or_work();
+        self.meter.begin_turn();
         let worker = &self.context.worker;
         if worker.is_draining() && (self.requests > 0 || worker.ends_rest(true, self.since)) {
             self.close();
@@ -177,13 +180,20 @@ impl Driver {
     fn poll_accept(&mut self, cx: &mut TaskContext<'_>) -> bool {
         loop {
             match self.connection.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
                     self.requests += 1;
                     let limit = self.context.worker.view().shared.limits.requests_per_connection;
                     if self.requests >= limit {
                         self.close();
                     }
-                    let stream = stream::serve(request, respond, self.context.clone(), self.meter.clone());
+                    let Some(share) = self.room.admit(head::octets(&request)) else {
+                        // It was not processed (RFC 9113 section 8.7); who goes on like that gives streams up.
+                        tracing::debug!(client = self.context.client.address(), "no room for another head");
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        self.streams.push(Box::pin(std::future::ready(Ended::GivenUp)));
+                        continue;
+                    };
+                    let stream = stream::serve(request, respond, self.context.clone(), self.meter.clone(), share);
                     self.streams.push(Box::pin(stream));
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -287,6 +297,10 @@ impl Corked {
 
 impl AsyncRead for Corked {
     fn poll_read(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.meter.is_sated() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = AsyncRead::poll_read(Pin::new(&mut *self.transport.borrow_mut()), cx, buf);
         self.meter.receive(buf.filled().len() - before);

@@ -8,10 +8,11 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 
 use crate::clock::Alarm;
+use crate::h2_send::Account;
 use crate::tls::Session;
 use crate::transport::Transport;
 
@@ -54,12 +55,13 @@ impl<S: Session> Duplex for Transport<S> {
 }
 
 /// The stream of an extended CONNECT (RFC 8441).
-pub(super) struct Http2Duplex {
+pub(super) struct Http2Duplex<A: Account> {
     pub(super) recv: RecvStream,
-    pub(super) send: SendStream<Bytes>,
+    pub(super) send: SendStream<A::Piece>,
+    pub(super) account: A,
 }
 
-impl Duplex for Http2Duplex {
+impl<A: Account> Duplex for Http2Duplex<A> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         match ready!(self.recv.poll_data(cx)) {
             Some(Ok(data)) => {
@@ -79,6 +81,7 @@ impl Duplex for Http2Duplex {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
         while !buf.is_empty() {
+            ready!(self.account.poll_room(cx));
             self.send.reserve_capacity(buf.len());
             if self.send.capacity() == 0 {
                 match ready!(self.send.poll_capacity(cx)) {
@@ -88,17 +91,17 @@ impl Duplex for Http2Duplex {
                 continue;
             }
             let part = buf.split_to(self.send.capacity().min(buf.len())).freeze();
-            self.send.send_data(part, false).map_err(io::Error::other)?;
+            self.send.send_data(self.account.charge(part), false).map_err(io::Error::other)?;
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_close(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(io::Error::other))
+        Poll::Ready(self.send.send_data(self.account.charge(Bytes::new()), true).map_err(io::Error::other))
     }
 }
 
-impl Drop for Http2Duplex {
+impl<A: Account> Drop for Http2Duplex<A> {
     fn drop(&mut self) {
         // After a proper end this does nothing.
         self.send.send_reset(Reason::CANCEL);

@@ -21,6 +21,15 @@ pub enum ResponseBody {
     Http2(Box<Http2Body>),
 }
 
+impl ResponseBody {
+    /// It has dried up: others are not to wait at the same source.
+    pub fn give_up(&self) {
+        if let Self::Http2(body) = self {
+            body.give_up();
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Error = UpstreamError;
 
@@ -43,6 +52,12 @@ impl Body for ResponseBody {
             Self::Full(data) => data.is_empty(),
             Self::Http1(body) => body.is_end(),
             Self::Http2(body) => body.is_end(),
+        }
+    }
+
+    fn read_at_most(&mut self, octets: usize) {
+        if let Self::Http1(body) = self {
+            body.read_at_most(octets);
         }
     }
 }

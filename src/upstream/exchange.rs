@@ -31,6 +31,8 @@ use http1::{Attempt, Exchange};
 /// How long the body of a request with `Expect: 100-continue` waits for the upstream's word (RFC 9110 section 10.1.1:
 /// a proxy must not wait for ever).
 pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+/// Interim responses before the final one.
+pub(super) const INTERIM_MAX: usize = 32;
 /// How often one request is sent anew.
 pub(super) const RETRIES_MAX: u32 = 2;
 

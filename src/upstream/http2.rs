@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
@@ -14,21 +13,25 @@ use http::StatusCode;
 
 use super::body::ResponseBody;
 use super::error::UpstreamError;
-use super::exchange::{Interim, Response};
+use super::exchange::{INTERIM_MAX, Interim, Response};
 use super::pool::{Connection, Pool};
 use super::queue::Places;
 use super::request::Outbound;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
-use crate::h2_send::{SendError, Sender};
+use crate::h2_send::{SendError, Sender, Unaccounted};
 use crate::message::{Fields, Framing, Name, ResponseHead};
 use crate::pace::Pacer;
 
-/// How much one response may send ahead of its client, and all responses of a connection together.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// How much one response may send ahead of its client.
+const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams of one connection before another is opened.
 const STREAMS: usize = 100;
+/// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
+/// read hold up nobody else.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+/// What h2 gathers of one request's body before the upstream takes it.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// A connection that streams are opened on.
 #[derive(Clone)]
@@ -55,6 +58,11 @@ impl Http2 {
         self.closed.get()
     }
 
+    /// What is open on it goes on; there is nothing new.
+    fn retire(&self) {
+        self.closed.set(true);
+    }
+
     fn streams(&self) -> usize {
         self.streams.get()
     }
@@ -68,11 +76,24 @@ impl Http2 {
     }
 }
 
-/// Begins HTTP/2 on a connection. One task drives it for as long as it lives.
-pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Duration) -> Result<Http2, UpstreamError> {
+/// Begins HTTP/2 on a connection. One task drives it for as long as it lives. It may take as long to end as it may to
+/// begin: `ending` is the alarm for that.
+pub(super) async fn start(
+    connection: Connection,
+    pool: &Pool,
+    alarm: &Alarm,
+    ending: Alarm,
+) -> Result<Http2, UpstreamError> {
     let Connection { transport, address, slot } = connection;
+    let (timeout, head_max) = (pool.upstream.connect_timeout, pool.limits().response_head);
     let mut builder = client::Builder::new();
-    builder.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        // h2 counts 32 octets on top of each field.
+        .max_header_list_size(u32::try_from(head_max * 2).unwrap_or(u32::MAX));
     alarm.set(timeout);
     let mut handshake = Box::pin(builder.handshake(transport));
     let (sender, driver) = poll_fn(|cx| match handshake.as_mut().poll(cx) {
@@ -82,8 +103,21 @@ pub(super) async fn start(connection: Connection, alarm: &Alarm, timeout: Durati
     .await?;
     let closed = Rc::new(Cell::new(false));
     let http2 = Http2 { sender, streams: Rc::default(), closed: closed.clone(), idle_since: Rc::default(), address };
+    let users = http2.streams.clone();
     tokio::task::spawn_local(async move {
-        if let Err(error) = driver.await {
+        let mut driver = Box::pin(driver);
+        let mut unused = false;
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(ended) = driver.as_mut().poll(cx) {
+                return Poll::Ready(ended.err());
+            }
+            // h2 wakes this task when it is let go of, and then says goodbye: to somebody who may not listen.
+            if Rc::strong_count(&users) == 1 && !std::mem::replace(&mut unused, true) {
+                ending.set(timeout);
+            }
+            if unused { ending.poll_due(cx).map(|()| None) } else { Poll::Pending }
+        });
+        if let Some(error) = ended.await {
             tracing::debug!(%error, "upstream connection ended");
         }
         closed.set(true);
@@ -157,7 +191,7 @@ pub(super) async fn send(
         response,
         upload: body.map(|body| Upload {
             body,
-            sender: Sender::new(sender),
+            sender: Sender::new(sender, Unaccounted),
             held: outbound.head.expects_continue(),
             touched: false,
         }),
@@ -169,9 +203,17 @@ pub(super) async fn send(
             Ok(exchange.respond(head, recv, stream))
         }
         Err(error) => {
+            // It may be one slow page, or a connection that leads nowhere any more, where each request would take as long
+            // again.
+            if matches!(
+                error,
+                UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout | UpstreamError::Malformed(_)
+            ) {
+                stream.http2.retire();
+            }
             if let UpstreamError::Http2(e) = &error {
                 if e.is_go_away() || e.is_io() {
-                    http2.closed.set(true);
+                    stream.http2.retire();
                 }
                 let refused = e.reason() == Some(Reason::REFUSED_STREAM) || (e.is_go_away() && e.is_remote());
                 let untouched = exchange.upload.as_ref().is_none_or(|u| !u.touched);
@@ -193,7 +235,7 @@ struct Exchange {
 /// A request's body on its way up.
 struct Upload {
     body: RequestBody,
-    sender: Sender,
+    sender: Sender<Unaccounted>,
     /// Until the upstream says 100, or a second has passed.
     held: bool,
     touched: bool,
@@ -223,6 +265,7 @@ impl Exchange {
         let timeout = pool.upstream.response_timeout;
         alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { super::exchange::CONTINUE_WAIT } else { timeout });
         let mut pacer = Pacer::new(pool.limits().pace);
+        let mut interims = 0;
         poll_fn(|cx| {
             loop {
                 let mut moved = 0;
@@ -244,6 +287,10 @@ impl Exchange {
                 }
                 if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
                     let informational = informational.map_err(UpstreamError::Http2)?;
+                    interims += 1;
+                    if interims > INTERIM_MAX {
+                        return Poll::Ready(Err(UpstreamError::Malformed("too many interim responses")));
+                    }
                     if informational.status() == StatusCode::CONTINUE
                         && let Some(upload) = &mut self.upload
                     {
@@ -255,6 +302,10 @@ impl Exchange {
                 }
                 if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
                     let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
+                    let octets: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+                    if octets > pool.limits().response_head {
+                        return Poll::Ready(Err(UpstreamError::Malformed("head too large")));
+                    }
                     return Poll::Ready(Ok((parts, recv)));
                 }
                 ready!(alarm.poll_due(cx));
@@ -286,7 +337,7 @@ impl Exchange {
         let body = if recv.is_end_stream() && self.upload.is_none() {
             ResponseBody::Empty
         } else {
-            ResponseBody::Http2(Box::new(Http2Body { recv, upload: self.upload, trailers: false, _stream: stream }))
+            ResponseBody::Http2(Box::new(Http2Body { recv, upload: self.upload, trailers: false, stream }))
         };
         Response { head, body, upgraded: None }
     }
@@ -303,7 +354,14 @@ pub struct Http2Body {
     recv: RecvStream,
     upload: Option<Upload>,
     trailers: bool,
-    _stream: Stream,
+    stream: Stream,
+}
+
+impl Http2Body {
+    /// Nothing comes any more: its connection may lead nowhere.
+    pub(super) fn give_up(&self) {
+        self.stream.http2.retire();
+    }
 }
 
 impl Body for Http2Body {

@@ -213,7 +213,7 @@ impl Pool {
         if !http2 {
             return Ok(Checkout::Http1(connection, false));
         }
-        let http2 = http2::start(*connection, alarm, self.upstream.connect_timeout).await?;
+        let http2 = http2::start(*connection, self, alarm, self.clock.alarm()).await?;
         let own = Stream::open(&http2, &self.places);
         while self.places.wants_streams() && http2.has_room() {
             self.places.offer_stream(Stream::open(&http2, &self.places));

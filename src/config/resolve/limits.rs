@@ -43,6 +43,21 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
     number("response_header_size", &table.response_header_size, 1024, 1 << 20, &mut |n| {
         limits.response_header_size = n as usize;
     });
+    // What is not given grows with what needs it.
+    let least = limits.connection_memory_least();
+    match &table.connection_memory {
+        Some(given) if given.value < least as u64 => r.error_with_hint(
+            &given.span,
+            format!("limits.connection_memory: {} octets are less than what its streams and heads need", given.value),
+            format!(
+                "at least \"{}KiB\", or a smaller `http2_streams` ({})",
+                least.div_ceil(1024),
+                limits.http2_streams
+            ),
+        ),
+        Some(given) => limits.connection_memory = given.value as usize,
+        None => limits.connection_memory = limits.connection_memory.max(least.saturating_mul(3) / 2),
+    }
     let mut time = |key: &str, given: &Option<At<Duration>>, least: Duration, set: &mut dyn FnMut(Duration)| {
         if let Some(given) = given {
             if given.value >= least {

@@ -114,7 +114,7 @@ impl Sending {
             self.pacer.wait_for_other(loaded || taken > 0, self.pacer.pause(), alarm);
         }
         alarm.poll_due(cx).map(|()| {
-            self.time_is_up(alarm, link);
+            self.time_is_up(body, alarm, link);
             Err(io::ErrorKind::TimedOut.into())
         })
     }
@@ -133,11 +133,12 @@ impl Sending {
     }
 
     /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
-    fn time_is_up(&mut self, alarm: &Alarm, link: &RefCell<Link>) {
+    fn time_is_up(&mut self, body: &ResponseBody, alarm: &Alarm, link: &RefCell<Link>) {
         let link = link.borrow();
         if alarm.is_past_cap() {
             self.broken = Some(UpstreamError::TotalTimeout);
         } else if !self.ended && self.out.is_empty() && link.transport.is_flushed() {
+            body.give_up();
             self.broken = Some(UpstreamError::BodyTimeout);
         }
         if self.ends_with_connection {

@@ -57,6 +57,12 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     Ok(())
 }
 
+/// Octets of a head as h2 holds it.
+pub(super) fn octets<B>(request: &http::Request<B>) -> usize {
+    let fields: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    fields + request.uri().path_and_query().map_or(0, |p| p.as_str().len())
+}
+
 /// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).
 fn read_host(parts: &Parts, head: &mut RequestHead) -> Result<(), HeadFault> {
     let mut hosts = head.fields.get_all(Name::Host);

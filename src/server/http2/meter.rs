@@ -13,6 +13,8 @@ use crate::clock::ticks_of;
 const OVERHEAD_FREE: u64 = 1 << 20;
 /// Octets that may come for each octet of payload, either way. A body in pieces of one octet needs ten.
 const OVERHEAD_FACTOR: u64 = 8;
+/// Octets that are read before the streams get their turn: what h2 has taken in and nobody has looked at stays small.
+const BURST: usize = 256 * 1024;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The account of one connection.
@@ -20,6 +22,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Meter {
     received: Cell<u64>,
     payload: Cell<u64>,
+    /// Octets that came in the present turn.
+    burst: Cell<usize>,
     /// Octets for the client that were handed down since somebody asked.
     written: Cell<usize>,
     /// When the minute began, and how many streams were given up in it.
@@ -30,6 +34,17 @@ impl Meter {
     /// Octets of frames, whatever they say.
     pub(super) fn receive(&self, octets: usize) {
         self.received.set(self.received.get() + octets as u64);
+        self.burst.set(self.burst.get() + octets);
+    }
+
+    /// The connection has its turn.
+    pub(super) fn begin_turn(&self) {
+        self.burst.set(0);
+    }
+
+    /// Whether enough has come for one turn.
+    pub(super) fn is_sated(&self) -> bool {
+        self.burst.get() >= BURST
     }
 
     /// Octets for the client.

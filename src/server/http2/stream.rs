@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
 
 use super::head::read as read_head;
 use super::meter::Meter;
+use super::room::{Held, Share};
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender};
@@ -40,9 +41,10 @@ pub(super) enum Ended {
 /// Serves one request.
 pub(super) async fn serve(
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Held>,
     context: Rc<Context>,
     meter: Rc<Meter>,
+    share: Rc<Share>,
 ) -> Ended {
     let respond = RefCell::new(respond);
     let begin = context.begin();
@@ -53,7 +55,7 @@ pub(super) async fn serve(
     let mut head = RequestHead::default();
     let rejection = read_head(&parts, recv.is_end_stream(), &limits.head(), &mut head).err().map(Rejection::Head);
     meter.payload(head.fields.octets());
-    let recv = Recv { stream: recv, left: limits.request_body, trailers: false, meter };
+    let recv = Recv { stream: recv, left: limits.request_body, trailers: false, taken: 0, meter, share };
     let shared_recv = Rc::new(RefCell::new(recv));
     if let Some(rejection) = rejection {
         let mut reply = service::reject(rejection, &head, None, &context);
@@ -156,15 +158,21 @@ struct Recv {
     stream: RecvStream,
     left: u64,
     trailers: bool,
+    /// The last piece's size: until the next is asked for, it is held, and the window knows.
+    taken: usize,
     meter: Rc<Meter>,
+    share: Rc<Share>,
 }
 
 impl Recv {
     fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
+        if self.taken > 0 {
+            let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.taken));
+        }
         while !self.trailers {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.taken = data.len();
                     self.meter.payload(data.len());
                     if data.is_empty() {
                         continue;
@@ -209,7 +217,7 @@ impl Body for StreamBody {
 
 /// Passes interim responses into the stream.
 struct StreamInterim<'a> {
-    respond: &'a RefCell<SendResponse<Bytes>>,
+    respond: &'a RefCell<SendResponse<Held>>,
     expects_continue: bool,
     continued: bool,
 }
@@ -234,7 +242,7 @@ impl Interim for StreamInterim<'_> {
 /// rest, or has had its time: curl stops reading once it has the whole answer, misses the windows that open, and waits
 /// for ever with its upload. A refusal is not held back: it is to be heard now.
 async fn send(
-    respond: &RefCell<SendResponse<Bytes>>,
+    respond: &RefCell<SendResponse<Held>>,
     reply: &mut Reply,
     head: &RequestHead,
     context: &Context,
@@ -263,6 +271,8 @@ async fn send(
     *response.status_mut() = status;
     *response.headers_mut() = fields.0;
     let empty = matches!(reply.body, ResponseBody::Empty);
+    let share = recv.borrow().share.clone();
+    share.hold_head(reply.head.fields.octets());
     let early = !recv.borrow().stream.is_end_stream() && !status.is_client_error() && !status.is_server_error();
     if early && empty {
         discard(recv, alarm, limits.linger).await;
@@ -270,8 +280,8 @@ async fn send(
     let sent = respond.borrow_mut().send_response(response, empty);
     let mut sender = match sent {
         // The client sees where the answer ends without the end of the stream.
-        Ok(stream) if early && reply.length().is_some() => Sender::holding_last(stream),
-        Ok(stream) => Sender::new(stream),
+        Ok(stream) if early && reply.length().is_some() => Sender::holding_last(stream, share),
+        Ok(stream) => Sender::new(stream, share),
         Err(error) => return failed(error, 0),
     };
     if empty {
@@ -295,7 +305,10 @@ async fn send(
             // A window held shut (CVE-2019-9517), or a source that has dried up.
             let broken = match sender.waits_for_body() {
                 _ if alarm.is_past_cap() => Some(UpstreamError::TotalTimeout),
-                true => Some(UpstreamError::BodyTimeout),
+                true => {
+                    reply.body.give_up();
+                    Some(UpstreamError::BodyTimeout)
+                }
                 false => None,
             };
             sender.reset(if broken.is_some() { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
@@ -306,7 +319,7 @@ async fn send(
 
 /// Sends what there is of a body; none when too little moves for too long.
 async fn send_body(
-    sender: &mut Sender,
+    sender: &mut Sender<Rc<Share>>,
     reply: &mut Reply,
     alarm: &Alarm,
     pacer: &mut Pacer,
@@ -334,7 +347,7 @@ async fn send_body(
 
 /// Answers an extended CONNECT (RFC 8441 section 5), and passes the WebSocket on. Gives the octets to the client.
 async fn run_tunnel(
-    respond: &RefCell<SendResponse<Bytes>>,
+    respond: &RefCell<SendResponse<Held>>,
     recv: Rc<RefCell<Recv>>,
     reply: &mut Reply,
     upgraded: Upgraded,
@@ -349,7 +362,7 @@ async fn run_tunnel(
     let Ok(send) = respond.borrow_mut().send_response(response, false) else { return 0 };
     let Ok(recv) = Rc::try_unwrap(recv) else { return 0 };
     let recv = recv.into_inner();
-    let mut client = Metered(tunnel::Http2Duplex { recv: recv.stream, send }, recv.meter);
+    let mut client = Metered(tunnel::Http2Duplex { recv: recv.stream, send, account: recv.share }, recv.meter);
     let Upgraded { mut transport, received, .. } = upgraded;
     let view = context.worker.view();
     let limits = &view.shared.limits;
@@ -358,7 +371,7 @@ async fn run_tunnel(
 }
 
 /// The client's end of a tunnel, with what passes counted as worth its frames.
-struct Metered(tunnel::Http2Duplex, Rc<Meter>);
+struct Metered(tunnel::Http2Duplex<Rc<Share>>, Rc<Meter>);
 
 impl Duplex for Metered {
     fn poll_read(&mut self, cx: &mut TaskContext<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {

@@ -100,6 +100,11 @@ impl<S: Session> TlsStream<S> {
                 if read > 0 {
                     return Poll::Ready(Ok(read));
                 }
+                // What rustls says on its own account (a KeyUpdate, a no to another handshake) waits for no write of ours:
+                // on a connection at rest there is none, and the buffer would stay lent.
+                if self.records.outgoing.is_sealed() {
+                    let _ = self.records.outgoing.poll_send(&mut self.socket, cx);
+                }
             }
         })
     }

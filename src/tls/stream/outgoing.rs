@@ -60,6 +60,11 @@ impl Outgoing {
         self.staged > 0
     }
 
+    /// Whether sealed records wait to be written.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.start < self.end
+    }
+
     /// Whether nothing waits to be written.
     pub(super) fn is_empty(&self) -> bool {
         self.staged == 0 && self.start == self.end

@@ -11,7 +11,7 @@ use bytes::{BufMut as _, BytesMut};
 use http::StatusCode;
 
 use super::upload::{Upload, UploadError, poll_send};
-use super::{CONTINUE_WAIT, Interim, Response, Upgraded};
+use super::{CONTINUE_WAIT, INTERIM_MAX, Interim, Response, Upgraded};
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, ResponseHead, parse_response};
@@ -22,8 +22,6 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
 use crate::upstream::request::Outbound;
 
-/// Interim responses before the final one.
-const INTERIM_MAX: usize = 32;
 /// What is read of a response at once, before its head is known.
 const HEAD_READ: usize = 16 * 1024;
 /// Buffers of request heads that a thread keeps.
@@ -274,6 +272,7 @@ impl Exchange {
             out,
             upload: if broken.is_none() { upload } else { None },
             streaming: Streaming::begin(pool.streaming.clone()),
+            most: usize::MAX,
             pool,
         };
         Attempt::Response(Response { head, body: ResponseBody::Http1(Box::new(body)), upgraded: None })
@@ -330,6 +329,8 @@ pub struct Http1Body {
     out: Outbox,
     upload: Option<Upload>,
     streaming: Streaming,
+    /// The largest piece that there is room for.
+    most: usize,
     pool: Rc<Pool>,
 }
 
@@ -358,7 +359,7 @@ impl Http1Body {
                 Decoded::End => return Poll::Ready(Ok(None)),
                 Decoded::More => {}
             }
-            let piece = self.streaming.piece();
+            let piece = self.streaming.piece().min(self.most);
             let remaining = self.decoder.remaining().and_then(|n| usize::try_from(n).ok());
             // Not into the small rest of a buffer: each short read costs a call.
             let want = remaining.unwrap_or(piece).clamp(4096, piece);
@@ -413,5 +414,9 @@ impl Body for Http1Body {
 
     fn is_end(&self) -> bool {
         self.decoder.is_end()
+    }
+
+    fn read_at_most(&mut self, octets: usize) {
+        self.most = octets.max(PIECE_MIN);
     }
 }

@@ -4,8 +4,11 @@ mod behaviour;
 mod cuts;
 mod descriptors;
 mod faults;
+mod http2;
+mod http2_faults;
 mod names;
 mod storm;
+mod upgrades;
 mod wire;
 
 use std::fs;

@@ -11,6 +11,7 @@
 //! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_octet_by_octet`, `slow::an_answer_that_is_taken_octet_by_octet` |
 //! | `request_line`, `header_size`, `header_count`, `request_body` | `errors::sizes_have_limits_and_codes`; crumbs: `counts` |
 //! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size` | `counts` |
+//! | `connection_memory` | `memory` |
 //! | `http2_resets` | `floods::streams_that_are_given_up_one_after_another` |
 //! | frames that ask for nothing | `floods::floods_of_frames_end_their_connection` |
 //! | `drain` | `drain` |
@@ -22,8 +23,11 @@
 mod counts;
 mod floods;
 mod framing;
+mod memory;
 mod slow;
+mod tls;
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
@@ -64,6 +68,8 @@ struct Raw {
     /// Streams that were reset, with the error code.
     resets: Vec<(u32, u32)>,
     acknowledged: usize,
+    /// Bodies by their streams, where a test wants them.
+    bodies: Option<BTreeMap<u32, Vec<u8>>>,
 }
 
 impl Raw {
@@ -74,7 +80,7 @@ impl Raw {
         connection.send([PREFACE, &octets(SETTINGS, 0, 0, settings)].concat());
         connection.stream.socket().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         connection.stream.socket().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-        Self { connection, over: None, resets: Vec::new(), acknowledged: 0 }
+        Self { connection, over: None, resets: Vec::new(), acknowledged: 0, bodies: None }
     }
 
     /// Writes, and reads what has come meanwhile.
@@ -128,6 +134,11 @@ impl Raw {
             match kind {
                 GOAWAY if number(13) != 0 => self.over = Some(Some(number(13))),
                 RST_STREAM => self.resets.push((stream, number(9))),
+                DATA => {
+                    if let Some(bodies) = &mut self.bodies {
+                        bodies.entry(stream).or_default().extend_from_slice(&received[9..len]);
+                    }
+                }
                 PING => self.acknowledged += 1,
                 _ => {}
             }

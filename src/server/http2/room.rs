@@ -1,0 +1,289 @@
+//! What an HTTP/2 connection holds for its streams, and may hold: `connection_memory`.
+//!
+//! Octets are charged when they are read from an upstream, and given back as h2 writes them or drops them. Who finds the
+//! room full does not read on; a stream that holds nothing may always read one small piece, so that none starves, and none
+//! waits for another. Numbers in cells, and no lock or timer: all streams of a connection are polled by one task.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+
+use crate::h2_send::{Account, Piece};
+use crate::limits::{HTTP2_STREAM_LEAST, Limits};
+
+/// The smallest piece of an answer's body that is asked for, and which each stream may hold whatever the others do.
+const PIECE_MIN: usize = 16 * 1024;
+/// The first piece, and the largest.
+const PIECE_FIRST: usize = 64 * 1024;
+const PIECE_MAX: usize = 256 * 1024;
+/// What h2 needs for a frame that waits, whatever is in it.
+const FRAME: usize = 256;
+/// Octets of a request's head that the stream's own room has space for.
+const HEAD_FREE: usize = 1024;
+/// How often a head is there: as h2 read it, as we did, as it is written to the upstream, and what the containers take.
+const HEAD_COPIES: usize = 4;
+
+const _: () = assert!(PIECE_MIN + HEAD_FREE * HEAD_COPIES < HTTP2_STREAM_LEAST);
+
+/// The room of one connection.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// For bodies and heads of answers, beyond what each stream may always have; and what is held of it.
+    bodies: usize,
+    held: Cell<usize>,
+    /// The same for the heads of requests.
+    heads: usize,
+    heads_held: Cell<usize>,
+    /// Streams that wait for room; and how often they were all woken, so that each is in there once.
+    waiting: RefCell<Vec<Waker>>,
+    round: Cell<u64>,
+}
+
+impl Room {
+    pub(super) fn new(limits: &Limits) -> Rc<Self> {
+        let room = limits.connection_room();
+        Rc::new(Self {
+            bodies: room / 2,
+            held: Cell::default(),
+            heads: room / 2,
+            heads_held: Cell::default(),
+            waiting: RefCell::default(),
+            round: Cell::new(1),
+        })
+    }
+
+    /// Room for another stream whose request has a head of so many octets; none if there is none.
+    pub(super) fn admit(self: &Rc<Self>, head: usize) -> Option<Rc<Share>> {
+        let request = head.saturating_sub(HEAD_FREE) * HEAD_COPIES;
+        let held = self.heads_held.get() + request;
+        (request == 0 || held <= self.heads).then(|| {
+            self.heads_held.set(held);
+            Rc::new(Share {
+                room: self.clone(),
+                request,
+                head: Cell::default(),
+                out: Cell::default(),
+                buffer: Cell::default(),
+                last: Cell::default(),
+                waits: Cell::default(),
+                waker: RefCell::default(),
+            })
+        })
+    }
+
+    fn wake_all(&self) {
+        self.round.set(self.round.get() + 1);
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+}
+
+/// What one stream has of it.
+#[derive(Debug)]
+pub(super) struct Share {
+    room: Rc<Room>,
+    /// Charged for the request's head.
+    request: usize,
+    /// Octets of the answer's head.
+    head: Cell<usize>,
+    /// Octets of its body that were read and not written yet.
+    out: Cell<usize>,
+    /// What the next piece may be read into.
+    buffer: Cell<usize>,
+    /// The last piece's size.
+    last: Cell<usize>,
+    /// The round in which it waits for room.
+    waits: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Share {
+    fn cost(&self) -> usize {
+        (self.head.get() + self.out.get() + self.buffer.get()).saturating_sub(PIECE_MIN)
+    }
+
+    fn change<T>(&self, what: &Cell<T>, value: T) {
+        let before = self.cost();
+        what.set(value);
+        self.room.held.set(self.room.held.get() + self.cost() - before);
+    }
+
+    /// The answer's head is there.
+    pub(super) fn hold_head(&self, octets: usize) {
+        self.change(&self.head, octets);
+    }
+
+    fn release(&self, octets: usize) {
+        self.change(&self.out, self.out.get() - octets);
+        let room = &self.room;
+        // Not for each frame: there is to be something to read into.
+        if room.held.get() <= room.bodies / 4 * 3 && !room.waiting.borrow().is_empty() {
+            room.wake_all();
+        }
+        if self.out.get() == 0
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let room = &self.room;
+        room.held.set(room.held.get() - self.cost());
+        room.heads_held.set(room.heads_held.get() - self.request);
+        room.wake_all();
+    }
+}
+
+impl Account for Rc<Share> {
+    type Piece = Held;
+
+    fn charge(&self, data: Bytes) -> Held {
+        let charged = if data.is_empty() { 0 } else { data.len() + FRAME };
+        self.last.set(data.len());
+        self.change(&self.out, self.out.get() + charged);
+        Held { data, charged, share: self.clone() }
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        let room = &self.room;
+        if room.held.get() >= room.bodies && self.out.get() > 0 {
+            if self.waits.replace(room.round.get()) != room.round.get() {
+                room.waiting.borrow_mut().push(cx.waker().clone());
+            }
+            self.waker.replace(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        let left = room.bodies.saturating_sub(room.held.get() - self.cost());
+        let most = (left / 4).clamp(PIECE_MIN, PIECE_MAX).min((2 * self.last.get()).max(PIECE_FIRST));
+        self.change(&self.buffer, most);
+        Poll::Ready(most)
+    }
+}
+
+/// A piece of a body on its way to the client.
+#[derive(Debug)]
+pub(super) struct Held {
+    data: Bytes,
+    charged: usize,
+    share: Rc<Share>,
+}
+
+impl Piece for Held {
+    fn split_to(&mut self, at: usize) -> Self {
+        if at == self.data.len() {
+            let rest = Self { data: Bytes::new(), charged: 0, share: self.share.clone() };
+            return std::mem::replace(self, rest);
+        }
+        self.charged -= at;
+        self.share.change(&self.share.out, self.share.out.get() + FRAME);
+        Self { data: self.data.split_to(at), charged: at + FRAME, share: self.share.clone() }
+    }
+}
+
+impl Buf for Held {
+    fn remaining(&self) -> usize {
+        self.data.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.data
+    }
+
+    fn advance(&mut self, octets: usize) {
+        self.data.advance(octets);
+        self.charged -= octets;
+        self.share.release(octets);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.charged > 0 {
+            self.share.release(self.charged);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn room() -> Rc<Room> {
+        Room::new(&Limits::default())
+    }
+
+    fn poll(share: &Rc<Share>) -> Option<usize> {
+        match share.poll_room(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(most) => Some(most),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn who_holds_nothing_may_always_read() {
+        let room = room();
+        let mut held = Vec::new();
+        for _ in 0..128 {
+            let share = room.admit(500).unwrap();
+            while let Some(most) = poll(&share)
+                && held.len() < 10_000
+            {
+                held.push(share.charge(Bytes::from(vec![0; most])));
+            }
+            assert!(share.out.get() >= PIECE_MIN);
+        }
+        assert!(held.len() < 10_000);
+        // What is over is what each may have.
+        assert!(room.held.get() <= room.bodies + PIECE_MAX + 128 * (PIECE_MIN + FRAME), "{}", room.held.get());
+        drop(held);
+        assert_eq!((room.held.get(), room.heads_held.get()), (0, 0));
+    }
+
+    #[test]
+    fn large_heads_find_no_room_and_small_ones_do() {
+        let room = room();
+        let large: Vec<_> = (0..128).map_while(|_| room.admit(32 * 1024)).collect();
+        assert!((5..64).contains(&large.len()), "{}", large.len());
+        assert!(room.admit(HEAD_FREE).is_some());
+        drop(large);
+        assert_eq!(room.heads_held.get(), 0);
+        assert!((0..128).all(|_| { room.admit(4 * 1024).map(std::mem::forget).is_some() }));
+    }
+
+    proptest! {
+        /// However pieces are split, written and dropped, nothing is left of them.
+        #[test]
+        fn what_is_held_is_given_back(steps in proptest::collection::vec((0usize..4, 0usize..3000), 0..200)) {
+            let room = room();
+            let share = room.admit(2000).unwrap();
+            let mut held: Vec<Held> = Vec::new();
+            for (what, number) in steps {
+                match (what, held.pop()) {
+                    (0, piece) => {
+                        held.extend(piece);
+                        held.push(share.charge(Bytes::from(vec![0; number])));
+                    }
+                    (1, Some(mut piece)) => {
+                        let part = piece.split_to(number.min(piece.remaining()));
+                        held.extend([piece, part]);
+                    }
+                    (2, Some(mut piece)) => {
+                        piece.advance(number.min(piece.remaining()));
+                        held.push(piece);
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(share.out.get(), held.iter().map(|p| p.charged).sum::<usize>());
+            }
+            drop(held);
+            prop_assert_eq!(share.out.get(), 0);
+            drop(share);
+            prop_assert_eq!((room.held.get(), room.heads_held.get()), (0, 0));
+        }
+    }
+}
