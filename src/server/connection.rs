@@ -165,7 +165,6 @@ async fn establish(
             }
         }
     }
-    let _ = socket.set_nodelay(true);
     alarm.set(limits.handshake);
     let mut received = Vec::new();
     let mut peer = Peer {

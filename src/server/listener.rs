@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::policy::Scheme;
 
@@ -137,6 +137,10 @@ fn take(lent: &mut Vec<Lent>, asked: SocketAddr, scheme: Scheme) -> Option<Lent>
 impl Group {
     fn new(asked: SocketAddr, scheme: Scheme, mut listeners: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
         let distinct = listeners.len();
+        for listener in &listeners {
+            // Linux hands it on to every connection that is accepted: a system call less for each.
+            let _ = SockRef::from(listener).set_tcp_nodelay(true);
+        }
         for at in 0..workers.saturating_sub(distinct) {
             if let Some(listener) = listeners.get(at) {
                 listeners.push(listener.try_clone()?);

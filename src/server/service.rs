@@ -129,7 +129,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     }
     if asked.origin.scheme == Scheme::Http {
         let is_read = matches!(head.method, Method::GET | Method::HEAD);
-        if is_read && head.path().starts_with(CHALLENGES) {
+        if is_read && head.target_octets().starts_with(CHALLENGES.as_bytes()) {
             return Ok(Step::Work(Work::Challenge));
         }
         if context.client.peer.states_scheme && !asked.origin.scheme_stated && loops(head, asked, context) {

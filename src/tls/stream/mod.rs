@@ -156,11 +156,15 @@ impl<S: Session> TlsStream<S> {
         self.records.outgoing.is_empty()
     }
 
-    /// Sends what is left and close_notify, and ends the sending side.
+    /// Sends what is left and close_notify, and ends the sending side. Where the peer has ended its own, that is left to
+    /// the socket's end, which comes next.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.records.close()?;
         ready!(self.records.outgoing.poll_send(&mut self.socket, cx))?;
+        if self.records.phase == Phase::PeerClosed {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
