@@ -676,6 +676,36 @@ fn what_is_wrong_on_disk_is_told_and_changes_nothing() {
     line.upgrade();
 }
 
+/// Where that is wanted, the upstream must have answered through the new process; what it answers does not matter.
+#[test]
+fn the_upstream_may_have_to_answer() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| Reply::new("502 Bad Gateway", "", ""));
+    // By its name, which is to be looked up before that.
+    let url = format!("http://localhost:{}", origin.address.port());
+    let site = crate::harness::blog_at(&authority, &url);
+    let line = Line::start(&authority, LISTEN, &format!("{PATIENT}[process]\nprove_upstream = true\n{site}"));
+    let is_proof = |request: &&crate::harness::Received| request.field("user-agent") == Some("pintle-upgrade");
+    line.upgrade();
+    let proofs: Vec<String> = origin.received().iter().filter(is_proof).map(|r| r.line().to_owned()).collect();
+    assert_eq!(proofs, ["HEAD / HTTP/1.1"]);
+    let nobody = format!("http://127.0.0.1:{}", crate::harness::free_port());
+    line.pintle.rewrite(|text| text.replace(&url, &nobody));
+    let problems = line.upgrade_fails();
+    for told in [
+        "site blog.example.com: the new process gets no answer from its upstream: status 502",
+        "hint: see to the upstream",
+    ] {
+        assert!(problems.contains(told), "{told}: {problems}");
+    }
+    // The old one has never stopped to ask where somebody answers.
+    let before = origin.received().len();
+    assert_eq!(Client::new(&authority).get(line.pintle.https(), BLOG, "/").status, 502);
+    assert_eq!(origin.received().len(), before + 1);
+    line.pintle.rewrite(|text| text.replace("prove_upstream = true", "prove_upstream = false"));
+    line.upgrade();
+}
+
 /// A process that was told that this is an upgrade believes nobody but who has started it.
 #[test]
 fn an_upgrade_that_is_none() {

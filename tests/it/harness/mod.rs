@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use authority::{Authority, KeyKind, Leaf};
 pub use browser::Browser;
 pub use client::{Client, Connection, Response, read_response};
-pub use origin::{Origin, Reply};
+pub use origin::{Origin, Received, Reply};
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};
 pub use secure::{SecureServer, page};
