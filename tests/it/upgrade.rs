@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -97,12 +97,10 @@ impl Line {
         problems.join("\n")
     }
 
-    /// The open files of the process that serves.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
-        let mut files: Vec<_> = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
-        files.sort();
-        files
+    /// How many files the process that serves has open, for root to know: it is not dumpable.
+    pub fn files(&self) -> Option<usize> {
+        let may_look = crate::harness::is_root("see which files another process has open");
+        may_look.then(|| fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count())
     }
 
     pub fn signal(&self, name: &str) {
@@ -425,8 +423,9 @@ fn nobody_notices() {
     for pid in &pids[1..pids.len() - 1] {
         assert_eq!(pintle.wait(*pid), Some(0), "process {pid}");
     }
-    let clean = |files: &[PathBuf]| files.len();
-    eventually("as many files as the first process had", || (clean(&pintle.files()) <= clean(&files)).then_some(()));
+    if let Some(files) = files {
+        eventually("as many files as the first process had", || (pintle.files()? <= files).then_some(()));
+    }
     assert_eq!(pintle.pintle.status()["counters"]["panics"], 0);
     pintle.signal("TERM");
     let last = pintle.pid();

@@ -26,6 +26,15 @@ pub use sites::{BLOG, blog, blog_at, policies};
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Whether this is root; what only root can do, if not, as the reason to step aside.
+pub fn is_root(what: &str) -> bool {
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    if !is_root {
+        eprintln!("stepping aside: only root can {what}");
+    }
+    is_root
+}
+
 /// Waits for something to become true, and says what it was if it does not.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
