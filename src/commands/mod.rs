@@ -77,7 +77,17 @@ struct Loaded {
 
 /// Reads and checks a configuration with what is known of promises, and says what is wrong with it.
 fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: &Output) -> Result<Loaded, ExitCode> {
-    let loaded = try_load(path, book);
+    judge(read(path).map_err(|error| fail(&error))?, book, output)
+}
+
+/// Reads a configuration; or says which file cannot be read.
+fn read(path: &Path) -> Result<Draft, String> {
+    config::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Checks what has been read, and says what is wrong with it.
+fn judge(draft: Draft, book: impl FnOnce(&Draft) -> Result<Book, String>, output: &Output) -> Result<Loaded, ExitCode> {
+    let loaded = try_judge(draft, book);
     let problems = loaded.as_ref().map_or_else(|unfit| unfit.problems.as_ref(), |loaded| Some(&loaded.problems));
     if let Some(problems) = problems {
         print_problems(problems, output);
@@ -85,24 +95,22 @@ fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: 
     loaded.map_err(|unfit| fail(&unfit.error))
 }
 
-/// Why a configuration cannot be served: what is wrong with it, if it could be read, and all in all.
+/// Why a configuration cannot be served: what is wrong with it, if that is it, and all in all.
 struct Unfit {
     problems: Option<Problems>,
     error: String,
 }
 
 /// The same, without a word.
-fn try_load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>) -> Result<Loaded, Box<Unfit>> {
-    let unfit = |error| Box::new(Unfit { problems: None, error });
-    let draft = config::read(path).map_err(|error| unfit(format!("{}: {error}", path.display())))?;
-    let book = book(&draft).map_err(unfit)?;
+fn try_judge(draft: Draft, book: impl FnOnce(&Draft) -> Result<Book, String>) -> Result<Loaded, Box<Unfit>> {
+    let book = book(&draft).map_err(|error| Box::new(Unfit { problems: None, error }))?;
     let (config, problems) = draft.resolve(&Context::new(&book, wall()));
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
             let errors = problems.sorted().iter().filter(|p| p.severity == config::Severity::Error).count();
             let plural = if errors == 1 { "" } else { "s" };
-            let error = format!("{}: {errors} error{plural}", path.display());
+            let error = format!("{}: {errors} error{plural}", draft.path().display());
             Err(Box::new(Unfit { problems: Some(problems), error }))
         }
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::step_down::{Trouble, refuse, step_down};
-use super::{Loaded, Output, fail, fail_with_hint, keys, load, try_load};
+use super::{Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge};
 use crate::config::{Draft, Severity};
 use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
@@ -58,12 +58,16 @@ pub(super) fn serve(
     may_launch: bool,
     ready: impl FnOnce(&[(SocketAddr, Scheme)]),
 ) -> ExitCode {
-    let (mut beginning, no_launcher) = match as_who_started_it(path, beginning, may_launch) {
+    let draft = match read(path) {
+        Ok(draft) => draft,
+        Err(error) => return fail(&error),
+    };
+    let (mut beginning, no_launcher) = match as_who_started_it(&draft, beginning, may_launch) {
         Ok(begun) => begun,
         Err(code) => return code,
     };
     // From here on, everything is done as the user that serves: what it cannot do is found out now, and not by a reload.
-    let troubles = match step_down(path, allow_root, output) {
+    let troubles = match step_down(&draft, allow_root, output) {
         Ok(troubles) => troubles,
         Err(code) => return code,
     };
@@ -74,7 +78,7 @@ pub(super) fn serve(
         opened = Some((ledger, notices));
         Ok(book)
     };
-    let loaded = load(path, book, output);
+    let loaded = judge(draft, book, output);
     if !troubles.is_empty() {
         return refuse(&troubles);
     }
@@ -114,13 +118,17 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         ExitCode::from(1)
     };
     let on_its_own = "the new process cannot begin: what it has said about that is in the log";
-    let Ok((beginning, no_launcher)) = as_who_started_it(path, Beginning::default(), true) else {
+    let draft = match read(path) {
+        Ok(draft) => draft,
+        Err(error) => return refused(&newcomer, vec![error]),
+    };
+    let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default(), true) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let Ok(troubles) = step_down(path, allow_root, output) else {
+    let Ok(troubles) = step_down(&draft, allow_root, output) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let Loaded { draft, config, problems } = match try_load(path, |draft| newcomer.book(draft)) {
+    let Loaded { draft, config, problems } = match try_judge(draft, |draft| newcomer.book(draft)) {
         Ok(loaded) => loaded,
         Err(unfit) => {
             let problems = unfit.problems.as_ref();
@@ -162,13 +170,11 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
 /// What is done as the user who has started this process: the keys may be for nobody else to read, and what comes after an
 /// upgrade begins as this one did.
 fn as_who_started_it(
-    path: &Path,
+    draft: &Draft,
     beginning: Beginning,
     may_launch: bool,
 ) -> Result<(Beginning, Option<std::io::Error>), ExitCode> {
-    if let Ok(draft) = crate::config::read(path) {
-        keys::start(&draft)?;
-    }
+    keys::start(draft)?;
     let (launcher, error) = match may_launch.then(|| Launcher::start(std::env::args_os().skip(1))) {
         Some(Ok(launcher)) => (Some(launcher), None),
         Some(Err(error)) => (None, Some(error)),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use rustix::fs::{Access, access};
 
-use super::{Output, fail, load, look_at_book};
+use super::{Output, fail, look_at_book, print_problems};
 use crate::config::{AdminAddress, At, Context, Draft, Problem, Problems, Severity};
 use crate::ledger::Book;
 use crate::ledger::time::wall;
@@ -25,28 +25,26 @@ pub(super) struct Trouble {
 }
 
 /// Becomes the user that serves, if this is root; gives what that user lacks.
-pub(super) fn step_down(path: &Path, allow_root: bool, output: &Output) -> Result<Vec<Trouble>, ExitCode> {
-    if !privileges::is_root() {
+pub(super) fn step_down(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Trouble>, ExitCode> {
+    // What cannot be understood is told when it is judged.
+    if !privileges::is_root() || draft.problems().has_errors() {
         return Ok(Vec::new());
     }
-    // What cannot be read or understood is told when it is loaded.
-    let Ok(draft) = crate::config::read(path) else { return Ok(Vec::new()) };
-    if draft.problems().has_errors() {
-        return Ok(Vec::new());
-    }
-    let account = match account(&draft, allow_root) {
+    let account = match account(draft, allow_root) {
         Ok(Some(account)) => account,
         Ok(None) => return Ok(Vec::new()),
         Err(trouble) => {
             // All that is wrong is told at once.
-            let _ = load(path, look_at_book, output);
+            if let Ok(book) = look_at_book(draft) {
+                print_problems(&draft.resolve(&Context::new(&book, wall())).1, output);
+            }
             return Err(refuse(&[trouble]));
         }
     };
-    prepare(&draft, &account);
+    prepare(draft, &account);
     let keep_bind = draft.process().bind_low_ports;
     account.become_it(keep_bind).map_err(|error| fail(&format!("cannot become the user {}: {error}", account.user)))?;
-    Ok(troubles(&draft, &account))
+    Ok(troubles(draft, &account))
 }
 
 /// Tells all of it; exit code 1.

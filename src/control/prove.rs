@@ -1,26 +1,20 @@
 //! Proof that a server serves, before anybody depends on it: each site's handshake with its own certificate, and a request
 //! by HTTP/1.1 and by HTTP/2 that is answered without the upstream; where that is wanted, one that the upstream answers.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Config;
-use crate::pin::Pin;
-use crate::tls::CertificateSet;
-use crate::tls::config::provider;
+use crate::tls::{CertificateSet, Possession};
 use crate::upstream::PSEUDONYM;
 
 /// Sites that are proven; of ten thousand, the first of them stand for the rest.
@@ -104,14 +98,8 @@ async fn connect(
     greeting: bool,
     protocol: &[u8],
 ) -> io::Result<TlsStream<TcpStream>> {
-    let provider = provider();
     let pins = set.iter().map(|certificate| certificate.chain.pin()).collect();
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(OwnCertificate { provider, pins }))
-        .with_no_client_auth();
+    let mut config = Possession::of(pins).client().map_err(io::Error::other)?;
     config.alpn_protocols = vec![protocol.to_vec()];
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let mut socket = TcpStream::connect(address).await?;
@@ -187,56 +175,4 @@ async fn http2(stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
     let answered = answer.await;
     driver.abort();
     answered
-}
-
-/// Takes a site's own certificates, with proof that the server has their keys, and no others.
-struct OwnCertificate {
-    provider: Arc<CryptoProvider>,
-    pins: Vec<Pin>,
-}
-
-impl fmt::Debug for OwnCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OwnCertificate")
-    }
-}
-
-impl ServerCertVerifier for OwnCertificate {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|_| CertificateError::BadEncoding)?;
-        if self.pins.contains(&Pin::of_spki(parsed.tbs_certificate.subject_pki.raw)) {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

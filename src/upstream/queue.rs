@@ -87,8 +87,11 @@ impl Places {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Hands a connection to who waits for one; else it is given back.
+    /// Hands a connection to who waits for one; else it is given back, as it nearly always is.
     pub(super) fn offer_connection(&self, connection: Connection) -> Option<Connection> {
+        if !self.is_waited_for() {
+            return Some(connection);
+        }
         match self.give(Grant::Connection(connection), |wants| wants.used) {
             Some(Grant::Connection(connection)) => Some(connection),
             _ => None,

@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, Error, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -20,6 +18,8 @@ use tokio_rustls::client::TlsStream;
 use super::hello::{ANSWER_MAX, Answer, RANDOM_LEN, Version, client_hello, read_answer};
 use super::target::{Place, Url};
 use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, parse_response};
+pub use crate::tls::Keys;
+use crate::tls::Possession;
 use crate::tls::config::provider;
 
 /// How long each step may take: a lookup, a connection, a handshake, a head, a body.
@@ -86,17 +86,6 @@ impl Failure {
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
-}
-
-/// Which keys of certificates a handshake takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    /// All that we know.
-    Any,
-    /// RSA only.
-    Rsa,
-    /// Anything but RSA.
-    Elliptic,
 }
 
 /// A response: its head with all fields in their order, repeated ones included, and its body.
@@ -202,77 +191,9 @@ pub async fn handshake(
 }
 
 fn config(keys: Keys) -> Result<Arc<ClientConfig>, Error> {
-    let provider = provider();
-    let verifier = AnyCertificate { provider: provider.clone(), keys };
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+    let mut config = Possession::of_any(keys).client()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
-}
-
-/// Takes any certificate, of these kinds of keys. The proof that the server has its key is checked all the same.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-    keys: Keys,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
-        schemes.retain(|scheme| match self.keys {
-            Keys::Any => true,
-            Keys::Rsa => is_rsa(*scheme),
-            Keys::Elliptic => !is_rsa(*scheme),
-        });
-        schemes
-    }
-}
-
-fn is_rsa(scheme: SignatureScheme) -> bool {
-    use SignatureScheme as S;
-    matches!(
-        scheme,
-        S::RSA_PKCS1_SHA1
-            | S::RSA_PKCS1_SHA256
-            | S::RSA_PKCS1_SHA384
-            | S::RSA_PKCS1_SHA512
-            | S::RSA_PSS_SHA256
-            | S::RSA_PSS_SHA384
-            | S::RSA_PSS_SHA512
-    )
 }
 
 /// Asks for a page, as a browser would that has never been here, and reads the response.

@@ -7,7 +7,7 @@ use h2::client::SendRequest;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog};
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, whole};
 
 /// A connection of our own.
 pub async fn connect(authority: &Authority, pintle: &Pintle) -> SendRequest<Bytes> {
@@ -36,13 +36,7 @@ fn request(method: &str, path: &str) -> http::request::Builder {
 async fn get(sender: &mut SendRequest<Bytes>, request: http::Request<()>) -> (u16, http::HeaderMap, Vec<u8>) {
     let (response, _) = sender.clone().ready().await.unwrap().send_request(request, true).unwrap();
     let (parts, mut body) = response.await.unwrap().into_parts();
-    let mut all = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data.unwrap();
-        let _ = body.flow_control().release_capacity(data.len());
-        all.extend_from_slice(&data);
-    }
-    (parts.status.as_u16(), parts.headers, all)
+    (parts.status.as_u16(), parts.headers, whole(&mut body).await.unwrap())
 }
 
 #[test]

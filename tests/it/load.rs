@@ -12,7 +12,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::harness::{BLOG, Client, Connection, Leaf, Pintle, eventually, read_response};
+use crate::harness::{BLOG, Client, Connection, Leaf, Pintle, eventually, read_response, whole};
 use crate::rotation::Bed;
 
 const HOSTS: [&str; 2] = [BLOG, "www.example.com"];
@@ -129,9 +129,7 @@ fn http2(bed: &Bed, pintle: &Pintle, seen: &Seen) {
                 let mut sender = sender.clone().ready().await?;
                 let request = http::Request::get(format!("https://{BLOG}/")).body(()).unwrap();
                 let (parts, mut body) = sender.send_request(request, true)?.0.await?.into_parts();
-                while let Some(data) = body.data().await {
-                    body.flow_control().release_capacity(data?.len())?;
-                }
+                whole(&mut body).await?;
                 let pins = parts.headers.get("public-key-pins").map(|pins| pins.to_str().unwrap().to_owned());
                 Ok::<_, h2::Error>((parts.status.as_u16(), pins))
             });

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, outcome, read_response};
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, outcome, read_response, whole};
 use crate::rotation::Bed;
 
 /// A pintle that is found by a link, as an operator may have it, and whoever has taken over from it.
@@ -288,13 +288,7 @@ fn http2(authority: &Authority, address: SocketAddr, seen: &Seen) {
                         let Ok((response, _)) = sender.send_request(request, true) else { return false };
                         let answer = async {
                             let (parts, mut body) = response.await?.into_parts();
-                            let mut all = Vec::new();
-                            while let Some(data) = body.data().await {
-                                let data = data?;
-                                body.flow_control().release_capacity(data.len())?;
-                                all.extend_from_slice(&data);
-                            }
-                            Ok::<_, h2::Error>((parts.status.as_u16(), all))
+                            Ok::<_, h2::Error>((parts.status.as_u16(), whole(&mut body).await?))
                         };
                         match answer.await {
                             Ok((status, body)) => seen.answered("HTTP/2", &path, status, &body),

@@ -114,7 +114,6 @@ struct Request {
 struct Answer {
     request: Request,
     reply: Reply,
-    upgraded: Option<Box<Upgraded>>,
     /// The request is not all there.
     unread: bool,
     sending: Sending,
@@ -152,8 +151,8 @@ fn begin<'a>(
             Ok((request, reply)) => {
                 let mut answer = Answer::new(request, reply, link, context, alarm);
                 match answer.sending.poll_sent(&mut answer.reply.body, link, alarm, cx) {
-                    Poll::Ready(result) if answer.upgraded.is_none() => return Ok(answer.end(result, 0, context)),
-                    _ => Waits::Client(answer),
+                    Poll::Ready(result) => return Ok(answer.end(result, 0, context)),
+                    Poll::Pending => Waits::Client(answer),
                 }
             }
         },
@@ -283,9 +282,8 @@ impl Answer {
         // An answer to a request that is not all there ends the connection: what comes is its rest, not the next one.
         let unread = !link.borrow().is_body_read();
         let keep_alive = request.head.keep_alive && !reply.closes && !unread && !context.worker.is_draining();
-        let upgraded = reply.upgraded.take();
         let sending = Sending::begin(link, context, alarm, &request.head, &mut reply, keep_alive);
-        Self { request, reply, upgraded, unread, sending }
+        Self { request, reply, unread, sending }
     }
 
     /// Sends it, and what follows a 101.
@@ -294,7 +292,7 @@ impl Answer {
         // The upstream's part is over, and with it the time that it had in all.
         alarm.uncap();
         let mut tunnelled = 0;
-        if let (Ok(()), Some(upgraded)) = (&result, self.upgraded.take()) {
+        if let (Ok(()), Some(upgraded)) = (&result, self.reply.upgraded.take()) {
             tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
         }
         self.end(result, tunnelled, context)

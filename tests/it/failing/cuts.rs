@@ -113,7 +113,7 @@ fn at_each_octet() {
         }
     }
     drop(client);
-    assert_no_leaks(&pintle, at_first);
+    assert_no_leaks(&pintle, &at_first);
 }
 
 /// Passes octets on, and ends both sides when so many have come from the upstream.
@@ -168,5 +168,5 @@ fn anywhere_in_tls() {
     }
     assert!(whole > 0 && refused > 10, "{whole} whole, {refused} refused");
     drop(client);
-    assert_no_leaks(&pintle, at_first);
+    assert_no_leaks(&pintle, &at_first);
 }

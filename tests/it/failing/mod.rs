@@ -9,22 +9,32 @@ mod storm;
 mod wire;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
-use crate::harness::{Authority, Pintle, eventually};
+use crate::harness::{Authority, PATIENCE, Pintle};
 
 /// A state of its own, and with it an admin socket.
 fn state(authority: &Authority) -> String {
     format!("[state]\ndirectory = {:?}\n", authority.folder().join("state"))
 }
 
-/// Open files of a process.
-fn open_files(pintle: &Pintle) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", pintle.pid())).map_or(0, Iterator::count)
+/// Open files of a process: what each of them is.
+fn open_files(pintle: &Pintle) -> Vec<String> {
+    let folder = fs::read_dir(format!("/proc/{}/fd", pintle.pid())).expect("it runs");
+    let what = |entry: fs::DirEntry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned());
+    folder.filter_map(|entry| what(entry.ok()?)).collect()
 }
 
 /// Waits until it has no more files open than at first, and checks that nothing has panicked.
 #[track_caller]
-fn assert_no_leaks(pintle: &Pintle, at_first: usize) {
-    eventually("all files are closed again", || (open_files(pintle) <= at_first).then_some(()));
+fn assert_no_leaks(pintle: &Pintle, at_first: &[String]) {
+    let end = Instant::now() + PATIENCE;
+    let more = |now: &[String]| now.len() > at_first.len();
+    let mut now = open_files(pintle);
+    while more(&now) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+        now = open_files(pintle);
+    }
+    assert!(!more(&now), "at first {at_first:#?}, in the end {now:#?}");
     assert_eq!(pintle.status()["counters"]["panics"], 0, "{}", pintle.log());
 }

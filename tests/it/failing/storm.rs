@@ -68,7 +68,7 @@ fn storm(secure: bool, seeds: u64) {
     eventually("all connections to the upstream are closed", || {
         (upstream.open.load(Ordering::SeqCst) == 0).then_some(())
     });
-    assert_no_leaks(&pintle, at_first);
+    assert_no_leaks(&pintle, &at_first);
 }
 
 /// One request after the other, on one connection for as long as it lasts.

@@ -143,7 +143,7 @@ fn packets_lost_late_doubled_damaged_and_resets() {
     let whole = whole.into_inner();
     assert!(whole > REQUESTS / 2, "{whole} of {REQUESTS}");
     assert_eq!(*upstream.wrong.lock().unwrap(), Vec::<String>::new());
-    assert_no_leaks(&pintle, at_first);
+    assert_no_leaks(&pintle, &at_first);
 }
 
 /// Responses that are as they should be, and not too large for a wire of Python.

@@ -302,3 +302,14 @@ fn fill(connection: &mut Connection) -> io::Result<()> {
         }
     }
 }
+
+/// The whole body of an HTTP/2 message, to its end or to where it is broken off.
+pub async fn whole(body: &mut h2::RecvStream) -> Result<Vec<u8>, h2::Error> {
+    let mut all = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub use authority::{Authority, KeyKind, Leaf};
 pub use browser::Browser;
-pub use client::{Client, Connection, Response, read_response};
+pub use client::{Client, Connection, Response, read_response, whole};
 pub use origin::{Origin, Received, Reply};
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};

@@ -1,0 +1,118 @@
+//! Clients for which it does not matter who has issued a certificate, but that the server has its key.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::config::provider;
+use crate::pin::Pin;
+
+/// Which keys of certificates a handshake takes: a server with a pair of them shows the one that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// All that we know.
+    Any,
+    /// RSA only.
+    Rsa,
+    /// Anything but RSA.
+    Elliptic,
+}
+
+/// Takes any certificate, or those with certain keys; the proof that the server has the key is checked all the same.
+#[derive(Debug)]
+pub struct Possession {
+    provider: Arc<CryptoProvider>,
+    keys: Keys,
+    pins: Option<Vec<Pin>>,
+}
+
+impl Possession {
+    /// Takes any certificate of these kinds of keys.
+    #[must_use]
+    pub fn of_any(keys: Keys) -> Self {
+        Self { provider: provider(), keys, pins: None }
+    }
+
+    /// Takes certificates with one of these keys, and no others.
+    #[must_use]
+    pub fn of(pins: Vec<Pin>) -> Self {
+        Self { provider: provider(), keys: Keys::Any, pins: Some(pins) }
+    }
+
+    /// A client that goes by it.
+    ///
+    /// # Errors
+    ///
+    /// When rustls refuses the provider.
+    pub fn client(self) -> Result<ClientConfig, Error> {
+        Ok(ClientConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(self))
+            .with_no_client_auth())
+    }
+}
+
+impl ServerCertVerifier for Possession {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(pins) = &self.pins {
+            let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|_| CertificateError::BadEncoding)?;
+            if !pins.contains(&Pin::of_spki(parsed.tbs_certificate.subject_pki.raw)) {
+                return Err(CertificateError::ApplicationVerificationFailure.into());
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        schemes.retain(|scheme| match self.keys {
+            Keys::Any => true,
+            Keys::Rsa => is_rsa(*scheme),
+            Keys::Elliptic => !is_rsa(*scheme),
+        });
+        schemes
+    }
+}
+
+fn is_rsa(scheme: SignatureScheme) -> bool {
+    use SignatureScheme as S;
+    matches!(
+        scheme,
+        S::RSA_PKCS1_SHA1
+            | S::RSA_PKCS1_SHA256
+            | S::RSA_PKCS1_SHA384
+            | S::RSA_PKCS1_SHA512
+            | S::RSA_PSS_SHA256
+            | S::RSA_PSS_SHA384
+            | S::RSA_PSS_SHA512
+    )
+}
