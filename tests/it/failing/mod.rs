@@ -9,7 +9,9 @@ mod storm;
 mod wire;
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::harness::{Authority, PATIENCE, Pintle};
 
