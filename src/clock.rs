@@ -138,8 +138,11 @@ impl State {
 /// A time in ticks, rounded up.
 #[must_use]
 pub fn ticks_of(time: Duration) -> u32 {
-    let ticks = time.as_millis().div_ceil(TICK.as_millis()).min(u128::from(NEVER / 2));
-    ticks as u32
+    const A_SECOND: u64 = 1000 / TICK.as_millis() as u64;
+    // Whole seconds apart: this is done at every read and write, and milliseconds of all times do not fit 64 bits.
+    let part = u64::from(time.subsec_nanos()).div_ceil(TICK.as_nanos() as u64);
+    let ticks = time.as_secs().saturating_mul(A_SECOND).saturating_add(part);
+    ticks.min(u64::from(NEVER / 2)) as u32
 }
 
 /// A deadline that one task waits for beside other things.

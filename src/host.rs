@@ -196,13 +196,16 @@ fn wildcard_base(host: &str) -> Option<&str> {
 /// Values by host name: an exact name wins over a wildcard.
 #[derive(Debug, Clone)]
 pub struct HostMap<T> {
-    exact: HashMap<Box<str>, T>,
-    wildcard: HashMap<Box<str>, T>,
+    exact: ByName<T>,
+    wildcard: ByName<T>,
 }
+
+/// What clients ask for is looked up, but what is in it is the operator's: nobody can make it slow.
+type ByName<T> = HashMap<Box<str>, T, foldhash::fast::RandomState>;
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), wildcard: HashMap::new() }
+        Self { exact: ByName::default(), wildcard: ByName::default() }
     }
 }
 

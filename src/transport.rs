@@ -61,7 +61,8 @@ impl<S: Session> Transport<S> {
                 dst.extend_from_slice(read.filled());
                 Poll::Ready(Ok(read.filled().len()))
             }),
-            Self::Tls(tls) => tls.poll_read(cx, &mut dst.limit(FIRST_READ)),
+            // Not by `BufMut::limit`, which grows a buffer 64 octets at a time.
+            Self::Tls(tls) => tls.poll_read(cx, dst),
         }
     }
 

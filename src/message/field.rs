@@ -63,58 +63,54 @@ impl Name {
     /// The name that these octets spell, in any case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        // By length first: nearly every name is decided by one comparison.
-        let candidates: &[(&[u8], Self)] = match name.len() {
-            2 => &[(b"te", Self::Te)],
-            3 => &[(b"via", Self::Via)],
-            4 => &[(b"host", Self::Host), (b"date", Self::Date), (b"vary", Self::Vary)],
-            6 => &[
-                (b"accept", Self::Accept),
-                (b"cookie", Self::Cookie),
-                (b"expect", Self::Expect),
-                (b"origin", Self::Origin),
-            ],
-            7 => &[
-                (b"referer", Self::Referer),
-                (b"upgrade", Self::Upgrade),
-                (b"trailer", Self::Trailer),
-                (b"refresh", Self::Refresh),
-            ],
-            8 => &[(b"location", Self::Location)],
-            9 => &[(b"forwarded", Self::Forwarded), (b"x-real-ip", Self::XRealIp)],
-            10 => &[
-                (b"connection", Self::Connection),
-                (b"user-agent", Self::UserAgent),
-                (b"set-cookie", Self::SetCookie),
-                (b"keep-alive", Self::KeepAlive),
-                (b"early-data", Self::EarlyData),
-            ],
-            12 => &[(b"max-forwards", Self::MaxForwards)],
-            14 => &[(b"content-length", Self::ContentLength), (b"http2-settings", Self::Http2Settings)],
-            15 => &[(b"x-forwarded-for", Self::XForwardedFor), (b"public-key-pins", Self::PublicKeyPins)],
-            16 => &[
-                (b"x-forwarded-host", Self::XForwardedHost),
-                (b"content-location", Self::ContentLocation),
-                (b"proxy-connection", Self::ProxyConnection),
-            ],
-            17 => &[
-                (b"transfer-encoding", Self::TransferEncoding),
-                (b"x-forwarded-proto", Self::XForwardedProto),
-                (b"sec-websocket-key", Self::SecWebsocketKey),
-            ],
-            18 => &[(b"proxy-authenticate", Self::ProxyAuthenticate)],
-            19 => &[(b"proxy-authorization", Self::ProxyAuthorization)],
-            20 => &[(b"sec-websocket-accept", Self::SecWebsocketAccept)],
-            25 => &[(b"strict-transport-security", Self::StrictTransportSecurity)],
-            27 => &[(b"public-key-pins-report-only", Self::PublicKeyPinsReportOnly)],
-            _ => &[],
+        // By length and first letter: nearly every name is decided by one comparison, or none. Most come in this case.
+        let first = name.first().map_or(0, |b| b | 0x20);
+        let candidate: Option<(&[u8], Self)> = match (name.len(), first) {
+            (2, b't') => Some((b"TE", Self::Te)),
+            (3, b'v') => Some((b"Via", Self::Via)),
+            (4, b'd') => Some((b"Date", Self::Date)),
+            (4, b'h') => Some((b"Host", Self::Host)),
+            (4, b'v') => Some((b"Vary", Self::Vary)),
+            (6, b'a') => Some((b"Accept", Self::Accept)),
+            (6, b'c') => Some((b"Cookie", Self::Cookie)),
+            (6, b'e') => Some((b"Expect", Self::Expect)),
+            (6, b'o') => Some((b"Origin", Self::Origin)),
+            (7, b'r') if name[3] | 0x20 == b'e' => Some((b"Referer", Self::Referer)),
+            (7, b'r') => Some((b"Refresh", Self::Refresh)),
+            (7, b't') => Some((b"Trailer", Self::Trailer)),
+            (7, b'u') => Some((b"Upgrade", Self::Upgrade)),
+            (8, b'l') => Some((b"Location", Self::Location)),
+            (9, b'f') => Some((b"Forwarded", Self::Forwarded)),
+            (9, b'x') => Some((b"X-Real-IP", Self::XRealIp)),
+            (10, b'c') => Some((b"Connection", Self::Connection)),
+            (10, b'e') => Some((b"Early-Data", Self::EarlyData)),
+            (10, b'k') => Some((b"Keep-Alive", Self::KeepAlive)),
+            (10, b's') => Some((b"Set-Cookie", Self::SetCookie)),
+            (10, b'u') => Some((b"User-Agent", Self::UserAgent)),
+            (12, b'm') => Some((b"Max-Forwards", Self::MaxForwards)),
+            (14, b'c') => Some((b"Content-Length", Self::ContentLength)),
+            (14, b'h') => Some((b"HTTP2-Settings", Self::Http2Settings)),
+            (15, b'p') => Some((b"Public-Key-Pins", Self::PublicKeyPins)),
+            (15, b'x') => Some((b"X-Forwarded-For", Self::XForwardedFor)),
+            (16, b'c') => Some((b"Content-Location", Self::ContentLocation)),
+            (16, b'p') => Some((b"Proxy-Connection", Self::ProxyConnection)),
+            (16, b'x') => Some((b"X-Forwarded-Host", Self::XForwardedHost)),
+            (17, b's') => Some((b"Sec-WebSocket-Key", Self::SecWebsocketKey)),
+            (17, b't') => Some((b"Transfer-Encoding", Self::TransferEncoding)),
+            (17, b'x') => Some((b"X-Forwarded-Proto", Self::XForwardedProto)),
+            (18, b'p') => Some((b"Proxy-Authenticate", Self::ProxyAuthenticate)),
+            (19, b'p') => Some((b"Proxy-Authorization", Self::ProxyAuthorization)),
+            (20, b's') => Some((b"Sec-WebSocket-Accept", Self::SecWebsocketAccept)),
+            (25, b's') => Some((b"Strict-Transport-Security", Self::StrictTransportSecurity)),
+            (27, b'p') => Some((b"Public-Key-Pins-Report-Only", Self::PublicKeyPinsReportOnly)),
+            _ => None,
         };
-        for (candidate, known) in candidates {
-            if name.eq_ignore_ascii_case(candidate) {
-                return *known;
-            }
+        if let Some((spelled, known)) = candidate
+            && (name == spelled || name.eq_ignore_ascii_case(spelled))
+        {
+            return known;
         }
-        if name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-") {
+        if first == b'x' && name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-") {
             return Self::XForwardedOther;
         }
         Self::Other
@@ -185,6 +181,12 @@ impl Fields {
     pub fn clear(&mut self) {
         self.raw.clear();
         self.list.clear();
+    }
+
+    /// Whether its buffers are of a size that most heads need.
+    #[must_use]
+    pub fn is_worth_keeping(&self) -> bool {
+        (1..=SPARE_OCTETS).contains(&self.raw.capacity()) && self.list.capacity() <= SPARE_FIELDS
     }
 
     /// Takes buffers that others have left, if it has none yet.
@@ -335,8 +337,7 @@ impl Fields {
 /// Leaves the buffers to others.
 impl Drop for Fields {
     fn drop(&mut self) {
-        let kept = 1..=SPARE_OCTETS;
-        if !kept.contains(&self.raw.capacity()) || self.list.capacity() > SPARE_FIELDS {
+        if !self.is_worth_keeping() {
             return;
         }
         // A thread that ends has no use for them.
@@ -377,6 +378,60 @@ mod tests {
         check("", Name::Other);
         assert_eq!(Name::of_lookalike(b"X_Forwarded_Proto"), Name::XForwardedProto);
         assert_eq!(Name::of_lookalike(b"X_Other"), Name::Other);
+    }
+
+    #[test]
+    fn every_name_is_known_in_any_case() {
+        let all = [
+            ("Accept", Name::Accept),
+            ("Connection", Name::Connection),
+            ("Content-Length", Name::ContentLength),
+            ("Content-Location", Name::ContentLocation),
+            ("Cookie", Name::Cookie),
+            ("Date", Name::Date),
+            ("Early-Data", Name::EarlyData),
+            ("Expect", Name::Expect),
+            ("Forwarded", Name::Forwarded),
+            ("Host", Name::Host),
+            ("HTTP2-Settings", Name::Http2Settings),
+            ("Keep-Alive", Name::KeepAlive),
+            ("Location", Name::Location),
+            ("Max-Forwards", Name::MaxForwards),
+            ("Origin", Name::Origin),
+            ("Proxy-Authenticate", Name::ProxyAuthenticate),
+            ("Proxy-Authorization", Name::ProxyAuthorization),
+            ("Proxy-Connection", Name::ProxyConnection),
+            ("Public-Key-Pins", Name::PublicKeyPins),
+            ("Public-Key-Pins-Report-Only", Name::PublicKeyPinsReportOnly),
+            ("Referer", Name::Referer),
+            ("Refresh", Name::Refresh),
+            ("Sec-WebSocket-Accept", Name::SecWebsocketAccept),
+            ("Sec-WebSocket-Key", Name::SecWebsocketKey),
+            ("Set-Cookie", Name::SetCookie),
+            ("Strict-Transport-Security", Name::StrictTransportSecurity),
+            ("TE", Name::Te),
+            ("Trailer", Name::Trailer),
+            ("Transfer-Encoding", Name::TransferEncoding),
+            ("Upgrade", Name::Upgrade),
+            ("User-Agent", Name::UserAgent),
+            ("Vary", Name::Vary),
+            ("Via", Name::Via),
+            ("X-Forwarded-For", Name::XForwardedFor),
+            ("X-Forwarded-Host", Name::XForwardedHost),
+            ("X-Forwarded-Proto", Name::XForwardedProto),
+            ("X-Real-IP", Name::XRealIp),
+        ];
+        for (text, want) in all {
+            for spelled in [text.to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
+                assert_eq!(Name::of(spelled.as_bytes()), want, "{spelled}");
+            }
+            // One octet off is another name, wherever it is.
+            for at in 0..text.len() {
+                let mut other = text.as_bytes().to_vec();
+                other[at] = b'~';
+                assert_ne!(Name::of(&other), want, "{}", String::from_utf8_lossy(&other));
+            }
+        }
     }
 
     #[test]

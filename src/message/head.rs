@@ -81,6 +81,12 @@ impl RequestHead {
         ascii(self.fields.raw(self.target.clone()))
     }
 
+    /// The same as octets.
+    #[must_use]
+    pub fn target_octets(&self) -> &[u8] {
+        self.fields.raw(self.target.clone())
+    }
+
     /// The path, without the query.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -92,6 +98,12 @@ impl RequestHead {
     #[must_use]
     pub fn host(&self) -> &str {
         ascii(self.fields.raw(self.host.clone()))
+    }
+
+    /// The same as octets.
+    #[must_use]
+    pub fn host_octets(&self) -> &[u8] {
+        self.fields.raw(self.host.clone())
     }
 
     /// The port that the client named.

@@ -219,12 +219,12 @@ fn request_framing(head: &RequestHead) -> Result<Framing, HeadFault> {
     }
 }
 
-/// RFC 9110 section 8.6: digits only.
+/// RFC 9110 section 8.6: digits only. No more of them than surely fit.
 fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
 /// Parses the response at the front of `buf` into `head`; gives its length, or `None` if it is not all there.
@@ -314,6 +314,11 @@ fn response_keeps_alive(head: &ResponseHead, http11: bool) -> bool {
 }
 
 fn drop_hop_by_hop(head: &mut ResponseHead) {
+    let lengths = head.fields.get_all(Name::ContentLength).count();
+    let bodiless = head.status == StatusCode::NO_CONTENT || head.status.is_informational();
+    if lengths <= usize::from(!bodiless) && !head.fields.list().iter().any(|f| f.name.is_hop_by_hop()) {
+        return;
+    }
     let named: Vec<Vec<u8>> = head
         .fields
         .get_all(Name::Connection)
@@ -327,14 +332,12 @@ fn drop_hop_by_hop(head: &mut ResponseHead) {
         .collect();
     // What the upgrade of a 101 is to stays with it: the caller makes its own Connection and Upgrade fields.
     let mut lengths = 0;
-    let status = head.status;
     head.fields.remove_if(|name, octets, _| {
         if name == Name::ContentLength {
             lengths += 1;
         }
         name.is_hop_by_hop()
-            || (name == Name::ContentLength
-                && (lengths > 1 || status == StatusCode::NO_CONTENT || status.is_informational()))
+            || (name == Name::ContentLength && (lengths > 1 || bodiless))
             || named.iter().any(|n| n.eq_ignore_ascii_case(octets))
     });
 }

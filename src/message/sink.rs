@@ -32,6 +32,14 @@ impl FieldSink for Vec<u8> {
 #[derive(Debug, Default)]
 pub struct HeaderMapSink(pub HeaderMap);
 
+impl HeaderMapSink {
+    /// Room for that many fields, so that they need not be moved.
+    #[must_use]
+    pub fn with_capacity(fields: usize) -> Self {
+        Self(HeaderMap::with_capacity(fields))
+    }
+}
+
 impl FieldSink for HeaderMapSink {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         // What is no valid field there was refused when the head was parsed; what slips through is left out.

@@ -1,7 +1,5 @@
 //! Which URL a request is sent to when it came without TLS, or by another of the site's names.
 
-use std::fmt::Write as _;
-
 /// The scheme of a request as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scheme {
@@ -80,7 +78,8 @@ fn url(host: &str, port: Option<u16>, target: &str) -> String {
     url.push_str("https://");
     url.push_str(host);
     if let Some(port) = port {
-        let _ = write!(url, ":{port}");
+        url.push(':');
+        url.push_str(itoa::Buffer::new().format(port));
     }
     url.push_str(target);
     url

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::handshakes::Begin;
 use super::proxy_header::{self, ProxyHeader};
@@ -52,10 +53,10 @@ struct TlsFacts {
 impl Context {
     /// Whether the certificate that the client was shown is good for `host`, too (RFC 9110 section 7.4). Where TLS
     /// ended elsewhere, that is not for us to say.
-    pub(super) fn certificate_covers(&self, site: usize, host: &str, view: &View) -> bool {
+    pub(super) fn certificate_covers(&self, site: usize, head: &RequestHead, view: &View) -> bool {
         let Some(tls) = &self.tls else { return true };
         let named = tls.name.as_deref();
-        if named == Some(host) {
+        if named.map(str::as_bytes) == Some(head.host_octets()) {
             // The usual case; unless the name got the certificates of the default site.
             let own = view.shared.certificates.find(named);
             if view.shared.sites.get(site).is_some() && own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
@@ -63,7 +64,7 @@ impl Context {
             }
         }
         // Which one of a pair the client has seen is not known here: all must do.
-        tls.certificates.iter().all(|c| c.chain.leaf.covers(host))
+        tls.certificates.iter().all(|c| c.chain.leaf.covers(head.host()))
     }
 
     /// Whether a site's pins may be sent here: they are written down as sent until now, and the client has seen a chain
@@ -83,6 +84,11 @@ impl Context {
         let own = view.shared.sets.get(index).and_then(Option::as_ref);
         let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));
         is_own || tls.certificates.iter().all(|c| fits(&c.chain.pins))
+    }
+
+    /// The time, if it will be asked for: when something begins that the access log tells the length of.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.worker.access.is_some().then(Instant::now)
     }
 
     /// The site that the client named in its SNI.

@@ -28,7 +28,7 @@ pub(super) struct Sent<A> {
 pub(super) struct Outcome {
     status: u16,
     pub(super) bytes: u64,
-    begin: Instant,
+    begin: Option<Instant>,
     upstream: Option<Duration>,
     error: Option<String>,
     /// The client was, with our body.
@@ -36,11 +36,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// How it went; an upstream whose body broke off is told of.
+    /// How it went. `begin` is none where no log is kept. An upstream whose body broke off is told of.
     pub(super) fn of<A>(
         reply: &Reply,
         sent: &Sent<A>,
-        begin: Instant,
+        begin: Option<Instant>,
         asked: Option<&Asked>,
         context: &Context,
     ) -> Self {
@@ -68,7 +68,7 @@ impl Outcome {
     }
 
     /// There was nobody left to answer.
-    pub(super) fn gone(begin: Instant) -> Self {
+    pub(super) fn gone(begin: Option<Instant>) -> Self {
         let error = Some("the client went away".into());
         Self { status: CLIENT_GONE, bytes: 0, begin, upstream: None, error, too_slow: false }
     }
@@ -100,7 +100,7 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
         scheme: scheme.as_str(),
         status: outcome.status,
         bytes: outcome.bytes,
-        duration: outcome.begin.elapsed(),
+        duration: outcome.begin.map_or(Duration::ZERO, |begin| begin.elapsed()),
         upstream: outcome.upstream,
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
         referer: head.fields.get(Name::Referer).unwrap_or_default(),

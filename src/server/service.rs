@@ -21,7 +21,7 @@ use crate::policy::redirect::HttpsPort;
 use crate::policy::{Scheme, redirect};
 use crate::site::Site;
 use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{Interim, Outbound, Pool, Response, ResponseBody, UpstreamError, own_hops};
+use crate::upstream::{Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, own_hops};
 
 /// Requests of our own that a chain of proxies may show before it is a loop.
 const OWN_HOPS_MAX: usize = 4;
@@ -55,9 +55,24 @@ pub(super) fn answer_at_once(head: &RequestHead, asked: &Asked, context: &Contex
     }
 }
 
-/// Does what is needed for an answer.
+/// Sends a request to the upstream, if nothing needs to be waited for first: most of what comes by TLS.
+pub(super) fn forward_at_once(
+    pool: &Rc<Pool>,
+    head: &RequestHead,
+    asked: &Asked,
+    context: &Context,
+    alarm: &Alarm,
+) -> Option<Forwarding> {
+    let (_, site) = asked.site.as_ref()?;
+    let outbound = Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key: None };
+    pool.forward_at_once(&outbound, alarm)
+}
+
+/// Does what is needed for an answer. `stale` is why the upstream has been asked once already, in vain.
+#[allow(clippy::too_many_arguments, reason = "each is somebody else's")]
 pub(super) async fn answer(
     work: Work,
+    stale: Option<UpstreamError>,
     head: &RequestHead,
     body: Option<RequestBody>,
     asked: &Asked,
@@ -66,7 +81,7 @@ pub(super) async fn answer(
     interim: &mut dyn Interim,
 ) -> Reply {
     let done = match work {
-        Work::Forward(pool) => return forward(head, body, asked, context, &pool, alarm, interim).await,
+        Work::Forward(pool) => return forward(head, body, stale, asked, context, &pool, alarm, interim).await,
         Work::Challenge => Box::pin(challenge(head, asked, context)).await,
         Work::Report => Box::pin(report(head, body, asked, context, alarm, interim)).await,
     };
@@ -92,7 +107,7 @@ pub(super) enum Work {
 /// What is to be done: a pure choice, but for the memory of redirects.
 fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, Rejection> {
     let Some((index, site)) = &asked.site else { return Err(Rejection::Misdirected) };
-    if !context.certificate_covers(*index, head.host(), &asked.view) {
+    if !context.certificate_covers(*index, head, &asked.view) {
         return Err(Rejection::Misdirected);
     }
     // RFC 9110 sections 9.3.6 and 9.3.8: no tunnels here, and no mirror for what browsers hide from scripts. An
@@ -127,7 +142,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         context.worker.loop_guard.scheme_stated((context.client.peer.address, head.host()));
     }
     if let Some(canonical) = &site.canonical
-        && **canonical != *head.host()
+        && canonical.as_bytes() != head.host_octets()
         && !head.websocket
     {
         return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target())));
@@ -172,32 +187,51 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
     back
 }
 
+#[allow(clippy::too_many_arguments, reason = "each is somebody else's")]
 async fn forward(
     head: &RequestHead,
     body: Option<RequestBody>,
+    stale: Option<UpstreamError>,
     asked: &Asked,
     context: &Context,
     pool: &Rc<Pool>,
     alarm: &Alarm,
     interim: &mut dyn Interim,
 ) -> Reply {
-    let Some((index, site)) = &asked.site else {
+    let Some((_, site)) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);
     };
-    let begin = context.worker.access.is_some().then(Instant::now);
+    let begin = context.begin();
     let key = context.websocket_key(head);
     let outbound =
         Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key: key.as_deref() };
-    let sent = pool.send(&outbound, body, alarm, interim).await;
+    let sent = pool.send(&outbound, body, stale, alarm, interim).await;
+    forwarded(sent, key.as_deref(), head, asked, context, pool.upstream(), begin)
+}
+
+/// What the upstream has said, as an answer; or that it has said nothing of use. `begin` is when it was asked.
+pub(super) fn forwarded(
+    sent: Result<Response, UpstreamError>,
+    key: Option<&str>,
+    head: &RequestHead,
+    asked: &Asked,
+    context: &Context,
+    upstream: &Upstream,
+    begin: Option<Instant>,
+) -> Reply {
     let upstream_time = begin.map(|b| b.elapsed());
+    let Some((index, site)) = &asked.site else {
+        return reject(Rejection::Misdirected, head, Some(asked), context);
+    };
     let rejection = match sent {
         Ok(Response { head: mut response, body, upgraded }) => {
-            match check_upgrade(head, &response, key.as_deref(), upgraded.is_some()).and_then(|()| {
-                rewrite(&mut response, head, site, pool.upstream()).map_err(|SendsBack| {
+            let checked = check_upgrade(head, &response, key, upgraded.is_some()).and_then(|()| {
+                rewrite(&mut response, head, site, upstream).map_err(|SendsBack| {
                     context.worker.counters.loops_broken.increment();
                     Rejection::UpstreamRedirectsBack
                 })
-            }) {
+            });
+            match checked {
                 Ok(()) => {
                     return Reply {
                         head: response,

@@ -1,9 +1,11 @@
 //! One request and its response over HTTP/1.1, polled by the task that wants the answer: no task, channel or lock
 //! stands between the client's connection and the upstream's.
 
+mod at_once;
 mod http1;
 mod upload;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::body::{Body as _, RequestBody};
 use crate::clock::Alarm;
 use crate::message::ResponseHead;
 
+pub use at_once::{Forwarded, Forwarding};
 pub(super) use http1::Http1Body;
 use http1::{Attempt, Exchange};
 
@@ -39,6 +42,13 @@ pub struct Response {
     pub body: ResponseBody,
     /// After a 101: the connection, which is no longer HTTP.
     pub upgraded: Option<Box<Upgraded>>,
+}
+
+impl Response {
+    /// Whether the upstream has more to say.
+    fn goes_on(&self) -> bool {
+        self.upgraded.is_none() && !self.body.is_end()
+    }
 }
 
 /// A connection that has switched to WebSocket.
@@ -62,7 +72,8 @@ impl Pool {
     ///
     /// A request is sent anew, on a new connection, if it is idempotent (RFC 9110 section 9.2.2), its body was not
     /// touched, and not an octet of an answer has come: when a kept connection has ended, or when the upstream has
-    /// another address. The budget says how often.
+    /// another address. The budget says how often. `stale` is why it has failed already, on a kept connection that was
+    /// taken by [`Pool::forward_at_once`].
     ///
     /// # Errors
     ///
@@ -71,46 +82,59 @@ impl Pool {
         self: &Rc<Self>,
         outbound: &Outbound<'_>,
         body: Option<RequestBody>,
+        stale: Option<UpstreamError>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
     ) -> Result<Response, UpstreamError> {
         let pass = self.upstream.health.admit(self.clock.uptime()).inspect_err(|_| {
             self.counters.circuit_refused.increment();
         })?;
-        self.budget.earn();
-        if let Some(total) = self.upstream.total_timeout {
-            alarm.cap(total);
+        if stale.is_none() {
+            self.begin(alarm);
         }
-        let sent = match self.try_send(outbound, body, alarm, interim).await {
+        let sent = match self.try_send(outbound, body, stale, alarm, interim).await {
             // Whatever it was that took its time.
             Err(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
             sent => sent,
         };
         pass.end(sent.as_ref().err(), self.clock.uptime());
-        let streams = sent.as_ref().is_ok_and(|r| r.upgraded.is_none() && !r.body.is_end());
-        if !streams {
+        if !sent.as_ref().is_ok_and(Response::goes_on) {
             alarm.uncap();
         }
         sent
+    }
+
+    /// A request begins, however often it is sent.
+    fn begin(&self, alarm: &Alarm) {
+        self.budget.earn();
+        if let Some(total) = self.upstream.total_timeout {
+            alarm.cap(total);
+        }
     }
 
     async fn try_send(
         self: &Rc<Self>,
         outbound: &Outbound<'_>,
         mut body: Option<RequestBody>,
+        stale: Option<UpstreamError>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
     ) -> Result<Response, UpstreamError> {
         let protocols = if outbound.head.websocket { Protocols::Http1 } else { Protocols::Any };
         let mut wish = Wish { protocols, fresh: false, avoid: None };
         let mut retries = 0;
+        if let Some(error) = stale {
+            self.spend_retry(&mut retries, error)?;
+            wish.fresh = true;
+        }
         loop {
             let (address, elsewhere, error);
             match self.checkout(wish, alarm).await? {
                 Checkout::Http1(connection, reused) => {
                     (address, elsewhere) = (connection.address, !reused);
-                    let exchange = Exchange::new(self, outbound, connection, body.take());
-                    match exchange.run(outbound, alarm, interim).await {
+                    let mut exchange = Exchange::new(self, outbound, connection, body.take(), alarm);
+                    let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
+                    match exchange.end(head) {
                         Attempt::Response(response) => {
                             self.upstream.health.address_answered(address);
                             return Ok(response);
@@ -135,14 +159,23 @@ impl Pool {
             // do better, the same one will not.
             let error = if elsewhere { self.failed_at(address, error) } else { error };
             let hopeful = if elsewhere { self.upstream.addresses.are_several() } else { !wish.fresh };
-            if !hopeful || retries == RETRIES_MAX || !self.budget.spend(self.clock.ticks()) {
+            if !hopeful {
                 return Err(error);
             }
-            retries += 1;
-            self.counters.upstream_retries.increment();
+            self.spend_retry(&mut retries, error)?;
             wish.fresh = true;
             wish.avoid = elsewhere.then_some(address);
         }
+    }
+
+    /// Leave to send a request anew that failed so; the failure, if there is none.
+    fn spend_retry(&self, retries: &mut u32, error: UpstreamError) -> Result<(), UpstreamError> {
+        if *retries == RETRIES_MAX || !self.budget.spend(self.clock.ticks()) {
+            return Err(error);
+        }
+        *retries += 1;
+        self.counters.upstream_retries.increment();
+        Ok(())
     }
 
     /// Puts a failure down to the address, where there is a choice of addresses.

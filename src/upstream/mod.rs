@@ -26,7 +26,7 @@ use crate::transport::Transport;
 
 pub use body::ResponseBody;
 pub use error::UpstreamError;
-pub use exchange::{Interim, Response, Upgraded};
+pub use exchange::{Forwarded, Forwarding, Interim, Response, Upgraded};
 pub use health::{BreakerRule, Circuit, Health, Sign};
 pub use pool::{Pool, PoolLimits};
 pub use request::{Client, Outbound, PSEUDONYM, is_reserved, own_hops};

@@ -59,11 +59,11 @@ pub struct Pool {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: u32,
 }
 
-/// A connection that counts against the limit.
+/// A connection that counts against the limit. Boxed: it is handed on with each request, and back.
 pub(super) struct Connection {
     pub(super) transport: UpstreamTransport,
     /// Where it leads.
@@ -74,7 +74,7 @@ pub(super) struct Connection {
 /// What a request goes out by.
 pub(super) enum Checkout {
     /// A connection of its own for the time; and whether it was used before.
-    Http1(Connection, bool),
+    Http1(Box<Connection>, bool),
     /// A stream among others.
     Http2(Stream),
 }
@@ -148,6 +148,14 @@ impl Pool {
         wish.protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2)
     }
 
+    /// An idle connection for a request that may go by any, unless a stream is what it would get.
+    pub(super) fn take_at_once(&self) -> Option<Box<Connection>> {
+        if self.upstream.tls.as_ref().is_some_and(|t| t.http2) && self.speaks_http2.get() != Some(false) {
+            return None;
+        }
+        self.take_idle()
+    }
+
     /// What is there: a stream of a connection in use, or an idle one.
     fn take(&self, wish: Wish) -> Option<Checkout> {
         if self.may_http2(wish)
@@ -199,13 +207,13 @@ impl Pool {
     }
 
     /// Finds out what the upstream has chosen.
-    async fn begin_http2(&self, connection: Connection, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
+    async fn begin_http2(&self, connection: Box<Connection>, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
         let http2 = matches!(&connection.transport, UpstreamTransport::Tls(t) if t.alpn() == Some(b"h2"));
         self.speaks_http2.set(Some(http2));
         if !http2 {
             return Ok(Checkout::Http1(connection, false));
         }
-        let http2 = http2::start(connection, alarm, self.upstream.connect_timeout).await?;
+        let http2 = http2::start(*connection, alarm, self.upstream.connect_timeout).await?;
         let own = Stream::open(&http2, &self.places);
         while self.places.wants_streams() && http2.has_room() {
             self.places.offer_stream(Stream::open(&http2, &self.places));
@@ -223,10 +231,10 @@ impl Pool {
         })
     }
 
-    async fn connect(&self, slot: Slot, wish: Wish, alarm: &Alarm) -> Result<Connection, UpstreamError> {
+    async fn connect(&self, slot: Slot, wish: Wish, alarm: &Alarm) -> Result<Box<Connection>, UpstreamError> {
         let dial = Dial::new(self, wish);
         let (transport, address) = dial.connect(alarm).await?;
-        Ok(Connection { transport, address, slot })
+        Ok(Box::new(Connection { transport, address, slot }))
     }
 
     /// Until the attempt under way is over. If it failed, this has, too: a second try would only take as long again.
@@ -249,7 +257,7 @@ impl Pool {
     }
 
     /// The connection used last on which nothing has happened since.
-    fn take_idle(&self) -> Option<Connection> {
+    fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
             if is_quiet(&mut idle.connection.transport) {
@@ -265,7 +273,7 @@ impl Pool {
     }
 
     /// Takes a connection back on which an exchange has ended cleanly.
-    pub(super) fn put(&self, connection: Connection) {
+    pub(super) fn put(&self, connection: Box<Connection>) {
         if let Some(connection) = self.places.offer_connection(connection) {
             self.idle.borrow_mut().push(Idle { connection, since: self.clock.ticks() });
         }

@@ -33,7 +33,7 @@ impl Drop for Slot {
 /// What is handed over to a request that has waited.
 pub(super) enum Grant {
     /// A connection that another exchange has left in order.
-    Connection(Connection),
+    Connection(Box<Connection>),
     /// Leave to open one.
     Slot(Slot),
     /// A stream among others.
@@ -88,7 +88,7 @@ impl Places {
     }
 
     /// Hands a connection to who waits for one; else it is given back, as it nearly always is.
-    pub(super) fn offer_connection(&self, connection: Connection) -> Option<Connection> {
+    pub(super) fn offer_connection(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
         if !self.is_waited_for() {
             return Some(connection);
         }

@@ -1,7 +1,6 @@
 //! What the upstream is sent: a head built from parsed parts, every rule about request fields in one pass.
 
 use std::cell::OnceCell;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
@@ -61,7 +60,7 @@ impl Outbound<'_> {
     pub fn write_http1(&self, upstream: &Upstream, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method().as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.head.target().as_bytes());
+        out.extend_from_slice(self.head.target_octets());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         match &upstream.host_header {
             HostHeader::Fixed(host) => out.field(b"Host", host.as_bytes()),
@@ -79,11 +78,7 @@ impl Outbound<'_> {
             }
         }
         match self.head.framing {
-            Framing::Length(n) => {
-                let mut digits = String::new();
-                let _ = write!(digits, "{n}");
-                out.field(b"Content-Length", digits.as_bytes());
-            }
+            Framing::Length(n) => out.field(b"Content-Length", itoa::Buffer::new().format(n).as_bytes()),
             Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
             // A server may want to know that a POST has no body (RFC 9110 section 8.6).
             _ if matches!(*self.method(), Method::POST | Method::PUT | Method::PATCH) => {
@@ -102,7 +97,8 @@ impl Outbound<'_> {
             HostHeader::Client => write_authority(self.head, &mut authority),
         }
         let uri = Uri::builder().scheme("https").authority(authority.as_slice()).path_and_query(self.head.target());
-        let mut sink = HeaderMapSink::default();
+        // X-Forwarded-For and the like come to them.
+        let mut sink = HeaderMapSink::with_capacity(self.head.fields.len() + 8);
         self.write_fields(&mut sink, true);
         if let Framing::Length(n) = self.head.framing {
             sink.0.insert(http::header::CONTENT_LENGTH, HeaderValue::from(n));
@@ -244,11 +240,10 @@ impl Outbound<'_> {
 }
 
 fn write_authority(head: &RequestHead, out: &mut Vec<u8>) {
-    out.extend_from_slice(head.host().as_bytes());
+    out.extend_from_slice(head.host_octets());
     if let Some(port) = head.port() {
-        let mut digits = String::new();
-        let _ = write!(digits, ":{port}");
-        out.extend_from_slice(digits.as_bytes());
+        out.push(b':');
+        out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
     }
 }
 

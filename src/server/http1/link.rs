@@ -193,10 +193,18 @@ impl Body for LinkBody {
 
 /// Passes interim responses to the client.
 pub(super) struct LinkInterim {
-    pub(super) link: Rc<RefCell<Link>>,
-    pub(super) version: Version,
-    pub(super) expects_continue: bool,
-    pub(super) continued: bool,
+    link: Rc<RefCell<Link>>,
+    version: Version,
+    expects_continue: bool,
+    continued: bool,
+}
+
+impl LinkInterim {
+    /// For a request's answer.
+    pub(super) fn new(link: &Rc<RefCell<Link>>, head: &RequestHead) -> Self {
+        let expects_continue = head.expects_continue();
+        Self { link: link.clone(), version: head.version, expects_continue, continued: false }
+    }
 }
 
 impl Interim for LinkInterim {

@@ -4,32 +4,29 @@
 //! framing is read strictly, on the octets; every refusal, a malformed head's included, carries the page and the
 //! policies of the site; and a request is passed on without a header map, a body channel or a task in between.
 
+mod busy;
 mod link;
 mod respond;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::connection::{ClientTransport, Context};
-use super::record::{Outcome, record};
 use super::rejection::Rejection;
 use super::reply::Reply;
-use super::service::{Asked, Work};
+use super::service::Work;
 use super::{service, tunnel};
 use crate::body::RequestBody;
 use crate::clock::Alarm;
 use crate::message::{Framing, HeadFault, RequestHead};
-use crate::upstream::Upgraded;
+use crate::upstream::{Upgraded, UpstreamError};
 
+use busy::Busy;
 use link::{Link, LinkBody, LinkInterim};
-use respond::{After, Sending};
 
 /// What may be thrown away of a body to keep a connection that is good otherwise.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
@@ -49,8 +46,15 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
         let last = requests >= limits.requests_per_connection;
         let begun = poll_fn(|cx| Poll::Ready(begin(&link, &context, &alarm, last, cx))).await;
         let next = match begun {
-            Ok(next) => next,
-            Err(rest) => rest.await,
+            Begun::Over(next) => next,
+            Begun::Slowly(busy, waits) => Box::pin(go_on(busy, waits, &link, &context, &alarm, last)).await,
+            Begun::Busy(mut busy) => match poll_fn(|cx| busy.poll(&link, &context, &alarm, cx)).await {
+                Ok(next) => {
+                    busy.leave();
+                    next
+                }
+                Err(waits) => Box::pin(go_on(busy, waits, &link, &context, &alarm, last)).await,
+            },
         };
         match next {
             Next::Request => {}
@@ -102,140 +106,109 @@ async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first:
     .await
 }
 
-/// A request whose head has been read, and what is known of it.
-struct Request {
-    head: RequestHead,
-    /// None where it could not be read.
-    asked: Option<Asked>,
-    begin: Instant,
-}
-
-/// An answer to it.
-struct Answer {
-    request: Request,
-    reply: Reply,
-    /// The request is not all there.
-    unread: bool,
-    sending: Sending,
-}
-
-/// What a request waits for.
-#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, within a box")]
+/// What a request waits for that takes a future of its own.
 enum Waits {
     /// The rest of its head.
     Head,
-    /// The upstream, mostly.
-    Work(Request, Asked, Work),
-    /// The client, to take the answer.
-    Client(Answer),
+    /// The upstream, mostly; and why it has been asked once already, in vain.
+    Work(Work, Option<UpstreamError>),
+    /// What follows a 101.
+    Tunnel(Box<Upgraded>),
 }
 
-/// Begins with a request; mostly its head is all there. What needs nobody else is answered on the spot. The rest is a
-/// future of its own, so that a connection at rest does not carry the room for it.
-fn begin<'a>(
-    link: &'a Rc<RefCell<Link>>,
-    context: &'a Rc<Context>,
-    alarm: &'a Alarm,
+/// How far a request has come when it has been looked at for the first time.
+enum Begun {
+    Over(Next),
+    /// It goes on in place.
+    Busy(Box<Busy>),
+    Slowly(Box<Busy>, Waits),
+}
+
+/// Begins with a request; mostly its head is all there, and a connection to the upstream, too. What needs nobody else is
+/// answered on the spot.
+fn begin(
+    link: &Rc<RefCell<Link>>,
+    context: &Rc<Context>,
+    alarm: &Alarm,
     last: bool,
     cx: &mut TaskContext<'_>,
-) -> Result<Next, Pin<Box<impl Future<Output = Next> + use<'a>>>> {
+) -> Begun {
     let view = context.worker.view();
     let limits = &view.shared.limits;
     alarm.set(limits.request_header);
-    let mut head = RequestHead::default();
-    let read = link.borrow_mut().take_head(&limits.head(), &mut head);
-    let waits = match read.map_err(Rejection::Head) {
-        Ok(false) => Waits::Head,
-        read => match consider(read.map(drop), head, link, context, last) {
-            Err((request, asked, work)) => Waits::Work(request, asked, work),
-            Ok((request, reply)) => {
-                let mut answer = Answer::new(request, reply, link, context, alarm);
-                match answer.sending.poll_sent(&mut answer.reply.body, link, alarm, cx) {
-                    Poll::Ready(result) => return Ok(answer.end(result, 0, context)),
-                    Poll::Pending => Waits::Client(answer),
-                }
-            }
-        },
+    let mut busy = Busy::take();
+    let read = link.borrow_mut().take_head(&limits.head(), &mut busy.head);
+    let read = match read {
+        Ok(false) => return Begun::Slowly(busy, Waits::Head),
+        read => read.map(drop).map_err(Rejection::Head),
     };
-    Err(Box::pin(go_on(waits, link, context, alarm, last)))
+    if let Err(work) = busy.consider(read, link, context, alarm, last) {
+        return Begun::Slowly(busy, Waits::Work(work, None));
+    }
+    match busy.poll(link, context, alarm, cx) {
+        Poll::Ready(Ok(next)) => {
+            busy.leave();
+            Begun::Over(next)
+        }
+        Poll::Ready(Err(waits)) => Begun::Slowly(busy, waits),
+        Poll::Pending => Begun::Busy(busy),
+    }
 }
 
-/// One request and its answer, from where it has to wait.
-async fn go_on(waits: Waits, link: &Rc<RefCell<Link>>, context: &Rc<Context>, alarm: &Alarm, last: bool) -> Next {
-    let considered = match waits {
-        Waits::Client(answer) => return answer.send(link, context, alarm).await,
-        Waits::Work(request, asked, work) => Err((request, asked, work)),
-        Waits::Head => {
-            let mut head = RequestHead::default();
-            let read = read_head(link, &context.worker.view().shared.limits.head(), &mut head, alarm).await;
-            match read {
-                Ok(false) => return Next::Gone,
-                read => consider(read.map(drop), head, link, context, last),
-            }
-        }
-    };
-    let (request, reply) = match considered {
-        Ok(answered) => answered,
-        Err((mut request, asked, work)) => {
-            let reply = answer(work, link, context, alarm, &request.head, &asked).await;
-            request.asked = Some(asked);
-            match reply {
-                Some(reply) => (request, reply),
-                None => {
-                    let outcome = Outcome::gone(request.begin);
-                    record(context, &request.head, request.asked.as_ref(), &outcome);
+/// A request from where it waits for something out of the ordinary. A future of its own, so that a connection at rest
+/// does not carry the room for it, nor a request that is forwarded as most are.
+async fn go_on(
+    mut busy: Box<Busy>,
+    mut waits: Waits,
+    link: &Rc<RefCell<Link>>,
+    context: &Rc<Context>,
+    alarm: &Alarm,
+    last: bool,
+) -> Next {
+    loop {
+        match waits {
+            Waits::Head => {
+                let read = read_head(link, &context.worker.view().shared.limits.head(), &mut busy.head, alarm).await;
+                if matches!(read, Ok(false)) {
                     return Next::Gone;
                 }
+                if let Err(work) = busy.consider(read.map(drop), link, context, alarm, last) {
+                    waits = Waits::Work(work, None);
+                    continue;
+                }
+            }
+            Waits::Work(work, stale) => match answer(work, stale, link, context, alarm, &busy).await {
+                Some(reply) => busy.answer(reply, link, context, alarm),
+                None => return busy.gone(context),
+            },
+            Waits::Tunnel(upgraded) => {
+                let tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
+                return busy.end(Ok(()), tunnelled, context);
             }
         }
-    };
-    Answer::new(request, reply, link, context, alarm).send(link, context, alarm).await
-}
-
-/// Answers a request that needs nobody else, or could not be read; else says what is to be done.
-#[allow(clippy::type_complexity, clippy::result_large_err, reason = "taken apart at once by its two callers")]
-fn consider(
-    read: Result<(), Rejection>,
-    mut head: RequestHead,
-    link: &RefCell<Link>,
-    context: &Context,
-    last: bool,
-) -> Result<(Request, Reply), (Request, Asked, Work)> {
-    let begin = Instant::now();
-    if let Err(rejection) = read {
-        head.keep_alive = false;
-        let reply = service::reject(rejection, &head, None, context);
-        return Ok((Request { head, asked: None, begin }, reply));
-    }
-    link.borrow_mut().begin_body(head.framing, context.worker.view().shared.limits.request_body);
-    head.keep_alive &= !last;
-    let asked = service::read(&head, context);
-    match service::answer_at_once(&head, &asked, context) {
-        Ok(reply) => Ok((Request { head, asked: Some(asked), begin }, reply)),
-        Err(work) => Err((Request { head, asked: None, begin }, asked, work)),
+        match poll_fn(|cx| busy.poll(link, context, alarm, cx)).await {
+            Ok(next) => return next,
+            Err(more) => waits = more,
+        }
     }
 }
 
 /// Answers a request that takes its time, unless its client goes away meanwhile.
 async fn answer(
     work: Work,
+    stale: Option<UpstreamError>,
     link: &Rc<RefCell<Link>>,
     context: &Rc<Context>,
     alarm: &Alarm,
-    head: &RequestHead,
-    asked: &Asked,
+    busy: &Busy,
 ) -> Option<Reply> {
+    let Busy { head, asked: Some(asked), .. } = busy else { return None };
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,
         _ => Some(Box::new(LinkBody(link.clone()))),
     };
-    let mut interim = LinkInterim {
-        link: link.clone(),
-        version: head.version,
-        expects_continue: head.expects_continue(),
-        continued: false,
-    };
-    let mut answering = pin!(service::answer(work, head, body, asked, context, alarm, &mut interim));
+    let mut interim = LinkInterim::new(link, head);
+    let mut answering = pin!(service::answer(work, stale, head, body, asked, context, alarm, &mut interim));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(reply) => Poll::Ready(Some(reply)),
         Poll::Pending => {
@@ -275,43 +248,6 @@ async fn read_head(
         }
     })
     .await
-}
-
-impl Answer {
-    fn new(request: Request, mut reply: Reply, link: &RefCell<Link>, context: &Context, alarm: &Alarm) -> Self {
-        // An answer to a request that is not all there ends the connection: what comes is its rest, not the next one.
-        let unread = !link.borrow().is_body_read();
-        let keep_alive = request.head.keep_alive && !reply.closes && !unread && !context.worker.is_draining();
-        let sending = Sending::begin(link, context, alarm, &request.head, &mut reply, keep_alive);
-        Self { request, reply, unread, sending }
-    }
-
-    /// Sends it, and what follows a 101.
-    async fn send(mut self, link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) -> Next {
-        let result = poll_fn(|cx| self.sending.poll_sent(&mut self.reply.body, link, alarm, cx)).await;
-        // The upstream's part is over, and with it the time that it had in all.
-        alarm.uncap();
-        let mut tunnelled = 0;
-        if let (Ok(()), Some(upgraded)) = (&result, self.reply.upgraded.take()) {
-            tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
-        }
-        self.end(result, tunnelled, context)
-    }
-
-    /// Writes the log line, and says what becomes of the connection.
-    fn end(self, result: io::Result<()>, tunnelled: u64, context: &Context) -> Next {
-        let Self { request, reply, unread, sending, .. } = self;
-        let sent = sending.end(result);
-        let mut outcome = Outcome::of(&reply, &sent, request.begin, request.asked.as_ref(), context);
-        outcome.bytes += tunnelled;
-        record(context, &request.head, request.asked.as_ref(), &outcome);
-        match sent.result {
-            Err(_) => Next::Gone,
-            Ok(After::Close) if unread || reply.closes => Next::Linger,
-            Ok(After::Close) => Next::Close,
-            Ok(After::KeepAlive) => Next::Request,
-        }
-    }
 }
 
 async fn run_tunnel(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, upgraded: Upgraded) -> u64 {

@@ -1,7 +1,7 @@
 //! An answer onto an HTTP/1.1 connection: head, framing, body.
 
 use std::cell::RefCell;
-use std::io::{self, Write as _};
+use std::io;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use http::{Method, StatusCode};
@@ -120,16 +120,16 @@ impl Sending {
     }
 
     /// How it went.
-    pub(super) fn end(self, result: io::Result<()>) -> Sent<After> {
-        let Self { out, after, bytes, broken, .. } = self;
+    pub(super) fn end(&mut self, result: io::Result<()>) -> Sent<After> {
         if result.is_ok() {
+            let out = std::mem::take(&mut self.out);
             HEADS.with_borrow_mut(|heads| {
                 if heads.len() < SPARE_HEADS {
                     heads.push(out.into_buffer());
                 }
             });
         }
-        Sent { result: result.map(|()| after), bytes, broken }
+        Sent { result: result.map(|()| self.after), bytes: self.bytes, broken: self.broken.take() }
     }
 
     /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
@@ -214,13 +214,13 @@ fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, o
         match (stated, reply.length()) {
             (Some(stated), _) => out.field(b"Content-Length", stated),
             (None, Some(length)) if !reply.forwarded && !bodiless => {
-                let _ = write!(out, "Content-Length: {length}\r\n");
+                write_length(length, out);
             }
             _ => {}
         }
         Way::None
     } else if let Some(length) = reply.length() {
-        let _ = write!(out, "Content-Length: {length}\r\n");
+        write_length(length, out);
         if length == 0 { Way::None } else { Way::Plain }
     } else if head.version == Version::Http11 {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -237,4 +237,8 @@ fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, o
     }
     out.extend_from_slice(b"\r\n");
     (way, after)
+}
+
+fn write_length(length: u64, out: &mut Vec<u8>) {
+    out.field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
 }

@@ -48,10 +48,10 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
     };
-    if head.target().len() > limits.request_line {
+    if head.target_octets().len() > limits.request_line {
         return Err(HeadFault::TargetTooLong);
     }
-    if fields + head.target().len() > limits.head || parts.headers.len() > limits.fields {
+    if fields + head.target_octets().len() > limits.head || parts.headers.len() > limits.fields {
         return Err(HeadFault::TooLarge);
     }
     Ok(())

@@ -11,7 +11,6 @@ use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
-use tokio::time::Instant;
 
 use super::head::read as read_head;
 use super::meter::Meter;
@@ -24,9 +23,10 @@ use crate::server::connection::Context;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
+use crate::server::service::{Asked, Work};
 use crate::server::tunnel::Duplex;
 use crate::server::{service, tunnel};
-use crate::upstream::{Interim, ResponseBody, Upgraded, UpstreamError};
+use crate::upstream::{Forwarded, Interim, ResponseBody, Upgraded, UpstreamError};
 
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     meter: Rc<Meter>,
 ) -> Ended {
     let respond = RefCell::new(respond);
-    let begin = Instant::now();
+    let begin = context.begin();
     let alarm = context.worker.clock.alarm();
     let (parts, recv) = request.into_parts();
     let view = context.worker.view();
@@ -72,12 +72,18 @@ pub(super) async fn serve(
         Ok(reply) => Some(reply),
         Err(work) => {
             let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
-            let mut answering = Box::pin(service::answer(work, &head, body, &asked, &context, &alarm, &mut interim));
-            poll_fn(|cx| match answering.as_mut().poll(cx) {
-                Poll::Ready(reply) => Poll::Ready(Some(reply)),
-                Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
-            })
-            .await
+            match forward(work, &head, &asked, &context, &alarm, &mut interim).await {
+                Forward::Over(reply) => reply,
+                Forward::Slowly(work, stale) => {
+                    let answering = service::answer(work, stale, &head, body, &asked, &context, &alarm, &mut interim);
+                    let mut answering = Box::pin(answering);
+                    poll_fn(|cx| match answering.as_mut().poll(cx) {
+                        Poll::Ready(reply) => Poll::Ready(Some(reply)),
+                        Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
+                    })
+                    .await
+                }
+            }
         }
     };
     let Some(mut reply) = reply else {
@@ -87,7 +93,8 @@ pub(super) async fn serve(
     if let Some(upgraded) = reply.upgraded.take() {
         let sent = Sent { result: Ok(()), bytes: 0, broken: None };
         let mut outcome = Outcome::of(&reply, &sent, begin, Some(&asked), &context);
-        outcome.bytes = run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm).await;
+        // Boxed: streams that become no tunnel do not carry the room for one.
+        outcome.bytes = Box::pin(run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm)).await;
         record(&context, &head, Some(&asked), &outcome);
         return Ended::Answered;
     }
@@ -100,6 +107,41 @@ pub(super) async fn serve(
         discard(&shared_recv, &alarm, limits.linger).await;
     }
     Ended::of(&sent)
+}
+
+/// What has come of a request in its usual course.
+enum Forward {
+    /// An answer; none where the client has given it up.
+    Over(Option<Reply>),
+    /// It takes a future of its own; and why the upstream has been asked once already, in vain.
+    Slowly(Work, Option<UpstreamError>),
+}
+
+/// Asks the upstream, where nothing needs to be waited for first.
+async fn forward(
+    work: Work,
+    head: &RequestHead,
+    asked: &Asked,
+    context: &Context,
+    alarm: &Alarm,
+    interim: &mut StreamInterim<'_>,
+) -> Forward {
+    let Work::Forward(pool) = work else { return Forward::Slowly(work, None) };
+    let Some(mut forwarding) = service::forward_at_once(&pool, head, asked, context, alarm) else {
+        return Forward::Slowly(Work::Forward(pool), None);
+    };
+    let begin = context.begin();
+    let outcome = poll_fn(|cx| match forwarding.poll_head(alarm, interim, cx) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => interim.respond.borrow_mut().poll_reset(cx).map(|_| None),
+    });
+    let Some(outcome) = outcome.await else { return Forward::Over(None) };
+    match forwarding.end(outcome, alarm) {
+        Forwarded::Over(sent) => {
+            Forward::Over(Some(service::forwarded(sent, None, head, asked, context, pool.upstream(), begin)))
+        }
+        Forwarded::Stale(why) => Forward::Slowly(Work::Forward(pool), Some(why)),
+    }
 }
 
 impl Ended {
@@ -204,7 +246,8 @@ async fn send(
     let view = context.worker.view();
     let limits = &view.shared.limits;
     let status = reply.head.status;
-    let mut fields = HeaderMapSink::default();
+    // What the policies add comes to them.
+    let mut fields = HeaderMapSink::with_capacity(reply.head.fields.len() + 8);
     reply.write_fields(&mut fields, &context.worker.clock.date());
     if reply.keeps_length_field(&head.method) {
         if let Some(stated) = reply.head.fields.get(Name::ContentLength) {

@@ -2,8 +2,8 @@
 //! streams.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -47,9 +47,9 @@ pub(super) enum Attempt {
 }
 
 /// A request under way on a connection.
-pub(super) struct Exchange<'p> {
-    pool: &'p Rc<Pool>,
-    connection: Connection,
+pub(super) struct Exchange {
+    pool: Rc<Pool>,
+    connection: Box<Connection>,
     out: Outbox,
     /// What is left of the request's body.
     upload: Option<Upload>,
@@ -59,21 +59,27 @@ pub(super) struct Exchange<'p> {
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
     interims: usize,
+    to_head: bool,
+    websocket: bool,
+    idempotent: bool,
 }
 
-impl<'p> Exchange<'p> {
+impl Exchange {
+    /// Begins: nothing is sent yet, and the alarm is set for what comes first.
     pub(super) fn new(
-        pool: &'p Rc<Pool>,
+        pool: &Rc<Pool>,
         outbound: &Outbound<'_>,
-        connection: Connection,
+        connection: Box<Connection>,
         body: Option<RequestBody>,
+        alarm: &Alarm,
     ) -> Self {
         let mut head = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(2048));
         outbound.write_http1(&pool.upstream, &mut head);
         let chunked = outbound.head.framing == Framing::Chunked;
-        let held = outbound.head.expects_continue();
+        let held = body.is_some() && outbound.head.expects_continue();
+        alarm.set(if held { CONTINUE_WAIT } else { pool.upstream.response_timeout });
         Self {
-            pool,
+            pool: pool.clone(),
             connection,
             out: Outbox::new(head),
             has_body: body.is_some(),
@@ -82,39 +88,47 @@ impl<'p> Exchange<'p> {
             pacer: Pacer::new(pool.limits().pace),
             broken: None,
             interims: 0,
+            to_head: outbound.head.method == http::Method::HEAD,
+            websocket: outbound.head.websocket,
+            idempotent: outbound.method().is_idempotent(),
         }
+    }
+
+    pub(super) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    /// Where the connection leads.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.connection.address
+    }
+
+    /// What has come of it, once [`Self::poll_head`] is ready.
+    pub(super) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> Attempt {
+        let error = match outcome {
+            Ok(head) => return self.finish(head),
+            Err(error) => error,
+        };
+        let nothing_sent = self.out.is_untouched();
+        // A body that has gone to its end is no longer an upload, and all the more touched.
+        let untouched = !self.has_body || self.upload.as_ref().is_some_and(Upload::is_untouched);
+        let repeatable = self.idempotent || nothing_sent;
+        if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
+            return Attempt::Stale(self.upload.and_then(Upload::into_untouched), error);
+        }
+        Attempt::Failed(error)
     }
 
     /// To the response's head.
-    pub(super) async fn run(mut self, outbound: &Outbound<'_>, alarm: &Alarm, interim: &mut dyn Interim) -> Attempt {
-        let held = self.upload.as_ref().is_some_and(|u| u.held);
-        alarm.set(if held { CONTINUE_WAIT } else { self.pool.upstream.response_timeout });
-        let to_head = outbound.head.method == http::Method::HEAD;
-        match poll_fn(|cx| self.poll_head(to_head, alarm, interim, cx)).await {
-            Ok(head) => self.finish(head, outbound.head.websocket),
-            Err(error) => {
-                let nothing_sent = self.out.is_untouched();
-                // A body that has gone to its end is no longer an upload, and all the more touched.
-                let untouched = !self.has_body || self.upload.as_ref().is_some_and(Upload::is_untouched);
-                let repeatable = outbound.method().is_idempotent() || nothing_sent;
-                if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
-                    return Attempt::Stale(self.upload.and_then(Upload::into_untouched), error);
-                }
-                Attempt::Failed(error)
-            }
-        }
-    }
-
-    fn poll_head(
+    pub(super) fn poll_head(
         &mut self,
-        to_head: bool,
         alarm: &Alarm,
         interim: &mut dyn Interim,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, UpstreamError>> {
         loop {
             self.poll_upload(alarm, cx)?;
-            match self.poll_response(to_head, cx)? {
+            match self.poll_response(cx)? {
                 Poll::Ready(head) if is_interim(head.status) => self.pass_interim(&head, alarm, interim)?,
                 Poll::Ready(head) => return Poll::Ready(Ok(head)),
                 Poll::Pending => {
@@ -150,13 +164,13 @@ impl<'p> Exchange<'p> {
     }
 
     /// Reads until a head is there: an interim one, or the final one.
-    fn poll_response(&mut self, to_head: bool, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
         let mut head = ResponseHead::default();
         let max = self.pool.limits().response_head;
         // What came behind an interim response.
         if !self.received.is_empty()
             && self.interims > 0
-            && let Some(len) = parse_response(&self.received, to_head, max, &mut head).map_err(head_fault)?
+            && let Some(len) = parse_response(&self.received, self.to_head, max, &mut head).map_err(head_fault)?
         {
             bytes::Buf::advance(&mut self.received, len);
             return Poll::Ready(Ok(head));
@@ -179,7 +193,7 @@ impl<'p> Exchange<'p> {
                     self.received.extend_from_slice(octets);
                     octets = &self.received;
                 }
-                match parse_response(octets, to_head, max, &mut head).map_err(head_fault)? {
+                match parse_response(octets, self.to_head, max, &mut head).map_err(head_fault)? {
                     Some(len) => {
                         self.received = BytesMut::from(&octets[len..]);
                         return Poll::Ready(Ok(head));
@@ -223,13 +237,13 @@ impl<'p> Exchange<'p> {
         }
     }
 
-    fn finish(self, head: ResponseHead, websocket: bool) -> Attempt {
-        let Self { pool, connection, out, upload, mut received, broken, .. } = self;
+    fn finish(self, head: ResponseHead) -> Attempt {
+        let Self { pool, connection, out, upload, mut received, broken, websocket, .. } = self;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             if !websocket || upload.is_some() {
                 return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
             }
-            let Connection { transport, slot, .. } = connection;
+            let Connection { transport, slot, .. } = *connection;
             let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
             return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
         }
@@ -260,7 +274,7 @@ impl<'p> Exchange<'p> {
             out,
             upload: if broken.is_none() { upload } else { None },
             streaming: Streaming::begin(pool.streaming.clone()),
-            pool: pool.clone(),
+            pool,
         };
         Attempt::Response(Response { head, body: ResponseBody::Http1(Box::new(body)), upgraded: None })
     }
@@ -309,7 +323,7 @@ impl Drop for Streaming {
 
 /// The rest of an exchange whose response has begun.
 pub struct Http1Body {
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     keep_alive: bool,
     received: BytesMut,
     decoder: BodyDecoder,

@@ -116,6 +116,11 @@ impl Breaker {
         }
     }
 
+    /// Whether all pass.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == CLOSED
+    }
+
     /// Takes note of how a request ended that passed without a probe.
     pub(super) fn note(&self, sign: Sign, now: u64) -> Option<Change> {
         match sign {

@@ -52,6 +52,19 @@ impl Health {
         Ok(Pass { health: self, probe })
     }
 
+    /// Whether requests pass without further ado: nothing is being tried out, nothing is refused.
+    pub(super) fn is_open_to_all(&self) -> bool {
+        self.breaker.is_closed()
+    }
+
+    /// Tells how a request ended that passed so.
+    pub(super) fn note(&self, error: Option<&UpstreamError>, now: u64) {
+        let change = self.breaker.note(error.map_or(Sign::Alive, UpstreamError::sign), now);
+        if change.is_some() {
+            self.tell(change, error);
+        }
+    }
+
     /// A new connection to this address failed, or nothing came by it; of several, it may be left out for a while.
     pub(super) fn address_failed(&self, address: SocketAddr) {
         if let Some(out) = self.addresses.get_or_init(Box::default).failed(address, uptime()) {
@@ -131,11 +144,8 @@ impl Health {
 impl Pass<'_> {
     /// Tells how the request ended.
     pub(super) fn end(self, error: Option<&UpstreamError>, now: u64) {
-        let sign = error.map_or(Sign::Alive, UpstreamError::sign);
-        let change = match self.probe {
-            None => self.health.breaker.note(sign, now),
-            Some(probe) => probe.note(sign, now),
-        };
+        let Some(probe) = self.probe else { return self.health.note(error, now) };
+        let change = probe.note(error.map_or(Sign::Alive, UpstreamError::sign), now);
         if change.is_some() {
             self.health.tell(change, error);
         }

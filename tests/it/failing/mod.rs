@@ -9,11 +9,8 @@ mod storm;
 mod wire;
 
 use std::fs;
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::harness::{Authority, PATIENCE, Pintle};
+use crate::harness::{Authority, Pintle, in_time};
 
 /// A state of its own, and with it an admin socket.
 fn state(authority: &Authority) -> String {
@@ -30,13 +27,8 @@ fn open_files(pintle: &Pintle) -> Vec<String> {
 /// Waits until it has no more files open than at first, and checks that nothing has panicked.
 #[track_caller]
 fn assert_no_leaks(pintle: &Pintle, at_first: &[String]) {
-    let end = Instant::now() + PATIENCE;
-    let more = |now: &[String]| now.len() > at_first.len();
-    let mut now = open_files(pintle);
-    while more(&now) && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(10));
-        now = open_files(pintle);
+    if in_time(|| (open_files(pintle).len() <= at_first.len()).then_some(())).is_none() {
+        panic!("at first {at_first:#?}, in the end {:#?}", open_files(pintle));
     }
-    assert!(!more(&now), "at first {at_first:#?}, in the end {now:#?}");
     assert_eq!(pintle.status()["counters"]["panics"], 0, "{}", pintle.log());
 }

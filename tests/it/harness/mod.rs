@@ -23,8 +23,8 @@ pub use programs::{Program, free_port, nginx, program, varnish};
 pub use secure::{SecureServer, page};
 pub use sites::{BLOG, blog, blog_at, policies};
 
-/// How long anything may take before a test gives up on it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take before a test gives up on it: a machine may stand still for a while in between.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether this is root; what only root can do, if not, as the reason to step aside.
 pub fn is_root(what: &str) -> bool {
@@ -37,14 +37,18 @@ pub fn is_root(what: &str) -> bool {
 
 /// Waits for something to become true, and says what it was if it does not.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    in_time(found).unwrap_or_else(|| panic!("never happened: {what}"))
+}
+
+/// The same, for those who have more to say about it.
+pub fn in_time<T>(mut found: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = found() {
-            return found;
+        match found() {
+            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+            outcome => return outcome,
         }
-        assert!(Instant::now() < end, "never happened: {what}");
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

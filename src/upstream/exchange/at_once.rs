@@ -1,0 +1,70 @@
+//! The usual case: a request without a body, by a connection that is there. It is polled in place, and not by a future,
+//! which would be as large as all that may happen; whatever else happens goes the long way.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::http1::{Attempt, Exchange};
+use super::{Interim, Response};
+use crate::clock::Alarm;
+use crate::message::{Framing, ResponseHead};
+use crate::upstream::error::UpstreamError;
+use crate::upstream::pool::Pool;
+use crate::upstream::request::Outbound;
+
+/// A request under way on a connection that was there.
+pub struct Forwarding(Exchange);
+
+/// What has come of it.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
+pub enum Forwarded {
+    /// The head of a response, or there will be none.
+    Over(Result<Response, UpstreamError>),
+    /// The connection had had its time: to be sent again by [`Pool::send`], which wants to know why.
+    Stale(UpstreamError),
+}
+
+impl Pool {
+    /// Begins with a request, if nothing needs to be waited for, or tried out: neither a connection, nor a body, nor the
+    /// word of an upstream that has failed.
+    pub fn forward_at_once(self: &Rc<Self>, outbound: &Outbound<'_>, alarm: &Alarm) -> Option<Forwarding> {
+        let head = outbound.head;
+        if head.websocket || head.framing != Framing::None || !self.upstream.health.is_open_to_all() {
+            return None;
+        }
+        let connection = self.take_at_once()?;
+        self.begin(alarm);
+        Some(Forwarding(Exchange::new(self, outbound, connection, None, alarm)))
+    }
+}
+
+impl Forwarding {
+    /// Sends the request, and waits for the response's head; the alarm is for that.
+    pub fn poll_head(
+        &mut self,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
+        self.0.poll_head(alarm, interim, cx)
+    }
+
+    /// What has come of it, once [`Self::poll_head`] is ready.
+    pub fn end(self, outcome: Result<ResponseHead, UpstreamError>, alarm: &Alarm) -> Forwarded {
+        let (pool, address) = (self.0.pool().clone(), self.0.address());
+        let over = match self.0.end(outcome) {
+            Attempt::Stale(_, error) => return Forwarded::Stale(error),
+            Attempt::Response(response) => {
+                pool.upstream.health.address_answered(address);
+                Ok(response)
+            }
+            Attempt::Failed(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
+            Attempt::Failed(error) => Err(pool.failed_at(address, error)),
+        };
+        pool.upstream.health.note(over.as_ref().err(), pool.clock.uptime());
+        if !over.as_ref().is_ok_and(Response::goes_on) {
+            alarm.uncap();
+        }
+        Forwarded::Over(over)
+    }
+}
