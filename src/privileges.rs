@@ -184,8 +184,13 @@ pub fn settle(keep_bind: bool) -> io::Result<()> {
 fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     shrink_bounding_set(keep);
     clear_ambient_capability_set()?;
-    let kept = capabilities(None)?.permitted & keep;
-    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
+    let held = capabilities(None)?;
+    let kept = held.permitted & keep;
+    let wanted = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    // A service manager's filter may forbid the call (systemd's @privileged): who has nothing to give up needs none.
+    if held != wanted {
+        set_capabilities(None, wanted)?;
+    }
     // Keys do not go into core dumps, nor to other processes of the same user (ptrace(2)).
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }

@@ -1,6 +1,7 @@
 //! The fuzz targets: one function per parser of octets that others send. `fuzz_targets/` gives each to libFuzzer, and
 //! `tests/it/fuzz.rs` runs each over its seeds and their mutations.
 
+mod certificate;
 pub mod http2;
 mod ledger;
 pub mod messages;
@@ -9,6 +10,7 @@ mod verify;
 
 use std::path::Path;
 
+pub use certificate::certificate;
 pub use http2::http2_request;
 pub use ledger::ledger;
 pub use messages::{chunked_body, forwarded, request_head, response_head, rewrite};
@@ -30,6 +32,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("host", host),
     ("config", config),
     ("key_file", key_file),
+    ("certificate", certificate),
     ("ledger", ledger),
     ("tls_from_client", tls_from_client),
     ("tls_from_upstream", tls_from_upstream),

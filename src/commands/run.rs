@@ -189,7 +189,7 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
     if let Err(error) = privileges::settle(config.process.bind_low_ports) {
         return Err(Trouble {
             what: format!("capabilities cannot be given up: {error}"),
-            hint: "start it as the user that serves".into(),
+            hint: "start it as the user that serves; a filter of system calls must let capset pass".into(),
         });
     }
     let mut rules = confinement::rules(draft, config);

@@ -91,6 +91,7 @@ pub(super) struct ProcessTable {
     pub(super) group: Option<At<String>>,
     pub(super) allow_root: Option<At<bool>>,
     pub(super) bind_low_ports: Option<At<bool>>,
+    pub(super) prove_upstream: Option<At<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -257,6 +258,7 @@ impl File {
                 group: t.text("group"),
                 allow_root: t.boolean("allow_root"),
                 bind_low_ports: t.boolean("bind_low_ports"),
+                prove_upstream: t.boolean("prove_upstream"),
             };
             t.finish();
         }

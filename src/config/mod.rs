@@ -185,10 +185,12 @@ pub struct Process {
     pub allow_root: bool,
     /// Listeners below port 1024 may come by a reload.
     pub bind_low_ports: bool,
+    /// In an upgrade, each site's upstream must have answered, too.
+    pub prove_upstream: bool,
 }
 
 impl Process {
-    /// What is said, wherever it stands.
+    /// What a process has for life, wherever it stands. (`prove_upstream` is for the next one.)
     #[must_use]
     pub fn words(&self) -> (Option<&str>, Option<&str>, bool, bool) {
         (
@@ -342,6 +344,7 @@ impl Draft {
             group: table.group.clone(),
             allow_root: is_set(&table.allow_root),
             bind_low_ports: is_set(&table.bind_low_ports),
+            prove_upstream: is_set(&table.prove_upstream),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Proof that a server serves, before anybody depends on it: each site's handshake with its own certificate, and a request
-//! by HTTP/1.1 and by HTTP/2 that is answered without the upstream.
+//! by HTTP/1.1 and by HTTP/2 that is answered without the upstream; where that is wanted, one that the upstream answers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::Config;
 use crate::tls::{CertificateSet, Possession};
+use crate::upstream::PSEUDONYM;
 
 /// Sites that are proven; of ten thousand, the first of them stand for the rest.
 const SITES_MAX: usize = 1000;
@@ -38,28 +39,49 @@ const AGENT: &str = "pintle-upgrade";
 pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, Vec<String>> {
     let snapshot = &config.snapshot;
     let greeting = snapshot.proxy_protocol && snapshot.trust.contains(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let sites: Vec<(String, CertificateSet)> = config
+    let asks_upstream = config.process.prove_upstream;
+    let sites: Vec<(String, CertificateSet, bool)> = config
         .sites()
         .zip(&snapshot.sets)
-        .filter_map(|(site, set)| Some((site.hosts.first()?.replacen("*.", "upgrade.", 1), set.clone()?)))
+        .filter_map(|(site, set)| {
+            let host = site.hosts.first()?.replacen("*.", "upgrade.", 1);
+            Some((host, set.clone()?, asks_upstream && site.upstream.is_some()))
+        })
         .take(SITES_MAX)
         .collect();
-    let proving = sites.iter().map(|(host, set)| async move {
-        let mut proven = Ok(());
-        for _ in 0..TRIES {
-            proven = tokio::time::timeout(PATIENCE, site(address, host, set, greeting))
-                .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            if proven.is_ok() {
-                break;
-            }
-            tokio::time::sleep(PAUSE).await;
+    let proving = sites.iter().map(|(host, set, asks_upstream)| async move {
+        if let Err(error) = patiently(async || site(address, host, set, greeting).await).await {
+            return Some(format!("site {host}: is not served as it should be: {error}"));
         }
-        proven.err().map(|error| format!("site {host}: is not served as it should be: {error}"))
+        if !asks_upstream {
+            return None;
+        }
+        let answered = patiently(async || upstream(address, host, set, greeting).await).await;
+        answered.err().map(|error| {
+            format!(
+                "site {host}: the new process gets no answer from its upstream: {error}\n  hint: see to the upstream; or leave \
+                 process.prove_upstream out, and upgrade without asking it"
+            )
+        })
     });
     let failed: Vec<Option<String>> = stream::iter(proving).buffered(AT_ONCE).collect().await;
     let failed: Vec<String> = failed.into_iter().flatten().collect();
     if failed.is_empty() { Ok(sites.len()) } else { Err(failed) }
+}
+
+/// Tries it a few times, each for a while.
+async fn patiently(attempt: impl AsyncFn() -> io::Result<()>) -> io::Result<()> {
+    let mut proven = Ok(());
+    for _ in 0..TRIES {
+        proven = tokio::time::timeout(PATIENCE, attempt())
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing within {PATIENCE:?}"))));
+        if proven.is_ok() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    proven
 }
 
 async fn site(address: SocketAddr, host: &str, set: &CertificateSet, greeting: bool) -> io::Result<()> {
@@ -92,10 +114,32 @@ async fn connect(
 }
 
 /// OPTIONS with Max-Forwards: 0 is for us to answer (RFC 9110 section 7.6.2); or a redirect to the canonical name.
-async fn http1(mut stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
-    let request = format!(
-        "OPTIONS / HTTP/1.1\r\nHost: {host}\r\nMax-Forwards: 0\r\nUser-Agent: {AGENT}\r\nConnection: close\r\n\r\n"
-    );
+async fn http1(stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
+    match ask(stream, "OPTIONS", host, "Max-Forwards: 0\r\n").await? {
+        (200..400, _) => Ok(()),
+        (status, _) => Err(io::Error::other(format!("status {status}"))),
+    }
+}
+
+/// Whatever the upstream answers to HEAD is proof; what this process answers in its place is none, and says so in
+/// Proxy-Status (RFC 9209).
+async fn upstream(address: SocketAddr, host: &str, set: &CertificateSet, greeting: bool) -> io::Result<()> {
+    let stream = connect(address, host, set, greeting, b"http/1.1").await?;
+    match ask(stream, "HEAD", host, "").await? {
+        (_, None) => Ok(()),
+        (status, Some(error)) => Err(io::Error::other(format!("status {status} ({error})"))),
+    }
+}
+
+/// A request by HTTP/1.1. Gives the status, and what went wrong where the answer is this process's own.
+async fn ask(
+    mut stream: TlsStream<TcpStream>,
+    method: &str,
+    host: &str,
+    more: &str,
+) -> io::Result<(u16, Option<String>)> {
+    let request =
+        format!("{method} / HTTP/1.1\r\nHost: {host}\r\n{more}User-Agent: {AGENT}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;
     let mut head = Vec::new();
@@ -104,12 +148,14 @@ async fn http1(mut stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
             break;
         }
     }
-    let status = head.get(9..12).and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
-    match status {
-        Some(200..400) if head.starts_with(b"HTTP/1.1 ") => Ok(()),
-        Some(status) => Err(io::Error::other(format!("status {status}"))),
-        None => Err(io::Error::other("no answer")),
-    }
+    let head = String::from_utf8_lossy(&head);
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other("no answer"))?;
+    let own = head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
+        let parameters = value.strip_prefix(PSEUDONYM)?.strip_prefix("; ")?;
+        name.eq_ignore_ascii_case("proxy-status").then(|| parameters.to_owned())
+    });
+    Ok((status, own))
 }
 
 async fn http2(stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {

@@ -40,7 +40,7 @@ pub(super) struct Parts {
     hangup: Signal,
     upgrade_asked: Signal,
     pub(super) access_log: Option<LogThread>,
-    resolver: Rc<Resolver>,
+    pub(super) resolver: Rc<Resolver>,
 }
 
 /// What is on disk before anything is sent.

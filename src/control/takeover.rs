@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
@@ -20,6 +20,7 @@ use crate::ledger::{Book, Ledger, Record};
 use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::server::{Bound, Earlier, Lent, Server, bind};
+use crate::upstream::resolve::follow;
 
 /// How long the old process may take to say what it wants.
 const HELLO: Duration = Duration::from_secs(10);
@@ -172,6 +173,13 @@ impl Control {
         let address = probed.addresses().first().map(|(address, _)| *address);
         let mut server = Server::start(probed, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))
             .map_err(|error| vec![error.to_string()])?;
+        let mut names = std::mem::take(&mut config.names);
+        if config.process.prove_upstream {
+            // Before anybody asks for their addresses; else they are followed when this process serves.
+            for name in names.drain(..) {
+                spawn_local(follow(name, parts.resolver.clone()));
+            }
+        }
         let proven = match address {
             Some(address) => prove::all(&config, address).await?,
             None => 0,
@@ -182,7 +190,6 @@ impl Control {
 
         config.tickets().take_over(go.tickets);
         let ledger = ledger(&draft, &go.ledger)?;
-        let names = std::mem::take(&mut config.names);
         let context =
             Context { before: Some(&config), earlier: earlier(go.chains), ..Context::new(ledger.book(), wall()) };
         // What has changed since the first look may be a promise, or a file.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, BLOG, Client, KeyKind, Origin, Pintle, Reply, SecureServer, blog, blog_at, eventually, output,
+    Authority, BLOG, Client, KeyKind, Origin, Pintle, Reply, SecureServer, blog, blog_at, eventually, outcome, output,
 };
 
 struct Bed {
@@ -281,4 +281,78 @@ fn no_thread_is_left_outside() {
         threads += 1;
     }
     assert!(threads >= 4, "control, log, files, workers: {threads}");
+}
+
+/// Where the kernel has all of it, it serves; and every part holds.
+#[test]
+fn what_is_required_is_held() {
+    let bed = Bed::new();
+    let config = bed.config("landlock = \"require\"\nseccomp = \"require\"");
+    if let Some(lacks) = lacks_of_this_kernel(&bed) {
+        let (code, out, err) = run(&bed, &config);
+        assert!(code == 1 && err.contains("sandbox.landlock: is required, and cannot be held: "), "{out}{err}");
+        eprintln!("stepping aside: this kernel cannot hold the whole sandbox: {lacks}");
+        return;
+    }
+    let pintle = Pintle::start(&bed.authority, &config);
+    assert_eq!(pintle.status()["sandbox"]["lacks"].to_string(), "[]");
+    assert!(pintle.status()["sandbox"]["landlock"].as_u64().unwrap() >= 6);
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+    assert_eq!(pintle.stop(), 0);
+}
+
+fn lacks_of_this_kernel(bed: &Bed) -> Option<String> {
+    let pintle = Pintle::start(&bed.authority, &bed.config(""));
+    (!is_held(&pintle)).then(|| pintle.status()["sandbox"]["lacks"].to_string())
+}
+
+/// `pintle run`, which must end by itself: with 124, if it does not.
+fn run(bed: &Bed, config: &str) -> (i32, String, String) {
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
+    let path = bed.authority.write("required.toml", format!("{listen}{config}"));
+    let mut command = Command::new("timeout");
+    command.args(["20", env!("CARGO_BIN_EXE_pintle"), "run", "-c"]).arg(path).env("PINTLE_ALLOW_ROOT", "1");
+    outcome(&mut command)
+}
+
+/// Kernels without Landlock, as far as a process can see: one that does not have it, and one where it is not enabled
+/// (landlock(7): ENOSYS, EOPNOTSUPP).
+#[test]
+fn without_landlock_it_serves_unless_that_is_required() {
+    for (errno, why) in [(38, "this kernel does not have it (Linux 5.13)"), (95, "it is not enabled (lsm=landlock)")] {
+        let bed = Bed::new();
+        without_landlock(errno, || {
+            let (code, out, err) = run(&bed, &bed.config("landlock = \"require\""));
+            assert_eq!((code, out.as_str()), (1, ""), "{err}");
+            let told = "pintle: sandbox.landlock: is required, and cannot be held: ";
+            assert!(err.contains(told) && err.contains(why), "{err}");
+            assert!(err.contains("hint: sandbox.landlock = \"auto\" holds what the kernel has"), "{err}");
+            // What is not required is told of.
+            let pintle = Pintle::start(&bed.authority, &bed.config("landlock = \"auto\""));
+            assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+            let sandbox = &pintle.status()["sandbox"];
+            assert!(sandbox["landlock"].is_null() && sandbox["lacks"].to_string().contains(why), "{sandbox}");
+            assert_eq!(pintle.stop(), 0);
+        });
+    }
+}
+
+/// Does this in a thread, whose programs find no Landlock: its three system calls fail so.
+fn without_landlock(errno: u32, then: impl FnOnce() + Send) {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+
+    // asm-generic/unistd.h: landlock_create_ruleset, landlock_add_rule, landlock_restrict_self, on all architectures.
+    let calls = [444, 445, 446].map(|call| (call, Vec::new())).into();
+    let here = TargetArch::try_from(std::env::consts::ARCH).unwrap();
+    let filter = SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(errno), here).unwrap();
+    let filter = BpfProgram::try_from(filter).unwrap();
+    std::thread::scope(|scope| {
+        let done = scope.spawn(move || {
+            seccompiler::apply_filter(&filter).unwrap();
+            then();
+        });
+        if let Err(panic) = done.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 pub use authority::{Authority, KeyKind, Leaf};
 pub use browser::Browser;
 pub use client::{Client, Connection, Response, read_response, whole};
-pub use origin::{Origin, Reply};
+pub use origin::{Origin, Received, Reply};
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};
 pub use secure::{SecureServer, page};
@@ -25,6 +25,15 @@ pub use sites::{BLOG, blog, blog_at, policies};
 
 /// How long anything may take before a test gives up on it: a machine may stand still for a while in between.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether this is root; what only root can do, if not, as the reason to step aside.
+pub fn is_root(what: &str) -> bool {
+    let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
+    if !is_root {
+        eprintln!("stepping aside: only root can {what}");
+    }
+    is_root
+}
 
 /// Waits for something to become true, and says what it was if it does not.
 #[track_caller]

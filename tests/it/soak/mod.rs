@@ -75,7 +75,7 @@ impl Needs {
             let line = rollup.lines().find(|line| line.starts_with(name)).unwrap();
             line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
         };
-        Some(Self { pss: field("Pss:"), own: field("Pss_Anon:"), descriptors: line.files().len() })
+        Some(Self { pss: field("Pss:"), own: field("Pss_Anon:"), descriptors: line.files()? })
     }
 }
 

@@ -1,0 +1,29 @@
+"""What pintle stands in front of: answers at once, and /slow in pieces for three seconds."""
+
+import http.server
+import time
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def do_GET(self):
+        body = b"hello from the origin\n" * (60 if self.path == "/slow" else 1)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.path != "/slow":
+            self.wfile.write(body)
+            return
+        for at in range(0, len(body), 22):
+            self.wfile.write(body[at : at + 22])
+            self.wfile.flush()
+            time.sleep(0.05)
+
+    def log_message(self, *_):
+        pass
+
+
+http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
