@@ -1,11 +1,11 @@
 //! What a configuration needs of the sandbox: to make one at the start, and to see at a reload whether it is enough.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::watch::entries;
+use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, Config, Draft};
 use crate::sandbox::{self, Calls, Held, Rules};
 use crate::tls::keeper;
@@ -18,7 +18,7 @@ const DEVICES: [&str; 2] = ["/dev", "/proc"];
 /// What a process needs that starts by a configuration.
 #[must_use]
 pub fn rules(draft: &Draft, config: &Config) -> Rules {
-    let mut rules = rules_of_reload(draft, config);
+    let mut rules = rules_of_reload(draft, config, None);
     rules.read.extend(config.sandbox.read.iter().cloned());
     rules.write.extend(config.sandbox.write.iter().cloned().chain(config.state.clone()));
     rules.connect = rules.connect.filter(|_| !config.sandbox.connect_anywhere);
@@ -32,13 +32,15 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
 }
 
 /// What it needs to take one up later: the folders that its files are in, wherever links lead, so that files can be
-/// replaced in them; and the ports of its upstreams. The state, the log and what `[sandbox]` says stay as they are.
-fn rules_of_reload(draft: &Draft, config: &Config) -> Rules {
+/// replaced in them; and the ports of its upstreams. The state, the log and what `[sandbox]` says stay as they are. What
+/// was in use `before` needs nothing more.
+fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> Rules {
     // What another process has is not for this one to read.
     let kept: BTreeSet<PathBuf> = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().collect();
-    let files = config.files().filter(|file| !kept.contains(*file)).chain([draft.path()]);
-    let folders = files.flat_map(entries).filter_map(|entry| entry.parent().map(Path::to_owned));
-    let mut read: BTreeSet<PathBuf> = folders.collect();
+    // Of ten thousand sites, each has files to be followed through links.
+    let known: HashSet<&Path> = before.into_iter().flat_map(Config::files).collect();
+    let files = config.files().filter(|file| !kept.contains(*file) && !known.contains(file)).chain([draft.path()]);
+    let mut read = Ways::default().folders(files);
     read.extend(config.snapshot.acme_webroot.clone());
     let mut write = BTreeSet::new();
     if let Some(AdminAddress::Unix(path)) = &config.admin {
@@ -59,19 +61,22 @@ fn rules_of_reload(draft: &Draft, config: &Config) -> Rules {
 /// What the process that has the keys may do: read the folders that they are in.
 #[must_use]
 pub fn rules_of_keeper(keys: &[PathBuf]) -> Rules {
-    let folders = keys.iter().flat_map(|key| entries(key)).filter_map(|entry| entry.parent().map(Path::to_owned));
-    Rules { read: folders.collect(), connect: Some(BTreeSet::new()), calls: Calls::Keys, ..Rules::default() }
+    let read = Ways::default().folders(keys.iter().map(PathBuf::as_path));
+    Rules { read, connect: Some(BTreeSet::new()), calls: Calls::Keys, ..Rules::default() }
 }
 
 fn port_of(authority: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok()
 }
 
-/// What a configuration needs that the sandbox of this process does not allow; with a remedy for each.
-pub(super) fn beyond(draft: &Draft, config: &Config) -> Vec<(String, Option<String>)> {
-    // Walking through the files of ten thousand sites takes its time: not where nothing comes of it.
+/// What a configuration needs, and the one `before` did not, that the sandbox of this process does not allow; with a
+/// remedy for each.
+pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<(String, Option<String>)> {
     let Some(held) = sandbox::held().filter(|held| held.landlock().is_some()) else { return Vec::new() };
-    held.beyond(&rules_of_reload(draft, config)).into_iter().map(|(what, hint)| (what, Some(hint))).collect()
+    held.beyond(&rules_of_reload(draft, config, Some(before)))
+        .into_iter()
+        .map(|(what, hint)| (what, Some(hint)))
+        .collect()
 }
 
 /// One line at the start: what the sandbox holds, and what it lacks.

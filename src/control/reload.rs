@@ -138,7 +138,7 @@ impl Control {
         let draft = config::read(&path).map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
         let (config, problems) = self.resolve(&draft, Keep::Nothing, None);
         let Some(config) = config else { return Err(Refusal::of(&problems)) };
-        let beyond = confinement::beyond(&draft, &config);
+        let beyond = confinement::beyond(&draft, &config, &self.config);
         if !beyond.is_empty() {
             return Err(Refusal::for_reasons(beyond));
         }

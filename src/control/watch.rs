@@ -112,7 +112,8 @@ impl Looker {
 
     /// Watches the folders that lead to the files, as they do now.
     fn follow(&mut self) {
-        let entries: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| entries(file)).collect();
+        let mut ways = Ways::default();
+        let entries: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| ways.entries(file)).collect();
         let folders: BTreeSet<PathBuf> = entries.iter().filter_map(|e| e.parent().map(Path::to_owned)).collect();
         *lock(&self.entries) = entries;
         if let Some(watcher) = &mut self.watcher {
@@ -160,6 +161,48 @@ fn hash(path: &Path) -> Result<Option<[u8; 32]>, Errno> {
         Ok(_) => Ok(Some(Sha256::digest(&contents).into())),
         Err(Some(full @ (Errno::MFILE | Errno::NFILE))) => Err(full),
         Err(_) => Ok(None),
+    }
+}
+
+/// The ways to many files: what leads to a folder is looked at once, and not for each file in it.
+#[derive(Default)]
+pub(super) struct Ways {
+    /// By the folder's name, the names that lead to it; the last is where it is.
+    folders: HashMap<PathBuf, Vec<PathBuf>>,
+}
+
+impl Ways {
+    /// As [`entries`] has them.
+    pub(super) fn entries(&mut self, file: &Path) -> Vec<PathBuf> {
+        let Ok(path) = std::path::absolute(file) else { return Vec::new() };
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return entries(file) };
+        if !self.folders.contains_key(folder) {
+            self.folders.insert(folder.to_owned(), entries(folder));
+        }
+        let Some((real, links)) = self.folders.get(folder).and_then(|way| way.split_last()) else {
+            return entries(file);
+        };
+        let mut all = links.to_vec();
+        let path = real.join(name);
+        let target = fs::read_link(&path);
+        all.push(path);
+        if let Ok(target) = target {
+            all.extend(entries(&real.join(target)));
+        }
+        all
+    }
+
+    /// The folders that lead to files.
+    pub(super) fn folders<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> BTreeSet<PathBuf> {
+        let mut all = BTreeSet::new();
+        for file in files {
+            for entry in self.entries(file) {
+                if let Some(folder) = entry.parent().filter(|folder| !all.contains(*folder)) {
+                    all.insert(folder.to_owned());
+                }
+            }
+        }
+        all
     }
 }
 
@@ -220,6 +263,15 @@ mod tests {
         symlink("mount", root.join("link")).unwrap();
         let want = ["link", "mount/tls.crt", "mount/..data", "mount/..one/tls.crt"].map(|e| root.join(e));
         assert_eq!(entries(&root.join("link/./tls.crt")), want);
+        let mut ways = Ways::default();
+        for _ in 0..2 {
+            assert_eq!(ways.entries(&root.join("link/./tls.crt")), want);
+        }
+        assert_eq!(ways.entries(&root.join("mount/../a")), [root.join("a")]);
+        assert_eq!(ways.entries(Path::new("/")), entries(Path::new("/")));
+        let files = [root.join("link/tls.crt"), root.join("link/other")];
+        let folders = ways.folders(files.iter().map(PathBuf::as_path));
+        assert_eq!(folders, ["", "mount", "mount/..one"].map(|f| root.join(f)).into());
         symlink("loop", root.join("loop")).unwrap();
         assert!(entries(&root.join("loop/x")).len() <= LINKS_MAX);
     }
