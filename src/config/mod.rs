@@ -32,6 +32,7 @@ use crate::upstream::resolve::{Name, NameServers};
 
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
+pub use resolve::Looked;
 pub use resolve::guard::Refusal;
 pub use resolve::report;
 
@@ -73,6 +74,8 @@ pub struct Context<'a> {
     pub waits_for_chains: Option<Vec<String>>,
     /// Contents in place of those of files: what they would be.
     pub instead: HashMap<PathBuf, Vec<u8>>,
+    /// What the files of `before` are like, as far as somebody has looked just now.
+    pub looked: Looked,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
     pub accept: Option<(String, String)>,
     /// The chains that each site (its first name) had in the process before this one, whose sessions may be resumed here.
@@ -90,6 +93,7 @@ impl<'a> Context<'a> {
             keeps_sites: false,
             waits_for_chains: None,
             instead: HashMap::new(),
+            looked: Looked::default(),
             accept: None,
             earlier: HashMap::new(),
         }

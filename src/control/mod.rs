@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Config, Context, Draft, Problems};
+use crate::config::{Config, Context, Draft, Looked, Problems};
 use crate::handover::Launcher;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Step, Time, wall};
@@ -293,6 +293,17 @@ impl Control {
 
     /// Checks the draft again, with what is in use.
     fn resolve(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
+        self.resolve_with(draft, Looked::default(), keep, accept)
+    }
+
+    /// The same, with files that were looked at just now.
+    fn resolve_with(
+        &self,
+        draft: &Draft,
+        looked: Looked,
+        keep: Keep,
+        accept: Option<(String, String)>,
+    ) -> (Option<Config>, Problems) {
         let ledger = self.ledger();
         let context = Context {
             before: Some(&self.config),
@@ -302,6 +313,7 @@ impl Control {
                 Keep::Nothing | Keep::Unfit => None,
             },
             accept,
+            looked,
             ..Context::new(ledger.book(), wall())
         };
         draft.resolve(&context)

@@ -1,10 +1,10 @@
 //! Reload: the whole configuration, by difference. What is wrong with it changes nothing.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Control, Keep, confinement};
-use crate::config::{self, AccessTarget, Config, Difference, Problems, Process, Severity};
+use crate::config::{self, AccessTarget, Config, Difference, Looked, Problems, Process, Severity};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
 use crate::sandbox::Settings;
@@ -135,8 +135,15 @@ impl Control {
 
     async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Refusal> {
         let path = self.draft.path().to_owned();
-        let draft = config::read(&path).map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
-        let (config, problems) = self.resolve(&draft, Keep::Nothing, None);
+        let files = self.config.files().map(Path::to_owned).collect();
+        // Of ten thousand sites, on another thread: it takes its time, and needs nothing of what is here.
+        let read = {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || (config::read(&path), Looked::at(files))).await
+        };
+        let (draft, looked) = read.map_err(|error| Refusal::because(error.to_string()))?;
+        let draft = draft.map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
+        let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
         let Some(config) = config else { return Err(Refusal::of(&problems)) };
         let beyond = confinement::beyond(&draft, &config, &self.config);
         if !beyond.is_empty() {
@@ -157,7 +164,8 @@ impl Control {
             self.server.listen(all, bound);
             notes.extend(more);
         }
-        self.draft = draft;
+        let before = std::mem::replace(&mut self.draft, draft);
+        tokio::task::spawn_blocking(move || drop(before));
         self.pending = None;
         for site in std::mem::take(&mut self.refused).into_keys() {
             self.refusal_ends(&site).await;

@@ -69,8 +69,7 @@ pub(super) fn candidate(
     r: &mut Resolver<'_>,
 ) -> Candidate {
     let mut scratch = r.problems.scratch();
-    let mut own =
-        Resolver { folder: r.folder, problems: &mut scratch, now: r.now, instead: r.instead, stamps: Vec::new() };
+    let mut own = Resolver { problems: &mut scratch, stamps: Vec::new(), ..*r };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let before = before.get(label.as_str()).copied();
     let mut news = Vec::new();

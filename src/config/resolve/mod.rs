@@ -37,6 +37,7 @@ use plan::Stamp;
 
 pub(super) use assemble::chains_until;
 pub(super) use entry::{Entry, by_name};
+pub use plan::Looked;
 pub(super) use upstream::Upstreams;
 
 /// What resolving passes around.
@@ -46,6 +47,7 @@ struct Resolver<'a> {
     now: Timestamp,
     /// Contents in place of those of files.
     instead: &'a HashMap<PathBuf, Vec<u8>>,
+    looked: &'a Looked,
     /// The files that were looked at, and what they were like.
     stamps: Vec<(PathBuf, Stamp)>,
 }
@@ -118,7 +120,8 @@ impl Candidate {
 pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
     let now = Timestamp::from_second(context.now).unwrap_or_default();
     let folder = &draft.folder;
-    let mut r = Resolver { folder, problems, now, instead: &context.instead, stamps: Vec::new() };
+    let (instead, looked) = (&context.instead, &context.looked);
+    let mut r = Resolver { folder, problems, now, instead, looked, stamps: Vec::new() };
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();

@@ -41,6 +41,26 @@ impl Stamp {
     }
 }
 
+/// What many files are like, looked at beforehand: ten thousand sites have twenty thousand.
+#[derive(Debug, Default)]
+pub struct Looked(HashMap<PathBuf, Stamp>);
+
+impl Looked {
+    /// Looks at them. Takes its time.
+    #[must_use]
+    pub fn at(files: Vec<PathBuf>) -> Self {
+        let look = |path: PathBuf| {
+            let stamp = Stamp::of(&path);
+            (path, stamp)
+        };
+        Self(files.into_iter().map(look).collect())
+    }
+
+    fn is_still(&self, path: &Path, stamp: &Stamp) -> bool {
+        self.0.get(path).map_or_else(|| Stamp::of(path) == *stamp, |looked| looked == stamp)
+    }
+}
+
 /// A site, but for what the ledger and the time have to say.
 pub(in crate::config) struct Plan {
     pub(super) hosts: Vec<HostPattern>,
@@ -71,8 +91,8 @@ impl Plan {
         self.problems.iter().filter(is_new).map(move |p| shifted(p, start))
     }
 
-    fn is_current(&self) -> bool {
-        self.stamps.iter().all(|(path, stamp)| Stamp::of(path) == *stamp)
+    fn is_current(&self, looked: &Looked) -> bool {
+        self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
     }
 
     fn is_fit(&self) -> bool {
@@ -108,7 +128,7 @@ impl Reuse {
         let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
         let source = source(draft, globals, start..end.max(start));
         let usable = |plan: &Arc<Plan>| {
-            plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current()
+            plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current(r.looked)
         };
         let plan = match self.by_source.get(&source).filter(|_| r.instead.is_empty()).filter(|p| usable(p)) {
             Some(plan) => plan.clone(),
@@ -145,8 +165,7 @@ fn make(
     r: &mut Resolver<'_>,
 ) -> Plan {
     let mut problems = r.problems.scratch();
-    let mut own =
-        Resolver { folder: r.folder, problems: &mut problems, now: r.now, instead: r.instead, stamps: Vec::new() };
+    let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
     let r = &mut own;
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
     let loaded = certificates::resolve(table, &names, r);
