@@ -1,6 +1,7 @@
 //! What a site comes to by its text and its files alone; taken over for as long as these are the same.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ impl Stamp {
 
 /// What many files are like, looked at beforehand: ten thousand sites have twenty thousand.
 #[derive(Debug, Default)]
-pub struct Looked(HashMap<PathBuf, Stamp>);
+pub struct Looked(HashMap<OsString, Stamp>);
 
 impl Looked {
     /// Looks at them. Takes its time.
@@ -51,13 +52,13 @@ impl Looked {
     pub fn at(files: Vec<PathBuf>) -> Self {
         let look = |path: PathBuf| {
             let stamp = Stamp::of(&path);
-            (path, stamp)
+            (path.into_os_string(), stamp)
         };
         Self(files.into_iter().map(look).collect())
     }
 
     fn is_still(&self, path: &Path, stamp: &Stamp) -> bool {
-        self.0.get(path).map_or_else(|| Stamp::of(path) == *stamp, |looked| looked == stamp)
+        self.0.get(path.as_os_str()).map_or_else(|| Stamp::of(path) == *stamp, |looked| looked == stamp)
     }
 }
 
