@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::handshakes::Begin;
 use super::proxy_header::{self, ProxyHeader};
-use super::snapshot::{Snapshot, View};
+use super::snapshot::{SiteOfView, Snapshot, View};
 use super::worker::{Open, Worker};
 use super::{http1, http2};
 use crate::clock::Alarm;
@@ -92,9 +92,9 @@ impl Context {
     }
 
     /// The site that the client named in its SNI.
-    pub(super) fn site_of_connection(&self, view: &View) -> Option<(usize, Arc<Site>)> {
+    pub(super) fn site_of_connection(&self, view: &Rc<View>) -> Option<(usize, SiteOfView)> {
         let name = self.tls.as_ref()?.name.as_deref()?;
-        view.site(name).map(|(index, site)| (index, site.clone()))
+        view.site(name)
     }
 
     /// A key to ask for a WebSocket with, when the client came by HTTP/2, where there is none.

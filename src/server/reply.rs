@@ -1,11 +1,9 @@
 //! An answer on its way to the client: the upstream's or our own, with the site's policy written over it.
 
-use std::sync::Arc;
-
 use http::{Method, StatusCode};
 
+use super::snapshot::SiteOfView;
 use crate::message::{FieldSink, Framing, Name, ResponseHead};
-use crate::site::Site;
 use crate::upstream::{ResponseBody, Upgraded};
 
 /// An answer.
@@ -15,7 +13,7 @@ pub(super) struct Reply {
     /// Its body.
     pub body: ResponseBody,
     /// The site whose policies apply.
-    pub site: Option<Arc<Site>>,
+    pub(super) site: Option<SiteOfView>,
     /// Whether the client came over TLS: HSTS and pins travel over TLS only (RFC 6797 section 7.2).
     pub secure: bool,
     /// Whether the site's pins may go with it.

@@ -1,7 +1,6 @@
 //! One request: which site, redirect or forward, and what comes of it. The same for HTTP/1.1 and HTTP/2.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -11,7 +10,7 @@ use super::connection::Context;
 use super::page;
 use super::rejection::Rejection;
 use super::reply::Reply;
-use super::snapshot::View;
+use super::snapshot::{SiteOfView, View};
 use super::worker::EVERY_SITE;
 use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
@@ -19,7 +18,6 @@ use crate::message::{Framing, Name, RequestHead, ResponseHead};
 use crate::policy::forwarded::{Origin, origin};
 use crate::policy::redirect::HttpsPort;
 use crate::policy::{Scheme, redirect};
-use crate::site::Site;
 use crate::upstream::rewrite::{SendsBack, rewrite};
 use crate::upstream::{Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, own_hops};
 
@@ -33,14 +31,14 @@ const CHALLENGE_MAX: u64 = 4096;
 /// What is known of a request before anything is done about it.
 pub(super) struct Asked {
     pub(super) view: Rc<View>,
-    pub(super) site: Option<(usize, Arc<Site>)>,
+    pub(super) site: Option<(usize, SiteOfView)>,
     pub(super) origin: Origin,
 }
 
 /// Finds site and client of a request.
 pub(super) fn read(head: &RequestHead, context: &Context) -> Asked {
     let view = context.worker.view();
-    let site = view.site(head.host()).map(|(index, site)| (index, site.clone()));
+    let site = view.site(head.host());
     let origin = origin(&context.client.peer, &head.fields, &view.shared.trust);
     Asked { view, site, origin }
 }

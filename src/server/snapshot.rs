@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,9 +118,25 @@ impl View {
         Ok(())
     }
 
-    /// The site for a host.
-    pub(super) fn site(&self, host: &str) -> Option<(usize, &Arc<Site>)> {
+    /// The site for a host, and its place.
+    pub(super) fn site(self: &Rc<Self>, host: &str) -> Option<(usize, SiteOfView)> {
         let index = *self.shared.by_host.get(host)?;
-        self.shared.sites.get(index).map(|site| (index, site))
+        (index < self.shared.sites.len()).then(|| (index, SiteOfView { view: self.clone(), index }))
+    }
+}
+
+/// A site, held by way of its worker's view: to count who holds the site itself would be for all workers together, in one
+/// place that their cores take from each other with every request.
+#[derive(Clone)]
+pub(super) struct SiteOfView {
+    view: Rc<View>,
+    index: usize,
+}
+
+impl Deref for SiteOfView {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.view.shared.sites[self.index]
     }
 }
