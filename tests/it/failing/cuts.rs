@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{assert_no_leaks, open_files, state};
+use super::{assert_no_leaks, open_at_first, state};
 use crate::harness::{
     Authority, BLOG, Client, Origin, Pintle, Reply, SecureServer, blog, blog_at, page, read_response,
 };
@@ -57,7 +57,7 @@ fn at_each_octet() {
     });
     let config = state(&authority) + &blog(&authority, &origin) + "[site.circuit_breaker]\nfailures = 0\n";
     let pintle = Pintle::start(&authority, &config);
-    let at_first = open_files(&pintle);
+    let at_first = open_at_first(&pintle);
     let client = Client::new(&authority);
     for (kind, response) in responses().iter().enumerate() {
         for end in ["fin", "rst"] {
@@ -148,7 +148,7 @@ fn anywhere_in_tls() {
         + "[site.circuit_breaker]\nfailures = 0\n";
     let pintle = Pintle::start(&authority, &config);
     let client = Client::new(&authority);
-    let at_first = open_files(&pintle);
+    let at_first = open_at_first(&pintle);
     let (mut whole, mut refused) = (0, 0);
     for at in (0..4000).step_by(53) {
         limit.store(at, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use super::faults::Seen;
 use super::http2_faults::{DATA, Fault, HEADERS, Http2Upstream, body, garbage, octets};
-use super::{assert_no_leaks, open_files, state};
+use super::{assert_no_leaks, open_at_first, state};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually, read_response};
 
@@ -58,7 +58,7 @@ impl Setting {
 
     /// Each fault, for a GET and a POST, by HTTP/1.1 and HTTP/2, with a good request behind it on the same connection.
     fn check(&self, faults: impl IntoIterator<Item = (String, Fault, usize, Want)>) {
-        let before = open_files(&self.pintle);
+        let before = open_at_first(&self.pintle);
         let client = Client::new(&self.authority);
         let mut http1 = None;
         let sender = self.runtime.block_on(connect(&self.authority, &self.pintle));

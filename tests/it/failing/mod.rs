@@ -12,8 +12,9 @@ mod upgrades;
 mod wire;
 
 use std::fs;
+use std::time::Duration;
 
-use crate::harness::{Authority, Pintle, in_time, is_root};
+use crate::harness::{Authority, Pintle, eventually, in_time, is_root};
 
 /// A state of its own, and with it an admin socket.
 fn state(authority: &Authority) -> String {
@@ -28,6 +29,19 @@ fn open_files(pintle: &Pintle) -> Vec<String> {
     let folder = fs::read_dir(format!("/proc/{}/fd", pintle.pid())).expect("it runs");
     let what = |entry: fs::DirEntry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned());
     folder.filter_map(|entry| what(entry.ok()?)).collect()
+}
+
+/// Open files of a process that has just begun, once all of its workers have theirs: it takes connections before that.
+fn open_at_first(pintle: &Pintle) -> Vec<String> {
+    let mut before = open_files(pintle);
+    let mut same = 0;
+    eventually("its open files stay the same", || {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = open_files(pintle);
+        same = if now.len() == before.len() { same + 1 } else { 0 };
+        before = now;
+        (same >= 10).then(|| before.clone())
+    })
 }
 
 /// Waits until it has no more files open than at first, and checks that nothing has panicked.

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::faults::{Fault, Faulty, Plan, Seen};
-use super::{assert_no_leaks, open_files, state};
+use super::{assert_no_leaks, open_at_first, state};
 use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually, read_response};
 
 const HTTP1_CLIENTS: u64 = 4;
@@ -49,7 +49,7 @@ fn storm(secure: bool, seeds: u64) {
     let url = if secure { "https://up.example.net" } else { "http://up.example.net" };
     let pintle =
         Pintle::start(&authority, &(limits.to_owned() + &state(&authority) + &blog_at(&authority, url) + &options));
-    let at_first = open_files(&pintle);
+    let at_first = open_at_first(&pintle);
     let whole = Arc::new(AtomicUsize::new(0));
     let judge = |plan: &Plan, seen: &Seen| {
         plan.judge(seen);

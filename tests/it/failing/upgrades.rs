@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite;
 
 use super::faults::{Seen, pattern};
 use super::http2_faults::{Fault, Http2Upstream, body};
-use super::{assert_no_leaks, open_files, state};
+use super::{assert_no_leaks, open_at_first, state};
 use crate::harness::{Authority, BLOG, Client, Connection, Origin, PATIENCE, Pintle, Reply, blog, blog_at, eventually};
 
 /// The key and the answer to it (RFC 6455 section 1.3).
@@ -130,7 +130,7 @@ fn ask(connection: &mut Connection, path: &str) -> crate::harness::Response {
 fn websockets_by_http_1() {
     let authority = Authority::new();
     let (_origin, pintle) = start(&authority);
-    let before = open_files(&pintle);
+    let before = open_at_first(&pintle);
     let client = Client::new(&authority);
     let open = || client.connect(pintle.https(), BLOG);
     // What comes behind a 101 passes as it is, to the end.
@@ -188,7 +188,7 @@ fn websockets_by_http_1() {
 fn websockets_by_http_2() {
     let authority = Authority::new();
     let (_origin, pintle) = start(&authority);
-    let before = open_files(&pintle);
+    let before = open_at_first(&pintle);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let sender = crate::http2::connect(&authority, &pintle).await;
@@ -307,7 +307,7 @@ fn expectations() {
         + &blog(&authority, &origin)
         + "[site.upstream_options]\nresponse_timeout = \"3s\"\n[site.circuit_breaker]\nfailures = 0\n";
     let pintle = Pintle::start(&authority, &config);
-    let before = open_files(&pintle);
+    let before = open_at_first(&pintle);
     let client = Client::new(&authority);
     // How the client takes it: with the body at 100 or at an answer, as RFC 9110 section 10.1.1 has it; or at once.
     for waits in [true, false] {
@@ -369,7 +369,7 @@ fn expectations_by_http_2() {
         + &blog_at(&authority, "https://up.example.net")
         + &format!("[site.upstream_options]\nconnect = \"{}\"\nca = {:?}\n", upstream.address, authority.ca_path());
     let pintle = Pintle::start(&authority, &config);
-    let before = open_files(&pintle);
+    let before = open_at_first(&pintle);
     let client = Client::new(&authority);
     for times in [0, 1, 2, 30, 100] {
         upstream.fail(Fault::Continue(times), 1);

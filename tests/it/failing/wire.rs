@@ -12,7 +12,7 @@ use std::thread;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::faults::{Fault, Faulty, Plan, Seen};
-use super::{assert_no_leaks, open_files, state};
+use super::{assert_no_leaks, open_at_first, state};
 use crate::harness::{Authority, BLOG, Client, Pintle, blog_at, eventually, outcome, read_response};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/failing/wire.py");
@@ -114,7 +114,7 @@ fn packets_lost_late_doubled_damaged_and_resets() {
         + &format!("[site.upstream_options]\nconnect = \"{}\"\nca = {:?}\n", upstream.address, authority.ca_path())
         + "[site.circuit_breaker]\nfailures = 0\n";
     let pintle = network.pintle(&authority, &config);
-    let at_first = open_files(&pintle);
+    let at_first = open_at_first(&pintle);
     let whole = AtomicU64::new(0);
     thread::scope(|scope| {
         for n in 0..CLIENTS {
