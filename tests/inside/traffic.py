@@ -25,18 +25,23 @@ def check(kind, response, status):
         failed.append(f"{kind}: status {response.status}, {len(body)} octets")
 
 
+def each(kind, connect, status, pause):
+    """A connection for each request."""
+    while not stop.is_set():
+        try:
+            connection = connect()
+            connection.request("GET", "/", headers={"Connection": "close"})
+            check(kind, connection.getresponse(), status)
+            connection.close()
+        except (OSError, http.client.HTTPException) as error:
+            failed.append(f"{kind}: {time.time():.3f} {error!r}")
+        time.sleep(pause)
+
+
 def new():
     """A connection for each request."""
     tls = context()
-    while not stop.is_set():
-        try:
-            connection = http.client.HTTPSConnection(NAME, timeout=20, context=tls)
-            connection.request("GET", "/", headers={"Connection": "close"})
-            check("new", connection.getresponse(), 200)
-            connection.close()
-        except (OSError, http.client.HTTPException) as error:
-            failed.append(f"new: {time.time():.3f} {error!r}")
-        time.sleep(0.005)
+    each("new", lambda: http.client.HTTPSConnection(NAME, timeout=20, context=tls), 200, 0.005)
 
 
 def kept():
@@ -54,15 +59,7 @@ def kept():
 
 def plain():
     """Redirects, by plain HTTP."""
-    while not stop.is_set():
-        try:
-            connection = http.client.HTTPConnection(NAME, timeout=20)
-            connection.request("GET", "/", headers={"Connection": "close"})
-            check("plain", connection.getresponse(), 301)
-            connection.close()
-        except (OSError, http.client.HTTPException) as error:
-            failed.append(f"plain: {time.time():.3f} {error!r}")
-        time.sleep(0.01)
+    each("plain", lambda: http.client.HTTPConnection(NAME, timeout=20), 301, 0.01)
 
 
 signal.signal(signal.SIGTERM, lambda *_: stop.set())

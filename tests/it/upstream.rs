@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::Bytes;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Authority, BLOG, Client, Leaf, Origin, Pintle, Reply, blog_at, eventually, output};
+use crate::harness::{
+    Authority, BLOG, Client, Leaf, Origin, Pintle, Reply, blog_at, eventually, output, server_config,
+};
 
 /// What an HTTPS upstream has seen of a connection or a request.
 #[derive(Debug, Clone, Default)]
@@ -32,18 +32,11 @@ struct Secure {
 
 impl Secure {
     fn start(leaf: &Leaf, protocols: &[&[u8]]) -> Self {
-        let chain = CertificateDer::pem_file_iter(&leaf.chain).unwrap().collect::<Result<_, _>>().unwrap();
-        let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (list, acceptor) = (seen.clone(), TlsAcceptor::from(Arc::new(config)));
+        let (list, acceptor) = (seen.clone(), TlsAcceptor::from(server_config(leaf, protocols)));
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (list, acceptor) = (list.clone(), acceptor.clone());

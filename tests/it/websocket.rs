@@ -80,6 +80,18 @@ fn a_101_that_nobody_asked_for_is_a_502() {
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 502);
 }
 
+/// A request for a WebSocket over HTTP/2 (RFC 8441, section 4).
+pub fn extended_connect(path: &str) -> http::Request<()> {
+    let mut request = http::Request::builder()
+        .method("CONNECT")
+        .uri(format!("https://{BLOG}{path}"))
+        .header("sec-websocket-version", "13")
+        .body(())
+        .unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    request
+}
+
 #[test]
 fn from_http_2() {
     let authority = Authority::new();
@@ -92,14 +104,7 @@ fn from_http_2() {
         while !sender.is_extended_connect_protocol_enabled() {
             tokio::task::yield_now().await;
         }
-        let mut request = http::Request::builder()
-            .method("CONNECT")
-            .uri(format!("https://{BLOG}/echo"))
-            .header("sec-websocket-version", "13")
-            .body(())
-            .unwrap();
-        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-        let (response, mut send) = sender.send_request(request, false).unwrap();
+        let (response, mut send) = sender.send_request(extended_connect("/echo"), false).unwrap();
         let response = response.await.unwrap();
         assert_eq!(response.status(), 200);
         assert!(!response.headers().contains_key("sec-websocket-accept"));

@@ -8,11 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 
-use crate::harness::Leaf;
+use crate::harness::{Leaf, server_config};
 use crate::model::random::Random;
 
 /// How a response goes wrong.
@@ -226,38 +224,43 @@ impl Faulty {
     }
 
     pub fn start_on(listener: TcpListener, leaf: Option<&Leaf>) -> Self {
-        let tls = leaf.map(config);
+        let tls = leaf.map(|leaf| server_config(leaf, &[]));
         let address = listener.local_addr().unwrap();
-        let (open, wrong) = (Arc::new(AtomicUsize::new(0)), Arc::<Mutex<Vec<String>>>::default());
-        let (count, list) = (open.clone(), wrong.clone());
-        thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                let (tls, count, list) = (tls.clone(), count.clone(), list.clone());
-                count.fetch_add(1, Ordering::SeqCst);
-                thread::spawn(move || {
-                    let _ = socket.set_nodelay(true);
-                    let control = socket.try_clone().unwrap();
-                    let _ = match tls {
-                        None => serve(socket, &control, &list),
-                        Some(tls) => {
-                            let session = ServerConnection::new(tls).unwrap();
-                            serve(StreamOwned::new(session, socket), &control, &list)
-                        }
-                    };
-                    count.fetch_sub(1, Ordering::SeqCst);
-                });
+        let wrong = Arc::<Mutex<Vec<String>>>::default();
+        let list = wrong.clone();
+        let open = serve_each(listener, move |socket| {
+            let control = socket.try_clone()?;
+            match tls.clone() {
+                None => serve(socket, &control, &list),
+                Some(tls) => {
+                    let session = ServerConnection::new(tls).unwrap();
+                    serve(StreamOwned::new(session, socket), &control, &list)
+                }
             }
         });
         Self { address, open, wrong }
     }
 }
 
-fn config(leaf: &Leaf) -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_file_iter(&leaf.chain).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
+/// Serves each connection on a thread of its own; gives how many are open now.
+pub fn serve_each(
+    listener: TcpListener,
+    serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+) -> Arc<AtomicUsize> {
+    let open = Arc::new(AtomicUsize::new(0));
+    let (count, serve) = (open.clone(), Arc::new(serve));
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let (count, serve) = (count.clone(), serve.clone());
+            count.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                let _ = socket.set_nodelay(true);
+                let _ = serve(socket);
+                count.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    open
 }
 
 /// A connection, plain or under TLS.

@@ -10,9 +10,9 @@ use tokio_rustls::TlsConnector;
 
 use super::faults::Seen;
 use super::http2_faults::{DATA, Fault, HEADERS, Http2Upstream, body, garbage, octets};
-use super::{assert_no_leaks, open_at_first, state};
+use super::{assert_no_leaks, open_at_first, seen, state};
 use crate::fuzz::targets::http2::block;
-use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually, read_response};
+use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually};
 
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -122,19 +122,7 @@ fn ask(connection: &mut Connection, upload: bool, what: &str) -> (Seen, bool) {
         if upload { ("POST", format!("Content-Length: {}\r\n", body.len())) } else { ("GET", String::new()) };
     let head = format!("{method} / HTTP/1.1\r\nHost: {BLOG}\r\n{length}\r\n");
     let _ = connection.stream.write_all(&[head.as_bytes(), &body].concat());
-    loop {
-        match read_response(connection, method) {
-            Ok(response) if response.status < 200 => {}
-            Ok(response) => {
-                let closes = response.field("connection") == Some("close");
-                return (Seen::Whole(response.status, response.body), !closes);
-            }
-            Err(error) => {
-                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "{what}: hangs");
-                return (Seen::Broken(Vec::new()), false);
-            }
-        }
-    }
+    seen(connection, method, &what)
 }
 
 /// A client of large windows: h2 has more patience with small frames then, and some of these answers have them.

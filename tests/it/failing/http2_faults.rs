@@ -7,13 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 
-use super::faults::pattern;
+use super::faults::{pattern, serve_each};
 use crate::fuzz::targets::http2::{PREFACE, block, frame};
-use crate::harness::Leaf;
+use crate::harness::{Leaf, server_config};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -111,24 +109,15 @@ impl Http2Upstream {
     pub fn start(leaf: &Leaf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let config = config(leaf);
+        let config = server_config(leaf, &[b"h2"]);
         let fault = Arc::new(Mutex::new((Fault::None, 0)));
         let shared = Shared { fault, requests: Arc::default(), wrong: Arc::default(), room: Arc::default() };
-        let open = Arc::new(AtomicUsize::new(0));
-        let (count, state) = (open.clone(), shared.clone());
-        thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                let (config, count, state) = (config.clone(), count.clone(), state.clone());
-                count.fetch_add(1, Ordering::SeqCst);
-                thread::spawn(move || {
-                    let _ = socket.set_nodelay(true);
-                    let control = socket.try_clone().unwrap();
-                    let tls = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
-                    let _ = Wire { tls, control, state, uploads: Vec::new(), stream_window: 65_535, window: 65_535 }
-                        .serve();
-                    count.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
+        let state = shared.clone();
+        let open = serve_each(listener, move |socket| {
+            let control = socket.try_clone()?;
+            let tls = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
+            let state = state.clone();
+            Wire { tls, control, state, uploads: Vec::new(), stream_window: 65_535, window: 65_535 }.serve()
         });
         Self { address, open, shared }
     }
@@ -152,16 +141,6 @@ impl Http2Upstream {
     pub fn wrong(&self) -> usize {
         self.shared.wrong.load(Ordering::SeqCst)
     }
-}
-
-fn config(leaf: &Leaf) -> Arc<ServerConfig> {
-    let chain = CertificateDer::pem_file_iter(&leaf.chain).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Arc::new(config)
 }
 
 pub fn octets(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

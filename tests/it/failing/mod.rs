@@ -11,10 +11,13 @@ mod storm;
 mod upgrades;
 mod wire;
 
+use std::fmt::Display;
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::{Authority, Pintle, eventually, in_time, is_root};
+use faults::Seen;
+
+use crate::harness::{Authority, Connection, Pintle, eventually, in_time, is_root, read_response};
 
 /// A state of its own, and with it an admin socket.
 fn state(authority: &Authority) -> String {
@@ -42,6 +45,23 @@ fn open_at_first(pintle: &Pintle) -> Vec<String> {
         before = now;
         (same >= 10).then(|| before.clone())
     })
+}
+
+/// Reads the final answer to a request by HTTP/1.1; gives what came, and whether the connection may be used further.
+fn seen(connection: &mut Connection, method: &str, what: &dyn Display) -> (Seen, bool) {
+    loop {
+        match read_response(connection, method) {
+            Ok(response) if response.status < 200 => {}
+            Ok(response) => {
+                let closes = response.field("connection") == Some("close");
+                return (Seen::Whole(response.status, response.body), !closes);
+            }
+            Err(error) => {
+                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "{what}: hangs");
+                return (Seen::Broken(Vec::new()), false);
+            }
+        }
+    }
 }
 
 /// Waits until it has no more files open than at first, and checks that nothing has panicked.

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::faults::{Fault, Faulty, Plan, Seen};
-use super::{assert_no_leaks, open_at_first, state};
-use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually, read_response};
+use super::{assert_no_leaks, open_at_first, seen, state};
+use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually};
 
 const HTTP1_CLIENTS: u64 = 4;
 const HTTP2_CLIENTS: u64 = 3;
@@ -102,19 +102,7 @@ fn ask(connection: &mut Connection, plan: &Plan) -> (Seen, bool) {
         }
         return (Seen::Broken(Vec::new()), false);
     }
-    loop {
-        match read_response(connection, plan.method()) {
-            Ok(response) if response.status < 200 => {}
-            Ok(response) => {
-                let closes = response.field("connection") == Some("close");
-                return (Seen::Whole(response.status, response.body), !closes);
-            }
-            Err(error) => {
-                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "{plan:.0?}: hangs");
-                return (Seen::Broken(Vec::new()), false);
-            }
-        }
-    }
+    seen(connection, plan.method(), &format_args!("{plan:.0?}"))
 }
 
 fn http2(authority: &Authority, pintle: &Pintle, seeds: u64, judge: &impl Fn(&Plan, &Seen)) {

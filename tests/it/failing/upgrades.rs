@@ -11,6 +11,7 @@ use super::faults::{Seen, pattern};
 use super::http2_faults::{Fault, Http2Upstream, body};
 use super::{assert_no_leaks, open_at_first, state};
 use crate::harness::{Authority, BLOG, Client, Connection, Origin, PATIENCE, Pintle, Reply, blog, blog_at, eventually};
+use crate::websocket::extended_connect;
 
 /// The key and the answer to it (RFC 6455 section 1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -208,14 +209,7 @@ fn websockets_by_http_2() {
         ] {
             let ask = async {
                 let mut sender = sender.clone().ready().await.unwrap();
-                let mut request = http::Request::builder()
-                    .method("CONNECT")
-                    .uri(format!("https://{BLOG}{path}"))
-                    .header("sec-websocket-version", "13")
-                    .body(())
-                    .unwrap();
-                request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
-                let (response, _send) = sender.send_request(request, false).unwrap();
+                let (response, _send) = sender.send_request(extended_connect(path), false).unwrap();
                 assert_eq!(response.await.unwrap().status().as_u16(), want, "{path}");
                 let next = http::Request::builder().uri(format!("https://{BLOG}/plain")).body(()).unwrap();
                 let (response, _) = sender.ready().await.unwrap().send_request(next, true).unwrap();

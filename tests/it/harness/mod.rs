@@ -20,7 +20,7 @@ pub use client::{Client, Connection, Response, read_response, whole};
 pub use origin::{Origin, Received, Reply};
 pub use process::{Pintle, pintle};
 pub use programs::{Program, free_port, nginx, program, varnish};
-pub use secure::{SecureServer, page};
+pub use secure::{SecureServer, page, server_config};
 pub use sites::{BLOG, blog, blog_at, policies};
 
 /// How long anything may take before a test gives up on it: a machine may stand still for a while in between.

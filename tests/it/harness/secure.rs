@@ -29,7 +29,7 @@ impl SecureServer {
         leaves: &[&Leaf],
         answer: impl Fn(usize, &str) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
-        let configs: Vec<Arc<ServerConfig>> = leaves.iter().map(|leaf| config(leaf)).collect();
+        let configs: Vec<Arc<ServerConfig>> = leaves.iter().map(|leaf| server_config(leaf, &[])).collect();
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let answer = Arc::new(answer);
@@ -56,15 +56,14 @@ pub fn page(lines: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n{lines}\r\n{body}").into_bytes()
 }
 
-fn config(leaf: &Leaf) -> Arc<ServerConfig> {
+/// What a server with this certificate offers by ALPN; nothing: it knows no ALPN.
+pub fn server_config(leaf: &Leaf, protocols: &[&[u8]]) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(&leaf.chain).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
 }
 
