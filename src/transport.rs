@@ -112,6 +112,21 @@ impl<S: Session> Transport<S> {
         }
     }
 
+    /// Ends the sending side, and throws away all that comes until the peer ends its own, too: octets that nobody has read
+    /// would be answered with a reset, which can overtake what was sent last.
+    pub fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_shutdown(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut unread = BytesMut::new();
+        loop {
+            unread.clear();
+            if let Ok(0) | Err(_) = ready!(self.poll_read_lazily(cx, &mut unread)) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
     /// Ready when there may be something to read; touches no buffer.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

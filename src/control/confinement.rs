@@ -41,8 +41,8 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     // Of ten thousand sites, each has files to be followed through links. Compared to the letter, which is quicker than as
     // paths: what is written in another way is merely followed once more.
     let known: HashSet<&OsStr> = before.into_iter().flat_map(Config::files).map(Path::as_os_str).collect();
-    let is_new = |file: &Path| known.is_empty() || !known.contains(file.as_os_str());
-    let files = config.files().filter(|file| is_new(file) && !kept.contains(*file)).chain([draft.path()]);
+    let is_new = |file: &&Path| !known.contains(file.as_os_str()) && !kept.contains(*file);
+    let files = config.files().filter(is_new).chain([draft.path()]);
     let mut read = Ways::default().folders(files);
     read.extend(config.snapshot.acme_webroot.clone());
     let mut write = BTreeSet::new();

@@ -28,6 +28,12 @@ impl FieldSink for Vec<u8> {
     }
 }
 
+/// Octets of fields as HTTP/1.1 writes them.
+#[must_use]
+pub fn octets_of(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
 /// The header map of an HTTP/2 message.
 #[derive(Debug, Default)]
 pub struct HeaderMapSink(pub HeaderMap);

@@ -25,7 +25,6 @@ use crate::message::{RequestHead, Version};
 use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
-use crate::site::Site;
 use crate::tls::{CertificateSet, ServerSession, TlsStream};
 use crate::transport::Transport;
 use crate::upstream::Client;
@@ -53,13 +52,13 @@ struct TlsFacts {
 impl Context {
     /// Whether the certificate that the client was shown is good for `host`, too (RFC 9110 section 7.4). Where TLS
     /// ended elsewhere, that is not for us to say.
-    pub(super) fn certificate_covers(&self, site: usize, head: &RequestHead, view: &View) -> bool {
+    pub(super) fn certificate_covers(&self, site: &SiteOfView, head: &RequestHead) -> bool {
         let Some(tls) = &self.tls else { return true };
         let named = tls.name.as_deref();
         if named.map(str::as_bytes) == Some(head.host_octets()) {
             // The usual case; unless the name got the certificates of the default site.
-            let own = view.shared.certificates.find(named);
-            if view.shared.sites.get(site).is_some() && own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
+            let own = site.view().shared.certificates.find(named);
+            if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
                 return true;
             }
         }
@@ -69,7 +68,7 @@ impl Context {
 
     /// Whether a site's pins may be sent here: they are written down as sent until now, and the client has seen a chain
     /// that they fit. It has not where the certificate was changed since, or is another site's that covers this one, too.
-    pub(super) fn may_pin(&self, index: usize, site: &Site, view: &View) -> bool {
+    pub(super) fn may_pin(&self, site: &SiteOfView) -> bool {
         let Some(pins) = &site.hpkp else { return false };
         if !pins.lease.holds(self.worker.clock.uptime()) {
             return false;
@@ -77,11 +76,12 @@ impl Context {
         // Where TLS ends in front of pintle, the file of the chain is all that there is to go by.
         let Some(tls) = &self.tls else { return true };
         let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
-        let earlier = view.shared.earlier.get(index).filter(|_| tls.resumed);
+        let shared = &site.view().shared;
+        let earlier = shared.earlier.get(site.index()).filter(|_| tls.resumed);
         if earlier.is_some_and(|earlier| !earlier.iter().all(|chain| fits(&chain.pins))) {
             return false;
         }
-        let own = view.shared.sets.get(index).and_then(Option::as_ref);
+        let own = shared.sets.get(site.index()).and_then(Option::as_ref);
         let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));
         is_own || tls.certificates.iter().all(|c| fits(&c.chain.pins))
     }
@@ -92,7 +92,7 @@ impl Context {
     }
 
     /// The site that the client named in its SNI.
-    pub(super) fn site_of_connection(&self, view: &Rc<View>) -> Option<(usize, SiteOfView)> {
+    pub(super) fn site_of_connection(&self, view: &Rc<View>) -> Option<SiteOfView> {
         let name = self.tls.as_ref()?.name.as_deref()?;
         view.site(name)
     }

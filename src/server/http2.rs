@@ -15,7 +15,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
-use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use h2::Reason;
 use h2::server::{self, Connection};
@@ -97,20 +96,9 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
 /// would be met with a reset, which can overtake the end of an answer.
 async fn linger(io: &Corked, context: &Context, alarm: &Alarm) {
     alarm.set(context.worker.view().shared.limits.linger);
-    let mut unread = BytesMut::new();
-    poll_fn(|cx| {
-        let mut transport = io.transport.borrow_mut();
-        if transport.poll_shutdown(cx).is_pending() {
-            return alarm.poll_due(cx);
-        }
-        loop {
-            unread.clear();
-            match transport.poll_read_lazily(cx, &mut unread) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => return alarm.poll_due(cx),
-            }
-        }
+    poll_fn(|cx| match io.transport.borrow_mut().poll_linger(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => alarm.poll_due(cx),
     })
     .await;
 }

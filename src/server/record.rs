@@ -44,10 +44,8 @@ impl Outcome {
         asked: Option<&Asked>,
         context: &Context,
     ) -> Self {
-        if let (Some(broken), Some(asked)) = (&sent.broken, asked)
-            && let Some((index, _)) = asked.site
-        {
-            upstream_failed(broken, index, asked, context);
+        if let (Some(broken), Some(asked)) = (&sent.broken, asked) {
+            upstream_failed(broken, asked, context);
         }
         let error = match (&sent.broken, &sent.result) {
             (Some(broken), _) => Some(broken.to_string()),

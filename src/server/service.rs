@@ -1,6 +1,7 @@
 //! One request: which site, redirect or forward, and what comes of it. The same for HTTP/1.1 and HTTP/2.
 
 use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, ready};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -19,7 +20,9 @@ use crate::policy::forwarded::{Origin, origin};
 use crate::policy::redirect::HttpsPort;
 use crate::policy::{Scheme, redirect};
 use crate::upstream::rewrite::{SendsBack, rewrite};
-use crate::upstream::{Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, own_hops};
+use crate::upstream::{
+    Forwarded, Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, own_hops,
+};
 
 /// Requests of our own that a chain of proxies may show before it is a loop.
 const OWN_HOPS_MAX: usize = 4;
@@ -31,7 +34,7 @@ const CHALLENGE_MAX: u64 = 4096;
 /// What is known of a request before anything is done about it.
 pub(super) struct Asked {
     pub(super) view: Rc<View>,
-    pub(super) site: Option<(usize, SiteOfView)>,
+    pub(super) site: Option<SiteOfView>,
     pub(super) origin: Origin,
 }
 
@@ -53,24 +56,52 @@ pub(super) fn answer_at_once(head: &RequestHead, asked: &Asked, context: &Contex
     }
 }
 
-/// Sends a request to the upstream, if nothing needs to be waited for first: most of what comes by TLS.
-pub(super) fn forward_at_once(
-    pool: &Rc<Pool>,
+/// A request that the upstream has been asked without ado.
+pub(super) struct Asking {
+    forwarding: Forwarding,
+    begin: Option<Instant>,
+}
+
+/// Asks the upstream, if that is the work and nothing needs to be waited for first: most of what comes by TLS.
+pub(super) fn ask_at_once(
+    work: Work,
     head: &RequestHead,
     asked: &Asked,
     context: &Context,
     alarm: &Alarm,
-) -> Option<Forwarding> {
-    let (_, site) = asked.site.as_ref()?;
+) -> Result<Asking, Work> {
+    let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
+    let begin = context.begin();
     let outbound = Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key: None };
-    pool.forward_at_once(&outbound, alarm)
+    match pool.forward_at_once(&outbound, alarm) {
+        Some(forwarding) => Ok(Asking { forwarding, begin }),
+        None => Err(work),
+    }
 }
 
-/// Does what is needed for an answer. `stale` is why the upstream has been asked once already, in vain.
-#[allow(clippy::too_many_arguments, reason = "each is somebody else's")]
+impl Asking {
+    /// Ready with the answer, or with what is to be done for one.
+    pub(super) fn poll(
+        &mut self,
+        head: &RequestHead,
+        asked: &Asked,
+        context: &Context,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Reply, Work>> {
+        let forwarded = ready!(self.forwarding.poll(alarm, interim, cx));
+        let pool = self.forwarding.pool();
+        Poll::Ready(match forwarded {
+            Forwarded::Over(sent) => Ok(answered(sent, None, head, asked, context, pool.upstream(), self.begin)),
+            Forwarded::Stale(why) => Err(Work::Forward(pool.clone(), Some(why))),
+        })
+    }
+}
+
+/// Does what is needed for an answer.
 pub(super) async fn answer(
     work: Work,
-    stale: Option<UpstreamError>,
     head: &RequestHead,
     body: Option<RequestBody>,
     asked: &Asked,
@@ -78,10 +109,18 @@ pub(super) async fn answer(
     alarm: &Alarm,
     interim: &mut dyn Interim,
 ) -> Reply {
-    let done = match work {
-        Work::Forward(pool) => return forward(head, body, stale, asked, context, &pool, alarm, interim).await,
-        Work::Challenge => Box::pin(challenge(head, asked, context)).await,
-        Work::Report => Box::pin(report(head, body, asked, context, alarm, interim)).await,
+    let done = match (work, &asked.site) {
+        (Work::Forward(pool, stale), Some(site)) => {
+            let begin = context.begin();
+            let key = context.websocket_key(head);
+            let websocket_key = key.as_deref();
+            let outbound = Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key };
+            let sent = pool.send(&outbound, body, stale, alarm, interim).await;
+            Ok(answered(sent, websocket_key, head, asked, context, pool.upstream(), begin))
+        }
+        (Work::Forward(..), None) => Err(Rejection::Misdirected),
+        (Work::Challenge, _) => Box::pin(challenge(head, asked, context)).await,
+        (Work::Report, _) => Box::pin(report(head, body, asked, context, alarm, interim)).await,
     };
     done.unwrap_or_else(|rejection| reject(rejection, head, Some(asked), context))
 }
@@ -94,8 +133,8 @@ enum Step {
 
 /// What takes its time.
 pub(super) enum Work {
-    /// The upstream is asked.
-    Forward(Rc<Pool>),
+    /// The upstream is asked; and why it has been once already, in vain, if it has.
+    Forward(Rc<Pool>, Option<UpstreamError>),
     /// A file is read.
     Challenge,
     /// The body is read.
@@ -104,8 +143,8 @@ pub(super) enum Work {
 
 /// What is to be done: a pure choice, but for the memory of redirects.
 fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, Rejection> {
-    let Some((index, site)) = &asked.site else { return Err(Rejection::Misdirected) };
-    if !context.certificate_covers(*index, head, &asked.view) {
+    let Some(site) = &asked.site else { return Err(Rejection::Misdirected) };
+    if !context.certificate_covers(site, head) {
         return Err(Rejection::Misdirected);
     }
     // RFC 9110 sections 9.3.6 and 9.3.8: no tunnels here, and no mirror for what browsers hide from scripts. An
@@ -159,8 +198,8 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     if head.method == Method::OPTIONS && head.fields.get(Name::MaxForwards) == Some(b"0") {
         return Ok(Step::Options);
     }
-    match asked.view.pools.get(*index) {
-        Some(Some(pool)) => Ok(Step::Work(Work::Forward(pool.clone()))),
+    match asked.view.pools.get(site.index()) {
+        Some(Some(pool)) => Ok(Step::Work(Work::Forward(pool.clone(), None))),
         Some(None) => Err(Rejection::NotFound),
         None => Err(Rejection::Misdirected),
     }
@@ -185,30 +224,8 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
     back
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is somebody else's")]
-async fn forward(
-    head: &RequestHead,
-    body: Option<RequestBody>,
-    stale: Option<UpstreamError>,
-    asked: &Asked,
-    context: &Context,
-    pool: &Rc<Pool>,
-    alarm: &Alarm,
-    interim: &mut dyn Interim,
-) -> Reply {
-    let Some((_, site)) = &asked.site else {
-        return reject(Rejection::Misdirected, head, Some(asked), context);
-    };
-    let begin = context.begin();
-    let key = context.websocket_key(head);
-    let outbound =
-        Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key: key.as_deref() };
-    let sent = pool.send(&outbound, body, stale, alarm, interim).await;
-    forwarded(sent, key.as_deref(), head, asked, context, pool.upstream(), begin)
-}
-
 /// What the upstream has said, as an answer; or that it has said nothing of use. `begin` is when it was asked.
-pub(super) fn forwarded(
+fn answered(
     sent: Result<Response, UpstreamError>,
     key: Option<&str>,
     head: &RequestHead,
@@ -218,7 +235,7 @@ pub(super) fn forwarded(
     begin: Option<Instant>,
 ) -> Reply {
     let upstream_time = begin.map(|b| b.elapsed());
-    let Some((index, site)) = &asked.site else {
+    let Some(site) = &asked.site else {
         return reject(Rejection::Misdirected, head, Some(asked), context);
     };
     let rejection = match sent {
@@ -236,7 +253,7 @@ pub(super) fn forwarded(
                         body,
                         site: Some(site.clone()),
                         secure: true,
-                        pinned: context.may_pin(*index, site, &asked.view),
+                        pinned: context.may_pin(site),
                         forwarded: true,
                         varies: asked.origin.scheme_from_header,
                         upgraded,
@@ -251,7 +268,7 @@ pub(super) fn forwarded(
         Err(error) => Rejection::Upstream(error),
     };
     if let Rejection::Upstream(error) = &rejection {
-        upstream_failed(error, *index, asked, context);
+        upstream_failed(error, asked, context);
     }
     let mut reply = reject(rejection, head, Some(asked), context);
     reply.upstream_time = upstream_time;
@@ -260,16 +277,16 @@ pub(super) fn forwarded(
 
 /// Counts a failure of the upstream, and tells of it; of each kind once in a while. What an open circuit refuses has
 /// been told when it opened.
-pub(super) fn upstream_failed(error: &UpstreamError, index: usize, asked: &Asked, context: &Context) {
+pub(super) fn upstream_failed(error: &UpstreamError, asked: &Asked, context: &Context) {
+    let Some(site) = &asked.site else { return };
     if matches!(error, UpstreamError::RequestBody(_) | UpstreamError::CircuitOpen(_)) {
         return;
     }
     context.worker.counters.upstream_errors.increment();
-    context.worker.warn_seldom(index, error.cause(), || {
-        let site = asked.site.as_ref().map(|(_, site)| site.label()).unwrap_or_default();
-        let upstream = asked.view.pools.get(index).into_iter().flatten().next();
+    context.worker.warn_seldom(site.index(), error.cause(), || {
+        let upstream = asked.view.pools.get(site.index()).into_iter().flatten().next();
         let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();
-        tracing::warn!(site, upstream, %error, "upstream failed");
+        tracing::warn!(site = site.label(), upstream, %error, "upstream failed");
     });
 }
 
@@ -354,11 +371,11 @@ async fn report(
 /// An answer of our own that is no refusal.
 fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &Context) -> Reply {
     let site = asked.site.as_ref();
-    let pinned = secure && site.is_some_and(|(index, site)| context.may_pin(*index, site, &asked.view));
+    let pinned = secure && site.is_some_and(|site| context.may_pin(site));
     Reply {
         head,
         body: if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(body) },
-        site: site.map(|(_, site)| site.clone()),
+        site: site.cloned(),
         secure,
         pinned,
         forwarded: false,
@@ -385,8 +402,8 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     Reply {
         head: response,
         body: ResponseBody::Full(body),
-        pinned: secure && site.as_ref().is_some_and(|(index, site)| context.may_pin(*index, site, &view)),
-        site: site.map(|(_, site)| site),
+        pinned: secure && site.as_ref().is_some_and(|site| context.may_pin(site)),
+        site,
         secure,
         forwarded: false,
         varies: asked.is_some_and(|a| a.origin.scheme_from_header),

@@ -118,10 +118,10 @@ impl View {
         Ok(())
     }
 
-    /// The site for a host, and its place.
-    pub(super) fn site(self: &Rc<Self>, host: &str) -> Option<(usize, SiteOfView)> {
+    /// The site for a host.
+    pub(super) fn site(self: &Rc<Self>, host: &str) -> Option<SiteOfView> {
         let index = *self.shared.by_host.get(host)?;
-        (index < self.shared.sites.len()).then(|| (index, SiteOfView { view: self.clone(), index }))
+        (index < self.shared.sites.len()).then(|| SiteOfView { view: self.clone(), index })
     }
 }
 
@@ -131,6 +131,17 @@ impl View {
 pub(super) struct SiteOfView {
     view: Rc<View>,
     index: usize,
+}
+
+impl SiteOfView {
+    pub(super) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Its place among the sites.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
 }
 
 impl Deref for SiteOfView {

@@ -20,7 +20,7 @@ use super::request::Outbound;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender, Unaccounted};
-use crate::message::{Fields, Framing, Name, ResponseHead};
+use crate::message::{Fields, Framing, Name, ResponseHead, octets_of};
 use crate::pace::Pacer;
 
 /// How much one response may send ahead of its client.
@@ -302,8 +302,7 @@ impl Exchange {
                 }
                 if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
                     let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
-                    let octets: usize = parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-                    if octets > pool.limits().response_head {
+                    if octets_of(&parts.headers) > pool.limits().response_head {
                         return Poll::Ready(Err(UpstreamError::Malformed("head too large")));
                     }
                     return Poll::Ready(Ok((parts, recv)));

@@ -148,12 +148,15 @@ impl Pool {
         wish.protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2)
     }
 
+    /// Whether a connection would be for all who wish the same: it is one with streams, or that is not known yet.
+    fn is_for_all(&self, wish: Wish) -> bool {
+        self.may_http2(wish) && self.speaks_http2.get() != Some(false)
+    }
+
     /// An idle connection for a request that may go by any, unless a stream is what it would get.
     pub(super) fn take_at_once(&self) -> Option<Box<Connection>> {
-        if self.upstream.tls.as_ref().is_some_and(|t| t.http2) && self.speaks_http2.get() != Some(false) {
-            return None;
-        }
-        self.take_idle()
+        let wish = Wish { protocols: Protocols::Any, fresh: false, avoid: None };
+        if self.is_for_all(wish) { None } else { self.take_idle() }
     }
 
     /// What is there: a stream of a connection in use, or an idle one.
@@ -173,7 +176,7 @@ impl Pool {
             if let Some(checkout) = self.take(wish) {
                 return Ok(checkout);
             }
-            let for_all = may_http2 && self.speaks_http2.get() != Some(false);
+            let for_all = self.is_for_all(wish);
             if for_all && self.connecting.get() {
                 self.wait_for_connection(alarm).await?;
                 continue;

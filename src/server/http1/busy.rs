@@ -17,8 +17,7 @@ use crate::server::connection::Context;
 use crate::server::record::{Outcome, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
-use crate::server::service::{self, Asked, Work};
-use crate::upstream::{Forwarded, Forwarding, Pool};
+use crate::server::service::{self, Asked, Asking, Work};
 
 /// Requests whose room a thread keeps for others.
 const SPARE: usize = 64;
@@ -47,11 +46,7 @@ enum Stage {
     /// Something is to be done that is not done in place.
     #[default]
     Elsewhere,
-    Forwarding {
-        forwarding: Forwarding,
-        pool: Rc<Pool>,
-        begin: Option<Instant>,
-    },
+    Asking(Asking),
     Answering(Answer),
 }
 
@@ -105,18 +100,10 @@ impl Busy {
         link.borrow_mut().begin_body(head.framing, context.worker.view().shared.limits.request_body);
         head.keep_alive &= !last;
         let asked = self.asked.insert(service::read(head, context));
-        let pool = match service::answer_at_once(head, asked, context) {
-            Ok(reply) => {
-                self.answer(reply, link, context, alarm);
-                return Ok(());
-            }
-            Err(Work::Forward(pool)) => pool,
-            Err(work) => return Err(work),
-        };
-        let Some(forwarding) = service::forward_at_once(&pool, head, asked, context, alarm) else {
-            return Err(Work::Forward(pool));
-        };
-        self.stage = Stage::Forwarding { forwarding, pool, begin: context.begin() };
+        match service::answer_at_once(head, asked, context) {
+            Ok(reply) => self.answer(reply, link, context, alarm),
+            Err(work) => self.stage = Stage::Asking(service::ask_at_once(work, head, asked, context, alarm)?),
+        }
         Ok(())
     }
 
@@ -137,22 +124,16 @@ impl Busy {
         alarm: &Alarm,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<Next, Waits>> {
-        if let Stage::Forwarding { forwarding, .. } = &mut self.stage {
+        if let (Stage::Asking(asking), Some(asked)) = (&mut self.stage, &self.asked) {
             let mut interim = LinkInterim::new(link, &self.head);
-            let Poll::Ready(outcome) = forwarding.poll_head(alarm, &mut interim, cx) else {
-                ready!(link.borrow_mut().poll_while_waiting(cx));
-                return Poll::Ready(Ok(self.gone(context)));
-            };
-            let Stage::Forwarding { forwarding, pool, begin } = std::mem::take(&mut self.stage) else {
-                return Poll::Ready(Ok(Next::Gone));
-            };
-            let sent = match forwarding.end(outcome, alarm) {
-                Forwarded::Over(sent) => sent,
-                Forwarded::Stale(why) => return Poll::Ready(Err(Waits::Work(Work::Forward(pool), Some(why)))),
-            };
-            let Some(asked) = &self.asked else { return Poll::Ready(Ok(Next::Gone)) };
-            let reply = service::forwarded(sent, None, &self.head, asked, context, pool.upstream(), begin);
-            self.answer(reply, link, context, alarm);
+            match asking.poll(&self.head, asked, context, alarm, &mut interim, cx) {
+                Poll::Ready(Ok(reply)) => self.answer(reply, link, context, alarm),
+                Poll::Ready(Err(work)) => return Poll::Ready(Err(Waits::Work(work))),
+                Poll::Pending => {
+                    ready!(link.borrow_mut().poll_while_waiting(cx));
+                    return Poll::Ready(Ok(self.gone(context)));
+                }
+            }
         }
         let Stage::Answering(answer) = &mut self.stage else { return Poll::Ready(Ok(Next::Gone)) };
         let result = ready!(answer.sending.poll_sent(&mut answer.reply.body, link, alarm, cx));

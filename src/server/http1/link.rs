@@ -147,18 +147,6 @@ impl Link {
         }
         Poll::Ready(Ok(()))
     }
-
-    /// Throws away all that comes, until the client ends.
-    pub(super) fn poll_discard_all(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let len = self.received.len();
-            self.received.advance(len);
-            match ready!(self.poll_receive(cx)) {
-                Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => {}
-            }
-        }
-    }
 }
 
 /// After an upgrade the connection is one end of a tunnel.

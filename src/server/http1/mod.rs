@@ -23,7 +23,7 @@ use super::{service, tunnel};
 use crate::body::RequestBody;
 use crate::clock::Alarm;
 use crate::message::{Framing, HeadFault, RequestHead};
-use crate::upstream::{Upgraded, UpstreamError};
+use crate::upstream::Upgraded;
 
 use busy::Busy;
 use link::{Link, LinkBody, LinkInterim};
@@ -110,8 +110,8 @@ async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first:
 enum Waits {
     /// The rest of its head.
     Head,
-    /// The upstream, mostly; and why it has been asked once already, in vain.
-    Work(Work, Option<UpstreamError>),
+    /// The upstream, mostly.
+    Work(Work),
     /// What follows a 101.
     Tunnel(Box<Upgraded>),
 }
@@ -143,7 +143,7 @@ fn begin(
         read => read.map(drop).map_err(Rejection::Head),
     };
     if let Err(work) = busy.consider(read, link, context, alarm, last) {
-        return Begun::Slowly(busy, Waits::Work(work, None));
+        return Begun::Slowly(busy, Waits::Work(work));
     }
     match busy.poll(link, context, alarm, cx) {
         Poll::Ready(Ok(next)) => {
@@ -173,11 +173,11 @@ async fn go_on(
                     return Next::Gone;
                 }
                 if let Err(work) = busy.consider(read.map(drop), link, context, alarm, last) {
-                    waits = Waits::Work(work, None);
+                    waits = Waits::Work(work);
                     continue;
                 }
             }
-            Waits::Work(work, stale) => match answer(work, stale, link, context, alarm, &busy).await {
+            Waits::Work(work) => match answer(work, link, context, alarm, &busy).await {
                 Some(reply) => busy.answer(reply, link, context, alarm),
                 None => return busy.gone(context),
             },
@@ -196,7 +196,6 @@ async fn go_on(
 /// Answers a request that takes its time, unless its client goes away meanwhile.
 async fn answer(
     work: Work,
-    stale: Option<UpstreamError>,
     link: &Rc<RefCell<Link>>,
     context: &Rc<Context>,
     alarm: &Alarm,
@@ -208,7 +207,7 @@ async fn answer(
         _ => Some(Box::new(LinkBody(link.clone()))),
     };
     let mut interim = LinkInterim::new(link, head);
-    let mut answering = pin!(service::answer(work, stale, head, body, asked, context, alarm, &mut interim));
+    let mut answering = pin!(service::answer(work, head, body, asked, context, alarm, &mut interim));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(reply) => Poll::Ready(Some(reply)),
         Poll::Pending => {
@@ -273,15 +272,9 @@ async fn linger(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) {
     alarm.set(DISCARD_TIME.min(limit));
     body.await;
     alarm.set(limit);
-    poll_fn(|cx| {
-        let mut link = link.borrow_mut();
-        if link.transport.poll_shutdown(cx).is_pending() {
-            return alarm.poll_due(cx);
-        }
-        match link.poll_discard_all(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => alarm.poll_due(cx),
-        }
+    poll_fn(|cx| match link.borrow_mut().transport.poll_linger(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => alarm.poll_due(cx),
     })
     .await;
 }

@@ -7,7 +7,7 @@ use h2::ext::Protocol;
 use http::Method;
 use http::request::Parts;
 
-use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version, is_token};
+use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version, is_token, octets_of};
 
 /// Translates a head; `ended` says that no body comes.
 ///
@@ -22,7 +22,7 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
         head.fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
     // The names and values that the client sent, as HTTP/1.1 writes them; h2 has bounded them before, more generously.
-    let fields: usize = head.fields.iter().map(|(_, n, v)| n.len() + v.len() + 4).sum();
+    let fields = octets_of(&parts.headers);
     let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     // `OPTIONS *`, too; whatever else is no path has no business in a request line (section 8.3.1).
     let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
@@ -59,8 +59,7 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
 
 /// Octets of a head as h2 holds it.
 pub(super) fn octets<B>(request: &http::Request<B>) -> usize {
-    let fields: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    fields + request.uri().path_and_query().map_or(0, |p| p.as_str().len())
+    octets_of(request.headers()) + request.uri().path_and_query().map_or(0, |p| p.as_str().len())
 }
 
 /// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).

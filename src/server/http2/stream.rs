@@ -24,10 +24,9 @@ use crate::server::connection::Context;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
-use crate::server::service::{Asked, Work};
 use crate::server::tunnel::Duplex;
 use crate::server::{service, tunnel};
-use crate::upstream::{Forwarded, Interim, ResponseBody, Upgraded, UpstreamError};
+use crate::upstream::{Interim, ResponseBody, Upgraded, UpstreamError};
 
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,17 +73,19 @@ pub(super) async fn serve(
         Ok(reply) => Some(reply),
         Err(work) => {
             let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
-            match forward(work, &head, &asked, &context, &alarm, &mut interim).await {
-                Forward::Over(reply) => reply,
-                Forward::Slowly(work, stale) => {
-                    let answering = service::answer(work, stale, &head, body, &asked, &context, &alarm, &mut interim);
-                    let mut answering = Box::pin(answering);
-                    poll_fn(|cx| match answering.as_mut().poll(cx) {
-                        Poll::Ready(reply) => Poll::Ready(Some(reply)),
-                        Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
-                    })
-                    .await
+            let done = match service::ask_at_once(work, &head, &asked, &context, &alarm) {
+                Ok(mut asking) => {
+                    unless_given_up(&respond, |cx| asking.poll(&head, &asked, &context, &alarm, &mut interim, cx)).await
                 }
+                Err(work) => Some(Err(work)),
+            };
+            match done {
+                Some(Err(work)) => {
+                    let answering = service::answer(work, &head, body, &asked, &context, &alarm, &mut interim);
+                    let mut answering = Box::pin(answering);
+                    unless_given_up(&respond, |cx| answering.as_mut().poll(cx)).await
+                }
+                done => done.and_then(Result::ok),
             }
         }
     };
@@ -111,39 +112,16 @@ pub(super) async fn serve(
     Ended::of(&sent)
 }
 
-/// What has come of a request in its usual course.
-enum Forward {
-    /// An answer; none where the client has given it up.
-    Over(Option<Reply>),
-    /// It takes a future of its own; and why the upstream has been asked once already, in vain.
-    Slowly(Work, Option<UpstreamError>),
-}
-
-/// Asks the upstream, where nothing needs to be waited for first.
-async fn forward(
-    work: Work,
-    head: &RequestHead,
-    asked: &Asked,
-    context: &Context,
-    alarm: &Alarm,
-    interim: &mut StreamInterim<'_>,
-) -> Forward {
-    let Work::Forward(pool) = work else { return Forward::Slowly(work, None) };
-    let Some(mut forwarding) = service::forward_at_once(&pool, head, asked, context, alarm) else {
-        return Forward::Slowly(Work::Forward(pool), None);
-    };
-    let begin = context.begin();
-    let outcome = poll_fn(|cx| match forwarding.poll_head(alarm, interim, cx) {
-        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => interim.respond.borrow_mut().poll_reset(cx).map(|_| None),
-    });
-    let Some(outcome) = outcome.await else { return Forward::Over(None) };
-    match forwarding.end(outcome, alarm) {
-        Forwarded::Over(sent) => {
-            Forward::Over(Some(service::forwarded(sent, None, head, asked, context, pool.upstream(), begin)))
-        }
-        Forwarded::Stale(why) => Forward::Slowly(Work::Forward(pool), Some(why)),
-    }
+/// Waits for something, as long as the client wants it.
+async fn unless_given_up<T>(
+    respond: &RefCell<SendResponse<Held>>,
+    mut poll: impl FnMut(&mut TaskContext<'_>) -> Poll<T>,
+) -> Option<T> {
+    poll_fn(|cx| match poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => respond.borrow_mut().poll_reset(cx).map(|_| None),
+    })
+    .await
 }
 
 impl Ended {

@@ -2,18 +2,22 @@
 //! which would be as large as all that may happen; whatever else happens goes the long way.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::http1::{Attempt, Exchange};
 use super::{Interim, Response};
 use crate::clock::Alarm;
-use crate::message::{Framing, ResponseHead};
+use crate::message::Framing;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Pool;
 use crate::upstream::request::Outbound;
 
 /// A request under way on a connection that was there.
-pub struct Forwarding(Exchange);
+pub struct Forwarding {
+    pool: Rc<Pool>,
+    /// None once it is over.
+    exchange: Option<Exchange>,
+}
 
 /// What has come of it.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
@@ -34,26 +38,27 @@ impl Pool {
         }
         let connection = self.take_at_once()?;
         self.begin(alarm);
-        Some(Forwarding(Exchange::new(self, outbound, connection, None, alarm)))
+        let exchange = Some(Exchange::new(self, outbound, connection, None, alarm));
+        Some(Forwarding { pool: self.clone(), exchange })
     }
 }
 
 impl Forwarding {
-    /// Sends the request, and waits for the response's head; the alarm is for that.
-    pub fn poll_head(
-        &mut self,
-        alarm: &Alarm,
-        interim: &mut dyn Interim,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, UpstreamError>> {
-        self.0.poll_head(alarm, interim, cx)
+    /// Whose connection it goes by.
+    #[must_use]
+    pub fn pool(&self) -> &Rc<Pool> {
+        &self.pool
     }
 
-    /// What has come of it, once [`Self::poll_head`] is ready.
-    pub fn end(self, outcome: Result<ResponseHead, UpstreamError>, alarm: &Alarm) -> Forwarded {
-        let (pool, address) = (self.0.pool().clone(), self.0.address());
-        let over = match self.0.end(outcome) {
-            Attempt::Stale(_, error) => return Forwarded::Stale(error),
+    /// Sends the request, and waits for the response's head; the alarm is for that. Not to be polled once it is ready.
+    pub fn poll(&mut self, alarm: &Alarm, interim: &mut dyn Interim, cx: &mut Context<'_>) -> Poll<Forwarded> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Pending };
+        let outcome = ready!(exchange.poll_head(alarm, interim, cx));
+        let address = exchange.address();
+        let Some(exchange) = self.exchange.take() else { return Poll::Pending };
+        let pool = &self.pool;
+        let over = match exchange.end(outcome) {
+            Attempt::Stale(_, error) => return Poll::Ready(Forwarded::Stale(error)),
             Attempt::Response(response) => {
                 pool.upstream.health.address_answered(address);
                 Ok(response)
@@ -65,6 +70,6 @@ impl Forwarding {
         if !over.as_ref().is_ok_and(Response::goes_on) {
             alarm.uncap();
         }
-        Forwarded::Over(over)
+        Poll::Ready(Forwarded::Over(over))
     }
 }

@@ -92,10 +92,6 @@ impl Exchange {
         }
     }
 
-    pub(super) fn pool(&self) -> &Rc<Pool> {
-        &self.pool
-    }
-
     /// Where the connection leads.
     pub(super) fn address(&self) -> SocketAddr {
         self.connection.address
