@@ -9,10 +9,11 @@ mod outline;
 pub mod problem;
 mod reader;
 mod resolve;
+mod stamp;
 pub mod value;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -32,9 +33,9 @@ use crate::upstream::resolve::{Name, NameServers};
 
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
-pub use resolve::Looked;
 pub use resolve::guard::Refusal;
 pub use resolve::report;
+pub use stamp::{Looked, Stamp};
 
 /// Where the file is looked for when nobody names one.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/pintle.toml", "/etc/pintle/pintle.toml"];
@@ -252,6 +253,19 @@ impl Config {
 
     /// All files that the sites were made from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.stamps().map(|(path, _)| path.as_path())
+    }
+
+    /// The files of sites that are not made as in that configuration.
+    pub fn files_beside(&self, before: Option<&Self>) -> impl Iterator<Item = &Path> {
+        let plans = before.iter().flat_map(|before| &before.entries).map(|entry| Arc::as_ptr(&entry.plan));
+        let known: HashSet<_, foldhash::fast::RandomState> = plans.collect();
+        let different = self.entries.iter().filter(move |entry| !known.contains(&Arc::as_ptr(&entry.plan)));
+        different.flat_map(|entry| entry.plan.files()).map(|(path, _)| path.as_path())
+    }
+
+    /// All files that the sites were made from, with what each was like when it was read.
+    pub fn stamps(&self) -> impl Iterator<Item = &(PathBuf, Stamp)> {
         self.entries.iter().flat_map(|entry| entry.plan.files())
     }
 }

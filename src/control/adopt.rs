@@ -63,7 +63,7 @@ impl Control {
         self.server.publish(self.config.snapshot.clone());
         self.server.settled().await;
         self.counts.rotations += announce_changes(&before, &self.config);
-        self.watch.files(self.config.files().map(ToOwned::to_owned).collect());
+        self.watch.files(self.config.stamps().cloned().collect());
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! What a configuration needs of the sandbox: to make one at the start, and to see at a reload whether it is enough.
 
-use std::collections::{BTreeSet, HashSet};
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -38,11 +37,8 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
 fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> Rules {
     // What another process has is not for this one to read.
     let kept: BTreeSet<PathBuf> = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().collect();
-    // Of ten thousand sites, each has files to be followed through links. Compared to the letter, which is quicker than as
-    // paths: what is written in another way is merely followed once more.
-    let known: HashSet<&OsStr> = before.into_iter().flat_map(Config::files).map(Path::as_os_str).collect();
-    let is_new = |file: &&Path| !known.contains(file.as_os_str()) && !kept.contains(*file);
-    let files = config.files().filter(is_new).chain([draft.path()]);
+    // Of ten thousand sites, each has files to be followed through links: those that are as before have been.
+    let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
     let mut read = Ways::default().folders(files);
     read.extend(config.snapshot.acme_webroot.clone());
     let mut write = BTreeSet::new();

@@ -125,7 +125,7 @@ impl Control {
             config,
         };
         control.follow_upstreams();
-        control.watch.files(control.config.files().map(ToOwned::to_owned).collect());
+        control.watch.files(control.config.stamps().cloned().collect());
         if let Some(trouble) = &control.ledger_trouble {
             trouble.tell();
         }

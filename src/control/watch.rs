@@ -1,44 +1,45 @@
-//! Watches the files that sites are made from: by the kernel's word at once, and by their contents now and then, for
+//! Watches the files that sites are made from: by the kernel's word at once, and by looking at them now and then, for
 //! file systems that give no word.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs;
-use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::key_file::FILE_MAX;
+use crate::config::Stamp;
 
-/// How often contents are looked at, at least.
+/// How often files are looked at, at least.
 const POLL: Duration = Duration::from_secs(5);
 /// The share of its time that the thread spends looking: one part in so many.
 const POLL_SHARE: u32 = 20;
 /// Symbolic links on the way to one file.
 const LINKS_MAX: usize = 40;
 
-/// Watches files until it is dropped. All that takes its time, following links and reading, happens on a thread of its
+/// Names of files to the letter: quicker than as paths, and there are many.
+type Names = HashSet<OsString, foldhash::fast::RandomState>;
+type Files = HashMap<OsString, Stamp, foldhash::fast::RandomState>;
+
+/// Watches files until it is dropped. All that takes its time, following links and looking, happens on a thread of its
 /// own: there may be twenty thousand files.
 pub(super) struct Watch {
     changed: Arc<Notify>,
-    files: Sender<Vec<PathBuf>>,
+    files: Sender<Vec<(PathBuf, Stamp)>>,
 }
 
 /// What the thread has.
 struct Looker {
     changed: Arc<Notify>,
-    files: Vec<PathBuf>,
-    /// What their contents were.
-    known: HashMap<PathBuf, Option<[u8; 32]>>,
+    /// What they were like the last time.
+    files: Files,
     /// The names that matter: the files', and those of links on the way to them.
-    entries: Arc<Mutex<BTreeSet<PathBuf>>>,
+    entries: Arc<Mutex<Names>>,
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
 }
@@ -55,8 +56,9 @@ impl Watch {
         Self { changed, files }
     }
 
-    /// Watches these files, and no others.
-    pub(super) fn files(&mut self, files: Vec<PathBuf>) {
+    /// Watches these files, and no others. Of those that it has not watched yet, it knows what they were like when they
+    /// were read.
+    pub(super) fn files(&mut self, files: Vec<(PathBuf, Stamp)>) {
         // Without the thread there is nobody to watch them, which has been told.
         let _ = self.files.send(files);
     }
@@ -69,41 +71,44 @@ impl Watch {
 
 impl Looker {
     fn new(changed: Arc<Notify>) -> Self {
-        let entries = Arc::<Mutex<BTreeSet<PathBuf>>>::default();
+        let entries = Arc::<Mutex<Names>>::default();
         let (word, wanted) = (changed.clone(), entries.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
             // That files were read is no news, nor is what happens to others in the same folder: a log, for one.
-            let concerns = event.need_rescan() || event.paths.iter().any(|path| lock(&wanted).contains(path));
+            let concerns =
+                event.need_rescan() || event.paths.iter().any(|path| lock(&wanted).contains(path.as_os_str()));
             if concerns && !event.kind.is_access() {
                 word.notify_one();
             }
         });
         let watcher = watcher.inspect_err(|error| {
-            tracing::warn!(%error, "files cannot be watched; their contents are looked at every few seconds");
+            tracing::warn!(%error, "files cannot be watched; they are looked at every few seconds");
         });
-        let (files, known, folders) = (Vec::new(), HashMap::new(), BTreeSet::new());
-        Self { changed, files, known, entries, watcher: watcher.ok(), folders }
+        Self { changed, files: Files::default(), entries, watcher: watcher.ok(), folders: BTreeSet::new() }
     }
 
-    fn run(mut self, lists: &Receiver<Vec<PathBuf>>) {
+    fn run(mut self, lists: &Receiver<Vec<(PathBuf, Stamp)>>) {
         let mut pause = POLL;
         loop {
-            match lists.recv_timeout(pause) {
+            let list = lists.recv_timeout(pause);
+            let begin = Instant::now();
+            match list {
                 Ok(mut files) => {
                     // Only the newest counts.
                     while let Ok(newer) = lists.try_recv() {
                         files = newer;
                     }
-                    self.files = files;
+                    self.files = watched(files, &self.files);
+                    // Before the files are looked at: what happens from then on is seen by one or the other.
+                    self.follow();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let begin = Instant::now();
-            // Before the contents are looked at: what happens from then on is seen by one or the other.
-            self.follow();
-            if look(&self.files, &mut self.known) {
+            if look(&mut self.files) {
+                // A folder may be another one now, or a link lead elsewhere: either changes what is behind it.
+                self.follow();
                 self.changed.notify_one();
             }
             pause = POLL.max(begin.elapsed() * POLL_SHARE);
@@ -113,9 +118,15 @@ impl Looker {
     /// Watches the folders that lead to the files, as they do now.
     fn follow(&mut self) {
         let mut ways = Ways::default();
-        let entries: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| ways.entries(file)).collect();
-        let folders: BTreeSet<PathBuf> = entries.iter().filter_map(|e| e.parent().map(Path::to_owned)).collect();
+        let (mut entries, mut folders) = (Names::default(), Names::default());
+        for file in self.files.keys() {
+            ways.follow(Path::new(file), |entry| {
+                add_folder(&mut folders, &entry);
+                entries.insert(entry.into_os_string());
+            });
+        }
         *lock(&self.entries) = entries;
+        let folders = paths(folders);
         if let Some(watcher) = &mut self.watcher {
             for gone in self.folders.difference(&folders) {
                 let _ = watcher.unwatch(gone);
@@ -133,77 +144,76 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the contents of any file are others than the last time, or are looked at for the first time.
-fn look(files: &[PathBuf], known: &mut HashMap<PathBuf, Option<[u8; 32]>>) -> bool {
-    let mut changed = false;
-    for file in files {
-        // Without files to be had, nothing is known about this one, and nothing has changed.
-        let Ok(now) = hash(file) else { continue };
-        // One that is new here has had all the time since it was read to change.
-        changed |= known.insert(file.clone(), now) != Some(now);
+/// What is watched from now on: with what a file was like the last time, or, of one that is new here, when it was read.
+fn watched(files: Vec<(PathBuf, Stamp)>, before: &Files) -> Files {
+    let mut all = Files::with_capacity_and_hasher(files.len(), <_>::default());
+    for (path, read) in files {
+        let path = path.into_os_string();
+        let stamp = before.get(&path).cloned().unwrap_or(read);
+        // Of two sites with the same file, the first has read it first.
+        all.entry(path).or_insert(stamp);
     }
-    if known.len() > files.len() {
-        let files: BTreeSet<&PathBuf> = files.iter().collect();
-        known.retain(|file, _| files.contains(file));
-    }
-    changed
+    all
 }
 
-/// The contents' hash; none if they cannot be read.
-///
-/// # Errors
-///
-/// When that is for want of a file descriptor.
-fn hash(path: &Path) -> Result<Option<[u8; 32]>, Errno> {
-    let mut contents = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut contents));
-    match read.as_ref().map_err(Errno::from_io_error) {
-        Ok(_) => Ok(Some(Sha256::digest(&contents).into())),
-        Err(Some(full @ (Errno::MFILE | Errno::NFILE))) => Err(full),
-        Err(_) => Ok(None),
+/// Whether any file is other than the last time.
+fn look(files: &mut Files) -> bool {
+    let mut changed = false;
+    for (path, stamp) in files {
+        let before = std::mem::replace(stamp, Stamp::of(Path::new(path)));
+        changed |= before != *stamp;
     }
+    changed
 }
 
 /// The ways to many files: what leads to a folder is looked at once, and not for each file in it.
 #[derive(Default)]
 pub(super) struct Ways {
     /// By the folder's name, the names that lead to it; the last is where it is.
-    folders: HashMap<PathBuf, Vec<PathBuf>>,
+    folders: HashMap<OsString, Vec<PathBuf>, foldhash::fast::RandomState>,
 }
 
 impl Ways {
-    /// As [`entries`] has them.
-    pub(super) fn entries(&mut self, file: &Path) -> Vec<PathBuf> {
-        let Ok(path) = std::path::absolute(file) else { return Vec::new() };
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return entries(file) };
-        if !self.folders.contains_key(folder) {
-            self.folders.insert(folder.to_owned(), entries(folder));
-        }
-        let Some((real, links)) = self.folders.get(folder).and_then(|way| way.split_last()) else {
-            return entries(file);
+    /// Tells what [`entries`] has.
+    fn follow(&mut self, file: &Path, mut tell: impl FnMut(PathBuf)) {
+        let Ok(path) = std::path::absolute(file) else { return };
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return entries(file).into_iter().for_each(tell);
         };
-        let mut all = links.to_vec();
+        if !self.folders.contains_key(folder.as_os_str()) {
+            self.folders.insert(folder.as_os_str().to_owned(), entries(folder));
+        }
+        let Some((real, links)) = self.folders.get(folder.as_os_str()).and_then(|way| way.split_last()) else {
+            return entries(file).into_iter().for_each(tell);
+        };
+        links.iter().cloned().for_each(&mut tell);
         let path = real.join(name);
         let target = fs::read_link(&path);
-        all.push(path);
+        tell(path);
         if let Ok(target) = target {
-            all.extend(entries(&real.join(target)));
+            entries(&real.join(target)).into_iter().for_each(tell);
         }
-        all
     }
 
     /// The folders that lead to files.
     pub(super) fn folders<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> BTreeSet<PathBuf> {
-        let mut all = BTreeSet::new();
+        let mut all = Names::default();
         for file in files {
-            for entry in self.entries(file) {
-                if let Some(folder) = entry.parent().filter(|folder| !all.contains(*folder)) {
-                    all.insert(folder.to_owned());
-                }
-            }
+            self.follow(file, |entry| add_folder(&mut all, &entry));
         }
-        all
+        paths(all)
     }
+}
+
+/// Adds the folder that an entry is in.
+fn add_folder(all: &mut Names, entry: &Path) {
+    if let Some(folder) = entry.parent().filter(|folder| !all.contains(folder.as_os_str())) {
+        all.insert(folder.into());
+    }
+}
+
+fn paths(names: Names) -> BTreeSet<PathBuf> {
+    names.into_iter().map(PathBuf::from).collect()
 }
 
 /// The names that lead to a file: its own, and that of every symbolic link on the way, as certbot's live/ and Kubernetes'
@@ -252,6 +262,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
+    fn followed(ways: &mut Ways, file: &Path) -> Vec<PathBuf> {
+        let mut all = Vec::new();
+        ways.follow(file, |entry| all.push(entry));
+        all
+    }
+
     #[test]
     fn names_on_the_way() {
         let dir = tempfile::tempdir().unwrap();
@@ -265,10 +281,10 @@ mod tests {
         assert_eq!(entries(&root.join("link/./tls.crt")), want);
         let mut ways = Ways::default();
         for _ in 0..2 {
-            assert_eq!(ways.entries(&root.join("link/./tls.crt")), want);
+            assert_eq!(followed(&mut ways, &root.join("link/./tls.crt")), want);
         }
-        assert_eq!(ways.entries(&root.join("mount/../a")), [root.join("a")]);
-        assert_eq!(ways.entries(Path::new("/")), entries(Path::new("/")));
+        assert_eq!(followed(&mut ways, &root.join("mount/../a")), [root.join("a")]);
+        assert_eq!(followed(&mut ways, Path::new("/")), entries(Path::new("/")));
         let files = [root.join("link/tls.crt"), root.join("link/other")];
         let folders = ways.folders(files.iter().map(PathBuf::as_path));
         assert_eq!(folders, ["", "mount", "mount/..one"].map(|f| root.join(f)).into());
@@ -277,14 +293,30 @@ mod tests {
     }
 
     #[test]
-    fn contents_are_noticed() {
+    fn changes_are_noticed_once() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
-        let (files, mut known) = (vec![file.clone()], HashMap::new());
-        assert!(look(&files, &mut known) && !look(&files, &mut known));
+        let read = |stamp: Stamp| vec![(file.clone(), stamp)];
+        let mut files = watched(read(Stamp::Absent), &Files::default());
+        assert!(!look(&mut files));
         fs::write(&file, "x").unwrap();
-        assert!(look(&files, &mut known) && !look(&files, &mut known));
-        fs::write(&file, "y").unwrap();
-        assert!(look(&files, &mut known));
+        assert!(look(&mut files) && !look(&mut files));
+        fs::write(&file, "longer").unwrap();
+        assert!(look(&mut files) && !look(&mut files));
+        // What goes on with the old contents has read them before; that has been told.
+        files = watched(read(Stamp::Absent), &files);
+        assert!(!look(&mut files));
+        // Read, and changed before it was watched.
+        let mut files = watched(read(Stamp::Absent), &Files::default());
+        assert!(look(&mut files) && !look(&mut files));
+    }
+
+    #[test]
+    fn of_two_that_have_read_a_file_the_first_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a");
+        fs::write(&file, "x").unwrap();
+        let twice = vec![(file.clone(), Stamp::Absent), (file.clone(), Stamp::of(&file))];
+        assert!(look(&mut watched(twice, &Files::default())));
     }
 }

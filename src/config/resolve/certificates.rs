@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Resolver;
-use super::plan::Stamp;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::problem::At;
+use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::key_file::{FILE_MAX, public_key};
 use crate::privileges;

@@ -28,16 +28,15 @@ use jiff::Timestamp;
 
 use super::file::{File, SiteTable};
 use super::problem::{At, Problem, Problems, Severity};
+use super::stamp::{Looked, Stamp};
 use super::{AccessTarget, Config, Context, Draft, Kept};
 use crate::host::{HostMap, HostPattern};
 use crate::policy::guard::others;
 use crate::telemetry::AccessFormat;
 use crate::tls::config::Versions;
-use plan::Stamp;
 
 pub(super) use assemble::chains_until;
 pub(super) use entry::{Entry, by_name};
-pub use plan::Looked;
 pub(super) use upstream::Upstreams;
 
 /// What resolving passes around.

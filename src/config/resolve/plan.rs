@@ -1,10 +1,7 @@
 //! What a site comes to by its text and its files alone; taken over for as long as these are the same.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -16,51 +13,11 @@ use super::upstream::{Target, Upstreams};
 use super::{Globals, Resolver, headers, hsts, pins, upstream};
 use crate::config::file::{File, SiteTable};
 use crate::config::problem::{At, Problem, Severity};
+use crate::config::stamp::{Looked, Stamp};
 use crate::config::{Config, Draft};
 use crate::host::HostPattern;
 use crate::site::HeaderRules;
 use crate::tls::{CertificateSet, Certificates};
-
-/// What a file was like when it was read: whatever is written to it, or put in its place, changes this.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stamp {
-    /// There was a file.
-    File([i64; 7]),
-    /// There was none.
-    Absent,
-    /// Its contents were given in place of it.
-    Given,
-}
-
-impl Stamp {
-    pub(super) fn of(path: &Path) -> Self {
-        fs::metadata(path).map_or(Self::Absent, |m| {
-            let signed = |n: u64| i64::from_ne_bytes(n.to_ne_bytes());
-            let (size, device, inode) = (signed(m.size()), signed(m.dev()), signed(m.ino()));
-            Self::File([device, inode, size, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])
-        })
-    }
-}
-
-/// What many files are like, looked at beforehand: ten thousand sites have twenty thousand.
-#[derive(Debug, Default)]
-pub struct Looked(HashMap<OsString, Stamp>);
-
-impl Looked {
-    /// Looks at them. Takes its time.
-    #[must_use]
-    pub fn at(files: Vec<PathBuf>) -> Self {
-        let look = |path: PathBuf| {
-            let stamp = Stamp::of(&path);
-            (path.into_os_string(), stamp)
-        };
-        Self(files.into_iter().map(look).collect())
-    }
-
-    fn is_still(&self, path: &Path, stamp: &Stamp) -> bool {
-        self.0.get(path.as_os_str()).map_or_else(|| Stamp::of(path) == *stamp, |looked| looked == stamp)
-    }
-}
 
 /// A site, but for what the ledger and the time have to say.
 pub(in crate::config) struct Plan {
@@ -80,9 +37,9 @@ pub(in crate::config) struct Plan {
 }
 
 impl Plan {
-    /// The files that it was made from.
-    pub(in crate::config) fn files(&self) -> impl Iterator<Item = &Path> {
-        self.stamps.iter().map(|(path, _)| path.as_path())
+    /// The files that it was made from, and what they were like.
+    pub(in crate::config) fn files(&self) -> &[(PathBuf, Stamp)] {
+        &self.stamps
     }
 
     /// What there is to warn of, with places from `start`, that another plan had not.

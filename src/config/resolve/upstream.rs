@@ -12,10 +12,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 use super::Resolver;
 use super::certificates::read;
-use super::plan::Stamp;
 use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
+use crate::config::stamp::Stamp;
 use crate::host::{HostPattern, split_authority};
 use crate::upstream::resolve::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
