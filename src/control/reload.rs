@@ -117,11 +117,16 @@ impl Control {
         match reloaded {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
-                for (problem, hint) in told(&problems, Severity::Warning) {
-                    tracing::warn!(problem, hint, "in use, with a warning");
-                }
+                // Each of ten thousand sites may have a warning, and none is waited for.
+                let shown = tokio::task::spawn_blocking(move || {
+                    for (problem, hint) in told(&problems, Severity::Warning) {
+                        tracing::warn!(problem, hint, "in use, with a warning");
+                    }
+                    rendered(&problems)
+                });
+                let shown = shown.await.unwrap_or_default();
                 tracing::info!(notes = notes.join("; "), "reloaded");
-                Verdict { ok: true, problems: rendered(&problems), notes }
+                Verdict { ok: true, problems: shown, notes }
             }
             Err(refusal) => {
                 self.counts.reloads_refused += 1;
