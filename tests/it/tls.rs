@@ -1,12 +1,13 @@
 //! TLS: who gets which certificate, what is negotiated, and which request belongs on which connection.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 
-use rustls::{AlertDescription, HandshakeKind, NamedGroup, SignatureScheme};
+use rustls::{AlertDescription, ClientConnection, HandshakeKind, NamedGroup, SignatureScheme};
 
-use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, blog};
+use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, PATIENCE, Pintle, Reply, blog};
 
 /// A site with these names, under certificates of its own.
 fn site(hosts: &[&str], origin: &Origin, leaves: &[&Leaf]) -> String {
@@ -175,6 +176,53 @@ fn sessions_resume_on_every_worker() {
     }
     let shown = s_client(&pintle, &["-servername", BLOG, "-tls1_2"]);
     assert!(shown.contains("TLS session ticket lifetime hint: 43200"), "{shown}");
+}
+
+/// A connection whose handshake is over for the client, but for what it has to say to that: it goes out with `more`.
+fn finished_with(authority: &Authority, pintle: &Pintle, more: &str) -> (ClientConnection, TcpStream) {
+    let mut socket = TcpStream::connect(pintle.https()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut tls = ClientConnection::new(Arc::new(Client::config(authority)), BLOG.try_into().unwrap()).unwrap();
+    tls.write_tls(&mut socket).unwrap();
+    while tls.is_handshaking() {
+        tls.read_tls(&mut socket).unwrap();
+        tls.process_new_packets().unwrap();
+    }
+    tls.writer().write_all(more.as_bytes()).unwrap();
+    let mut flight = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut flight).unwrap();
+    }
+    socket.write_all(&flight).unwrap();
+    (tls, socket)
+}
+
+#[test]
+fn a_ticket_goes_with_the_answer_if_there_is_a_request_and_else_at_once() {
+    let authority = Authority::new();
+    let (ask, asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    let answered = Mutex::new(answered);
+    let origin = Origin::start(move |_| {
+        ask.send(()).unwrap();
+        answered.lock().unwrap().recv().unwrap();
+        Reply::ok("late")
+    });
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let (mut tls, mut socket) = finished_with(&authority, &pintle, &format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+    asked.recv_timeout(PATIENCE).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    assert_eq!(socket.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock, "a packet of its own");
+    socket.set_nonblocking(false).unwrap();
+    answer.send(()).unwrap();
+    tls.read_tls(&mut socket).unwrap();
+    assert!(tls.process_new_packets().unwrap().plaintext_bytes_to_read() > 0);
+    assert_eq!(tls.tls13_tickets_received(), 1);
+    let (mut tls, mut socket) = finished_with(&authority, &pintle, "");
+    while tls.tls13_tickets_received() == 0 {
+        assert_ne!(tls.read_tls(&mut socket).unwrap(), 0);
+        tls.process_new_packets().unwrap();
+    }
 }
 
 #[test]

@@ -71,6 +71,9 @@ impl<S: Session> TlsStream<S> {
                     let pending = self.records.pending_len();
                     self.receive(scratch, pending, &mut none, cx)?;
                 }
+                if self.records.hold_tickets() {
+                    return Poll::Ready(Ok(()));
+                }
                 ready!(self.records.outgoing.poll_send(&mut self.socket, cx))?;
                 if self.records.phase != Phase::Handshake {
                     return Poll::Ready(Ok(()));

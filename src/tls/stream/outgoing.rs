@@ -1,5 +1,5 @@
 //! What goes out: plaintext is gathered into full records, sealed by rustls, and written with one call. The buffer is
-//! the thread's, lent while something is in it.
+//! the thread's, lent while something is in it. What can wait for that call waits in a place of its own size.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -39,11 +39,34 @@ pub(super) struct Outgoing {
     end: usize,
     /// Plaintext gathered and not yet sealed.
     staged: usize,
+    /// Sealed, and to be written ahead of whatever comes next. Nobody waits for it.
+    held: Vec<u8>,
 }
 
 impl Outgoing {
     fn lend(&mut self) -> &mut [u8] {
         self.buffer.get_or_insert_with(|| BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; STAGE + RECORD]))
+    }
+
+    /// Sets aside what is sealed, to go with what is written next; false if it is too much for that.
+    pub(super) fn hold(&mut self) -> bool {
+        let sealed = self.buffer.as_ref().and_then(|buffer| buffer.get(self.start..self.end));
+        let Some(sealed) = sealed.filter(|sealed| sealed.len() <= SLACK && self.staged == 0 && self.held.is_empty())
+        else {
+            return false;
+        };
+        self.held = sealed.to_vec();
+        self.give_back();
+        true
+    }
+
+    /// Puts what was set aside at the beginning of a buffer.
+    fn take_up_held(&mut self) {
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            self.lend()[..held.len()].copy_from_slice(&held);
+            self.end = held.len();
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -77,6 +100,7 @@ impl Outgoing {
 
     /// Takes all of `bufs` if that does not fill a record: rustls is not needed yet.
     pub(super) fn stage(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
+        self.take_up_held();
         let len: usize = bufs.iter().map(|b| b.len()).sum();
         if self.staged + len >= RECORD || !self.has_room() {
             return None;
@@ -94,6 +118,7 @@ impl Outgoing {
     /// Takes as much of `bufs` as there is room for, and seals the records that get full. Whole records are sealed
     /// from where they lie.
     pub(super) fn push<D>(&mut self, traffic: &mut WriteTraffic<'_, D>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.take_up_held();
         let mut taken = 0;
         for b in bufs {
             let mut b = &b[..];
@@ -131,6 +156,7 @@ impl Outgoing {
     /// Takes what rustls wants to say, and gives the content type of its record. It must all be taken: a message that
     /// is not encoded now is lost.
     pub(super) fn encode<D>(&mut self, mut message: EncodeTlsData<'_, D>) -> io::Result<u8> {
+        self.take_up_held();
         loop {
             let end = self.end;
             // With something staged the stage is in use; a flight of the handshake may spread over it.
@@ -173,6 +199,7 @@ impl Outgoing {
 
     /// Adds close_notify (RFC 8446 section 6.1).
     pub(super) fn close<D>(&mut self, traffic: &mut WriteTraffic<'_, D>) -> io::Result<()> {
+        self.take_up_held();
         let end = self.end.min(STAGE);
         self.end = end + traffic.queue_close_notify(&mut self.lend()[end..STAGE]).map_err(seal_error)?;
         Ok(())

@@ -162,6 +162,12 @@ impl<S: Session> Records<S> {
         }
     }
 
+    /// Keeps the tickets that end a handshake until there is an answer to send: what it answers has come already.
+    /// Otherwise they cost a system call and a packet of their own.
+    pub(super) fn hold_tickets(&mut self) -> bool {
+        self.phase == Phase::Open && self.has_plain() && self.session.ends_with_tickets() && self.outgoing.hold()
+    }
+
     /// Takes plaintext to be sent, as much as there is room for.
     pub(super) fn write(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.close_sent || self.phase == Phase::Handshake {

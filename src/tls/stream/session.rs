@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::UnbufferedStatus;
-use rustls::{Error, HandshakeKind, ServerConfig};
+use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::tls::resolver::{self, Choice};
 
@@ -19,6 +19,12 @@ pub trait Session: Unpin + 'static {
 
     /// The protocol that was agreed on.
     fn alpn(&self) -> Option<&[u8]>;
+
+    /// Whether all that this side says at the end of a handshake is tickets, which the other can do without: the server of
+    /// TLS 1.3 (RFC 8446 section 4.6.1).
+    fn ends_with_tickets(&self) -> bool {
+        false
+    }
 
     /// The alert to send in place of rustls' own, for the handshake that has just failed.
     fn alert_instead(&self) -> Option<u8> {
@@ -68,6 +74,10 @@ impl Session for ServerSession {
 
     fn alpn(&self) -> Option<&[u8]> {
         self.tls.alpn_protocol()
+    }
+
+    fn ends_with_tickets(&self) -> bool {
+        self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     fn alert_instead(&self) -> Option<u8> {
