@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// The longest name that DNS allows, in octets (RFC 1035 section 2.3.4), without the trailing dot.
 const NAME_MAX: usize = 253;
-const LABEL_MAX: usize = 63;
+/// The octets of one label.
+const LABEL: RangeInclusive<usize> = 1..=63;
 
 /// Why a text is no host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,18 +94,12 @@ fn check_name(name: &[u8]) -> Result<usize, InvalidHost> {
     for b in name {
         match b {
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'.' if label > 0 => label = 0,
+            b'.' if LABEL.contains(&label) => label = 0,
             b'.' => return Err(InvalidHost::Length),
             _ => return Err(InvalidHost::Character),
         }
-        if label > LABEL_MAX {
-            return Err(InvalidHost::Length);
-        }
     }
-    if label == 0 {
-        return Err(InvalidHost::Length);
-    }
-    Ok(name.len())
+    if LABEL.contains(&label) { Ok(name.len()) } else { Err(InvalidHost::Length) }
 }
 
 fn parse_port(digits: &[u8]) -> Result<u16, InvalidHost> {
@@ -175,7 +171,7 @@ impl HostPattern {
     /// Whether this pattern takes in `host`; a wildcard stands for exactly one label (RFC 9525 section 6.3).
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
-        if self.wildcard { wildcard_base(host) == Some(&*self.name) } else { host == &*self.name }
+        if self.wildcard { wildcard_base(host.as_bytes()) == Some(self.name.as_bytes()) } else { host == &*self.name }
     }
 }
 
@@ -189,8 +185,8 @@ impl fmt::Display for HostPattern {
 }
 
 /// `b.c` for `a.b.c`: the name whose wildcard would match.
-fn wildcard_base(host: &str) -> Option<&str> {
-    host.split_once('.').map(|(_, rest)| rest)
+fn wildcard_base(host: &[u8]) -> Option<&[u8]> {
+    memchr::memchr(b'.', host).map(|dot| &host[dot + 1..])
 }
 
 /// Values by host name: an exact name wins over a wildcard.
@@ -201,7 +197,7 @@ pub struct HostMap<T> {
 }
 
 /// What clients ask for is looked up, but what is in it is the operator's: nobody can make it slow.
-type ByName<T> = HashMap<Box<str>, T, foldhash::fast::RandomState>;
+type ByName<T> = HashMap<Box<[u8]>, T, foldhash::fast::RandomState>;
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
@@ -213,12 +209,13 @@ impl<T> HostMap<T> {
     /// Adds a pattern; gives back the value that held it before.
     pub fn insert(&mut self, pattern: &HostPattern, value: T) -> Option<T> {
         let map = if pattern.wildcard { &mut self.wildcard } else { &mut self.exact };
-        map.insert(pattern.name.clone(), value)
+        map.insert(pattern.name.as_bytes().into(), value)
     }
 
     /// The value for a host in the form that [`split_authority`] leaves.
     #[must_use]
-    pub fn get(&self, host: &str) -> Option<&T> {
+    pub fn get<N: AsRef<[u8]> + ?Sized>(&self, host: &N) -> Option<&T> {
+        let host = host.as_ref();
         self.exact.get(host).or_else(|| {
             if self.wildcard.is_empty() {
                 return None;
@@ -230,7 +227,8 @@ impl<T> HostMap<T> {
     /// The value that exactly this pattern has.
     #[must_use]
     pub fn get_pattern(&self, pattern: &HostPattern) -> Option<&T> {
-        if pattern.wildcard { self.wildcard.get(&pattern.name) } else { self.exact.get(&pattern.name) }
+        let map = if pattern.wildcard { &self.wildcard } else { &self.exact };
+        map.get(pattern.name.as_bytes())
     }
 }
 

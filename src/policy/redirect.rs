@@ -60,28 +60,28 @@ impl HttpsPort {
 /// The https URL for a request that came without TLS: same host, same path and query, to the letter
 /// (RFC 6797 section 7.2). `host` is a configured name, or one that a configured wildcard takes in.
 #[must_use]
-pub fn to_https(host: &str, named_port: Option<u16>, target: &str, https: HttpsPort) -> String {
+pub fn to_https(host: &[u8], named_port: Option<u16>, target: &[u8], https: HttpsPort) -> Vec<u8> {
     url(host, https.for_client(named_port), target)
 }
 
 /// The URL of the same page under the site's first name; the port stays.
 #[must_use]
-pub fn to_canonical(canonical: &str, named_port: Option<u16>, target: &str) -> String {
-    url(canonical, named_port.filter(|p| *p != 443), target)
+pub fn to_canonical(canonical: &str, named_port: Option<u16>, target: &[u8]) -> Vec<u8> {
+    url(canonical.as_bytes(), named_port.filter(|p| *p != 443), target)
 }
 
-fn url(host: &str, port: Option<u16>, target: &str) -> String {
+fn url(host: &[u8], port: Option<u16>, target: &[u8]) -> Vec<u8> {
     // `OPTIONS *` is about the server: its URL has no path.
-    let target = if target == "*" { "/" } else { target };
+    let target = if target == b"*" { b"/" } else { target };
     // The answer to most of what comes without TLS: one allocation, and no machinery of formats.
-    let mut url = String::with_capacity("https://:65535".len() + host.len() + target.len());
-    url.push_str("https://");
-    url.push_str(host);
+    let mut url = Vec::with_capacity("https://:65535".len() + host.len() + target.len());
+    url.extend_from_slice(b"https://");
+    url.extend_from_slice(host);
     if let Some(port) = port {
-        url.push(':');
-        url.push_str(itoa::Buffer::new().format(port));
+        url.push(b':');
+        url.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
     }
-    url.push_str(target);
+    url.extend_from_slice(target);
     url
 }
 
@@ -90,12 +90,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn text(url: Vec<u8>) -> String {
+        String::from_utf8(url).unwrap()
+    }
+
     fn check(authority: &str, target: &str, https: HttpsPort, want: &str) {
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) => (host, Some(port.parse().unwrap())),
             None => (authority, None),
         };
-        assert_eq!(to_https(host, port, target, https), want);
+        assert_eq!(text(to_https(host.as_bytes(), port, target.as_bytes(), https)), want);
     }
 
     #[test]
@@ -115,8 +119,8 @@ mod tests {
         check("shop.example", "/a", mapped, "https://shop.example:9443/a");
         check("shop.example:8080", "/a", mapped, "https://shop.example:9443/a");
         check("shop.example:8080", "/a", behind_offloader, "https://shop.example/a");
-        assert_eq!(to_canonical("www.example", Some(8443), "/x"), "https://www.example:8443/x");
-        assert_eq!(to_canonical("www.example", None, "/x"), "https://www.example/x");
+        assert_eq!(text(to_canonical("www.example", Some(8443), b"/x")), "https://www.example:8443/x");
+        assert_eq!(text(to_canonical("www.example", None, b"/x")), "https://www.example/x");
     }
 
     #[test]
@@ -134,7 +138,8 @@ mod tests {
     proptest! {
         #[test]
         fn path_and_query_never_change(target in "/[!-~]{0,40}", port in prop::option::of(any::<u16>())) {
-            let url = to_https("shop.example", port, &target, HttpsPort { public: None, listener: Some(8443) });
+            let https = HttpsPort { public: None, listener: Some(8443) };
+            let url = text(to_https(b"shop.example", port, target.as_bytes(), https));
             let rest = url.strip_prefix("https://shop.example").unwrap();
             let rest = rest.strip_prefix(":8443").unwrap_or(rest);
             prop_assert_eq!(rest, target);

@@ -94,7 +94,7 @@ impl Context {
     /// The site that the client named in its SNI.
     pub(super) fn site_of_connection(&self, view: &Rc<View>) -> Option<SiteOfView> {
         let name = self.tls.as_ref()?.name.as_deref()?;
-        view.site(name)
+        view.site(name.as_bytes())
     }
 
     /// A key to ask for a WebSocket with, when the client came by HTTP/2, where there is none.

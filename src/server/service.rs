@@ -41,7 +41,7 @@ pub(super) struct Asked {
 /// Finds site and client of a request.
 pub(super) fn read(head: &RequestHead, context: &Context) -> Asked {
     let view = context.worker.view();
-    let site = view.site(head.host());
+    let site = view.site(head.host_octets());
     let origin = origin(&context.client.peer, &head.fields, &view.shared.trust);
     Asked { view, site, origin }
 }
@@ -126,7 +126,7 @@ pub(super) async fn answer(
 }
 
 enum Step {
-    Redirect(String),
+    Redirect(Vec<u8>),
     Options,
     Work(Work),
 }
@@ -155,7 +155,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     let shared = &asked.view.shared;
     // Before the redirect: a client whose pins fail may have been given an http URI, as RFC 7469 section 2.1.4 advises.
     if let Some(reports) = &shared.reports
-        && *reports.host == *head.host()
+        && reports.host.as_bytes() == head.host_octets()
         && *reports.path == *head.path()
     {
         return if head.method == Method::POST {
@@ -173,7 +173,12 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
             return Err(Rejection::SchemeNotStated);
         }
         let https_port = HttpsPort { listener: context.worker.https_port(), ..shared.https_port };
-        return Ok(Step::Redirect(redirect::to_https(head.host(), head.port(), head.target(), https_port)));
+        return Ok(Step::Redirect(redirect::to_https(
+            head.host_octets(),
+            head.port(),
+            head.target_octets(),
+            https_port,
+        )));
     }
     if context.client.peer.states_scheme {
         context.worker.loop_guard.scheme_stated((context.client.peer.address, head.host()));
@@ -182,7 +187,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         && canonical.as_bytes() != head.host_octets()
         && !head.websocket
     {
-        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target())));
+        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target_octets())));
     }
     let expectation = head.fields.get(Name::Expect);
     if expectation.is_some_and(|e| !e.eq_ignore_ascii_case(b"100-continue")) {
@@ -314,13 +319,13 @@ fn check_upgrade(
     }
 }
 
-fn redirect_to(location: &str, head: &RequestHead, asked: &Asked, context: &Context) -> Reply {
+fn redirect_to(location: &[u8], head: &RequestHead, asked: &Asked, context: &Context) -> Reply {
     let secure = asked.origin.scheme == Scheme::Https;
     // To https always 301, as users and scanners expect. Under https, 308 keeps the method (RFC 9110 section 15.4.9).
     let keeps_method = secure && !matches!(head.method, Method::GET | Method::HEAD);
     let mut response =
         page::answer(if keeps_method { StatusCode::PERMANENT_REDIRECT } else { StatusCode::MOVED_PERMANENTLY });
-    response.fields.push(b"Location", location.as_bytes());
+    response.fields.push(b"Location", location);
     if asked.origin.scheme_from_header {
         // A cache in front that does not see the difference would redirect those who came by https (for ever).
         response.fields.push(b"Cache-Control", b"no-store");

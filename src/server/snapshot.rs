@@ -119,7 +119,7 @@ impl View {
     }
 
     /// The site for a host.
-    pub(super) fn site(self: &Rc<Self>, host: &str) -> Option<SiteOfView> {
+    pub(super) fn site(self: &Rc<Self>, host: &[u8]) -> Option<SiteOfView> {
         let index = *self.shared.by_host.get(host)?;
         (index < self.shared.sites.len()).then(|| SiteOfView { view: self.clone(), index })
     }
