@@ -144,14 +144,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is watched from now on: with what a file was like the last time, or, of one that is new here, when it was read.
+/// What is watched from now on: with what a file was like the last time; or when it was read, if it is new here, or still
+/// like that: its change is in use already, then, and no news.
 fn watched(files: Vec<(PathBuf, Stamp)>, before: &Files) -> Files {
     let mut all = Files::with_capacity_and_hasher(files.len(), <_>::default());
     for (path, read) in files {
-        let path = path.into_os_string();
-        let stamp = before.get(&path).cloned().unwrap_or(read);
+        let known = before.get(path.as_os_str()).filter(|known| **known != read && Stamp::of(&path) != read);
+        let stamp = known.cloned().unwrap_or(read);
         // Of two sites with the same file, the first has read it first.
-        all.entry(path).or_insert(stamp);
+        all.entry(path.into_os_string()).or_insert(stamp);
     }
     all
 }
@@ -305,6 +306,10 @@ mod tests {
         assert!(look(&mut files) && !look(&mut files));
         // What goes on with the old contents has read them before; that has been told.
         files = watched(read(Stamp::Absent), &files);
+        assert!(!look(&mut files));
+        // What is in use has read it as it is.
+        fs::write(&file, "longer still").unwrap();
+        files = watched(read(Stamp::of(&file)), &files);
         assert!(!look(&mut files));
         // Read, and changed before it was watched.
         let mut files = watched(read(Stamp::Absent), &Files::default());
