@@ -35,11 +35,7 @@ impl Refusal {
     }
 
     fn for_reasons(logged: Vec<(String, Option<String>)>) -> Self {
-        let show = |(what, hint): &(String, Option<String>)| match hint {
-            Some(hint) => format!("{what}\n  hint: {hint}"),
-            None => what.clone(),
-        };
-        Self { shown: logged.iter().map(show).collect(), logged }
+        Self { shown: logged.iter().map(shown).collect(), logged }
     }
 
     fn of(problems: &Problems) -> Self {
@@ -224,11 +220,7 @@ impl Control {
         match self.refused.get(&site) {
             None => Verdict { ok: true, problems: rendered(&problems), notes },
             Some(refused) => {
-                let told = |(reason, hint): &(String, Option<String>)| match hint {
-                    Some(hint) => format!("{reason}\n  hint: {hint}"),
-                    None => reason.clone(),
-                };
-                Verdict { ok: false, problems: refused.reasons.iter().map(told).collect(), notes: Vec::new() }
+                Verdict { ok: false, problems: refused.reasons.iter().map(shown).collect(), notes: Vec::new() }
             }
         }
     }
@@ -246,6 +238,14 @@ impl Control {
 fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
     let https = config.https.iter().map(|a| (*a, Scheme::Https));
     https.chain(config.http.iter().map(|a| (*a, Scheme::Http))).collect()
+}
+
+/// A reason and its remedy, as they are shown to people.
+fn shown((what, hint): &(String, Option<String>)) -> String {
+    match hint {
+        Some(hint) => format!("{what}\n  hint: {hint}"),
+        None => what.clone(),
+    }
 }
 
 pub(super) fn rendered(problems: &Problems) -> Vec<String> {
