@@ -56,7 +56,7 @@ pub fn page(lines: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n{lines}\r\n{body}").into_bytes()
 }
 
-/// What a server with this certificate offers by ALPN; nothing: it knows no ALPN.
+/// A server with this certificate, which offers these protocols by ALPN; without any, it knows no ALPN.
 pub fn server_config(leaf: &Leaf, protocols: &[&[u8]]) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(&leaf.chain).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&leaf.key).unwrap();
