@@ -150,7 +150,7 @@ fn promises(count: usize, sites: usize) -> Vec<Promise> {
         let include_subdomains = n.is_multiple_of(2);
         let policy =
             Hpkp { mode: hpkp::Mode::Enforce, pins, max_age: 30 * 86_400, include_subdomains, report_uri: None };
-        let sent = NOW - n as i64;
+        let sent = NOW - i64::try_from(n).expect("a small number");
         Promise { first_sent: sent, last_sent: sent, ..Promise::of_header(&names(n % sites), &[], &policy) }
     };
     (0..count).map(promise).collect()

@@ -138,11 +138,11 @@ impl State {
 /// A time in ticks, rounded up.
 #[must_use]
 pub fn ticks_of(time: Duration) -> u32 {
-    const A_SECOND: u64 = 1000 / TICK.as_millis() as u64;
+    const A_SECOND: u64 = 1_000_000_000 / TICK.subsec_nanos() as u64;
     // Whole seconds apart: this is done at every read and write, and milliseconds of all times do not fit 64 bits.
-    let part = u64::from(time.subsec_nanos()).div_ceil(TICK.as_nanos() as u64);
+    let part = u64::from(time.subsec_nanos()).div_ceil(u64::from(TICK.subsec_nanos()));
     let ticks = time.as_secs().saturating_mul(A_SECOND).saturating_add(part);
-    ticks.min(u64::from(NEVER / 2)) as u32
+    u32::try_from(ticks).unwrap_or(u32::MAX).min(NEVER / 2)
 }
 
 /// A deadline that one task waits for beside other things.

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn lengths() {
         for (max_age, seconds) in [(10, 4), (100, 10), (36_000, 3600), (86400 * 365, 3600), (0, 3600)] {
-            assert_eq!((length(max_age), ahead(max_age)), (seconds, seconds as i64 + 1), "{max_age}");
+            assert_eq!((length(max_age), ahead(max_age)), (seconds, i64::try_from(seconds).unwrap() + 1), "{max_age}");
         }
     }
 

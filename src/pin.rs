@@ -35,7 +35,7 @@ impl Pin {
     /// Reads hexadecimal in any case; `None` unless it is 64 digits.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
-        let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+        let digits: Vec<u8> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect::<Option<_>>()?;
         let octets: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
         (digits.len() == 64).then(|| octets.try_into().ok().map(Self)).flatten()
     }

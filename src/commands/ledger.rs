@@ -134,8 +134,11 @@ fn print_timeline(promises: &[&Promise], now: Seconds) {
     let begin = promises.iter().map(|p| p.first_sent).min().unwrap_or(now).min(now);
     let end = promises.iter().map(|p| p.honoured_until()).max().unwrap_or(now).max(now).max(begin + 1);
     let column = |at: Seconds| {
-        let share = (at.clamp(begin, end) - begin) as f64 / (end - begin) as f64;
-        (share * (TIMELINE - 1) as f64).round() as usize
+        let (passed, all) = (at.clamp(begin, end).abs_diff(begin), end.abs_diff(begin));
+        let last = TIMELINE as u128 - 1;
+        // Rounded to the nearest column.
+        let column = (2 * u128::from(passed) * last + u128::from(all)) / (2 * u128::from(all));
+        usize::try_from(column.min(last)).expect("a column of the line")
     };
     println!("\n     {:<w$}{:>w$}", minute(begin), minute(end), w = TIMELINE / 2);
     for (at, promise) in promises.iter().enumerate() {

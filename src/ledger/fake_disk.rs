@@ -44,7 +44,7 @@ impl FakeDisk {
 
     fn random(&mut self, below: usize) -> usize {
         self.luck = self.luck.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.luck >> 33) as usize) % below.max(1)
+        usize::try_from(self.luck >> 33).expect("31 bits") % below.max(1)
     }
 
     pub(super) fn is_off(&self) -> bool {
@@ -124,11 +124,12 @@ impl Disk for FakeDisk {
 
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
         self.step()?;
+        let len = usize::try_from(len).expect("no file here is that long");
         let file = self.files.entry(name.to_owned()).or_default();
         if let Some(room) = &mut self.room {
-            *room += file.seen.len().saturating_sub(len as usize);
+            *room += file.seen.len().saturating_sub(len);
         }
-        file.seen.truncate(len as usize);
+        file.seen.truncate(len);
         Ok(())
     }
 

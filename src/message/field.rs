@@ -163,10 +163,20 @@ impl Name {
 pub struct Field {
     /// What the name is, if a rule knows it.
     pub name: Name,
-    name_len: u16,
-    name_at: u32,
-    value_at: u32,
-    value_len: u32,
+    name_at: usize,
+    name_len: usize,
+    value_at: usize,
+    value_len: usize,
+}
+
+impl Field {
+    fn name_range(&self) -> Range<usize> {
+        self.name_at..self.name_at + self.name_len
+    }
+
+    pub(super) fn value_range(&self) -> Range<usize> {
+        self.value_at..self.value_at + self.value_len
+    }
 }
 
 /// The fields of a head or of a trailer section.
@@ -207,13 +217,7 @@ impl Fields {
         self.raw.extend_from_slice(name);
         let value_at = self.raw.len();
         self.raw.extend_from_slice(value);
-        self.list.push(Field {
-            name: Name::of(name),
-            name_len: name.len() as u16,
-            name_at: name_at as u32,
-            value_at: value_at as u32,
-            value_len: value.len() as u32,
-        });
+        self.list.push(Field { name: Name::of(name), name_at, name_len: name.len(), value_at, value_len: value.len() });
     }
 
     /// Takes over a whole head; its fields are then named by [`Fields::push_range`].
@@ -229,10 +233,10 @@ impl Fields {
     pub(super) fn push_range(&mut self, name: Range<usize>, value: Range<usize>) {
         self.list.push(Field {
             name: Name::of(&self.raw[name.clone()]),
-            name_len: name.len() as u16,
-            name_at: name.start as u32,
-            value_at: value.start as u32,
-            value_len: value.len() as u32,
+            name_at: name.start,
+            name_len: name.len(),
+            value_at: value.start,
+            value_len: value.len(),
         });
     }
 
@@ -272,17 +276,13 @@ impl Fields {
     /// The octets of the name, in the case of the wire.
     #[must_use]
     pub fn name(&self, field: &Field) -> &[u8] {
-        &self.raw[field.name_at as usize..field.name_at as usize + usize::from(field.name_len)]
+        &self.raw[field.name_range()]
     }
 
     /// The octets of the value, without white space around them.
     #[must_use]
     pub fn value(&self, field: &Field) -> &[u8] {
-        &self.raw[self.value_range(field)]
-    }
-
-    pub(super) fn value_range(&self, field: &Field) -> Range<usize> {
-        field.value_at as usize..(field.value_at + field.value_len) as usize
+        &self.raw[field.value_range()]
     }
 
     /// All fields, in the order of the wire.
@@ -318,19 +318,15 @@ impl Fields {
         let at = self.raw.len();
         self.raw.extend_from_slice(value);
         if let Some(field) = self.list.get_mut(index) {
-            field.value_at = at as u32;
-            field.value_len = value.len() as u32;
+            field.value_at = at;
+            field.value_len = value.len();
         }
     }
 
     /// Drops the fields that `drop` says yes to.
     pub fn remove_if(&mut self, mut drop: impl FnMut(Name, &[u8], &[u8]) -> bool) {
         let raw = &self.raw;
-        self.list.retain(|f| {
-            let name = &raw[f.name_at as usize..f.name_at as usize + usize::from(f.name_len)];
-            let value = &raw[f.value_at as usize..(f.value_at + f.value_len) as usize];
-            !drop(f.name, name, value)
-        });
+        self.list.retain(|f| !drop(f.name, &raw[f.name_range()], &raw[f.value_range()]));
     }
 }
 
@@ -445,6 +441,16 @@ mod tests {
         assert_eq!(fields.get(Name::SetCookie), Some(&b"c=3; Secure"[..]));
         fields.remove_if(|name, _, value| name == Name::SetCookie && value == b"b=2");
         assert_eq!(fields.len(), 2);
+    }
+
+    /// Cut to 16 bits, the name would be another one.
+    #[test]
+    fn long_names_and_values_stay_whole() {
+        let (name, value) = ([b"Transfer-Encoding".to_vec(), vec![b'x'; 1 << 16]].concat(), vec![b'y'; 1 << 17]);
+        let mut fields = Fields::default();
+        fields.push(&name, &value);
+        let (known, octets, held) = fields.iter().next().unwrap();
+        assert_eq!((known, octets.len(), held.len()), (Name::Other, name.len(), value.len()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use http::{Method, StatusCode};
 use memchr::{memchr, memchr_iter};
 
-use super::field::{Name, has_token, tokens};
+use super::field::{Field, Name, has_token, tokens};
 use super::head::{Framing, RequestHead, ResponseHead, Version};
 use crate::host::InvalidHost;
 
@@ -173,7 +173,7 @@ fn read_target(head: &mut RequestHead, range: std::ops::Range<usize>) -> Result<
 /// intermediary goes by is what smuggling plays with).
 fn read_host(head: &mut RequestHead, named: Option<std::ops::Range<usize>>) -> Result<(), HeadFault> {
     let mut hosts = head.fields.list().iter().filter(|f| f.name == Name::Host);
-    let field = hosts.next().map(|f| head.fields.value_range(f));
+    let field = hosts.next().map(Field::value_range);
     if hosts.next().is_some() || (field.is_none() && head.version == Version::Http11) {
         return Err(HeadFault::Host(None));
     }

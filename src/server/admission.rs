@@ -76,9 +76,14 @@ impl Admission {
         let network: u64 = match address.to_canonical() {
             IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,
             // A /56 is what a household gets.
-            IpAddr::V6(v6) => (u128::from(v6) >> 72) as u64,
+            IpAddr::V6(v6) => v6.octets()[..7].iter().fold(0, |n, octet| n << 8 | u64::from(*octet)),
         };
-        [0, 1].map(|n| (self.hashers[n].hash_one(network) as usize) % BUCKETS)
+        [0, 1].map(|n| self.bucket(n, network))
+    }
+
+    fn bucket(&self, table: usize, network: u64) -> usize {
+        let bucket = self.hashers[table].hash_one(network) % BUCKETS as u64;
+        usize::try_from(bucket).expect("a remainder of BUCKETS is below it")
     }
 }
 

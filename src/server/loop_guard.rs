@@ -61,16 +61,17 @@ impl LoopGuard {
     fn slot<'a>(&self, slots: &'a [AtomicU64], key: impl Hash) -> (&'a AtomicU64, u64) {
         let hash = self.hasher.hash_one(key);
         let mark = (hash & !0xffff_ffff) | u64::from(self.now());
-        (&slots[hash as usize % SLOTS], mark)
+        let at = usize::try_from(hash % SLOTS as u64).expect("a remainder of SLOTS is below it");
+        (&slots[at], mark)
     }
 
     /// Tenths of a second since the start, never zero.
     fn now(&self) -> u32 {
-        (self.begin.elapsed().as_millis() / 100) as u32 + 1
+        u32::try_from(self.begin.elapsed().as_millis() / 100).unwrap_or(u32::MAX - 1) + 1
     }
 
     fn age(&self, mark: u64) -> Duration {
-        match mark as u32 {
+        match u32::try_from(mark & 0xffff_ffff).unwrap_or(0) {
             0 => Duration::MAX,
             then => Duration::from_millis(u64::from(self.now().saturating_sub(then)) * 100),
         }

@@ -187,7 +187,7 @@ mod tests {
 
     fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let mut header = [V2_SIGNATURE, &[command, family]].concat();
-        header.extend_from_slice(&(body.len() as u16).to_be_bytes());
+        header.extend_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
         header.extend_from_slice(body);
         header
     }

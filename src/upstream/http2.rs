@@ -26,10 +26,10 @@ use crate::pace::Pacer;
 /// How much one response may send ahead of its client.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams of one connection before another is opened.
-const STREAMS: usize = 100;
+const STREAMS: u32 = 100;
 /// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
 /// read hold up nobody else.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// What h2 gathers of one request's body before the upstream takes it.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -46,7 +46,7 @@ pub(super) struct Http2 {
 impl Http2 {
     /// Whether another stream may be opened.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_closed() && self.streams() < STREAMS
+        !self.is_closed() && self.streams() < STREAMS as usize
     }
 
     /// Where it leads.

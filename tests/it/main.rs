@@ -1,6 +1,12 @@
 //! End-to-end tests: the program as users run it, on real sockets, against real clients. One binary, so that it links
 //! once; one file per behaviour.
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "numbers that the tests choose themselves"
+)]
 
 mod harness;
 

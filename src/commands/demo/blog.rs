@@ -198,7 +198,7 @@ fn decode(value: &[u8]) -> String {
         rest = tail;
         match (first, tail) {
             (b'%', [a, b, after @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => {
-                let digit = |d: &u8| char::from(*d).to_digit(16).unwrap_or(0) as u8;
+                let digit = |d: &u8| char::from(*d).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
                 octets.push(digit(a) * 16 + digit(b));
                 rest = after;
             }

@@ -66,7 +66,7 @@ pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
         port
     });
     let https_port = HttpsPort { public, listener: https.first().map(SocketAddr::port) };
-    let workers = if workers == 0 { *CORES } else { workers as usize };
+    let workers = if workers == 0 { *CORES } else { usize::try_from(workers).unwrap_or(usize::MAX) };
     Listen { https, http, workers, trust, proxy_protocol, https_port }
 }
 

@@ -192,7 +192,7 @@ mod tests {
         #[test]
         fn requests_come_out_as_they_went_in(path in proptest::collection::vec(any::<u8>(), 0..100), pin: [u8; 32], scheme: u16, point in proptest::collection::vec(any::<u8>(), 1..134)) {
             let mut message = vec![5; 64];
-            message.extend([3, 0, 29, point.len() as u8]);
+            message.extend([3, 0, 29, u8::try_from(point.len()).unwrap()]);
             message.extend(point);
             for request in [Request::Load(path), Request::Sign { pin, scheme: scheme.into(), message }] {
                 let mut wire = Vec::new();

@@ -245,7 +245,7 @@ impl Exchange {
         // It has all come, as nearly always: the connection is free before we answer.
         let whole = match head.framing {
             Framing::None => Some(0),
-            Framing::Length(n) if n <= received.len() as u64 => Some(n as usize),
+            Framing::Length(n) => usize::try_from(n).ok().filter(|n| *n <= received.len()),
             _ => None,
         };
         if let (Some(len), true) = (whole, sent) {

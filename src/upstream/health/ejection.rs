@@ -96,7 +96,7 @@ impl Table {
             was.is_ok() || was == Err(key)
         };
         self.from(key).find(taken).unwrap_or_else(|| {
-            let entry = &self.0[key as usize % ADDRESSES];
+            let entry = &self.0[begin(key)];
             entry.key.store(key, Ordering::Relaxed);
             entry.failures.store(0, Ordering::Relaxed);
             entry.times.store(0, Ordering::Relaxed);
@@ -107,9 +107,14 @@ impl Table {
     }
 
     fn from(&self, key: u64) -> impl Iterator<Item = &Entry> {
-        let (before, after) = self.0.split_at(key as usize % ADDRESSES);
+        let (before, after) = self.0.split_at(begin(key));
         after.iter().chain(before)
     }
+}
+
+/// Where the search for a key begins.
+fn begin(key: u64) -> usize {
+    usize::try_from(key % ADDRESSES as u64).expect("a remainder of ADDRESSES is below it")
 }
 
 fn key(address: SocketAddr) -> u64 {
