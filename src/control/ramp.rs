@@ -34,7 +34,8 @@ impl Control {
                     tracing::info!(
                         site = site.name(),
                         policy = name(ramp),
-                        step = next.step,
+                        // Counted from 1, as `status` does.
+                        step = next.step + 1,
                         max_age = next.max_age,
                         "max-age goes up"
                     );

@@ -55,6 +55,8 @@ fn pins_step_by_step() {
     assert_eq!(climbs(&bed, &pintle, "public-key-pins", 8), [2, 4, 8]);
     let taken = pintle.logged("max-age goes up", 2);
     assert_eq!(taken.iter().map(|l| l["max_age"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 8]);
+    // As `status` counts them.
+    assert_eq!(taken.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3]);
     let last = ramp(&pintle);
     assert!(last["step"] == 3 && last["next"].is_null(), "{last}");
     // Each set is written down before it is sent.
