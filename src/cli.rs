@@ -322,7 +322,10 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = cli.output.output();
     match cli.command {
-        Command::Run(args) => with_config(args.config, |path| run::run(path, args.root.allow, &output)),
+        Command::Run(args) => {
+            crate::signals::hold_off();
+            with_config(args.config, |path| run::run(path, args.root.allow, &output))
+        }
         Command::Check(CheckAllArgs { check, root }) => {
             with_config(check.config, |path| check::check(path, root.allow, check.json, &output))
         }
@@ -352,10 +355,13 @@ pub fn run() -> ExitCode {
             with_config(config, |path| ledger::merge(path, &files, json))
         }
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
-        Command::Launcher { program, arguments } => match crate::handover::launcher::run(&program, &arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => commands::fail(&format!("launcher: {error}")),
-        },
+        Command::Launcher { program, arguments } => {
+            crate::signals::hold_off_in_helper();
+            match crate::handover::launcher::run(&program, &arguments) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => commands::fail(&format!("launcher: {error}")),
+            }
+        }
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),
         Command::Verify(args) => {

@@ -44,4 +44,5 @@ pub mod handover;
 pub mod systemd;
 pub mod sandbox;
 pub mod privileges;
+pub mod signals;
 pub mod open_files;

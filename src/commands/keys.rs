@@ -33,6 +33,7 @@ fn plan(keys: &[PathBuf]) -> Value {
 
 /// Serves until who started it is gone.
 pub fn keys() -> ExitCode {
+    crate::signals::hold_off_in_helper();
     let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let orders = door.and_then(|door| keeper::plan(&door).map(|plan| (door, plan)));
     let Ok((door, plan)) = orders else {

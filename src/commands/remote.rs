@@ -182,6 +182,12 @@ fn print_status(status: &Value) {
             println!("  ledger         {directory}: {sets} of pins, {} alive", ledger["alive"]);
         }
     }
+    if let Some(error) = status["access_log"]["error"].as_str() {
+        println!("  ACCESS LOG     {error}\n    hint: {}", text(&status["access_log"], "hint"));
+    }
+    if status["launcher"]["alive"] == false {
+        println!("  NO UPGRADES    there is no launcher ({}): restart pintle", text(&status["launcher"], "error"));
+    }
     print_sandbox(&status["sandbox"]);
     println!(
         "  rotations      {} done, {} refused; reloads {} done, {} refused; lockouts accepted {}",

@@ -64,6 +64,7 @@ impl Control {
                     tracing::warn!("asked again: stopping without waiting");
                     return Ok(Ended::Asked);
                 }
+                _ = self.reopen_asked.recv() => self.reopen_log().await,
                 Some(command) = self.commands.recv() => self.answer_at_the_end(command),
                 _ = look.tick() => {}
             }

@@ -91,8 +91,12 @@ pub struct Control {
     /// Reports that have been seen, by site.
     reported: std::collections::HashMap<String, u64>,
     hangup: Signal,
+    /// SIGUSR1: logs are to be reopened, and nothing else.
+    reopen_asked: Signal,
     upgrade_asked: Signal,
     launcher: Option<Arc<Mutex<Launcher>>>,
+    /// Why no upgrade is possible.
+    no_launcher: Option<String>,
     upgrade: Option<Upgrade>,
     /// After an upgrade: the process before still has its name.
     released: Option<JoinHandle<()>>,
@@ -233,6 +237,7 @@ impl Control {
             _ = self.hangup.recv() => {
                 let _ = self.reload().await;
             }
+            _ = self.reopen_asked.recv() => self.reopen_log().await,
             _ = self.upgrade_asked.recv() => self.begin_upgrade(None),
             standby = upgrade::stands_by(&mut self.upgrade) => return self.hand_over(standby).await,
             () = takeover::released(&mut self.released) => {
@@ -277,6 +282,7 @@ impl Control {
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_door();
+        self.watch_launcher();
         self.show_life();
         self.server.tidy();
         if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {

@@ -9,7 +9,7 @@ use crate::host::HostPattern;
 use crate::policy::Scheme;
 use crate::sandbox::Settings;
 use crate::server::{BindError, Bound, bind};
-use crate::telemetry::AccessFormat;
+use crate::telemetry::{AccessFormat, LogThread};
 use crate::upstream::resolve::NameServers;
 
 /// What came of a reload, or of looking at a certificate.
@@ -46,7 +46,7 @@ impl Refusal {
 /// What is looked at when the process starts, and not again.
 pub(super) struct Fixed {
     pub(super) state: Option<PathBuf>,
-    access: AccessTarget,
+    pub(super) access: AccessTarget,
     access_format: AccessFormat,
     name_servers: NameServers,
     process: Process,
@@ -104,12 +104,14 @@ impl Control {
     /// Reads the file again. An error leaves everything as it is.
     pub(super) async fn reload(&mut self) -> Verdict {
         // Whatever the file says: who moves a log away does not wait for it to be right.
-        if let Some(log) = &self.access_log {
-            log.reopen();
-        }
+        let reopening = self.access_log.as_ref().map(LogThread::reopen);
         self.notify.reloading();
         let reloaded = self.try_reload().await;
         self.notify.ready(&self.summary());
+        let log_trouble = match reopening {
+            Some(reopened) => reopened.await.map(|trouble| shown(&(trouble.what, Some(trouble.hint.to_owned())))),
+            None => None,
+        };
         match reloaded {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
@@ -120,7 +122,8 @@ impl Control {
                     }
                     rendered(&problems)
                 });
-                let shown = shown.await.unwrap_or_default();
+                let mut shown = shown.await.unwrap_or_default();
+                shown.extend(log_trouble);
                 tracing::info!(notes = notes.join("; "), "reloaded");
                 Verdict { ok: true, problems: shown, notes }
             }
@@ -129,8 +132,17 @@ impl Control {
                 for (problem, hint) in refusal.logged {
                     tracing::error!(problem, hint, "reload refused; what is in use goes on");
                 }
-                Verdict { problems: refusal.shown, ..Verdict::default() }
+                Verdict { problems: refusal.shown.into_iter().chain(log_trouble).collect(), ..Verdict::default() }
             }
+        }
+    }
+
+    /// Reopens the access log, as logrotate wants it.
+    pub(super) async fn reopen_log(&mut self) {
+        let Some(log) = &self.access_log else { return };
+        // What goes wrong is logged by the thread that writes it.
+        if log.reopen().await.is_none() {
+            tracing::info!("access log reopened");
         }
     }
 

@@ -38,6 +38,7 @@ pub struct Beginning {
 /// What is made before anything is bound or promised.
 pub(super) struct Parts {
     hangup: Signal,
+    reopen_asked: Signal,
     upgrade_asked: Signal,
     pub(super) access_log: Option<LogThread>,
     pub(super) resolver: Rc<Resolver>,
@@ -91,7 +92,7 @@ impl Control {
         server: Server,
         beginning: Beginning,
     ) -> Self {
-        let Parts { hangup, upgrade_asked, access_log, resolver } = parts;
+        let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
         let (sender, commands) = mpsc::channel(COMMANDS);
         let mut control = Self {
@@ -112,7 +113,9 @@ impl Control {
             access_log,
             reported: std::collections::HashMap::new(),
             hangup,
+            reopen_asked,
             upgrade_asked,
+            no_launcher: beginning.launcher.is_none().then(|| "there has been none since the start".to_owned()),
             launcher: beginning.launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
             upgrade: None,
             released: None,
@@ -135,12 +138,16 @@ impl Control {
 
 impl Parts {
     pub(super) fn new(config: &Config) -> Result<Self, StartError> {
-        Ok(Self {
+        let parts = Self {
             hangup: signal(SignalKind::hangup())?,
+            reopen_asked: signal(SignalKind::user_defined1())?,
             upgrade_asked: signal(SignalKind::user_defined2())?,
             access_log: access_log(&config.access).map_err(StartError)?,
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
-        })
+        };
+        // From here on somebody listens.
+        crate::signals::let_in();
+        Ok(parts)
     }
 }
 

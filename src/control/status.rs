@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::Control;
 use crate::clock::uptime;
-use crate::config::report;
+use crate::config::{AccessTarget, report};
 use crate::ledger::Ramped;
 use crate::ledger::time::wall;
 use crate::policy::guard::{Promise, Seconds};
 use crate::server::NO_SITE;
+use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
 impl Control {
@@ -44,6 +45,8 @@ impl Control {
                 "alive": ledger.book().promises().iter().filter(|p| p.is_alive(wall())).count(),
                 "error": self.ledger_trouble.as_ref().map(|t| &t.error),
             },
+            "access_log": self.access_log(),
+            "launcher": { "alive": self.launcher.is_some(), "error": &self.no_launcher },
             "sandbox": super::confinement::status(),
             "reports": {
                 "counts": reports.counts(),
@@ -112,6 +115,21 @@ impl Control {
         })
     }
 
+    fn access_log(&self) -> Value {
+        let to = match &self.fixed.access {
+            AccessTarget::Off => return Value::Null,
+            AccessTarget::Stdout => "stdout".to_owned(),
+            AccessTarget::File(path) => absolute(path),
+        };
+        let trouble = self.access_log.as_ref().and_then(LogThread::trouble);
+        json!({
+            "to": to,
+            "error": trouble.as_ref().map(|t| &t.what),
+            "hint": trouble.as_ref().map(|t| t.hint),
+            "lines_lost": self.access_log.as_ref().map_or(0, LogThread::lost),
+        })
+    }
+
     fn why_not_sent(&self, site: &report::Site) -> Option<String> {
         if site.withheld {
             return Some("no backup is left".into());
@@ -160,6 +178,13 @@ impl Control {
             "Whether this process takes nothing new, and lets what is under way finish.",
             &one(u64::from(self.draining)),
         );
+        let log = self.access_log.as_ref();
+        let written = u64::from(log.is_none_or(|log| log.trouble().is_none()));
+        metric("access_log_ok", "gauge", "Whether the access log is written, to the file of its name.", &one(written));
+        let lost = log.map_or(0, LogThread::lost);
+        metric("access_log_lines_lost_total", "counter", "Access lines that were not written.", &one(lost));
+        let launcher = u64::from(self.launcher.is_some());
+        metric("launcher_alive", "gauge", "Whether an upgrade is possible.", &one(launcher));
         let writable = u64::from(self.ledger_trouble.is_none());
         metric("ledger_writable", "gauge", "Whether promises can be written down.", &one(writable));
         let (alive, promises) = {

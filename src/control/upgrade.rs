@@ -95,7 +95,10 @@ impl Control {
             return Err("an upgrade is under way already".into());
         }
         let Some(launcher) = self.launcher.clone() else {
-            return Err("this process has no launcher, and can start no other".into());
+            let why = self.no_launcher.as_deref().unwrap_or("it has been dismissed");
+            return Err(format!(
+                "this process has no launcher ({why}), and can start no other\n  hint: restart pintle"
+            ));
         };
         let mut hello = Hello { version: VERSION, sockets: Vec::new(), ledger: self.ledger_in_memory() };
         let mut files = Vec::new();
@@ -198,6 +201,17 @@ impl Control {
     pub(super) fn give_up_successor(&self) -> JoinHandle<Option<String>> {
         let launcher = self.launcher.clone();
         spawn_blocking(move || launcher?.lock().unwrap_or_else(PoisonError::into_inner).kill().err())
+    }
+
+    /// Says once that the launcher has ended, as long as no upgrade is under way, which would notice by itself.
+    pub(super) fn watch_launcher(&mut self) {
+        let Some(launcher) = &self.launcher else { return };
+        let Ok(mut held) = launcher.try_lock() else { return };
+        let Some(how) = held.ended() else { return };
+        drop(held);
+        tracing::error!(how, hint = "restart pintle", "the launcher has ended: upgrades are not possible any more");
+        self.launcher = None;
+        self.no_launcher = Some(format!("it has ended: {how}"));
     }
 
     fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<String>) {

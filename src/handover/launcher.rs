@@ -88,6 +88,14 @@ impl Launcher {
         }
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<String> {
+        match self.process.try_wait() {
+            Ok(ended) => ended.map(|status| status.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     /// Lets it end. What it has started is init's child from then on, or the service manager's, who can then be told of
     /// it as of one of its own.
     pub fn dismiss(self) {

@@ -5,11 +5,19 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Batches that may wait for the disk; what comes on top is dropped and counted.
 const QUEUE: usize = 1024;
+/// How often a file that could not be reopened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long whoever has a log reopened waits for what comes of it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a log goes.
 enum Target {
@@ -30,12 +38,40 @@ impl Target {
             Self::File(_, file) => file.write_all(batch),
         }
     }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Stdout => "standard output".into(),
+            Self::Stderr => "standard error".into(),
+            Self::File(path, _) => path.display().to_string(),
+        }
+    }
+}
+
+/// Why a log is not written as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogTrouble {
+    /// The log, and what fails.
+    pub what: String,
+    /// The remedy.
+    pub hint: &'static str,
+}
+
+/// How far a log's thread has come.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// How many requests to reopen it have been carried out, in vain or not.
+    reopened: u64,
+    trouble: Option<LogTrouble>,
 }
 
 /// Writes one log; dropped, it writes what waits, and ends.
 pub struct LogThread {
     sink: Option<LogSink>,
     thread: Option<JoinHandle<()>>,
+    /// How many times it was asked to reopen its file.
+    asked: Arc<AtomicU64>,
+    progress: watch::Receiver<Progress>,
 }
 
 /// Hands batches of lines over; never waits.
@@ -49,13 +85,16 @@ impl LogSink {
     /// Hands a batch over; if the queue is full, it is lost.
     pub fn send(&self, batch: Vec<u8>) {
         match self.queue.try_send(batch) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(batch)) => {
-                let lines = batch.iter().filter(|b| **b == b'\n').count();
-                self.lost.fetch_add(lines as u64, Ordering::Relaxed);
+            Ok(()) => {}
+            Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
+                self.lost.fetch_add(lines(&batch), Ordering::Relaxed);
             }
         }
     }
+}
+
+fn lines(batch: &[u8]) -> u64 {
+    batch.iter().filter(|b| **b == b'\n').count() as u64
 }
 
 impl LogThread {
@@ -86,19 +125,58 @@ impl LogThread {
         Self::start(Target::File(path.to_owned(), open(path)?))
     }
 
-    /// Opens a file anew, as it may have been moved away (logrotate).
-    pub fn reopen(&self) {
+    /// Reopens a file, which may have been moved away (logrotate). The thread does it whether the future is polled or not;
+    /// the future returns why it could not. A file that cannot be reopened is tried again every second.
+    pub fn reopen(&self) -> impl Future<Output = Option<LogTrouble>> + use<> {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(sink) = &self.sink {
-            sink.send(REOPEN.to_vec());
+            // If the queue is full, the thread sees the number with the next batch.
+            sink.send(WAKE.to_vec());
+        }
+        let mut progress = self.progress.clone();
+        async move {
+            let in_time = tokio::time::timeout(PATIENCE, progress.wait_for(|p| p.reopened >= number)).await.is_ok();
+            // If the thread has ended, what it said last holds.
+            let trouble = progress.borrow().trouble.clone();
+            trouble.or_else(|| {
+                (!in_time).then(|| LogTrouble {
+                    what: format!("log.access: the file was not reopened within {PATIENCE:?}"),
+                    hint: "its disk does not answer; look at the disk, then at `pintle status`",
+                })
+            })
         }
     }
 
-    fn start(mut target: Target) -> io::Result<Self> {
+    /// Why the log is not written as it should be at present.
+    #[must_use]
+    pub fn trouble(&self) -> Option<LogTrouble> {
+        self.progress.borrow().trouble.clone()
+    }
+
+    /// Lines that were lost since the start: the log was written too slowly, or not at all.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.sink.as_ref().map_or(0, |sink| sink.lost.load(Ordering::Relaxed))
+    }
+
+    fn start(target: Target) -> io::Result<Self> {
         let (queue, batches) = sync_channel::<Vec<u8>>(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
+        let (lost, asked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (published, progress) = watch::channel(Progress::default());
         let sink = LogSink { queue, lost: lost.clone() };
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || run(&mut target, &batches, &lost))?;
-        Ok(Self { sink: Some(sink), thread: Some(thread) })
+        let writer = Writer {
+            target,
+            lost,
+            told: 0,
+            asked: asked.clone(),
+            reopened: 0,
+            not_reopened: None,
+            tried: Instant::now(),
+            not_written: None,
+            published,
+        };
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&batches))?;
+        Ok(Self { sink: Some(sink), thread: Some(thread), asked, progress })
     }
 
     /// Where to hand lines to.
@@ -108,32 +186,133 @@ impl LogThread {
     }
 }
 
-fn run(target: &mut Target, batches: &Receiver<Vec<u8>>, lost: &AtomicU64) {
-    while let Ok(batch) = batches.recv() {
-        if batch == REOPEN {
-            // If it cannot be opened, the old one is better than none.
-            if let Target::File(path, file) = target
-                && let Ok(opened) = open(path)
-            {
-                *file = opened;
+/// The thread's own state.
+struct Writer {
+    target: Target,
+    lost: Arc<AtomicU64>,
+    /// Lost lines that were reported.
+    told: u64,
+    asked: Arc<AtomicU64>,
+    reopened: u64,
+    not_reopened: Option<io::Error>,
+    /// When the file was last tried to be reopened.
+    tried: Instant,
+    not_written: Option<io::Error>,
+    published: watch::Sender<Progress>,
+}
+
+impl Writer {
+    fn run(mut self, batches: &Receiver<Vec<u8>>) {
+        loop {
+            let wait = if self.not_reopened.is_some() { RETRY } else { Duration::MAX };
+            let batch = match batches.recv_timeout(wait) {
+                Ok(batch) => batch,
+                Err(RecvTimeoutError::Timeout) => WAKE.to_vec(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let asked = self.asked.load(Ordering::Relaxed);
+            if asked > self.reopened || self.not_reopened.is_some() && self.tried.elapsed() >= RETRY {
+                self.reopen();
+                self.reopened = asked;
+                self.publish();
             }
-            continue;
+            if batch == END {
+                return;
+            }
+            if batch != WAKE && !self.write(&batch) {
+                return;
+            }
         }
-        // A log that cannot be written must not end the service; there is nowhere left to say so.
-        if batch == END || target.write(&batch).is_err() && matches!(target, Target::Stdout) {
+    }
+
+    /// Writes a batch. Returns false if there is no use in trying again.
+    fn write(&mut self, batch: &[u8]) -> bool {
+        let written = self.target.write(batch);
+        if let Err(error) = written {
+            self.lost.fetch_add(lines(batch), Ordering::Relaxed);
+            // A log that cannot be written must not end the service.
+            if self.not_written.is_none() {
+                self.not_written = Some(error);
+                self.publish();
+            }
+            return !matches!(self.target, Target::Stdout);
+        }
+        if self.not_written.take().is_some() {
+            self.publish();
+        }
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost > self.told {
+            let _ = writeln!(
+                io::stderr(),
+                "pintle: {} log lines were lost: the log is written too slowly, or could not be written",
+                lost - self.told
+            );
+            self.told = lost;
+        }
+        true
+    }
+
+    fn reopen(&mut self) {
+        self.tried = Instant::now();
+        let Target::File(path, file) = &mut self.target else { return };
+        match open(path) {
+            Ok(opened) => {
+                *file = opened;
+                self.not_reopened = None;
+            }
+            // The old file is better than none.
+            Err(error) => self.not_reopened = Some(error),
+        }
+    }
+
+    /// Lets others know how it stands, and the operator whether that has changed.
+    fn publish(&self) {
+        let trouble = self.trouble();
+        let before = self.published.send_replace(Progress { reopened: self.reopened, trouble: trouble.clone() });
+        // The operator's own log has nowhere else to say it.
+        if before.trouble == trouble || matches!(self.target, Target::Stderr) {
             return;
         }
-        let lines = lost.swap(0, Ordering::Relaxed);
-        if lines > 0 {
-            let _ = writeln!(io::stderr(), "pintle: {lines} log lines were lost: the log is written too slowly");
+        match trouble {
+            Some(LogTrouble { what, hint }) => tracing::error!(what, hint, "access log"),
+            None => tracing::info!(file = self.target.name(), "access log: written as it should be again"),
         }
+    }
+
+    fn trouble(&self) -> Option<LogTrouble> {
+        let name = self.target.name();
+        if let Some(error) = &self.not_reopened {
+            let what = format!(
+                "log.access: {name} cannot be reopened ({error}): lines go on into the file that was open before"
+            );
+            return Some(LogTrouble { what, hint: remedy(error) });
+        }
+        let error = self.not_written.as_ref()?;
+        Some(LogTrouble {
+            what: format!("log.access: {name} cannot be written ({error}): lines are lost"),
+            hint: remedy(error),
+        })
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make its folder again, for the user that serves; pintle tries again every second",
+        io::ErrorKind::PermissionDenied => {
+            "let the user that serves write in its folder; a folder that was made after the start is outside the sandbox: \
+             `pintle upgrade`, or a restart, takes it in"
+        }
+        io::ErrorKind::IsADirectory => "a folder has this name: move it away; pintle tries again every second",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its disk",
+        io::ErrorKind::BrokenPipe => "whoever read standard output has ended: restart pintle, or name a file",
+        _ => "see what is wrong with its disk; pintle tries again",
     }
 }
 
 /// No batch of lines is this.
 const END: &[u8] = b"";
-/// Neither is this.
-const REOPEN: &[u8] = b"\0";
+/// Neither is this: it makes the thread look at what it was asked for.
+const WAKE: &[u8] = b"\0";
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)

@@ -1,0 +1,165 @@
+//! The access log as logrotate treats it: moved away, reopened, and what is said when that fails.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, outcome, output};
+
+/// A pintle whose access log is a file in a folder of its own.
+struct Bed {
+    authority: Authority,
+    folder: TempDir,
+    pintle: Pintle,
+    _origin: Origin,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let (authority, folder, origin) = (Authority::new(), TempDir::new().unwrap(), Origin::hello());
+        fs::create_dir(folder.path().join("logs")).unwrap();
+        let config = format!(
+            "[log]\naccess = {:?}\n[state]\ndirectory = {:?}\n{}",
+            folder.path().join("logs/access.log"),
+            folder.path().join("state"),
+            blog(&authority, &origin)
+        );
+        let pintle = Pintle::start(&authority, &config);
+        Self { authority, folder, pintle, _origin: origin }
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.folder.path().join("logs")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.logs().join("access.log")
+    }
+
+    fn visit(&self, target: &str) {
+        Client::new(&self.authority).get(self.pintle.https(), BLOG, target);
+    }
+
+    fn metrics(&self) -> String {
+        crate::admin::get(&self.folder.path().join("state/admin.sock"), "/metrics")
+    }
+}
+
+fn has(file: &Path, target: &str) -> bool {
+    fs::read_to_string(file).unwrap_or_default().contains(target)
+}
+
+#[test]
+fn usr1_reopens_the_log_and_does_nothing_else() {
+    let bed = Bed::new();
+    bed.visit("/one");
+    eventually("a line", || has(&bed.log(), "/one").then_some(()));
+    let moved = bed.logs().join("access.log.1");
+    fs::rename(bed.log(), &moved).unwrap();
+    // Were this a reload, it would be refused.
+    bed.pintle.rewrite(|text| format!("{text}nonsense = 1\n"));
+    bed.pintle.signal("USR1");
+    eventually("the file is made", || bed.log().exists().then_some(()));
+    bed.visit("/two");
+    eventually("a line in the new file", || has(&bed.log(), "/two").then_some(()));
+    assert!(!has(&moved, "/two"));
+    bed.pintle.logs("access log reopened");
+    let status = bed.pintle.status();
+    assert_eq!((&status["reloads"], &status["reloads_refused"]), (&0.into(), &0.into()));
+    assert!(status["access_log"]["error"].is_null(), "{status:#}");
+}
+
+#[test]
+fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
+    let bed = Bed::new();
+    bed.visit("/one");
+    eventually("a line", || has(&bed.log(), "/one").then_some(()));
+    // A folder has the name: even root cannot write there.
+    let moved = bed.logs().join("access.log.1");
+    fs::rename(bed.log(), &moved).unwrap();
+    fs::create_dir(bed.log()).unwrap();
+    let (code, out, err) = outcome(&mut bed.pintle.command("reload"));
+    assert_eq!(code, 0, "the configuration is in use: {out}{err}");
+    assert!(err.contains("access.log cannot be reopened") && err.contains("hint: "), "{out}{err}");
+    let (_, json, _) = outcome(&mut bed.pintle.command("reload --json"));
+    let verdict: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(verdict["problems"][0].as_str().unwrap().contains("cannot be reopened"), "{verdict}");
+    // A refused reload says it, too.
+    bed.pintle.rewrite(|text| format!("{text}nonsense = 1\n"));
+    assert!(bed.pintle.reload_fails().contains("cannot be reopened"));
+    bed.visit("/two");
+    eventually("no line is lost", || has(&moved, "/two").then_some(()));
+    let told = bed.pintle.logged("access log", 1);
+    assert!(told.len() == 1 && told[0]["level"] == "ERROR", "told once: {told:?}");
+    let status = bed.pintle.status();
+    assert!(status["access_log"]["error"].as_str().unwrap().contains("cannot be reopened"), "{status:#}");
+    let human = output(&mut bed.pintle.command("status"));
+    assert!(human.contains("ACCESS LOG     log.access: "), "{human}");
+    assert!(bed.metrics().contains("pintle_access_log_ok 0\n"), "{}", bed.metrics());
+    // Without anybody asking.
+    fs::remove_dir(bed.log()).unwrap();
+    eventually("it is reopened", || bed.log().is_file().then_some(()));
+    bed.pintle.logs("access log: written as it should be again");
+    bed.visit("/three");
+    eventually("a line in the new file", || has(&bed.log(), "/three").then_some(()));
+    eventually("nothing is wrong any more", || bed.pintle.status()["access_log"]["error"].is_null().then_some(()));
+    assert!(bed.metrics().contains("pintle_access_log_ok 1\n"), "{}", bed.metrics());
+}
+
+/// A disk that is full, as far as the process can tell.
+#[test]
+fn a_log_that_cannot_be_written_is_told() {
+    let (authority, folder, origin) = (Authority::new(), TempDir::new().unwrap(), Origin::hello());
+    let config = format!(
+        "[log]\naccess = \"/dev/full\"\n[state]\ndirectory = {:?}\n{}",
+        folder.path().join("state"),
+        blog(&authority, &origin)
+    );
+    let pintle = Pintle::start(&authority, &config);
+    assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
+    let log = eventually("it is told", || {
+        let log = pintle.status()["access_log"].clone();
+        (!log["error"].is_null()).then_some(log)
+    });
+    assert!(log["error"].as_str().unwrap().contains("/dev/full cannot be written"), "{log}");
+    assert_eq!((&log["hint"], &log["lines_lost"]), (&"make room on its disk".into(), &1.into()));
+    assert_eq!(pintle.logged("access log", 1).len(), 1);
+}
+
+/// The file that is shipped, by the program that it is for.
+#[test]
+fn logrotate_moves_the_log() {
+    let bed = Bed::new();
+    let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/logrotate/pintle")).unwrap();
+    let wanted = "systemctl kill --signal=USR1 pintle.service";
+    assert!(shipped.contains(wanted), "{shipped}");
+    // The same with this user, this folder, and in place of systemd somebody who knows the process.
+    let adapted = shipped
+        .replace("/var/log/pintle", bed.logs().to_str().unwrap())
+        .replace(wanted, &format!("kill -s USR1 {}", bed.pintle.pid()))
+        .replace("    su pintle pintle\n", "");
+    let rules = bed.folder.path().join("rules");
+    fs::write(&rules, adapted).unwrap();
+    fs::set_permissions(&rules, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(bed.logs(), fs::Permissions::from_mode(0o750)).unwrap();
+    let rotate = || {
+        let program = crate::harness::program("logrotate");
+        output(Command::new(program).arg("--force").arg("--state").arg(bed.folder.path().join("rotated")).arg(&rules))
+    };
+    for round in 1..=3 {
+        bed.visit(&format!("/round-{round}"));
+        eventually("a line", || has(&bed.log(), &format!("/round-{round}")).then_some(()));
+        rotate();
+        eventually("the file is made", || bed.log().exists().then_some(()));
+    }
+    bed.visit("/last");
+    eventually("a line", || has(&bed.log(), "/last").then_some(()));
+    let log = fs::read_to_string(bed.log()).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(has(&bed.logs().join("access.log.1"), "/round-3"));
+    assert!(bed.logs().join("access.log.2.gz").exists() && bed.logs().join("access.log.3.gz").exists());
+    assert!(bed.pintle.status()["access_log"]["error"].is_null());
+}
