@@ -24,7 +24,7 @@ use rustls::ServerConfig;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 
-use setting::{LIMITS, REQUEST, RESPONSE, Setting, setting};
+use setting::{LIMITS, REQUEST, RESPONSE, RESPONSE_LIMITS, Setting, setting};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -41,7 +41,7 @@ fn main() {
     step_write_outbound(&s);
     step_parse_response();
     let mut response = ResponseHead::default();
-    parse_response(RESPONSE, false, 64 * 1024, &mut response).expect("a response");
+    parse_response(RESPONSE, false, &RESPONSE_LIMITS, &mut response).expect("a response");
     step_rewrite_response(&s, &mut vec![response; TIMES]);
     step_add_policy_headers(&policy_headers());
     step_decode_chunked_8k(&mut vec![BytesMut::from(&chunked()[..]); TIMES]);
@@ -103,7 +103,7 @@ fn step_parse_response() {
     let mut response = ResponseHead::default();
     for _ in 0..TIMES {
         response.clear();
-        parse_response(black_box(RESPONSE), false, 64 * 1024, &mut response).expect("a response");
+        parse_response(black_box(RESPONSE), false, &RESPONSE_LIMITS, &mut response).expect("a response");
     }
 }
 

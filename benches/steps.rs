@@ -19,7 +19,7 @@ use pintle::policy::hpkp::{self, Hpkp};
 use pintle::upstream::Outbound;
 use pintle::upstream::rewrite::rewrite;
 
-use setting::{LIMITS, REQUEST, RESPONSE, setting};
+use setting::{LIMITS, REQUEST, RESPONSE, RESPONSE_LIMITS, setting};
 
 fn hosts(c: &mut Criterion) {
     for sites in [1, 100, 10_000] {
@@ -55,7 +55,7 @@ fn messages(c: &mut Criterion) {
     c.bench_function("message/parse a response", |b| {
         b.iter(|| {
             response.clear();
-            parse_response(black_box(RESPONSE), false, 64 * 1024, &mut response).expect("a response")
+            parse_response(black_box(RESPONSE), false, &RESPONSE_LIMITS, &mut response).expect("a response")
         });
     });
     let chunk = b"4000\r\n".iter().copied().chain(vec![b'x'; 0x4000]).chain(*b"\r\n").collect::<Vec<u8>>();
@@ -95,7 +95,7 @@ fn forwarding(c: &mut Criterion) {
         });
     });
     let mut response = ResponseHead::default();
-    parse_response(RESPONSE, false, 64 * 1024, &mut response).expect("a response");
+    parse_response(RESPONSE, false, &RESPONSE_LIMITS, &mut response).expect("a response");
     c.bench_function("forward/rewrite a response's names", |b| {
         b.iter_batched_ref(
             || response.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::message::HeadLimits;
+use crate::message::{HeadLimits, ResponseLimits};
 use crate::pace::Pace;
 use crate::upstream::PoolLimits;
 
@@ -32,6 +32,8 @@ pub struct Limits {
     pub header_size: usize,
     /// Fields of a request's head, at most 128; more get 431.
     pub header_count: usize,
+    /// Octets of one field, name and value, in the head of a request or a response; larger ones get 431, or make a 502.
+    pub field_size: usize,
     /// Octets of a request's body; larger ones get 413.
     pub request_body: u64,
     /// Requests on one connection; it is closed then.
@@ -81,6 +83,7 @@ impl Default for Limits {
             request_line: 8 * 1024,
             header_size: 32 * 1024,
             header_count: 100,
+            field_size: 64 * 1024,
             request_body: 8 << 30,
             requests_per_connection: 100_000,
             http2_streams: 128,
@@ -112,7 +115,46 @@ const CONNECTION_BUFFERS: usize = 256 * 1024;
 /// Files that are open besides connections: listeners, logs, the resolver.
 const OTHER_FILES: u64 = 256;
 
+/// The largest head, in bytes: what is done to one is done in one go.
+const HEAD_MOST: usize = 1 << 20;
+/// The longest time: a sum with it is still a time.
+const TIME_MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Limits {
+    /// Every limit at the largest value that the configuration may give it.
+    #[must_use]
+    pub fn largest() -> Self {
+        Self {
+            connections: 10_000_000,
+            connections_per_client: 10_000_000,
+            handshake: TIME_MOST,
+            handshakes: 1_000_000,
+            request_header: TIME_MOST,
+            idle: TIME_MOST,
+            body_progress: TIME_MOST,
+            body_rate: 1 << 30,
+            request_line: HEAD_MOST,
+            header_size: HEAD_MOST,
+            header_count: 128,
+            field_size: HEAD_MOST,
+            request_body: 1 << 50,
+            requests_per_connection: 1 << 40,
+            http2_streams: 10_000,
+            connection_memory: 1 << 30,
+            http2_resets: 1 << 30,
+            websocket_idle: TIME_MOST,
+            linger: TIME_MOST,
+            drain: TIME_MOST,
+            upgrade: TIME_MOST,
+            upstream_connections: 1_000_000,
+            upstream_queue: 1_000_000,
+            upstream_queue_wait: TIME_MOST,
+            upstream_idle: TIME_MOST,
+            response_header_size: HEAD_MOST,
+            reports_per_minute: 1_000_000,
+        }
+    }
+
     /// Fits the default numbers of connections to the number of files that may be open: three quarters of it for
     /// clients, the rest for upstreams; and no network gets more than three quarters of those.
     pub fn for_open_files(&mut self, files: u64) {
@@ -141,7 +183,12 @@ impl Limits {
     /// The limits of a request's head.
     #[must_use]
     pub fn head(&self) -> HeadLimits {
-        HeadLimits { request_line: self.request_line, head: self.header_size, fields: self.header_count }
+        HeadLimits {
+            request_line: self.request_line,
+            head: self.header_size,
+            field: self.field_size,
+            fields: self.header_count,
+        }
     }
 
     /// How fast a client must be with a body.
@@ -158,7 +205,7 @@ impl Limits {
             queue: self.upstream_queue,
             queue_wait: self.upstream_queue_wait,
             idle: self.upstream_idle,
-            response_head: self.response_header_size,
+            response_head: ResponseLimits { head: self.response_header_size, field: self.field_size },
             pace: self.pace(),
         }
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use pintle::host::HostPattern;
-use pintle::message::{HeadLimits, RequestHead, parse_request};
+use pintle::message::{HeadLimits, RequestHead, ResponseLimits, parse_request};
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust};
 use pintle::site::Site;
@@ -34,7 +34,8 @@ pub(crate) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Set-Cookie: session=abc; Path=/; Domain=example.wordpress.com; HttpOnly\r\n\r\n";
 
 /// The defaults.
-pub(crate) const LIMITS: HeadLimits = HeadLimits { request_line: 8192, head: 32 * 1024, fields: 100 };
+pub(crate) const LIMITS: HeadLimits = HeadLimits { request_line: 8192, head: 32 * 1024, field: 64 * 1024, fields: 100 };
+pub(crate) const RESPONSE_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
 
 /// A site, its upstream, and a client with a request.
 pub(crate) struct Setting {

@@ -6,17 +6,20 @@ use std::task::{Context, Poll, Waker};
 
 use h2::server::Builder;
 use http::Method;
-use pintle::message::RequestHead;
+use pintle::message::{HeadLimits, RequestHead};
 use pintle::server::fuzzing::read_http2_head;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::messages::{LIMITS, forward};
+use super::messages::{LIMITS, forward, largest};
 
 /// What a client begins with (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
+const CONTINUATION: u8 = 9;
+/// Octets of a frame that nobody needs to announce (RFC 9113 section 4.2).
+const FRAME_MAX: usize = 16 * 1024;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -27,7 +30,8 @@ pub fn http2_request(data: &[u8]) {
     let (text, frames) = data.split_at(cut);
     let mut octets = request(text);
     octets.extend_from_slice(frames.get(1..).unwrap_or_default());
-    for (head, _) in serve(octets) {
+    let little = serve(octets.clone(), &LIMITS);
+    for (head, _) in serve(octets, &largest()).into_iter().chain(little) {
         if head.method == Method::CONNECT && !head.websocket {
             continue;
         }
@@ -48,7 +52,14 @@ pub fn request(text: &[u8]) -> Vec<u8> {
     let block = block(fields);
     let mut octets = PREFACE.to_vec();
     frame(SETTINGS, 0, 0, &[], &mut octets);
-    frame(HEADERS, END_HEADERS | if body.is_none() { END_STREAM } else { 0 }, 1, &block, &mut octets);
+    // A frame has 16 KiB at most; what is more comes in further ones (RFC 9113 section 6.10).
+    let mut parts = block.chunks(FRAME_MAX).peekable();
+    let mut kind = (HEADERS, if body.is_none() { END_STREAM } else { 0 });
+    while let Some(part) = parts.next() {
+        let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
+        frame(kind.0, kind.1 | last, 1, part, &mut octets);
+        kind = (CONTINUATION, 0);
+    }
     if let Some(body) = body {
         frame(DATA, END_STREAM, 1, body, &mut octets);
     }
@@ -97,7 +108,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], octets: &mut Vec<
 }
 
 /// The requests that a connection with these octets brings, with their bodies; none for what is refused or cut short.
-pub fn serve(octets: Vec<u8>) -> Vec<(RequestHead, Option<Vec<u8>>)> {
+pub fn serve(octets: Vec<u8>, limits: &HeadLimits) -> Vec<(RequestHead, Option<Vec<u8>>)> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut handshake =
         Box::pin(Builder::new().enable_connect_protocol().handshake::<_, bytes::Bytes>(Wire(octets, 0)));
@@ -110,7 +121,7 @@ pub fn serve(octets: Vec<u8>) -> Vec<(RequestHead, Option<Vec<u8>>)> {
     for (request, respond) in accepted {
         let (parts, mut recv) = request.into_parts();
         let mut head = RequestHead::default();
-        if read_http2_head(&parts, recv.is_end_stream(), &LIMITS, &mut head).is_err() {
+        if read_http2_head(&parts, recv.is_end_stream(), limits, &mut head).is_err() {
             continue;
         }
         let mut body = Vec::new();

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::Method;
 use pintle::host::HostPattern;
+use pintle::limits::Limits;
 use pintle::message::{
-    BodyDecoder, Decoded, Fields, Framing, HeadLimits, Name as FieldName, RequestHead, ResponseHead, Version,
-    parse_request, parse_response,
+    BodyDecoder, Decoded, Fields, Framing, HeadLimits, Name as FieldName, RequestHead, ResponseHead, ResponseLimits,
+    Version, parse_request, parse_response,
 };
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust, origin};
@@ -18,16 +19,31 @@ use pintle::upstream::rewrite::rewrite as rewritten;
 use pintle::upstream::{Client, Health, HostHeader, Outbound, Upstream};
 
 /// How large a head may be.
-pub const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, fields: 32 };
+pub const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, field: 4096, fields: 32 };
+
+/// The same, as large as an operator may allow.
+pub fn largest() -> HeadLimits {
+    Limits::largest().head()
+}
+
+/// How large the head of a response may be: little, and as much as an operator may allow.
+const RESPONSE_LIMITS: [ResponseLimits; 2] =
+    [ResponseLimits { head: 4096, field: 4096 }, ResponseLimits { head: 1 << 20, field: 1 << 20 }];
 
 /// A request's head. What is accepted is accepted only when it is whole; and what goes upstream for it is one request,
 /// as another parser reads it.
 pub fn request_head(data: &[u8]) {
+    request_head_within(data, &LIMITS);
+    request_head_within(data, &largest());
+}
+
+fn request_head_within(data: &[u8], limits: &HeadLimits) {
     let mut head = RequestHead::default();
-    let Ok(Some(len)) = parse_request(data, &LIMITS, &mut head) else { return };
-    assert!(len <= data.len() && len <= LIMITS.head + 4);
+    let Ok(Some(len)) = parse_request(data, limits, &mut head) else { return };
+    assert!(len <= data.len() && len <= limits.head + 4);
     let mut shorter = RequestHead::default();
-    assert_eq!(parse_request(&data[..len - 1], &LIMITS, &mut shorter), Ok(None), "accepted before its end");
+    assert_eq!(parse_request(&data[..len - 1], limits, &mut shorter), Ok(None), "accepted before its end");
+    every_field_is_whole(&head.fields);
     if head.method == Method::CONNECT || head.host().is_empty() {
         // No tunnels; and HTTP/1.0 may leave the host out, but no site has that name.
         return;
@@ -36,6 +52,14 @@ pub fn request_head(data: &[u8]) {
     assert!(head.path().len() <= head.target().len());
     for trusted in [false, true] {
         forward(&head, trusted);
+    }
+}
+
+/// What a field is held to be is what its octets say, however many they are.
+fn every_field_is_whole(fields: &Fields) {
+    for (name, octets, value) in fields.iter() {
+        assert_eq!(name, FieldName::of(octets));
+        assert!(octets.len() + value.len() <= fields.octets());
     }
 }
 
@@ -63,7 +87,7 @@ pub(super) fn forward(head: &RequestHead, trusted: bool) {
     outbound.write_http1(&upstream, &mut out);
 
     // Our own fields come on top of the client's.
-    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, fields: 64 };
+    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, field: usize::MAX, fields: 128 };
     let mut received = RequestHead::default();
     let len = parse_request(&out, &limits, &mut received).expect("what goes upstream parses").expect("as a whole");
     assert_eq!(len, out.len(), "more than one head goes upstream");
@@ -93,8 +117,12 @@ pub fn upstream() -> Upstream {
 
 /// A response's head on its way to the client: what is rewritten stays one value, and nobody is led off https.
 pub fn rewrite(data: &[u8]) {
+    RESPONSE_LIMITS.iter().for_each(|limits| rewrite_within(data, limits));
+}
+
+fn rewrite_within(data: &[u8], limits: &ResponseLimits) {
     let mut response = ResponseHead::default();
-    let Ok(Some(_)) = parse_response(data, false, 4096, &mut response) else { return };
+    let Ok(Some(_)) = parse_response(data, false, limits, &mut response) else { return };
     let mut request = RequestHead::default();
     request.set_target(b"/here");
     request.set_authority(b"blog.example.com:8443").expect("a name");
@@ -115,10 +143,11 @@ pub fn rewrite(data: &[u8]) {
 
 /// A response's head.
 pub fn response_head(data: &[u8]) {
-    for to_head in [false, true] {
+    for (to_head, limits) in [false, true].into_iter().flat_map(|to_head| RESPONSE_LIMITS.map(|l| (to_head, l))) {
         let mut head = ResponseHead::default();
-        let Ok(Some(len)) = parse_response(data, to_head, 4096, &mut head) else { continue };
+        let Ok(Some(len)) = parse_response(data, to_head, &limits, &mut head) else { continue };
         assert!(len <= data.len());
+        every_field_is_whole(&head.fields);
         for (name, octets, value) in head.fields.iter() {
             assert!(!name.is_hop_by_hop(), "{octets:?}");
             assert!(!value.contains(&b'\n') && !value.contains(&b'\r') && !value.contains(&0));

@@ -25,8 +25,28 @@ pub struct HeadLimits {
     pub request_line: usize,
     /// Octets of the whole head.
     pub head: usize,
+    /// Octets of one field, name and value.
+    pub field: usize,
     /// Number of fields, at most 128.
     pub fields: usize,
+}
+
+/// How large the head of a response may be.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseLimits {
+    /// Octets of the whole head.
+    pub head: usize,
+    /// Octets of one field, name and value.
+    pub field: usize,
+}
+
+/// Octets of a field's name, whatever a whole field may have.
+const FIELD_NAME_MAX: usize = 1024;
+
+/// Whether one field is within its bounds.
+#[must_use]
+pub fn field_fits(name: &[u8], value: &[u8], max: usize) -> bool {
+    name.len() <= FIELD_NAME_MAX && name.len() + value.len() <= max
 }
 
 /// What is wrong with a head.
@@ -38,6 +58,8 @@ pub enum HeadFault {
     TargetTooLong,
     /// The head is larger, or has more fields, than the limits (431).
     TooLarge,
+    /// One field is larger than the limit, or its name longer than any name is (431).
+    FieldTooLarge,
     /// A version other than 1.0 and 1.1 (505).
     Version,
     /// No Host, several, or one that is none (400).
@@ -70,6 +92,9 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) ->
     };
     if len > limits.head || request.headers.len() > limits.fields {
         return Err(HeadFault::TooLarge);
+    }
+    if !request.headers.iter().all(|h| field_fits(h.name.as_bytes(), h.value, limits.field)) {
+        return Err(HeadFault::FieldTooLarge);
     }
     every_line_ends_in_crlf(&input[..len])?;
     let version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
@@ -238,7 +263,7 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 pub fn parse_response(
     buf: &[u8],
     to_head: bool,
-    max: usize,
+    limits: &ResponseLimits,
     head: &mut ResponseHead,
 ) -> Result<Option<usize>, HeadFault> {
     let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -252,10 +277,13 @@ pub fn parse_response(
             _ => HeadFault::Syntax("status line"),
         })?;
     let httparse::Status::Complete(len) = status else {
-        return if buf.len() > max { Err(HeadFault::TooLarge) } else { Ok(None) };
+        return if buf.len() > limits.head { Err(HeadFault::TooLarge) } else { Ok(None) };
     };
-    if len > max {
+    if len > limits.head {
         return Err(HeadFault::TooLarge);
+    }
+    if !response.headers.iter().all(|h| field_fits(h.name.as_bytes(), h.value, limits.field)) {
+        return Err(HeadFault::FieldTooLarge);
     }
     let http11 = response.version == Some(1);
     let offset = |part: &[u8]| part.as_ptr() as usize - buf.as_ptr() as usize;
@@ -346,7 +374,7 @@ fn drop_hop_by_hop(head: &mut ResponseHead) {
 mod tests {
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { request_line: 200, head: 1000, fields: 10 };
+    const LIMITS: HeadLimits = HeadLimits { request_line: 200, head: 1000, field: 500, fields: 10 };
 
     fn request(text: &str) -> Result<Option<(RequestHead, usize)>, HeadFault> {
         let mut head = RequestHead::default();
@@ -461,6 +489,16 @@ mod tests {
         assert_eq!(request(&many(10)).unwrap_err(), HeadFault::TooLarge);
         assert_eq!(request(&many(500)).unwrap_err(), HeadFault::TooLarge);
         let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "y".repeat(1000));
+        let one = |name: usize, value: usize| format!("{}: {}\r\n\r\n", "x".repeat(name), "y".repeat(value));
+        for (name, value, fits) in [(1, 499, true), (1, 500, false), (500, 0, true), (501, 0, false)] {
+            let field = one(name, value);
+            let asked = request(&format!("GET / HTTP/1.1\r\nHost: a\r\n{field}"));
+            assert_eq!(asked.map(|_| ()), if fits { Ok(()) } else { Err(HeadFault::FieldTooLarge) }, "{name}+{value}");
+            let answered = response(&format!("HTTP/1.1 200 OK\r\n{field}"), false);
+            assert_eq!(answered.map(|_| ()), if fits { Ok(()) } else { Err(HeadFault::FieldTooLarge) });
+        }
+        assert!(field_fits(&[b'x'; FIELD_NAME_MAX], b"", usize::MAX));
+        assert!(!field_fits(&[b'x'; FIELD_NAME_MAX + 1], b"", usize::MAX));
         assert_eq!(request(&large).unwrap_err(), HeadFault::TooLarge);
     }
 
@@ -480,7 +518,7 @@ mod tests {
 
     fn response(text: &str, to_head: bool) -> Result<ResponseHead, HeadFault> {
         let mut head = ResponseHead::default();
-        parse_response(text.as_bytes(), to_head, 1000, &mut head).map(|n| {
+        parse_response(text.as_bytes(), to_head, &ResponseLimits { head: 2000, field: 500 }, &mut head).map(|n| {
             assert_eq!(n, Some(text.len()), "{text:?}");
             head
         })

@@ -13,5 +13,5 @@ mod sink;
 pub use chunked::{BodyDecoder, BodyFault, Decoded};
 pub use field::{Field, Fields, Name, has_token, tokens};
 pub use head::{Framing, RequestHead, ResponseHead, Version};
-pub use http1::{HeadFault, HeadLimits, parse_request, parse_response};
+pub use http1::{HeadFault, HeadLimits, ResponseLimits, field_fits, parse_request, parse_response};
 pub use sink::{FieldSink, HeaderMapSink, Rendered, is_token, octets_of};

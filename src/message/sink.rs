@@ -42,7 +42,7 @@ impl HeaderMapSink {
     /// Room for that many fields, so that they need not be moved.
     #[must_use]
     pub fn with_capacity(fields: usize) -> Self {
-        Self(HeaderMap::with_capacity(fields))
+        Self(HeaderMap::try_with_capacity(fields).unwrap_or_default())
     }
 }
 
@@ -50,13 +50,14 @@ impl FieldSink for HeaderMapSink {
     fn field(&mut self, name: &[u8], value: &[u8]) {
         // What is no valid field there was refused when the head was parsed; what slips through is left out.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-            self.0.append(name, value);
+            // The map has room for more fields than any head may have.
+            let _ = self.0.try_append(name, value);
         }
     }
 
     fn rendered(&mut self, fields: &Rendered) {
         for (name, value) in &fields.map {
-            self.0.append(name, value.clone());
+            let _ = self.0.try_append(name, value.clone());
         }
     }
 }

@@ -47,7 +47,7 @@ impl Rejection {
             Self::Head(fault) => match fault {
                 HeadFault::Syntax(_) | HeadFault::Host(_) | HeadFault::Framing(_) => StatusCode::BAD_REQUEST,
                 HeadFault::TargetTooLong => StatusCode::URI_TOO_LONG,
-                HeadFault::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                HeadFault::TooLarge | HeadFault::FieldTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 HeadFault::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 HeadFault::Coding => StatusCode::NOT_IMPLEMENTED,
             },
@@ -91,7 +91,7 @@ impl Rejection {
             Self::Head(HeadFault::TargetTooLong) => {
                 ("The address is too long", "The address that was asked for is longer than this server takes.")
             }
-            Self::Head(HeadFault::TooLarge) => (
+            Self::Head(HeadFault::TooLarge | HeadFault::FieldTooLarge) => (
                 "The request is too large",
                 "Your browser has sent more header fields than this server takes. Deleting the cookies of this site \
                  helps, most of the time.",
@@ -186,6 +186,7 @@ impl Rejection {
                 HeadFault::Syntax(what) | HeadFault::Framing(what) => format!("bad request: {what}"),
                 HeadFault::TargetTooLong => "request line too long".into(),
                 HeadFault::TooLarge => "request head too large".into(),
+                HeadFault::FieldTooLarge => "request field larger than limits.field_size, or its name too long".into(),
                 HeadFault::Version => "unknown HTTP version".into(),
                 HeadFault::Host(Some(why)) => format!("bad host: {why}"),
                 HeadFault::Host(None) => "bad host: not exactly one, or not the one of the target".into(),

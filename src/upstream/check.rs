@@ -15,10 +15,10 @@ use tokio::net::TcpStream;
 use super::connect::secure;
 use super::error::UpstreamError;
 use super::{Protocols, Upstream};
-use crate::message::{ResponseHead, parse_response};
+use crate::message::{ResponseHead, ResponseLimits, parse_response};
 
 /// The longest head of an answer; octets.
-const HEAD_MAX: usize = 64 * 1024;
+const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
 
 /// What is asked, and which answers are good ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
     loop {
         let mut head = ResponseHead::default();
         let fault = |_| UpstreamError::Malformed("no HTTP response");
-        match parse_response(&received, false, HEAD_MAX, &mut head).map_err(fault)? {
+        match parse_response(&received, false, &HEAD_LIMITS, &mut head).map_err(fault)? {
             Some(len) if head.status.is_informational() => drop(received.split_to(len)),
             Some(_) => return Ok(head.status.as_u16()),
             None => {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::client::{self, ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::body::ResponseBody;
 use super::error::UpstreamError;
@@ -20,7 +20,7 @@ use super::request::Outbound;
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender, Unaccounted};
-use crate::message::{Fields, Framing, Name, ResponseHead, octets_of};
+use crate::message::{Fields, Framing, Name, ResponseHead, field_fits, octets_of};
 use crate::pace::Pacer;
 
 /// How much one response may send ahead of its client.
@@ -30,6 +30,8 @@ const STREAMS: u32 = 100;
 /// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
 /// read hold up nobody else.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
+/// Fields of a response. A header map has room for more, and for our own fields beside them.
+const FIELDS_MAX: usize = 4096;
 /// What h2 gathers of one request's body before the upstream takes it.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -85,7 +87,7 @@ pub(super) async fn start(
     ending: Alarm,
 ) -> Result<Http2, UpstreamError> {
     let Connection { transport, address, slot } = connection;
-    let (timeout, head_max) = (pool.upstream.connect_timeout, pool.limits().response_head);
+    let (timeout, head_max) = (pool.upstream.connect_timeout, pool.limits().response_head.head);
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
@@ -302,8 +304,15 @@ impl Exchange {
                 }
                 if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
                     let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
-                    if octets_of(&parts.headers) > pool.limits().response_head {
+                    let limits = pool.limits().response_head;
+                    if octets_of(&parts.headers) > limits.head || parts.headers.len() > FIELDS_MAX {
                         return Poll::Ready(Err(UpstreamError::Malformed("head too large")));
+                    }
+                    let fits = |name: &HeaderName, value: &HeaderValue| {
+                        field_fits(name.as_str().as_bytes(), value.as_bytes(), limits.field)
+                    };
+                    if !parts.headers.iter().all(|(name, value)| fits(name, value)) {
+                        return Poll::Ready(Err(UpstreamError::Malformed("field too large")));
                     }
                     return Poll::Ready(Ok((parts, recv)));
                 }

@@ -16,6 +16,7 @@ use super::http2::{self, Http2, Stream};
 use super::queue::{Grant, Places, Slot, Wants};
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
+use crate::message::ResponseLimits;
 use crate::pace::Pace;
 use crate::telemetry::Counters;
 
@@ -30,8 +31,8 @@ pub struct PoolLimits {
     pub queue_wait: Duration,
     /// How long an idle connection is kept.
     pub idle: Duration,
-    /// Octets of a response's head.
-    pub response_head: usize,
+    /// How large a response's head may be.
+    pub response_head: ResponseLimits,
     /// How fast a client must send its request's body.
     pub pace: Pace,
 }

@@ -316,7 +316,7 @@ mod tests {
 
     fn sent(request: &str, from: &str, trusted: bool, site: &Site) -> String {
         let mut head = RequestHead::default();
-        let limits = HeadLimits { request_line: 1000, head: 10_000, fields: 100 };
+        let limits = HeadLimits { request_line: 1000, head: 10_000, field: 5000, fields: 100 };
         parse_request(request.as_bytes(), &limits, &mut head).unwrap().unwrap();
         let peer = Peer {
             address: from.parse().unwrap(),

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::hello::{ANSWER_MAX, Answer, RANDOM_LEN, Version, client_hello, read_answer};
 use super::target::{Place, Url};
-use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, parse_response};
+use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, ResponseLimits, parse_response};
 pub use crate::tls::Keys;
 use crate::tls::Possession;
 use crate::tls::config::provider;
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses that are tried for one connection.
 const ADDRESSES_MAX: usize = 8;
 /// Octets of a response's head.
-const HEAD_MAX: usize = 64 * 1024;
+const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
 /// Octets of a page that are read; what is behind them is not looked at.
 pub const BODY_MAX: usize = 2 * 1024 * 1024;
 /// Interim responses in front of the one that counts.
@@ -227,7 +227,7 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) 
     let mut head = ResponseHead::default();
     for _ in 0..=INTERIM_MAX {
         let len = loop {
-            if let Some(len) = parse_response(buffer, false, HEAD_MAX, &mut head).map_err(unreadable)? {
+            if let Some(len) = parse_response(buffer, false, &HEAD_LIMITS, &mut head).map_err(unreadable)? {
                 break len;
             }
             if stream.read_buf(buffer).await.map_err(Failure::Broken)? == 0 {
@@ -247,7 +247,7 @@ fn unreadable(fault: HeadFault) -> Failure {
     Failure::Http(match fault {
         HeadFault::Syntax(what) => format!("the {what} cannot be read"),
         HeadFault::Framing(what) => format!("where it ends is not certain: {what}"),
-        HeadFault::TooLarge => "its head is too large".into(),
+        HeadFault::TooLarge | HeadFault::FieldTooLarge => "its head is too large".into(),
         _ => "its head cannot be read".into(),
     })
 }

@@ -21,12 +21,14 @@ use serde_json::Value;
 
 use crate::fuzz::Random;
 use crate::fuzz::targets::http2;
-use crate::fuzz::targets::messages::{LIMITS, upstream};
+use crate::fuzz::targets::messages::{LIMITS, largest, upstream};
 use crate::harness::{Authority, BLOG, Client, Pintle, blog_at};
 
 /// Mutated requests that are passed on, half of them HTTP/1.1 and half HTTP/2; and in how many rounds.
 const REQUESTS: usize = 100_000;
 const ROUNDS: usize = 10;
+/// The same with something very long in them.
+const LONG: usize = 1000;
 /// Requests on one connection to a parser: where one ends is where the next begins.
 const PIPELINED: usize = 20;
 /// Mutated requests that go through the front door.
@@ -87,7 +89,7 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     outbound.write_http1(&upstream(), &mut written);
     // Which fields those are is for other tests to say; here they must only be read by all in the same way.
     let mut received = RequestHead::default();
-    let wide = HeadLimits { request_line: usize::MAX, head: usize::MAX, fields: 128 };
+    let wide = HeadLimits { request_line: usize::MAX, head: usize::MAX, field: usize::MAX, fields: 128 };
     parse_request(&written, &wide, &mut received).ok()??;
 
     let (mut out, chunked) = (Outbox::new(written), head.framing == Framing::Chunked);
@@ -120,9 +122,9 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn over_http1(octets: &[u8]) -> Option<Forwarded> {
+fn over_http1(octets: &[u8], limits: &HeadLimits) -> Option<Forwarded> {
     let mut head = RequestHead::default();
-    let len = parse_request(octets, &LIMITS, &mut head).ok()??;
+    let len = parse_request(octets, limits, &mut head).ok()??;
     let mut rest = BytesMut::from(&octets[len..]);
     let mut decoder = BodyDecoder::request(head.framing);
     let mut frames = Vec::new();
@@ -138,8 +140,8 @@ fn over_http1(octets: &[u8]) -> Option<Forwarded> {
     forward(octets, &head, frames)
 }
 
-fn over_http2(text: &[u8]) -> Option<Forwarded> {
-    let (head, body) = http2::serve(http2::request(text)).pop()?;
+fn over_http2(text: &[u8], limits: &HeadLimits) -> Option<Forwarded> {
+    let (head, body) = http2::serve(http2::request(text), limits).pop()?;
     let body = body?;
     let frames = if body.is_empty() { Vec::new() } else { vec![Frame::Data(Bytes::from(body))] };
     if head.websocket { forward(text, &head, Vec::new()) } else { forward(text, &head, frames) }
@@ -150,13 +152,15 @@ struct Mutated {
     seeds: Vec<Vec<u8>>,
     random: Random,
     tried: usize,
-    pass: fn(&[u8]) -> Option<Forwarded>,
+    pass: fn(&[u8], &HeadLimits) -> Option<Forwarded>,
+    /// Every limit is at its largest, and every request has something very long in it.
+    long: bool,
 }
 
 impl Mutated {
-    fn new(seeds: &[&[u8]], pass: fn(&[u8]) -> Option<Forwarded>) -> Self {
+    fn new(seeds: &[&[u8]], pass: fn(&[u8], &HeadLimits) -> Option<Forwarded>) -> Self {
         let seeds = seeds.iter().map(|seed| seed.to_vec()).collect();
-        Self { seeds, random: Random(0x9e37_79b9_7f4a_7c15), tried: 0, pass }
+        Self { seeds, random: Random(0x9e37_79b9_7f4a_7c15), tried: 0, pass, long: false }
     }
 }
 
@@ -167,7 +171,9 @@ impl Iterator for Mutated {
         loop {
             let seed = &self.seeds[self.tried % self.seeds.len()];
             self.tried += 1;
-            if let Some(forwarded) = (self.pass)(&self.random.mutate(seed, &self.seeds)) {
+            let limits = if self.long { largest() } else { LIMITS };
+            let seed = if self.long { self.random.stretch(seed) } else { seed.clone() };
+            if let Some(forwarded) = (self.pass)(&self.random.mutate(&seed, &self.seeds), &limits) {
                 return Some(forwarded);
             }
         }
@@ -214,6 +220,16 @@ fn other_parsers_read_what_pintle_has_understood() {
     println!("of {} mutated requests by HTTP/1.1, and {} by HTTP/2", by_http1.tried, by_http2.tried);
 }
 
+/// The same with every limit at its largest, and requests that make use of it.
+#[test]
+fn other_parsers_read_the_longest_requests_likewise() {
+    let long = |seeds, pass| Mutated { long: true, ..Mutated::new(seeds, pass) };
+    let mut all: Vec<Forwarded> = long(OVER_HTTP1, over_http1).take(LONG / 2).collect();
+    all.extend(long(OVER_HTTP2, over_http2).take(LONG / 2));
+    assert!(all.iter().filter(|forwarded| forwarded.octets.len() > 1 << 16).count() > LONG / 8);
+    compare(&all);
+}
+
 /// Fails where a parser reads something else than was understood.
 fn compare(all: &[Forwarded]) {
     let groups: Vec<&[Forwarded]> = all.chunks(PIPELINED).collect();
@@ -236,7 +252,7 @@ fn compare(all: &[Forwarded]) {
 /// What the comparison is good for: each of the parsers sees it when one request hides another, or is one octet off.
 #[test]
 fn the_comparison_sees_a_request_that_hides_another() {
-    let honest = over_http1(OVER_HTTP1[3]).unwrap();
+    let honest = over_http1(OVER_HTTP1[3], &LIMITS).unwrap();
     let at = honest.octets.windows(4).position(|w| w == b"21\r\n").unwrap();
     let mut off = honest.octets.clone();
     off[at + 1] = b'0';

@@ -11,6 +11,8 @@ use targets::{TARGETS, Target};
 
 /// Mutations of each seed.
 const MUTATIONS: usize = 400;
+/// The same of each seed with something very long in it.
+const STRETCHED: usize = 20;
 
 #[test]
 fn every_target_has_its_file() {
@@ -37,6 +39,10 @@ fn no_target_fails_on_its_seeds_and_their_like() {
             try_on(name, *target, seed);
             for _ in 0..MUTATIONS {
                 try_on(name, *target, &random.mutate(seed, &seeds));
+            }
+            for _ in 0..STRETCHED {
+                let long = random.stretch(seed);
+                try_on(name, *target, &random.mutate(&long, &seeds));
             }
         }
     }
@@ -69,6 +75,15 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 >> 33).unwrap() % n.max(1)
+    }
+
+    /// Stretches a seed: so many letters come somewhere that a length kept in few bits would be another one.
+    pub fn stretch(&mut self, seed: &[u8]) -> Vec<u8> {
+        const LENGTHS: [usize; 8] = [255, 256, 1024, 4096, 65_535, 65_536, 65_537, 131_072];
+        let mut octets = seed.to_vec();
+        let at = self.below(octets.len() + 1);
+        octets.splice(at..at, std::iter::repeat_n(b'x', LENGTHS[self.below(LENGTHS.len())]));
+        octets
     }
 
     pub fn mutate(&mut self, seed: &[u8], others: &[Vec<u8>]) -> Vec<u8> {

@@ -7,7 +7,7 @@ use h2::ext::Protocol;
 use http::Method;
 use http::request::Parts;
 
-use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version, is_token, octets_of};
+use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version, field_fits, is_token, octets_of};
 
 /// Translates a head; `ended` says that no body comes.
 ///
@@ -53,6 +53,9 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     }
     if fields + head.target_octets().len() > limits.head || parts.headers.len() > limits.fields {
         return Err(HeadFault::TooLarge);
+    }
+    if !head.fields.iter().all(|(_, name, value)| field_fits(name, value, limits.field)) {
+        return Err(HeadFault::FieldTooLarge);
     }
     Ok(())
 }

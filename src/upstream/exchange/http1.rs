@@ -164,7 +164,7 @@ impl Exchange {
         // What came behind an interim response.
         if !self.received.is_empty()
             && self.interims > 0
-            && let Some(len) = parse_response(&self.received, self.to_head, max, &mut head).map_err(head_fault)?
+            && let Some(len) = parse_response(&self.received, self.to_head, &max, &mut head).map_err(head_fault)?
         {
             bytes::Buf::advance(&mut self.received, len);
             return Poll::Ready(Ok(head));
@@ -187,7 +187,7 @@ impl Exchange {
                     self.received.extend_from_slice(octets);
                     octets = &self.received;
                 }
-                match parse_response(octets, self.to_head, max, &mut head).map_err(head_fault)? {
+                match parse_response(octets, self.to_head, &max, &mut head).map_err(head_fault)? {
                     Some(len) => {
                         self.received = BytesMut::from(&octets[len..]);
                         return Poll::Ready(Ok(head));
@@ -292,6 +292,7 @@ fn head_fault(fault: HeadFault) -> UpstreamError {
     UpstreamError::Malformed(match fault {
         HeadFault::Syntax(what) | HeadFault::Framing(what) => what,
         HeadFault::TooLarge | HeadFault::TargetTooLong => "head too large",
+        HeadFault::FieldTooLarge => "field too large",
         HeadFault::Version | HeadFault::Host(_) | HeadFault::Coding => "not HTTP/1",
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{END_HEADERS, END_STREAM, HEADERS, Raw, get, octets};
 use crate::fuzz::targets::http2::block;
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually};
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, output};
 
 fn start(limits: &str, authority: &Authority, origin: &Origin) -> Pintle {
     Pintle::start(authority, &format!("[limits]\n{limits}\n{}", blog(authority, origin)))
@@ -96,4 +96,24 @@ fn the_head_of_a_response() {
     let client = Client::new(&authority);
     assert_eq!(client.get(pintle.https(), BLOG, "/small").status, 200);
     assert_eq!(client.get(pintle.https(), BLOG, "/large").status, 502);
+}
+
+#[test]
+fn one_field() {
+    let authority = Authority::new();
+    let origin = Origin::start(|request| {
+        let size = if request.path() == "/large" { 2000 } else { 500 };
+        Reply::new("200 OK", &format!("X-Test: {}\r\n", "x".repeat(size)), "")
+    });
+    let pintle = start("field_size = \"1KiB\"", &authority, &origin);
+    let client = Client::new(&authority);
+    for (size, path, status) in [(500, "/small", 200), (2000, "/small", 431), (500, "/large", 502)] {
+        let mut connection = client.connect(pintle.https(), BLOG);
+        let field = format!("X-Long: {}", "y".repeat(size));
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {BLOG}\r\n{field}\r\n\r\n"));
+        assert_eq!(connection.response("GET").status, status, "{size} {path}");
+        let mut curl = pintle.curl();
+        curl.args(["--http2", "--output", "/dev/null", "--write-out", "%{http_code}", "--header", &field]);
+        assert_eq!(output(curl.arg(format!("https://{BLOG}{path}"))), status.to_string(), "{size} {path}");
+    }
 }

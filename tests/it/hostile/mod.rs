@@ -10,6 +10,7 @@
 //! | `body_progress`, to the client | `http2::a_window_held_shut_has_a_deadline`, `slow::answers_that_nobody_reads` |
 //! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_octet_by_octet`, `slow::an_answer_that_is_taken_octet_by_octet` |
 //! | `request_line`, `header_size`, `header_count`, `request_body` | `errors::sizes_have_limits_and_codes`; crumbs: `counts` |
+//! | `field_size` | `counts::one_field`; every limit at its largest: `largest` |
 //! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size` | `counts` |
 //! | `connection_memory` | `memory` |
 //! | `http2_resets` | `floods::streams_that_are_given_up_one_after_another` |
@@ -23,6 +24,7 @@
 mod counts;
 mod floods;
 mod framing;
+mod largest;
 mod memory;
 mod slow;
 mod tls;
@@ -43,6 +45,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -67,6 +70,8 @@ struct Raw {
     over: Option<Option<u32>>,
     /// Streams that were reset, with the error code.
     resets: Vec<(u32, u32)>,
+    /// Streams whose answer has begun.
+    answered: Vec<u32>,
     acknowledged: usize,
     /// Bodies by their streams, where a test wants them.
     bodies: Option<BTreeMap<u32, Vec<u8>>>,
@@ -80,7 +85,7 @@ impl Raw {
         connection.send([PREFACE, &octets(SETTINGS, 0, 0, settings)].concat());
         connection.stream.socket().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         connection.stream.socket().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-        Self { connection, over: None, resets: Vec::new(), acknowledged: 0, bodies: None }
+        Self { connection, over: None, resets: Vec::new(), answered: Vec::new(), acknowledged: 0, bodies: None }
     }
 
     /// Writes, and reads what has come meanwhile.
@@ -133,6 +138,7 @@ impl Raw {
             let number = |at: usize| u32::from_be_bytes(received[at..at + 4].try_into().unwrap());
             match kind {
                 GOAWAY if number(13) != 0 => self.over = Some(Some(number(13))),
+                HEADERS => self.answered.push(stream),
                 RST_STREAM => self.resets.push((stream, number(9))),
                 DATA => {
                     if let Some(bodies) = &mut self.bodies {
