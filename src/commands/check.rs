@@ -7,9 +7,8 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::step_down::{Trouble, look_ahead};
-use super::{Loaded, Output, fail, load, look_at_book};
-use crate::config::{self, Context, Problem, Problems, Severity, report};
-use crate::ledger::time::wall;
+use super::{Loaded, Output, context, fail, load, look_at_book};
+use crate::config::{self, Problem, Problems, Severity, StandIn, report};
 use crate::policy::hpkp;
 
 /// Without a place for the ledger, promises are forgotten.
@@ -106,7 +105,7 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
         Ok(book) => book,
         Err(error) => return unreadable(path, &error),
     };
-    let (config, problems) = draft.resolve(&Context::new(&book, wall()));
+    let (config, problems) = draft.resolve(&context(&draft, &book, StandIn::Unchanged));
     let (troubles, forbidden) = look_ahead(&draft, &book, allow_root);
     let is_fine = config.is_some() && troubles.is_empty() && forbidden.is_empty();
     let mut told = problems_json(&problems);

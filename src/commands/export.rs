@@ -204,7 +204,8 @@ fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u
 /// from the first day on.
 fn judge_sites(request: &Request, set: PinSet, config: &Config, now: Timestamp) -> Result<PinSet, Refusal> {
     let sites = || config.snapshot.sites.iter().zip(config.sites());
-    let offer = |(site, report): (&'_ std::sync::Arc<Site>, &'_ report::Site)| (site.hosts.clone(), chains(report));
+    let certain = |report: &report::Site| report.certificates.iter().map(|c| c.certain.clone()).collect::<Vec<_>>();
+    let offer = |(site, report): (&'_ std::sync::Arc<Site>, &'_ report::Site)| (site.hosts.clone(), certain(report));
     let sites: Vec<_> = sites().map(offer).collect();
     let offers: Vec<Offer<'_>> = sites
         .iter()

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use tracing::Level;
 
-use crate::config::{self, Config, Context, Draft, Problems};
+use crate::config::{self, Config, Context, Draft, LastGood, Problems, StandIn};
 use crate::ledger::time::wall;
 use crate::ledger::{Book, Notice};
 use crate::telemetry::log::LogFormat;
@@ -77,7 +77,7 @@ struct Loaded {
 
 /// Reads and checks a configuration with what is known of promises, and says what is wrong with it.
 fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: &Output) -> Result<Loaded, ExitCode> {
-    judge(read(path).map_err(|error| fail(&error))?, book, output)
+    judge(read(path).map_err(|error| fail(&error))?, book, StandIn::Unchanged, output)
 }
 
 /// Reads a configuration; or says which file cannot be read.
@@ -86,8 +86,13 @@ fn read(path: &Path) -> Result<Draft, String> {
 }
 
 /// Checks what has been read, and says what is wrong with it.
-fn judge(draft: Draft, book: impl FnOnce(&Draft) -> Result<Book, String>, output: &Output) -> Result<Loaded, ExitCode> {
-    let loaded = try_judge(draft, book);
+fn judge(
+    draft: Draft,
+    book: impl FnOnce(&Draft) -> Result<Book, String>,
+    stand_in: StandIn,
+    output: &Output,
+) -> Result<Loaded, ExitCode> {
+    let loaded = try_judge(draft, book, stand_in);
     let problems = loaded.as_ref().map_or_else(|unfit| unfit.problems.as_ref(), |loaded| Some(&loaded.problems));
     if let Some(problems) = problems {
         print_problems(problems, output);
@@ -102,9 +107,13 @@ struct Unfit {
 }
 
 /// The same, without a word.
-fn try_judge(draft: Draft, book: impl FnOnce(&Draft) -> Result<Book, String>) -> Result<Loaded, Box<Unfit>> {
+fn try_judge(
+    draft: Draft,
+    book: impl FnOnce(&Draft) -> Result<Book, String>,
+    stand_in: StandIn,
+) -> Result<Loaded, Box<Unfit>> {
     let book = book(&draft).map_err(|error| Box::new(Unfit { problems: None, error }))?;
-    let (config, problems) = draft.resolve(&Context::new(&book, wall()));
+    let (config, problems) = draft.resolve(&context(&draft, &book, stand_in));
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
@@ -114,6 +123,11 @@ fn try_judge(draft: Draft, book: impl FnOnce(&Draft) -> Result<Book, String>) ->
             Err(Box::new(Unfit { problems: Some(problems), error }))
         }
     }
+}
+
+/// What there is to know at a start: what was promised, and what was served last.
+fn context<'a>(draft: &Draft, book: &'a Book, stand_in: StandIn) -> Context<'a> {
+    Context { last_good: draft.state().map(|state| LastGood::of(&state)), stand_in, ..Context::new(book, wall()) }
 }
 
 /// Errors are printed all; of very many warnings, the first ones will do.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::step_down::{Trouble, refuse, step_down};
 use super::{Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge};
-use crate::config::{Draft, Severity};
+use crate::config::{Draft, Severity, StandIn};
 use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
 use crate::ledger::{Ledger, Notice};
@@ -78,7 +78,7 @@ pub(super) fn serve(
         opened = Some((ledger, notices));
         Ok(book)
     };
-    let loaded = judge(draft, book, output);
+    let loaded = judge(draft, book, StandIn::Always, output);
     if !troubles.is_empty() {
         return refuse(&troubles);
     }
@@ -128,7 +128,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     let Ok(troubles) = step_down(&draft, allow_root, output) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let Loaded { draft, config, problems } = match try_judge(draft, |draft| newcomer.book(draft)) {
+    let Loaded { draft, config, problems } = match try_judge(draft, |draft| newcomer.book(draft), StandIn::Always) {
         Ok(loaded) => loaded,
         Err(unfit) => {
             let problems = unfit.problems.as_ref();

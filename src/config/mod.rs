@@ -5,6 +5,7 @@
 //! [`Config`]. A draft can be resolved again and again: what has not changed since is taken over.
 
 mod file;
+mod last_good;
 mod outline;
 pub mod problem;
 mod reader;
@@ -24,6 +25,7 @@ use toml::de::DeTable;
 
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
+use crate::pin::Pin;
 use crate::policy::guard::Seconds;
 use crate::sandbox;
 use crate::server::{Earlier, Snapshot};
@@ -31,6 +33,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
 use crate::upstream::resolve::{Name, NameServers};
 
+pub use last_good::{Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use resolve::guard::Refusal;
@@ -70,7 +73,11 @@ pub struct Context<'a> {
     /// A site that is not fit to be served keeps what it has in `before`, which must be of the same draft; else it makes
     /// the whole configuration unfit.
     pub keeps_sites: bool,
-    /// With it: a chain that has become shorter counts as unfit, as a file that is being written may end behind any
+    /// The pairs that were served last, by a process before this one.
+    pub last_good: Option<LastGood>,
+    /// Whether such a pair, or one of `before`, is served if the files on disk are not fit to be.
+    pub stand_in: StandIn,
+    /// With `keeps_sites`: a chain that has become shorter counts as unfit, as a file that is being written may end behind any
     /// certificate; but not if its site (the first name) is one of these.
     pub waits_for_chains: Option<Vec<String>>,
     /// Contents in place of those of files: what they would be.
@@ -92,6 +99,8 @@ impl<'a> Context<'a> {
             now,
             before: None,
             keeps_sites: false,
+            last_good: None,
+            stand_in: StandIn::Never,
             waits_for_chains: None,
             instead: HashMap::new(),
             looked: Looked::default(),
@@ -99,6 +108,17 @@ impl<'a> Context<'a> {
             earlier: HashMap::new(),
         }
     }
+}
+
+/// Whether the pair that was served last takes the place of one on disk that is not fit to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    /// What is on disk is judged, and nothing else.
+    Never,
+    /// Only if it is the very same pair: then, it is time that has made it unfit, and nobody has changed anything.
+    Unchanged,
+    /// Whatever is on disk.
+    Always,
 }
 
 /// A configuration that can be served.
@@ -135,7 +155,7 @@ pub struct Config {
     pub accepted: Vec<Accepted>,
     /// Ramps that begin.
     pub ramps: Vec<Ramp>,
-    /// Sites that keep what they have.
+    /// Sites that keep what they have, or some of it.
     pub kept: Vec<Kept>,
     /// What there is to warn of about files that are others than before, each with its site.
     pub news: Vec<(String, Problem)>,
@@ -249,6 +269,22 @@ impl Config {
             let own = resolve::chains_until(entry, now);
             (entry.report.name(), earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
         })
+    }
+
+    /// The pairs that it serves: the chain's path, and the leaf's pin.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Path, Pin)> {
+        self.entries.iter().flat_map(|entry| entry.pairs()).map(|l| (l.path.as_path(), l.chain.pin()))
+    }
+
+    /// The pairs that it serves, but for those that another configuration serves, too.
+    #[must_use]
+    pub fn fresh_pairs(&self, beside: Option<&Self>) -> Fresh {
+        let loaded = |config: &Self| config.entries.iter().flat_map(|e| e.pairs().to_vec()).collect::<Vec<_>>();
+        let before: Vec<_> = beside.map(loaded).unwrap_or_default();
+        let known: HashSet<_, foldhash::fast::RandomState> =
+            before.iter().map(|l| (Arc::as_ptr(&l.chain), l.path.as_path())).collect();
+        let is_fresh = |l: &resolve::Loaded| !known.contains(&(Arc::as_ptr(&l.chain), l.path.as_path()));
+        Fresh(loaded(self).into_iter().filter(is_fresh).map(resolve::Loaded::into_pair).collect())
     }
 
     /// All files that the sites were made from.

@@ -1,13 +1,14 @@
 //! Putting a configuration to use: first the ledger, then the wire, then the log.
 
 use std::io;
+use std::path::Path;
 
 use jiff::tz::TimeZone;
 use tokio::task::{spawn_blocking, spawn_local};
 use tokio::time::Instant;
 
 use super::{Control, LedgerTrouble, lock};
-use crate::config::{Config, Difference, report};
+use crate::config::{Config, Difference, LastGood, report};
 use crate::ledger::time::Reading;
 use crate::ledger::{Ledger, Record};
 use crate::upstream::check;
@@ -31,6 +32,17 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
     }
 }
 
+/// Removes the copies of pairs that a configuration does not serve: before anything is promised under it, since a key of
+/// before must not be taken for the one that readers were promised last.
+pub(super) fn forget_other_pairs(state: Option<&Path>, config: &Config) {
+    if let Some(Err(error)) = state.map(|state| LastGood::of(state).retain(config.pairs())) {
+        tracing::error!(
+            %error,
+            "state.directory: copies of pairs that are not served any more cannot be removed: check permissions"
+        );
+    }
+}
+
 fn tell_of_lockout(site: &str, until: &str) {
     tracing::warn!(
         site,
@@ -46,6 +58,7 @@ impl Control {
     ///
     /// When a lockout was accepted that cannot be put on record; nothing has changed then.
     pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
+        forget_other_pairs(self.fixed.state.as_deref(), &config);
         let records = decisions(&config);
         if let Err(error) = self.record(records).await
             && !config.accepted.is_empty()
@@ -63,8 +76,27 @@ impl Control {
         self.server.publish(self.config.snapshot.clone());
         self.server.settled().await;
         self.counts.rotations += announce_changes(&before, &self.config);
+        self.keep_pairs(Some(&before));
         self.watch.files(self.config.stamps().cloned().collect());
         Ok(())
+    }
+
+    /// Copies the pairs in use that are not in use in another configuration, so that they are there at the next start
+    /// whatever happens to their files; on a thread that may wait for the disk.
+    pub(super) fn keep_pairs(&self, beside: Option<&Config>) {
+        let Some(copies) = self.fixed.state.as_deref().map(LastGood::of) else { return };
+        let fresh = self.config.fresh_pairs(beside);
+        if fresh.is_empty() {
+            return;
+        }
+        spawn_blocking(move || {
+            if let Err(error) = fresh.keep(&copies) {
+                tracing::warn!(
+                    %error,
+                    "the pairs in use cannot be copied to state.directory: check free space and permissions"
+                );
+            }
+        });
     }
 
     /// Writes records down, on a thread that may wait for the disk.

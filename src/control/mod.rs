@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Config, Context, Draft, Looked, Problems};
+use crate::config::{Config, Context, Draft, Looked, Problems, StandIn};
 use crate::handover::Launcher;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Step, Time, wall};
@@ -112,7 +112,9 @@ pub struct Control {
 /// Which sites keep what they have, if what is on disk is no good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keep {
-    /// None: all is refused together.
+    /// None, and no pair either.
+    NoPair,
+    /// None: all is refused together. Pairs in use go on.
     Nothing,
     /// Those that cannot be served.
     Unfit,
@@ -313,10 +315,11 @@ impl Control {
         let ledger = self.ledger();
         let context = Context {
             before: Some(&self.config),
-            keeps_sites: keep != Keep::Nothing,
+            keeps_sites: !matches!(keep, Keep::NoPair | Keep::Nothing),
+            stand_in: if keep == Keep::NoPair { StandIn::Never } else { StandIn::Always },
             waits_for_chains: match keep {
                 Keep::UnfitAndShorter(settled) => Some(settled),
-                Keep::Nothing | Keep::Unfit => None,
+                Keep::NoPair | Keep::Nothing | Keep::Unfit => None,
             },
             accept,
             looked,

@@ -1,6 +1,7 @@
 //! Certificates that change on disk: looked at when they have come to rest, put to use if they are fit, and refused
 //! aloud, once, if they are not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -108,7 +109,12 @@ impl Control {
         Duration::from_secs(seconds.saturating_add(1))
     }
 
-    async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: impl Fn(&str) -> bool) {
+    /// Whether it was told before that a site's files are refused, and they are the same still.
+    pub(super) fn is_known_refusal(&self, kept: &Kept) -> bool {
+        self.refused.get(&kept.site).is_some_and(|known| known.candidate == candidate(kept))
+    }
+
+    pub(super) async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: impl Fn(&str) -> bool) {
         let mut before = std::mem::take(&mut self.refused);
         for site in kept {
             let known = before.remove(&site.site);
@@ -117,7 +123,7 @@ impl Control {
                 continue;
             }
             let reasons = reasons(site, problems);
-            let candidate = candidate(site, &reasons);
+            let candidate = candidate(site);
             let known = known.filter(|known| known.candidate == candidate);
             let since = known.as_ref().map_or_else(wall, |known| known.since);
             let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
@@ -140,19 +146,32 @@ impl Control {
     }
 
     /// What was refused is gone, or served.
-    pub(super) async fn refusal_ends(&mut self, site: &str) {
+    async fn refusal_ends(&mut self, site: &str) {
         tracing::info!(site, "nothing is refused any more");
         self.reset_ramps(site).await;
     }
 }
 
+/// What a start has found unfit, and serves copies in place of.
+pub(super) fn at_start(config: &Config) -> BTreeMap<String, Refused> {
+    let refused = |kept: &Kept| {
+        let all: Vec<_> = kept.problems.iter().filter(|p| p.severity == Severity::Error).collect();
+        let reasons: Vec<_> = all.iter().map(|p| (p.message.clone(), p.hint.clone())).collect();
+        let candidate = candidate(kept);
+        let look_again = Instant::now() + LOOK_AGAIN;
+        (kept.site.clone(), Refused { reasons, by_guard: kept.by_guard, since: wall(), candidate, look_again })
+    };
+    config.kept.iter().map(refused).collect()
+}
+
 /// What is refused, whatever words there are for it: dates in the reasons move as the promises that would be broken are
-/// renewed.
-fn candidate(kept: &Kept, reasons: &[(String, Option<String>)]) -> String {
+/// renewed, and places as the file is edited.
+fn candidate(kept: &Kept) -> String {
     if kept.by_guard && !kept.certificates.is_empty() {
         return kept.certificates.iter().map(|c| format!("{} {} {};", c.serial, c.pin, c.not_after)).collect();
     }
-    reasons.iter().map(|(reason, _)| reason.as_str()).collect::<Vec<_>>().join("\n")
+    let errors = kept.problems.iter().filter(|p| p.severity == Severity::Error);
+    errors.map(|p| p.message.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// Everything that is wrong with a site, each with its place, and what to do.

@@ -157,7 +157,13 @@ impl Control {
         let (draft, looked) = read.map_err(|error| Refusal::because(error.to_string()))?;
         let draft = draft.map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
-        let Some(config) = config else { return Err(Refusal::of(&problems)) };
+        let Some(mut config) = config else { return Err(Refusal::of(&problems)) };
+        let kept = std::mem::take(&mut config.kept);
+        // Only changes are refused. Files that were refused before do not hold up what else is new.
+        if !kept.iter().all(|kept| self.is_known_refusal(kept)) {
+            let (_, problems) = self.resolve_with(&draft, Looked::default(), Keep::NoPair, None);
+            return Err(Refusal::of(&problems));
+        }
         let beyond = confinement::beyond(&draft, &config, &self.config);
         if !beyond.is_empty() {
             return Err(Refusal::for_reasons(beyond));
@@ -180,9 +186,7 @@ impl Control {
         let before = std::mem::replace(&mut self.draft, draft);
         tokio::task::spawn_blocking(move || drop(before));
         self.pending = None;
-        for site in std::mem::take(&mut self.refused).into_keys() {
-            self.refusal_ends(&site).await;
-        }
+        self.note_refusals(&kept, &problems, |_| true).await;
         self.open_door();
         Ok((problems, notes))
     }

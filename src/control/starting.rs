@@ -1,6 +1,5 @@
 //! The start: what is on disk before anything is sent, and what is bound before anything is said.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use super::reload::Fixed;
 use super::socket::Door;
 use super::watch::Watch;
-use super::{COMMANDS, Control, Counts, LedgerTrouble, adopt};
+use super::{COMMANDS, Control, Counts, LedgerTrouble, adopt, refresh};
 use crate::config::{AccessTarget, Config, Draft};
 use crate::handover::Launcher;
 use crate::ledger::Ledger;
@@ -95,6 +94,7 @@ impl Control {
         let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
         let (sender, commands) = mpsc::channel(COMMANDS);
+        let refused = refresh::at_start(&config);
         let mut control = Self {
             draft,
             fixed: Fixed::of(&config),
@@ -105,7 +105,7 @@ impl Control {
             leases,
             watch: Watch::start(),
             pending: None,
-            refused: BTreeMap::new(),
+            refused,
             unservable: Vec::new(),
             ledger_trouble: trouble,
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
@@ -127,6 +127,7 @@ impl Control {
             door: Door::new(),
             config,
         };
+        control.keep_pairs(None);
         control.follow_upstreams();
         control.watch.files(control.config.stamps().cloned().collect());
         if let Some(trouble) = &control.ledger_trouble {
@@ -156,6 +157,7 @@ pub(super) fn promise(mut ledger: Ledger, config: &Config) -> Result<Promised, S
     let reading = Reading::take();
     let time = Time::start(ledger.book().newest(), reading);
     let mut leases = Leases::default();
+    adopt::forget_other_pairs(config.state.as_deref(), config);
     // A lockout that is not on record is none that was accepted.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
     leases.hold(&config.pledges);

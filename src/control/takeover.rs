@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, open_ledger, prove, reload};
-use crate::config::{AdminAddress, Config, Context, Draft};
+use crate::config::{AdminAddress, Config, Context, Draft, StandIn};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
 use crate::ledger::time::wall;
@@ -190,8 +190,12 @@ impl Control {
 
         config.tickets().take_over(go.tickets);
         let ledger = ledger(&draft, &go.ledger)?;
-        let context =
-            Context { before: Some(&config), earlier: earlier(go.chains), ..Context::new(ledger.book(), wall()) };
+        let context = Context {
+            before: Some(&config),
+            stand_in: StandIn::Always,
+            earlier: earlier(go.chains),
+            ..Context::new(ledger.book(), wall())
+        };
         // What has changed since the first look may be a promise, or a file.
         let (again, problems) = draft.resolve(&context);
         let Some(mut config) = again else { return Err(reload::rendered(&problems)) };

@@ -83,7 +83,7 @@ impl Context {
         }
         let own = shared.sets.get(site.index()).and_then(Option::as_ref);
         let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));
-        is_own || tls.certificates.iter().all(|c| fits(&c.chain.pins))
+        is_own || tls.certificates.iter().all(|c| fits(&c.chain.certain))
     }
 
     /// The time, if it will be asked for: when something begins that the access log tells the length of.

@@ -52,6 +52,10 @@ pub struct Chain {
     pub leaf: Leaf,
     /// The pins of all certificates, the leaf's first.
     pub pins: Vec<Pin>,
+    /// The pins that are on every path a client may build from it: the leaf's, and that of the key which signed the leaf.
+    /// Whether keys further up are on a client's path depends on where that client's trust begins (RFC 7469 section 2.6):
+    /// it may know a cross-signed authority by itself, and never look at the one above.
+    pub certain: Vec<Pin>,
     /// The place (1 is the leaf) of the first certificate that the one behind it has not signed.
     pub unsigned: Option<usize>,
     /// Given away once the key is there.
@@ -124,11 +128,18 @@ impl Chain {
         if let Some(at) = parsed.windows(2).position(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw()) {
             return Err(CertificateError::Order(at + 1));
         }
-        let pins = parsed.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
+        let pins: Vec<Pin> = parsed.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
+        let certain = certain(&parsed, &pins);
         let leaf = Leaf::of(&parsed[0]).ok_or(CertificateError::Malformed(1))?;
         let unsigned = unsigned(&parsed);
         drop(parsed);
-        Ok(Self { leaf, pins, unsigned, der })
+        Ok(Self { leaf, pins, certain, unsigned, der })
+    }
+
+    /// The certificates, leaf first; none once a key has been put to them ([`Certificate::der`] has them then).
+    #[must_use]
+    pub fn der(&self) -> &[CertificateDer<'static>] {
+        &self.der
     }
 
     /// The pin of the leaf.
@@ -136,6 +147,18 @@ impl Chain {
     pub fn pin(&self) -> Pin {
         self.pins[0]
     }
+}
+
+/// The leaf's pin, and that of the key which has signed it, if that is in the chain.
+fn certain(chain: &[X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
+    let Some((leaf, above)) = chain.split_first() else { return Vec::new() };
+    let has_signed = |issuer: &X509Certificate<'_>| {
+        issuer.subject().as_raw() == leaf.issuer().as_raw() && leaf.verify_signature(Some(issuer.public_key())).is_ok()
+    };
+    let issuer = above.iter().position(has_signed).and_then(|at| pins.get(at + 1));
+    let mut certain: Vec<Pin> = pins.first().into_iter().chain(issuer).copied().collect();
+    certain.dedup();
+    certain
 }
 
 /// Algorithms that are not known here are for clients to judge.
@@ -259,6 +282,12 @@ impl Certificate {
         }
         let key = Arc::new(CertifiedKey::new(std::mem::take(&mut chain.der), signer));
         Ok(Self { chain: Arc::new(chain), key })
+    }
+
+    /// The certificates, leaf first.
+    #[must_use]
+    pub fn der(&self) -> &[CertificateDer<'static>] {
+        &self.key.cert
     }
 
     pub(super) fn key(&self) -> &Arc<CertifiedKey> {

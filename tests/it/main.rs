@@ -30,6 +30,7 @@ mod http2;
 mod install;
 mod key;
 mod keys;
+mod last_good;
 mod layers;
 mod ledger;
 mod load;

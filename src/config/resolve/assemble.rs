@@ -93,7 +93,7 @@ pub(super) fn assemble(
 /// The chains of a site, for as long as tickets are about that are given out under them now.
 pub(in crate::config) fn chains_until(entry: &Entry, now: Seconds) -> impl Iterator<Item = Earlier> {
     let until = now.saturating_add(TICKETS_LIVE);
-    entry.chains().map(move |chain| Earlier { pins: chain.pins.clone(), until })
+    entry.chains().map(move |chain| Earlier { pins: chain.certain.clone(), until })
 }
 
 /// The chains that a site had before this one, as long as tickets may be about that were given out under them.

@@ -7,8 +7,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Resolver;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+
+use super::stand_in::{RefusedPair, StandIns};
+use super::{Resolver, report};
 use crate::config::file::{CertificateTable, SiteTable};
+use crate::config::last_good::Pair;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
@@ -22,18 +28,92 @@ use crate::tls::{Certificate, CertificateError};
 const KEY_FORM: &str = "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
 
 /// One `[site.certificate]`, as far as it could be loaded.
-pub(super) struct Loaded {
-    pub(super) path: PathBuf,
-    pub(super) chain: Arc<Chain>,
+#[derive(Clone)]
+pub(in crate::config) struct Loaded {
+    /// Its place in `[[site.certificate]]`.
+    pub(super) at: usize,
+    pub(in crate::config) path: PathBuf,
+    /// Where its key lies, if it is here.
+    pub(super) key: Option<Box<Path>>,
+    pub(in crate::config) chain: Arc<Chain>,
     /// With its key; none where TLS ends in front of pintle.
     pub(super) certificate: Option<Arc<Certificate>>,
 }
 
-pub(super) fn resolve(table: &SiteTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Vec<Loaded> {
-    table.certificates.iter().filter_map(|c| load_pair(c, hosts, r)).collect()
+impl Loaded {
+    /// Whether it is the very same chain, certificate by certificate.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.der() == other.der() && self.certificate.is_some() == other.certificate.is_some()
+    }
+
+    fn der(&self) -> &[CertificateDer<'static>] {
+        self.certificate.as_ref().map_or_else(|| self.chain.der(), |certificate| certificate.der())
+    }
+
+    /// What a copy of it is made from.
+    pub(in crate::config) fn into_pair(self) -> Pair {
+        Pair {
+            path: self.path.clone(),
+            pin: self.chain.pin(),
+            key: self.key.as_deref().map(Path::to_owned),
+            chain: Box::new(move || self.pem()),
+        }
+    }
+
+    /// The chain in PEM, as it is served.
+    fn pem(&self) -> String {
+        let mut pem = String::new();
+        for certificate in self.der() {
+            pem.push_str("-----BEGIN CERTIFICATE-----\n");
+            let text = STANDARD.encode(certificate);
+            for line in text.as_bytes().chunks(64) {
+                pem.push_str(&String::from_utf8_lossy(line));
+                pem.push('\n');
+            }
+            pem.push_str("-----END CERTIFICATE-----\n");
+        }
+        pem
+    }
 }
 
-fn load_pair(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Option<Loaded> {
+/// Loads a site's pairs. One that is not fit to be served gives way to the one that was served last, if that is allowed.
+pub(super) fn resolve(
+    table: &SiteTable,
+    hosts: &[HostPattern],
+    stand_ins: &StandIns<'_>,
+    r: &mut Resolver<'_>,
+) -> (Vec<Loaded>, Vec<RefusedPair>) {
+    let (mut loaded, mut refused) = (Vec::new(), Vec::new());
+    for (at, pair) in table.certificates.iter().enumerate() {
+        let mut problems = r.problems.scratch();
+        let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
+        let here = load_pair(pair, at, hosts, &mut own);
+        let stamps = std::mem::take(&mut own.stamps);
+        r.stamps.extend(stamps);
+        let is_refused = problems.has_errors() || stand_ins.is_forced(at);
+        let path = pair.chain.as_ref().map(|chain| r.path(&chain.value));
+        let served = path
+            .filter(|_| is_refused || stand_ins.are_in_use())
+            .and_then(|path| stand_ins.served(pair, at, &path, r.folder));
+        let unchanged = here.as_ref().zip(served.as_ref()).is_some_and(|(here, served)| here.is(served));
+        match served {
+            Some(served) if is_refused && stand_ins.may_stand_in(unchanged) => {
+                let problems = problems.into_list();
+                let certificate = here.as_ref().map(report::Certificate::of);
+                refused.push(RefusedPair { at, problems, unchanged, certificate });
+                loaded.push(served);
+            }
+            served => {
+                r.problems.extend(problems.into_list());
+                // What is in use already is taken over.
+                loaded.extend(served.filter(|_| unchanged && !is_refused).or(here));
+            }
+        }
+    }
+    (loaded, refused)
+}
+
+fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Option<Loaded> {
     let Some(chain_at) = &table.chain else {
         r.error_with_hint(&table.span, "site.certificate: has no chain", "chain = \"fullchain.pem\"");
         return None;
@@ -82,7 +162,8 @@ fn load_pair(table: &CertificateTable, hosts: &[HostPattern], r: &mut Resolver<'
         None => None,
     };
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
-    Some(Loaded { path, chain, certificate })
+    let key = table.key.as_ref().map(|key| r.path(&key.value).into_boxed_path());
+    Some(Loaded { at, path, key, chain, certificate })
 }
 
 /// A private key, wherever it is.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::plan::Plan;
+use super::certificates::Loaded;
+use super::plan::{Plan, Planned};
 use super::{Candidate, Resolver, report};
 use crate::config::Context;
 use crate::config::file::SiteTable;
-use crate::config::problem::{Problem, Severity};
+use crate::config::problem::Severity;
 use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
@@ -48,6 +49,11 @@ struct MadeFrom {
 }
 
 impl Entry {
+    /// Its chains, with their keys.
+    pub(in crate::config) fn pairs(&self) -> &[Loaded] {
+        &self.plan.loaded
+    }
+
     pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {
         self.plan.loaded.iter().map(|l| &*l.chain)
     }
@@ -64,10 +70,12 @@ pub(super) fn candidate(
     before: &ByName<'_>,
     table: &SiteTable,
     except: Vec<HostPattern>,
-    (plan, mut problems): (Arc<Plan>, Vec<Problem>),
+    planned: Planned,
+    withhold: bool,
     context: &Context<'_>,
     r: &mut Resolver<'_>,
 ) -> Candidate {
+    let Planned { plan, mut problems, refused } = planned;
     let mut scratch = r.problems.scratch();
     let mut own = Resolver { problems: &mut scratch, stamps: Vec::new(), ..*r };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
@@ -93,10 +101,20 @@ pub(super) fn candidate(
     };
     problems.extend(scratch.into_list());
     if problems.iter().any(|p| p.severity == Severity::Error) {
-        return Candidate { entry: None, problems, news, standing: None, by_guard: false, is_kept: false };
+        return Candidate {
+            entry: None,
+            plan,
+            problems,
+            news,
+            refused,
+            notes: Vec::new(),
+            standing: None,
+            by_guard: false,
+            is_kept: false,
+        };
     }
     let made_from = MadeFrom {
-        withheld: judged.as_ref().is_some_and(|j| j.withheld),
+        withheld: judged.as_ref().is_some_and(|j| j.withheld || withhold),
         promoted: judged.as_ref().map(|j| j.promoted.clone()).unwrap_or_default(),
         hpkp: judged.map(|j| j.policy),
         except,
@@ -107,9 +125,19 @@ pub(super) fn candidate(
         Some(before) if Arc::ptr_eq(&before.plan, &plan) && before.made_from == made_from && ramps.is_empty() => {
             before.clone()
         }
-        _ => Arc::new(make(plan, made_from, ramps)),
+        _ => Arc::new(make(plan.clone(), made_from, ramps)),
     };
-    Candidate { entry: Some(entry), problems, news, standing: None, by_guard: false, is_kept: false }
+    Candidate {
+        entry: Some(entry),
+        plan,
+        problems,
+        news,
+        refused,
+        notes: Vec::new(),
+        standing: None,
+        by_guard: false,
+        is_kept: false,
+    }
 }
 
 /// What a site goes on with if its files are no good now: what it has. Its ramps go by the ledger all the same.
@@ -126,7 +154,8 @@ pub(super) fn standing(
     match &candidate.entry {
         Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) => Some(entry.clone()),
         _ => {
-            let again = self::candidate(known, table, except, (before.plan.clone(), Vec::new()), context, r);
+            let planned = Planned { plan: before.plan.clone(), problems: Vec::new(), refused: Vec::new() };
+            let again = self::candidate(known, table, except, planned, false, context, r);
             again.entry.or_else(|| Some(before.clone()))
         }
     }

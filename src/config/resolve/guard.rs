@@ -1,17 +1,19 @@
 //! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::certificates::Loaded;
 use super::entry::{Entry, timestamp};
-use super::{Candidate, Resolver, keep_unfit};
-use crate::config::file::{File, SiteTable};
+use super::stand_in::RefusedPair;
+use super::{Builder, Candidate, Change, Resolver, goes_on, keep, keep_unfit};
+use crate::config::file::SiteTable;
 use crate::config::problem::{Problem, Severity};
-use crate::config::{Context, Kept};
+use crate::config::{Context, Kept, StandIn};
 use crate::host::HostPattern;
 use crate::ledger::Accepted;
 use crate::ledger::record::set_id;
@@ -128,70 +130,158 @@ fn day(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }
 
+/// What speaks against a site.
+struct Objection {
+    /// The site's place in the file.
+    site: usize,
+    /// The place in `[[site.certificate]]` of a pair that breaks a promise; `None` if it is about what the site would
+    /// promise.
+    pair: Option<usize>,
+    /// The operator has accepted a lockout for it, if not this one.
+    is_wanted: bool,
+    problem: Problem,
+}
+
 /// Judges all sites against all that was promised, and all that would be promised now. Those that are not admitted get
-/// an error; if sites may keep what they have, they do.
+/// an error. Where sites may keep what they have, they do: first the pairs that break promises, since a site that keeps
+/// its pair does not make the promises that its new pair would; then, the sites whose promises would hurt another one.
 pub(super) fn admit(
-    file: &File,
     candidates: &mut [Candidate],
-    context: &Context<'_>,
+    builder: &mut Builder<'_>,
     kept: &mut Vec<Kept>,
     r: &mut Resolver<'_>,
 ) -> Admitted {
+    let mut changes = HashMap::new();
     loop {
-        let (admitted, problems) = judge(file, candidates, context, r);
-        let refused = problems.iter().any(|(_, p)| p.severity == Severity::Error);
-        for (index, problem) in problems {
-            let Some(candidate) = candidates.get_mut(index) else { continue };
-            candidate.by_guard |= problem.severity == Severity::Error;
-            candidate.problems.push(problem);
+        let (admitted, warnings, errors) = judge(builder, candidates, r);
+        // Each round changes something that was not changed before, so this ends.
+        let (breaches, clashes): (Vec<_>, Vec<_>) = errors.into_iter().partition(|o| o.pair.is_some());
+        let mut settle = |objections: &[Objection]| {
+            objections
+                .iter()
+                .fold(false, |any, objection| settle(objection, candidates, &mut changes, builder, kept, r) | any)
+        };
+        if settle(&breaches) || settle(&clashes) {
+            continue;
         }
-        // A site that keeps what it has does not make the promises that were reckoned with: judge again. Each round
-        // leaves fewer that are new, and nothing is said against the others, so this ends.
-        let before = kept.len();
-        if refused && context.keeps_sites {
-            keep_unfit(candidates, context, kept);
+        for Objection { site, problem, .. } in warnings.into_iter().chain(breaches).chain(clashes) {
+            if let Some(candidate) = candidates.get_mut(site) {
+                candidate.problems.push(problem);
+            }
         }
-        if !refused || kept.len() == before {
-            return admitted;
-        }
-        for candidate in candidates.iter_mut() {
-            candidate.problems.retain(|p| !is_of_guard(p));
-        }
+        return admitted;
     }
 }
 
-/// What every message about a broken promise says.
-const MARK: &str = "would lock readers out";
-
-fn is_of_guard(problem: &Problem) -> bool {
-    problem.message.contains(MARK)
+/// Lets a site keep what it has, or as much of it as it takes. Returns `false` if there is nothing to keep.
+fn settle(
+    objection: &Objection,
+    candidates: &mut [Candidate],
+    changes: &mut HashMap<usize, Change>,
+    builder: &mut Builder<'_>,
+    kept: &mut Vec<Kept>,
+    r: &mut Resolver<'_>,
+) -> bool {
+    let context = builder.context;
+    let Some(candidate) = candidates.get_mut(objection.site).filter(|c| !c.is_kept) else { return false };
+    let change = changes.entry(objection.site).or_default();
+    if context.stand_in == StandIn::Always {
+        match objection.pair {
+            // Whoever accepts a lockout wants this chain and no other.
+            Some(_) if !context.keeps_sites && objection.is_wanted => return false,
+            Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
+                let refused = rebuild(objection.site, candidate, change, builder, r);
+                candidate.by_guard = true;
+                let certificates = refused.into_iter().filter(|p| p.at == pair).filter_map(|p| p.certificate);
+                keep(objection.site, candidate, vec![objection.problem.clone()], certificates, context, kept);
+                return true;
+            }
+            None if !change.withhold && context.before.is_none() && was_served(candidate, context) => {
+                change.withhold = true;
+                rebuild(objection.site, candidate, change, builder, r);
+                let what = "so no pins are sent; the site was served before, and goes on";
+                candidate.notes.push(goes_on(&objection.problem, what));
+                return true;
+            }
+            _ => {}
+        }
+    }
+    if candidate.standing.is_none() || context.before.is_none() {
+        return false;
+    }
+    candidate.by_guard = true;
+    candidate.problems.push(objection.problem.clone());
+    keep_unfit(candidate, objection.site, context, kept);
+    true
 }
 
-fn judge(
-    file: &File,
-    candidates: &[Candidate],
-    context: &Context<'_>,
+/// Makes a candidate anew; gives the pairs on disk that are not served now.
+fn rebuild(
+    site: usize,
+    candidate: &mut Candidate,
+    change: &Change,
+    builder: &mut Builder<'_>,
     r: &mut Resolver<'_>,
-) -> (Admitted, Vec<(usize, Problem)>) {
-    let mut scratch = r.problems.scratch();
-    let mut problems = Vec::new();
-    let mut admitted = Admitted::default();
-    let sites: Vec<(usize, &Arc<Entry>, Offer<'_>)> = candidates
+) -> Vec<RefusedPair> {
+    let mut made = builder.candidate(site, change, r);
+    made.notes = std::mem::take(&mut candidate.notes);
+    made.by_guard = candidate.by_guard;
+    let refused = std::mem::take(&mut made.refused);
+    *candidate = made;
+    refused
+}
+
+/// Whether another pair was served last in the place of one.
+fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
+    let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
+    let served = builder.served(candidate, here);
+    served.is_some_and(|served| served.chain.pin() != here.chain.pin())
+}
+
+fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
+    let copies = context.last_good.as_ref();
+    copies.is_some_and(|copies| candidate.plan.loaded.iter().any(|l| copies.read(&l.path).is_some()))
+}
+
+type Judged = (Admitted, Vec<Objection>, Vec<Objection>);
+
+/// What the guard admits, what it warns of, and what it objects to.
+fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Resolver<'_>) -> Judged {
+    let (file, context) = (builder.file, builder.context);
+    let (mut admitted, mut warnings, mut errors) = (Admitted::default(), Vec::new(), Vec::new());
+    let sites: Vec<(usize, &Candidate, &Arc<Entry>, Offer<'_>)> = candidates
         .iter()
         .enumerate()
-        .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, entry, offer(entry, c.is_kept))))
+        .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, c, entry, offer(entry, c.is_kept))))
         .collect();
-    let offers: Vec<Offer<'_>> = sites.iter().map(|(_, _, offer)| offer.clone()).collect();
+    let offers: Vec<Offer<'_>> = sites.iter().map(|(.., offer)| offer.clone()).collect();
     let objections = admission::judge(&offers, context.book.promises(), context.now);
-    for (at, (index, entry, offer)) in sites.iter().enumerate() {
+    for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
-        let breaches = objections.breaches.iter().filter(|b| b.site == at);
-        if !offer.is_kept {
-            past_promises(table, entry, breaches, context, &mut admitted, &mut scratch);
+        let is_wanted = table.accept_lockout_until.is_some();
+        let mut told = |pair: Option<usize>, problems: Vec<Problem>| {
+            for problem in problems {
+                let list = if problem.severity == Severity::Error { &mut errors } else { &mut warnings };
+                list.push(Objection { site: *index, pair, is_wanted, problem });
+            }
+        };
+        let mut breaks = false;
+        for Breach { chain, broken, .. } in objections.breaches.iter().filter(|b| b.site == at && !offer.is_kept) {
+            let Some(loaded) = entry.plan.loaded.get(*chain) else { continue };
+            breaks = true;
+            let mut problems = r.problems.scratch();
+            let served = builder.served(candidate, loaded).filter(|s| s.chain.pin() == loaded.chain.pin());
+            past_promises(table, entry, loaded, broken, served.as_ref(), context, &mut admitted, &mut problems);
+            told(Some(loaded.at), problems.into_list());
         }
-        warn_of_removal(table, entry, context, &mut scratch);
-        let found = std::mem::replace(&mut scratch, r.problems.scratch()).into_list();
-        problems.extend(found.into_iter().map(|p| (*index, p)));
+        let mut problems = r.problems.scratch();
+        if let (false, false, Some(accepted)) = (breaks, offer.is_kept, &table.accept_lockout_until) {
+            let hint = "remove it, so that it cannot be meant for another chain";
+            let what = "site.accept_lockout_until: nobody is locked out by this chain";
+            problems.warn(&accepted.span, what, hint.to_owned());
+        }
+        warn_of_removal(table, entry, context, &mut problems);
+        told(None, problems.into_list());
     }
     for clash in &objections.clashes {
         let [Some(promiser), Some(bound), Some(blamed)] =
@@ -200,70 +290,75 @@ fn judge(
             continue;
         };
         if let Some(table) = file.sites.get(blamed.0) {
-            problems.push((blamed.0, told_of_clash(table, clash, promiser.1, bound.1)));
+            let problem = told_of_clash(table, clash, promiser.2, bound.2);
+            errors.push(Objection { site: blamed.0, pair: None, is_wanted: false, problem });
         }
     }
-    (admitted, problems)
+    (admitted, warnings, errors)
 }
 
 fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {
     Offer {
         hosts: &entry.plan.hosts,
-        chains: entry.chains().map(|chain| chain.pins.as_slice()).collect(),
+        chains: entry.chains().map(|chain| chain.certain.as_slice()).collect(),
         set: entry.pledge.as_ref().map(|pledge| &pledge.promise),
         is_kept,
     }
 }
 
-fn past_promises<'b>(
+/// Tells of the promises that a chain breaks. `served` is the chain with the same key that is served already, if it is:
+/// whom that one locks out is locked out, and refusing this one would help nobody.
+#[expect(clippy::too_many_arguments, reason = "one call, with everything there is")]
+fn past_promises(
     table: &SiteTable,
     entry: &Entry,
-    breaches: impl Iterator<Item = &'b Breach<'b>>,
+    loaded: &Loaded,
+    broken: &[&Promise],
+    served: Option<&Loaded>,
     context: &Context<'_>,
     admitted: &mut Admitted,
     problems: &mut crate::config::Problems,
 ) {
-    let mut needed = false;
-    for Breach { chain: at, broken, .. } in breaches {
-        let Some(loaded) = entry.plan.loaded.get(*at) else { continue };
-        needed = true;
-        let safe_from = broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default();
-        let refusal = Refusal {
-            chain: loaded.path.display().to_string(),
-            pin: loaded.chain.pin(),
-            satisfied_by: satisfying(entry, broken, context),
-            broken: broken.iter().map(|p| (*p).clone()).collect(),
-            safe_from,
-        };
-        let span = table.certificates.get(*at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
-        match acceptance(table, entry, &refusal, context) {
-            Acceptance::Known => {}
-            Acceptance::Given => {
-                let hint = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
-                problems.warn(span, refusal.to_string(), hint);
-                admitted.accepted.push(Accepted {
-                    site: entry.site.label(),
-                    pin: refusal.pin,
-                    sets: refusal.broken.iter().map(set_id).collect(),
-                    until: refusal.safe_day(),
-                    // A clock that was set back must not make it look older than what it is about.
-                    at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
-                });
-            }
-            Acceptance::Another(given) => {
-                let hint = format!(
-                    "accept_lockout_until is {given:?}, should be {:?}; {}",
-                    refusal.safe_day(),
-                    refusal.hint()
-                );
-                problems.error(span, refusal.to_string(), hint);
-            }
-            Acceptance::None => problems.error(span, refusal.to_string(), refusal.hint()),
-        }
+    let is_news = |promise: &&&Promise| served.is_none_or(|served| promise.is_kept_by(&served.chain.certain));
+    let news: Vec<&Promise> = broken.iter().filter(is_news).copied().collect();
+    let span = table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
+    if news.is_empty() {
+        let refusal = refusal(entry, loaded, broken, context);
+        let hint = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \
+                    would help nobody";
+        return problems.warn(span, refusal.to_string(), hint.to_owned());
     }
-    if let (false, Some(at)) = (needed, &table.accept_lockout_until) {
-        let hint = "remove it, so that it cannot be meant for another chain";
-        problems.warn(&at.span, "site.accept_lockout_until: nobody is locked out by this chain", hint.to_owned());
+    let refusal = refusal(entry, loaded, &news, context);
+    match acceptance(table, entry, &refusal, context) {
+        Acceptance::Known => {}
+        Acceptance::Given => {
+            let hint = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
+            problems.warn(span, refusal.to_string(), hint);
+            admitted.accepted.push(Accepted {
+                site: entry.site.label(),
+                pin: refusal.pin,
+                sets: refusal.broken.iter().map(set_id).collect(),
+                until: refusal.safe_day(),
+                // A clock that was set back must not make it look older than what it is about.
+                at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
+            });
+        }
+        Acceptance::Another(given) => {
+            let hint =
+                format!("accept_lockout_until is {given:?}, should be {:?}; {}", refusal.safe_day(), refusal.hint());
+            problems.error(span, refusal.to_string(), hint);
+        }
+        Acceptance::None => problems.error(span, refusal.to_string(), refusal.hint()),
+    }
+}
+
+fn refusal(entry: &Entry, loaded: &Loaded, broken: &[&Promise], context: &Context<'_>) -> Refusal {
+    Refusal {
+        chain: loaded.path.display().to_string(),
+        pin: loaded.chain.pin(),
+        satisfied_by: satisfying(entry, broken, context),
+        broken: broken.iter().map(|p| (*p).clone()).collect(),
+        safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
     }
 }
 
@@ -323,7 +418,7 @@ fn told_of_clash(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Ent
         (
             hpkp.and_then(|h| h.include_subdomains.as_ref().map(|i| i.span.clone()).or_else(|| Some(h.span.clone()))),
             format!(
-                "site.hpkp: {MARK} of {all}: these pins bind it, too, and its chain has none of their keys ({pin})"
+                "site.hpkp: would lock readers out of {all}: these pins bind it, too, and its chain has none of their keys ({pin})"
             ),
             format!("leave include_subdomains out, or add the key of {first} to backups"),
         )
@@ -332,7 +427,9 @@ fn told_of_clash(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Ent
         let site = promiser.site.label();
         (
             Some(chain.map_or(&table.span, |c| &c.span).clone()),
-            format!("{pin}: {MARK} of {all}: the pins of {site} bind it, too, and this chain has none of their keys"),
+            format!(
+                "{pin}: would lock readers out of {all}: the pins of {site} bind it, too, and this chain has none of their keys"
+            ),
             format!("get a certificate for a key among the pins of {site}"),
         )
     };

@@ -17,9 +17,10 @@ mod pins;
 mod plan;
 mod process;
 pub mod report;
+mod stand_in;
 mod upstream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,13 +30,16 @@ use jiff::Timestamp;
 use super::file::{File, SiteTable};
 use super::problem::{At, Problem, Problems, Severity};
 use super::stamp::{Looked, Stamp};
-use super::{AccessTarget, Config, Context, Draft, Kept};
+use super::{AccessTarget, Config, Context, Draft, Kept, StandIn};
 use crate::host::{HostMap, HostPattern};
 use crate::policy::guard::others;
 use crate::telemetry::AccessFormat;
 use crate::tls::config::Versions;
+use plan::Plan;
+use stand_in::{RefusedPair, StandIns};
 
 pub(super) use assemble::chains_until;
+pub(super) use certificates::Loaded;
 pub(super) use entry::{Entry, by_name};
 pub(super) use upstream::Upstreams;
 
@@ -99,9 +103,14 @@ struct Globals {
 /// A site on its way: what it comes to, and what there is to tell about it.
 struct Candidate {
     entry: Option<Arc<Entry>>,
+    plan: Arc<Plan>,
     problems: Vec<Problem>,
     /// Warnings that there were not before: those of files that have changed.
     news: Vec<Problem>,
+    /// Pairs on disk in whose place others are served.
+    refused: Vec<RefusedPair>,
+    /// What is wrong with files in whose place something else is served.
+    notes: Vec<Problem>,
     /// What goes on if this does not come to be: the files of before, with the ledger and the time of now.
     standing: Option<Arc<Entry>>,
     by_guard: bool,
@@ -129,31 +138,37 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
         // The text is that of the configuration in use. A folder that is gone since is no reason to let certificates expire.
         r.problems.forgive();
     }
-    let mut upstreams = context.before.map(|b| b.upstreams.clone()).unwrap_or_default();
-    let mut reuse = plan::Reuse::of(context.before);
-    let mut candidates = Vec::with_capacity(file.sites.len());
     let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
-    let except = others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    let before = by_name(context.before.map_or(&[], |before| &before.entries));
-    for (index, ((table, hosts), except)) in file.sites.iter().zip(&hosts).zip(except).enumerate() {
-        let plan = reuse.plan(draft, file, index, hosts, &globals, &mut upstreams, &mut r);
-        let mut candidate = entry::candidate(&before, table, except.clone(), plan, context, &mut r);
-        if context.keeps_sites {
-            candidate.standing = entry::standing(index, &before, table, except, &candidate, context, &mut r);
-        }
-        candidates.push(candidate);
-    }
+    let mut builder = Builder {
+        draft,
+        file,
+        hosts: &hosts,
+        globals: &globals,
+        except: others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+        before: by_name(context.before.map_or(&[], |before| &before.entries)),
+        reuse: plan::Reuse::of(context.before),
+        upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
+        context,
+    };
+    let mut candidates: Vec<Candidate> =
+        (0..file.sites.len()).map(|index| builder.candidate(index, &Change::default(), &mut r)).collect();
     let mut kept = Vec::new();
-    if context.keeps_sites {
-        if let Some(settled) = &context.waits_for_chains {
-            mark_shorter(&mut candidates, context, settled);
-        }
-        keep_unfit(&mut candidates, context, &mut kept);
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        note_refused(index, candidate, context, &mut kept);
     }
-    let admitted = guard::admit(file, &mut candidates, context, &mut kept, &mut r);
+    if context.keeps_sites
+        && let Some(settled) = &context.waits_for_chains
+    {
+        mark_shorter(&mut candidates, context, settled);
+    }
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        keep_unfit(candidate, index, context, &mut kept);
+    }
+    let admitted = guard::admit(&mut candidates, &mut builder, &mut kept, &mut r);
+    let upstreams = builder.upstreams;
     guard::warn_of_unserved(&names, context, &mut r);
     for candidate in &candidates {
-        r.problems.extend(candidate.problems.iter().cloned());
+        r.problems.extend(candidate.problems.iter().chain(&candidate.notes).cloned());
     }
     if r.problems.has_errors() {
         return None;
@@ -166,6 +181,118 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     }
     let outcome = assemble::Outcome { admitted, kept, news };
     assemble::assemble(draft, globals, entries, upstreams, outcome, context)
+}
+
+/// Makes candidates of sites.
+struct Builder<'a> {
+    draft: &'a Draft,
+    file: &'a File,
+    hosts: &'a [Vec<At<HostPattern>>],
+    globals: &'a Globals,
+    except: Vec<Vec<HostPattern>>,
+    before: entry::ByName<'a>,
+    reuse: plan::Reuse,
+    upstreams: Upstreams,
+    context: &'a Context<'a>,
+}
+
+/// What is to be other with a candidate than its files and its text say.
+#[derive(Debug, Clone, Default)]
+struct Change {
+    /// Places in `[[site.certificate]]` whose pair on disk would break a promise: the one that was served last goes on.
+    forced: BTreeSet<usize>,
+    /// Its pins would lock readers out of another site: none are sent.
+    withhold: bool,
+}
+
+impl Builder<'_> {
+    fn candidate(&mut self, index: usize, change: &Change, r: &mut Resolver<'_>) -> Candidate {
+        let (Some(table), Some(hosts)) = (self.file.sites.get(index), self.hosts.get(index)) else {
+            unreachable!("called with the places of file.sites")
+        };
+        let except = self.except.get(index).cloned().unwrap_or_default();
+        let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
+        let stand_ins = StandIns::of(self.before.get(label.as_str()).copied(), self.context, &change.forced);
+        let (draft, file, globals) = (self.draft, self.file, self.globals);
+        let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
+        let mut candidate =
+            entry::candidate(&self.before, table, except.clone(), planned, change.withhold, self.context, r);
+        // A reload must not fail for files that nobody has put there by it: with the same text, they are as good or bad
+        // as they were.
+        let has_same_text = || {
+            let before = self.context.before.and_then(|before| before.entries.get(index));
+            before.is_some_and(|before| before.plan.source == candidate.plan.source)
+        };
+        if self.context.keeps_sites || (self.context.stand_in == StandIn::Always && has_same_text()) {
+            candidate.standing = entry::standing(index, &self.before, table, except, &candidate, self.context, r);
+        }
+        candidate
+    }
+}
+
+impl Builder<'_> {
+    /// The pair that was served last in the place of one.
+    fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Loaded> {
+        let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+        let table = self
+            .file
+            .sites
+            .iter()
+            .zip(self.hosts)
+            .find(|(_, hosts)| hosts.first().is_some_and(|at| Some(&at.value) == candidate.plan.hosts.first()))?
+            .0
+            .certificates
+            .get(pair.at)?;
+        let none = BTreeSet::new();
+        let stand_ins = StandIns::of(self.before.get(label.as_str()).copied(), self.context, &none);
+        stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
+    }
+}
+
+/// Tells of pairs on disk that are not served.
+fn note_refused(index: usize, candidate: &mut Candidate, context: &Context<'_>, kept: &mut Vec<Kept>) {
+    let (unchanged, refused): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut candidate.refused).into_iter().partition(|pair| pair.unchanged);
+    for problem in unchanged.into_iter().flat_map(|pair| pair.problems) {
+        candidate.notes.push(goes_on(&problem, "it was served before, and goes on"));
+    }
+    for pair in refused {
+        keep(index, candidate, pair.problems, pair.certificate, context, kept);
+    }
+}
+
+/// Notes that a site keeps what it has, or some of it; and warns of it, unless whoever keeps sites tells of that.
+fn keep(
+    index: usize,
+    candidate: &mut Candidate,
+    problems: Vec<Problem>,
+    certificates: impl IntoIterator<Item = report::Certificate>,
+    context: &Context<'_>,
+    kept: &mut Vec<Kept>,
+) {
+    if !context.keeps_sites {
+        let errors = problems.iter().filter(|p| p.severity == Severity::Error);
+        let what = if context.before.is_some() {
+            "the pair in use goes on"
+        } else {
+            "the pair that was served last goes on, from the copy in state.directory"
+        };
+        candidate.notes.extend(errors.map(|problem| goes_on(problem, what)));
+    }
+    let by_guard = candidate.by_guard;
+    if let Some(known) = kept.iter_mut().find(|known| known.index == index) {
+        known.problems.extend(problems);
+        known.certificates.extend(certificates);
+        known.by_guard |= by_guard;
+        return;
+    }
+    let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+    kept.push(Kept { index, site, problems, by_guard, certificates: certificates.into_iter().collect() });
+}
+
+/// An error about files, where something else is served in their place.
+fn goes_on(problem: &Problem, what: &str) -> Problem {
+    Problem { severity: Severity::Warning, message: format!("{}; {what}", problem.message), ..problem.clone() }
 }
 
 /// Takes chains that have become shorter for unfit.
@@ -186,23 +313,17 @@ fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, settled: &[
 }
 
 /// Puts what a site has in place of what it cannot have.
-fn keep_unfit(candidates: &mut [Candidate], context: &Context<'_>, kept: &mut Vec<Kept>) {
-    if context.before.is_none() {
+fn keep_unfit(candidate: &mut Candidate, index: usize, context: &Context<'_>, kept: &mut Vec<Kept>) {
+    if candidate.is_kept || candidate.is_fit() {
         return;
     }
-    for (index, candidate) in candidates.iter_mut().enumerate().filter(|(_, c)| !c.is_kept && !c.is_fit()) {
-        let Some(entry) = candidate.standing.clone() else { continue };
-        let refused = candidate.entry.replace(entry.clone());
-        kept.push(Kept {
-            index,
-            site: entry.site.label(),
-            problems: std::mem::take(&mut candidate.problems),
-            by_guard: candidate.by_guard,
-            certificates: refused.map(|refused| refused.report.certificates.clone()).unwrap_or_default(),
-        });
-        candidate.is_kept = true;
-        candidate.news.clear();
-    }
+    let Some(entry) = candidate.standing.clone().filter(|_| context.before.is_some()) else { return };
+    let refused = candidate.entry.replace(entry);
+    let problems = std::mem::take(&mut candidate.problems);
+    let certificates = refused.map(|refused| refused.report.certificates.clone()).unwrap_or_default();
+    keep(index, candidate, problems, certificates, context, kept);
+    candidate.is_kept = true;
+    candidate.news.clear();
 }
 
 fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) -> Globals {

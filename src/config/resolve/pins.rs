@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Resolver;
 use super::certificates::{Loaded, mode, read};
 use super::hsts::ramp;
+use super::stand_in::StandIns;
 use crate::config::file::{HpkpTable, SiteTable};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
@@ -28,6 +29,8 @@ pub(super) struct PinPlan {
     pub(super) backups: Vec<Backup>,
     /// All files could be read.
     complete: bool,
+    /// A backup that could be read once cannot be any more: there is no telling what to promise.
+    pub(super) lacks_backups: bool,
 }
 
 /// A header that may be sent, or why none may.
@@ -43,12 +46,13 @@ pub(super) fn plan(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
     loaded: &[Loaded],
+    stand_ins: &StandIns<'_>,
     r: &mut Resolver<'_>,
 ) -> Option<PinPlan> {
     let hpkp = table.hpkp.as_ref()?;
     let words = [("enforce", Mode::Enforce), ("report-only", Mode::ReportOnly), ("withdraw", Mode::Withdraw)];
     let mode = r.choice("site.hpkp.mode", hpkp.mode.as_ref(), &words, Mode::Enforce);
-    let backups = backups(hpkp, r);
+    let (backups, lacks_backups) = backups_of(table, hpkp, stand_ins, r);
     let report_uri = report_uri(hpkp, mode, hosts, r);
     let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
     if loaded.is_empty() {
@@ -67,7 +71,7 @@ pub(super) fn plan(
     let complete =
         backups.len() == hpkp.backups.as_ref().map_or(0, Vec::len) && loaded.len() == table.certificates.len();
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
-    Some(PinPlan { mode, goal, steps, include_subdomains, report_uri, backups, complete })
+    Some(PinPlan { mode, goal, steps, include_subdomains, report_uri, backups, complete, lacks_backups })
 }
 
 impl PinPlan {
@@ -109,6 +113,32 @@ pub(super) struct Backup {
     pub(super) key: PublicKey,
     /// Its place in `backups`.
     at: usize,
+}
+
+/// The backups; and whether some are missing that a process before this one has had: then, the site is served without
+/// pins, since it was served before.
+fn backups_of(
+    table: &SiteTable,
+    hpkp: &HpkpTable,
+    stand_ins: &StandIns<'_>,
+    r: &mut Resolver<'_>,
+) -> (Vec<Backup>, bool) {
+    let mut problems = r.problems.scratch();
+    let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
+    let backups = backups(hpkp, &mut own);
+    let stamps = std::mem::take(&mut own.stamps);
+    r.stamps.extend(stamps);
+    let lacks = problems.has_errors() && stand_ins.were_served(table, |text| r.path(text));
+    if lacks {
+        problems.forgive();
+        r.warn(
+            &hpkp.span,
+            "site.hpkp: a backup cannot be read any more, so no pins are sent; what was promised before is kept",
+            "put its file back, or name another key in backups: `pintle key new --role next`",
+        );
+    }
+    r.problems.extend(problems.into_list());
+    (backups, lacks)
 }
 
 fn backups(hpkp: &HpkpTable, r: &mut Resolver<'_>) -> Vec<Backup> {
@@ -206,7 +236,7 @@ fn tell(
     let place =
         |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
     let findings = judge(&chains, &pins, plan.goal, lifetime);
-    let standing = standing(&findings, promised);
+    let standing = standing(&findings);
     for finding in findings {
         match finding {
             // With a file that could not be read, there is no telling what would be there.
@@ -222,15 +252,15 @@ fn tell(
                 "site.hpkp: no backup lies outside of the served chain; clients would ignore the header, and a lost key would lock them out",
                 "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
-            Finding::BackupIsServed(pin) if standing.promoted.contains(&pin) => r.warn(
+            Finding::BackupIsServed(pin) if promised(pin) => r.warn(
                 &place(pin),
                 format!("site.hpkp.backups: {pin} was promised, and is live now: a fresh next key must be made and promised"),
                 "`pintle key new --role next`, and put its CSR in place of this one",
             ),
-            Finding::BackupIsServed(pin) => r.error_with_hint(
+            Finding::BackupIsServed(pin) => r.warn(
                 &place(pin),
-                format!("site.hpkp.backups: {pin} is a key of the served chain, and no backup"),
-                "a backup is a key that is not in use yet",
+                format!("site.hpkp.backups: {pin} is a key of the served chain, so it is no backup"),
+                "name a key that is not in use: `pintle key new --role next` makes one",
             ),
             Finding::BackupTwice(pin) => r.error(&place(pin), format!("site.hpkp.backups: {pin} is here twice, which makes it one")),
             Finding::SingleBackup => r.warn(
@@ -253,5 +283,5 @@ fn tell(
             ),
         }
     }
-    Judged { policy, withheld: standing.is_withheld, promoted: standing.promoted }
+    Judged { policy, withheld: standing.is_withheld || plan.lacks_backups, promoted: standing.promoted }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::certificates::{self, Loaded};
 use super::hsts::HstsPlan;
 use super::pins::PinPlan;
+use super::stand_in::{RefusedPair, StandIns};
 use super::upstream::{Target, Upstreams};
 use super::{Globals, Resolver, headers, hsts, pins, upstream};
 use crate::config::file::{File, SiteTable};
@@ -33,7 +34,17 @@ pub(in crate::config) struct Plan {
     /// What there is to tell, with places from the start of the site.
     problems: Vec<Problem>,
     stamps: Vec<(PathBuf, Stamp)>,
-    source: [u8; 32],
+    pub(super) source: [u8; 32],
+    /// Some pair is not the one on disk, which is to be judged again each time.
+    has_stand_ins: bool,
+}
+
+/// A plan, and what was found on the way to it.
+pub(super) struct Planned {
+    pub(super) plan: Arc<Plan>,
+    pub(super) problems: Vec<Problem>,
+    /// Pairs on disk that are not served.
+    pub(super) refused: Vec<RefusedPair>,
 }
 
 impl Plan {
@@ -50,7 +61,22 @@ impl Plan {
     }
 
     fn is_current(&self, looked: &Looked) -> bool {
-        self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
+        !self.has_stand_ins && self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
+    }
+
+    /// Whether it comes to the same, with the same text.
+    fn serves_the_same(&self, other: &Self) -> bool {
+        let chains = |plan: &Self| plan.loaded.iter().map(|l| Arc::as_ptr(&l.chain)).collect::<Vec<_>>();
+        let backups = |plan: &Self| {
+            let pins = plan.pins.iter().flat_map(|p| &p.backups).map(|b| b.key.pin);
+            (pins.collect::<Vec<_>>(), plan.pins.as_ref().is_some_and(|p| p.lacks_backups))
+        };
+        let upstream = |plan: &Self| plan.target.as_ref().map(|t| Arc::as_ptr(&t.upstream));
+        let told = |plan: &Self| plan.problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>();
+        chains(self) == chains(other)
+            && backups(self) == backups(other)
+            && upstream(self) == upstream(other)
+            && told(self) == told(other)
     }
 
     fn is_fit(&self) -> bool {
@@ -69,18 +95,19 @@ impl Reuse {
         Self { by_source: plans.collect() }
     }
 
-    /// A site's plan, and what there is to tell about it.
+    /// A site's plan, what there is to tell about it, and the pairs on disk that are not in it.
     #[expect(clippy::too_many_arguments, reason = "one call, with everything there is")]
     pub(super) fn plan(
-        &mut self,
+        &self,
         draft: &Draft,
         file: &File,
         index: usize,
         hosts: &[At<HostPattern>],
         globals: &Globals,
+        stand_ins: &StandIns<'_>,
         upstreams: &mut Upstreams,
         r: &mut Resolver<'_>,
-    ) -> (Arc<Plan>, Vec<Problem>) {
+    ) -> Planned {
         let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
         let start = table.span.start;
         let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
@@ -88,12 +115,18 @@ impl Reuse {
         let usable = |plan: &Arc<Plan>| {
             plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current(r.looked)
         };
-        let plan = match self.by_source.get(&source).filter(|_| r.instead.is_empty()).filter(|p| usable(p)) {
-            Some(plan) => plan.clone(),
-            None => Arc::new(make(table, hosts, globals, upstreams, source, r)),
+        let known = self.by_source.get(&source).filter(|_| r.instead.is_empty());
+        let (plan, refused) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
+            Some(plan) => (plan.clone(), Vec::new()),
+            None => {
+                let (plan, refused) = make(table, hosts, globals, stand_ins, upstreams, source, r);
+                // Nothing of what is on disk is new: what is in use goes on as it is.
+                let same = known.filter(|known| !refused.is_empty() && known.is_fit() && known.serves_the_same(&plan));
+                (same.cloned().unwrap_or_else(|| Arc::new(plan)), refused)
+            }
         };
         let problems = plan.problems.iter().map(|p| shifted(p, start)).collect();
-        (plan, problems)
+        Planned { plan, problems, refused }
     }
 }
 
@@ -118,16 +151,17 @@ fn make(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
     globals: &Globals,
+    stand_ins: &StandIns<'_>,
     upstreams: &mut Upstreams,
     source: [u8; 32],
     r: &mut Resolver<'_>,
-) -> Plan {
+) -> (Plan, Vec<RefusedPair>) {
     let mut problems = r.problems.scratch();
     let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
     let r = &mut own;
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
-    let loaded = certificates::resolve(table, &names, r);
-    let pins = pins::plan(table, hosts, &loaded, r);
+    let (loaded, refused) = certificates::resolve(table, &names, stand_ins, r);
+    let pins = pins::plan(table, hosts, &loaded, stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::resolve(table, &names, collects, upstreams, r);
@@ -150,7 +184,7 @@ fn make(
     for problem in &mut problems {
         problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
     }
-    Plan {
+    let plan = Plan {
         hosts: names,
         canonical,
         set: (!served.is_empty()).then(|| Certificates::set(served)),
@@ -163,7 +197,9 @@ fn make(
         problems,
         stamps,
         source,
-    }
+        has_stand_ins: !refused.is_empty(),
+    };
+    (plan, refused)
 }
 
 /// The name that the others are redirected to.

@@ -82,6 +82,8 @@ pub struct Certificate {
     pub pin: Pin,
     /// The pins of the whole chain, the leaf's first.
     pub pins: Vec<Pin>,
+    /// Those of them that every client's path has.
+    pub certain: Vec<Pin>,
     /// The leaf's beginning.
     pub not_before: Timestamp,
     /// The leaf's end.
@@ -91,6 +93,21 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    pub(super) fn of(l: &Loaded) -> Self {
+        Self {
+            path: l.path.display().to_string(),
+            serial: l.chain.leaf.serial.clone(),
+            issuer: l.chain.leaf.issuer.clone(),
+            algorithm: l.chain.leaf.algorithm,
+            pin: l.chain.pin(),
+            pins: l.chain.pins.clone(),
+            certain: l.chain.certain.clone(),
+            not_before: l.chain.leaf.not_before,
+            not_after: l.chain.leaf.not_after,
+            served: l.certificate.is_some(),
+        }
+    }
+
     /// Whether it is the very same certificate.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
@@ -108,22 +125,11 @@ impl Site {
         promoted: &[Pin],
         ramps: &[Ramp],
     ) -> Self {
-        let certificate = |l: &Loaded| Certificate {
-            path: l.path.display().to_string(),
-            serial: l.chain.leaf.serial.clone(),
-            issuer: l.chain.leaf.issuer.clone(),
-            algorithm: l.chain.leaf.algorithm,
-            pin: l.chain.pin(),
-            pins: l.chain.pins.clone(),
-            not_before: l.chain.leaf.not_before,
-            not_after: l.chain.leaf.not_after,
-            served: l.certificate.is_some(),
-        };
         let backups = plan.pins.iter().flat_map(|p| &p.backups);
         Self {
             hosts: plan.hosts.iter().map(ToString::to_string).collect(),
             upstream: plan.target.as_ref().map(|t| t.report.clone()),
-            certificates: plan.loaded.iter().map(certificate).collect(),
+            certificates: plan.loaded.iter().map(Certificate::of).collect(),
             hsts: hsts.map(ToString::to_string),
             hpkp: hpkp.map(|p| (p.name(), p.value())),
             withheld,

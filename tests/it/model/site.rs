@@ -134,11 +134,7 @@ pub fn make(table: &Table, hosts: &[HostPattern], except: &[HostPattern], book: 
         max_age = steps.max_age(step);
     }
     let backups: Vec<Pin> = hpkp.backups.iter().map(|k| pin(*k)).collect();
-    let promised = |pin: Pin| {
-        let holding = book.promises().iter().filter(|p| p.is_alive(now) && p.pins.binary_search(&pin).is_ok());
-        holding.into_iter().any(|p| hosts.iter().any(|host| p.binds(host, except)))
-    };
-    let standing = hpkp::standing(&hpkp::judge(&entry.chains, &backups, hpkp.max_age, u64::MAX), promised);
+    let standing = hpkp::standing(&hpkp::judge(&entry.chains, &backups, hpkp.max_age, u64::MAX));
     if standing.is_refused {
         return None;
     }

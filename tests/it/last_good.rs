@@ -1,0 +1,314 @@
+//! What is served now can always be started again: after a renewal that was refused, an expiry, a merge, a backup that
+//! became live. Only changes are refused.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use time::{Duration, OffsetDateTime};
+
+use crate::harness::{BLOG, Client, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle};
+use crate::rotation::{Bed, refusal, served};
+
+const HOSTS: [&str; 2] = [BLOG, "www.example.com"];
+const REFUSED: &str = "certificate refused; the old one keeps serving";
+
+/// The copies in the folder of the state.
+fn copies(bed: &Bed) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(bed.state().join("last-good")).into_iter().flatten().map(|e| e.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// Waits until the pair that is served has been copied.
+fn copied(bed: &Bed, leaf: &Leaf) {
+    let key = fs::read_to_string(&leaf.key).unwrap();
+    eventually("the pair is copied", || {
+        copies(bed)
+            .iter()
+            .any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(key.trim())))
+            .then_some(())
+    });
+}
+
+fn refused_in_place(bed: &Bed, pintle: &Pintle) {
+    copied(bed, &bed.live);
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+}
+
+fn check(bed: &Bed, config: &str) -> (i32, String) {
+    let path = bed.folder.path().join("check.toml");
+    fs::write(&path, config).unwrap();
+    let (code, _, err) = outcome(pintle().args(["check", "-c"]).arg(&path));
+    (code, err)
+}
+
+#[test]
+fn a_refused_renewal_holds_up_no_reload_and_no_start() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    refused_in_place(&bed, &pintle);
+    // Something else is changed.
+    let other = bed.authority.leaf("other", &["other.example.com"]);
+    let site = format!(
+        "[[site]]\nhosts = [\"other.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        bed.origin.url(),
+        other.chain,
+        other.key
+    );
+    pintle.rewrite(|text| format!("{text}\n{site}"));
+    let (code, out, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 0 && out.contains("new site other.example.com"), "{out}{err}");
+    assert!(err.contains("would lock readers out") && err.contains("the pair in use goes on"), "{err}");
+    let client = Client::new(&bed.authority);
+    assert_eq!(client.get(pintle.https(), "other.example.com", "/").status, 200);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert_eq!(refusal(&pintle)["by_guard"], true);
+    assert_eq!(pintle.log_json(REFUSED).len(), 1, "told once");
+    // An upgrade reads the same files.
+    output(&mut pintle.command("upgrade"));
+    eventually("the new process serves", || (served_by_name(&pintle) == bed.live.pin).then_some(()));
+    drop(pintle);
+}
+
+/// After an upgrade, the process is another one.
+fn served_by_name(pintle: &Pintle) -> String {
+    served(pintle)
+}
+
+#[test]
+fn a_start_serves_the_pair_that_was_served_last() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let before = bed.header(&pintle).unwrap();
+    refused_in_place(&bed, &pintle);
+    for _ in 0..2 {
+        // `check` says that the files are no good.
+        let (code, err) = check(&bed, &bed.config(&bed.pins("30d"), ""));
+        assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    }
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert_eq!(bed.header(&pintle).unwrap(), before);
+    assert!(pintle.log().contains("the pair that was served last goes on, from the copy in state.directory"));
+    assert_eq!(refusal(&pintle)["by_guard"], true);
+    let metrics = crate::admin::get(&bed.state().join("admin.sock"), "/metrics");
+    assert!(metrics.contains(&format!("pintle_certificate_refused{{site=\"{BLOG}\"}} 1")), "{metrics}");
+    // What is mended is taken up.
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    eventually("the refusal is over", || refusal(&pintle).is_null().then_some(()));
+}
+
+/// The hint says: name this chain's own key in backups now.
+#[test]
+fn the_hint_can_be_followed_as_written() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("2s"));
+    refused_in_place(&bed, &pintle);
+    let csr = bed.authority.csr(&bed.stranger);
+    pintle.rewrite(|text| text.replace("backups = [", &format!("backups = [{csr:?}, ")));
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert_eq!(code, 0, "{err}");
+    let header = bed.header(&pintle).unwrap();
+    assert!(header.contains(&bed.stranger.pin) && header.contains(&bed.live.pin), "{header}");
+    // Once all that was promised without it is over, it is served, without a word.
+    eventually("the stranger is served", || (bed.served(&pintle) == bed.stranger.pin).then_some(()));
+}
+
+#[test]
+fn copies_are_for_this_user_alone_and_of_what_is_served_now() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&copies(&bed)[0]), 0o600);
+    assert_eq!(mode(&bed.state().join("last-good")), 0o700);
+    bed.put(&bed.next);
+    copied(&bed, &bed.next);
+    assert_eq!(copies(&bed).len(), 1);
+    drop(pintle);
+    // The old pair would break what was promised since: its copy is gone, and it is not started.
+    let pintle = bed.start(&bed.pins("30d").replace(
+        &format!("{:?}", bed.next.key.with_extension("csr")),
+        &format!("{:?}", bed.authority.public_key("fresh")),
+    ));
+    bed.put(&bed.live);
+    eventually("the old key is refused", || pintle.log_json(REFUSED).pop());
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+}
+
+/// A chain and a key that do not fit: an installation that was killed half way, for one.
+#[test]
+fn half_a_pair_is_no_reason_not_to_start() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    drop(pintle);
+    fs::copy(&bed.next.key, bed.key()).unwrap();
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert!(refusal(&pintle)["reasons"].to_string().contains("does not fit"), "{}", refusal(&pintle));
+    fs::copy(&bed.next.chain, bed.chain()).unwrap();
+    eventually("the other half is taken up", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    drop(pintle);
+    fs::remove_file(bed.chain()).unwrap();
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.next.pin);
+}
+
+#[test]
+fn what_has_expired_can_be_started_again() {
+    let bed = Bed::new();
+    let soon = bed.authority.issue_as("soon", bed.live.key.clone(), &HOSTS, |params| {
+        params.not_before = OffsetDateTime::now_utc() - Duration::days(1);
+        params.not_after = OffsetDateTime::now_utc() + Duration::seconds(3);
+    });
+    bed.put(&soon);
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &soon);
+    let config = bed.config(&bed.pins("30d"), "");
+    eventually("it has expired", || check(&bed, &config).1.contains("expired").then_some(()));
+    drop(pintle);
+    let (code, err) = check(&bed, &config);
+    assert!(code == 0 && err.contains("it was served before, and goes on"), "{err}");
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert_eq!(code, 0, "{err}");
+    output(&mut pintle.command("upgrade"));
+    // Nobody has served this one: it is refused.
+    let late = bed.authority.leaf_of("late", &["late.example.com"], KeyKind::Ecdsa, -9, -1);
+    let site = bed.config_of(&late.chain, &late.key, "", "").replace(BLOG, "late.example.com");
+    assert_eq!(check(&bed, &site).0, 1);
+}
+
+#[test]
+fn a_backup_that_is_live_is_no_reason_not_to_start() {
+    let bed = Bed::new();
+    let one =
+        |age: &str| format!("[site.hpkp]\nmax_age = \"{age}\"\nbackups = [{:?}]\n", bed.next.key.with_extension("csr"));
+    let pintle = bed.start(&one("1s"));
+    assert!(bed.header(&pintle).is_some());
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    assert_eq!(bed.header(&pintle), None);
+    drop(pintle);
+    // Nobody holds it any more: what was promised was for a second, and a lease.
+    fs::remove_dir_all(bed.state()).unwrap();
+    let pintle = bed.start(&one("1s"));
+    assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.next.pin.clone(), None));
+    assert!(pintle.log().contains("is a key of the served chain, so it is no backup"));
+    output(&mut pintle.command("reload"));
+    let renewed = bed.authority.renew("renewed", &bed.next.key, &HOSTS, 91);
+    bed.put(&renewed);
+    eventually("the renewal is taken up", || pintle.log_json("certificate").into_iter().nth(1));
+    assert_eq!(refusal(&pintle), serde_json::Value::Null);
+}
+
+#[test]
+fn a_backup_that_is_gone_withholds_pins_and_nothing_else() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    drop(pintle);
+    fs::remove_file(bed.spare.key.with_extension("csr")).unwrap();
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.live.pin.clone(), None));
+    assert!(pintle.log().contains("a backup cannot be read any more, so no pins are sent"), "{}", pintle.log());
+}
+
+#[test]
+fn of_a_pair_of_kinds_each_is_judged_apart() {
+    let bed = Bed::new();
+    let rsa = bed.authority.leaf_of("rsa", &HOSTS, KeyKind::Rsa, -1, 90);
+    let path = |name: &str| bed.folder.path().join(name);
+    let put_rsa = |leaf: &Leaf| {
+        fs::copy(&leaf.key, path("rsa.key")).unwrap();
+        fs::copy(&leaf.chain, path("rsa.pem")).unwrap();
+    };
+    put_rsa(&rsa);
+    let config = bed.config(&bed.pins("30d"), "").replace("[site.certificate]", "[[site.certificate]]").replace(
+        "[site.hpkp]",
+        &format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n[site.hpkp]", path("rsa.pem"), path("rsa.key")),
+    );
+    let pintle = Pintle::start(&bed.authority, &config);
+    copied(&bed, &rsa);
+    copied(&bed, &bed.live);
+    // A file that cannot be read, and then a key that was never promised.
+    fs::write(path("rsa.pem"), "garbage").unwrap();
+    eventually("it is refused", || pintle.log_json(REFUSED).pop());
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    bed.put(&renewed);
+    eventually("the other is renewed", || pintle.log_json("certificate").into_iter().nth(2));
+    let stranger = bed.authority.leaf_of("rsa-stranger", &HOSTS, KeyKind::Rsa, -1, 90);
+    put_rsa(&stranger);
+    eventually("the guard refuses it", || (refusal(&pintle)["by_guard"] == true).then_some(()));
+    let again = bed.authority.renew("again", &bed.live.key, &HOSTS, 92);
+    bed.put(&again);
+    eventually("the other is renewed again", || pintle.log_json("certificate").into_iter().nth(3));
+    copied(&bed, &bed.live);
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &config);
+    let pins: Vec<String> =
+        pintle.log_json("certificate").iter().map(|line| line["pin"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(pins, [bed.live.pin.as_str(), rsa.pin.as_str()]);
+}
+
+/// The child's file is bad, and would break the parent's promise; the parent renews with the same key.
+#[test]
+fn a_bad_child_does_not_hold_up_its_parent() {
+    let bed = Bed::new();
+    let child = bed.authority.renew("child", &bed.live.key, &["shop.blog.example.com"], 90);
+    let (chain, key) = (bed.folder.path().join("shop.pem"), bed.folder.path().join("shop.key"));
+    let put = |leaf: &Leaf| {
+        fs::copy(&leaf.key, &key).unwrap();
+        fs::copy(&leaf.chain, &chain).unwrap();
+    };
+    put(&child);
+    let site = format!(
+        "[[site]]\nhosts = [\"shop.blog.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {chain:?}\nkey = {key:?}\n",
+        bed.origin.url()
+    );
+    let with = format!("{}include_subdomains = true\n", bed.pins("30d"));
+    let pintle = Pintle::start(&bed.authority, &(bed.config(&with, "") + &site));
+    copied(&bed, &bed.live);
+    put(&bed.authority.leaf("shop-stranger", &["shop.blog.example.com"]));
+    eventually("the child is refused", || pintle.log_json(REFUSED).pop());
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    bed.put(&renewed);
+    eventually("the parent is renewed", || {
+        let renewed = pintle.log_json("certificate").into_iter().nth(2)?;
+        (renewed["site"] == BLOG).then_some(())
+    });
+    let refused = pintle.log_json(REFUSED);
+    assert!(refused.iter().all(|line| line["site"] == "shop.blog.example.com"), "{refused:?}");
+}
+
+/// What another node has promised, and the chain in use breaks: refusing its renewal would help nobody.
+#[test]
+fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
+    let (bed, node) = (Bed::new(), Bed::new());
+    drop(node.start(&node.pins("30d")));
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    let merged = node.state().join("ledger.jsonl");
+    output(pintle.command("ledger merge").arg(&merged));
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    bed.put(&renewed);
+    eventually("the renewal is taken up", || pintle.log_json("certificate").into_iter().nth(1));
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 0 && err.contains("the key in use breaks these promises, too"), "{err}");
+    output(&mut pintle.command("upgrade"));
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    // Another key is a change, and is refused.
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+}
