@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::host::HostPattern;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
 use crate::pin::Pin;
@@ -86,8 +87,19 @@ pub struct Context<'a> {
     pub looked: Looked,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
     pub accept: Option<(String, String)>,
-    /// The chains that each site (its first name) had in the process before this one, whose sessions may be resumed here.
-    pub earlier: HashMap<String, Vec<Earlier>>,
+    /// The chains of the sites in the process before this one, whose sessions may be resumed here.
+    pub earlier: Vec<SiteBefore>,
+}
+
+/// A site of the process before this one.
+#[derive(Debug, Clone)]
+pub struct SiteBefore {
+    /// Its first name.
+    pub name: String,
+    /// All its names.
+    pub hosts: Vec<HostPattern>,
+    /// The chains under which sessions have begun that may still be resumed.
+    pub chains: Vec<Earlier>,
 }
 
 impl<'a> Context<'a> {
@@ -105,7 +117,7 @@ impl<'a> Context<'a> {
             instead: HashMap::new(),
             looked: Looked::default(),
             accept: None,
-            earlier: HashMap::new(),
+            earlier: Vec::new(),
         }
     }
 }
@@ -262,12 +274,12 @@ impl Config {
         &self.tickets
     }
 
-    /// By each site's first name: the chains under which sessions have begun that may still be resumed.
-    pub fn chains(&self, now: Seconds) -> impl Iterator<Item = (&str, Vec<Earlier>)> {
+    /// The sites, with the chains under which sessions have begun that may still be resumed.
+    pub fn chains(&self, now: Seconds) -> impl Iterator<Item = (&report::Site, Vec<Earlier>)> {
         self.entries.iter().enumerate().map(move |(index, entry)| {
             let earlier = self.snapshot.earlier.get(index).map(|e| e.to_vec()).unwrap_or_default();
             let own = resolve::chains_until(entry, now);
-            (entry.report.name(), earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
+            (&entry.report, earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
         })
     }
 

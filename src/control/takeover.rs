@@ -1,7 +1,6 @@
 //! An upgrade, from the side of the new process: it checks and proves everything while the old one serves, then takes
 //! the ledger, judges again, writes down what it will send, and begins.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +11,10 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, open_ledger, prove, reload};
-use crate::config::{AdminAddress, Config, Context, Draft, StandIn};
+use crate::config::{AdminAddress, Config, Context, Draft, SiteBefore, StandIn};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
+use crate::host::HostPattern;
 use crate::ledger::time::wall;
 use crate::ledger::{Book, Ledger, Record};
 use crate::pin::Pin;
@@ -269,13 +269,18 @@ fn ledger(draft: &Draft, lines: &[String]) -> Result<Ledger, Vec<String>> {
     Ok(ledger)
 }
 
-fn earlier(chains: Vec<SiteChains>) -> HashMap<String, Vec<Earlier>> {
+fn earlier(chains: Vec<SiteChains>) -> Vec<SiteBefore> {
     let chain = |(pins, until): (Vec<String>, i64)| Earlier {
         // A pin that cannot be read fits nothing: the chain is believed to have none.
         pins: pins.iter().filter_map(|pin| pin.parse::<Pin>().ok()).collect(),
         until,
     };
-    chains.into_iter().map(|of| (of.site, of.chains.into_iter().map(chain).collect())).collect()
+    let site = |of: SiteChains| SiteBefore {
+        hosts: of.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+        chains: of.chains.into_iter().map(chain).collect(),
+        name: of.site,
+    };
+    chains.into_iter().map(site).collect()
 }
 
 /// When the process before has let go of its name.

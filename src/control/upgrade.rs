@@ -162,8 +162,9 @@ impl Control {
     }
 
     fn chains(&self) -> Vec<SiteChains> {
-        let of_site = |(site, chains): (&str, Vec<crate::server::Earlier>)| SiteChains {
-            site: site.to_owned(),
+        let of_site = |(site, chains): (&crate::config::report::Site, Vec<crate::server::Earlier>)| SiteChains {
+            site: site.name().to_owned(),
+            hosts: site.hosts.clone(),
             chains: chains.iter().map(|c| (c.pins.iter().map(ToString::to_string).collect(), c.until)).collect(),
         };
         self.config.chains(wall()).map(of_site).collect()

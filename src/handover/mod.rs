@@ -84,6 +84,9 @@ pub struct Go {
 pub struct SiteChains {
     /// Its first name.
     pub site: String,
+    /// All its names. (None, if it was handed over by a version that did not say.)
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// The pins of each chain, and until when sessions that began with it may be resumed, in seconds since 1970.
     pub chains: Vec<(Vec<String>, i64)>,
 }

@@ -77,9 +77,17 @@ impl Context {
         let Some(tls) = &self.tls else { return true };
         let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
         let shared = &site.view().shared;
-        let earlier = shared.earlier.get(site.index()).filter(|_| tls.resumed);
-        if earlier.is_some_and(|earlier| !earlier.iter().all(|chain| fits(&chain.pins))) {
-            return false;
+        if tls.resumed {
+            // The session may have begun under any chain that the name in the SNI had since tickets are about: its site's,
+            // or another's that had the name. What the default site had, to which other names go, is not looked up.
+            let fits_earlier = |site: usize| {
+                let earlier = shared.earlier.get(site);
+                earlier.is_none_or(|earlier| earlier.iter().all(|chain| fits(&chain.pins)))
+            };
+            let named = tls.name.as_deref().and_then(|name| shared.by_host.get(name));
+            if !named.is_some_and(|named| fits_earlier(*named)) || !fits_earlier(site.index()) {
+                return false;
+            }
         }
         let own = shared.sets.get(site.index()).and_then(Option::as_ref);
         let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));

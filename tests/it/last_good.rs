@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
 use crate::harness::{BLOG, Client, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle};
-use crate::rotation::{Bed, refusal, served};
+use crate::rotation::{Bed, refusal};
+use crate::upgrade::Line;
 
 const HOSTS: [&str; 2] = [BLOG, "www.example.com"];
+const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
 const REFUSED: &str = "certificate refused; the old one keeps serving";
 
 /// The copies in the folder of the state.
@@ -67,15 +69,20 @@ fn a_refused_renewal_holds_up_no_reload_and_no_start() {
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert_eq!(refusal(&pintle)["by_guard"], true);
     assert_eq!(pintle.log_json(REFUSED).len(), 1, "told once");
-    // An upgrade reads the same files.
-    output(&mut pintle.command("upgrade"));
-    eventually("the new process serves", || (served_by_name(&pintle) == bed.live.pin).then_some(()));
-    drop(pintle);
 }
 
-/// After an upgrade, the process is another one.
-fn served_by_name(pintle: &Pintle) -> String {
-    served(pintle)
+#[test]
+fn a_refused_renewal_holds_up_no_upgrade() {
+    let bed = Bed::new();
+    let line = Line::start(&bed.authority, LISTEN, &bed.config(&bed.pins("30d"), ""));
+    let before = bed.header(&line.pintle).unwrap();
+    refused_in_place(&bed, &line.pintle);
+    for _ in 0..2 {
+        line.upgrade();
+        assert_eq!(bed.served(&line.pintle), bed.live.pin);
+        assert_eq!(bed.header(&line.pintle).unwrap(), before);
+        assert_eq!(refusal(&line.pintle)["by_guard"], true);
+    }
 }
 
 #[test]
@@ -181,7 +188,10 @@ fn what_has_expired_can_be_started_again() {
     assert_eq!(bed.served(&pintle), bed.live.pin);
     let (code, _, err) = outcome(&mut pintle.command("reload"));
     assert_eq!(code, 0, "{err}");
-    output(&mut pintle.command("upgrade"));
+    drop(pintle);
+    let line = Line::start(&bed.authority, LISTEN, &config);
+    line.upgrade();
+    assert_eq!(bed.served(&line.pintle), bed.live.pin);
     // Nobody has served this one: it is refused.
     let late = bed.authority.leaf_of("late", &["late.example.com"], KeyKind::Ecdsa, -9, -1);
     let site = bed.config_of(&late.chain, &late.key, "", "").replace(BLOG, "late.example.com");
@@ -295,7 +305,8 @@ fn a_bad_child_does_not_hold_up_its_parent() {
 fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     let (bed, node) = (Bed::new(), Bed::new());
     drop(node.start(&node.pins("30d")));
-    let pintle = bed.start(&bed.pins("30d"));
+    let line = Line::start(&bed.authority, LISTEN, &bed.config(&bed.pins("30d"), ""));
+    let pintle = &line.pintle;
     copied(&bed, &bed.live);
     let merged = node.state().join("ledger.jsonl");
     output(pintle.command("ledger merge").arg(&merged));
@@ -304,8 +315,8 @@ fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     eventually("the renewal is taken up", || pintle.log_json("certificate").into_iter().nth(1));
     let (code, _, err) = outcome(&mut pintle.command("reload"));
     assert!(code == 0 && err.contains("the key in use breaks these promises, too"), "{err}");
-    output(&mut pintle.command("upgrade"));
-    drop(pintle);
+    line.upgrade();
+    drop(line);
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
     // Another key is a change, and is refused.

@@ -398,3 +398,36 @@ fn promises_run_out() {
     assert_eq!(bed.served(&pintle), bed.live.pin);
     eventually("the promise is over", || (bed.served(&pintle) == bed.stranger.pin).then_some(()));
 }
+
+/// The client resumes a session that began under the wildcard's chain, with a name that another site has now.
+#[test]
+fn a_session_of_another_site_gets_no_pins() {
+    let bed = Bed::new();
+    let name = "new.example.net";
+    let wide = bed.authority.leaf("wide", &["*.example.net"]);
+    let own = bed.authority.leaf("own", &[name]);
+    let site = |host: &str, leaf: &Leaf, hpkp: &str| {
+        format!(
+            "[[site]]\nhosts = [{host:?}]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n{hpkp}\n",
+            bed.origin.url(),
+            leaf.chain,
+            leaf.key
+        )
+    };
+    let state = format!("[state]\ndirectory = {:?}\n", bed.state());
+    let pintle = Pintle::start(&bed.authority, &(state + &site("*.example.net", &wide, "")));
+    let client = Client::new(&bed.authority);
+    let visit = |client: &Client| {
+        let mut connection = client.connect(pintle.https(), name);
+        let response = connection.get(name, "/");
+        let kind = connection.stream.tls().unwrap().handshake_kind().unwrap();
+        (kind == rustls::HandshakeKind::Resumed, response.field("public-key-pins").map(str::to_owned))
+    };
+    assert_eq!(visit(&client), (false, None));
+    assert_eq!(visit(&client), (true, None));
+    pintle.rewrite(|text| format!("{text}{}", site(name, &own, &bed.pins("30d"))));
+    output(&mut pintle.command("reload"));
+    assert_eq!(visit(&client), (true, None), "its session began under a chain that has none of these keys");
+    let (resumed, pins) = visit(&Client::new(&bed.authority));
+    assert!(!resumed && pins.is_some_and(|pins| pins.contains(&own.pin)));
+}

@@ -472,10 +472,10 @@ fn sessions_and_pins_go_on() {
     }
     let fresh = bed.header(&line.pintle).unwrap();
     assert!(fresh.contains(&bed.next.pin) && !fresh.contains(&bed.live.pin), "{fresh}");
-    // Keys of tickets are nowhere on disk: all that there is is the ledger and its lock, and the admin socket.
+    // Keys of tickets are nowhere on disk: there is the ledger with its lock, the pairs in use, and the admin socket.
     let mut state: Vec<_> = fs::read_dir(bed.state()).unwrap().map(|e| e.unwrap().file_name()).collect();
     state.sort();
-    assert_eq!(state, ["admin.sock", "ledger.jsonl", "ledger.lock"]);
+    assert_eq!(state, ["admin.sock", "last-good", "ledger.jsonl", "ledger.lock"]);
 }
 
 /// What was promised without a ledger on disk is not forgotten by an upgrade.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::guard::Admitted;
 use super::{Entry, Globals, Upstreams};
 use crate::config::{Config, Context, Draft, Kept, Problem};
+use crate::host::HostPattern;
 use crate::ledger::Ramp;
 use crate::policy::guard::Seconds;
 use crate::server::{Earlier, Snapshot};
@@ -96,38 +97,74 @@ pub(in crate::config) fn chains_until(entry: &Entry, now: Seconds) -> impl Itera
     entry.chains().map(move |chain| Earlier { pins: chain.certain.clone(), until })
 }
 
-/// The chains that a site had before this one, as long as tickets may be about that were given out under them.
+/// The chains under which sessions for a site's names may have begun that are not its own now, for as long as tickets are
+/// about that were given out under them: its own of before, and those of the sites that had its names.
 fn earlier(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
     let own = earlier_here(entry, places, context);
-    let Some(elsewhere) = context.earlier.get(entry.report.name()) else { return own };
-    let news = elsewhere.iter().filter(|chain| !own.iter().any(|own| own.pins == chain.pins));
-    own.iter().chain(news).cloned().collect()
+    let elsewhere = context.earlier.iter().filter(|site| {
+        site.name == entry.report.name()
+            || site.hosts.iter().any(|had| entry.plan.hosts.iter().any(|host| meet(had, host)))
+    });
+    let news: Vec<&Earlier> = elsewhere.flat_map(|site| &site.chains).collect();
+    if news.is_empty() {
+        return own;
+    }
+    bounded(own.iter().chain(news), context.now)
 }
 
 /// The same, in this process.
 fn earlier_here(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
     let Some(before) = context.before else { return Arc::default() };
-    let Some(&index) = places.get(entry.report.name()) else { return Arc::default() };
-    let (old, known) = (&before.entries[index], before.snapshot.earlier.get(index).cloned().unwrap_or_default());
-    let is_same = match (&old.plan.set, &entry.plan.set) {
-        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-        (None, None) => true,
-        _ => false,
-    };
-    if is_same {
-        return known;
+    let known = |at: usize| before.snapshot.earlier.get(at).cloned().unwrap_or_default();
+    let own = places.get(entry.report.name()).copied();
+    if let Some(old) = own.and_then(|at| before.entries.get(at))
+        && std::ptr::eq(&raw const **old, entry)
+    {
+        return own.map(known).unwrap_or_default();
     }
-    let until = context.now.saturating_add(TICKETS_LIVE);
-    let mut chains: Vec<Earlier> = chains_until(old, context.now).collect();
-    for chain in known.iter().filter(|chain| chain.until > context.now) {
-        if !chains.iter().any(|c| c.pins == chain.pins) {
-            chains.push(chain.clone());
+    let chains = |entry: &Entry| entry.pairs().iter().map(|l| Arc::as_ptr(&l.chain)).collect::<Vec<_>>();
+    let mut all = own.map(known).unwrap_or_default().to_vec();
+    for (at, old) in before.entries.iter().enumerate() {
+        let is_own = Some(at) == own;
+        let is_same = is_own && chains(old) == chains(entry);
+        if !is_same && (is_own || old.plan.hosts.iter().any(|had| entry.plan.hosts.iter().any(|host| meet(had, host))))
+        {
+            all.extend(chains_until(old, context.now));
+            all.extend(known(at).iter().cloned());
         }
     }
-    if chains.len() > EARLIER_MAX {
-        // One that no pins fit stands for all that are left out.
-        chains.truncate(EARLIER_MAX);
-        chains.push(Earlier { pins: Vec::new(), until });
+    // Names that no site had got the certificate of the default site, if there was one.
+    let default = before.snapshot.certificates.find(None).filter(|_| own.is_none());
+    let until = context.now.saturating_add(TICKETS_LIVE);
+    all.extend(
+        default.into_iter().flat_map(|set| set.iter()).map(|c| Earlier { pins: c.chain.certain.clone(), until }),
+    );
+    bounded(all.iter(), context.now)
+}
+
+/// Whether some name is meant by both.
+fn meet(a: &HostPattern, b: &HostPattern) -> bool {
+    match (a.exact(), b.exact()) {
+        (Some(name), _) => b.matches(name),
+        (None, Some(name)) => a.matches(name),
+        (None, None) => a.base() == b.base(),
+    }
+}
+
+/// Each chain once, and not too many.
+fn bounded<'e>(all: impl Iterator<Item = &'e Earlier>, now: Seconds) -> Arc<[Earlier]> {
+    let mut chains: Vec<Earlier> = Vec::new();
+    for chain in all.filter(|chain| chain.until > now) {
+        match chains.iter_mut().find(|c| c.pins == chain.pins) {
+            Some(known) => known.until = known.until.max(chain.until),
+            None => chains.push(chain.clone()),
+        }
+        if chains.len() > EARLIER_MAX {
+            // One that no pins fit stands for all that are left out.
+            chains.truncate(EARLIER_MAX);
+            chains.push(Earlier { pins: Vec::new(), until: now.saturating_add(TICKETS_LIVE) });
+            break;
+        }
     }
     chains.into()
 }
