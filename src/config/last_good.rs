@@ -148,7 +148,9 @@ impl Fresh {
             contents.extend_from_slice(key.as_deref().map_or(&[], Vec::as_slice));
             let kept = copies.keep(&pair.path, pair.pin, &contents);
             contents.zeroize();
-            outcome = outcome.and(kept.map(drop));
+            if let (Ok(()), Err(error)) = (&outcome, kept) {
+                outcome = Err(error);
+            }
         }
         outcome
     }
