@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::host::HostPattern;
 use crate::lease::Lease;
-use crate::message::Rendered;
+use crate::message::{Fields, Name, Rendered, folds_to, tokens};
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::{Hsts, UpstreamHeader};
 
@@ -71,16 +71,32 @@ pub struct ReportsAt {
 /// Fields that the operator wants gone, replaced or added.
 #[derive(Debug, Default)]
 pub struct HeaderRules {
-    /// Names, in lower case, whose fields do not pass: those of `remove` and of `set`.
+    /// Names, as [`folded`](crate::message::folded) gives them, whose fields do not pass: those of `remove` and of `set`.
     pub dropped: Vec<Box<[u8]>>,
+    /// Names, in the same form, of trailers that pass: those of `trailers`.
+    pub trailers: Vec<Box<[u8]>>,
     /// The fields of `set` and `add`.
     pub added: Rendered,
 }
 
 impl HeaderRules {
-    /// Whether fields of this name do not pass.
+    /// Whether fields of this name do not pass, nor those that look like it to a server of the CGI kind.
     #[must_use]
     pub fn drops(&self, name: &[u8]) -> bool {
-        self.dropped.iter().any(|d| d.eq_ignore_ascii_case(name))
+        self.dropped.iter().any(|d| folds_to(name, d))
+    }
+
+    /// Drops the trailers that may not pass: all but those of `trailers`; and of answers to gRPC, whose protocol it is,
+    /// those that it defines, and those that the head has announced.
+    pub fn keep_trailers(&self, trailers: &mut Fields, grpc: Option<&Fields>) {
+        if let Some(head) = grpc {
+            trailers.mark(head.get_all(Name::Trailer).flat_map(tokens));
+        }
+        trailers.retain(|trailer, name| {
+            let of_grpc = grpc.is_some()
+                && (trailer.is_named() || name.get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case(b"grpc-")));
+            let passes = of_grpc || self.trailers.iter().any(|t| folds_to(name, t));
+            passes && !self.drops(name) && !trailer.name.is_forbidden_trailer()
+        });
     }
 }

@@ -199,6 +199,7 @@ pub(super) struct HeadersTable {
     pub(super) set: Vec<(At<String>, At<String>)>,
     pub(super) add: Vec<(At<String>, At<String>)>,
     pub(super) remove: Vec<At<String>>,
+    pub(super) trailers: Vec<At<String>>,
 }
 
 impl File {
@@ -434,7 +435,12 @@ impl HpkpTable {
 
 impl HeadersTable {
     fn read(t: Reader<'_>) -> Self {
-        let table = Self { set: t.pairs("set"), add: t.pairs("add"), remove: t.texts("remove").unwrap_or_default() };
+        let table = Self {
+            set: t.pairs("set"),
+            add: t.pairs("add"),
+            remove: t.texts("remove").unwrap_or_default(),
+            trailers: t.texts("trailers").unwrap_or_default(),
+        };
         t.finish();
         table
     }

@@ -2,8 +2,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::field::{Fields, Name};
+use super::field::Fields;
 use super::head::Framing;
+use super::name::Name;
 
 /// A chunk-size line with its extensions, in octets.
 const SIZE_LINE_MAX: usize = 256;
@@ -229,7 +230,7 @@ fn trailers(buf: &[u8], strict: bool) -> Result<Option<(usize, Fields)>, BodyFau
                 return Err(BodyFault::Trailers);
             }
             let mut fields = Fields::default();
-            for h in found.iter().filter(|h| !Name::of_lookalike(h.name.as_bytes()).is_forbidden_trailer()) {
+            for h in found.iter().filter(|h| !Name::of(h.name.as_bytes()).is_forbidden_trailer()) {
                 fields.push(h.name.as_bytes(), h.value);
             }
             Ok(Some((len, fields)))

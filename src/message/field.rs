@@ -1,7 +1,10 @@
 //! Header fields, in the order of the wire, over one buffer.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::ops::Range;
+
+use super::name::Name;
 
 /// Buffers of heads that a thread keeps, and the largest that it keeps, in octets and fields.
 const SPARE: usize = 64;
@@ -13,156 +16,13 @@ thread_local! {
     static BUFFERS: RefCell<Vec<(Vec<u8>, Vec<Field>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The field names that some rule knows; all others are [`Name::Other`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "each is the field of that name")]
-pub enum Name {
-    Accept,
-    Connection,
-    ContentLength,
-    ContentLocation,
-    Cookie,
-    Date,
-    EarlyData,
-    Expect,
-    Forwarded,
-    Host,
-    Http2Settings,
-    KeepAlive,
-    Location,
-    MaxForwards,
-    Origin,
-    ProxyAuthenticate,
-    ProxyAuthorization,
-    ProxyConnection,
-    PublicKeyPins,
-    PublicKeyPinsReportOnly,
-    Referer,
-    Refresh,
-    SecWebsocketAccept,
-    SecWebsocketKey,
-    SetCookie,
-    StrictTransportSecurity,
-    Te,
-    Trailer,
-    TransferEncoding,
-    Upgrade,
-    UserAgent,
-    Vary,
-    Via,
-    XForwardedFor,
-    XForwardedHost,
-    /// `X-Forwarded-Port`, `X-Forwarded-Proto-Version` and the like.
-    XForwardedOther,
-    XForwardedProto,
-    XRealIp,
-    Other,
-}
-
-impl Name {
-    /// The name that these octets spell, in any case.
-    #[must_use]
-    pub fn of(name: &[u8]) -> Self {
-        // By length and first letter: nearly every name is decided by one comparison, or none. Most come in this case.
-        let first = name.first().map_or(0, |b| b | 0x20);
-        let candidate: Option<(&[u8], Self)> = match (name.len(), first) {
-            (2, b't') => Some((b"TE", Self::Te)),
-            (3, b'v') => Some((b"Via", Self::Via)),
-            (4, b'd') => Some((b"Date", Self::Date)),
-            (4, b'h') => Some((b"Host", Self::Host)),
-            (4, b'v') => Some((b"Vary", Self::Vary)),
-            (6, b'a') => Some((b"Accept", Self::Accept)),
-            (6, b'c') => Some((b"Cookie", Self::Cookie)),
-            (6, b'e') => Some((b"Expect", Self::Expect)),
-            (6, b'o') => Some((b"Origin", Self::Origin)),
-            (7, b'r') if name[3] | 0x20 == b'e' => Some((b"Referer", Self::Referer)),
-            (7, b'r') => Some((b"Refresh", Self::Refresh)),
-            (7, b't') => Some((b"Trailer", Self::Trailer)),
-            (7, b'u') => Some((b"Upgrade", Self::Upgrade)),
-            (8, b'l') => Some((b"Location", Self::Location)),
-            (9, b'f') => Some((b"Forwarded", Self::Forwarded)),
-            (9, b'x') => Some((b"X-Real-IP", Self::XRealIp)),
-            (10, b'c') => Some((b"Connection", Self::Connection)),
-            (10, b'e') => Some((b"Early-Data", Self::EarlyData)),
-            (10, b'k') => Some((b"Keep-Alive", Self::KeepAlive)),
-            (10, b's') => Some((b"Set-Cookie", Self::SetCookie)),
-            (10, b'u') => Some((b"User-Agent", Self::UserAgent)),
-            (12, b'm') => Some((b"Max-Forwards", Self::MaxForwards)),
-            (14, b'c') => Some((b"Content-Length", Self::ContentLength)),
-            (14, b'h') => Some((b"HTTP2-Settings", Self::Http2Settings)),
-            (15, b'p') => Some((b"Public-Key-Pins", Self::PublicKeyPins)),
-            (15, b'x') => Some((b"X-Forwarded-For", Self::XForwardedFor)),
-            (16, b'c') => Some((b"Content-Location", Self::ContentLocation)),
-            (16, b'p') => Some((b"Proxy-Connection", Self::ProxyConnection)),
-            (16, b'x') => Some((b"X-Forwarded-Host", Self::XForwardedHost)),
-            (17, b's') => Some((b"Sec-WebSocket-Key", Self::SecWebsocketKey)),
-            (17, b't') => Some((b"Transfer-Encoding", Self::TransferEncoding)),
-            (17, b'x') => Some((b"X-Forwarded-Proto", Self::XForwardedProto)),
-            (18, b'p') => Some((b"Proxy-Authenticate", Self::ProxyAuthenticate)),
-            (19, b'p') => Some((b"Proxy-Authorization", Self::ProxyAuthorization)),
-            (20, b's') => Some((b"Sec-WebSocket-Accept", Self::SecWebsocketAccept)),
-            (25, b's') => Some((b"Strict-Transport-Security", Self::StrictTransportSecurity)),
-            (27, b'p') => Some((b"Public-Key-Pins-Report-Only", Self::PublicKeyPinsReportOnly)),
-            _ => None,
-        };
-        if let Some((spelled, known)) = candidate
-            && (name == spelled || name.eq_ignore_ascii_case(spelled))
-        {
-            return known;
-        }
-        if first == b'x' && name.len() > 12 && name[..12].eq_ignore_ascii_case(b"x-forwarded-") {
-            return Self::XForwardedOther;
-        }
-        Self::Other
-    }
-
-    /// The name that an origin of the CGI kind would take these octets for: there `_` and `-` become the same
-    /// variable, so `X_Forwarded_Proto` could pass for a field that pintle vouches for.
-    #[must_use]
-    pub fn of_lookalike(name: &[u8]) -> Self {
-        if !name.contains(&b'_') {
-            return Self::of(name);
-        }
-        let mut dashed = name.to_vec();
-        for b in &mut dashed {
-            if *b == b'_' {
-                *b = b'-';
-            }
-        }
-        Self::of(&dashed)
-    }
-
-    /// Whether the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
-    ///
-    /// `TE` and `Trailer` are not here: what they say about trailers passes, where trailers do.
-    #[must_use]
-    pub fn is_hop_by_hop(self) -> bool {
-        matches!(
-            self,
-            Self::Connection
-                | Self::KeepAlive
-                | Self::ProxyConnection
-                | Self::TransferEncoding
-                | Self::Upgrade
-                | Self::Http2Settings
-                | Self::ProxyAuthenticate
-                | Self::ProxyAuthorization
-        )
-    }
-
-    /// Whether a field of this name must not stand in a trailer section: framing, routing and the fields that
-    /// pintle answers for (RFC 9110 section 6.5.1).
-    #[must_use]
-    pub fn is_forbidden_trailer(self) -> bool {
-        self != Self::Other
-    }
-}
-
 /// One field: where its name and value lie in the buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
     /// What the name is, if a rule knows it.
     pub name: Name,
+    /// A list names this field: Connection, so that it belongs to the hop that it came by.
+    named: bool,
     name_at: usize,
     name_len: usize,
     value_at: usize,
@@ -170,6 +30,12 @@ pub struct Field {
 }
 
 impl Field {
+    /// Whether a list names this field, as [`Fields::mark`] and [`Fields::mark_hop`] have found.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
+
     fn name_range(&self) -> Range<usize> {
         self.name_at..self.name_at + self.name_len
     }
@@ -217,7 +83,14 @@ impl Fields {
         self.raw.extend_from_slice(name);
         let value_at = self.raw.len();
         self.raw.extend_from_slice(value);
-        self.list.push(Field { name: Name::of(name), name_at, name_len: name.len(), value_at, value_len: value.len() });
+        self.list.push(Field {
+            name: Name::of(name),
+            named: false,
+            name_at,
+            name_len: name.len(),
+            value_at,
+            value_len: value.len(),
+        });
     }
 
     /// Takes over a whole head; its fields are then named by [`Fields::push_range`].
@@ -233,6 +106,7 @@ impl Fields {
     pub(super) fn push_range(&mut self, name: Range<usize>, value: Range<usize>) {
         self.list.push(Field {
             name: Name::of(&self.raw[name.clone()]),
+            named: false,
             name_at: name.start,
             name_len: name.len(),
             value_at: value.start,
@@ -323,11 +197,60 @@ impl Fields {
         }
     }
 
+    /// Marks the fields that Connection fields name.
+    pub(super) fn mark_hop(&mut self) {
+        let lists: Vec<Range<usize>> =
+            self.list.iter().filter(|f| f.name == Name::Connection).map(Field::value_range).collect();
+        let Self { raw, list } = self;
+        let tokens = lists.into_iter().flat_map(|list| tokens(&raw[list]));
+        // The connection is kept or upgraded by these; they are no names of fields.
+        let usual: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
+        mark(raw, list, tokens.filter(|t| !usual.iter().any(|u| t.eq_ignore_ascii_case(u))));
+    }
+
+    /// Marks the fields of these names.
+    pub fn mark<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
+        mark(&self.raw, &mut self.list, names);
+    }
+
+    /// Keeps the fields that `keep` says yes to, told the field and its name.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Field, &[u8]) -> bool) {
+        let raw = &self.raw;
+        self.list.retain(|f| keep(f, &raw[f.name_range()]));
+    }
+
+    /// Drops the fields that are marked.
+    pub(super) fn remove_named(&mut self) {
+        self.list.retain(|f| !f.named);
+    }
+
     /// Drops the fields that `drop` says yes to.
     pub fn remove_if(&mut self, mut drop: impl FnMut(Name, &[u8], &[u8]) -> bool) {
         let raw = &self.raw;
         self.list.retain(|f| !drop(f.name, &raw[f.name_range()], &raw[f.value_range()]));
     }
+}
+
+/// Marks the fields of these names. Lists and heads may be long: each name is looked up, and no field compared with all.
+fn mark<'a>(raw: &[u8], list: &mut [Field], names: impl Iterator<Item = &'a [u8]>) {
+    let mut order: Vec<usize> = (0..list.len()).collect();
+    order.sort_unstable_by(|a, b| by_name(&raw[list[*a].name_range()], &raw[list[*b].name_range()]));
+    for name in names {
+        let begin = order.partition_point(|at| by_name(&raw[list[*at].name_range()], name) == Ordering::Less);
+        for at in &order[begin..] {
+            // All of this name are marked by the first mention.
+            if list[*at].named || by_name(&raw[list[*at].name_range()], name) != Ordering::Equal {
+                break;
+            }
+            list[*at].named = true;
+        }
+    }
+}
+
+/// An order of names in which case does not matter.
+fn by_name(a: &[u8], b: &[u8]) -> Ordering {
+    let lower = |b: &u8| b.to_ascii_lowercase();
+    a.len().cmp(&b.len()).then_with(|| a.iter().map(lower).cmp(b.iter().map(lower)))
 }
 
 /// Leaves the buffers to others.
@@ -363,74 +286,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
-        let check = |text: &str, want| assert_eq!(Name::of(text.as_bytes()), want, "{text}");
-        check("Host", Name::Host);
-        check("x-FORWARDED-proto", Name::XForwardedProto);
-        check("X-Forwarded-Port", Name::XForwardedOther);
-        check("X-Forwarded-", Name::Other);
-        check("X_Forwarded_Proto", Name::Other);
-        check("Strict-Transport-Security", Name::StrictTransportSecurity);
-        check("", Name::Other);
-        assert_eq!(Name::of_lookalike(b"X_Forwarded_Proto"), Name::XForwardedProto);
-        assert_eq!(Name::of_lookalike(b"X_Other"), Name::Other);
-    }
-
-    #[test]
-    fn every_name_is_known_in_any_case() {
-        let all = [
-            ("Accept", Name::Accept),
-            ("Connection", Name::Connection),
-            ("Content-Length", Name::ContentLength),
-            ("Content-Location", Name::ContentLocation),
-            ("Cookie", Name::Cookie),
-            ("Date", Name::Date),
-            ("Early-Data", Name::EarlyData),
-            ("Expect", Name::Expect),
-            ("Forwarded", Name::Forwarded),
-            ("Host", Name::Host),
-            ("HTTP2-Settings", Name::Http2Settings),
-            ("Keep-Alive", Name::KeepAlive),
-            ("Location", Name::Location),
-            ("Max-Forwards", Name::MaxForwards),
-            ("Origin", Name::Origin),
-            ("Proxy-Authenticate", Name::ProxyAuthenticate),
-            ("Proxy-Authorization", Name::ProxyAuthorization),
-            ("Proxy-Connection", Name::ProxyConnection),
-            ("Public-Key-Pins", Name::PublicKeyPins),
-            ("Public-Key-Pins-Report-Only", Name::PublicKeyPinsReportOnly),
-            ("Referer", Name::Referer),
-            ("Refresh", Name::Refresh),
-            ("Sec-WebSocket-Accept", Name::SecWebsocketAccept),
-            ("Sec-WebSocket-Key", Name::SecWebsocketKey),
-            ("Set-Cookie", Name::SetCookie),
-            ("Strict-Transport-Security", Name::StrictTransportSecurity),
-            ("TE", Name::Te),
-            ("Trailer", Name::Trailer),
-            ("Transfer-Encoding", Name::TransferEncoding),
-            ("Upgrade", Name::Upgrade),
-            ("User-Agent", Name::UserAgent),
-            ("Vary", Name::Vary),
-            ("Via", Name::Via),
-            ("X-Forwarded-For", Name::XForwardedFor),
-            ("X-Forwarded-Host", Name::XForwardedHost),
-            ("X-Forwarded-Proto", Name::XForwardedProto),
-            ("X-Real-IP", Name::XRealIp),
-        ];
-        for (text, want) in all {
-            for spelled in [text.to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
-                assert_eq!(Name::of(spelled.as_bytes()), want, "{spelled}");
-            }
-            // One octet off is another name, wherever it is.
-            for at in 0..text.len() {
-                let mut other = text.as_bytes().to_vec();
-                other[at] = b'~';
-                assert_ne!(Name::of(&other), want, "{}", String::from_utf8_lossy(&other));
-            }
-        }
-    }
-
-    #[test]
     fn fields_keep_their_order() {
         let mut fields = Fields::default();
         fields.push(b"Set-Cookie", b"a=1");
@@ -451,6 +306,38 @@ mod tests {
         fields.push(&name, &value);
         let (known, octets, held) = fields.iter().next().unwrap();
         assert_eq!((known, octets.len(), held.len()), (Name::Other, name.len(), value.len()));
+    }
+
+    #[test]
+    fn fields_that_a_list_names() {
+        let mut fields = Fields::default();
+        for (name, value) in [("X-A", ""), ("Connection", "x-a, close ,X-c"), ("x-A", ""), ("X-B", ""), ("Close", "")] {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        fields.push(b"connection", b"Keep-Alive, x-b-not, , x-a");
+        fields.mark_hop();
+        assert_eq!(
+            fields.list().iter().map(Field::is_named).collect::<Vec<_>>(),
+            [true, false, true, false, false, false]
+        );
+        fields.remove_named();
+        assert_eq!(fields.len(), 4);
+    }
+
+    /// Forty thousand million comparisons, were each member held against each field.
+    #[test]
+    fn long_lists_and_many_fields() {
+        let mut fields = Fields::default();
+        let many = 200_000;
+        for n in 0..many {
+            fields.push(format!("x-{n}").as_bytes(), b"");
+        }
+        let list: Vec<String> = (0..many).map(|n| format!("X-{}", 2 * n)).collect();
+        fields.push(b"Connection", list.join(",").as_bytes());
+        let begin = tokio::time::Instant::now();
+        fields.mark_hop();
+        assert_eq!(fields.list().iter().filter(|f| f.is_named()).count(), many / 2);
+        assert!(begin.elapsed() < std::time::Duration::from_secs(20), "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use http::{Method, StatusCode};
 
-use super::field::{Fields, Name, has_token, tokens};
+use super::field::{Fields, has_token, tokens};
+use super::name::Name;
 use crate::host::{InvalidHost, split_authority};
 
 /// The version a message was received in.
@@ -60,8 +61,6 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// The `:protocol` of an extended CONNECT is `websocket` (RFC 8441), or an HTTP/1.1 request asks for that upgrade.
     pub websocket: bool,
-    /// Connection fields that name more than `close`, `keep-alive` and `upgrade`.
-    named: bool,
     target: Range<usize>,
     host: Range<usize>,
     port: Option<u16>,
@@ -147,10 +146,9 @@ impl RequestHead {
         Ok(())
     }
 
-    /// Reads what the Connection fields say; to be called once all fields are there.
+    /// Reads what the Connection fields say, and marks the fields that they name; to be called once all fields are there.
     pub(super) fn read_connection(&mut self) {
-        let (mut close, mut keep, mut upgrade) = (false, false, false);
-        self.named = false;
+        let (mut close, mut keep, mut upgrade, mut names_fields) = (false, false, false, false);
         for value in self.fields.get_all(Name::Connection) {
             for token in tokens(value) {
                 if token.eq_ignore_ascii_case(b"close") {
@@ -160,9 +158,12 @@ impl RequestHead {
                 } else if token.eq_ignore_ascii_case(b"upgrade") {
                     upgrade = true;
                 } else {
-                    self.named = true;
+                    names_fields = true;
                 }
             }
+        }
+        if names_fields {
+            self.fields.mark_hop();
         }
         self.keep_alive = !close && (self.version == Version::Http11 || keep);
         // RFC 9110 section 7.8: only with `Connection: upgrade`, and never in HTTP/1.0. RFC 6455 section 4.1: a GET.
@@ -171,12 +172,6 @@ impl RequestHead {
             && self.method == Method::GET
             && self.framing == Framing::None
             && self.fields.get_all(Name::Upgrade).any(|v| has_token(v, b"websocket"));
-    }
-
-    /// Whether a Connection field names this field, so that it belongs to the hop that it came by.
-    #[must_use]
-    pub fn is_named_by_connection(&self, name: &[u8]) -> bool {
-        self.named && self.fields.get_all(Name::Connection).any(|v| has_token(v, name))
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).

@@ -16,6 +16,7 @@ mod reports;
 mod retired;
 mod service;
 mod snapshot;
+mod trailers;
 mod tunnel;
 mod worker;
 

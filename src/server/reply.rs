@@ -1,10 +1,14 @@
 //! An answer on its way to the client: the upstream's or our own, with the site's policy written over it.
 
+use std::task::{Context, Poll, ready};
+
 use http::{Method, StatusCode};
 
 use super::snapshot::SiteOfView;
+use crate::body::{Body, Frame};
 use crate::message::{FieldSink, Framing, Name, ResponseHead};
-use crate::upstream::{ResponseBody, Upgraded};
+use crate::site::HeaderRules;
+use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
 
 /// An answer.
 pub(super) struct Reply {
@@ -18,8 +22,10 @@ pub(super) struct Reply {
     pub secure: bool,
     /// Whether the site's pins may go with it.
     pub pinned: bool,
-    /// Whether the upstream made it, so that the site's header rules apply.
+    /// Whether the upstream made it. Of a page of our own, header rules leave what it needs.
     pub forwarded: bool,
+    /// Whether it answers gRPC, whose answers have trailers.
+    pub grpc: bool,
     /// The scheme came from a header: caches in front must not serve the answer to the other scheme.
     pub(super) varies: bool,
     /// The WebSocket behind a 101.
@@ -52,7 +58,7 @@ impl Reply {
 
     /// Writes the fields, all but those of framing and connection. `date` is for answers that have none.
     pub(super) fn write_fields<S: FieldSink>(&self, sink: &mut S, date: &str) {
-        let rules = self.site.as_ref().filter(|_| self.forwarded).map(|site| &site.response);
+        let rules = self.rules();
         let keeps_hsts = self.site.as_ref().is_some_and(|s| s.hsts.is_none() || s.keeps_upstream_hsts());
         let (mut dated, mut has_hsts) = (false, false);
         for (name, octets, value) in self.head.fields.iter() {
@@ -68,10 +74,10 @@ impl Reply {
                 // The upstream's pins are of the upstream's keys; under our name they would be a promise nobody keeps.
                 Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => continue,
                 Name::Te => continue,
-                Name::Trailer if !matches!(self.head.framing, Framing::Chunked) => continue,
+                Name::Trailer if self.head.framing != Framing::Chunked || !self.may_have_trailers() => continue,
                 _ => {}
             }
-            if !rules.is_some_and(|r| r.drops(octets)) {
+            if !rules.is_some_and(|r| r.drops(octets)) || self.needs(octets) {
                 sink.field(octets, value);
             }
         }
@@ -90,8 +96,57 @@ impl Reply {
                 sink.rendered(&hpkp.field);
             }
         }
-        if let Some(rules) = rules {
-            sink.rendered(&rules.added);
+        match rules {
+            Some(rules) if self.forwarded => sink.rendered(&rules.added),
+            Some(rules) => {
+                let taken =
+                    |name: &str| self.head.fields.iter().any(|(_, own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+                let added = rules.added.iter().filter(|(name, _)| !taken(name) || !self.needs(name.as_bytes()));
+                added.for_each(|(name, value)| sink.field(name.as_bytes(), value));
+            }
+            None => {}
         }
+    }
+
+    /// The site's rules, over https alone: over http there is nothing but what leads there.
+    fn rules(&self) -> Option<&HeaderRules> {
+        self.site.as_ref().filter(|_| self.secure).map(|site| &*site.response)
+    }
+
+    /// Whether a page of our own would not be what it is without this field: where a redirect leads, what the body is,
+    /// that no cache may keep it.
+    fn needs(&self, name: &[u8]) -> bool {
+        !self.forwarded && !name.eq_ignore_ascii_case(b"Proxy-Status")
+    }
+
+    fn may_have_trailers(&self) -> bool {
+        self.grpc || self.rules().is_some_and(|rules| !rules.trailers.is_empty())
+    }
+}
+
+/// The body, with those trailers alone that may pass.
+impl Body for Reply {
+    type Error = UpstreamError;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
+        let mut frame = ready!(self.body.poll_frame(cx));
+        if let Some(Ok(Frame::Trailers(fields))) = &mut frame {
+            match self.rules() {
+                Some(rules) => rules.keep_trailers(fields, self.grpc.then_some(&self.head.fields)),
+                None => fields.clear(),
+            }
+            if fields.is_empty() {
+                return Poll::Ready(None);
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end(&self) -> bool {
+        self.body.is_end()
+    }
+
+    fn read_at_most(&mut self, octets: usize) {
+        self.body.read_at_most(octets);
     }
 }

@@ -21,7 +21,7 @@ use crate::policy::redirect::HttpsPort;
 use crate::policy::{Scheme, redirect};
 use crate::upstream::rewrite::{SendsBack, rewrite};
 use crate::upstream::{
-    Forwarded, Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, own_hops,
+    Forwarded, Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, is_grpc, own_hops,
 };
 
 /// Requests of our own that a chain of proxies may show before it is a loop.
@@ -260,6 +260,7 @@ fn answered(
                         secure: true,
                         pinned: context.may_pin(site),
                         forwarded: true,
+                        grpc: is_grpc(head),
                         varies: asked.origin.scheme_from_header,
                         upgraded,
                         closes: false,
@@ -384,6 +385,7 @@ fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &C
         secure,
         pinned,
         forwarded: false,
+        grpc: false,
         varies: asked.origin.scheme_from_header,
         upgraded: None,
         closes: false,
@@ -411,6 +413,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
         site,
         secure,
         forwarded: false,
+        grpc: false,
         varies: asked.is_some_and(|a| a.origin.scheme_from_header),
         upgraded: None,
         closes: rejection.ends_connection(),

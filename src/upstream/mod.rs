@@ -29,7 +29,7 @@ pub use error::UpstreamError;
 pub use exchange::{Forwarded, Forwarding, Interim, Response, Upgraded};
 pub use health::{BreakerRule, Circuit, Health, Sign};
 pub use pool::{Pool, PoolLimits};
-pub use request::{Client, Outbound, PSEUDONYM, is_reserved, own_hops};
+pub use request::{Client, Outbound, PSEUDONYM, is_grpc, is_reserved, is_vouched, own_hops};
 
 /// A connection to an upstream.
 pub type UpstreamTransport = Transport<UnbufferedClientConnection>;

@@ -117,7 +117,8 @@ impl Outbound<'_> {
         let rules = &self.site.request;
         let mut cookies: Vec<u8> = Vec::new();
         let mut via: Vec<u8> = Vec::new();
-        for (name, octets, value) in head.fields.iter() {
+        for field in head.fields.list() {
+            let (name, octets, value) = (field.name, head.fields.name(field), head.fields.value(field));
             match name {
                 Name::Host | Name::ContentLength => continue,
                 Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => continue,
@@ -125,20 +126,20 @@ impl Outbound<'_> {
                 Name::XForwardedOther | Name::XRealIp if !self.client.peer.states_client => continue,
                 // It belongs to the hop, but an HTTP/2 upstream may be told that trailers are welcome.
                 Name::Te => {
-                    if http2 && has_token(value, b"trailers") {
+                    if http2 && self.wants_trailers() && has_token(value, b"trailers") {
                         sink.field(b"te", b"trailers");
                     }
                     continue;
                 }
                 Name::Expect if !head.expects_continue() => continue,
-                Name::Trailer if head.framing != Framing::Chunked => continue,
+                Name::Trailer if head.framing != Framing::Chunked || rules.trailers.is_empty() => continue,
                 Name::Via => {
                     join(&mut via, value, b", ");
                     continue;
                 }
                 // HTTP/2 may cut the field into crumbs (RFC 9113 section 8.2.3).
                 Name::Cookie => {
-                    if !rules.drops(octets) && !head.is_named_by_connection(octets) {
+                    if !rules.drops(octets) && !field.is_named() {
                         join(&mut cookies, value, b"; ");
                     }
                     continue;
@@ -147,9 +148,7 @@ impl Outbound<'_> {
                     self.write_max_forwards(octets, value, sink);
                     continue;
                 }
-                _ if name.is_hop_by_hop() || head.is_named_by_connection(octets) => continue,
-                // Origins that see `-` and `_` as one would take it for a field that we vouch for.
-                Name::Other if octets.contains(&b'_') && Name::of_lookalike(octets) != Name::Other => continue,
+                _ if name.is_hop_by_hop() || name.is_claim() || field.is_named() => continue,
                 _ => {}
             }
             if !rules.drops(octets) {
@@ -174,6 +173,11 @@ impl Outbound<'_> {
             }
         }
         sink.rendered(&rules.added);
+    }
+
+    /// Whether trailers of the answer would pass.
+    fn wants_trailers(&self) -> bool {
+        is_grpc(self.head) || !self.site.response.trailers.is_empty()
     }
 
     /// RFC 9110 section 7.6.2: one less for the next hop. That of other methods is left alone.
@@ -282,11 +286,36 @@ pub fn own_hops(head: &RequestHead) -> usize {
     members.filter(is_ours).count()
 }
 
-/// Whether a name may not be touched by header rules: framing, routing, and what belongs to one hop.
+/// Whether a request is one of gRPC, whose answers have trailers.
+#[must_use]
+pub fn is_grpc(head: &RequestHead) -> bool {
+    let kind = head.fields.get(Name::ContentType).unwrap_or_default();
+    // `application/grpc`, `application/grpc+proto`; the trailers of gRPC-Web are in its bodies.
+    kind.get(..16).is_some_and(|k| k.eq_ignore_ascii_case(b"application/grpc"))
+        && matches!(kind.get(16), None | Some(b'+' | b';' | b' '))
+}
+
+/// Whether a name may not be touched by header rules, nor one that looks like it: framing, routing, and what belongs to
+/// one hop.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {
-    let known = Name::of(name.as_str().as_bytes());
+    let known = Name::of_lookalike(name.as_str().as_bytes());
     known.is_hop_by_hop() || matches!(known, Name::Host | Name::ContentLength | Name::Te | Name::Trailer | Name::Expect)
+}
+
+/// Whether pintle writes fields of this name itself, so that no rule for requests may touch them, nor those that look
+/// like them: who asks, how, and by which way. Via is what loops are found by.
+#[must_use]
+pub fn is_vouched(name: &HeaderName) -> bool {
+    matches!(
+        Name::of_lookalike(name.as_str().as_bytes()),
+        Name::XForwardedFor
+            | Name::XForwardedHost
+            | Name::XForwardedOther
+            | Name::XForwardedProto
+            | Name::Forwarded
+            | Name::Via
+    )
 }
 
 #[cfg(test)]
@@ -391,7 +420,11 @@ mod tests {
         let mut added = Rendered::default();
         added.push("X-Edge", "pintle").unwrap();
         let site = Site {
-            request: Arc::new(HeaderRules { dropped: vec![(*b"x-edge").into(), (*b"x-debug").into()], added }),
+            request: Arc::new(HeaderRules {
+                dropped: vec![(*b"x-edge").into(), (*b"x-debug").into()],
+                added,
+                trailers: Vec::new(),
+            }),
             ..Site::default()
         };
         let got = sent(
@@ -410,7 +443,7 @@ mod tests {
             sent(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), "192.0.2.1", false, &Site::default())
         };
         assert!(post("Content-Length: 5\r\n").ends_with("\r\nContent-Length: 5\r\n\r\n"));
-        assert!(post("Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n").contains("Trailer: X-Sum\r\n"));
+        assert!(!post("Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n").contains("Trailer"));
         assert!(post("").ends_with("\r\nContent-Length: 0\r\n\r\n"));
         assert!(post("Cookie: a=1\r\nCookie: b=2\r\n").contains("Cookie: a=1; b=2\r\n"));
         let options =

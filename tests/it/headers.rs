@@ -171,3 +171,55 @@ fn a_refused_connection_carries_them() {
     response.one("strict-transport-security");
     response.one("public-key-pins");
 }
+
+/// Pages of our own, and redirects, are answers of the site like others: rules hold for them, but for what makes them
+/// what they are.
+#[test]
+fn rules_hold_for_our_own_answers() {
+    let authority = Authority::new();
+    let leaf = authority.leaf("two", &[BLOG, "www.example.com"]);
+    let config = format!(
+        "[limits]\nrequest_line = \"1KiB\"\nrequest_body = \"1KiB\"\n\
+         [[site]]\nhosts = [\"{BLOG}\", \"www.example.com\"]\ncanonical_redirect = true\nupstream = \"http://127.0.0.1:1\"\n\
+         [site.certificate]\nchain = {:?}\nkey = {:?}\n[site.hsts]\n\
+         [site.response_headers]\nset = {{ \"X-Content-Type-Options\" = \"nosniff\", \"Cache-Control\" = \"public\", \"Location\" = \"/\" }}\n\
+         add = {{ \"X-Frame-Options\" = \"DENY\" }}\nremove = [\"Proxy-Status\", \"Content-Type\"]\n",
+        leaf.chain, leaf.key
+    );
+    let pintle = Pintle::start(&authority, &config);
+    let client = Client::new(&authority);
+    let long = "x".repeat(2000);
+    for (request, status) in [
+        (format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"), 502),
+        (format!("GET /{long} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"), 414),
+        (format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\nHost: {BLOG}\r\n\r\n"), 400),
+        (format!("TRACE / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"), 405),
+        (format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\nExpect: x\r\n\r\n"), 417),
+        (format!("POST / HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 5000\r\n\r\n"), 413),
+        ("GET / HTTP/1.1\r\nHost: other.example\r\n\r\n".to_owned(), 421),
+        ("GET /page HTTP/1.1\r\nHost: www.example.com\r\n\r\n".to_owned(), 301),
+        (format!("OPTIONS * HTTP/1.1\r\nHost: {BLOG}\r\nMax-Forwards: 0\r\n\r\n"), 204),
+    ] {
+        let mut connection = client.connect(pintle.https(), BLOG);
+        connection.send(&request);
+        let response = connection.response("GET");
+        assert_eq!(response.status, status, "{request}");
+        assert_eq!(response.one("x-content-type-options"), "nosniff", "{status}");
+        assert_eq!(response.one("x-frame-options"), "DENY", "{status}");
+        assert_eq!(response.field("proxy-status"), None, "{status}");
+        response.one("strict-transport-security");
+        match status {
+            301 => assert!(response.one("location").starts_with(&format!("https://{BLOG}")), "{response:?}"),
+            204 => {}
+            _ => {
+                assert_eq!(response.one("cache-control"), "no-store", "{status}");
+                assert!(response.one("content-type").starts_with("text/plain"), "{status}");
+            }
+        }
+    }
+    // HTTP/2 the same; and over http there is nothing but what leads to https.
+    let head = output(pintle.curl().args(["--http2", "--head"]).arg(format!("https://{BLOG}/")));
+    assert!(head.contains("x-content-type-options: nosniff\r\n") && !head.contains("proxy-status"), "{head}");
+    let plain = crate::harness::Connection::plain(pintle.http()).get(BLOG, "/");
+    assert_eq!((plain.status, plain.field("x-content-type-options")), (301, None));
+}

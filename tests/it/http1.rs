@@ -65,7 +65,11 @@ fn bodies_of_every_framing_pass_both_ways() {
             _ => Reply::ok(&body),
         }
     });
-    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let pintle = Pintle::start(
+        &authority,
+        &(blog(&authority, &origin)
+            + "[site.request_headers]\ntrailers = [\"X-Test\"]\n[site.response_headers]\ntrailers = [\"X-Test\"]\n"),
+    );
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
     for path in ["/length", "/chunks", "/close"] {
         connection.send(format!("POST {path} HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: 5\r\n\r\nhello"));

@@ -70,7 +70,11 @@ fn trailers_and_interim_responses_pass() {
                 .to_vec(),
         )
     });
-    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let pintle = Pintle::start(
+        &authority,
+        &(blog(&authority, &origin)
+            + "[site.request_headers]\ntrailers = [\"X-Test\"]\n[site.response_headers]\ntrailers = [\"X-Test\"]\n"),
+    );
     block_on(async {
         let mut sender = connect(&authority, &pintle).await.ready().await.unwrap();
         let (mut response, mut send) = sender.send_request(request("POST", "/").body(()).unwrap(), false).unwrap();

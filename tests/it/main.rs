@@ -21,6 +21,7 @@ mod drain;
 mod errors;
 mod export;
 mod failing;
+mod fields;
 mod forwarded;
 mod fuzz;
 mod headers;

@@ -5,16 +5,21 @@ use http::{HeaderName, HeaderValue};
 use super::Resolver;
 use crate::config::file::{HeadersTable, SiteTable};
 use crate::config::problem::At;
-use crate::message::{Name, Rendered};
+use crate::message::{Name, folded};
 use crate::site::HeaderRules;
-use crate::upstream::is_reserved;
+use crate::upstream::{is_reserved, is_vouched};
 
 pub(super) fn resolve(table: Option<&HeadersTable>, key: &str, r: &mut Resolver<'_>) -> HeaderRules {
-    let mut rules = HeaderRules { dropped: Vec::new(), added: Rendered::default() };
+    let mut rules = HeaderRules::default();
     let Some(table) = table else { return rules };
     for name in &table.remove {
         if let Some(name) = field_name(name, &format!("site.{key}.remove"), r) {
-            rules.dropped.push(name.as_str().as_bytes().into());
+            rules.dropped.push(folded(name.as_str().as_bytes()));
+        }
+    }
+    for name in &table.trailers {
+        if let Some(name) = trailer_name(name, &format!("site.{key}.trailers"), r) {
+            rules.trailers.push(folded(name.as_str().as_bytes()));
         }
     }
     let (set, add) = (table.set.iter().map(|p| (p, true)), table.add.iter().map(|p| (p, false)));
@@ -27,7 +32,7 @@ pub(super) fn resolve(table: Option<&HeadersTable>, key: &str, r: &mut Resolver<
             continue;
         }
         if replaces {
-            rules.dropped.push(field.as_str().as_bytes().into());
+            rules.dropped.push(folded(field.as_str().as_bytes()));
         }
         // The case of the file: some like to see it.
         rules.added.push(&name.value, &value.value).expect("both were checked");
@@ -40,14 +45,43 @@ fn field_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<Head
         r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
         return None;
     };
+    if key.starts_with("site.request_headers") && is_vouched(&field) {
+        let hint = match Name::of_lookalike(name.value.as_bytes()) {
+            Name::Via => "loops are found by it",
+            _ => "it says what pintle knows of the client; of others it believes listen.trusted_proxies alone",
+        };
+        r.error_with_hint(
+            &name.span,
+            format!("{key}: {:?} is, or looks like, a field that pintle writes itself", name.value),
+            hint,
+        );
+        return None;
+    }
     if is_reserved(&field) {
         r.error_with_hint(
             &name.span,
             format!("{key}: {:?} is about the connection, or the message's end, and not for rules", name.value),
-            match Name::of(name.value.as_bytes()) {
+            match Name::of_lookalike(name.value.as_bytes()) {
                 Name::Host => "what the upstream is asked for is site.upstream_options.host_header",
                 _ => "pintle writes such fields itself",
             },
+        );
+        return None;
+    }
+    Some(field)
+}
+
+fn trailer_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<HeaderName> {
+    let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
+        r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
+        return None;
+    };
+    if Name::of(name.value.as_bytes()).is_forbidden_trailer() {
+        let message = format!("{key}: {:?} means something in a head, and passes in no trailer section", name.value);
+        r.error_with_hint(
+            &name.span,
+            message,
+            "leave it out; trailers are for what is known at the end of a body alone",
         );
         return None;
     }

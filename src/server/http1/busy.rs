@@ -136,7 +136,7 @@ impl Busy {
             }
         }
         let Stage::Answering(answer) = &mut self.stage else { return Poll::Ready(Ok(Next::Gone)) };
-        let result = ready!(answer.sending.poll_sent(&mut answer.reply.body, link, alarm, cx));
+        let result = ready!(answer.sending.poll_sent(&mut answer.reply, link, alarm, cx));
         // The upstream's part is over, and with it the time that it had in all.
         alarm.uncap();
         Poll::Ready(match answer.reply.upgraded.take() {

@@ -16,6 +16,8 @@ use crate::message::{
 };
 use crate::outbox::Outbox;
 use crate::server::connection::ClientTransport;
+use crate::server::snapshot::SiteOfView;
+use crate::server::trailers;
 use crate::server::tunnel::Duplex;
 use crate::upstream::Interim;
 
@@ -165,17 +167,22 @@ impl Duplex for Rc<RefCell<Link>> {
 }
 
 /// The body of the request under way, for the upstream to read.
-pub(super) struct LinkBody(pub(super) Rc<RefCell<Link>>);
+pub(super) struct LinkBody {
+    pub(super) link: Rc<RefCell<Link>>,
+    /// The site whose rules say which trailers pass.
+    pub(super) site: Option<SiteOfView>,
+}
 
 impl Body for LinkBody {
     type Error = RequestBodyError;
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
-        self.0.borrow_mut().poll_body(cx)
+        let frame = ready!(self.link.borrow_mut().poll_body(cx));
+        Poll::Ready(trailers::of_request(frame, self.site.as_ref()))
     }
 
     fn is_end(&self) -> bool {
-        self.0.borrow().is_body_read()
+        self.link.borrow().is_body_read()
     }
 }
 

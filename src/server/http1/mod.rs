@@ -204,7 +204,7 @@ async fn answer(
     let Busy { head, asked: Some(asked), .. } = busy else { return None };
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,
-        _ => Some(Box::new(LinkBody(link.clone()))),
+        _ => Some(Box::new(LinkBody { link: link.clone(), site: asked.site.clone() })),
     };
     let mut interim = LinkInterim::new(link, head);
     let mut answering = pin!(service::answer(work, head, body, asked, context, alarm, &mut interim));

@@ -95,13 +95,13 @@ impl Sending {
     /// Sends on; ready when everything has been, or nothing more can be.
     pub(super) fn poll_sent(
         &mut self,
-        body: &mut ResponseBody,
+        reply: &mut Reply,
         link: &RefCell<Link>,
         alarm: &Alarm,
         cx: &mut TaskContext<'_>,
     ) -> Poll<io::Result<()>> {
         let unsent = link.borrow().transport.unsent();
-        if let Poll::Ready(done) = self.poll(body, link, cx) {
+        if let Poll::Ready(done) = self.poll(reply, link, cx) {
             return Poll::Ready(done);
         }
         let taken = std::mem::take(&mut self.written);
@@ -114,7 +114,7 @@ impl Sending {
             self.pacer.wait_for_other(loaded || taken > 0, self.pacer.pause(), alarm);
         }
         alarm.poll_due(cx).map(|()| {
-            self.time_is_up(body, alarm, link);
+            self.time_is_up(&reply.body, alarm, link);
             Err(io::ErrorKind::TimedOut.into())
         })
     }
@@ -146,15 +146,10 @@ impl Sending {
         }
     }
 
-    fn poll(
-        &mut self,
-        body: &mut ResponseBody,
-        link: &RefCell<Link>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll(&mut self, reply: &mut Reply, link: &RefCell<Link>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         loop {
             if !self.ended && self.out.is_loadable() {
-                match body.poll_frame(cx) {
+                match reply.poll_frame(cx) {
                     Poll::Ready(frame) => {
                         let frame = match frame.transpose() {
                             Ok(frame) => frame,
@@ -173,7 +168,7 @@ impl Sending {
                             self.bytes += data.len() as u64;
                         }
                         let chunked = self.way == Way::Chunked;
-                        self.ended = self.out.load(frame, chunked) || (!chunked && body.is_end());
+                        self.ended = self.out.load(frame, chunked) || (!chunked && reply.is_end());
                         self.loaded = true;
                     }
                     // What there is goes out while the upstream takes its time.

@@ -24,6 +24,8 @@ use crate::server::connection::Context;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
+use crate::server::snapshot::SiteOfView;
+use crate::server::trailers;
 use crate::server::tunnel::Duplex;
 use crate::server::{service, tunnel};
 use crate::upstream::{Interim, ResponseBody, Upgraded, UpstreamError};
@@ -66,7 +68,7 @@ pub(super) async fn serve(
     let asked = service::read(&head, &context);
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,
-        _ => Some(Box::new(StreamBody(shared_recv.clone()))),
+        _ => Some(Box::new(StreamBody { recv: shared_recv.clone(), site: asked.site.clone() })),
     };
     let expects_continue = head.expects_continue();
     let reply = match service::answer_at_once(&head, &asked, &context) {
@@ -170,7 +172,7 @@ impl Recv {
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(Some(map)) => {
                 let mut fields = Fields::from(&map);
-                fields.remove_if(|_, octets, _| Name::of_lookalike(octets).is_forbidden_trailer());
+                fields.remove_if(|name, _, _| name.is_forbidden_trailer());
                 Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
             }
             Ok(None) => Poll::Ready(None),
@@ -179,17 +181,22 @@ impl Recv {
     }
 }
 
-struct StreamBody(Rc<RefCell<Recv>>);
+struct StreamBody {
+    recv: Rc<RefCell<Recv>>,
+    /// The site whose rules say which trailers pass.
+    site: Option<SiteOfView>,
+}
 
 impl Body for StreamBody {
     type Error = RequestBodyError;
 
     fn poll_frame(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame, RequestBodyError>>> {
-        self.0.borrow_mut().poll_frame(cx)
+        let frame = ready!(self.recv.borrow_mut().poll_frame(cx));
+        Poll::Ready(trailers::of_request(frame, self.site.as_ref()))
     }
 
     fn is_end(&self) -> bool {
-        self.0.borrow().stream.is_end_stream()
+        self.recv.borrow().stream.is_end_stream()
     }
 }
 
@@ -307,7 +314,7 @@ async fn send_body(
     pacer.begin(alarm);
     poll_fn(|cx| {
         let mut moved = 0;
-        let sent = sender.poll(cx, &mut reply.body, &mut |n| moved += n);
+        let sent = sender.poll(cx, reply, &mut |n| moved += n);
         *bytes += moved as u64;
         meter.payload(moved);
         if let Poll::Ready(done) = sent {

@@ -1,0 +1,438 @@
+//! The field names that some rule knows, and the names that look like them.
+
+/// The field names that some rule knows; all others are [`Name::Other`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the field of that name")]
+pub enum Name {
+    Accept,
+    Connection,
+    ContentLength,
+    ContentLocation,
+    ContentType,
+    Cookie,
+    Date,
+    EarlyData,
+    Expect,
+    Forwarded,
+    Host,
+    Http2Settings,
+    KeepAlive,
+    Location,
+    MaxForwards,
+    Origin,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    PublicKeyPins,
+    PublicKeyPinsReportOnly,
+    Referer,
+    Refresh,
+    SecWebsocketAccept,
+    SecWebsocketKey,
+    SetCookie,
+    StrictTransportSecurity,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    UserAgent,
+    Vary,
+    Via,
+    XForwardedFor,
+    XForwardedHost,
+    /// `X-Forwarded-Port`, `X-Forwarded-Proto-Version` and the like.
+    XForwardedOther,
+    XForwardedProto,
+    XRealIp,
+    /// A field in which proxies tell servers who a client is, how it came, or what it asked for: `CF-Connecting-IP`,
+    /// `Front-End-Https`, `X-Original-URL`.
+    Claim,
+    /// A name that servers of the CGI kind take for one of those above: `X_Forwarded_Proto`, `Content.Length`.
+    Lookalike,
+    Other,
+}
+
+/// The names, as they are written most.
+const KNOWN: &[(&str, Name)] = &[
+    ("Accept", Name::Accept),
+    ("Connection", Name::Connection),
+    ("Content-Length", Name::ContentLength),
+    ("Content-Location", Name::ContentLocation),
+    ("Content-Type", Name::ContentType),
+    ("Cookie", Name::Cookie),
+    ("Date", Name::Date),
+    ("Early-Data", Name::EarlyData),
+    ("Expect", Name::Expect),
+    ("Forwarded", Name::Forwarded),
+    ("Host", Name::Host),
+    ("HTTP2-Settings", Name::Http2Settings),
+    ("Keep-Alive", Name::KeepAlive),
+    ("Location", Name::Location),
+    ("Max-Forwards", Name::MaxForwards),
+    ("Origin", Name::Origin),
+    ("Proxy-Authenticate", Name::ProxyAuthenticate),
+    ("Proxy-Authorization", Name::ProxyAuthorization),
+    ("Proxy-Connection", Name::ProxyConnection),
+    ("Public-Key-Pins", Name::PublicKeyPins),
+    ("Public-Key-Pins-Report-Only", Name::PublicKeyPinsReportOnly),
+    ("Referer", Name::Referer),
+    ("Refresh", Name::Refresh),
+    ("Sec-WebSocket-Accept", Name::SecWebsocketAccept),
+    ("Sec-WebSocket-Key", Name::SecWebsocketKey),
+    ("Set-Cookie", Name::SetCookie),
+    ("Strict-Transport-Security", Name::StrictTransportSecurity),
+    ("TE", Name::Te),
+    ("Trailer", Name::Trailer),
+    ("Transfer-Encoding", Name::TransferEncoding),
+    ("Upgrade", Name::Upgrade),
+    ("User-Agent", Name::UserAgent),
+    ("Vary", Name::Vary),
+    ("Via", Name::Via),
+    ("X-Forwarded-For", Name::XForwardedFor),
+    ("X-Forwarded-Host", Name::XForwardedHost),
+    ("X-Forwarded-Proto", Name::XForwardedProto),
+    ("X-Real-IP", Name::XRealIp),
+    // Who the client is.
+    ("Ali-CDN-Real-IP", Name::Claim),
+    ("CDN-Src-IP", Name::Claim),
+    ("CF-Connecting-IP", Name::Claim),
+    ("CF-Connecting-IPv6", Name::Claim),
+    ("CF-IPCountry", Name::Claim),
+    ("CF-Pseudo-IPv4", Name::Claim),
+    ("Client-IP", Name::Claim),
+    ("Cluster-Client-IP", Name::Claim),
+    ("DO-Connecting-IP", Name::Claim),
+    ("Fastly-Client", Name::Claim),
+    ("Fastly-Client-IP", Name::Claim),
+    ("Fly-Client-IP", Name::Claim),
+    ("Fly-Region", Name::Claim),
+    ("HTTP-Client-IP", Name::Claim),
+    ("HTTP-X-Forwarded-For", Name::Claim),
+    ("Incap-Client-IP", Name::Claim),
+    ("Proxy-Client-IP", Name::Claim),
+    ("Remote-Addr", Name::Claim),
+    ("Remote-Host", Name::Claim),
+    ("Remote-IP", Name::Claim),
+    ("Remote-User", Name::Claim),
+    ("True-Client-IP", Name::Claim),
+    ("X-Azure-ClientIP", Name::Claim),
+    ("X-Azure-FDID", Name::Claim),
+    ("X-Azure-SocketIP", Name::Claim),
+    ("X-CDN-Src-IP", Name::Claim),
+    ("X-Client-IP", Name::Claim),
+    ("X-Cluster-Client-IP", Name::Claim),
+    ("X-Nf-Client-Connection-IP", Name::Claim),
+    ("X-Originating-IP", Name::Claim),
+    ("X-ProxyUser-IP", Name::Claim),
+    ("X-Sucuri-ClientIP", Name::Claim),
+    ("X-Sucuri-Country", Name::Claim),
+    ("X-True-Client-IP", Name::Claim),
+    // How the client came.
+    ("CF-Visitor", Name::Claim),
+    ("Fastly-SSL", Name::Claim),
+    ("Front-End-Https", Name::Claim),
+    ("HTTPS", Name::Claim),
+    ("X-AppService-Proto", Name::Claim),
+    ("X-HTTPS", Name::Claim),
+    ("X-Proto", Name::Claim),
+    ("X-Scheme", Name::Claim),
+    ("X-SSL", Name::Claim),
+    ("X-URL-Scheme", Name::Claim),
+    // What it asked for; and `Proxy`, which CGI programs take for the variable HTTP_PROXY.
+    ("Proxy", Name::Claim),
+    ("X-Host", Name::Claim),
+    ("X-HTTP-Host-Override", Name::Claim),
+    ("X-WAWS-Unencoded-URL", Name::Claim),
+];
+
+/// Beginnings of names that are all claims, in lower case, by the first letter and the third byte of the name.
+fn families(name: &[u8]) -> &'static [&'static str] {
+    let at = |n: usize| name.get(n).map_or(0, |b| FOLDED[usize::from(*b)]);
+    match (at(0), at(2)) {
+        (b'c', _) => &["client-cert", "cloudfront-"],
+        (b'f', _) => &["fly-forwarded-", "forwarded-"],
+        (b's', _) => &["ssl-"],
+        (b'w', _) => &["wl-proxy-"],
+        (b'x', b'a') => &["x-accel-", "x-amzn-mtls-", "x-amzn-oidc-", "x-appengine-", "x-arr-"],
+        (b'x', b'c') => &["x-client-cert", "x-client-dn", "x-client-verify"],
+        (b'x', b'e') => &["x-envoy-"],
+        (b'x', b'f') => &["x-forward-"],
+        (b'x', b'm') => &["x-ms-client-principal"],
+        (b'x', b'o') => &["x-original-"],
+        (b'x', b'p') => &["x-proxy-"],
+        (b'x', b'r') => &["x-real-", "x-remote-", "x-rewrite-"],
+        (b'x', b's') => &["x-sendfile", "x-ssl-"],
+        (b'x', b'v') => &["x-vercel-"],
+        _ => &[],
+    }
+}
+
+/// How a byte of a name counts where names are compared as servers do that make variables of them: without case, and all
+/// that is neither letter nor digit as one.
+#[must_use]
+const fn fold(b: u8) -> u8 {
+    if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' }
+}
+
+const FOLDED: [u8; 256] = {
+    let mut table = [b'-'; 256];
+    let mut b: u8 = 0;
+    loop {
+        table[b as usize] = fold(b);
+        if b == u8::MAX {
+            break table;
+        }
+        b += 1;
+    }
+};
+
+/// A name in the form that [`folds_to`] compares with.
+#[must_use]
+pub fn folded(name: &[u8]) -> Box<[u8]> {
+    name.iter().map(|b| fold(*b)).collect()
+}
+
+/// Whether a name is, or looks like, one that is given in its folded form.
+#[must_use]
+pub fn folds_to(name: &[u8], folded: &[u8]) -> bool {
+    name.len() == folded.len() && name.iter().zip(folded).all(|(b, f)| FOLDED[usize::from(*b)] == *f)
+}
+
+fn begins_with(name: &[u8], folded: &[u8]) -> bool {
+    name.get(..folded.len()).is_some_and(|begin| folds_to(begin, folded))
+}
+
+/// Places for the known names: by length and three of their bytes, then the next free one. Most names that nobody knows
+/// meet an empty place at once.
+const PLACES: usize = 512;
+
+const fn place(name: &[u8]) -> usize {
+    let len = name.len();
+    if len == 0 {
+        return 0;
+    }
+    let (first, middle, last) = (name[0], name[len / 2], name[len - 1]);
+    let sum = len * 7
+        + FOLDED[first as usize] as usize * 5
+        + FOLDED[middle as usize] as usize * 11
+        + FOLDED[last as usize] as usize * 29;
+    sum % PLACES
+}
+
+/// Numbers of known names, from 1.
+const TABLE: [u8; PLACES] = {
+    let mut table = [0; PLACES];
+    let mut number: u8 = 0;
+    while (number as usize) < KNOWN.len() {
+        let mut at = place(KNOWN[number as usize].0.as_bytes());
+        while table[at] != 0 {
+            at = (at + 1) % PLACES;
+        }
+        number += 1;
+        table[at] = number;
+    }
+    table
+};
+
+/// How a name was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Exactly,
+    ByLooks,
+}
+
+fn find(name: &[u8]) -> Option<(Name, Found)> {
+    let mut at = place(name);
+    while let Some(number) = TABLE[at].checked_sub(1) {
+        let (spelled, known) = KNOWN[usize::from(number)];
+        let spelled = spelled.as_bytes();
+        if name.len() == spelled.len() {
+            if name == spelled || name.eq_ignore_ascii_case(spelled) {
+                return Some((known, Found::Exactly));
+            }
+            if name.iter().zip(spelled).all(|(a, b)| FOLDED[usize::from(*a)] == FOLDED[usize::from(*b)]) {
+                return Some((known, Found::ByLooks));
+            }
+        }
+        at = (at + 1) % PLACES;
+    }
+    if begins_with(name, b"x-forwarded") {
+        return Some((Name::XForwardedOther, Found::Exactly));
+    }
+    let claim = families(name).iter().any(|family| begins_with(name, family.as_bytes()));
+    claim.then_some((Name::Claim, Found::Exactly))
+}
+
+impl Name {
+    /// The name that these octets spell, in any case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        match find(name) {
+            Some((known, Found::Exactly)) | Some((known @ Self::Claim, _)) => known,
+            Some((_, Found::ByLooks)) => Self::Lookalike,
+            None => Self::Other,
+        }
+    }
+
+    /// The name that an origin of the CGI kind would take these octets for: there all that is neither letter nor digit
+    /// becomes the same character of a variable, so `X_Forwarded_Proto` could pass for a field that pintle vouches for.
+    #[must_use]
+    pub fn of_lookalike(name: &[u8]) -> Self {
+        find(name).map_or(Self::Other, |(known, _)| known)
+    }
+
+    /// Whether the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
+    ///
+    /// `TE` and `Trailer` are not here: what they say about trailers passes, where trailers do.
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::TransferEncoding
+                | Self::Upgrade
+                | Self::Http2Settings
+                | Self::ProxyAuthenticate
+                | Self::ProxyAuthorization
+        )
+    }
+
+    /// Whether a request's field of this name passes from nobody: the word of a stranger about what only proxies know, or
+    /// what looks like a field that means something to us.
+    #[must_use]
+    pub fn is_claim(self) -> bool {
+        matches!(self, Self::Claim | Self::Lookalike)
+    }
+
+    /// Whether a field of this name must not stand in a trailer section: framing, routing and the fields that
+    /// pintle answers for (RFC 9110 section 6.5.1).
+    #[must_use]
+    pub fn is_forbidden_trailer(self) -> bool {
+        self != Self::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let check = |text: &str, want| assert_eq!(Name::of(text.as_bytes()), want, "{text}");
+        check("Host", Name::Host);
+        check("x-FORWARDED-proto", Name::XForwardedProto);
+        for name in ["X-Forwarded-Port", "X-Forwarded-", "X-Forwarded", "x-forwarded-prefix", "X_Forwarded_Server"] {
+            check(name, Name::XForwardedOther);
+        }
+        check("Strict-Transport-Security", Name::StrictTransportSecurity);
+        for name in ["", "X", "Accept-Language", "X-Forwar", "X-Other", "X_Other", "XHost", "X-Requested-With"] {
+            check(name, Name::Other);
+        }
+    }
+
+    #[test]
+    fn every_name_is_known_in_any_case() {
+        for (text, want) in KNOWN {
+            for spelled in [(*text).to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
+                assert_eq!(Name::of(spelled.as_bytes()), *want, "{spelled}");
+            }
+            // One letter off is another name, wherever it is.
+            for at in (0..text.len()).filter(|at| text.as_bytes()[*at] != b'-') {
+                let mut other = text.as_bytes().to_vec();
+                other[at] = b'~';
+                assert_ne!((Name::of(&other), other.len()), (*want, text.len() + 1));
+                assert!(!matches!(Name::of(&other), known if known == *want && known != Name::Claim), "{text}");
+            }
+        }
+        assert!(KNOWN.len() < usize::from(u8::MAX));
+    }
+
+    #[test]
+    fn names_that_look_like_others() {
+        for (text, want) in KNOWN.iter().filter(|(text, _)| text.contains('-')) {
+            for mark in "!#$%&'*+._`|~^\"".chars() {
+                let other = text.replace('-', &mark.to_string());
+                let dropped = matches!(Name::of(other.as_bytes()), Name::Lookalike | Name::Claim);
+                assert!(dropped, "{other}");
+                assert_eq!(Name::of_lookalike(other.as_bytes()), *want, "{other}");
+            }
+        }
+        for family in [
+            "client-cert",
+            "cloudfront-",
+            "fly-forwarded-",
+            "forwarded-",
+            "ssl-client-",
+            "wl-proxy-",
+            "x-accel-",
+            "x-amzn-mtls-",
+            "x-amzn-oidc-",
+            "x-appengine-",
+            "x-arr-",
+            "x-client-cert",
+            "x-client-dn",
+            "x-client-verify",
+            "x-envoy-",
+            "x-forward-",
+            "x-ms-client-principal",
+            "x-original-",
+            "x-proxy-",
+            "x-real-",
+            "x-remote-",
+            "x-rewrite-",
+            "x-sendfile",
+            "x-ssl-",
+            "x-vercel-",
+        ] {
+            assert_eq!(Name::of(family.replace('-', "_").as_bytes()), Name::Claim, "{family}");
+            assert_eq!(Name::of(format!("{}Else", family.to_uppercase()).as_bytes()), Name::Claim, "{family}");
+        }
+        assert_eq!(Name::of_lookalike(b"X_Other"), Name::Other);
+        assert!(folds_to(b"X!Edge", &folded(b"x-edge")) && !folds_to(b"XEdge", &folded(b"x-edge")));
+    }
+
+    /// Fields of everyday requests and responses, which stay.
+    #[test]
+    fn names_that_are_no_claims() {
+        for name in [
+            "Accept-Encoding",
+            "Accept-Language",
+            "Authorization",
+            "Cache-Control",
+            "CDN-Loop",
+            "Content-Encoding",
+            "DNT",
+            "Forwarding",
+            "Grpc-Timeout",
+            "If-Modified-Since",
+            "If-None-Match",
+            "Link",
+            "Pragma",
+            "Priority",
+            "Range",
+            "Sec-Fetch-Mode",
+            "Sec-GPC",
+            "Sec-WebSocket-Version",
+            "Server",
+            "Service-Worker",
+            "Traceparent",
+            "Upgrade-Insecure-Requests",
+            "X-Amz-Date",
+            "X-Amzn-Trace-Id",
+            "X-Api-Key",
+            "X-B3-TraceId",
+            "X-Client-Version",
+            "X-Correlation-ID",
+            "X-CSRF-Token",
+            "X-HTTP-Method-Override",
+            "X-Request-ID",
+            "X-Requested-With",
+            "X-WP-Nonce",
+            "x_a",
+        ] {
+            assert_eq!(Name::of(name.as_bytes()), Name::Other, "{name}");
+        }
+    }
+}
