@@ -1,13 +1,21 @@
 //! Public keys out of files: certificates, chains, CSRs, private and public keys, in PEM or DER.
 
-use std::fmt;
+mod foreign;
 
-use rustls::pki_types::pem::{self, PemObject, SectionKind};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::{PemObject as _, SectionKind};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::SigningKey;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use self::foreign::{EXPLICIT_CURVE, beside, shell};
+pub use self::foreign::{Foreign, Want};
+use crate::pem::{self, PemError, Section};
 use crate::pin::Pin;
 
 /// The largest file that is read as a key or a chain, in octets.
@@ -86,108 +94,292 @@ pub struct PublicKey {
 pub enum KeyFileError {
     /// None of the formats.
     Unknown,
-    /// PEM whose contents do not decode.
-    Pem(String),
-    /// The named part does not parse.
-    Malformed(&'static str),
-    /// A private key under a passphrase.
-    Encrypted,
+    /// There is something in it, but no certificate.
+    NoCertificate,
+    /// There is something in it, but no private key.
+    NoPrivateKey,
+    /// PEM with a line that is not understood.
+    Pem(PemError),
+    /// The section of this line has a label that has no place here.
+    Label(usize, String),
+    /// The named part, at this line of PEM, does not parse.
+    Malformed(&'static str, Option<usize>),
+    /// A private key under a passphrase, in PEM or in DER.
+    Encrypted {
+        /// Whether it is in PEM.
+        pem: bool,
+    },
     /// A private key of an algorithm, or a size, that TLS here cannot use.
     Unsupported(String),
+    /// A form that is not read here.
+    Foreign(Foreign),
+    /// Two keys, at these lines: nobody can say which one is meant.
+    Several(usize, usize),
 }
 
 impl fmt::Display for KeyFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("no certificate, CSR, private or public key in it"),
-            Self::Pem(why) => write!(f, "damaged PEM: {why}"),
-            Self::Malformed(what) => write!(f, "damaged {what}"),
-            Self::Encrypted => f.write_str("the private key is encrypted"),
+            Self::NoCertificate => f.write_str("no certificate found"),
+            Self::NoPrivateKey => f.write_str("none found"),
+            Self::Pem(error) => write!(f, "damaged PEM: {error}"),
+            Self::Label(line, label) => write!(f, "line {line}: a section {label:?} has no place here"),
+            Self::Malformed(what, None) => write!(f, "damaged {what}"),
+            Self::Malformed(what, Some(line)) => write!(f, "line {line}: damaged {what}"),
+            Self::Encrypted { .. } => f.write_str("the private key is encrypted"),
             Self::Unsupported(why) => write!(f, "the private key cannot be used: {why}"),
+            Self::Foreign(form) => write!(f, "is {}", form.name()),
+            Self::Several(first, second) => {
+                write!(f, "line {second}: another key than that of line {first}; one file has one key")
+            }
         }
     }
 }
 
 impl std::error::Error for KeyFileError {}
 
-/// Finds the public key in a file's contents.
+impl KeyFileError {
+    /// What to do about it: a command that can be pasted, wherever one helps.
+    #[must_use]
+    pub fn hint(&self, path: &Path, want: Want) -> Option<String> {
+        let file = shell(path);
+        match self {
+            Self::Foreign(form) => Some(form.hint(path, want)),
+            Self::Encrypted { pem } => {
+                let form = if *pem { "" } else { " -inform DER" };
+                Some(match want {
+                    Want::Pin => format!("openssl pkey{form} -in {file} -pubout | pintle pin -"),
+                    Want::Chain | Want::Key => {
+                        format!("openssl pkey{form} -in {file} -out {}", shell(&beside(path, "new.key")))
+                    }
+                })
+            }
+            Self::Unsupported(why) if why.contains(EXPLICIT_CURVE) => {
+                Some(format!("openssl ec -in {file} -param_enc named_curve -out {}", shell(&beside(path, "new.key"))))
+            }
+            Self::Unsupported(_) => Some(match want {
+                Want::Pin => format!("openssl pkey -in {file} -pubout | pintle pin -"),
+                Want::Chain | Want::Key => format!(
+                    "no command converts it; make another key, and have a certificate issued for it: openssl genpkey \
+                     -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {}",
+                    shell(&beside(path, "new.key"))
+                ),
+            }),
+            Self::Several(..) => Some("put each key into a file of its own".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// A part of a file.
+struct Item {
+    /// Its line in PEM.
+    line: Option<usize>,
+    what: What,
+    der: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Certificate,
+    Csr,
+    PublicKey,
+    PrivateKey(SectionKind),
+    Encrypted,
+}
+
+/// All parts of a file, in PEM or DER.
+fn items(contents: &[u8]) -> Result<Vec<Item>, KeyFileError> {
+    if let Some(form) = foreign::of(contents) {
+        return Err(KeyFileError::Foreign(form));
+    }
+    if foreign::is_whole(contents) {
+        return Ok(vec![item_of_der(contents)?]);
+    }
+    if pem::is_pem(contents) {
+        let sections = pem::read(contents).map_err(KeyFileError::Pem)?;
+        let items = sections.into_iter().map(item_of_section).filter_map(Result::transpose);
+        return items.collect();
+    }
+    Err(foreign::bare_base64(contents).map_or(KeyFileError::Unknown, KeyFileError::Foreign))
+}
+
+/// `None` for what is no key, and has its place beside one.
+fn item_of_section(section: Section) -> Result<Option<Item>, KeyFileError> {
+    let Section { line, label, is_encrypted, mut der } = section;
+    let what = match label.as_str() {
+        _ if is_encrypted => What::Encrypted,
+        "CERTIFICATE" | "X509 CERTIFICATE" => What::Certificate,
+        "TRUSTED CERTIFICATE" => {
+            let length = foreign::first_element(&der).map_or(0, <[u8]>::len);
+            der.truncate(length);
+            What::Certificate
+        }
+        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => What::Csr,
+        "PUBLIC KEY" => What::PublicKey,
+        "RSA PUBLIC KEY" => {
+            der = foreign::spki_of_pkcs1(&der);
+            What::PublicKey
+        }
+        "PRIVATE KEY" => What::PrivateKey(SectionKind::PrivateKey),
+        "RSA PRIVATE KEY" => What::PrivateKey(SectionKind::RsaPrivateKey),
+        "EC PRIVATE KEY" => What::PrivateKey(SectionKind::EcPrivateKey),
+        "ENCRYPTED PRIVATE KEY" => What::Encrypted,
+        // Parameters that OpenSSL writes before a key, or that other servers want in the same file.
+        "EC PARAMETERS" | "DH PARAMETERS" | "X9.42 DH PARAMETERS" | "DSA PARAMETERS" => return Ok(None),
+        "PKCS7" | "PKCS #7 SIGNED DATA" => return Err(KeyFileError::Foreign(Foreign::Pkcs7 { pem: true })),
+        "OPENSSH PRIVATE KEY" => return Err(KeyFileError::Foreign(Foreign::OpenSsh)),
+        "DSA PRIVATE KEY" => return Err(KeyFileError::Unsupported(algorithm_of_nobody("DSA"))),
+        "RSA-PSS PRIVATE KEY" => return Err(KeyFileError::Unsupported(algorithm_of_nobody("RSA-PSS"))),
+        _ => return Err(KeyFileError::Label(line, label)),
+    };
+    Ok(Some(Item { line: Some(line), what, der }))
+}
+
+fn item_of_der(contents: &[u8]) -> Result<Item, KeyFileError> {
+    let forms = [SectionKind::PrivateKey, SectionKind::EcPrivateKey, SectionKind::RsaPrivateKey];
+    let what = if of_certificate(contents).is_some() {
+        What::Certificate
+    } else if of_csr(contents).is_some() {
+        What::Csr
+    } else if foreign::is_encrypted(contents) {
+        What::Encrypted
+    } else if of_spki(contents, KeyKind::PublicKey).is_some() {
+        What::PublicKey
+    } else if let Some(kind) = forms.into_iter().find(|kind| of_private(contents, *kind).is_ok()) {
+        // They cannot be told apart by their first octets; each parser refuses the others'.
+        What::PrivateKey(kind)
+    } else if let Some(name) = foreign::unsupported_private(contents) {
+        return Err(KeyFileError::Unsupported(algorithm_of_nobody(name)));
+    } else {
+        return Err(KeyFileError::Unknown);
+    };
+    Ok(Item { line: None, what, der: contents.to_vec() })
+}
+
+/// Finds the public key in a file's contents: the first certificate's, or that of any other part. Further certificates
+/// are the chain; any other key beside it must be the same.
 ///
 /// # Errors
 ///
-/// [`KeyFileError`], when there is none.
+/// [`KeyFileError`], when there is none, or nobody can say which one is meant.
 pub fn public_key(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
-    if contents.windows(11).any(|w| w == b"-----BEGIN ") { from_pem(contents) } else { from_der(contents) }
-}
-
-fn from_pem(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
-    let mut chain: Vec<Vec<u8>> = Vec::new();
-    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(contents) {
-        let (kind, der) = section.map_err(|e| {
-            if is_encrypted(contents) { KeyFileError::Encrypted } else { KeyFileError::Pem(pem_message(&e)) }
-        })?;
-        match kind {
-            SectionKind::Certificate => chain.push(der),
-            // A key ahead of its certificates in one file is the same key.
-            _ if !chain.is_empty() => {}
-            SectionKind::Csr => return of_csr(&der).ok_or(KeyFileError::Malformed("CSR")),
-            SectionKind::PublicKey => {
-                return of_spki(&der, KeyKind::PublicKey).ok_or(KeyFileError::Malformed("public key"));
+    let items = items(contents)?;
+    let certificates = items.iter().filter(|i| i.what == What::Certificate).count();
+    let mut found: Option<(PublicKey, usize)> = None;
+    let (mut refusal, mut seen_certificate) = (None, false);
+    for item in &items {
+        if item.what == What::Certificate && std::mem::replace(&mut seen_certificate, true) {
+            continue;
+        }
+        let key = match (key_of_item(item), found) {
+            (Ok(key), _) => key,
+            // A key that cannot be opened or used, beside one that says the same.
+            (Err(e @ (KeyFileError::Encrypted { .. } | KeyFileError::Unsupported(_))), _) => {
+                refusal = Some(e);
+                continue;
             }
-            SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
-                let key = PrivateKeyDer::from_pem(kind, der).ok_or(KeyFileError::Unknown)?;
-                return of_private(&key);
+            (Err(e), _) => return Err(e),
+        };
+        match found {
+            Some((first, line)) if first.pin != key.pin => {
+                return Err(KeyFileError::Several(line, item.line.unwrap_or_default()));
             }
-            _ => {}
+            Some(_) => {}
+            None => found = Some((key, item.line.unwrap_or_default())),
         }
     }
-    let Some(leaf) = chain.first() else {
-        return Err(if is_encrypted(contents) { KeyFileError::Encrypted } else { KeyFileError::Unknown });
-    };
-    let key = of_certificate(leaf).ok_or(KeyFileError::Malformed("certificate"))?;
-    Ok(if chain.len() > 1 { PublicKey { kind: KeyKind::Chain, ..key } } else { key })
-}
-
-/// PKCS#8 and the older form of OpenSSL, whose headers make the base64 look damaged.
-fn is_encrypted(contents: &[u8]) -> bool {
-    let marks = [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"];
-    marks.iter().any(|mark| contents.windows(mark.len()).any(|w| w == *mark))
-}
-
-/// The words of the PEM reader, without the debug form of its fields.
-pub(crate) fn pem_message(error: &pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => "a section does not end".into(),
-        pem::Error::IllegalSectionStart { .. } => "a section does not begin properly".into(),
-        pem::Error::Base64Decode(_) => "not base64".into(),
-        pem::Error::NoItemsFound => "nothing found".into(),
-        other => other.to_string(),
-    }
-}
-
-fn from_der(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
-    of_certificate(contents)
-        .or_else(|| of_csr(contents))
-        .or_else(|| of_spki(contents, KeyKind::PublicKey))
-        .map_or_else(|| private_from_der(contents), Ok)
-}
-
-fn private_from_der(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
-    // The formats cannot be told apart by their first octets; each parser refuses the others'.
-    let forms: [PrivateKeyDer<'_>; 3] = [
-        PrivatePkcs8KeyDer::from(contents).into(),
-        PrivateSec1KeyDer::from(contents).into(),
-        PrivatePkcs1KeyDer::from(contents).into(),
-    ];
-    let mut refusal = KeyFileError::Unknown;
-    for form in &forms {
-        match of_private(form) {
-            Err(e @ KeyFileError::Unsupported(_)) if contents.first() == Some(&0x30) => refusal = e,
-            Err(_) => {}
-            found => return found,
+    match found {
+        Some((key, _)) if key.kind == KeyKind::Certificate && certificates > 1 => {
+            Ok(PublicKey { kind: KeyKind::Chain, ..key })
         }
+        Some((key, _)) => Ok(key),
+        None => Err(refusal.unwrap_or(KeyFileError::Unknown)),
     }
-    // An ASN.1 sequence that is none of them is not necessarily a key.
-    Err(if matches!(refusal, KeyFileError::Unsupported(_)) { KeyFileError::Unknown } else { refusal })
+}
+
+/// Whether a private key is in a file, whatever else is.
+#[must_use]
+pub fn has_private_key(contents: &[u8]) -> bool {
+    items(contents).is_ok_and(|items| items.iter().any(|i| matches!(i.what, What::PrivateKey(_))))
+}
+
+/// All certificates of a file, each with its line in PEM. Private keys beside them are left where they are.
+///
+/// # Errors
+///
+/// [`KeyFileError`], when there is none, or something in the file is not understood.
+pub fn certificates(contents: &[u8]) -> Result<Vec<(Option<usize>, CertificateDer<'static>)>, KeyFileError> {
+    let items = items(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoCertificate))?;
+    let is_encrypted = items.iter().all(|i| i.what == What::Encrypted) && !items.is_empty();
+    let found: Vec<_> = items.into_iter().filter(|i| i.what == What::Certificate).collect();
+    if found.is_empty() {
+        return Err(if is_encrypted { KeyFileError::Encrypted { pem: true } } else { KeyFileError::NoCertificate });
+    }
+    Ok(found.into_iter().map(|i| (i.line, i.der.into())).collect())
+}
+
+/// The private key of a file.
+///
+/// # Errors
+///
+/// [`KeyFileError`], when there is none, or more than one, or something in the file is not understood.
+pub fn private_key(contents: &[u8]) -> Result<PrivateKeyDer<'static>, KeyFileError> {
+    let items = items(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoPrivateKey))?;
+    let encrypted = items.iter().find(|i| i.what == What::Encrypted).map(|i| i.line.is_some());
+    let mut found: Option<(PrivateKeyDer<'static>, usize)> = None;
+    for item in items {
+        let What::PrivateKey(kind) = item.what else { continue };
+        let line = item.line.unwrap_or_default();
+        if let Some((first, at)) = &found {
+            if first.secret_der() != item.der.as_slice() {
+                return Err(KeyFileError::Several(*at, line));
+            }
+            continue;
+        }
+        let key = PrivateKeyDer::from_pem(kind, item.der).ok_or(KeyFileError::Malformed("private key", item.line))?;
+        found = Some((key, line));
+    }
+    match (found, encrypted) {
+        (Some((key, _)), _) => Ok(key),
+        (None, Some(pem)) => Err(KeyFileError::Encrypted { pem }),
+        (None, None) => Err(KeyFileError::NoPrivateKey),
+    }
+}
+
+fn instead_of_unknown(error: KeyFileError, other: KeyFileError) -> KeyFileError {
+    if error == KeyFileError::Unknown { other } else { error }
+}
+
+/// What TLS makes of a private key.
+///
+/// # Errors
+///
+/// [`KeyFileError::Unsupported`] for algorithms and sizes that it cannot use, by their names.
+pub fn signer(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, KeyFileError> {
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(key).map_err(|e| {
+        let name = foreign::unsupported_private(key.secret_der());
+        KeyFileError::Unsupported(name.map_or_else(|| e.to_string(), algorithm_of_nobody))
+    })
+}
+
+fn algorithm_of_nobody(name: &str) -> String {
+    format!("{name}, which TLS here does not speak")
+}
+
+fn key_of_item(item: &Item) -> Result<PublicKey, KeyFileError> {
+    let malformed = |what| KeyFileError::Malformed(what, item.line);
+    match item.what {
+        What::Certificate => of_certificate(&item.der).ok_or_else(|| malformed("certificate")),
+        What::Csr => of_csr(&item.der).ok_or_else(|| malformed("CSR")),
+        What::PublicKey => of_spki(&item.der, KeyKind::PublicKey).ok_or_else(|| malformed("public key")),
+        What::PrivateKey(kind) => of_private(&item.der, kind).map_err(|e| match e {
+            KeyFileError::Malformed(what, _) => malformed(what),
+            other => other,
+        }),
+        What::Encrypted => Err(KeyFileError::Encrypted { pem: item.line.is_some() }),
+    }
 }
 
 fn of_certificate(der: &[u8]) -> Option<PublicKey> {
@@ -204,15 +396,15 @@ fn of_csr(der: &[u8]) -> Option<PublicKey> {
 fn of_spki(der: &[u8], kind: KeyKind) -> Option<PublicKey> {
     let (rest, spki) = SubjectPublicKeyInfo::from_der(der).ok()?;
     // RFC 5280 section 4.1: an algorithm that is known, or else any SEQUENCE { SEQUENCE, BIT STRING } would do.
-    let known = algorithm_of(&spki) != KeyAlgorithm::Other;
+    let known = algorithm_of(&spki) != KeyAlgorithm::Other || foreign::unsupported_public(der).is_some();
     (rest.is_empty() && known).then(|| key_of(&spki, kind))
 }
 
-fn of_private(key: &PrivateKeyDer<'_>) -> Result<PublicKey, KeyFileError> {
-    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(key)
-        .map_err(|e| KeyFileError::Unsupported(e.to_string()))?;
-    let spki = signer.public_key().ok_or(KeyFileError::Malformed("private key"))?;
-    of_spki(&spki, KeyKind::PrivateKey).ok_or(KeyFileError::Malformed("private key"))
+fn of_private(der: &[u8], kind: SectionKind) -> Result<PublicKey, KeyFileError> {
+    let malformed = || KeyFileError::Malformed("private key", None);
+    let key = PrivateKeyDer::from_pem(kind, der.to_vec()).ok_or_else(malformed)?;
+    let spki = signer(&key)?.public_key().map(|spki| spki.to_vec()).ok_or_else(malformed)?;
+    of_spki(&spki, KeyKind::PrivateKey).ok_or_else(malformed)
 }
 
 fn key_of(spki: &SubjectPublicKeyInfo<'_>, kind: KeyKind) -> PublicKey {
@@ -281,12 +473,38 @@ mod tests {
             Err(KeyFileError::Unknown)
         );
         let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
-        assert_eq!(public_key(encrypted), Err(KeyFileError::Encrypted));
-        assert!(matches!(
-            public_key(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-            Err(KeyFileError::Malformed(_))
-        ));
+        assert_eq!(public_key(encrypted), Err(KeyFileError::Encrypted { pem: true }));
+        assert_eq!(
+            public_key(b"\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            Err(KeyFileError::Malformed("certificate", Some(2)))
+        );
         assert!(matches!(public_key(b"-----BEGIN CERTIFICATE-----\nAAAA\n"), Err(KeyFileError::Pem(_))));
+        let crl = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n";
+        assert_eq!(public_key(crl), Err(KeyFileError::Label(1, "X509 CRL".into())));
+    }
+
+    /// Two keys in one file: nobody is told the pin of one of them, as if the other were not there.
+    #[test]
+    fn one_file_has_one_key() {
+        let (one, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let params = CertificateParams::new(vec!["a.example".into()]).unwrap();
+        let certificate = params.self_signed(&one).unwrap().pem();
+        let key = |pem: &str| public_key(pem.as_bytes()).map(|k| k.kind);
+        assert_eq!(key(&(one.serialize_pem() + &certificate)), Ok(KeyKind::PrivateKey));
+        assert_eq!(key(&(certificate.clone() + &one.serialize_pem())), Ok(KeyKind::Certificate));
+        assert!(has_private_key((certificate.clone() + &one.serialize_pem()).as_bytes()));
+        for pem in [
+            other.serialize_pem() + &certificate,
+            certificate.clone() + &other.serialize_pem(),
+            one.public_key_pem() + &other.public_key_pem(),
+        ] {
+            assert!(matches!(key(&pem), Err(KeyFileError::Several(1, _))), "{pem}");
+        }
+        assert!(private_key((one.serialize_pem() + &one.serialize_pem()).as_bytes()).is_ok());
+        let two = private_key((one.serialize_pem() + &other.serialize_pem()).as_bytes());
+        assert!(matches!(two, Err(KeyFileError::Several(1, _))));
+        assert_eq!(certificates(one.serialize_pem().as_bytes()), Err(KeyFileError::NoCertificate));
+        assert_eq!(private_key(certificate.as_bytes()), Err(KeyFileError::NoPrivateKey));
     }
 
     proptest! {

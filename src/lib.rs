@@ -34,6 +34,7 @@ pub mod lease;
 pub mod policy;
 pub mod key_file;
 pub mod pin;
+pub mod pem;
 pub mod body;
 pub mod message;
 pub mod host;

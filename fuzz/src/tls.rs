@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use pintle::host::HostPattern;
 use pintle::tls::certificate::{Certificate, Chain};
 use pintle::tls::config::{Versions, server};
+use pintle::tls::offer::Offer;
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession, Session};
 use pintle::tls::tickets::Tickets;
@@ -32,8 +33,12 @@ fn configs() -> &'static Configs {
         let versions = Versions { tls12: true, tls13: true };
         let name = ServerName::try_from("a.example").expect("a name");
         Configs {
-            server: server(Arc::new(certificates), versions, Arc::new(Tickets::new().expect("randomness")))
-                .expect("a configuration"),
+            server: server(
+                Arc::new(certificates),
+                &Offer::usual(versions),
+                Arc::new(Tickets::new().expect("randomness")),
+            )
+            .expect("a configuration"),
             client: client(name, &Verification::Skip, true).expect("a configuration").any,
         }
     })

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use http::Method;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 
 use super::told::Told;
@@ -16,10 +15,11 @@ use super::{Output, files, ledger, look_at_book, probe, told_of_no_site};
 use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Severity, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
-use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, public_key};
+use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
 use crate::ledger::time::wall;
 use crate::ledger::{Book, Record};
 use crate::pin::Pin;
+use crate::tls::CertificateError;
 use crate::tls::certificate::Chain;
 
 /// Files that are looked through for the key of a chain.
@@ -55,9 +55,8 @@ struct Plan {
 
 impl Plan {
     /// The leaf, as it is to be served.
-    fn leaf(&self) -> Option<CertificateDer<'static>> {
-        let chain = self.files.last()?;
-        CertificateDer::pem_slice_iter(&chain.contents).next()?.ok()
+    fn leaf(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.der().first()
     }
 }
 
@@ -128,10 +127,12 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
 fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Told) -> Result<Plan, (String, String)> {
     let contents = read(&request.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
-        (
-            format!("{}: {e}", request.chain.display()),
-            format!("`pintle pin {}` tells what is in it", request.chain.display()),
-        )
+        let hint = match &e {
+            CertificateError::Chain(why) => why.hint(&request.chain, Want::Chain),
+            _ => None,
+        };
+        let tell = || format!("`pintle pin {}` tells what is in it", request.chain.display());
+        (format!("{}: {e}", request.chain.display()), hint.unwrap_or_else(tell))
     })?;
     let (chain_path, key_path) = place(outline, site, &chain)?;
     let mut plan = Plan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
@@ -162,7 +163,10 @@ fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, (S
         Ok(key) => key,
         // One of a kind that cannot be used, too small for one: the preflight has the words for it.
         Err(KeyFileError::Unsupported(_)) => return Ok(contents),
-        Err(error) => return Err((format!("{}: {error}", path.display()), "a private key in PEM".into())),
+        Err(error) => {
+            let hint = error.hint(path, Want::Key).unwrap_or_else(|| "a private key in PEM".to_owned());
+            return Err((format!("{}: {error}", path.display()), hint));
+        }
     };
     if key.pin != chain.pin() {
         return Err((
@@ -378,7 +382,7 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str, told: &mut Told) -> b
     };
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
     match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
-        Ok(leaf) if Some(&leaf) == plan.leaf().as_ref() => {
+        Ok(leaf) if Some(&leaf) == plan.leaf() => {
             told.set("verified", true);
             told.say(format!("verified: {https} serves it for {name}"));
             true

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::key_file::{FILE_MAX, KeyFileError, PublicKey, public_key};
+use crate::key_file::{FILE_MAX, PublicKey, Want, public_key};
 use crate::pin::Pin;
 use crate::policy::hpkp::{Hpkp, Mode, is_report_uri};
 
@@ -44,8 +44,8 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
                 Err(error) => {
                     failed = true;
                     eprintln!("pintle: {}: {error}", path.display());
-                    if error == KeyFileError::Encrypted {
-                        eprintln!("  hint: openssl pkey -in {} -pubout | pintle pin -", path.display());
+                    if let Some(hint) = error.hint(path, Want::Pin) {
+                        eprintln!("  hint: {hint}");
                     }
                 }
             },

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::SignatureAlgorithm;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, SigningKey};
-use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
 
+use super::extensions;
+use super::path::Paths;
+use super::rule::Rule;
 use crate::host::HostPattern;
-use crate::key_file::{KeyAlgorithm, algorithm_of, pem_message};
+use crate::key_file::{self, KeyAlgorithm, KeyFileError, algorithm_of};
 use crate::pin::Pin;
 
 /// Certificates in one chain.
@@ -41,6 +42,12 @@ pub struct Leaf {
     pub is_authority: bool,
     /// Whether it says where its issuer's certificate can be had: those of public authorities do.
     pub has_issuer_elsewhere: bool,
+    /// Whether clients refuse it without an OCSP staple (RFC 7633).
+    pub must_staple: bool,
+    /// Whether its key may sign handshakes (RFC 5280 section 4.2.1.3, digitalSignature).
+    pub may_sign: bool,
+    /// Whether it looks like one of a public authority.
+    pub looks_public: bool,
     names: Vec<HostPattern>,
     addresses: Vec<IpAddr>,
 }
@@ -50,14 +57,13 @@ pub struct Leaf {
 pub struct Chain {
     /// The leaf's facts.
     pub leaf: Leaf,
-    /// The pins of all certificates, the leaf's first.
+    /// The pins of all certificates that are served, the leaf's first.
     pub pins: Vec<Pin>,
     /// The pins that are on every path a client may build from it: the leaf's, and that of the key which signed the leaf.
     /// Whether keys further up are on a client's path depends on where that client's trust begins (RFC 7469 section 2.6):
     /// it may know a cross-signed authority by itself, and never look at the one above.
     pub certain: Vec<Pin>,
-    /// The place (1 is the leaf) of the first certificate that the one behind it has not signed.
-    pub unsigned: Option<usize>,
+    paths: Arc<Paths>,
     /// Given away once the key is there.
     der: Vec<CertificateDer<'static>>,
 }
@@ -72,14 +78,14 @@ pub struct Certificate {
 /// Why a chain, or a chain and a key, cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateError {
-    /// Not PEM with certificates in it.
-    Chain(String),
+    /// No certificates in it that could be read.
+    Chain(KeyFileError),
     /// More certificates than any chain has.
     ChainTooLong,
-    /// The certificate at this place (1 is the leaf) is damaged.
-    Malformed(usize),
-    /// No private key in the file.
-    Key(String),
+    /// The certificate at this place (1 is the leaf) is damaged; the line where it begins.
+    Malformed(usize, Option<usize>),
+    /// No private key in the file that could be used.
+    Key(KeyFileError),
     /// The key is not the leaf's.
     KeyMismatch,
     /// The certificate at this place was not issued by the one behind it.
@@ -91,7 +97,8 @@ impl fmt::Display for CertificateError {
         match self {
             Self::Chain(why) => write!(f, "no certificate chain: {why}"),
             Self::ChainTooLong => write!(f, "more than {CHAIN_MAX} certificates in one chain"),
-            Self::Malformed(at) => write!(f, "certificate {at} of the chain is damaged"),
+            Self::Malformed(at, None) => write!(f, "certificate {at} of the chain is damaged"),
+            Self::Malformed(at, Some(line)) => write!(f, "certificate {at} of the chain, in line {line}, is damaged"),
             Self::Key(why) => write!(f, "no usable private key: {why}"),
             Self::KeyMismatch => f.write_str("the private key does not fit the certificate"),
             Self::Order(at) => write!(f, "certificate {at} of the chain was not issued by certificate {}", at + 1),
@@ -102,44 +109,36 @@ impl fmt::Display for CertificateError {
 impl std::error::Error for CertificateError {}
 
 impl Chain {
-    /// Reads a chain from PEM, leaf first.
+    /// Reads a chain from PEM (or one certificate from DER), leaf first. Copies, and certificates that have nothing to do
+    /// with the leaf, are not served.
     ///
     /// # Errors
     ///
     /// [`CertificateError`], for what is no chain.
     pub fn from_pem(contents: &[u8]) -> Result<Self, CertificateError> {
-        let mut der = Vec::new();
-        for certificate in CertificateDer::pem_slice_iter(contents) {
-            der.push(certificate.map_err(|e| CertificateError::Chain(pem_message(&e)))?);
+        let (mut der, mut lines) = (Vec::new(), Vec::new());
+        for (line, certificate) in key_file::certificates(contents).map_err(CertificateError::Chain)? {
+            der.push(certificate);
+            lines.push(line);
             if der.len() > CHAIN_MAX {
                 return Err(CertificateError::ChainTooLong);
             }
-        }
-        if der.is_empty() {
-            return Err(CertificateError::Chain("no certificate found".into()));
         }
         let mut parsed = Vec::with_capacity(der.len());
         for (at, one) in der.iter().enumerate() {
             match X509Certificate::from_der(one) {
                 Ok(([], certificate)) => parsed.push(certificate),
-                _ => return Err(CertificateError::Malformed(at + 1)),
+                _ => return Err(CertificateError::Malformed(at + 1, lines[at])),
             }
         }
-        if let Some(at) = parsed.windows(2).position(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw()) {
-            return Err(CertificateError::Order(at + 1));
-        }
-        let pins: Vec<Pin> = parsed.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
-        let certain = certain(&parsed, &pins);
-        let leaf = Leaf::of(&parsed[0]).ok_or(CertificateError::Malformed(1))?;
-        let unsigned = unsigned(&parsed);
+        let leaf = Leaf::of(&parsed[0]).ok_or(CertificateError::Malformed(1, lines[0]))?;
+        let paths = Paths::find(&parsed, &der).ok_or(CertificateError::Order(1))?;
+        let served: Vec<&X509Certificate<'_>> = paths.served.iter().map(|at| &parsed[*at]).collect();
+        let pins: Vec<Pin> = served.iter().map(|c| Pin::of_spki(c.tbs_certificate.subject_pki.raw)).collect();
+        let certain = certain(&served, &pins);
         drop(parsed);
-        Ok(Self { leaf, pins, certain, unsigned, der })
-    }
-
-    /// The certificates, leaf first; none once a key has been put to them ([`Certificate::der`] has them then).
-    #[must_use]
-    pub fn der(&self) -> &[CertificateDer<'static>] {
-        &self.der
+        let der = paths.served.iter().map(|at| der[*at].clone()).collect();
+        Ok(Self { leaf, pins, certain, paths: Arc::new(paths), der })
     }
 
     /// The pin of the leaf.
@@ -147,27 +146,31 @@ impl Chain {
     pub fn pin(&self) -> Pin {
         self.pins[0]
     }
+
+    /// The rules of paths that it breaks at a time.
+    #[must_use]
+    pub fn broken_rules(&self, now: Timestamp) -> Vec<Rule> {
+        self.paths.judge(now)
+    }
+
+    /// The certificates as they are served, leaf first; none once a key has been put to them ([`Certificate::der`] has them
+    /// then).
+    #[must_use]
+    pub fn der(&self) -> &[CertificateDer<'static>] {
+        &self.der
+    }
 }
 
 /// The leaf's pin, and that of the key which has signed it, if that is in the chain.
-fn certain(chain: &[X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
+fn certain(chain: &[&X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
     let Some((leaf, above)) = chain.split_first() else { return Vec::new() };
-    let has_signed = |issuer: &X509Certificate<'_>| {
+    let has_signed = |issuer: &&X509Certificate<'_>| {
         issuer.subject().as_raw() == leaf.issuer().as_raw() && leaf.verify_signature(Some(issuer.public_key())).is_ok()
     };
     let issuer = above.iter().position(has_signed).and_then(|at| pins.get(at + 1));
     let mut certain: Vec<Pin> = pins.first().into_iter().chain(issuer).copied().collect();
     certain.dedup();
     certain
-}
-
-/// Algorithms that are not known here are for clients to judge.
-fn unsigned(chain: &[X509Certificate<'_>]) -> Option<usize> {
-    let is_signed = |pair: &[X509Certificate<'_>]| {
-        let verified = pair[0].verify_signature(Some(pair[1].public_key()));
-        matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
-    };
-    chain.windows(2).position(|pair| !is_signed(pair)).map(|at| at + 1)
 }
 
 impl Leaf {
@@ -177,7 +180,8 @@ impl Leaf {
         if let Ok(Some(extension)) = certificate.subject_alternative_name() {
             for name in &extension.value.general_names {
                 match name {
-                    GeneralName::DNSName(name) => names.extend(HostPattern::parse(name).ok()),
+                    // Names of certificates are ASCII (RFC 5280 section 4.2.1.6).
+                    GeneralName::DNSName(name) if name.is_ascii() => names.extend(HostPattern::parse(name).ok()),
                     GeneralName::IPAddress(octets) => addresses.extend(address(octets)),
                     _ => {}
                 }
@@ -197,6 +201,9 @@ impl Leaf {
             },
             is_authority: certificate.is_ca(),
             has_issuer_elsewhere: certificate.extensions().iter().any(names_issuer),
+            must_staple: extensions::must_staple(certificate),
+            may_sign: extensions::may_sign_handshakes(certificate),
+            looks_public: extensions::looks_public(certificate),
             names,
             addresses,
         })
@@ -237,7 +244,7 @@ fn names_issuer(extension: &X509Extension<'_>) -> bool {
     }
 }
 
-fn address(octets: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
@@ -257,17 +264,8 @@ impl Certificate {
     ///
     /// [`CertificateError`], when the key cannot be used, or is another's.
     pub fn new(chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
-        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| {
-            let encrypted =
-                matches!(crate::key_file::public_key(key_pem), Err(crate::key_file::KeyFileError::Encrypted));
-            CertificateError::Key(match e {
-                _ if encrypted => "it is encrypted".into(),
-                pem::Error::NoItemsFound => "none found".into(),
-                other => pem_message(&other),
-            })
-        })?;
-        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(|e| CertificateError::Key(e.to_string()))?;
+        let key = key_file::private_key(key_pem).map_err(CertificateError::Key)?;
+        let signer = key_file::signer(&key).map_err(CertificateError::Key)?;
         Self::with_signer(chain, signer)
     }
 
@@ -351,7 +349,8 @@ mod tests {
         let (b, _) = leaf(&["b.example"], &issuer);
         let read = |pem: String| Chain::from_pem(pem.as_bytes()).map(|_| ());
         assert_eq!(read(ca.pem() + &a.pem()), Err(CertificateError::Order(1)));
-        assert_eq!(read(a.pem() + &b.pem() + &ca.pem()), Err(CertificateError::Order(1)));
+        assert_eq!(read(a.pem() + &b.pem()), Err(CertificateError::Order(1)));
+        assert_eq!(read(a.pem() + &b.pem() + &ca.pem()), Ok(()));
         assert!(matches!(read(String::new()), Err(CertificateError::Chain(_))));
         assert_eq!(read(ca.pem().repeat(CHAIN_MAX + 1)), Err(CertificateError::ChainTooLong));
     }

@@ -2,10 +2,15 @@
 
 pub mod certificate;
 pub mod config;
+mod constraints;
+pub mod extensions;
 pub mod keeper;
+pub mod offer;
+mod path;
 pub mod possession;
 pub mod preflight;
 pub mod resolver;
+pub mod rule;
 pub mod stream;
 pub mod tickets;
 

@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::certificate::{Chain, Leaf};
+use super::rule::Rule;
 use crate::host::HostPattern;
 use crate::key_file::KeyAlgorithm;
 
@@ -28,8 +29,23 @@ pub enum Fault {
     ExpiresSoon(Timestamp),
     /// It is not for these names.
     Names(Vec<HostPattern>),
-    /// The certificate at this place (1 is the leaf) does not bear its issuer's signature.
-    Signature(usize),
+    /// The path breaks a rule.
+    Path(Rule),
+    /// The leaf asks clients to refuse it without an OCSP staple, and none is sent.
+    MustStaple,
+    /// The leaf's key may not sign handshakes.
+    KeyUsage,
+    /// A key that browsers do not take.
+    Unusual(KeyAlgorithm),
+    /// It is valid for this many days, and clients take this many.
+    Lifetime {
+        /// Its days.
+        days: i64,
+        /// Those of the rule.
+        max: i64,
+        /// Whether it looks like a public authority's, which have rules of their own.
+        is_public: bool,
+    },
     /// The leaf is for something else than servers.
     Usage,
     /// The leaf is a CA's own certificate.
@@ -53,7 +69,17 @@ impl Fault {
     /// Whether the chain must not be served.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::ExpiresSoon(_) | Self::Older { .. } | Self::Authority | Self::Alone | Self::Shorter(..))
+        match self {
+            Self::Path(rule) => rule.is_fatal(),
+            Self::ExpiresSoon(_)
+            | Self::Older { .. }
+            | Self::Authority
+            | Self::Alone
+            | Self::Shorter(..)
+            | Self::Unusual(_)
+            | Self::Lifetime { .. } => false,
+            _ => true,
+        }
     }
 
     /// What to do about it.
@@ -66,9 +92,15 @@ impl Fault {
             Self::Names(_) => {
                 format!("it is for {}; get one for all hosts of the site, or make two sites", leaf.names())
             }
-            Self::Signature(_) => "put the intermediates behind the leaf that came with it: those of another \
-                                   certificate may have the same names, but other keys"
-                .into(),
+            Self::Path(rule) => rule.hint().into(),
+            Self::MustStaple => {
+                "get one without OCSP must-staple: certbot without --must-staple, `tlsfeature` left out of \
+                                 the CSR"
+                    .into()
+            }
+            Self::KeyUsage => "ask the CA for one with digitalSignature in its key usage".into(),
+            Self::Unusual(_) => "`pintle key new --role next --algorithm ecdsa-p256` makes one for everybody".into(),
+            Self::Lifetime { .. } => "have it renewed more often".into(),
             Self::Usage => "ask the CA for one with the extended key usage serverAuth".into(),
             Self::Authority => "make a certificate of its own for the site, issued by this one".into(),
             Self::Alone | Self::Shorter(..) => {
@@ -90,8 +122,15 @@ impl fmt::Display for Fault {
                 let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 write!(f, "does not cover {}", missing.join(", "))
             }
-            Self::Signature(at) => {
-                write!(f, "certificate {at} of the chain is not signed by the key of certificate {}", at + 1)
+            Self::Path(rule) => rule.fmt(f),
+            Self::MustStaple => f.write_str(
+                "must be served with an OCSP staple (must-staple), which pintle does not send: clients refuse it",
+            ),
+            Self::KeyUsage => f.write_str("its key may not sign handshakes (no digitalSignature in its key usage)"),
+            Self::Unusual(algorithm) => write!(f, "its key is one that not all browsers take: {algorithm}"),
+            Self::Lifetime { days, max, is_public } => {
+                let whose = if *is_public { "browsers take of public CAs" } else { "Apple's systems take of any CA" };
+                write!(f, "is valid for {days} days, more than the {max} that {whose}")
             }
             Self::Usage => f.write_str("is not for servers (no serverAuth in its extended key usage)"),
             Self::Authority => f.write_str("is a CA's own certificate; some clients do not accept it from a server"),
@@ -107,7 +146,7 @@ impl fmt::Display for Fault {
     }
 }
 
-fn day(time: Timestamp) -> String {
+pub(super) fn day(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }
 
@@ -128,12 +167,22 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
     if !missing.is_empty() {
         faults.push(Fault::Names(missing));
     }
-    faults.extend(chain.unsigned.map(Fault::Signature));
+    faults.extend(chain.broken_rules(now).into_iter().map(Fault::Path));
     if !leaf.is_for_servers {
         faults.push(Fault::Usage);
     }
     if leaf.is_authority {
         faults.push(Fault::Authority);
+    }
+    if leaf.must_staple {
+        faults.push(Fault::MustStaple);
+    }
+    if !leaf.may_sign {
+        faults.push(Fault::KeyUsage);
+    }
+    faults.extend(lifetime(leaf));
+    if matches!(leaf.algorithm, KeyAlgorithm::Ed25519 | KeyAlgorithm::EcdsaP521) {
+        faults.push(Fault::Unusual(leaf.algorithm));
     }
     if matches!(leaf.algorithm, KeyAlgorithm::Rsa(bits) if bits < RSA_MIN) {
         faults.push(Fault::Weak(leaf.algorithm));
@@ -150,6 +199,26 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
         }
     }
     faults
+}
+
+/// How long a certificate may be valid that begins at a time: CA/Browser Forum, Baseline Requirements section 6.3.2.
+const PUBLIC_LIFETIMES: [(Timestamp, i64); 4] = [
+    // 2029-03-15, 2027-03-15, 2026-03-15
+    (Timestamp::constant(1_868_227_200, 0), 47),
+    (Timestamp::constant(1_805_068_800, 0), 100),
+    (Timestamp::constant(1_773_532_800, 0), 200),
+    (Timestamp::constant(0, 0), 398),
+];
+/// Of a private CA: what Apple's systems take (support.apple.com/HT210176).
+const PRIVATE_LIFETIME: i64 = 825;
+
+fn lifetime(leaf: &Leaf) -> Option<Fault> {
+    // Both ends are part of it (RFC 5280 section 4.1.2.5); a second more than the last day is not held against anybody.
+    let seconds = leaf.not_after.duration_since(leaf.not_before).as_secs();
+    let days = seconds.saturating_add(86399) / 86400;
+    let public = || PUBLIC_LIFETIMES.iter().find(|(from, _)| leaf.not_before >= *from).map_or(398, |(_, max)| *max);
+    let max = if leaf.looks_public { public() } else { PRIVATE_LIFETIME };
+    (seconds > max * 86400).then_some(Fault::Lifetime { days, max, is_public: leaf.looks_public })
 }
 
 #[cfg(test)]
@@ -224,9 +293,38 @@ mod tests {
     fn a_stranger_of_the_same_name() {
         let (_, issuer) = authority();
         let (other, _) = authority();
-        let leaf = CertificateParams::new(vec!["a.example".into()]).unwrap();
+        let mut leaf = CertificateParams::new(vec!["a.example".into()]).unwrap();
+        leaf.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+        leaf.not_after = time::OffsetDateTime::now_utc() + time::Duration::days(90);
         let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
         let chain = Chain::from_pem((leaf.pem() + &other.pem()).as_bytes()).unwrap();
-        assert_eq!(faults(&chain, "a.example", Timestamp::now()), ["Signature(1)"]);
+        assert_eq!(faults(&chain, "a.example", Timestamp::now()), ["Path(Signature { at: 1, by: 2 })"]);
+    }
+
+    /// Public authorities are held to the Baseline Requirements, private ones to what clients take of them.
+    #[test]
+    fn lifetimes() {
+        let check = |begins: &str, days: i64, is_public: bool, want: Option<i64>| {
+            let chain = chain(&["a.example"], |_| {});
+            let not_before: Timestamp = begins.parse().unwrap();
+            let not_after = not_before + SignedDuration::from_hours(days * 24);
+            let mut leaf = chain.leaf;
+            (leaf.not_before, leaf.not_after, leaf.looks_public) = (not_before, not_after, is_public);
+            let found = lifetime(&leaf).map(|fault| match fault {
+                Fault::Lifetime { max, .. } => max,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(found, want, "{begins} {days} {is_public}");
+        };
+        check("2026-01-01T00:00:00Z", 398, true, None);
+        check("2026-01-01T00:00:00Z", 399, true, Some(398));
+        check("2026-03-15T00:00:00Z", 200, true, None);
+        check("2026-03-15T00:00:00Z", 201, true, Some(200));
+        check("2027-03-14T23:59:59Z", 101, true, None);
+        check("2027-03-15T00:00:00Z", 101, true, Some(100));
+        check("2029-03-15T00:00:00Z", 47, true, None);
+        check("2029-03-15T00:00:00Z", 48, true, Some(47));
+        check("2029-03-15T00:00:00Z", 825, false, None);
+        check("2026-01-01T00:00:00Z", 826, false, Some(825));
     }
 }

@@ -24,6 +24,7 @@ const LAYERS: [&str; 32] = [
     "policy",
     "key_file",
     "pin",
+    "pem",
     "body",
     "message",
     "host",

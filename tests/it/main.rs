@@ -11,9 +11,11 @@
 mod harness;
 
 mod acme;
+mod addresses;
 mod admin;
 mod admission;
 mod bodies;
+mod chains;
 mod config;
 mod demo;
 mod differential;
@@ -38,6 +40,7 @@ mod load;
 mod logs;
 mod main_path;
 mod model;
+mod pem;
 mod pins;
 mod preflight;
 mod privileges;

@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use super::{Output, fail, pin};
+use crate::key_file::{self, Want};
 use crate::pin::Pin;
 use crate::upstream::tls::default_roots;
 use crate::verify::chain::Trust;
@@ -90,7 +89,7 @@ fn say(text: &str) -> io::Result<()> {
 /// What is wrong with a file, and what to do about it.
 struct Problem {
     message: String,
-    hint: Option<&'static str>,
+    hint: Option<String>,
 }
 
 fn trust(path: Option<&Path>) -> Result<Trust, Problem> {
@@ -98,21 +97,27 @@ fn trust(path: Option<&Path>) -> Result<Trust, Problem> {
     let contents = read(path)?;
     let problem = |why: &str| Problem {
         message: format!("{}: {why}", path.display()),
-        hint: Some("--ca takes certificates in PEM: roots, or the server's own"),
+        hint: Some("--ca takes certificates in PEM: roots, or the server's own".to_owned()),
     };
     let mut roots = RootCertStore::empty();
     let mut own = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&contents) {
-        let certificate = certificate.map_err(|_| problem("damaged PEM"))?;
+    let certificates = key_file::certificates(&contents).map_err(|error| {
+        let told = problem(&error.to_string());
+        Problem { hint: error.hint(path, Want::Chain).or(told.hint), ..told }
+    })?;
+    for (_, certificate) in certificates {
         roots.add(certificate.clone()).map_err(|_| problem("a certificate in it cannot be a root"))?;
         own.push(certificate);
     }
-    if own.is_empty() { Err(problem("no certificate in it")) } else { Ok(Trust { roots: Arc::new(roots), own }) }
+    Ok(Trust { roots: Arc::new(roots), own })
 }
 
 fn read_pins(path: &Path) -> Result<Vec<Pin>, Problem> {
     let pins = pin_file::read(&read(path)?);
-    pins.map_err(|error| Problem { message: format!("{}: {error}", path.display()), hint: error.hint() })
+    pins.map_err(|error| Problem {
+        message: format!("{}: {error}", path.display()),
+        hint: error.hint().map(str::to_owned),
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {

@@ -18,7 +18,7 @@ use crate::config::last_good::Pair;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::key_file::{FILE_MAX, public_key};
+use crate::key_file::{FILE_MAX, Want, public_key};
 use crate::privileges;
 use crate::tls::certificate::Chain;
 use crate::tls::keeper::{self, Keeper, RemoteKey};
@@ -127,14 +127,18 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
         if let Some((at, Key::Here(contents))) = key
             && let Err(error) = public_key(&contents)
         {
-            r.error_with_hint(&at.span, format!("{}: {error}", r.path(&at.value).display()), KEY_FORM);
+            let path = r.path(&at.value);
+            let hint = error.hint(&path, Want::Key).unwrap_or_else(|| KEY_FORM.to_owned());
+            r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
         }
         return None;
     };
     let faults = preflight::judge(&chain, hosts, r.now, None);
     for fault in &faults {
         let (message, hint) = (format!("{}: {fault}", path.display()), fault.hint(&chain.leaf));
-        if fault.is_fatal() {
+        // Where TLS ends in front of pintle, whoever ends it may staple.
+        let is_elsewhere = table.key.is_none() && *fault == preflight::Fault::MustStaple;
+        if fault.is_fatal() && !is_elsewhere {
             r.error_with_hint(&chain_at.span, message, hint);
         } else {
             r.warn(&chain_at.span, message, hint);
@@ -147,12 +151,13 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
             Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::Fault::Weak(_))) => None,
             Err(error) => {
                 let key_path = r.path(&key_at.value);
-                let hint = match error {
+                let hint = match &error {
                     CertificateError::KeyMismatch => format!(
                         "`pintle pin {} {}` prints the same pin for a pair that fits",
                         path.display(),
                         key_path.display()
                     ),
+                    CertificateError::Key(why) => why.hint(&key_path, Want::Key).unwrap_or_else(|| KEY_FORM.to_owned()),
                     _ => KEY_FORM.to_owned(),
                 };
                 r.error_with_hint(&key_at.span, format!("{}: {error}", key_path.display()), hint);
@@ -187,9 +192,11 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Resolver<'_
     match Chain::from_pem(contents) {
         Ok(chain) => Some(chain),
         Err(error) => {
-            let hint = match error {
+            let tell = || format!("`pintle pin {}` tells what is in the file", path.display());
+            let hint = match &error {
                 CertificateError::Order(_) => "the leaf comes first, then the one that issued it, and so on".to_owned(),
-                _ => format!("`pintle pin {}` tells what is in the file", path.display()),
+                CertificateError::Chain(why) => why.hint(path, Want::Chain).unwrap_or_else(tell),
+                _ => tell(),
             };
             r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
             None

@@ -10,7 +10,7 @@ use crate::config::file::{HpkpTable, SiteTable};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::host::HostPattern;
-use crate::key_file::{KeyKind, PublicKey, public_key};
+use crate::key_file::{KeyKind, PublicKey, Want, has_private_key, public_key};
 use crate::pin::Pin;
 use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, is_report_uri, judge, standing};
 use crate::policy::ramp::Steps;
@@ -149,15 +149,13 @@ fn backups(hpkp: &HpkpTable, r: &mut Resolver<'_>) -> Vec<Backup> {
         let key = match public_key(&contents) {
             Ok(key) => key,
             Err(error) => {
-                r.error_with_hint(
-                    &at.span,
-                    format!("{}: {error}", path.display()),
-                    "a backup is a certificate, a CSR, a private or a public key, in PEM or DER",
-                );
+                let form = "a backup is a certificate, a CSR, a private or a public key, in PEM or DER";
+                let hint = error.hint(&path, Want::Pin).unwrap_or_else(|| form.to_owned());
+                r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
                 continue;
             }
         };
-        if key.kind == KeyKind::PrivateKey {
+        if key.kind == KeyKind::PrivateKey || has_private_key(&contents) {
             if mode(&path).is_some_and(|mode| mode & 0o077 != 0) {
                 r.error_with_hint(
                     &at.span,

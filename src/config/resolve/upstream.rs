@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 
 use super::Resolver;
 use super::certificates::read;
@@ -16,7 +16,8 @@ use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
-use crate::host::{HostPattern, split_authority};
+use crate::host::{HostPattern, ascii_authority, split_authority};
+use crate::key_file::{self, Want};
 use crate::upstream::resolve::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
 use crate::upstream::{Health, HostHeader, Upstream};
@@ -91,7 +92,7 @@ struct Endpoint {
 
 impl Endpoint {
     fn parse(text: &str, default_port: Option<u16>) -> Option<Self> {
-        let mut raw = text.as_bytes().to_vec();
+        let mut raw = ascii_authority(text).ok()?.into_owned().into_bytes();
         let authority = split_authority(&mut raw).ok()?;
         raw.truncate(authority.host_len);
         let port = authority.port.or(default_port).filter(|p| *p > 0)?;
@@ -367,17 +368,36 @@ fn roots(
     let roots = match (at, path) {
         (Some(at), Some(path)) => {
             let contents = read("site.upstream_options.ca", path, &at.span, r)?;
-            let mut store = RootCertStore::empty();
-            let (added, _) = store.add_parsable_certificates(CertificateDer::pem_slice_iter(&contents).flatten());
-            if added == 0 {
-                let message = format!("site.upstream_options.ca: {}: no certificate in it", path.display());
-                r.error_with_hint(&at.span, message, "a file of CA certificates in PEM");
-                return None;
-            }
-            Arc::new(store)
+            Arc::new(roots_of(&contents, path, &at.span, r)?)
         }
         _ => default_roots(),
     };
     shared.roots.insert(key, (stamp, roots.clone()));
     Some(roots)
+}
+
+/// The roots of a file; one that cannot be a root is warned of, as the others are good all the same.
+fn roots_of(contents: &[u8], path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) -> Option<RootCertStore> {
+    const FORM: &str = "a file of CA certificates in PEM";
+    let name = format!("site.upstream_options.ca: {}", path.display());
+    let certificates = match key_file::certificates(contents) {
+        Ok(certificates) => certificates,
+        Err(error) => {
+            let hint = error.hint(path, Want::Chain).unwrap_or_else(|| FORM.to_owned());
+            r.error_with_hint(span, format!("{name}: {error}"), hint);
+            return None;
+        }
+    };
+    let mut store = RootCertStore::empty();
+    for (line, certificate) in certificates {
+        if let Err(error) = store.add(certificate) {
+            let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            r.warn(span, format!("{name}: {place}the certificate cannot be a root: {error}"), FORM);
+        }
+    }
+    if store.is_empty() {
+        r.error_with_hint(span, format!("{name}: no certificate in it can be a root"), FORM);
+        return None;
+    }
+    Some(store)
 }

@@ -14,12 +14,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustls::SignatureScheme;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::sign::SigningKey;
 
 use super::protocol::{self, Loaded, Request};
-use crate::key_file::{FILE_MAX, KeyFileError, public_key};
+use crate::key_file::{FILE_MAX, KeyFileError, Want, private_key, signer};
 use crate::pin::Pin;
 
 /// Threads that may ask: workers, and those that load.
@@ -128,12 +126,11 @@ impl Keys {
             fs::read(path)
         };
         let contents = read().map_err(|error: io::Error| format!("the key process cannot read it: {error}"))?;
-        let der = PrivateKeyDer::from_pem_slice(&contents).map_err(|_| match public_key(&contents) {
-            Err(KeyFileError::Encrypted) => "no usable private key: it is encrypted".to_owned(),
-            _ => "no usable private key: none found".to_owned(),
-        })?;
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der)
-            .map_err(|error| format!("no usable private key: {error}"))?;
+        let unusable = |error: KeyFileError| {
+            let hint = error.hint(path, Want::Key).map(|hint| format!(" ({hint})")).unwrap_or_default();
+            format!("no usable private key: {error}{hint}")
+        };
+        let key = private_key(&contents).and_then(|der| signer(&der)).map_err(unusable)?;
         let public =
             key.public_key().map(|spki| spki.to_vec()).ok_or("no usable private key: it has no public part")?;
         let schemes = SCHEMES.into_iter().filter(|scheme| key.choose_scheme(&[*scheme]).is_some()).collect();
