@@ -14,6 +14,7 @@ use pintle::message::{
 use pintle::policy::forwarded::origin;
 use pintle::tls::certificate::{Certificate, Chain};
 use pintle::tls::config::{Versions, server};
+use pintle::tls::offer::Offer;
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession};
 use pintle::tls::tickets::Tickets;
@@ -158,7 +159,8 @@ fn server_config() -> Arc<ServerConfig> {
     let names = [HostPattern::parse("a.example").expect("a name")];
     certificates.insert(&names, &Certificates::set(vec![Arc::new(certificate)]));
     let versions = Versions { tls12: true, tls13: true };
-    server(Arc::new(certificates), versions, Arc::new(Tickets::new().expect("randomness"))).expect("a configuration")
+    server(Arc::new(certificates), &Offer::usual(versions), Arc::new(Tickets::new().expect("randomness")))
+        .expect("a configuration")
 }
 
 /// A connection, both ends, after its handshake.

@@ -13,9 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Loaded, Output, fail, fail_with_hint, files, ledger, load, look_at_book, no_such_site, pin};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
-use crate::export::{Form, Key, PinSet, Role, WithoutBackup, render};
+use crate::export::{Form, HTTPS, Key, PinSet, Role, WithoutBackup, render};
 use crate::host::HostPattern;
-use crate::key_file::{KeyAlgorithm, PublicKey, public_key};
+use crate::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::ledger::Record;
 use crate::pin::Pin;
 use crate::policy::admission::{Offer, locked_out};
@@ -56,7 +56,11 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
         return no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone()));
     };
     let now = Timestamp::now();
-    match pin_set(request, path, site, report, now).and_then(|set| judge_sites(request, set, &config, now)) {
+    let with_ports = |set| PinSet { ports: ports(&config), ..set };
+    match pin_set(request, path, site, report, now)
+        .map(with_ports)
+        .and_then(|set| judge_sites(request, set, &config, now))
+    {
         Ok(set) => give_out(&draft, request, &set, now),
         Err(Refusal { what, hint: Some(hint) }) => fail_with_hint(&what, &hint),
         Err(Refusal { what, hint: None }) => fail(&what),
@@ -82,6 +86,18 @@ fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::Sit
         None => by_host.get_pattern(&wanted),
     }?;
     Some((config.snapshot.sites.get(index)?, config.sites().nth(index)?))
+}
+
+/// The ports at which clients reach the sites: the one that the configuration tells, or those of its listeners.
+fn ports(config: &Config) -> Vec<u16> {
+    let listeners = config.https.iter().map(|address| address.port()).filter(|port| *port != 0);
+    let mut ports = Vec::new();
+    for port in config.snapshot.https_port.public.map_or_else(|| listeners.collect(), |public| vec![public]) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    if ports.is_empty() { vec![HTTPS] } else { ports }
 }
 
 /// Puts together what is said about the site, unless saying it would hurt.
@@ -127,7 +143,7 @@ fn pin_set(
         header.max_age = life.as_secs();
     }
     judge_pins(request, report, &keys, header.max_age)?;
-    Ok(PinSet { site: site.label(), hosts: site.hosts.clone(), keys, header, valid_until })
+    Ok(PinSet { site: site.label(), hosts: site.hosts.clone(), keys, header, valid_until, ports: vec![HTTPS] })
 }
 
 /// The live keys, then the backups, each key once.
@@ -154,7 +170,8 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
     for file in &request.backups {
         let name = file.display().to_string();
         let contents = pin::read(file).map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: None })?;
-        let key = public_key(&contents).map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: None })?;
+        let key = public_key(&contents)
+            .map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: e.hint(file, Want::Pin) })?;
         if report.certificates.iter().any(|c| c.pins.contains(&key.pin)) {
             let what = format!("--backup: {name}: {} is a key of the served chain, and no backup", key.pin);
             return Err(refusal(what, "a backup is a key that is not in use yet"));

@@ -36,6 +36,9 @@ pub(super) struct ListenTable {
 #[derive(Debug, Default)]
 pub(super) struct TlsTable {
     pub(super) versions: Option<Vec<At<String>>>,
+    pub(super) profile: Option<At<String>>,
+    pub(super) cipher_suites: Option<Vec<At<String>>>,
+    pub(super) groups: Option<Vec<At<String>>>,
     pub(super) unknown_name: Option<At<String>>,
     pub(super) default_site: Option<At<String>>,
     pub(super) key_process: Option<At<bool>>,
@@ -220,6 +223,9 @@ impl File {
             file.tls = TlsTable {
                 span: t.span.clone(),
                 versions: t.texts("versions"),
+                profile: t.text("profile"),
+                cipher_suites: t.texts("cipher_suites"),
+                groups: t.texts("groups"),
                 unknown_name: t.text("unknown_name"),
                 default_site: t.text("default_site"),
                 key_process: t.boolean("key_process"),

@@ -16,6 +16,9 @@ use crate::key_file::KeyAlgorithm;
 use crate::pin::Pin;
 use crate::policy::hpkp::Hpkp;
 
+/// The port of https where nothing else is said.
+pub const HTTPS: u16 = 443;
+
 /// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -202,6 +205,8 @@ pub struct PinSet {
     pub header: Hpkp,
     /// Until when the export is meant to hold.
     pub valid_until: Timestamp,
+    /// The ports at which clients reach the site.
+    pub ports: Vec<u16>,
 }
 
 impl PinSet {
@@ -218,6 +223,9 @@ impl PinSet {
             digest.update(format!(" {}", key.pin));
         }
         digest.update(format!(" {} {}", self.header.include_subdomains, self.last_day()));
+        if form == Form::Tlsa && self.ports != [HTTPS] {
+            digest.update(format!(" {:?}", self.ports));
+        }
         digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
     }
 

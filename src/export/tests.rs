@@ -28,6 +28,7 @@ fn set(hosts: &[&str], include_subdomains: bool) -> PinSet {
         },
         keys,
         valid_until: "2026-12-01T06:00:00Z".parse().unwrap(),
+        ports: vec![HTTPS],
     }
 }
 
@@ -65,6 +66,9 @@ fn numbers() {
     assert_ne!(one.number(Form::Curl), set(&["a.example"], true).number(Form::Curl));
     let later = PinSet { valid_until: "2026-12-01T18:00:00Z".parse().unwrap(), ..one.clone() };
     assert_eq!(one.number(Form::Curl), later.number(Form::Curl));
+    let elsewhere = PinSet { ports: vec![8443], ..one.clone() };
+    assert_eq!(one.number(Form::Curl), elsewhere.number(Form::Curl));
+    assert_ne!(one.number(Form::Tlsa), elsewhere.number(Form::Tlsa));
     // Midnight in the last time zone is noon in UTC.
     assert_eq!(one.held_until(Form::Curl), one.valid_until);
     assert_eq!(one.held_until(Form::Android), "2026-12-01T12:00:00Z".parse().unwrap());
@@ -98,6 +102,20 @@ fn addresses_have_no_tlsa_records() {
     assert_eq!(render(Form::TrustKit, &set), None);
     assert!(render(Form::Ios, &set).unwrap().contains("<key>2001:db8::1</key>"));
     assert!(render(Form::Envoy, &set).unwrap().contains("san_type: IP_ADDRESS"));
+}
+
+/// A TLSA record is for one port (RFC 6698 section 3).
+#[test]
+fn tlsa_records_name_the_ports() {
+    let mut set = set(&["a.example", "*.b.example"], false);
+    set.ports = vec![8443, 9443];
+    let text = render(Form::Tlsa, &set).unwrap();
+    let owners: Vec<&str> = text.lines().filter(|l| !l.starts_with(';')).filter_map(|l| l.split(' ').next()).collect();
+    let each = |owner| std::iter::repeat_n(owner, 3);
+    let want: Vec<&str> =
+        ["_8443._tcp.a.example.", "_9443._tcp.a.example.", "*.b.example."].into_iter().flat_map(each).collect();
+    assert_eq!(owners, want);
+    assert!(text.contains("_8443._tcp.NAME.b.example."), "{text}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Form, PinSet, describe};
+use super::{Form, HTTPS, PinSet, describe};
 
 /// `sha256//...;sha256//...`, and nothing beside it: what is printed is an argument.
 pub(super) fn curl(set: &PinSet) -> String {
@@ -18,17 +18,18 @@ pub(super) fn tlsa(set: &PinSet) -> String {
     for host in set.named(Form::Tlsa) {
         // An asterisk is a wildcard as the leftmost label only (RFC 4592 section 2.1.1), so `_443._tcp.*` would stand
         // for itself.
-        let owner = if host.is_wildcard() {
+        let owners: Vec<String> = if host.is_wildcard() {
             text.push_str(&format!(
                 "; This answers for every port, and only for names that have no record of their own; those that have\n\
-                 ; want lines of their own: _443._tcp.NAME.{}. IN TLSA ...\n",
+                 ; want lines of their own: _{}._tcp.NAME.{}. IN TLSA ...\n",
+                set.ports.first().unwrap_or(&HTTPS),
                 host.base()
             ));
-            format!("{host}.")
+            vec![format!("{host}.")]
         } else {
-            format!("_443._tcp.{host}.")
+            set.ports.iter().map(|port| format!("_{port}._tcp.{host}.")).collect()
         };
-        for key in &set.keys {
+        for (owner, key) in owners.iter().flat_map(|owner| set.keys.iter().map(move |key| (owner, key))) {
             text.push_str(&format!("; {}\n{owner} IN TLSA 3 1 1 {}\n", describe(key), key.pin.to_hex()));
         }
     }

@@ -7,6 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 
+use super::offer::Offer;
 use super::resolver::Certificates;
 use super::tickets::Tickets;
 
@@ -30,18 +31,20 @@ pub fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 ///
-/// When rustls refuses the versions.
+/// When rustls refuses what is offered.
 pub fn server(
     certificates: Arc<Certificates>,
-    versions: Versions,
+    offer: &Offer,
     tickets: Arc<Tickets>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let offered: &[_] = match versions {
+    let offered: &[_] = match offer.versions {
         Versions { tls12: true, tls13: false } => &[&TLS12],
         Versions { tls12: false, tls13: true } => &[&TLS13],
         _ => &[&TLS13, &TLS12],
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    (provider.cipher_suites, provider.kx_groups) = (offer.cipher_suites(), offer.kx_groups());
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(offered)?
         .with_no_client_auth()
         .with_cert_resolver(certificates);

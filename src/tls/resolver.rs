@@ -1,6 +1,8 @@
 //! From the name that a client asks for to the certificate that it gets.
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -18,6 +20,13 @@ thread_local! {
     /// What the resolver chose last. rustls takes nothing from a resolver but a certificate, and has one alert for all
     /// refusals; the connection that asked picks the rest up from here, within the same call.
     static CHOICE: Cell<Option<Choice>> = const { Cell::new(None) };
+    /// The address that the client has reached, for the resolver within the same call.
+    static REACHED: Cell<Option<IpAddr>> = const { Cell::new(None) };
+}
+
+/// Says which address the client has reached, before the call into rustls that may ask for a certificate.
+pub(super) fn reached(address: Option<IpAddr>) {
+    REACHED.set(address);
 }
 
 /// What a client asked for, and what came of it.
@@ -53,6 +62,8 @@ pub type CertificateSet = Arc<[Arc<Certificate>]>;
 #[derive(Debug, Default)]
 pub struct Certificates {
     by_name: HostMap<CertificateSet>,
+    /// For clients that name nobody, by the address that they have reached: they send no name for one (RFC 6066 section 3).
+    by_address: HashMap<IpAddr, CertificateSet>,
     /// For clients that name nobody, or somebody unknown.
     default: Option<CertificateSet>,
 }
@@ -70,12 +81,27 @@ impl Certificates {
     pub fn insert(&mut self, names: &[HostPattern], set: &CertificateSet) {
         for name in names {
             self.by_name.insert(name, set.clone());
+            if let Some(address) = name.address() {
+                self.by_address.insert(address.to_canonical(), set.clone());
+            }
         }
     }
 
     /// Gives these certificates to clients without a name, or with an unknown one.
     pub fn set_default(&mut self, set: CertificateSet) {
         self.default = Some(set);
+    }
+
+    /// Whether it matters which address a client has reached.
+    #[must_use]
+    pub fn has_addresses(&self) -> bool {
+        !self.by_address.is_empty()
+    }
+
+    /// What a client gets that names nobody and has reached this address.
+    #[must_use]
+    pub fn find_reached(&self, address: Option<IpAddr>) -> Option<&CertificateSet> {
+        address.and_then(|a| self.by_address.get(&a.to_canonical())).or(self.default.as_ref())
     }
 
     /// What a client gets that asks for this name. Certificates are chosen by exact name, then by wildcard.
@@ -88,7 +114,8 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|n| n.strip_suffix('.').unwrap_or(n));
-        let set = self.find(name);
+        let reached = REACHED.take();
+        let set = if name.is_some() { self.find(name) } else { self.find_reached(reached) };
         // rustls has reduced the schemes to those that the client's cipher suites can go with.
         let usable = |c: &&Arc<Certificate>| c.key().key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = set.and_then(|set| set.iter().find(usable));

@@ -481,3 +481,26 @@ fn nothing_is_exported_from_a_configuration_with_errors() {
     let (code, out, err) = outcome(pintle().args(["export", "--site", BLOG, "--as", "curl", "-c"]).arg(config));
     assert!(code == 1 && out.is_empty() && err.contains("absent.csr: there is no such file"), "{err}");
 }
+
+/// The port that clients use: the one that is told, or those of the listeners.
+#[test]
+fn tlsa_records_are_for_the_public_port() {
+    let site = Site::blog();
+    let text = fs::read_to_string(&site.config).unwrap();
+    for (listen, ports) in [
+        ("https = [\"[::]:443\"]", &["443"][..]),
+        ("https = [\"[::]:8443\"]", &["8443"]),
+        ("https = [\"[::]:8443\"]\npublic_https_port = 443", &["443"]),
+        ("https = [\"127.0.0.1:443\", \"127.0.0.1:9443\", \"127.0.0.2:443\"]", &["443", "9443"]),
+        ("https = []", &["443"]),
+    ] {
+        fs::write(&site.config, format!("[listen]\n{listen}\ntrusted_proxies = [\"127.0.0.1\"]\n{text}")).unwrap();
+        let exported = site.export("tlsa");
+        let owners = exported.lines().filter_map(|line| line.strip_suffix(&hex(&site.pins[0])));
+        let want: Vec<String> = [BLOG, "www.example.com"]
+            .iter()
+            .flat_map(|host| ports.iter().map(move |port| format!("_{port}._tcp.{host}. IN TLSA 3 1 1 ")))
+            .collect();
+        assert_eq!(owners.collect::<Vec<_>>(), want, "{listen}");
+    }
+}

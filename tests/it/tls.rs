@@ -326,3 +326,80 @@ fn all_signature_schemes_of_an_ed25519_key() {
     assert!(shown.contains("Peer signature type: ed25519"), "{shown}");
     let _ = SignatureScheme::ED25519;
 }
+
+/// What a server takes of this, as openssl sees it: each suite and group by itself.
+fn taken(pintle: &Pintle, arguments: &[&str]) -> bool {
+    s_client(pintle, &[&["-servername", BLOG], arguments].concat()).contains("HTTP/1.1 200 OK")
+}
+
+const TLS12_SUITES: [&str; 6] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
+const TLS13_SUITES: [&str; 3] = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
+/// What Mozilla's old profile has on top, and what no profile has any more.
+const OLD_SUITES: [&str; 4] =
+    ["ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384", "AES128-SHA", "DHE-RSA-AES128-GCM-SHA256"];
+const GROUPS: [&str; 4] = ["X25519", "P-256", "P-384", "P-521"];
+
+fn pair(authority: &Authority, origin: &Origin) -> String {
+    let ecdsa = authority.leaf("pair-ecdsa", &[BLOG]);
+    let rsa = authority.leaf_of("pair-rsa", &[BLOG], KeyKind::Rsa, -1, 90);
+    site(&[BLOG], origin, &[&ecdsa, &rsa])
+}
+
+#[test]
+fn profiles_are_mozillas() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let site = pair(&authority, &origin);
+    for (profile, tls12) in [("modern", false), ("intermediate", true)] {
+        let pintle = Pintle::start(&authority, &format!("[tls]\nprofile = \"{profile}\"\n{site}"));
+        let with = |arguments: &[&str]| taken(&pintle, &[&["-quiet"], arguments].concat());
+        for suite in TLS12_SUITES {
+            assert_eq!(with(&["-tls1_2", "-cipher", suite]), tls12, "{profile}: {suite}");
+        }
+        for suite in TLS13_SUITES {
+            assert!(with(&["-tls1_3", "-ciphersuites", suite]), "{profile}: {suite}");
+        }
+        for suite in OLD_SUITES {
+            assert!(!with(&["-tls1_2", "-cipher", &format!("{suite}:@SECLEVEL=0")]), "{profile}: {suite}");
+        }
+        for group in GROUPS {
+            assert_eq!(with(&["-tls1_3", "-groups", group]), group != "P-521", "{profile}: {group}");
+        }
+        for version in ["-tls1", "-tls1_1"] {
+            assert!(!with(&[version, "-cipher", "ALL:@SECLEVEL=0"]), "{profile}: {version}");
+        }
+        let connection = Client::new(&authority).connect(pintle.https(), BLOG);
+        let group = connection.stream.tls().unwrap().negotiated_key_exchange_group().unwrap();
+        assert_eq!(group.name(), NamedGroup::X25519MLKEM768, "{profile}");
+    }
+}
+
+/// By IANA's names and by OpenSSL's; a reload changes them.
+#[test]
+fn suites_and_groups_by_name() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let tls = "[tls]\ncipher_suites = [\"ECDHE-ECDSA-AES256-GCM-SHA384\", \"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\", \
+               \"TLS_AES_256_GCM_SHA384\"]\ngroups = [\"prime256v1\", \"secp384r1\"]\n";
+    let state = format!("[state]\ndirectory = {:?}\n", authority.folder().join("state"));
+    let pintle = Pintle::start(&authority, &(state + tls + &pair(&authority, &origin)));
+    let with = |arguments: &[&str]| taken(&pintle, &[&["-quiet"], arguments].concat());
+    for suite in TLS12_SUITES {
+        let is_listed = ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES128-GCM-SHA256"].contains(&suite);
+        assert_eq!(with(&["-tls1_2", "-cipher", suite]), is_listed, "{suite}");
+    }
+    for suite in TLS13_SUITES {
+        assert_eq!(with(&["-tls1_3", "-ciphersuites", suite]), suite == "TLS_AES_256_GCM_SHA384", "{suite}");
+    }
+    for group in GROUPS {
+        assert_eq!(with(&["-tls1_3", "-groups", group]), ["P-256", "P-384"].contains(&group), "{group}");
+    }
+    pintle.rewrite(|text| text.replace("\"prime256v1\", ", ""));
+    pintle.reload();
+    assert!(!with(&["-tls1_3", "-groups", "P-256"]) && with(&["-tls1_3", "-groups", "P-384"]));
+}

@@ -46,7 +46,7 @@ pub(super) fn assemble(
         Some(before) => before.tickets.clone(),
         None => Arc::new(Tickets::new().ok()?),
     };
-    let tls = tls_config::server(certificates.clone(), globals.versions, tickets.clone()).ok()?;
+    let tls = tls_config::server(certificates.clone(), &globals.offer, tickets.clone()).ok()?;
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
     let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
     let before = context.before.iter().flat_map(|before| before.entries.iter().enumerate());

@@ -13,7 +13,6 @@ use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::policy::redirect::HttpsPort;
 use crate::site::ReportsAt;
-use crate::tls::config::Versions;
 use crate::upstream::resolve::NameServers;
 
 /// More workers than this are a slip of the pen.
@@ -171,28 +170,6 @@ pub(super) fn check_admin(listen: Option<&At<String>>, r: &mut Resolver<'_>) {
             "\"unix:/run/pintle/admin.sock\" or \"127.0.0.1:9180\"",
         );
     }
-}
-
-pub(super) fn versions(table: &TlsTable, r: &mut Resolver<'_>) -> Versions {
-    let both = Versions { tls12: true, tls13: true };
-    let Some(list) = &table.versions else { return both };
-    let mut versions = Versions { tls12: false, tls13: false };
-    for text in list {
-        match text.value.as_str() {
-            "1.2" => versions.tls12 = true,
-            "1.3" => versions.tls13 = true,
-            other => {
-                let old = matches!(other, "1.0" | "1.1" | "SSLv3");
-                let hint =
-                    if old { "it has been broken for years (RFC 8996)" } else { "known are \"1.2\" and \"1.3\"" };
-                r.error_with_hint(&text.span, format!("tls.versions: {other:?} is not served"), hint);
-            }
-        }
-    }
-    if !versions.tls12 && !versions.tls13 && list.is_empty() {
-        r.error_with_hint(&table.span, "tls.versions: is empty", "versions = [\"1.2\", \"1.3\"]");
-    }
-    versions
 }
 
 /// The site that clients without a known name get, if any does.

@@ -1,5 +1,6 @@
 //! The two kinds of TLS connections, seen alike.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -37,6 +38,8 @@ pub struct ServerSession {
     tls: UnbufferedServerConnection,
     /// Which name was asked for, and what came of it.
     choice: Option<Choice>,
+    /// The address that the client has reached, where certificates depend on it.
+    reached: Option<IpAddr>,
 }
 
 impl ServerSession {
@@ -46,7 +49,13 @@ impl ServerSession {
     ///
     /// When rustls cannot make one; its configuration would have to be wrong.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self { tls: UnbufferedServerConnection::new(config)?, choice: None })
+        Ok(Self { tls: UnbufferedServerConnection::new(config)?, choice: None, reached: None })
+    }
+
+    /// For a client that has reached this address.
+    #[must_use]
+    pub fn reached(self, address: Option<IpAddr>) -> Self {
+        Self { reached: address, ..self }
     }
 
     /// Which name was asked for, and the certificates that it has.
@@ -64,6 +73,9 @@ impl Session for ServerSession {
     type Data = ServerConnectionData;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
+        if self.reached.is_some() && self.choice.is_none() {
+            resolver::reached(self.reached);
+        }
         let status = self.tls.process_tls_records(incoming);
         // The resolver has no way to say more than a certificate; it was asked within this very call, if at all.
         if let Some(choice) = resolver::take_choice() {

@@ -1,0 +1,133 @@
+//! `[tls]`: versions, cipher suites and groups, and the profiles that have names.
+
+use super::Resolver;
+use crate::config::file::TlsTable;
+use crate::config::problem::At;
+use crate::tls::config::Versions;
+use crate::tls::offer::{GROUPS, Group, Offer, SUITES, Suite};
+
+/// Mozilla's server side TLS recommendations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    Modern,
+    Intermediate,
+}
+
+pub(super) fn resolve(table: &TlsTable, r: &mut Resolver<'_>) -> Offer {
+    let words = [("modern", Some(Profile::Modern)), ("intermediate", Some(Profile::Intermediate))];
+    let profile = r.choice("tls.profile", table.profile.as_ref(), &words, None);
+    let versions = versions(table, profile, r);
+    let mut offer = Offer::usual(versions);
+    if let Some(suites) =
+        listed("tls.cipher_suites", table.cipher_suites.as_deref(), table, Suite::named, known_suites, r)
+    {
+        for (at, suite) in &suites {
+            if profile == Some(Profile::Modern) && !suite.tls13 {
+                outside("tls.cipher_suites", at, "the profile \"modern\" has suites of TLS 1.3 alone", r);
+            }
+        }
+        offer.suites = suites.into_iter().map(|(_, suite)| suite).collect();
+        let has = |tls13: bool| offer.suites.iter().any(|suite| suite.tls13 == tls13);
+        for (is_offered, tls13, version, other) in
+            [(versions.tls12, false, "1.2", "1.3"), (versions.tls13, true, "1.3", "1.2")]
+        {
+            if is_offered && !has(tls13) && !offer.suites.is_empty() {
+                let first = SUITES.iter().find(|suite| suite.tls13 == tls13).map_or("", |suite| suite.names[0]);
+                r.error_with_hint(
+                    &span_of(table.cipher_suites.as_deref(), table),
+                    format!("tls.cipher_suites: there is none of TLS {version}, which is offered"),
+                    format!("add {first:?}, or versions = [\"{other}\"]"),
+                );
+            }
+        }
+    }
+    if let Some(groups) = listed("tls.groups", table.groups.as_deref(), table, Group::named, known_groups, r) {
+        for (at, group) in groups.iter().filter(|(_, group)| profile.is_some() && !group.is_usual()) {
+            let why = format!("no profile has {:?}", group.names[0]);
+            outside("tls.groups", at, &why, r);
+        }
+        offer.groups = groups.into_iter().map(|(_, group)| group).collect();
+        if versions.tls12 && !offer.groups.is_empty() && offer.groups.iter().all(|group| group.tls13_only) {
+            r.error_with_hint(
+                &span_of(table.groups.as_deref(), table),
+                "tls.groups: all of them are for TLS 1.3, and TLS 1.2 is offered",
+                "add \"x25519\", or versions = [\"1.3\"]",
+            );
+        }
+    }
+    offer
+}
+
+fn span_of(list: Option<&[At<String>]>, table: &TlsTable) -> std::ops::Range<usize> {
+    list.and_then(<[_]>::first).map_or_else(|| table.span.clone(), |at| at.span.clone())
+}
+
+fn outside(key: &str, at: &At<String>, why: &str, r: &mut Resolver<'_>) {
+    r.error_with_hint(
+        &at.span,
+        format!("{key}: {:?} contradicts tls.profile: {why}", at.value),
+        "leave out the one or the other",
+    );
+}
+
+/// The values of a list by their names; those that are none are told of.
+fn listed<T>(
+    key: &str,
+    list: Option<&[At<String>]>,
+    table: &TlsTable,
+    find: impl Fn(&str) -> Option<T>,
+    known: impl Fn() -> String,
+    r: &mut Resolver<'_>,
+) -> Option<Vec<(At<String>, T)>> {
+    let list = list?;
+    if list.is_empty() {
+        r.error_with_hint(&table.span, format!("{key}: is empty"), "leave the key out for the usual ones");
+    }
+    let mut found = Vec::new();
+    for text in list {
+        match find(&text.value) {
+            Some(value) => found.push((text.clone(), value)),
+            None => r.error_with_hint(
+                &text.span,
+                format!("{key}: {:?} is not served", text.value),
+                format!("known are {}", known()),
+            ),
+        }
+    }
+    Some(found)
+}
+
+fn known_suites() -> String {
+    SUITES.iter().map(|suite| suite.names[0]).collect::<Vec<_>>().join(", ")
+}
+
+fn known_groups() -> String {
+    GROUPS.iter().map(|group| group.names[0]).collect::<Vec<_>>().join(", ")
+}
+
+fn versions(table: &TlsTable, profile: Option<Profile>, r: &mut Resolver<'_>) -> Versions {
+    let of_profile = Versions { tls12: profile != Some(Profile::Modern), tls13: true };
+    let Some(list) = &table.versions else { return of_profile };
+    let mut versions = Versions { tls12: false, tls13: false };
+    for text in list {
+        match text.value.as_str() {
+            "1.2" if !of_profile.tls12 => r.error_with_hint(
+                &text.span,
+                "tls.versions: \"1.2\" contradicts tls.profile: \"modern\" is TLS 1.3 alone",
+                "profile = \"intermediate\", or versions = [\"1.3\"]",
+            ),
+            "1.2" => versions.tls12 = true,
+            "1.3" => versions.tls13 = true,
+            other => {
+                let old = matches!(other, "1.0" | "1.1" | "SSLv3");
+                let hint =
+                    if old { "it has been broken for years (RFC 8996)" } else { "known are \"1.2\" and \"1.3\"" };
+                r.error_with_hint(&text.span, format!("tls.versions: {other:?} is not served"), hint);
+            }
+        }
+    }
+    if !versions.tls12 && !versions.tls13 && list.is_empty() {
+        r.error_with_hint(&table.span, "tls.versions: is empty", "versions = [\"1.2\", \"1.3\"]");
+    }
+    versions
+}
