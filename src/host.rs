@@ -4,6 +4,7 @@
 //! Both [`HostPattern`] (from the configuration) and [`split_authority`] (from a request) give that form, so that
 //! a lookup is a comparison of bytes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -29,6 +30,10 @@ pub enum InvalidHost {
     Address,
     /// A `*` anywhere but as the whole first label.
     Wildcard,
+    /// A port where only a name belongs.
+    HasPort,
+    /// A name with letters beyond ASCII that has no ASCII form (UTS 46).
+    International,
 }
 
 impl fmt::Display for InvalidHost {
@@ -36,12 +41,12 @@ impl fmt::Display for InvalidHost {
         f.write_str(match self {
             Self::Empty => "no host name",
             Self::Length => "a host name has at most 253 characters, in labels of 1 to 63",
-            Self::Character => {
-                "a host name has letters, digits, hyphens and dots only (international names in their xn-- form)"
-            }
+            Self::Character => "a host name has letters, digits, hyphens and dots only",
             Self::Port => "the port is not a number from 0 to 65535",
             Self::Address => "not an IPv6 address between the brackets",
             Self::Wildcard => "a wildcard is a whole first label: *.example.com",
+            Self::HasPort => "a host has no port: the site answers on every port of [listen]",
+            Self::International => "an international name that has no ASCII form (UTS 46)",
         })
     }
 }
@@ -119,12 +124,13 @@ pub struct HostPattern {
 }
 
 impl HostPattern {
-    /// Parses `blog.example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
+    /// Parses `blog.example.com`, `*.example.com`, `bücher.example`, `192.0.2.1` or `[2001:db8::1]`.
     ///
     /// # Errors
     ///
     /// [`InvalidHost`], also where there is a port.
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
+        let text = &*ascii(text)?;
         let (wildcard, rest) = match text.strip_prefix("*.") {
             Some(rest) => (true, rest),
             None if text.contains('*') => return Err(InvalidHost::Wildcard),
@@ -133,10 +139,14 @@ impl HostPattern {
         let mut raw = rest.as_bytes().to_vec();
         let authority = split_authority(&mut raw)?;
         if authority.port.is_some() || rest.ends_with(':') {
-            return Err(InvalidHost::Port);
+            return Err(InvalidHost::HasPort);
         }
         raw.truncate(authority.host_len);
-        let name = String::from_utf8(raw).map_err(|_| InvalidHost::Character)?.into_boxed_str();
+        let mut name = String::from_utf8(raw).map_err(|_| InvalidHost::Character)?.into_boxed_str();
+        // An address in the one form that clients send (RFC 5952).
+        if let Some(address) = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')?.parse::<Ipv6Addr>().ok()) {
+            name = format!("[{address}]").into_boxed_str();
+        }
         if wildcard && (!name.contains('.') || name.starts_with('[')) {
             return Err(InvalidHost::Wildcard);
         }
@@ -182,6 +192,41 @@ impl fmt::Display for HostPattern {
         }
         f.write_str(&self.name)
     }
+}
+
+/// The ASCII form of a name that may be international: its A-labels (RFC 5890 section 2.3.2.1).
+///
+/// # Errors
+///
+/// [`InvalidHost::International`], for names that have none.
+pub fn ascii(text: &str) -> Result<Cow<'_, str>, InvalidHost> {
+    if text.is_ascii() {
+        return Ok(text.into());
+    }
+    let (wildcard, name) = text.strip_prefix("*.").map_or(("", text), |name| ("*.", name));
+    let name = idna::domain_to_ascii(name).map_err(|_| InvalidHost::International)?;
+    Ok(format!("{wildcard}{name}").into())
+}
+
+/// The same for a name that may have a port behind it.
+///
+/// # Errors
+///
+/// [`InvalidHost::International`], for names that have none.
+pub fn ascii_authority(text: &str) -> Result<Cow<'_, str>, InvalidHost> {
+    let colon = text.find(':').unwrap_or(text.len());
+    match ascii(&text[..colon])? {
+        Cow::Borrowed(_) => Ok(text.into()),
+        Cow::Owned(name) => Ok(format!("{name}{}", &text[colon..]).into()),
+    }
+}
+
+/// A name for people: one with A-labels has its letters behind it, `xn--bcher-kva.example (bücher.example)`.
+#[must_use]
+pub fn both_forms(name: &str) -> String {
+    let (wildcard, base) = name.strip_prefix("*.").map_or(("", name), |base| ("*.", base));
+    let (letters, valid) = idna::domain_to_unicode(base);
+    if valid.is_ok() && letters != base { format!("{name} ({wildcard}{letters})") } else { name.to_owned() }
 }
 
 /// `b.c` for `a.b.c`: the name whose wildcard would match.
@@ -284,6 +329,29 @@ mod tests {
         assert!(!matches("*.example.com", "a.b.example.com"));
         assert!(matches("example.com.", "example.com"));
         for bad in ["*", "*.com:443", "a.*.com", "*a.com", "host:1", "*.com"] {
+            assert!(HostPattern::parse(bad).is_err(), "{bad}");
+        }
+        for with_port in ["host:1", "*.example.com:443", "[::1]:443", "host:"] {
+            assert_eq!(HostPattern::parse(with_port), Err(InvalidHost::HasPort), "{with_port}");
+        }
+        assert_eq!(HostPattern::parse("[2001:DB8:0:0::1]").unwrap().to_string(), "[2001:db8::1]");
+    }
+
+    /// Taken as people write them, compared and sent in ASCII, shown in both forms.
+    #[test]
+    fn international_names() {
+        let check = |text: &str, ascii: &str, shown: &str| {
+            let name = HostPattern::parse(text).unwrap().to_string();
+            assert_eq!((name.as_str(), both_forms(&name).as_str()), (ascii, shown), "{text}");
+        };
+        check("bücher.example", "xn--bcher-kva.example", "xn--bcher-kva.example (bücher.example)");
+        check("BÜCHER.Example", "xn--bcher-kva.example", "xn--bcher-kva.example (bücher.example)");
+        check("xn--bcher-kva.example", "xn--bcher-kva.example", "xn--bcher-kva.example (bücher.example)");
+        check("*.bücher.example", "*.xn--bcher-kva.example", "*.xn--bcher-kva.example (*.bücher.example)");
+        check("例え。テスト", "xn--r8jz45g.xn--zckzah", "xn--r8jz45g.xn--zckzah (例え.テスト)");
+        check("blog.example.com", "blog.example.com", "blog.example.com");
+        check("[::1]", "[::1]", "[::1]");
+        for bad in ["bücher.example:8443", "a\u{ad00}\u{d7ff}.example", "bü cher.example", "\u{300}a.example"] {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }
     }

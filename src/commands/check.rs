@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::step_down::{Trouble, look_ahead};
 use super::{Loaded, Output, context, fail, load, look_at_book};
 use crate::config::{self, Problem, Problems, Severity, StandIn, report};
+use crate::host::both_forms;
 use crate::policy::hpkp;
 
 /// Without a place for the ledger, promises are forgotten.
@@ -64,7 +65,7 @@ fn plural(n: usize, noun: &str) -> String {
 }
 
 fn print_site(site: &report::Site) {
-    println!("{}", site.hosts.join(", "));
+    println!("{}", site.hosts.iter().map(|host| both_forms(host)).collect::<Vec<_>>().join(", "));
     if let Some(upstream) = &site.upstream {
         println!("  upstream     {}", upstream.url);
         println!("    connect    {}", upstream.connect);
@@ -157,6 +158,7 @@ fn site_json(site: &report::Site) -> Value {
     };
     json!({
         "hosts": site.hosts,
+        "hosts_shown": site.hosts.iter().map(|host| both_forms(host)).collect::<Vec<_>>(),
         "upstream": site.upstream.as_ref().map(|u| json!({
             "url": u.url, "connect": u.connect, "server_name": u.server_name, "verify_name": u.verify_name,
             "host_header": u.host_header.as_deref().unwrap_or("client"),

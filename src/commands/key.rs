@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{Output, fail, fail_with_hint, files, look_at, no_such_site, pin};
 use crate::config::{self, Outline, SiteOutline};
 use crate::export::Role;
-use crate::host::HostPattern;
+use crate::host::{HostPattern, both_forms};
 use crate::key_file::{PublicKey, public_key};
 use crate::ledger::Book;
 use crate::pin::Pin;
@@ -130,7 +130,7 @@ fn stem(site: &SiteOutline) -> String {
 }
 
 fn hosts(site: &SiteOutline) -> String {
-    site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    site.hosts.iter().map(|host| both_forms(&host.to_string())).collect::<Vec<_>>().join(", ")
 }
 
 fn all_hosts(outline: &Outline) -> impl Iterator<Item = String> {

@@ -12,6 +12,7 @@ use super::{Output, fail};
 use crate::config::{self, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
 use crate::control::{Upgraded, Verdict};
+use crate::host::both_forms;
 
 /// Reports that are shown one by one.
 const REPORTS_SHOWN: usize = 3;
@@ -243,7 +244,7 @@ fn print_reports(reports: &Value) {
 
 fn print_site(site: &Value) {
     let hosts: Vec<&str> = list(site, "hosts").iter().filter_map(Value::as_str).collect();
-    println!("\n{}", hosts.join(", "));
+    println!("\n{}", hosts.into_iter().map(both_forms).collect::<Vec<_>>().join(", "));
     print_upstream(site);
     for c in list(site, "certificates") {
         println!("  certificate  {} until {}, by {}", text(c, "serial"), day(text(c, "not_after")), text(c, "issuer"));

@@ -246,6 +246,9 @@ async fn handshake(
             return None;
         }
     };
+    // Clients send no name for an address: there it counts which one they have reached.
+    let reached = shared.certificates.has_addresses().then(|| socket.local_addr().ok()).flatten();
+    let session = session.reached(reached.map(|address| address.ip()));
     let mut stream = TlsStream::new(socket, session, received);
     let done = poll_fn(|cx| match stream.poll_handshake(cx) {
         Poll::Ready(done) => Poll::Ready(done),

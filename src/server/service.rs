@@ -119,7 +119,11 @@ pub(super) async fn answer(
             Ok(answered(sent, websocket_key, head, asked, context, pool.upstream(), begin))
         }
         (Work::Forward(..), None) => Err(Rejection::Misdirected),
-        (Work::Challenge, _) => Box::pin(challenge(head, asked, context)).await,
+        // A name that is no site's, and no challenge either.
+        (Work::Challenge, _) => Box::pin(challenge(head, asked, context)).await.map_err(|error| match error {
+            Rejection::NoChallenge if asked.site.is_none() => Rejection::Misdirected,
+            other => other,
+        }),
         (Work::Report, _) => Box::pin(report(head, body, asked, context, alarm, interim)).await,
     };
     done.unwrap_or_else(|rejection| reject(rejection, head, Some(asked), context))
@@ -143,6 +147,12 @@ pub(super) enum Work {
 
 /// What is to be done: a pure choice, but for the memory of redirects.
 fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, Rejection> {
+    // Before all else: the certificate that the challenge is for need not exist yet, nor the name be one of a site's.
+    let is_read = matches!(head.method, Method::GET | Method::HEAD);
+    let is_challenge = is_read && head.target_octets().starts_with(CHALLENGES.as_bytes());
+    if is_challenge && asked.origin.scheme == Scheme::Http && (asked.site.is_some() || has_webroot(asked)) {
+        return Ok(Step::Work(Work::Challenge));
+    }
     let Some(site) = &asked.site else { return Err(Rejection::Misdirected) };
     if !context.certificate_covers(site, head) {
         return Err(Rejection::Misdirected);
@@ -165,10 +175,6 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         };
     }
     if asked.origin.scheme == Scheme::Http {
-        let is_read = matches!(head.method, Method::GET | Method::HEAD);
-        if is_read && head.target_octets().starts_with(CHALLENGES.as_bytes()) {
-            return Ok(Step::Work(Work::Challenge));
-        }
         if context.client.peer.states_scheme && !asked.origin.scheme_stated && loops(head, asked, context) {
             return Err(Rejection::SchemeNotStated);
         }
@@ -208,6 +214,10 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         Some(None) => Err(Rejection::NotFound),
         None => Err(Rejection::Misdirected),
     }
+}
+
+fn has_webroot(asked: &Asked) -> bool {
+    asked.view.shared.acme_webroot.is_some()
 }
 
 /// Whether the redirect of this request was followed, and came back as this request.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
-use crate::host::split_authority;
+use crate::host::{ascii_authority, split_authority};
 use crate::policy::Scheme;
 
 /// The longest URL that is read, in octets.
@@ -99,7 +99,7 @@ impl FromStr for Url {
         if !target.bytes().all(|b| b.is_ascii_graphic()) {
             return Err("write white space and other than ASCII characters of the path as %XX".into());
         }
-        let mut raw = authority.as_bytes().to_vec();
+        let mut raw = ascii_authority(authority).map_err(|e| e.to_string())?.into_owned().into_bytes();
         let split = split_authority(&mut raw).map_err(|e| e.to_string())?;
         raw.truncate(split.host_len);
         let host = String::from_utf8(raw).map_err(|e| e.to_string())?;
@@ -165,7 +165,7 @@ mod tests {
         check("ftp://blog.example.com/", "error: ftp is no scheme");
         check("https:///x", "error: no host name");
         check("https://user@blog.example.com/", "error: a host name has");
-        check("https://b\u{fc}cher.example/", "error: a host name has");
+        check("https://b\u{fc}cher.example:8443/", "https://xn--bcher-kva.example:8443/");
         check("https://blog.example.com:99999/", "error: the port");
         check("https://blog.example.com/a b", "error: write white space");
         check("https://blog.example.com/\u{fc}", "error: write white space");

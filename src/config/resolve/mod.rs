@@ -4,6 +4,7 @@
 //! long as these are the same; its [`Entry`] adds what the ledger and the time have to say. The guard then looks at all
 //! of them together.
 
+mod addresses;
 mod assemble;
 mod certificates;
 mod entry;
@@ -13,6 +14,7 @@ mod health;
 mod hsts;
 mod limits;
 mod listen;
+mod offer;
 mod pins;
 mod plan;
 mod process;
@@ -34,7 +36,7 @@ use super::{AccessTarget, Config, Context, Draft, Kept, StandIn};
 use crate::host::{HostMap, HostPattern};
 use crate::policy::guard::others;
 use crate::telemetry::AccessFormat;
-use crate::tls::config::Versions;
+use crate::tls::offer::Offer;
 use plan::Plan;
 use stand_in::{RefusedPair, StandIns};
 
@@ -90,7 +92,7 @@ struct Globals {
     listen: listen::Listen,
     limits: crate::limits::Limits,
     reports: Option<crate::site::ReportsAt>,
-    versions: Versions,
+    offer: Offer,
     access: AccessTarget,
     access_format: AccessFormat,
     acme_webroot: Option<PathBuf>,
@@ -346,11 +348,13 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
     }
     let reports = file.reports.as_ref().and_then(|t| listen::reports(t, &by_host, r));
     let default_site = listen::default_site(&file.tls, &by_host, r);
+    let places = addresses::Places { listen: &listen, tls: &file.tls, default_site };
+    addresses::check(file, hosts, &places, r);
     if default_site.and_then(|at| file.sites.get(at)).is_some_and(|s| s.certificates.iter().all(|c| c.key.is_none())) {
         let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
         r.error(&span, "tls.default_site: this site has no certificate with a key");
     }
-    let versions = listen::versions(&file.tls, r);
+    let offer = offer::resolve(&file.tls, r);
     let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
     let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, AccessFormat::Json);
     let access = match file.log.access.as_ref().map(|a| a.value.as_str()) {
@@ -377,7 +381,7 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
         listen,
         limits,
         reports,
-        versions,
+        offer,
         access,
         access_format,
         acme_webroot,
@@ -386,6 +390,17 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
         default_site,
         sandbox,
     }
+}
+
+/// The host that was meant by a URL, or by a host with a port.
+fn host_within(text: &str) -> Option<HostPattern> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let bracket = authority.rfind(']').unwrap_or(0);
+    let host = authority[bracket..].rfind(':').map_or(authority, |colon| &authority[..bracket + colon]);
+    // An IPv6 address without its brackets.
+    let bare = authority.parse::<std::net::Ipv6Addr>().ok().map(|address| format!("[{address}]"));
+    HostPattern::parse(&bare.unwrap_or_else(|| host.to_owned())).ok()
 }
 
 /// A site's names, each of which no other site has.
@@ -409,7 +424,11 @@ fn hosts(
         let pattern = match HostPattern::parse(&text.value) {
             Ok(pattern) => pattern,
             Err(why) => {
-                r.error(&text.span, format!("site.hosts: {:?}: {why}", text.value));
+                let message = format!("site.hosts: {:?}: {why}", text.value);
+                match host_within(&text.value) {
+                    Some(host) => r.error_with_hint(&text.span, message, format!("hosts = [{:?}]", host.to_string())),
+                    None => r.error(&text.span, message),
+                }
                 continue;
             }
         };
