@@ -12,6 +12,7 @@ use pintle::message::{
     BodyDecoder, Decoded, FieldSink, Framing, Rendered, RequestHead, ResponseHead, parse_request, parse_response,
 };
 use pintle::policy::forwarded::origin;
+use pintle::policy::redirect::HttpsPorts;
 use pintle::tls::certificate::{Certificate, Chain};
 use pintle::tls::config::{Versions, server};
 use pintle::tls::offer::Offer;
@@ -111,7 +112,7 @@ fn step_parse_response() {
 #[inline(never)]
 fn step_rewrite_response(s: &Setting, responses: &mut [ResponseHead]) {
     for response in responses {
-        assert!(rewrite(response, &s.head, &s.site, &s.upstream).is_ok());
+        assert!(rewrite(response, &s.head, &s.site, &s.upstream, HttpsPorts::default()).is_ok());
     }
 }
 

@@ -16,6 +16,7 @@ use pintle::policy::admission::{Objections, Offer, judge};
 use pintle::policy::forwarded::origin;
 use pintle::policy::guard::Promise;
 use pintle::policy::hpkp::{self, Hpkp};
+use pintle::policy::redirect::HttpsPorts;
 use pintle::upstream::Outbound;
 use pintle::upstream::rewrite::rewrite;
 
@@ -99,7 +100,7 @@ fn forwarding(c: &mut Criterion) {
     c.bench_function("forward/rewrite a response's names", |b| {
         b.iter_batched_ref(
             || response.clone(),
-            |response| rewrite(response, &s.head, &s.site, black_box(&s.upstream)),
+            |response| rewrite(response, &s.head, &s.site, black_box(&s.upstream), HttpsPorts::default()),
             criterion::BatchSize::SmallInput,
         );
     });

@@ -1,6 +1,6 @@
 //! A request, a response, and where they happen: the same for all benchmarks.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use pintle::host::HostPattern;
@@ -53,13 +53,7 @@ pub(crate) fn setting() -> Setting {
     let (_, addresses) = Name::new("example.wordpress.com", 443);
     Setting {
         head,
-        client: Client::new(Peer {
-            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
-            states_scheme: false,
-            states_client: false,
-            tlv_scheme: None,
-            listener: Scheme::Https,
-        }),
+        client: Client::new(Peer::new(Ipv4Addr::new(192, 0, 2, 7).into(), Scheme::Https, &Trust::default())),
         trust: Trust::default(),
         site: Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() },
         upstream: Upstream {

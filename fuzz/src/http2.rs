@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use h2::server::Builder;
 use http::Method;
 use pintle::message::{HeadLimits, RequestHead};
+use pintle::policy::forwarded::TrustedField;
 use pintle::server::fuzzing::read_http2_head;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -37,8 +38,8 @@ pub fn http2_request(data: &[u8]) {
         }
         assert!(head.target() == "*" || head.target().starts_with('/'));
         if !head.host().is_empty() {
-            forward(&head, false);
-            forward(&head, true);
+            forward(&head, None);
+            forward(&head, Some(TrustedField::XForwarded));
         }
     }
 }

@@ -12,7 +12,8 @@ use pintle::message::{
     Version, parse_request, parse_response,
 };
 use pintle::policy::Scheme;
-use pintle::policy::forwarded::{Peer, Trust, origin};
+use pintle::policy::forwarded::{Origin, Peer, Trust, TrustedField, origin};
+use pintle::policy::redirect::HttpsPorts;
 use pintle::site::Site;
 use pintle::upstream::resolve::Name;
 use pintle::upstream::rewrite::rewrite as rewritten;
@@ -50,8 +51,8 @@ fn request_head_within(data: &[u8], limits: &HeadLimits) {
     }
     assert!(head.target() == "*" || head.target().starts_with('/'));
     assert!(head.path().len() <= head.target().len());
-    for trusted in [false, true] {
-        forward(&head, trusted);
+    for field in [None, Some(TrustedField::XForwarded), Some(TrustedField::Forwarded)] {
+        forward(&head, field);
     }
 }
 
@@ -63,20 +64,19 @@ fn every_field_is_whole(fields: &Fields) {
     }
 }
 
-fn peer(trusted: bool) -> Peer {
-    Peer {
-        address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
-        states_scheme: trusted,
-        states_client: trusted,
-        tlv_scheme: None,
-        listener: Scheme::Https,
-    }
+/// Where all requests come from.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+/// Trust in [`PEER`] by this field; in nobody, without one.
+fn trust(field: Option<TrustedField>) -> Trust {
+    let ranges = field.map(|_| "10.0.0.0/8".parse().expect("a range"));
+    Trust::new(ranges.into_iter().collect(), field.unwrap_or_default())
 }
 
 /// What goes upstream for a head is one request, as another parser reads it.
-pub(super) fn forward(head: &RequestHead, trusted: bool) {
-    let trust = Trust::new(vec!["10.0.0.0/8".parse().expect("a range")]);
-    let client = Client::new(peer(trusted));
+pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
+    let trust = trust(field);
+    let client = Client::new(Peer::new(PEER, Scheme::Https, &trust));
     let origin = origin(&client.peer, &head.fields, &trust);
     let upstream = upstream();
     let site = Site::default();
@@ -127,8 +127,9 @@ fn rewrite_within(data: &[u8], limits: &ResponseLimits) {
     request.set_target(b"/here");
     request.set_authority(b"blog.example.com:8443").expect("a name");
     let site = Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() };
+    let https = HttpsPorts { public: None, listeners: &[8443] };
     let before: Vec<Vec<u8>> = response.fields.iter().map(|(_, _, value)| value.to_vec()).collect();
-    if rewritten(&mut response, &request, &site, &upstream()).is_err() {
+    if rewritten(&mut response, &request, &site, &upstream(), https).is_err() {
         return;
     }
     assert_eq!(response.fields.len(), before.len());
@@ -192,8 +193,8 @@ fn list(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
     fields.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
-/// `Forwarded` and `X-Forwarded-*`, one field to a line: a stranger's change nothing, and those of a trusted peer that
-/// are not understood change nothing either.
+/// `Forwarded` and `X-Forwarded-*`, one field to a line: a stranger's change nothing, those that are not read change
+/// nothing either, and behind all that was received the word of the nearest proxy is the one that counts.
 pub fn forwarded(data: &[u8]) {
     let mut fields = Fields::default();
     for line in data.split(|b| *b == b'\n') {
@@ -201,10 +202,29 @@ pub fn forwarded(data: &[u8]) {
         let (name, value) = line.split_at(at);
         fields.push(name, value.get(1..).unwrap_or_default());
     }
-    let trust = Trust::new(vec!["10.0.0.0/8".parse().expect("a range")]);
-    let stranger = origin(&peer(false), &fields, &trust);
-    assert_eq!((stranger.scheme, stranger.client), (Scheme::Https, peer(false).address));
-    let told = origin(&peer(true), &fields, &trust);
-    assert_eq!(told.scheme_from_header, told.scheme_stated);
-    assert!(told.hops.iter().all(|hop| trust.contains(*hop)), "a hop that nobody trusts: {told:?}");
+    let told = |fields: &Fields, field| {
+        let trust = trust(field);
+        let told = origin(&Peer::new(PEER, Scheme::Https, &trust), fields, &trust);
+        assert!(told.hops.iter().all(|hop| trust.contains(*hop)), "a hop that nobody trusts: {told:?}");
+        told
+    };
+    let nothing = |told: Origin| {
+        let said = (told.scheme_stated, told.client, told.host);
+        assert_eq!(said, (false, PEER, None), "believed without reason");
+    };
+    nothing(told(&fields, None));
+    nothing(told(&fields, Some(TrustedField::Proxy)));
+    told(&fields, Some(TrustedField::XForwarded));
+    told(&fields, Some(TrustedField::Forwarded));
+
+    // A proxy that appends to whatever its client has sent.
+    let client = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+    let mut appended = Fields::default();
+    appended.push(b"X-Forwarded-For", &[data, b", 198.51.100.1"].concat());
+    appended.push(b"X-Forwarded-Proto", b"http");
+    appended.push(b"Forwarded", &[data, b", for=\"198.51.100.1:80\";proto=http"].concat());
+    for field in [TrustedField::XForwarded, TrustedField::Forwarded] {
+        let told = told(&appended, Some(field));
+        assert_eq!((told.client, told.scheme), (client, Scheme::Http), "{field:?}");
+    }
 }

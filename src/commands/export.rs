@@ -92,7 +92,7 @@ fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::Sit
 fn ports(config: &Config) -> Vec<u16> {
     let listeners = config.https.iter().map(|address| address.port()).filter(|port| *port != 0);
     let mut ports = Vec::new();
-    for port in config.snapshot.https_port.public.map_or_else(|| listeners.collect(), |public| vec![public]) {
+    for port in config.snapshot.public_https_port.map_or_else(|| listeners.collect(), |public| vec![public]) {
         if !ports.contains(&port) {
             ports.push(port);
         }

@@ -28,7 +28,10 @@ pub(super) struct ListenTable {
     pub(super) https: Option<Vec<At<String>>>,
     pub(super) http: Option<Vec<At<String>>>,
     pub(super) trusted_proxies: Vec<At<String>>,
+    pub(super) trust: Option<At<String>>,
     pub(super) proxy_protocol: Option<At<bool>>,
+    pub(super) health_path: Option<At<String>>,
+    pub(super) error_details: Option<At<String>>,
     pub(super) workers: Option<At<u64>>,
     pub(super) public_https_port: Option<At<u64>>,
 }
@@ -213,7 +216,10 @@ impl File {
                 https: t.texts("https"),
                 http: t.texts("http"),
                 trusted_proxies: t.texts("trusted_proxies").unwrap_or_default(),
+                trust: t.text("trust"),
                 proxy_protocol: t.boolean("proxy_protocol"),
+                health_path: t.text("health_path"),
+                error_details: t.text("error_details"),
                 workers: t.number("workers"),
                 public_https_port: t.number("public_https_port"),
             };

@@ -152,7 +152,11 @@ async fn ask(
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
     let status = status.ok_or_else(|| io::Error::other("no answer"))?;
     let own = head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
-        let parameters = value.strip_prefix(PSEUDONYM)?.strip_prefix("; ")?;
+        let parameters = match value.strip_prefix(PSEUDONYM)? {
+            // Strangers are told no more; the log has the cause.
+            "" => "answered by pintle itself",
+            more => more.strip_prefix("; ")?,
+        };
         name.eq_ignore_ascii_case("proxy-status").then(|| parameters.to_owned())
     });
     Ok((status, own))

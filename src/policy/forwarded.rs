@@ -2,65 +2,127 @@
 //!
 //! The rule, in one place:
 //!
-//! * Only peers in `trusted_proxies` are believed. What strangers send in `X-Forwarded-*`, `Forwarded` or `X-Real-IP`
-//!   is dropped.
-//! * The scheme is what the PROXY header's TLS TLV says; else `Forwarded: proto=`; else `X-Forwarded-Proto`; else the
-//!   listener's own.
-//! * A list (members in one field or in several) is read from the right, where the nearest proxy appends. A member of
-//!   `Forwarded` belongs to its own hop; a member of `X-Forwarded-Proto` to the hop at the same place of
-//!   `X-Forwarded-For` where both lists are equally long. The walk goes left as long as the address that a hop reports
-//!   is a trusted proxy's, and the last hop's word counts. Where lists cannot be laid side by side, the rightmost
-//!   member counts.
-//! * A member that is neither http nor https says nothing.
+//! * `listen.trust` names the one field that trusted proxies speak. pintle reads that field from the peers in
+//!   `trusted_proxies`; it reads no other field, and none of anybody else.
+//! * A PROXY header replaces the peer: whoever it names is believed only if that address is a trusted proxy's, too. Its
+//!   TLS TLV is the scheme unless such a proxy states one.
+//! * A list (members in one field or in several) is read from the right, where the nearest proxy appends. The walk goes
+//!   left as long as the address that a hop reports is a trusted proxy's, and the last hop's word counts.
+//! * An element of `Forwarded` belongs to its own hop; a member of `X-Forwarded-Proto` to the hop at the same place of
+//!   `X-Forwarded-For` where both lists are equally long. Otherwise the rightmost member of `X-Forwarded-Proto` counts.
+//! * A syntax error says nothing, and neither does anything to its left. Whatever stands to its right is still read: a
+//!   client that leaves a quote open does not take the balancer's own element with it.
+//! * A scheme that is neither http nor https says nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use super::redirect::Scheme;
+use crate::host::{HostPattern, split_authority};
 use crate::message::{Fields, Name, tokens};
 
-/// More members than this in one list are not looked at: the leftmost are the client's own anyway.
+/// Members of one list that are read at most; those left of them are the client's own anyway.
 const HOPS_MAX: usize = 32;
+/// Parameters of one element of `Forwarded`; RFC 7239 knows four.
+const PARAMETERS_MAX: usize = 8;
 
-/// The peers that may state scheme and client.
+/// The field that trusted proxies speak: `listen.trust`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TrustedField {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// The PROXY header before the first request, and nothing in any request.
+    Proxy,
+}
+
+impl TrustedField {
+    /// The field that states the scheme, as `Vary` names it. `None` for the PROXY header, which is outside of requests.
+    #[must_use]
+    pub fn scheme_field(self) -> Option<&'static str> {
+        match self {
+            Self::XForwarded => Some("X-Forwarded-Proto"),
+            Self::Forwarded => Some("Forwarded"),
+            Self::Proxy => None,
+        }
+    }
+}
+
+/// The peers that may state scheme and client, and the field that they do it by.
 #[derive(Debug, Clone, Default)]
-pub struct Trust(Vec<IpNet>);
+pub struct Trust {
+    ranges: Vec<IpNet>,
+    field: TrustedField,
+}
 
 impl Trust {
-    /// Trusts these ranges, and nobody else.
+    /// Trusts these ranges, and nobody else, by this field.
     #[must_use]
-    pub fn new(ranges: Vec<IpNet>) -> Self {
-        Self(ranges)
+    pub fn new(ranges: Vec<IpNet>, field: TrustedField) -> Self {
+        Self { ranges, field }
     }
 
-    /// Whether nobody is trusted.
+    /// `true` if nobody is trusted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ranges.is_empty()
     }
 
-    /// Whether the address is trusted; IPv4 addresses in their IPv6 form are taken for what they are.
+    /// `true` if the address is trusted; IPv4 addresses in their IPv6 form are taken for what they are.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|range| range.contains(&address))
+        self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    /// The field that is read from requests of this address, if one is.
+    fn believed(&self, address: IpAddr) -> Option<TrustedField> {
+        (self.field != TrustedField::Proxy && self.contains(address)).then_some(self.field)
     }
 }
 
 /// Whom a connection is from, before any request is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// The other end of the socket, or the source that a trusted PROXY header gave.
+    /// The other end of the socket, or the source that a trusted proxy's PROXY header names.
     pub address: IpAddr,
-    /// Whether the other end of the socket is trusted to state the scheme.
-    pub states_scheme: bool,
-    /// Whether `address` is a trusted proxy, so that its lists of clients are believed.
-    pub states_client: bool,
+    /// The other end of the socket, if that is a trusted proxy.
+    pub proxy: Option<IpAddr>,
+    /// The field that is read from its requests. `None` for strangers, and for clients that a PROXY header speaks for.
+    pub believed: Option<TrustedField>,
     /// What the PROXY header's TLS TLV says.
     pub tlv_scheme: Option<Scheme>,
     /// What the listener speaks.
     pub listener: Scheme,
+}
+
+impl Peer {
+    /// The other end of a socket.
+    #[must_use]
+    pub fn new(address: IpAddr, listener: Scheme, trust: &Trust) -> Self {
+        let address = address.to_canonical();
+        let proxy = trust.contains(address).then_some(address);
+        Self { address, proxy, believed: trust.believed(address), tlv_scheme: None, listener }
+    }
+
+    /// Takes the word of a trusted proxy's PROXY header. Without a source (UNKNOWN, LOCAL, a Unix socket), nobody knows
+    /// whose requests follow, and nothing in them is believed.
+    pub fn speaks_for(&mut self, source: Option<IpAddr>, scheme: Option<Scheme>, trust: &Trust) {
+        self.tlv_scheme = scheme;
+        self.believed = source.and_then(|source| trust.believed(source));
+        if let Some(source) = source {
+            self.address = source.to_canonical();
+        }
+    }
+
+    /// The field in which this peer should state the scheme.
+    #[must_use]
+    pub fn scheme_by(&self) -> TrustedField {
+        self.believed.unwrap_or(TrustedField::Proxy)
+    }
 }
 
 /// What is known of a request's client.
@@ -68,14 +130,44 @@ pub struct Peer {
 pub struct Origin {
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// Whether a header said so (and not the connection): caches need to know.
-    pub scheme_from_header: bool,
-    /// Whether anybody said so at all: header or TLV.
+    /// `true` if a trusted proxy has stated it, by a field or a TLV.
     pub scheme_stated: bool,
+    /// The field that decides the scheme of this peer's requests, whether or not this one has it: caches need to know.
+    pub decided_by: Option<TrustedField>,
     /// The client's address.
     pub client: IpAddr,
     /// The trusted hops between the client and the peer.
     pub hops: Vec<IpAddr>,
+    /// The authority that a trusted proxy says the client asked for; good for nothing but a name of the site.
+    pub host: Option<Box<[u8]>>,
+}
+
+impl Origin {
+    /// The fields that decide about what the upstream answers, for `Vary`.
+    #[must_use]
+    pub fn vary(&self, hosts: &[HostPattern]) -> Option<&'static str> {
+        match self.decided_by? {
+            TrustedField::XForwarded if self.host_of(hosts).is_some() => Some("X-Forwarded-Proto, X-Forwarded-Host"),
+            field => field.scheme_field(),
+        }
+    }
+
+    /// The authority that a trusted proxy states, if its host is one of these; in the form that hosts are compared in.
+    #[must_use]
+    pub fn host_of(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+        let mut stated = self.host.as_deref()?.to_vec();
+        let authority = split_authority(&mut stated).ok()?;
+        stated.truncate(authority.host_len);
+        let name = std::str::from_utf8(&stated).ok()?;
+        if !hosts.iter().any(|pattern| pattern.matches(name)) {
+            return None;
+        }
+        if let Some(port) = authority.port {
+            stated.push(b':');
+            stated.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+        Some(stated)
+    }
 }
 
 /// Finds scheme and client of a request.
@@ -83,59 +175,56 @@ pub struct Origin {
 pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
     let mut origin = Origin {
         scheme: peer.tlv_scheme.unwrap_or(peer.listener),
-        scheme_from_header: false,
         scheme_stated: peer.tlv_scheme.is_some(),
+        decided_by: peer.believed,
         client: peer.address,
         hops: Vec::new(),
+        host: None,
     };
-    if !peer.states_scheme && !peer.states_client {
-        return origin;
+    let mut walk = match peer.believed {
+        Some(TrustedField::XForwarded) => x_forwarded(fields, trust),
+        Some(TrustedField::Forwarded) => walk(forwarded(fields), trust),
+        Some(TrustedField::Proxy) | None => return origin,
+    };
+    if let Some(scheme) = walk.scheme {
+        origin.scheme = scheme;
+        origin.scheme_stated = true;
     }
-    let standard = forwarded_hops(fields);
-    let usual = x_forwarded_hops(fields);
-    if peer.tlv_scheme.is_none() && peer.states_scheme {
-        let stated = standard.iter().any(|h| h.scheme.is_some()).then(|| walk(&standard, trust).scheme).flatten();
-        let stated = stated.or_else(|| walk(&usual, trust).scheme).or_else(|| last_word(fields));
-        if let Some(scheme) = stated {
-            origin.scheme = scheme;
-            origin.scheme_from_header = true;
-            origin.scheme_stated = true;
-        }
+    if let Some(client) = walk.addresses.pop() {
+        origin.client = client;
+        walk.addresses.reverse();
+        walk.addresses.push(peer.address);
+        origin.hops = walk.addresses;
     }
-    if peer.states_client {
-        let named = |hops: &[Hop]| hops.iter().any(|h| h.address.is_some());
-        let walked = walk(if named(&standard) { &standard } else { &usual }, trust);
-        if let Some((client, hops)) = walked.addresses.split_first() {
-            origin.client = *client;
-            origin.hops = hops.to_vec();
-            origin.hops.push(peer.address);
-        }
-    }
+    origin.host = walk.host.map(Into::into);
     origin
 }
 
 /// What one proxy reported about whom it got the request from.
-#[derive(Debug, Clone, Copy, Default)]
-struct Hop {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Hop<'a> {
     address: Option<IpAddr>,
     scheme: Option<Scheme>,
+    host: Option<&'a [u8]>,
 }
 
 #[derive(Debug, Default)]
-struct Walk {
+struct Walk<'a> {
     scheme: Option<Scheme>,
-    /// The client first, then the trusted proxies that passed its request on.
+    host: Option<&'a [u8]>,
+    /// The trusted proxies that passed the request on, the nearest first; at the end, the client.
     addresses: Vec<IpAddr>,
 }
 
-/// From the right, as long as the addresses are trusted.
-fn walk(hops: &[Hop], trust: &Trust) -> Walk {
+/// Goes through the hops, the nearest first, as long as their addresses are trusted.
+fn walk<'a>(hops: impl Iterator<Item = Hop<'a>>, trust: &Trust) -> Walk<'a> {
     let mut walk = Walk::default();
-    for hop in hops.iter().rev() {
-        // A hop that does not tell its side of the scheme leaves that of the hop before.
+    for hop in hops.take(HOPS_MAX) {
+        // A hop that does not tell its side leaves that of the hop before.
         walk.scheme = hop.scheme.or(walk.scheme);
+        walk.host = hop.host.or(walk.host);
         let Some(address) = hop.address else { break };
-        walk.addresses.insert(0, address);
+        walk.addresses.push(address);
         if !trust.contains(address) {
             break;
         }
@@ -143,82 +232,132 @@ fn walk(hops: &[Hop], trust: &Trust) -> Walk {
     walk
 }
 
-/// The members of `X-Forwarded-For`, each with its member of `X-Forwarded-Proto`, if there are as many.
-fn x_forwarded_hops(fields: &Fields) -> Vec<Hop> {
-    let addresses = members(fields, Name::XForwardedFor);
-    let schemes = members(fields, Name::XForwardedProto);
-    let aligned = addresses.len() == schemes.len();
-    let hop = |(at, text): (usize, &&[u8])| Hop {
+/// Walks the members of `X-Forwarded-For`, each with its member of `X-Forwarded-Proto`, if there are as many.
+fn x_forwarded<'a>(fields: &'a Fields, trust: &Trust) -> Walk<'a> {
+    let members = |name| fields.get_all(name).flat_map(tokens);
+    let aligned = members(Name::XForwardedFor).count() == members(Name::XForwardedProto).count();
+    let mut schemes = members(Name::XForwardedProto).rev().map(Scheme::parse);
+    let hops = members(Name::XForwardedFor).rev().map(|text| Hop {
         address: parse_address(text),
-        scheme: if aligned { schemes.get(at).and_then(|s| Scheme::parse(s)) } else { None },
-    };
-    addresses.iter().enumerate().map(hop).collect()
-}
-
-/// The rightmost member of `X-Forwarded-Proto`.
-fn last_word(fields: &Fields) -> Option<Scheme> {
-    members(fields, Name::XForwardedProto).last().and_then(|word| Scheme::parse(word))
-}
-
-fn members(fields: &Fields, name: Name) -> Vec<&[u8]> {
-    let mut all: Vec<&[u8]> = fields.get_all(name).flat_map(tokens).collect();
-    if all.len() > HOPS_MAX {
-        all.drain(..all.len() - HOPS_MAX);
+        scheme: if aligned { schemes.next().flatten() } else { None },
+        host: None,
+    });
+    let mut walk = walk(hops, trust);
+    if !aligned {
+        walk.scheme = members(Name::XForwardedProto).next_back().and_then(Scheme::parse);
     }
-    all
+    walk.host = members(Name::XForwardedHost).next_back();
+    walk
 }
 
-/// The members of `Forwarded` (RFC 7239 section 4).
-fn forwarded_hops(fields: &Fields) -> Vec<Hop> {
-    let mut hops = Vec::new();
-    for element in fields.get_all(Name::Forwarded).flat_map(|v| split_quoted(v, b',')) {
-        let mut hop = Hop::default();
-        for pair in split_quoted(element, b';') {
-            let Some(at) = pair.iter().position(|b| *b == b'=') else { continue };
-            let (name, value) = (pair[..at].trim_ascii(), unquote(pair[at + 1..].trim_ascii()));
+/// The elements of `Forwarded` (RFC 7239 section 4), the nearest hop's first, up to the first syntax error.
+fn forwarded(fields: &Fields) -> impl Iterator<Item = Hop<'_>> {
+    let elements = fields.get_all(Name::Forwarded).rev().flat_map(|value| Elements { rest: Some(value) });
+    elements.map_while(|element| parse_element(element.ok()?))
+}
+
+/// A quote that nobody closes, or opens.
+struct OpenQuote;
+
+/// The elements of one field, from the right; empty ones are left out (RFC 9110 section 5.6.1).
+///
+/// From the right, since proxies append: whatever a client has written, quotes and backslashes included, stands left of
+/// the element that the nearest proxy wrote, and cannot change where that one begins.
+struct Elements<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Result<&'a [u8], OpenQuote>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let value = self.rest.take()?;
+            let mut quoted = false;
+            let comma = value.iter().enumerate().rposition(|(at, b)| {
+                // Backwards, a quote opens a string, and the next one that is not escaped closes it.
+                if *b == b'"' && !(quoted && is_escaped(&value[..at])) {
+                    quoted = !quoted;
+                }
+                *b == b',' && !quoted
+            });
+            if quoted {
+                return Some(Err(OpenQuote));
+            }
+            let (rest, element) = match comma {
+                Some(at) => (Some(&value[..at]), &value[at + 1..]),
+                None => (None, value),
+            };
+            self.rest = rest;
+            if !element.trim_ascii().is_empty() {
+                return Some(Ok(element.trim_ascii()));
+            }
+        }
+    }
+}
+
+/// `true` if the octet behind these is escaped: behind an odd number of backslashes.
+fn is_escaped(before: &[u8]) -> bool {
+    before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
+}
+
+/// Reads one element. `None` where it is no element: a name or value that is none, a parameter that comes twice.
+fn parse_element(mut rest: &[u8]) -> Option<Hop<'_>> {
+    let mut hop = Hop::default();
+    let mut names: [&[u8]; PARAMETERS_MAX] = [b""; PARAMETERS_MAX];
+    let mut known = 0;
+    loop {
+        rest = rest.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b";") {
+            let (name, value, behind) = parse_pair(rest)?;
+            if names[..known].iter().any(|n| n.eq_ignore_ascii_case(name)) {
+                return None;
+            }
+            *names.get_mut(known)? = name;
+            known += 1;
             if name.eq_ignore_ascii_case(b"for") {
                 hop.address = parse_address(value);
             } else if name.eq_ignore_ascii_case(b"proto") {
                 hop.scheme = Scheme::parse(value);
+            } else if name.eq_ignore_ascii_case(b"host") {
+                hop.host = Some(value);
             }
+            rest = behind.trim_ascii_start();
         }
-        hops.push(hop);
+        match rest {
+            [] => return Some(hop),
+            [b';', behind @ ..] => rest = behind,
+            _ => return None,
+        }
     }
-    if hops.len() > HOPS_MAX {
-        hops.drain(..hops.len() - HOPS_MAX);
-    }
-    hops
 }
 
-/// Splits at `separator` outside of quoted strings; trims, and leaves empty parts out.
-fn split_quoted(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
-    let (mut quoted, mut escaped) = (false, false);
-    value
-        .split(move |b| {
-            if escaped {
-                escaped = false;
-            } else {
-                match b {
-                    b'\\' if quoted => escaped = true,
-                    b'"' => quoted = !quoted,
-                    b if *b == separator && !quoted => return true,
-                    _ => {}
-                }
-            }
-            false
-        })
-        .map(<[u8]>::trim_ascii)
-        .filter(|part| !part.is_empty())
+/// `name=value` at the front, and what is behind it. The value comes without its quotes.
+fn parse_pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (name, value) = text.split_at(text.iter().position(|b| *b == b'=')?);
+    let value = &value[1..];
+    if !is_token(name) {
+        return None;
+    }
+    if let Some(quoted) = value.strip_prefix(b"\"") {
+        let is_end = |(at, b): (usize, &u8)| *b == b'"' && !is_escaped(&quoted[..at]);
+        let end = quoted.iter().enumerate().position(is_end)?;
+        return Some((name, &quoted[..end], &quoted[end + 1..]));
+    }
+    let end = value.iter().position(|b| *b == b';' || b.is_ascii_whitespace()).unwrap_or(value.len());
+    is_token(&value[..end]).then(|| (name, &value[..end], &value[end..]))
 }
 
-fn unquote(value: &[u8]) -> &[u8] {
-    value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value)
+/// A token (RFC 9110 section 5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    let is_tchar = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !text.is_empty() && text.iter().all(is_tchar)
 }
 
 /// An address with or without port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. Names and
 /// obfuscated identifiers (RFC 7239 section 6) are none.
 fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(unquote(text)).ok()?;
+    let text = std::str::from_utf8(text).ok()?;
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
         let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
@@ -241,8 +380,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn trust() -> Trust {
-        Trust::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()])
+    fn trust(field: TrustedField) -> Trust {
+        Trust::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()], field)
     }
 
     fn fields(pairs: &[(&str, &str)]) -> Fields {
@@ -253,20 +392,27 @@ mod tests {
         fields
     }
 
-    fn peer(address: &str) -> Peer {
-        let trusted = trust().contains(ip(address));
-        Peer {
-            address: ip(address),
-            states_scheme: trusted,
-            states_client: trusted,
-            tlv_scheme: None,
-            listener: Scheme::Http,
-        }
+    fn asked(from: &str, field: TrustedField, pairs: &[(&str, &str)]) -> Origin {
+        let trust = trust(field);
+        origin(&Peer::new(ip(from), Scheme::Http, &trust), &fields(pairs), &trust)
     }
+
+    fn stated(origin: &Origin) -> Option<Scheme> {
+        origin.scheme_stated.then_some(origin.scheme)
+    }
+
+    fn chain(origin: &Origin) -> Vec<IpAddr> {
+        std::iter::once(&origin.client).chain(&origin.hops).copied().collect()
+    }
+
+    const XFP: &str = "X-Forwarded-Proto";
+    const XFF: &str = "X-Forwarded-For";
+    const HTTP: Option<Scheme> = Some(Scheme::Http);
+    const HTTPS: Option<Scheme> = Some(Scheme::Https);
 
     #[test]
     fn whom_to_trust() {
-        let trust = trust();
+        let trust = trust(TrustedField::XForwarded);
         assert!(trust.contains(ip("10.1.2.3")));
         assert!(trust.contains(ip("::ffff:10.1.2.3")));
         assert!(trust.contains(ip("2001:db8::1")));
@@ -275,76 +421,168 @@ mod tests {
     }
 
     #[test]
-    fn scheme_table() {
-        let check = |from: &str, pairs: &[(&str, &str)], want: Option<Scheme>| {
-            let origin = origin(&peer(from), &fields(pairs), &trust());
-            assert_eq!(origin.scheme_stated.then_some(origin.scheme), want, "{from} {pairs:?}");
+    fn exactly_one_field_is_read() {
+        use TrustedField::{Forwarded, Proxy, XForwarded};
+        let x: [(&str, &str); 3] = [(XFF, "198.51.100.1"), (XFP, "https"), ("X-Forwarded-Host", "a.example")];
+        let standard = [("Forwarded", "for=198.51.100.2;proto=https;host=b.example")];
+        let both = [&x[..], &standard[..]].concat();
+        let nothing = |from: &str, field, pairs: &[(&str, &str)]| {
+            let got = asked(from, field, pairs);
+            let said = (stated(&got), got.client, got.hops.len(), got.host.is_some());
+            assert_eq!(said, (None, ip(from), 0, false), "{field:?} {pairs:?}");
         };
-        let (http, https) = (Some(Scheme::Http), Some(Scheme::Https));
-        let xfp = "X-Forwarded-Proto";
-        let xff = "X-Forwarded-For";
+        nothing("10.0.0.1", Forwarded, &x);
+        nothing("10.0.0.1", XForwarded, &standard);
+        nothing("10.0.0.1", Proxy, &both);
+        for field in [XForwarded, Forwarded, Proxy] {
+            nothing("192.0.2.1", field, &both);
+            nothing("10.0.0.1", field, &[("X-Real-IP", "198.51.100.3"), ("X-Forwarded-Ssl", "on")]);
+        }
+        for (field, client, host) in
+            [(XForwarded, "198.51.100.1", "a.example"), (Forwarded, "198.51.100.2", "b.example")]
+        {
+            let got = asked("10.0.0.1", field, &both);
+            assert_eq!((stated(&got), got.client, got.decided_by), (HTTPS, ip(client), Some(field)));
+            assert_eq!(got.host.as_deref(), Some(host.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn scheme_by_x_forwarded_proto() {
+        let check = |from: &str, pairs: &[(&str, &str)], want: Option<Scheme>| {
+            assert_eq!(stated(&asked(from, TrustedField::XForwarded, pairs)), want, "{from} {pairs:?}");
+        };
         // Strangers state nothing.
-        check("192.0.2.1", &[(xfp, "https")], None);
-        check("192.0.2.1", &[("Forwarded", "proto=https")], None);
+        check("192.0.2.1", &[(XFP, "https")], None);
         // One trusted proxy.
         check("10.0.0.1", &[], None);
-        check("10.0.0.1", &[(xfp, "https")], https);
-        check("10.0.0.1", &[(xfp, "HTTPS")], https);
-        check("10.0.0.1", &[(xfp, "http")], http);
-        check("10.0.0.1", &[(xfp, "gopher")], None);
-        check("10.0.0.1", &[(xfp, "")], None);
+        check("10.0.0.1", &[(XFP, "https")], HTTPS);
+        check("10.0.0.1", &[(XFP, "HTTPS")], HTTPS);
+        check("10.0.0.1", &[(XFP, "http")], HTTP);
+        check("10.0.0.1", &[(XFP, "gopher")], None);
+        check("10.0.0.1", &[(XFP, "\"https\"")], None);
+        check("10.0.0.1", &[(XFP, "")], None);
         // Lists: in one field, or in two.
-        check("10.0.0.1", &[(xfp, "http, https")], https);
-        check("10.0.0.1", &[(xfp, "https,http")], http);
-        check("10.0.0.1", &[(xfp, "https"), (xfp, "http")], http);
-        check("10.0.0.1", &[(xfp, "http"), (xfp, "https")], https);
-        check("10.0.0.1", &[(xfp, "https, nonsense")], None);
+        check("10.0.0.1", &[(XFP, "http, https")], HTTPS);
+        check("10.0.0.1", &[(XFP, "https,http")], HTTP);
+        check("10.0.0.1", &[(XFP, "https"), (XFP, "http")], HTTP);
+        check("10.0.0.1", &[(XFP, "http"), (XFP, "https")], HTTPS);
+        check("10.0.0.1", &[(XFP, "https, nonsense")], None);
         // A trusted balancer behind a trusted offloader: the offloader's word counts.
-        check("10.0.0.1", &[(xff, "192.0.2.9, 10.0.0.2"), (xfp, "https, http")], https);
-        check("10.0.0.1", &[(xff, "192.0.2.9, 10.0.0.2"), (xfp, "https")], https);
+        check("10.0.0.1", &[(XFF, "192.0.2.9, 10.0.0.2"), (XFP, "https, http")], HTTPS);
+        check("10.0.0.1", &[(XFF, "192.0.2.9, 10.0.0.2"), (XFP, "https")], HTTPS);
         // The client's own members stand left of the walk.
-        check("10.0.0.1", &[(xff, "192.0.2.7, 192.0.2.9"), (xfp, "https, http")], http);
-        check("10.0.0.1", &[(xff, "192.0.2.9"), (xfp, "http, https")], https);
-        // Forwarded comes first.
-        check("10.0.0.1", &[("Forwarded", "for=192.0.2.9;proto=https"), (xfp, "http")], https);
-        check("10.0.0.1", &[("Forwarded", "for=192.0.2.9"), (xfp, "https")], https);
-        check("10.0.0.1", &[("Forwarded", "for=192.0.2.9;proto=http, for=192.0.2.8;proto=https")], https);
-        check("10.0.0.1", &[("Forwarded", "for=192.0.2.9;proto=https, for=10.0.0.2;proto=http")], https);
-        check("10.0.0.1", &[("forwarded", "for=\"[2001:db8::9]:443\"; Proto=\"https\" ;by=_x")], https);
+        check("10.0.0.1", &[(XFF, "192.0.2.7, 192.0.2.9"), (XFP, "https, http")], HTTP);
+        check("10.0.0.1", &[(XFF, "10.0.0.9, 192.0.2.9"), (XFP, "https, http")], HTTP);
+        check("10.0.0.1", &[(XFF, "192.0.2.9"), (XFP, "http, https")], HTTPS);
+        // More members than are looked at do not make two lists equally long.
+        let (many, fewer) = ("10.0.0.2, ".repeat(40) + "10.0.0.2", "https, ".repeat(33) + "http");
+        check("10.0.0.1", &[(XFF, &many), (XFP, &fewer)], HTTP);
     }
 
     #[test]
-    fn the_tlv_wins() {
-        let peer = Peer { tlv_scheme: Some(Scheme::Https), ..peer("10.0.0.1") };
-        let got = origin(&peer, &fields(&[("X-Forwarded-Proto", "http")]), &trust());
-        assert_eq!((got.scheme, got.scheme_from_header), (Scheme::Https, false));
-    }
-
-    #[test]
-    fn client_table() {
-        let check = |from: &str, pairs: &[(&str, &str)], want: &[&str]| {
-            let origin = origin(&peer(from), &fields(pairs), &trust());
-            let mut got = vec![origin.client];
-            got.extend(&origin.hops);
-            assert_eq!(got, want.iter().map(|a| ip(a)).collect::<Vec<_>>(), "{from} {pairs:?}");
+    fn scheme_by_forwarded() {
+        let check = |value: &str, want: Option<Scheme>| {
+            assert_eq!(stated(&asked("10.0.0.1", TrustedField::Forwarded, &[("Forwarded", value)])), want, "{value}");
         };
-        let xff = "X-Forwarded-For";
-        check("192.0.2.1", &[(xff, "198.51.100.1")], &["192.0.2.1"]);
-        check("10.0.0.1", &[], &["10.0.0.1"]);
-        check("10.0.0.1", &[(xff, "198.51.100.1")], &["198.51.100.1", "10.0.0.1"]);
-        check("10.0.0.1", &[(xff, "203.0.113.1, 198.51.100.1")], &["198.51.100.1", "10.0.0.1"]);
+        check("proto=https", HTTPS);
+        check("for=192.0.2.9", None);
+        check("for=192.0.2.9;proto=http, for=192.0.2.8;proto=https", HTTPS);
+        check("for=192.0.2.9;proto=https, for=10.0.0.2;proto=http", HTTPS);
+        check("for=192.0.2.9;proto=https, for=10.0.0.2", HTTPS);
+        check("for=192.0.2.9;proto=https, ,for=192.0.2.8;proto=http,", HTTP);
+        check("for=\"[2001:db9::9]:443\"; Proto=\"https\" ;by=_x", HTTPS);
+        check(";;proto=https;", HTTPS);
+        check("x=\"a, b; \\\"c\";proto=https", HTTPS);
+        // What is no element says nothing.
+        for wrong in [
+            "proto=\"https",
+            "proto=https\"",
+            "proto = https",
+            "proto=https for=192.0.2.9",
+            "proto=https;proto=https",
+            "proto=http;Proto=https",
+            "for=192.0.2.9;proto=https;FOR=192.0.2.9",
+            "x=1;x=2;proto=https",
+            "a=1;b=1;c=1;d=1;e=1;f=1;g=1;h=1;proto=https",
+            "proto",
+            "=https;proto=https",
+            "proto=",
+            "proto=https;for=192.0.2.9:80",
+            "proto=https;x=a\"b\"",
+            "proto=https;x=\"a\"b",
+            "proto=gopher",
+        ] {
+            check(wrong, None);
+            // Nor does what is left of it, nor does it keep what is right of it from being read.
+            check(&format!("for=192.0.2.9;proto=https, {wrong}"), None);
+            check(&format!("{wrong}, for=192.0.2.9;proto=http"), HTTP);
+            check(&format!("{wrong}, for=\"[2001:db9::1]\";proto=https"), HTTPS);
+        }
+    }
+
+    #[test]
+    fn a_client_of_a_proxy_header_is_believed_in_nothing() {
+        let all = [(XFP, "https"), (XFF, "198.51.100.1"), ("Forwarded", "for=198.51.100.1;proto=https")];
+        let check = |field, source: Option<&str>, tlv: Option<Scheme>, want: (Option<Scheme>, &str)| {
+            let trust = trust(field);
+            let mut peer = Peer::new(ip("10.0.0.1"), Scheme::Http, &trust);
+            peer.speaks_for(source.map(ip), tlv, &trust);
+            let got = origin(&peer, &fields(&all), &trust);
+            assert_eq!((stated(&got), got.client), (want.0, ip(want.1)), "{field:?} {source:?} {tlv:?}");
+            assert_eq!(peer.proxy, Some(ip("10.0.0.1")));
+        };
+        for field in [TrustedField::XForwarded, TrustedField::Forwarded, TrustedField::Proxy] {
+            check(field, Some("192.0.2.7"), None, (None, "192.0.2.7"));
+            check(field, Some("192.0.2.7"), HTTP, (HTTP, "192.0.2.7"));
+            check(field, Some("192.0.2.7"), HTTPS, (HTTPS, "192.0.2.7"));
+            check(field, None, None, (None, "10.0.0.1"));
+        }
+        // A source that is a trusted proxy itself speaks as one; `proxy` believes no request.
+        check(TrustedField::XForwarded, Some("10.0.0.2"), HTTP, (HTTPS, "198.51.100.1"));
+        check(TrustedField::Forwarded, Some("::ffff:10.0.0.2"), None, (HTTPS, "198.51.100.1"));
+        check(TrustedField::Proxy, Some("10.0.0.2"), HTTP, (HTTP, "10.0.0.2"));
+    }
+
+    #[test]
+    fn clients() {
+        let check = |from: &str, field, pairs: &[(&str, &str)], want: &[&str]| {
+            let want: Vec<IpAddr> = want.iter().map(|a| ip(a)).collect();
+            assert_eq!(chain(&asked(from, field, pairs)), want, "{from} {pairs:?}");
+        };
+        let x = TrustedField::XForwarded;
+        check("192.0.2.1", x, &[(XFF, "198.51.100.1")], &["192.0.2.1"]);
+        check("10.0.0.1", x, &[], &["10.0.0.1"]);
+        check("10.0.0.1", x, &[(XFF, "198.51.100.1")], &["198.51.100.1", "10.0.0.1"]);
+        check("10.0.0.1", x, &[(XFF, "203.0.113.1, 198.51.100.1")], &["198.51.100.1", "10.0.0.1"]);
         check(
             "10.0.0.1",
-            &[(xff, "203.0.113.1"), (xff, "198.51.100.1, 10.0.0.2")],
+            x,
+            &[(XFF, "203.0.113.1"), (XFF, "198.51.100.1, 10.0.0.2")],
             &["198.51.100.1", "10.0.0.2", "10.0.0.1"],
         );
-        check("10.0.0.1", &[(xff, "198.51.100.1:1234")], &["198.51.100.1", "10.0.0.1"]);
-        check("10.0.0.1", &[(xff, "[2001:db9::1]:99")], &["2001:db9::1", "10.0.0.1"]);
-        check("10.0.0.1", &[(xff, "::ffff:198.51.100.1")], &["198.51.100.1", "10.0.0.1"]);
-        check("10.0.0.1", &[(xff, "unknown")], &["10.0.0.1"]);
-        check("10.0.0.1", &[(xff, "198.51.100.1, junk, 10.0.0.2")], &["10.0.0.2", "10.0.0.1"]);
-        check("10.0.0.1", &[("Forwarded", "for=198.51.100.1"), (xff, "198.51.100.2")], &["198.51.100.1", "10.0.0.1"]);
-        check("10.0.0.1", &[("Forwarded", "for=_hidden"), (xff, "198.51.100.2")], &["198.51.100.2", "10.0.0.1"]);
+        check(
+            "10.0.0.1",
+            x,
+            &[(XFF, "203.0.113.1, 198.51.100.1, 10.0.0.3, 10.0.0.2")],
+            &["198.51.100.1", "10.0.0.3", "10.0.0.2", "10.0.0.1"],
+        );
+        check("10.0.0.1", x, &[(XFF, "198.51.100.1:1234")], &["198.51.100.1", "10.0.0.1"]);
+        check("10.0.0.1", x, &[(XFF, "[2001:db9::1]:99")], &["2001:db9::1", "10.0.0.1"]);
+        check("10.0.0.1", x, &[(XFF, "::ffff:198.51.100.1")], &["198.51.100.1", "10.0.0.1"]);
+        check("10.0.0.1", x, &[(XFF, "unknown")], &["10.0.0.1"]);
+        check("10.0.0.1", x, &[(XFF, "198.51.100.1, junk, 10.0.0.2")], &["10.0.0.2", "10.0.0.1"]);
+        let standard = |value: &str, want: &[&str]| {
+            check("10.0.0.1", TrustedField::Forwarded, &[("Forwarded", value)], want);
+        };
+        standard("for=198.51.100.1", &["198.51.100.1", "10.0.0.1"]);
+        standard("for=\"198.51.100.1:80\"", &["198.51.100.1", "10.0.0.1"]);
+        standard("for=198.51.100.1, for=10.0.0.2", &["198.51.100.1", "10.0.0.2", "10.0.0.1"]);
+        standard("for=_hidden, for=10.0.0.2", &["10.0.0.2", "10.0.0.1"]);
+        standard("for=unknown", &["10.0.0.1"]);
+        standard("for=203.0.113.1;x=\", for=\"198.51.100.1\"", &["198.51.100.1", "10.0.0.1"]);
+        standard("for=\"203.0.113.1, for=198.51.100.1;proto=http", &["198.51.100.1", "10.0.0.1"]);
+        standard("for=203.0.113.1;for=203.0.113.1, for=10.0.0.2", &["10.0.0.2", "10.0.0.1"]);
     }
 
     proptest! {
@@ -357,16 +595,27 @@ mod tests {
                 all.push(b"X-Forwarded-Proto", v.as_bytes());
                 all.push(b"Forwarded", v.as_bytes());
             }
-            let got = origin(&peer("192.0.2.1"), &all, &trust());
-            prop_assert_eq!(got.client, ip("192.0.2.1"));
-            prop_assert!(!got.scheme_stated && got.hops.is_empty());
+            for field in [TrustedField::XForwarded, TrustedField::Forwarded, TrustedField::Proxy] {
+                let trust = trust(field);
+                let got = origin(&Peer::new(ip("192.0.2.1"), Scheme::Http, &trust), &all, &trust);
+                prop_assert_eq!(got.client, ip("192.0.2.1"));
+                prop_assert!(!got.scheme_stated && got.hops.is_empty() && got.decided_by.is_none());
+            }
         }
 
         #[test]
-        fn what_is_left_of_a_stranger_does_not_matter(left in "[ -~]{0,40}") {
-            let left = left.replace('"', "");
-            let got = origin(&peer("10.0.0.1"), &fields(&[("X-Forwarded-For", &format!("{left}, 198.51.100.1"))]), &trust());
-            prop_assert_eq!(got.client, ip("198.51.100.1"));
+        fn what_the_nearest_proxy_appends_decides(
+            left in prop_oneof!["[ -~]{0,40}", "[\"\\\\,;=a ]{0,20}"],
+            own in prop_oneof![Just("for=198.51.100.1;proto=https"), Just("proto=\"https\";for=\"198.51.100.1:9\"")],
+        ) {
+            let xff = format!("{left}, 198.51.100.1");
+            let got = asked("10.0.0.1", TrustedField::XForwarded, &[(XFF, &xff), (XFP, &format!("{left}, https"))]);
+            prop_assert_eq!((got.client, stated(&got)), (ip("198.51.100.1"), HTTPS));
+            let joined = format!("{left}, {own}");
+            for pairs in [vec![("Forwarded", &*joined)], vec![("Forwarded", &*left), ("Forwarded", own)]] {
+                let got = asked("10.0.0.1", TrustedField::Forwarded, &pairs);
+                prop_assert_eq!((got.client, stated(&got)), (ip("198.51.100.1"), HTTPS), "{:?}", pairs);
+            }
         }
     }
 }

@@ -34,16 +34,16 @@ impl Scheme {
     }
 }
 
-/// Where clients find the TLS listener.
+/// Where clients find the TLS listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HttpsPort {
+pub struct HttpsPorts<'a> {
     /// The port that the operator says clients see.
     pub public: Option<u16>,
-    /// The port of the first TLS listener.
-    pub listener: Option<u16>,
+    /// The ports of the TLS listeners.
+    pub listeners: &'a [u16],
 }
 
-impl HttpsPort {
+impl HttpsPorts<'_> {
     /// The port to name in a redirect, if any. A client that named a port came by pintle's own ports, and needs the
     /// TLS listener's; one that named none came by 80, and 443 leads back here however the ports are mapped
     /// (RFC 6797 section 8.3 rewrites ports the same way).
@@ -51,23 +51,32 @@ impl HttpsPort {
         let port = match (self.public, named) {
             (Some(public), _) => Some(public),
             (None, None | Some(80 | 443)) => None,
-            (None, Some(_)) => self.listener,
+            (None, Some(_)) => self.listeners.first().copied(),
         };
         port.filter(|p| *p != 443)
+    }
+
+    /// The port to name in a URL for a client that came by https and named this one: its own where it is one of ours,
+    /// never one that it made up.
+    #[must_use]
+    pub fn of_client(self, named: Option<u16>) -> Option<u16> {
+        let is_ours = |port: &u16| self.public == Some(*port) || self.listeners.contains(port);
+        let named = named.filter(|port| *port != 443)?;
+        Some(named).filter(is_ours).or(self.public).filter(|port| *port != 443)
     }
 }
 
 /// The https URL for a request that came without TLS: same host, same path and query, to the letter
 /// (RFC 6797 section 7.2). `host` is a configured name, or one that a configured wildcard takes in.
 #[must_use]
-pub fn to_https(host: &[u8], named_port: Option<u16>, target: &[u8], https: HttpsPort) -> Vec<u8> {
+pub fn to_https(host: &[u8], named_port: Option<u16>, target: &[u8], https: HttpsPorts<'_>) -> Vec<u8> {
     url(host, https.for_client(named_port), target)
 }
 
-/// The URL of the same page under the site's first name; the port stays.
+/// The URL of the same page under the site's first name; the port stays, if it is one of ours.
 #[must_use]
-pub fn to_canonical(canonical: &str, named_port: Option<u16>, target: &[u8]) -> Vec<u8> {
-    url(canonical.as_bytes(), named_port.filter(|p| *p != 443), target)
+pub fn to_canonical(canonical: &str, named_port: Option<u16>, target: &[u8], https: HttpsPorts<'_>) -> Vec<u8> {
+    url(canonical.as_bytes(), https.of_client(named_port), target)
 }
 
 fn url(host: &[u8], port: Option<u16>, target: &[u8]) -> Vec<u8> {
@@ -94,7 +103,7 @@ mod tests {
         String::from_utf8(url).unwrap()
     }
 
-    fn check(authority: &str, target: &str, https: HttpsPort, want: &str) {
+    fn check(authority: &str, target: &str, https: HttpsPorts<'_>, want: &str) {
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) => (host, Some(port.parse().unwrap())),
             None => (authority, None),
@@ -104,10 +113,10 @@ mod tests {
 
     #[test]
     fn table() {
-        let usual = HttpsPort { public: None, listener: Some(443) };
-        let demo = HttpsPort { public: None, listener: Some(8443) };
-        let mapped = HttpsPort { public: Some(9443), listener: Some(443) };
-        let behind_offloader = HttpsPort::default();
+        let usual = HttpsPorts { public: None, listeners: &[443] };
+        let demo = HttpsPorts { public: None, listeners: &[8443, 10443] };
+        let mapped = HttpsPorts { public: Some(9443), listeners: &[443] };
+        let behind_offloader = HttpsPorts::default();
         check("shop.example", "/a?b", usual, "https://shop.example/a?b");
         check("shop.example:80", "/", usual, "https://shop.example/");
         check("shop.example:8080", "/", usual, "https://shop.example/");
@@ -119,8 +128,25 @@ mod tests {
         check("shop.example", "/a", mapped, "https://shop.example:9443/a");
         check("shop.example:8080", "/a", mapped, "https://shop.example:9443/a");
         check("shop.example:8080", "/a", behind_offloader, "https://shop.example/a");
-        assert_eq!(text(to_canonical("www.example", Some(8443), b"/x")), "https://www.example:8443/x");
-        assert_eq!(text(to_canonical("www.example", None, b"/x")), "https://www.example/x");
+    }
+
+    #[test]
+    fn ports_that_a_client_makes_up_are_not_repeated() {
+        let check = |named, listeners: &[u16], public, want: &str| {
+            let url = text(to_canonical("www.example", named, b"/x", HttpsPorts { public, listeners }));
+            assert_eq!(url, format!("https://www.example{want}/x"), "{named:?} {listeners:?} {public:?}");
+        };
+        check(None, &[8443], None, "");
+        check(None, &[443], Some(9443), "");
+        check(Some(8443), &[8443], None, ":8443");
+        check(Some(10443), &[8443, 10443], None, ":10443");
+        check(Some(443), &[443], None, "");
+        check(Some(9443), &[443], Some(9443), ":9443");
+        check(Some(1), &[8443], None, "");
+        check(Some(0), &[], None, "");
+        check(Some(1), &[443], Some(9443), ":9443");
+        check(Some(1), &[443], Some(443), "");
+        check(Some(80), &[443], None, "");
     }
 
     #[test]
@@ -138,7 +164,7 @@ mod tests {
     proptest! {
         #[test]
         fn path_and_query_never_change(target in "/[!-~]{0,40}", port in prop::option::of(any::<u16>())) {
-            let https = HttpsPort { public: None, listener: Some(8443) };
+            let https = HttpsPorts { public: None, listeners: &[8443] };
             let url = text(to_https(b"shop.example", port, target.as_bytes(), https));
             let rest = url.strip_prefix("https://shop.example").unwrap();
             let rest = rest.strip_prefix(":8443").unwrap_or(rest);

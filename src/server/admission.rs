@@ -52,19 +52,10 @@ impl Admission {
         max: usize,
         max_per_client: usize,
     ) -> Result<Pass, Refused> {
-        let pass = Pass { admission: self.clone(), buckets: address.map(|a| self.buckets(a)) };
+        let mut pass = Pass { admission: self.clone(), buckets: None };
         let total = self.total.fetch_add(1, Ordering::Relaxed);
-        let of_client = pass.buckets.map(|buckets| {
-            let counts = [0, 1].map(|n| self.tables[n][buckets[n]].fetch_add(1, Ordering::Relaxed));
-            counts[0].min(counts[1]) as usize
-        });
-        if total >= max {
-            Err(Refused::Full)
-        } else if of_client.is_some_and(|n| n >= max_per_client) {
-            Err(Refused::Client)
-        } else {
-            Ok(pass)
-        }
+        let of_client = address.map_or(Ok(()), |address| pass.count(address, max_per_client));
+        if total >= max { Err(Refused::Full) } else { of_client.map(|()| pass) }
     }
 
     /// Connections at present.
@@ -91,6 +82,19 @@ impl Admission {
 pub(super) struct Pass {
     admission: Arc<Admission>,
     buckets: Option<[usize; 2]>,
+}
+
+impl Pass {
+    /// Counts the connection for this client's network, too: as soon as it is known whose it is. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Client`], if that network has its share.
+    pub(super) fn count(&mut self, address: IpAddr, max_per_client: usize) -> Result<(), Refused> {
+        let buckets = *self.buckets.insert(self.admission.buckets(address));
+        let counts = [0, 1].map(|n| self.admission.tables[n][buckets[n]].fetch_add(1, Ordering::Relaxed));
+        if counts[0].min(counts[1]) as usize >= max_per_client { Err(Refused::Client) } else { Ok(()) }
+    }
 }
 
 impl Drop for Pass {
@@ -121,6 +125,12 @@ mod tests {
         assert_eq!(admit(None).err().as_deref(), Some("Full"));
         drop((a1, proxy));
         assert!(admit(ip("192.0.2.1")).is_ok());
+        // A proxy's connection counts for the client that it turns out to be of.
+        let mut late = admit(None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(late.count("2001:db8:0:ff77::1".parse().unwrap(), 2), Ok(()));
+        let mut later = admit(None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(later.count("2001:db8:0:ff55::1".parse().unwrap(), 2), Err(Refused::Client));
+        drop((late, later));
         let b2 = admit(ip("2001:db8:0:ff99::2")).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(admit(ip("2001:db8:0:ffaa::3")).err().as_deref(), Some("Client"));
         drop((a2, b1, b2));

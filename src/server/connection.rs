@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::handshakes::Begin;
 use super::proxy_header::{self, ProxyHeader};
+use super::service::Asked;
 use super::snapshot::{SiteOfView, Snapshot, View};
 use super::worker::{Open, Worker};
 use super::{http1, http2};
@@ -105,6 +106,11 @@ impl Context {
         view.site(name.as_bytes())
     }
 
+    /// `true` if the request is a trusted proxy's own, and not one that it passes on for a stranger.
+    pub(super) fn is_trusted(&self, asked: &Asked) -> bool {
+        self.client.peer.proxy.is_some() && asked.view.shared.trust.contains(asked.origin.client)
+    }
+
     /// A key to ask for a WebSocket with, when the client came by HTTP/2, where there is none.
     pub(super) fn websocket_key(&self, head: &RequestHead) -> Option<String> {
         if !head.websocket || head.version != Version::Http2 {
@@ -147,9 +153,9 @@ async fn establish(
     let view = worker.view();
     let shared = &view.shared;
     let limits = &shared.limits;
-    let trusted = shared.trust.contains(address.ip());
-    let counted = (!trusted).then(|| address.ip());
-    let pass = match worker.admission.admit(counted, limits.connections, limits.connections_per_client) {
+    let mut peer = Peer::new(address.ip(), listener, &shared.trust);
+    let counted = peer.proxy.is_none().then_some(peer.address);
+    let mut pass = match worker.admission.admit(counted, limits.connections, limits.connections_per_client) {
         Ok(pass) => pass,
         Err(reason) => {
             worker.counters.connections_refused.increment();
@@ -175,24 +181,20 @@ async fn establish(
     }
     alarm.set(limits.handshake);
     let mut received = Vec::new();
-    let mut peer = Peer {
-        address: address.ip().to_canonical(),
-        states_scheme: trusted,
-        states_client: trusted,
-        tlv_scheme: None,
-        listener,
-    };
-    if shared.proxy_protocol && trusted {
+    if shared.proxy_protocol && peer.proxy.is_some() {
         let Ok(header) = read_proxy_header(&mut socket, &mut received, alarm).await else {
             worker.counters.proxy_headers_refused.increment();
             tracing::debug!(proxy = %address.ip(), "no valid PROXY header");
             return None;
         };
-        if let Some(source) = header.source {
-            peer.address = source.to_canonical();
-            peer.states_client = shared.trust.contains(source);
+        peer.speaks_for(header.source, header.scheme, &shared.trust);
+        if !shared.trust.contains(peer.address)
+            && let Err(reason) = pass.count(peer.address, limits.connections_per_client)
+        {
+            worker.counters.connections_refused.increment();
+            tracing::debug!(client = %peer.address, proxy = %address.ip(), ?reason, "connection refused");
+            return None;
         }
-        peer.tlv_scheme = header.scheme;
     }
     let client = Client::new(peer);
     if listener == Scheme::Http {
@@ -239,7 +241,9 @@ async fn handshake(
     client: &Client,
     alarm: &Alarm,
 ) -> Option<TlsStream<ServerSession>> {
-    let session = match ServerSession::new(shared.tls.clone()) {
+    let is_probe = client.peer.proxy == Some(client.peer.address);
+    let tls = shared.probe_tls.as_ref().filter(|_| is_probe).unwrap_or(&shared.tls);
+    let session = match ServerSession::new(tls.clone()) {
         Ok(session) => session,
         Err(error) => {
             tracing::error!(%error, "TLS cannot be used as configured");

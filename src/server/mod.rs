@@ -3,6 +3,7 @@
 mod admission;
 mod connection;
 mod handshakes;
+mod health;
 mod http1;
 mod http2;
 mod listener;
@@ -22,7 +23,7 @@ mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -59,8 +60,6 @@ pub struct Server {
     admission: Arc<admission::Admission>,
     /// What is listened on, for a process that takes over.
     shared: Vec<Shared>,
-    /// The port of the TLS listener, zero if there is none.
-    https_port: Arc<AtomicU16>,
     reports: Arc<Reports>,
     listening: Vec<(SocketAddr, Scheme)>,
 }
@@ -115,7 +114,7 @@ impl Server {
         let news = Arc::<Notify>::default();
         let (draining, drains) = watch::channel(Drain::No);
         let admission = Arc::<admission::Admission>::default();
-        let (https_port, reports) = (Arc::<AtomicU16>::default(), Arc::<Reports>::default());
+        let reports = Arc::<Reports>::default();
         let shared = worker::Shared {
             admission: admission.clone(),
             loop_guard: Arc::default(),
@@ -123,7 +122,6 @@ impl Server {
             snapshot: snapshots,
             news: news.clone(),
             draining: drains,
-            https_port: https_port.clone(),
             reports: reports.clone(),
         };
         let mut server = Self {
@@ -134,11 +132,9 @@ impl Server {
             draining,
             admission,
             shared: bound.shared()?,
-            https_port,
             reports,
             listening: bound.addresses(),
         };
-        server.tell_port();
         let keep = server.listening.clone();
         for (number, listeners) in bound.into_workers().into_iter().enumerate() {
             let (shared, counters) = (shared.clone(), Arc::new(Counters::default()));
@@ -193,7 +189,6 @@ impl Server {
     /// Listens on these and no others; those that are new are bound already. Connections that there are go on.
     pub fn listen(&mut self, all: Vec<(SocketAddr, Scheme)>, bound: Bound) {
         self.listening = all;
-        self.tell_port();
         self.shared.retain(|shared| self.listening.contains(&(shared.address, shared.scheme)));
         match bound.shared() {
             Ok(shared) => self.shared.extend(shared),
@@ -206,11 +201,6 @@ impl Server {
                 listening.new.get_mut().unwrap_or_else(PoisonError::into_inner).extend(new);
             });
         }
-    }
-
-    fn tell_port(&self) {
-        let tls = self.listening.iter().find(|(_, scheme)| *scheme == Scheme::Https);
-        self.https_port.store(tls.map_or(0, |(address, _)| address.port()), Ordering::Relaxed);
     }
 
     /// What clients have reported.

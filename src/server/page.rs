@@ -8,9 +8,10 @@ use crate::upstream::PSEUDONYM;
 
 use super::rejection::Rejection;
 
-/// The answer to a refused request.
+/// The answer to a refused request. With `details`, Proxy-Status says what kind of error it was (RFC 9209 section 2.3);
+/// without, only who has answered.
 #[must_use]
-pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead) -> (ResponseHead, Bytes) {
+pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead, details: bool) -> (ResponseHead, Bytes) {
     let status = rejection.status();
     let (headline, text) = rejection.message();
     let (kind, body) = if wants_html(request) {
@@ -21,8 +22,12 @@ pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead) -> (Res
     let mut head = answer(status);
     head.fields.push(b"Content-Type", kind.as_bytes());
     head.fields.push(b"Cache-Control", b"no-store");
-    let proxy_status = format!("{PSEUDONYM}; error={}", rejection.proxy_status());
-    head.fields.push(b"Proxy-Status", proxy_status.as_bytes());
+    if details {
+        let proxy_status = format!("{PSEUDONYM}; error={}", rejection.proxy_status());
+        head.fields.push(b"Proxy-Status", proxy_status.as_bytes());
+    } else {
+        head.fields.push(b"Proxy-Status", PSEUDONYM.as_bytes());
+    }
     if let Some(seconds) = rejection.retry_after() {
         head.fields.push(b"Retry-After", seconds.to_string().as_bytes());
     }

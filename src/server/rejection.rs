@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use crate::body::RequestBodyError;
 use crate::message::HeadFault;
+use crate::policy::forwarded::TrustedField;
 use crate::upstream::UpstreamError;
 
 /// Why pintle answers a request itself, and not with good news.
@@ -32,7 +33,7 @@ pub(super) enum Rejection {
     /// The request has been here before.
     Loop,
     /// The offloader in front does not say which scheme the client used, so that a redirect comes back for ever.
-    SchemeNotStated,
+    SchemeNotStated(TrustedField),
     /// The upstream does not know that the client used https, so that its redirect leads back for ever.
     UpstreamRedirectsBack,
     /// The upstream failed.
@@ -63,7 +64,7 @@ impl Rejection {
             Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
             Self::NoReport => StatusCode::BAD_REQUEST,
             Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
-            Self::Loop | Self::SchemeNotStated | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
+            Self::Loop | Self::SchemeNotStated(_) | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
             Self::Upstream(error) => match error {
                 UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
                     StatusCode::GATEWAY_TIMEOUT
@@ -123,11 +124,24 @@ impl Rejection {
             Self::Loop => {
                 ("The request goes in circles", "This server has been asked to pass the request on to itself.")
             }
-            Self::SchemeNotStated => (
+            Self::SchemeNotStated(field) => (
                 "This site redirects to itself for ever",
-                "The proxy in front of this server does not say whether you came by https. Its operator must make it \
-                 send the header X-Forwarded-Proto: https with every request that came by TLS (and http with every \
-                 other one).",
+                match field {
+                    TrustedField::XForwarded => {
+                        "The proxy in front of this server does not say whether you came by https. Its operator must \
+                         make it send the header X-Forwarded-Proto: https with every request that came by TLS (and \
+                         http with every other one)."
+                    }
+                    TrustedField::Forwarded => {
+                        "The proxy in front of this server does not say whether you came by https. Its operator must \
+                         make it send the header Forwarded: proto=https with every request that came by TLS (and \
+                         proto=http with every other one)."
+                    }
+                    TrustedField::Proxy => {
+                        "The balancer in front of this server does not say whether you came by https. Its operator \
+                         must make it send a PROXY header of version 2 with the TLS TLV."
+                    }
+                },
             ),
             Self::UpstreamRedirectsBack => (
                 "This site redirects to itself for ever",
@@ -172,7 +186,7 @@ impl Rejection {
     pub(super) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Upstream(error) => error.proxy_status(),
-            Self::Loop | Self::SchemeNotStated | Self::UpstreamRedirectsBack => "proxy_loop_detected",
+            Self::Loop | Self::SchemeNotStated(_) | Self::UpstreamRedirectsBack => "proxy_loop_detected",
             Self::Misdirected | Self::MethodNotAllowed => "http_request_denied",
             _ => "http_request_error",
         }
@@ -202,7 +216,10 @@ impl Rejection {
             Self::NoReport => "not a report".into(),
             Self::TooManyReports => "more reports than limits.reports_per_minute".into(),
             Self::Loop => "the request has passed here several times".into(),
-            Self::SchemeNotStated => "redirect loop: a trusted proxy sends no X-Forwarded-Proto".into(),
+            Self::SchemeNotStated(field) => {
+                let missing = field.scheme_field().unwrap_or("TLS TLV in its PROXY header");
+                format!("redirect loop: a trusted proxy sends no {missing}")
+            }
             Self::UpstreamRedirectsBack => "redirect loop: the upstream redirects from http to the same page".into(),
             Self::Upstream(error) => error.to_string(),
         }

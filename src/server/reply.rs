@@ -26,8 +26,8 @@ pub(super) struct Reply {
     pub forwarded: bool,
     /// Whether it answers gRPC, whose answers have trailers.
     pub grpc: bool,
-    /// The scheme came from a header: caches in front must not serve the answer to the other scheme.
-    pub(super) varies: bool,
+    /// The fields that decide about it: caches in front must not serve it to requests that differ in them.
+    pub(super) vary: Option<&'static str>,
     /// The WebSocket behind a 101.
     pub upgraded: Option<Box<Upgraded>>,
     /// The client's connection must end with this answer.
@@ -84,8 +84,8 @@ impl Reply {
         if !dated {
             sink.field(b"Date", date.as_bytes());
         }
-        if self.varies {
-            sink.field(b"Vary", b"X-Forwarded-Proto");
+        if let Some(vary) = self.vary {
+            sink.field(b"Vary", vary.as_bytes());
         }
         let Some(site) = &self.site else { return };
         if self.secure {

@@ -14,10 +14,14 @@ pub(super) struct Retired(Vec<Arc<dyn Any + Send + Sync>>);
 impl Retired {
     /// Takes a snapshot that has just been replaced.
     pub(super) fn take(&mut self, snapshot: Arc<Snapshot>) {
-        let (tls, certificates) = (snapshot.tls.clone(), snapshot.certificates.clone());
+        let tls = std::iter::once(snapshot.tls.clone()).chain(snapshot.probe_tls.clone());
+        let tls: Vec<_> = tls.map(|tls| tls as Arc<dyn Any + Send + Sync>).collect();
+        let certificates = snapshot.certificates.clone();
         // In this order each one's drop releases the next; a connection may keep its TLS configuration, but not for
         // the sake of that the rest of the snapshot.
-        self.0.extend([snapshot as Arc<dyn Any + Send + Sync>, tls, certificates]);
+        self.0.push(snapshot);
+        self.0.extend(tls);
+        self.0.push(certificates);
     }
 
     /// Drops what nobody else holds. Nobody can come to hold it again, so that the count is not out of date.

@@ -8,16 +8,16 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::connection::Context;
-use super::page;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::snapshot::{SiteOfView, View};
 use super::worker::EVERY_SITE;
+use super::{health, page};
 use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{Framing, Name, RequestHead, ResponseHead};
-use crate::policy::forwarded::{Origin, origin};
-use crate::policy::redirect::HttpsPort;
+use crate::policy::forwarded::{Origin, TrustedField, origin};
+use crate::policy::redirect::HttpsPorts;
 use crate::policy::{Scheme, redirect};
 use crate::upstream::rewrite::{SendsBack, rewrite};
 use crate::upstream::{
@@ -51,6 +51,7 @@ pub(super) fn answer_at_once(head: &RequestHead, asked: &Asked, context: &Contex
     match decide(head, asked, context) {
         Ok(Step::Redirect(location)) => Ok(redirect_to(&location, head, asked, context)),
         Ok(Step::Options) => Ok(options(asked, context)),
+        Ok(Step::Health) => Ok(health::answer(context)),
         Ok(Step::Work(work)) => Err(work),
         Err(rejection) => Ok(reject(rejection, head, Some(asked), context)),
     }
@@ -132,6 +133,7 @@ pub(super) async fn answer(
 enum Step {
     Redirect(Vec<u8>),
     Options,
+    Health,
     Work(Work),
 }
 
@@ -147,6 +149,10 @@ pub(super) enum Work {
 
 /// What is to be done: a pure choice, but for the memory of redirects.
 fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, Rejection> {
+    let shared = &asked.view.shared;
+    if shared.health_path.as_deref().is_some_and(|path| health::is_probe(path, head, asked, context)) {
+        return Ok(Step::Health);
+    }
     // Before all else: the certificate that the challenge is for need not exist yet, nor the name be one of a site's.
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     let is_challenge = is_read && head.target_octets().starts_with(CHALLENGES.as_bytes());
@@ -162,7 +168,6 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     if (head.method == Method::CONNECT && !head.websocket) || head.method == Method::TRACE {
         return Err(Rejection::MethodNotAllowed);
     }
-    let shared = &asked.view.shared;
     // Before the redirect: a client whose pins fail may have been given an http URI, as RFC 7469 section 2.1.4 advises.
     if let Some(reports) = &shared.reports
         && reports.host.as_bytes() == head.host_octets()
@@ -174,26 +179,22 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
             Err(Rejection::MethodNotAllowed)
         };
     }
+    let ports = context.worker.https_ports();
+    let https = HttpsPorts { public: shared.public_https_port, listeners: &ports };
     if asked.origin.scheme == Scheme::Http {
-        if context.client.peer.states_scheme && !asked.origin.scheme_stated && loops(head, asked, context) {
-            return Err(Rejection::SchemeNotStated);
+        if !asked.origin.scheme_stated && loops(head, asked, context) {
+            return Err(Rejection::SchemeNotStated(context.client.peer.scheme_by()));
         }
-        let https_port = HttpsPort { listener: context.worker.https_port(), ..shared.https_port };
-        return Ok(Step::Redirect(redirect::to_https(
-            head.host_octets(),
-            head.port(),
-            head.target_octets(),
-            https_port,
-        )));
+        return Ok(Step::Redirect(redirect::to_https(head.host_octets(), head.port(), head.target_octets(), https)));
     }
-    if context.client.peer.states_scheme {
-        context.worker.loop_guard.scheme_stated((context.client.peer.address, head.host()));
+    if let Some(proxy) = context.client.peer.proxy {
+        context.worker.loop_guard.scheme_stated((proxy, head.host()));
     }
     if let Some(canonical) = &site.canonical
         && canonical.as_bytes() != head.host_octets()
         && !head.websocket
     {
-        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target_octets())));
+        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target_octets(), https)));
     }
     let expectation = head.fields.get(Name::Expect);
     if expectation.is_some_and(|e| !e.eq_ignore_ascii_case(b"100-continue")) {
@@ -220,20 +221,24 @@ fn has_webroot(asked: &Asked) -> bool {
     asked.view.shared.acme_webroot.is_some()
 }
 
-/// Whether the redirect of this request was followed, and came back as this request.
+/// Whether the redirect of this request was followed, and came back as this request by way of a trusted proxy.
 fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
-    let proxy_and_host = (context.client.peer.address, head.host());
+    let Some(proxy) = context.client.peer.proxy else { return false };
+    let proxy_and_host = (proxy, head.host());
     let agent = head.fields.get(Name::UserAgent);
     let client_and_url = (asked.origin.client, agent, head.host(), head.target());
     let back = context.worker.loop_guard.comes_back(proxy_and_host, client_and_url);
     if back {
         context.worker.counters.loops_broken.increment();
         context.worker.warn_seldom(EVERY_SITE, "scheme not stated", || {
-            tracing::warn!(
-                proxy = %context.client.peer.address,
-                host = head.host(),
-                "redirect loop: this trusted proxy sends no X-Forwarded-Proto; make it send https for TLS, http else"
-            );
+            let by = context.client.peer.scheme_by();
+            let missing = by.scheme_field().unwrap_or("TLS TLV in its PROXY header");
+            let remedy = match by {
+                TrustedField::XForwarded => "make it send X-Forwarded-Proto: https for TLS, http otherwise",
+                TrustedField::Forwarded => "make it send Forwarded: proto=https for TLS, proto=http otherwise",
+                TrustedField::Proxy => "make it send a PROXY header of version 2 with the TLS TLV (send-proxy-v2-ssl)",
+            };
+            tracing::warn!(%proxy, host = head.host(), hint = remedy, "redirect loop: this trusted proxy sends no {missing}");
         });
     }
     back
@@ -256,7 +261,9 @@ fn answered(
     let rejection = match sent {
         Ok(Response { head: mut response, body, upgraded }) => {
             let checked = check_upgrade(head, &response, key, upgraded.is_some()).and_then(|()| {
-                rewrite(&mut response, head, site, upstream).map_err(|SendsBack| {
+                let ports = context.worker.https_ports();
+                let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
+                rewrite(&mut response, head, site, upstream, https).map_err(|SendsBack| {
                     context.worker.counters.loops_broken.increment();
                     Rejection::UpstreamRedirectsBack
                 })
@@ -271,7 +278,7 @@ fn answered(
                         pinned: context.may_pin(site),
                         forwarded: true,
                         grpc: is_grpc(head),
-                        varies: asked.origin.scheme_from_header,
+                        vary: asked.origin.vary(site.hosts.as_slice()),
                         upgraded,
                         closes: false,
                         error: None,
@@ -337,10 +344,6 @@ fn redirect_to(location: &[u8], head: &RequestHead, asked: &Asked, context: &Con
     let mut response =
         page::answer(if keeps_method { StatusCode::PERMANENT_REDIRECT } else { StatusCode::MOVED_PERMANENTLY });
     response.fields.push(b"Location", location);
-    if asked.origin.scheme_from_header {
-        // A cache in front that does not see the difference would redirect those who came by https (for ever).
-        response.fields.push(b"Cache-Control", b"no-store");
-    }
     own(response, Bytes::new(), asked, secure, context)
 }
 
@@ -385,7 +388,12 @@ async fn report(
 }
 
 /// An answer of our own that is no refusal.
-fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &Context) -> Reply {
+fn own(mut head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &Context) -> Reply {
+    if context.client.peer.proxy.is_some() {
+        // It depends on what the proxy says, or fails to say, outside of the URL. A cache in between that kept it would
+        // give the redirect to those who came by https, for ever.
+        head.fields.push(b"Cache-Control", b"no-store");
+    }
     let site = asked.site.as_ref();
     let pinned = secure && site.is_some_and(|site| context.may_pin(site));
     Reply {
@@ -396,7 +404,7 @@ fn own(head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &C
         pinned,
         forwarded: false,
         grpc: false,
-        varies: asked.origin.scheme_from_header,
+        vary: asked.origin.decided_by.and_then(TrustedField::scheme_field),
         upgraded: None,
         closes: false,
         error: None,
@@ -410,7 +418,9 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     if rejection.is_slow_body() {
         context.worker.counters.bodies_too_slow.increment();
     }
-    let (response, body) = page::of_rejection(&rejection, head);
+    let is_trusted = asked.is_some_and(|asked| context.is_trusted(asked));
+    let details = is_trusted || asked.is_some_and(|asked| asked.view.shared.error_details);
+    let (response, body) = page::of_rejection(&rejection, head, details);
     let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
     let view = asked.map_or_else(|| context.worker.view(), |a| a.view.clone());
     // A request that names nobody is answered under the policy of the site that the connection is for.
@@ -424,7 +434,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
         secure,
         forwarded: false,
         grpc: false,
-        varies: asked.is_some_and(|a| a.origin.scheme_from_header),
+        vary: asked.and_then(|a| a.origin.decided_by).and_then(TrustedField::scheme_field),
         upgraded: None,
         closes: rejection.ends_connection(),
         error: Some(rejection.cause()),

@@ -15,7 +15,6 @@ use crate::host::HostMap;
 use crate::limits::Limits;
 use crate::pin::Pin;
 use crate::policy::forwarded::Trust;
-use crate::policy::redirect::HttpsPort;
 use crate::site::{ReportsAt, Site};
 use crate::telemetry::Counters;
 use crate::tls::{CertificateSet, Certificates};
@@ -37,12 +36,18 @@ pub struct Snapshot {
     pub earlier: Vec<Arc<[Earlier]>>,
     /// TLS, with these certificates.
     pub tls: Arc<ServerConfig>,
+    /// TLS for trusted peers that may name no site, where such peers may ask for this process's health.
+    pub probe_tls: Option<Arc<ServerConfig>>,
     /// Whom to believe.
     pub trust: Trust,
     /// Whether trusted peers begin with a PROXY header.
     pub proxy_protocol: bool,
-    /// Where clients find the TLS listener.
-    pub https_port: HttpsPort,
+    /// The port that clients see in front of the TLS listener, if the operator says so.
+    pub public_https_port: Option<u16>,
+    /// The path that tells trusted peers how this process is.
+    pub health_path: Option<Box<str>>,
+    /// Whether every client is told what went wrong, and not trusted ones alone.
+    pub error_details: bool,
     /// The folder that answers ACME's http-01 challenges.
     pub acme_webroot: Option<PathBuf>,
     /// Where reports of pins that did not match come in.

@@ -1,11 +1,11 @@
 //! One worker: a thread with a runtime, listeners, connections to upstreams and counters of its own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -47,7 +47,6 @@ pub(super) struct Shared {
     /// Told whenever a worker has taken a snapshot.
     pub(super) news: Arc<Notify>,
     pub(super) draining: watch::Receiver<Drain>,
-    pub(super) https_port: Arc<AtomicU16>,
     pub(super) reports: Arc<Reports>,
 }
 
@@ -78,7 +77,8 @@ pub(super) struct Worker {
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) reports: Arc<Reports>,
     pub(super) handshakes: Rc<Handshakes>,
-    https_port: Arc<AtomicU16>,
+    /// The ports of the TLS listeners.
+    https_ports: RefCell<Vec<u16>>,
     view: RefCell<Rc<View>>,
     streaming: Rc<Cell<usize>>,
     draining: Cell<Option<Draining>>,
@@ -93,9 +93,14 @@ impl Worker {
         self.view.borrow().clone()
     }
 
-    /// The port of the TLS listener.
-    pub(super) fn https_port(&self) -> Option<u16> {
-        Some(self.https_port.load(Ordering::Relaxed)).filter(|port| *port != 0)
+    /// The ports of the TLS listeners.
+    pub(super) fn https_ports(&self) -> Ref<'_, Vec<u16>> {
+        self.https_ports.borrow()
+    }
+
+    /// `true` if the process is going away, and none follows it on its listeners.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.draining.get(), Some(Draining::Stop))
     }
 
     /// Whether connections are to end as soon as they can.
@@ -220,7 +225,7 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
         loop_guard: shared.loop_guard,
         reports: shared.reports,
         handshakes: Rc::default(),
-        https_port: shared.https_port,
+        https_ports: RefCell::default(),
         streaming,
         draining: Cell::new(None),
         connections: Cell::new(0),
@@ -272,6 +277,8 @@ async fn listen(
             let new = std::mem::take(&mut *listening.new.lock().unwrap_or_else(PoisonError::into_inner));
             (listening.keep.clone(), new)
         };
+        let tls = keep.iter().filter(|(_, scheme)| *scheme == Scheme::Https);
+        worker.https_ports.replace(tls.map(|(address, _)| address.port()).collect());
         accepting.retain(|listener| {
             let stays = keep.contains(&listener.address);
             if !stays {

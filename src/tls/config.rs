@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::version::{TLS12, TLS13};
 
 use super::offer::Offer;
-use super::resolver::Certificates;
 use super::tickets::Tickets;
 
 /// The versions that may be offered; at least one is.
@@ -33,7 +32,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 ///
 /// When rustls refuses what is offered.
 pub fn server(
-    certificates: Arc<Certificates>,
+    certificates: Arc<dyn ResolvesServerCert>,
     offer: &Offer,
     tickets: Arc<Tickets>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {

@@ -113,9 +113,30 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.choose(&hello, None)
+    }
+}
+
+/// The same for clients that may leave the name out: balancers that probe an address know none.
+#[derive(Debug)]
+pub struct ForProbes {
+    /// The certificates of everybody.
+    pub certificates: Arc<Certificates>,
+    /// For a client without a name, where no site is the default one.
+    pub nameless: CertificateSet,
+}
+
+impl ResolvesServerCert for ForProbes {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.certificates.choose(&hello, Some(&self.nameless))
+    }
+}
+
+impl Certificates {
+    fn choose(&self, hello: &ClientHello<'_>, nameless: Option<&CertificateSet>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|n| n.strip_suffix('.').unwrap_or(n));
         let reached = REACHED.take();
-        let set = if name.is_some() { self.find(name) } else { self.find_reached(reached) };
+        let set = if name.is_some() { self.find(name) } else { self.find_reached(reached).or(nameless) };
         // rustls has reduced the schemes to those that the client's cipher suites can go with.
         let usable = |c: &&Arc<Certificate>| c.key().key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = set.and_then(|set| set.iter().find(usable));

@@ -121,9 +121,9 @@ impl Outbound<'_> {
             let (name, octets, value) = (field.name, head.fields.name(field), head.fields.value(field));
             match name {
                 Name::Host | Name::ContentLength => continue,
+                // What is believed of them is in the origin, and is written anew; the rest would be a stranger's word.
                 Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => continue,
-                // Of trusted proxies these pass; of strangers nothing does.
-                Name::XForwardedOther | Name::XRealIp if !self.client.peer.states_client => continue,
+                Name::XForwardedOther | Name::XRealIp => continue,
                 // It belongs to the hop, but an HTTP/2 upstream may be told that trailers are welcome.
                 Name::Te => {
                     if http2 && self.wants_trailers() && has_token(value, b"trailers") {
@@ -227,19 +227,12 @@ impl Outbound<'_> {
         field(b"Forwarded", &text[host..]);
     }
 
-    /// The host that the client asked for: as it says itself, or as a trusted proxy says.
+    /// The host that the client asked for: as it says itself, or as a trusted proxy says, if that is a name of the site.
     fn write_host(&self, out: &mut Vec<u8>) {
-        if self.client.peer.states_client {
-            let stated = self.head.fields.get_all(Name::XForwardedHost).next_back();
-            if let Some(stated) = stated {
-                let mut stated = stated.rsplit(|b| *b == b',').next().unwrap_or_default().trim_ascii().to_vec();
-                if crate::host::split_authority(&mut stated).is_ok() {
-                    out.extend_from_slice(&stated);
-                    return;
-                }
-            }
+        match self.origin.host_of(&self.site.hosts) {
+            Some(stated) => out.extend_from_slice(&stated),
+            None => write_authority(self.head, out),
         }
-        write_authority(self.head, out);
     }
 }
 
@@ -321,9 +314,10 @@ pub fn is_vouched(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::HostPattern;
     use crate::message::{HeadLimits, Rendered, parse_request};
     use crate::policy::Scheme;
-    use crate::policy::forwarded::{Trust, origin};
+    use crate::policy::forwarded::{Trust, TrustedField, origin};
     use crate::site::HeaderRules;
     use crate::upstream::resolve::Addresses;
     use std::sync::Arc;
@@ -343,18 +337,14 @@ mod tests {
         }
     }
 
-    fn sent(request: &str, from: &str, trusted: bool, site: &Site) -> String {
+    fn sent(request: &str, from: &str, field: Option<TrustedField>, site: &Site) -> String {
         let mut head = RequestHead::default();
         let limits = HeadLimits { request_line: 1000, head: 10_000, field: 5000, fields: 100 };
         parse_request(request.as_bytes(), &limits, &mut head).unwrap().unwrap();
-        let peer = Peer {
-            address: from.parse().unwrap(),
-            states_scheme: trusted,
-            states_client: trusted,
-            tlv_scheme: None,
-            listener: Scheme::Https,
-        };
-        let origin = origin(&peer, &head.fields, &Trust::default());
+        let address: IpAddr = from.parse().unwrap();
+        let trust = field.map_or_else(Trust::default, |field| Trust::new(vec![address.into()], field));
+        let peer = Peer::new(address, Scheme::Https, &trust);
+        let origin = origin(&peer, &head.fields, &trust);
         let client = Client::new(peer);
         let outbound = Outbound { head: &head, site, origin: &origin, client: &client, websocket_key: None };
         let mut out = Vec::new();
@@ -362,16 +352,17 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    fn site() -> Site {
+        let hosts = ["a.example", "b.example"].map(|h| HostPattern::parse(h).unwrap()).to_vec();
+        Site { hosts, ..Site::default() }
+    }
+
     const TAIL: &str = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.example\r\n\
                         Forwarded: for=192.0.2.1;host=a.example;proto=https\r\nVia: 1.1 pintle\r\n";
 
     fn check(fields: &str, want: &str) {
-        let got = sent(
-            &format!("GET /x?y HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"),
-            "192.0.2.1",
-            false,
-            &Site::default(),
-        );
+        let got =
+            sent(&format!("GET /x?y HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"), "192.0.2.1", None, &Site::default());
         let want = format!("GET /x?y HTTP/1.1\r\nHost: origin.example\r\n{want}{TAIL}\r\n");
         assert_eq!(got, want);
     }
@@ -400,19 +391,61 @@ mod tests {
 
     #[test]
     fn trusted_hops_are_listed() {
-        let request = "GET / HTTP/1.1\r\nHost: a.example:8443\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Port: 443\r\nX-Forwarded-Host: b.example\r\nVia: 1.1 varnish\r\n\r\n";
-        let got = sent(request, "2001:db8::1", true, &Site::default());
+        let request = "GET / HTTP/1.1\r\nHost: a.example:8443\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Host: b.example\r\nVia: 1.1 varnish\r\n\r\n";
+        let got = sent(request, "2001:db8::1", Some(TrustedField::XForwarded), &site());
         for line in [
             "X-Forwarded-For: 198.51.100.7, 2001:db8::1\r\n",
             "X-Forwarded-Host: b.example\r\n",
-            "X-Forwarded-Port: 443\r\n",
             "Forwarded: for=198.51.100.7;host=b.example;proto=https, for=\"[2001:db8::1]\"\r\n",
             "Via: 1.1 varnish, 1.1 pintle\r\n",
         ] {
             assert!(got.contains(line), "{line:?} in {got}");
         }
-        let got = sent("GET / HTTP/1.1\r\nHost: a.example:8443\r\n\r\n", "192.0.2.1", false, &Site::default());
+        let got = sent("GET / HTTP/1.1\r\nHost: a.example:8443\r\n\r\n", "192.0.2.1", None, &Site::default());
         assert!(got.contains("Forwarded: for=192.0.2.1;host=\"a.example:8443\";proto=https\r\n"), "{got}");
+    }
+
+    #[test]
+    fn hosts_that_are_believed() {
+        let host = |field, name: &str, stated: &str| {
+            let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{name}: {stated}\r\n\r\n");
+            let got = sent(&request, "10.0.0.1", field, &site());
+            let lines: Vec<&str> = got.lines().filter_map(|line| line.strip_prefix("X-Forwarded-Host: ")).collect();
+            assert_eq!(lines.len(), 1, "{got}");
+            assert!(got.contains(&format!("host={}", if lines[0].contains(':') { "\"" } else { lines[0] })), "{got}");
+            lines[0].to_owned()
+        };
+        let (x, standard) = (Some(TrustedField::XForwarded), Some(TrustedField::Forwarded));
+        for (stated, want) in [
+            ("B.example.", "b.example"),
+            ("b.example:8443", "b.example:8443"),
+            ("evil.example, b.example", "b.example"),
+            ("b.example, evil.example", "a.example"),
+            ("evil.example", "a.example"),
+            ("b.example.evil.example", "a.example"),
+            ("b.example:99999", "a.example"),
+            ("b.example/x", "a.example"),
+            ("", "a.example"),
+        ] {
+            assert_eq!(host(x, "X-Forwarded-Host", stated), want, "{stated}");
+            assert_eq!(host(None, "X-Forwarded-Host", stated), "a.example", "{stated}");
+            assert_eq!(host(standard, "X-Forwarded-Host", stated), "a.example", "{stated}");
+        }
+        assert_eq!(host(standard, "Forwarded", "host=b.example"), "b.example");
+        assert_eq!(host(standard, "Forwarded", "host=\"b.example:8443\";proto=https"), "b.example:8443");
+        assert_eq!(host(standard, "Forwarded", "host=evil.example"), "a.example");
+        assert_eq!(host(x, "Forwarded", "host=b.example"), "a.example");
+    }
+
+    #[test]
+    fn fields_that_no_contract_covers_pass_from_nobody() {
+        let request = "GET / HTTP/1.1\r\nHost: a.example\r\nX-Real-IP: 198.51.100.9\r\nX-Forwarded-Port: 81\r\n\
+                       X-Forwarded-Prefix: /evil\r\nX-Forwarded-Server: x\r\nX-Forwarded-Ssl: on\r\nX-Forwarded-By: x\r\n\r\n";
+        let fields = [None, Some(TrustedField::XForwarded), Some(TrustedField::Forwarded), Some(TrustedField::Proxy)];
+        for field in fields {
+            let got = sent(request, "192.0.2.1", field, &Site::default());
+            assert_eq!(got, format!("GET / HTTP/1.1\r\nHost: origin.example\r\n{TAIL}\r\n"), "{field:?}");
+        }
     }
 
     #[test]
@@ -430,7 +463,7 @@ mod tests {
         let got = sent(
             "GET / HTTP/1.1\r\nHost: a\r\nX-EDGE: evil\r\nX-Debug: 1\r\nX-Other: 2\r\n\r\n",
             "192.0.2.1",
-            false,
+            None,
             &site,
         );
         assert!(got.contains("X-Other: 2\r\n") && got.ends_with("X-Edge: pintle\r\n\r\n"), "{got}");
@@ -440,14 +473,14 @@ mod tests {
     #[test]
     fn bodies_and_cookies() {
         let post = |fields: &str| {
-            sent(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), "192.0.2.1", false, &Site::default())
+            sent(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), "192.0.2.1", None, &Site::default())
         };
         assert!(post("Content-Length: 5\r\n").ends_with("\r\nContent-Length: 5\r\n\r\n"));
         assert!(!post("Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n").contains("Trailer"));
         assert!(post("").ends_with("\r\nContent-Length: 0\r\n\r\n"));
         assert!(post("Cookie: a=1\r\nCookie: b=2\r\n").contains("Cookie: a=1; b=2\r\n"));
         let options =
-            sent("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n", "192.0.2.1", false, &Site::default());
+            sent("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n", "192.0.2.1", None, &Site::default());
         assert!(options.starts_with("OPTIONS * HTTP/1.1\r\n") && options.contains("Max-Forwards: 2\r\n"), "{options}");
     }
 

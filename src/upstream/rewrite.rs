@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use super::Upstream;
 use crate::host::split_authority;
 use crate::message::{Name, RequestHead, ResponseHead};
+use crate::policy::redirect::HttpsPorts;
 use crate::site::Site;
 
 /// The upstream sends clients, by way of http, back to the very page that they ask for: it does not know that they
@@ -13,7 +14,8 @@ use crate::site::Site;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendsBack;
 
-/// Rewrites the names in a response to a request that came over https.
+/// Rewrites the names in a response to a request that came over https. The port that the client named is repeated only
+/// where it is one of ours.
 ///
 /// # Errors
 ///
@@ -23,12 +25,18 @@ pub fn rewrite(
     request: &RequestHead,
     site: &Site,
     upstream: &Upstream,
+    https: HttpsPorts<'_>,
 ) -> Result<(), SendsBack> {
     let touched = |name| matches!(name, Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie);
     if !head.fields.list().iter().any(|f| touched(f.name)) {
         return Ok(());
     }
-    let names = Names { request, site, upstream };
+    let mut authority = request.host().to_owned();
+    if let Some(port) = https.of_client(request.port()) {
+        authority.push(':');
+        authority.push_str(itoa::Buffer::new().format(port));
+    }
+    let names = Names { request, authority, site, upstream };
     let sets_cookies = head.fields.has(Name::SetCookie);
     for at in 0..head.fields.len() {
         let field = head.fields.list()[at];
@@ -51,6 +59,8 @@ pub fn rewrite(
 
 struct Names<'a> {
     request: &'a RequestHead,
+    /// How the client is to call us.
+    authority: String,
     site: &'a Site,
     upstream: &'a Upstream,
 }
@@ -95,9 +105,9 @@ impl Names<'_> {
     fn url(&self, text: &[u8]) -> Option<Vec<u8>> {
         let url = Url::parse(text)?;
         let authority = if self.is_own(&url.host, url.port) {
-            self.request.authority()
+            &self.authority
         } else if url.scheme == Some(false) && is_default(url.port) && self.is_site(&url.host) {
-            if url.host == self.request.host() { self.request.authority() } else { url.host }
+            if url.host == self.request.host() { &self.authority } else { &url.host }
         } else {
             return None;
         };
@@ -217,7 +227,8 @@ mod tests {
     fn rewritten(authority: &str, name: &str, value: &str) -> Result<String, SendsBack> {
         let mut head = ResponseHead { status: StatusCode::FOUND, ..ResponseHead::default() };
         head.fields.push(name.as_bytes(), value.as_bytes());
-        rewrite(&mut head, &asked(authority, "/here"), &site(), &upstream())?;
+        let https = HttpsPorts { public: None, listeners: &[8443] };
+        rewrite(&mut head, &asked(authority, "/here"), &site(), &upstream(), https)?;
         Ok(String::from_utf8(head.fields.value(&head.fields.list()[0]).to_vec()).unwrap())
     }
 
@@ -245,6 +256,22 @@ mod tests {
         check("https://example.wordpress.com\\@evil.example/", "https://blog.example.com:8443\\@evil.example/");
         check("/relative?x=http://example.wordpress.com/", "/relative?x=http://example.wordpress.com/");
         check("", "");
+    }
+
+    #[test]
+    fn ports_that_a_client_makes_up_are_not_repeated() {
+        let check = |authority: &str, name: &str, value: &str, want: &str| {
+            assert_eq!(rewritten(authority, name, value).as_deref(), Ok(want), "{authority} {name}");
+        };
+        for (authority, want) in
+            [("blog.example.com:1", ""), ("blog.example.com:443", ""), ("blog.example.com:8443", ":8443")]
+        {
+            let want = format!("https://blog.example.com{want}/a");
+            check(authority, "Location", "https://example.wordpress.com/a", &want);
+            check(authority, "Location", "http://blog.example.com/a", &want);
+            check(authority, "Content-Location", "https://example.wordpress.com/a", &want);
+            check(authority, "Refresh", "0;url=http://example.wordpress.com/a", &format!("0;url={want}"));
+        }
     }
 
     #[test]

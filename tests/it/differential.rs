@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -74,13 +74,7 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     if head.host().is_empty() || is_tunnel || !METHODS.contains(&head.method.as_str()) {
         return None;
     }
-    let peer = Peer {
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        states_scheme: false,
-        states_client: false,
-        tlv_scheme: None,
-        listener: Scheme::Https,
-    };
+    let peer = Peer::new(Ipv4Addr::LOCALHOST.into(), Scheme::Https, &Trust::default());
     let origin = origin(&peer, &head.fields, &Trust::default());
     let key = (head.method == Method::CONNECT).then_some("dGhlIHNhbXBsZSBub25jZQ==");
     let (site, client) = (Site::default(), ClientOf::new(peer));

@@ -1,8 +1,9 @@
 //! What visitors are told when something is wrong, and what the operator is.
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 
-use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, blog_at, output};
+use crate::harness::{Authority, BLOG, Client, Connection, Origin, PATIENCE, Pintle, Reply, blog, blog_at, output};
 
 #[test]
 fn upstream_failures_have_their_code_and_their_cause() {
@@ -17,7 +18,7 @@ fn upstream_failures_have_their_code_and_their_cause() {
     });
     let check = |upstream: &str, options: &str, path: &str, status: u16, error: &str, cause: &str| {
         let config = blog_at(&authority, upstream) + &format!("[site.upstream_options]\n{options}\n");
-        let pintle = Pintle::start(&authority, &config);
+        let pintle = Pintle::start_listening(&authority, "error_details = \"everybody\"", &config);
         let response = Client::new(&authority).get(pintle.https(), BLOG, path);
         assert_eq!(
             (response.status, response.one("proxy-status")),
@@ -281,4 +282,42 @@ fn an_upstream_that_redirects_to_http_for_ever_is_told_so() {
     // With a cookie, the second visit may go another way.
     assert_eq!(client.get(pintle.https(), BLOG, "/cookie").one("location"), format!("https://{BLOG}/cookie"));
     assert_eq!(client.get(pintle.https(), BLOG, "/elsewhere").one("location"), format!("https://{BLOG}/"));
+}
+
+/// The kind of an error says more about the inside than its status: that is for the operator, and for trusted peers.
+#[test]
+fn strangers_are_told_no_more_than_the_status() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| Reply::Close(Vec::new()));
+    let config = blog(&authority, &origin);
+    let broken = "pintle; error=connection_terminated";
+    let trusted = "trusted_proxies = [\"127.0.0.1\"]";
+    let proxy = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\ntrust = \"proxy\"";
+    for (listen, greeting, fields, want) in [
+        ("", "", "", "pintle"),
+        ("error_details = \"trusted\"", "", "", "pintle"),
+        ("error_details = \"everybody\"", "", "", broken),
+        ("trusted_proxies = [\"192.0.2.1\"]", "", "", "pintle"),
+        (trusted, "", "", broken),
+        // What a trusted proxy passes on for a stranger goes to the stranger.
+        (trusted, "", "X-Forwarded-For: 192.0.2.7\r\n", "pintle"),
+        (trusted, "", "X-Forwarded-For: 127.0.0.1\r\n", broken),
+        (proxy, "PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\r\n", "", "pintle"),
+        (proxy, "PROXY TCP4 127.0.0.1 10.0.0.1 5000 443\r\n", "", broken),
+    ] {
+        let pintle = Pintle::start_listening(&authority, listen, &config);
+        let mut socket = TcpStream::connect(pintle.https()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(greeting.as_bytes()).unwrap();
+        let mut connection = Client::new(&authority).handshake(socket, BLOG).unwrap();
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n{fields}\r\n"));
+        let response = connection.response("GET");
+        assert_eq!((response.status, response.one("proxy-status")), (502, want), "{listen} {greeting} {fields}");
+    }
+    // Nor is anybody whose request could not even be read.
+    let pintle = Pintle::start(&authority, &config);
+    let mut connection = Connection::plain(pintle.http());
+    connection.send("GET / HTTP/1.1\r\n\r\n");
+    let response = connection.response("GET");
+    assert_eq!((response.status, response.one("proxy-status")), (400, "pintle"));
 }

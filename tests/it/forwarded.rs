@@ -34,14 +34,15 @@ fn a_trusted_offloader_says_https() {
     };
     secure("X-Forwarded-Proto: https\r\n");
     secure("x-forwarded-proto: HTTPS\r\n");
-    secure("Forwarded: for=192.0.2.1;proto=https\r\n");
     secure("X-Forwarded-Proto: http, https\r\n");
     secure("X-Forwarded-Proto: http\r\nX-Forwarded-Proto: https\r\n");
     secure("X-Forwarded-For: 192.0.2.1, 127.0.0.2\r\nX-Forwarded-Proto: https, http\r\n");
     redirected("X-Forwarded-Proto: http\r\n");
     redirected("X-Forwarded-Proto: https, http\r\n");
     redirected("X-Forwarded-Proto: https\r\nX-Forwarded-Proto: http\r\n");
-    redirected("Forwarded: proto=http\r\nX-Forwarded-Proto: https\r\n");
+    // Nobody has said anything, but might have.
+    redirected("Forwarded: for=192.0.2.1;proto=https\r\n");
+    redirected("X-Forwarded-Proto: gopher\r\n");
     let received = origin.request("/page");
     assert_eq!(received.fields("x-forwarded-proto"), ["https"]);
 }
@@ -92,9 +93,152 @@ fn an_offloader_that_never_says_https_is_told_once() {
         assert_eq!((response.status, response.field("location")), (508, None));
         assert!(response.text().contains("X-Forwarded-Proto"), "{}", response.text());
         assert_eq!(response.one("proxy-status"), "pintle; error=proxy_loop_detected");
+        assert_eq!((response.one("cache-control"), response.one("vary")), ("no-store", "X-Forwarded-Proto"));
         assert_eq!(ask(&pintle, "User-Agent: another\r\n").status, 508);
     }
     pintle.logs("sends no X-Forwarded-Proto");
+}
+
+#[test]
+fn the_loop_is_told_of_in_the_words_of_the_contract() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let listen = format!("{TRUST}\ntrust = \"forwarded\"");
+    let pintle = Pintle::start_listening(&authority, &listen, &blog(&authority, &origin));
+    let statuses = [301, 508].map(|_| ask(&pintle, "X-Forwarded-Proto: https\r\n"));
+    assert_eq!(statuses.each_ref().map(|r| r.status), [301, 508]);
+    assert!(statuses[1].text().contains("Forwarded: proto=https"), "{}", statuses[1].text());
+    assert!(!statuses[1].text().contains("X-Forwarded-Proto"), "{}", statuses[1].text());
+    assert!(statuses.iter().all(|r| (r.one("cache-control"), r.one("vary")) == ("no-store", "Forwarded")));
+    pintle.logs("sends no Forwarded");
+}
+
+/// Each peer is believed in the one field that it is known to speak; others are its clients' own.
+#[test]
+fn exactly_one_field_is_read() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let site = blog(&authority, &origin);
+    let start = |trust: &str| Pintle::start_listening(&authority, &format!("{TRUST}\n{trust}"), &site);
+    let x = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 198.51.100.1\r\n";
+    let standard = "Forwarded: for=198.51.100.2;proto=https\r\n";
+    for (trust, read, ignored, client, vary) in [
+        ("", x, standard, "198.51.100.1", "X-Forwarded-Proto"),
+        ("trust = \"x-forwarded\"", x, standard, "198.51.100.1", "X-Forwarded-Proto"),
+        ("trust = \"forwarded\"", standard, x, "198.51.100.2", "Forwarded"),
+    ] {
+        let pintle = start(trust);
+        let moved = ask_for(&pintle, "/ignored", ignored);
+        assert_eq!((moved.status, moved.one("vary"), moved.one("cache-control")), (301, vary, "no-store"), "{trust}");
+        assert_eq!(pintle.access_line("/ignored")["client"], "127.0.0.1", "{trust}");
+        for (n, fields) in [read.to_owned(), format!("{ignored}{read}"), format!("{read}{ignored}")].iter().enumerate()
+        {
+            let target = format!("/read{n}");
+            let page = ask_for(&pintle, &target, fields);
+            assert_eq!((page.status, page.one("vary")), (200, vary), "{trust} {fields}");
+            assert_eq!(pintle.access_line(&target)["client"], client, "{trust} {fields}");
+            // What goes on is our own word, in all of them.
+            let received = origin.request(&target);
+            assert_eq!(received.fields("x-forwarded-for"), [format!("{client}, 127.0.0.1")]);
+            assert_eq!(received.fields("x-forwarded-proto"), ["https"]);
+            let own = format!("for={client};host={BLOG};proto=https, for=127.0.0.1");
+            assert_eq!(received.fields("forwarded"), [own]);
+        }
+    }
+}
+
+/// A client may write what it likes in front of what the balancer appends.
+#[test]
+fn a_syntax_error_says_nothing_and_swallows_nothing() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let listen = format!("{TRUST}\ntrust = \"forwarded\"");
+    let pintle = Pintle::start_listening(&authority, &listen, &blog(&authority, &origin));
+    let mut number = 0;
+    let mut check = |value: &str, status: u16, client: &str| {
+        number += 1;
+        let target = format!("/{number}");
+        assert_eq!(ask_for(&pintle, &target, &format!("Forwarded: {value}\r\n")).status, status, "{value}");
+        assert_eq!(pintle.access_line(&target)["client"], client, "{value}");
+    };
+    check("for=203.0.113.1;proto=https;x=\", for=198.51.100.1;proto=http", 301, "198.51.100.1");
+    check("for=203.0.113.1;proto=https;x=\", for=\"198.51.100.1\";proto=http", 301, "198.51.100.1");
+    check("for=203.0.113.1;proto=http;x=\", for=\"198.51.100.1\";proto=https", 200, "198.51.100.1");
+    check("for=203.0.113.1;x=\"\\\", for=\"198.51.100.1\";proto=https", 200, "198.51.100.1");
+    check("for=203.0.113.1;for=203.0.113.2;proto=http, for=198.51.100.1;proto=https", 200, "198.51.100.1");
+    check("for=203.0.113.1;proto=https, for=127.0.0.2;proto=http;proto=http", 301, "127.0.0.1");
+    check("proto=\"https", 301, "127.0.0.1");
+    check("for=203.0.113.1;proto=https\r\nForwarded: for=\"127.0.0.2;proto=http", 301, "127.0.0.1");
+    check("for=\"203.0.113.1\r\nForwarded: for=198.51.100.1;proto=https", 200, "198.51.100.1");
+}
+
+#[test]
+fn hosts_and_what_else_proxies_state() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let site = blog(&authority, &origin).replace(&format!("[\"{BLOG}\"]"), &format!("[\"{BLOG}\", \"*.example.org\"]"));
+    let leaf = authority.leaf("all", &[BLOG, "*.example.org"]);
+    let site = site.split("[site.certificate]").next().unwrap().to_owned()
+        + &format!("[site.certificate]\nchain = {:?}\nkey = {:?}\n", leaf.chain, leaf.key);
+    let pintle = Pintle::start_listening(&authority, TRUST, &site);
+    for (n, (stated, want)) in [
+        ("www.example.org", "www.example.org"),
+        ("evil.example", BLOG),
+        ("evil.example, www.example.org:8443", "www.example.org:8443"),
+        ("a.b.example.org", BLOG),
+        ("www.example.org@evil.example", BLOG),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = format!("/{n}");
+        let fields = format!(
+            "X-Forwarded-Proto: https\r\nX-Forwarded-Host: {stated}\r\nX-Forwarded-Prefix: /evil\r\nX-Forwarded-Port: 81\r\n\
+             X-Forwarded-Server: evil\r\nX-Forwarded-Ssl: on\r\nX-Real-IP: 203.0.113.1\r\n"
+        );
+        let page = ask_for(&pintle, &target, &fields);
+        let vary = if want == BLOG { "X-Forwarded-Proto" } else { "X-Forwarded-Proto, X-Forwarded-Host" };
+        assert_eq!((page.status, page.one("vary")), (200, vary), "{stated}");
+        let received = origin.request(&target);
+        assert_eq!(received.fields("x-forwarded-host"), [want], "{stated}");
+        for name in ["x-forwarded-prefix", "x-forwarded-port", "x-forwarded-server", "x-forwarded-ssl", "x-real-ip"] {
+            assert_eq!(received.field(name), None, "{name}");
+        }
+    }
+}
+
+/// Any answer to a trusted proxy could have been another one, had it said something else.
+#[test]
+fn answers_say_what_they_depend_on() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let leaf = authority.leaf("both", &[BLOG, "www.example.com"]);
+    let site = format!(
+        "[[site]]\nhosts = [\"{BLOG}\", \"www.example.com\"]\nupstream = \"{}\"\ncanonical_redirect = true\n\
+         [site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        origin.url(),
+        leaf.chain,
+        leaf.key
+    );
+    let folder = authority.folder().join(".well-known/acme-challenge");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("token"), "token.thumbprint").unwrap();
+    let acme = format!("[acme]\nwebroot = {:?}\n", authority.folder());
+    let pintle = Pintle::start_listening(&authority, TRUST, &(acme + &site));
+    let check = |host: &str, target: &str, fields: &str, status: u16, stored: Option<&str>| {
+        let mut connection = Connection::plain(pintle.http());
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n"));
+        let response = connection.response("GET");
+        let got = (response.status, response.one("vary"), response.field("cache-control"));
+        assert_eq!(got, (status, "X-Forwarded-Proto", stored), "{host} {target} {fields}");
+    };
+    let https = "X-Forwarded-Proto: https\r\n";
+    check(BLOG, "/a", "", 301, Some("no-store"));
+    check(BLOG, "/a", "X-Forwarded-Proto: http\r\n", 301, Some("no-store"));
+    check("www.example.com", "/a", https, 301, Some("no-store"));
+    check("other.example.com", "/a", https, 421, Some("no-store"));
+    check(BLOG, "/.well-known/acme-challenge/token", "", 200, Some("no-store"));
+    check(BLOG, "/.well-known/acme-challenge/none", "", 404, Some("no-store"));
+    // What the upstream answers is kept for as long as it says.
+    check(BLOG, "/a", https, 200, None);
+    // On a TLS listener, it might have said http.
+    let page = Client::new(&authority).get(pintle.https(), BLOG, "/a");
+    assert_eq!((page.status, page.one("vary")), (200, "X-Forwarded-Proto"));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod fields;
 mod forwarded;
 mod fuzz;
 mod headers;
+mod health;
 mod hostile;
 mod http1;
 mod http2;

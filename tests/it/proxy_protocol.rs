@@ -5,7 +5,11 @@ use std::net::TcpStream;
 
 use crate::harness::{Authority, BLOG, Client, Connection, Origin, PATIENCE, Pintle, blog};
 
-const ON: &str = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true";
+const ON: &str = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\ntrust = \"proxy\"";
+/// The same, where trusted proxies further out speak in fields.
+const AND_FIELDS: &str = "trusted_proxies = [\"127.0.0.0/8\"]\nproxy_protocol = true";
+const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0";
 const V1: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 5000 443\r\n";
 
 fn v2(tlvs: &[u8]) -> Vec<u8> {
@@ -59,10 +63,120 @@ fn the_tls_tlv_is_the_scheme() {
     };
     assert_eq!(ask(&v2(&TLS), ""), 200);
     assert_eq!(ask(&v2(&NO_TLS), ""), 301);
-    // The TLV comes first; without one, the header of the trusted peer counts.
-    assert_eq!(ask(&v2(&NO_TLS), "X-Forwarded-Proto: https\r\n"), 301);
-    assert_eq!(ask(V1, "X-Forwarded-Proto: https\r\n"), 200);
+    assert_eq!(ask(&v2(&TLS), "X-Forwarded-Proto: http\r\nForwarded: proto=http\r\n"), 200);
     assert_eq!(ask(V1, ""), 301);
+}
+
+/// Whoever the PROXY header names is not the balancer: what stands in its requests, it has written itself.
+#[test]
+fn clients_that_the_header_names_are_believed_in_nothing() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let site = blog(&authority, &origin);
+    let lies = "X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=203.0.113.1;proto=https\r\n\
+                X-Forwarded-Host: evil.example\r\nX-Real-IP: 203.0.113.1\r\n";
+    let contracts = ["\ntrust = \"x-forwarded\"", "\ntrust = \"forwarded\"", "\ntrust = \"proxy\"", ""];
+    for trust in contracts {
+        let pintle = Pintle::start_listening(&authority, &format!("{AND_FIELDS}{trust}"), &site);
+        let headers = [
+            (V1.to_vec(), "192.0.2.7"),
+            (v2(&[]), "192.0.2.8"),
+            (v2(&NO_TLS), "192.0.2.8"),
+            (UNKNOWN.to_vec(), "127.0.0.1"),
+            (LOCAL.to_vec(), "127.0.0.1"),
+        ];
+        for (n, (header, client)) in headers.into_iter().enumerate() {
+            let target = format!("/{n}");
+            let request = format!("GET {target} HTTP/1.1\r\nHost: {BLOG}\r\n{lies}\r\n");
+            let mut connection = plain(pintle.http(), &header);
+            connection.send(&request);
+            let response = connection.response("GET");
+            assert_eq!((response.status, response.one("cache-control")), (301, "no-store"), "{trust} {header:?}");
+            assert_eq!(response.field("vary"), None, "no field has decided");
+            assert_eq!(pintle.access_line(&target)["client"], client);
+            // By TLS, they get their page, and are who they are.
+            if header.ends_with(&NO_TLS) {
+                continue;
+            }
+            let mut connection = Client::new(&authority).handshake(connect(pintle.https(), &header), BLOG).unwrap();
+            let target = format!("/secure{trust}{n}").replace(['\n', ' ', '"'], "");
+            connection.send(request.replacen(&format!("/{n}"), &target, 1));
+            let response = connection.response("GET");
+            assert_eq!((response.status, response.field("vary")), (200, None), "{trust} {header:?}");
+            let received = origin.request(&target);
+            assert_eq!(received.fields("x-forwarded-for"), [client]);
+            assert_eq!(received.fields("x-forwarded-host"), [BLOG]);
+            assert_eq!(received.fields("forwarded"), [format!("for={client};host={BLOG};proto=https")]);
+            assert_eq!(received.field("x-real-ip"), None);
+        }
+    }
+}
+
+/// A balancer of connections in front of a trusted proxy: the header names the proxy, and that one speaks in fields.
+#[test]
+fn a_trusted_source_speaks_in_its_field() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let site = blog(&authority, &origin);
+    let header = b"PROXY TCP4 127.0.0.9 10.0.0.1 5000 443\r\n";
+    for (trust, fields) in [
+        ("x-forwarded", "X-Forwarded-Proto: https\r\nX-Forwarded-For: 198.51.100.1\r\n"),
+        ("forwarded", "Forwarded: for=198.51.100.1;proto=https\r\n"),
+    ] {
+        let pintle = Pintle::start_listening(&authority, &format!("{AND_FIELDS}\ntrust = {trust:?}"), &site);
+        let mut connection = plain(pintle.http(), header);
+        connection.send(format!("GET /{trust} HTTP/1.1\r\nHost: {BLOG}\r\n{fields}\r\n"));
+        assert_eq!(connection.response("GET").status, 200);
+        assert_eq!(pintle.access_line(&format!("/{trust}"))["client"], "198.51.100.1");
+        assert_eq!(origin.request(&format!("/{trust}")).fields("x-forwarded-for"), ["198.51.100.1, 127.0.0.9"]);
+    }
+    let pintle = Pintle::start_listening(&authority, &format!("{AND_FIELDS}\ntrust = \"proxy\""), &site);
+    let mut connection = plain(pintle.http(), header);
+    connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\nX-Forwarded-Proto: https\r\n\r\n"));
+    assert_eq!(connection.response("GET").status, 301);
+}
+
+/// One client behind a balancer has no more connections than one that comes by itself.
+#[test]
+fn connections_count_for_the_source() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let config = format!("[limits]\nconnections_per_client = 2\n{}", blog(&authority, &origin));
+    let pintle = Pintle::start_listening(&authority, AND_FIELDS, &config);
+    let open = |header: &[u8]| {
+        let mut connection = plain(pintle.http(), header);
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+        let served = crate::harness::read_response(&mut connection, "GET").is_ok();
+        served.then_some(connection)
+    };
+    let mut held: Vec<Connection> = (0..3).filter_map(|_| open(V1)).collect();
+    assert_eq!(held.len(), 2);
+    // Others are not in its way, nor are the balancer's own probes and trusted proxies counted.
+    assert!(open(&v2(&[])).is_some());
+    for header in [UNKNOWN, LOCAL, b"PROXY TCP4 127.0.0.9 10.0.0.1 5000 443\r\n"] {
+        let all: Vec<Connection> = (0..4).filter_map(|_| open(header)).collect();
+        assert_eq!(all.len(), 4, "{header:?}");
+    }
+    held.pop();
+    crate::harness::eventually("its place is free again", || open(V1));
+}
+
+#[test]
+fn a_loop_behind_a_header_without_its_tlv_is_told_of() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let pintle = Pintle::start_listening(&authority, ON, &blog(&authority, &origin));
+    let ask = || {
+        let mut connection = plain(pintle.http(), V1);
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+        connection.response("GET")
+    };
+    assert_eq!(ask().status, 301);
+    let told = ask();
+    assert!(told.status == 508 && told.text().contains("version 2 with the TLS TLV"), "{}", told.text());
+    pintle.logs("sends no TLS TLV in its PROXY header");
+    // Once somebody has come by TLS by way of this balancer, it is not the balancer's fault.
+    let mut connection = Client::new(&authority).handshake(connect(pintle.https(), V1), BLOG).unwrap();
+    assert_eq!(connection.get(BLOG, "/").status, 200);
+    for _ in 0..3 {
+        assert_eq!(ask().status, 301);
+    }
 }
 
 #[test]

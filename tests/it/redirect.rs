@@ -77,6 +77,46 @@ fn a_public_port_is_named() {
     assert_eq!(ask(&pintle, "GET", BLOG, "/x").one("location"), format!("https://{BLOG}:9443/x"));
 }
 
+/// A client may write any port behind the host; it must not come back as a link.
+#[test]
+fn ports_that_a_client_makes_up_are_not_repeated() {
+    let authority = Authority::new();
+    let to = format!("Location: http://{BLOG}/to\r\n");
+    let origin = Origin::start(move |_| crate::harness::Reply::new("302 Found", &to, ""));
+    let leaf = authority.leaf("both", &["blog.example.com", "www.example.com"]);
+    let config = format!(
+        "[[site]]\nhosts = [\"blog.example.com\", \"www.example.com\"]\nupstream = \"{}\"\ncanonical_redirect = true\n\
+         [site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        origin.url(),
+        leaf.chain,
+        leaf.key
+    );
+    let client = crate::harness::Client::new(&authority);
+    let check = |listen: &str, named: &dyn Fn(&Pintle) -> String, want: &dyn Fn(&Pintle) -> String| {
+        let pintle = Pintle::start_listening(&authority, listen, &config);
+        let (named, want) = (named(&pintle), want(&pintle));
+        let plain = ask(&pintle, "GET", &format!("{BLOG}{named}"), "/x");
+        assert!(named == want || plain.one("location") != format!("https://{BLOG}{named}/x"), "{plain:?}");
+        let mut connection = client.connect(pintle.https(), "www.example.com");
+        let response = connection.get(&format!("www.example.com{named}"), "/x");
+        assert_eq!(response.one("location"), format!("https://{BLOG}{want}/x"), "{listen} {named}");
+        // The upstream's own redirects come back under our name.
+        let mut connection = client.connect(pintle.https(), BLOG);
+        let response = connection.get(&format!("{BLOG}{named}"), "/x");
+        assert_eq!(response.one("location"), format!("https://{BLOG}{want}/to"), "{listen} {named}");
+    };
+    let nothing = |_: &Pintle| String::new();
+    let made_up = |_: &Pintle| ":1".to_owned();
+    let own = |pintle: &Pintle| format!(":{}", pintle.https().port());
+    let public = |_: &Pintle| ":9443".to_owned();
+    check("", &made_up, &nothing);
+    check("", &nothing, &nothing);
+    check("", &own, &own);
+    check("public_https_port = 9443", &public, &public);
+    check("public_https_port = 9443", &made_up, &public);
+    check("public_https_port = 443", &made_up, &nothing);
+}
+
 #[test]
 fn other_names_of_a_site_lead_to_the_first() {
     let (authority, origin) = (Authority::new(), Origin::hello());

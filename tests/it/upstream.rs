@@ -161,7 +161,7 @@ fn upstream_certificates_are_verified() {
     let get = |secure: &Secure, more: &str| {
         let config = blog_at(&authority, "https://up.example.net")
             + &format!("[site.upstream_options]\nconnect = \"{}\"\n{more}\n", secure.address);
-        let pintle = Pintle::start(&authority, &config);
+        let pintle = Pintle::start_listening(&authority, "error_details = \"everybody\"", &config);
         let response = client.get(pintle.https(), BLOG, "/");
         (
             response.status,

@@ -10,6 +10,7 @@ use crate::host::HostPattern;
 use crate::ledger::Ramp;
 use crate::policy::guard::Seconds;
 use crate::server::{Earlier, Snapshot};
+use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};
 
 /// Tickets are good for twelve hours; clocks may be set.
@@ -47,6 +48,14 @@ pub(super) fn assemble(
         None => Arc::new(Tickets::new().ok()?),
     };
     let tls = tls_config::server(certificates.clone(), &globals.offer, tickets.clone()).ok()?;
+    let nameless = entries.iter().find_map(|e| e.plan.set.clone()).filter(|_| globals.listen.health_path.is_some());
+    let probe_tls = match nameless {
+        Some(nameless) => {
+            let resolver = Arc::new(ForProbes { certificates: certificates.clone(), nameless });
+            Some(tls_config::server(resolver, &globals.offer, tickets.clone()).ok()?)
+        }
+        None => None,
+    };
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
     let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
     let before = context.before.iter().flat_map(|before| before.entries.iter().enumerate());
@@ -59,9 +68,12 @@ pub(super) fn assemble(
         earlier: entries.iter().map(|entry| earlier(entry, &places, context)).collect(),
         certificates,
         tls,
+        probe_tls,
         trust: globals.listen.trust,
         proxy_protocol: globals.listen.proxy_protocol,
-        https_port: globals.listen.https_port,
+        public_https_port: globals.listen.public_https_port,
+        health_path: globals.listen.health_path,
+        error_details: globals.listen.error_details,
         acme_webroot: globals.acme_webroot,
         reports: globals.reports,
         limits: globals.limits,

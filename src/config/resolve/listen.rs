@@ -10,8 +10,7 @@ use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
 use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
-use crate::policy::forwarded::Trust;
-use crate::policy::redirect::HttpsPort;
+use crate::policy::forwarded::{Trust, TrustedField};
 use crate::site::ReportsAt;
 use crate::upstream::resolve::NameServers;
 
@@ -28,7 +27,9 @@ pub(super) struct Listen {
     pub(super) workers: usize,
     pub(super) trust: Trust,
     pub(super) proxy_protocol: bool,
-    pub(super) https_port: HttpsPort,
+    pub(super) public_https_port: Option<u16>,
+    pub(super) health_path: Option<Box<str>>,
+    pub(super) error_details: bool,
 }
 
 pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
@@ -44,15 +45,11 @@ pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
             r.error(&span, format!("listen.http: {address} is in listen.https, too"));
         }
     }
-    let trust = ranges(&table.trusted_proxies, r);
+    let trust = trust(table, r);
     let proxy_protocol = table.proxy_protocol.as_ref().is_some_and(|p| p.value);
-    if let (true, true, Some(at)) = (proxy_protocol, trust.is_empty(), &table.proxy_protocol) {
-        r.error_with_hint(
-            &at.span,
-            "listen.proxy_protocol: nobody is trusted to send a PROXY header",
-            "name the balancers in listen.trusted_proxies",
-        );
-    }
+    let health_path = health_path(table, r);
+    let who = [("trusted", false), ("everybody", true)];
+    let error_details = r.choice("listen.error_details", table.error_details.as_ref(), &who, false);
     let workers = table.workers.as_ref().map_or(0, |w| w.value);
     if let (true, Some(at)) = (workers > WORKERS_MAX, &table.workers) {
         r.error(&at.span, format!("listen.workers: more than {WORKERS_MAX}"));
@@ -64,9 +61,8 @@ pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
         }
         port
     });
-    let https_port = HttpsPort { public, listener: https.first().map(SocketAddr::port) };
     let workers = if workers == 0 { *CORES } else { usize::try_from(workers).unwrap_or(usize::MAX) };
-    Listen { https, http, workers, trust, proxy_protocol, https_port }
+    Listen { https, http, workers, trust, proxy_protocol, public_https_port: public, health_path, error_details }
 }
 
 fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut Resolver<'_>) -> Vec<SocketAddr> {
@@ -96,7 +92,70 @@ fn listen_address(text: &str) -> Option<SocketAddr> {
     })
 }
 
-fn ranges(list: &[At<String>], r: &mut Resolver<'_>) -> Trust {
+/// Whom to believe, and by which field: what goes together, and what does not.
+fn trust(table: &ListenTable, r: &mut Resolver<'_>) -> Trust {
+    let ranges = ranges(&table.trusted_proxies, r);
+    let nobody = table.trusted_proxies.is_empty();
+    let words = [
+        ("x-forwarded", TrustedField::XForwarded),
+        ("forwarded", TrustedField::Forwarded),
+        ("proxy", TrustedField::Proxy),
+    ];
+    let field = r.choice("listen.trust", table.trust.as_ref(), &words, TrustedField::default());
+    if let (true, Some(at)) = (nobody, &table.trust) {
+        r.warn(
+            &at.span,
+            "listen.trust: nobody is trusted, so that it changes nothing",
+            "name the proxies in front in listen.trusted_proxies",
+        );
+    }
+    match (&table.proxy_protocol, &table.trust) {
+        (Some(at), _) if at.value && nobody => r.error_with_hint(
+            &at.span,
+            "listen.proxy_protocol: nobody is trusted to send a PROXY header",
+            "name the balancers in listen.trusted_proxies",
+        ),
+        (Some(at), None) if at.value => r.warn(
+            &at.span,
+            "listen.proxy_protocol: X-Forwarded-* of clients that a PROXY header names is not believed",
+            "trust = \"proxy\" if the balancers state everything in the PROXY header; trust = \"x-forwarded\" if some of the \
+             addresses that it names are proxies in listen.trusted_proxies",
+        ),
+        (at, Some(trust)) if field == TrustedField::Proxy && !at.as_ref().is_some_and(|at| at.value) => r
+            .error_with_hint(
+                &trust.span,
+                "listen.trust: \"proxy\" needs listen.proxy_protocol: without a PROXY header, trusted peers state nothing",
+                "proxy_protocol = true",
+            ),
+        _ => {}
+    }
+    Trust::new(ranges, field)
+}
+
+/// The path that trusted peers ask for this process's health.
+fn health_path(table: &ListenTable, r: &mut Resolver<'_>) -> Option<Box<str>> {
+    let path = table.health_path.as_ref()?;
+    let is_path =
+        path.value.starts_with('/') && path.value.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b));
+    if !is_path {
+        r.error_with_hint(
+            &path.span,
+            format!("listen.health_path: {:?} is no path", path.value),
+            "health_path = \"/healthz\"",
+        );
+        return None;
+    }
+    if table.trusted_proxies.is_empty() {
+        r.warn(
+            &path.span,
+            "listen.health_path: nobody is trusted, so that nobody is answered",
+            "name the addresses that probes come from in listen.trusted_proxies",
+        );
+    }
+    Some(path.value.as_str().into())
+}
+
+fn ranges(list: &[At<String>], r: &mut Resolver<'_>) -> Vec<IpNet> {
     let mut ranges = Vec::new();
     for text in list {
         let range =
@@ -119,7 +178,7 @@ fn ranges(list: &[At<String>], r: &mut Resolver<'_>) -> Trust {
             ),
         }
     }
-    Trust::new(ranges)
+    ranges
 }
 
 /// `::ffff:10.0.0.0/104` is `10.0.0.0/8`.

@@ -14,7 +14,7 @@ use crate::harness::{
     Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, blog_at, eventually, outcome, output,
 };
 
-const ONE_WORKER: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+const ONE_WORKER: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\nerror_details = \"everybody\"\n";
 
 fn health(pintle: &Pintle) -> Value {
     pintle.status()["sites"][0]["upstream_health"].clone()
@@ -28,7 +28,7 @@ fn a_circuit_opens_and_one_probe_closes_it() {
     let config = state(&authority)
         + &blog_at(&authority, &format!("http://{port}"))
         + "[site.circuit_breaker]\nfailures = 3\nopen = \"1s\"\nopen_max = \"2s\"\n";
-    let pintle = Pintle::start(&authority, &config);
+    let pintle = Pintle::start_listening(&authority, "error_details = \"everybody\"", &config);
     let client = Client::new(&authority);
     let get = || client.get(pintle.https(), BLOG, "/");
     assert_eq!(health(&pintle)["circuit"], "closed");

@@ -78,7 +78,7 @@ impl Network {
 
     /// pintle on the near side.
     fn pintle(&self, authority: &Authority, config: &str) -> Pintle {
-        let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
+        let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\nerror_details = \"everybody\"\n";
         Pintle::start_command(authority, listen, config, |command| {
             let mut outer = Command::new("ip");
             outer.args(["netns", "exec", &self.names[0]]).arg(command.get_program()).args(command.get_args());

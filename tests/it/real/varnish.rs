@@ -72,3 +72,65 @@ fn in_front_as_the_offloaders_next_hop() {
     // The client's own address is the first of the chain; all hops are on this host.
     assert!(received.field("x-forwarded-for").unwrap().starts_with("127.0.0.1"));
 }
+
+/// Varnish as it comes caches redirects for two minutes, whatever fields a request has that nobody named in `Vary`.
+#[test]
+fn in_front_with_and_without_the_field() {
+    for (trust, field) in [("x-forwarded", "X-Forwarded-Proto: https"), ("forwarded", "Forwarded: proto=https")] {
+        let authority = Authority::new();
+        let origin = Origin::hello();
+        let listen = format!("trusted_proxies = [\"127.0.0.1\"]\ntrust = {trust:?}");
+        let pintle = Pintle::start_listening(&authority, &listen, &blog(&authority, &origin));
+        let port = free_port();
+        let _varnish = varnish(authority.folder(), port, pintle.http().port(), "");
+        let get = |path: &str, fields: &[&str]| {
+            let mut curl = curl(&authority);
+            curl.arg("--include").arg("--connect-to").arg(format!("{BLOG}:80:127.0.0.1:{port}"));
+            for field in fields {
+                curl.args(["--header", field]);
+            }
+            let text = output(curl.arg(format!("http://{BLOG}{path}")));
+            let status: u16 = text.split(' ').nth(1).unwrap().parse().unwrap();
+            (status, text)
+        };
+        // Nobody says anything: the loop reaches pintle, and is told of.
+        assert_eq!(get("/loop", &[]).0, 301, "{trust}");
+        let (status, text) = get("/loop", &[]);
+        assert!(status == 508 && text.contains(field), "{trust}: {text}");
+        // Once the operator has mended that, all see the page; those who still come by http are redirected.
+        for path in ["/loop", "/page"] {
+            for _ in 0..3 {
+                let (status, text) = get(path, &[field]);
+                assert!(status == 200 && text.ends_with("hello from the origin"), "{trust}: {text}");
+                let (status, text) = get(path, &[]);
+                assert!(status == 301 && text.contains(&format!("https://{BLOG}{path}\r\n")), "{trust}: {text}");
+            }
+        }
+    }
+}
+
+/// Varnish that says everything by the PROXY header: there is no field that `Vary` could name.
+#[test]
+fn in_front_with_a_proxy_header() {
+    let authority = Authority::new();
+    let listen = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = true\ntrust = \"proxy\"";
+    let pintle = Pintle::start_listening(&authority, listen, &blog(&authority, &Origin::hello()));
+    let port = free_port();
+    let vcl = format!(
+        "backend pintle {{ .host = \"127.0.0.1\"; .port = \"{}\"; .proxy_header = 2; }}\n\
+         sub vcl_recv {{ set req.backend_hint = pintle; }}",
+        pintle.http().port()
+    );
+    let _varnish = varnish(authority.folder(), port, pintle.http().port(), &vcl);
+    let resolve = format!("{BLOG}:{port}:127.0.0.1");
+    for n in 1..=3 {
+        let mut curl = curl(&authority);
+        curl.args(["--include", "--user-agent", &n.to_string(), "--resolve", &resolve]);
+        let text =
+            output(curl.args(["--header", "X-Forwarded-Proto: https"]).arg(format!("http://{BLOG}:{port}/page")));
+        assert!(text.starts_with("HTTP/1.1 301 "), "{text}");
+        crate::harness::eventually("pintle was asked again", || {
+            (pintle.access().iter().filter(|line| line["target"] == "/page").count() == n).then_some(())
+        });
+    }
+}
