@@ -17,7 +17,7 @@ use crate::host::InvalidHost;
 /// How many fields the parser has room for; [`HeadLimits::fields`] may ask for fewer.
 const FIELDS_MAX: usize = 128;
 /// Empty lines that may come before a request line (RFC 9112 section 2.2), in octets.
-const LEADING_EMPTY_MAX: usize = 4;
+pub const LEADING_EMPTY_MAX: usize = 4;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
