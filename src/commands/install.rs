@@ -15,6 +15,7 @@ use super::{Output, files, ledger, look_at_book, probe, told_of_no_site};
 use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Severity, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
+use crate::host::ascii;
 use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
 use crate::ledger::time::wall;
 use crate::ledger::{Book, Record};
@@ -380,6 +381,7 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str, told: &mut Told) -> b
         told.say("not verified: it listens for no TLS");
         return true;
     };
+    let host = &*ascii(host).unwrap_or_else(|_| host.into());
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
     match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
         Ok(leaf) if Some(&leaf) == plan.leaf() => {

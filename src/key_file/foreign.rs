@@ -86,7 +86,14 @@ pub(super) fn shell(path: &Path) -> String {
 
 /// The form of a file by its contents, if it is one of these.
 pub(super) fn of(contents: &[u8]) -> Option<Foreign> {
-    utf16(contents).map(Foreign::Utf16).or_else(|| if is_whole(contents) { of_der(contents) } else { None })
+    // Lengths that are not told beforehand (BER), as some programs write them.
+    const PKCS7: &[u8] = b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07";
+    const PKCS12: &[u8] = b"\x30\x80\x02\x01\x03\x30";
+    match contents {
+        ber if ber.starts_with(PKCS7) => Some(Foreign::Pkcs7 { pem: false }),
+        ber if ber.starts_with(PKCS12) => Some(Foreign::Pkcs12),
+        _ => utf16(contents).map(Foreign::Utf16).or_else(|| if is_whole(contents) { of_der(contents) } else { None }),
+    }
 }
 
 /// `-` as UTF-16 has a NUL beside it, with a byte order mark at the beginning or without.

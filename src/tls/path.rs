@@ -13,6 +13,7 @@ use x509_parser::prelude::X509Certificate;
 
 use super::constraints;
 use super::extensions;
+use super::preflight::SOON;
 use super::rule::Rule;
 use crate::key_file::{KeyAlgorithm, algorithm_of};
 
@@ -56,10 +57,11 @@ impl Paths {
     pub(super) fn find(certificates: &[X509Certificate<'_>], der: &[CertificateDer<'static>]) -> Option<Self> {
         let copies: Vec<Option<usize>> =
             (0..der.len()).map(|at| der[..at].iter().position(|other| *other == der[at])).collect();
-        let mut search = Search { certificates, copies: &copies, steps: 0, found: Vec::new() };
+        let file = File { certificates, der, signed: signed(certificates) };
+        let mut search = Search { file: &file, copies: &copies, steps: 0, found: Vec::new() };
         search.go(&mut vec![0]);
         let mut all: Vec<Path> =
-            search.found.into_iter().map(|places| Path { rules: judge(certificates, der, &places), places }).collect();
+            search.found.into_iter().map(|places| Path { rules: file.judge(&places), places }).collect();
         let others = copies.iter().skip(1).any(Option::is_none);
         if others && all.iter().all(|path| path.places.len() == 1) {
             return None;
@@ -80,7 +82,7 @@ impl Paths {
         if !first.is_sorted() {
             rules.push(Rule::Order);
         }
-        let links = certificates.iter().map(link).collect();
+        let links = (0..certificates.len()).map(|at| file.link(at)).collect();
         Some(Self { links, all, rules, served })
     }
 
@@ -102,6 +104,9 @@ impl Paths {
                 rules.push(Rule::IssuerExpired { at, on: link.not_after, is_above });
             } else if now < link.not_before {
                 rules.push(Rule::IssuerNotYetValid { at, on: link.not_before, is_above });
+            } else if step == 1 && !link.is_root && now + SOON > link.not_after {
+                rules.push(Rule::IssuerExpiresSoon { at, on: link.not_after });
+                continue;
             } else {
                 continue;
             }
@@ -116,34 +121,32 @@ impl Paths {
     }
 }
 
-/// `None` for dates that no calendar has.
-fn link(certificate: &X509Certificate<'_>) -> Option<Link> {
-    let validity = certificate.validity();
-    let is_root = is_root(certificate);
-    Some(Link {
-        not_before: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
-        not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
-        is_root,
-    })
+/// The certificates of a file.
+struct File<'a> {
+    certificates: &'a [X509Certificate<'a>],
+    der: &'a [CertificateDer<'static>],
+    /// By two places: whether the first one is issued by the name of the second, and signed by its key. Looked at once,
+    /// since signatures cost.
+    signed: Vec<Vec<bool>>,
 }
 
-fn is_root(certificate: &X509Certificate<'_>) -> bool {
-    is_self_issued(certificate) && is_signed(certificate, certificate)
+fn signed(certificates: &[X509Certificate<'_>]) -> Vec<Vec<bool>> {
+    // Algorithms that are not known here are for clients to judge.
+    let is_signed = |certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
+        let verified = || certificate.verify_signature(Some(issuer.public_key()));
+        certificate.issuer().as_raw() == issuer.subject().as_raw()
+            && matches!(verified(), Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
+    };
+    certificates.iter().map(|one| certificates.iter().map(|other| is_signed(one, other)).collect()).collect()
 }
 
 fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
     certificate.subject().as_raw() == certificate.issuer().as_raw()
 }
 
-/// Algorithms that are not known here are for clients to judge.
-fn is_signed(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
-    let verified = certificate.verify_signature(Some(issuer.public_key()));
-    matches!(verified, Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
-}
-
 /// A search for ways, depth first.
 struct Search<'a> {
-    certificates: &'a [X509Certificate<'a>],
+    file: &'a File<'a>,
     copies: &'a [Option<usize>],
     steps: usize,
     found: Vec<Vec<usize>>,
@@ -152,20 +155,22 @@ struct Search<'a> {
 impl Search<'_> {
     fn go(&mut self, way: &mut Vec<usize>) {
         self.steps += 1;
-        let head = &self.certificates[way[way.len() - 1]];
+        let certificates = self.file.certificates;
+        let here = way[way.len() - 1];
+        let head = &certificates[here];
         let is_new = |candidate: &X509Certificate<'_>| {
-            way.iter().map(|at| &self.certificates[*at]).all(|c| {
+            way.iter().map(|at| &certificates[*at]).all(|c| {
                 c.subject().as_raw() != candidate.subject().as_raw() || c.public_key().raw != candidate.public_key().raw
             })
         };
         let named = |at: &usize| {
-            let candidate = &self.certificates[*at];
+            let candidate = &certificates[*at];
             self.copies[*at].is_none() && candidate.subject().as_raw() == head.issuer().as_raw() && is_new(candidate)
         };
-        let named: Vec<usize> = (1..self.certificates.len()).filter(named).collect();
-        let signed: Vec<usize> = named.iter().copied().filter(|at| is_signed(head, &self.certificates[*at])).collect();
+        let named: Vec<usize> = (1..certificates.len()).filter(named).collect();
+        let signed: Vec<usize> = named.iter().copied().filter(|at| self.file.signed[here][*at]).collect();
         // Another CA of the same name: the one that was meant, if there is no better one.
-        let next = if signed.is_empty() && !is_root(head) { named } else { signed };
+        let next = if signed.is_empty() && !self.file.is_root(here) { named } else { signed };
         if next.is_empty() {
             self.found.push(way.clone());
         }
@@ -183,116 +188,129 @@ impl Search<'_> {
     }
 }
 
-/// What is wrong with a way at any time.
-fn judge(certificates: &[X509Certificate<'_>], der: &[CertificateDer<'static>], places: &[usize]) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    let Some((leaf, issuers)) = places.split_first().map(|(leaf, rest)| (&certificates[*leaf], rest)) else {
-        return rules;
-    };
-    let is_own_root = issuers.is_empty() && is_root(leaf);
-    rules.extend(extensions::weak_digest(leaf).filter(|_| !is_own_root).map(|digest| Rule::Digest {
-        at: 1,
-        digest,
-        is_above: false,
-    }));
-    rules.extend(extensions::unknown_critical(leaf).map(|oid| Rule::Critical { at: 1, oid }));
-    // Certificates below that count for a length: those that are not issued by themselves (RFC 5280 section 4.2.1.9).
-    let mut below = 0;
-    for (step, place) in issuers.iter().enumerate() {
-        let (issuer, at) = (&certificates[*place], place + 1);
-        let subject = places[step];
-        if !is_signed(&certificates[subject], issuer) {
-            rules.push(Rule::Signature { at: subject + 1, by: at });
-        }
-        rules.extend(judge_issuer(issuer, at, below));
-        if let Some(name) = constraints::violation(issuer, leaf) {
-            rules.push(Rule::Constraints { at, name });
-        }
-        if !is_self_issued(issuer) {
-            below += 1;
-        }
-        if !is_root(issuer)
-            && let Some(digest) = extensions::weak_digest(issuer)
-        {
-            let is_above = step > 0;
-            rules.push(Rule::Digest { at, digest, is_above });
-            if is_above {
-                return rules;
+impl File<'_> {
+    fn is_root(&self, at: usize) -> bool {
+        self.signed[at][at]
+    }
+
+    /// `None` for dates that no calendar has.
+    fn link(&self, at: usize) -> Option<Link> {
+        let validity = self.certificates[at].validity();
+        Some(Link {
+            not_before: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
+            not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
+            is_root: self.is_root(at),
+        })
+    }
+
+    /// What is wrong with a way at any time.
+    fn judge(&self, places: &[usize]) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        let Some((first, issuers)) = places.split_first() else { return rules };
+        let leaf = &self.certificates[*first];
+        let is_own_root = issuers.is_empty() && self.is_root(*first);
+        let digest = extensions::weak_digest(leaf).filter(|_| !is_own_root);
+        rules.extend(digest.map(|digest| Rule::Digest { at: 1, digest, is_above: false }));
+        rules.extend(extensions::unknown_critical(leaf).map(|oid| Rule::Critical { at: 1, oid }));
+        // Certificates below that count for a length: those that are not issued by themselves (RFC 5280 section 4.2.1.9).
+        let mut below = 0;
+        for (step, place) in issuers.iter().enumerate() {
+            let (issuer, at) = (&self.certificates[*place], place + 1);
+            let subject = places[step];
+            if !self.signed[subject][*place] {
+                rules.push(Rule::Signature { at: subject + 1, by: at });
+            }
+            rules.extend(self.judge_issuer(*place, below));
+            if let Some(name) = constraints::violation(issuer, leaf) {
+                rules.push(Rule::Constraints { at, name });
+            }
+            if !is_self_issued(issuer) {
+                below += 1;
+            }
+            if !self.is_root(*place)
+                && let Some(digest) = extensions::weak_digest(issuer)
+            {
+                let is_above = step > 0;
+                rules.push(Rule::Digest { at, digest, is_above });
+                if is_above {
+                    return rules;
+                }
             }
         }
+        if !rules.iter().any(Rule::is_fatal) && !issuers.is_empty() {
+            rules.extend(self.refusal(places));
+        }
+        rules
     }
-    if !rules.iter().any(Rule::is_fatal) && !issuers.is_empty() {
-        rules.extend(refusal(certificates, der, places));
-    }
-    rules
-}
 
-/// An issuer by itself; a root is a client's own copy, of which only what it says about itself counts.
-fn judge_issuer(issuer: &X509Certificate<'_>, at: usize, below: usize) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    let is_root = is_root(issuer);
-    let basic = issuer.basic_constraints().ok().flatten().map(|b| b.value);
-    match basic {
-        Some(basic) if !basic.ca => rules.push(Rule::NoAuthority(at)),
-        None if !is_root => rules.push(Rule::NoAuthority(at)),
-        _ => {}
+    /// An issuer by itself; a root is a client's own copy, of which only what it says about itself counts.
+    fn judge_issuer(&self, place: usize, below: usize) -> Vec<Rule> {
+        let (issuer, at, is_root) = (&self.certificates[place], place + 1, self.is_root(place));
+        let mut rules = Vec::new();
+        let basic = issuer.basic_constraints().ok().flatten().map(|b| b.value);
+        match basic {
+            Some(basic) if !basic.ca => rules.push(Rule::NoAuthority(at)),
+            None if !is_root => rules.push(Rule::NoAuthority(at)),
+            _ => {}
+        }
+        if issuer.key_usage().ok().flatten().is_some_and(|usage| !usage.value.key_cert_sign()) {
+            rules.push(Rule::MayNotSign(at));
+        }
+        if is_root {
+            return rules;
+        }
+        let length = basic.and_then(|b| b.path_len_constraint);
+        if let Some(length) = length.filter(|length| usize::try_from(*length).is_ok_and(|length| length < below)) {
+            rules.push(Rule::PathLength { at, length });
+        }
+        if let Ok(Some(usage)) = issuer.extended_key_usage()
+            && !usage.value.server_auth
+            && !usage.value.any
+        {
+            rules.push(Rule::IssuerUsage(at));
+        }
+        rules.extend(extensions::unknown_critical(issuer).map(|oid| Rule::Critical { at, oid }));
+        if let algorithm @ KeyAlgorithm::Rsa(bits) = algorithm_of(issuer.public_key())
+            && bits < RSA_MIN
+        {
+            rules.push(Rule::WeakIssuer { at, algorithm });
+        }
+        rules
     }
-    if issuer.key_usage().ok().flatten().is_some_and(|usage| !usage.value.key_cert_sign()) {
-        rules.push(Rule::MayNotSign(at));
-    }
-    if is_root {
-        return rules;
-    }
-    let length = basic.and_then(|b| b.path_len_constraint);
-    if let Some(length) = length.filter(|length| usize::try_from(*length).is_ok_and(|length| length < below)) {
-        rules.push(Rule::PathLength { at, length });
-    }
-    if let Ok(Some(usage)) = issuer.extended_key_usage()
-        && !usage.value.server_auth
-        && !usage.value.any
-    {
-        rules.push(Rule::IssuerUsage(at));
-    }
-    rules.extend(extensions::unknown_critical(issuer).map(|oid| Rule::Critical { at, oid }));
-    if let algorithm @ KeyAlgorithm::Rsa(bits) = algorithm_of(issuer.public_key())
-        && bits < RSA_MIN
-    {
-        rules.push(Rule::WeakIssuer { at, algorithm });
-    }
-    rules
-}
 
-/// What rustls' own verification says at a time when all of them are valid: the last word on what the rules above do not know.
-fn refusal(certificates: &[X509Certificate<'_>], der: &[CertificateDer<'static>], places: &[usize]) -> Option<Rule> {
-    use webpki::Error as E;
-    let (leaf, issuers) = places.split_first()?;
-    let (last, between) = issuers.split_last()?;
-    let validity = |at: &usize| certificates[*at].validity();
-    let begin = places.iter().map(|at| validity(at).not_before.timestamp()).max()?;
-    let end = places.iter().map(|at| validity(at).not_after.timestamp()).min()?;
-    if begin > end {
-        return None;
-    }
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(begin).ok()?));
-    let anchors = [webpki::anchor_from_trusted_cert(&der[*last]).ok()?];
-    let between: Vec<CertificateDer<'_>> = between.iter().map(|at| der[*at].clone()).collect();
-    let algorithms = super::config::provider().signature_verification_algorithms.all;
-    let usage = webpki::KeyUsage::server_auth();
-    let verdict = webpki::EndEntityCert::try_from(&der[*leaf])
-        .and_then(|leaf| leaf.verify_for_usage(algorithms, &anchors, &between, time, usage, None, None).map(|_| ()));
-    match verdict {
-        // Others are told of above, or are what only rustls does not know.
-        Err(
-            error @ (E::BadDer
-            | E::BadDerTime
-            | E::ExtensionValueInvalid
-            | E::InvalidSerialNumber
-            | E::MalformedExtensions
-            | E::MalformedDnsIdentifier
-            | E::EmptyEkuExtension
-            | E::SignatureAlgorithmMismatch
-            | E::TrailingData(_)),
-        ) => Some(Rule::Refused(error.to_string())),
-        _ => None,
+    /// What rustls' own verification says at a time when all of them are valid: the last word on what the rules above do not know.
+    fn refusal(&self, places: &[usize]) -> Option<Rule> {
+        use webpki::Error as E;
+        let (leaf, issuers) = places.split_first()?;
+        let (last, between) = issuers.split_last()?;
+        let validity = |at: &usize| self.certificates[*at].validity();
+        let begin = places.iter().map(|at| validity(at).not_before.timestamp()).max()?;
+        let end = places.iter().map(|at| validity(at).not_after.timestamp()).min()?;
+        if begin > end {
+            return None;
+        }
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(begin).ok()?));
+        let anchors = [webpki::anchor_from_trusted_cert(&self.der[*last]).ok()?];
+        let between: Vec<CertificateDer<'_>> = between.iter().map(|at| self.der[*at].clone()).collect();
+        let algorithms = super::config::provider().signature_verification_algorithms.all;
+        let usage = webpki::KeyUsage::server_auth();
+        let verdict = webpki::EndEntityCert::try_from(&self.der[*leaf]).and_then(|leaf| {
+            leaf.verify_for_usage(algorithms, &anchors, &between, time, usage, None, None).map(|_| ())
+        });
+        match verdict {
+            // Others are told of above, or are what only rustls does not know.
+            Err(
+                error @ (E::BadDer
+                | E::BadDerTime
+                | E::ExtensionValueInvalid
+                | E::InvalidSerialNumber
+                | E::MalformedExtensions
+                | E::MalformedDnsIdentifier
+                | E::EmptyEkuExtension
+                | E::SignatureAlgorithmMismatch
+                | E::TrailingData(_)),
+            ) => Some(Rule::Refused(error.to_string())),
+            _ => None,
+        }
     }
 }

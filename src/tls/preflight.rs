@@ -14,7 +14,7 @@ use crate::host::HostPattern;
 use crate::key_file::KeyAlgorithm;
 
 /// A certificate with less than this left should have been renewed.
-const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub(super) const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// What browsers and the CA/Browser Forum's rules ask for, in bits.
 const RSA_MIN: usize = 2048;
 

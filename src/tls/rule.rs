@@ -79,6 +79,13 @@ pub enum Rule {
         /// Whether clients may know it as a root all the same.
         is_above: bool,
     },
+    /// The leaf's issuer expires soon, and the leaf with it.
+    IssuerExpiresSoon {
+        /// The issuer.
+        at: usize,
+        /// When.
+        on: Timestamp,
+    },
     /// rustls refuses the path.
     Refused(String),
     /// A certificate is there twice.
@@ -102,7 +109,9 @@ impl Rule {
             Self::Digest { is_above, .. }
             | Self::IssuerExpired { is_above, .. }
             | Self::IssuerNotYetValid { is_above, .. } => !is_above,
-            Self::Refused(_) | Self::Copy { .. } | Self::Stranger(_) | Self::Order => false,
+            Self::IssuerExpiresSoon { .. } | Self::Refused(_) | Self::Copy { .. } | Self::Stranger(_) | Self::Order => {
+                false
+            }
             _ => true,
         }
     }
@@ -121,6 +130,7 @@ impl Rule {
             | Self::WeakIssuer { at, .. }
             | Self::IssuerExpired { at, .. }
             | Self::IssuerNotYetValid { at, .. }
+            | Self::IssuerExpiresSoon { at, .. }
             | Self::Copy { at, .. }
             | Self::Stranger(at) => Some(*at),
             Self::Refused(_) | Self::Order => None,
@@ -147,7 +157,9 @@ impl Rule {
             Self::IssuerExpired { is_above: true, .. } => {
                 "leave it and what is behind it out: clients go around it, and old ones stumble over it"
             }
-            Self::IssuerExpired { .. } => "get the issuer's renewed certificate from the CA",
+            Self::IssuerExpired { .. } | Self::IssuerExpiresSoon { .. } => {
+                "get the issuer's renewed certificate from the CA"
+            }
             Self::IssuerNotYetValid { .. } => "wait until then, or set this host's clock",
             Self::Refused(_) => "have it issued anew: other clients may refuse it, too",
             Self::Copy { .. } => "leave the copy out; it is not served",
@@ -198,6 +210,9 @@ impl fmt::Display for Rule {
             }
             Self::IssuerNotYetValid { at, on, .. } => {
                 write!(f, "certificate {at} of the chain, an issuer, is not valid before {}", day(*on))
+            }
+            Self::IssuerExpiresSoon { at, on } => {
+                write!(f, "certificate {at} of the chain, an issuer, expires on {}", day(*on))
             }
             Self::Refused(why) => write!(f, "some clients refuse the chain: {why}"),
             Self::Copy { at, of } => write!(f, "certificate {at} of the chain is a copy of certificate {of}"),

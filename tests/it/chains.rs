@@ -293,6 +293,11 @@ fn what_clients_accept_is_served() {
     add("names", &constrained, &[&constrained.pem, &root.pem], &[]);
     let long = root.leaf(&host("long"), |p| dated(p, -1, 900));
     cases.push(Case { name: "long", chain: long.0 + &root.pem, key: long.1, says: &["is valid for 901 days"] });
+    // An issuer that ends before its leaf does.
+    let ending = root.below("ending", |p| dated(p, -90, 3));
+    let ending_leaf = ending.leaf(&host("ending"), |_| {});
+    let says = &["warning: ", "certificate 2 of the chain, an issuer, expires on 20"];
+    cases.push(Case { name: "ending", chain: ending_leaf.0 + &ending.pem, key: ending_leaf.1, says });
     // A critical extension that everybody understands, and a path length that is kept.
     let polite = root.below("polite", |p| {
         p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -166,6 +166,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     for (index, candidate) in candidates.iter_mut().enumerate() {
         keep_unfit(candidate, index, context, &mut kept);
     }
+    let entries: Vec<&Entry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
+    // A certificate that is renewed meanwhile is no reason to refuse all others.
+    let may_refuse = !context.keeps_sites;
+    offer::check_keys(&file.tls, &globals.offer, &entries, may_refuse, &mut r);
     let admitted = guard::admit(&mut candidates, &mut builder, &mut kept, &mut r);
     let upstreams = builder.upstreams;
     guard::warn_of_unserved(&names, context, &mut r);

@@ -1,8 +1,9 @@
 //! `[tls]`: versions, cipher suites and groups, and the profiles that have names.
 
-use super::Resolver;
+use super::{Entry, Resolver};
 use crate::config::file::TlsTable;
 use crate::config::problem::At;
+use crate::key_file::KeyAlgorithm;
 use crate::tls::config::Versions;
 use crate::tls::offer::{GROUPS, Group, Offer, SUITES, Suite};
 
@@ -56,6 +57,32 @@ pub(super) fn resolve(table: &TlsTable, r: &mut Resolver<'_>) -> Offer {
         }
     }
     offer
+}
+
+/// Whether TLS 1.2 has a suite for a key of each site: its suites are for keys of one kind.
+pub(super) fn check_keys(table: &TlsTable, offer: &Offer, entries: &[&Entry], may_refuse: bool, r: &mut Resolver<'_>) {
+    // A list without any suite of TLS 1.2 has been told of.
+    let has_any = offer.suites.iter().any(|suite| !suite.tls13);
+    if !offer.versions.tls12 || table.cipher_suites.is_none() || !has_any {
+        return;
+    }
+    let has = |algorithm: &KeyAlgorithm| {
+        let kind = if matches!(algorithm, KeyAlgorithm::Rsa(_)) { "_RSA_" } else { "_ECDSA_" };
+        offer.suites.iter().any(|suite| !suite.tls13 && suite.names[0].contains(kind))
+    };
+    let span = span_of(table.cipher_suites.as_deref(), table);
+    for entry in entries {
+        let served = entry.plan.loaded.iter().filter(|l| l.certificate.is_some());
+        let keys: Vec<KeyAlgorithm> = served.map(|l| l.chain.leaf.algorithm).collect();
+        let (Some(first), false) = (keys.first(), keys.iter().any(has)) else { continue };
+        let message = format!("tls.cipher_suites: TLS 1.2 has none for the key of {}: {first}", entry.report.name());
+        let hint = "add suites for it, or versions = [\"1.3\"]";
+        if offer.versions.tls13 || !may_refuse {
+            r.warn(&span, message, hint);
+        } else {
+            r.error_with_hint(&span, message, hint);
+        }
+    }
 }
 
 fn span_of(list: Option<&[At<String>]>, table: &TlsTable) -> std::ops::Range<usize> {
