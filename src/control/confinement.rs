@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::watch::Ways;
-use crate::config::{AccessTarget, AdminAddress, Config, Draft};
-use crate::sandbox::{self, Calls, Held, Rules};
+use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
+use crate::plain_file::folder_of;
+use crate::sandbox::{self, Calls, Held, Rules, Strength};
 use crate::tls::keeper;
 
 /// Where DNS is.
@@ -25,8 +26,7 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
     rules.connect.iter_mut().for_each(|ports| ports.extend(&config.sandbox.connect_ports));
     if let AccessTarget::File(path) = &config.access {
         let is_device = DEVICES.iter().any(|device| path.starts_with(device));
-        let folder = path.parent().filter(|folder| !is_device && !folder.as_os_str().is_empty());
-        rules.write.insert(folder.unwrap_or(path).to_owned());
+        rules.logs.insert(if is_device { path.clone() } else { folder_of(path).to_owned() });
     }
     rules
 }
@@ -36,17 +36,18 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
 /// was in use `before` needs nothing more.
 fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> Rules {
     // What another process has is not for this one to read.
-    let kept: BTreeSet<PathBuf> = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().collect();
+    let kept = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().map(|key| key.value);
+    let kept: BTreeSet<PathBuf> = kept.collect();
     // Of ten thousand sites, each has files to be followed through links: those that are as before have been.
     let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
     let mut read = Ways::default().folders(files);
     read.extend(config.snapshot.acme_webroot.clone());
-    let mut write = BTreeSet::new();
+    let mut sockets = BTreeSet::new();
     if let Some(AdminAddress::Unix(path)) = &config.admin {
-        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let folder = folder_of(path);
         // It is made before it is allowed: afterwards there is no leave for the folder above.
         let _ = super::socket::make_folder(folder);
-        write.insert(folder.to_owned());
+        sockets.insert(folder.to_owned());
     }
     let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
     let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
@@ -54,7 +55,24 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     // The service manager may be told by such a name.
     let abstract_sockets =
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
-    Rules { read, write, connect: Some(connect), abstract_sockets, calls: Calls::Serving }
+    Rules { read, sockets, connect: Some(connect), abstract_sockets, ..Rules::default() }
+}
+
+/// The keys that a process of their own is to have, and that lie where the sandbox of the serving process lets it read.
+#[must_use]
+pub fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<At<PathBuf>> {
+    let kept = draft.kept_keys().unwrap_or_default();
+    let is_kept = |file: &Path| kept.iter().any(|key| key.value == file);
+    let read = Ways::default().folders(config.files().filter(|file| !is_kept(file)).chain([draft.path()]));
+    let places = [&config.sandbox.read, &config.sandbox.write].into_iter().flatten().chain(&config.state);
+    let places = read.iter().chain(places).chain(&config.snapshot.acme_webroot);
+    let places: Vec<PathBuf> = places.filter_map(|place| std::fs::canonicalize(place).ok()).collect();
+    let is_in_reach = |key: &At<PathBuf>| {
+        let real = std::fs::canonicalize(&key.value);
+        config.sandbox.landlock == Strength::Off
+            || real.is_ok_and(|real| places.iter().any(|place| real.starts_with(place)))
+    };
+    kept.iter().filter(|key| is_in_reach(key)).cloned().collect()
 }
 
 /// What the process that has the keys may do: read the folders that they are in.

@@ -9,12 +9,17 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::ptrace;
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// For connections that lead nowhere.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Netlink's number (linux/socket.h).
 const AF_NETLINK: i32 = 16;
+/// Protocols beside TCP and UDP (linux/in.h), and the flag that connects by sending (linux/socket.h).
+const IPPROTO_MPTCP: i32 = 262;
+const IPPROTO_SCTP: i32 = 132;
+const IPPROTO_UDPLITE: i32 = 136;
+const MSG_FASTOPEN: i32 = 0x2000_0000;
 
 /// Tries it, with a path, an address or a process.
 ///
@@ -28,6 +33,7 @@ pub fn attempt(what: &str, with: &str) -> io::Result<()> {
         "read" => fs::read(with).map(drop),
         "list" => fs::read_dir(with).map(drop),
         "write" => fs::write(with, "x"),
+        "remove" => fs::remove_file(with),
         "exec" => Command::new(with).status().map(drop),
         "connect" => {
             let address: SocketAddr = with.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -35,7 +41,9 @@ pub fn attempt(what: &str, with: &str) -> io::Result<()> {
         }
         "packet" => Socket::new(Domain::PACKET, Type::DGRAM, None).map(drop),
         "netlink" => Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, None).map(drop),
-        "raw" => Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::ICMPV4)).map(drop),
+        "mptcp" | "sctp" | "udplite" => another_protocol(what),
+        "fastopen" | "fastopen-message" => fast_open(what, with),
+        "raw" => Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).map(drop),
         "ptrace" => Ok(ptrace::attach(process()?)?),
         "signal" => Ok(rustix::process::test_kill_process(
             rustix::process::Pid::from_raw(process()?.as_raw()).ok_or(io::ErrorKind::InvalidInput)?,
@@ -49,4 +57,26 @@ pub fn attempt(what: &str, with: &str) -> io::Result<()> {
         "bind" => std::net::TcpListener::bind(with).map(drop),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// A socket that connects to no port that a list of TCP's ports knows.
+fn another_protocol(what: &str) -> io::Result<()> {
+    let (kind, protocol) = match what {
+        "mptcp" => (Type::STREAM, IPPROTO_MPTCP),
+        "sctp" => (Type::STREAM, IPPROTO_SCTP),
+        _ => (Type::DGRAM, IPPROTO_UDPLITE),
+    };
+    Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol))).map(drop)
+}
+
+/// Connects without `connect`.
+fn fast_open(what: &str, with: &str) -> io::Result<()> {
+    let address: SocketAddr = with.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    let sent = match what {
+        "fastopen" => socket.send_to_with_flags(b"x", &address.into(), MSG_FASTOPEN),
+        _ => socket.send_to_vectored_with_flags(&[io::IoSlice::new(b"x")], &address.into(), MSG_FASTOPEN),
+    };
+    sent.map(drop)
 }

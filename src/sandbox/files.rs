@@ -33,27 +33,42 @@ const ASKED: ABI = ABI::V5;
 /// Symbolic links to another place are replaced in that place, as resolvconf and its like do.
 const LINKED_FOLDERS: [&str; 2] = ["/run", "/var/run"];
 
-/// Rights of files that are no folders.
-fn reading(is_folder: bool) -> BitFlags<AccessFs> {
-    if is_folder { AccessFs::ReadFile | AccessFs::ReadDir } else { AccessFs::ReadFile.into() }
+/// What a place is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Files are read.
+    Read,
+    /// Files, folders and sockets come and go, and are read and written.
+    Write,
+    /// Files are made and written.
+    Logs,
+    /// Sockets come and go.
+    Sockets,
 }
 
-/// Files, folders and sockets may come and go; devices and links may not, and nothing may be executed.
-fn writing(is_folder: bool) -> BitFlags<AccessFs> {
-    let file = make_bitflags!(AccessFs::{ReadFile | WriteFile | Truncate});
-    if is_folder {
-        file | make_bitflags!(AccessFs::{ReadDir | RemoveDir | RemoveFile | MakeDir | MakeReg | MakeSock})
-    } else {
-        file
+impl Use {
+    /// Devices and links are made nowhere, and nothing is executed.
+    fn rights(self, is_folder: bool) -> BitFlags<AccessFs> {
+        let (file, folder) = match self {
+            Self::Read => (AccessFs::ReadFile.into(), AccessFs::ReadDir.into()),
+            Self::Write => (
+                make_bitflags!(AccessFs::{ReadFile | WriteFile | Truncate}),
+                make_bitflags!(AccessFs::{ReadDir | RemoveDir | RemoveFile | MakeDir | MakeReg | MakeSock}),
+            ),
+            Self::Logs => (AccessFs::WriteFile.into(), AccessFs::MakeReg.into()),
+            // A socket gets its name by being renamed, in the place of the one of before.
+            Self::Sockets => (BitFlags::EMPTY, make_bitflags!(AccessFs::{RemoveFile | MakeSock})),
+        };
+        if is_folder { file | folder } else { file }
     }
 }
 
-/// A place that may be read, and perhaps written.
+/// A place, and what may be done there.
 #[derive(Debug)]
 struct Place {
     /// Device and inode: another folder under the same name is another folder.
     is: (u64, u64),
-    writable: bool,
+    rights: BitFlags<AccessFs>,
 }
 
 /// What is held.
@@ -80,19 +95,26 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), Str
     let mut places: HashMap<PathBuf, Place> = HashMap::new();
     let names = if rules.calls == Calls::Serving { &SYSTEM[..] } else { &[] };
     let system = names.iter().flat_map(|path| [Some(PathBuf::from(path)), linked_folder(Path::new(path))]).flatten();
-    let read = system.chain(rules.read.iter().cloned()).map(|path| (path, false));
+    let of = |paths: &BTreeSet<PathBuf>, what: Use| paths.iter().cloned().map(move |p| (p, what)).collect::<Vec<_>>();
+    let own = [(&rules.write, Use::Write), (&rules.logs, Use::Logs), (&rules.sockets, Use::Sockets)];
+    let own = own.into_iter().flat_map(|(paths, what)| of(paths, what));
+    let read = system.map(|path| (path, Use::Read)).chain(of(&rules.read, Use::Read));
     // Those that may be written come first: what lies below them needs no rule of its own.
-    for (path, writable) in rules.write.iter().cloned().map(|path| (path, true)).chain(read) {
+    for (path, what) in own.chain(read) {
         let Ok(path) = fs::canonicalize(path) else { continue };
         let Ok(metadata) = fs::metadata(&path) else { continue };
-        if path.ancestors().any(|above| places.get(above).is_some_and(|p| p.writable || !writable)) {
+        let rights = what.rights(metadata.is_dir());
+        if rights.is_empty()
+            || path.ancestors().any(|above| places.get(above).is_some_and(|p| p.rights.contains(rights)))
+        {
             continue;
         }
         // What may not even be looked at cannot be read either, whatever the sandbox says.
         let Ok(fd) = PathFd::new(&path) else { continue };
-        let access = if writable { writing(metadata.is_dir()) } else { reading(metadata.is_dir()) };
-        created = created.add_rule(PathBeneath::new(fd, access)).map_err(tell)?;
-        places.insert(path, Place { is: (metadata.dev(), metadata.ino()), writable });
+        created = created.add_rule(PathBeneath::new(fd, rights)).map_err(tell)?;
+        // Of several rules for one place, the kernel holds the sum.
+        let is = (metadata.dev(), metadata.ino());
+        places.entry(path).or_insert(Place { is, rights: BitFlags::EMPTY }).rights |= rights;
     }
     for port in rules.connect.iter().flatten() {
         created = created.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(tell)?;
@@ -133,21 +155,21 @@ fn linked_folder(path: &Path) -> Option<PathBuf> {
 }
 
 impl Held {
-    /// Whether a path may be read, or written. One that is not there yet is judged by the folder that is.
-    pub(super) fn covers(&self, path: &Path, writable: bool) -> bool {
+    /// Whether a path may be used so. One that is not there yet is judged by the folder that is.
+    pub(super) fn covers(&self, path: &Path, what: Use) -> bool {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let Some(there) = absolute.ancestors().find_map(|a| fs::canonicalize(a).ok()) else { return false };
         let is = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-        there.ancestors().any(|ancestor| {
-            let known = self.places.get(ancestor).filter(|p| p.writable || !writable);
-            known.is_some_and(|p| is(ancestor) == Some(p.is))
-        })
+        let known = there.ancestors().filter_map(|above| self.places.get(above).filter(|p| is(above) == Some(p.is)));
+        let rights = known.fold(BitFlags::EMPTY, |all, place| all | place.rights);
+        rights.contains(what.rights(there.is_dir()))
     }
 
     /// How many places may be read, the system's left out; and written.
     pub(super) fn count(&self) -> (usize, usize) {
-        let writable = self.places.values().filter(|p| p.writable).count();
-        (self.places.len() - writable, writable)
+        let writes = make_bitflags!(AccessFs::{WriteFile | MakeSock});
+        let written = self.places.values().filter(|p| p.rights.intersects(writes)).count();
+        (self.places.len() - written, written)
     }
 }
 
@@ -157,13 +179,13 @@ pub(super) mod testing {
 
     /// As if these places were held, and these ports.
     pub(in crate::sandbox) fn held(read: &[&Path], write: &[&Path], connect: &[u16]) -> Held {
-        let place = |path: &Path, writable| {
+        let place = |path: &Path, what: Use| {
             let path = fs::canonicalize(path).unwrap();
             let metadata = fs::metadata(&path).unwrap();
-            (path, Place { is: (metadata.dev(), metadata.ino()), writable })
+            (path, Place { is: (metadata.dev(), metadata.ino()), rights: what.rights(metadata.is_dir()) })
         };
-        let read = read.iter().map(|path| place(path, false));
-        let places = read.chain(write.iter().map(|path| place(path, true))).collect();
+        let read = read.iter().map(|path| place(path, Use::Read));
+        let places = read.chain(write.iter().map(|path| place(path, Use::Write))).collect();
         Held { abi: 7, places, connect: Some(connect.iter().copied().collect()) }
     }
 }

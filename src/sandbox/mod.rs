@@ -49,6 +49,10 @@ pub struct Rules {
     pub read: BTreeSet<PathBuf>,
     /// Files and folders to be read and written.
     pub write: BTreeSet<PathBuf>,
+    /// Folders in which logs are written and made: nothing in them is read or removed.
+    pub logs: BTreeSet<PathBuf>,
+    /// Folders in which sockets are made and removed: no file in them is written.
+    pub sockets: BTreeSet<PathBuf>,
     /// Ports that TCP connections may go to; none if they may go to all.
     pub connect: Option<BTreeSet<u16>>,
     /// Whether sockets with abstract names may be reached that others have made.
@@ -149,7 +153,7 @@ pub fn held() -> Option<&'static Held> {
 #[must_use]
 pub fn hint(path: &Path) -> Option<String> {
     let files = held()?.files.as_ref()?;
-    (!files.covers(path, false)).then(|| {
+    (!files.covers(path, files::Use::Read)).then(|| {
         "the sandbox was made at the start without it: restart pintle, or name its folder in sandbox.read before the next \
          start"
             .to_owned()
@@ -199,11 +203,13 @@ impl Held {
                 hint,
             ));
         };
-        for read in rules.read.iter().filter(|p| p.exists() && !files.covers(p, false)) {
+        for read in rules.read.iter().filter(|p| p.exists() && !files.covers(p, files::Use::Read)) {
             path("read", "read", read);
         }
-        for write in rules.write.iter().filter(|p| !files.covers(p, true)) {
-            path("write", "write", write);
+        for (folders, wanted) in [(&rules.write, files::Use::Write), (&rules.sockets, files::Use::Sockets)] {
+            for write in folders.iter().filter(|p| !files.covers(p, wanted)) {
+                path("write", "write", write);
+            }
         }
         if let (Some(allowed), Some(wanted)) = (&files.connect, &rules.connect) {
             let hint = "restart pintle; or name the port in sandbox.connect_ports before the next start";

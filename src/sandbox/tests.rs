@@ -8,7 +8,7 @@ use seccompiler::{BpfProgram, TargetArch};
 use tempfile::TempDir;
 
 use super::calls::{NO_SUCH_CALL, names, program};
-use super::files::{lacks, testing};
+use super::files::{Use, lacks, testing};
 use super::*;
 
 const PROCESS: u32 = 4711;
@@ -149,18 +149,53 @@ fn some_calls_depend_on_their_arguments() {
     let read = (0, 63);
     both(read, &[u64::MAX, u64::MAX, u64::MAX], true);
     let socket = (41, 198);
-    for (family, kind, is_allowed) in [
-        (1, 0x80801, true),  // AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK
-        (2, 0x80802, true),  // AF_INET, SOCK_DGRAM
-        (10, 0x80801, true), // AF_INET6
-        (2, 3, false),       // SOCK_RAW
-        (16, 2, false),      // AF_NETLINK
-        (17, 2, false),      // AF_PACKET
-        (38, 5, false),      // AF_ALG
-        (40, 1, false),      // AF_VSOCK
+    for (family, kind, protocol, is_allowed) in [
+        (1, 0x80801, 0, true),  // AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK
+        (2, 0x80802, 0, true),  // AF_INET, SOCK_DGRAM
+        (2, 2, 17, true),       // IPPROTO_UDP
+        (10, 0x80801, 0, true), // AF_INET6
+        (10, 1, 6, true),       // IPPROTO_TCP
+        (2, 3, 0, false),       // SOCK_RAW
+        (2, 1, 262, false),     // IPPROTO_MPTCP
+        (10, 0x80801, 262, false),
+        (2, 1, 132, false), // IPPROTO_SCTP
+        (2, 5, 132, false), // the same, SOCK_SEQPACKET
+        (2, 6, 33, false),  // SOCK_DCCP, IPPROTO_DCCP
+        (2, 2, 136, false), // IPPROTO_UDPLITE
+        (2, 2, 1, false),   // IPPROTO_ICMP: ping
+        (2, 2, 115, false), // IPPROTO_L2TP
+        (2, 1, 256, false), // IPPROTO_SMC
+        (2, 1, 17, false),  // what fits another kind
+        (2, 2, 6, false),
+        (1, 1, 6, false),
+        (16, 2, 0, false), // AF_NETLINK
+        (17, 2, 0, false), // AF_PACKET
+        (38, 5, 0, false), // AF_ALG
+        (40, 1, 0, false), // AF_VSOCK
+        (43, 1, 0, false), // AF_SMC
+        (44, 1, 0, false), // AF_XDP
     ] {
-        both(socket, &[family, kind, 0], is_allowed);
+        both(socket, &[family, kind, protocol], is_allowed);
+        // The kernel looks at the lower half of an argument only, and so must the filter.
+        both(socket, &[family, kind, 1 << 32 | protocol], is_allowed);
     }
+    let socketpair = (53, 199);
+    both(socketpair, &[1, 0x80801, 0], true);
+    both(socketpair, &[2, 1, 0], false);
+    let (sendto, sendmsg, sendmmsg) = ((44, 206), (46, 211), (307, 269));
+    let (nosignal, fastopen) = (0x4000, 0x2000_0000);
+    for (flags, is_allowed) in
+        [(0, true), (nosignal, true), (fastopen, false), (fastopen | nosignal, false), (1 << 32 | fastopen, false)]
+    {
+        both(sendto, &[3, 0, 1, flags], is_allowed);
+        both(sendmsg, &[3, 0, flags], is_allowed);
+        both(sendmmsg, &[3, 0, 1, flags], is_allowed);
+    }
+    let setsockopt = (54, 208);
+    both(setsockopt, &[3, 6, 1], true); // TCP_NODELAY
+    both(setsockopt, &[3, 1, 30], true); // SOL_SOCKET
+    both(setsockopt, &[3, 6, 30], false); // TCP_FASTOPEN_CONNECT
+    both(setsockopt, &[3, 6, 31], false); // TCP_ULP
     let (mmap, mprotect) = ((9, 222), (10, 226));
     both(mmap, &[0, 4096, 3, 0x22], true); // anonymous, to be written
     both(mmap, &[0, 4096, 5, 0x02], true); // a library's code
@@ -207,20 +242,22 @@ fn what_lies_below_a_folder_is_covered_by_it() {
     symlink("../../elsewhere/b.pem", at("certs/live/b.pem")).unwrap();
     let held = testing::held(&[&at("certs")], &[&at("state")], &[443]);
     let check =
-        |path: &str, writable: bool, covered: bool| assert_eq!(held.covers(&at(path), writable), covered, "{path}");
-    check("certs", false, true);
-    check("certs/live/a.pem", false, true);
-    check("certs/live/a.pem", true, false);
-    check("certs/live/../live/not-yet.pem", false, true);
-    check("certs/live/b.pem", false, false); // where the link leads
-    check("elsewhere/b.pem", false, false);
-    check("certs-of-others", false, false);
-    check("state/ledger.jsonl", true, true);
-    check("state/ledger.jsonl", false, true);
+        |path: &str, what: Use, covered: bool| assert_eq!(held.covers(&at(path), what), covered, "{path} {what:?}");
+    check("certs", Use::Read, true);
+    check("certs/live/a.pem", Use::Read, true);
+    check("certs/live/a.pem", Use::Write, false);
+    check("certs/live/../live/not-yet.pem", Use::Read, true);
+    check("certs/live/b.pem", Use::Read, false); // where the link leads
+    check("elsewhere/b.pem", Use::Read, false);
+    check("certs-of-others", Use::Read, false);
+    check("state/ledger.jsonl", Use::Write, true);
+    check("state/ledger.jsonl", Use::Read, true);
+    check("state/admin.sock", Use::Sockets, true);
+    check("certs/admin.sock", Use::Sockets, false);
     // Another folder of the same name is another folder.
     fs::rename(at("certs"), at("certs.old")).unwrap();
     fs::create_dir_all(at("certs")).unwrap();
-    check("certs/a.pem", false, false);
+    check("certs/a.pem", Use::Read, false);
 }
 
 #[test]

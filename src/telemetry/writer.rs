@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -314,8 +315,9 @@ const END: &[u8] = b"";
 /// Neither is this: it makes the thread look at what it was asked for.
 const WAKE: &[u8] = b"\0";
 
+/// Clients' addresses are for the operator's group at most.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 impl Drop for LogThread {

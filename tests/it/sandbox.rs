@@ -109,6 +109,13 @@ fn what_must_not_be_done_cannot_be_done() {
         assert!(is_refused.iter().any(|words| outcome.contains(words)), "{what} {with}: {outcome}");
     }
     assert!(!Path::new(outside).exists() && !Path::new("/etc/pintle-was-here").exists());
+    // The ways around the list of ports do not exist, whatever protocols this kernel has.
+    for (what, with) in
+        [("mptcp", ""), ("sctp", ""), ("udplite", ""), ("fastopen", &*elsewhere), ("fastopen-message", &elsewhere)]
+    {
+        let outcome = bed.attempt(what, with);
+        assert!(outcome.contains("Function not implemented"), "{what} {with}: {outcome}");
+    }
     // What it needs, it may do; and it still serves.
     let allowed = [
         ("read", certificate.to_owned()),
@@ -142,6 +149,8 @@ fn without_a_sandbox_it_can_be_done() {
         ("exec", "/bin/true"),
         ("connect", &elsewhere.local_addr().unwrap().to_string()),
         ("netlink", ""),
+        ("fastopen", &elsewhere.local_addr().unwrap().to_string()),
+        ("fastopen-message", &elsewhere.local_addr().unwrap().to_string()),
         ("signal", &std::process::id().to_string()),
     ] {
         assert_eq!(bed.attempt(what, with), "done", "{what} {with}");
@@ -338,7 +347,7 @@ fn without_landlock_it_serves_unless_that_is_required() {
 }
 
 /// Does this in a thread, whose programs find no Landlock: its three system calls fail so.
-fn without_landlock(errno: u32, then: impl FnOnce() + Send) {
+pub fn without_landlock(errno: u32, then: impl FnOnce() + Send) {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
     // asm-generic/unistd.h: landlock_create_ruleset, landlock_add_rule, landlock_restrict_self, on all architectures.
@@ -355,4 +364,105 @@ fn without_landlock(errno: u32, then: impl FnOnce() + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Paths as they are typed in the folder itself: `pintle run -c pintle.toml`.
+#[test]
+fn relative_paths_are_the_same_places_from_everywhere() {
+    let bed = Bed::new();
+    let folder = TempDir::new().unwrap();
+    blog(&bed.authority, &bed.origin);
+    for file in ["blog.pem", "blog.key"] {
+        fs::copy(bed.authority.folder().join(file), folder.path().join(file)).unwrap();
+    }
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let config = format!(
+        "[sandbox]\nlandlock = \"auto\"\n[state]\ndirectory = \"state\"\n[admin]\nlisten = \"unix:run/admin.sock\"\n[log]\naccess = \"access.log\"\n\
+         [[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n\
+         [site.certificate]\nchain = \"blog.pem\"\nkey = \"blog.key\"\n",
+        bed.origin.url()
+    );
+    let home = folder.path().to_owned();
+    let pintle = Pintle::start_in(
+        folder,
+        Path::new("pintle.toml"),
+        crate::harness::pintle(),
+        &bed.authority,
+        listen,
+        &config,
+        |c| {
+            c.current_dir(&home);
+        },
+    );
+    let visit = |path: &str| assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, path).status, 200);
+    let is_logged = |path: &str| {
+        eventually("a line in the log", || {
+            fs::read_to_string(home.join("access.log")).is_ok_and(|log| log.contains(path)).then_some(())
+        });
+    };
+    visit("/first");
+    is_logged("/first");
+    // Commands find it, by a relative path and by an absolute one.
+    let here = |command: &str| output(crate::harness::pintle().current_dir(&home).args([command, "-c", "pintle.toml"]));
+    assert!(here("status").contains("pintle "));
+    assert!(here("reload").contains("reloaded"));
+    assert_eq!(pintle.status()["pid"], pintle.pid());
+    // A log that was moved away is made anew, inside the sandbox.
+    fs::rename(home.join("access.log"), home.join("access.log.1")).unwrap();
+    assert!(here("reload").contains("reloaded"));
+    visit("/second");
+    is_logged("/second");
+    // What is written to the log, and made for the socket, takes nothing away.
+    if CAN_TRY && is_held(&pintle) {
+        let attempt = |what: &str, with: &str| {
+            let url = format!("http://localhost/attempt?what={what}&with={with}");
+            let mut curl = Command::new("curl");
+            output(curl.args(["-sS", "-X", "POST", "--unix-socket"]).arg(home.join("run/admin.sock")).arg(url))
+        };
+        for (what, name) in [("remove", "blog.key"), ("remove", "pintle.toml")] {
+            let answer = attempt(what, home.join(name).to_str().unwrap());
+            assert!(answer.contains("Permission denied"), "{what} {name}: {answer}");
+        }
+        assert!(attempt("write", home.join("state/note").to_str().unwrap()).contains("done"));
+    }
+    // And another process takes over.
+    assert!(here("upgrade").contains("serves now"));
+    visit("/third");
+    is_logged("/third");
+    let (code, out, err) = outcome(crate::harness::pintle().current_dir(&home).args(["check", "-c", "pintle.toml"]));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    output(Command::new("kill").arg(
+        serde_json::from_str::<Value>(&output(pintle.command("status").arg("--json"))).unwrap()["pid"].to_string(),
+    ));
+}
+
+#[test]
+fn the_folder_of_the_log_must_be_there() {
+    let bed = Bed::new();
+    let path = bed.at("pintle.toml");
+    let text = format!("[log]\naccess = \"logs/access.log\"\n{}", blog(&bed.authority, &bed.origin));
+    fs::write(&path, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{text}")).unwrap();
+    let check = || outcome(crate::harness::pintle().args(["check", "-c"]).arg(&path));
+    let (code, _, err) = check();
+    assert!(code == 1 && err.contains("log.access: there is no folder ") && err.contains("pintle.toml:"), "{err}");
+    let remedy = err.lines().find_map(|line| line.split_once("hint: ")).unwrap().1;
+    output(Command::new("sh").args(["-c", remedy]));
+    let (code, out, err) = check();
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+}
+
+#[test]
+fn what_the_process_may_write_lies_apart_from_what_it_reads() {
+    let bed = Bed::new();
+    let site = blog(&bed.authority, &bed.origin);
+    let check = |more: &str| {
+        let text = format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{more}{site}");
+        outcome(crate::harness::pintle().args(["check", "-c"]).arg(bed.authority.write("pintle.toml", text)))
+    };
+    let (code, _, err) = check("[state]\ndirectory = \".\"\n");
+    assert!(code == 0 && err.contains("warning: state.directory: whoever takes the process over can change "), "{err}");
+    let (code, _, err) = check("[admin]\nlisten = \"unix:admin.sock\"\n");
+    assert!(code == 0 && err.contains("warning: admin.listen: whoever takes the process over can remove "), "{err}");
+    let (code, out, err) = check("[state]\ndirectory = \"state\"\n[admin]\nlisten = \"unix:run/admin.sock\"\n");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
 }

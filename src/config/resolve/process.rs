@@ -1,7 +1,10 @@
-//! `[process]` and `[sandbox]`: who serves, and what it may do.
+//! `[process]` and `[sandbox]`: who serves, and what it may do; and the folder of the log.
 
 use super::Resolver;
+use crate::config::AccessTarget;
 use crate::config::file::{ProcessTable, SandboxTable};
+use crate::config::problem::At;
+use crate::plain_file::folder_of;
 use crate::sandbox::{Settings, Strength};
 
 const STRENGTHS: [(&str, Strength); 3] =
@@ -31,7 +34,7 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Resolver<'_>) -> Settings {
             None => r.error(&port.span, format!("sandbox.connect_ports: {} is no port", port.value)),
         }
     }
-    let mut paths = |key: &str, list: &[crate::config::problem::At<String>]| {
+    let mut paths = |key: &str, list: &[At<String>]| {
         let mut paths = Vec::new();
         for path in list {
             let place = r.path(&path.value);
@@ -48,4 +51,25 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Resolver<'_>) -> Settings {
     };
     let (read, write) = (paths("sandbox.read", &table.read), paths("sandbox.write", &table.write));
     Settings { landlock, seccomp, connect_anywhere, connect_ports, read, write }
+}
+
+/// The log's folder must be there before the sandbox is made.
+pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, r: &mut Resolver<'_>) {
+    let (Some(written), AccessTarget::File(path)) = (written, access) else { return };
+    if path.is_dir() {
+        r.error_with_hint(
+            &written.span,
+            format!("log.access: {} is a folder", path.display()),
+            format!("access = \"{}\"", path.join("access.log").display()),
+        );
+        return;
+    }
+    let folder = folder_of(path);
+    if !folder.is_dir() {
+        r.error_with_hint(
+            &written.span,
+            format!("log.access: there is no folder {}", folder.display()),
+            format!("mkdir -p {}", folder.display()),
+        );
+    }
 }

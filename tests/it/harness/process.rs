@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -67,7 +67,7 @@ impl Pintle {
     /// The same, found by another path.
     #[track_caller]
     pub fn start_program(
-        mut command: Command,
+        command: Command,
         authority: &Authority,
         listen: &str,
         config: &str,
@@ -75,10 +75,25 @@ impl Pintle {
     ) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("pintle.toml");
+        Self::start_in(folder, &path, command, authority, listen, config, adapt)
+    }
+
+    /// The same in a folder that there is, with its configuration called by that path.
+    #[track_caller]
+    pub fn start_in(
+        folder: TempDir,
+        called: &Path,
+        mut command: Command,
+        authority: &Authority,
+        listen: &str,
+        config: &str,
+        adapt: impl FnOnce(&mut Command),
+    ) -> Self {
+        let path = folder.path().join("pintle.toml");
         let sandbox = if config.contains("[sandbox]") { String::new() } else { lenient_sandbox() };
         fs::write(&path, format!("{sandbox}{listen}\n{config}")).unwrap();
         command.env("PINTLE_ALLOW_ROOT", "1");
-        command.args(["run", "-v", "--log-format", "json", "-c"]).arg(&path);
+        command.args(["run", "-v", "--log-format", "json", "-c"]).arg(called);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         adapt(&mut command);
         let mut child = command.spawn().unwrap();
