@@ -64,6 +64,8 @@ pub struct Limits {
     pub response_header_size: usize,
     /// Reports of pins that did not match, in all workers together; more get 429.
     pub reports_per_minute: u64,
+    /// ACME challenges that one worker has read at the same time; more get 503.
+    pub challenges: usize,
 }
 
 impl Default for Limits {
@@ -101,6 +103,8 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(60),
             response_header_size: 64 * 1024,
             reports_per_minute: 60,
+            // An authority asks from a handful of places.
+            challenges: 32,
         }
     }
 }
@@ -152,6 +156,7 @@ impl Limits {
             upstream_idle: TIME_MOST,
             response_header_size: HEAD_MOST,
             reports_per_minute: 1_000_000,
+            challenges: 1_000_000,
         }
     }
 

@@ -77,6 +77,7 @@ pub(super) struct LimitsTable {
     pub(super) upstream_idle: Option<At<Duration>>,
     pub(super) response_header_size: Option<At<u64>>,
     pub(super) reports_per_minute: Option<At<u64>>,
+    pub(super) challenges: Option<At<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -316,6 +317,7 @@ impl LimitsTable {
             upstream_idle: t.duration("upstream_idle"),
             response_header_size: t.size("response_header_size"),
             reports_per_minute: t.number("reports_per_minute"),
+            challenges: t.number("challenges"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The server: listeners, workers, and the way from a connection to an answer.
 
 mod admission;
+mod challenge;
 mod connection;
 mod handshakes;
 mod health;

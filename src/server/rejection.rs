@@ -24,6 +24,8 @@ pub(super) enum Rejection {
     ExpectationFailed,
     /// No such challenge.
     NoChallenge,
+    /// More challenges at the same time than are read.
+    TooManyChallenges,
     /// The site has no upstream, and nothing of its own under this path.
     NotFound,
     /// What was sent as a report is none.
@@ -64,6 +66,7 @@ impl Rejection {
             Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
             Self::NoReport => StatusCode::BAD_REQUEST,
             Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyChallenges => StatusCode::SERVICE_UNAVAILABLE,
             Self::Loop | Self::SchemeNotStated(_) | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
             Self::Upstream(error) => match error {
                 UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
@@ -118,6 +121,9 @@ impl Rejection {
             Self::MethodNotAllowed => ("Not allowed", "This method is not available here."),
             Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation but 100-continue."),
             Self::NoChallenge => ("Not found", "There is no such challenge."),
+            Self::TooManyChallenges => {
+                ("Too many challenges", "Too many are asked for at once. Please try again in a moment.")
+            }
             Self::NotFound => ("Not found", "There is nothing under this address."),
             Self::NoReport => ("No report", "Reports are JSON, as RFC 7469 section 3 has them."),
             Self::TooManyReports => ("Too many reports", "This report is not needed any more."),
@@ -212,6 +218,7 @@ impl Rejection {
             Self::MethodNotAllowed => "method not allowed".into(),
             Self::ExpectationFailed => "unknown expectation".into(),
             Self::NoChallenge => "no such ACME challenge".into(),
+            Self::TooManyChallenges => "more ACME challenges at once than limits.challenges".into(),
             Self::NotFound => "the site has no upstream".into(),
             Self::NoReport => "not a report".into(),
             Self::TooManyReports => "more reports than limits.reports_per_minute".into(),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use super::challenge::{self, CHALLENGES};
 use super::connection::Context;
 use super::rejection::Rejection;
 use super::reply::Reply;
@@ -26,10 +27,6 @@ use crate::upstream::{
 
 /// Requests of our own that a chain of proxies may show before it is a loop.
 const OWN_HOPS_MAX: usize = 4;
-const CHALLENGES: &str = "/.well-known/acme-challenge/";
-/// The longest token of a challenge, and the largest file that answers one.
-const TOKEN_MAX: usize = 128;
-const CHALLENGE_MAX: u64 = 4096;
 
 /// What is known of a request before anything is done about it.
 pub(super) struct Asked {
@@ -121,7 +118,7 @@ pub(super) async fn answer(
         }
         (Work::Forward(..), None) => Err(Rejection::Misdirected),
         // A name that is no site's, and no challenge either.
-        (Work::Challenge, _) => Box::pin(challenge(head, asked, context)).await.map_err(|error| match error {
+        (Work::Challenge, _) => Box::pin(challenge::answer(head, asked, context)).await.map_err(|error| match error {
             Rejection::NoChallenge if asked.site.is_none() => Rejection::Misdirected,
             other => other,
         }),
@@ -347,23 +344,6 @@ fn redirect_to(location: &[u8], head: &RequestHead, asked: &Asked, context: &Con
     own(response, Bytes::new(), asked, secure, context)
 }
 
-/// Serves http-01 challenges (RFC 8555 section 8.3) from the configured folder.
-async fn challenge(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Reply, Rejection> {
-    let token = &head.path()[CHALLENGES.len()..];
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    let folder = asked.view.shared.acme_webroot.as_ref().ok_or(Rejection::NoChallenge)?;
-    if token.is_empty() || token.len() > TOKEN_MAX || !token.bytes().all(is_token) {
-        return Err(Rejection::NoChallenge);
-    }
-    let path = folder.join(&CHALLENGES[1..]).join(token);
-    let small = tokio::fs::metadata(&path).await.is_ok_and(|m| m.is_file() && m.len() <= CHALLENGE_MAX);
-    let contents = if small { tokio::fs::read(&path).await.ok() } else { None };
-    let contents = contents.ok_or(Rejection::NoChallenge)?;
-    let mut response = page::answer(StatusCode::OK);
-    response.fields.push(b"Content-Type", b"application/octet-stream");
-    Ok(own(response, Bytes::from(contents), asked, false, context))
-}
-
 fn options(asked: &Asked, context: &Context) -> Reply {
     let mut response = page::answer(StatusCode::NO_CONTENT);
     response.fields.push(b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -388,7 +368,7 @@ async fn report(
 }
 
 /// An answer of our own that is no refusal.
-fn own(mut head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &Context) -> Reply {
+pub(super) fn own(mut head: ResponseHead, body: Bytes, asked: &Asked, secure: bool, context: &Context) -> Reply {
     if context.client.peer.proxy.is_some() {
         // It depends on what the proxy says, or fails to say, outside of the URL. A cache in between that kept it would
         // give the redirect to those who came by https, for ever.

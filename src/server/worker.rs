@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
 
 use super::admission::Admission;
+use super::challenge::Places;
 use super::connection;
 use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
@@ -77,6 +78,7 @@ pub(super) struct Worker {
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) reports: Arc<Reports>,
     pub(super) handshakes: Rc<Handshakes>,
+    pub(super) challenges: RefCell<Places>,
     /// The ports of the TLS listeners.
     https_ports: RefCell<Vec<u16>>,
     view: RefCell<Rc<View>>,
@@ -225,6 +227,7 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
         loop_guard: shared.loop_guard,
         reports: shared.reports,
         handshakes: Rc::default(),
+        challenges: RefCell::new(Places::new(0)),
         https_ports: RefCell::default(),
         streaming,
         draining: Cell::new(None),

@@ -58,6 +58,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
         &mut limits.response_header_size,
         r,
     );
+    number("challenges", &table.challenges, 1..=most.challenges, &mut limits.challenges, r);
     // What is not given grows with what needs it.
     let least = limits.connection_memory_least();
     limits.connection_memory = limits.connection_memory.max(least.saturating_mul(3) / 2);

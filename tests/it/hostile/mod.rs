@@ -19,6 +19,7 @@
 //! | `upstream_connections` | `errors::a_busy_upstream_is_503` |
 //! | `upstream_idle` | `upstream` |
 //! | `reports_per_minute` | `reports` |
+//! | `challenges` | `acme` |
 //! | the size of a PROXY header | `proxy_protocol::wrong_headers_and_missing_ones_end_the_connection` |
 
 mod counts;
