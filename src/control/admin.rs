@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
 use super::reload::Verdict;
+use super::socket::Caller;
 use super::upgrade::Upgraded;
+use crate::config::TOKEN;
 use crate::ledger::{Book, Record};
 use crate::pin::Pin;
 
@@ -51,12 +53,9 @@ pub(super) enum Command {
 
 pub(super) type Answer = Response<Full<Bytes>>;
 
-pub(super) async fn answer(request: Request<Incoming>, over_tcp: bool, commands: &mpsc::Sender<Command>) -> Answer {
-    if over_tcp && !is_from_here(&request) {
-        return json_answer(
-            StatusCode::FORBIDDEN,
-            &json!({ "error": format!("send the header {HEADER}: 1, and this host's address as Host") }),
-        );
+pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands: &mpsc::Sender<Command>) -> Answer {
+    if let Some(refusal) = refusal(&request, caller) {
+        return refusal;
     }
     // hyper leaves the body out by itself.
     let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
@@ -113,6 +112,28 @@ pub(super) async fn answer(request: Request<Incoming>, over_tcp: bool, commands:
         (_, "/status" | "/metrics" | "/ready" | "/promised") => other_method("GET, HEAD"),
         (_, "/reload" | "/certificates" | "/ledger" | "/upgrade") => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
+    }
+}
+
+/// What is said to whoever may not ask.
+fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Answer> {
+    let error = |status, why: String| Some(json_answer(status, &json!({ "error": why })));
+    match caller {
+        Caller::Owner => None,
+        Caller::Stranger => {
+            error(StatusCode::FORBIDDEN, format!("ask as the user {}, or as root", crate::privileges::user()))
+        }
+        Caller::Tcp(_) if !is_from_here(request) => {
+            error(StatusCode::FORBIDDEN, format!("send the header {HEADER}: 1, and this host's address as Host"))
+        }
+        Caller::Tcp(token) if !token.fits(request.headers()) => {
+            let why = format!("send Authorization: Bearer with the contents of {TOKEN} in state.directory");
+            let mut answer = error(StatusCode::UNAUTHORIZED, why)?;
+            let scheme = HeaderValue::from_static("Bearer realm=\"pintle\"");
+            answer.headers_mut().insert(http::header::WWW_AUTHENTICATE, scheme);
+            Some(answer)
+        }
+        Caller::Tcp(_) => None,
     }
 }
 

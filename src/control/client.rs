@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::admin::HEADER;
+use super::token;
 use crate::config::AdminAddress;
 
 /// How long a command may take: a reload looks at every file, and writes the ledger.
@@ -76,11 +78,12 @@ pub fn ask_for(
                 AdminAddress::Unix(socket) => {
                     let place = format!("unix:{}", socket.display());
                     let stream = UnixStream::connect(socket).await.map_err(|e| refused(&e, place))?;
-                    exchange(stream, method, path, body).await
+                    exchange(stream, method, path, body, None).await
                 }
-                AdminAddress::Tcp(address) => {
+                AdminAddress::Tcp { address, token } => {
                     let stream = TcpStream::connect(address).await.map_err(|e| refused(&e, address.to_string()))?;
-                    exchange(stream, method, path, body).await
+                    let token = token.as_deref().map(of_file).transpose()?;
+                    exchange(stream, method, path, body, token).await
                 }
             }
         };
@@ -98,23 +101,35 @@ fn refused(error: &io::Error, place: String) -> ClientError {
     }
 }
 
+/// The token of the process that listens on a port.
+fn of_file(path: &Path) -> Result<String, ClientError> {
+    token::of_running(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::Forbidden(path.display().to_string()),
+        io::ErrorKind::NotFound => ClientError::Other(format!(
+            "{}: the process that listens on this port has left no token there: it runs with another configuration",
+            path.display()
+        )),
+        _ => ClientError::Other(format!("{}: {error}", path.display())),
+    })
+}
+
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     method: Method,
     path: &str,
     body: String,
+    token: Option<String>,
 ) -> Result<(StatusCode, String), ClientError> {
     let other = |e: &dyn fmt::Display| ClientError::Other(format!("admin socket: {e}"));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| other(&e))?;
     tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, "localhost")
-        .header(HEADER, "1")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|e| other(&e))?;
+    let mut request =
+        Request::builder().method(method).uri(path).header(http::header::HOST, "localhost").header(HEADER, "1");
+    if let Some(token) = token {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|e| other(&e))?;
     let answer = sender.send_request(request).await.map_err(|e| other(&e))?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|e| other(&e))?;

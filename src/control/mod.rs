@@ -14,6 +14,7 @@ mod socket;
 mod starting;
 mod status;
 mod takeover;
+mod token;
 mod upgrade;
 mod watch;
 

@@ -1,5 +1,6 @@
 //! The admin socket itself: who may open it, how it comes and goes, and how many may talk at a time.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -10,13 +11,14 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::Control;
 use super::admin::{Command, answer};
+use super::token::Token;
 use crate::config::AdminAddress;
 
 /// Connections at the same time.
@@ -28,12 +30,31 @@ const SOCKET_PATH_MAX: usize = 107;
 /// How often it is looked whether the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Everybody may write in a folder; but with the sticky bit, not in the place of what is somebody else's.
+const WRITABLE_BY_ALL: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
 /// The socket, while it is open.
 pub(super) struct Listening {
     address: AdminAddress,
     /// Device and inode of a socket in the file system.
     file: Option<(u64, u64)>,
+    /// What every request over TCP must carry.
+    token: Option<SharedToken>,
     task: AbortHandle,
+}
+
+/// The token that counts now.
+type SharedToken = Rc<RefCell<Rc<Token>>>;
+
+/// Where a request comes from.
+pub(super) enum Caller {
+    /// From this socket, by a process of this user's, or of root's.
+    Owner,
+    /// From this socket, by a process of another user's, whatever the permissions let it do.
+    Stranger,
+    /// From this host; it is whose the token says.
+    Tcp(Rc<Token>),
 }
 
 impl Listening {
@@ -41,8 +62,20 @@ impl Listening {
     fn is_there(&self) -> bool {
         match &self.address {
             AdminAddress::Unix(path) => file_of(path) == self.file,
-            AdminAddress::Tcp(_) => true,
+            AdminAddress::Tcp { .. } => self.token.as_ref().is_none_or(|token| token.borrow().is_there()),
         }
+    }
+
+    /// Takes the token anew, whose file was swept away or replaced. `true` if that is all there was to do.
+    fn renew_token(&self) -> bool {
+        let (AdminAddress::Tcp { token: Some(path), .. }, Some(token)) = (&self.address, &self.token) else {
+            return false;
+        };
+        let renewed = Token::provide(path);
+        if let Err(error) = &renewed {
+            tracing::error!(%error, file = %path.display(), "there is no token for commands over TCP");
+        }
+        renewed.map(|new| *token.borrow_mut() = Rc::new(new)).is_ok()
     }
 }
 
@@ -111,6 +144,9 @@ impl Control {
         {
             return;
         }
+        if self.door.open.as_ref().is_some_and(|open| Some(&open.address) == wanted && open.renew_token()) {
+            return;
+        }
         self.door.open = None;
         let Some(address) = wanted else { return };
         match listen(address, self.sender.clone(), &self.door.places, replaces) {
@@ -147,37 +183,52 @@ fn listen(
     replaces: bool,
 ) -> io::Result<Listening> {
     let limit = places.clone();
-    let task = match address {
+    let (task, file, token) = match address {
         AdminAddress::Unix(path) => {
             let listener = bind_unix(path, replaces)?;
-            spawn_local(async move {
+            let task = spawn_local(async move {
                 loop {
                     match listener.accept().await {
-                        Ok((socket, _)) => begin(socket, false, &commands, &limit),
+                        Ok((socket, _)) => {
+                            let caller = if is_owner(&socket) { Caller::Owner } else { Caller::Stranger };
+                            begin(socket, caller, &commands, &limit);
+                        }
                         Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
                     }
                 }
-            })
+            });
+            (task, file_of(path), None)
         }
-        AdminAddress::Tcp(address) => {
+        AdminAddress::Tcp { address, token } => {
+            let path =
+                token.as_ref().ok_or_else(|| named("a port needs state.directory", &io::ErrorKind::NotFound.into()))?;
+            let token = Token::provide(path).map_err(|e| named(&path.display().to_string(), &e))?;
+            let token = Rc::new(RefCell::new(Rc::new(token)));
             let listener = std::net::TcpListener::bind(address).map_err(|e| named(&address.to_string(), &e))?;
             listener.set_nonblocking(true)?;
             let listener = TcpListener::from_std(listener)?;
-            spawn_local(async move {
+            let of_now = token.clone();
+            let task = spawn_local(async move {
                 loop {
                     match listener.accept().await {
-                        Ok((socket, _)) => begin(socket, true, &commands, &limit),
+                        Ok((socket, _)) => {
+                            let token = of_now.borrow().clone();
+                            begin(socket, Caller::Tcp(token), &commands, &limit);
+                        }
                         Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
                     }
                 }
-            })
+            });
+            (task, None, Some(token))
         }
     };
-    let file = match address {
-        AdminAddress::Unix(path) => file_of(path),
-        AdminAddress::Tcp(_) => None,
-    };
-    Ok(Listening { address: address.clone(), file, task: task.abort_handle() })
+    Ok(Listening { address: address.clone(), file, token, task: task.abort_handle() })
+}
+
+/// Who may connect is for the socket's permissions to say, which a slip can widen; this is the kernel's word (unix(7)).
+fn is_owner(socket: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    socket.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
 }
 
 fn named(what: &str, error: &io::Error) -> io::Error {
@@ -198,6 +249,11 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
     }
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
         make_folder(folder).map_err(|e| error(&e))?;
+        let mode = fs::metadata(folder).map_err(|e| error(&e))?.mode();
+        if mode & WRITABLE_BY_ALL != 0 && mode & STICKY == 0 {
+            let why = format!("everybody can put a socket of their own in its place: chmod o-w {}", folder.display());
+            return Err(error(&io::Error::new(io::ErrorKind::PermissionDenied, why)));
+        }
     }
     // Another process that is alive answers; one that is dead has left its name behind.
     if !replaces && std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -219,7 +275,7 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
 
 fn begin(
     socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    over_tcp: bool,
+    caller: Caller,
     commands: &mpsc::Sender<Command>,
     limit: &Rc<Semaphore>,
 ) {
@@ -227,10 +283,11 @@ fn begin(
     let commands = commands.clone();
     spawn_local(async move {
         let _permit = permit;
-        let service = service_fn(|request| {
-            let commands = commands.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer(request, over_tcp, &commands).await) }
-        });
+        let (caller, commands) = (&caller, &commands);
+        let service =
+            service_fn(
+                |request| async move { Ok::<_, std::convert::Infallible>(answer(request, caller, commands).await) },
+            );
         let _ = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)

@@ -207,7 +207,7 @@ impl Control {
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         match control.config.admin {
             // The other process has the port for another moment.
-            Some(AdminAddress::Tcp(_)) => control.door.wait(),
+            Some(AdminAddress::Tcp { .. }) => control.door.wait(),
             _ => control.replace_door(),
         }
         control.released = Some(newcomer.serves());

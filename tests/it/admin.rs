@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -188,35 +189,68 @@ fn over_tcp() {
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let pintle = bed.start(&format!("[admin]\nlisten = \"{address}\""));
     assert!(!bed.socket().exists());
+    // Commands send the token by themselves.
     assert_eq!(pintle.status()["pid"], pintle.pid());
     assert!(pintle.reload().contains("reloaded"));
-    let host = format!("Host: {address}\r\n");
+    let file = bed.state().join("admin.token");
+    assert_eq!(fs::symlink_metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = fs::read_to_string(&file).unwrap().trim().to_owned();
+    assert!(token.len() >= 43, "{token}");
+    let (host, key) = (format!("Host: {address}\r\n"), format!("Authorization: Bearer {token}\r\n"));
     let cases = [
         // A page can make a browser send these, though not read the answers.
-        (format!("POST /reload HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n"), "403"),
-        (format!("POST /certificates?host={BLOG} HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n"), "403"),
-        (format!("POST /ledger HTTP/1.1\r\n{host}Content-Type: text/plain\r\nContent-Length: 0\r\n\r\n"), "403"),
+        (format!("POST /reload HTTP/1.1\r\n{host}{key}Content-Length: 0\r\n\r\n"), "403"),
+        (format!("POST /certificates?host={BLOG} HTTP/1.1\r\n{host}{key}Content-Length: 0\r\n\r\n"), "403"),
+        (format!("POST /ledger HTTP/1.1\r\n{host}{key}Content-Type: text/plain\r\nContent-Length: 0\r\n\r\n"), "403"),
         (format!("OPTIONS /reload HTTP/1.1\r\n{host}Access-Control-Request-Headers: pintle-admin\r\n\r\n"), "403"),
         // And if its name is made to lead here, these, too: but under that name.
-        ("GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n".into(), "403"),
-        (format!("GET /status HTTP/1.1\r\nHost: evil.example:{}\r\n\r\n", address.port()), "403"),
-        ("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n\r\n".into(), "403"),
-        ("GET /metrics HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n".into(), "403"),
-        ("POST /reload HTTP/1.1\r\nHost: evil.example\r\nPintle-Admin: 1\r\nContent-Length: 0\r\n\r\n".into(), "403"),
-        ("GET /status HTTP/1.1\r\nHost:\r\n\r\n".into(), "403"),
-        ("GET /status HTTP/1.0\r\n\r\n".into(), "403"),
-        (format!("GET /status HTTP/1.1\r\n{host}\r\n"), "200"),
-        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), "200"),
-        ("GET /ready HTTP/1.1\r\nHost: LOCALHOST:9180\r\n\r\n".into(), "200"),
-        ("GET /ready HTTP/1.1\r\nHost: [::1]\r\n\r\n".into(), "200"),
-        (format!("POST /reload HTTP/1.1\r\n{host}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"), "200"),
+        (format!("GET /status HTTP/1.1\r\nHost: evil.example\r\n{key}\r\n"), "403"),
+        (format!("GET /status HTTP/1.1\r\nHost: evil.example:{}\r\n{key}\r\n", address.port()), "403"),
+        (format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n{key}\r\n"), "403"),
+        (format!("GET /metrics HTTP/1.1\r\nHost: 192.0.2.1\r\n{key}\r\n"), "403"),
+        (
+            format!("POST /reload HTTP/1.1\r\nHost: evil.example\r\n{key}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"),
+            "403",
+        ),
+        (format!("GET /status HTTP/1.1\r\nHost:\r\n{key}\r\n"), "403"),
+        (format!("GET /status HTTP/1.0\r\n{key}\r\n"), "403"),
+        // Others on this host do not have the token.
+        (format!("GET /status HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("GET /metrics HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("GET /ready HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("HEAD /ready HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("GET /promised?site={BLOG} HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("GET /nothing HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("POST /reload HTTP/1.1\r\n{host}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"), "401"),
+        (format!("POST /upgrade HTTP/1.1\r\n{host}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"), "401"),
+        (
+            format!("POST /attempt?what=list&with=/ HTTP/1.1\r\n{host}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"),
+            "401",
+        ),
+        (format!("GET /status HTTP/1.1\r\n{host}Authorization: Bearer x{token}\r\n\r\n"), "401"),
+        (format!("GET /status HTTP/1.1\r\n{host}Authorization: Bearer {}\r\n\r\n", &token[1..]), "401"),
+        (format!("GET /status HTTP/1.1\r\n{host}Authorization: {token}\r\n\r\n"), "401"),
+        (format!("GET /status?token={token} HTTP/1.1\r\n{host}\r\n"), "401"),
+        (format!("GET /status HTTP/1.1\r\n{host}{key}\r\n"), "200"),
+        (format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{key}\r\n"), "200"),
+        (format!("GET /ready HTTP/1.1\r\nHost: LOCALHOST:9180\r\n{key}\r\n"), "200"),
+        (format!("GET /ready HTTP/1.1\r\nHost: [::1]\r\n{key}\r\n"), "200"),
+        (format!("POST /reload HTTP/1.1\r\n{host}{key}Pintle-Admin: 1\r\nContent-Length: 0\r\n\r\n"), "200"),
     ];
     for (request, want) in cases {
         let answer = tcp(address, &request);
         assert_eq!(code(&answer), want, "{request}{answer}");
+        assert_eq!(answer.contains("www-authenticate: Bearer"), want == "401", "{answer}");
         assert!(!answer.to_ascii_lowercase().contains("access-control-allow"), "{answer}");
+        assert!(!answer.contains(&token), "{answer}");
     }
     assert_eq!(pintle.status()["reloads"], 2);
+    // Without a place for the token, nobody could be kept out.
+    let stateless = bed.folder.path().join("stateless.toml");
+    let text = format!("[admin]\nlisten = \"{address}\"\n{}", blog(&bed.authority, &bed.origin));
+    fs::write(&stateless, text).unwrap();
+    let (status, _, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(&stateless));
+    assert!(status == 1 && err.contains("admin.listen: ") && err.contains("set directory in [state]"), "{err}");
     let config = bed.folder.path().join("wide.toml");
     for listen in ["0.0.0.0:9180", "[::]:9180", "192.0.2.1:9180", "9180", "unix:", "127.0.0.1:0", "localhost:9180"] {
         fs::write(&config, bed.config(&format!("[admin]\nlisten = \"{listen}\""))).unwrap();
@@ -268,4 +302,52 @@ fn without_anybody_there() {
     });
     let (code, _, err) = run("status", &config);
     assert!(code == 1 && err.contains("cannot be understood"), "{err}");
+}
+
+/// A token outlives restarts, so that Prometheus need not be told; and whoever removes it gets another one.
+#[test]
+fn the_token_is_kept_until_it_is_removed() {
+    let bed = Bed::new();
+    let listen = || format!("[admin]\nlisten = \"127.0.0.1:{}\"", free_port());
+    let token = || fs::read_to_string(bed.state().join("admin.token")).ok().filter(|token| !token.is_empty());
+    let pintle = bed.start(&listen());
+    let first = token().unwrap();
+    assert_eq!(pintle.stop(), 0);
+    let pintle = bed.start(&listen());
+    assert_eq!(token().unwrap(), first);
+    fs::remove_file(bed.state().join("admin.token")).unwrap();
+    let second = eventually("there is another token", token);
+    assert_ne!(second, first);
+    eventually("it is the one that counts", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
+    // It is a secret of whoever may read it.
+    if crate::harness::is_root("be somebody else") {
+        let (code, _, err) = outcome(pintle.command("status").uid(1).gid(1));
+        assert!(code == 1 && !err.contains(second.trim()), "{err}");
+    }
+}
+
+/// Permissions that somebody has widened let nobody in.
+#[test]
+fn the_socket_answers_to_its_owner_and_to_root() {
+    if !crate::harness::is_root("be somebody else") {
+        return;
+    }
+    let bed = Bed::new();
+    let _pintle = bed.start("");
+    for folder in [bed.folder.path(), &bed.state()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(bed.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let ask = |user: u32, arguments: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-w", "%{http_code}", "--unix-socket"]).arg(bed.socket()).args(arguments);
+        output(curl.uid(user).gid(user).current_dir("/"))
+    };
+    for request in
+        [&["http://x/status"][..], &["http://x/metrics"], &["http://x/ready"], &["-XPOST", "http://x/reload"]]
+    {
+        let answer = ask(1, request);
+        assert!(answer.ends_with("403") && answer.contains("or as root"), "{request:?}: {answer}");
+        assert!(ask(0, request).ends_with("200"), "{request:?}");
+    }
 }

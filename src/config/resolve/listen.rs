@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::Resolver;
 use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
+use crate::config::{AdminAddress, Draft};
 use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
 use crate::policy::forwarded::{Trust, TrustedField};
@@ -216,7 +217,7 @@ pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Re
 }
 
 /// `unix:/run/pintle/admin.sock` or an address.
-pub(super) fn check_admin(listen: Option<&At<String>>, r: &mut Resolver<'_>) {
+pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Resolver<'_>) {
     let Some(listen) = listen else { return };
     let fits = match listen.value.strip_prefix("unix:") {
         Some(path) => !path.is_empty(),
@@ -227,6 +228,13 @@ pub(super) fn check_admin(listen: Option<&At<String>>, r: &mut Resolver<'_>) {
             &listen.span,
             format!("admin.listen: {:?} is neither a socket's path nor an address of this host alone", listen.value),
             "\"unix:/run/pintle/admin.sock\" or \"127.0.0.1:9180\"",
+        );
+    } else if let Some(AdminAddress::Tcp { token: None, .. }) = draft.admin() {
+        r.error_with_hint(
+            &listen.span,
+            "admin.listen: a port is open to everybody on this host, and there is no folder for the token that keeps \
+             others out",
+            "set directory in [state], or listen on a socket: \"unix:/run/pintle/admin.sock\"",
         );
     }
 }
