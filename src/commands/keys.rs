@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use serde_json::{Value, json};
 
 use super::{fail, fail_with_hint};
-use crate::config::Draft;
+use crate::config::{At, Draft};
 use crate::control::confinement;
 use crate::privileges;
 use crate::sandbox::{self, Settings, Strength};
@@ -27,8 +27,9 @@ pub(super) fn start(draft: &Draft) -> Result<(), ExitCode> {
     started.map(drop).map_err(|error| fail(&format!("the key process cannot be started: {error}")))
 }
 
-fn plan(keys: &[PathBuf]) -> Value {
-    json!({ "keys": keys.iter().map(|key| std::path::absolute(key).unwrap_or_else(|_| key.clone())).collect::<Vec<_>>() })
+fn plan(keys: &[At<PathBuf>]) -> Value {
+    let keys = keys.iter().map(|key| std::path::absolute(&key.value).unwrap_or_else(|_| key.value.clone()));
+    json!({ "keys": keys.collect::<Vec<_>>() })
 }
 
 /// Serves until who started it is gone.
@@ -45,13 +46,14 @@ pub fn keys() -> ExitCode {
     // The entropy of AWS-LC comes from wherever it likes, once.
     let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
     let settings = Settings { landlock: Strength::Auto, seccomp: Strength::Auto, ..Settings::default() };
-    let confined = privileges::settle_as_reader().map_err(|error| error.to_string()).and_then(|()| {
-        sandbox::enter(&confinement::rules_of_keeper(&keys), &settings).map_err(|error| error.to_string())
-    });
+    let rules = confinement::rules_of_keeper(&keys);
+    let confined = privileges::settle_as_reader()
+        .map_err(|error| error.to_string())
+        .and_then(|()| sandbox::enter(&rules, &settings).map_err(|error| error.to_string()));
     if let Err(error) = confined {
         return fail(&format!("the key process: {error}"));
     }
-    match keeper::serve(&door) {
+    match keeper::serve(&door, &rules.read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the key process: {error}")),
     }

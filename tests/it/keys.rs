@@ -169,8 +169,79 @@ fn keys_may_be_for_root_alone() {
             assert!(status.contains(line), "{line} in {status}");
         }
     }
-    let (code, out, err) = outcome(pintle.command("check").env_remove("PINTLE_ALLOW_ROOT"));
+    let check = || outcome(pintle.command("check").env_remove("PINTLE_ALLOW_ROOT"));
+    let (code, out, err) = check();
     assert_eq!(code, 0, "{out}{err}");
+    let told = "blog.key: the user nobody can read it as well: tls.key_process keeps it from nobody";
+    assert!(!err.contains("can read it as well"), "{err}");
+    // A key that the user can read is in no safe place, whoever else has it.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, out, err) = check();
+    assert!(code == 0 && err.contains(told) && err.contains("hint: chown root:root "), "{out}{err}");
+    let (_, json, _) = outcome(pintle.command("check").arg("--json").env_remove("PINTLE_ALLOW_ROOT"));
+    assert!(json.contains(told), "{json}");
+    let remedy =
+        err.lines().filter_map(|line| line.split_once("hint: ")).find(|(_, hint)| hint.starts_with("chown root"));
+    output(Command::new("sh").args(["-c", remedy.unwrap().1]));
+    assert!(!check().2.contains("can read it as well"));
+}
+
+/// The same user has both processes: only the sandbox keeps a key from the serving one, if it lies apart.
+#[test]
+fn a_key_that_the_same_user_can_reach_is_warned_of() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let config = format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{KEPT}{}", blog(&authority, &origin));
+    let path = authority.write("pintle.toml", &config);
+    let check = || outcome(pintle().args(["check", "-c"]).arg(&path));
+    let (code, out, err) = check();
+    assert!(code == 0 && err.contains("blog.key: the serving process can read it as well"), "{out}{err}");
+    let apart = TempDir::new().unwrap();
+    let key = apart.path().join("blog.key");
+    fs::copy(authority.folder().join("blog.key"), &key).unwrap();
+    let apart = config.replace(authority.folder().join("blog.key").to_str().unwrap(), key.to_str().unwrap());
+    fs::write(&path, &apart).unwrap();
+    let (code, out, err) = check();
+    assert!(code == 0 && !err.contains("can read it as well"), "{out}{err}");
+    fs::write(&path, apart + "[sandbox]\nlandlock = \"off\"\n").unwrap();
+    assert!(check().2.contains("can read it as well"));
+}
+
+/// Whoever has taken the serving process over has no way to other files through the one that may read them, whether or
+/// not the kernel has Landlock.
+#[test]
+fn the_key_process_reads_the_folders_of_its_keys_only() {
+    use std::os::unix::fs::symlink;
+
+    let (authority, elsewhere) = (Authority::new(), TempDir::new().unwrap());
+    let named = authority.key("named", KeyKind::Ecdsa);
+    let beside = authority.key("beside", KeyKind::Ecdsa);
+    let outside = elsewhere.path().join("outside.key");
+    fs::copy(&named, &outside).unwrap();
+    let link = authority.folder().join("link.key");
+    symlink(&outside, &link).unwrap();
+    let fifo = authority.folder().join("fifo.key");
+    output(Command::new("mkfifo").arg(&fifo));
+    let up = authority.folder().join("..").join(elsewhere.path().file_name().unwrap()).join("outside.key");
+    crate::sandbox::without_landlock(38, || {
+        let mut command = pintle();
+        command.arg("keys");
+        let plan = serde_json::json!({ "keys": [&named] }).to_string();
+        let keeper = pintle::tls::keeper::Keeper::start(command, plan.as_bytes()).unwrap();
+        for path in [&named, &beside] {
+            assert!(keeper.load(path).is_ok(), "{path:?}");
+        }
+        let missing = elsewhere.path().join("missing.key");
+        for path in
+            [&outside, &link, &up, &missing, Path::new("/etc/shadow"), Path::new("/dev/zero"), Path::new("/no/such")]
+        {
+            let error = keeper.load(path).unwrap_err();
+            assert!(error.contains("the key process cannot read it: permission denied"), "{path:?}: {error}");
+        }
+        let error = keeper.load(&fifo).unwrap_err();
+        assert!(error.contains("no regular file"), "{error}");
+        let error = keeper.load(&authority.folder().join("missing.key")).unwrap_err();
+        assert!(error.contains("No such file"), "{error}");
+    });
 }
 
 #[test]

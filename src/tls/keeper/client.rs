@@ -10,18 +10,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
-use super::protocol::{self, Loaded, Request};
+use super::protocol::{self, Loaded, PATIENCE, Request};
 use crate::pin::Pin;
-
-/// How long a thread waits for a signature. It is there in well under a millisecond, or never.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The process that has the keys.
 pub struct Keeper {
@@ -53,6 +49,8 @@ impl Keeper {
     /// When it cannot be started.
     pub fn start(mut command: Command, plan: &[u8]) -> io::Result<&'static Self> {
         let (mut door, theirs) = UnixStream::pair()?;
+        // Nobody waits for a process that stands still, neither with the plan nor with a channel.
+        door.set_write_timeout(Some(PATIENCE))?;
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn()?;
         protocol::write_plan(&mut door, plan)?;
         let keeper = Self { door: Mutex::new(door), child: Mutex::new(child), is_gone: AtomicBool::new(false) };

@@ -1,9 +1,15 @@
 //! What goes over a channel: a length of four octets in network order, and that many octets.
 
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::SignatureScheme;
+use tokio::time::Instant;
 
 use crate::pin::Pin;
 
@@ -13,6 +19,9 @@ const FRAME_MAX: usize = 8 * 1024;
 const PLAN_MAX: usize = 64 << 20;
 /// The longest handshake to be signed: TLS 1.2 with a P-521 point has 203 octets, TLS 1.3 with SHA-512 162.
 const MESSAGE_MAX: usize = 256;
+
+/// How long one side waits for the other: there is an answer in well under a millisecond, or never.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 const LOAD: u8 = 1;
 const SIGN: u8 = 2;
@@ -137,6 +146,70 @@ fn read_up_to(most: usize, stream: &mut impl Read) -> io::Result<Option<Vec<u8>>
     Ok(Some(frame))
 }
 
+/// Reads a frame, and waits for as long as it takes to begin; from then on until `PATIENCE` is over. None at the end.
+pub(super) fn read_in_time(stream: &UnixStream) -> io::Result<Option<Vec<u8>>> {
+    let mut first = [0];
+    match (&*stream).read(&mut first) {
+        Ok(0) => return Ok(None),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return read_in_time(stream),
+        Err(error) => return Err(error),
+    }
+    read(&mut first.chain(InTime::begin(stream)))
+}
+
+/// Writes a frame before `PATIENCE` is over.
+pub(super) fn write_in_time(stream: &UnixStream, frame: &[u8]) -> io::Result<()> {
+    write(&mut InTime::begin(stream), frame)
+}
+
+/// A channel, for some time only. (Timeouts of the socket's own would need a system call that the process of the keys
+/// does without.)
+struct InTime<'s> {
+    stream: &'s UnixStream,
+    until: Instant,
+}
+
+impl<'s> InTime<'s> {
+    fn begin(stream: &'s UnixStream) -> Self {
+        Self { stream, until: Instant::now() + PATIENCE }
+    }
+
+    /// Does this as soon as it can be done.
+    fn attempt(&self, ready: PollFlags, mut act: impl FnMut() -> Result<usize, Errno>) -> io::Result<usize> {
+        loop {
+            match act() {
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => {}
+                other => return Ok(other?),
+            }
+            let left = self.until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+            match poll(&mut [PollFd::new(self.stream, ready)], Some(&left)) {
+                Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Read for InTime<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.attempt(PollFlags::IN, || recv(self.stream, &mut *buffer, RecvFlags::DONTWAIT).map(|(read, _)| read))
+    }
+}
+
+impl Write for InTime<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.attempt(PollFlags::OUT, || send(self.stream, buffer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a frame at once.
 pub(super) fn write(stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
     write_up_to(FRAME_MAX, stream, frame)
@@ -186,6 +259,22 @@ mod tests {
         check(&[0x30; 32], false); // a digest
         check(&[0x30; 200], false); // the beginning of a certificate
         check(&[], false);
+    }
+
+    #[test]
+    fn half_a_frame_is_not_waited_for_for_ever() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        write(&mut &ours, b"whole").unwrap();
+        assert_eq!(read_in_time(&theirs).unwrap().unwrap(), b"whole");
+        for half in [&[0, 0][..], &[0, 0, 0, 9, 1, 2]] {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.write_all(half).unwrap();
+            assert_eq!(read_in_time(&theirs).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        }
+        // Nor is anybody who does not read.
+        let frame = vec![7; FRAME_MAX];
+        let error = std::iter::repeat_with(|| write_in_time(&theirs, &frame)).find_map(Result::err).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! The process that has the keys.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -19,6 +19,7 @@ use rustls::sign::SigningKey;
 use super::protocol::{self, Loaded, Request};
 use crate::key_file::{FILE_MAX, KeyFileError, Want, private_key, signer};
 use crate::pin::Pin;
+use crate::plain_file;
 
 /// Threads that may ask: workers, and those that load.
 const CHANNELS_MAX: usize = 2048;
@@ -39,28 +40,34 @@ const SCHEMES: [SignatureScheme; 10] = [
     SignatureScheme::ED25519,
 ];
 
-#[derive(Default)]
 struct Keys {
+    /// Where keys may be read: the folders that they were in at the start, without links.
+    folders: Vec<PathBuf>,
     by_pin: RwLock<HashMap<[u8; 32], Arc<dyn SigningKey>>>,
     channels: AtomicUsize,
 }
 
-/// What the process is to be: as it was written by [`super::Keeper::start`].
+/// What the process is to be: as it was written by [`super::Keeper::start`], just now.
 ///
 /// # Errors
 ///
 /// When there is nothing to be read.
 pub fn plan(mut door: &UnixStream) -> io::Result<Vec<u8>> {
-    protocol::read_plan(&mut door)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    door.set_read_timeout(Some(protocol::PATIENCE))?;
+    let plan = protocol::read_plan(&mut door)?;
+    door.set_read_timeout(None)?;
+    plan.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Takes channels from `door` until it is closed, and does what is asked by them.
+/// Takes channels from `door` until it is closed, and does what is asked by them. Keys are read in these folders and
+/// those below them only, whatever the sandbox can hold.
 ///
 /// # Errors
 ///
 /// When the door cannot be listened at.
-pub fn serve(door: &UnixStream) -> io::Result<()> {
-    let keys = Arc::new(Keys::default());
+pub fn serve(door: &UnixStream, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
+    let folders = folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+    let keys = Arc::new(Keys { folders, by_pin: RwLock::default(), channels: AtomicUsize::new(0) });
     while let Some(channel) = take(door)? {
         if keys.channels.fetch_add(1, Ordering::Relaxed) >= CHANNELS_MAX {
             keys.channels.fetch_sub(1, Ordering::Relaxed);
@@ -104,8 +111,8 @@ fn take(door: &UnixStream) -> io::Result<Option<UnixStream>> {
 }
 
 impl Keys {
-    fn answer_all(&self, mut channel: UnixStream) -> io::Result<()> {
-        while let Some(frame) = protocol::read(&mut channel)? {
+    fn answer_all(&self, channel: UnixStream) -> io::Result<()> {
+        while let Some(frame) = protocol::read_in_time(&channel)? {
             let request = Request::decode(&frame).ok_or(io::ErrorKind::InvalidData)?;
             let outcome = match request {
                 Request::Load(path) => {
@@ -113,19 +120,29 @@ impl Keys {
                 }
                 Request::Sign { pin, scheme, message } => self.sign(pin, scheme, &message),
             };
-            protocol::write(&mut channel, &protocol::answer(outcome))?;
+            protocol::write_in_time(&channel, &protocol::answer(outcome))?;
         }
         Ok(())
     }
 
-    fn load(&self, path: &Path) -> Result<Loaded, String> {
-        let read = || {
-            if fs::metadata(path)?.len() > FILE_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
+    /// Where a path leads, if that is in one of the folders: who asks may have been taken over, and is told nothing about
+    /// other places, not even what is there.
+    fn find(&self, path: &Path) -> io::Result<PathBuf> {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let is_inside = |path: &Path| self.folders.iter().any(|folder| path.starts_with(folder));
+        match fs::canonicalize(path) {
+            Ok(real) if is_inside(&real) => Ok(real),
+            Ok(_) => Err(denied()),
+            Err(error) => {
+                let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+                Err(if folder.is_some_and(|folder| is_inside(&folder)) { error } else { denied() })
             }
-            fs::read(path)
-        };
-        let contents = read().map_err(|error: io::Error| format!("the key process cannot read it: {error}"))?;
+        }
+    }
+
+    fn load(&self, path: &Path) -> Result<Loaded, String> {
+        let unread = |error: io::Error| format!("the key process cannot read it: {error}");
+        let contents = self.find(path).and_then(|path| plain_file::read(&path, FILE_MAX)).map_err(unread)?;
         let unusable = |error: KeyFileError| {
             let hint = error.hint(path, Want::Key).map(|hint| format!(" ({hint})")).unwrap_or_default();
             format!("no usable private key: {error}{hint}")
