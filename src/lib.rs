@@ -46,4 +46,5 @@ pub mod systemd;
 pub mod sandbox;
 pub mod privileges;
 pub mod signals;
+pub mod plain_file;
 pub mod open_files;

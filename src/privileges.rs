@@ -1,11 +1,12 @@
 //! Who the process is: from root to a user of its own, for good, and what it may do in spite of the file system.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, geteuid, setgroups, setresgid, setresuid};
+use rustix::fs::OFlags;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
@@ -78,35 +79,31 @@ impl Account {
         self.uid.is_root()
     }
 
-    /// Makes a folder that this user has for itself. What root alone has made before is handed over; what others could
-    /// have put there is left as it is, since a link in it may lead anywhere.
+    /// Makes a folder for this user alone, if it is not there and nobody but root could have prepared its place. A folder
+    /// that is there stays as it is, and whose it is.
     ///
     /// # Errors
     ///
     /// When it cannot be made.
     pub fn own_folder(&self, folder: &Path) -> io::Result<()> {
         let folder = std::path::absolute(folder)?;
-        let mut missing: Vec<&Path> = folder.ancestors().take_while(|a| !a.exists()).collect();
-        let is_new = missing.first() == Some(&folder.as_path());
-        if !is_roots_alone(missing.last().and_then(|m| m.parent()).unwrap_or(&folder))? {
+        // A link that leads nowhere is something, too.
+        let mut missing: Vec<&Path> = folder.ancestors().take_while(|a| fs::symlink_metadata(a).is_err()).collect();
+        let Some(above) = missing.last().and_then(|outermost| outermost.parent()) else { return Ok(()) };
+        if !is_roots_alone(above)? {
             return Ok(());
         }
         while let Some(next) = missing.pop() {
             let mode = if missing.is_empty() { 0o700 } else { 0o755 };
             DirBuilder::new().mode(mode).create(next)?;
         }
-        if !is_new {
-            for entry in fs::read_dir(&folder)? {
-                let entry = entry?;
-                if entry.metadata()?.is_file() {
-                    fchown(File::open(entry.path())?, Some(self.uid.as_raw()), Some(self.gid.as_raw()))?;
-                }
-            }
-        }
-        fchown(File::open(&folder)?, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
+        let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
+        let made = OpenOptions::new().read(true).custom_flags(flags).open(&folder)?;
+        fchown(made, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
     }
 
-    /// Makes a file for this user, if there is none and nobody but root could have prepared its place.
+    /// Makes a file for this user, which its group may read, if there is none and nobody but root could have prepared its
+    /// place.
     ///
     /// # Errors
     ///
@@ -143,17 +140,20 @@ impl Account {
         Ok(())
     }
 
-    /// Becomes this user in this thread alone, to see what it may do. To be called as root, in a thread that ends soon.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel says no.
-    pub fn become_in_thread(&self) -> io::Result<()> {
+    /// Becomes this user in this thread alone.
+    fn become_in_thread(&self) -> io::Result<()> {
         let (uid, gid) =
             (rustix::process::Uid::from_raw(self.uid.as_raw()), rustix::process::Gid::from_raw(self.gid.as_raw()));
         set_thread_groups(&[])?;
         set_thread_res_gid(gid, gid, gid)?;
         Ok(set_thread_res_uid(uid, uid, uid)?)
+    }
+
+    /// Does something as this user, in a thread of its own; `None` if that cannot be. To be called as root.
+    pub fn as_it<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Option<T> {
+        // A thread can be another user, and takes that with it when it ends.
+        let act = || self.become_in_thread().ok().map(|()| act());
+        std::thread::scope(|scope| scope.spawn(act).join().ok().flatten())
     }
 
     /// What would let this user read a file.
@@ -218,7 +218,11 @@ fn shrink_bounding_set(keep: CapabilitySet) {
 }
 
 /// Whether nobody but root can put anything here, or on the way to here.
-fn is_roots_alone(folder: &Path) -> io::Result<bool> {
+///
+/// # Errors
+///
+/// When that cannot be seen.
+pub fn is_roots_alone(folder: &Path) -> io::Result<bool> {
     let folder = fs::canonicalize(folder)?;
     for (at, path) in folder.ancestors().enumerate() {
         let metadata = fs::metadata(path)?;
@@ -262,6 +266,32 @@ mod tests {
         assert_eq!(Account::find("0", None).unwrap(), root);
         assert!(Account::find("no such user", None).is_err());
         assert_eq!(Account::find("root", Some("no such group")).unwrap_err(), "there is no group \"no such group\"");
+    }
+
+    #[test]
+    fn what_is_there_keeps_its_owner() {
+        if !is_root() {
+            eprintln!("stepping aside: only root can give anything away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let account = Account { user: "one".into(), group: "one".into(), uid: Uid::from_raw(1), gid: Gid::from_raw(1) };
+        let owner = |name: &str| fs::symlink_metadata(at(name)).unwrap().uid();
+        fs::create_dir(at("there")).unwrap();
+        fs::write(at("there/file"), "x").unwrap();
+        std::os::unix::fs::symlink(at("there"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), at("dangling")).unwrap();
+        for folder in ["there", "there/file", "link", "dangling"] {
+            let _ = account.own_folder(&at(folder));
+            let _ = account.own_file(&at(folder));
+        }
+        assert!(["there", "there/file", "link", "dangling"].iter().all(|name| owner(name) == 0));
+        assert!(!at("nowhere").exists());
+        account.own_folder(&at("a/b/c")).unwrap();
+        assert_eq!((owner("a"), owner("a/b"), owner("a/b/c")), (0, 0, 1));
+        account.own_file(&at("log")).unwrap();
+        assert_eq!((owner("log"), fs::metadata(at("log")).unwrap().mode() & 0o777), (1, 0o640));
     }
 
     #[test]

@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::step_down::{Trouble, look_ahead};
+use super::reach::{keys_in_reach, writes_beside};
+use super::step_down::{Ahead, Trouble, look_ahead};
 use super::{Loaded, Output, context, fail, load, look_at_book};
-use crate::config::{self, Problem, Problems, Severity, StandIn, report};
+use crate::config::{self, Config, Draft, Problem, Problems, Severity, StandIn, report};
 use crate::host::both_forms;
 use crate::policy::hpkp;
+use crate::privileges::Account;
 
 /// Without a place for the ledger, promises are forgotten.
 const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
@@ -21,9 +23,10 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
         return check_json(path, allow_root);
     }
     let loaded = load(path, look_at_book, output);
-    let (troubles, forbidden) = as_the_user(path, allow_root);
-    if let Ok(Loaded { problems, .. }) = &loaded {
-        for problem in &forbidden {
+    let Ahead { troubles, forbidden, readable: mut warned, account } = as_the_user(path, allow_root);
+    if let Ok(Loaded { draft, config, problems }) = &loaded {
+        warned.extend(of_files(draft, config, account.as_ref()));
+        for problem in forbidden.iter().chain(&warned) {
             eprint!("{}", problems.render(problem, output.color));
         }
     }
@@ -44,7 +47,7 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
             println!("note: {NO_STATE}");
         }
     }
-    let warnings = problems.sorted().len();
+    let warnings = problems.sorted().len() + warned.len();
     let sites = plural(config.sites().len(), "site");
     match warnings {
         0 => println!("{}: fine, {sites}", path.display()),
@@ -53,8 +56,15 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     ExitCode::SUCCESS
 }
 
+/// Files that the serving process should not be able to read, or to change.
+fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
+    let mut warned = if account.is_some() { Vec::new() } else { keys_in_reach(draft, config) };
+    warned.extend(writes_beside(draft, config, account));
+    warned
+}
+
 /// What only the user lacks that is to serve, where this is root.
-fn as_the_user(path: &Path, allow_root: bool) -> (Vec<Trouble>, Vec<Problem>) {
+fn as_the_user(path: &Path, allow_root: bool) -> Ahead {
     let Ok(draft) = config::read(path) else { return Default::default() };
     let Ok(book) = look_at_book(&draft) else { return Default::default() };
     look_ahead(&draft, &book, allow_root)
@@ -107,14 +117,15 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
         Err(error) => return unreadable(path, &error),
     };
     let (config, problems) = draft.resolve(&context(&draft, &book, StandIn::Unchanged));
-    let (troubles, forbidden) = look_ahead(&draft, &book, allow_root);
+    let Ahead { troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &book, allow_root);
+    warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
     let is_fine = config.is_some() && troubles.is_empty() && forbidden.is_empty();
     let mut told = problems_json(&problems);
-    told.extend(forbidden.iter().map(|p| problem_json(&problems, p)));
+    told.extend(forbidden.iter().chain(&warned).map(|p| problem_json(&problems, p)));
     told.extend(troubles.iter().map(|Trouble { what, hint }| {
         json!({ "severity": "error", "file": path.display().to_string(), "message": what, "hint": hint })
     }));
-    let sites: Vec<Value> = config.iter().flat_map(config::Config::sites).map(site_json).collect();
+    let sites: Vec<Value> = config.iter().flat_map(Config::sites).map(site_json).collect();
     let answer = json!({ "ok": is_fine, "problems": told, "sites": sites });
     println!("{answer:#}");
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }

@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
+
+use crate::plain_file::{folder_of, follow_own_links};
 
 /// Writes a file whole or not at all, and never wider open than `mode`.
 pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
@@ -15,24 +17,29 @@ pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()>
     fs::rename(new, path)
 }
 
-/// Puts a file in another's place, whole or not at all, and on the disk: behind symbolic links, and with the same owner.
+/// Puts a file in another's place, whole or not at all, and on the disk: behind symbolic links that root or this user has
+/// made, and with the same owner.
 pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let owner = fs::metadata(&path).ok().map(|m| (m.uid(), m.gid()));
+    let path = follow_own_links(path)?;
+    let owner = fs::symlink_metadata(&path).ok().map(|m| (m.uid(), m.gid()));
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
     let _ = fs::remove_file(&new);
-    let written = write(open_new(&new, mode)?, contents).and_then(|()| {
+    let file = open_new(&new, mode)?;
+    // By the open file, and not by its name: somebody else may have put another one there.
+    let written = (|| {
+        let made = file.metadata()?;
         if let Some((user, group)) = owner
-            && fs::metadata(&new).is_ok_and(|m| (m.uid(), m.gid()) != (user, group))
+            && (made.uid(), made.gid()) != (user, group)
         {
-            chown(&new, Some(user), Some(group))?;
+            fchown(&file, Some(user), Some(group))?;
         }
         // Whatever the umask has taken away.
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        write(file, contents)?;
         fs::rename(&new, &path)
-    });
+    })();
     if written.is_err() {
         // It may be a key.
         let _ = fs::remove_file(&new);
@@ -51,10 +58,6 @@ pub(super) fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> 
         let _ = fs::remove_file(path);
     }
     written
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {

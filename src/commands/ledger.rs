@@ -196,6 +196,7 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCo
 /// Adds records to a configuration's ledger: through the process that has it, if one has. Gives how many were news.
 pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> {
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
+    super::step_down::make_state(draft);
     match Ledger::open(&folder, wall()) {
         Ok((mut ledger, _)) => {
             let mut other = crate::ledger::Book::default();

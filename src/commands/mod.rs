@@ -10,6 +10,7 @@ pub mod keys;
 pub mod ledger;
 pub mod pin;
 mod probe;
+mod reach;
 pub mod remote;
 pub mod run;
 mod step_down;

@@ -1,15 +1,10 @@
 //! From root to the user that serves: who that is, what it must be able to read and write, and the step itself.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use rustix::fs::{Access, access};
-
+use super::reach::{self, Pass};
 use super::{Output, fail, look_at_book, print_problems};
-use crate::config::{AdminAddress, At, Context, Draft, Problem, Problems, Severity};
+use crate::config::{At, Context, Draft, Problem, Problems, Severity};
 use crate::ledger::Book;
 use crate::ledger::time::wall;
 use crate::privileges::{self, Account};
@@ -42,9 +37,10 @@ pub(super) fn step_down(draft: &Draft, allow_root: bool, output: &Output) -> Res
         }
     };
     prepare(draft, &account);
+    let folders = reach::folders(draft);
     let keep_bind = draft.process().bind_low_ports;
     account.become_it(keep_bind).map_err(|error| fail(&format!("cannot become the user {}: {error}", account.user)))?;
-    Ok(troubles(draft, &account))
+    Ok(reach::troubles(draft, &folders, &account, Pass::Making))
 }
 
 /// Tells all of it; exit code 1.
@@ -92,101 +88,59 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Trouble> 
     Ok((!account.is_root()).then_some(account))
 }
 
-/// Makes what the user will own. Whatever fails is told by `troubles`, which looks at what has come of it.
+/// Makes what the user will own. Whatever fails is told by `reach`, which looks at what has come of it.
 fn prepare(draft: &Draft, account: &Account) {
-    for folder in own_folders(draft) {
-        let _ = account.own_folder(&folder);
+    for folder in reach::folders(draft) {
+        let _ = account.own_folder(&folder.path);
     }
     if let Some(file) = draft.access_file() {
         let _ = account.own_file(&file);
     }
 }
 
-/// The folders in which the user makes files as it serves.
-fn own_folders(draft: &Draft) -> Vec<PathBuf> {
-    let socket = match draft.admin() {
-        Some(AdminAddress::Unix(path)) => path.parent().map(Path::to_owned),
-        Some(AdminAddress::Tcp(_)) | None => None,
-    };
-    let mut folders: Vec<PathBuf> = draft.state().into_iter().chain(socket).collect();
-    folders.dedup();
-    folders
+/// Makes the folder of the state for the user that will serve, for commands that write there while nobody serves.
+pub(super) fn make_state(draft: &Draft) {
+    if let (true, Some(state), Ok(Some(account))) = (privileges::is_root(), draft.state(), account(draft, false)) {
+        let _ = account.own_folder(&state);
+    }
 }
 
-/// What this process, or this thread, cannot do as the user that it has become.
-fn troubles(draft: &Draft, account: &Account) -> Vec<Trouble> {
-    let Account { user, group, .. } = account;
-    let mut troubles = Vec::new();
-    if let Err(error) = fs::File::open(draft.path()) {
-        troubles.push(Trouble {
-            what: format!("{}: the user {user} cannot read it: {error}", draft.path().display()),
-            hint: account.hint_to_read(draft.path()),
-        });
-    }
-    for folder in own_folders(draft) {
-        let usable = match access(&folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|_| error)
-            }
-            other => other,
-        };
-        if let Err(error) = usable {
-            troubles.push(Trouble {
-                what: format!("{}: the user {user} cannot write there: {error}", folder.display()),
-                hint: format!("install -d -o {user} -g {group} -m 700 {}", folder.display()),
-            });
-        }
-    }
-    if let Some(file) = draft.access_file()
-        && let Err(error) = fs::OpenOptions::new().append(true).create(true).open(&file)
-    {
-        troubles.push(Trouble {
-            what: format!("log.access: {}: the user {user} cannot write it: {error}", file.display()),
-            hint: format!("install -o {user} -g {group} -m 640 /dev/null {}", file.display()),
-        });
-    }
-    troubles
+/// What is found out about the user that will serve.
+#[derive(Default)]
+pub(super) struct Ahead {
+    /// What keeps it from serving.
+    pub(super) troubles: Vec<Trouble>,
+    /// What it may not read.
+    pub(super) forbidden: Vec<Problem>,
+    /// Keys that it may read itself, although another process has them.
+    pub(super) readable: Vec<Problem>,
+    /// Who it is, if it is another one than whoever starts pintle.
+    pub(super) account: Option<Account>,
 }
 
 /// What would keep `pintle run` from serving as somebody else than root: for `pintle check`, which stays who it is.
-pub(super) fn look_ahead(draft: &Draft, book: &Book, allow_root: bool) -> (Vec<Trouble>, Vec<Problem>) {
+pub(super) fn look_ahead(draft: &Draft, book: &Book, allow_root: bool) -> Ahead {
     if !privileges::is_root() || draft.problems().has_errors() {
-        return (Vec::new(), Vec::new());
+        return Ahead::default();
     }
     let account = match account(draft, allow_root) {
         Ok(Some(account)) => account,
-        Ok(None) => return (Vec::new(), Vec::new()),
-        Err(trouble) => return (vec![trouble], Vec::new()),
+        Ok(None) => return Ahead::default(),
+        Err(trouble) => return Ahead { troubles: vec![trouble], ..Ahead::default() },
     };
-    // A thread of its own can be another user, and takes that with it when it ends.
-    let look = || {
-        account.become_in_thread().ok()?;
+    let folders = reach::folders(draft);
+    let looked = account.as_it(|| {
         let (_, problems) = draft.resolve(&Context::new(book, wall()));
-        Some((unreachable(draft, &account), problems))
-    };
-    let looked = std::thread::scope(|scope| scope.spawn(look).join().ok().flatten());
-    let Some((troubles, problems)) = looked else { return (Vec::new(), Vec::new()) };
+        let troubles = reach::troubles(draft, &folders, &account, Pass::Looking);
+        (troubles, reach::readable_keys(draft, &account.user), problems)
+    });
+    let Some((troubles, readable, problems)) = looked else { return Ahead::default() };
     let mut forbidden = forbidden(&problems);
     if draft.kept_keys().is_some() {
         // They are read by another process, which stays who started it.
         forbidden.retain(|problem| !problem.message.starts_with("site.certificate.key:"));
     }
-    (troubles, forbidden)
-}
-
-/// The same as [`troubles`], of what is there, and without a trace.
-fn unreachable(draft: &Draft, account: &Account) -> Vec<Trouble> {
-    let there = own_folders(draft).into_iter().filter(|folder| folder.exists());
-    let shut = there.filter(|folder| access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err());
-    let folders = shut.map(|folder| Trouble {
-        what: format!("{}: the user {} cannot write there", folder.display(), account.user),
-        hint: format!("chown -R {}:{} {}", account.user, account.group, folder.display()),
-    });
-    let file = access(draft.path(), Access::READ_OK).is_err().then(|| Trouble {
-        what: format!("{}: the user {} cannot read it", draft.path().display(), account.user),
-        hint: account.hint_to_read(draft.path()),
-    });
-    folders.chain(file).collect()
+    Ahead { troubles, forbidden, readable, account: Some(account) }
 }
 
 /// The problems that come of what the user may not read.

@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,8 @@ const SYSTEM_STATE: &str = "/var/lib/pintle";
 const SYSTEM_SOCKET: &str = "/run/pintle/admin.sock";
 /// The admin socket in the folder of the state, where nothing else is said.
 const SOCKET: &str = "admin.sock";
+/// What commands over TCP prove themselves with, in the folder of the state.
+pub const TOKEN: &str = "admin.token";
 
 /// A file that has been read, but not checked beyond its syntax.
 #[derive(Debug)]
@@ -208,7 +211,12 @@ pub enum AdminAddress {
     /// A socket in the file system.
     Unix(PathBuf),
     /// An address of this machine.
-    Tcp(SocketAddr),
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The file of the token that every request must carry; `None` without a folder for it.
+        token: Option<PathBuf>,
+    },
 }
 
 /// Who serves: what root becomes once the ports are bound.
@@ -380,7 +388,7 @@ impl Draft {
     fn state_of(&self, file: &file::File) -> Option<PathBuf> {
         match file.state_directory.as_ref() {
             Some(directory) if directory.value.is_empty() => None,
-            Some(directory) => Some(self.folder.join(&directory.value)),
+            Some(directory) => Some(self.place(&directory.value)),
             None => self.is_the_systems().then(|| SYSTEM_STATE.into()),
         }
     }
@@ -392,8 +400,11 @@ impl Draft {
         match file.admin_listen.as_ref() {
             Some(listen) => match listen.value.strip_prefix("unix:") {
                 Some("") => None,
-                Some(path) => Some(AdminAddress::Unix(self.folder.join(path))),
-                None => listen.value.parse().ok().map(AdminAddress::Tcp),
+                Some(path) => Some(AdminAddress::Unix(self.place(path))),
+                None => listen.value.parse().ok().map(|address| AdminAddress::Tcp {
+                    address,
+                    token: self.state_of(file).map(|state| state.join(TOKEN)),
+                }),
             },
             None if self.is_the_systems() => Some(AdminAddress::Unix(SYSTEM_SOCKET.into())),
             None => self.state_of(file).map(|state| AdminAddress::Unix(state.join(SOCKET))),
@@ -416,21 +427,39 @@ impl Draft {
 
     /// The files of the sites' private keys, if a process of their own is to have them.
     #[must_use]
-    pub fn kept_keys(&self) -> Option<Vec<PathBuf>> {
+    pub fn kept_keys(&self) -> Option<Vec<At<PathBuf>>> {
         let file = self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
         let keys = file.sites.iter().flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
-        Some(keys.map(|key| self.folder.join(&key.value)).collect())
+        Some(keys.map(|key| key.with(self.folder.join(&key.value))).collect())
     }
 
     /// The file that the access log goes to, if it goes to one.
     #[must_use]
     pub fn access_file(&self) -> Option<PathBuf> {
         let access = self.file.as_ref()?.log.access.as_ref()?;
-        (!matches!(access.value.as_str(), "stdout" | "off")).then(|| self.folder.join(&access.value))
+        (!matches!(access.value.as_str(), "stdout" | "off")).then(|| self.place(&access.value))
+    }
+
+    /// Where a key that names a place to write in stands, if it does.
+    #[must_use]
+    pub fn place_of(&self, key: &str) -> Range<usize> {
+        let named = self.file.as_ref().and_then(|file| match key {
+            "state.directory" => file.state_directory.as_ref(),
+            "log.access" => file.log.access.as_ref(),
+            "admin.listen" => file.admin_listen.as_ref(),
+            _ => None,
+        });
+        named.map(|named| named.span.clone()).unwrap_or_default()
+    }
+
+    /// A place in which pintle writes: the same for every process, whatever its working directory.
+    fn place(&self, path: &str) -> PathBuf {
+        let path = self.folder.join(path);
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     fn is_the_systems(&self) -> bool {
-        self.folder.starts_with(SYSTEM_FOLDER)
+        std::path::absolute(&self.path).is_ok_and(|path| path.starts_with(SYSTEM_FOLDER))
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
+
+use crate::plain_file::{self, Opened};
 
 /// Files of one folder. Nothing is durable before `sync`, and no new name before `sync_folder`.
 pub trait Disk {
@@ -83,14 +85,7 @@ impl Folder {
     /// [`FolderError`], when another process has it, or it cannot be made or written.
     pub fn take(path: &Path, lock: &str) -> Result<Self, FolderError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FolderError::Io)?;
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join(lock))
-            .map_err(FolderError::Io)?;
-        hand_over(&file, &path.join(lock));
+        let file = open(&path.join(lock), OpenOptions::new().write(true)).map_err(FolderError::Io)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), lock: Some((lock.to_owned(), file)), open: None }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Locked),
@@ -119,8 +114,7 @@ impl Folder {
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if self.open.as_ref().is_none_or(|(open, _)| open != name) {
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(self.path.join(name))?;
-            hand_over(&file, &self.path.join(name));
+            let file = open(&self.path.join(name), OpenOptions::new().append(true))?;
             self.open = Some((name.to_owned(), file));
         }
         self.open.as_mut().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -129,7 +123,8 @@ impl Folder {
 
 impl Disk for Folder {
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let mut file = match File::open(self.path.join(name)) {
+        let path = self.path.join(name);
+        let mut file = match plain_file::open(&path).and_then(|file| plain_file::believed(file, &path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -183,16 +178,16 @@ impl Disk for Folder {
     }
 }
 
-/// What root has made, by a command, belongs to whoever serves: the owner of the folder. Only what surely was made here is
-/// given away; a link may lead to anything.
-fn hand_over(file: &File, path: &Path) {
-    let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) else { return };
-    let (Ok(opened), Ok(named)) = (file.metadata(), fs::symlink_metadata(path)) else { return };
-    let is_ours = named.is_file() && opened.nlink() == 1 && (opened.dev(), opened.ino()) == (named.dev(), named.ino());
-    if is_ours && opened.uid() == 0 && folder.uid() != 0 {
-        // Who is not root has none of root's files to give.
-        let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
+/// Opens a file to be written, never through a link: a command of root's does so in a folder that is somebody else's. What
+/// it has made just now belongs to whoever serves, the owner of the folder; what was there keeps its owner.
+fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    let Opened { file, is_new } = plain_file::open_or_make(path, options, 0o600)?;
+    let folder = fs::metadata(plain_file::folder_of(path))?;
+    if is_new && file.metadata()?.uid() != folder.uid() {
+        // Who is not root has nothing to give away.
+        let _ = fchown(&file, Some(folder.uid()), Some(folder.gid()));
     }
+    Ok(file)
 }
 
 /// Whether an open file is the one that is found by a name.
@@ -202,7 +197,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

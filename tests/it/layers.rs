@@ -36,6 +36,7 @@ const LAYERS: [&str; 33] = [
     "sandbox",
     "privileges",
     "signals",
+    "plain_file",
     "open_files",
     "main",
 ];

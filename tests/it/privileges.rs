@@ -1,9 +1,11 @@
 //! Least privilege: root binds, and then is somebody else, with nothing left of what it could do.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
@@ -153,9 +155,102 @@ fn low_ports_can_be_kept() {
     assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
 }
 
-/// State that root has made, by an older version or by a command, is handed over.
+/// Every file and folder below these, with its owner.
+fn owners(folders: &[&Path]) -> BTreeMap<PathBuf, (u32, u32)> {
+    let mut found = BTreeMap::new();
+    let mut left: Vec<PathBuf> = folders.iter().map(|folder| folder.to_path_buf()).collect();
+    while let Some(path) = left.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().flatten().map(|entry| entry.path()));
+        }
+        found.insert(path, (metadata.uid(), metadata.gid()));
+    }
+    found
+}
+
+/// The first remedy that was told.
+fn remedy(told: &str) -> &str {
+    told.lines().find_map(|line| line.trim().strip_prefix("hint: ")).unwrap_or_else(|| panic!("no hint in {told}"))
+}
+
+/// What others have stays theirs, whatever the configuration says is pintle's; and the remedy that is told works.
 #[test]
-fn what_root_has_made_is_handed_over() {
+fn nothing_that_was_there_changes_its_owner() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    // As /run is: root's, with sockets and files of others.
+    for folder in ["run/other", "runtime", "home"] {
+        fs::create_dir_all(bed.at(folder)).unwrap();
+    }
+    for file in ["run/other.pid", "run/other/secret", "runtime/file", "home/file", "foreign.log"] {
+        fs::write(bed.at(file), "foreign").unwrap();
+    }
+    chown(bed.at("home"), Some(1), Some(1)).unwrap();
+    chmod(&bed.at("runtime"), 0o1777);
+    symlink(bed.at("run"), bed.at("link")).unwrap();
+    symlink(bed.at("nowhere"), bed.at("dangling")).unwrap();
+    let file = bed.at("pintle.toml");
+    let all = || owners(&[bed.folder.path(), bed.authority.folder()]);
+    let socket = |place: &str| format!("[admin]\nlisten = \"unix:{}\"\n", bed.at(place).display());
+    let good = bed.config("");
+    let state = |place: &str| good.replace(bed.at("state").to_str().unwrap(), bed.at(place).to_str().unwrap());
+    let cases = [
+        (good.clone() + &socket("run/pintle.sock"), "admin.listen: "),
+        (good.clone() + &socket("pintle.sock"), "admin.listen: "), // beside the configuration
+        (good.clone() + &socket("link/pintle.sock"), "admin.listen: "),
+        (good.clone() + &socket("home/pintle.sock"), "admin.listen: "),
+        (good.clone() + &socket("runtime/pintle.sock"), "admin.listen: "),
+        (good.clone() + &socket("dangling/pintle.sock"), "admin.listen: "),
+        (good.clone() + &socket("run/other.pid/pintle.sock"), "admin.listen: "),
+        (state("run"), "state.directory: "),
+        (state("link"), "state.directory: "),
+        (state("home"), "state.directory: "),
+        (state("runtime"), "state.directory: "),
+        (state("."), "state.directory: "),
+        (good.replace("access.log", "foreign.log"), "log.access: "),
+    ];
+    for (config, told) in cases {
+        fs::write(&file, format!("{listen}{config}")).unwrap();
+        let before = all();
+        let mut run = Command::new("timeout");
+        run.args(["20", env!("CARGO_BIN_EXE_pintle"), "run", "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT");
+        let (code, _, err) = outcome(&mut run);
+        assert!(code == 1 && err.contains(told) && err.contains("hint: "), "{config}\n{err}");
+        assert!(!err.contains("chown -R"), "{err}");
+        let (code, _, check) = outcome(pintle().args(["check", "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT"));
+        // What is not there yet, `check` does not make to see.
+        assert!(code == 1 && check.contains(told) || told == "admin.listen: " && err.contains("dangling"), "{check}");
+        assert!(!check.contains("chown -R"), "{check}");
+        let mut after = all();
+        // The first time it makes what it may make: those are new, and the user's.
+        after.retain(|path, _| before.contains_key(path));
+        assert_eq!(before, after, "{config}");
+    }
+    // The remedy for a socket in a folder like /run, as it is told.
+    fs::write(&file, format!("{listen}{good}{}", socket("run/pintle.sock"))).unwrap();
+    let (_, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT"));
+    let setting = remedy(&err).split(" in [admin]").next().unwrap();
+    let before = all();
+    let pintle = bed.start(listen, &format!("{good}[admin]\n{setting}\n"));
+    assert_eq!(pintle.status()["sandbox"]["user"], USER);
+    let (made, socket) = (bed.at("run/pintle"), bed.at("run/pintle/pintle.sock"));
+    assert_eq!(fs::metadata(&made).unwrap().mode() & 0o777, 0o700);
+    for path in [&made, &socket] {
+        assert_eq!(fs::symlink_metadata(path).unwrap().uid(), ids().0, "{path:?}");
+    }
+    assert_eq!(pintle.stop(), 0);
+    let mut after = all();
+    after.retain(|path, _| before.contains_key(path));
+    assert_eq!(before, after);
+}
+
+/// State that root has made, by an older version or as root: its owner stays, and a remedy is told that works as it is.
+#[test]
+fn a_state_of_roots_is_given_away_by_hand() {
     if !is_root() {
         return;
     }
@@ -165,20 +260,93 @@ fn what_root_has_made_is_handed_over() {
     assert_eq!(bed.start(listen, &as_root).stop(), 0);
     let owner = |name: &str| fs::metadata(bed.at(name)).unwrap().uid();
     assert_eq!((owner("state"), owner("state/ledger.jsonl")), (0, 0));
+    let config = bed.at("pintle.toml");
+    fs::write(&config, format!("{listen}{}", bed.config(""))).unwrap();
+    let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&config).env_remove("PINTLE_ALLOW_ROOT"));
+    assert!(
+        code == 1 && err.contains("state.directory: ") && err.contains("the user nobody cannot write there"),
+        "{err}"
+    );
+    assert_eq!((owner("state"), owner("state/ledger.jsonl")), (0, 0));
+    let told = remedy(&err);
+    assert!(told.starts_with("chown -h nobody:") && told.contains("ledger.jsonl"), "{told}");
+    output(Command::new("sh").args(["-c", told]));
     let pintle = bed.start(listen, &bed.config(""));
     assert_eq!((owner("state"), owner("state/ledger.jsonl")), (ids().0, ids().0));
     assert_eq!(pintle.status()["ledger"]["error"], serde_json::Value::Null);
     assert_eq!(pintle.stop(), 0);
     // And a command of root's, while nobody serves, leaves nothing that the user could not use.
-    fs::remove_file(bed.at("state/ledger.jsonl")).unwrap();
-    let config = bed.at("pintle.toml");
-    fs::write(&config, bed.config("")).unwrap();
     let merge = bed.at("other.jsonl");
     fs::write(&merge, "").unwrap();
-    output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&merge));
-    for entry in fs::read_dir(bed.at("state")).unwrap().flatten() {
-        assert_eq!(entry.metadata().unwrap().uid(), ids().0, "{entry:?}");
+    for gone in ["state/ledger.jsonl", "state"] {
+        let gone = bed.at(gone);
+        if gone.is_dir() {
+            fs::remove_dir_all(gone).unwrap()
+        } else {
+            fs::remove_file(gone).unwrap()
+        }
+        output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&merge));
+        assert_eq!(owner("state"), ids().0);
+        for entry in fs::read_dir(bed.at("state")).unwrap().flatten() {
+            assert_eq!(entry.metadata().unwrap().uid(), ids().0, "{entry:?}");
+        }
     }
+}
+
+/// Whoever serves owns the folder of the state: what it leaves there does not lead a command of root's elsewhere.
+#[test]
+fn commands_of_root_follow_no_links_in_the_state() {
+    if !is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let config = bed.at("pintle.toml");
+    fs::write(&config, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config(""))).unwrap();
+    let other = bed.at("other.jsonl");
+    fs::write(&other, "").unwrap();
+    let precious = bed.at("precious");
+    for name in ["ledger.jsonl", "ledger.lock"] {
+        for kind in ["link", "dangling link", "hard link", "fifo"] {
+            let _ = fs::remove_dir_all(bed.at("state"));
+            fs::create_dir(bed.at("state")).unwrap();
+            chown(bed.at("state"), Some(ids().0), Some(ids().1)).unwrap();
+            fs::write(&precious, "precious\n").unwrap();
+            let at = bed.at("state").join(name);
+            match kind {
+                "link" => symlink(&precious, &at).unwrap(),
+                "dangling link" => symlink(bed.at("nowhere"), &at).unwrap(),
+                "hard link" => fs::hard_link(&precious, &at).unwrap(),
+                _ => assert!(Command::new("mkfifo").arg(&at).status().unwrap().success()),
+            }
+            let mut merge = Command::new("timeout");
+            merge.args(["20", env!("CARGO_BIN_EXE_pintle"), "ledger", "merge", "-c"]).arg(&config).arg(&other);
+            let (code, _, err) = outcome(&mut merge);
+            assert!(code == 1 && err.contains("state"), "{name}, {kind}: {code} {err}");
+            assert_eq!(fs::read_to_string(&precious).unwrap(), "precious\n", "{name}, {kind}");
+            assert_eq!(fs::metadata(&precious).unwrap().uid(), 0, "{name}, {kind}");
+            assert!(!bed.at("nowhere").exists(), "{name}, {kind}");
+        }
+    }
+}
+
+/// The lines name clients: they are for the operator's group at most, whoever makes the file.
+#[test]
+fn the_access_log_is_for_its_group_at_most() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let folder = TempDir::new().unwrap();
+    let log = folder.path().join("access.log");
+    let config = format!(
+        "[log]\naccess = {log:?}\n[state]\ndirectory = {:?}\n{}",
+        folder.path().join("state"),
+        blog(&authority, &origin)
+    );
+    let pintle = Pintle::start(&authority, &config);
+    let mode = || fs::metadata(&log).unwrap().mode() & 0o777;
+    assert_eq!(mode() & 0o137, 0, "{:o}", mode());
+    fs::rename(&log, folder.path().join("access.log.1")).unwrap();
+    assert!(pintle.reload().contains("reloaded"));
+    eventually("the log is there again", || log.exists().then_some(()));
+    assert_eq!(mode() & 0o137, 0, "{:o}", mode());
 }
 
 /// A renewed key is for the same group to read as the one before: the user that serves is in no other.

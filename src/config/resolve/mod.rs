@@ -135,7 +135,7 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
-    let globals = globals(file, &hosts, &mut r);
+    let globals = globals(draft, file, &hosts, &mut r);
     if context.keeps_sites {
         // The text is that of the configuration in use. A folder that is gone since is no reason to let certificates expire.
         r.problems.forgive();
@@ -332,10 +332,10 @@ fn keep_unfit(candidate: &mut Candidate, index: usize, context: &Context<'_>, ke
     candidate.news.clear();
 }
 
-fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) -> Globals {
+fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) -> Globals {
     let listen = listen::resolve(&file.listen, r);
     let mut limits = limits::resolve(&file.limits, r);
-    listen::check_admin(file.admin_listen.as_ref(), r);
+    listen::check_admin(file.admin_listen.as_ref(), draft, r);
     if let Some(directory) = &file.state_directory
         && directory.value.is_empty()
     {
@@ -361,11 +361,12 @@ fn globals(file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) ->
     let offer = offer::resolve(&file.tls, r);
     let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
     let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, AccessFormat::Json);
-    let access = match file.log.access.as_ref().map(|a| a.value.as_str()) {
-        None | Some("stdout") => AccessTarget::Stdout,
-        Some("off") => AccessTarget::Off,
-        Some(path) => AccessTarget::File(r.path(path)),
+    let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
+        None | Some(("stdout", _)) => AccessTarget::Stdout,
+        Some((_, None)) => AccessTarget::Off,
+        Some((_, Some(path))) => AccessTarget::File(path),
     };
+    process::check_access(file.log.access.as_ref(), &access, r);
     let acme_webroot = file.acme_webroot.as_ref().map(|w| {
         let path = r.path(&w.value);
         if !path.is_dir() {

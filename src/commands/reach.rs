@@ -1,0 +1,262 @@
+//! What the user that serves can read and write, and a remedy for each thing that it cannot. Nothing here changes the
+//! owner of anything, and no remedy does so for what may be somebody else's.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::step_down::Trouble;
+use crate::config::{AdminAddress, Config, Draft, Problem, Severity, TOKEN};
+use crate::control::confinement;
+use crate::ledger;
+use crate::plain_file::folder_of;
+use crate::privileges::{Account, is_roots_alone};
+
+/// Everybody may write here.
+const WRITABLE_BY_ALL: u32 = 0o002;
+/// What the folder of a state has that pintle has made.
+const STATE_FILES: [&str; 3] = [ledger::FILE, ledger::LOCK, TOKEN];
+
+/// Whether what is missing is made, or only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// By the user that serves, before it does.
+    Making,
+    /// By `pintle check`, which leaves no trace.
+    Looking,
+}
+
+/// A folder in which the user makes files as it serves.
+pub(super) struct Own {
+    pub(super) path: PathBuf,
+    /// The key of the configuration that names it.
+    key: &'static str,
+    /// The socket in it, if that is what it is for.
+    socket: Option<PathBuf>,
+    /// What root found in it, if it is there.
+    entries: Option<Vec<PathBuf>>,
+    /// Root can make a folder of pintle's own in it, or beside it.
+    is_roots: bool,
+}
+
+/// The folders in which the user makes files as it serves, as whoever asks finds them.
+pub(super) fn folders(draft: &Draft) -> Vec<Own> {
+    let own = |path: PathBuf, key, socket| Own {
+        entries: fs::read_dir(&path).ok().map(|found| found.flatten().map(|entry| entry.path()).collect()),
+        is_roots: is_roots_alone(above(&path)).unwrap_or(false),
+        path,
+        key,
+        socket,
+    };
+    let state = draft.state().map(|path| own(path, "state.directory", None));
+    let socket = match draft.admin() {
+        Some(AdminAddress::Unix(path)) => Some(own(folder_of(&path).to_owned(), "admin.listen", Some(path))),
+        Some(AdminAddress::Tcp { .. }) | None => None,
+    };
+    let mut folders: Vec<Own> = state.into_iter().chain(socket).collect();
+    folders.dedup_by(|second, first| second.path == first.path);
+    folders
+}
+
+/// Where another folder can be made: in a folder, or beside what is none.
+fn above(path: &Path) -> &Path {
+    if path.is_dir() { path } else { folder_of(path) }
+}
+
+/// What this process, or this thread, cannot do as the user that it has become.
+pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: Pass) -> Vec<Trouble> {
+    let mut troubles = Vec::new();
+    if let Err(error) = fs::File::open(draft.path()) {
+        troubles.push(Trouble {
+            what: format!("{}: the user {} cannot read it: {error}", draft.path().display(), account.user),
+            hint: account.hint_to_read(draft.path()),
+        });
+    }
+    troubles.extend(folders.iter().filter_map(|folder| of_folder(folder, account, pass)));
+    troubles.extend(draft.access_file().and_then(|file| of_log(&file, account, pass)));
+    troubles
+}
+
+fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Trouble> {
+    let (Own { path, key, .. }, Account { user, group, .. }) = (own, account);
+    let trouble = |why: &str, hint: String| Some(Trouble { what: format!("{key}: {}: {why}", path.display()), hint });
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let made = match pass {
+                Pass::Making => fs::DirBuilder::new().recursive(true).mode(0o700).create(path),
+                Pass::Looking => Ok(()),
+            };
+            let why = |error| format!("the user {user} cannot write there: {error}");
+            return made.err().and_then(|error| {
+                trouble(&why(error), format!("install -d -o {user} -g {group} -m 700 {}", path.display()))
+            });
+        }
+        Err(error) => {
+            return trouble(&format!("the user {user} cannot look into it: {error}"), own.another(account));
+        }
+    };
+    if !metadata.is_dir() {
+        return trouble("it is no folder", own.another(account));
+    }
+    if metadata.mode() & WRITABLE_BY_ALL != 0 {
+        return trouble("everybody on this host can write there", own.another(account));
+    }
+    if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
+        let why =
+            format!("the user {user} cannot write there: {error}; pintle changes the owner of nothing that was there");
+        return trouble(&why, own.remedy(&metadata, account));
+    }
+    let unusable = |file: &PathBuf| {
+        fs::symlink_metadata(file).is_ok() && access(file, Access::READ_OK | Access::WRITE_OK).is_err()
+    };
+    let file = own.known_files().into_iter().find(unusable)?;
+    Some(Trouble {
+        what: format!("{key}: {}: the user {user} cannot write it", file.display()),
+        hint: format!("chown -h {user}:{group} {}", file.display()),
+    })
+}
+
+impl Own {
+    /// The files that pintle makes in such a folder.
+    fn known_files(&self) -> Vec<PathBuf> {
+        if self.socket.is_some() { Vec::new() } else { STATE_FILES.iter().map(|name| self.path.join(name)).collect() }
+    }
+
+    /// What lets the user have it: the folder itself, where root has it with nothing in it but what pintle makes; else
+    /// another one.
+    fn remedy(&self, metadata: &Metadata, account: &Account) -> String {
+        let Account { user, group, .. } = account;
+        let mut known = self.known_files();
+        known.extend(self.socket.clone());
+        let is_ours = |entry: &&PathBuf| known.contains(entry) || entry.file_name().is_some_and(|n| n == "admin.sock");
+        let entries = self.entries.iter().flatten();
+        if self.entries.is_none() || metadata.uid() != 0 || !entries.clone().all(|entry| is_ours(&entry)) {
+            return self.another(account);
+        }
+        let files: String = entries.map(|file| format!(" {}", file.display())).collect();
+        let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        format!("chown -h {user}:{group} {}{files}", folder.display())
+    }
+
+    /// The setting that gives pintle a folder of its own.
+    fn another(&self, account: &Account) -> String {
+        let Account { user, group, .. } = account;
+        // Beside what is in the way, or below the folder that is somebody else's.
+        let own = above(&self.path).join("pintle");
+        let setting = match &self.socket {
+            Some(socket) => {
+                let name = socket.file_name().map(PathBuf::from).unwrap_or_default();
+                format!("listen = \"unix:{}\" in [admin]", own.join(name).display())
+            }
+            None => format!("directory = \"{}\" in [state]", own.display()),
+        };
+        let mut steps = Vec::new();
+        let ledger = self.path.join(ledger::FILE);
+        let has_ledger = self.socket.is_none() && self.entries.iter().flatten().any(|entry| *entry == ledger);
+        if has_ledger || !self.is_roots {
+            steps.push(format!("install -d -o {user} -g {group} -m 700 {}", own.display()));
+        }
+        if has_ledger {
+            let moved = own.join(ledger::FILE);
+            steps.push(format!("mv {} {}", ledger.display(), moved.display()));
+            steps.push(format!("chown -h {user}:{group} {}", moved.display()));
+        }
+        match steps.is_empty() {
+            true => format!("{setting}, a folder that pintle makes for itself"),
+            false => format!("{}; then {setting}", steps.join(" && ")),
+        }
+    }
+}
+
+fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Trouble> {
+    let Account { user, group, .. } = account;
+    let error = match (fs::symlink_metadata(file), pass) {
+        (Ok(_), Pass::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
+        // Its folder is judged with the configuration; who can make it there, by making it.
+        (Err(_), Pass::Looking) => None,
+        (_, Pass::Making) => fs::OpenOptions::new().append(true).create(true).mode(0o640).open(file).err(),
+    }?;
+    let hint = match fs::symlink_metadata(file) {
+        Ok(_) => format!("chown {user}:{group} {}", file.display()),
+        Err(_) => format!("install -o {user} -g {group} -m 640 /dev/null {}", file.display()),
+    };
+    let what = format!("log.access: {}: the user {user} cannot write it: {error}", file.display());
+    Some(Trouble { what, hint })
+}
+
+/// Keys that a process of their own is to have, and that this user, or this thread's, can read as well.
+pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
+    let keys = draft.kept_keys().unwrap_or_default();
+    let readable = keys.into_iter().filter(|key| access(&key.value, Access::READ_OK).is_ok());
+    readable
+        .map(|key| Problem {
+            severity: Severity::Warning,
+            message: format!(
+                "site.certificate.key: {}: the user {user} can read it as well: tls.key_process keeps it from nobody",
+                key.value.display()
+            ),
+            hint: Some(format!("chown root:root {0} && chmod 600 {0}", key.value.display())),
+            span: key.span,
+        })
+        .collect()
+}
+
+/// The same where nobody becomes another user: keys that the sandbox leaves in reach of the serving process.
+pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
+    let keys = confinement::keys_in_reach(draft, config);
+    keys.into_iter()
+        .map(|key| Problem {
+            severity: Severity::Warning,
+            message: format!(
+                "site.certificate.key: {}: the serving process can read it as well, as the same user in a folder that it \
+                 needs: tls.key_process keeps it from nobody",
+                key.value.display()
+            ),
+            hint: Some(
+                "keep it in a folder with nothing else that the configuration names; or start pintle as root with \
+                 process.user, and let the key be root's alone"
+                    .into(),
+            ),
+            span: key.span,
+        })
+        .collect()
+}
+
+/// Folders that the sandbox lets the serving process write in, and that hold what it should only read, as far as the
+/// user, or whoever calls this, may write it.
+pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
+    let kept = draft.kept_keys().unwrap_or_default().into_iter().map(|key| key.value);
+    let read: Vec<PathBuf> = config.files().map(Path::to_owned).chain([draft.path().to_owned()]).chain(kept).collect();
+    let real: Vec<PathBuf> = read.iter().filter_map(|file| fs::canonicalize(file).ok()).collect();
+    let socket = match &config.admin {
+        Some(AdminAddress::Unix(path)) => Some(folder_of(path).to_owned()),
+        Some(AdminAddress::Tcp { .. }) | None => None,
+    };
+    let warn = |key: &str, what: &str, folder: Option<PathBuf>| {
+        let folder = fs::canonicalize(folder?).ok()?;
+        let by_name = || real.iter().any(|file| file.starts_with(&folder) && may_write(folder_of(file)));
+        let itself = || real.iter().find(|file| file.starts_with(&folder) && may_write(file));
+        let is_open = || match key {
+            // Another file can be put in its place.
+            "state.directory" => by_name() || itself().is_some(),
+            _ => by_name(),
+        };
+        let is_open = account.map_or_else(|| Some(is_open()), |account| account.as_it(is_open));
+        is_open.filter(|open| *open)?;
+        let file = real.iter().find(|file| file.starts_with(&folder))?;
+        let what =
+            format!("{key}: whoever takes the process over can {what} {}, which lies there, too", file.display());
+        let hint = format!("a folder of its own: {}", folder.join("pintle").display());
+        Some(Problem { severity: Severity::Warning, span: draft.place_of(key), message: what, hint: Some(hint) })
+    };
+    let places = [warn("state.directory", "change", config.state.clone()), warn("admin.listen", "remove", socket)];
+    places.into_iter().flatten().collect()
+}
+
+fn may_write(path: &Path) -> bool {
+    access(path, Access::WRITE_OK).is_ok()
+}
