@@ -153,7 +153,7 @@ mod tests {
         check(&[], false);
         check(&[String::new()], false);
         check(&["Bearer ".into()], false);
-        check(&[secret.clone()], false);
+        check(std::slice::from_ref(secret), false);
         check(&[format!("Basic {secret}")], false);
         check(&[format!("Bearer {secret}x")], false);
         check(&[format!("Bearer {}", &secret[1..])], false);
