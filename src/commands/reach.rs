@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::step_down::Trouble;
-use crate::config::{AdminAddress, Config, Draft, Problem, Severity, TOKEN};
+use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, Problem, Severity, TOKEN};
 use crate::control::confinement;
 use crate::ledger;
 use crate::plain_file::folder_of;
@@ -18,7 +18,7 @@ use crate::privileges::{Account, is_roots_alone};
 /// Everybody may write here.
 const WRITABLE_BY_ALL: u32 = 0o002;
 /// What the folder of a state has that pintle has made.
-const STATE_FILES: [&str; 3] = [ledger::FILE, ledger::LOCK, TOKEN];
+const STATE_FILES: [&str; 4] = [ledger::FILE, ledger::LOCK, TOKEN, LAST_GOOD];
 
 /// Whether what is missing is made, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +38,20 @@ pub(super) struct Own {
     socket: Option<PathBuf>,
     /// What root found in it, if it is there.
     entries: Option<Vec<PathBuf>>,
+    /// And in the folder of copies there.
+    last_good: Vec<PathBuf>,
     /// Root can make a folder of pintle's own in it, or beside it.
     is_roots: bool,
 }
 
 /// The folders in which the user makes files as it serves, as whoever asks finds them.
 pub(super) fn folders(draft: &Draft) -> Vec<Own> {
+    let list = |path: &Path| -> Option<Vec<PathBuf>> {
+        fs::read_dir(path).ok().map(|found| found.flatten().map(|entry| entry.path()).collect())
+    };
     let own = |path: PathBuf, key, socket| Own {
-        entries: fs::read_dir(&path).ok().map(|found| found.flatten().map(|entry| entry.path()).collect()),
+        entries: list(&path),
+        last_good: list(&path.join(LAST_GOOD)).unwrap_or_default(),
         is_roots: is_roots_alone(above(&path)).unwrap_or(false),
         path,
         key,
@@ -137,7 +143,10 @@ impl Own {
         if self.entries.is_none() || metadata.uid() != 0 || !entries.clone().all(|entry| is_ours(&entry)) {
             return self.another(account);
         }
-        let files: String = entries.map(|file| format!(" {}", file.display())).collect();
+        let inside =
+            |folder: &PathBuf| self.last_good.iter().filter(|file| file.starts_with(folder)).cloned().collect();
+        let with_contents = entries.flat_map(|entry| [vec![entry.clone()], inside(entry)].concat());
+        let files: String = with_contents.map(|file| format!(" {}", file.display())).collect();
         let folder = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         format!("chown -h {user}:{group} {}{files}", folder.display())
     }

@@ -13,9 +13,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::key_file::{FILE_MAX, KeyKind, public_key};
 use crate::pin::Pin;
+use crate::plain_file;
 
 /// The folder in `state.directory`.
-const FOLDER: &str = "last-good";
+pub const FOLDER: &str = "last-good";
 /// Bytes of a hash in a copy's name.
 const HASH: usize = 8;
 /// Characters of a file's stem in a copy's name: for people, so that a few will do.
@@ -166,11 +167,10 @@ fn is_of(key: &[u8], pin: Pin) -> bool {
     public_key(key).is_ok_and(|key| key.pin == pin && key.kind == KeyKind::PrivateKey)
 }
 
+/// By root's commands, too, in a folder that the user that serves has: neither links nor FIFOs.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(no_follow()).open(path)?;
-    let mut contents = Vec::new();
-    file.take(2 * FILE_MAX).read_to_end(&mut contents)?;
-    Ok(contents)
+    let file = plain_file::open(path).and_then(|file| plain_file::believed(file, path))?;
+    plain_file::read_opened(file, 2 * FILE_MAX)
 }
 
 /// `blog-0123456789abcdef-0123456789abcdef.pem`

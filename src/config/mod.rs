@@ -35,7 +35,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
 use crate::upstream::resolve::{Name, NameServers};
 
-pub use last_good::{Fresh, LastGood};
+pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use resolve::guard::Refusal;
