@@ -55,7 +55,8 @@ impl Loaded {
         Pair {
             path: self.path.clone(),
             pin: self.chain.pin(),
-            key: self.key.as_deref().map(Path::to_owned),
+            // A key that another process has is not read by this one, not even for a copy.
+            key: self.key.as_deref().filter(|_| keeper::held().is_none()).map(Path::to_owned),
             chain: Box::new(move || self.pem()),
         }
     }
