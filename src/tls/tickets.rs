@@ -28,6 +28,23 @@ pub struct Tickets {
 struct Key {
     raw: TicketKey,
     key: LessSafeKey,
+    /// How old it was when this process got it, in seconds.
+    age: u64,
+    /// When that was, by the clock that nobody sets.
+    since: u64,
+}
+
+/// A moment, by both clocks, in seconds: the one that may be set, and the one that is not.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    wall: u64,
+    uptime: u64,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { wall: jiff::Timestamp::now().as_second().unsigned_abs(), uptime: crate::clock::uptime() / 1000 }
+    }
 }
 
 impl fmt::Debug for Tickets {
@@ -38,21 +55,32 @@ impl fmt::Debug for Tickets {
 }
 
 impl Key {
-    fn new(raw: TicketKey) -> Result<Self, Unspecified> {
+    fn new(raw: TicketKey, now: Moment) -> Result<Self, Unspecified> {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &raw.secret[..])?);
-        Ok(Self { raw, key })
+        Ok(Self { key, age: now.wall.saturating_sub(raw.made), since: now.uptime, raw })
     }
 
-    fn generate(now: u64) -> Result<Self, Unspecified> {
-        let mut raw = TicketKey { name: [0; NAME_LEN], secret: Zeroizing::default(), made: now };
+    fn generate(now: Moment) -> Result<Self, Unspecified> {
+        let mut raw = TicketKey { name: [0; NAME_LEN], secret: Zeroizing::default(), made: now.wall };
         rand::fill(&mut raw.name)?;
         rand::fill(&mut raw.secret[..])?;
-        Self::new(raw)
+        Self::new(raw, now)
     }
 
-    /// Whether it is as old as this; a clock that was set back makes nothing older.
-    fn is_aged(&self, age: u64, now: u64) -> bool {
-        now.saturating_sub(self.raw.made) >= age
+    /// Its age in seconds. A clock that was ahead when the key was made, and was set right since, makes it no younger; the
+    /// sleep of a machine, which the other clock does not see, counts, too.
+    fn age(&self, now: Moment) -> u64 {
+        let here = self.age.saturating_add(now.uptime.saturating_sub(self.since));
+        here.max(now.wall.saturating_sub(self.raw.made))
+    }
+
+    fn is_aged(&self, age: u64, now: Moment) -> bool {
+        self.age(now) >= age
+    }
+
+    /// The key for another process, which has only the clock that may be set: made as long ago by that as it is old.
+    fn hand_over(&self, now: Moment) -> TicketKey {
+        TicketKey { made: now.wall.saturating_sub(self.age(now)), ..self.raw.clone() }
     }
 }
 
@@ -63,25 +91,33 @@ impl Tickets {
     ///
     /// When there is no randomness.
     pub fn new() -> Result<Self, Unspecified> {
-        Ok(Self { keys: RwLock::new(vec![Key::generate(now())?]) })
+        Ok(Self { keys: RwLock::new(vec![Key::generate(Moment::now())?]) })
     }
 
     /// The keys, for the process that takes over.
     #[must_use]
     pub fn keys(&self) -> Vec<TicketKey> {
+        self.keys_at(Moment::now())
+    }
+
+    fn keys_at(&self, now: Moment) -> Vec<TicketKey> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().map(|key| key.raw.clone()).collect()
+        keys.iter().map(|key| key.hand_over(now)).collect()
     }
 
     /// Goes on with the keys of the process before. What is no key is left out.
     pub fn take_over(&self, raw: Vec<TicketKey>) {
-        let taken: Vec<Key> = raw.into_iter().filter_map(|raw| Key::new(raw).ok()).collect();
+        self.take_over_at(Moment::now(), raw);
+    }
+
+    fn take_over_at(&self, now: Moment, raw: Vec<TicketKey>) {
+        let taken: Vec<Key> = raw.into_iter().filter_map(|raw| Key::new(raw, now).ok()).collect();
         if !taken.is_empty() {
             *self.keys.write().unwrap_or_else(PoisonError::into_inner) = taken;
         }
     }
 
-    fn encrypt_at(&self, now: u64, session: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt_at(&self, now: Moment, session: &[u8]) -> Option<Vec<u8>> {
         let is_due = |keys: &[Key]| keys.first().is_none_or(|key| key.is_aged(ROTATE, now));
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         if !is_due(&keys) {
@@ -98,7 +134,7 @@ impl Tickets {
         seal(keys.first()?, session)
     }
 
-    fn decrypt_at(&self, now: u64, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn decrypt_at(&self, now: Moment, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_at_checked(NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
@@ -120,10 +156,6 @@ fn seal(key: &Key, session: &[u8]) -> Option<Vec<u8>> {
     Some([&key.raw.name[..], &nonce, &sealed].concat())
 }
 
-fn now() -> u64 {
-    jiff::Timestamp::now().as_second().unsigned_abs()
-}
-
 impl ProducesTickets for Tickets {
     fn enabled(&self) -> bool {
         true
@@ -134,11 +166,11 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.encrypt_at(now(), plain)
+        self.encrypt_at(Moment::now(), plain)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.decrypt_at(now(), cipher)
+        self.decrypt_at(Moment::now(), cipher)
     }
 }
 
@@ -161,27 +193,66 @@ mod tests {
         }
     }
 
+    /// So long after a moment, by both clocks.
+    fn later(than: Moment, seconds: u64) -> Moment {
+        Moment { wall: than.wall + seconds, uptime: than.uptime + seconds }
+    }
+
     #[test]
     fn keys_change_and_old_ones_open_for_a_while() {
         let tickets = Tickets::new().unwrap();
-        let start = now();
-        let first = tickets.encrypt_at(start, b"first").unwrap();
-        assert_eq!(tickets.encrypt_at(start + ROTATE - 60, b"x").unwrap()[..NAME_LEN], first[..NAME_LEN]);
-        let second = tickets.encrypt_at(start + ROTATE + 60, b"second").unwrap();
+        let now = Moment::now();
+        let start = |seconds| later(now, seconds);
+        let first = tickets.encrypt_at(start(0), b"first").unwrap();
+        assert_eq!(tickets.encrypt_at(start(ROTATE - 60), b"x").unwrap()[..NAME_LEN], first[..NAME_LEN]);
+        let second = tickets.encrypt_at(start(ROTATE + 60), b"second").unwrap();
         assert_ne!(second[..NAME_LEN], first[..NAME_LEN]);
         let lifetime = u64::from(LIFETIME);
-        assert_eq!(tickets.decrypt_at(start + lifetime - 60, &first).as_deref(), Some(&b"first"[..]));
-        assert_eq!(tickets.decrypt_at(start + lifetime + 60, &first), None);
-        assert_eq!(tickets.decrypt_at(start + lifetime + 60, &second).as_deref(), Some(&b"second"[..]));
-        tickets.encrypt_at(start + 2 * lifetime, b"third").unwrap();
+        assert_eq!(tickets.decrypt_at(start(lifetime - 60), &first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(tickets.decrypt_at(start(lifetime + 60), &first), None);
+        assert_eq!(tickets.decrypt_at(start(lifetime + 60), &second).as_deref(), Some(&b"second"[..]));
+        tickets.encrypt_at(start(2 * lifetime), b"third").unwrap();
         assert_eq!(tickets.keys().len(), 1, "keys that open nothing are forgotten");
+    }
+
+    /// A clock that is years ahead when a key is made, and is set right then: the key ages all the same, here and in the
+    /// process that takes over. So it does where the clock is set back, or stands.
+    #[test]
+    fn keys_made_under_a_wrong_clock_age() {
+        let right = Moment::now();
+        let lifetime = u64::from(LIFETIME);
+        for ahead in [0, 3600, 10 * 365 * 86_400] {
+            let tickets = Tickets { keys: RwLock::new(Vec::new()) };
+            let wrong = Moment { wall: right.wall + ahead, ..right };
+            let first = tickets.encrypt_at(wrong, b"first").unwrap();
+            assert_eq!(tickets.decrypt_at(right, &first).as_deref(), Some(&b"first"[..]), "{ahead}");
+            let next = tickets.encrypt_at(later(right, ROTATE), b"x").unwrap();
+            assert_ne!(next[..NAME_LEN], first[..NAME_LEN], "{ahead}");
+            assert_eq!(tickets.decrypt_at(later(right, lifetime), &first), None, "{ahead}");
+            // Handed over in the middle of its time, to a process whose own clock begins anew.
+            let heir = Tickets::new().unwrap();
+            let handed = later(right, ROTATE);
+            let begin = Moment { wall: handed.wall, uptime: 5 };
+            heir.take_over_at(begin, tickets.keys_at(handed));
+            let left = lifetime - ROTATE;
+            assert!(heir.decrypt_at(later(begin, left - 1), &first).is_some(), "{ahead}");
+            assert_eq!(heir.decrypt_at(later(begin, left), &first), None, "{ahead}");
+            // From a process that did not know better: it ages from here on.
+            let old = tickets.keys.read().unwrap().iter().map(|key| key.raw.clone()).collect();
+            heir.take_over_at(begin, old);
+            assert_eq!(heir.decrypt_at(later(begin, lifetime), &first), None, "{ahead}");
+        }
+        // A machine that slept: only one of the clocks has gone on.
+        let tickets = Tickets { keys: RwLock::new(Vec::new()) };
+        let first = tickets.encrypt_at(right, b"first").unwrap();
+        assert_eq!(tickets.decrypt_at(Moment { wall: right.wall + lifetime, ..right }, &first), None);
     }
 
     #[test]
     fn the_next_process_goes_on_with_the_keys() {
         let (old, new) = (Tickets::new().unwrap(), Tickets::new().unwrap());
-        let first = old.encrypt_at(now(), b"first").unwrap();
-        let second = old.encrypt_at(now() + ROTATE + 60, b"second").unwrap();
+        let first = old.encrypt(b"first").unwrap();
+        let second = old.encrypt_at(later(Moment::now(), ROTATE + 60), b"second").unwrap();
         let json = serde_json::to_string(&old.keys()).unwrap();
         new.take_over(serde_json::from_str(&json).unwrap());
         assert_eq!(new.decrypt(&first).as_deref(), Some(&b"first"[..]));
