@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// A name is not asked for more often than this, whatever its TTL.
 const TTL_FLOOR: Duration = Duration::from_secs(1);
@@ -23,6 +24,8 @@ const TTL_CEILING: Duration = Duration::from_secs(3600);
 const TTL_UNKNOWN: Duration = Duration::from_secs(30);
 /// After a failure, the next try comes after one second, then after twice as long each time, up to this.
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long addresses of one family wait for those of the other (RFC 8305 section 3).
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 /// Addresses of one name.
 const ADDRESSES_MAX: usize = 32;
 
@@ -100,10 +103,9 @@ pub struct NameServers(pub Vec<SocketAddr>);
 pub async fn follow(name: Name, resolver: Rc<Resolver>) {
     let mut failures = 0u32;
     loop {
-        let wait = match resolver.addresses(&name.host).await {
-            Ok((found, ttl)) => {
+        let wait = match resolver.look_up(&name).await {
+            Ok(ttl) => {
                 failures = 0;
-                publish(&name, &found);
                 ttl.clamp(TTL_FLOOR, TTL_CEILING)
             }
             Err(why) => {
@@ -165,7 +167,24 @@ pub struct Resolver {
 #[derive(Default)]
 struct Current {
     made_from: [Option<SystemTime>; 2],
-    resolver: Option<TokioResolver>,
+    resolvers: Option<Families>,
+}
+
+/// A resolver for each family, as each answer is waited for by itself.
+#[derive(Clone)]
+struct Families {
+    v4: TokioResolver,
+    v6: TokioResolver,
+}
+
+/// What was asked for one family.
+enum Answer {
+    /// Addresses, at least one, and how long they are good for.
+    Found(Vec<IpAddr>, Duration),
+    /// There are none.
+    Nothing(String),
+    /// Nobody knows.
+    Failed(String),
 }
 
 impl Resolver {
@@ -175,50 +194,47 @@ impl Resolver {
         Self { servers, current: RefCell::default() }
     }
 
-    /// The addresses, and how long they are good for. First by DNS; where that fails, by the C library, which also
-    /// knows what nsswitch.conf says.
-    async fn addresses(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+    /// Looks a name up, and publishes what is found; gives how long that is good for. First by DNS; where that fails, by the C
+    /// library, which also knows what nsswitch.conf says.
+    async fn look_up(&self, name: &Name) -> Result<Duration, String> {
         let why = match self.current() {
-            Some(resolver) => match resolver.lookup_ip(host).await {
-                Ok(found) => {
-                    let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(Instant::now());
-                    let addresses: Vec<IpAddr> = found.iter().collect();
-                    // Entries of /etc/hosts come with the largest TTL there is.
-                    let ttl = if ttl > Duration::from_secs(12 * 3600) { TTL_UNKNOWN } else { ttl };
-                    if !addresses.is_empty() {
-                        return Ok((addresses, ttl));
-                    }
-                    "no address".to_owned()
-                }
-                Err(e) => e.to_string(),
+            Some(resolvers) => match look_up_both(resolvers, name).await {
+                Ok(ttl) => return Ok(ttl),
+                Err(why) => why,
             },
             None => "no name server".to_owned(),
         };
         if !self.servers.0.is_empty() {
             return Err(why);
         }
-        match tokio::net::lookup_host((host, 0)).await {
+        match tokio::net::lookup_host((name.host.as_str(), 0)).await {
             Ok(found) => {
                 let addresses: Vec<IpAddr> = found.map(|a| a.ip()).collect();
-                if addresses.is_empty() { Err(why) } else { Ok((addresses, TTL_UNKNOWN)) }
+                if addresses.is_empty() {
+                    return Err(why);
+                }
+                publish(name, &addresses);
+                Ok(TTL_UNKNOWN)
             }
             Err(_) => Err(why),
         }
     }
 
-    fn current(&self) -> Option<TokioResolver> {
+    fn current(&self) -> Option<Families> {
         let changed = |path| fs::metadata(path).and_then(|m| m.modified()).ok();
         let made_from = [changed(RESOLV_CONF), changed(HOSTS)];
         let mut current = self.current.borrow_mut();
-        if current.resolver.is_none() || made_from != current.made_from {
+        if current.resolvers.is_none() || made_from != current.made_from {
+            let build = |strategy| self.build(strategy);
+            let built = build(LookupIpStrategy::Ipv4Only).zip(build(LookupIpStrategy::Ipv6Only));
             // What was known before is better than nothing: a file that was put in the old one's place may be out of reach.
-            let resolver = self.build().or_else(|| current.resolver.take());
-            *current = Current { made_from, resolver };
+            let resolvers = built.map(|(v4, v6)| Families { v4, v6 }).or_else(|| current.resolvers.take());
+            *current = Current { made_from, resolvers };
         }
-        current.resolver.clone()
+        current.resolvers.clone()
     }
 
-    fn build(&self) -> Option<TokioResolver> {
+    fn build(&self, strategy: LookupIpStrategy) -> Option<TokioResolver> {
         let provider = TokioRuntimeProvider::default();
         let mut builder = if self.servers.0.is_empty() {
             TokioResolver::builder(provider).ok()?
@@ -226,7 +242,7 @@ impl Resolver {
             let servers = self.servers.0.iter().map(name_server).collect();
             TokioResolver::builder_with_config(ResolverConfig::from_name_servers(servers), provider)
         };
-        configure(builder.options_mut());
+        configure(builder.options_mut(), strategy);
         builder.build().ok()
     }
 }
@@ -239,8 +255,87 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections)
 }
 
-fn configure(options: &mut ResolverOpts) {
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+/// Asks for the addresses of both families at once. Those that come first are published after a moment, whether the others
+/// come or not: a name server may never answer a question for the others. What was known of a family stays while it is asked
+/// for, and when that fails.
+async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, String> {
+    let mut v4 = pin!(ask(&resolvers.v4, &name.host));
+    let mut v6 = pin!(ask(&resolvers.v6, &name.host));
+    let (mut four, mut six): (Option<Answer>, Option<Answer>) = (None, None);
+    let mut publish_at: Option<Instant> = None;
+    while four.is_none() || six.is_none() {
+        tokio::select! {
+            answer = &mut v4, if four.is_none() => four = Some(answer),
+            answer = &mut v6, if six.is_none() => six = Some(answer),
+            () = sleep_until(publish_at.unwrap_or_else(Instant::now)), if publish_at.is_some() => {
+                publish_both(name, four.as_ref(), six.as_ref());
+                publish_at = None;
+                // The answer that is missing is the last thing to wait for.
+                match (&four, &six) {
+                    (None, _) => four = Some((&mut v4).await),
+                    _ => six = Some((&mut v6).await),
+                }
+            }
+        }
+        let found = [&four, &six].into_iter().any(|answer| matches!(answer, Some(Answer::Found(..))));
+        if found && publish_at.is_none() {
+            publish_at = Some(Instant::now() + RESOLUTION_DELAY);
+        }
+    }
+    match (&four, &six) {
+        (Some(Answer::Found(_, a)), Some(Answer::Found(_, b))) => {
+            publish_both(name, four.as_ref(), six.as_ref());
+            Ok(*a.min(b))
+        }
+        (Some(Answer::Found(_, ttl)), _) | (_, Some(Answer::Found(_, ttl))) => {
+            publish_both(name, four.as_ref(), six.as_ref());
+            Ok(*ttl)
+        }
+        (Some(Answer::Failed(why)), _) | (_, Some(Answer::Failed(why))) => Err(why.clone()),
+        (Some(Answer::Nothing(why)), _) => Err(why.clone()),
+        (None, _) => Err("no answer".into()),
+    }
+}
+
+/// Publishes what was found of both families, with what was known of one that is not answered, or not in order.
+fn publish_both(name: &Name, four: Option<&Answer>, six: Option<&Answer>) {
+    let known = name.state.borrow().addresses.clone();
+    let known_of = |is_v4: bool| known.iter().map(SocketAddr::ip).filter(move |ip| ip.is_ipv4() == is_v4);
+    let of = |answer: Option<&Answer>, is_v4: bool| -> Vec<IpAddr> {
+        match answer {
+            Some(Answer::Found(addresses, _)) => addresses.clone(),
+            Some(Answer::Nothing(_)) => Vec::new(),
+            Some(Answer::Failed(_)) | None => known_of(is_v4).collect(),
+        }
+    };
+    let mut all = of(four, true);
+    for address in of(six, false) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    publish(name, &all);
+}
+
+async fn ask(resolver: &TokioResolver, host: &str) -> Answer {
+    match resolver.lookup_ip(host).await {
+        Ok(found) => {
+            let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(Instant::now());
+            // Entries of /etc/hosts come with the largest TTL there is.
+            let ttl = if ttl > Duration::from_secs(12 * 3600) { TTL_UNKNOWN } else { ttl };
+            let addresses: Vec<IpAddr> = found.iter().collect();
+            if addresses.is_empty() { Answer::Nothing("no address".into()) } else { Answer::Found(addresses, ttl) }
+        }
+        Err(error) if error.is_no_records_found() => Answer::Nothing(error.to_string()),
+        Err(error) => Answer::Failed(error.to_string()),
+    }
+}
+
+fn configure(options: &mut ResolverOpts, strategy: LookupIpStrategy) {
+    options.ip_strategy = strategy;
+    // As the C library does: some servers refuse a question with EDNS, and some never answer it. What is too long without
+    // it is asked for again by TCP.
+    options.edns0 = false;
     options.use_hosts_file = ResolveHosts::Always;
     // We keep the answers ourselves, for as long as they are good.
     options.cache_size = 0;

@@ -11,8 +11,27 @@ use serde_json::Value;
 
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog_at, eventually, output, page};
 
+/// What a name server does with a question.
+enum Says {
+    /// It answers: the addresses for A, and `::1` for AAAA if it has that.
+    Addresses,
+    /// The same, later.
+    Late(Duration),
+    /// It has none of this kind.
+    None,
+    /// Nothing.
+    Silence,
+    /// It does not understand the question (FORMERR), and repeats nothing of it.
+    Refusal,
+}
+
 /// A name server that gives these addresses for any name.
 fn name_server(addresses: &'static [Ipv4Addr]) -> SocketAddr {
+    name_server_that(addresses, |is_a, _| if is_a { Says::Addresses } else { Says::None })
+}
+
+/// The same, of its own ways: it is told whether A is asked for, and whether with EDNS.
+fn name_server_that(addresses: &'static [Ipv4Addr], says: impl Fn(bool, bool) -> Says + Send + 'static) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let own = socket.local_addr().unwrap();
     thread::spawn(move || {
@@ -21,16 +40,50 @@ fn name_server(addresses: &'static [Ipv4Addr]) -> SocketAddr {
             let query = &buffer[..len];
             let name_end = 12 + query[12..].iter().position(|b| *b == 0).unwrap() + 1;
             let is_a = query[name_end..name_end + 2] == [0, 1];
-            let count = if is_a { addresses.len() as u8 } else { 0 };
+            let said = says(is_a, query[11] > 0);
+            let count = match said {
+                Says::Silence => continue,
+                Says::Refusal => {
+                    let _ = socket.send_to(&[&query[..2], &[0x81, 1, 0, 0, 0, 0, 0, 0, 0, 0]].concat(), from);
+                    continue;
+                }
+                Says::None => 0,
+                _ if is_a => addresses.len() as u8,
+                _ => 1,
+            };
             let mut answer = query[..2].to_vec();
             answer.extend([0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0]);
             answer.extend(&query[12..name_end + 4]);
-            for address in addresses.iter().take(usize::from(count)) {
-                // The name at offset 12, A, IN, for an hour.
-                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4]);
-                answer.extend(address.octets());
+            for at in 0..usize::from(count) {
+                // The name at offset 12, its kind, IN, for an hour.
+                answer.extend([
+                    0xc0,
+                    12,
+                    0,
+                    if is_a { 1 } else { 28 },
+                    0,
+                    1,
+                    0,
+                    0,
+                    14,
+                    16,
+                    0,
+                    if is_a { 4 } else { 16 },
+                ]);
+                match is_a {
+                    true => answer.extend(addresses[at].octets()),
+                    false => answer.extend(std::net::Ipv6Addr::LOCALHOST.octets()),
+                }
             }
-            let _ = socket.send_to(&answer, from);
+            if let Says::Late(after) = said {
+                let socket = socket.try_clone().unwrap();
+                thread::spawn(move || {
+                    thread::sleep(after);
+                    socket.send_to(&answer, from)
+                });
+            } else {
+                let _ = socket.send_to(&answer, from);
+            }
         }
     });
     own
@@ -45,9 +98,12 @@ fn second(port: u16) -> Origin {
 
 /// Connections are not kept, so that each request chooses.
 fn config(authority: &Authority, url: &str, more: &str) -> String {
+    config_with(name_server(&TWO), authority, url, more)
+}
+
+fn config_with(name_server: SocketAddr, authority: &Authority, url: &str, more: &str) -> String {
     format!(
-        "[resolver]\nname_servers = [\"{}\"]\n[limits]\nupstream_idle = \"0s\"\n[state]\ndirectory = {:?}\n{}{more}",
-        name_server(&TWO),
+        "[resolver]\nname_servers = [\"{name_server}\"]\n[limits]\nupstream_idle = \"0s\"\n[state]\ndirectory = {:?}\n{}{more}",
         authority.folder().join("state"),
         blog_at(authority, url)
     )
@@ -61,6 +117,73 @@ fn left_out(pintle: &Pintle, address: IpAddr) -> Value {
 
 fn closing(body: &str) -> Reply {
     Reply::new("200 OK", "Connection: close\r\n", body)
+}
+
+/// RFC 8305 section 3: addresses of one family are used though the other one's are never told, or late.
+#[test]
+fn a_family_that_is_not_answered_for_holds_up_nothing() {
+    let authority = Authority::new();
+    let origin = Origin::start_at("127.0.0.2:0", |_| closing("first"));
+    let port = origin.address.port();
+    let url = format!("http://origin.example.net:{port}");
+    let addresses = |pintle: &Pintle| {
+        let health = pintle.status()["sites"][0]["upstream_health"].clone();
+        let all = health["addresses"].as_array().unwrap().iter().map(|a| a["address"].as_str().unwrap().to_owned());
+        all.collect::<Vec<_>>()
+    };
+    let never = name_server_that(&TWO[..1], |is_a, _| if is_a { Says::Addresses } else { Says::Silence });
+    let late = Duration::from_millis(1500);
+    let late = name_server_that(&TWO[..1], move |is_a, _| if is_a { Says::Addresses } else { Says::Late(late) });
+    for (server, comes) in [(never, false), (late, true)] {
+        let pintle = Pintle::start(&authority, &config_with(server, &authority, &url, ""));
+        let begin = tokio::time::Instant::now();
+        assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").text(), "first");
+        assert!(begin.elapsed() < Duration::from_millis(1200), "{:?}", begin.elapsed());
+        assert_eq!(addresses(&pintle), [format!("127.0.0.2:{port}")]);
+        if comes {
+            let both = eventually("both are known", || Some(addresses(&pintle)).filter(|known| known.len() == 2));
+            assert_eq!(both[1], format!("[::1]:{port}"));
+            assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").text(), "first");
+        }
+    }
+}
+
+/// The other way round: nothing is said about A.
+#[test]
+fn an_upstream_of_the_sixth_version_alone() {
+    let authority = Authority::new();
+    let origin = Origin::start_at("[::1]:0", |_| closing("sixth"));
+    let url = format!("http://origin.example.net:{}", origin.address.port());
+    for says in [
+        |is_a: bool, _: bool| if is_a { Says::Silence } else { Says::Addresses },
+        |is_a, _| {
+            if is_a { Says::None } else { Says::Addresses }
+        },
+    ] {
+        let pintle = Pintle::start(&authority, &config_with(name_server_that(&TWO, says), &authority, &url, ""));
+        let begin = tokio::time::Instant::now();
+        assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").text(), "sixth");
+        assert!(begin.elapsed() < Duration::from_millis(1200), "{:?}", begin.elapsed());
+    }
+}
+
+/// Servers that refuse EDNS, and servers that drop such a question.
+#[test]
+fn a_name_server_without_edns() {
+    let authority = Authority::new();
+    let origin = Origin::start_at("127.0.0.2:0", |_| closing("first"));
+    let url = format!("http://origin.example.net:{}", origin.address.port());
+    for refuses in [|| Says::Refusal, || Says::Silence] {
+        let server = name_server_that(&TWO[..1], move |is_a, edns| match (edns, is_a) {
+            (true, _) => refuses(),
+            (false, true) => Says::Addresses,
+            (false, false) => Says::None,
+        });
+        let pintle = Pintle::start(&authority, &config_with(server, &authority, &url, ""));
+        let begin = tokio::time::Instant::now();
+        assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").text(), "first");
+        assert!(begin.elapsed() < Duration::from_millis(1200), "{:?}", begin.elapsed());
+    }
 }
 
 #[test]
