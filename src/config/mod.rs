@@ -4,6 +4,7 @@
 //! First comes a [`Draft`], which knows the text alone; then, with the ledger's book and the files that it names, a
 //! [`Config`]. A draft can be resolved again and again: what has not changed since is taken over.
 
+mod changes;
 mod file;
 mod last_good;
 mod outline;
@@ -35,6 +36,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
 use crate::upstream::resolve::{Name, NameServers};
 
+pub use changes::Changes;
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
@@ -253,6 +255,8 @@ pub struct Difference<'c> {
     pub now: &'c report::Site,
     /// What it was; none if it is new.
     pub before: Option<&'c report::Site>,
+    /// Its files that are others than before.
+    pub files: Vec<&'c Path>,
 }
 
 impl Config {
@@ -269,7 +273,13 @@ impl Config {
         for entry in &self.entries {
             let known = old.remove(entry.report.name());
             if known.is_none_or(|known| !Arc::ptr_eq(known, entry)) {
-                different.push(Difference { now: &entry.report, before: known.map(|known| &known.report) });
+                let old: Vec<_> = known.into_iter().flat_map(|known| known.plan.files()).collect();
+                let files = entry.plan.files().iter().filter(|file| !old.contains(file));
+                different.push(Difference {
+                    now: &entry.report,
+                    before: known.map(|known| &known.report),
+                    files: files.map(|(path, _)| path.as_path()).collect(),
+                });
             }
         }
         let gone = before.sites().map(report::Site::name).filter(|name| old.contains_key(name)).collect();
@@ -377,6 +387,12 @@ impl Draft {
         let Some(file) = &self.file else { return (None, problems) };
         let config = resolve::resolve(self, file, context, &mut problems);
         (config.filter(|_| !problems.has_errors()), problems)
+    }
+
+    /// The text of the file.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        self.problems.shared_text()
     }
 
     /// The folder of the state: as the file says; for the system's own configuration, the system's.

@@ -100,6 +100,11 @@ impl Problems {
         &self.text
     }
 
+    /// The same, to be kept.
+    pub(super) fn shared_text(&self) -> Arc<str> {
+        self.text.clone()
+    }
+
     /// Adds an error.
     pub fn error(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<Option<String>>) {
         self.push(Severity::Error, span, message.into(), hint.into());

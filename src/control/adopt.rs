@@ -165,7 +165,7 @@ impl Control {
 /// Tells which certificates are new, and counts them.
 fn announce_changes(before: &Config, after: &Config) -> u64 {
     let mut changed = 0;
-    for Difference { now: site, before: old } in after.differences(before).0 {
+    for Difference { now: site, before: old, .. } in after.differences(before).0 {
         for certificate in &site.certificates {
             if !old.is_some_and(|old| old.certificates.iter().any(|c| c.is(certificate))) {
                 announce_certificate(site.name(), certificate);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Control, Keep, confinement};
-use crate::config::{self, AccessTarget, Config, Difference, Looked, Problems, Process, Severity};
+use crate::config::{self, AccessTarget, Changes, Config, Difference, Looked, Problems, Process, Severity};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
 use crate::sandbox::Settings;
@@ -124,7 +124,8 @@ impl Control {
                 });
                 let mut shown = shown.await.unwrap_or_default();
                 shown.extend(log_trouble);
-                tracing::info!(notes = notes.join("; "), "reloaded");
+                let told = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
+                tracing::info!(notes = told, "reloaded");
                 Verdict { ok: true, problems: shown, notes }
             }
             Err(refusal) => {
@@ -151,10 +152,16 @@ impl Control {
         let files = self.config.files().map(Path::to_owned).collect();
         // Of ten thousand sites, on another thread: it takes its time, and needs nothing of what is here.
         let read = {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || (config::read(&path), Looked::at(files))).await
+            let (path, before) = (path.clone(), self.draft.text());
+            tokio::task::spawn_blocking(move || {
+                let draft = config::read(&path);
+                let changes = draft.as_ref().map(|draft| Changes::between(&before, &draft.text()));
+                let changes = changes.unwrap_or_default();
+                (draft, Looked::at(files), changes)
+            })
+            .await
         };
-        let (draft, looked) = read.map_err(|error| Refusal::because(error.to_string()))?;
+        let (draft, looked, changes) = read.map_err(|error| Refusal::because(error.to_string()))?;
         let draft = draft.map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
         let Some(mut config) = config else { return Err(Refusal::of(&problems)) };
@@ -173,7 +180,8 @@ impl Control {
         if config.workers != self.server.workers() {
             notes.push("listen.workers has changed: it takes effect at the next start".into());
         }
-        notes.extend(differences(&self.config, &config));
+        notes.extend(changed_keys(&changes, &notes));
+        notes.extend(differences(&self.config, &config, &changes));
         if let Err(error) = self.adopt(config).await {
             return Err(Refusal::because(format!(
                 "the ledger cannot be written, so that no lockout can be accepted: {error}"
@@ -229,7 +237,7 @@ impl Control {
         let Some(config) = config else {
             return Verdict { problems: rendered(&problems), ..Verdict::default() };
         };
-        let notes: Vec<String> = differences(&self.config, &config);
+        let notes: Vec<String> = differences(&self.config, &config, &Changes::default());
         if let Err(error) = self.take(config, &problems, |of| of == site).await {
             return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
         }
@@ -249,6 +257,11 @@ impl Control {
         let listed = self.config.sites().find(|s| s.hosts.contains(&host)).map(|s| s.name().to_owned());
         listed.or_else(by_name)
     }
+}
+
+/// `a has`, `a, b have`
+fn listed(names: &[String]) -> String {
+    format!("{} {}", names.join(", "), if names.len() == 1 { "has" } else { "have" })
 }
 
 fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
@@ -292,11 +305,22 @@ pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Sche
     Refusal::for_reasons(errors.iter().map(|e| (e.to_string(), hint(e))).collect())
 }
 
-/// What a reader of the log would like to know.
-fn differences(before: &Config, after: &Config) -> Vec<String> {
+/// The keys of the whole process that are in use from now on: without those of which it is known already that they are not.
+fn changed_keys(changes: &Changes, known: &[String]) -> Vec<String> {
+    let is_known = |key: &str| {
+        known
+            .iter()
+            .filter_map(|note| note.split(' ').next())
+            .any(|name| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    changes.keys.iter().filter(|key| !is_known(key)).map(|key| format!("{key} has changed")).collect()
+}
+
+/// What a reader of the log would like to know of the sites.
+fn differences(before: &Config, after: &Config, changes: &Changes) -> Vec<String> {
     let mut notes = Vec::new();
     let (different, gone) = after.differences(before);
-    for Difference { now: site, before: old } in different {
+    for Difference { now: site, before: old, files } in different {
         let name = site.name();
         let Some(old) = old else {
             notes.push(format!("new site {name}"));
@@ -325,8 +349,12 @@ fn differences(before: &Config, after: &Config) -> Vec<String> {
         if old.upstream != site.upstream {
             notes.push(format!("{name}: another upstream"));
         }
-        if notes.len() == known {
-            notes.push(format!("{name}: changed"));
+        let keys = changes.sites.get(name).map(Vec::as_slice).unwrap_or_default();
+        if !keys.is_empty() {
+            notes.push(format!("{name}: {} changed", listed(keys)));
+        } else if notes.len() == known && !files.is_empty() {
+            let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            notes.push(format!("{name}: {} changed", listed(&files)));
         }
     }
     notes.extend(gone.into_iter().map(|name| format!("site {name} is gone")));

@@ -196,7 +196,7 @@ fn sites_come_and_go() {
     // In another order, they are the same sites.
     pintle.rewrite(|text| text.replace(&first, "").replace(&second, &(second.clone() + &first)));
     let out = pintle.reload();
-    assert_eq!(out.trim(), "reloaded: no site has changed");
+    assert_eq!(out.trim(), "reloaded: nothing has changed");
     assert_eq!((connection.get(BLOG, "/").text().as_str(), one.connections()), ("one", 1));
     // Without its site, a connection leads nowhere: not to the first one that there is.
     pintle.rewrite(|text| text.replace(&first, ""));
@@ -279,6 +279,39 @@ fn reloads_in_a_row() {
             assert_eq!(client.get(address, BLOG, "/").status, 200, "{address}");
         }
     }
+}
+
+/// An operator who reloads reads what was taken up, and nothing else; values may be secret.
+#[test]
+fn a_reload_names_what_has_changed() {
+    let (authority, folder) = (Authority::new(), TempDir::new().unwrap());
+    let origin = Origin::hello();
+    let leaf = authority.leaf("shop", &["shop.example.com"]);
+    let shop = format!(
+        "[[site]]\nhosts = [\"shop.example.com\"]\nupstream = {:?}\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        origin.url(),
+        leaf.chain,
+        leaf.key
+    );
+    let config = "[limits]\nidle = \"70s\"\n".to_owned() + &state(&folder) + &blog(&authority, &origin) + &shop;
+    let pintle = Pintle::start(&authority, &config);
+    assert_eq!(pintle.reload().trim(), "reloaded: nothing has changed");
+    assert_eq!(pintle.logged("reloaded", 1)[0]["notes"], "nothing has changed");
+    // A comment is nothing, either.
+    pintle.rewrite(|text| format!("# mine\n{text}"));
+    assert_eq!(pintle.reload().trim(), "reloaded: nothing has changed");
+    pintle.rewrite(|text| text.replace("idle = \"70s\"", "idle = \"60s\"\nlinger = \"2s\""));
+    assert_eq!(pintle.reload(), "limits.idle has changed\nlimits.linger has changed\nreloaded\n");
+    pintle.rewrite(|text| format!("{text}[site.request_headers.set]\nX-Key = \"secret\"\n"));
+    assert_eq!(pintle.reload(), "shop.example.com: request_headers.set.X-Key has changed\nreloaded\n");
+    pintle.rewrite(|text| format!("{text}[site.circuit_breaker]\nfailures = 7\nopen = \"9s\"\n"));
+    let json: Value = serde_json::from_str(&crate::harness::output(&mut pintle.command("reload --json"))).unwrap();
+    let notes = serde_json::json!(["shop.example.com: circuit_breaker.failures, circuit_breaker.open have changed"]);
+    assert_eq!(json["notes"], notes);
+    // What waits for a restart says so, and is not said to be in use.
+    pintle.rewrite(|text| text.replace("[limits]", "[log]\nformat = \"combined\"\n[limits]"));
+    assert_eq!(pintle.reload(), "log.format has changed: it takes effect at the next start\nreloaded\n");
+    assert!(!pintle.log().contains("secret"));
 }
 
 #[test]

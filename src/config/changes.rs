@@ -1,0 +1,137 @@
+//! The keys in which two texts differ, by name: an operator who reloads wants to know what was taken up. Values are not
+//! shown, as some are secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The array whose tables are told apart by a name, and that name's key.
+const SITES: &str = "site";
+const HOSTS: &str = "hosts";
+
+/// The keys that are not the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Of the whole process, as in `limits.idle`.
+    pub keys: Vec<String>,
+    /// By a site's first host, as in `hsts.max_age`; sites that are there before and after.
+    pub sites: BTreeMap<String, Vec<String>>,
+}
+
+impl Changes {
+    /// What differs between two texts, as far as they are TOML.
+    #[must_use]
+    pub fn between(before: &Arc<str>, after: &Arc<str>) -> Self {
+        let mut changes = Self::default();
+        if before == after {
+            return changes;
+        }
+        let ((before, _), (after, _)) = (DeTable::parse_recoverable(before), DeTable::parse_recoverable(after));
+        let (before, after) = (before.get_ref(), after.get_ref());
+        differing(before, after, "", &mut changes.keys);
+        changes.keys.retain(|key| key != SITES);
+        let old = sites(before);
+        for (host, site) in sites(after) {
+            let Some(known) = old.get(&host) else { continue };
+            let mut keys = Vec::new();
+            differing(known, site, "", &mut keys);
+            if !keys.is_empty() {
+                changes.sites.insert(host, keys);
+            }
+        }
+        changes
+    }
+}
+
+fn sites<'t>(root: &'t DeTable<'_>) -> BTreeMap<String, &'t DeTable<'t>> {
+    let Some(DeValue::Array(sites)) = root.get(SITES).map(Spanned::get_ref) else { return BTreeMap::new() };
+    let named = sites.iter().filter_map(|site| {
+        let DeValue::Table(table) = site.get_ref() else { return None };
+        let DeValue::Array(hosts) = table.get(HOSTS)?.get_ref() else { return None };
+        match hosts.iter().next()?.get_ref() {
+            DeValue::String(host) => Some((host.trim_end_matches('.').to_ascii_lowercase(), table)),
+            _ => None,
+        }
+    });
+    named.collect()
+}
+
+fn differing(before: &DeTable<'_>, after: &DeTable<'_>, prefix: &str, keys: &mut Vec<String>) {
+    let names: BTreeSet<&str> = before.keys().chain(after.keys()).map(|key| key.get_ref().as_ref()).collect();
+    for name in names {
+        let value = |table: &'_ DeTable<'_>| table.get(name).is_some();
+        let empty = DeTable::new();
+        let full = format!("{prefix}{name}");
+        match (before.get(name).map(Spanned::get_ref), after.get(name).map(Spanned::get_ref)) {
+            (Some(DeValue::Table(old)), Some(DeValue::Table(new))) => differing(old, new, &format!("{full}."), keys),
+            (Some(DeValue::Table(old)), None) if !old.is_empty() => differing(old, &empty, &format!("{full}."), keys),
+            (None, Some(DeValue::Table(new))) if !new.is_empty() => differing(&empty, new, &format!("{full}."), keys),
+            (Some(old), Some(new)) if same(old, new) => {}
+            _ if value(before) || value(after) => keys.push(full),
+            _ => {}
+        }
+    }
+}
+
+fn same(one: &DeValue<'_>, other: &DeValue<'_>) -> bool {
+    match (one, other) {
+        (DeValue::String(a), DeValue::String(b)) => a == b,
+        (DeValue::Integer(a), DeValue::Integer(b)) => a.to_string() == b.to_string(),
+        (DeValue::Float(a), DeValue::Float(b)) => a.to_string() == b.to_string(),
+        (DeValue::Boolean(a), DeValue::Boolean(b)) => a == b,
+        (DeValue::Datetime(a), DeValue::Datetime(b)) => a == b,
+        (DeValue::Array(a), DeValue::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| same(a.get_ref(), b.get_ref()))
+        }
+        (DeValue::Table(a), DeValue::Table(b)) => {
+            let mut keys = Vec::new();
+            differing(a, b, "", &mut keys);
+            keys.is_empty()
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_by_their_names() {
+        const BEFORE: &str = "[limits]\nidle = \"75s\"\ndrain = 30\n[listen]\nhttp = [\"[::]:80\"]\n\
+            [[site]]\nhosts = [\"a.example\"]\nupstream = \"http://one\"\n[site.hsts]\nmax_age = 5\n\
+            [[site]]\nhosts = [\"b.example\", \"c.example\"]\n[[site.certificate]]\nchain = \"x\"\n";
+        let check = |after: &str, keys: &[&str], sites: &[(&str, &[&str])]| {
+            let changes = Changes::between(&BEFORE.into(), &after.into());
+            assert_eq!(changes.keys, keys, "{after}");
+            let of_sites: Vec<(&str, Vec<&str>)> =
+                changes.sites.iter().map(|(s, k)| (s.as_str(), k.iter().map(String::as_str).collect())).collect();
+            let wanted: Vec<(&str, Vec<&str>)> = sites.iter().map(|(s, k)| (*s, k.to_vec())).collect();
+            assert_eq!(of_sites, wanted, "{after}");
+        };
+        check(BEFORE, &[], &[]);
+        // Order, comments and spaces are nothing.
+        check(&BEFORE.replace("idle = \"75s\"\ndrain = 30", "# new\ndrain  =  30\nidle = \"75s\""), &[], &[]);
+        check(&BEFORE.replace("75s", "70s").replace("[::]:80", "[::]:81"), &["limits.idle", "listen.http"], &[]);
+        check(
+            &BEFORE.replace("[listen]\nhttp = [\"[::]:80\"]\n", "[log]\naccess = \"off\"\n"),
+            &["listen.http", "log.access"],
+            &[],
+        );
+        check(
+            &BEFORE.replace("max_age = 5", "max_age = 6\npreload = true"),
+            &[],
+            &[("a.example", &["hsts.max_age", "hsts.preload"])],
+        );
+        check(
+            &BEFORE.replace("chain = \"x\"", "chain = \"y\"").replace("http://one", "http://two"),
+            &[],
+            &[("a.example", &["upstream"]), ("b.example", &["certificate"])],
+        );
+        check(&BEFORE.replace(", \"c.example\"", ""), &[], &[("b.example", &["hosts"])]);
+        // One that is new, or gone, is for others to tell.
+        check(&BEFORE.replace("a.example", "z.example"), &[], &[]);
+    }
+}
