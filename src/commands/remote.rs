@@ -32,7 +32,7 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     };
     if !as_json {
         let summary = match (verdict.ok, verdict.notes.is_empty()) {
-            (true, true) => "reloaded: no site has changed",
+            (true, true) => "reloaded: nothing has changed",
             (true, false) => "reloaded",
             (false, _) => "not reloaded; what was in use goes on",
         };
@@ -289,7 +289,8 @@ fn print_site(site: &Value) {
         );
     }
     if site["reports"].as_u64().unwrap_or(0) > 0 {
-        println!("  reports      {} of pins that did not match", site["reports"]);
+        let networks = count(&site["report_networks"], "network");
+        println!("  reports      {} of pins that did not match, from {networks}", site["reports"]);
     }
     for reason in list(&site["refused"], "reasons") {
         println!("  REFUSED      since {}: {}", minute(text(&site["refused"], "since")), text(reason, "reason"));

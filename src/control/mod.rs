@@ -91,6 +91,8 @@ pub struct Control {
     access_log: Option<LogThread>,
     /// Reports that have been seen, by site.
     reported: std::collections::HashMap<String, u64>,
+    /// The last step of each site's pins that has waited because of reports.
+    waited: BTreeMap<String, usize>,
     hangup: Signal,
     /// SIGUSR1: logs are to be reopened, and nothing else.
     reopen_asked: Signal,

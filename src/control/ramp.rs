@@ -1,13 +1,20 @@
 //! Ramps: a max-age goes up a step when its time has passed and nothing has gone wrong.
+//!
+//! A certificate that is refused is known for sure to have gone wrong, and holds a step up for as long as it lies there.
+//! Reports are sent by anybody: from several networks they hold a step of the pins up, each step once, so that the
+//! operator has time to look; they cannot keep it from ever being taken.
 
 use super::{Control, Keep};
 use crate::config::report;
 use crate::ledger::time::wall;
-use crate::ledger::{Ramp, Record};
+use crate::ledger::{Ramp, Ramped, Record};
 use crate::policy::guard::Seconds;
 
+/// A step waits if so many networks of clients have reported since it began.
+const WITNESSES: usize = 3;
+
 impl Control {
-    /// Takes the steps that are due; reports of pins that did not match make theirs begin anew.
+    /// Takes the steps that are due; a refused certificate, or reports from several networks, make theirs begin anew.
     pub(super) async fn climb_ramps(&mut self) {
         let reported = self.server.reports().counts();
         let fresh: Vec<String> = reported
@@ -17,7 +24,7 @@ impl Control {
             .collect();
         self.reported = reported;
         for site in fresh {
-            self.reset_ramps(&site).await;
+            self.heed_reports(&site).await;
         }
         let now = wall();
         // What is refused at this moment has not gone well, however long ago it was refused.
@@ -52,6 +59,25 @@ impl Control {
         }
     }
 
+    /// Has the step of a site's pins wait if there are enough witnesses, and it has not waited for any yet.
+    async fn heed_reports(&mut self, site: &str) {
+        let ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
+        let pins = ramps.filter(|ramp| ramp.policy == Ramped::Hpkp && ramp.next.is_some());
+        let Some((step, since)) = pins.map(|ramp| (ramp.step, ramp.since)).next() else { return };
+        let networks = self.server.reports().witnesses(site, since);
+        if networks < WITNESSES || self.waited.get(site) == Some(&step) {
+            return;
+        }
+        tracing::warn!(
+            site,
+            networks,
+            hint = "compare the pins of `pintle status` with what clients are served; reports hold this step up once",
+            "clients of several networks report that no pin matched"
+        );
+        self.waited.insert(site.to_owned(), step);
+        self.reset_ramps_of(site, |policy| policy == Ramped::Hpkp).await;
+    }
+
     fn is_due(&self, site: &str, now: Seconds) -> bool {
         let mut ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
         ramps.any(|ramp| ramp.next.is_some_and(|next| next.at <= now))
@@ -59,10 +85,14 @@ impl Control {
 
     /// Something has gone wrong at a site: its steps' time begins anew.
     pub(super) async fn reset_ramps(&mut self, site: &str) {
+        self.reset_ramps_of(site, |_| true).await;
+    }
+
+    async fn reset_ramps_of(&mut self, site: &str, which: impl Fn(Ramped) -> bool) {
         let now = wall();
         let ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
         let records: Vec<Record> = ramps
-            .filter(|ramp| ramp.next.is_some())
+            .filter(|ramp| ramp.next.is_some() && which(ramp.policy))
             .map(|ramp| Record::Ramp(Ramp { site: site.to_owned(), policy: ramp.policy, step: ramp.step, since: now }))
             .collect();
         if records.is_empty() {
@@ -83,7 +113,7 @@ impl Control {
 
 fn name(ramp: &report::Ramp) -> &'static str {
     match ramp.policy {
-        crate::ledger::Ramped::Hpkp => "hpkp",
-        crate::ledger::Ramped::Hsts => "hsts",
+        Ramped::Hpkp => "hpkp",
+        Ramped::Hsts => "hsts",
     }
 }

@@ -112,6 +112,7 @@ impl Control {
             started: Timestamp::now(),
             access_log,
             reported: std::collections::HashMap::new(),
+            waited: BTreeMap::new(),
             hangup,
             reopen_asked,
             upgrade_asked,

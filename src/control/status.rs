@@ -112,6 +112,7 @@ impl Control {
             })),
             "todo": todo(site),
             "reports": self.server.reports().counts().get(name).copied().unwrap_or_default(),
+            "report_networks": self.server.reports().witnesses(name, 0),
         })
     }
 

@@ -1,8 +1,9 @@
-//! Reports of pins that did not match (RFC 7469 section 3): taken in, counted and logged, and never believed beyond
-//! that, as anybody can send them.
+//! Reports of pins that did not match (RFC 7469 section 3): taken in, counted and logged, so many of each network of
+//! clients. Anybody can send them; that they come from several networks is all that is to be believed of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::admission::Network;
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
 use crate::body::{Frame, RequestBody, RequestBodyError};
@@ -24,6 +26,8 @@ const RECENT_MAX: usize = 20;
 const TEXT_MAX: usize = 253;
 /// Names that reports are counted under; those of no site share one.
 pub const NO_SITE: &str = "(no site)";
+/// Networks that are remembered for each site.
+const WITNESSES_MAX: usize = 16;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What has been reported, in all workers.
@@ -37,8 +41,18 @@ struct State {
     counts: HashMap<String, u64>,
     refused: u64,
     recent: VecDeque<Report>,
-    /// When the minute began that is counted, and how many came in it.
-    minute: Option<(Instant, u64)>,
+    minute: Option<Minute>,
+    /// The networks that have reported last, by site, each with the time of its newest report.
+    witnesses: HashMap<String, Vec<(Network, i64)>>,
+}
+
+/// What has come in the minute that is counted.
+#[derive(Debug)]
+struct Minute {
+    begin: Instant,
+    count: u64,
+    /// The same by network; no more of them than reports.
+    by_network: HashMap<Network, u64>,
 }
 
 /// A report, as far as it is of use.
@@ -93,22 +107,36 @@ impl Reports {
         self.state().recent.iter().cloned().collect()
     }
 
-    /// Takes a report in from a request that asks for it.
+    /// How many networks of clients have reported a site after that time, in seconds since 1970; 16 at most.
+    #[must_use]
+    pub fn witnesses(&self, site: &str, after: i64) -> usize {
+        let state = self.state();
+        state.witnesses.get(site).map_or(0, |known| known.iter().filter(|(_, at)| *at > after).count())
+    }
+
+    /// Takes a report in from a request of this client that asks for it.
     pub(super) async fn take(
         &self,
         body: Option<RequestBody>,
+        client: IpAddr,
         snapshot: &Snapshot,
         alarm: &Alarm,
     ) -> Result<(), Rejection> {
-        let taken = self.try_take(body, snapshot, alarm).await;
+        let taken = self.try_take(body, Network::of(client), snapshot, alarm).await;
         if taken.is_err() {
             self.state().refused += 1;
         }
         taken
     }
 
-    async fn try_take(&self, body: Option<RequestBody>, snapshot: &Snapshot, alarm: &Alarm) -> Result<(), Rejection> {
-        if !self.is_in_time(snapshot.limits.reports_per_minute) {
+    async fn try_take(
+        &self,
+        body: Option<RequestBody>,
+        network: Network,
+        snapshot: &Snapshot,
+        alarm: &Alarm,
+    ) -> Result<(), Rejection> {
+        if !self.is_in_time(network, snapshot.limits.reports_per_minute, snapshot.limits.reports_per_client) {
             return Err(Rejection::TooManyReports);
         }
         let body = body.ok_or(Rejection::NoReport)?;
@@ -124,6 +152,7 @@ impl Reports {
         );
         let mut state = self.state();
         *state.counts.entry(report.site.clone()).or_default() += 1;
+        state.witness(network, &report);
         if state.recent.len() == RECENT_MAX {
             state.recent.pop_front();
         }
@@ -131,15 +160,34 @@ impl Reports {
         Ok(())
     }
 
-    fn is_in_time(&self, per_minute: u64) -> bool {
+    /// Whether there may be one more in this minute. One that is too many for its network does not count for the others.
+    fn is_in_time(&self, network: Network, per_minute: u64, per_client: u64) -> bool {
         let now = Instant::now();
         let mut state = self.state();
-        let (begin, count) = match state.minute {
-            Some((begin, count)) if now.duration_since(begin) < MINUTE => (begin, count),
-            _ => (now, 0),
-        };
-        state.minute = Some((begin, count.saturating_add(1)));
-        count < per_minute
+        let over = |minute: &mut Minute| now.duration_since(minute.begin) >= MINUTE;
+        if state.minute.as_mut().is_none_or(over) {
+            state.minute = Some(Minute { begin: now, count: 0, by_network: HashMap::new() });
+        }
+        let Some(minute) = &mut state.minute else { return false };
+        let of_network = minute.by_network.get(&network).copied().unwrap_or_default();
+        if minute.count >= per_minute || of_network >= per_client {
+            return false;
+        }
+        minute.count += 1;
+        minute.by_network.insert(network, of_network + 1);
+        true
+    }
+}
+
+impl State {
+    fn witness(&mut self, network: Network, report: &Report) {
+        let known = self.witnesses.entry(report.site.clone()).or_default();
+        // The newest is the last one.
+        known.retain(|(other, _)| *other != network);
+        if known.len() == WITNESSES_MAX {
+            known.remove(0);
+        }
+        known.push((network, report.at));
     }
 }
 

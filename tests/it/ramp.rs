@@ -121,26 +121,49 @@ fn a_refused_rotation_makes_the_time_begin_anew() {
     assert_eq!(pintle.log_json("certificate refused; the old one keeps serving").len(), 1, "told once");
 }
 
+/// Anybody can send reports: one network says nothing, and several hold a step up once, and no other policy's.
 #[test]
-fn a_report_makes_the_time_begin_anew() {
+fn reports_of_several_networks_hold_a_step_up_once() {
     let bed = Bed::new();
-    let reports = format!(
-        "[reports]\nhost = \"www.example.com\"\n{}",
-        bed.config(&pins(&bed, "ramp = [\"5s\"]\nramp_every = \"1h\""), "")
-    );
+    let more = pins(&bed, "ramp = [\"5s\"]\nramp_every = \"1h\"")
+        + "[site.hsts]\nmax_age = \"1h\"\nramp = [\"1m\"]\nramp_every = \"1h\"\n";
+    let reports =
+        format!("[limits]\nreports_per_client = 50\n[reports]\nhost = \"www.example.com\"\n{}", bed.config(&more, ""));
     let pintle = Pintle::start(&bed.authority, &reports);
-    let first = seconds(&ramp(&pintle)["since"]);
-    std::thread::sleep(Duration::from_millis(1100));
-    let (code, status, err) = outcome(&mut crate::reports::post(
-        &pintle,
-        "https://www.example.com/hpkp",
-        &crate::reports::report(BLOG, BLOG),
-    ));
-    assert_eq!((code, status.as_str()), (0, "204"), "{err}");
-    let since =
-        eventually("the time begins anew", || Some(seconds(&ramp(&pintle)["since"])).filter(|since| *since > first));
-    assert_eq!(seconds(&ramp(&pintle)["next"]["at"]), since + 3600);
-    assert_eq!((&ramp(&pintle)["step"], &ramp(&pintle)["max_age"]), (&1.into(), &5.into()));
+    let of = |policy: &str| {
+        let ramps = pintle.status()["sites"][0]["ramps"].as_array().unwrap().clone();
+        ramps.into_iter().find(|ramp| ramp["policy"] == policy).unwrap()
+    };
+    let since = |policy: &str| seconds(&of(policy)["since"]);
+    let send = |source: u8| {
+        let report = crate::reports::report(BLOG, BLOG);
+        let mut curl = crate::reports::post(&pintle, "https://www.example.com/hpkp", &report);
+        let (code, status, err) = outcome(curl.args(["--interface", &format!("127.0.0.{source}")]));
+        assert_eq!((code, status.as_str()), (0, "204"), "{err}");
+    };
+    // Twice a second it is looked at.
+    let looked = || std::thread::sleep(Duration::from_millis(1600));
+    let (first, hsts) = (since("hpkp"), since("hsts"));
+    looked();
+    (0..10).for_each(|_| send(1));
+    send(2);
+    looked();
+    assert_eq!(since("hpkp"), first, "two networks are not several");
+    send(3);
+    let again = eventually("the time begins anew", || Some(since("hpkp")).filter(|since| *since > first));
+    assert_eq!(seconds(&of("hpkp")["next"]["at"]), again + 3600);
+    assert_eq!((&of("hpkp")["step"], &of("hpkp")["max_age"]), (&1.into(), &5.into()));
+    assert_eq!(since("hsts"), hsts, "pins are no matter of HSTS");
+    let told = pintle.logged("clients of several networks report that no pin matched", 1);
+    assert!(told[0]["level"] == "WARN" && told[0]["networks"] == 3, "{told:?}");
+    // However many come after that.
+    looked();
+    for round in 0..2 {
+        (1..=8).for_each(send);
+        looked();
+        assert_eq!(since("hpkp"), again, "round {round}");
+    }
+    assert_eq!(pintle.logged("clients of several networks report that no pin matched", 1).len(), 1);
 }
 
 #[test]

@@ -154,6 +154,22 @@ fn no_more_than_so_many() {
     assert!(answer.to_ascii_lowercase().contains("retry-after: "), "{answer}");
 }
 
+/// One network of clients gets its share, and takes nothing from others.
+#[test]
+fn no_more_than_so_many_of_one_network() {
+    let bed = Bed::new("[limits]\nreports_per_minute = 4\nreports_per_client = 2");
+    let pintle = bed.start();
+    let url = format!("https://{COLLECTOR}/pins");
+    let sends_from = |source: &str| output(post(&pintle, &url, &report(BLOG, BLOG)).args(["--interface", source]));
+    let one: Vec<String> = (0..20).map(|_| sends_from("127.0.0.1")).collect();
+    assert_eq!(one[..4], ["204", "204", "429", "429"]);
+    assert_eq!(one.iter().filter(|code| *code == "429").count(), 18);
+    assert_eq!([sends_from("127.0.0.2"), sends_from("127.0.0.3")], ["204", "204"]);
+    assert_eq!(sends_from("127.0.0.4"), "429", "that is all in this minute");
+    assert_eq!(pintle.status()["sites"][0]["reports"], 4);
+    assert_eq!(pintle.status()["sites"][0]["report_networks"], 3);
+}
+
 /// What comes before it stays beside it: nothing of it is sent on, nor believed.
 #[test]
 fn counts_start_with_the_process() {
