@@ -17,6 +17,8 @@ pub const TICK: Duration = Duration::from_millis(500);
 
 /// A tick that never comes: the alarm is off.
 const NEVER: u32 = u32::MAX;
+/// A tick that is always past: the alarm was rung.
+const RUNG: u32 = 0;
 
 /// Milliseconds of this process, by a clock that nobody sets. All threads count from the same start.
 #[must_use]
@@ -40,6 +42,8 @@ struct State {
     due: Cell<u32>,
     /// However it is set, it is due by then.
     cap: Cell<u32>,
+    /// Its connection waits for its client, and has nothing under way.
+    rests: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Where this stands in the clock's list.
     at: Cell<usize>,
@@ -109,6 +113,7 @@ impl Clock {
         let state = Rc::new(State {
             due: Cell::new(NEVER),
             cap: Cell::new(NEVER),
+            rests: Cell::new(false),
             waker: RefCell::default(),
             at: Cell::new(alarms.len()),
         });
@@ -179,6 +184,18 @@ impl Alarm {
         self.state.cap.get() <= self.clock.now.get()
     }
 
+    /// Notes whether its connection waits for its client, and has nothing under way: then it may be ended to make room for
+    /// another.
+    pub fn rests(&self, rests: bool) {
+        self.state.rests.set(rests);
+    }
+
+    /// Whether somebody has rung it before its time.
+    #[must_use]
+    pub fn was_rung(&self) -> bool {
+        self.state.due.get() == RUNG
+    }
+
     /// Who may ring it before its time.
     #[must_use]
     pub fn ringer(&self) -> Ringer {
@@ -212,8 +229,14 @@ pub struct Ringer(Rc<State>);
 impl Ringer {
     /// Its time is up.
     pub fn ring(&self) {
-        self.0.due.set(0);
+        self.0.due.set(RUNG);
         self.0.wake();
+    }
+
+    /// Whether the connection waits for its client, with nothing under way, and was not rung yet.
+    #[must_use]
+    pub fn is_resting(&self) -> bool {
+        self.0.rests.get() && self.0.due.get() != RUNG
     }
 }
 

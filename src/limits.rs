@@ -11,11 +11,12 @@ use crate::upstream::PoolLimits;
 pub struct Limits {
     /// Connections of clients at the same time, in all workers together.
     pub connections: usize,
-    /// The same, for one network of clients: a /32 of IPv4, a /56 of IPv6. Trusted proxies are not counted.
+    /// The same, for one network of clients: a /32 of IPv4, a /56 of IPv6. Trusted proxies are not counted, but whom they
+    /// name in a PROXY header.
     pub connections_per_client: usize,
     /// From the accepted connection to the end of the TLS handshake, a PROXY header included.
     pub handshake: Duration,
-    /// TLS handshakes under way at the same time in one worker.
+    /// TLS handshakes under way at the same time in one worker; one begins when its ClientHello is whole.
     pub handshakes: usize,
     /// From the first octet of a request's head to its last.
     pub request_header: Duration,
@@ -64,6 +65,8 @@ pub struct Limits {
     pub response_header_size: usize,
     /// Reports of pins that did not match, in all workers together; more get 429.
     pub reports_per_minute: u64,
+    /// The same in a minute from one network of clients.
+    pub reports_per_client: u64,
     /// ACME challenges that one worker has read at the same time; more get 503.
     pub challenges: usize,
 }
@@ -73,7 +76,7 @@ impl Default for Limits {
         Self {
             // Set by the number of open files that the system allows: see `for_open_files`.
             connections: 10_000,
-            connections_per_client: 7_500,
+            connections_per_client: 1_250,
             handshake: Duration::from_secs(10),
             // What a core does of them in a fifth of a second: those who are connected wait no longer than that.
             handshakes: 1024,
@@ -103,6 +106,8 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(60),
             response_header_size: 64 * 1024,
             reports_per_minute: 60,
+            // A client that visits several names of a site may report each.
+            reports_per_client: 10,
             // An authority asks from a handful of places.
             challenges: 32,
         }
@@ -156,16 +161,17 @@ impl Limits {
             upstream_idle: TIME_MOST,
             response_header_size: HEAD_MOST,
             reports_per_minute: 1_000_000,
+            reports_per_client: 1_000_000,
             challenges: 1_000_000,
         }
     }
 
     /// Fits the default numbers of connections to the number of files that may be open: three quarters of it for
-    /// clients, the rest for upstreams; and no network gets more than three quarters of those.
+    /// clients, the rest for upstreams; and no network gets more than an eighth of those.
     pub fn for_open_files(&mut self, files: u64) {
         let clients = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX) / 4 * 3;
         self.connections = clients.clamp(64, 200_000);
-        self.connections_per_client = self.connections / 4 * 3;
+        self.connections_per_client = self.connections / 8;
     }
 
     /// The least that `connection_memory` can be. An HTTP/1.1 connection needs less: a head and a piece of a body

@@ -1,11 +1,14 @@
-//! The keys in which two texts differ, by name: an operator who reloads wants to know what was taken up. Values are not
-//! shown, as some are secret.
+//! What differs between two configurations: sites, and keys by their names. An operator who reloads wants to know what was
+//! taken up. Values are not shown, as some are secret.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use super::{Config, report, resolve};
 
 /// The array whose tables are told apart by a name, and that name's key.
 const SITES: &str = "site";
@@ -18,6 +21,39 @@ pub struct Changes {
     pub keys: Vec<String>,
     /// By a site's first host, as in `hsts.max_age`; sites that are there before and after.
     pub sites: BTreeMap<String, Vec<String>>,
+}
+
+/// A site that is not what it was.
+pub struct Difference<'c> {
+    /// What it is.
+    pub now: &'c report::Site,
+    /// What it was; none if it is new.
+    pub before: Option<&'c report::Site>,
+    /// Its files that are others than before.
+    pub files: Vec<&'c Path>,
+}
+
+impl Config {
+    /// The sites that are new, or other than they were, with what they were; and the names of those that are gone.
+    #[must_use]
+    pub fn differences<'c>(&'c self, before: &'c Self) -> (Vec<Difference<'c>>, Vec<&'c str>) {
+        let mut old = resolve::by_name(&before.entries);
+        let mut different = Vec::new();
+        for entry in &self.entries {
+            let known = old.remove(entry.report.name());
+            if known.is_none_or(|known| !Arc::ptr_eq(known, entry)) {
+                let old: Vec<_> = known.into_iter().flat_map(|known| known.plan.files()).collect();
+                let files = entry.plan.files().iter().filter(|file| !old.contains(file));
+                different.push(Difference {
+                    now: &entry.report,
+                    before: known.map(|known| &known.report),
+                    files: files.map(|(path, _)| path.as_path()).collect(),
+                });
+            }
+        }
+        let gone = before.sites().map(report::Site::name).filter(|name| old.contains_key(name)).collect();
+        (different, gone)
+    }
 }
 
 impl Changes {

@@ -1,10 +1,14 @@
 //! The configuration file as it is written: every key, with its place, and nothing decided yet.
 
+mod limits;
+
 use std::ops::Range;
 use std::time::Duration;
 
 use super::problem::At;
 use super::reader::Reader;
+
+pub(super) use limits::LimitsTable;
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -46,38 +50,6 @@ pub(super) struct TlsTable {
     pub(super) default_site: Option<At<String>>,
     pub(super) key_process: Option<At<bool>>,
     pub(super) span: Range<usize>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct LimitsTable {
-    pub(super) connections: Option<At<u64>>,
-    pub(super) connections_per_client: Option<At<u64>>,
-    pub(super) handshake: Option<At<Duration>>,
-    pub(super) handshakes: Option<At<u64>>,
-    pub(super) request_header: Option<At<Duration>>,
-    pub(super) idle: Option<At<Duration>>,
-    pub(super) body_progress: Option<At<Duration>>,
-    pub(super) body_rate: Option<At<u64>>,
-    pub(super) request_line: Option<At<u64>>,
-    pub(super) header_size: Option<At<u64>>,
-    pub(super) header_count: Option<At<u64>>,
-    pub(super) field_size: Option<At<u64>>,
-    pub(super) request_body: Option<At<u64>>,
-    pub(super) requests_per_connection: Option<At<u64>>,
-    pub(super) http2_streams: Option<At<u64>>,
-    pub(super) connection_memory: Option<At<u64>>,
-    pub(super) http2_resets: Option<At<u64>>,
-    pub(super) websocket_idle: Option<At<Duration>>,
-    pub(super) linger: Option<At<Duration>>,
-    pub(super) drain: Option<At<Duration>>,
-    pub(super) upgrade: Option<At<Duration>>,
-    pub(super) upstream_connections: Option<At<u64>>,
-    pub(super) upstream_queue: Option<At<u64>>,
-    pub(super) upstream_queue_wait: Option<At<Duration>>,
-    pub(super) upstream_idle: Option<At<Duration>>,
-    pub(super) response_header_size: Option<At<u64>>,
-    pub(super) reports_per_minute: Option<At<u64>>,
-    pub(super) challenges: Option<At<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -284,41 +256,6 @@ impl File {
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
         root.finish();
         file
-    }
-}
-
-impl LimitsTable {
-    fn read(t: &Reader<'_>) -> Self {
-        Self {
-            connections: t.number("connections"),
-            connections_per_client: t.number("connections_per_client"),
-            handshake: t.duration("handshake"),
-            handshakes: t.number("handshakes"),
-            request_header: t.duration("request_header"),
-            idle: t.duration("idle"),
-            body_progress: t.duration("body_progress"),
-            body_rate: t.size("body_rate"),
-            request_line: t.size("request_line"),
-            header_size: t.size("header_size"),
-            header_count: t.number("header_count"),
-            field_size: t.size("field_size"),
-            request_body: t.size("request_body"),
-            requests_per_connection: t.number("requests_per_connection"),
-            http2_streams: t.number("http2_streams"),
-            connection_memory: t.size("connection_memory"),
-            http2_resets: t.number("http2_resets"),
-            websocket_idle: t.duration("websocket_idle"),
-            linger: t.duration("linger"),
-            drain: t.duration("drain"),
-            upgrade: t.duration("upgrade"),
-            upstream_connections: t.number("upstream_connections"),
-            upstream_queue: t.number("upstream_queue"),
-            upstream_queue_wait: t.duration("upstream_queue_wait"),
-            upstream_idle: t.duration("upstream_idle"),
-            response_header_size: t.size("response_header_size"),
-            reports_per_minute: t.number("reports_per_minute"),
-            challenges: t.number("challenges"),
-        }
     }
 }
 

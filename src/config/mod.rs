@@ -36,7 +36,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
 use crate::upstream::resolve::{Name, NameServers};
 
-pub use changes::Changes;
+pub use changes::{Changes, Difference};
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
@@ -249,41 +249,10 @@ impl Process {
     }
 }
 
-/// A site that is not what it was.
-pub struct Difference<'c> {
-    /// What it is.
-    pub now: &'c report::Site,
-    /// What it was; none if it is new.
-    pub before: Option<&'c report::Site>,
-    /// Its files that are others than before.
-    pub files: Vec<&'c Path>,
-}
-
 impl Config {
     /// What there is to say about each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
         self.entries.iter().map(|entry| &entry.report)
-    }
-
-    /// The sites that are new, or other than they were, with what they were; and the names of those that are gone.
-    #[must_use]
-    pub fn differences<'c>(&'c self, before: &'c Self) -> (Vec<Difference<'c>>, Vec<&'c str>) {
-        let mut old = resolve::by_name(&before.entries);
-        let mut different = Vec::new();
-        for entry in &self.entries {
-            let known = old.remove(entry.report.name());
-            if known.is_none_or(|known| !Arc::ptr_eq(known, entry)) {
-                let old: Vec<_> = known.into_iter().flat_map(|known| known.plan.files()).collect();
-                let files = entry.plan.files().iter().filter(|file| !old.contains(file));
-                different.push(Difference {
-                    now: &entry.report,
-                    before: known.map(|known| &known.report),
-                    files: files.map(|(path, _)| path.as_path()).collect(),
-                });
-            }
-        }
-        let gone = before.sites().map(report::Site::name).filter(|name| old.contains_key(name)).collect();
-        (different, gone)
     }
 
     /// The keys of session tickets.

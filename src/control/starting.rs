@@ -1,5 +1,6 @@
 //! The start: what is on disk before anything is sent, and what is bound before anything is said.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};

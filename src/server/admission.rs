@@ -30,32 +30,47 @@ impl Default for Admission {
     }
 }
 
-/// Why a connection is not let in.
+/// A network of clients: a /32 of IPv4, a /56 of IPv6, which is what a household gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Network(u64);
+
+impl Network {
+    /// The network that an address is in.
+    pub(super) fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,
+            IpAddr::V6(v6) => v6.octets()[..7].iter().fold(0, |n, octet| n << 8 | u64::from(*octet)),
+        })
+    }
+}
+
+/// Which limit a connection has run into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum Reached {
     /// There are as many as there may be.
-    Full,
+    Total,
     /// The client's network has as many as it may have.
-    Client,
+    Client(Network),
 }
 
 impl Admission {
-    /// Lets a connection in; it counts as long as the pass is held. `address` is none for trusted proxies, which
-    /// speak for many.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused`], if a limit is reached.
+    /// Counts a connection as long as the pass is held, and says which limit it has run into. `network` is none for trusted
+    /// proxies, which speak for many.
     pub(super) fn admit(
         self: &Arc<Self>,
-        address: Option<IpAddr>,
+        network: Option<Network>,
         max: usize,
         max_per_client: usize,
-    ) -> Result<Pass, Refused> {
+    ) -> (Pass, Option<Reached>) {
         let mut pass = Pass { admission: self.clone(), buckets: None };
-        let total = self.total.fetch_add(1, Ordering::Relaxed);
-        let of_client = address.map_or(Ok(()), |address| pass.count(address, max_per_client));
-        if total >= max { Err(Refused::Full) } else { of_client.map(|()| pass) }
+        let is_full = self.total.fetch_add(1, Ordering::Relaxed) >= max;
+        let of_client = network.and_then(|network| pass.count(network, max_per_client));
+        (pass, of_client.or_else(|| is_full.then_some(Reached::Total)))
+    }
+
+    /// Whether there are so many that those at rest are to give way: fifteen of sixteen.
+    pub(super) fn is_nearly_full(&self, max: usize) -> bool {
+        self.total() > max - max / 16
     }
 
     /// Connections at present.
@@ -63,16 +78,11 @@ impl Admission {
         self.total.load(Ordering::Relaxed)
     }
 
-    fn buckets(&self, address: IpAddr) -> [usize; 2] {
-        let network: u64 = match address.to_canonical() {
-            IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,
-            // A /56 is what a household gets.
-            IpAddr::V6(v6) => v6.octets()[..7].iter().fold(0, |n, octet| n << 8 | u64::from(*octet)),
-        };
+    fn buckets(&self, network: Network) -> [usize; 2] {
         [0, 1].map(|n| self.bucket(n, network))
     }
 
-    fn bucket(&self, table: usize, network: u64) -> usize {
+    fn bucket(&self, table: usize, network: Network) -> usize {
         let bucket = self.hashers[table].hash_one(network) % BUCKETS as u64;
         usize::try_from(bucket).expect("a remainder of BUCKETS is below it")
     }
@@ -85,26 +95,27 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Counts the connection for this client's network, too: as soon as it is known whose it is. To be called once.
-    ///
-    /// # Errors
-    ///
-    /// [`Refused::Client`], if that network has its share.
-    pub(super) fn count(&mut self, address: IpAddr, max_per_client: usize) -> Result<(), Refused> {
-        let buckets = *self.buckets.insert(self.admission.buckets(address));
+    /// Counts the connection for a network, which is known now, and only for that; says if the network has too many.
+    pub(super) fn count(&mut self, network: Network, max_per_client: usize) -> Option<Reached> {
+        self.forget();
+        let buckets = self.admission.buckets(network);
         let counts = [0, 1].map(|n| self.admission.tables[n][buckets[n]].fetch_add(1, Ordering::Relaxed));
-        if counts[0].min(counts[1]) as usize >= max_per_client { Err(Refused::Client) } else { Ok(()) }
+        self.buckets = Some(buckets);
+        let before = usize::try_from(counts[0].min(counts[1])).unwrap_or(usize::MAX);
+        (before >= max_per_client).then_some(Reached::Client(network))
+    }
+
+    fn forget(&mut self) {
+        for (n, bucket) in self.buckets.take().into_iter().flatten().enumerate() {
+            self.admission.tables[n][bucket].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         self.admission.total.fetch_sub(1, Ordering::Relaxed);
-        if let Some(buckets) = self.buckets {
-            for (n, bucket) in buckets.into_iter().enumerate() {
-                self.admission.tables[n][bucket].fetch_sub(1, Ordering::Relaxed);
-            }
-        }
+        self.forget();
     }
 }
 
@@ -112,28 +123,32 @@ impl Drop for Pass {
 mod tests {
     use super::*;
 
+    fn network(text: &str) -> Network {
+        Network::of(text.parse().unwrap())
+    }
+
     #[test]
     fn limits() {
         let admission = Arc::new(Admission::default());
-        let ip = |text: &str| Some(text.parse().unwrap());
-        let admit = |address| admission.admit(address, 4, 2).map_err(|r| format!("{r:?}"));
-        let a1 = admit(ip("192.0.2.1")).unwrap_or_else(|e| panic!("{e}"));
-        let a2 = admit(ip("::ffff:192.0.2.1")).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(admit(ip("192.0.2.1")).err().as_deref(), Some("Client"));
-        let b1 = admit(ip("2001:db8:0:ff01::1")).unwrap_or_else(|e| panic!("{e}"));
-        let proxy = admit(None).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(admit(None).err().as_deref(), Some("Full"));
-        drop((a1, proxy));
-        assert!(admit(ip("192.0.2.1")).is_ok());
-        // A proxy's connection counts for the client that it turns out to be of.
-        let mut late = admit(None).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(late.count("2001:db8:0:ff77::1".parse().unwrap(), 2), Ok(()));
-        let mut later = admit(None).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(later.count("2001:db8:0:ff55::1".parse().unwrap(), 2), Err(Refused::Client));
-        drop((late, later));
-        let b2 = admit(ip("2001:db8:0:ff99::2")).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(admit(ip("2001:db8:0:ffaa::3")).err().as_deref(), Some("Client"));
-        drop((a2, b1, b2));
-        assert_eq!(admission.total.load(Ordering::Relaxed), 0);
+        let admit = |text: Option<&str>| admission.admit(text.map(network), 4, 2);
+        let reached = |text: Option<&str>| admit(text).1;
+        let (a1, none) = admit(Some("192.0.2.1"));
+        let (a2, still_none) = admit(Some("::ffff:192.0.2.1"));
+        assert_eq!((none, still_none), (None, None));
+        assert_eq!(reached(Some("192.0.2.1")), Some(Reached::Client(network("192.0.2.1"))));
+        let (b1, _) = admit(Some("2001:db8:0:ff01::1"));
+        assert!(!admission.is_nearly_full(4));
+        let (mut proxied, _) = admit(None);
+        assert_eq!(reached(None), Some(Reached::Total));
+        drop(a1);
+        assert_eq!(reached(Some("192.0.2.1")), None);
+        // Whom the proxy speaks for counts, once that is known.
+        assert_eq!(proxied.count(network("2001:db8:0:ff99::2"), 2), None);
+        assert_eq!(reached(Some("2001:db8:0:ffaa::3")), Some(Reached::Client(network("2001:db8:0:ff00::"))));
+        assert_eq!(proxied.count(network("192.0.2.1"), 2), None);
+        assert_eq!(reached(Some("2001:db8:0:ffaa::3")), None);
+        drop((a2, b1, proxied));
+        assert_eq!(admission.total(), 0);
+        assert!(admission.tables.iter().flatten().all(|count| count.load(Ordering::Relaxed) == 0));
     }
 }

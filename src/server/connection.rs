@@ -15,8 +15,11 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::admission::Network;
+use super::connections::Entry;
 use super::handshakes::Begin;
 use super::proxy_header::{self, ProxyHeader};
+use super::relief::Newcomer;
 use super::service::Asked;
 use super::snapshot::{SiteOfView, Snapshot, View};
 use super::worker::{Open, Worker};
@@ -26,7 +29,7 @@ use crate::message::{RequestHead, Version};
 use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
-use crate::tls::{CertificateSet, ServerSession, TlsStream};
+use crate::tls::{CertificateSet, FirstMessage, ServerSession, TlsStream};
 use crate::transport::Transport;
 use crate::upstream::Client;
 
@@ -39,6 +42,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     /// Under TLS: the name that the client asked for, and the certificates of that name.
     tls: Option<TlsFacts>,
+    /// Where it stands among those that may have to make room for others.
+    pub(super) entry: Entry,
     _open: Open,
     _pass: super::admission::Pass,
 }
@@ -154,61 +159,85 @@ async fn establish(
     let shared = &view.shared;
     let limits = &shared.limits;
     let mut peer = Peer::new(address.ip(), listener, &shared.trust);
-    let counted = peer.proxy.is_none().then_some(peer.address);
-    let mut pass = match worker.admission.admit(counted, limits.connections, limits.connections_per_client) {
-        Ok(pass) => pass,
-        Err(reason) => {
-            worker.counters.connections_refused.increment();
-            tracing::debug!(client = %address.ip(), ?reason, "connection refused");
-            return None;
-        }
+    let network = Network::of(peer.address);
+    let entry = worker.listed.list(network, worker.ticks(), alarm);
+    let newcomer = Newcomer { worker, entry: &entry, alarm };
+    let Some(mut pass) = newcomer.admit(peer.proxy.is_none().then_some(network)).await else {
+        return refused(address, worker);
     };
-    let mut place = None;
-    if listener == Scheme::Https {
-        let begin = worker.handshakes.begin(limits.handshakes, alarm, &worker.clock);
-        if !matches!(begin, Begin::Begun(_)) {
-            worker.counters.handshakes_shed.increment();
-            tracing::debug!(client = %address.ip(), "too many handshakes");
-        }
-        match begin {
-            Begin::Begun(begun) | Begin::Instead(begun) => place = Some(begun),
-            Begin::Full => {
-                // Nothing of it stays with us.
-                let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
-                return None;
-            }
-        }
-    }
     alarm.set(limits.handshake);
     let mut received = Vec::new();
     if shared.proxy_protocol && peer.proxy.is_some() {
         let Ok(header) = read_proxy_header(&mut socket, &mut received, alarm).await else {
             worker.counters.proxy_headers_refused.increment();
             tracing::debug!(proxy = %address.ip(), "no valid PROXY header");
-            return None;
+            return gone(&socket, alarm);
         };
         peer.speaks_for(header.source, header.scheme, &shared.trust);
-        if !shared.trust.contains(peer.address)
-            && let Err(reason) = pass.count(peer.address, limits.connections_per_client)
-        {
-            worker.counters.connections_refused.increment();
-            tracing::debug!(client = %peer.address, proxy = %address.ip(), ?reason, "connection refused");
-            return None;
+        let network = Network::of(peer.address);
+        // Whom the proxy speaks for counts, and not the proxy.
+        let is_client = !shared.trust.contains(peer.address);
+        let reached = is_client.then(|| pass.count(network, limits.connections_per_client)).flatten();
+        if !newcomer.make_room(reached).await {
+            return refused(address, worker);
         }
+        entry.is_of(network);
     }
     let client = Client::new(peer);
     if listener == Scheme::Http {
-        let context = Context { worker: worker.clone(), client, tls: None, _open: open, _pass: pass };
+        if !received.is_empty() {
+            entry.speaks();
+        }
+        let context = Context { worker: worker.clone(), client, tls: None, entry, _open: open, _pass: pass };
         return Some(Established { transport: Transport::Plain(socket), received, context, http2: false });
     }
-    let stream = handshake(socket, std::mem::take(&mut received), shared, worker, &client, alarm).await?;
+    let mut hello = FirstMessage::new(received);
+    let whole = poll_fn(|cx| match hello.poll_whole(&mut socket, cx) {
+        Poll::Ready(read) => Poll::Ready(read),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+    });
+    if let Err(error) = whole.await {
+        worker.counters.handshakes_failed.increment();
+        tracing::debug!(client = client.address(), %error, "no ClientHello");
+        return gone(&socket, alarm);
+    }
+    entry.speaks();
+    // From here on it costs cryptography.
+    let begin = worker.handshakes.begin(limits.handshakes, Network::of(client.peer.address), alarm, &worker.clock);
+    if !matches!(begin, Begin::Begun(_)) {
+        worker.counters.handshakes_shed.increment();
+        tracing::debug!(client = client.address(), "too many handshakes");
+    }
+    let place = match begin {
+        Begin::Begun(place) | Begin::Instead(place) => place,
+        Begin::Full => return reset(&socket),
+    };
+    let stream = handshake(socket, hello.into_received(), shared, worker, &client, alarm).await?;
     drop(place);
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
     let certificates = choice.certificates()?.clone();
     let tls = Some(TlsFacts { name: choice.name.clone(), certificates, resumed: stream.session().is_resumed() });
-    let context = Context { worker: worker.clone(), client, tls, _open: open, _pass: pass };
-    Some(Established { transport: Transport::Tls(stream), received, context, http2 })
+    let context = Context { worker: worker.clone(), client, tls, entry, _open: open, _pass: pass };
+    Some(Established { transport: Transport::Tls(stream), received: Vec::new(), context, http2 })
+}
+
+/// There was no room.
+fn refused<T>(address: SocketAddr, worker: &Worker) -> Option<T> {
+    worker.counters.connections_refused.increment();
+    tracing::debug!(client = %address.ip(), "connection refused: there are too many");
+    None
+}
+
+/// A client that said nothing of use. Where it had to make room for others, nothing of it stays with us.
+fn gone<T>(socket: &TcpStream, alarm: &Alarm) -> Option<T> {
+    if alarm.was_rung() { reset(socket) } else { None }
+}
+
+/// Ends a connection so that nothing of it stays with us.
+fn reset<T>(socket: &TcpStream) -> Option<T> {
+    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    None
 }
 
 /// Reads a PROXY header, and leaves in `received` what came behind it.

@@ -1,35 +1,30 @@
 //! How many TLS handshakes a worker has under way: those who are connected already must not wait for those who may never
-//! be.
+//! be. A handshake begins when its ClientHello is there; before that, it costs nothing.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock::{Alarm, Clock, Ringer, ticks_of};
+use super::admission::Network;
+use super::crowd::{Crowd, Member};
+use crate::clock::{Alarm, Clock, ticks_of};
 
-/// A handshake that has had this long is broken off to make room for another: an honest one is over by then, and whoever
-/// opens connections to say nothing keeps nobody else out. What is younger stays, so that no more cryptography begins in
+/// A handshake that has had this long is broken off to make room for another: an honest one is over by then.
+/// What is younger stays, unless its network has more of them than the newcomer's, so that no more cryptography begins in
 /// this time than the limit allows.
-const FAIR_SHARE: Duration = Duration::from_secs(1);
+pub(super) const FAIR_SHARE: Duration = Duration::from_secs(1);
 
-/// The handshakes of one worker, the oldest first.
+/// The handshakes of one worker.
 #[derive(Default)]
 pub(super) struct Handshakes {
-    under_way: RefCell<BTreeMap<u64, UnderWay>>,
-    next: Cell<u64>,
-}
-
-struct UnderWay {
-    since: u32,
-    ringer: Ringer,
+    under_way: RefCell<Crowd>,
 }
 
 /// What became of the wish to begin.
 pub(super) enum Begin {
     /// There was room.
     Begun(Place),
-    /// There is, now that the oldest was broken off.
+    /// There is, now that another was broken off.
     Instead(Place),
     /// There are too many that have only just begun.
     Full,
@@ -37,21 +32,32 @@ pub(super) enum Begin {
 
 impl Handshakes {
     /// Begins one, which counts as long as its place is held. The alarm is that of its connection.
-    pub(super) fn begin(self: &Rc<Self>, max: usize, alarm: &Alarm, clock: &Clock) -> Begin {
+    pub(super) fn begin(self: &Rc<Self>, max: usize, network: Network, alarm: &Alarm, clock: &Clock) -> Begin {
         let now = clock.ticks();
         let mut under_way = self.under_way.borrow_mut();
         let full = under_way.len() >= max;
         if full {
-            let oldest = under_way.first_entry().filter(|oldest| oldest.get().since + ticks_of(FAIR_SHARE) < now);
-            let Some(oldest) = oldest else { return Begin::Full };
-            oldest.remove().ringer.ring();
+            let Some(victim) = victim(&under_way, network, now) else { return Begin::Full };
+            if let Some(victim) = under_way.remove(victim) {
+                victim.ringer.ring();
+            }
         }
-        let number = self.next.get();
-        self.next.set(number + 1);
-        under_way.insert(number, UnderWay { since: now, ringer: alarm.ringer() });
+        let number = under_way.add(Member { network, since: now, ringer: alarm.ringer() });
         let place = Place { handshakes: self.clone(), number };
         if full { Begin::Instead(place) } else { Begin::Begun(place) }
     }
+}
+
+/// Who gives way to a newcomer of a network: the oldest of a network that has more than that one will have, or else the
+/// oldest of all, if it has had its time.
+fn victim(under_way: &Crowd, network: Network, now: u32) -> Option<u64> {
+    let own = under_way.size_of(network) + 1;
+    let larger = under_way.largest().filter(|(_, size)| *size > own);
+    let of_larger = larger.and_then(|(network, _)| under_way.oldest_of(network));
+    of_larger.or_else(|| {
+        let oldest = under_way.oldest()?;
+        (under_way.get(oldest)?.since + ticks_of(FAIR_SHARE) < now).then_some(oldest)
+    })
 }
 
 /// A handshake under way.
@@ -62,7 +68,7 @@ pub(super) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.handshakes.under_way.borrow_mut().remove(&self.number);
+        self.handshakes.under_way.borrow_mut().remove(self.number);
     }
 }
 
@@ -70,12 +76,16 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    fn network(n: u8) -> Network {
+        Network::of([192, 0, 2, n].into())
+    }
+
     #[test]
     fn the_oldest_makes_room_once_it_has_had_its_time() {
         let clock = Rc::new(Clock::default());
         let handshakes = Rc::new(Handshakes::default());
         let alarms = [(); 4].map(|()| clock.alarm());
-        let begin = |n: usize| handshakes.begin(2, &alarms[n], &clock);
+        let begin = |n: usize| handshakes.begin(2, network(1), &alarms[n], &clock);
         let Begin::Begun(_first) = begin(0) else { panic!("no room") };
         let Begin::Begun(second) = begin(1) else { panic!("no room") };
         assert!(matches!(begin(2), Begin::Full));
@@ -87,5 +97,20 @@ mod tests {
         drop(second);
         let Begin::Begun(_fourth) = begin(3) else { panic!("no room") };
         assert_eq!(handshakes.under_way.borrow().len(), 2);
+    }
+
+    #[test]
+    fn a_network_with_more_gives_way_at_once() {
+        let clock = Rc::new(Clock::default());
+        let handshakes = Rc::new(Handshakes::default());
+        let alarms = [(); 8].map(|()| clock.alarm());
+        let begin = |n: usize, of: u8| handshakes.begin(4, network(of), &alarms[n], &clock);
+        let _held: Vec<Begin> = (0..4).map(|n| begin(n, 1)).collect();
+        assert!(matches!(begin(4, 1), Begin::Full), "of the same network: nothing is gained");
+        let Begin::Instead(_second) = begin(5, 2) else { panic!("no room") };
+        assert!(alarms[0].is_due() && !alarms[1].is_due());
+        let Begin::Instead(_third) = begin(6, 2) else { panic!("no room") };
+        assert!(alarms[1].is_due());
+        assert!(matches!(begin(7, 2), Begin::Full), "both have two");
     }
 }

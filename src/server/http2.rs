@@ -53,6 +53,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .enable_connect_protocol();
     alarm.set(limits.handshake);
+    alarm.rests(true);
     let mut handshake = Box::pin(builder.handshake::<_, Held>(io.clone()));
     let connection = poll_fn(|cx| {
         let done = handshake.as_mut().poll(cx);
@@ -65,6 +66,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     })
     .await;
     drop(handshake);
+    alarm.rests(false);
     let (pace, room) = (limits.pace(), Room::new(limits));
     drop(view);
     let Some(connection) = connection else { return };
@@ -156,6 +158,9 @@ impl Driver {
         }
         self.begin_rest_or_work();
         if self.alarm.poll_due(cx).is_ready() {
+            if self.alarm.was_rung() {
+                return self.make_room(cx);
+            }
             if self.closing {
                 return Poll::Ready(false);
             }
@@ -245,6 +250,15 @@ impl Driver {
         Poll::Pending
     }
 
+    /// Ends a connection at rest at once, as others need its room. GOAWAY says up to which stream requests were seen, so that
+    /// a client may send any other again (RFC 9113 section 6.8).
+    fn make_room(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        let _ = self.connection.poll_closed(cx);
+        let _ = self.poll_send(cx);
+        Poll::Ready(false)
+    }
+
     fn close(&mut self) {
         if !self.closing {
             self.closing = true;
@@ -262,8 +276,10 @@ impl Driver {
             let view = self.context.worker.view();
             let limits = &view.shared.limits;
             self.alarm.set(if self.closing { limits.linger } else { limits.idle });
+            self.alarm.rests(true);
         } else if !idle && self.resting {
             self.resting = false;
+            self.alarm.rests(false);
             self.alarm.clear();
         }
     }

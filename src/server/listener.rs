@@ -208,13 +208,19 @@ impl Bound {
         Ok(shared)
     }
 
+    /// How many workers they are for.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.max(1)
+    }
+
     /// The listeners of each worker.
     pub(super) fn into_workers(self) -> Vec<Vec<(TcpListener, Scheme)>> {
-        let mut workers: Vec<Vec<(TcpListener, Scheme)>> = (0..self.workers.max(1)).map(|_| Vec::new()).collect();
+        let count = self.workers();
+        let mut workers: Vec<Vec<(TcpListener, Scheme)>> = (0..count).map(|_| Vec::new()).collect();
         for group in self.listeners {
             // Sockets of a process with more workers go round: none may be left without somebody who accepts.
             for (at, socket) in group.listeners.into_iter().enumerate() {
-                workers[at % self.workers.max(1)].push((socket, group.scheme));
+                workers[at % count].push((socket, group.scheme));
             }
         }
         workers

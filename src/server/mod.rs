@@ -3,6 +3,8 @@
 mod admission;
 mod challenge;
 mod connection;
+mod connections;
+mod crowd;
 mod handshakes;
 mod health;
 mod http1;
@@ -13,6 +15,7 @@ mod page;
 mod proxy_header;
 mod record;
 mod rejection;
+mod relief;
 mod reply;
 mod reports;
 mod retired;
@@ -116,6 +119,7 @@ impl Server {
         let (draining, drains) = watch::channel(Drain::No);
         let admission = Arc::<admission::Admission>::default();
         let reports = Arc::<Reports>::default();
+        let (others, pleas) = relief::ways(bound.workers());
         let shared = worker::Shared {
             admission: admission.clone(),
             loop_guard: Arc::default(),
@@ -124,6 +128,7 @@ impl Server {
             news: news.clone(),
             draining: drains,
             reports: reports.clone(),
+            others,
         };
         let mut server = Self {
             workers: Vec::new(),
@@ -137,14 +142,15 @@ impl Server {
             listening: bound.addresses(),
         };
         let keep = server.listening.clone();
-        for (number, listeners) in bound.into_workers().into_iter().enumerate() {
+        for (number, (listeners, pleas)) in bound.into_workers().into_iter().zip(pleas).enumerate() {
             let (shared, counters) = (shared.clone(), Arc::new(Counters::default()));
             let (sender, receiver) = watch::channel(Listening { keep: keep.clone(), new: Mutex::new(listeners) });
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             let (own, taken) = (counters.clone(), Arc::<AtomicU64>::default());
             let (taking, pulse) = (taken.clone(), Arc::new(AtomicU64::new(crate::clock::uptime())));
             let signs = worker::Signs { counters: own, taken: taking, pulse: pulse.clone() };
-            let thread = thread.spawn(move || worker::run(shared, receiver, signs))?;
+            let own = worker::Own { number, listeners: receiver, pleas };
+            let thread = thread.spawn(move || worker::run(shared, own, signs))?;
             server.workers.push(Worker { thread, counters, pulse, taken, listeners: sender });
         }
         Ok(server)

@@ -221,7 +221,7 @@ impl Rejection {
             Self::TooManyChallenges => "more ACME challenges at once than limits.challenges".into(),
             Self::NotFound => "the site has no upstream".into(),
             Self::NoReport => "not a report".into(),
-            Self::TooManyReports => "more reports than limits.reports_per_minute".into(),
+            Self::TooManyReports => "more reports than limits.reports_per_minute or limits.reports_per_client".into(),
             Self::Loop => "the request has passed here several times".into(),
             Self::SchemeNotStated(field) => {
                 let missing = field.scheme_field().unwrap_or("TLS TLV in its PROXY header");

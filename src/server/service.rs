@@ -362,7 +362,7 @@ async fn report(
     if head.expects_continue() {
         interim.interim(&page::answer(StatusCode::CONTINUE));
     }
-    context.worker.reports.take(body, &asked.view.shared, alarm).await?;
+    context.worker.reports.take(body, asked.origin.client, &asked.view.shared, alarm).await?;
     let secure = asked.origin.scheme == Scheme::Https;
     Ok(own(page::answer(StatusCode::NO_CONTENT), Bytes::new(), asked, secure, context))
 }

@@ -11,15 +11,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
 
-use super::admission::Admission;
+use super::admission::{Admission, Network};
 use super::challenge::Places;
 use super::connection;
+use super::connections::{Connections, Entry};
 use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
+use super::relief::{self, Others, Plea};
 use super::reports::Reports;
 use super::snapshot::{SITES_AT_ONCE, View};
 use super::{Drain, Listening, Published};
@@ -49,6 +51,7 @@ pub(super) struct Shared {
     pub(super) news: Arc<Notify>,
     pub(super) draining: watch::Receiver<Drain>,
     pub(super) reports: Arc<Reports>,
+    pub(super) others: Others,
 }
 
 /// What is seen of a worker from outside.
@@ -58,6 +61,14 @@ pub(super) struct Signs {
     pub(super) taken: Arc<AtomicU64>,
     /// The uptime of its last sign of life.
     pub(super) pulse: Arc<AtomicU64>,
+}
+
+/// What one worker alone is given.
+pub(super) struct Own {
+    pub(super) number: usize,
+    pub(super) listeners: watch::Receiver<Listening>,
+    /// What the other workers ask of it.
+    pub(super) pleas: mpsc::Receiver<Plea>,
 }
 
 /// How connections are to end, and since which tick.
@@ -81,6 +92,9 @@ pub(super) struct Worker {
     pub(super) challenges: RefCell<Places>,
     /// The ports of the TLS listeners.
     https_ports: RefCell<Vec<u16>>,
+    pub(super) listed: Rc<Connections>,
+    pub(super) number: usize,
+    pub(super) others: Others,
     view: RefCell<Rc<View>>,
     streaming: Rc<Cell<usize>>,
     draining: Cell<Option<Draining>>,
@@ -137,6 +151,15 @@ impl Worker {
             warned.insert((site, what), now);
             warn();
         }
+    }
+
+    /// Ends a connection that says nothing or rests: of a network, or of any. Says no if there is none.
+    pub(super) fn make_room(&self, network: Option<Network>, newcomer: Option<&Entry>) -> bool {
+        let made = self.listed.make_room(network, newcomer, self.clock.ticks());
+        if made {
+            self.counters.connections_shed.increment();
+        }
+        made
     }
 
     /// Counts a connection as long as the guard is held.
@@ -202,17 +225,18 @@ impl Drop for Open {
 }
 
 /// Runs a worker on this thread until it has drained.
-pub(super) fn run(shared: Shared, listeners: watch::Receiver<Listening>, signs: Signs) -> io::Result<()> {
+pub(super) fn run(shared: Shared, own: Own, signs: Signs) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(AccessLog::flush_thread)
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let result = runtime.block_on(work(shared, listeners, signs));
+    let result = runtime.block_on(work(shared, own, signs));
     AccessLog::flush_thread();
     result
 }
 
-async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: Signs) -> io::Result<()> {
+async fn work(mut shared: Shared, own: Own, signs: Signs) -> io::Result<()> {
+    let Own { number: own_number, listeners, pleas } = own;
     let Signs { counters, taken, pulse } = signs;
     let clock = Rc::new(Clock::default());
     let streaming = Rc::new(Cell::new(0));
@@ -229,6 +253,9 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
         handshakes: Rc::default(),
         challenges: RefCell::new(Places::new(0)),
         https_ports: RefCell::default(),
+        listed: Rc::default(),
+        number: own_number,
+        others: shared.others,
         streaming,
         draining: Cell::new(None),
         connections: Cell::new(0),
@@ -239,6 +266,7 @@ async fn work(mut shared: Shared, listeners: watch::Receiver<Listening>, signs: 
     tokio::task::spawn_local(async move { background.clock.run().await });
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.sweep().await });
+    tokio::task::spawn_local(relief::hear(worker.clone(), pleas));
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.show_life(&pulse).await });
     let background = worker.clone();

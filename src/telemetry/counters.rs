@@ -29,6 +29,8 @@ counters! {
     connections_accepted,
     /// Connections refused because of a limit.
     connections_refused,
+    /// Connections that said nothing, or were at rest, and were closed to make room for others.
+    connections_shed,
     /// TLS handshakes that succeeded.
     handshakes,
     /// TLS handshakes that resumed a session.

@@ -17,5 +17,5 @@ pub mod tickets;
 pub use certificate::{Certificate, CertificateError};
 pub use possession::{Keys, Possession};
 pub use resolver::{CertificateSet, Certificates, Choice};
-pub use stream::{ServerSession, Session, TlsStream};
+pub use stream::{FirstMessage, ServerSession, Session, TlsStream};
 pub use tickets::Tickets;

@@ -191,16 +191,30 @@ fn time_limits() {
 
 #[test]
 fn connections_are_limited_in_all_and_by_client() {
-    let (authority, origin) = (Authority::new(), Origin::hello());
+    let authority = Authority::new();
+    let origin = Origin::start(|_| {
+        Reply::Custom(Box::new(|socket| {
+            use std::io::Read;
+            let _ = socket.read(&mut [0; 1]);
+            Ok(())
+        }))
+    });
     let config = blog(&authority, &origin);
     let client = Client::new(&authority);
-    let open =
-        |pintle: &Pintle| (0..6).filter_map(|_| client.try_connect(pintle.https(), BLOG).ok()).collect::<Vec<_>>();
-    let pintle = Pintle::start(&authority, &format!("[limits]\nconnections = 4\n{config}"));
-    let held = open(&pintle);
-    // The default for one client is three quarters of it.
-    assert_eq!(held.len(), 3);
-    drop(held);
+    // Each has a request under way: those at rest would give way.
+    let open = |pintle: &Pintle| {
+        let busy = (0..6).filter_map(|_| {
+            let before = origin.received().len();
+            let mut connection = client.try_connect(pintle.https(), BLOG).ok()?;
+            connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+            crate::harness::eventually("it is at the origin", || (origin.received().len() > before).then_some(()));
+            Some(connection)
+        });
+        busy.collect::<Vec<_>>()
+    };
+    let pintle = Pintle::start(&authority, &format!("[limits]\nconnections = 32\n{config}"));
+    // The default for one client is an eighth of it.
+    assert_eq!(open(&pintle).len(), 4);
     let pintle = Pintle::start(&authority, &format!("[limits]\nconnections = 4\nconnections_per_client = 4\n{config}"));
     let held = open(&pintle);
     assert_eq!(held.len(), 4);

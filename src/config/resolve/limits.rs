@@ -52,6 +52,13 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
         r,
     );
     number(
+        "reports_per_client",
+        &table.reports_per_client,
+        1..=most.reports_per_client,
+        &mut limits.reports_per_client,
+        r,
+    );
+    number(
         "response_header_size",
         &table.response_header_size,
         1024..=most.response_header_size,

@@ -284,6 +284,6 @@ pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
         limits.connections = fitted.connections;
     }
     if table.connections_per_client.is_none() {
-        limits.connections_per_client = (limits.connections / 4 * 3).max(1);
+        limits.connections_per_client = (limits.connections / 8).max(1);
     }
 }

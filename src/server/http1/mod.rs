@@ -42,6 +42,9 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
         if !rest(&link, &context, &alarm, requests == 0).await {
             break;
         }
+        if requests == 0 {
+            context.entry.speaks();
+        }
         requests += 1;
         let last = requests >= limits.requests_per_connection;
         let begun = poll_fn(|cx| Poll::Ready(begin(&link, &context, &alarm, last, cx))).await;
@@ -89,7 +92,8 @@ enum Next {
 /// Waits for the next request, or the first one. Says no when the connection is to end.
 async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first: bool) -> bool {
     let since = context.worker.ticks();
-    poll_fn(|cx| {
+    alarm.rests(true);
+    let goes_on = poll_fn(|cx| {
         let mut link = link.borrow_mut();
         if !link.received.is_empty() {
             return Poll::Ready(true);
@@ -103,7 +107,9 @@ async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first:
             Poll::Pending => alarm.poll_due(cx).map(|()| false),
         }
     })
-    .await
+    .await;
+    alarm.rests(false);
+    goes_on
 }
 
 /// What a request waits for that takes a future of its own.
@@ -168,7 +174,10 @@ async fn go_on(
     loop {
         match waits {
             Waits::Head => {
+                // There is no request before its head is whole.
+                alarm.rests(true);
                 let read = read_head(link, &context.worker.view().shared.limits.head(), &mut busy.head, alarm).await;
+                alarm.rests(false);
                 if matches!(read, Ok(false)) {
                     return Next::Gone;
                 }
@@ -241,7 +250,9 @@ async fn read_head(
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
                     ready!(alarm.poll_due(cx));
-                    return Poll::Ready(Err(Rejection::HeadTimeout));
+                    // Whoever has to make room is not answered, as that takes its time.
+                    let fault = if alarm.was_rung() { Ok(false) } else { Err(Rejection::HeadTimeout) };
+                    return Poll::Ready(fault);
                 }
             }
         }

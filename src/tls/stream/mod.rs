@@ -2,6 +2,7 @@
 //!
 //! rustls does all of TLS, through its unbuffered API; the buffers are the thread's, lent while something is in them.
 
+mod hello;
 mod outgoing;
 mod records;
 mod session;
@@ -15,6 +16,7 @@ use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+pub use hello::FirstMessage;
 pub use records::Records;
 pub use session::{ServerSession, Session};
 

@@ -54,7 +54,7 @@ fn name_server_that(addresses: &'static [Ipv4Addr], says: impl Fn(bool, bool) ->
             let mut answer = query[..2].to_vec();
             answer.extend([0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0]);
             answer.extend(&query[12..name_end + 4]);
-            for at in 0..usize::from(count) {
+            for address in addresses.iter().take(usize::from(count)) {
                 // The name at offset 12, its kind, IN, for an hour.
                 answer.extend([
                     0xc0,
@@ -71,7 +71,7 @@ fn name_server_that(addresses: &'static [Ipv4Addr], says: impl Fn(bool, bool) ->
                     if is_a { 4 } else { 16 },
                 ]);
                 match is_a {
-                    true => answer.extend(addresses[at].octets()),
+                    true => answer.extend(address.octets()),
                     false => answer.extend(std::net::Ipv6Addr::LOCALHOST.octets()),
                 }
             }

@@ -4,8 +4,8 @@
 //!
 //! | limit | test |
 //! | --- | --- |
-//! | `connections`, `connections_per_client` | `errors::connections_are_limited_in_all_and_by_client` |
-//! | `handshakes` | `slow::handshakes_that_never_end` |
+//! | `connections`, `connections_per_client` | `errors::connections_are_limited_in_all_and_by_client`, `crowds` |
+//! | `handshakes` | `slow::handshakes_that_never_end`, `crowds::hellos_that_are_left_alone` |
 //! | `handshake`, `request_header`, `idle`, `body_progress` | `errors::time_limits` |
 //! | `body_progress`, to the client | `http2::a_window_held_shut_has_a_deadline`, `slow::answers_that_nobody_reads` |
 //! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_octet_by_octet`, `slow::an_answer_that_is_taken_octet_by_octet` |
@@ -23,6 +23,7 @@
 //! | the size of a PROXY header | `proxy_protocol::wrong_headers_and_missing_ones_end_the_connection` |
 
 mod counts;
+mod crowds;
 mod floods;
 mod framing;
 mod largest;
@@ -67,8 +68,10 @@ fn get(stream: u32, path: &str) -> Vec<u8> {
 /// An HTTP/2 connection whose frames are written by hand.
 struct Raw {
     connection: Connection,
-    /// The error code of GOAWAY, when it has come; none with an end without one.
+    /// The error code of a GOAWAY that is a reproach, when it has come; none with an end without one.
     over: Option<Option<u32>>,
+    /// The error codes of all GOAWAY frames.
+    goaways: Vec<u32>,
     /// Streams that were reset, with the error code.
     resets: Vec<(u32, u32)>,
     /// Streams whose answer has begun.
@@ -86,7 +89,15 @@ impl Raw {
         connection.send([PREFACE, &octets(SETTINGS, 0, 0, settings)].concat());
         connection.stream.socket().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         connection.stream.socket().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-        Self { connection, over: None, resets: Vec::new(), answered: Vec::new(), acknowledged: 0, bodies: None }
+        Self {
+            connection,
+            over: None,
+            goaways: Vec::new(),
+            resets: Vec::new(),
+            answered: Vec::new(),
+            acknowledged: 0,
+            bodies: None,
+        }
     }
 
     /// Writes, and reads what has come meanwhile.
@@ -138,7 +149,12 @@ impl Raw {
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             let number = |at: usize| u32::from_be_bytes(received[at..at + 4].try_into().unwrap());
             match kind {
-                GOAWAY if number(13) != 0 => self.over = Some(Some(number(13))),
+                GOAWAY => {
+                    self.goaways.push(number(13));
+                    if number(13) != 0 {
+                        self.over = Some(Some(number(13)));
+                    }
+                }
                 HEADERS => self.answered.push(stream),
                 RST_STREAM => self.resets.push((stream, number(9))),
                 DATA => {

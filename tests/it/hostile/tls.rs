@@ -11,7 +11,7 @@ const HANDSHAKE: u8 = 22;
 const SERVER_HELLO: u8 = 2;
 const PROTOCOL_VERSION: u8 = 70;
 
-const NULL: u8 = 0;
+pub(super) const NULL: u8 = 0;
 const DEFLATE: u8 = 1;
 
 /// With its length in so many octets in front.
@@ -24,7 +24,7 @@ fn extension(kind: u16, octets: &[u8]) -> Vec<u8> {
 }
 
 /// A ClientHello without its record: this version, at most TLS 1.2, and these methods of compression.
-fn client_hello(version: u16, compression: &[u8]) -> Vec<u8> {
+pub(super) fn client_hello(version: u16, compression: &[u8]) -> Vec<u8> {
     // ECDHE-ECDSA-AES128-GCM-SHA256; suites of old, for those who would take them.
     let suites = [0xc0, 0x2b, 0xc0, 0x09, 0xc0, 0x0a, 0xc0, 0x13, 0x00, 0x2f, 0x00, 0x35, 0x00, 0x0a];
     let name = [&[0][..], &counted(2, BLOG.as_bytes())].concat();
@@ -49,7 +49,7 @@ fn client_hello(version: u16, compression: &[u8]) -> Vec<u8> {
 }
 
 /// In records of so many octets.
-fn records(version: u16, message: &[u8], size: usize) -> Vec<u8> {
+pub(super) fn records(version: u16, message: &[u8], size: usize) -> Vec<u8> {
     let record = |piece: &[u8]| [&[HANDSHAKE][..], &version.min(0x0301).to_be_bytes(), &counted(2, piece)].concat();
     message.chunks(size).flat_map(record).collect()
 }

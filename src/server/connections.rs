@@ -1,0 +1,230 @@
+//! The connections of one worker, as far as it matters which of them give way when there are too many: first those that
+//! have said nothing, then those at rest. One with a request under way never does.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::admission::Network;
+use super::crowd::{Crowd, Member};
+use super::handshakes::FAIR_SHARE;
+use crate::clock::{Alarm, ticks_of};
+
+/// So many connections are looked at for one that rests.
+const LOOKED_AT: usize = 64;
+
+/// All connections of a worker.
+#[derive(Default)]
+pub(super) struct Connections {
+    /// Their clients have yet to say what they want: no ClientHello, no request on a plain connection.
+    silent: RefCell<Crowd>,
+    /// The others. Whether one rests is noted with its alarm, so that a request changes nothing here.
+    open: RefCell<Crowd>,
+    /// How far the others have been looked through for one at rest.
+    looked_at: Cell<u64>,
+}
+
+impl Connections {
+    /// Lists a connection for as long as the entry is held. Its client has said nothing yet.
+    pub(super) fn list(self: &Rc<Self>, network: Network, now: u32, alarm: &Alarm) -> Entry {
+        let number = self.silent.borrow_mut().add(Member { network, since: now, ringer: alarm.ringer() });
+        Entry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
+    }
+
+    /// Ends one connection of a network so that another of it may come; or of any, if none is named. Says no if there is
+    /// none to spare. The newcomer is listed already, if it is of this worker.
+    pub(super) fn make_room(&self, network: Option<Network>, newcomer: Option<&Entry>, now: u32) -> bool {
+        let newcomer = newcomer.map(|entry| entry.number.get());
+        let end = |number: Option<u64>| number.is_some_and(|n| Some(n) != newcomer && self.end_silent(n));
+        match network {
+            Some(network) => {
+                let oldest = self.silent.borrow().oldest_of(network);
+                end(oldest) || self.end_resting_of(Some(network))
+            }
+            None => {
+                let of_many = self.oldest_of_many();
+                let oldest = self.silent.borrow().oldest();
+                let had_its_time = oldest.filter(|number| self.is_silent_since(*number, ticks_of(FAIR_SHARE), now));
+                end(of_many) || end(had_its_time) || self.end_resting() || end(oldest)
+            }
+        }
+    }
+
+    fn end_silent(&self, number: u64) -> bool {
+        let ended = self.silent.borrow_mut().remove(number);
+        ended.inspect(|member| member.ringer.ring()).is_some()
+    }
+
+    /// A network that has several silent ones can spare one, however young: others may have but one, and are about to speak.
+    fn oldest_of_many(&self) -> Option<u64> {
+        let silent = self.silent.borrow();
+        let (network, _) = silent.largest().filter(|(_, size)| *size > 1)?;
+        silent.oldest_of(network)
+    }
+
+    fn is_silent_since(&self, number: u64, ticks: u32, now: u32) -> bool {
+        self.silent.borrow().get(number).is_some_and(|member| now.saturating_sub(member.since) >= ticks)
+    }
+
+    /// First of the network that has the most.
+    fn end_resting(&self) -> bool {
+        let largest = self.open.borrow().largest().filter(|(_, size)| *size > 1);
+        largest.is_some_and(|(network, _)| self.end_resting_of(Some(network))) || self.end_resting_of(None)
+    }
+
+    /// Ends one at rest, of a network or of any. Looks on from where it stopped before, so that a crowd of busy ones is not
+    /// looked through anew each time.
+    fn end_resting_of(&self, network: Option<Network>) -> bool {
+        let open = self.open.borrow();
+        let mut at = self.looked_at.get();
+        let found = open.round(network, at).take(LOOKED_AT).find(|number| {
+            at = number + 1;
+            open.get(*number).is_some_and(|member| member.ringer.is_resting())
+        });
+        self.looked_at.set(at);
+        // It stays listed until its task has ended it: it may just have got a request.
+        let member = found.and_then(|number| open.get(number));
+        member.inspect(|member| member.ringer.ring()).is_some()
+    }
+}
+
+/// A listed connection.
+pub(super) struct Entry {
+    connections: Rc<Connections>,
+    number: Cell<u64>,
+    is_silent: Cell<bool>,
+}
+
+impl Entry {
+    /// The client has said what it wants.
+    pub(super) fn speaks(&self) {
+        if self.is_silent.get()
+            && let Some(member) = self.connections.silent.borrow_mut().remove(self.number.get())
+        {
+            self.is_silent.set(false);
+            self.number.set(self.connections.open.borrow_mut().add(member));
+        }
+    }
+
+    /// The client is of another network than its socket says.
+    pub(super) fn is_of(&self, network: Network) {
+        let mut crowd = self.crowd().borrow_mut();
+        if let Some(member) = crowd.remove(self.number.get()) {
+            self.number.set(crowd.add(Member { network, ..member }));
+        }
+    }
+
+    fn crowd(&self) -> &RefCell<Crowd> {
+        if self.is_silent.get() { &self.connections.silent } else { &self.connections.open }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.crowd().borrow_mut().remove(self.number.get());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    struct Bed {
+        clock: Rc<Clock>,
+        connections: Rc<Connections>,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            Self { clock: Rc::default(), connections: Rc::default() }
+        }
+
+        fn add(&self, n: u8) -> (Alarm, Entry) {
+            let alarm = self.clock.alarm();
+            let entry = self.connections.list(network(n), self.clock.ticks(), &alarm);
+            (alarm, entry)
+        }
+
+        fn make_room(&self, of: Option<u8>) -> bool {
+            self.connections.make_room(of.map(network), None, self.clock.ticks())
+        }
+    }
+
+    fn network(n: u8) -> Network {
+        Network::of([192, 0, 2, n].into())
+    }
+
+    #[test]
+    fn silent_ones_first_and_of_the_network_that_has_most() {
+        let bed = Bed::new();
+        let (honest, own) = bed.add(1);
+        let crowd: Vec<_> = (0..3).map(|_| bed.add(2)).collect();
+        let (resting, talker) = bed.add(3);
+        talker.speaks();
+        resting.rests(true);
+        assert!(bed.make_room(None) && bed.make_room(None));
+        assert_eq!(crowd.iter().map(|(alarm, _)| alarm.is_due()).collect::<Vec<_>>(), [true, true, false]);
+        // One of each is left, and both are young: who rests gives way.
+        assert!(bed.make_room(None));
+        assert!(resting.is_due() && !honest.is_due());
+        // Nobody rests, so that the young must go.
+        assert!(bed.make_room(None) && honest.is_due() && !crowd[2].0.is_due());
+        assert!(bed.make_room(None) && crowd[2].0.is_due());
+        assert!(!bed.make_room(None));
+        drop((own, crowd));
+        assert_eq!(bed.connections.silent.borrow().len(), 0);
+    }
+
+    #[test]
+    fn old_silent_ones_before_those_at_rest() {
+        let bed = Bed::new();
+        let (silent, _own) = bed.add(1);
+        let (resting, talker) = bed.add(2);
+        talker.speaks();
+        resting.rests(true);
+        (0..ticks_of(FAIR_SHARE)).for_each(|_| bed.clock.tick());
+        assert!(bed.make_room(None));
+        assert!(silent.is_due() && !resting.is_due());
+    }
+
+    #[test]
+    fn a_network_makes_room_for_its_own() {
+        let bed = Bed::new();
+        let (other, _own) = bed.add(1);
+        assert!(!bed.make_room(Some(2)), "nobody of that network");
+        let (busy, first) = bed.add(2);
+        let (resting, second) = bed.add(2);
+        first.speaks();
+        second.speaks();
+        resting.rests(true);
+        let (moved, third) = bed.add(9);
+        third.is_of(network(2));
+        assert!(bed.make_room(Some(2)) && moved.is_due());
+        assert!(bed.make_room(Some(2)) && resting.is_due() && !busy.is_due());
+        assert!(!bed.make_room(Some(2)) && !other.is_due(), "the busy one stays");
+    }
+
+    #[test]
+    fn a_newcomer_does_not_give_way_to_itself() {
+        let bed = Bed::new();
+        let (alarm, own) = bed.add(1);
+        let make_room = |of: Option<Network>| bed.connections.make_room(of, Some(&own), bed.clock.ticks());
+        assert!(!make_room(Some(network(1))) && !make_room(None) && !alarm.is_due());
+        let (other, _second) = bed.add(1);
+        assert!(!make_room(Some(network(1))), "the other one is younger: its turn comes with the next");
+        drop(own);
+        assert!(bed.make_room(Some(1)) && other.is_due());
+    }
+
+    #[test]
+    fn whoever_rests_is_found_behind_many_that_are_busy() {
+        let bed = Bed::new();
+        let busy: Vec<_> = (0..200).map(|_| bed.add(1)).collect();
+        busy.iter().for_each(|(_, entry)| entry.speaks());
+        let (resting, last) = bed.add(1);
+        last.speaks();
+        resting.rests(true);
+        assert!((0..4).any(|_| bed.make_room(Some(1))) && resting.is_due());
+        assert!((0..8).all(|_| !bed.make_room(None)));
+    }
+}

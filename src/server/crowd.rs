@@ -1,0 +1,124 @@
+//! Connections of one worker that are in the same state, by age and by their clients' networks: which of them is to give
+//! way is found without looking at all of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::admission::Network;
+use crate::clock::Ringer;
+
+/// The connections, the oldest first. Each change costs the logarithm of their number; none of them is on the path of a
+/// request.
+#[derive(Default)]
+pub(super) struct Crowd {
+    members: BTreeMap<u64, Member>,
+    by_network: BTreeSet<(Network, u64)>,
+    sizes: HashMap<Network, usize>,
+    /// The same sizes, in order.
+    largest: BTreeSet<(usize, Network)>,
+    next: u64,
+}
+
+/// A connection.
+pub(super) struct Member {
+    pub(super) network: Network,
+    /// The tick at which it came to this state.
+    pub(super) since: u32,
+    pub(super) ringer: Ringer,
+}
+
+impl Crowd {
+    /// Adds a connection; gives its number, which no other ever has.
+    pub(super) fn add(&mut self, member: Member) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.resize(member.network, |size| size + 1);
+        self.by_network.insert((member.network, number));
+        self.members.insert(number, member);
+        number
+    }
+
+    /// Takes a connection out, if it is still there.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Member> {
+        let member = self.members.remove(&number)?;
+        self.by_network.remove(&(member.network, number));
+        self.resize(member.network, |size| size.saturating_sub(1));
+        Some(member)
+    }
+
+    fn resize(&mut self, network: Network, change: impl FnOnce(usize) -> usize) {
+        let before = self.sizes.remove(&network).unwrap_or_default();
+        self.largest.remove(&(before, network));
+        let size = change(before);
+        if size > 0 {
+            self.sizes.insert(network, size);
+            self.largest.insert((size, network));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn get(&self, number: u64) -> Option<&Member> {
+        self.members.get(&number)
+    }
+
+    /// How many are of this network.
+    pub(super) fn size_of(&self, network: Network) -> usize {
+        self.sizes.get(&network).copied().unwrap_or_default()
+    }
+
+    /// The oldest of all.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.members.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// The oldest of this network.
+    pub(super) fn oldest_of(&self, network: Network) -> Option<u64> {
+        self.by_network.range((network, 0)..=(network, u64::MAX)).next().map(|(_, number)| *number)
+    }
+
+    /// All of a network, or of all networks: by their numbers from this one on, then those before it.
+    pub(super) fn round(&self, network: Option<Network>, from: u64) -> impl Iterator<Item = u64> {
+        let of_network = network.into_iter().flat_map(move |network| {
+            let behind = self.by_network.range((network, from)..=(network, u64::MAX));
+            behind.chain(self.by_network.range((network, 0)..(network, from))).map(|(_, number)| *number)
+        });
+        let of_all = network.is_none().then(|| self.members.range(from..).chain(self.members.range(..from)));
+        of_network.chain(of_all.into_iter().flatten().map(|(number, _)| *number))
+    }
+
+    /// The network that has the most, and how many these are.
+    pub(super) fn largest(&self) -> Option<(Network, usize)> {
+        self.largest.last().map(|(size, network)| (*network, *size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn by_age_and_by_network() {
+        let clock = Rc::new(Clock::default());
+        let network = |n: u8| Network::of([192, 0, 2, n].into());
+        let alarm = clock.alarm();
+        let mut crowd = Crowd::default();
+        let add = |crowd: &mut Crowd, n| crowd.add(Member { network: network(n), since: 0, ringer: alarm.ringer() });
+        let (a, b, c) = (add(&mut crowd, 1), add(&mut crowd, 2), add(&mut crowd, 2));
+        assert_eq!((crowd.len(), crowd.oldest(), crowd.largest()), (3, Some(a), Some((network(2), 2))));
+        assert_eq!(crowd.round(Some(network(2)), 0).collect::<Vec<_>>(), [b, c]);
+        assert_eq!(crowd.round(Some(network(2)), c).collect::<Vec<_>>(), [c, b]);
+        assert_eq!(crowd.round(None, b).collect::<Vec<_>>(), [b, c, a]);
+        assert!(crowd.remove(b).is_some() && crowd.remove(b).is_none());
+        assert_eq!((crowd.oldest_of(network(2)), crowd.size_of(network(2))), (Some(c), 1));
+        assert!(crowd.remove(c).is_some());
+        assert_eq!((crowd.oldest_of(network(2)), crowd.size_of(network(2))), (None, 0));
+        assert_eq!(crowd.largest(), Some((network(1), 1)));
+        assert!(crowd.remove(a).is_some());
+        assert!(crowd.largest().is_none() && crowd.oldest().is_none() && crowd.sizes.is_empty());
+    }
+}

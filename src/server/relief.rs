@@ -1,0 +1,98 @@
+//! Room for one more connection, where there are as many as there may be: made by ending one that says nothing or rests, in
+//! this worker or in another.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::admission::{Network, Pass, Reached};
+use super::connections::Entry;
+use super::worker::Worker;
+use crate::clock::Alarm;
+
+/// Pleas that wait for a worker; more are refused.
+const PLEAS: usize = 1024;
+/// How long a worker is waited for that is asked.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A worker asks another one to end a connection: of a network, or of any.
+pub(super) struct Plea {
+    network: Option<Network>,
+    reply: oneshot::Sender<bool>,
+}
+
+/// The ways to all workers, by their numbers.
+pub(super) type Others = Arc<[mpsc::Sender<Plea>]>;
+
+/// The ways to so many workers, and their ends.
+pub(super) fn ways(workers: usize) -> (Others, Vec<mpsc::Receiver<Plea>>) {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(PLEAS)).unzip();
+    (senders.into(), receivers)
+}
+
+/// Does what other workers ask for, as long as there are any.
+pub(super) async fn hear(worker: Rc<Worker>, mut pleas: mpsc::Receiver<Plea>) {
+    while let Some(Plea { network, reply }) = pleas.recv().await {
+        let _ = reply.send(worker.make_room(network, None));
+    }
+}
+
+/// A connection that comes: it is listed already, and may have to give way itself while it waits.
+pub(super) struct Newcomer<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) entry: &'a Entry,
+    pub(super) alarm: &'a Alarm,
+}
+
+impl Newcomer<'_> {
+    /// Lets it in, or not. Where its network has too many, one of that network has to give way; where there are nearly too
+    /// many in all, any one.
+    pub(super) async fn admit(&self, network: Option<Network>) -> Option<Pass> {
+        let (worker, view) = (self.worker, self.worker.view());
+        let limits = &view.shared.limits;
+        let (pass, reached) = worker.admission.admit(network, limits.connections, limits.connections_per_client);
+        if !self.make_room(reached).await {
+            return None;
+        }
+        if reached.is_none() && worker.admission.is_nearly_full(limits.connections) {
+            worker.make_room(None, Some(self.entry));
+        }
+        Some(pass)
+    }
+
+    /// Makes room where a limit was reached. Says no if there is none to be had.
+    pub(super) async fn make_room(&self, reached: Option<Reached>) -> bool {
+        let network = match reached {
+            None => return true,
+            Some(Reached::Client(network)) => Some(network),
+            Some(Reached::Total) => None,
+        };
+        if self.worker.make_room(network, Some(self.entry)) {
+            return true;
+        }
+        for (number, other) in self.worker.others.iter().enumerate() {
+            let (reply, answer) = oneshot::channel();
+            if number != self.worker.number
+                && other.try_send(Plea { network, reply }).is_ok()
+                && self.hears(answer).await
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn hears(&self, answer: oneshot::Receiver<bool>) -> bool {
+        let mut answer = pin!(tokio::time::timeout(PATIENCE, answer));
+        poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(matches!(answer, Ok(Ok(true)))),
+            Poll::Pending => self.alarm.poll_due(cx).map(|()| false),
+        })
+        .await
+    }
+}
