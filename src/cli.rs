@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::commands::{self, check, demo, export, install, key, keys, ledger, pin, remote, run, verify};
+use crate::commands::{self, check, demo, export, install, key, keys, ledger, pin, remote, repair, run, verify};
 use crate::config::DEFAULT_PATHS;
 use crate::export::{Form, Role};
 use crate::policy::Scheme;
@@ -285,6 +285,20 @@ struct InstallArgs {
 
 #[derive(Subcommand)]
 enum LedgerCommand {
+    /// Show what is wrong with the ledger, and what would become of it; mend it where that is confirmed
+    Repair {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Go on with what is left of a damaged ledger, and accept that promises may be lost; the date of today
+        #[arg(long, value_name = "DATE")]
+        accept_loss: Option<String>,
+        /// Change dates that cannot be right as shown, and confirm that this machine's clock is right
+        #[arg(long)]
+        yes: bool,
+        /// Answer in JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// All promises, as a table and a timeline
     Show(CheckArgs),
     /// Add what other nodes have promised, from copies of their ledger.jsonl
@@ -351,6 +365,9 @@ pub fn run() -> ExitCode {
             with_config(config, |path| install::install(path, &request, &output))
         }
         Command::Ledger(LedgerCommand::Show(args)) => with_config(args.config, |path| ledger::show(path, args.json)),
+        Command::Ledger(LedgerCommand::Repair { config, accept_loss, yes, json }) => {
+            with_config(config, |path| repair::repair(path, accept_loss.as_deref(), yes, json))
+        }
         Command::Ledger(LedgerCommand::Merge { config, files, json }) => {
             with_config(config, |path| ledger::merge(path, &files, json))
         }

@@ -21,6 +21,12 @@ pub fn ledger(data: &[u8]) {
     for record in records {
         again.apply(record);
     }
+    // What a ledger writes of it, it reads back equal.
+    let written = pintle::ledger::written(&book);
+    let (read, notices) = read_book(written.as_bytes());
+    assert_eq!(notices, []);
+    assert!(read.records().eq(book.records()));
+    assert_eq!(read.promises(), book.promises());
     assert_eq!(again.len(), book.len());
     assert_eq!((book.news(&again), again.news(&book)), (Vec::new(), Vec::new()));
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::reach::{keys_in_reach, writes_beside};
 use super::step_down::{Ahead, Trouble, look_ahead};
-use super::{Loaded, Output, context, fail, load, look_at_book};
+use super::{Known, Loaded, Output, context, fail, load, look_at_book};
 use crate::config::{self, Config, Draft, Problem, Problems, Severity, StandIn, report};
 use crate::host::both_forms;
 use crate::policy::hpkp;
@@ -22,8 +22,15 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     if as_json {
         return check_json(path, allow_root);
     }
-    let loaded = load(path, look_at_book, output);
-    let Ahead { troubles, forbidden, readable: mut warned, account } = as_the_user(path, allow_root);
+    let mut known = None;
+    let look = |draft: &Draft| {
+        let looked = look_at_book(draft)?;
+        Ok(known.insert(looked).clone())
+    };
+    let loaded = load(path, look, output);
+    let Ahead { mut troubles, forbidden, readable: mut warned, account } =
+        known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
+    troubles.extend(known.and_then(|known| known.damage).map(|(what, hint)| Trouble { what, hint }));
     if let Ok(Loaded { draft, config, problems }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
         for problem in forbidden.iter().chain(&warned) {
@@ -64,10 +71,9 @@ fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Pr
 }
 
 /// What only the user lacks that is to serve, where this is root.
-fn as_the_user(path: &Path, allow_root: bool) -> Ahead {
+fn as_the_user(path: &Path, known: &Known, allow_root: bool) -> Ahead {
     let Ok(draft) = config::read(path) else { return Default::default() };
-    let Ok(book) = look_at_book(&draft) else { return Default::default() };
-    look_ahead(&draft, &book, allow_root)
+    look_ahead(&draft, known, allow_root)
 }
 
 fn plural(n: usize, noun: &str) -> String {
@@ -112,12 +118,13 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
         Ok(draft) => draft,
         Err(error) => return unreadable(path, &format!("{}: {error}", path.display())),
     };
-    let book = match look_at_book(&draft) {
-        Ok(book) => book,
+    let known = match look_at_book(&draft) {
+        Ok(known) => known,
         Err(error) => return unreadable(path, &error),
     };
-    let (config, problems) = draft.resolve(&context(&draft, &book, StandIn::Unchanged));
-    let Ahead { troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &book, allow_root);
+    let (config, problems) = draft.resolve(&context(&draft, &known, StandIn::Unchanged));
+    let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
+    troubles.extend(known.damage.clone().map(|(what, hint)| Trouble { what, hint }));
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
     let is_fine = config.is_some() && troubles.is_empty() && forbidden.is_empty();
     let mut told = problems_json(&problems);
@@ -150,7 +157,8 @@ pub(super) fn problem_json(problems: &Problems, p: &Problem) -> Value {
 
 /// What keeps it from being looked at at all, for programs.
 fn unreadable(path: &Path, message: &str) -> ExitCode {
-    let problem = json!({ "severity": "error", "file": path.display().to_string(), "message": message });
+    let (what, hint) = message.split_once("\n  hint: ").map_or((message, None), |(what, hint)| (what, Some(hint)));
+    let problem = json!({ "severity": "error", "file": path.display().to_string(), "message": what, "hint": hint });
     println!("{:#}", json!({ "ok": false, "problems": [problem], "sites": [] }));
     fail(&message)
 }

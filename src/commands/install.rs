@@ -11,14 +11,13 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 use super::told::Told;
-use super::{Output, files, ledger, look_at_book, probe, told_of_no_site};
+use super::{Known, Output, files, ledger, look_at_book, probe, told_of_no_site};
 use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Severity, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 use crate::host::ascii;
 use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
-use crate::ledger::time::wall;
-use crate::ledger::{Book, Record};
+use crate::ledger::Record;
 use crate::pin::Pin;
 use crate::tls::CertificateError;
 use crate::tls::certificate::Chain;
@@ -106,14 +105,14 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
         Ok(plan) => plan,
         Err((what, hint)) => return told.fail_with_hint(&what, &hint),
     };
-    let book = match look_at_book(&draft) {
-        Ok(book) => book,
+    let known = match look_at_book(&draft) {
+        Ok(known) => known,
         Err(error) => return told.fail(&error),
     };
     told.set("site", plan.site.clone());
     told.set("pin", plan.chain.pin().to_string());
     told.set("dry_run", request.dry_run);
-    let is_fit = preflight(&draft, &book, &plan, (request, output), told);
+    let is_fit = preflight(&draft, &known, &plan, (request, output), told);
     let verdict = if is_fit { "fit to be served" } else { "refused" };
     told.set("verdict", verdict);
     told.say(format!("{}: {}, pin {}: {verdict}", plan.site, request.chain.display(), plan.chain.pin()));
@@ -246,8 +245,14 @@ fn find_key(
 
 /// The same judgement as at start, as if the files were there. Errors that are there without them are not this
 /// certificate's, unless they are about its places.
-fn preflight(draft: &Draft, book: &Book, plan: &Plan, (request, output): (&Request, &Output), told: &mut Told) -> bool {
-    let now = wall();
+fn preflight(
+    draft: &Draft,
+    known: &Known,
+    plan: &Plan,
+    (request, output): (&Request, &Output),
+    told: &mut Told,
+) -> bool {
+    let (book, now) = (&known.book, known.now);
     let (before, old) = draft.resolve(&Context::new(book, now));
     let instead: HashMap<PathBuf, Vec<u8>> =
         plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
@@ -347,11 +352,11 @@ fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdic
 /// Without a process to tell, what was accepted goes to the ledger from here.
 fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, told: &mut Told) -> bool {
     if let (Some(day), true) = (&request.accept, draft.state().is_some()) {
-        let book = match look_at_book(draft) {
-            Ok(book) => book,
+        let Known { book, now, .. } = match look_at_book(draft) {
+            Ok(known) => known,
             Err(error) => return told.fail(&error),
         };
-        let context = Context { accept: Some((plan.site.clone(), day.clone())), ..Context::new(&book, wall()) };
+        let context = Context { accept: Some((plan.site.clone(), day.clone())), ..Context::new(&book, now) };
         let Some(config) = draft.resolve(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
             return told.fail_with_hint(&what, &"pintle check");

@@ -276,7 +276,7 @@ pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
             None => return no_such_site(host, all_hosts(&outline)),
         },
     };
-    let book = match book(&outline) {
+    let book = match book(path, &outline) {
         Ok(book) => book,
         Err(error) => return fail(&error),
     };
@@ -326,8 +326,13 @@ fn promised_since(book: &Book, site: &SiteOutline, pin: Pin) -> Option<Timestamp
     Timestamp::from_second(book.promised_since(&site.label(), pin)?).ok()
 }
 
-fn book(outline: &Outline) -> Result<Book, String> {
-    outline.state_directory.as_ref().map_or_else(|| Ok(Book::default()), |folder| look_at(folder))
+fn book(path: &Path, outline: &Outline) -> Result<Book, String> {
+    let Some(folder) = &outline.state_directory else { return Ok(Book::default()) };
+    let (book, damage) = look_at(path, folder)?;
+    if let Some((what, hint)) = damage {
+        eprintln!("pintle: {what}\n  hint: {hint}");
+    }
+    Ok(book)
 }
 
 fn row_json(row: &Row) -> Value {

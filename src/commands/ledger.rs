@@ -8,14 +8,17 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{fail, fail_with_hint, look_at_book};
+use super::{Known, fail, fail_with_hint, glance_at_book};
 use crate::config::{self, Draft};
 use crate::control::client::ask;
+use crate::control::{hint_to_read, remedy};
 use crate::ledger::time::wall;
-use crate::ledger::{Ledger, OpenError, Record};
+use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, Repair, repair};
 use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
 
+/// Records that are sent to the running process at once, in bytes: it takes twice as much of one.
+const BODY_MAX: usize = 32 << 20;
 /// Columns of the timeline.
 const TIMELINE: usize = 48;
 
@@ -25,17 +28,25 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
         Ok(draft) => draft,
         Err(error) => return fail(&format!("{}: {error}", path.display())),
     };
-    let book = match look_at_book(&draft) {
-        Ok(book) => book,
+    let Known { book, now, damage, .. } = match glance_at_book(&draft) {
+        Ok(known) => known,
         Err(error) => return fail(&error),
     };
-    let now = wall();
+    if let Some((what, hint)) = &damage {
+        eprintln!("pintle: {what}\n  hint: {hint}");
+    }
     let mut promises: Vec<&Promise> = book.promises().iter().collect();
     promises.sort_by_key(|p| (&p.site, p.first_sent, p.last_sent));
     if as_json {
         println!(
             "{:#}",
-            json!({ "now": time(now), "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>() })
+            json!({
+                "now": time(now),
+                "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>(),
+                "accepted_lockouts": book.lockouts().iter().map(|a| lockout_json(a, now)).collect::<Vec<_>>(),
+                "repairs": book.repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
+                "damage": damage.map(|(what, _)| what),
+            })
         );
         return ExitCode::SUCCESS;
     }
@@ -48,11 +59,35 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
     println!("{}", state.join(crate::ledger::FILE).display());
     if promises.is_empty() {
         println!("nothing was promised yet");
-        return ExitCode::SUCCESS;
+    } else {
+        print_table(&promises, now);
+        print_timeline(&promises, now);
     }
-    print_table(&promises, now);
-    print_timeline(&promises, now);
+    print_accepted(&book, now);
     ExitCode::SUCCESS
+}
+
+fn lockout_json(accepted: &Accepted, now: Seconds) -> Value {
+    json!({
+        "site": accepted.site, "pin": accepted.pin.to_string(), "sets": accepted.sets.len(), "until": accepted.until,
+        "at": time(accepted.at), "over": accepted.is_over(now),
+    })
+}
+
+/// What the operator took upon himself.
+fn print_accepted(book: &Book, now: Seconds) {
+    for accepted in book.lockouts() {
+        let Accepted { site, pin, sets, until, at } = accepted;
+        let over = if accepted.is_over(now) { " (over)" } else { "" };
+        println!(
+            "\nLOCKOUT ACCEPTED  {} for {site} until {until}{over}: {pin} is served, and is not in {} of the sets",
+            minute(*at),
+            sets.len()
+        );
+    }
+    for Repair { what, at } in book.repairs() {
+        println!("\nREPAIRED          {}: {}", minute(*at), what.join("; "));
+    }
 }
 
 fn promise_json(promise: &Promise, now: Seconds) -> Value {
@@ -164,6 +199,7 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCo
         );
     }
     let mut records = Vec::new();
+    let now = wall();
     for file in files {
         let contents = match fs::read(file) {
             Ok(contents) => contents,
@@ -179,7 +215,11 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCo
                 &format!("the file is {} in another node's state.directory", crate::ledger::FILE),
             );
         }
-        records.extend(book.records().filter(Record::travels));
+        let news: Vec<Record> = book.records().filter(Record::travels).collect();
+        if let Err(why) = repair::fit_to_merge(&news, now) {
+            return fail(&format!("{}: {why}", file.display()));
+        }
+        records.extend(news);
     }
     match add(&draft, records) {
         Ok(news) => {
@@ -199,7 +239,7 @@ pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> 
     super::step_down::make_state(draft);
     match Ledger::open(&folder, wall()) {
         Ok((mut ledger, _)) => {
-            let mut other = crate::ledger::Book::default();
+            let mut other = Book::default();
             for record in records {
                 other.apply(record);
             }
@@ -209,7 +249,15 @@ pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> 
             Ok(count)
         }
         Err(OpenError::Locked) => add_remotely(draft, &records),
-        Err(OpenError::Io(error)) => Err(format!("{}: {error}", folder.display())),
+        Err(error @ OpenError::Damaged(_)) => {
+            let file = folder.join(crate::ledger::FILE);
+            Err(format!("{}: {error}\n  hint: {}", file.display(), remedy(draft.path())))
+        }
+        Err(OpenError::Io(error)) => {
+            let file = folder.join(crate::ledger::FILE);
+            let hint = hint_to_read(&file, &error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+            Err(format!("{}: {error}{hint}", folder.display()))
+        }
     }
 }
 
@@ -217,11 +265,26 @@ fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, String> {
     let Some(address) = draft.admin() else {
         return Err("another process has the ledger, and there is no admin.listen to ask it by".into());
     };
-    let body: String = records.iter().map(Record::line).collect();
-    let (status, answer) = ask(&address, Method::POST, "/ledger", body).map_err(|e| e.to_string())?;
-    let answer: Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
-    match answer["news"].as_u64() {
-        Some(news) if status.is_success() => Ok(usize::try_from(news).unwrap_or(usize::MAX)),
-        _ => Err(answer["error"].as_str().unwrap_or("the running process refused").to_owned()),
+    let mut news = 0;
+    for body in bodies(records) {
+        let (status, answer) = ask(&address, Method::POST, "/ledger", body).map_err(|e| e.to_string())?;
+        let answer: Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
+        match answer["news"].as_u64().map(usize::try_from) {
+            Some(Ok(more)) if status.is_success() => news += more,
+            _ => return Err(answer["error"].as_str().unwrap_or("the running process refused").to_owned()),
+        }
     }
+    Ok(news)
+}
+
+/// Records in as many bodies as they need; at least one.
+fn bodies(records: &[Record]) -> Vec<String> {
+    let mut bodies = vec![String::new()];
+    for line in records.iter().map(Record::line) {
+        match bodies.last_mut() {
+            Some(body) if body.is_empty() || body.len() + line.len() <= BODY_MAX => body.push_str(&line),
+            _ => bodies.push(line),
+        }
+    }
+    bodies
 }

@@ -12,6 +12,7 @@ pub mod pin;
 mod probe;
 mod reach;
 pub mod remote;
+pub mod repair;
 pub mod run;
 mod step_down;
 mod told;
@@ -20,14 +21,22 @@ pub mod verify;
 use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use http::{Method, StatusCode};
 use tracing::Level;
 
-use crate::config::{self, Config, Context, Draft, LastGood, Problems, StandIn};
-use crate::ledger::time::wall;
-use crate::ledger::{Book, Notice};
+use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, Problems, StandIn};
+use crate::control::admin::Known as Answer;
+use crate::control::client::{ClientError, ask_for};
+use crate::control::{hint_to_read, remedy};
+use crate::ledger::time::judged_now;
+use crate::ledger::{Book, Notice, OpenError};
+use crate::policy::guard::Seconds;
 use crate::telemetry::log::LogFormat;
 
+/// How long the running process may take to say what it has promised.
+const BOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// Warnings that are printed at once.
 const WARNINGS_MAX: usize = 100;
 
@@ -77,8 +86,8 @@ struct Loaded {
 }
 
 /// Reads and checks a configuration with what is known of promises, and says what is wrong with it.
-fn load(path: &Path, book: impl FnOnce(&Draft) -> Result<Book, String>, output: &Output) -> Result<Loaded, ExitCode> {
-    judge(read(path).map_err(|error| fail(&error))?, book, StandIn::Unchanged, output)
+fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, String>, output: &Output) -> Result<Loaded, ExitCode> {
+    judge(read(path).map_err(|error| fail(&error))?, known, StandIn::Unchanged, output)
 }
 
 /// Reads a configuration; or says which file cannot be read.
@@ -89,11 +98,11 @@ fn read(path: &Path) -> Result<Draft, String> {
 /// Checks what has been read, and says what is wrong with it.
 fn judge(
     draft: Draft,
-    book: impl FnOnce(&Draft) -> Result<Book, String>,
+    known: impl FnOnce(&Draft) -> Result<Known, String>,
     stand_in: StandIn,
     output: &Output,
 ) -> Result<Loaded, ExitCode> {
-    let loaded = try_judge(draft, book, stand_in);
+    let loaded = try_judge(draft, known, stand_in);
     let problems = loaded.as_ref().map_or_else(|unfit| unfit.problems.as_ref(), |loaded| Some(&loaded.problems));
     if let Some(problems) = problems {
         print_problems(problems, output);
@@ -110,11 +119,11 @@ struct Unfit {
 /// The same, without a word.
 fn try_judge(
     draft: Draft,
-    book: impl FnOnce(&Draft) -> Result<Book, String>,
+    known: impl FnOnce(&Draft) -> Result<Known, String>,
     stand_in: StandIn,
 ) -> Result<Loaded, Box<Unfit>> {
-    let book = book(&draft).map_err(|error| Box::new(Unfit { problems: None, error }))?;
-    let (config, problems) = draft.resolve(&context(&draft, &book, stand_in));
+    let known = known(&draft).map_err(|error| Box::new(Unfit { problems: None, error }))?;
+    let (config, problems) = draft.resolve(&context(&draft, &known, stand_in));
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
@@ -127,8 +136,9 @@ fn try_judge(
 }
 
 /// What there is to know at a start: what was promised, and what was served last.
-fn context<'a>(draft: &Draft, book: &'a Book, stand_in: StandIn) -> Context<'a> {
-    Context { last_good: draft.state().map(|state| LastGood::of(&state)), stand_in, ..Context::new(book, wall()) }
+fn context<'a>(draft: &Draft, known: &'a Known, stand_in: StandIn) -> Context<'a> {
+    let last_good = draft.state().map(|state| LastGood::of(&state));
+    Context { last_good, stand_in, ..Context::new(&known.book, known.now) }
 }
 
 /// Errors are printed all; of very many warnings, the first ones will do.
@@ -145,17 +155,91 @@ fn print_problems(problems: &Problems, output: &Output) {
     }
 }
 
-/// What a configuration's ledger says, for commands that only look.
-fn look_at_book(draft: &Draft) -> Result<Book, String> {
-    draft.state().map_or_else(|| Ok(Book::default()), |folder| look_at(&folder))
+/// What is known of promises, and the time to judge by.
+#[derive(Clone)]
+struct Known {
+    book: Book,
+    now: Seconds,
+    /// What is wrong with the ledger's file, and what to do.
+    damage: Option<(String, String)>,
+    /// The running process was asked, and knows all.
+    is_whole: bool,
 }
 
-fn look_at(folder: &Path) -> Result<Book, String> {
+impl Known {
+    fn of_book(book: Book) -> Self {
+        let (now, doubt) = judged_now(&book);
+        if let Some(doubt) = doubt {
+            eprintln!("pintle: {doubt}");
+        }
+        Self { book, now, damage: None, is_whole: false }
+    }
+}
+
+/// What there is to know of promises, for commands that judge: by the file, and by the process that has it.
+///
+/// # Errors
+///
+/// When the file cannot be read, or promises may be lost.
+fn look_at_book(draft: &Draft) -> Result<Known, String> {
+    let known = glance_at_book(draft)?;
+    match &known.damage {
+        Some((what, hint)) if !known.is_whole => Err(format!("{what}\n  hint: {hint}")),
+        _ => Ok(known),
+    }
+}
+
+/// The same, whatever the file is like.
+fn glance_at_book(draft: &Draft) -> Result<Known, String> {
+    // It sees to its file before it answers.
+    let asked = draft.admin().and_then(|address| ask_for_book(&address));
+    let (mut book, damage) = match draft.state() {
+        Some(folder) => look_at(draft.path(), &folder).or_else(|why| match &asked {
+            // What cannot be read is known all the same.
+            Some(_) => Ok(Default::default()),
+            None => Err(why),
+        })?,
+        None => Default::default(),
+    };
+    let Some((now, theirs)) = asked else {
+        return Ok(Known { damage, ..Known::of_book(book) });
+    };
+    theirs.records().for_each(|record| _ = book.apply(record));
+    Ok(Known { book, now, damage, is_whole: true })
+}
+
+/// The book of the running process, if one answers.
+fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
+    match ask_for(address, Method::GET, "/ledger", String::new(), BOOK_PATIENCE) {
+        Ok((StatusCode::OK, answer)) => {
+            let Answer { now, lines } = serde_json::from_str(&answer).ok()?;
+            Some((now, crate::ledger::read_book(lines.concat().as_bytes()).0))
+        }
+        // An older pintle has no answer to this.
+        Ok(_) | Err(ClientError::NotRunning(_)) => None,
+        Err(error) => {
+            eprintln!("pintle: {error}: judged by the ledger's file alone");
+            None
+        }
+    }
+}
+
+/// What a file says, and what is wrong with it.
+type Looked = (Book, Option<(String, String)>);
+
+fn look_at(config: &Path, folder: &Path) -> Result<Looked, String> {
     let file = folder.join(crate::ledger::FILE);
-    let (book, notices) = crate::ledger::look(folder).map_err(|error| format!("{}: {error}", file.display()))?;
-    // A running server may just be writing its last line.
-    for notice in notices.iter().filter(|n| !matches!(n, Notice::Torn { .. })) {
+    let (book, notices) = crate::ledger::look(folder).map_err(|error| {
+        let hint = hint_to_read(&file, &error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+        format!("{}: {error}{hint}", file.display())
+    })?;
+    for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. })) {
         eprintln!("pintle: {}: {notice}", file.display());
     }
-    Ok(book)
+    // A running server may just be writing its last line: what is torn is no damage.
+    let damage = notices.iter().any(Notice::is_loss).then(|| {
+        let error = OpenError::Damaged(notices);
+        (format!("{}: {error}", file.display()), remedy(config))
+    });
+    Ok((book, damage))
 }

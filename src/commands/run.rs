@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::step_down::{Trouble, refuse, step_down};
-use super::{Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge};
+use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge};
 use crate::config::{Draft, Severity, StandIn};
 use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
@@ -74,9 +74,9 @@ pub(super) fn serve(
     let mut opened = None;
     let book = |draft: &Draft| {
         let (ledger, notices) = open_ledger(draft)?;
-        let book = ledger.book().clone();
+        let known = Known::of_book(ledger.book().clone());
         opened = Some((ledger, notices));
-        Ok(book)
+        Ok(known)
     };
     let loaded = judge(draft, book, StandIn::Always, output);
     if !troubles.is_empty() {
@@ -128,7 +128,8 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     let Ok(troubles) = step_down(&draft, allow_root, output) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let Loaded { draft, config, problems } = match try_judge(draft, |draft| newcomer.book(draft), StandIn::Always) {
+    let known = |draft: &Draft| newcomer.book(draft).map(Known::of_book);
+    let Loaded { draft, config, problems } = match try_judge(draft, known, StandIn::Always) {
         Ok(loaded) => loaded,
         Err(unfit) => {
             let problems = unfit.problems.as_ref();
@@ -235,10 +236,7 @@ fn cannot_bind(errors: &[BindError]) -> ExitCode {
 
 fn tell(notices: &[Notice]) {
     for notice in notices {
-        match notice {
-            Notice::Torn { .. } | Notice::Newer { .. } => tracing::warn!(%notice, "ledger"),
-            Notice::Damaged { .. } => tracing::error!(%notice, "ledger"),
-        }
+        tracing::warn!(%notice, "ledger");
     }
 }
 

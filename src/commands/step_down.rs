@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use super::reach::{self, Pass};
-use super::{Output, fail, look_at_book, print_problems};
+use super::{Known, Output, fail, look_at_book, print_problems};
 use crate::config::{At, Context, Draft, Problem, Problems, Severity};
-use crate::ledger::Book;
-use crate::ledger::time::wall;
 use crate::privileges::{self, Account};
 
 /// The user that serves where nobody else is named.
@@ -30,8 +28,8 @@ pub(super) fn step_down(draft: &Draft, allow_root: bool, output: &Output) -> Res
         Ok(None) => return Ok(Vec::new()),
         Err(trouble) => {
             // All that is wrong is told at once.
-            if let Ok(book) = look_at_book(draft) {
-                print_problems(&draft.resolve(&Context::new(&book, wall())).1, output);
+            if let Ok(Known { book, now, .. }) = look_at_book(draft) {
+                print_problems(&draft.resolve(&Context::new(&book, now)).1, output);
             }
             return Err(refuse(&[trouble]));
         }
@@ -119,7 +117,7 @@ pub(super) struct Ahead {
 }
 
 /// What would keep `pintle run` from serving as somebody else than root: for `pintle check`, which stays who it is.
-pub(super) fn look_ahead(draft: &Draft, book: &Book, allow_root: bool) -> Ahead {
+pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahead {
     if !privileges::is_root() || draft.problems().has_errors() {
         return Ahead::default();
     }
@@ -130,7 +128,7 @@ pub(super) fn look_ahead(draft: &Draft, book: &Book, allow_root: bool) -> Ahead 
     };
     let folders = reach::folders(draft);
     let looked = account.as_it(|| {
-        let (_, problems) = draft.resolve(&Context::new(book, wall()));
+        let (_, problems) = draft.resolve(&Context::new(&known.book, known.now));
         let troubles = reach::troubles(draft, &folders, &account, Pass::Looking);
         (troubles, reach::readable_keys(draft, &account.user), problems)
     });

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,8 +16,9 @@ use super::reload::Verdict;
 use super::socket::Caller;
 use super::upgrade::Upgraded;
 use crate::config::TOKEN;
-use crate::ledger::{Book, Record};
+use crate::ledger::{Book, Record, repair};
 use crate::pin::Pin;
+use crate::policy::guard::Seconds;
 
 /// The longest body of a command: a ledger of another node.
 const BODY_MAX: usize = 64 << 20;
@@ -49,6 +51,17 @@ pub(super) enum Command {
         site: String,
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
     },
+    /// All that is known of promises.
+    Book(oneshot::Sender<Known>),
+}
+
+/// What the process knows of promises, and the time that it judges by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Known {
+    /// In seconds since 1970.
+    pub now: Seconds,
+    /// The book, a line for each record.
+    pub lines: Vec<String>,
 }
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -104,13 +117,18 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
             let (host, accept) = (parameter("host").unwrap_or_default(), parameter("accept_lockout_until"));
             verdict(ask(commands, |reply| Command::Certificates { host, accept, reply }).await)
         }
+        (&Method::GET, "/ledger") => match ask(commands, Command::Book).await {
+            Some(known) => json_answer(StatusCode::OK, &json!(known)),
+            None => gone(),
+        },
         (&Method::POST, "/ledger") => ledger(request, commands).await,
         #[cfg(debug_assertions)]
         (&Method::POST, "/attempt") => {
             attempt(parameter("what").unwrap_or_default(), parameter("with").unwrap_or_default()).await
         }
         (_, "/status" | "/metrics" | "/ready" | "/promised") => other_method("GET, HEAD"),
-        (_, "/reload" | "/certificates" | "/ledger" | "/upgrade") => other_method("POST"),
+        (_, "/ledger") => other_method("GET, HEAD, POST"),
+        (_, "/reload" | "/certificates" | "/upgrade") => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
     }
 }
@@ -178,7 +196,7 @@ async fn ledger(request: Request<Incoming>, commands: &mpsc::Sender<Command>) ->
     let records = book.records().collect();
     match ask(commands, |reply| Command::Ledger { records, reply }).await {
         Some(Ok(news)) => json_answer(StatusCode::OK, &json!({ "ok": true, "news": news })),
-        Some(Err(why)) => json_answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": why })),
+        Some(Err(why)) => json_answer(StatusCode::CONFLICT, &json!({ "error": why })),
         None => gone(),
     }
 }
@@ -256,10 +274,23 @@ impl Control {
             Command::Promised { site, reply } => {
                 let _ = reply.send(self.promised(&site));
             }
+            Command::Book(reply) => {
+                // Who asks reads the file, too.
+                let _ = self.keep_ledger().await;
+                let _ = reply.send(self.known());
+            }
         }
     }
 
+    /// The book, and the time to judge by.
+    pub(super) fn known(&self) -> Known {
+        let now = self.now();
+        Known { now, lines: self.ledger().book().records().map(|record| record.line()).collect() }
+    }
+
     async fn merge(&mut self, records: Vec<Record>) -> Result<usize, String> {
+        let now = self.now();
+        repair::fit_to_merge(&records, now)?;
         let mut other = Book::default();
         for record in records.into_iter().filter(Record::travels) {
             other.apply(record);

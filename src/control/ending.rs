@@ -50,6 +50,8 @@ impl Control {
                 self.server.drain(Drain::Stop);
                 tracing::info!(?limit, "draining: no new connections, requests under way may finish");
                 self.notify.stopping("draining");
+                // What was sent must be known at the next start, whatever has become of the file.
+                self.leave_ledger().await;
                 // A new process that has not come to serve is not to come to it now.
                 self.upgrade = None;
                 drop(self.give_up_successor());
@@ -76,6 +78,7 @@ impl Control {
             }
             self.show_life();
         }
+        self.leave_ledger().await;
         // Who was told something a moment ago gets to read it.
         self.close_door();
         let end = Instant::now() + LAST_WORDS;
@@ -88,6 +91,12 @@ impl Control {
         Ok(Ended::Drained)
     }
 
+    async fn leave_ledger(&self) {
+        if let Err(error) = self.keep_ledger().await {
+            tracing::error!(%error, "the ledger's file cannot be written: what was promised will not be known at the next start");
+        }
+    }
+
     /// Questions are answered; who wants something done finds that it is too late.
     fn answer_at_the_end(&self, command: Command) {
         match command {
@@ -95,6 +104,7 @@ impl Control {
             Command::Metrics(reply) => _ = reply.send(self.metrics()),
             Command::Ready(reply) => _ = reply.send(false),
             Command::Promised { site, reply } => _ = reply.send(self.promised(&site)),
+            Command::Book(reply) => _ = reply.send(self.known()),
             Command::Reload(_) | Command::Certificates { .. } | Command::Ledger { .. } | Command::Upgrade(_) => {}
         }
     }

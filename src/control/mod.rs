@@ -18,9 +18,11 @@ mod token;
 mod upgrade;
 mod watch;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,9 +36,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use crate::config::{Config, Context, Draft, Looked, Problems, StandIn};
 use crate::handover::Launcher;
 use crate::ledger::leases::Leases;
-use crate::ledger::time::{Reading, Step, Time, wall};
-use crate::ledger::{Ledger, Notice, OpenError};
+use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
+use crate::ledger::{Book, Ledger, Notice, OpenError};
 use crate::policy::Scheme;
+use crate::policy::guard::Seconds;
 use crate::server::Server;
 use crate::systemd::Notify;
 use crate::telemetry::LogThread;
@@ -68,6 +71,8 @@ const ANNOUNCED_MAX: usize = 200;
 const COMMANDS: usize = 16;
 /// After a ledger could not be written, it is tried again after this time.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether the ledger's file is still there, and as it was left.
+const LEDGER_LOOK: Duration = Duration::from_secs(5);
 
 /// What runs, and all that is known about it.
 pub struct Control {
@@ -75,10 +80,10 @@ pub struct Control {
     config: Config,
     fixed: Fixed,
     ledger: Arc<Mutex<Ledger>>,
-    time: Time,
+    time: RefCell<Time>,
     server: Server,
     resolver: Rc<Resolver>,
-    leases: Leases,
+    leases: RefCell<Leases>,
     watch: Watch,
     pending: Option<Pending>,
     /// Sites whose files are not fit to be served, by their first name.
@@ -86,6 +91,7 @@ pub struct Control {
     /// Why nothing that is on disk can be served.
     unservable: Vec<String>,
     ledger_trouble: Option<LedgerTrouble>,
+    ledger_seen: Instant,
     counts: Counts,
     started: Timestamp,
     access_log: Option<LogThread>,
@@ -128,6 +134,8 @@ enum Keep {
 /// Why pins are not sent at present.
 struct LedgerTrouble {
     error: String,
+    /// It is the clock's fault, and not the disk's.
+    by_clock: bool,
     retry: Instant,
 }
 
@@ -150,11 +158,30 @@ pub struct Counts {
 ///
 /// # Errors
 ///
-/// When another process has it, or it cannot even be read: then nobody knows what was promised.
+/// When another process has it, when promises may be lost, or it cannot even be read: then nobody knows what was promised.
 pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
-    let Some(folder) = draft.state() else { return Ok((Ledger::in_memory(), Vec::new())) };
-    match Ledger::open(&folder, wall()) {
+    open_ledger_with(draft, None)
+}
+
+/// The same, with a book of all that it should say, if there is one: then nothing can be lost.
+fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), String> {
+    let Some(folder) = draft.state() else {
+        let mut ledger = Ledger::in_memory();
+        ledger.believe(known.iter().flat_map(Book::records).collect());
+        return Ok((ledger, Vec::new()));
+    };
+    let opened = match known.clone() {
+        Some(known) => Ledger::mend(&folder, known, wall()),
+        None => Ledger::open(&folder, wall()),
+    };
+    match opened {
         Ok(opened) => Ok(opened),
+        Err(error @ OpenError::Damaged(_)) => Err(format!(
+            "{}: {error}; a copy is kept as {}\n  hint: {}",
+            folder.join(crate::ledger::FILE).display(),
+            crate::ledger::DAMAGED,
+            remedy(draft.path())
+        )),
         Err(OpenError::Locked) => Err(format!(
             "state.directory: {}: another process has the ledger; each pintle needs a state of its own",
             folder.display()
@@ -166,12 +193,46 @@ pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
                 Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
                 Err(unread) => {
                     let file = folder.join(crate::ledger::FILE);
-                    return Err(format!("{}: what was promised cannot be read: {unread}", file.display()));
+                    let hint = hint_to_read(&file, &unread).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+                    return Err(format!("{}: what was promised cannot be read: {unread}{hint}", file.display()));
                 }
             };
+            let mut book = book;
+            known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
             Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
         }
     }
+}
+
+/// What to do about a ledger that may have lost promises.
+#[must_use]
+pub fn remedy(config: &Path) -> String {
+    let (config, today) = (config.display(), crate::ledger::repair::day(wall()));
+    format!(
+        "if there is a newer copy of the file, put it back; `pintle ledger repair -c {config}` shows what is left. To go on \
+         with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair -c {config} \
+         --accept-loss {today}"
+    )
+}
+
+/// What to do about a file of the state that this user may not read or write.
+#[must_use]
+pub fn hint_to_read(file: &Path, error: &io::Error) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let folder = file.parent().unwrap_or(file);
+    let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
+    let me = rustix::process::geteuid().as_raw();
+    Some(match owner {
+        Some(owner) if owner != me => format!(
+            "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' pintle \
+             ...`) or as root; if pintle is to serve as user {me}: chown {me} {}",
+            file.display()
+        ),
+        _ => format!("chmod u+rwX {} {}", folder.display(), file.display()),
+    })
 }
 
 impl Control {
@@ -270,20 +331,8 @@ impl Control {
     }
 
     async fn tick(&mut self) {
-        let reading = Reading::take();
-        match self.time.step(reading) {
-            Step::None => {}
-            Step::Forward(behind) => {
-                tracing::warn!(
-                    seconds = behind.seconds,
-                    "the clock was set forward, or this machine slept: promises are written down anew"
-                );
-                let mut ledger = lock(&self.ledger);
-                let mended = self.leases.was_behind(behind, ledger.book(), self.time.now(reading));
-                ledger.believe(mended);
-            }
-            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
-        }
+        let _ = self.now();
+        self.look_after_ledger().await;
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_door();
@@ -302,6 +351,29 @@ impl Control {
         lock(&self.ledger)
     }
 
+    /// The time that every judgement takes: after what the clocks did since they were looked at last has been taken into
+    /// account. Not to be called by who holds the ledger.
+    fn now(&self) -> Seconds {
+        let reading = Reading::take();
+        let mut time = self.time.borrow_mut();
+        match time.step(reading) {
+            Step::None => {}
+            Step::Forward(behind) => {
+                tracing::warn!(
+                    seconds = behind.seconds,
+                    "the clock was set forward, or this machine slept: promises are written down anew"
+                );
+                let mut ledger = self.ledger();
+                let mended = self.leases.borrow_mut().was_behind(behind, ledger.book(), time.now(reading));
+                ledger.believe(mended);
+            }
+            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
+            // It is told where pins are withheld for it. If the clock is right, all dates since the start are too early.
+            Step::Doubtful(_) => self.leases.borrow_mut().revoke(),
+        }
+        time.judged(reading)
+    }
+
     /// Checks the draft again, with what is in use.
     fn resolve(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
         self.resolve_with(draft, Looked::default(), keep, accept)
@@ -315,6 +387,7 @@ impl Control {
         keep: Keep,
         accept: Option<(String, String)>,
     ) -> (Option<Config>, Problems) {
+        let now = self.now();
         let ledger = self.ledger();
         let context = Context {
             before: Some(&self.config),
@@ -326,7 +399,7 @@ impl Control {
             },
             accept,
             looked,
-            ..Context::new(ledger.book(), wall())
+            ..Context::new(ledger.book(), now)
         };
         draft.resolve(&context)
     }
@@ -334,15 +407,31 @@ impl Control {
 
 impl LedgerTrouble {
     fn new(error: &io::Error) -> Self {
-        Self { error: error.to_string(), retry: Instant::now() + LEDGER_RETRY }
+        Self { error: error.to_string(), by_clock: false, retry: Instant::now() + LEDGER_RETRY }
+    }
+
+    fn of_clock(doubt: Doubt) -> Self {
+        Self { error: doubt.to_string(), by_clock: true, retry: Instant::now() }
     }
 
     fn tell(&self) {
+        if self.by_clock {
+            tracing::error!(
+                error = self.error,
+                "the clock cannot be right: pins are withheld, and everything else goes on"
+            );
+            return;
+        }
         tracing::error!(
             error = self.error,
             "the ledger cannot be written: pins are withheld until it can, and everything else goes on; see that there is \
              room and leave to write in state.directory"
         );
+    }
+
+    /// Why pins are not sent, for `status`.
+    fn why(&self) -> String {
+        if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
     }
 }
 

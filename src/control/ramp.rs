@@ -6,7 +6,6 @@
 
 use super::{Control, Keep};
 use crate::config::report;
-use crate::ledger::time::wall;
 use crate::ledger::{Ramp, Ramped, Record};
 use crate::policy::guard::Seconds;
 
@@ -26,7 +25,7 @@ impl Control {
         for site in fresh {
             self.heed_reports(&site).await;
         }
-        let now = wall();
+        let now = self.now();
         // What is refused at this moment has not gone well, however long ago it was refused.
         let refused: Vec<String> = self.refused.keys().cloned().collect();
         for site in &refused {
@@ -89,7 +88,7 @@ impl Control {
     }
 
     async fn reset_ramps_of(&mut self, site: &str, which: impl Fn(Ramped) -> bool) {
-        let now = wall();
+        let now = self.now();
         let ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
         let records: Vec<Record> = ramps
             .filter(|ramp| ramp.next.is_some() && which(ramp.policy))

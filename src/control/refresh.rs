@@ -102,7 +102,7 @@ impl Control {
 
     /// How long it is until a promise ends, of whatever site.
     fn next_end(&self) -> Duration {
-        let now = wall();
+        let now = self.now();
         let ledger = self.ledger();
         let ends = ledger.book().promises().iter().filter(|p| p.is_alive(now)).map(Promise::honoured_until);
         let seconds = ends.min().map_or(u64::MAX, |end| end.saturating_sub(now).unsigned_abs());

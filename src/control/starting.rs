@@ -1,5 +1,6 @@
 //! The start: what is on disk before anything is sent, and what is bound before anything is said.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use crate::handover::Launcher;
 use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Time};
+use crate::policy::guard::Seconds;
 use crate::server::{Bound, Lent, Server};
 use crate::systemd::Notify;
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
@@ -77,7 +79,7 @@ impl Control {
         beginning: Beginning,
     ) -> Result<Self, StartError> {
         let parts = Parts::new(&config)?;
-        let promised = promise(ledger, &config)?;
+        let promised = promise(ledger, &config, None)?;
         let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         control.open_door();
@@ -100,15 +102,16 @@ impl Control {
             draft,
             fixed: Fixed::of(&config),
             ledger: Arc::new(Mutex::new(ledger)),
-            time,
+            time: RefCell::new(time),
             server,
             resolver,
-            leases,
+            leases: RefCell::new(leases),
             watch: Watch::start(),
             pending: None,
             refused,
             unservable: Vec::new(),
             ledger_trouble: trouble,
+            ledger_seen: Instant::now(),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
             started: Timestamp::now(),
             access_log,
@@ -154,17 +157,20 @@ impl Parts {
     }
 }
 
-/// Writes down what a configuration is about to promise, and grants the leases.
-pub(super) fn promise(mut ledger: Ledger, config: &Config) -> Result<Promised, StartError> {
+/// Writes down what a configuration is about to promise, and grants the leases. `since` is when the process before, if
+/// there was one, began to date promises by this clock.
+pub(super) fn promise(mut ledger: Ledger, config: &Config, since: Option<Seconds>) -> Result<Promised, StartError> {
     let reading = Reading::take();
-    let time = Time::start(ledger.book().newest(), reading);
+    let time = Time::start(ledger.book().newest(), reading).dated_since(since);
     let mut leases = Leases::default();
     adopt::forget_other_pairs(config.state.as_deref(), config);
     // A lockout that is not on record is none that was accepted.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
     leases.hold(&config.pledges);
-    let mut trouble = None;
-    if let Some(renewal) = leases.due(time.now(reading), reading.uptime) {
+    let mut trouble = time.doubt(reading).map(LedgerTrouble::of_clock);
+    if trouble.is_none()
+        && let Some(renewal) = leases.due(time.now(reading), reading.uptime)
+    {
         match ledger.record(renewal.records.clone()) {
             Ok(()) => leases.granted(&renewal),
             Err(error) => trouble = Some(LedgerTrouble::new(&error)),

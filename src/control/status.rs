@@ -8,11 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Control;
+use super::{Control, LedgerTrouble};
 use crate::clock::uptime;
 use crate::config::{AccessTarget, report};
-use crate::ledger::Ramped;
-use crate::ledger::time::wall;
+use crate::ledger::{Accepted, Book, Ramped};
 use crate::policy::guard::{Promise, Seconds};
 use crate::server::NO_SITE;
 use crate::telemetry::LogThread;
@@ -21,6 +20,7 @@ use crate::upstream::{Circuit, Upstream};
 impl Control {
     /// Everything, as JSON.
     pub(super) fn status(&self) -> Value {
+        let now = self.now();
         let ledger = self.ledger();
         let counters = self.server.counters();
         let counters: serde_json::Map<String, Value> =
@@ -37,13 +37,15 @@ impl Control {
             "connections": self.server.connections(),
             "upgrading": self.upgrade.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
-            "sites": self.sites().map(|(site, upstream)| self.site(site, upstream, ledger.book().promises())).collect::<Vec<_>>(),
+            "sites": self.sites().map(|(site, upstream)| self.site(site, upstream, ledger.book(), now)).collect::<Vec<_>>(),
             "ledger": {
                 "directory": self.fixed.state.as_deref().map(absolute),
                 "durable": ledger.is_durable(),
                 "promises": ledger.book().promises().len(),
-                "alive": ledger.book().promises().iter().filter(|p| p.is_alive(wall())).count(),
+                "alive": ledger.book().promises().iter().filter(|p| p.is_alive(now)).count(),
                 "error": self.ledger_trouble.as_ref().map(|t| &t.error),
+                "accepted_lockouts": ledger.book().lockouts().iter().map(lockout).collect::<Vec<_>>(),
+                "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
             },
             "access_log": self.access_log(),
             "launcher": { "alive": self.launcher.is_some(), "error": &self.no_launcher },
@@ -71,8 +73,8 @@ impl Control {
         self.config.sites().zip(upstreams)
     }
 
-    fn site(&self, site: &report::Site, upstream: Option<&Upstream>, promises: &[Promise]) -> Value {
-        let name = site.name();
+    fn site(&self, site: &report::Site, upstream: Option<&Upstream>, book: &Book, now: Seconds) -> Value {
+        let (name, promises) = (site.name(), book.promises());
         let certificates = site.certificates.iter().map(|c| {
             json!({
                 "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
@@ -80,7 +82,6 @@ impl Control {
                 "served": c.served,
             })
         });
-        let now = wall();
         let own = |p: &&Promise| p.site == name && p.is_alive(now);
         let until = promises.iter().filter(own).map(Promise::honoured_until).max();
         let sent = site.hpkp.is_some() && !site.withheld && self.ledger_trouble.is_none();
@@ -96,6 +97,7 @@ impl Control {
             })),
             "promises_alive": promises.iter().filter(own).count(),
             "promised_until": until.map(time),
+            "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now)).map(lockout).collect::<Vec<_>>(),
             "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
                 "role": match at {
                     _ if site.promoted.contains(&key.pin) => "promoted",
@@ -135,7 +137,7 @@ impl Control {
         if site.withheld {
             return Some("no backup is left".into());
         }
-        self.ledger_trouble.as_ref().map(|trouble| format!("the ledger cannot be written: {}", trouble.error))
+        self.ledger_trouble.as_ref().map(LedgerTrouble::why)
     }
 
     /// Everything that has a number, in Prometheus' text format.
@@ -188,11 +190,21 @@ impl Control {
         metric("launcher_alive", "gauge", "Whether an upgrade is possible.", &one(launcher));
         let writable = u64::from(self.ledger_trouble.is_none());
         metric("ledger_writable", "gauge", "Whether promises can be written down.", &one(writable));
-        let (alive, promises) = {
+        let at = self.now();
+        let (alive, promises, lockouts, repairs) = {
             let ledger = self.ledger();
-            let promises = ledger.book().promises();
-            (promises.iter().filter(|p| p.is_alive(wall())).count() as u64, promises.len() as u64)
+            let (book, promises) = (ledger.book(), ledger.book().promises());
+            let lockouts = book.lockouts().iter().filter(|a| !a.is_over(at)).count() as u64;
+            let alive = promises.iter().filter(|p| p.is_alive(at)).count() as u64;
+            (alive, promises.len() as u64, lockouts, book.repairs().len() as u64)
         };
+        metric(
+            "lockouts_in_force",
+            "gauge",
+            "Lockouts that the operator accepted, and whose day has not come.",
+            &one(lockouts),
+        );
+        metric("ledger_repairs", "gauge", "Faults of the ledger that the operator accepted.", &one(repairs));
         metric("promises", "gauge", "Sets of pins in the ledger.", &one(promises));
         metric("promises_alive", "gauge", "Sets of pins that clients may hold.", &one(alive));
         let by_site = |value: &dyn Fn(&report::Site) -> f64| -> Vec<(String, f64)> {
@@ -236,6 +248,13 @@ impl Control {
         metric("certificate_not_after_seconds", "gauge", "When a certificate ends, in seconds since 1970.", &ends);
         out
     }
+}
+
+fn lockout(accepted: &Accepted) -> Value {
+    json!({
+        "site": accepted.site, "pin": accepted.pin.to_string(), "sets": accepted.sets.len(), "until": accepted.until,
+        "at": time(accepted.at),
+    })
 }
 
 /// How an upstream does.

@@ -10,13 +10,13 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
-use super::{Control, open_ledger, prove, reload};
+use super::{Control, open_ledger_with, prove, reload, remedy};
 use crate::config::{AdminAddress, Config, Context, Draft, SiteBefore, StandIn};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
 use crate::host::HostPattern;
-use crate::ledger::time::wall;
-use crate::ledger::{Book, Ledger, Record};
+use crate::ledger::time::judged_now;
+use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::server::{Bound, Earlier, Lent, Server, bind};
@@ -34,6 +34,8 @@ pub struct Newcomer {
     channel: Arc<Mutex<Channel>>,
     lent: Vec<Lent>,
     records: Vec<Record>,
+    /// These records are all that was promised.
+    whole: bool,
 }
 
 impl Newcomer {
@@ -49,7 +51,8 @@ impl Newcomer {
         let wrong = |why: &dyn std::fmt::Display| format!("{VARIABLE} is set, but this is no upgrade: {why}");
         let mut channel = Channel::of_stdin().map_err(|e| wrong(&format!("standard input: {e}")))?;
         let hello: Hello = channel.receive(Some(HELLO), None).map_err(|e| wrong(&e))?;
-        let mut newcomer = Self { channel: Arc::new(Mutex::new(channel)), lent: Vec::new(), records: Vec::new() };
+        let mut newcomer =
+            Self { channel: Arc::new(Mutex::new(channel)), lent: Vec::new(), records: Vec::new(), whole: false };
         match newcomer.take(hello) {
             Ok(()) => Ok(Some(newcomer)),
             Err(why) => {
@@ -68,6 +71,7 @@ impl Newcomer {
             ));
         }
         self.records = records(&hello.ledger).map_err(|e| format!("what was promised cannot be understood: {e}"))?;
+        self.whole = hello.whole;
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         for sockets in hello.sockets {
             let listeners: Vec<TcpListener> =
@@ -91,8 +95,13 @@ impl Newcomer {
     pub fn book(&self, draft: &Draft) -> Result<Book, String> {
         let mut book = match draft.state() {
             Some(folder) => {
-                let read = crate::ledger::look(&folder);
-                read.map_err(|e| format!("{}: {e}", folder.join(crate::ledger::FILE).display()))?.0
+                let file = folder.join(crate::ledger::FILE);
+                let (book, notices) = crate::ledger::look(&folder).map_err(|e| format!("{}: {e}", file.display()))?;
+                if let (false, true) = (self.whole, notices.iter().any(Notice::is_loss)) {
+                    let error = OpenError::Damaged(notices);
+                    return Err(format!("{}: {error}\n  hint: {}", file.display(), remedy(draft.path())));
+                }
+                book
             }
             None => Book::default(),
         };
@@ -188,19 +197,20 @@ impl Control {
         let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes };
         let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string()])?;
 
+        let ledger = ledger(&draft, &go)?;
         config.tickets().take_over(go.tickets);
-        let ledger = ledger(&draft, &go.ledger)?;
+        let (now, _) = judged_now(ledger.book());
         let context = Context {
             before: Some(&config),
             stand_in: StandIn::Always,
             earlier: earlier(go.chains),
-            ..Context::new(ledger.book(), wall())
+            ..Context::new(ledger.book(), now)
         };
         // What has changed since the first look may be a promise, or a file.
         let (again, problems) = draft.resolve(&context);
         let Some(mut config) = again else { return Err(reload::rendered(&problems)) };
         config.names.extend(names);
-        let promised = promise(ledger, &config).map_err(told)?;
+        let promised = promise(ledger, &config, go.since).map_err(told)?;
         server.publish(config.snapshot.clone());
         server.settled().await;
         server.listen(bound.addresses(), bound);
@@ -256,14 +266,20 @@ fn told(StartError(why): StartError) -> Vec<String> {
     vec![why]
 }
 
-/// The ledger, for this process from now on; with what the process before knew in memory alone.
-fn ledger(draft: &Draft, lines: &[String]) -> Result<Ledger, Vec<String>> {
-    let (mut ledger, notices) = open_ledger(draft).map_err(|why| vec![why])?;
+/// The ledger, for this process from now on; with what the process before knew. If that is all, the file may be in any
+/// state, or none.
+fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<String>> {
+    let known =
+        records(&go.ledger).map_err(|error| vec![format!("what was promised cannot be understood: {error}")])?;
+    let mut book = Book::default();
+    for record in &known {
+        book.apply(record.clone());
+    }
+    let (mut ledger, notices) = open_ledger_with(draft, go.whole.then_some(book)).map_err(|why| vec![why])?;
     for notice in notices {
         tracing::warn!(%notice, "ledger");
     }
-    let known = records(lines).map_err(|error| vec![format!("what was promised cannot be understood: {error}")])?;
-    if ledger.record(known.clone()).is_err() {
+    if !go.whole && ledger.record(known.clone()).is_err() {
         ledger.believe(known);
     }
     Ok(ledger)

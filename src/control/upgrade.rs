@@ -100,7 +100,9 @@ impl Control {
                 "this process has no launcher ({why}), and can start no other\n  hint: restart pintle"
             ));
         };
-        let mut hello = Hello { version: VERSION, sockets: Vec::new(), ledger: self.ledger_in_memory() };
+        // The new process looks at the file, too.
+        let _ = self.ledger().keep();
+        let mut hello = Hello { version: VERSION, sockets: Vec::new(), ledger: self.known().lines, whole: true };
         let mut files = Vec::new();
         for shared in self.server.shared() {
             hello.sockets.push(Sockets {
@@ -122,12 +124,6 @@ impl Control {
         Ok((standing_by, called_off))
     }
 
-    /// What only this process knows of promises.
-    fn ledger_in_memory(&self) -> Vec<String> {
-        let ledger = self.ledger();
-        if ledger.is_durable() { Vec::new() } else { ledger.book().records().map(|record| record.line()).collect() }
-    }
-
     /// The new process is ready, or not. If all goes well, it serves when this returns.
     pub(super) async fn hand_over(&mut self, standby: Result<Standby, Vec<String>>) -> Option<Successor> {
         let reply = self.upgrade.take().and_then(|mut upgrade| upgrade.reply.take());
@@ -139,7 +135,16 @@ impl Control {
             }
         };
         let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
-        let go = Go { tickets: self.config.tickets().keys(), chains: self.chains(), ledger: self.ledger_in_memory() };
+        if let Err(error) = self.keep_ledger().await {
+            tracing::warn!(%error, "the ledger's file cannot be written: the new process is told what it should say");
+        }
+        let go = Go {
+            tickets: self.config.tickets().keys(),
+            chains: self.chains(),
+            ledger: self.known().lines,
+            whole: true,
+            since: Some(self.time.borrow().since()),
+        };
         self.lend_ledger();
         let taking_over = spawn_blocking(move || take_over(standby, &go)).await;
         match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string()])) {
@@ -183,8 +188,8 @@ impl Control {
     async fn retake_ledger(&mut self) {
         let Some(folder) = self.fixed.state.clone().filter(|_| self.ledger().is_broken()) else { return };
         for _ in 0..RETAKE_TRIES {
-            let folder = folder.clone();
-            match spawn_blocking(move || Ledger::open(&folder, wall())).await {
+            let (folder, known) = (folder.clone(), self.ledger().book().clone());
+            match spawn_blocking(move || Ledger::mend(&folder, known, wall())).await {
                 Ok(Ok((opened, _))) => {
                     *lock(&self.ledger) = opened;
                     return;

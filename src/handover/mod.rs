@@ -30,8 +30,11 @@ pub struct Hello {
     pub version: u32,
     /// What the sockets are.
     pub sockets: Vec<Sockets>,
-    /// What the ledger says, line by line, where it is kept in memory alone.
+    /// What the ledger says, line by line.
     pub ledger: Vec<String>,
+    /// That is all of it, whether there is a file or not. Older versions told only what they had in memory alone.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 /// Sockets that listen on one address.
@@ -75,8 +78,14 @@ pub struct Go {
     pub tickets: Vec<TicketKey>,
     /// By site: the chains under which sessions have begun that may still be resumed.
     pub chains: Vec<SiteChains>,
-    /// What the ledger says now, where it is kept in memory alone.
+    /// What the ledger says now.
     pub ledger: Vec<String>,
+    /// That is all of it.
+    #[serde(default)]
+    pub whole: bool,
+    /// Since when promises are dated by this machine's clock, in seconds since 1970.
+    #[serde(default)]
+    pub since: Option<i64>,
 }
 
 /// The chains of one site.

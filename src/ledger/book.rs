@@ -1,8 +1,8 @@
 //! What the ledger knows, in memory: the sum of its records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::record::{Accepted, Ramp, Ramped, Record, set_id};
+use super::record::{Accepted, Ramp, Ramped, Record, Repair, set_id};
 use crate::host::HostPattern;
 use crate::lease::ahead;
 use crate::pin::Pin;
@@ -10,8 +10,6 @@ use crate::policy::guard::{Channel, Promise, Seconds};
 
 /// For how long a promise that nobody can hold any more stays in the history, in seconds.
 const HISTORY: i64 = 400 * 86400;
-/// Records of newer programs that are carried along.
-const UNKNOWN_MAX: usize = 10_000;
 
 /// All that was promised.
 #[derive(Debug, Default, Clone)]
@@ -20,7 +18,12 @@ pub struct Book {
     by_set: HashMap<SetKey, usize>,
     ramps: HashMap<(String, Ramped), Ramp>,
     accepted: Vec<Accepted>,
+    repairs: Vec<Repair>,
+    /// Records of newer programs, in the order in which they came.
     unknown: Vec<String>,
+    known_unknown: HashSet<String>,
+    /// Promises that stand in those records alone.
+    derived: HashSet<SetKey>,
 }
 
 /// What makes two promises the same, but for their times.
@@ -56,7 +59,7 @@ impl SetKey {
 }
 
 /// When a promise was written down last.
-fn written(promise: &Promise) -> Seconds {
+pub(super) fn written(promise: &Promise) -> Seconds {
     match promise.channel {
         Channel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
         Channel::Export { .. } => promise.last_sent,
@@ -69,17 +72,37 @@ impl Book {
     pub fn apply(&mut self, record: Record) -> bool {
         match record {
             Record::Format(_) => false,
-            Record::Promise(promise) => self.promise(promise),
+            Record::Promise(promise) => {
+                let was_derived = !self.derived.is_empty() && self.derived.remove(&SetKey::of(&promise));
+                self.promise(promise) || was_derived
+            }
             Record::Ramp(ramp) => self.ramp_to(ramp),
             Record::Accepted(accepted) => self.accept(accepted),
-            Record::Unknown(json) => {
-                let is_new = !self.unknown.contains(&json) && self.unknown.len() < UNKNOWN_MAX;
+            Record::Repair(repair) => {
+                let is_new = !self.repairs.contains(&repair);
                 if is_new {
-                    self.unknown.push(json);
+                    self.repairs.push(repair);
                 }
                 is_new
             }
+            Record::Unknown(json) => self.foreign(json),
         }
+    }
+
+    /// Keeps a newer program's record as it is, and the promise in it as strict as it can be meant.
+    fn foreign(&mut self, json: String) -> bool {
+        if !self.known_unknown.insert(json.clone()) {
+            return false;
+        }
+        if let Some(promise) = Record::strictest(&json) {
+            let key = SetKey::of(&promise);
+            if !self.by_set.contains_key(&key) {
+                self.derived.insert(key);
+            }
+            self.promise(promise);
+        }
+        self.unknown.push(json);
+        true
     }
 
     fn promise(&mut self, promise: Promise) -> bool {
@@ -158,13 +181,27 @@ impl Book {
     /// begin a lease ahead of the start before.
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
-        self.promises.iter().map(written).chain(self.accepted.iter().map(|a| a.at)).max()
+        let repairs = self.repairs.iter().map(|r| r.at);
+        self.promises.iter().map(written).chain(self.accepted.iter().map(|a| a.at)).chain(repairs).max()
+    }
+
+    /// The lockouts that the operator accepted, in the order in which he did.
+    #[must_use]
+    pub fn lockouts(&self) -> &[Accepted] {
+        &self.accepted
+    }
+
+    /// The faults of the ledger that the operator accepted.
+    #[must_use]
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
     }
 
     /// How many records it takes to write the book down.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.promises.len() + self.ramps.len() + self.accepted.len() + self.unknown.len()
+        let own = self.promises.len() - self.derived.len();
+        own + self.ramps.len() + self.accepted.len() + self.repairs.len() + self.unknown.len()
     }
 
     /// Whether nothing is known.
@@ -177,16 +214,20 @@ impl Book {
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let mut ramps: Vec<&Ramp> = self.ramps.values().collect();
         ramps.sort_by(|a, b| (&a.site, a.policy).cmp(&(&b.site, b.policy)));
-        let promises = self.promises.iter().map(|p| Record::Promise(p.clone()));
+        let is_own = |p: &&Promise| self.derived.is_empty() || !self.derived.contains(&SetKey::of(p));
+        let promises = self.promises.iter().filter(is_own).map(|p| Record::Promise(p.clone()));
         promises
             .chain(ramps.into_iter().map(|r| Record::Ramp(r.clone())))
             .chain(self.accepted.iter().map(|a| Record::Accepted(a.clone())))
+            .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
 
     /// Forgets what has been over for so long that it is of no interest even as history.
     pub fn forget_history(&mut self, now: Seconds) {
-        self.promises.retain(|p| now.saturating_sub(p.honoured_until()) < HISTORY);
+        let derived = &self.derived;
+        let is_derived = |p: &Promise| !derived.is_empty() && derived.contains(&SetKey::of(p));
+        self.promises.retain(|p| is_derived(p) || now.saturating_sub(p.honoured_until()) < HISTORY);
         self.by_set = self.promises.iter().enumerate().map(|(at, p)| (SetKey::of(p), at)).collect();
     }
 
@@ -276,11 +317,11 @@ mod tests {
         let mut book = book(&[word(1000)]);
         let accepts =
             |book: &Book, until: &str, last_sent| book.accepts("a.example", pin, until, &[promise(last_sent)]);
-        // A lease goes on for eleven seconds.
-        assert!(accepts(&book, "1970-01-02", 1011) && accepts(&book, "1970-01-01", 1000));
-        assert!(!accepts(&book, "1970-01-03", 1011) && !accepts(&book, "1970-01-02", 1012));
+        // A lease and the flight go on for 21 seconds.
+        assert!(accepts(&book, "1970-01-02", 1021) && accepts(&book, "1970-01-01", 1000));
+        assert!(!accepts(&book, "1970-01-03", 1021) && !accepts(&book, "1970-01-02", 1022));
         assert!(!book.apply(word(900)) && book.apply(word(1001)) && !book.apply(word(1001)));
-        assert!(accepts(&book, "1970-01-02", 1012));
+        assert!(accepts(&book, "1970-01-02", 1022));
         let elsewhere = Promise { hosts: vec![HostPattern::parse("b.example").unwrap()], ..promise(1000) };
         assert!(!book.accepts("a.example", pin, "1970-01-02", &[promise(1000), elsewhere]));
     }

@@ -1,5 +1,7 @@
 //! What the ledger asks of a folder: few operations, so that a test can make each of them fail.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
@@ -51,7 +53,7 @@ pub trait Disk {
     ///
     /// When they may not be durable.
     fn sync_folder(&mut self) -> io::Result<()>;
-    /// Whether a file is still there, the same one, and as long as it was left. A folder that is gone is made again.
+    /// Whether a file is still there, the same one, and as it was left: as long, and not written since. A folder that is gone is made again.
     ///
     /// # Errors
     ///
@@ -65,7 +67,19 @@ pub struct Folder {
     path: PathBuf,
     /// Held for as long as this is: its name, and the file.
     lock: Option<(String, File)>,
-    open: Option<(String, File)>,
+    open: BTreeMap<String, File>,
+    /// What each file was like when it was last read or made durable.
+    left: BTreeMap<String, Stamp>,
+}
+
+/// What tells whether somebody else has written a file: device, inode, and when it was modified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, i64, i64);
+
+impl Stamp {
+    fn of(file: &fs::Metadata) -> Self {
+        Self(file.dev(), file.ino(), file.mtime(), file.mtime_nsec())
+    }
 }
 
 /// Why a folder cannot be had.
@@ -87,7 +101,7 @@ impl Folder {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FolderError::Io)?;
         let file = open(&path.join(lock), OpenOptions::new().write(true)).map_err(FolderError::Io)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock: Some((lock.to_owned(), file)), open: None }),
+            Ok(()) => Ok(Self { lock: Some((lock.to_owned(), file)), ..Self::look(path) }),
             Err(TryLockError::WouldBlock) => Err(FolderError::Locked),
             Err(TryLockError::Error(error)) => Err(FolderError::Io(error)),
         }
@@ -96,7 +110,7 @@ impl Folder {
     /// A folder that is only looked into.
     #[must_use]
     pub fn look(path: &Path) -> Self {
-        Self { path: path.to_owned(), lock: None, open: None }
+        Self { path: path.to_owned(), lock: None, open: BTreeMap::new(), left: BTreeMap::new() }
     }
 
     /// Takes the folder again if it was deleted: the lock on a file that has no name any more keeps nobody out.
@@ -113,11 +127,18 @@ impl Folder {
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
-        if self.open.as_ref().is_none_or(|(open, _)| open != name) {
-            let file = open(&self.path.join(name), OpenOptions::new().append(true))?;
-            self.open = Some((name.to_owned(), file));
+        match self.open.entry(name.to_owned()) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(open(&self.path.join(name), OpenOptions::new().append(true))?)),
         }
-        self.open.as_mut().map(|(_, file)| file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Remembers what a file is like now.
+    fn leave(&mut self, name: &str, file: io::Result<fs::Metadata>) {
+        match file {
+            Ok(metadata) => self.left.insert(name.to_owned(), Stamp::of(&metadata)),
+            Err(_) => self.left.remove(name),
+        };
     }
 }
 
@@ -130,7 +151,10 @@ impl Disk for Folder {
             Err(error) => return Err(error),
         };
         let mut contents = Vec::new();
+        // Before it is read: what is written meanwhile is somebody else's.
+        let metadata = file.metadata();
         file.read_to_end(&mut contents)?;
+        self.leave(name, metadata);
         Ok(Some(contents))
     }
 
@@ -143,11 +167,16 @@ impl Disk for Folder {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.file(name)?.sync_all()
+        let file = self.file(name)?;
+        file.sync_all()?;
+        let metadata = file.metadata();
+        self.leave(name, metadata);
+        Ok(())
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.open = None;
+        self.open.remove(name);
+        self.left.remove(name);
         match fs::remove_file(self.path.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -155,9 +184,12 @@ impl Disk for Folder {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let open = self.open.take();
         fs::rename(self.path.join(from), self.path.join(to))?;
-        self.open = open.filter(|(name, _)| name == from).map(|(_, file)| (to.to_owned(), file));
+        self.open.remove(to);
+        self.left.remove(to);
+        let (open, left) = (self.open.remove(from), self.left.remove(from));
+        self.open.extend(open.map(|file| (to.to_owned(), file)));
+        self.left.extend(left.map(|stamp| (to.to_owned(), stamp)));
         Ok(())
     }
 
@@ -168,13 +200,16 @@ impl Disk for Folder {
     fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool> {
         self.take_again()?;
         let path = self.path.join(name);
-        if let Some((_, file)) = self.open.as_ref().filter(|(open, _)| open == name)
+        if let Some(file) = self.open.get(name)
             && !is_at(file, &path)?
         {
-            self.open = None;
+            self.open.remove(name);
+            self.left.remove(name);
             return Ok(false);
         }
-        Ok(metadata(&path)?.is_some_and(|m| m.len() == len))
+        let Some(metadata) = metadata(&path)? else { return Ok(false) };
+        let is_ours = self.left.get(name).is_none_or(|left| *left == Stamp::of(&metadata));
+        Ok(is_ours && metadata.len() == len)
     }
 }
 

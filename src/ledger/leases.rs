@@ -70,13 +70,18 @@ impl Leases {
     /// at once; until that is on disk, too, nothing may be sent.
     #[must_use]
     pub fn was_behind(&mut self, behind: Behind, book: &Book, now: Seconds) -> Vec<Record> {
+        self.revoke();
+        let mended: Vec<Record> = book.promises().iter().filter_map(|p| redated(p, behind, now)).collect();
+        self.mended.extend(mended.iter().cloned());
+        mended
+    }
+
+    /// Nothing may be sent until it is written down anew.
+    pub fn revoke(&mut self) {
         for held in &mut self.held {
             held.pledge.lease.revoke();
             held.renew_at = 0;
         }
-        let mended: Vec<Record> = book.promises().iter().filter_map(|p| redated(p, behind, now)).collect();
-        self.mended.extend(mended.iter().cloned());
-        mended
     }
 
     /// What is to be written down now, if anything.
@@ -194,7 +199,7 @@ mod tests {
             }
             assert!(!new.lease.holds(1000));
         }
-        assert_eq!(book.find(&old.promise).unwrap().last_sent, 5101 + 400);
+        assert_eq!(book.find(&old.promise).unwrap().last_sent, 5191 + 400);
         // A machine that slept has sent nothing since it woke up, and nothing in its sleep that it does not know of.
         let slept = Leases::default().was_behind(Behind { seconds: 90_200, since: 4990 }, &book, 95_601);
         assert!(slept.iter().all(|r| matches!(r, Record::Promise(p) if p.last_sent == 95_602)) && slept.len() == 2);
@@ -204,7 +209,7 @@ mod tests {
             let times = renewal.records.iter().filter(of_set);
             times.filter_map(|r| if let Record::Promise(p) = r { Some(p.last_sent) } else { None }).max()
         };
-        assert_eq!((last_sent(&old), last_sent(&new)), (Some(5101 + 400), Some(5601 + 101)));
+        assert_eq!((last_sent(&old), last_sent(&new)), (Some(5191 + 400), Some(5601 + 191)));
         leases.granted(&renewal);
         assert!(leases.due(5602, 2000).is_none() && new.lease.holds(2000));
     }

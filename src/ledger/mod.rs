@@ -1,97 +1,48 @@
 //! The ledger: every set of pins that clients may hold, on disk before it is on the wire.
 //!
-//! A file of one record per line, to which only lines are added; what it says is in [`Book`]. A crash at any moment
-//! leaves at worst half a line at its end, of a record that nobody has acted upon yet.
+//! A file of one record per line, to which only lines are added ([`mod@file`]); what it says is in [`Book`]. A crash at any
+//! moment leaves at worst half a line at its end, of a record that nobody has acted upon yet. Whatever else is wrong with
+//! the file may be a lost promise: then it is not opened before the operator has accepted that.
 
 pub mod book;
 pub mod disk;
+mod file;
 pub mod leases;
+mod notice;
 pub mod record;
+pub mod repair;
+mod text;
 pub mod time;
 
-use std::fmt;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 pub use book::Book;
-pub use record::{Accepted, Ramp, Ramped, Record};
+pub use notice::{Notice, OpenError};
+pub use record::{Accepted, Ramp, Ramped, Record, Repair};
 
 use crate::policy::guard::Seconds;
 use disk::{Disk, Folder, FolderError};
-use record::Read;
+use file::{Found, Lines, Link};
 
 /// The ledger's file in the folder of the state.
 pub const FILE: &str = "ledger.jsonl";
 /// What a second process finds locked.
 pub const LOCK: &str = "ledger.lock";
+/// The newest line's number and hash: what the file must reach.
+pub const HEAD: &str = "ledger.head";
 const NEW: &str = "ledger.new";
-/// A copy of a file that was found damaged, for whoever wants to know.
-const DAMAGED: &str = "ledger.damaged";
+const HEAD_NEW: &str = "ledger.head.new";
+/// A copy of a file that was found damaged; of further ones, `ledger.damaged.1` and so on.
+pub const DAMAGED: &str = "ledger.damaged";
+const DAMAGED_MAX: usize = 10;
 /// A file is written anew when it has this many times the lines that are needed, and a good deal more.
 const COMPACT_FACTOR: usize = 2;
 const COMPACT_SLACK: usize = 1000;
-
-/// Something about the file that the operator should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// The last record was not finished; nobody has acted upon it.
-    Torn {
-        /// Octets that were ignored.
-        octets: usize,
-    },
-    /// A line is damaged. What can be made out of it is believed, as that makes the guard stricter, never laxer.
-    Damaged {
-        /// Its number, from 1.
-        line: usize,
-        /// Whether its record could be made out.
-        believed: bool,
-    },
-    /// A newer program wrote the file.
-    Newer {
-        /// The format's number.
-        format: u32,
-    },
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Torn { octets } => {
-                write!(f, "the last record is torn ({octets} octets): ignored, as nothing was sent under it")
-            }
-            Self::Damaged { line, believed: true } => {
-                write!(
-                    f,
-                    "line {line} is damaged; its record can be made out and is believed; the file is kept as {DAMAGED}"
-                )
-            }
-            Self::Damaged { line, believed: false } => {
-                write!(f, "line {line} is damaged, and a promise may be lost with it; the file is kept as {DAMAGED}")
-            }
-            Self::Newer { format } => write!(f, "written by a newer pintle, as format {format}"),
-        }
-    }
-}
-
-/// Why a ledger cannot be opened.
-#[derive(Debug)]
-pub enum OpenError {
-    /// Another process has it.
-    Locked,
-    /// The folder or the file cannot be used.
-    Io(io::Error),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Locked => f.write_str("another process has the ledger"),
-            Self::Io(error) => write!(f, "the ledger cannot be opened: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
+/// Who only looks may come just as a file is written anew: he looks so many times, with a pause between.
+const LOOKS: usize = 4;
+const LOOK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A ledger that may be written.
 #[derive(Debug)]
@@ -101,6 +52,12 @@ pub struct Ledger<D = Folder> {
     /// The file's length, as far as it is known to be good.
     len: u64,
     lines: usize,
+    /// Where its last line stands.
+    link: Link,
+    /// What the head's file may say: one thing, unless a write has failed.
+    heads: Vec<Link>,
+    /// The length of the head's file.
+    head_len: u64,
     /// What the file holds is not known: it must be written anew before anything is added.
     suspect: bool,
     /// The file was deleted or changed by somebody else, and nobody was told yet.
@@ -120,13 +77,38 @@ impl Ledger {
             FolderError::Locked => OpenError::Locked,
             FolderError::Io(error) => OpenError::Io(error),
         })?;
-        Self::on(folder, now).map_err(OpenError::Io)
+        Self::on(folder, now)
+    }
+
+    /// Opens a folder's ledger whatever is wrong with the file, as somebody knows what it should say; damage is mended, and
+    /// a copy kept.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`], when another process has it, or it cannot be read.
+    pub fn mend(folder: &Path, known: Book, now: Seconds) -> Result<(Self, Vec<Notice>), OpenError> {
+        let folder = Folder::take(folder, LOCK).map_err(|error| match error {
+            FolderError::Locked => OpenError::Locked,
+            FolderError::Io(error) => OpenError::Io(error),
+        })?;
+        Self::with(folder, now, Some(known))
     }
 
     /// A ledger that is forgotten with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { disk: None, book: Book::default(), len: 0, lines: 0, suspect: false, disturbed: false, broken: None }
+        Self {
+            disk: None,
+            book: Book::default(),
+            len: 0,
+            lines: 0,
+            link: Link::default(),
+            heads: Vec::new(),
+            head_len: 0,
+            suspect: false,
+            disturbed: false,
+            broken: None,
+        }
     }
 
     /// A ledger that could not be opened: what is known of it can be asked for, and nothing be written.
@@ -142,16 +124,52 @@ impl Ledger {
 ///
 /// When there is a file, and it cannot be read.
 pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
-    let contents = Folder::look(folder).read(FILE)?.unwrap_or_default();
-    let found = read(&contents);
+    let mut disk = Folder::look(folder);
+    for _ in 1..LOOKS {
+        let found = read_files(&mut disk)?.0;
+        if !found.notices.iter().any(Notice::is_loss) {
+            let found = found.believe_all();
+            return Ok((found.book, found.notices));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    let found = read_files(&mut disk)?.0.believe_all();
     Ok((found.book, found.notices))
 }
 
 /// What a file says, wherever it lies.
 #[must_use]
 pub fn read_book(contents: &[u8]) -> (Book, Vec<Notice>) {
-    let found = read(contents);
+    let found = file::read(contents, None).believe_all();
     (found.book, found.notices)
+}
+
+/// A book as a new file has it.
+#[must_use]
+pub fn written(book: &Book) -> String {
+    let mut lines = Lines::anew(&[], 0);
+    book.records().for_each(|record| lines.add(&record));
+    lines.text
+}
+
+/// Both files of a disk. The head first: the other one is never behind it.
+fn read_files(disk: &mut impl Disk) -> io::Result<(Found, Option<Vec<u8>>, Heads)> {
+    let head = disk.read(HEAD)?.unwrap_or_default();
+    let (links, is_clean) = file::read_head(&head);
+    let contents = disk.read(FILE)?;
+    let mut found = file::read(contents.as_deref().unwrap_or_default(), links.last());
+    if let (None, Some(link)) = (&contents, links.last()) {
+        found.notices = vec![Notice::Gone { head: link.seq }];
+    }
+    Ok((found, contents, Heads { links, is_clean, len: head.len() as u64 }))
+}
+
+/// What the head's file says.
+struct Heads {
+    /// The newest at the end; and the one before, as a process may have been killed before the newest was durable.
+    links: Vec<Link>,
+    is_clean: bool,
+    len: u64,
 }
 
 impl<D: Disk> Ledger<D> {
@@ -159,26 +177,50 @@ impl<D: Disk> Ledger<D> {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read. One that can only not be written is opened all the same.
-    pub fn on(mut disk: D, now: Seconds) -> io::Result<(Self, Vec<Notice>)> {
-        let contents = disk.read(FILE)?.unwrap_or_default();
-        let found = read(&contents);
-        let damaged = found.notices.iter().any(|n| matches!(n, Notice::Damaged { .. }));
-        if damaged {
-            // A copy only serves curiosity: without it, the rest goes on.
-            let _ = disk.remove(DAMAGED).and_then(|()| disk.append(DAMAGED, &contents));
+    /// [`OpenError`], when the file cannot be read, or something may be lost of it. One that can only not be written is
+    /// opened all the same.
+    pub fn on(disk: D, now: Seconds) -> Result<(Self, Vec<Notice>), OpenError> {
+        Self::with(disk, now, None)
+    }
+
+    /// The same; with a book of all that it should say, nothing can be lost.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]
+    pub fn with(mut disk: D, now: Seconds, known: Option<Book>) -> Result<(Self, Vec<Notice>), OpenError> {
+        let (found, contents, head) = read_files(&mut disk).map_err(OpenError::Io)?;
+        let is_lossy = found.notices.iter().any(Notice::is_loss);
+        let contents = contents.unwrap_or_default();
+        if is_lossy {
+            // The file itself stays as it is until it is mended: without room for a copy, the rest goes on.
+            let _ = keep_aside(&mut disk, &contents);
+            if known.is_none() {
+                return Err(OpenError::Damaged(found.notices));
+            }
         }
-        let torn = found.good < contents.len();
+        let found = found.believe_all();
+        // What is written later must not come behind an end that is torn, or in another format; and there must be a head.
+        let is_whole = found.good == contents.len() && head.is_clean;
+        let is_usual = contents.is_empty() || found.is_current && !head.links.is_empty();
         let mut ledger = Self {
             disk: Some(disk),
             book: found.book,
             len: found.good as u64,
             lines: found.lines,
-            // A torn end is cut off by writing anew; so is damage. What is written later must not come behind either.
-            suspect: damaged || torn,
+            link: found.link,
+            heads: head.links,
+            head_len: head.len,
+            suspect: is_lossy || !is_whole || !is_usual,
             disturbed: false,
             broken: None,
         };
+        if let Some(known) = known {
+            for record in ledger.book.news(&known) {
+                ledger.book.apply(record);
+                ledger.suspect = true;
+            }
+        }
         ledger.book.forget_history(now);
         if ledger.suspect {
             let _ = ledger.write_anew();
@@ -257,15 +299,10 @@ impl<D: Disk> Ledger<D> {
             self.write_anew()?;
         }
         let Some(disk) = &mut self.disk else { return Ok(()) };
-        let mut text = String::new();
         let is_first = self.len == 0;
-        if is_first {
-            text.push_str(&Record::format().line());
-        }
-        for record in records {
-            text.push_str(&record.line());
-        }
-        let mut written = disk.append(FILE, text.as_bytes());
+        let mut lines = if is_first { Lines::anew(&self.heads, self.link.seq) } else { Lines::behind(&self.link) };
+        records.iter().for_each(|record| lines.add(record));
+        let mut written = disk.append(FILE, lines.text.as_bytes());
         if written.is_err() {
             // A full disk may have taken a part; behind half a line, the next record would be lost.
             self.suspect = disk.truncate(FILE, self.len).is_err();
@@ -276,25 +313,65 @@ impl<D: Disk> Ledger<D> {
             written = disk.sync_folder();
         }
         if written.is_err() {
-            // After a failed fsync nobody knows what the disk has, and a second one would say that all is well.
+            // After a failed fsync nobody knows what the disk has, and a second one would say that all is well. What was
+            // not acknowledged is taken away, as far as that goes: the next start should not find it.
             self.suspect = true;
+            let _ = disk.truncate(FILE, self.len);
             return written;
         }
-        self.len += text.len() as u64;
-        self.lines += records.len() + usize::from(is_first);
+        let head = lines.link.head_line();
+        let is_first = self.head_len == 0;
+        written = disk.append(HEAD, head.as_bytes()).and_then(|()| disk.sync(HEAD));
+        if is_first && written.is_ok() {
+            written = disk.sync_folder();
+        }
+        if written.is_err() {
+            self.suspect = true;
+            let _ = disk.truncate(HEAD, self.head_len).and_then(|()| disk.truncate(FILE, self.len));
+            self.heads.push(lines.link);
+            return written;
+        }
+        self.len += lines.text.len() as u64;
+        self.head_len += head.len() as u64;
+        self.lines += lines.count;
+        self.heads = vec![lines.link.clone()];
+        self.link = lines.link;
         Ok(())
+    }
+
+    /// Sees to it that the file is there and says what it should: one that was deleted or changed by somebody else is
+    /// written anew.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be written.
+    pub fn keep(&mut self) -> io::Result<()> {
+        self.look_after()?;
+        if self.suspect && !self.is_empty_by_right() { self.write_anew() } else { Ok(()) }
+    }
+
+    /// Nothing was ever written down: there need not be a file.
+    fn is_empty_by_right(&self) -> bool {
+        self.book.is_empty() && self.heads.is_empty() && self.len == 0
     }
 
     /// What is added to a file that has no name any more is lost with the process. So one that was deleted is written
     /// anew from memory, and one that somebody else put there is read first: what it has may be a promise, too.
     fn look_after(&mut self) -> io::Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
-        if self.suspect || disk.is_as_left(FILE, self.len)? || self.len == 0 && disk.read(FILE)?.is_none() {
+        if self.suspect {
+            return Ok(());
+        }
+        let mut is_as_left = |name: &str, len: u64| {
+            Ok::<_, io::Error>(disk.is_as_left(name, len)? || len == 0 && disk.read(name)?.is_none())
+        };
+        if is_as_left(FILE, self.len)? && is_as_left(HEAD, self.head_len)? {
             return Ok(());
         }
         self.disturbed = true;
         self.suspect = true;
-        for record in read(&disk.read(FILE)?.unwrap_or_default()).book.records() {
+        // What can only be made out is not believed: all that was ever written here is in memory.
+        for record in file::read(&disk.read(FILE)?.unwrap_or_default(), None).book.records() {
             self.book.apply(record);
         }
         Ok(())
@@ -303,73 +380,57 @@ impl<D: Disk> Ledger<D> {
     /// A new file beside the old one, then in its place: at any moment, one of them is there and whole.
     fn write_anew(&mut self) -> io::Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
-        let mut text = Record::format().line();
-        let mut lines = 1;
-        for record in self.book.records() {
-            text.push_str(&record.line());
-            lines += 1;
-        }
+        let mut lines = Lines::anew(&self.heads, self.link.seq);
+        self.book.records().for_each(|record| lines.add(&record));
         disk.remove(NEW)?;
-        disk.append(NEW, text.as_bytes())?;
+        disk.append(NEW, lines.text.as_bytes())?;
         disk.sync(NEW)?;
         disk.rename(NEW, FILE)?;
         // From here on, which of the two files a crash would leave is open until the folder is synced.
         self.suspect = true;
         disk.sync_folder()?;
+        let head = lines.link.head_line();
+        disk.remove(HEAD_NEW)?;
+        disk.append(HEAD_NEW, head.as_bytes())?;
+        disk.sync(HEAD_NEW)?;
+        self.heads.push(lines.link.clone());
+        disk.rename(HEAD_NEW, HEAD)?;
+        disk.sync_folder()?;
         self.suspect = false;
-        self.len = text.len() as u64;
-        self.lines = lines;
+        self.len = lines.text.len() as u64;
+        self.head_len = head.len() as u64;
+        self.lines = lines.count;
+        self.heads = vec![lines.link.clone()];
+        self.link = lines.link;
         Ok(())
     }
+
+    /// Puts another book in place of this one: what the operator has accepted.
+    ///
+    /// # Errors
+    ///
+    /// When the file could not be written; the old one is still there.
+    pub fn replace(&mut self, book: Book) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.book, book);
+        let written = self.write_anew();
+        if written.is_err() {
+            self.book = before;
+        }
+        written
+    }
 }
 
-struct Found {
-    book: Book,
-    notices: Vec<Notice>,
-    /// Octets up to the end of the last good line.
-    good: usize,
-    lines: usize,
-}
-
-fn read(contents: &[u8]) -> Found {
-    let mut found = Found { book: Book::default(), notices: Vec::new(), good: 0, lines: 0 };
-    // Lines that are no records, and those of the end may just not have been finished.
-    let mut pending: Vec<Notice> = Vec::new();
-    let mut end = 0;
-    for (number, line) in contents.split_inclusive(|b| *b == b'\n').enumerate() {
-        end += line.len();
-        found.lines += 1;
-        let whole = line.ends_with(b"\n");
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = number + 1;
-        match Record::read(text) {
-            // Without its end, a line that is otherwise whole has not been acted upon, but does no harm.
-            Read::Good(record) => {
-                found.notices.append(&mut pending);
-                if let Record::Format(format) = record
-                    && Record::Format(format) != Record::format()
-                {
-                    found.notices.push(Notice::Newer { format });
-                }
-                found.book.apply(record);
-                if whole {
-                    found.good = end;
-                }
-            }
-            Read::Doubtful(record) => {
-                found.book.apply(record);
-                found.notices.append(&mut pending);
-                found.notices.push(Notice::Damaged { line, believed: true });
-                found.good = end;
-            }
-            Read::Bad if text.is_empty() => {}
-            Read::Bad => pending.push(Notice::Damaged { line, believed: false }),
+/// Keeps a copy of a damaged file, once.
+fn keep_aside(disk: &mut impl Disk, contents: &[u8]) -> io::Result<()> {
+    for number in 0..DAMAGED_MAX {
+        let name = if number == 0 { DAMAGED.to_owned() } else { format!("{DAMAGED}.{number}") };
+        match disk.read(&name)? {
+            Some(known) if known == contents => return Ok(()),
+            Some(_) => {}
+            None => return disk.append(&name, contents).and_then(|()| disk.sync(&name)),
         }
     }
-    if found.good < contents.len() {
-        found.notices.push(Notice::Torn { octets: contents.len() - found.good });
-    }
-    found
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,22 +2,18 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::host::HostPattern;
+use super::text::{self, Line};
 use crate::pin::Pin;
-use crate::policy::guard::{Channel, Promise, Seconds};
-use crate::policy::hpkp::Mode;
+use crate::policy::guard::{Promise, Seconds};
 
-/// The longest line that is read, in octets. A set of a hundred pins for a hundred names is a tenth of it.
-pub const LINE_MAX: usize = 64 * 1024;
 /// Hexadecimal digits of the checksum.
 const SUM_LEN: usize = 16;
-/// The format that this program writes.
-const VERSION: u32 = 1;
+/// The format that this program writes. Format 1 had no chain ([`super::file`]).
+pub(super) const VERSION: u32 = 2;
 
 /// What the ledger remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +26,9 @@ pub enum Record {
     Ramp(Ramp),
     /// The operator takes it upon himself to lock clients out.
     Accepted(Accepted),
-    /// Written by a newer program: kept as it is.
+    /// The operator accepts a lost promise or a clock that jumped.
+    Repair(Repair),
+    /// Written by a newer program: kept as it is. [`Record::strictest`] is the promise in it, if there is one.
     Unknown(String),
 }
 
@@ -72,66 +70,21 @@ pub struct Accepted {
     pub at: Seconds,
 }
 
-/// A record as JSON has it.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Text {
-    Format {
-        version: u32,
-    },
-    Promise {
-        #[serde(flatten)]
-        set: SetText,
-        mode: ModeText,
-    },
-    Export {
-        #[serde(flatten)]
-        set: SetText,
-        form: String,
-        id: String,
-        leaf_only: bool,
-    },
-    Ramp {
-        site: String,
-        policy: Ramped,
-        step: usize,
-        since: Timestamp,
-    },
-    Accepted {
-        site: String,
-        pin: String,
-        sets: Vec<String>,
-        until: String,
-        at: Timestamp,
-    },
+impl Accepted {
+    /// Whether its day has come: from then on, the chain breaks nothing of it.
+    #[must_use]
+    pub fn is_over(&self, now: Seconds) -> bool {
+        super::repair::day(now) >= self.until
+    }
 }
 
-#[derive(Serialize, Deserialize)]
-struct SetText {
-    site: String,
-    hosts: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    except: Vec<String>,
-    pins: Vec<String>,
-    max_age: u64,
-    include_subdomains: bool,
-    first_sent: Timestamp,
-    last_sent: Timestamp,
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ModeText {
-    Enforce,
-    ReportOnly,
-    Withdraw,
-}
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    sum: &'a str,
-    #[serde(borrow)]
-    record: &'a RawValue,
+/// Something that the operator accepted with `pintle ledger repair`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Repair {
+    /// The faults that were accepted, in words.
+    pub what: Vec<String>,
+    /// The time of the repair, which the operator thereby confirms.
+    pub at: Seconds,
 }
 
 /// What a line turned out to be.
@@ -163,58 +116,57 @@ impl Record {
     /// sending the very pins.
     #[must_use]
     pub fn travels(&self) -> bool {
-        !matches!(self, Self::Accepted(_))
+        !matches!(self, Self::Accepted(_) | Self::Repair(_))
     }
 
     /// The record as JSON.
     #[must_use]
     pub fn json(&self) -> String {
-        let text = match self {
-            Self::Format(version) => Text::Format { version: *version },
-            Self::Promise(promise) => promise_text(promise),
-            Self::Ramp(r) => Text::Ramp { site: r.site.clone(), policy: r.policy, step: r.step, since: time(r.since) },
-            Self::Accepted(a) => Text::Accepted {
-                site: a.site.clone(),
-                pin: a.pin.to_string(),
-                sets: a.sets.clone(),
-                until: a.until.clone(),
-                at: time(a.at),
-            },
-            Self::Unknown(json) => return json.clone(),
-        };
-        serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
+        match self {
+            Self::Unknown(json) => json.clone(),
+            known => text::of_record(known),
+        }
     }
 
-    /// Reads a line, without its end.
+    /// Reads a line, without its end. A line may be as long as its record needs.
     #[must_use]
     pub fn read(line: &[u8]) -> Read {
-        if line.len() > LINE_MAX {
-            return Read::Bad;
+        serde_json::from_slice::<Line<'_>>(line).map_or(Read::Bad, |line| Self::of_line(&line))
+    }
+
+    /// What a line says. A record with the right checksum is what somebody wrote: if its type is known and a value is
+    /// not, a newer program did.
+    pub(super) fn of_line(line: &Line<'_>) -> Read {
+        let json = line.record.get();
+        match (Self::of_json(json), sum(json) == line.sum) {
+            (Some(record), true) => Read::Good(record.unless_more(json)),
+            (None, true) => Read::Good(Self::Unknown(json.to_owned())),
+            (Some(record), false) => Read::Doubtful(record),
+            (None, false) => Read::Bad,
         }
-        let Ok(Line { sum: want, record }) = serde_json::from_slice::<Line<'_>>(line) else { return Read::Bad };
-        let Some(read) = Self::of_json(record.get()) else { return Read::Bad };
-        if sum(record.get()) == want { Read::Good(read) } else { Read::Doubtful(read) }
     }
 
     /// Reads a record without checksum.
     #[must_use]
     pub fn of_json(json: &str) -> Option<Self> {
-        match serde_json::from_str::<Text>(json) {
-            Ok(text) => of_text(text),
-            // Another type is a newer program's; a known one that does not fit is damage.
-            Err(_) => is_foreign(json).then(|| Self::Unknown(json.to_owned())),
-        }
+        // Another type is a newer program's; a known one that does not fit is damage.
+        text::read(json).or_else(|| text::is_foreign(json).then(|| Self::Unknown(json.to_owned())))
     }
-}
 
-fn is_foreign(json: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Typed<'a> {
-        #[serde(rename = "type", borrow)]
-        kind: std::borrow::Cow<'a, str>,
+    /// This record, unless the JSON says more than it does: a member of a newer program must not get lost.
+    fn unless_more(self, json: &str) -> Self {
+        let known = self.json();
+        let is_all = matches!(self, Self::Format(_))
+            || known == json
+            || serde_json::from_str::<Value>(&known).ok() == serde_json::from_str::<Value>(json).ok();
+        if is_all { self } else { Self::Unknown(json.to_owned()) }
     }
-    serde_json::from_str::<Typed<'_>>(json)
-        .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted"))
+
+    /// The promise in a newer program's record, as strict as it can be meant ([`text::strictest`]).
+    #[must_use]
+    pub fn strictest(json: &str) -> Option<Promise> {
+        text::strictest(json)
+    }
 }
 
 /// A name for what is promised, whenever it was.
@@ -224,7 +176,7 @@ pub fn set_id(promise: &Promise) -> String {
 }
 
 /// Against damage, not against people: who can write the file can compute it.
-fn sum(json: &str) -> String {
+pub(super) fn sum(json: &str) -> String {
     let mut text = String::with_capacity(SUM_LEN);
     for octet in Sha256::digest(json.as_bytes()).iter().take(SUM_LEN / 2) {
         let _ = write!(text, "{octet:02x}");
@@ -232,87 +184,12 @@ fn sum(json: &str) -> String {
     text
 }
 
-fn time(seconds: Seconds) -> Timestamp {
-    let limit = |t: Timestamp| t.as_second();
-    let seconds = seconds.clamp(limit(Timestamp::MIN) + 1, limit(Timestamp::MAX) - 1);
-    Timestamp::from_second(seconds).unwrap_or_default()
-}
-
-fn promise_text(promise: &Promise) -> Text {
-    let set = SetText {
-        site: promise.site.clone(),
-        hosts: texts(&promise.hosts),
-        except: texts(&promise.except),
-        pins: promise.pins.iter().map(ToString::to_string).collect(),
-        max_age: promise.max_age,
-        include_subdomains: promise.include_subdomains,
-        first_sent: time(promise.first_sent),
-        last_sent: time(promise.last_sent),
-    };
-    match &promise.channel {
-        Channel::Header(mode) => Text::Promise {
-            set,
-            mode: match mode {
-                Mode::Enforce => ModeText::Enforce,
-                Mode::ReportOnly => ModeText::ReportOnly,
-                Mode::Withdraw => ModeText::Withdraw,
-            },
-        },
-        Channel::Export { form, id, leaf_only } => {
-            Text::Export { set, form: form.clone(), id: id.clone(), leaf_only: *leaf_only }
-        }
-    }
-}
-
-fn of_text(text: Text) -> Option<Record> {
-    Some(match text {
-        Text::Format { version } => Record::Format(version),
-        Text::Promise { set, mode } => {
-            let mode = match mode {
-                ModeText::Enforce => Mode::Enforce,
-                ModeText::ReportOnly => Mode::ReportOnly,
-                ModeText::Withdraw => Mode::Withdraw,
-            };
-            Record::Promise(promise_of(set, Channel::Header(mode))?)
-        }
-        Text::Export { set, form, id, leaf_only } => {
-            Record::Promise(promise_of(set, Channel::Export { form, id, leaf_only })?)
-        }
-        Text::Ramp { site, policy, step, since } => Record::Ramp(Ramp { site, policy, step, since: since.as_second() }),
-        Text::Accepted { site, pin, sets, until, at } => {
-            Record::Accepted(Accepted { site, pin: pin.parse().ok()?, sets, until, at: at.as_second() })
-        }
-    })
-}
-
-fn promise_of(set: SetText, channel: Channel) -> Option<Promise> {
-    let mut pins: Vec<Pin> = set.pins.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?;
-    pins.sort_unstable();
-    pins.dedup();
-    Some(Promise {
-        site: set.site,
-        hosts: patterns(&set.hosts)?,
-        except: patterns(&set.except)?,
-        pins,
-        max_age: set.max_age,
-        include_subdomains: set.include_subdomains,
-        channel,
-        first_sent: set.first_sent.as_second(),
-        last_sent: set.last_sent.as_second(),
-    })
-}
-
-fn texts(patterns: &[HostPattern]) -> Vec<String> {
-    patterns.iter().map(ToString::to_string).collect()
-}
-
-fn patterns(names: &[String]) -> Option<Vec<HostPattern>> {
-    names.iter().map(|name| HostPattern::parse(name).ok()).collect()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::host::HostPattern;
+    use crate::policy::guard::Channel;
+    use crate::policy::hpkp::Mode;
     use proptest::prelude::*;
 
     fn any_channel() -> impl Strategy<Value = Channel> {
@@ -365,7 +242,9 @@ pub(super) mod tests {
             Record::Accepted(Accepted { site, pin: Pin::of_spki(&[key]), sets, until: "2026-12-01".into(), at })
         });
         let unknown = Just(Record::Unknown("{\"type\":\"later\",\"x\":[1, 2]}".into()));
-        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown]
+        let repair =
+            ("[a-c]{1,2}", 0i64..1_000_000).prop_map(|(what, at)| Record::Repair(Repair { what: vec![what], at }));
+        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair]
     }
 
     #[test]

@@ -6,7 +6,9 @@ use proptest::strategy::ValueTree as _;
 use super::fake_disk::FakeDisk;
 use super::record::tests::any_record;
 use super::*;
-use crate::policy::guard::Promise;
+use crate::host::HostPattern;
+use crate::policy::guard::{Channel, Promise};
+use crate::policy::hpkp::Mode;
 
 /// All that was acknowledged is there.
 fn holds_all(book: &Book, acknowledged: &[Promise]) -> bool {
@@ -52,7 +54,7 @@ proptest! {
         };
         let (mut ledger, notices) = Ledger::on(disk.reboot(), 0).unwrap();
         prop_assert!(holds_all(&ledger.book, &acknowledged), "{notices:?}");
-        prop_assert!(!notices.iter().any(|n| matches!(n, Notice::Damaged { believed: true, .. })), "{notices:?}");
+        prop_assert!(!notices.iter().any(Notice::is_loss), "{notices:?}");
         // And it can be gone on with.
         let more = drive(&mut ledger, &batches, false);
         let (again, notices) = Ledger::on(ledger.disk.unwrap().reboot(), 0).unwrap();
@@ -62,7 +64,7 @@ proptest! {
 
     /// One operation that fails: what was acknowledged before and after is there, after a crash, too.
     #[test]
-    fn a_failure_at_any_moment(batches in batches(), fail in 2usize..60, luck in any::<u64>(), compact in any::<bool>()) {
+    fn a_failure_at_any_moment(batches in batches(), fail in 3usize..60, luck in any::<u64>(), compact in any::<bool>()) {
         let disk = FakeDisk { fail_at: Some(fail), luck, ..FakeDisk::default() };
         let (mut ledger, _) = Ledger::on(disk, 0).unwrap();
         let acknowledged = drive(&mut ledger, &batches, compact);
@@ -107,6 +109,38 @@ fn sample(count: usize) -> (Vec<Record>, String) {
     (records, text)
 }
 
+fn read(contents: &[u8]) -> Found {
+    file::read(contents, None).believe_all()
+}
+
+/// A ledger's folder, with these records in it, each written by itself.
+fn folder_with(records: &[Record]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
+    assert_eq!(notices, []);
+    for record in records {
+        ledger.record(vec![record.clone()]).unwrap();
+    }
+    folder
+}
+
+/// What opening a folder says of what may be lost.
+fn losses(folder: &Path) -> Vec<Notice> {
+    let looked = look(folder).unwrap().1;
+    match Ledger::open(folder, 0) {
+        Ok((_, notices)) => {
+            assert!(!looked.iter().any(Notice::is_loss), "{looked:?}");
+            assert!(!notices.iter().any(Notice::is_loss), "{notices:?}");
+            Vec::new()
+        }
+        Err(OpenError::Damaged(notices)) => {
+            assert_eq!(looked, notices);
+            notices
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn a_torn_end_is_reported_and_cut_off() {
     let (records, text) = sample(3);
@@ -115,20 +149,225 @@ fn a_torn_end_is_reported_and_cut_off() {
     assert_eq!(found.book.promises().len(), 2);
     let torn = cut.len() - records[..2].iter().map(|r| r.line().len()).sum::<usize>();
     assert_eq!(found.notices, [Notice::Torn { octets: torn }]);
+    // Behind what was acknowledged, and nowhere else.
+    let folder = folder_with(&records);
+    let file = folder.path().join(FILE);
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, [&whole[..], &whole[whole.len() - 99..whole.len() - 1]].concat()).unwrap();
+    let (ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
+    assert_eq!((notices, ledger.book().promises().len()), (vec![Notice::Torn { octets: 98 }], 3));
+    drop(ledger);
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(losses(folder.path())[..], [Notice::Behind { .. }]), "the end of a line that was sent is missing");
 }
 
 #[test]
 fn a_damaged_line_is_believed_if_it_can_be_made_out() {
     let (_, text) = sample(3);
     let mut lines: Vec<String> = text.lines().map(|l| format!("{l}\n")).collect();
-    lines[1] = lines[1].replace("\"sum\":\"", "\"sum\":\"x");
-    let found = read(lines.concat().as_bytes());
-    assert_eq!(found.notices, [Notice::Damaged { line: 2, believed: true }]);
-    assert_eq!(found.book.promises().len(), 3);
-    lines[1] = "rubbish\n".into();
-    let found = read(lines.concat().as_bytes());
-    assert_eq!(found.notices, [Notice::Damaged { line: 2, believed: false }]);
-    assert_eq!(found.book.promises().len(), 2);
+    for (at, damage, believed) in [(1, "\"sum\":\"x", true), (2, "rubbish", false)] {
+        let whole = lines[at].clone();
+        lines[at] = lines[at].replace("\"sum\":\"", damage);
+        let found = read(lines.concat().as_bytes());
+        assert_eq!(found.notices, [Notice::Damaged { line: at + 1, believed }]);
+        assert_eq!(found.book.promises().len(), 2 + usize::from(believed));
+        lines[at] = whole;
+    }
+}
+
+/// One byte of any line that was written whole, the last one too; and it stays refused until somebody accepts it.
+#[test]
+fn any_damaged_byte_is_noticed() {
+    let folder = folder_with(&sample(3).0);
+    let file = folder.path().join(FILE);
+    let whole = std::fs::read(&file).unwrap();
+    // Who only looks looks again, which takes its time: some of the first lines, and all of the last but one.
+    let last = whole[..whole.len() - 1].iter().rposition(|b| *b == b'\n').unwrap();
+    for at in (0..last).step_by(41).chain((last..whole.len()).step_by(7)).chain([whole.len() - 1]) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 7);
+        std::fs::write(&file, &damaged).unwrap();
+        let found = losses(folder.path());
+        assert!(!found.is_empty(), "byte {at} of {}", String::from_utf8_lossy(&whole));
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3 + DAMAGED_MAX);
+    assert_eq!(std::fs::read(&file).unwrap().len(), whole.len(), "the file itself stays");
+    // Who knows what it should say has lost nothing.
+    std::fs::write(&file, &whole).unwrap();
+    let known = look(folder.path()).unwrap().0;
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(losses(folder.path())[..], [Notice::Gone { .. }]));
+    let (ledger, _) = Ledger::mend(folder.path(), known.clone(), 0).unwrap();
+    assert!(ledger.book().news(&known).is_empty());
+    drop(ledger);
+    assert_eq!(losses(folder.path()), []);
+    assert!(look(folder.path()).unwrap().0.news(&known).is_empty());
+}
+
+/// Lines that are missing, at whatever place; and old copies.
+#[test]
+fn what_is_missing_is_noticed() {
+    let records = sample(6).0;
+    let folder = folder_with(&records[..5]);
+    let file = folder.path().join(FILE);
+    let old = std::fs::read(&file).unwrap();
+    {
+        let (mut ledger, _) = Ledger::open(folder.path(), 0).unwrap();
+        ledger.record(vec![records[5].clone()]).unwrap();
+    }
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = whole.split_inclusive('\n').collect();
+    assert_eq!(lines.len(), 7);
+    for missing in 0..7 {
+        let left: String = lines.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, l)| *l).collect();
+        std::fs::write(&file, left).unwrap();
+        let found = losses(folder.path());
+        let want = match missing {
+            0 => Notice::Damaged { line: 1, believed: true },
+            6 => Notice::Behind { ends: 6, head: 7 },
+            _ => Notice::Missing { line: missing + 1, records: Some(1) },
+        };
+        assert!(found.len() == 1 && (found[0] == want || missing == 0), "{missing}: {found:?}");
+    }
+    std::fs::write(&file, &old).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Behind { ends: 6, head: 7 }]);
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Behind { ends: 0, head: 7 }]);
+    std::fs::write(&file, &whole).unwrap();
+    // Written anew, which happens by itself, the old one is as old as before.
+    let (mut ledger, _) = Ledger::open(folder.path(), 0).unwrap();
+    ledger.write_anew().unwrap();
+    drop(ledger);
+    assert_eq!(losses(folder.path()), []);
+    std::fs::write(&file, &whole).unwrap();
+    assert_eq!(losses(folder.path()).len(), 1);
+}
+
+/// The ledger of a version that had neither chain nor head is taken as it is, and has both from then on.
+#[test]
+fn a_ledger_of_the_first_format() {
+    let (records, text) = sample(4);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE);
+    let first = format!("{}{text}", Record::Format(1).line());
+    std::fs::write(&file, &first).unwrap();
+    let (ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
+    assert_eq!((notices, ledger.book().promises().len()), (vec![], records.len()));
+    drop(ledger);
+    let (book, notices) = look(folder.path()).unwrap();
+    assert_eq!((notices, book.promises().len()), (vec![], records.len()));
+    assert!(std::fs::read_to_string(&file).unwrap().contains("\"seq\":5"));
+    // An old copy is one, of whatever format.
+    std::fs::write(&file, &first).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Behind { ends: 0, head: 5 }]);
+    // One changed byte in its last line, which has its end.
+    std::fs::remove_file(folder.path().join(HEAD)).unwrap();
+    std::fs::write(&file, format!("{}X\n", &first[..first.len() - 2])).unwrap();
+    assert_eq!(losses(folder.path()), [Notice::Damaged { line: 5, believed: false }]);
+}
+
+/// A newer program's records are kept as they are, and bind as much as they may.
+#[test]
+fn values_of_a_newer_program() {
+    let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
+    let promise = Promise { channel: Channel::Header(Mode::ReportOnly), max_age: 100, ..promise.clone() };
+    let json = Record::Promise(promise.clone()).json();
+    let newer = |from: &str, to: &str| {
+        let json = json.replace(from, to);
+        assert!(json.contains(to), "{json}");
+        format!("{{\"sum\":\"{}\",\"record\":{json}}}\n", record::sum(&json))
+    };
+    let enforced = Channel::Header(Mode::Enforce);
+    let pins: Vec<String> = promise.pins.iter().map(|pin| format!("\"{pin}\"")).collect();
+    for (line, want) in [
+        (newer("report-only", "enforce-gently"), Promise { channel: enforced, ..promise.clone() }),
+        (newer("\"max_age\":100,", "\"max_age\":100,\"scope\":\"all\","), promise.clone()),
+        (newer(&pins.join(","), "\"sha512/abc\""), Promise { pins: Vec::new(), ..promise.clone() }),
+    ] {
+        let (book, notices) = read_book(line.as_bytes());
+        assert_eq!((notices, book.promises()), (vec![], &[want][..]), "{line}");
+        // It is written as it came, and is the same again.
+        let written: Vec<String> = book.records().map(|record| record.line()).collect();
+        assert_eq!((written, book.len()), (vec![line.clone()], 1));
+        let folder = folder_with(&book.records().collect::<Vec<_>>());
+        assert_eq!(look(folder.path()).unwrap().0.promises(), book.promises());
+    }
+}
+
+/// A site may have thousands of hosts, and a wildcard as many exceptions: however long the record, it is read again.
+#[test]
+fn records_of_any_size() {
+    let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
+    for hosts in [1, 100, 2_600, 40_000] {
+        let named = |at: usize| HostPattern::parse(&format!("host-{at}.of.some.length.example.com")).unwrap();
+        let names: Vec<HostPattern> = (0..hosts).map(named).collect();
+        let records = vec![
+            Record::Promise(Promise { hosts: names.clone(), ..promise.clone() }),
+            Record::Promise(Promise { except: names, ..promise.clone() }),
+        ];
+        let folder = folder_with(&records);
+        assert_eq!(losses(folder.path()), []);
+        assert_eq!(look(folder.path()).unwrap().0.records().collect::<Vec<_>>(), records);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What the ledger writes, it reads back equal: in whatever batches, before and after it is written anew.
+    #[test]
+    fn what_is_written_is_read_back(batches in batches(), sizes in prop::collection::vec(0usize..4000, 1..4)) {
+        let large = sizes.iter().map(|size| {
+            let Record::Promise(promise) = sample(1).0.remove(0) else { unreachable!() };
+            let named = |at: usize| HostPattern::parse(&format!("h{at}.{size}.example")).unwrap();
+            vec![Record::Promise(Promise { hosts: (0..=*size).map(named).collect(), ..promise })]
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(folder.path(), 0).unwrap();
+        for batch in batches.into_iter().chain(large) {
+            ledger.record(batch).unwrap();
+            let (book, notices) = look(folder.path()).unwrap();
+            prop_assert_eq!(notices, vec![]);
+            prop_assert_eq!(book.promises(), ledger.book().promises());
+            prop_assert_eq!(book.len(), ledger.book().len());
+        }
+        ledger.write_anew().unwrap();
+        let written: Vec<Record> = ledger.book().records().collect();
+        drop(ledger);
+        let (again, notices) = Ledger::open(folder.path(), 0).unwrap();
+        prop_assert_eq!(notices, vec![]);
+        prop_assert_eq!(again.book().records().collect::<Vec<_>>(), written);
+    }
+}
+
+/// A clock was wrong once; or a record of another node is.
+#[test]
+fn dates_that_cannot_be_right() {
+    const NOW: Seconds = 1_800_000_000;
+    const FAR: Seconds = 4_000_000_000;
+    let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
+    let channel = Channel::Header(Mode::Enforce);
+    let promise = Promise { max_age: 1000, first_sent: NOW - 5000, channel, ..promise.clone() };
+    let usual = Promise { last_sent: NOW + 101, ..promise.clone() };
+    let poisoned = Promise { last_sent: FAR, max_age: 2000, ..promise.clone() };
+    let all_wrong = Promise { first_sent: FAR, last_sent: FAR, max_age: u64::MAX, ..promise };
+    let mut book = Book::default();
+    for promise in [&usual, &poisoned, &all_wrong] {
+        book.apply(Record::Promise(promise.clone()));
+    }
+    book.apply(Record::Ramp(Ramp { site: "a.example".into(), policy: Ramped::Hpkp, step: 2, since: FAR }));
+    assert_eq!(repair::redated(&book, NOW).len(), 3);
+    assert!(repair::fit_to_merge(&[Record::Promise(usual.clone())], NOW).is_ok());
+    for record in [Record::Promise(poisoned), Record::Promise(all_wrong)] {
+        assert!(repair::fit_to_merge(&[record], NOW).unwrap_err().contains("pintle ledger repair"));
+    }
+    let mended = repair::carried_out(&book, NOW, Some(Repair { what: vec!["dates".into()], at: NOW }));
+    assert_eq!((mended.len(), mended.find(&usual)), (5, Some(&usual)));
+    assert!(mended.promises().iter().all(|p| p.first_sent <= NOW && p.last_sent <= NOW + 10_000), "{mended:?}");
+    assert!(repair::redated(&mended, NOW).is_empty());
+    assert!(mended.newest().unwrap() <= NOW + repair::SKEW);
+    assert_eq!(repair::clock_jumped(&mended, FAR), mended.newest());
 }
 
 #[test]

@@ -475,7 +475,7 @@ fn sessions_and_pins_go_on() {
     // Keys of tickets are nowhere on disk: there is the ledger with its lock, the pairs in use, and the admin socket.
     let mut state: Vec<_> = fs::read_dir(bed.state()).unwrap().map(|e| e.unwrap().file_name()).collect();
     state.sort();
-    assert_eq!(state, ["admin.sock", "last-good", "ledger.jsonl", "ledger.lock"]);
+    assert_eq!(state, ["admin.sock", "last-good", "ledger.head", "ledger.jsonl", "ledger.lock"]);
 }
 
 /// What was promised without a ledger on disk is not forgotten by an upgrade.

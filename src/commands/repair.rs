@@ -1,0 +1,160 @@
+//! `pintle ledger repair`: what is wrong with the ledger, what would become of it, and, where the operator confirms it, the
+//! repair.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::told::Told;
+use crate::config::{self, Draft};
+use crate::control::hint_to_read;
+use crate::ledger::repair::{Redated, carried_out, clock_jumped, day, redated, told as in_words};
+use crate::ledger::time::wall;
+use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Repair};
+use crate::policy::guard::Seconds;
+
+/// Records that are shown one by one.
+const SHOWN_MAX: usize = 50;
+
+/// What is to be done.
+struct Plan {
+    /// The time, which the operator confirms.
+    now: Seconds,
+    /// What may be lost.
+    losses: Vec<String>,
+    /// Dates that cannot be right.
+    redated: Vec<Redated>,
+    /// The last date in the book, if the clock is far beyond it.
+    jumped: Option<Seconds>,
+    /// Promises that are left.
+    promises: usize,
+}
+
+impl Plan {
+    fn of(book: &Book, notices: &[Notice], now: Seconds) -> Self {
+        let losses = notices.iter().filter(|n| n.is_loss()).map(ToString::to_string).collect();
+        let redated = redated(book, now);
+        Self { now, losses, redated, jumped: clock_jumped(book, now), promises: book.promises().len() }
+    }
+
+    fn needs_yes(&self) -> bool {
+        !self.redated.is_empty() || self.jumped.is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.losses.is_empty() && !self.needs_yes()
+    }
+
+    /// What goes on record.
+    fn what(&self) -> Vec<String> {
+        let mut what = self.losses.clone();
+        if !self.redated.is_empty() {
+            what.push(format!("{} records had dates that could not be right", self.redated.len()));
+        }
+        what.extend(self.jumped.map(|last| format!("the clock went on from {}", day(last))));
+        what
+    }
+
+    fn tell(&self, told: &mut Told) {
+        for loss in &self.losses {
+            told.say(format!("LOST   {loss}"));
+        }
+        if !self.losses.is_empty() {
+            told.say(format!(
+                "       kept: {} of pins that can be made out; further ones may have been promised and are not known",
+                if self.promises == 1 { "1 set".to_owned() } else { format!("{} sets", self.promises) }
+            ));
+        }
+        for Redated { before, after } in self.redated.iter().take(SHOWN_MAX) {
+            told.say(format!("DATE   {}", in_words(before)));
+            told.say(format!("       becomes {}", in_words(after)));
+        }
+        if let more @ 1.. = self.redated.len().saturating_sub(SHOWN_MAX) {
+            told.say(format!("       and {more} more"));
+        }
+        if let Some(last) = self.jumped {
+            told.say(format!("CLOCK  the last date is {}, and the clock says {}", day(last), day(self.now)));
+            told.say("       becomes the date to go on from, if the clock is right");
+        }
+    }
+}
+
+/// Shows the plan, and carries it out if all of it is confirmed.
+pub fn repair(path: &Path, accept_loss: Option<&str>, yes: bool, as_json: bool) -> ExitCode {
+    let mut told = Told::new(as_json);
+    let ok = try_repair(path, accept_loss, yes, &mut told);
+    told.end(ok)
+}
+
+fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told) -> bool {
+    let draft = match config::read(path) {
+        Ok(draft) => draft,
+        Err(error) => return told.fail(&format!("{}: {error}", path.display())),
+    };
+    let Some(folder) = draft.state() else {
+        return told
+            .fail_with_hint(&format!("{}: there is no ledger to repair", path.display()), &"set state.directory");
+    };
+    let file = folder.join(FILE);
+    let (book, notices) = match crate::ledger::look(&folder) {
+        Ok(found) => found,
+        Err(error) => return fail_for(told, &file, &error),
+    };
+    let plan = Plan::of(&book, &notices, wall());
+    told.set("file", file.display().to_string());
+    if plan.is_empty() {
+        told.say(format!("{}: nothing to repair, {} sets of pins", file.display(), plan.promises));
+        return true;
+    }
+    told.say(format!("{}: it is {} now, and this would be done:", file.display(), day(plan.now)));
+    plan.tell(told);
+    let today = day(plan.now);
+    if let Some(given) = accept_loss.filter(|given| *given != today) {
+        return told.fail_with_hint(
+            &format!("--accept-loss is {given}, should be today's date: nothing is changed"),
+            &confirmation(&draft, &plan),
+        );
+    }
+    if !plan.losses.is_empty() && accept_loss.is_none() || plan.needs_yes() && !yes {
+        return told.fail_with_hint(&"nothing is changed", &confirmation(&draft, &plan));
+    }
+    carry_out(&folder, &file, &plan, told)
+}
+
+/// The command that confirms a plan.
+fn confirmation(draft: &Draft, plan: &Plan) -> String {
+    let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
+    let yes = if plan.needs_yes() { " --yes" } else { "" };
+    let config = draft.path().display();
+    let clock = if plan.needs_yes() { "see that this machine's clock is right, and " } else { "" };
+    format!("to do it: {clock}pintle ledger repair -c {config}{loss}{yes}")
+}
+
+fn carry_out(folder: &PathBuf, file: &Path, plan: &Plan, told: &mut Told) -> bool {
+    let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
+        Ok((ledger, _)) => ledger,
+        Err(OpenError::Locked) => {
+            return told.fail_with_hint(
+                &"nothing is changed: a process of pintle has the ledger",
+                &"it knows what it has promised, and writes a damaged file anew by itself; for dates that cannot be \
+                  right, stop it first (`systemctl stop pintle`)",
+            );
+        }
+        Err(OpenError::Io(error)) => return fail_for(told, file, &error),
+        Err(error) => return told.fail(&error),
+    };
+    let repair = Repair { what: plan.what(), at: plan.now };
+    let book = carried_out(ledger.book(), plan.now, Some(repair));
+    if let Err(error) = ledger.replace(book) {
+        return fail_for(told, file, &error);
+    }
+    told.say("done");
+    true
+}
+
+fn fail_for(told: &mut Told, file: &Path, error: &std::io::Error) -> bool {
+    let what = format!("{}: {error}", file.display());
+    match hint_to_read(file, error) {
+        Some(hint) => told.fail_with_hint(&what, &hint),
+        None => told.fail(&what),
+    }
+}

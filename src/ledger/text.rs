@@ -1,0 +1,270 @@
+//! Records as JSON has them: those of this version, and what can be made of newer ones.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::record::{Accepted, Ramp, Ramped, Record, Repair};
+use crate::host::HostPattern;
+use crate::pin::Pin;
+use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::hpkp::Mode;
+
+/// The max-age of a newer program's promise that says it in a way which is not understood, in seconds: a year.
+const MAX_AGE_UNKNOWN: u64 = 366 * 86400;
+
+/// A record as JSON has it.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Text {
+    Format {
+        version: u32,
+    },
+    Promise {
+        #[serde(flatten)]
+        set: SetText,
+        mode: ModeText,
+    },
+    Export {
+        #[serde(flatten)]
+        set: SetText,
+        form: String,
+        id: String,
+        leaf_only: bool,
+    },
+    Ramp {
+        site: String,
+        policy: Ramped,
+        step: usize,
+        since: Timestamp,
+    },
+    Accepted {
+        site: String,
+        pin: String,
+        sets: Vec<String>,
+        until: String,
+        at: Timestamp,
+    },
+    Repair {
+        what: Vec<String>,
+        at: Timestamp,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct SetText {
+    site: String,
+    hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    except: Vec<String>,
+    pins: Vec<String>,
+    max_age: u64,
+    include_subdomains: bool,
+    first_sent: Timestamp,
+    last_sent: Timestamp,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ModeText {
+    Enforce,
+    ReportOnly,
+    Withdraw,
+}
+
+/// A line as JSON has it. Lines of the file have a place in its chain, too; older ones and those that travel have not.
+#[derive(Deserialize)]
+pub(super) struct Line<'a> {
+    pub(super) sum: &'a str,
+    #[serde(borrow)]
+    pub(super) record: &'a RawValue,
+    #[serde(default)]
+    pub(super) seq: Option<u64>,
+    #[serde(default)]
+    pub(super) chain: Option<&'a str>,
+}
+
+/// A promise of any version of this program: the members of which each version knows some.
+#[derive(Deserialize)]
+struct AnyPromise {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    site: String,
+    #[serde(default)]
+    hosts: Vec<Value>,
+    #[serde(default)]
+    except: Value,
+    #[serde(default)]
+    pins: Vec<Value>,
+    #[serde(default)]
+    max_age: Value,
+    #[serde(default)]
+    include_subdomains: Value,
+    #[serde(default)]
+    mode: Value,
+    first_sent: Timestamp,
+    last_sent: Timestamp,
+    #[serde(default)]
+    form: Value,
+    #[serde(default)]
+    id: Value,
+    #[serde(default)]
+    leaf_only: Value,
+}
+
+/// A record of this version as JSON.
+pub(super) fn of_record(record: &Record) -> String {
+    let text = match record {
+        Record::Format(version) => Text::Format { version: *version },
+        Record::Promise(promise) => promise_text(promise),
+        Record::Ramp(r) => Text::Ramp { site: r.site.clone(), policy: r.policy, step: r.step, since: time(r.since) },
+        Record::Accepted(a) => Text::Accepted {
+            site: a.site.clone(),
+            pin: a.pin.to_string(),
+            sets: a.sets.clone(),
+            until: a.until.clone(),
+            at: time(a.at),
+        },
+        Record::Repair(r) => Text::Repair { what: r.what.clone(), at: time(r.at) },
+        Record::Unknown(json) => return json.clone(),
+    };
+    serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
+}
+
+/// Reads a record of this version.
+pub(super) fn read(json: &str) -> Option<Record> {
+    serde_json::from_str::<Text>(json).ok().and_then(of_text)
+}
+
+/// Whether a record is of a type that this version does not know.
+pub(super) fn is_foreign(json: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: std::borrow::Cow<'a, str>,
+    }
+    serde_json::from_str::<Typed<'_>>(json)
+        .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair"))
+}
+
+/// The promise in a newer program's record, as strict as it can be meant: a mode that is not known is enforced,
+/// names below are bound, exceptions are none unless they are all understood, and pins that are not understood fit no
+/// chain.
+pub(super) fn strictest(json: &str) -> Option<Promise> {
+    let any: AnyPromise = serde_json::from_str(json).ok()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let channel = match any.kind.as_str() {
+        "promise" => Channel::Header(match any.mode.as_str() {
+            Some("report-only") => Mode::ReportOnly,
+            Some("withdraw") => Mode::Withdraw,
+            _ => Mode::Enforce,
+        }),
+        "export" => Channel::Export {
+            form: text(&any.form).unwrap_or_default(),
+            id: text(&any.id).unwrap_or_default(),
+            leaf_only: any.leaf_only.as_bool() != Some(false),
+        },
+        _ => return None,
+    };
+    let pattern = |name: &Value| HostPattern::parse(name.as_str()?).ok();
+    let mut hosts: Vec<HostPattern> = any.hosts.iter().filter_map(pattern).collect();
+    if hosts.is_empty() {
+        hosts.extend(HostPattern::parse(&any.site).ok());
+    }
+    let except = any.except.as_array().and_then(|names| names.iter().map(pattern).collect::<Option<Vec<_>>>());
+    let mut pins: Vec<Pin> = any.pins.iter().filter_map(|pin| pin.as_str()?.parse().ok()).collect();
+    pins.sort_unstable();
+    pins.dedup();
+    Some(Promise {
+        site: any.site,
+        hosts,
+        except: except.unwrap_or_default(),
+        pins,
+        max_age: any.max_age.as_u64().unwrap_or(MAX_AGE_UNKNOWN),
+        include_subdomains: any.include_subdomains.as_bool() != Some(false),
+        channel,
+        first_sent: any.first_sent.as_second(),
+        last_sent: any.last_sent.as_second(),
+    })
+}
+
+fn time(seconds: Seconds) -> Timestamp {
+    let limit = |t: Timestamp| t.as_second();
+    let seconds = seconds.clamp(limit(Timestamp::MIN) + 1, limit(Timestamp::MAX) - 1);
+    Timestamp::from_second(seconds).unwrap_or_default()
+}
+
+fn promise_text(promise: &Promise) -> Text {
+    let set = SetText {
+        site: promise.site.clone(),
+        hosts: texts(&promise.hosts),
+        except: texts(&promise.except),
+        pins: promise.pins.iter().map(ToString::to_string).collect(),
+        max_age: promise.max_age,
+        include_subdomains: promise.include_subdomains,
+        first_sent: time(promise.first_sent),
+        last_sent: time(promise.last_sent),
+    };
+    match &promise.channel {
+        Channel::Header(mode) => Text::Promise {
+            set,
+            mode: match mode {
+                Mode::Enforce => ModeText::Enforce,
+                Mode::ReportOnly => ModeText::ReportOnly,
+                Mode::Withdraw => ModeText::Withdraw,
+            },
+        },
+        Channel::Export { form, id, leaf_only } => {
+            Text::Export { set, form: form.clone(), id: id.clone(), leaf_only: *leaf_only }
+        }
+    }
+}
+
+fn of_text(text: Text) -> Option<Record> {
+    Some(match text {
+        Text::Format { version } => Record::Format(version),
+        Text::Promise { set, mode } => {
+            let mode = match mode {
+                ModeText::Enforce => Mode::Enforce,
+                ModeText::ReportOnly => Mode::ReportOnly,
+                ModeText::Withdraw => Mode::Withdraw,
+            };
+            Record::Promise(promise_of(set, Channel::Header(mode))?)
+        }
+        Text::Export { set, form, id, leaf_only } => {
+            Record::Promise(promise_of(set, Channel::Export { form, id, leaf_only })?)
+        }
+        Text::Ramp { site, policy, step, since } => Record::Ramp(Ramp { site, policy, step, since: since.as_second() }),
+        Text::Accepted { site, pin, sets, until, at } => {
+            Record::Accepted(Accepted { site, pin: pin.parse().ok()?, sets, until, at: at.as_second() })
+        }
+        Text::Repair { what, at } => Record::Repair(Repair { what, at: at.as_second() }),
+    })
+}
+
+fn promise_of(set: SetText, channel: Channel) -> Option<Promise> {
+    let mut pins: Vec<Pin> = set.pins.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?;
+    pins.sort_unstable();
+    pins.dedup();
+    Some(Promise {
+        site: set.site,
+        hosts: patterns(&set.hosts)?,
+        except: patterns(&set.except)?,
+        pins,
+        max_age: set.max_age,
+        include_subdomains: set.include_subdomains,
+        channel,
+        first_sent: set.first_sent.as_second(),
+        last_sent: set.last_sent.as_second(),
+    })
+}
+
+fn texts(patterns: &[HostPattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
+}
+
+fn patterns(names: &[String]) -> Option<Vec<HostPattern>> {
+    names.iter().map(|name| HostPattern::parse(name).ok()).collect()
+}
