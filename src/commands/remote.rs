@@ -183,6 +183,10 @@ fn print_status(status: &Value) {
             println!("  ledger         {directory}: {sets} of pins, {} alive", ledger["alive"]);
         }
     }
+    for repair in list(ledger, "repairs") {
+        let what: Vec<&str> = list(repair, "what").iter().filter_map(Value::as_str).collect();
+        println!("    REPAIRED     {}: {}", minute(text(repair, "at")), what.join("; "));
+    }
     if let Some(error) = status["access_log"]["error"].as_str() {
         println!("  ACCESS LOG     {error}\n    hint: {}", text(&status["access_log"], "hint"));
     }
@@ -291,6 +295,15 @@ fn print_site(site: &Value) {
     if site["reports"].as_u64().unwrap_or(0) > 0 {
         let networks = count(&site["report_networks"], "network");
         println!("  reports      {} of pins that did not match, from {networks}", site["reports"]);
+    }
+    for lockout in list(site, "accepted_lockouts") {
+        println!(
+            "  LOCKOUT ACCEPTED {}, until {}: {} is served, and is not in {} of the sets that clients hold",
+            minute(text(lockout, "at")),
+            text(lockout, "until"),
+            text(lockout, "pin"),
+            lockout["sets"]
+        );
     }
     for reason in list(&site["refused"], "reasons") {
         println!("  REFUSED      since {}: {}", minute(text(&site["refused"], "since")), text(reason, "reason"));

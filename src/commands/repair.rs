@@ -1,7 +1,7 @@
 //! `pintle ledger repair`: what is wrong with the ledger, what would become of it, and, where the operator confirms it, the
 //! repair.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::told::Told;
@@ -129,7 +129,7 @@ fn confirmation(draft: &Draft, plan: &Plan) -> String {
     format!("to do it: {clock}pintle ledger repair -c {config}{loss}{yes}")
 }
 
-fn carry_out(folder: &PathBuf, file: &Path, plan: &Plan, told: &mut Told) -> bool {
+fn carry_out(folder: &Path, file: &Path, plan: &Plan, told: &mut Told) -> bool {
     let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
         Ok((ledger, _)) => ledger,
         Err(OpenError::Locked) => {

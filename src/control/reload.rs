@@ -83,9 +83,10 @@ impl Fixed {
         note("sandbox", config.sandbox != self.sandbox);
         if config.state != self.state {
             notes.push(format!(
-                "state.directory has changed: it takes effect at the next start; move {} there before that, or all that \
-                 was promised is forgotten",
-                crate::ledger::FILE
+                "state.directory has changed: it takes effect with `pintle upgrade`, which takes along what was promised; or \
+                 at the next start, if {} and {} are moved there before that",
+                crate::ledger::FILE,
+                crate::ledger::HEAD
             ));
         }
         notes

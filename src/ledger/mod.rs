@@ -221,7 +221,10 @@ impl<D: Disk> Ledger<D> {
                 ledger.suspect = true;
             }
         }
-        ledger.book.forget_history(now);
+        // A clock that is years ahead must not make it forget what binds.
+        if repair::clock_jumped(&ledger.book, now).is_none() {
+            ledger.book.forget_history(now);
+        }
         if ledger.suspect {
             let _ = ledger.write_anew();
         }

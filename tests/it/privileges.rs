@@ -283,6 +283,8 @@ fn a_state_of_roots_is_given_away_by_hand() {
         if gone.is_dir() {
             fs::remove_dir_all(gone).unwrap()
         } else {
+            // A head without its file would be a loss.
+            fs::remove_file(gone.with_extension("head")).unwrap();
             fs::remove_file(gone).unwrap()
         }
         output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(&merge));

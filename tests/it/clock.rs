@@ -1,0 +1,200 @@
+//! Clocks that are set: by a clock of the program's debug build, whose offset stands in a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pintle::ledger;
+use serde_json::Value;
+
+use crate::harness::{Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, eventually, outcome, output};
+
+const DAY: i64 = 86400;
+const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
+
+/// A site whose certificates are valid by any of the clocks.
+struct Bed {
+    authority: Authority,
+    origin: Origin,
+    live: Leaf,
+    stranger: Leaf,
+    folder: tempfile::TempDir,
+}
+
+impl Bed {
+    fn new(offset: i64) -> Self {
+        let authority = Authority::new();
+        let leaf = |name| authority.leaf_of(name, &[BLOG], KeyKind::Ecdsa, -1000, 9000);
+        let (live, stranger) = (leaf("live"), leaf("stranger"));
+        let bed =
+            Self { origin: Origin::hello(), live, stranger, authority, folder: tempfile::TempDir::new().unwrap() };
+        bed.set_clock(offset);
+        bed
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// By how many seconds it is ahead.
+    fn set_clock(&self, offset: i64) {
+        fs::write(self.folder.path().join("new"), offset.to_string()).unwrap();
+        fs::rename(self.folder.path().join("new"), self.clock()).unwrap();
+    }
+
+    fn config(&self, leaf: &Leaf) -> String {
+        format!(
+            "[state]\ndirectory = {:?}\n[[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n[site.certificate]\n\
+             chain = {:?}\nkey = {:?}\n[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}]\n",
+            self.state(),
+            self.origin.url(),
+            leaf.chain,
+            leaf.key,
+            self.authority.public_key("backup"),
+        )
+    }
+
+    fn start(&self, config: &str) -> Pintle {
+        Pintle::start_command(&self.authority, LISTEN, config, |c| _ = c.env("PINTLE_TEST_CLOCK", self.clock()))
+    }
+
+    fn command(&self, pintle: &Pintle, name: &str) -> Command {
+        let mut command = pintle.command(name);
+        command.env("PINTLE_TEST_CLOCK", self.clock());
+        command
+    }
+
+    fn header(&self, pintle: &Pintle) -> Option<String> {
+        let response = Client::new(&self.authority).get(pintle.https(), BLOG, "/");
+        response.field("public-key-pins").map(str::to_owned)
+    }
+}
+
+fn serve_instead(pintle: &Pintle, before: &Leaf, after: &Leaf) {
+    let path = |path: &Path| format!("{path:?}");
+    pintle.rewrite(|text| {
+        let text = text.replace(&path(&before.chain), &path(&after.chain));
+        text.replace(&path(&before.key), &path(&after.key))
+    });
+}
+
+/// `chronyc makestep && pintle reload`: the clock was 40 days behind, and what clients were told in all that time is held
+/// for 30 days from now.
+#[test]
+fn a_clock_that_is_set_forward_before_a_judgement() {
+    let bed = Bed::new(-40 * DAY);
+    let config = bed.config(&bed.live);
+    for what in ["reload", "upgrade", "check", "install"] {
+        let _ = fs::remove_dir_all(bed.state());
+        bed.set_clock(-40 * DAY);
+        let pintle = bed.start(&config);
+        assert!(bed.header(&pintle).is_some());
+        serve_instead(&pintle, &bed.live, &bed.stranger);
+        let mut command = bed.command(&pintle, if what == "install" { "install --dry-run" } else { what });
+        if what == "install" {
+            serve_instead(&pintle, &bed.stranger, &bed.live);
+            command.args(["--site", BLOG]).args([&bed.stranger.chain, &bed.stranger.key]);
+        }
+        bed.set_clock(0);
+        let (code, out, err) = outcome(&mut command);
+        assert!(code == 1 && (out.clone() + &err).contains("would lock readers out"), "{what}: {out}{err}");
+        assert_eq!(pintle.status()["sites"][0]["certificates"][0]["pin"], bed.live.pin.as_str());
+        eventually("pins are sent again", || bed.header(&pintle));
+        assert_eq!(pintle.stop(), 0);
+        // What was redated is on disk.
+        let (book, _) = ledger::look(&bed.state()).unwrap();
+        let now = jiff::Timestamp::now().as_second();
+        assert!(book.promises().iter().any(|p| p.last_sent >= now - 60), "{:?}", book.promises());
+    }
+}
+
+/// A clock that is years ahead dates nothing; once it is right again, all is as before.
+#[test]
+fn a_clock_that_cannot_be_right_poisons_nothing() {
+    let bed = Bed::new(0);
+    let pintle = bed.start(&bed.config(&bed.live));
+    assert!(bed.header(&pintle).is_some());
+    bed.set_clock(10 * 366 * DAY);
+    eventually("pins are withheld", || bed.header(&pintle).is_none().then_some(()));
+    let told = pintle.logged("the clock cannot be right: pins are withheld, and everything else goes on", 1).remove(0);
+    assert!(told["error"].as_str().unwrap().contains("should be about"), "{told}");
+    let why = pintle.status()["sites"][0]["hpkp"]["why_not"].as_str().unwrap().to_owned();
+    assert!(why.contains("the clock says 20") && why.contains("pintle ledger repair"), "{why}");
+    // Nothing is judged by it.
+    serve_instead(&pintle, &bed.live, &bed.stranger);
+    assert!(pintle.reload_fails().contains("would lock readers out"));
+    serve_instead(&pintle, &bed.stranger, &bed.live);
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+    bed.set_clock(0);
+    eventually("pins are sent again", || bed.header(&pintle));
+    assert_eq!(pintle.stop(), 0);
+    let (book, _) = ledger::look(&bed.state()).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    assert!(book.promises().iter().all(|p| p.last_sent < now + 2 * 3600), "{:?}", book.promises());
+}
+
+/// The clock was wrong at the first start, and nobody could know. What came of it is named, and there is a way out.
+#[test]
+fn a_poisoned_book_is_named_and_mended() {
+    let bed = Bed::new(10 * 366 * DAY);
+    let config = bed.config(&bed.live);
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+    drop(pintle);
+    bed.set_clock(0);
+    let pintle = bed.start(&config);
+    assert_eq!(bed.header(&pintle), None);
+    pintle.logged("the clock cannot be right: pins are withheld, and everything else goes on", 1);
+    // A process that has it is not mended behind its back.
+    let path = bed.folder.path().join("pintle.toml");
+    fs::write(&path, fs::read_to_string(pintle.config_path()).unwrap()).unwrap();
+    let (code, out, err) = outcome(bed.command(&pintle, "ledger repair").arg("--yes"));
+    assert!(code == 1 && out.contains("DATE ") && err.contains("a process of pintle has the ledger"), "{out}{err}");
+    assert_eq!(pintle.stop(), 0);
+    let repair = |more: &[&str]| {
+        let mut command = crate::harness::pintle();
+        command.args(["ledger", "repair", "-c"]).arg(&path).args(more);
+        outcome(&mut command)
+    };
+    let before = fs::read(bed.state().join("ledger.jsonl")).unwrap();
+    let (code, out, err) = repair(&[]);
+    assert!(code == 1 && out.contains("DATE ") && err.contains("--yes"), "{out}{err}");
+    assert_eq!(fs::read(bed.state().join("ledger.jsonl")).unwrap(), before);
+    let (code, out, _) = repair(&["--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["ok"]), (1, &Value::Bool(false)), "{out}");
+    let (code, out, err) = repair(&["--yes"]);
+    assert!(code == 0 && out.contains("done"), "{out}{err}");
+    assert!(repair(&[]).1.contains("nothing to repair"));
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+    assert!(output(&mut pintle.command("ledger show")).contains("dates that could not be right"));
+    // It was sent, if not then: the chain is bound for 30 days, and not for ten years.
+    let (book, _) = ledger::look(&bed.state()).unwrap();
+    let end = book.promises().iter().map(pintle::policy::guard::Promise::honoured_until).max().unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    assert!((now + 30 * DAY..now + 31 * DAY).contains(&end), "{end}");
+}
+
+/// The last date is old, as the machine was away for years, or its first clock was wrong: the operator says that this one
+/// is right.
+#[test]
+fn a_clock_that_went_on_is_confirmed() {
+    let bed = Bed::new(-900 * DAY);
+    let config = bed.config(&bed.live);
+    drop(bed.start(&config));
+    bed.set_clock(0);
+    let pintle = bed.start(&config);
+    assert_eq!(bed.header(&pintle), None);
+    let path = bed.folder.path().join("pintle.toml");
+    fs::write(&path, fs::read_to_string(pintle.config_path()).unwrap()).unwrap();
+    assert_eq!(pintle.stop(), 0);
+    let (code, out, err) = outcome(crate::harness::pintle().args(["ledger", "repair", "--yes", "-c"]).arg(&path));
+    assert!(code == 0 && out.contains("CLOCK ") && out.contains("done"), "{out}{err}");
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+}

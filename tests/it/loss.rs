@@ -1,0 +1,310 @@
+//! The ledger's file deleted, damaged, cut, or replaced: what is promised is known all the same, or it is said that it may
+//! be lost, and nothing is served in its place before somebody has accepted that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use pintle::ledger::{self, Notice};
+use serde_json::Value;
+
+use crate::harness::{BLOG, Client, Pintle, eventually, outcome, output, pintle};
+use crate::rotation::Bed;
+use crate::upgrade::Line;
+
+const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
+
+fn file(bed: &Bed) -> PathBuf {
+    bed.state().join("ledger.jsonl")
+}
+
+/// A configuration beside the process, for commands when it is gone.
+fn config(bed: &Bed, hpkp: &str) -> PathBuf {
+    let path = bed.folder.path().join("pintle.toml");
+    fs::write(&path, format!("{LISTEN}{}", bed.config(hpkp, ""))).unwrap();
+    path
+}
+
+fn command(words: &[&str], config: &Path) -> Command {
+    let mut command = pintle();
+    command.env("PINTLE_ALLOW_ROOT", "1").args(words).arg("-c").arg(config);
+    command
+}
+
+/// Another set of pins is sent from now on.
+fn promise_more(pintle: &Pintle) {
+    pintle.rewrite(|text| text.replace("max_age = \"30d\"", "max_age = \"29d\""));
+    pintle.reload();
+}
+
+/// What a start says that must be refused.
+#[track_caller]
+fn start_fails(config: &Path) -> String {
+    let program = env!("CARGO_BIN_EXE_pintle");
+    let mut command = Command::new("timeout");
+    let (code, out, err) =
+        outcome(command.env("PINTLE_ALLOW_ROOT", "1").args(["20", program, "run", "-c"]).arg(config));
+    assert_eq!(code, 1, "{out}{err}");
+    err
+}
+
+/// A site whose record is larger than anybody thought: its promise is there after a restart and after an upgrade.
+#[test]
+fn a_site_with_thousands_of_hosts_keeps_its_promise() {
+    let bed = Bed::new();
+    let more: Vec<String> = (0..2_600).map(|at| format!("\"host-of-some-length-{at}.example.org\"")).collect();
+    let with_hosts =
+        |text: String| text.replace("\"www.example.com\"]", &format!("\"www.example.com\", {}]", more.join(", ")));
+    let names = [BLOG, "www.example.com", "*.example.org"];
+    for leaf in [&bed.live, &bed.stranger] {
+        let name = leaf.chain.file_stem().unwrap().to_str().unwrap();
+        bed.authority.renew(name, &leaf.key, &names, 90);
+    }
+    bed.put(&bed.live);
+    let text = with_hosts(bed.config(&bed.pins("30d"), ""));
+    let line = Line::start(&bed.authority, LISTEN, &text);
+    assert!(bed.header(&line.pintle).is_some());
+    let longest = fs::read_to_string(file(&bed)).unwrap().lines().map(str::len).max().unwrap();
+    assert!(longest > 64 * 1024, "{longest}");
+    line.upgrade();
+    assert!(bed.header(&line.pintle).is_some());
+    drop(line);
+    assert_eq!(ledger::look(&bed.state()).unwrap().1, []);
+    // No backup is promised to whoever knew the live key alone: a stranger is refused, at the start, too.
+    bed.put(&bed.stranger);
+    let config = bed.folder.path().join("big.toml");
+    fs::write(&config, format!("{LISTEN}{text}")).unwrap();
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+}
+
+/// Whatever becomes of the file while the process runs: it is there again after a few seconds.
+#[test]
+fn a_file_that_is_deleted_or_exchanged_is_written_anew() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let old = fs::read(file(&bed)).unwrap();
+    promise_more(&pintle);
+    let known = ledger::look(&bed.state()).unwrap().0;
+    let disturb: [&dyn Fn(); 5] = [
+        &|| fs::remove_file(file(&bed)).unwrap(),
+        &|| fs::write(file(&bed), &old).unwrap(),
+        &|| fs::write(file(&bed), "").unwrap(),
+        &|| fs::remove_file(bed.state().join("ledger.head")).unwrap(),
+        &|| {
+            let mut damaged = fs::read(file(&bed)).unwrap();
+            let at = damaged.len() - 20;
+            damaged[at] ^= 1;
+            fs::write(file(&bed), damaged).unwrap();
+        },
+    ];
+    for (at, disturb) in disturb.iter().enumerate() {
+        disturb();
+        eventually("it is noticed", || {
+            let told = "the ledger's file was deleted or changed by somebody else: it is written anew";
+            (pintle.log_json(told).len() == at + 1).then_some(())
+        });
+        eventually("it is whole", || {
+            let (book, notices) = ledger::look(&bed.state()).ok()?;
+            (notices.is_empty() && book.news(&known).is_empty()).then_some(())
+        });
+    }
+    assert_eq!(pintle.stop(), 0);
+    drop(bed.start(&bed.pins("30d")));
+}
+
+/// The file is gone, and somebody acts before that was noticed: an upgrade, a stop, commands.
+#[test]
+fn a_deleted_file_is_no_empty_book() {
+    let bed = Bed::new();
+    let line = Line::start(&bed.authority, LISTEN, &bed.config(&bed.pins("30d"), ""));
+    assert!(bed.header(&line.pintle).is_some());
+    // Commands judge by what the process knows, and by nothing else.
+    fs::remove_file(file(&bed)).unwrap();
+    let mut install = pintle();
+    install
+        .args(["install", "--dry-run", "--site", BLOG, "-c"])
+        .arg(line.pintle.config_path())
+        .arg(&bed.stranger.chain);
+    let (code, _, err) = outcome(&mut install);
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    fs::remove_file(file(&bed)).unwrap();
+    output(&mut line.pintle.command("check"));
+    // An upgrade that would serve a stranger.
+    fs::remove_file(file(&bed)).unwrap();
+    bed.put(&bed.stranger);
+    let (code, _, err) = outcome(&mut line.pintle.command("upgrade"));
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    bed.put(&bed.live);
+    // One that is fit: the book is there, and on disk.
+    fs::remove_file(file(&bed)).unwrap();
+    line.upgrade();
+    let (book, notices) = ledger::look(&bed.state()).unwrap();
+    assert!(notices.is_empty() && !book.promises().is_empty(), "{notices:?}");
+    // And the end.
+    fs::remove_file(file(&bed)).unwrap();
+    let before = line.pid();
+    line.signal("TERM");
+    assert_eq!(line.wait(before), Some(0));
+    let (again, notices) = ledger::look(&bed.state()).unwrap();
+    assert!(notices.is_empty() && again.news(&book).is_empty(), "{notices:?}");
+}
+
+/// Another folder is as empty as a deleted one.
+#[test]
+fn the_book_goes_along_to_another_folder() {
+    let bed = Bed::new();
+    let line = Line::start(&bed.authority, LISTEN, &bed.config(&bed.pins("30d"), ""));
+    let elsewhere = bed.folder.path().join("elsewhere");
+    let admin = format!("[admin]\nlisten = \"unix:{}\"\n", bed.state().join("admin.sock").display());
+    line.pintle.rewrite(|text| admin + &text.replace(&format!("{:?}", bed.state()), &format!("{elsewhere:?}")));
+    line.upgrade();
+    assert!(bed.header(&line.pintle).is_some());
+    assert_eq!(ledger::look(&elsewhere).unwrap().0.promises().len(), 1);
+}
+
+/// What cannot be made out is never taken for nothing.
+#[test]
+fn damage_is_refused_until_it_is_accepted() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    drop(bed.start(&pins));
+    let config = config(&bed, &pins);
+    let whole = fs::read(file(&bed)).unwrap();
+    let mut flipped = whole.clone();
+    let last = whole.len() - 60;
+    flipped[last] ^= 1;
+    let cut = &whole[..whole.len() - 1];
+    let none: &[u8] = b"";
+    for damaged in [&flipped[..], cut, none, b"nonsense\n"] {
+        fs::write(file(&bed), damaged).unwrap();
+        let (code, out, err) = outcome(&mut command(&["check"], &config));
+        assert_eq!(code, 1, "{out}{err}");
+        assert_eq!(err.matches("ledger.jsonl: ").count(), 1, "told once: {err}");
+        assert!(err.contains("may be lost") && err.contains("pintle ledger repair"), "{err}");
+        let (code, out, _) = outcome(command(&["check"], &config).arg("--json"));
+        assert!(code == 1 && out.contains("may be lost") && out.contains("--accept-loss"), "{out}");
+        let err = start_fails(&config);
+        assert!(err.contains("may be lost") && err.contains("a copy is kept as ledger.damaged"), "{err}");
+        assert_eq!(fs::read(file(&bed)).unwrap(), damaged, "it stays until somebody says so");
+        for words in [vec!["ledger", "show"], vec!["key", "list"]] {
+            let (_, _, err) = outcome(&mut command(&words, &config));
+            assert_eq!(err.matches("ledger.jsonl: ").count(), 1, "{err}");
+        }
+    }
+    assert_eq!(fs::read(bed.state().join("ledger.damaged")).unwrap(), flipped);
+    fs::remove_file(file(&bed)).unwrap();
+    assert!(start_fails(&config).contains("the file is gone"));
+    // The copy is put back: nothing was lost.
+    fs::write(file(&bed), &whole).unwrap();
+    assert!(output(&mut command(&["ledger", "repair"], &config)).contains("nothing to repair"));
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert_eq!(code, 0, "{err}");
+    // It is not, and the remedy is what is said.
+    fs::write(file(&bed), &flipped).unwrap();
+    let err = start_fails(&config);
+    let remedy = err.lines().find_map(|line| line.split_once("locked out: ")).unwrap().1.to_owned();
+    assert!(remedy.starts_with("pintle ledger repair -c ") && remedy.contains("--accept-loss 20"), "{remedy}");
+    let (code, out, err) = outcome(&mut command(&["ledger", "repair"], &config));
+    assert!(code == 1 && out.contains("LOST ") && err.contains("nothing is changed"), "{out}{err}");
+    for wrong in ["2001-01-01", "yes"] {
+        let (code, _, err) = outcome(command(&["ledger", "repair"], &config).args(["--accept-loss", wrong]));
+        assert!(code == 1 && err.contains("today"), "{err}");
+    }
+    assert_eq!(fs::read(file(&bed)).unwrap(), flipped);
+    let words: Vec<&str> = remedy.split(' ').skip(1).collect();
+    let out = output(pintle().args(words));
+    assert!(out.contains("done"), "{out}");
+    let (code, out, err) = outcome(&mut command(&["check"], &config));
+    assert_eq!(code, 0, "{out}{err}");
+    let pintle = bed.start(&pins);
+    assert!(bed.header(&pintle).is_some());
+    // And it is not forgotten.
+    assert_eq!(pintle.status()["ledger"]["repairs"].as_array().unwrap().len(), 1);
+    let shown = output(&mut pintle.command("ledger show"));
+    assert!(shown.contains("REPAIRED") && shown.contains("is damaged"), "{shown}");
+    assert!(crate::admin::get(&bed.state().join("admin.sock"), "/metrics").contains("pintle_ledger_repairs 1"));
+    assert!(output(&mut pintle.command("status")).contains("REPAIRED"));
+}
+
+/// An old copy that is put back while nobody serves has less than was promised.
+#[test]
+fn an_old_copy_is_refused() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    let pintle = bed.start(&pins);
+    let old = fs::read(file(&bed)).unwrap();
+    promise_more(&pintle);
+    drop(pintle);
+    let new = fs::read(file(&bed)).unwrap();
+    assert_ne!(old, new);
+    let config = config(&bed, &pins);
+    fs::write(file(&bed), &old).unwrap();
+    let err = start_fails(&config);
+    assert!(err.contains("it is an old copy"), "{err}");
+    assert!(matches!(ledger::look(&bed.state()).unwrap().1[..], [Notice::Behind { .. }]));
+    // A backup of the folder's file alone, in a new folder, is believed: nothing says that there was more.
+    fs::remove_file(bed.state().join("ledger.head")).unwrap();
+    drop(bed.start(&pins));
+}
+
+/// The operator's word is there after a restart, for whoever asks.
+#[test]
+fn an_accepted_lockout_stays_visible() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    let pintle = bed.start(&pins);
+    assert!(bed.header(&pintle).is_some());
+    let mut install = crate::harness::pintle();
+    install.args(["install", "--dry-run", "--site", BLOG, "-c"]).arg(pintle.config_path()).arg(&bed.stranger.chain);
+    let (_, _, err) = outcome(&mut install);
+    let day = err.split("--accept-lockout-until ").nth(1).unwrap()[..10].to_owned();
+    let mut install = crate::harness::pintle();
+    install.args(["install", "--accept-lockout-until", &day, "--site", BLOG, "-c"]).arg(pintle.config_path());
+    output(install.args([&bed.stranger.chain, &bed.stranger.key]));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    let check = |pintle: &Pintle| {
+        let status = pintle.status();
+        for told in [&status["ledger"]["accepted_lockouts"][0], &status["sites"][0]["accepted_lockouts"][0]] {
+            assert_eq!((&told["site"], &told["until"]), (&Value::from(BLOG), &Value::from(day.clone())), "{status:#}");
+        }
+        for command in ["ledger show", "status"] {
+            let shown = output(&mut pintle.command(command));
+            assert!(shown.contains("LOCKOUT ACCEPTED") && shown.contains(&bed.stranger.pin), "{shown}");
+        }
+        let metrics = crate::admin::get(&bed.state().join("admin.sock"), "/metrics");
+        assert!(metrics.contains("pintle_lockouts_in_force 1"), "{metrics}");
+    };
+    check(&pintle);
+    drop(pintle);
+    check(&bed.start(&pins));
+}
+
+/// What a record of another node says of the far future is not taken in.
+#[test]
+fn a_poisoned_record_is_not_merged() {
+    let (bed, other) = (Bed::new(), Bed::new());
+    drop(other.start(&other.pins("30d")));
+    let (mut book, _) = ledger::look(&other.state()).unwrap();
+    let mut far = book.promises()[0].clone();
+    far.last_sent = 4_000_000_000;
+    book.apply(ledger::Record::Promise(far));
+    let theirs = bed.folder.path().join("theirs.jsonl");
+    fs::write(&theirs, ledger::written(&book)).unwrap();
+    let pintle = bed.start(&bed.pins("30d"));
+    let (code, _, err) = outcome(pintle.command("ledger merge").arg(&theirs));
+    assert!(code == 1 && err.contains("cannot be right") && err.contains("pintle ledger repair"), "{err}");
+    // By another client of the socket, too.
+    let answer = output(
+        Command::new("curl")
+            .args(["-sS", "-X", "POST", "http://x/ledger", "--unix-socket"])
+            .arg(bed.state().join("admin.sock"))
+            .arg("--data-binary")
+            .arg(format!("@{}", theirs.display())),
+    );
+    assert!(answer.contains("cannot be right"), "{answer}");
+    assert!(ledger::look(&bed.state()).unwrap().0.promises().iter().all(|p| p.last_sent < 4_000_000_000));
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+}
