@@ -18,6 +18,9 @@
 //! 3. **What is sent is noted**: every client notes every enforced set, with each of the site's chains. And with a disk
 //!    that works, what was admitted is sent.
 //!
+//! Not played: files of the ledger that people delete, damage or exchange (`tests/it/loss.rs`), and clocks that are off by
+//! more than a year (`tests/it/clock.rs`).
+//!
 //! Not claimed: that a node's clock may be ahead of the clients' time. That a node knows what it dated while its clock
 //! was behind, if it stops before the clock is right. That a merge helps those who are locked out by what is served
 //! already. That an operator who accepts a lockout locks out nobody.
