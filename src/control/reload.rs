@@ -83,8 +83,8 @@ impl Fixed {
         note("sandbox", config.sandbox != self.sandbox);
         if config.state != self.state {
             notes.push(format!(
-                "state.directory has changed: it takes effect with `pintle upgrade`, which takes along what was promised; or \
-                 at the next start, if {} and {} are moved there before that",
+                "state.directory has changed: it takes effect at the next start, before which {} and {} must be moved there; \
+                 or with `pintle upgrade`, which takes along what was promised",
                 crate::ledger::FILE,
                 crate::ledger::HEAD
             ));
