@@ -296,7 +296,7 @@ pub fn parse_response(
         head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
     }
     head.framing = response_framing(head, http11, to_head)?;
-    head.keep_alive = response_keeps_alive(head, http11);
+    head.keep_alive = response_keeps_alive(head, http11, to_head);
     drop_hop_by_hop(head);
     Ok(Some(len))
 }
@@ -323,10 +323,7 @@ fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<
             return Err(HeadFault::Framing("a transfer coding other than chunked"));
         }
     }
-    let status = head.status;
-    let bodiless =
-        to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    Ok(match (bodiless, coding, length) {
+    Ok(match (is_bodiless(head.status, to_head), coding, length) {
         (true, ..) => Framing::None,
         (_, Some(_), _) => Framing::Chunked,
         (.., Some(0)) => Framing::None,
@@ -335,11 +332,30 @@ fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<
     })
 }
 
-fn response_keeps_alive(head: &ResponseHead, http11: bool) -> bool {
+fn response_keeps_alive(head: &ResponseHead, http11: bool, to_head: bool) -> bool {
     let mut values = head.fields.get_all(Name::Connection);
     let says = |token: &[u8]| head.fields.get_all(Name::Connection).any(|v| has_token(v, token));
     let keeps = if values.next().is_none() { http11 } else { !says(b"close") && (http11 || says(b"keep-alive")) };
-    keeps && head.framing != Framing::UntilClose
+    keeps && head.framing != Framing::UntilClose && !announces_a_stray_body(head, to_head)
+}
+
+/// Whether a response that has no body announces one all the same, in a way that lets its sender send one: what comes then
+/// would be read as the next response. Content-Length is right in answers to HEAD and in a 304, where it says what a GET
+/// would bring (RFC 9110 section 8.6); in a 204 and in interim responses it is not. Transfer-Encoding may stand where
+/// there is no body (RFC 9112 section 6.1), and yet some send the last chunk then.
+fn announces_a_stray_body(head: &ResponseHead, to_head: bool) -> bool {
+    if !is_bodiless(head.status, to_head) {
+        return false;
+    }
+    let describes = head.status == StatusCode::NOT_MODIFIED
+        || (to_head && !head.status.is_informational() && head.status != StatusCode::NO_CONTENT);
+    let has_length = || head.fields.get_all(Name::ContentLength).any(|v| parse_length(v) != Some(0));
+    head.fields.has(Name::TransferEncoding) || (!describes && has_length())
+}
+
+/// Whether there is no body, whatever the fields say (RFC 9112 section 6.3).
+fn is_bodiless(status: StatusCode, to_head: bool) -> bool {
+    to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
 fn drop_hop_by_hop(head: &mut ResponseHead) {
@@ -524,7 +540,7 @@ mod tests {
         assert_eq!(framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), Ok((Framing::Chunked, true)));
         assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n"), Ok((Framing::UntilClose, false)));
         assert_eq!(framing("HTTP/1.0 200 OK\nContent-Length: 0\n\n"), Ok((Framing::None, false)));
-        assert_eq!(framing("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"), Ok((Framing::None, true)));
+        assert_eq!(framing("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n"), Ok((Framing::None, false)));
         assert_eq!(framing("HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n"), Ok((Framing::None, true)));
         assert_eq!(
             response("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true).map(|h| h.framing),
@@ -541,6 +557,30 @@ mod tests {
             "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
         ] {
             assert!(response(bad, false).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_announced_where_there_are_none() {
+        let check = |status: &str, fields: &str, to_head: bool, keeps: bool| {
+            let text = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+            let got = response(&text, to_head).map(|h| (h.framing, h.keep_alive));
+            assert_eq!(got, Ok((Framing::None, keeps)), "{text:?}, to HEAD: {to_head}");
+        };
+        let (some, none) = ("Content-Length: 40\r\n", "Content-Length: 0\r\n");
+        for status in ["100", "103", "199", "204"] {
+            for to_head in [false, true] {
+                check(status, "", to_head, true);
+                check(status, none, to_head, true);
+                check(status, some, to_head, false);
+                check(status, "Content-Length: 40, 40\r\n", to_head, false);
+                check(status, "Transfer-Encoding: chunked\r\n", to_head, false);
+            }
+        }
+        for (status, to_head) in [("304", false), ("304", true), ("200", true), ("404", true)] {
+            check(status, some, to_head, true);
+            check(status, "", to_head, true);
+            check(status, "Transfer-Encoding: chunked\r\n", to_head, false);
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Exchange {
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
     interims: usize,
+    /// An interim response has announced a body, which may be what comes next.
+    stray: bool,
     to_head: bool,
     websocket: bool,
     idempotent: bool,
@@ -86,6 +88,7 @@ impl Exchange {
             pacer: Pacer::new(pool.limits().pace),
             broken: None,
             interims: 0,
+            stray: false,
             to_head: outbound.head.method == http::Method::HEAD,
             websocket: outbound.head.websocket,
             idempotent: outbound.method().is_idempotent(),
@@ -203,6 +206,7 @@ impl Exchange {
         if self.interims > INTERIM_MAX {
             return Err(UpstreamError::Malformed("too many interim responses"));
         }
+        self.stray |= !head.keep_alive;
         if head.status == StatusCode::CONTINUE
             && let Some(upload) = &mut self.upload
             && std::mem::take(&mut upload.held)
@@ -232,7 +236,8 @@ impl Exchange {
     }
 
     fn finish(self, head: ResponseHead) -> Attempt {
-        let Self { pool, connection, out, upload, mut received, broken, websocket, .. } = self;
+        let Self { pool, connection, out, upload, mut received, broken, websocket, stray, .. } = self;
+        let keep_alive = head.keep_alive && !stray;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             if !websocket || upload.is_some() {
                 return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
@@ -254,7 +259,7 @@ impl Exchange {
             let surplus = received.len() > len;
             received.truncate(len);
             let data = received.freeze();
-            if head.keep_alive && !surplus {
+            if keep_alive && !surplus {
                 pool.put(connection);
             }
             let body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
@@ -262,7 +267,7 @@ impl Exchange {
         }
         let body = Http1Body {
             connection: Some(connection),
-            keep_alive: head.keep_alive && broken.is_none(),
+            keep_alive: keep_alive && broken.is_none(),
             received,
             decoder: BodyDecoder::response(head.framing),
             out,
