@@ -5,6 +5,7 @@
 #[allow(missing_docs, reason = "each is the field of that name")]
 pub enum Name {
     Accept,
+    AltSvc,
     Connection,
     ContentLength,
     ContentLocation,
@@ -55,6 +56,7 @@ pub enum Name {
 /// The names, as they are written most.
 const KNOWN: &[(&str, Name)] = &[
     ("Accept", Name::Accept),
+    ("Alt-Svc", Name::AltSvc),
     ("Connection", Name::Connection),
     ("Content-Length", Name::ContentLength),
     ("Content-Location", Name::ContentLocation),

@@ -73,6 +73,8 @@ impl Reply {
                 }
                 // The upstream's pins are of the upstream's keys; under our name they would be a promise nobody keeps.
                 Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => continue,
+                // The upstream's alternatives are other ways to the upstream; under our name they lead past pintle, or nowhere.
+                Name::AltSvc => continue,
                 Name::Te => continue,
                 Name::Trailer if self.head.framing != Framing::Chunked || !self.may_have_trailers() => continue,
                 _ => {}

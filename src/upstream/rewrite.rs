@@ -116,10 +116,14 @@ impl Names<'_> {
     }
 
     fn is_own(&self, host: &str, port: Option<u16>) -> bool {
-        let same_port = |own: u16| if is_default(port) { is_default(Some(own)) } else { port == Some(own) };
+        let mut names = self.upstream.own_names.iter();
+        if is_default(port) {
+            // An application that is reached by another port than it knows of names none.
+            return names.any(|(name, _)| &**name == host);
+        }
         // A server that was given the client's Host adds the port that it listens on itself.
-        let may_be_ours = !is_default(port) && self.is_site(host);
-        self.upstream.own_names.iter().any(|(name, own)| (&**name == host || may_be_ours) && same_port(*own))
+        let may_be_ours = self.is_site(host);
+        names.any(|(name, own)| (&**name == host || may_be_ours) && port == Some(*own))
     }
 
     fn is_site(&self, host: &str) -> bool {
@@ -203,6 +207,7 @@ mod tests {
             label: "https://example.wordpress.com".into(),
             addresses: Addresses::Fixed([].into()),
             tls: None,
+            http2_only: false,
             host_header: HostHeader::Fixed("example.wordpress.com".into()),
             own_names: vec![("example.wordpress.com".into(), 443), ("127.0.0.1".into(), 8080)],
             connect_timeout: Duration::ZERO,
@@ -245,6 +250,12 @@ mod tests {
         check("//example.wordpress.com/a", "//blog.example.com:8443/a");
         check("http://127.0.0.1:8080/a", "https://blog.example.com:8443/a");
         check("http://127.0.0.1:9090/a", "http://127.0.0.1:9090/a");
+        // The upstream has a port, which it does not name.
+        check("http://127.0.0.1/a", "https://blog.example.com:8443/a");
+        check("https://127.0.0.1/a", "https://blog.example.com:8443/a");
+        check("https://127.0.0.1:443", "https://blog.example.com:8443");
+        check("//127.0.0.1/a", "//blog.example.com:8443/a");
+        check("https://127.0.0.2/a", "https://127.0.0.2/a");
         check("http://blog.example.com:8080/a", "https://blog.example.com:8443/a");
         check("http://blog.example.com:9090/a", "http://blog.example.com:9090/a");
         check("http://blog.example.com/a", "https://blog.example.com:8443/a");
