@@ -29,6 +29,12 @@ pub trait Body {
 
     /// How large the next piece may be: a wish, where a body has no say in it.
     fn read_at_most(&mut self, _octets: usize) {}
+
+    /// Charges to the connection that this came by what somebody keeps of it, `octets` in all; zero gives all back, and
+    /// so does its end. `false` if that connection holds too much: then nothing may be kept.
+    fn keep(&mut self, _octets: usize) -> bool {
+        true
+    }
 }
 
 /// A request's body as the client's side gives it.

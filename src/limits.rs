@@ -61,6 +61,9 @@ pub struct Limits {
     pub upstream_queue_wait: Duration,
     /// How long an idle connection to an upstream is kept.
     pub upstream_idle: Duration,
+    /// Bytes of a request's body that are kept until it is answered, so that it can be sent again if an HTTP/2 upstream
+    /// refuses it; requests with more get 502 then.
+    pub retry_body: usize,
     /// Octets of a response's head.
     pub response_header_size: usize,
     /// Reports of pins that did not match, in all workers together; more get 429.
@@ -104,6 +107,8 @@ impl Default for Limits {
             upstream_queue: 128,
             upstream_queue_wait: Duration::from_secs(5),
             upstream_idle: Duration::from_secs(60),
+            // What an upstream's first window lets through.
+            retry_body: 64 * 1024,
             response_header_size: 64 * 1024,
             reports_per_minute: 60,
             // A client that visits several names of a site may report each.
@@ -159,6 +164,7 @@ impl Limits {
             upstream_queue: 1_000_000,
             upstream_queue_wait: TIME_MOST,
             upstream_idle: TIME_MOST,
+            retry_body: 1 << 24,
             response_header_size: HEAD_MOST,
             reports_per_minute: 1_000_000,
             reports_per_client: 1_000_000,
@@ -217,6 +223,7 @@ impl Limits {
             queue_wait: self.upstream_queue_wait,
             idle: self.upstream_idle,
             response_head: ResponseLimits { head: self.response_header_size, field: self.field_size },
+            retry_body: self.retry_body,
             pace: self.pace(),
         }
     }

@@ -60,6 +60,7 @@ pub(crate) fn setting() -> Setting {
             label: "https://example.wordpress.com".into(),
             addresses,
             tls: None,
+            http2_only: false,
             host_header: HostHeader::Fixed("example.wordpress.com".into()),
             own_names: vec![("example.wordpress.com".into(), 443)],
             connect_timeout: Duration::from_secs(5),

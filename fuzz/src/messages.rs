@@ -106,6 +106,7 @@ pub fn upstream() -> Upstream {
         label: "http://upstream.example".into(),
         addresses,
         tls: None,
+        http2_only: false,
         host_header: HostHeader::Client,
         own_names: vec![("upstream.example".into(), 80)],
         connect_timeout: Duration::from_secs(1),

@@ -4,21 +4,26 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
+use http::header::{ACCEPT, USER_AGENT};
+use http::{Request, Uri};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::connect::secure;
 use super::error::UpstreamError;
-use super::{Protocols, Upstream};
+use super::{Protocols, Upstream, UpstreamTransport};
 use crate::message::{ResponseHead, ResponseLimits, parse_response};
 
 /// The longest head of an answer; octets.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
+/// Who asks.
+const AGENT: &str = "pintle (health check)";
 
 /// What is asked, and which answers are good ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,8 +101,11 @@ async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<
 async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<u16, UpstreamError> {
     let socket = TcpStream::connect(address).await.map_err(|e| UpstreamError::Connect(address, e))?;
     let mut transport = secure(upstream, Protocols::Http1, socket).await?;
+    if upstream.http2_only {
+        return status_by_http2(transport, check).await;
+    }
     let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: pintle (health check)\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         check.path, check.host
     );
     let closed = |e| UpstreamError::Closed(Some(e));
@@ -116,6 +124,22 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
                 }
             }
         }
+    }
+}
+
+/// The same of an upstream that speaks nothing else.
+async fn status_by_http2(transport: UpstreamTransport, check: &Check) -> Result<u16, UpstreamError> {
+    let (sender, connection) = h2::client::handshake(transport).await.map_err(UpstreamError::Http2)?;
+    let uri = Uri::builder().scheme("http").authority(&*check.host).path_and_query(&*check.path).build();
+    let request = uri.and_then(|uri| Request::get(uri).header(USER_AGENT, AGENT).header(ACCEPT, "*/*").body(()));
+    let request = request.map_err(|_| UpstreamError::Malformed("the check has no form in HTTP/2"))?;
+    let asked = pin!(async {
+        let (response, _) = sender.ready().await?.send_request(request, true)?;
+        response.await
+    });
+    match select(asked, connection).await {
+        Either::Left((answer, _)) => Ok(answer.map_err(UpstreamError::Http2)?.status().as_u16()),
+        Either::Right((ended, _)) => Err(ended.err().map_or(UpstreamError::Closed(None), UpstreamError::Http2)),
     }
 }
 

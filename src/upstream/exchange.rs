@@ -3,6 +3,7 @@
 
 mod at_once;
 mod http1;
+mod refusals;
 mod upload;
 
 use std::future::poll_fn;
@@ -18,6 +19,7 @@ use super::health::Sign;
 use super::http2;
 use super::pool::{Checkout, Pool, Wish};
 use super::queue::Slot;
+use super::replay::Unsent;
 use super::request::Outbound;
 use super::{Protocols, UpstreamTransport};
 use crate::body::{Body as _, RequestBody};
@@ -27,6 +29,7 @@ use crate::message::ResponseHead;
 pub use at_once::{Forwarded, Forwarding};
 pub(super) use http1::Http1Body;
 use http1::{Attempt, Exchange};
+use refusals::Refusals;
 
 /// How long the body of a request with `Expect: 100-continue` waits for the upstream's word (RFC 9110 section 10.1.1:
 /// a proxy must not wait for ever).
@@ -74,7 +77,8 @@ impl Pool {
     ///
     /// A request is sent anew, on a new connection, if it is idempotent (RFC 9110 section 9.2.2), its body was not
     /// touched, and not an octet of an answer has come: when a kept connection has ended, or when the upstream has
-    /// another address. The budget says how often. `stale` is why it has failed already, on a kept connection that was
+    /// another address. The budget says how often. One that the upstream has refused over HTTP/2, and promises not to have
+    /// processed, is sent anew whatever it is, if its body can be: within its own time, and not at the budget's cost. `stale` is why it has failed already, on a kept connection that was
     /// taken by [`Pool::forward_at_once`].
     ///
     /// # Errors
@@ -117,14 +121,16 @@ impl Pool {
     async fn try_send(
         self: &Rc<Self>,
         outbound: &Outbound<'_>,
-        mut body: Option<RequestBody>,
+        body: Option<RequestBody>,
         stale: Option<UpstreamError>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
     ) -> Result<Response, UpstreamError> {
         let protocols = if outbound.head.websocket { Protocols::Http1 } else { Protocols::Any };
         let mut wish = Wish { protocols, fresh: false, avoid: None };
+        let mut body = body.map(Unsent::New);
         let mut retries = 0;
+        let mut refusals = None;
         if let Some(error) = stale {
             self.spend_retry(&mut retries, error)?;
             wish.fresh = true;
@@ -134,25 +140,34 @@ impl Pool {
             match self.checkout(wish, alarm).await? {
                 Checkout::Http1(connection, reused) => {
                     (address, elsewhere) = (connection.address, !reused);
-                    let mut exchange = Exchange::new(self, outbound, connection, body.take(), alarm);
+                    let unsent = body.take().map(Unsent::into_body);
+                    let mut exchange = Exchange::new(self, outbound, connection, unsent, alarm);
                     let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
                     match exchange.end(head) {
                         Attempt::Response(response) => {
                             self.upstream.health.address_answered(address);
                             return Ok(response);
                         }
-                        Attempt::Stale(back, why) => (body, error) = (back, why),
+                        Attempt::Stale(back, why) => (body, error) = (back.map(Unsent::New), why),
                         Attempt::Failed(error) => return Err(self.failed_at(address, error)),
                     }
                 }
                 Checkout::Http2(stream) => {
-                    (address, elsewhere) = (stream.address(), false);
+                    address = stream.address();
                     match Box::pin(http2::send(self, stream, outbound, body.take(), alarm, interim)).await {
                         Ok(response) => {
                             self.upstream.health.address_answered(address);
                             return Ok(response);
                         }
-                        Err(http2::Failure::Unprocessed(why, back)) => (body, error) = (back, why),
+                        Err(http2::Failure::Unprocessed(why, back)) => {
+                            body = back;
+                            let refusals = refusals.get_or_insert_with(|| Box::new(Refusals::begin(self)));
+                            Box::pin(refusals.pause(self, why, alarm)).await?;
+                            continue;
+                        }
+                        Err(http2::Failure::Lost(why, back, reused)) => {
+                            (body, error, elsewhere) = (back, why, !reused);
+                        }
                         Err(http2::Failure::Final(error)) => return Err(self.failed_at(address, error)),
                     }
                 }
@@ -181,7 +196,7 @@ impl Pool {
     }
 
     /// Puts a failure down to the address, where there is a choice of addresses.
-    fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
+    pub(super) fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
         if error.sign() == Sign::Dead && self.upstream.addresses.are_several() {
             self.upstream.health.address_failed(address);
         }

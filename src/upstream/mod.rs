@@ -10,6 +10,7 @@ mod health;
 mod http2;
 mod pool;
 mod queue;
+mod replay;
 mod request;
 pub mod resolve;
 pub mod rewrite;
@@ -43,6 +44,8 @@ pub struct Upstream {
     pub addresses: resolve::Addresses,
     /// TLS, if its URL is https.
     pub tls: Option<UpstreamTls>,
+    /// Without TLS: it speaks HTTP/2, which nobody negotiates there (RFC 9113 section 3.3).
+    pub http2_only: bool,
     /// What its Host field says.
     pub host_header: HostHeader,
     /// The names, with ports, that it calls itself in redirects and cookies.
@@ -55,6 +58,13 @@ pub struct Upstream {
     pub total_timeout: Option<Duration>,
     /// How it does.
     pub health: Health,
+}
+
+impl Upstream {
+    /// Whether requests may share a connection.
+    fn may_speak_http2(&self) -> bool {
+        self.http2_only || self.tls.as_ref().is_some_and(|tls| tls.http2)
+    }
 }
 
 /// TLS towards an upstream.

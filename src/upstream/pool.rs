@@ -33,6 +33,8 @@ pub struct PoolLimits {
     pub idle: Duration,
     /// How large a response's head may be.
     pub response_head: ResponseLimits,
+    /// Bytes of a request's body that are kept to send it again.
+    pub retry_body: usize,
     /// How fast a client must send its request's body.
     pub pace: Pace,
 }
@@ -146,7 +148,7 @@ impl Pool {
     }
 
     fn may_http2(&self, wish: Wish) -> bool {
-        wish.protocols == Protocols::Any && self.upstream.tls.as_ref().is_some_and(|t| t.http2)
+        wish.protocols == Protocols::Any && self.upstream.may_speak_http2()
     }
 
     /// Whether a connection would be for all who wish the same: it is one with streams, or that is not known yet.
@@ -172,26 +174,34 @@ impl Pool {
 
     async fn checkout_slowly(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
         let may_http2 = self.may_http2(wish);
-        let mut granted = None;
+        let (mut granted, mut queued) = (None, None);
         loop {
             if let Some(checkout) = self.take(wish) {
                 return Ok(checkout);
             }
+            // An upstream that takes no streams for now is waited for.
+            let slots = !(may_http2 && self.http2.borrow().iter().any(Http2::is_shut));
             let for_all = self.is_for_all(wish);
-            if for_all && self.connecting.get() {
+            if for_all && slots && self.connecting.get() {
                 self.wait_for_connection(alarm).await?;
                 continue;
             }
-            let Some(slot) = granted.take().or_else(|| self.take_slot()) else {
-                match self.wait_in_queue(Wants { streams: may_http2, used: !wish.fresh }, alarm).await? {
-                    Grant::Stream(stream) => return Ok(Checkout::Http2(stream)),
+            let slot = if slots { granted.take().or_else(|| self.take_slot()) } else { None };
+            let Some(slot) = slot else {
+                drop(granted.take());
+                let since = *queued.get_or_insert_with(|| self.clock.ticks());
+                let wants = Wants { streams: may_http2, used: !wish.fresh, slots };
+                match self.wait_in_queue(wants, since, alarm).await? {
+                    Grant::Stream(stream) if !self.leaves_out(stream.address()) => return Ok(Checkout::Http2(stream)),
+                    Grant::Stream(stream) => stream.retire(),
                     Grant::Slot(slot) => granted = Some(slot),
                     Grant::Connection(mut connection) => {
-                        if is_quiet(&mut connection.transport) {
+                        if is_quiet(&mut connection.transport) && !self.leaves_out(connection.address) {
                             return Ok(Checkout::Http1(connection, true));
                         }
                         granted = Some(connection.slot);
                     }
+                    Grant::Look => {}
                 }
                 continue;
             };
@@ -203,27 +213,41 @@ impl Pool {
                 Ok(connection) => self.begin_http2(connection, alarm).await,
                 Err(error) => Err(error),
             };
-            if let Err(error) = &connected {
-                attempt.failed(error);
+            match connected {
+                Ok(Some(checkout)) => return Ok(checkout),
+                Ok(None) => {}
+                Err(error) => {
+                    attempt.failed(&error);
+                    return Err(error);
+                }
             }
-            return connected;
         }
     }
 
-    /// Finds out what the upstream has chosen.
-    async fn begin_http2(&self, connection: Box<Connection>, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
-        let http2 = matches!(&connection.transport, UpstreamTransport::Tls(t) if t.alpn() == Some(b"h2"));
+    /// Finds out what the upstream has chosen. `None` if it takes no streams for now.
+    async fn begin_http2(&self, connection: Box<Connection>, alarm: &Alarm) -> Result<Option<Checkout>, UpstreamError> {
+        let http2 = match &connection.transport {
+            UpstreamTransport::Tls(tls) => tls.alpn() == Some(b"h2"),
+            UpstreamTransport::Plain(_) => self.upstream.http2_only,
+        };
         self.speaks_http2.set(Some(http2));
         if !http2 {
-            return Ok(Checkout::Http1(connection, false));
+            return Ok(Some(Checkout::Http1(connection, false)));
         }
-        let http2 = http2::start(*connection, self, alarm, self.clock.alarm()).await?;
-        let own = Stream::open(&http2, &self.places);
+        let address = connection.address;
+        let started = http2::start(*connection, self, alarm, self.clock.alarm()).await;
+        let http2 = started.map_err(|error| self.failed_at(address, error))?;
+        let own = http2.has_room().then(|| Checkout::Http2(Stream::open(&http2)));
         while self.places.wants_streams() && http2.has_room() {
-            self.places.offer_stream(Stream::open(&http2, &self.places));
+            self.places.offer_stream(Stream::open(&http2));
         }
         self.http2.borrow_mut().push(http2);
-        Ok(Checkout::Http2(own))
+        Ok(own)
+    }
+
+    /// Whether an address is left out, because it fails or its health check does, and there is a better one.
+    fn leaves_out(&self, address: SocketAddr) -> bool {
+        self.upstream.health.leaves_out(address, &self.upstream.addresses)
     }
 
     /// Leave for another connection. An idle one that did not fit the wish makes room.
@@ -264,7 +288,7 @@ impl Pool {
     fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if is_quiet(&mut idle.connection.transport) {
+            if is_quiet(&mut idle.connection.transport) && !self.leaves_out(idle.connection.address) {
                 return Some(idle.connection);
             }
         }
@@ -272,8 +296,13 @@ impl Pool {
 
     fn take_stream(&self) -> Option<Stream> {
         let mut all = self.http2.borrow_mut();
-        all.retain(|c| !c.is_closed());
-        all.iter().find(|c| c.has_room()).map(|c| Stream::open(c, &self.places))
+        all.retain(|c| {
+            if self.leaves_out(c.address()) {
+                c.retire();
+            }
+            !c.is_closed()
+        });
+        all.iter().find(|c| c.has_room()).map(Stream::open)
     }
 
     /// Takes a connection back on which an exchange has ended cleanly.
@@ -283,19 +312,23 @@ impl Pool {
         }
     }
 
-    /// Drops the connections that were idle for too long, or have ended, or lead where the upstream's name leads no more:
-    /// one that is never idle would stay there for ever. To be called now and then.
+    /// Drops the connections that were idle for too long, or have ended, or lead where the upstream's name leads no more or
+    /// nothing shall go for now: one that is never idle would stay there for ever. To be called now and then.
     pub fn sweep(&self) {
         let oldest = self.clock.ticks().saturating_sub(ticks_of(self.limits().idle));
         let known = self.upstream.addresses.known();
-        let moved = |address: &SocketAddr| !known.is_empty() && !known.contains(address);
+        let moved = |address: &SocketAddr| (!known.is_empty() && !known.contains(address)) || self.leaves_out(*address);
         self.idle.borrow_mut().retain_mut(|idle| {
             idle.since >= oldest && !moved(&idle.connection.address) && is_quiet(&mut idle.connection.transport)
         });
         // Streams that are open go on; there are no new ones.
-        self.http2
-            .borrow_mut()
-            .retain_mut(|c| !c.is_closed() && !moved(&c.address()) && !c.is_idle_since(oldest, self.clock.ticks()));
+        self.http2.borrow_mut().retain(|c| {
+            let ends = moved(&c.address()) || c.is_idle_since(oldest, self.clock.ticks());
+            if ends {
+                c.retire();
+            }
+            !c.is_closed()
+        });
     }
 
     /// Connections that are open.

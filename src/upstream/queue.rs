@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use super::error::UpstreamError;
 use super::http2::Stream;
 use super::pool::{Connection, Pool};
-use crate::clock::Alarm;
+use crate::clock::{Alarm, TICK};
 
 /// The places of one pool.
 #[derive(Default)]
@@ -38,6 +38,8 @@ pub(super) enum Grant {
     Slot(Slot),
     /// A stream among others.
     Stream(Stream),
+    /// Nothing; but what there is has changed.
+    Look,
 }
 
 /// What a request can use.
@@ -47,6 +49,8 @@ pub(super) struct Wants {
     pub(super) streams: bool,
     /// A connection that was used before.
     pub(super) used: bool,
+    /// Leave to open a connection.
+    pub(super) slots: bool,
 }
 
 struct Waiter {
@@ -76,10 +80,10 @@ impl Places {
     }
 
     fn offer_slots(self: &Rc<Self>) {
-        while self.is_waited_for()
+        while self.waiting.borrow().iter().any(|waiter| waiter.wants.slots)
             && let Some(slot) = self.take()
         {
-            self.give(Grant::Slot(slot), |_| true);
+            self.give(Grant::Slot(slot), |wants| wants.slots);
         }
     }
 
@@ -111,6 +115,16 @@ impl Places {
         self.waiting.borrow().iter().any(|waiter| waiter.wants.streams)
     }
 
+    /// Lets all who wait for a stream look for one themselves: a connection has more room.
+    pub(super) fn look_for_streams(&self) {
+        while self.give(Grant::Look, |wants| wants.streams).is_none() {}
+    }
+
+    /// Lets those who wait for a stream, and for nothing else, look for another way: a connection is no more.
+    pub(super) fn look_elsewhere(&self) {
+        while self.give(Grant::Look, |wants| wants.streams && !wants.slots).is_none() {}
+    }
+
     /// Hands something to the first who can use it; gives it back if there is none.
     fn give(&self, grant: Grant, fits: impl Fn(Wants) -> bool) -> Option<Grant> {
         let waiter = {
@@ -126,9 +140,9 @@ impl Places {
 }
 
 impl Pool {
-    /// Waits in the queue, for as long as [`super::PoolLimits`] says. A request that is given up leaves it, and what
-    /// was granted to it meanwhile goes to the next.
-    pub(super) async fn wait_in_queue(&self, wants: Wants, alarm: &Alarm) -> Result<Grant, UpstreamError> {
+    /// Waits in the queue, for as long as [`super::PoolLimits`] says, counted from the tick `since`. A request that is given
+    /// up leaves it, and what was granted to it meanwhile goes to the next.
+    pub(super) async fn wait_in_queue(&self, wants: Wants, since: u32, alarm: &Alarm) -> Result<Grant, UpstreamError> {
         let limits = self.limits();
         let waiter = Rc::new(Waiter { wants, grant: RefCell::default(), waker: RefCell::new(Waker::noop().clone()) });
         {
@@ -140,7 +154,8 @@ impl Pool {
         }
         self.counters.upstream_queued.increment();
         let place = InQueue { pool: self, waiter };
-        alarm.set(limits.queue_wait);
+        let waited = TICK.saturating_mul(self.clock.ticks().saturating_sub(since));
+        alarm.set(limits.queue_wait.saturating_sub(waited));
         poll_fn(|cx| {
             if let Some(grant) = place.waiter.grant.borrow_mut().take() {
                 return Poll::Ready(Ok(grant));
@@ -165,7 +180,7 @@ impl Drop for InQueue<'_> {
         match unused {
             Some(Grant::Connection(connection)) => self.pool.put(connection),
             // To the next, as they are dropped.
-            Some(Grant::Slot(_) | Grant::Stream(_)) | None => {}
+            Some(Grant::Slot(_) | Grant::Stream(_) | Grant::Look) | None => {}
         }
     }
 }
@@ -175,10 +190,32 @@ mod tests {
     use super::*;
 
     fn wait(places: &Places, used: bool) -> Rc<Waiter> {
-        let wants = Wants { streams: false, used };
+        wait_for(places, Wants { streams: false, used, slots: true })
+    }
+
+    fn wait_for(places: &Places, wants: Wants) -> Rc<Waiter> {
         let waiter = Rc::new(Waiter { wants, grant: RefCell::default(), waker: RefCell::new(Waker::noop().clone()) });
         places.waiting.borrow_mut().push_back(waiter.clone());
         waiter
+    }
+
+    #[test]
+    fn who_waits_for_a_stream_alone_is_given_no_place() {
+        let places = Rc::new(Places::default());
+        places.set_max(1);
+        let one = places.take().unwrap();
+        let stream = wait_for(&places, Wants { streams: true, used: true, slots: false });
+        let any = wait(&places, true);
+        drop(one);
+        assert!(stream.grant.borrow().is_none() && matches!(*any.grant.borrow(), Some(Grant::Slot(_))));
+        let both = wait_for(&places, Wants { streams: true, used: true, slots: true });
+        places.look_elsewhere();
+        assert!(both.grant.borrow().is_none());
+        assert!(matches!(*stream.grant.borrow(), Some(Grant::Look)));
+        drop(any.grant.borrow_mut().take());
+        assert!(matches!(*both.grant.borrow(), Some(Grant::Slot(_))));
+        drop(both.grant.borrow_mut().take());
+        assert_eq!(places.open(), 0, "nobody is left who could use it");
     }
 
     #[test]

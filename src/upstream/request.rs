@@ -96,7 +96,8 @@ impl Outbound<'_> {
             HostHeader::Fixed(host) => authority.extend_from_slice(host.as_bytes()),
             HostHeader::Client => write_authority(self.head, &mut authority),
         }
-        let uri = Uri::builder().scheme("https").authority(authority.as_slice()).path_and_query(self.head.target());
+        let scheme = if upstream.http2_only { "http" } else { "https" };
+        let uri = Uri::builder().scheme(scheme).authority(authority.as_slice()).path_and_query(self.head.target());
         // X-Forwarded-For and the like come to them.
         let mut sink = HeaderMapSink::with_capacity(self.head.fields.len() + 8);
         self.write_fields(&mut sink, true);
@@ -132,6 +133,8 @@ impl Outbound<'_> {
                     continue;
                 }
                 Name::Expect if !head.expects_continue() => continue,
+                // The hop to the upstream has a key of its own.
+                Name::SecWebsocketKey if self.websocket_key.is_some() => continue,
                 Name::Trailer if head.framing != Framing::Chunked || rules.trailers.is_empty() => continue,
                 Name::Via => {
                     join(&mut via, value, b", ");
@@ -328,6 +331,7 @@ mod tests {
             label: "http://origin".into(),
             addresses: Addresses::Fixed([].into()),
             tls: None,
+            http2_only: false,
             host_header: host,
             own_names: Vec::new(),
             connect_timeout: Duration::ZERO,
@@ -482,6 +486,29 @@ mod tests {
         let options =
             sent("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 3\r\n\r\n", "192.0.2.1", None, &Site::default());
         assert!(options.starts_with("OPTIONS * HTTP/1.1\r\n") && options.contains("Max-Forwards: 2\r\n"), "{options}");
+    }
+
+    /// RFC 8441 section 5: a WebSocket by HTTP/2 has no key; what a client sends as one all the same is not ours.
+    #[test]
+    fn a_websocket_has_one_key() {
+        let mut head = RequestHead::default();
+        head.websocket = true;
+        head.set_target(b"/");
+        head.set_authority(b"a.example").unwrap();
+        head.fields.push(b"sec-websocket-key", b"of the client");
+        head.fields.push(b"Sec-WebSocket-Key", b"of the client, too");
+        let peer = Peer::new("192.0.2.1".parse().unwrap(), Scheme::Https, &Trust::default());
+        let (site, origin) = (Site::default(), origin(&peer, &head.fields, &Trust::default()));
+        let client = Client::new(peer);
+        let keys = |websocket_key| {
+            let outbound = Outbound { head: &head, site: &site, origin: &origin, client: &client, websocket_key };
+            let mut out = Vec::new();
+            outbound.write_http1(&upstream(HostHeader::Client), &mut out);
+            let text = String::from_utf8(out).unwrap().to_ascii_lowercase();
+            text.lines().filter_map(|l| l.strip_prefix("sec-websocket-key: ").map(str::to_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(Some("ours")), ["ours"]);
+        assert_eq!(keys(None), ["of the client", "of the client, too"]);
     }
 
     #[test]

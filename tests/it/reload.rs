@@ -43,7 +43,7 @@ fn a_bad_configuration_changes_nothing() {
     let another = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listens_there = format!("https = [\"127.0.0.1:0\", \"{}\"]", another.local_addr().unwrap());
     let cases = [
-        ("upstream = \"http://", "upstream = \"ftp://", "is no http or https URL", "hint: http://HOST"),
+        ("upstream = \"http://", "upstream = \"ftp://", "is no http, https or h2c URL", "hint: http://HOST"),
         ("hosts = [", "hosts = [[", "pintle.toml:", ""),
         ("max_age = \"30d\"", "max_age = \"30 moons\"", "max_age", ""),
         ("[site.hsts]", "[site.hstss]", "hstss", ""),

@@ -224,6 +224,63 @@ fn secure_connections_are_reused() {
     assert_eq!(String::from_utf8_lossy(&sockets.stdout).lines().count(), 1);
 }
 
+/// A connection on which a body was announced where none may be is not used again: what comes late would be read as the
+/// next answer.
+#[test]
+fn bodies_announced_where_there_are_none_end_the_connection() {
+    const HEADS: [(&str, &str, &str, bool); 11] = [
+        ("GET", "204 No Content", "", true),
+        ("GET", "204 No Content", "Content-Length: 40\r\n", false),
+        ("GET", "204 No Content", "Transfer-Encoding: chunked\r\n", false),
+        ("DELETE", "204 No Content", "Content-Length: 40\r\n", false),
+        ("HEAD", "204 No Content", "Content-Length: 40\r\n", false),
+        ("GET", "304 Not Modified", "Content-Length: 40\r\n", true),
+        ("GET", "304 Not Modified", "Transfer-Encoding: chunked\r\n", false),
+        ("HEAD", "200 OK", "Content-Length: 40\r\n", true),
+        ("HEAD", "200 OK", "Transfer-Encoding: chunked\r\n", false),
+        ("GET", "103 Early Hints", "Content-Length: 40\r\n", false),
+        ("GET", "103 Early Hints", "Link: </a.css>\r\n", true),
+    ];
+    let authority = Authority::new();
+    let origin = Origin::start(|request| match request.path()[1..].parse::<usize>() {
+        Ok(n) => {
+            let (_, status, fields, _) = HEADS[n];
+            let mut octets = format!("HTTP/1.1 {status}\r\n{fields}\r\n");
+            if status.starts_with('1') {
+                octets += "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+            }
+            Reply::Octets(octets.into_bytes())
+        }
+        Err(_) => Reply::ok("plain"),
+    });
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let pintle = Pintle::start_with(&authority, listen, &blog_at(&authority, &origin.url()));
+    let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+    assert_eq!(connection.get(BLOG, "/plain").text(), "plain");
+    for (n, (method, status, fields, kept)) in HEADS.into_iter().enumerate() {
+        let before = origin.connections();
+        connection.send(format!("{method} /{n} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+        while connection.response(method).status < 200 {}
+        assert_eq!(connection.get(BLOG, "/plain").text(), "plain");
+        assert_eq!(origin.connections() == before, kept, "{method} {status} {fields:?}");
+    }
+}
+
+/// Other ways to the upstream are none to the site.
+#[test]
+fn alternatives_of_the_upstream_stay_with_it() {
+    let authority = Authority::new();
+    let origin = Origin::start(|_| Reply::new("200 OK", "Alt-Svc: h3=\":443\"; ma=86400\r\n", "x"));
+    for (more, want) in [("", 0), ("[site.response_headers]\nset = { \"Alt-Svc\" = \"clear\" }\n", 1)] {
+        let pintle = Pintle::start(&authority, &(blog_at(&authority, &origin.url()) + more));
+        for version in ["--http1.1", "--http2"] {
+            let said = output(pintle.curl().args([version, "--include"]).arg(format!("https://{BLOG}/")));
+            let lines: Vec<_> = said.lines().filter(|l| l.to_ascii_lowercase().starts_with("alt-svc:")).collect();
+            assert!(lines.len() == want && !said.contains("h3="), "{said}");
+        }
+    }
+}
+
 /// A name server of the test's own: answers A queries for any name with one address, for one second.
 struct NameServer {
     address: SocketAddr,

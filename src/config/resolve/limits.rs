@@ -51,6 +51,7 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
         &mut limits.reports_per_minute,
         r,
     );
+    number("retry_body", &table.retry_body, 0..=most.retry_body, &mut limits.retry_body, r);
     number(
         "reports_per_client",
         &table.reports_per_client,

@@ -136,13 +136,14 @@ pub(super) fn resolve(
             r.error(&given.span, "site.upstream_options: a timeout of zero lets nothing through");
         }
     }
-    let (https, endpoint) = parse_url(url, r)?;
+    let (scheme, endpoint) = parse_url(url, r)?;
+    let https = scheme == Scheme::Https;
     // All of these tell their problems before the first one's absence ends it.
     let connect = connect(options, &endpoint, r);
-    let default_port = if https { 443 } else { 80 };
+    let default_port = scheme.default_port();
     let own_host = endpoint.authority(default_port);
     let host_header = host_header(options, &endpoint, &own_host, r);
-    let names = if https { tls_names(options, &endpoint, r) } else { unused_names(options, r) };
+    let names = if https { tls_names(options, &endpoint, r) } else { unused_names(options, scheme, r) };
     let skip = options.insecure_skip_verify.as_ref().is_some_and(|s| s.value);
     let ca = options.ca.as_ref().map(|ca| r.path(&ca.value));
     let roots = if https && !skip { roots(options.ca.as_ref(), ca.as_ref(), shared, r).map(Some) } else { Some(None) };
@@ -206,6 +207,7 @@ pub(super) fn resolve(
         label: url.value.as_str().into(),
         addresses: shared.addresses(&connect),
         tls,
+        http2_only: scheme == Scheme::Http2,
         host_header,
         own_names,
         connect_timeout,
@@ -218,16 +220,39 @@ pub(super) fn resolve(
     Some(Target { upstream, report })
 }
 
-/// `http://host`, `https://host:port`; a path would have to be put before every other.
-fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(bool, Endpoint)> {
-    let hint = "http://HOST, https://HOST or with :PORT";
-    let (https, rest) = match (url.value.strip_prefix("https://"), url.value.strip_prefix("http://")) {
-        (Some(rest), _) => (true, rest),
-        (_, Some(rest)) => (false, rest),
-        _ => {
-            r.error_with_hint(&url.span, format!("site.upstream: {:?} is no http or https URL", url.value), hint);
-            return None;
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+    /// HTTP/2 without TLS: `h2c`.
+    Http2,
+}
+
+impl Scheme {
+    const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Http2];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Http2 => "h2c",
         }
+    }
+
+    fn default_port(self) -> u16 {
+        if self == Self::Https { 443 } else { 80 }
+    }
+}
+
+/// `http://host`, `https://host:port`, `h2c://host:port`; a path would have to be put before every other.
+fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(Scheme, Endpoint)> {
+    let hint = "http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; each with :PORT where it has its own";
+    let split = url.value.split_once("://");
+    let known = split.and_then(|(word, rest)| Some((Scheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
+    let Some((scheme, rest)) = known else {
+        r.error_with_hint(&url.span, format!("site.upstream: {:?} is no http, https or h2c URL", url.value), hint);
+        return None;
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
@@ -238,11 +263,11 @@ fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(bool, Endpoint)>
         );
         return None;
     }
-    let endpoint = Endpoint::parse(authority, Some(if https { 443 } else { 80 }));
+    let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));
     if endpoint.is_none() {
         r.error_with_hint(&url.span, format!("site.upstream: {authority:?} is no host"), hint);
     }
-    endpoint.map(|e| (https, e))
+    endpoint.map(|e| (scheme, e))
 }
 
 fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>) -> Option<Endpoint> {
@@ -336,12 +361,13 @@ fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>)
 }
 
 /// Keys about TLS do nothing for an upstream without.
-fn unused_names(options: &UpstreamTable, r: &mut Resolver<'_>) -> Option<Option<TlsNames>> {
+fn unused_names(options: &UpstreamTable, scheme: Scheme, r: &mut Resolver<'_>) -> Option<Option<TlsNames>> {
     let texts = [("server_name", &options.server_name), ("verify_name", &options.verify_name), ("ca", &options.ca)];
     let flags = [("insecure_skip_verify", &options.insecure_skip_verify), ("http2", &options.http2)];
     let spans = texts.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)));
     for (key, span) in spans.chain(flags.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)))) {
-        r.error(span, format!("site.upstream_options.{key}: has no effect, as the upstream is http and not https"));
+        let scheme = scheme.word();
+        r.error(span, format!("site.upstream_options.{key}: has no effect, as the upstream is {scheme} and not https"));
     }
     Some(None)
 }

@@ -33,7 +33,7 @@ pub(super) struct Room {
     /// For bodies and heads of answers, beyond what each stream may always have; and what is held of it.
     bodies: usize,
     held: Cell<usize>,
-    /// The same for the heads of requests.
+    /// The same for the heads of requests, and for what is kept of their bodies.
     heads: usize,
     heads_held: Cell<usize>,
     /// Streams that wait for room; and how often they were all woken, so that each is in there once.
@@ -63,6 +63,7 @@ impl Room {
             Rc::new(Share {
                 room: self.clone(),
                 request,
+                kept: Cell::default(),
                 head: Cell::default(),
                 out: Cell::default(),
                 buffer: Cell::default(),
@@ -85,6 +86,8 @@ pub(super) struct Share {
     room: Rc<Room>,
     /// Charged for the request's head.
     request: usize,
+    /// Bytes that are kept of its body.
+    kept: Cell<usize>,
     /// Octets of the answer's head.
     head: Cell<usize>,
     /// Octets of its body that were read and not written yet.
@@ -114,6 +117,19 @@ impl Share {
         self.change(&self.head, octets);
     }
 
+    /// Charges what is kept of the request's body; zero gives it back. Half of the room stays for heads: `false` where it
+    /// would not.
+    pub(super) fn keep(&self, octets: usize) -> bool {
+        let room = &self.room;
+        let held = room.heads_held.get() - self.kept.get() + octets;
+        let may = octets <= self.kept.get() || held <= room.heads / 2;
+        if may {
+            self.kept.set(octets);
+            room.heads_held.set(held);
+        }
+        may
+    }
+
     fn release(&self, octets: usize) {
         self.change(&self.out, self.out.get() - octets);
         let room = &self.room;
@@ -133,7 +149,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         let room = &self.room;
         room.held.set(room.held.get() - self.cost());
-        room.heads_held.set(room.heads_held.get() - self.request);
+        room.heads_held.set(room.heads_held.get() - self.request - self.kept.get());
         room.wake_all();
     }
 }
@@ -253,6 +269,19 @@ mod tests {
         drop(large);
         assert_eq!(room.heads_held.get(), 0);
         assert!((0..128).all(|_| { room.admit(4 * 1024).map(std::mem::forget).is_some() }));
+    }
+
+    #[test]
+    fn kept_bodies_leave_room_for_heads() {
+        let room = room();
+        let shares: Vec<_> = (0..128).map(|_| room.admit(500).unwrap()).collect();
+        let keeping = shares.iter().filter(|share| share.keep(64 * 1024)).count();
+        assert!((10..64).contains(&keeping), "{keeping}");
+        assert!(room.heads_held.get() <= room.heads / 2 && room.admit(16 * 1024).is_some());
+        assert!(!shares[127].keep(1 << 20), "there is no room");
+        assert!(shares[0].keep(1000) && shares[0].keep(0), "less is always possible");
+        drop(shares);
+        assert_eq!(room.heads_held.get(), 0);
     }
 
     proptest! {

@@ -198,6 +198,10 @@ impl Body for StreamBody {
     fn is_end(&self) -> bool {
         self.recv.borrow().stream.is_end_stream()
     }
+
+    fn keep(&mut self, octets: usize) -> bool {
+        self.recv.borrow().share.keep(octets)
+    }
 }
 
 /// Passes interim responses into the stream.

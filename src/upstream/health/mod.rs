@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::check::Check;
 use super::error::UpstreamError;
+use super::resolve::Addresses;
 use crate::clock::uptime;
 use breaker::{Breaker, Change, Probe};
 use ejection::Table;
@@ -100,6 +101,15 @@ impl Health {
         if let (Some(table), true) = (self.addresses.get(), addresses.len() > 1) {
             table.sort(addresses, uptime());
         }
+    }
+
+    /// Whether an address is left out for now: it fails, or its health check does, and of the others one does not. Where
+    /// all fail, none is left out.
+    pub(super) fn leaves_out(&self, address: SocketAddr, all: &Addresses) -> bool {
+        let Some(table) = self.addresses.get() else { return false };
+        let now = uptime();
+        let is_in = |address: SocketAddr| table.badness(address, now) == (false, Duration::ZERO);
+        !is_in(address) && all.known().iter().any(|other| is_in(*other))
     }
 
     /// Where the circuit breaker stands.

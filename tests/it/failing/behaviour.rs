@@ -275,4 +275,14 @@ fn what_is_wrong_with_the_keys_is_told_at_once() {
         ],
     );
     check("[site.health_check]\n", &["health_check: has no path", "hint: path = \"/\""]);
+    let url = |url: &str, more: &str, want: &str| {
+        let config = authority.write("pintle.toml", blog_at(&authority, url) + more);
+        let (_, out, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(config));
+        assert!(if want.is_empty() { err.is_empty() } else { err.contains(want) }, "{want} in {err}{out}");
+    };
+    url("h2c://127.0.0.1:50051", "", "");
+    url("h2c://127.0.0.1", "[site.upstream_options]\nhttp2 = false\n", "as the upstream is h2c and not https");
+    url("h2://127.0.0.1:50051", "", "is no http, https or h2c URL");
+    url("h2c://127.0.0.1:50051/package.Service", "", "has a path");
+    url("h2c://grpc.example.net:50051", "", "is not encrypted");
 }

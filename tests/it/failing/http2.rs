@@ -64,18 +64,28 @@ impl Setting {
         let sender = self.runtime.block_on(connect(&self.authority, &self.pintle));
         for (what, fault, times, want) in faults {
             for upload in [false, true] {
+                // Each request that came brought its body.
+                let whole = |(requests, right): (usize, usize)| {
+                    let (all, all_right) = (self.upstream.requests(), self.upstream.right());
+                    let lost = (all - requests) - (all_right - right);
+                    assert!(lost == 0 || !upload || want != Whole, "{what}: {lost} requests that have lost their body");
+                };
+                let before = (self.upstream.requests(), self.upstream.right());
                 self.upstream.fail(fault.clone(), times);
                 let mut open = http1.take().unwrap_or_else(|| client.connect(self.pintle.https(), BLOG));
                 let (seen, goes_on) = ask(&mut open, upload, &what);
                 judge(&format!("{what}, HTTP/1.1, upload {upload}"), &seen, want);
+                whole(before);
                 self.upstream.fail(Fault::None, 0);
                 if goes_on {
                     judge(&format!("after {what}, HTTP/1.1"), &ask(&mut open, false, &what).0, Whole);
                     http1 = Some(open);
                 }
+                let before = (self.upstream.requests(), self.upstream.right());
                 self.upstream.fail(fault.clone(), times);
                 let seen = self.ask_http2(&sender, upload, &what);
                 judge(&format!("{what}, HTTP/2, upload {upload}"), &seen, want);
+                whole(before);
                 self.upstream.fail(Fault::None, 0);
                 let next = self.ask_http2(&sender, false, &what);
                 judge(&format!("after {what}, HTTP/2"), &next, Whole);
@@ -169,11 +179,17 @@ fn streams_and_connections_that_end() {
     let setting = Setting::new();
     let mut faults = vec![
         ("nothing".to_owned(), Fault::None, 0, Whole),
-        // What was not processed is sent once more; a body that was touched is not.
-        ("refused once".to_owned(), Fault::Reset(7, None), 1, Honest),
-        ("refused for ever".to_owned(), Fault::Reset(7, None), 99, Failed),
-        ("gone away, unprocessed, once".to_owned(), Fault::GoAwayUnprocessed, 1, Honest),
-        ("gone away, unprocessed, for ever".to_owned(), Fault::GoAwayUnprocessed, 99, Failed),
+        // What was not processed is sent once more, with its body.
+        ("refused once".to_owned(), Fault::Reset(7, None), 1, Whole),
+        ("refused again and again".to_owned(), Fault::Reset(7, None), 9, Whole),
+        ("refused for ever".to_owned(), Fault::Reset(7, None), usize::MAX, Failed),
+        ("gone away, unprocessed, once".to_owned(), Fault::GoAwayUnprocessed, 1, Whole),
+        ("gone away, unprocessed, again and again".to_owned(), Fault::GoAwayUnprocessed, 9, Whole),
+        ("gone away for an error, unprocessed, once".to_owned(), Fault::GoAwayUnprocessedFor(2), 1, Whole),
+        ("gone away, unprocessed, for ever".to_owned(), Fault::GoAwayUnprocessed, usize::MAX, Failed),
+        // An upstream that has begun to answer has processed it, whatever it says.
+        ("refused behind a head".to_owned(), Fault::Reset(7, Some(0)), 1, Failed),
+        ("refused behind a hint".to_owned(), Fault::HintThenReset(7), 1, Failed),
         ("goes away behind this one".to_owned(), Fault::GoAwayThenWhole, 1, Whole),
         ("goes away with an error".to_owned(), Fault::GoAwayInBody, 99, Failed),
         ("goes away and is silent".to_owned(), Fault::GoAwayThenSilent, 99, Failed),

@@ -38,6 +38,10 @@ pub enum Fault {
     Reset(u32, Option<usize>),
     /// GOAWAY that names no stream, and the end.
     GoAwayUnprocessed,
+    /// The same with an error's code.
+    GoAwayUnprocessedFor(u32),
+    /// 103, and RST_STREAM with this code.
+    HintThenReset(u32),
     /// GOAWAY in the body, which goes on to its end.
     GoAwayThenWhole,
     /// GOAWAY with an error in the body, and the end.
@@ -94,6 +98,7 @@ struct Shared {
     fault: Arc<Mutex<(Fault, usize)>>,
     requests: Arc<AtomicUsize>,
     wrong: Arc<AtomicUsize>,
+    right: Arc<AtomicUsize>,
     room: Arc<AtomicUsize>,
 }
 
@@ -111,7 +116,13 @@ impl Http2Upstream {
         let address = listener.local_addr().unwrap();
         let config = server_config(leaf, &[b"h2"]);
         let fault = Arc::new(Mutex::new((Fault::None, 0)));
-        let shared = Shared { fault, requests: Arc::default(), wrong: Arc::default(), room: Arc::default() };
+        let shared = Shared {
+            fault,
+            requests: Arc::default(),
+            wrong: Arc::default(),
+            right: Arc::default(),
+            room: Arc::default(),
+        };
         let state = shared.clone();
         let open = serve_each(listener, move |socket| {
             let control = socket.try_clone()?;
@@ -135,6 +146,11 @@ impl Http2Upstream {
     /// How many whole windows of a stream there was room for, in that of the connection, when the last request came.
     pub fn room(&self) -> usize {
         self.shared.room.load(Ordering::SeqCst)
+    }
+
+    /// Uploads that were what the client had sent.
+    pub fn right(&self) -> usize {
+        self.shared.right.load(Ordering::SeqCst)
     }
 
     /// Uploads that were not what the client had sent.
@@ -301,8 +317,9 @@ impl Wire {
         if let Some(at) = self.uploads.iter().position(|(s, _)| *s == stream) {
             let early = matches!(fault, Fault::Early | Fault::NoWindow);
             let (_, upload) = self.uploads.remove(at);
-            if !early && upload != body() {
-                self.state.wrong.fetch_add(1, Ordering::SeqCst);
+            if !early {
+                let count = if upload == body() { &self.state.right } else { &self.state.wrong };
+                count.fetch_add(1, Ordering::SeqCst);
             }
         }
         let body = body();
@@ -332,6 +349,14 @@ impl Wire {
             Fault::GoAwayUnprocessed => {
                 self.send(&octets(GOAWAY, 0, 0, &[0; 8]))?;
                 return Ok(Then::End);
+            }
+            Fault::GoAwayUnprocessedFor(code) => {
+                self.send(&octets(GOAWAY, 0, 0, &[number(0), number(code)].concat()))?;
+                return Ok(Then::End);
+            }
+            Fault::HintThenReset(code) => {
+                let hint = head(stream, ":status: 103\nlink: </a.css>\n");
+                self.send(&[hint, octets(RST_STREAM, 0, stream, &number(code))].concat())?;
             }
             Fault::GoAwayThenWhole => {
                 let away = octets(GOAWAY, 0, 0, &[number(stream), number(0)].concat());

@@ -8,6 +8,7 @@ mod http2;
 mod http2_faults;
 mod names;
 mod storm;
+mod unprocessed;
 mod upgrades;
 mod wire;
 

@@ -26,7 +26,7 @@ enum Says {
 }
 
 /// A name server that gives these addresses for any name.
-fn name_server(addresses: &'static [Ipv4Addr]) -> SocketAddr {
+pub fn name_server(addresses: &'static [Ipv4Addr]) -> SocketAddr {
     name_server_that(addresses, |is_a, _| if is_a { Says::Addresses } else { Says::None })
 }
 
@@ -89,7 +89,7 @@ fn name_server_that(addresses: &'static [Ipv4Addr], says: impl Fn(bool, bool) ->
     own
 }
 
-const TWO: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)];
+pub const TWO: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)];
 
 /// Two origins on the same port of both addresses, the second of them live.
 fn second(port: u16) -> Origin {

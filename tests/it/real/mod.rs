@@ -3,5 +3,6 @@
 
 mod chromium;
 mod nginx;
+mod nginx_http2;
 mod varnish;
 mod wordpress;
