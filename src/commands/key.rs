@@ -20,11 +20,16 @@ use crate::export::Role;
 use crate::host::{HostPattern, both_forms};
 use crate::key_file::{PublicKey, public_key};
 use crate::ledger::Book;
+use crate::ledger::time::wall;
 use crate::pin::Pin;
+use crate::policy::guard::{Promises, others};
 use crate::tls::certificate::Chain;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
+
+/// Names that are tried for a new key's files.
+const NAMES_MAX: u32 = 100;
 
 /// A kind of key. The comments are the words of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -67,7 +72,7 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
         None => Place::of(site),
     };
-    let place = Place { folder, stem: format!("{}-{}", stem(site), role.name()) };
+    let place = Place::free(&outline, folder, &format!("{}-{}", stem(site), role.name()));
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     match make(&outline, site, *algorithm, &place) {
         Ok(made) => {
@@ -117,6 +122,21 @@ impl Place {
     fn of(site: &SiteOutline) -> String {
         let chain = site.certificates.first().map(|(chain, _)| Path::new(chain));
         chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
+    }
+
+    /// Names that no file has: after the first key of a role, those of others have the day, and a number if need be.
+    fn free(outline: &Outline, folder: String, stem: &str) -> Self {
+        let today = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+        let dated = (1..NAMES_MAX).map(|n| match n {
+            1 => format!("{stem}-{today}"),
+            n => format!("{stem}-{today}-{n}"),
+        });
+        let place = |stem: String| Self { folder: folder.clone(), stem };
+        let is_free = |place: &Self| {
+            let free = |extension| outline.path(&place.name(extension)).symlink_metadata().is_err();
+            free("key") && free("csr")
+        };
+        std::iter::once(stem.to_owned()).chain(dated).map(place).find(is_free).unwrap_or_else(|| place(stem.to_owned()))
     }
 
     fn name(&self, extension: &str) -> String {
@@ -213,8 +233,11 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
         println!("       key   = {}", quoted(&key));
         println!("     If anybody holds pins of this site, it must be a key that they know of: `pintle key list`");
     } else {
+        let live: Vec<Pin> = site.certificates.iter().filter_map(|(chain, _)| pin_of(&outline.path(chain))).collect();
+        let is_live = |file: &str| pin_of(&outline.path(file)).is_some_and(|pin| live.contains(&pin));
+        let (promoted, others): (Vec<&String>, Vec<&String>) = site.backups.iter().partition(|b| is_live(b));
         let (kept, gone): (Vec<&String>, Vec<&String>) =
-            site.backups.iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
+            others.into_iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
         let mut backups: Vec<String> = kept.into_iter().map(|b| quoted(b)).collect();
         backups.insert(if role == Role::Next { 0 } else { backups.len() }, quoted(&csr));
         println!("  1. in {}, the first backup being the next key:", path.display());
@@ -222,6 +245,9 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
         println!("       backups = [{}]", backups.join(", "));
         for file in gone {
             println!("     ({file} is left out: there is no such file)");
+        }
+        for file in promoted {
+            println!("     ({file} is left out: its key is live now)");
         }
         if site.backups.is_empty() {
             println!("     This switches the Public-Key-Pins header on. For exports alone, it does without:");
@@ -248,6 +274,10 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
     println!("  Then `pintle check -c {}`", path.display());
 }
 
+fn pin_of(path: &Path) -> Option<Pin> {
+    public_key(&pin::read(path).ok()?).ok().map(|key| key.pin)
+}
+
 /// A string of TOML; JSON's escapes are among its own.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
@@ -261,6 +291,8 @@ struct Row {
     key_file: Option<String>,
     found: Result<(PublicKey, Option<Timestamp>), String>,
     promised_since: Option<Timestamp>,
+    /// From when on a certificate for it breaks no promise; `None` if it breaks none now.
+    usable_from: Option<Timestamp>,
 }
 
 /// Lists the keys of all sites, or of one; exit code 1 if one cannot be read.
@@ -280,7 +312,16 @@ pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
         Ok(book) => book,
         Err(error) => return fail(&error),
     };
-    let sites: Vec<_> = sites.into_iter().map(|site| (site, rows(&outline, site, &book))).collect();
+    let known: Vec<&[HostPattern]> = outline.sites.iter().map(|site| site.hosts.as_slice()).collect();
+    let except = others(&known);
+    let alive = Promises::alive(book.promises(), wall());
+    let mut tables: Vec<(&SiteOutline, Vec<Row>)> = Vec::new();
+    for site in sites {
+        let at = outline.sites.iter().position(|other| std::ptr::eq(other, site));
+        let except = at.and_then(|at| except.get(at)).map_or(&[][..], Vec::as_slice);
+        tables.push((site, rows(&outline, site, &book, (&alive, except))));
+    }
+    let sites = tables;
     if as_json {
         let one = |(site, rows): &(&SiteOutline, Vec<Row>)| {
             json!({
@@ -303,7 +344,12 @@ pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
     code
 }
 
-fn rows(outline: &Outline, site: &SiteOutline, book: &Book) -> Vec<Row> {
+fn rows(
+    outline: &Outline,
+    site: &SiteOutline,
+    book: &Book,
+    (alive, except): (&Promises<'_>, &[HostPattern]),
+) -> Vec<Row> {
     let row = |role, text: &String, key: Option<&String>| {
         let file = outline.path(text);
         let found = pin::read(&file).map_err(|e| e.to_string()).and_then(|contents| {
@@ -314,7 +360,10 @@ fn rows(outline: &Outline, site: &SiteOutline, book: &Book) -> Vec<Row> {
         });
         let promised_since = found.as_ref().ok().and_then(|(key, _)| promised_since(book, site, key.pin));
         let key_file = key.map(|key| outline.path(key).display().to_string());
-        Row { role, file: file.display().to_string(), key_file, found, promised_since }
+        let key = found.as_ref().ok().map(|(key, _): &(PublicKey, _)| key.pin);
+        let usable_from = key.and_then(|pin| alive.safe_from(&site.hosts, except, pin));
+        let usable_from = usable_from.and_then(|time| Timestamp::from_second(time).ok());
+        Row { role, file: file.display().to_string(), key_file, found, promised_since, usable_from }
     };
     let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref()));
     let backups = site.backups.iter().enumerate().map(|(index, file)| row(Role::of_backup(index), file, None));
@@ -346,6 +395,7 @@ fn row_json(row: &Row) -> Value {
         "file": row.file,
         "key": row.key_file,
         "promised_since": row.promised_since.map(|t| t.to_string()),
+        "usable_from": row.usable_from.map(|t| t.to_string()),
         "not_after": key.and_then(|(_, not_after)| *not_after).map(|t| t.to_string()),
         "error": row.found.as_ref().err(),
     })
@@ -361,8 +411,8 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
         return;
     }
     println!(
-        "  {:5}  {:44}  {:10}  {:11}  {:14}  {:10}  file",
-        "role", "pin", "algorithm", "kind", "promised since", "until"
+        "  {:5}  {:44}  {:10}  {:11}  {:16}  {:16}  {:10}  file",
+        "role", "pin", "algorithm", "kind", "promised since", "usable from", "until"
     );
     for row in rows {
         let (pin, algorithm, kind, until) = match &row.found {
@@ -371,10 +421,13 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
             }
             Err(_) => ("-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()),
         };
-        let since = day(row.promised_since);
+        // In UTC, as all times here; a minute may matter to whoever waits for it.
+        let minute = |time: Timestamp| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M").to_string();
+        let since = row.promised_since.map_or_else(|| "-".to_owned(), minute);
+        let usable = row.usable_from.map_or_else(|| "now".to_owned(), minute);
         let key = row.key_file.as_ref().map_or_else(String::new, |key| format!(", key {key}"));
         println!(
-            "  {:5}  {pin:44}  {algorithm:10}  {kind:11}  {since:14}  {until:10}  {}{key}",
+            "  {:5}  {pin:44}  {algorithm:10}  {kind:11}  {since:16}  {usable:16}  {until:10}  {}{key}",
             row.role.name(),
             row.file
         );

@@ -255,8 +255,10 @@ fn print_site(site: &Value) {
         println!("    live       {} {}", text(c, "pin"), text(c, "algorithm"));
     }
     for backup in list(site, "backups") {
+        let usable =
+            backup["usable_from"].as_str().map_or_else(String::new, |at| format!(", usable from {}", minute(at)));
         println!(
-            "    {:9}  {} {} {}",
+            "    {:9}  {} {} {}{usable}",
             text(backup, "role"),
             text(backup, "pin"),
             text(backup, "algorithm"),

@@ -40,7 +40,7 @@ pub use changes::{Changes, Difference};
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
-pub use resolve::guard::Refusal;
+pub use resolve::refusal::{OwnKey, Refusal};
 pub use resolve::report;
 pub use stamp::{Looked, Stamp};
 

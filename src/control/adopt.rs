@@ -257,10 +257,6 @@ fn announce_certificate(site: &str, certificate: &report::Certificate) {
 }
 
 fn tell_of_promotion(site: &str, pin: &str) {
-    tracing::warn!(
-        site,
-        pin,
-        "a backup key is live now: make a fresh next key (`pintle key new --role next`) and name it in backups, so that \
-         there is one to rotate to"
-    );
+    let hint = format!("`pintle key new --role next --site {site}` makes a fresh one; name it in backups");
+    tracing::warn!(site, pin, hint, "a backup key is live now: the site needs another next key to rotate to");
 }

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use super::{Control, LedgerTrouble};
 use crate::clock::uptime;
-use crate::config::{AccessTarget, report};
+use crate::config::{self, AccessTarget, report};
+use crate::host::HostPattern;
 use crate::ledger::{Accepted, Book, Ramped};
-use crate::policy::guard::{Promise, Seconds};
+use crate::pin::Pin;
+use crate::policy::guard::{Promise, Promises, Seconds, others};
 use crate::server::NO_SITE;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
@@ -37,7 +39,7 @@ impl Control {
             "connections": self.server.connections(),
             "upgrading": self.upgrade.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
-            "sites": self.sites().map(|(site, upstream)| self.site(site, upstream, ledger.book(), now)).collect::<Vec<_>>(),
+            "sites": self.all_sites(ledger.book(), now),
             "ledger": {
                 "directory": self.fixed.state.as_deref().map(absolute),
                 "durable": ledger.is_durable(),
@@ -73,7 +75,24 @@ impl Control {
         self.config.sites().zip(upstreams)
     }
 
-    fn site(&self, site: &report::Site, upstream: Option<&Upstream>, book: &Book, now: Seconds) -> Value {
+    fn all_sites(&self, book: &Book, now: Seconds) -> Vec<Value> {
+        let hosts: Vec<&[HostPattern]> = self.config.snapshot.sites.iter().map(|site| site.hosts.as_slice()).collect();
+        let (except, alive) = (others(&hosts), Promises::alive(book.promises(), now));
+        let bound = hosts.iter().zip(&except);
+        let sites = self.sites().zip(bound).map(|((site, upstream), (hosts, except))| {
+            self.site(site, upstream, (book, now), &|pin| alive.safe_from(hosts, except, pin))
+        });
+        sites.collect()
+    }
+
+    /// `usable_from` says from when on a key breaks no promise.
+    fn site(
+        &self,
+        site: &report::Site,
+        upstream: Option<&Upstream>,
+        (book, now): (&Book, Seconds),
+        usable_from: &dyn Fn(Pin) -> Option<Seconds>,
+    ) -> Value {
         let (name, promises) = (site.name(), book.promises());
         let certificates = site.certificates.iter().map(|c| {
             json!({
@@ -105,6 +124,8 @@ impl Control {
                     _ => "spare",
                 },
                 "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
+                "promised_since": book.promised_since(name, key.pin).map(time),
+                "usable_from": usable_from(key.pin).map(time),
             })).collect::<Vec<_>>(),
             "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),
             "refused": self.refused.get(name).map(|refused| json!({
@@ -112,7 +133,7 @@ impl Control {
                 "by_guard": refused.by_guard,
                 "reasons": refused.reasons.iter().map(|(reason, hint)| json!({ "reason": reason, "hint": hint })).collect::<Vec<_>>(),
             })),
-            "todo": todo(site),
+            "todo": todo(site, self.draft.path()),
             "reports": self.server.reports().counts().get(name).copied().unwrap_or_default(),
             "report_networks": self.server.reports().witnesses(name, 0),
         })
@@ -304,12 +325,16 @@ fn ramp(ramp: &report::Ramp) -> Value {
     })
 }
 
-/// What the operator has to do.
-fn todo(site: &report::Site) -> Vec<String> {
-    let fresh = |pin: &crate::pin::Pin| {
+/// What the operator has to do, by commands that can be pasted.
+fn todo(site: &report::Site, config: &Path) -> Vec<String> {
+    let config = match config::DEFAULT_PATHS.iter().any(|default| Path::new(default) == config) {
+        true => String::new(),
+        false => format!(" -c {}", absolute(config)),
+    };
+    let fresh = |pin: &Pin| {
         format!(
-            "{pin} was the next key and is live now: make a fresh one with `pintle key new --role next --site {}`, and \
-             name it in backups",
+            "{pin} was the next key and is live now: make a fresh one with `pintle key new --role next --site {}{config}`, \
+             name its CSR in backups as the command says, and `pintle reload{config}`",
             site.name()
         )
     };

@@ -46,7 +46,7 @@ fn a_dry_run_only_says() {
         outcome(&mut install(&pintle.config_path(), BLOG, &["--dry-run".as_ref(), &bed.stranger.chain]));
     assert_eq!(code, 1, "{out}{err}");
     assert!(
-        err.contains("would lock readers out") && err.contains("safe from 20") && !out.contains("fit to"),
+        err.contains("would lock readers out") && err.contains("usable from 20") && !out.contains("fit to"),
         "{out}{err}"
     );
     assert!(out.contains("stranger.pem, pin") && out.contains(": refused"), "{out}");
@@ -59,7 +59,7 @@ fn a_dry_run_only_says() {
         .as_array()
         .unwrap()
         .iter()
-        .find_map(|p| p["hint"].as_str().filter(|h| h.contains("safe from")));
+        .find_map(|p| p["hint"].as_str().filter(|h| h.contains("usable from")));
     assert!(hint.unwrap().contains("or --accept-lockout-until 20"), "{out}");
     assert!(hint.unwrap().contains(&format!("{} (in use)", bed.live.pin)), "{out}");
     assert_eq!(files(&bed), before);
@@ -171,7 +171,7 @@ fn a_lockout_is_accepted_by_its_date_alone() {
         command
     };
     let (_, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.stranger.chain]));
-    let day = err.split("safe from ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let day = err.split("accept_lockout_until = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let (code, _, err) = outcome(&mut with("2026-01-01"));
     assert!(code == 1 && err.contains(&format!("should be \"{day}\"")), "{err}");
     for nonsense in ["for ever", "2026-13-01", "", "2026-11-23&host=other"] {
@@ -207,7 +207,7 @@ fn without_a_running_process() {
     let out = output(&mut install(&config, BLOG, &[&bed.next.chain]));
     assert!(out.contains("pintle is not running with this configuration: served at the next start"), "{out}");
     let (_, _, err) = outcome(&mut install(&config, BLOG, &[&bed.stranger.chain]));
-    let day = err.split("safe from ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let day = err.split("accept_lockout_until = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     output(install(&config, BLOG, &[&bed.stranger.chain]).args(["--accept-lockout-until", &day]));
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.stranger.pin);

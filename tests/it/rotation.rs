@@ -171,7 +171,7 @@ fn a_key_that_was_never_promised_is_refused() {
     assert!(reason.contains("sent since 20") && reason.contains("held until 20"), "{reason}");
     // Which configured keys would do, and from when on this one would.
     assert!(hint.contains(&bed.next.pin) && hint.contains(&bed.spare.pin) && !hint.contains(&bed.live.pin), "{hint}");
-    assert!(hint.contains("safe from 20") && hint.contains("accept_lockout_until = \"20"), "{hint}");
+    assert!(hint.contains("usable from 20") && hint.contains("accept_lockout_until = \"20"), "{hint}");
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert!(bed.header(&pintle).unwrap().contains(&bed.live.pin));
     assert_eq!(refusal(&pintle)["by_guard"], true);
@@ -285,7 +285,7 @@ fn smashing_magazine_october_2016() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("would lock readers out"), "{err}");
     // A year and a day from now, or two: a lease is part of it.
-    let day = err.split("safe from ").nth(1).unwrap().split(' ').next().unwrap();
+    let day = err.split("usable from ").nth(1).unwrap().split(' ').next().unwrap();
     let today = jiff::Timestamp::now().as_second();
     let safe =
         day.parse::<jiff::civil::Date>().unwrap().to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();

@@ -1,14 +1,11 @@
 //! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
-
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::certificates::Loaded;
 use super::entry::{Entry, timestamp};
+use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::RefusedPair;
 use super::{Builder, Candidate, Change, Resolver, goes_on, keep, keep_unfit};
 use crate::config::file::SiteTable;
@@ -22,112 +19,10 @@ use crate::policy::admission::{self, Breach, Clash, Offer};
 use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
 
-/// Promises that one message names; the rest is counted.
-const TOLD_MAX: usize = 3;
-
 /// What the guard has let pass on the operator's word.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     pub(super) accepted: Vec<Accepted>,
-}
-
-/// A chain that may not be served, and everything about why.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// The chain's file.
-    pub chain: String,
-    /// The leaf's pin.
-    pub pin: Pin,
-    /// The promises that it would break.
-    pub broken: Vec<Promise>,
-    /// The configured keys that would keep them: pin, and where it comes from.
-    pub satisfied_by: Vec<(Pin, String)>,
-    /// The time from which on the chain breaks nothing.
-    pub safe_from: Seconds,
-}
-
-impl Refusal {
-    /// The first day, in UTC, from whose beginning the chain is safe: what `accept_lockout_until` must say.
-    #[must_use]
-    pub fn safe_day(&self) -> String {
-        safe_day(self.safe_from)
-    }
-
-    /// What to do.
-    #[must_use]
-    pub fn hint(&self) -> String {
-        let day = self.safe_day();
-        let keys = match self.satisfied_by.as_slice() {
-            [] => {
-                let common = common_pins(&self.broken);
-                let pins: Vec<String> = common.iter().map(ToString::to_string).collect();
-                match pins.as_slice() {
-                    [] => "no single key keeps them all".to_owned(),
-                    pins => format!("no configured key keeps them; one of these would: {}", pins.join(", ")),
-                }
-            }
-            keys => {
-                let keys: Vec<String> = keys.iter().map(|(pin, file)| format!("{pin} ({file})")).collect();
-                format!("a certificate for one of these keys keeps them: {}", keys.join(", "))
-            }
-        };
-        format!(
-            "{keys}; or name this chain's own key in backups now, and it is safe from {day} on; to lock those readers \
-             out all the same: accept_lockout_until = \"{day}\" in [[site]], or --accept-lockout-until {day} of \
-             `pintle install`"
-        )
-    }
-}
-
-/// The promises broken, since when and until when.
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: would lock readers out: no key of the chain is among the pins of ", self.chain)?;
-        for (at, promise) in self.broken.iter().take(TOLD_MAX).enumerate() {
-            if at > 0 {
-                f.write_str("; and of ")?;
-            }
-            f.write_str(&told(promise))?;
-        }
-        match self.broken.len().saturating_sub(TOLD_MAX) {
-            0 => Ok(()),
-            more => write!(f, "; and of {more} more"),
-        }
-    }
-}
-
-/// `blog.example.com (subdomains too), sent since 2026-10-01, held until 2026-12-01T10:00:00Z`
-fn told(promise: &Promise) -> String {
-    let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
-    let below = if promise.include_subdomains { " and all names below" } else { "" };
-    let (what, verb) = match &promise.channel {
-        Channel::Header(_) => (String::new(), "sent"),
-        Channel::Export { form, id, .. } => (format!(" (export {id} for {form})"), "given out"),
-    };
-    format!(
-        "{}{below}{what}, {verb} since {} and held until {}",
-        hosts.join(", "),
-        timestamp(promise.first_sent),
-        timestamp(promise.honoured_until()),
-    )
-}
-
-/// Pins that each of the promises has.
-fn common_pins(promises: &[Promise]) -> Vec<Pin> {
-    let Some((first, rest)) = promises.split_first() else { return Vec::new() };
-    let in_all = |pin: &&Pin| rest.iter().all(|p| p.pins.binary_search(pin).is_ok());
-    first.pins.iter().filter(in_all).copied().collect()
-}
-
-/// The first day that lies wholly behind a time.
-pub(super) fn safe_day(time: Seconds) -> String {
-    const DAY: i64 = 86400;
-    let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
-    day(timestamp(midnight))
-}
-
-fn day(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }
 
 /// What speaks against a site.
@@ -256,6 +151,11 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Resolver<'_>) 
         .collect();
     let offers: Vec<Offer<'_>> = sites.iter().map(|(.., offer)| offer.clone()).collect();
     let objections = admission::judge(&offers, context.book.promises(), context.now);
+    let pledged = || sites.iter().filter_map(|(_, _, entry, _)| entry.pledge.as_ref());
+    let sent: HashSet<String> = match objections.breaches.is_empty() {
+        true => HashSet::new(),
+        false => pledged().map(|pledge| set_id(&pledge.promise)).collect(),
+    };
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
         let is_wanted = table.accept_lockout_until.is_some();
@@ -271,7 +171,9 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Resolver<'_>) 
             breaks = true;
             let mut problems = r.problems.scratch();
             let served = builder.served(candidate, loaded).filter(|s| s.chain.pin() == loaded.chain.pin());
-            past_promises(table, entry, loaded, broken, served.as_ref(), context, &mut admitted, &mut problems);
+            let breach =
+                Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
+            breach.tell(&mut admitted, &mut problems);
             told(Some(loaded.at), problems.into_list());
         }
         let mut problems = r.problems.scratch();
@@ -306,59 +208,71 @@ fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {
     }
 }
 
-/// Tells of the promises that a chain breaks. `served` is the chain with the same key that is served already, if it is:
-/// whom that one locks out is locked out, and refusing this one would help nobody.
-#[expect(clippy::too_many_arguments, reason = "one call, with everything there is")]
-fn past_promises(
-    table: &SiteTable,
-    entry: &Entry,
-    loaded: &Loaded,
-    broken: &[&Promise],
-    served: Option<&Loaded>,
-    context: &Context<'_>,
-    admitted: &mut Admitted,
-    problems: &mut crate::config::Problems,
-) {
-    let is_news = |promise: &&&Promise| served.is_none_or(|served| promise.is_kept_by(&served.chain.certain));
-    let news: Vec<&Promise> = broken.iter().filter(is_news).copied().collect();
-    let span = table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
-    if news.is_empty() {
-        let refusal = refusal(entry, loaded, broken, context);
-        let hint = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \
-                    would help nobody";
-        return problems.warn(span, refusal.to_string(), hint.to_owned());
-    }
-    let refusal = refusal(entry, loaded, &news, context);
-    match acceptance(table, entry, &refusal, context) {
-        Acceptance::Known => {}
-        Acceptance::Given => {
-            let hint = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
-            problems.warn(span, refusal.to_string(), hint);
-            admitted.accepted.push(Accepted {
-                site: entry.site.label(),
-                pin: refusal.pin,
-                sets: refusal.broken.iter().map(set_id).collect(),
-                until: refusal.safe_day(),
-                // A clock that was set back must not make it look older than what it is about.
-                at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
-            });
-        }
-        Acceptance::Another(given) => {
-            let hint =
-                format!("accept_lockout_until is {given:?}, should be {:?}; {}", refusal.safe_day(), refusal.hint());
-            problems.error(span, refusal.to_string(), hint);
-        }
-        Acceptance::None => problems.error(span, refusal.to_string(), refusal.hint()),
-    }
+/// Promises that a chain breaks.
+struct Broken<'a> {
+    table: &'a SiteTable,
+    entry: &'a Entry,
+    loaded: &'a Loaded,
+    promises: &'a [&'a Promise],
+    /// The chain with the same key that is served already, if it is: whom that one locks out is locked out, and refusing
+    /// this one would help nobody.
+    served: Option<&'a Loaded>,
+    /// The sets that are sent from now on.
+    sent: &'a HashSet<String>,
+    context: &'a Context<'a>,
 }
 
-fn refusal(entry: &Entry, loaded: &Loaded, broken: &[&Promise], context: &Context<'_>) -> Refusal {
-    Refusal {
-        chain: loaded.path.display().to_string(),
-        pin: loaded.chain.pin(),
-        satisfied_by: satisfying(entry, broken, context),
-        broken: broken.iter().map(|p| (*p).clone()).collect(),
-        safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
+impl Broken<'_> {
+    fn tell(&self, admitted: &mut Admitted, problems: &mut crate::config::Problems) {
+        let Self { table, entry, context, .. } = *self;
+        let certificate = table.certificates.get(self.loaded.at).and_then(|c| c.chain.as_ref());
+        let span = certificate.map_or(&table.span, |c| &c.span);
+        let is_news = |promise: &&&Promise| self.served.is_none_or(|s| promise.is_kept_by(&s.chain.certain));
+        let news: Vec<&Promise> = self.promises.iter().filter(is_news).copied().collect();
+        if news.is_empty() {
+            let hint = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \
+                        would help nobody";
+            return problems.warn(span, self.refusal(self.promises).to_string(), hint.to_owned());
+        }
+        let refusal = self.refusal(&news);
+        match acceptance(table, entry, &refusal, context) {
+            Acceptance::Known => {}
+            Acceptance::Given => {
+                let hint = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
+                problems.warn(span, refusal.to_string(), hint);
+                admitted.accepted.push(Accepted {
+                    site: entry.site.label(),
+                    pin: refusal.pin,
+                    sets: refusal.broken.iter().map(set_id).collect(),
+                    until: refusal.safe_day(),
+                    // A clock that was set back must not make it look older than what it is about.
+                    at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
+                });
+            }
+            Acceptance::Another(given) => {
+                let day = refusal.safe_day();
+                let hint = format!("accept_lockout_until is {given:?}, should be {day:?}; {}", refusal.hint());
+                problems.error(span, refusal.to_string(), hint);
+            }
+            Acceptance::None => problems.error(span, refusal.to_string(), refusal.hint()),
+        }
+    }
+
+    fn refusal(&self, broken: &[&Promise]) -> Refusal {
+        let (pin, label) = (self.loaded.chain.pin(), self.entry.site.label());
+        let is_backup = self.entry.plan.pins.iter().flat_map(|p| &p.backups).any(|b| b.key.pin == pin);
+        Refusal {
+            chain: self.loaded.path.display().to_string(),
+            pin,
+            satisfied_by: satisfying(self.entry, broken, self.context),
+            own_key: match is_backup {
+                true => OwnKey::Backup { promised_since: self.context.book.promised_since(&label, pin) },
+                false => OwnKey::Unknown,
+            },
+            still_sent: broken.iter().map(|p| self.sent.contains(&set_id(p))).collect(),
+            broken: broken.iter().map(|p| (*p).clone()).collect(),
+            safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
+        }
     }
 }
 
@@ -489,18 +403,5 @@ pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>
                 safe_day(until)
             ),
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days() {
-        assert_eq!(safe_day(0), "1970-01-01");
-        assert_eq!(safe_day(1), "1970-01-02");
-        assert_eq!(safe_day(86400), "1970-01-02");
-        assert_eq!(safe_day(86401), "1970-01-03");
     }
 }

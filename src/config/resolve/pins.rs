@@ -20,6 +20,8 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
 
 /// `[site.hpkp]`, with the keys behind it.
 pub(super) struct PinPlan {
+    /// The site's first name.
+    site: Box<str>,
     pub(super) mode: Mode,
     /// The max-age that it is to come to.
     goal: u64,
@@ -52,7 +54,8 @@ pub(super) fn plan(
     let hpkp = table.hpkp.as_ref()?;
     let words = [("enforce", Mode::Enforce), ("report-only", Mode::ReportOnly), ("withdraw", Mode::Withdraw)];
     let mode = r.choice("site.hpkp.mode", hpkp.mode.as_ref(), &words, Mode::Enforce);
-    let (backups, lacks_backups) = backups_of(table, hpkp, stand_ins, r);
+    let site = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
+    let (backups, lacks_backups) = backups_of(table, hpkp, &site, stand_ins, r);
     let report_uri = report_uri(hpkp, mode, hosts, r);
     let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
     if loaded.is_empty() {
@@ -71,7 +74,17 @@ pub(super) fn plan(
     let complete =
         backups.len() == hpkp.backups.as_ref().map_or(0, Vec::len) && loaded.len() == table.certificates.len();
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
-    Some(PinPlan { mode, goal, steps, include_subdomains, report_uri, backups, complete, lacks_backups })
+    Some(PinPlan {
+        site: site.into(),
+        mode,
+        goal,
+        steps,
+        include_subdomains,
+        report_uri,
+        backups,
+        complete,
+        lacks_backups,
+    })
 }
 
 impl PinPlan {
@@ -120,6 +133,7 @@ pub(super) struct Backup {
 fn backups_of(
     table: &SiteTable,
     hpkp: &HpkpTable,
+    site: &str,
     stand_ins: &StandIns<'_>,
     r: &mut Resolver<'_>,
 ) -> (Vec<Backup>, bool) {
@@ -134,7 +148,7 @@ fn backups_of(
         r.warn(
             &hpkp.span,
             "site.hpkp: a backup cannot be read any more, so no pins are sent; what was promised before is kept",
-            "put its file back, or name another key in backups: `pintle key new --role next`",
+            format!("put its file back, or name another key in backups: {}", key_new(site)),
         );
     }
     r.problems.extend(problems.into_list());
@@ -215,6 +229,11 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut R
     Some(uri.value.clone())
 }
 
+/// The command that makes a site's next key.
+fn key_new(site: &str) -> String {
+    format!("`pintle key new --role next --site {site}`")
+}
+
 /// The rules of [`judge`], in the words of the file.
 fn tell(
     hpkp: &HpkpTable,
@@ -243,7 +262,7 @@ fn tell(
             Finding::NoBackup if standing.is_withheld => r.warn(
                 &listed(0),
                 "site.hpkp: no backup is left, so no pins are sent; what was promised before is kept",
-                "make the next key now, and name it in backups: `pintle key new --role next`",
+                format!("make the next key now, and name it in backups: {}", key_new(&plan.site)),
             ),
             Finding::NoBackup => r.error_with_hint(
                 &listed(0),
@@ -253,12 +272,12 @@ fn tell(
             Finding::BackupIsServed(pin) if promised(pin) => r.warn(
                 &place(pin),
                 format!("site.hpkp.backups: {pin} was promised, and is live now: a fresh next key must be made and promised"),
-                "`pintle key new --role next`, and put its CSR in place of this one",
+                format!("{}, and put its CSR in place of this one", key_new(&plan.site)),
             ),
             Finding::BackupIsServed(pin) => r.warn(
                 &place(pin),
                 format!("site.hpkp.backups: {pin} is a key of the served chain, so it is no backup"),
-                "name a key that is not in use: `pintle key new --role next` makes one",
+                format!("name a key that is not in use: {} makes one", key_new(&plan.site)),
             ),
             Finding::BackupTwice(pin) => r.error(&place(pin), format!("site.hpkp.backups: {pin} is here twice, which makes it one")),
             Finding::SingleBackup => r.warn(

@@ -91,6 +91,8 @@ fn guard(
     for Breach { site, chain, broken } in found.breaches {
         let entry = &offered[site].0;
         let refusal = Refusal {
+            own_key: pintle::config::OwnKey::Unknown,
+            still_sent: vec![false; broken.len()],
             chain: String::new(),
             pin: entry.chains[chain][0],
             broken: broken.iter().map(|p| (*p).clone()).collect(),

@@ -1,0 +1,218 @@
+//! A chain that the guard refuses, in words: what it breaks, which keys would do, and from when on it is safe.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::entry::timestamp;
+use crate::pin::Pin;
+use crate::policy::guard::{Channel, Promise, Seconds};
+
+/// Promises that one message names; the rest is counted.
+const TOLD_MAX: usize = 3;
+/// Pins that one message names.
+const PINS_MAX: usize = 5;
+
+/// A chain that may not be served, and everything about why.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The chain's file.
+    pub chain: String,
+    /// The leaf's pin.
+    pub pin: Pin,
+    /// The promises that it would break.
+    pub broken: Vec<Promise>,
+    /// Whether each of them is still being sent, so that it is held for longer with each visit.
+    pub still_sent: Vec<bool>,
+    /// The configured keys that would keep them: pin, and where it comes from.
+    pub satisfied_by: Vec<(Pin, String)>,
+    /// Whether the leaf's key is among the site's backups, and since when clients have been told of it.
+    pub own_key: OwnKey,
+    /// The time from which on the chain breaks nothing, if the promises that it breaks are not sent any more by then.
+    pub safe_from: Seconds,
+}
+
+/// What is known of the key of a refused chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnKey {
+    /// The configuration names it nowhere.
+    Unknown,
+    /// It is a backup of the site.
+    Backup {
+        /// Since when clients have been told of it; `None` if they have not yet.
+        promised_since: Option<Seconds>,
+    },
+}
+
+impl Refusal {
+    /// The first day, in UTC, from whose beginning the chain is safe: what `accept_lockout_until` must say.
+    #[must_use]
+    pub fn safe_day(&self) -> String {
+        safe_day(self.safe_from)
+    }
+
+    /// What to do: use a key that is promised, wait, or promise this one first.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        let day = self.safe_day();
+        format!(
+            "{}; {}; to lock those readers out all the same: accept_lockout_until = \"{day}\" in [[site]], or \
+             --accept-lockout-until {day} of `pintle install`",
+            self.keys(),
+            self.way_for_this_key()
+        )
+    }
+
+    fn keys(&self) -> String {
+        if !self.satisfied_by.is_empty() {
+            let keys: Vec<String> = self.satisfied_by.iter().map(|(pin, file)| format!("{pin} ({file})")).collect();
+            return format!("a certificate for one of these keys keeps them: {}", keys.join(", "));
+        }
+        let common: Vec<String> = common_pins(&self.broken).iter().map(ToString::to_string).take(PINS_MAX).collect();
+        if common.is_empty() {
+            return "no single key keeps them all".to_owned();
+        }
+        format!("no configured key keeps them; one of these would: {}", common.join(", "))
+    }
+
+    /// When and how this chain's own key becomes usable.
+    fn way_for_this_key(&self) -> String {
+        let from = minute(self.safe_from);
+        let senders = self.senders();
+        match self.own_key {
+            OwnKey::Backup { promised_since: Some(since) } => format!(
+                "the key of this chain is in backups, and promised since {}: usable from {from}, when nobody holds the \
+                 older pins any more",
+                minute(since)
+            ),
+            OwnKey::Backup { promised_since: None } => format!(
+                "the key of this chain is in backups, and was not promised before: usable from {from}, once it is sent"
+            ),
+            OwnKey::Unknown if senders.is_empty() => {
+                format!("this chain is usable from {from}, when the last of them ends, as they are not sent any more")
+            }
+            OwnKey::Unknown => format!(
+                "or name this chain's own key in backups of {} now (`pintle reload` promises it): usable from {from}",
+                senders.join(", ")
+            ),
+        }
+    }
+
+    /// The sites that still send promises which it breaks.
+    fn senders(&self) -> Vec<&str> {
+        let sent = self.broken.iter().zip(&self.still_sent).filter(|(_, sent)| **sent);
+        let mut sites: Vec<&str> = sent.map(|(promise, _)| promise.site.as_str()).collect();
+        sites.sort_unstable();
+        sites.dedup();
+        sites
+    }
+}
+
+/// The promises broken, since when and until when.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: would lock readers out: no key of the chain is among the pins of ", self.chain)?;
+        for (at, (promise, sent)) in self.broken.iter().zip(&self.still_sent).take(TOLD_MAX).enumerate() {
+            if at > 0 {
+                f.write_str("; and of ")?;
+            }
+            f.write_str(&told(promise, *sent))?;
+        }
+        match self.broken.len().saturating_sub(TOLD_MAX) {
+            0 => Ok(()),
+            more => write!(f, "; and of {more} more"),
+        }
+    }
+}
+
+/// `blog.example.com and all names below, sent since 2026-10-01 08:37 UTC, held until 2026-12-01 10:00 UTC`
+fn told(promise: &Promise, still_sent: bool) -> String {
+    let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
+    let below = if promise.include_subdomains { " and all names below" } else { "" };
+    let (what, verb) = match &promise.channel {
+        Channel::Header(_) => (String::new(), "sent"),
+        Channel::Export { form, id, .. } => (format!(" (export {id} for {form})"), "given out"),
+    };
+    let (still, at_least) = if still_sent { (" and still sent", " at least") } else { ("", "") };
+    format!(
+        "{}{below}{what}, {verb} since {}{still}, held until {}{at_least}",
+        hosts.join(", "),
+        minute(promise.first_sent),
+        minute(promise.honoured_until()),
+    )
+}
+
+/// Pins that each of the promises has.
+fn common_pins(promises: &[Promise]) -> Vec<Pin> {
+    let Some((first, rest)) = promises.split_first() else { return Vec::new() };
+    let in_all = |pin: &&Pin| rest.iter().all(|p| p.pins.binary_search(pin).is_ok());
+    first.pins.iter().filter(in_all).copied().collect()
+}
+
+/// The first day that lies wholly behind a time.
+pub(super) fn safe_day(time: Seconds) -> String {
+    const DAY: i64 = 86400;
+    let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
+    day(timestamp(midnight))
+}
+
+fn day(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+}
+
+/// The minute from whose beginning on a time is over.
+fn minute(time: Seconds) -> String {
+    let whole = time.saturating_add(59).div_euclid(60).saturating_mul(60);
+    timestamp(whole).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::hpkp::Mode;
+
+    #[test]
+    fn days() {
+        assert_eq!(safe_day(0), "1970-01-01");
+        assert_eq!(safe_day(1), "1970-01-02");
+        assert_eq!(safe_day(86400), "1970-01-02");
+        assert_eq!(safe_day(86401), "1970-01-03");
+        assert_eq!((minute(60), minute(61)), ("1970-01-01 00:01 UTC".into(), "1970-01-01 00:02 UTC".into()));
+    }
+
+    #[test]
+    fn what_helps() {
+        let promise = Promise {
+            site: "a.example".into(),
+            hosts: Vec::new(),
+            except: Vec::new(),
+            pins: vec![Pin::of_spki(b"live")],
+            max_age: 600,
+            include_subdomains: false,
+            channel: Channel::Header(Mode::Enforce),
+            first_sent: 0,
+            last_sent: 60,
+        };
+        let check = |own_key, still_sent, want: &str, not: &str| {
+            let refusal = Refusal {
+                chain: "c.pem".into(),
+                pin: Pin::of_spki(b"new"),
+                broken: vec![promise.clone()],
+                still_sent: vec![still_sent],
+                satisfied_by: Vec::new(),
+                own_key,
+                safe_from: promise.honoured_until(),
+            };
+            let hint = refusal.hint();
+            assert!(hint.contains(want) && hint.contains("usable from 1970-01-01 00:11 UTC"), "{hint}");
+            assert!(not.is_empty() || !hint.contains(not), "{hint}");
+            assert_eq!(refusal.to_string().contains("and still sent"), still_sent);
+        };
+        let name = "name this chain's own key in backups";
+        check(OwnKey::Unknown, true, "name this chain's own key in backups of a.example now", "");
+        check(OwnKey::Unknown, false, "they are not sent any more", name);
+        check(OwnKey::Backup { promised_since: Some(0) }, false, "promised since 1970-01-01 00:00 UTC", name);
+        check(OwnKey::Backup { promised_since: None }, false, "was not promised before", name);
+    }
+}
