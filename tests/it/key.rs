@@ -248,11 +248,11 @@ fn list() {
     let rows: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
     let file = |name: &str| format!("{}/../{name}", authority.folder().join("config").display());
     assert_eq!(rows[0], [BLOG]);
-    assert_eq!(rows[1], ["role", "pin", "algorithm", "kind", "promised", "since", "until", "file"]);
+    assert_eq!(rows[1], ["role", "pin", "algorithm", "kind", "promised", "since", "usable", "from", "until", "file"]);
     let chain = format!("{},", file("blog.pem"));
-    assert_eq!(rows[2], ["live", &live, "ecdsa-p256", "chain", "-", end, &chain, "key", &file("blog.key")]);
-    assert_eq!(rows[3], ["next", &next, "rsa-2048", "csr", "-", "-", &file("next.csr")]);
-    assert_eq!(rows[4], ["spare", &spare, "ecdsa-p256", "public-key", "-", "-", &file("spare.pub")]);
+    assert_eq!(rows[2], ["live", &live, "ecdsa-p256", "chain", "-", "now", end, &chain, "key", &file("blog.key")]);
+    assert_eq!(rows[3], ["next", &next, "rsa-2048", "csr", "-", "now", "-", &file("next.csr")]);
+    assert_eq!(rows[4], ["spare", &spare, "ecdsa-p256", "public-key", "-", "now", "-", &file("spare.pub")]);
     assert!(out.ends_with("\nshop.example\n  no keys: the site has neither a certificate nor backups\n\n"), "{out}");
 
     let (code, out, _) = list(&["--json"]);

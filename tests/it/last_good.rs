@@ -316,7 +316,8 @@ fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     let (code, _, err) = outcome(&mut pintle.command("reload"));
     assert!(code == 0 && err.contains("the key in use breaks these promises, too"), "{err}");
     line.upgrade();
-    drop(line);
+    line.signal("KILL");
+    line.wait(line.pid());
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
     // Another key is a change, and is refused.

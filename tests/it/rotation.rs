@@ -285,7 +285,7 @@ fn smashing_magazine_october_2016() {
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("would lock readers out"), "{err}");
     // A year and a day from now, or two: a lease is part of it.
-    let day = err.split("usable from ").nth(1).unwrap().split(' ').next().unwrap();
+    let day = err.split("accept_lockout_until = \"").nth(1).unwrap().split('"').next().unwrap();
     let today = jiff::Timestamp::now().as_second();
     let safe =
         day.parse::<jiff::civil::Date>().unwrap().to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp().as_second();
