@@ -1,6 +1,7 @@
 //! The configuration file as it is written: every key, with its place, and nothing decided yet.
 
 mod limits;
+mod site;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -9,6 +10,9 @@ use super::problem::At;
 use super::reader::Reader;
 
 pub(super) use limits::LimitsTable;
+pub(super) use site::{
+    BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, RampKeys, SiteTable, UpstreamTable,
+};
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -82,103 +86,6 @@ pub(super) struct SandboxTable {
     pub(super) connect_ports: Vec<At<u64>>,
     pub(super) read: Vec<At<String>>,
     pub(super) write: Vec<At<String>>,
-}
-
-/// There may be ten thousand of these; what most of them leave out takes no room.
-#[derive(Debug, Default)]
-pub(super) struct SiteTable {
-    pub(super) span: Range<usize>,
-    /// The keys that every site must have are there, if perhaps of the wrong type.
-    pub(super) has_hosts: bool,
-    pub(super) has_upstream: bool,
-    pub(super) hosts: Option<Vec<At<String>>>,
-    pub(super) upstream: Option<At<String>>,
-    pub(super) canonical_redirect: Option<At<bool>>,
-    pub(super) accept_lockout_until: Option<At<String>>,
-    pub(super) upstream_options: Option<Box<UpstreamTable>>,
-    pub(super) circuit_breaker: Option<Box<BreakerTable>>,
-    pub(super) health_check: Option<Box<CheckTable>>,
-    pub(super) certificates: Vec<CertificateTable>,
-    pub(super) hsts: Option<Box<HstsTable>>,
-    pub(super) hpkp: Option<Box<HpkpTable>>,
-    pub(super) request_headers: Option<Box<HeadersTable>>,
-    pub(super) response_headers: Option<Box<HeadersTable>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct UpstreamTable {
-    pub(super) connect: Option<At<String>>,
-    pub(super) server_name: Option<At<String>>,
-    pub(super) verify_name: Option<At<String>>,
-    pub(super) host_header: Option<At<String>>,
-    pub(super) ca: Option<At<String>>,
-    pub(super) insecure_skip_verify: Option<At<bool>>,
-    pub(super) http2: Option<At<bool>>,
-    pub(super) connect_timeout: Option<At<Duration>>,
-    pub(super) response_timeout: Option<At<Duration>>,
-    pub(super) total_timeout: Option<At<Duration>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct BreakerTable {
-    pub(super) failures: Option<At<u64>>,
-    pub(super) open: Option<At<Duration>>,
-    pub(super) open_max: Option<At<Duration>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct CheckTable {
-    pub(super) span: Range<usize>,
-    pub(super) path: Option<At<String>>,
-    pub(super) interval: Option<At<Duration>>,
-    pub(super) timeout: Option<At<Duration>>,
-    pub(super) healthy: Option<At<u64>>,
-    pub(super) unhealthy: Option<At<u64>>,
-    pub(super) status: Option<At<String>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct CertificateTable {
-    pub(super) span: Range<usize>,
-    pub(super) chain: Option<At<String>>,
-    pub(super) key: Option<At<String>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct HstsTable {
-    pub(super) span: Range<usize>,
-    pub(super) max_age: Option<At<Duration>>,
-    pub(super) include_subdomains: Option<At<bool>>,
-    pub(super) preload: Option<At<bool>>,
-    pub(super) upstream: Option<At<String>>,
-    pub(super) ramp: RampKeys,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct HpkpTable {
-    pub(super) span: Range<usize>,
-    pub(super) mode: Option<At<String>>,
-    pub(super) max_age: Option<At<Duration>>,
-    pub(super) backups: Option<Vec<At<String>>>,
-    pub(super) include_subdomains: Option<At<bool>>,
-    pub(super) report_uri: Option<At<String>>,
-    pub(super) ramp: RampKeys,
-}
-
-/// `ramp` and `ramp_every`.
-#[derive(Debug, Default)]
-pub(super) struct RampKeys {
-    pub(super) steps: Option<Vec<At<Duration>>>,
-    pub(super) every: Option<At<Duration>>,
-}
-
-/// `set`, `add` and `remove`.
-#[derive(Debug, Default)]
-pub(super) struct HeadersTable {
-    pub(super) set: Vec<(At<String>, At<String>)>,
-    pub(super) add: Vec<(At<String>, At<String>)>,
-    pub(super) remove: Vec<At<String>>,
-    pub(super) trailers: Vec<At<String>>,
 }
 
 impl File {
@@ -269,130 +176,5 @@ impl SandboxTable {
             read: t.texts("read").unwrap_or_default(),
             write: t.texts("write").unwrap_or_default(),
         }
-    }
-}
-
-impl SiteTable {
-    fn read(t: Reader<'_>) -> Self {
-        let site = Self {
-            span: t.span.clone(),
-            has_hosts: t.has("hosts"),
-            has_upstream: t.has("upstream"),
-            hosts: t.texts("hosts"),
-            upstream: t.text("upstream"),
-            canonical_redirect: t.boolean("canonical_redirect"),
-            accept_lockout_until: t.text("accept_lockout_until"),
-            upstream_options: t.table("upstream_options").map(UpstreamTable::read).map(Box::new),
-            circuit_breaker: t.table("circuit_breaker").map(BreakerTable::read).map(Box::new),
-            health_check: t.table("health_check").map(CheckTable::read).map(Box::new),
-            certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
-            hsts: t.table("hsts").map(HstsTable::read).map(Box::new),
-            hpkp: t.table("hpkp").map(HpkpTable::read).map(Box::new),
-            request_headers: t.table("request_headers").map(HeadersTable::read).map(Box::new),
-            response_headers: t.table("response_headers").map(HeadersTable::read).map(Box::new),
-        };
-        t.finish();
-        site
-    }
-}
-
-impl UpstreamTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self {
-            connect: t.text("connect"),
-            server_name: t.text("server_name"),
-            verify_name: t.text("verify_name"),
-            host_header: t.text("host_header"),
-            ca: t.text("ca"),
-            insecure_skip_verify: t.boolean("insecure_skip_verify"),
-            http2: t.boolean("http2"),
-            connect_timeout: t.duration("connect_timeout"),
-            response_timeout: t.duration("response_timeout"),
-            total_timeout: t.duration("total_timeout"),
-        };
-        t.finish();
-        table
-    }
-}
-
-impl BreakerTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self { failures: t.number("failures"), open: t.duration("open"), open_max: t.duration("open_max") };
-        t.finish();
-        table
-    }
-}
-
-impl CheckTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self {
-            span: t.span.clone(),
-            path: t.text("path"),
-            interval: t.duration("interval"),
-            timeout: t.duration("timeout"),
-            healthy: t.number("healthy"),
-            unhealthy: t.number("unhealthy"),
-            status: t.text("status"),
-        };
-        t.finish();
-        table
-    }
-}
-
-impl CertificateTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self { span: t.span.clone(), chain: t.text("chain"), key: t.text("key") };
-        t.finish();
-        table
-    }
-}
-
-impl HstsTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self {
-            span: t.span.clone(),
-            max_age: t.duration("max_age"),
-            include_subdomains: t.boolean("include_subdomains"),
-            preload: t.boolean("preload"),
-            upstream: t.text("upstream"),
-            ramp: RampKeys::read(&t),
-        };
-        t.finish();
-        table
-    }
-}
-
-impl RampKeys {
-    fn read(t: &Reader<'_>) -> Self {
-        Self { steps: t.durations("ramp"), every: t.duration("ramp_every") }
-    }
-}
-
-impl HpkpTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self {
-            span: t.span.clone(),
-            mode: t.text("mode"),
-            max_age: t.duration("max_age"),
-            backups: t.texts("backups"),
-            include_subdomains: t.boolean("include_subdomains"),
-            report_uri: t.text("report_uri"),
-            ramp: RampKeys::read(&t),
-        };
-        t.finish();
-        table
-    }
-}
-
-impl HeadersTable {
-    fn read(t: Reader<'_>) -> Self {
-        let table = Self {
-            set: t.pairs("set"),
-            add: t.pairs("add"),
-            remove: t.texts("remove").unwrap_or_default(),
-            trailers: t.texts("trailers").unwrap_or_default(),
-        };
-        t.finish();
-        table
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::certificates::Loaded;
 use super::entry::{Entry, timestamp};
+use super::keep::{goes_on, keep, keep_unfit};
 use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::RefusedPair;
-use super::{Builder, Candidate, Change, Resolver, goes_on, keep, keep_unfit};
+use super::{Builder, Candidate, Change, Resolver};
 use crate::config::file::SiteTable;
 use crate::config::problem::{Problem, Severity};
 use crate::config::{Context, Kept, StandIn};
