@@ -4,7 +4,6 @@ mod limits;
 mod site;
 
 use std::ops::Range;
-use std::time::Duration;
 
 use super::problem::At;
 use super::reader::Reader;
