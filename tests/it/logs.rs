@@ -77,10 +77,10 @@ fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
     let bed = Bed::new();
     bed.visit("/one");
     eventually("a line", || has(&bed.log(), "/one").then_some(()));
-    // A folder has the name: even root cannot write there.
+    // The name leads nowhere: even root cannot write there.
     let moved = bed.logs().join("access.log.1");
     fs::rename(bed.log(), &moved).unwrap();
-    fs::create_dir(bed.log()).unwrap();
+    std::os::unix::fs::symlink(bed.folder.path().join("nowhere/access.log"), bed.log()).unwrap();
     let (code, out, err) = outcome(&mut bed.pintle.command("reload"));
     assert_eq!(code, 0, "the configuration is in use: {out}{err}");
     assert!(err.contains("access.log cannot be reopened") && err.contains("hint: "), "{out}{err}");
@@ -100,7 +100,7 @@ fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
     assert!(human.contains("ACCESS LOG     log.access: "), "{human}");
     assert!(bed.metrics().contains("pintle_access_log_ok 0\n"), "{}", bed.metrics());
     // Without anybody asking.
-    fs::remove_dir(bed.log()).unwrap();
+    fs::remove_file(bed.log()).unwrap();
     eventually("it is reopened", || bed.log().is_file().then_some(()));
     bed.pintle.logs("access log: written as it should be again");
     bed.visit("/three");
