@@ -53,3 +53,32 @@ impl fmt::Debug for Protocol {
         self.value.fmt(f)
     }
 }
+
+/// The parts of a request's target that `http::Uri` has no room for, as they
+/// came: an authority or a path that is none, or a scheme without authority.
+///
+/// Only requests that a server has received have this extension. Where it says
+/// something, the request's `Uri` does not.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Unparsed {
+    pub(crate) scheme: Option<BytesStr>,
+    pub(crate) authority: Option<BytesStr>,
+    pub(crate) path: Option<BytesStr>,
+}
+
+impl Unparsed {
+    /// The `:scheme` pseudo-header.
+    pub fn scheme(&self) -> Option<&str> {
+        self.scheme.as_ref().map(BytesStr::as_str)
+    }
+
+    /// The `:authority` pseudo-header.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_ref().map(BytesStr::as_str)
+    }
+
+    /// The `:path` pseudo-header.
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_ref().map(BytesStr::as_str)
+    }
+}

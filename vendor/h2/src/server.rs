@@ -1695,20 +1695,18 @@ impl proto::Peer for Peer {
             malformed!("malformed headers: :status field on request");
         }
 
-        // Convert the URI
+        // Convert the URI. What it has no room for is handed on as it came: the
+        // server has an answer to it, and a line in its log.
         let mut parts = uri::Parts::default();
+        let mut unparsed = crate::ext::Unparsed::default();
 
         // A request translated from HTTP/1 must not include the :authority
         // header
         if let Some(authority) = pseudo.authority {
-            let maybe_authority = uri::Authority::from_maybe_shared(authority.clone().into_inner());
-            parts.authority = Some(maybe_authority.or_else(|why| {
-                malformed!(
-                    "malformed headers: malformed authority ({:?}): {}",
-                    authority,
-                    why,
-                )
-            })?);
+            match uri::Authority::from_maybe_shared(authority.clone().into_inner()) {
+                Ok(parsed) => parts.authority = Some(parsed),
+                Err(_) => unparsed.authority = Some(authority),
+            }
         }
 
         // A :scheme is required, except CONNECT.
@@ -1716,20 +1714,11 @@ impl proto::Peer for Peer {
             if is_connect && !has_protocol {
                 malformed!("malformed headers: :scheme in CONNECT");
             }
-            let maybe_scheme = scheme.parse();
-            let scheme = maybe_scheme.or_else(|why| {
-                malformed!(
-                    "malformed headers: malformed scheme ({:?}): {}",
-                    scheme,
-                    why,
-                )
-            })?;
-
-            // It's not possible to build an `Uri` from a scheme and path. So,
-            // after validating is was a valid scheme, we just have to drop it
-            // if there isn't an :authority.
-            if parts.authority.is_some() {
-                parts.scheme = Some(scheme);
+            // It's not possible to build an `Uri` from a scheme and path, so
+            // that a scheme without an authority is handed on by itself.
+            match scheme.parse() {
+                Ok(parsed) if parts.authority.is_some() => parts.scheme = Some(parsed),
+                _ => unparsed.scheme = Some(scheme),
             }
         } else if !is_connect || has_protocol {
             malformed!("malformed headers: missing scheme");
@@ -1745,12 +1734,26 @@ impl proto::Peer for Peer {
                 malformed!("malformed headers: missing path");
             }
 
-            let maybe_path = uri::PathAndQuery::from_maybe_shared(path.clone().into_inner());
-            parts.path_and_query = Some(maybe_path.or_else(|why| {
-                malformed!("malformed headers: malformed path ({:?}): {}", path, why,)
-            })?);
+            // A fragment would be dropped without a word.
+            match uri::PathAndQuery::from_maybe_shared(path.clone().into_inner()) {
+                Ok(parsed) if parsed.as_str().len() == path.len() => {
+                    parts.path_and_query = Some(parsed)
+                }
+                _ => {
+                    parts.path_and_query = Some(uri::PathAndQuery::from_static("/"));
+                    unparsed.path = Some(path);
+                }
+            }
         } else if is_connect && has_protocol {
             malformed!("malformed headers: missing path in extended CONNECT");
+        }
+
+        if parts.authority.is_some() && parts.path_and_query.is_some() && parts.scheme.is_none() {
+            // `Uri` wants one; what came is among the unparsed.
+            parts.scheme = Some(uri::Scheme::HTTPS);
+        }
+        if unparsed != crate::ext::Unparsed::default() {
+            b = b.extension(unparsed);
         }
 
         b = b.uri(parts);

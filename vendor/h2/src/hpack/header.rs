@@ -92,7 +92,7 @@ impl Header {
         if name[0] == b':' {
             match &name[1..] {
                 b"authority" => {
-                    let value = BytesStr::try_from(value)?;
+                    let value = BytesStr::lossy(value);
                     Ok(Header::Authority(value))
                 }
                 b"method" => {
@@ -100,11 +100,11 @@ impl Header {
                     Ok(Header::Method(method))
                 }
                 b"scheme" => {
-                    let value = BytesStr::try_from(value)?;
+                    let value = BytesStr::lossy(value);
                     Ok(Header::Scheme(value))
                 }
                 b"path" => {
-                    let value = BytesStr::try_from(value)?;
+                    let value = BytesStr::lossy(value);
                     Ok(Header::Path(value))
                 }
                 b"protocol" => {
@@ -257,10 +257,10 @@ impl<'a> Name<'a> {
                 name: name.clone(),
                 value: HeaderValue::from_bytes(&value)?,
             }),
-            Name::Authority => Ok(Header::Authority(BytesStr::try_from(value)?)),
+            Name::Authority => Ok(Header::Authority(BytesStr::lossy(value))),
             Name::Method => Ok(Header::Method(Method::from_bytes(&value)?)),
-            Name::Scheme => Ok(Header::Scheme(BytesStr::try_from(value)?)),
-            Name::Path => Ok(Header::Path(BytesStr::try_from(value)?)),
+            Name::Scheme => Ok(Header::Scheme(BytesStr::lossy(value))),
+            Name::Path => Ok(Header::Path(BytesStr::lossy(value))),
             Name::Protocol => Ok(Header::Protocol(Protocol::try_from(value)?)),
             Name::Status => {
                 match StatusCode::from_bytes(&value) {
@@ -300,6 +300,15 @@ impl BytesStr {
     pub fn try_from(bytes: Bytes) -> Result<Self, std::str::Utf8Error> {
         std::str::from_utf8(bytes.as_ref())?;
         Ok(BytesStr(bytes))
+    }
+
+    /// What is not UTF-8 becomes U+FFFD: one request's target that is none is
+    /// no reason to give up the connection, and still none.
+    fn lossy(bytes: Bytes) -> Self {
+        match std::str::from_utf8(bytes.as_ref()) {
+            Ok(_) => BytesStr(bytes),
+            Err(_) => BytesStr::from(&String::from_utf8_lossy(&bytes)),
+        }
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -199,8 +199,10 @@ impl Recv {
                 }
             }
 
-            if let Some(content_length) =
-                first_content_length.filter(|_| !stream.content_length.is_head())
+            // An interim response has no business with it (RFC 9110 section 8.6),
+            // and does not speak of the body that comes behind the final one.
+            if let Some(content_length) = first_content_length
+                .filter(|_| !stream.content_length.is_head() && !frame.is_informational())
             {
                 stream.content_length = ContentLength::Remaining(content_length);
                 // END_STREAM on headers frame with non-zero content-length is malformed.
@@ -419,6 +421,13 @@ impl Recv {
         frame: frame::Headers,
         stream: &mut store::Ptr,
     ) -> Result<(), Error> {
+        // Pseudo-headers belong to the head alone (RFC 9113 section 8.1), and a
+        // section that was too large has lost some of its fields.
+        if *frame.pseudo() != frame::Pseudo::default() || frame.is_over_size() {
+            proto_err!(stream: "recv_trailers: malformed trailers; stream={:?};",  stream.id);
+            return Err(Error::library_reset(stream.id, Reason::PROTOCOL_ERROR));
+        }
+
         // Transition the state
         stream.state.recv_close()?;
 
