@@ -47,6 +47,8 @@ pub enum RequestBodyError {
     Malformed(BodyFault),
     /// The client went away, or gave the stream up.
     Gone,
+    /// Not as long as content-length says, or with trailers that are none: HTTP/2 has given the stream up.
+    Length,
     /// More than the limit.
     TooLarge,
     /// Nothing came for longer than the limit.
@@ -58,6 +60,7 @@ impl fmt::Display for RequestBodyError {
         match self {
             Self::Malformed(fault) => write!(f, "request body: {fault}"),
             Self::Gone => f.write_str("the client went away"),
+            Self::Length => f.write_str("request body: not as its content-length or its trailers have to be"),
             Self::TooLarge => f.write_str("request body too large"),
             Self::TooSlow => f.write_str("request body too slow"),
         }

@@ -66,6 +66,8 @@ pub struct Limits {
     pub retry_body: usize,
     /// Octets of a response's head.
     pub response_header_size: usize,
+    /// Fields of a response's head.
+    pub response_header_count: usize,
     /// Reports of pins that did not match, in all workers together; more get 429.
     pub reports_per_minute: u64,
     /// The same in a minute from one network of clients.
@@ -110,6 +112,8 @@ impl Default for Limits {
             // What an upstream's first window lets through.
             retry_body: 64 * 1024,
             response_header_size: 64 * 1024,
+            // A WordPress page has some thirty; those that set cookies by the hundred exist.
+            response_header_count: 1000,
             reports_per_minute: 60,
             // A client that visits several names of a site may report each.
             reports_per_client: 10,
@@ -166,6 +170,7 @@ impl Limits {
             upstream_idle: TIME_MOST,
             retry_body: 1 << 24,
             response_header_size: HEAD_MOST,
+            response_header_count: 10_000,
             reports_per_minute: 1_000_000,
             reports_per_client: 1_000_000,
             challenges: 1_000_000,
@@ -222,7 +227,11 @@ impl Limits {
             queue: self.upstream_queue,
             queue_wait: self.upstream_queue_wait,
             idle: self.upstream_idle,
-            response_head: ResponseLimits { head: self.response_header_size, field: self.field_size },
+            response_head: ResponseLimits {
+                head: self.response_header_size,
+                field: self.field_size,
+                fields: self.response_header_count,
+            },
             retry_body: self.retry_body,
             pace: self.pace(),
         }

@@ -35,7 +35,7 @@ pub(crate) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
 
 /// The defaults.
 pub(crate) const LIMITS: HeadLimits = HeadLimits { request_line: 8192, head: 32 * 1024, field: 64 * 1024, fields: 100 };
-pub(crate) const RESPONSE_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
+pub(crate) const RESPONSE_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
 
 /// A site, its upstream, and a client with a request.
 pub(crate) struct Setting {

@@ -28,8 +28,10 @@ pub fn largest() -> HeadLimits {
 }
 
 /// How large the head of a response may be: little, and as much as an operator may allow.
-const RESPONSE_LIMITS: [ResponseLimits; 2] =
-    [ResponseLimits { head: 4096, field: 4096 }, ResponseLimits { head: 1 << 20, field: 1 << 20 }];
+const RESPONSE_LIMITS: [ResponseLimits; 2] = [
+    ResponseLimits { head: 4096, field: 4096, fields: 64 },
+    ResponseLimits { head: 1 << 20, field: 1 << 20, fields: 10_000 },
+];
 
 /// A request's head. What is accepted is accepted only when it is whole; and what goes upstream for it is one request,
 /// as another parser reads it.

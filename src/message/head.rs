@@ -5,7 +5,9 @@ use std::ops::Range;
 use http::{Method, StatusCode};
 
 use super::field::{Fields, has_token, tokens};
+use super::http1::HeadFault;
 use super::name::Name;
+use super::target;
 use crate::host::{InvalidHost, split_authority};
 
 /// The version a message was received in.
@@ -46,6 +48,25 @@ pub enum Framing {
     UntilClose,
 }
 
+/// The scheme that a request names itself: in an absolute target, or as `:scheme`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the scheme of that name")]
+pub enum TargetScheme {
+    Http,
+    Https,
+}
+
+impl TargetScheme {
+    /// The port of an authority that names none (RFC 9110 section 4.2).
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 /// A request's head: parsed once, and kept for the whole exchange.
 #[derive(Debug, Clone, Default)]
 pub struct RequestHead {
@@ -61,6 +82,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// The `:protocol` of an extended CONNECT is `websocket` (RFC 8441), or an HTTP/1.1 request asks for that upgrade.
     pub websocket: bool,
+    /// The scheme that the request itself names, if it does.
+    pub scheme: Option<TargetScheme>,
     target: Range<usize>,
     host: Range<usize>,
     port: Option<u16>,
@@ -74,7 +97,7 @@ impl RequestHead {
         *self = Self { fields, ..Self::default() };
     }
 
-    /// Path and query as they came, beginning with `/`; or `*`.
+    /// Path and query, beginning with `/`; or `*`. Percent-encoded where they must be, and else as they came.
     #[must_use]
     pub fn target(&self) -> &str {
         ascii(self.fields.raw(self.target.clone()))
@@ -125,8 +148,30 @@ impl RequestHead {
         self.target = self.fields.push_raw(target);
     }
 
-    pub(super) fn set_target_range(&mut self, target: Range<usize>) {
-        self.target = target;
+    /// Sets path and query as a client sent them.
+    ///
+    /// # Errors
+    ///
+    /// [`HeadFault`] if they have bytes that no target has, or are too long.
+    pub fn read_target(&mut self, target: &[u8]) -> Result<(), HeadFault> {
+        match target::encode(target)? {
+            Some(encoded) => self.set_target(&encoded),
+            None => self.set_target(target),
+        }
+        Ok(())
+    }
+
+    /// The same for octets that lie in the buffer already.
+    pub(super) fn read_target_range(&mut self, target: Range<usize>) -> Result<(), HeadFault> {
+        match target::encode(self.fields.raw(target.clone()))? {
+            Some(encoded) => self.set_target(&encoded),
+            None => self.target = target,
+        }
+        Ok(())
+    }
+
+    pub(super) fn clear_target(&mut self) {
+        self.target = 0..0;
     }
 
     /// Sets the host from the value of a Host field or an `:authority`.
@@ -144,6 +189,30 @@ impl RequestHead {
         self.host = range.start..range.start + authority.host_len;
         self.port = authority.port;
         Ok(())
+    }
+
+    /// Forgets the host, because it is not certain which one is meant.
+    pub fn clear_host(&mut self) {
+        (self.host, self.port) = (0..0, None);
+    }
+
+    /// Forgets the port if it is the scheme's own: `host:443` and `host` are one authority (RFC 9110 section 4.2.3).
+    pub fn drop_default_port(&mut self, scheme: TargetScheme) {
+        self.port = self.port.filter(|port| *port != scheme.default_port());
+    }
+
+    /// The host and the port that the client named, if it is not the port of the scheme that it named.
+    pub(super) fn host_and_port(&self) -> (&[u8], Option<u16>) {
+        let default = self.scheme.map(TargetScheme::default_port);
+        (self.host_octets(), self.port.filter(|port| Some(*port) != default))
+    }
+
+    /// Checks that the value of a Host field, or an authority, names the host that is set already: in any case, with or
+    /// without a trailing dot, or the port that the scheme has anyway.
+    #[must_use]
+    pub fn is_same_authority(&self, authority: &[u8]) -> bool {
+        let mut other = Self { scheme: self.scheme, ..Self::default() };
+        other.set_authority(authority).is_ok() && other.host_and_port() == self.host_and_port()
     }
 
     /// Reads what the Connection fields say, and marks the fields that they name; to be called once all fields are there.

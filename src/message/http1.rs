@@ -9,12 +9,13 @@ use std::mem::MaybeUninit;
 use http::{Method, StatusCode};
 use memchr::{memchr, memchr_iter};
 
-use super::field::{Field, has_token, tokens};
-use super::head::{Framing, RequestHead, ResponseHead, Version};
+use super::field::{Field, Fields, has_token, tokens};
+use super::head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
 use super::name::Name;
 use crate::host::InvalidHost;
 
-/// How many fields the parser has room for; [`HeadLimits::fields`] may ask for fewer.
+/// How many fields the parser has room for at once. [`HeadLimits::fields`] may ask for fewer; responses with more are read
+/// a second time.
 const FIELDS_MAX: usize = 128;
 /// Empty lines that may come before a request line (RFC 9112 section 2.2), in octets.
 pub const LEADING_EMPTY_MAX: usize = 4;
@@ -39,6 +40,8 @@ pub struct ResponseLimits {
     pub head: usize,
     /// Octets of one field, name and value.
     pub field: usize,
+    /// Number of fields.
+    pub fields: usize,
 }
 
 /// Octets of a field's name, whatever a whole field may have.
@@ -159,40 +162,42 @@ fn every_line_ends_in_crlf(head: &[u8]) -> Result<(), HeadFault> {
 /// RFC 9112 section 3.2: the four forms, and the host that the request is for.
 fn read_target(head: &mut RequestHead, range: std::ops::Range<usize>) -> Result<(), HeadFault> {
     let target = head.fields.raw(range.clone());
-    if !target.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
-        return Err(HeadFault::Syntax("request target"));
-    }
     let (start, end) = (range.start, range.end);
     let mut named = None;
     if head.method == Method::CONNECT {
-        named = Some(range.clone());
-        head.set_target_range(end..end);
+        named = Some(range);
+        head.clear_target();
     } else if target.first() == Some(&b'/') {
-        head.set_target_range(range);
+        head.read_target_range(range)?;
     } else if target == b"*" {
         if head.method != Method::OPTIONS {
             return Err(HeadFault::Syntax("request target"));
         }
-        head.set_target_range(range);
+        head.read_target_range(range)?;
     } else {
-        let scheme = [&b"http://"[..], b"https://"]
-            .into_iter()
-            .find(|s| target.get(..s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s)));
-        let Some(scheme) = scheme else { return Err(HeadFault::Syntax("request target")) };
-        let authority = start + scheme.len();
-        let path = target[scheme.len()..].iter().position(|b| matches!(b, b'/' | b'?'));
-        let path = path.map_or(end, |at| authority + at);
-        named = Some(authority..path);
+        let starts = |s: &[u8]| target.get(..s.len()).is_some_and(|t| t.eq_ignore_ascii_case(s));
+        let (scheme, len) = if starts(b"https://") {
+            (TargetScheme::Https, 8)
+        } else if starts(b"http://") {
+            (TargetScheme::Http, 7)
+        } else {
+            return Err(HeadFault::Syntax("request target"));
+        };
+        let path = target[len..].iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
+        let path = path.map_or(end, |at| start + len + at);
+        named = Some(start + len..path);
+        head.scheme = Some(scheme);
         match head.fields.raw(path..end).first() {
-            Some(b'/') => head.set_target_range(path..end),
+            Some(b'/') => head.read_target_range(path..end)?,
             // RFC 9112 section 3.2.1: an empty path is sent as "/".
             _ => {
                 let whole = [b"/", head.fields.raw(path..end)].concat();
-                head.set_target(&whole);
+                head.read_target(&whole)?;
             }
         }
     }
-    read_host(head, named)
+    // A refusal carries the policies of the host that was asked for, and which one that is must be certain.
+    read_host(head, named).inspect_err(|_| head.clear_host())
 }
 
 /// RFC 9112 section 3.2: exactly one Host field. With an absolute target both must say the same (which host an
@@ -208,9 +213,11 @@ fn read_host(head: &mut RequestHead, named: Option<std::ops::Range<usize>>) -> R
         head.set_authority_range(range).map_err(invalid)?;
     }
     if let Some(range) = named {
-        let from_field = (head.host().to_owned(), head.port());
+        let (host, port) = head.host_and_port();
+        let from_field = (host.to_owned(), port);
         head.set_authority_range(range).map_err(invalid)?;
-        if !from_field.0.is_empty() && from_field != (head.host().to_owned(), head.port()) {
+        let (host, port) = head.host_and_port();
+        if !from_field.0.is_empty() && (&*from_field.0, from_field.1) != (host, port) {
             return Err(HeadFault::Host(None));
         }
     }
@@ -253,6 +260,25 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
+/// The length that Content-Length fields state, as one number.
+///
+/// # Errors
+///
+/// [`HeadFault::Framing`] unless all say the same number.
+pub fn content_length(fields: &Fields) -> Result<Option<u64>, HeadFault> {
+    let mut length = None;
+    for value in fields.get_all(Name::ContentLength) {
+        // A list of identical values may be read as one (RFC 9110 section 8.6).
+        for member in value.split(|b| *b == b',') {
+            let n = parse_length(member.trim_ascii()).ok_or(HeadFault::Framing("Content-Length"))?;
+            if length.replace(n).is_some_and(|before| before != n) {
+                return Err(HeadFault::Framing("several Content-Length values"));
+            }
+        }
+    }
+    Ok(length)
+}
+
 /// Parses the response at the front of `buf` into `head`; gives its length, or `None` if it is not all there.
 /// `to_head` says that the request was a HEAD, whose answer has no body whatever its fields say.
 ///
@@ -268,10 +294,26 @@ pub fn parse_response(
     head: &mut ResponseHead,
 ) -> Result<Option<usize>, HeadFault> {
     let mut slots = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+    match parse_response_with(buf, to_head, limits, &mut slots, head) {
+        Err(HeadFault::TooLarge) if limits.fields > FIELDS_MAX => {
+            let mut slots = vec![MaybeUninit::uninit(); limits.fields];
+            parse_response_with(buf, to_head, limits, &mut slots, head)
+        }
+        parsed => parsed,
+    }
+}
+
+fn parse_response_with<'b>(
+    buf: &'b [u8],
+    to_head: bool,
+    limits: &ResponseLimits,
+    slots: &mut [MaybeUninit<httparse::Header<'b>>],
+    head: &mut ResponseHead,
+) -> Result<Option<usize>, HeadFault> {
     let mut response = httparse::Response::new(&mut []);
     let status = httparse::ParserConfig::default()
         .allow_spaces_after_header_name_in_responses(true)
-        .parse_response_with_uninit_headers(&mut response, buf, &mut slots)
+        .parse_response_with_uninit_headers(&mut response, buf, slots)
         .map_err(|error| match error {
             httparse::Error::TooManyHeaders => HeadFault::TooLarge,
             httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadFault::Syntax("field"),
@@ -280,7 +322,7 @@ pub fn parse_response(
     let httparse::Status::Complete(len) = status else {
         return if buf.len() > limits.head { Err(HeadFault::TooLarge) } else { Ok(None) };
     };
-    if len > limits.head {
+    if len > limits.head || response.headers.len() > limits.fields {
         return Err(HeadFault::TooLarge);
     }
     if !response.headers.iter().all(|h| field_fits(h.name.as_bytes(), h.value, limits.field)) {
@@ -295,6 +337,11 @@ pub fn parse_response(
         let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
         head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
     }
+    // RFC 9110 section 15.2.2: it says to which protocol. No other than this one is ever asked for.
+    let switches = head.fields.get_all(Name::Upgrade).any(|v| has_token(v, b"websocket"));
+    if head.status == StatusCode::SWITCHING_PROTOCOLS && !switches {
+        return Err(HeadFault::Syntax("101 without an upgrade to websocket"));
+    }
     head.framing = response_framing(head, http11, to_head)?;
     head.keep_alive = response_keeps_alive(head, http11, to_head);
     drop_hop_by_hop(head);
@@ -303,16 +350,7 @@ pub fn parse_response(
 
 /// RFC 9112 section 6.3, for responses.
 fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<Framing, HeadFault> {
-    let mut length = None;
-    for value in head.fields.get_all(Name::ContentLength) {
-        // A list of identical values may be read as one (RFC 9110 section 8.6).
-        for member in value.split(|b| *b == b',') {
-            let n = parse_length(member.trim_ascii()).ok_or(HeadFault::Framing("Content-Length"))?;
-            if length.replace(n).is_some_and(|before| before != n) {
-                return Err(HeadFault::Framing("several Content-Length values"));
-            }
-        }
-    }
+    let length = content_length(&head.fields)?;
     let mut codings = head.fields.get_all(Name::TransferEncoding).flat_map(tokens);
     let coding = codings.next();
     if let Some(coding) = coding {
@@ -434,6 +472,59 @@ mod tests {
         }
     }
 
+    /// The port that a scheme has anyway, and a trailing dot, change nothing (RFC 9110 section 4.2.3).
+    #[test]
+    fn one_host_by_several_names() {
+        let same = |target: &str, host: &str| {
+            let head = request(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).ok().flatten();
+            head.map(|(head, _)| (head.host().to_owned(), head.scheme))
+        };
+        let https = Some(("a.example".to_owned(), Some(TargetScheme::Https)));
+        for (target, host) in [
+            ("https://a.example/", "a.example:443"),
+            ("https://a.example:443/", "a.example"),
+            ("https://a.example.:443/", "A.example"),
+            ("https://a.example/", "a.example."),
+            ("https://a.example:/", "a.example.:443"),
+        ] {
+            assert_eq!(same(target, host), https, "{target} {host}");
+        }
+        assert_eq!(same("http://a.example:80/", "a.example").unwrap().1, Some(TargetScheme::Http));
+        assert_eq!(same("/", "a.example:443").unwrap().1, None);
+        for (target, host) in [
+            ("https://a.example:80/", "a.example"),
+            ("http://a.example:443/", "a.example"),
+            ("https://a.example:8443/", "a.example"),
+            ("https://a.example:443/", "a.example:80"),
+        ] {
+            assert_eq!(same(target, host), None, "{target} {host}");
+        }
+        let mut head = accepted("GET / HTTP/1.1\r\nHost: a.example.:443\r\n\r\n");
+        assert!(!head.is_same_authority(b"a.example"));
+        head.drop_default_port(TargetScheme::Http);
+        assert_eq!(head.authority(), "a.example:443");
+        head.drop_default_port(TargetScheme::Https);
+        assert_eq!(head.authority(), "a.example");
+    }
+
+    /// A refusal carries the policies of the host that was asked for: where that is not certain, there is none.
+    #[test]
+    fn hosts_of_refused_requests() {
+        let host = |text: &str| {
+            let mut head = RequestHead::default();
+            assert!(parse_request(text.as_bytes(), &LIMITS, &mut head).is_err(), "{text:?}");
+            head.host().to_owned()
+        };
+        let of = |line: &str, fields: &str| host(&format!("{line} HTTP/1.1\r\n{fields}\r\n"));
+        assert_eq!(of("POST /", "Host: a\r\nContent-Length: x\r\n"), "a");
+        assert_eq!(of("POST /", "Host: a\r\nTransfer-Encoding: gzip, chunked\r\n"), "a");
+        assert_eq!(of("GET /", "Host: a\r\nHost: b\r\n"), "");
+        assert_eq!(of("GET https://b/", "Host: a\r\n"), "");
+        assert_eq!(of("GET https://b@/", "Host: a\r\n"), "");
+        assert_eq!(of("GET https://a/", "Host: x y\r\n"), "");
+        assert_eq!(of("GET /a#b", "Host: a\r\n"), "");
+    }
+
     #[test]
     fn what_two_parsers_could_read_differently() {
         let refused = |text: &str, want: HeadFault| match request(text) {
@@ -523,10 +614,11 @@ mod tests {
 
     fn response(text: &str, to_head: bool) -> Result<ResponseHead, HeadFault> {
         let mut head = ResponseHead::default();
-        parse_response(text.as_bytes(), to_head, &ResponseLimits { head: 2000, field: 500 }, &mut head).map(|n| {
-            assert_eq!(n, Some(text.len()), "{text:?}");
-            head
-        })
+        parse_response(text.as_bytes(), to_head, &ResponseLimits { head: 2000, field: 500, fields: 200 }, &mut head)
+            .map(|n| {
+                assert_eq!(n, Some(text.len()), "{text:?}");
+                head
+            })
     }
 
     #[test]
@@ -582,6 +674,22 @@ mod tests {
             check(status, "", to_head, true);
             check(status, "Transfer-Encoding: chunked\r\n", to_head, false);
         }
+    }
+
+    #[test]
+    fn responses_of_many_fields() {
+        let many = |n: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "A:\r\n".repeat(n));
+        assert_eq!(response(&many(200), false).map(|h| h.fields.len()), Ok(200));
+        for n in [201, 300] {
+            assert_eq!(response(&many(n), false).err(), Some(HeadFault::TooLarge), "{n}");
+        }
+    }
+
+    #[test]
+    fn switches_to_something_else() {
+        let switch = |fields: &str| response(&format!("HTTP/1.1 101 X\r\n{fields}\r\n"), false).is_ok();
+        assert!(switch("Connection: upgrade\r\nUpgrade: WebSocket\r\n"));
+        assert!(!switch("") && !switch("Connection: upgrade\r\nUpgrade: h2c\r\n"));
     }
 
     #[test]

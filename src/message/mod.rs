@@ -10,10 +10,14 @@ mod head;
 mod http1;
 mod name;
 mod sink;
+mod target;
 
 pub use chunked::{BodyDecoder, BodyFault, Decoded};
 pub use field::{Field, Fields, has_token, tokens};
-pub use head::{Framing, RequestHead, ResponseHead, Version};
-pub use http1::{HeadFault, HeadLimits, LEADING_EMPTY_MAX, ResponseLimits, field_fits, parse_request, parse_response};
+pub use head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
+pub use http1::{
+    HeadFault, HeadLimits, LEADING_EMPTY_MAX, ResponseLimits, content_length, field_fits, parse_request, parse_response,
+};
 pub use name::{Name, folded, folds_to};
 pub use sink::{FieldSink, HeaderMapSink, Rendered, is_token, octets_of};
+pub use target::TARGET_MAX;

@@ -283,6 +283,12 @@ impl Name {
         find(name).map_or(Self::Other, |(known, _)| known)
     }
 
+    /// Whether the field is a policy that a client notes for the host that it asked for.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        matches!(self, Self::StrictTransportSecurity | Self::PublicKeyPins | Self::PublicKeyPinsReportOnly)
+    }
+
     /// Whether the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
     ///
     /// `TE` and `Trailer` are not here: what they say about trailers passes, where trailers do.

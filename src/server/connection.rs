@@ -105,10 +105,19 @@ impl Context {
         self.worker.access.is_some().then(Instant::now)
     }
 
-    /// The site that the client named in its SNI.
+    /// The site that the client named in its SNI: its rules hold for what is said on the connection, its policies do not.
     pub(super) fn site_of_connection(&self, view: &Rc<View>) -> Option<SiteOfView> {
-        let name = self.tls.as_ref()?.name.as_deref()?;
-        view.site(name.as_bytes())
+        view.site(self.name()?.as_bytes())
+    }
+
+    /// The name that the client asked for in its SNI.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.tls.as_ref()?.name.as_deref()
+    }
+
+    /// Whether the connection is under TLS that ends here.
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// `true` if the request is a trusted proxy's own, and not one that it passes on for a stranger.

@@ -32,6 +32,7 @@ pub(super) fn answer(context: &Context) -> Reply {
         body: ResponseBody::Full(Bytes::from_static(body.as_bytes())),
         site: None,
         secure: false,
+        noted: false,
         pinned: false,
         forwarded: false,
         grpc: false,

@@ -4,6 +4,8 @@
 //! the client holds shut need the stream itself.
 
 pub(super) mod head;
+mod heads;
+mod interim;
 mod meter;
 mod room;
 mod stream;
@@ -24,12 +26,17 @@ use self::meter::Meter;
 use self::room::{Held, Room};
 use self::stream::Ended;
 use super::connection::{ClientTransport, Context};
+use super::record::{Outcome, record};
+use super::rejection::Rejection;
 use crate::clock::Alarm;
 use crate::limits::HTTP2_WINDOW;
+use crate::message::{RequestHead, Version};
 use crate::pace::Pacer;
 
 /// What h2 gathers for one stream before the window lets it go.
 const SEND_BUFFER: usize = 400 * 1024;
+/// What h2 may count on top of a head that we would take: 32 octets for each field, and the crumbs of a cookie are fields.
+const CRUMBS: usize = 16 * 1024;
 /// Streams that the client has reset and that were not looked at yet: more is an attack (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 /// Streams that the client has made us reset (CVE-2025-8671).
@@ -47,7 +54,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .initial_connection_window_size(HTTP2_WINDOW)
         .max_concurrent_streams(limits.http2_streams)
         // h2 counts 32 octets on top of each field, and answers what is larger by itself; below that the answer is ours.
-        .max_header_list_size(u32::try_from(limits.header_size * 2).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_size * 2 + CRUMBS).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
@@ -77,7 +84,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         requests: 0,
         since: context.worker.ticks(),
         closing: false,
-        resting: false,
+        watch: Watch::Nothing,
         finished: false,
         alarm,
         stall: context.worker.clock.alarm(),
@@ -107,6 +114,17 @@ async fn linger(io: &Corked, context: &Context, alarm: &Alarm) {
 
 type StreamFuture = Pin<Box<dyn Future<Output = Ended>>>;
 
+/// What the connection's alarm is set for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// Streams are open, and have limits of their own.
+    Nothing,
+    /// No stream is open: the idle time runs.
+    Rest,
+    /// The head of that number has begun: it has its time to come, whatever else goes on.
+    Head(u64),
+}
+
 struct Driver {
     io: Corked,
     connection: Connection<Corked, Held>,
@@ -116,8 +134,7 @@ struct Driver {
     since: u32,
     /// GOAWAY has been sent, or is about to be.
     closing: bool,
-    /// No stream is open, and the idle time runs.
-    resting: bool,
+    watch: Watch,
     /// The connection is over, but for what waits to be sent.
     finished: bool,
     alarm: Alarm,
@@ -134,7 +151,7 @@ impl Driver {
     /// Takes in what has come, lets the streams go on, and sends all that this has made with one write. At the end, says
     /// whether the client may still have to read something.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
-        self.begin_rest_or_work();
+        self.set_alarm();
         self.meter.begin_turn();
         let worker = &self.context.worker;
         if worker.is_draining() && (self.requests > 0 || worker.ends_rest(true, self.since)) {
@@ -156,13 +173,18 @@ impl Driver {
             Poll::Ready(Ok(())) if self.finished => return Poll::Ready(!self.meter.is_flood()),
             _ => {}
         }
-        self.begin_rest_or_work();
+        self.set_alarm();
         if self.alarm.poll_due(cx).is_ready() {
             if self.alarm.was_rung() {
                 return self.make_room(cx);
             }
-            if self.closing {
+            if self.closing && self.watch == Watch::Rest {
                 return Poll::Ready(false);
+            }
+            if let Watch::Head(_) = self.watch {
+                self.give_up_head(cx);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             self.close();
             cx.waker().wake_by_ref();
@@ -216,14 +238,10 @@ impl Driver {
         true
     }
 
-    /// Ends the connection with ENHANCE_YOUR_CALM (RFC 9113 section 10.5), and all that is under way for it.
     fn end_flood(&mut self, what: &'static str, cx: &mut TaskContext<'_>) {
         self.context.worker.counters.http2_floods.increment();
         tracing::debug!(client = self.context.client.address(), what, "HTTP/2 flood");
-        self.streams.clear();
-        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-        let _ = self.connection.poll_closed(cx);
-        self.finished = true;
+        self.end_abruptly(cx);
     }
 
     /// Sends what there is. A client that does not take it is not waited for longer than for one that does not take a
@@ -264,24 +282,50 @@ impl Driver {
             self.closing = true;
             self.connection.graceful_shutdown();
             // Streams under way have their own limits; a connection without any is closed by the client.
-            self.resting = false;
+            self.watch = Watch::Nothing;
         }
     }
 
-    /// The idle time runs while there are no streams; it does not while there are.
-    fn begin_rest_or_work(&mut self) {
-        let idle = self.streams.is_empty();
-        if idle && !self.resting {
-            self.resting = true;
-            let view = self.context.worker.view();
-            let limits = &view.shared.limits;
-            self.alarm.set(if self.closing { limits.linger } else { limits.idle });
-            self.alarm.rests(true);
-        } else if !idle && self.resting {
-            self.resting = false;
-            self.alarm.rests(false);
-            self.alarm.clear();
+    /// The idle time runs while there are no streams. A head that has begun has its own time, as in HTTP/1.1: until it is
+    /// finished nothing else can be received.
+    fn set_alarm(&mut self) {
+        // A head that is not whole is no request yet.
+        self.alarm.rests(self.streams.is_empty());
+        let watch = match self.meter.unfinished_head() {
+            Some(number) => Watch::Head(number),
+            None if self.streams.is_empty() => Watch::Rest,
+            None => Watch::Nothing,
+        };
+        if watch == self.watch {
+            return;
         }
+        self.watch = watch;
+        let view = self.context.worker.view();
+        let limits = &view.shared.limits;
+        match watch {
+            Watch::Head(_) => self.alarm.set(limits.request_header),
+            Watch::Rest => self.alarm.set(if self.closing { limits.linger } else { limits.idle }),
+            Watch::Nothing => self.alarm.clear(),
+        }
+    }
+
+    /// A head has not come in time: there is no stream yet to answer it on.
+    fn give_up_head(&mut self, cx: &mut TaskContext<'_>) {
+        self.context.worker.counters.rejections.increment();
+        let mut head = RequestHead::default();
+        head.version = Version::Http2;
+        let timeout = Rejection::HeadTimeout;
+        record(&self.context, &head, None, &Outcome::refused(timeout.status(), timeout.cause(), None));
+        self.end_abruptly(cx);
+    }
+
+    /// Ends the connection with ENHANCE_YOUR_CALM (RFC 9113 section 10.5), and all that is under way for it.
+    fn end_abruptly(&mut self, cx: &mut TaskContext<'_>) {
+        self.streams.clear();
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let _ = self.connection.poll_closed(cx);
+        self.finished = true;
+        self.alarm.clear();
     }
 }
 
@@ -307,7 +351,7 @@ impl AsyncRead for Corked {
         }
         let before = buf.filled().len();
         let read = AsyncRead::poll_read(Pin::new(&mut *self.transport.borrow_mut()), cx, buf);
-        self.meter.receive(buf.filled().len() - before);
+        self.meter.receive(&buf.filled()[before..]);
         read
     }
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod challenge;
+mod asked;
 mod connection;
 mod connections;
 mod crowd;
@@ -9,6 +10,7 @@ mod handshakes;
 mod health;
 mod http1;
 mod http2;
+mod interim;
 mod listener;
 mod loop_guard;
 mod page;

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::connection::Context;
@@ -63,6 +64,11 @@ impl Outcome {
             error,
             too_slow,
         }
+    }
+
+    /// It was refused, without a reply of its own.
+    pub(super) fn refused(status: StatusCode, error: String, begin: Option<Instant>) -> Self {
+        Self { status: status.as_u16(), bytes: 0, begin, upstream: None, error: Some(error), too_slow: false }
     }
 
     /// There was nobody left to answer.

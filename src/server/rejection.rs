@@ -18,6 +18,8 @@ pub(super) enum Rejection {
     Body(RequestBodyError),
     /// No site has this host, or the certificate in use does not cover it.
     Misdirected,
+    /// The request is for an http URI, and came by TLS (RFC 9110 section 7.4).
+    HttpOverTls,
     /// CONNECT and TRACE.
     MethodNotAllowed,
     /// An expectation other than 100-continue.
@@ -56,11 +58,13 @@ impl Rejection {
             },
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Body(error) | Self::Upstream(UpstreamError::RequestBody(error)) => match error {
-                RequestBodyError::Malformed(_) | RequestBodyError::Gone => StatusCode::BAD_REQUEST,
+                RequestBodyError::Malformed(_) | RequestBodyError::Gone | RequestBodyError::Length => {
+                    StatusCode::BAD_REQUEST
+                }
                 RequestBodyError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 RequestBodyError::TooSlow => StatusCode::REQUEST_TIMEOUT,
             },
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected | Self::HttpOverTls => StatusCode::MISDIRECTED_REQUEST,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
@@ -117,6 +121,10 @@ impl Rejection {
             Self::Misdirected => (
                 "There is no such site here",
                 "This server does not serve the name that was asked for on this connection.",
+            ),
+            Self::HttpOverTls => (
+                "This address is not served here",
+                "An address that begins with http:// was asked for on a connection with TLS. With https:// it works.",
             ),
             Self::MethodNotAllowed => ("Not allowed", "This method is not available here."),
             Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation but 100-continue."),
@@ -193,7 +201,7 @@ impl Rejection {
         match self {
             Self::Upstream(error) => error.proxy_status(),
             Self::Loop | Self::SchemeNotStated(_) | Self::UpstreamRedirectsBack => "proxy_loop_detected",
-            Self::Misdirected | Self::MethodNotAllowed => "http_request_denied",
+            Self::Misdirected | Self::HttpOverTls | Self::MethodNotAllowed => "http_request_denied",
             _ => "http_request_error",
         }
     }
@@ -215,6 +223,7 @@ impl Rejection {
             Self::HeadTimeout => "request head timed out".into(),
             Self::Body(error) => error.to_string(),
             Self::Misdirected => "no site, or no certificate, for this host on this connection".into(),
+            Self::HttpOverTls => "an http URI over TLS".into(),
             Self::MethodNotAllowed => "method not allowed".into(),
             Self::ExpectationFailed => "unknown expectation".into(),
             Self::NoChallenge => "no such ACME challenge".into(),
@@ -230,6 +239,12 @@ impl Rejection {
             Self::UpstreamRedirectsBack => "redirect loop: the upstream redirects from http to the same page".into(),
             Self::Upstream(error) => error.to_string(),
         }
+    }
+
+    /// Whether the host that was asked for is not served on this connection, so that no policy of it is told here.
+    #[must_use]
+    pub(super) fn is_misdirected(&self) -> bool {
+        matches!(self, Self::Misdirected | Self::HttpOverTls)
     }
 
     /// Whether the connection (HTTP/1) cannot be used further: what comes next on it is not certain.

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 
 use super::snapshot::SiteOfView;
 use crate::body::{Body, Frame};
-use crate::message::{FieldSink, Framing, Name, ResponseHead};
+use crate::message::{FieldSink, Framing, Name, ResponseHead, content_length};
 use crate::site::HeaderRules;
 use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
 
@@ -18,8 +18,10 @@ pub(super) struct Reply {
     pub body: ResponseBody,
     /// The site whose policies apply.
     pub(super) site: Option<SiteOfView>,
-    /// Whether the client came over TLS: HSTS and pins travel over TLS only (RFC 6797 section 7.2).
+    /// Whether the client came over TLS.
     pub secure: bool,
+    /// Whether HSTS and pins may go with it: the client came over TLS (RFC 6797 section 7.2), and for a host of the site.
+    pub(super) noted: bool,
     /// Whether the site's pins may go with it.
     pub pinned: bool,
     /// Whether the upstream made it. Of a page of our own, header rules leave what it needs.
@@ -56,6 +58,11 @@ impl Reply {
         *method == Method::HEAD || self.head.status == StatusCode::NOT_MODIFIED
     }
 
+    /// The length of that body, if the head states one. It is written anew: a list of equal numbers may be read in two ways.
+    pub(super) fn stated_length(&self, method: &Method) -> Option<u64> {
+        self.keeps_length_field(method).then(|| content_length(&self.head.fields).ok().flatten()).flatten()
+    }
+
     /// Writes the fields, all but those of framing and connection. `date` is for answers that have none.
     pub(super) fn write_fields<S: FieldSink>(&self, sink: &mut S, date: &str) {
         let rules = self.rules();
@@ -67,7 +74,7 @@ impl Reply {
                 Name::Date => dated = true,
                 // Exactly one, over TLS only, whoever makes it.
                 Name::StrictTransportSecurity
-                    if (!self.secure || !keeps_hsts || std::mem::replace(&mut has_hsts, true)) =>
+                    if (!self.noted || !keeps_hsts || std::mem::replace(&mut has_hsts, true)) =>
                 {
                     continue;
                 }
@@ -90,7 +97,7 @@ impl Reply {
             sink.field(b"Vary", vary.as_bytes());
         }
         let Some(site) = &self.site else { return };
-        if self.secure {
+        if self.noted {
             if let (Some(hsts), false) = (&site.hsts, has_hsts) {
                 sink.rendered(&hsts.field);
             }
@@ -99,11 +106,14 @@ impl Reply {
             }
         }
         match rules {
-            Some(rules) if self.forwarded => sink.rendered(&rules.added),
+            Some(rules) if self.forwarded && self.noted => sink.rendered(&rules.added),
             Some(rules) => {
                 let taken =
                     |name: &str| self.head.fields.iter().any(|(_, own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
+                // A rule may set a policy, too.
+                let passes = |name: &str| self.noted || !Name::of(name.as_bytes()).is_policy();
                 let added = rules.added.iter().filter(|(name, _)| !taken(name) || !self.needs(name.as_bytes()));
+                let added = added.filter(|(name, _)| passes(name));
                 added.for_each(|(name, value)| sink.field(name.as_bytes(), value));
             }
             None => {}

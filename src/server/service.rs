@@ -7,17 +7,17 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+pub(super) use super::asked::{Asked, read, read_refused};
 use super::challenge::{self, CHALLENGES};
 use super::connection::Context;
 use super::rejection::Rejection;
 use super::reply::Reply;
-use super::snapshot::{SiteOfView, View};
 use super::worker::EVERY_SITE;
 use super::{health, page};
 use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
-use crate::message::{Framing, Name, RequestHead, ResponseHead};
-use crate::policy::forwarded::{Origin, TrustedField, origin};
+use crate::message::{Framing, Name, RequestHead, ResponseHead, TargetScheme};
+use crate::policy::forwarded::TrustedField;
 use crate::policy::redirect::HttpsPorts;
 use crate::policy::{Scheme, redirect};
 use crate::upstream::rewrite::{SendsBack, rewrite};
@@ -27,21 +27,6 @@ use crate::upstream::{
 
 /// Requests of our own that a chain of proxies may show before it is a loop.
 const OWN_HOPS_MAX: usize = 4;
-
-/// What is known of a request before anything is done about it.
-pub(super) struct Asked {
-    pub(super) view: Rc<View>,
-    pub(super) site: Option<SiteOfView>,
-    pub(super) origin: Origin,
-}
-
-/// Finds site and client of a request.
-pub(super) fn read(head: &RequestHead, context: &Context) -> Asked {
-    let view = context.worker.view();
-    let site = view.site(head.host_octets());
-    let origin = origin(&context.client.peer, &head.fields, &view.shared.trust);
-    Asked { view, site, origin }
-}
 
 /// Answers a request at once, if nobody else is needed for it: most of what comes without TLS. Else says who is.
 pub(super) fn answer_at_once(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Reply, Work> {
@@ -160,6 +145,10 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     if !context.certificate_covers(site, head) {
         return Err(Rejection::Misdirected);
     }
+    // RFC 9110 section 7.4, which leaves the word of trusted gateways to them.
+    if head.scheme == Some(TargetScheme::Http) && context.is_tls() && context.client.peer.believed.is_none() {
+        return Err(Rejection::HttpOverTls);
+    }
     // RFC 9110 sections 9.3.6 and 9.3.8: no tunnels here, and no mirror for what browsers hide from scripts. An
     // extended CONNECT has been made a WebSocket request before.
     if (head.method == Method::CONNECT && !head.websocket) || head.method == Method::TRACE {
@@ -272,6 +261,7 @@ fn answered(
                         body,
                         site: Some(site.clone()),
                         secure: true,
+                        noted: asked.names_host,
                         pinned: context.may_pin(site),
                         forwarded: true,
                         grpc: is_grpc(head),
@@ -375,12 +365,14 @@ pub(super) fn own(mut head: ResponseHead, body: Bytes, asked: &Asked, secure: bo
         head.fields.push(b"Cache-Control", b"no-store");
     }
     let site = asked.site.as_ref();
-    let pinned = secure && site.is_some_and(|site| context.may_pin(site));
+    let noted = secure && asked.names_host;
+    let pinned = noted && site.is_some_and(|site| context.may_pin(site));
     Reply {
         head,
         body: if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(body) },
         site: site.cloned(),
         secure,
+        noted,
         pinned,
         forwarded: false,
         grpc: false,
@@ -393,6 +385,9 @@ pub(super) fn own(mut head: ResponseHead, body: Bytes, asked: &Asked, secure: bo
 }
 
 /// A refusal as an answer. `asked` is none where the request could not even be read.
+///
+/// Policies go with it only if the request named a host, that host is a site's, and the site is the one of this connection's
+/// certificate: a client notes them for the host that it asked for (RFC 6797 section 8.1, RFC 7469 section 2.3.1).
 pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&Asked>, context: &Context) -> Reply {
     context.worker.counters.rejections.increment();
     if rejection.is_slow_body() {
@@ -403,15 +398,21 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     let (response, body) = page::of_rejection(&rejection, head, details);
     let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);
     let view = asked.map_or_else(|| context.worker.view(), |a| a.view.clone());
-    // A request that names nobody is answered under the policy of the site that the connection is for.
-    let site = asked.and_then(|a| a.site.clone()).or_else(|| context.site_of_connection(&view));
+    let named = asked.and_then(|a| a.site.clone());
     let secure = scheme == Scheme::Https;
+    let noted = secure
+        && asked.is_some_and(|a| a.names_host)
+        && named.as_ref().is_some_and(|site| context.certificate_covers(site, head))
+        && !rejection.is_misdirected();
+    // A request that names no site is answered by the rules of the one that the connection is for.
+    let site = named.or_else(|| context.site_of_connection(&view));
     Reply {
         head: response,
         body: ResponseBody::Full(body),
-        pinned: secure && site.as_ref().is_some_and(|site| context.may_pin(site)),
+        pinned: noted && site.as_ref().is_some_and(|site| context.may_pin(site)),
         site,
         secure,
+        noted,
         forwarded: false,
         grpc: false,
         vary: asked.and_then(|a| a.origin.decided_by).and_then(TrustedField::scheme_field),

@@ -21,7 +21,7 @@ use super::{Protocols, Upstream, UpstreamTransport};
 use crate::message::{ResponseHead, ResponseLimits, parse_response};
 
 /// The longest head of an answer; octets.
-const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
+const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
 /// Who asks.
 const AGENT: &str = "pintle (health check)";
 

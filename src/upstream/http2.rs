@@ -28,8 +28,6 @@ pub(super) use connection::{Http2, Stream, start};
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Streams of one connection before another is opened.
 const STREAMS: u32 = 100;
-/// Fields of a response. A header map has room for more, and for our own fields beside them.
-const FIELDS_MAX: usize = 4096;
 /// What h2 gathers of one request's body before the upstream takes it.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -156,6 +154,10 @@ impl Exchange {
                 }
                 if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
                     let informational = informational.map_err(UpstreamError::Http2)?;
+                    // RFC 9113 section 8.6: HTTP/2 has no such thing.
+                    if informational.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return Poll::Ready(Err(UpstreamError::Upgrade("101 over HTTP/2")));
+                    }
                     interims += 1;
                     // That one is often said before anybody has looked at the request.
                     self.begun |= informational.status() != StatusCode::CONTINUE;
@@ -174,7 +176,7 @@ impl Exchange {
                 if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
                     let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
                     let limits = pool.limits().response_head;
-                    if octets_of(&parts.headers) > limits.head || parts.headers.len() > FIELDS_MAX {
+                    if octets_of(&parts.headers) > limits.head || parts.headers.len() > limits.fields {
                         return Poll::Ready(Err(UpstreamError::Malformed("head too large")));
                     }
                     let fits = |name: &HeaderName, value: &HeaderValue| {

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses that are tried for one connection.
 const ADDRESSES_MAX: usize = 8;
 /// Octets of a response's head.
-const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024 };
+const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
 /// Octets of a page that are read; what is behind them is not looked at.
 pub const BODY_MAX: usize = 2 * 1024 * 1024;
 /// Interim responses in front of the one that counts.

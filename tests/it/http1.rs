@@ -12,24 +12,39 @@ fn heads_without_bodies_keep_their_framing() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
         "/head" => Reply::Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX-Test: head\r\n\r\n".to_vec()),
+        "/list" => Reply::Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 05\r\n\r\n".to_vec()),
+        "/304-list" => Reply::Octets(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5,5\r\n\r\n".to_vec()),
         "/204" => Reply::Octets(b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n".to_vec()),
         "/304" => Reply::Octets(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"e\"\r\n\r\n".to_vec()),
         _ => Reply::ok("after"),
     });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
-    for (method, path, status, length) in
-        [("HEAD", "/head", 200, Some("1234")), ("GET", "/204", 204, None), ("GET", "/304", 304, Some("99"))]
-    {
+    for (method, path, status, length) in [
+        ("HEAD", "/head", 200, Some("1234")),
+        ("GET", "/204", 204, None),
+        ("GET", "/304", 304, Some("99")),
+        // A list of equal numbers is one number.
+        ("HEAD", "/list", 200, Some("5")),
+        ("GET", "/304-list", 304, Some("5")),
+    ] {
         connection.send(format!("{method} {path} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
         let response = connection.response(method);
         assert_eq!((response.status, response.field("content-length")), (status, length), "{path}");
+        assert!(response.all("content-length").len() <= 1, "{path}");
+        let mut curl = pintle.curl();
+        curl.args(["--http2", "--dump-header", "-", "--output", "/dev/null"]);
+        curl.args((method == "HEAD").then_some("--head"));
+        let head = crate::harness::output(curl.arg(format!("https://{BLOG}{path}")));
+        let lengths: Vec<_> = head.lines().filter_map(|line| line.strip_prefix("content-length: ")).collect();
+        assert_eq!(lengths, length.into_iter().collect::<Vec<_>>(), "{path}: {head}");
         assert_eq!(response.field("transfer-encoding"), None);
         // The next answer is the next request's.
         assert_eq!(connection.get(BLOG, "/after").text(), "after");
     }
-    // A 204 has no Content-Length: what else has its origin got wrong?
-    assert_eq!(origin.connections(), 2);
+    // A 204 has no Content-Length: what else has its origin got wrong? Either of them ends its worker's connection.
+    let connections = origin.connections();
+    assert!(matches!(connections, 3 | 4), "{connections}");
 }
 
 /// A body behind a head that has none must not become the next answer.

@@ -107,7 +107,7 @@ fn requests_are_translated_strictly() {
         // A Host that differs from :authority is an attempt at something.
         let (status, fields, _) =
             get(&mut sender, request("GET", "/host").header("host", "other.example.com").body(()).unwrap()).await;
-        assert_eq!((status, &fields["strict-transport-security"]), (400, &"max-age=31536000".parse().unwrap()));
+        assert_eq!((status, fields.get("strict-transport-security")), (400, None));
         let same = request("GET", "/same").header("host", BLOG).body(()).unwrap();
         assert_eq!(get(&mut sender, same).await.0, 200);
         assert_eq!(origin.request("/same").fields("host"), [BLOG]);

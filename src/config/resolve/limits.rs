@@ -67,6 +67,13 @@ pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
         r,
     );
     number("challenges", &table.challenges, 1..=most.challenges, &mut limits.challenges, r);
+    number(
+        "response_header_count",
+        &table.response_header_count,
+        8..=most.response_header_count,
+        &mut limits.response_header_count,
+        r,
+    );
     // What is not given grows with what needs it.
     let least = limits.connection_memory_least();
     limits.connection_memory = limits.connection_memory.max(least.saturating_mul(3) / 2);

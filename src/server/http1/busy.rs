@@ -92,7 +92,8 @@ impl Busy {
         self.begin = context.begin();
         if let Err(rejection) = read {
             self.head.keep_alive = false;
-            let reply = service::reject(rejection, &self.head, None, context);
+            self.asked = service::read_refused(&mut self.head, context);
+            let reply = service::reject(rejection, &self.head, self.asked.as_ref(), context);
             self.answer(reply, link, context, alarm);
             return Ok(());
         }
@@ -125,7 +126,7 @@ impl Busy {
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<Next, Waits>> {
         if let (Stage::Asking(asking), Some(asked)) = (&mut self.stage, &self.asked) {
-            let mut interim = LinkInterim::new(link, &self.head);
+            let mut interim = LinkInterim::new(link, &self.head, asked);
             match asking.poll(&self.head, asked, context, alarm, &mut interim, cx) {
                 Poll::Ready(Ok(reply)) => self.answer(reply, link, context, alarm),
                 Poll::Ready(Err(work)) => return Poll::Ready(Err(Waits::Work(work))),

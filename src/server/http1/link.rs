@@ -17,6 +17,8 @@ use crate::message::{
 };
 use crate::outbox::Outbox;
 use crate::server::connection::ClientTransport;
+use crate::server::interim::{InterimFilter, Passed};
+use crate::server::service::Asked;
 use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
 use crate::server::tunnel::Duplex;
@@ -170,9 +172,9 @@ impl Link {
         self.interim = Outbox::default();
     }
 
-    /// Closing will reset the connection.
-    pub(super) fn reset_on_close(&self) {
-        let _ = socket2::SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO));
+    /// Whether closing resets the connection, whoever does it: this process, or the kernel at its end.
+    pub(super) fn reset_on_close(&self, resets: bool) {
+        let _ = socket2::SockRef::from(self.transport.socket()).set_linger(resets.then_some(Duration::ZERO));
     }
 
     /// Throws away what is left of the request's body.
@@ -220,38 +222,43 @@ impl Body for LinkBody {
 }
 
 /// Passes interim responses to the client.
-pub(super) struct LinkInterim {
-    link: Rc<RefCell<Link>>,
+pub(super) struct LinkInterim<'a> {
+    link: &'a RefCell<Link>,
     version: Version,
-    expects_continue: bool,
-    continued: bool,
+    filter: InterimFilter<'a>,
+    /// Octets of hints that may wait to be written.
+    most: usize,
 }
 
-impl LinkInterim {
+impl<'a> LinkInterim<'a> {
     /// For a request's answer.
-    pub(super) fn new(link: &Rc<RefCell<Link>>, head: &RequestHead) -> Self {
-        let expects_continue = head.expects_continue();
-        Self { link: link.clone(), version: head.version, expects_continue, continued: false }
+    pub(super) fn new(link: &'a RefCell<Link>, head: &RequestHead, asked: &'a Asked) -> Self {
+        let filter = InterimFilter::new(head, asked.site.as_ref().map(|site| &*site.response));
+        Self { link, version: head.version, filter, most: asked.view.shared.limits.response_header_size }
     }
 }
 
-impl Interim for LinkInterim {
+impl Interim for LinkInterim<'_> {
     fn interim(&mut self, head: &ResponseHead) {
-        // HTTP/1.0 knows none (RFC 9110 section 15.2); and only who waits for 100 gets one, once.
-        let is_continue = head.status == StatusCode::CONTINUE;
-        if self.version == Version::Http10 || (is_continue && (!self.expects_continue || self.continued)) {
+        // HTTP/1.0 knows none (RFC 9110 section 15.2).
+        if self.version == Version::Http10 {
             return;
         }
-        self.continued |= is_continue;
+        let Some(passed) = self.filter.pass(head) else { return };
         let mut octets = Vec::with_capacity(64);
         write_status_line(head.status, &mut octets);
-        if !is_continue {
-            for (_, name, value) in head.fields.iter() {
+        let waiting = &mut self.link.borrow_mut().interim;
+        if let Passed::Hints = passed {
+            for (name, value) in self.filter.hints(head) {
                 octets.field(name, value);
+            }
+            // A client that does not read has no use for hints.
+            if waiting.unsent_head().len() + octets.len() > self.most {
+                return;
             }
         }
         octets.extend_from_slice(b"\r\n");
-        self.link.borrow_mut().interim.append(&octets);
+        waiting.append(&octets);
     }
 }
 

@@ -215,7 +215,7 @@ async fn answer(
         Framing::None => None,
         _ => Some(Box::new(LinkBody { link: link.clone(), site: asked.site.clone() })),
     };
-    let mut interim = LinkInterim::new(link, head);
+    let mut interim = LinkInterim::new(link, head, asked);
     let mut answering = pin!(service::answer(work, head, body, asked, context, alarm, &mut interim));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(reply) => Poll::Ready(Some(reply)),

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::link::{Link, write_status_line};
 use crate::body::Body as _;
 use crate::clock::Alarm;
-use crate::message::{FieldSink as _, Name, RequestHead, Version};
+use crate::message::{FieldSink as _, RequestHead, Version};
 use crate::outbox::Outbox;
 use crate::pace::Pacer;
 use crate::server::connection::Context;
@@ -45,7 +45,8 @@ pub(super) struct Sending {
     way: Way,
     after: After,
     ended: bool,
-    /// The body's end is the connection's (HTTP/1.0), and nothing below says whether that is a proper one.
+    /// The body's end is the connection's (HTTP/1.0). Until it is there, whatever ends the connection resets it: without TLS
+    /// nothing else tells a proper end from any other, and with TLS many clients do not ask for close_notify.
     ends_with_connection: bool,
     pacer: Pacer,
     bytes: u64,
@@ -75,6 +76,10 @@ impl Sending {
         if way == Way::None {
             reply.body = ResponseBody::Empty;
         }
+        let ends_with_connection = way == Way::Plain && reply.length().is_none();
+        if ends_with_connection {
+            link.borrow().reset_on_close(true);
+        }
         let mut pacer = Pacer::new(context.worker.view().shared.limits.pace());
         pacer.begin(alarm);
         Self {
@@ -82,7 +87,7 @@ impl Sending {
             way,
             after,
             ended: way == Way::None,
-            ends_with_connection: way == Way::Plain && reply.length().is_none() && !link.borrow().transport.is_tls(),
+            ends_with_connection,
             pacer,
             bytes: 0,
             written: 0,
@@ -141,9 +146,6 @@ impl Sending {
             body.give_up();
             self.broken = Some(UpstreamError::BodyTimeout);
         }
-        if self.ends_with_connection {
-            link.reset_on_close();
-        }
     }
 
     fn poll(&mut self, reply: &mut Reply, link: &RefCell<Link>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
@@ -156,9 +158,6 @@ impl Sending {
                             // Cut off, and visibly so: no last chunk, fewer octets than announced, no close_notify;
                             // and a reset where the end of the connection would pass for the body's.
                             Err(error) => {
-                                if self.ends_with_connection {
-                                    link.borrow().reset_on_close();
-                                }
                                 self.broken = Some(error);
                                 self.ended = true;
                                 continue;
@@ -186,6 +185,9 @@ impl Sending {
             if self.out.is_empty() && self.ended {
                 ready!(link.transport.poll_flush(cx))?;
                 let broken = self.broken.is_some();
+                if self.ends_with_connection && !broken {
+                    link.reset_on_close(false);
+                }
                 return Poll::Ready(if broken { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) });
             }
             ready!(self.out.poll_write(&mut link.transport, cx, &mut |n| self.written += n))?;
@@ -206,9 +208,8 @@ fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, o
     let mut after = if keep_alive { After::KeepAlive } else { After::Close };
     let way = if head.method == Method::HEAD || bodiless {
         // The length that a GET would have had, if the upstream says so.
-        let stated = reply.head.fields.get(Name::ContentLength).filter(|_| reply.keeps_length_field(&head.method));
-        match (stated, reply.length()) {
-            (Some(stated), _) => out.field(b"Content-Length", stated),
+        match (reply.stated_length(&head.method), reply.length()) {
+            (Some(stated), _) => write_length(stated, out),
             (None, Some(length)) if !reply.forwarded && !bodiless => {
                 write_length(length, out);
             }

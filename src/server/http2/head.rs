@@ -1,13 +1,20 @@
 //! The head of an HTTP/2 request, as a head like any other.
 //!
 //! h2 has checked what RFC 9113 sections 8.2 and 8.3 say of names, of fields that belong to connections, and of the
-//! pseudo-fields' presence and order; and it holds the body to its content-length.
+//! pseudo-fields' presence and order; and it holds the body to its content-length. A target that is none it hands on as it
+//! came (vendor/README.md): the answer to it is ours, by the same rules as in HTTP/1.1.
 
-use h2::ext::Protocol;
+use h2::ext::{Protocol, Unparsed};
 use http::Method;
 use http::request::Parts;
 
-use crate::message::{Framing, HeadFault, HeadLimits, Name, RequestHead, Version, field_fits, is_token, octets_of};
+use crate::message::{
+    Framing, HeadFault, HeadLimits, Name, RequestHead, TargetScheme, Version, field_fits, is_token, octets_of,
+};
+
+/// What a crumb of a cookie takes as a field of its own (`Cookie: `, and the line's end) beyond what it takes when it is
+/// joined to the others (`; `).
+const CRUMB: usize = 8;
 
 /// Translates a head; `ended` says that no body comes.
 ///
@@ -21,16 +28,16 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     for (name, value) in &parts.headers {
         head.fields.push(name.as_str().as_bytes(), value.as_bytes());
     }
-    // The names and values that the client sent, as HTTP/1.1 writes them; h2 has bounded them before, more generously.
-    let fields = octets_of(&parts.headers);
-    let target = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let unparsed = parts.extensions.get::<Unparsed>();
+    let target = unparsed.and_then(Unparsed::path).or_else(|| parts.uri.path_and_query().map(|p| p.as_str()));
+    let target = target.unwrap_or("/");
     // `OPTIONS *`, too; whatever else is no path has no business in a request line (section 8.3.1).
     let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
-    if !is_path || !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
-        return Err(HeadFault::Syntax("request target"));
-    }
-    head.set_target(target.as_bytes());
-    read_host(parts, head)?;
+    let path = if is_path { head.read_target(target.as_bytes()) } else { Err(HeadFault::Syntax("request target")) };
+    head.scheme = read_scheme(parts, unparsed)?;
+    // Before all else: a refusal carries the policies of the host that was asked for.
+    read_host(parts, unparsed, head).inspect_err(|_| head.clear_host())?;
+    path?;
     if !parts.headers.keys().all(is_token) {
         return Err(HeadFault::Syntax("field name"));
     }
@@ -41,17 +48,25 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     let protocol = parts.extensions.get::<Protocol>();
     head.websocket = protocol.is_some_and(|p| p.as_str().eq_ignore_ascii_case("websocket"));
     let mut lengths = head.fields.get_all(Name::ContentLength);
-    let length = lengths.next().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
+    let length = match lengths.next() {
+        // h2 takes an empty one for nought.
+        Some(value) => Some(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).ok_or(INVALID_LENGTH)?),
+        None => None,
+    };
     head.framing = match length {
         _ if head.websocket || ended => Framing::None,
         Some(0) => Framing::None,
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
     };
-    if head.target_octets().len() > limits.request_line {
+    if target.len() > limits.request_line {
         return Err(HeadFault::TargetTooLong);
     }
-    if fields + head.target_octets().len() > limits.head || parts.headers.len() > limits.fields {
+    // The names and values that the client sent, as HTTP/1.1 writes them, and the crumbs of a cookie joined as they go
+    // upstream (section 8.2.3). h2 has bounded what came before, more generously.
+    let crumbs = parts.headers.get_all(http::header::COOKIE).iter().count().saturating_sub(1);
+    let octets = octets_of(&parts.headers) - crumbs * CRUMB + target.len();
+    if octets > limits.head || parts.headers.len() - crumbs > limits.fields {
         return Err(HeadFault::TooLarge);
     }
     if !head.fields.iter().all(|(_, name, value)| field_fits(name, value, limits.field)) {
@@ -60,29 +75,43 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     Ok(())
 }
 
+const INVALID_LENGTH: HeadFault = HeadFault::Framing("Content-Length");
+
 /// Octets of a head as h2 holds it.
 pub(super) fn octets<B>(request: &http::Request<B>) -> usize {
-    octets_of(request.headers()) + request.uri().path_and_query().map_or(0, |p| p.as_str().len())
+    let unparsed = request.extensions().get::<Unparsed>();
+    let unparsed =
+        unparsed.map_or(0, |u| [u.scheme(), u.authority(), u.path()].into_iter().flatten().map(str::len).sum());
+    octets_of(request.headers()) + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + unparsed
+}
+
+/// `:scheme`: that of a request which needs a proxy to another protocol is none of ours.
+fn read_scheme(parts: &Parts, unparsed: Option<&Unparsed>) -> Result<Option<TargetScheme>, HeadFault> {
+    match unparsed.and_then(Unparsed::scheme).or_else(|| parts.uri.scheme_str()) {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => Ok(Some(TargetScheme::Https)),
+        Some(scheme) if scheme.eq_ignore_ascii_case("http") => Ok(Some(TargetScheme::Http)),
+        Some(_) => Err(HeadFault::Syntax("scheme")),
+        None => Ok(None),
+    }
 }
 
 /// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).
-fn read_host(parts: &Parts, head: &mut RequestHead) -> Result<(), HeadFault> {
+fn read_host(parts: &Parts, unparsed: Option<&Unparsed>, head: &mut RequestHead) -> Result<(), HeadFault> {
     let mut hosts = head.fields.get_all(Name::Host);
     let host = hosts.next().map(<[u8]>::to_vec);
     if hosts.next().is_some() {
         return Err(HeadFault::Host(None));
     }
     drop(hosts);
-    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes().to_vec());
-    match (authority, host) {
-        (Some(authority), host) => {
-            if host.is_some_and(|h| !h.eq_ignore_ascii_case(&authority)) {
-                return Err(HeadFault::Host(None));
-            }
-            head.set_authority(&authority)
-        }
-        (None, Some(host)) => head.set_authority(&host),
+    let authority = unparsed.and_then(Unparsed::authority).or_else(|| parts.uri.authority().map(|a| a.as_str()));
+    let named = match (authority, &host) {
+        (Some(authority), _) => authority.as_bytes(),
+        (None, Some(host)) => host,
         (None, None) => return Err(HeadFault::Host(None)),
+    };
+    head.set_authority(named).map_err(|e| HeadFault::Host(Some(e)))?;
+    if authority.is_some() && host.is_some_and(|host| !head.is_same_authority(&host)) {
+        return Err(HeadFault::Host(None));
     }
-    .map_err(|e| HeadFault::Host(Some(e)))
+    Ok(())
 }

@@ -4,9 +4,10 @@
 //! empty DATA, the size of fields. Pings, settings, priorities, windows that open octet by octet, and streams that are
 //! given up as soon as the upstream has heard of them, are all proper HTTP/2.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+use super::heads::HeadWatch;
 use crate::clock::ticks_of;
 
 /// Octets that may come without explanation: a ping every ten seconds for a week.
@@ -28,13 +29,20 @@ pub(super) struct Meter {
     written: Cell<usize>,
     /// When the minute began, and how many streams were given up in it.
     minute: Cell<(u32, u32)>,
+    heads: RefCell<HeadWatch>,
 }
 
 impl Meter {
-    /// Octets of frames, whatever they say.
-    pub(super) fn receive(&self, octets: usize) {
-        self.received.set(self.received.get() + octets as u64);
-        self.burst.set(self.burst.get() + octets);
+    /// Frames, whatever they say.
+    pub(super) fn receive(&self, octets: &[u8]) {
+        self.received.set(self.received.get() + octets.len() as u64);
+        self.burst.set(self.burst.get() + octets.len());
+        self.heads.borrow_mut().receive(octets);
+    }
+
+    /// The number of the head that has begun and is not finished, if there is one.
+    pub(super) fn unfinished_head(&self) -> Option<u64> {
+        self.heads.borrow().unfinished()
     }
 
     /// The connection has its turn.
@@ -83,14 +91,14 @@ mod tests {
     #[test]
     fn what_is_a_flood() {
         let meter = Meter::default();
-        meter.receive(1 << 20);
+        meter.receive(&vec![0; 1 << 20]);
         assert!(!meter.is_flood());
-        meter.receive(1);
+        meter.receive(&[0]);
         assert!(meter.is_flood());
         // A download, whose windows are opened after every two kilobytes.
         for _ in 0..100_000 {
             meter.payload(2048);
-            meter.receive(26);
+            meter.receive(&[0; 26]);
             assert!(!meter.is_flood());
         }
     }

@@ -65,6 +65,7 @@ impl Room {
                 request,
                 kept: Cell::default(),
                 head: Cell::default(),
+                interim: Cell::default(),
                 out: Cell::default(),
                 buffer: Cell::default(),
                 last: Cell::default(),
@@ -90,6 +91,8 @@ pub(super) struct Share {
     kept: Cell<usize>,
     /// Octets of the answer's head.
     head: Cell<usize>,
+    /// Octets of interim heads: h2 does not say when they have gone, so that they count until the stream ends.
+    interim: Cell<usize>,
     /// Octets of its body that were read and not written yet.
     out: Cell<usize>,
     /// What the next piece may be read into.
@@ -103,7 +106,7 @@ pub(super) struct Share {
 
 impl Share {
     fn cost(&self) -> usize {
-        (self.head.get() + self.out.get() + self.buffer.get()).saturating_sub(PIECE_MIN)
+        (self.head.get() + self.interim.get() + self.out.get() + self.buffer.get()).saturating_sub(PIECE_MIN)
     }
 
     fn change<T>(&self, what: &Cell<T>, value: T) {
@@ -128,6 +131,18 @@ impl Share {
             room.heads_held.set(held);
         }
         may
+    }
+
+    /// Room for an interim head; says no if there is none.
+    pub(super) fn hold_interim(&self, octets: usize) -> bool {
+        let more = octets + FRAME;
+        // What each stream may hold whatever the others do, and what they have together.
+        let own = self.head.get() + self.interim.get() + self.out.get() + self.buffer.get() + more;
+        let fits = own <= PIECE_MIN || self.room.held.get() + more <= self.room.bodies;
+        if fits {
+            self.change(&self.interim, self.interim.get() + more);
+        }
+        fits
     }
 
     fn release(&self, octets: usize) {

@@ -13,14 +13,16 @@ use h2::{Reason, RecvStream};
 use http::{Method, Request, Response as HttpResponse, StatusCode};
 
 use super::head::read as read_head;
+use super::interim::StreamInterim;
 use super::meter::Meter;
 use super::room::{Held, Share};
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::h2_send::{SendError, Sender};
-use crate::message::{FieldSink as _, Fields, Framing, HeaderMapSink, Name, RequestHead, ResponseHead};
+use crate::message::{Fields, Framing, HeaderMapSink, RequestHead};
 use crate::pace::Pacer;
 use crate::server::connection::Context;
+use crate::server::interim::InterimFilter;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
@@ -28,7 +30,7 @@ use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
 use crate::server::tunnel::Duplex;
 use crate::server::{service, tunnel};
-use crate::upstream::{Interim, ResponseBody, Upgraded, UpstreamError};
+use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
 
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,25 +58,39 @@ pub(super) async fn serve(
     let mut head = RequestHead::default();
     let rejection = read_head(&parts, recv.is_end_stream(), &limits.head(), &mut head).err().map(Rejection::Head);
     meter.payload(head.fields.octets());
-    let recv = Recv { stream: recv, left: limits.request_body, trailers: false, taken: 0, meter, share };
+    let recv = Recv { stream: recv, left: limits.request_body, trailers: false, taken: 0, meter, share: share.clone() };
     let shared_recv = Rc::new(RefCell::new(recv));
     if let Some(rejection) = rejection {
-        let mut reply = service::reject(rejection, &head, None, &context);
+        let asked = service::read_refused(&mut head, &context);
+        let mut reply = service::reject(rejection, &head, asked.as_ref(), &context);
         let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
-        record(&context, &head, None, &Outcome::of(&reply, &sent, begin, None, &context));
+        record(&context, &head, asked.as_ref(), &Outcome::of(&reply, &sent, begin, asked.as_ref(), &context));
         discard(&shared_recv, &alarm, limits.linger).await;
         return Ended::of(&sent);
     }
-    let asked = service::read(&head, &context);
+    let asked = service::read(&mut head, &context);
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,
         _ => Some(Box::new(StreamBody { recv: shared_recv.clone(), site: asked.site.clone() })),
     };
-    let expects_continue = head.expects_continue();
     let reply = match service::answer_at_once(&head, &asked, &context) {
         Ok(reply) => Some(reply),
         Err(work) => {
-            let mut interim = StreamInterim { respond: &respond, expects_continue, continued: false };
+            match check_body(&respond, &shared_recv, &head, &alarm, limits.body_progress).await {
+                Ok(()) => {}
+                Err(RequestBodyError::Gone) => {
+                    record(&context, &head, Some(&asked), &Outcome::gone(begin));
+                    return Ended::GivenUp;
+                }
+                Err(error) => {
+                    let wrong = Rejection::Body(error);
+                    record(&context, &head, Some(&asked), &Outcome::refused(wrong.status(), wrong.cause(), begin));
+                    respond.borrow_mut().send_reset(Reason::PROTOCOL_ERROR);
+                    return Ended::GivenUp;
+                }
+            }
+            let filter = InterimFilter::new(&head, asked.site.as_ref().map(|site| &*site.response));
+            let mut interim = StreamInterim::new(&respond, filter, share.clone());
             let done = match service::ask_at_once(work, &head, &asked, &context, &alarm) {
                 Ok(mut asking) => {
                     unless_given_up(&respond, |cx| asking.poll(&head, &asked, &context, &alarm, &mut interim, cx)).await
@@ -112,6 +128,39 @@ pub(super) async fn serve(
         discard(&shared_recv, &alarm, limits.linger).await;
     }
     Ended::of(&sent)
+}
+
+/// Checks what is known of a body before anything of its request is passed on. h2 holds a body to its content-length, and
+/// gives the stream up: what has come by now has been looked at. A body that is said to have no octet is waited for, since
+/// the request is forwarded as one without a body: an empty frame ends it, and any other is wrong.
+async fn check_body(
+    respond: &RefCell<SendResponse<Held>>,
+    recv: &RefCell<Recv>,
+    head: &RequestHead,
+    alarm: &Alarm,
+    limit: Duration,
+) -> Result<(), RequestBodyError> {
+    if recv.borrow().stream.is_end_stream() {
+        return Ok(());
+    }
+    match poll_fn(|cx| Poll::Ready(respond.borrow_mut().poll_reset(cx))).await {
+        Poll::Pending => {}
+        Poll::Ready(Ok(Reason::PROTOCOL_ERROR)) => return Err(RequestBodyError::Length),
+        Poll::Ready(_) => return Err(RequestBodyError::Gone),
+    }
+    if head.framing != Framing::None || head.websocket {
+        return Ok(());
+    }
+    alarm.set(limit);
+    let end = poll_fn(|cx| match recv.borrow_mut().poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Some(frame)),
+        Poll::Pending => alarm.poll_due(cx).map(|()| None),
+    });
+    match end.await {
+        None => Err(RequestBodyError::TooSlow),
+        Some(None | Some(Ok(Frame::Trailers(_)))) => Ok(()),
+        Some(Some(_)) => Err(RequestBodyError::Length),
+    }
 }
 
 /// Waits for something, as long as the client wants it.
@@ -204,27 +253,6 @@ impl Body for StreamBody {
     }
 }
 
-/// Passes interim responses into the stream.
-struct StreamInterim<'a> {
-    respond: &'a RefCell<SendResponse<Held>>,
-    expects_continue: bool,
-    continued: bool,
-}
-
-impl Interim for StreamInterim<'_> {
-    fn interim(&mut self, head: &ResponseHead) {
-        if head.status == StatusCode::CONTINUE
-            && (!self.expects_continue || std::mem::replace(&mut self.continued, true))
-        {
-            return;
-        }
-        let mut response = HttpResponse::new(());
-        *response.status_mut() = head.status;
-        *response.headers_mut() = http::HeaderMap::from(&head.fields);
-        let _ = self.respond.borrow_mut().send_informational(response);
-    }
-}
-
 /// Sends an answer.
 ///
 /// One that comes while the request's body still does is held back at its last piece until the client has sent the
@@ -247,8 +275,8 @@ async fn send(
     let mut fields = HeaderMapSink::with_capacity(reply.head.fields.len() + 8);
     reply.write_fields(&mut fields, &context.worker.clock.date());
     if reply.keeps_length_field(&head.method) {
-        if let Some(stated) = reply.head.fields.get(Name::ContentLength) {
-            fields.field(b"content-length", stated);
+        if let Some(stated) = reply.stated_length(&head.method) {
+            fields.0.insert(http::header::CONTENT_LENGTH, stated.into());
         }
     } else if let (Some(length), false) = (reply.length(), status == StatusCode::NO_CONTENT) {
         fields.0.insert(http::header::CONTENT_LENGTH, length.into());

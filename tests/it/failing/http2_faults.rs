@@ -78,6 +78,8 @@ pub enum Fault {
     /// More behind the end.
     Extra,
     Trailers,
+    /// These lines as trailers.
+    TrailersOf(&'static str),
     /// Trailers that do not end the stream.
     TrailersGoOn,
     /// An answer before the request's body is read, and the rest refused with NO_ERROR.
@@ -430,6 +432,10 @@ impl Wire {
             Fault::Extra => self.send(&[all, octets(DATA, END_STREAM, stream, b"poison")].concat())?,
             Fault::Trailers => {
                 let trailers = octets(HEADERS, END_HEADERS | END_STREAM, stream, &block(b"x-test: 1\n"));
+                self.send(&[open, data(stream, &body, 16_384, false), trailers].concat())?;
+            }
+            Fault::TrailersOf(lines) => {
+                let trailers = octets(HEADERS, END_HEADERS | END_STREAM, stream, &block(lines.as_bytes()));
                 self.send(&[open, data(stream, &body, 16_384, false), trailers].concat())?;
             }
             Fault::TrailersGoOn => {

@@ -5,7 +5,7 @@ mod cuts;
 mod descriptors;
 mod faults;
 mod http2;
-mod http2_faults;
+pub mod http2_faults;
 mod names;
 mod storm;
 mod unprocessed;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{END_HEADERS, END_STREAM, HEADERS, Raw, get, octets};
 use crate::fuzz::targets::http2::block;
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, output};
+use crate::harness::{Authority, BLOG, Client, Http2Origin, Origin, Pintle, Reply, blog, eventually, output};
 
 fn start(limits: &str, authority: &Authority, origin: &Origin) -> Pintle {
     Pintle::start(authority, &format!("[limits]\n{limits}\n{}", blog(authority, origin)))
@@ -37,20 +37,64 @@ fn requests_on_one_connection() {
     assert_eq!(end, None, "a proper one");
 }
 
-/// Crumbs of cookies are fields like others.
+/// Crumbs of cookies count as the one field that they become, by number and by size.
 #[test]
 fn fields_of_http2() {
     let authority = Authority::new();
     let origin = Origin::hello();
     let pintle = start("header_count = 10", &authority, &origin);
-    let crumbs = |path: &str, count: usize| {
+    let ask = |pintle: &Pintle, path: &str, crumb: &str, crumbs: usize, others: usize| {
         let begin = format!(":method: GET\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n");
-        octets(HEADERS, END_HEADERS | END_STREAM, 1, &block((begin + &"cookie: a=b\n".repeat(count)).as_bytes()))
+        let fields = begin + &format!("cookie: {crumb}\n").repeat(crumbs) + &"x-test: y\n".repeat(others);
+        let mut raw = Raw::new(&authority, pintle, &[]);
+        raw.send(&octets(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields.as_bytes())));
+        pintle.access_line(path)["status"].as_u64().unwrap()
     };
-    for (path, count, status) in [("/ten", 10, 200), ("/eleven", 11, 431)] {
-        let mut raw = Raw::new(&authority, &pintle, &[]);
-        raw.send(&crumbs(path, count));
-        assert_eq!(pintle.access_line(path)["status"], status);
+    for (path, crumbs, others, status) in [
+        ("/ten", 0, 10, 200),
+        ("/eleven", 0, 11, 431),
+        ("/crumbs", 88, 9, 200),
+        ("/crumbs-and-ten", 2, 10, 431),
+        ("/one-crumb", 1, 9, 200),
+        ("/one-crumb-and-ten", 1, 10, 431),
+    ] {
+        assert_eq!(ask(&pintle, path, "a=b", crumbs, others), status, "{path}");
+    }
+    assert_eq!(origin.request("/crumbs").field("cookie"), Some(&*["a=b"; 88].join("; ")));
+    // 50 crumbs of 12 octets: 698 octets joined, and 1100 as fields of their own.
+    let pintle = start("header_size = \"1KiB\"", &authority, &origin);
+    assert_eq!(ask(&pintle, "/small", "a=0123456789", 50, 0), 200);
+    assert_eq!(ask(&pintle, "/large", &format!("a={}", "x".repeat(400)), 3, 0), 431);
+}
+
+/// As many fields as the limit says, and no more: by HTTP/1.1 and HTTP/2 on either side.
+#[test]
+fn fields_of_responses() {
+    let authority = Authority::new();
+    let many = |request: &str| request.trim_start_matches('/').parse::<usize>().unwrap();
+    let origin =
+        Origin::start(move |request| Reply::new("200 OK", &"X-Test: y\r\n".repeat(many(request.path()) - 1), ""));
+    let http2 = Http2Origin::start(&authority.leaf("up", &["up.example.net"]), move |request, respond| {
+        let mut response = http::Response::new(());
+        for _ in 0..many(request.uri.path()) {
+            response.headers_mut().append("x-test", "y".parse().unwrap());
+        }
+        respond.send_response(response, true).unwrap();
+    });
+    for (what, config) in [("HTTP/1.1", blog(&authority, &origin)), ("HTTP/2", http2.site(&authority))] {
+        for (limit, config) in
+            [(1000, config.clone()), (150, format!("[limits]\nresponse_header_count = 150\n{config}"))]
+        {
+            let pintle = Pintle::start(&authority, &config);
+            for (fields, status) in [(100, 200), (127, 200), (128, 200), (129, 200), (limit, 200), (limit + 1, 502)] {
+                let client = Client::new(&authority);
+                assert_eq!(client.get(pintle.https(), BLOG, &format!("/{fields}")).status, status, "{what}: {fields}");
+                let mut curl = pintle.curl();
+                curl.args(["--http2", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+                let got = output(curl.arg(format!("https://{BLOG}/{fields}")));
+                assert_eq!(got, status.to_string(), "{what}: {fields} over HTTP/2");
+            }
+        }
     }
 }
 

@@ -6,12 +6,12 @@
 //! | --- | --- |
 //! | `connections`, `connections_per_client` | `errors::connections_are_limited_in_all_and_by_client`, `crowds` |
 //! | `handshakes` | `slow::handshakes_that_never_end`, `crowds::hellos_that_are_left_alone` |
-//! | `handshake`, `request_header`, `idle`, `body_progress` | `errors::time_limits` |
+//! | `handshake`, `request_header`, `idle`, `body_progress` | `errors::time_limits`; heads of HTTP/2: `heads` |
 //! | `body_progress`, to the client | `http2::a_window_held_shut_has_a_deadline`, `slow::answers_that_nobody_reads` |
 //! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_octet_by_octet`, `slow::an_answer_that_is_taken_octet_by_octet` |
 //! | `request_line`, `header_size`, `header_count`, `request_body` | `errors::sizes_have_limits_and_codes`; crumbs: `counts` |
 //! | `field_size` | `counts::one_field`; every limit at its largest: `largest` |
-//! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size` | `counts` |
+//! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size`, `response_header_count` | `counts` |
 //! | `connection_memory` | `memory` |
 //! | `http2_resets` | `floods::streams_that_are_given_up_one_after_another` |
 //! | frames that ask for nothing | `floods::floods_of_frames_end_their_connection` |
@@ -26,6 +26,7 @@ mod counts;
 mod crowds;
 mod floods;
 mod framing;
+mod heads;
 mod largest;
 mod memory;
 mod slow;
@@ -51,7 +52,7 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn octets(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn octets(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut octets = Vec::new();
     frame(kind, flags, stream, payload, &mut octets);
     octets
@@ -61,19 +62,19 @@ fn fields(method: &str, path: &str) -> Vec<u8> {
     block(format!(":method: {method}\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n").as_bytes())
 }
 
-fn get(stream: u32, path: &str) -> Vec<u8> {
+pub fn get(stream: u32, path: &str) -> Vec<u8> {
     octets(HEADERS, END_HEADERS | END_STREAM, stream, &fields("GET", path))
 }
 
 /// An HTTP/2 connection whose frames are written by hand.
-struct Raw {
-    connection: Connection,
+pub struct Raw {
+    pub connection: Connection,
     /// The error code of a GOAWAY that is a reproach, when it has come; none with an end without one.
-    over: Option<Option<u32>>,
+    pub over: Option<Option<u32>>,
     /// The error codes of all GOAWAY frames.
     goaways: Vec<u32>,
     /// Streams that were reset, with the error code.
-    resets: Vec<(u32, u32)>,
+    pub resets: Vec<(u32, u32)>,
     /// Streams whose answer has begun.
     answered: Vec<u32>,
     acknowledged: usize,
@@ -82,7 +83,7 @@ struct Raw {
 }
 
 impl Raw {
-    fn new(authority: &Authority, pintle: &Pintle, settings: &[u8]) -> Self {
+    pub fn new(authority: &Authority, pintle: &Pintle, settings: &[u8]) -> Self {
         let mut config = Client::config(authority);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let mut connection = Client::with(config).connect(pintle.https(), BLOG);
@@ -101,7 +102,7 @@ impl Raw {
     }
 
     /// Writes, and reads what has come meanwhile.
-    fn send(&mut self, octets: &[u8]) {
+    pub fn send(&mut self, octets: &[u8]) {
         let mut rest = octets;
         let end = Instant::now() + PATIENCE;
         while !rest.is_empty() && self.over.is_none() {
@@ -170,7 +171,7 @@ impl Raw {
     }
 
     /// Waits for what `found` looks for.
-    fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
+    pub fn until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
         eventually(what, || {
             self.receive();
             found(self)

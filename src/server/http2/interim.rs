@@ -1,0 +1,46 @@
+//! Interim responses into a stream.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use h2::server::SendResponse;
+use http::Response as HttpResponse;
+
+use super::room::{Held, Share};
+use crate::message::{FieldSink as _, HeaderMapSink, ResponseHead};
+use crate::server::interim::{InterimFilter, Passed};
+use crate::upstream::Interim;
+
+/// Passes interim responses into a stream, as long as there is room for them.
+pub(super) struct StreamInterim<'a> {
+    respond: &'a RefCell<SendResponse<Held>>,
+    filter: InterimFilter<'a>,
+    share: Rc<Share>,
+}
+
+impl<'a> StreamInterim<'a> {
+    pub(super) fn new(respond: &'a RefCell<SendResponse<Held>>, filter: InterimFilter<'a>, share: Rc<Share>) -> Self {
+        Self { respond, filter, share }
+    }
+}
+
+impl Interim for StreamInterim<'_> {
+    fn interim(&mut self, head: &ResponseHead) {
+        let Some(passed) = self.filter.pass(head) else { return };
+        let mut fields = HeaderMapSink::default();
+        if let Passed::Hints = passed {
+            let mut octets = 0;
+            for (name, value) in self.filter.hints(head) {
+                octets += name.len() + value.len();
+                fields.field(name, value);
+            }
+            if !self.share.hold_interim(octets) {
+                return;
+            }
+        }
+        let mut response = HttpResponse::new(());
+        *response.status_mut() = head.status;
+        *response.headers_mut() = fields.0;
+        let _ = self.respond.borrow_mut().send_informational(response);
+    }
+}

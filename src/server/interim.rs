@@ -1,0 +1,107 @@
+//! What of an interim response (1xx, RFC 9110 section 15.2) passes to a client: nothing that a policy of the site would have
+//! a say in.
+//!
+//! 100 passes once, to clients that wait for it. 103 (RFC 8297) passes with its Link fields, unless the site's rules remove
+//! those; without any it says nothing. All others pass as their status code alone, since a proxy has to pass them (RFC 9110
+//! section 15.2). None but 103 has fields.
+
+use http::StatusCode;
+
+use crate::message::{RequestHead, ResponseHead};
+use crate::site::HeaderRules;
+
+/// What passes.
+pub(super) enum Passed {
+    /// The status code, without fields.
+    Bare,
+    /// 103, with the fields that [`hints`] gives.
+    Hints,
+}
+
+/// The state of one request's interim responses.
+pub(super) struct InterimFilter<'a> {
+    rules: Option<&'a HeaderRules>,
+    expects_continue: bool,
+}
+
+impl<'a> InterimFilter<'a> {
+    /// For a request's answer, under the rules of its site.
+    pub(super) fn new(request: &RequestHead, rules: Option<&'a HeaderRules>) -> Self {
+        Self { rules, expects_continue: request.expects_continue() }
+    }
+
+    /// Whether an interim response passes, and as what.
+    pub(super) fn pass(&mut self, head: &ResponseHead) -> Option<Passed> {
+        match head.status {
+            StatusCode::CONTINUE => std::mem::take(&mut self.expects_continue).then_some(Passed::Bare),
+            StatusCode::EARLY_HINTS => self.hints(head).next().is_some().then_some(Passed::Hints),
+            // Behind it there is another protocol, which nobody has asked for.
+            StatusCode::SWITCHING_PROTOCOLS => None,
+            _ => Some(Passed::Bare),
+        }
+    }
+
+    /// The fields of a 103 that pass.
+    pub(super) fn hints<'h>(&self, head: &'h ResponseHead) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
+        let dropped = self.rules.is_some_and(|rules| rules.drops(b"link"));
+        let links = head.fields.iter().filter(move |(_, name, _)| !dropped && name.eq_ignore_ascii_case(b"link"));
+        links.map(|(_, name, value)| (name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Framing;
+
+    fn request(expect: bool) -> RequestHead {
+        let mut head = RequestHead::default();
+        head.framing = Framing::Length(1);
+        if expect {
+            head.fields.push(b"Expect", b"100-continue");
+        }
+        head
+    }
+
+    fn response(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
+        let mut head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), ..ResponseHead::default() };
+        for (name, value) in fields {
+            head.fields.push(name.as_bytes(), value.as_bytes());
+        }
+        head
+    }
+
+    #[test]
+    fn links_alone() {
+        let mut filter = InterimFilter::new(&request(false), None);
+        let all = [
+            ("Strict-Transport-Security", "max-age=1"),
+            ("LINK", "</a.css>"),
+            ("Set-Cookie", "a=b"),
+            ("Content-Length", "5"),
+            ("link", "</b.css>"),
+            ("X-Link", "c"),
+        ];
+        let hints = response(103, &all);
+        assert!(matches!(filter.pass(&hints), Some(Passed::Hints)));
+        let passed: Vec<_> = filter.hints(&hints).collect();
+        assert_eq!(passed, [(&b"LINK"[..], &b"</a.css>"[..]), (b"link", b"</b.css>")]);
+        assert!(filter.pass(&response(103, &all[..1])).is_none());
+        for status in [100, 101] {
+            assert!(filter.pass(&response(status, &all)).is_none(), "{status}");
+        }
+        for status in [102, 104, 110, 199] {
+            assert!(matches!(filter.pass(&response(status, &all)), Some(Passed::Bare)), "{status}");
+        }
+        let rules = HeaderRules { dropped: vec![(*b"link").into()], ..HeaderRules::default() };
+        assert!(InterimFilter::new(&request(false), Some(&rules)).pass(&hints).is_none());
+    }
+
+    #[test]
+    fn one_continue_for_those_who_wait() {
+        let mut filter = InterimFilter::new(&request(true), None);
+        assert!(matches!(filter.pass(&response(100, &[])), Some(Passed::Bare)));
+        assert!(filter.pass(&response(100, &[])).is_none());
+        assert!(InterimFilter::new(&request(false), None).pass(&response(100, &[])).is_none());
+    }
+}
