@@ -1,8 +1,8 @@
 //! The server: listeners, workers, and the way from a connection to an answer.
 
 mod admission;
-mod challenge;
 mod asked;
+mod challenge;
 mod connection;
 mod connections;
 mod crowd;

@@ -264,9 +264,10 @@ fn the_comparison_sees_a_request_that_hides_another() {
 #[test]
 fn through_the_front_door() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parsers/llhttp.js");
-    let mut node = Command::new("node").arg(script).stdout(Stdio::piped()).spawn().expect("tests/run installs it");
+    let node = Command::new("node").arg(script).stdout(Stdio::piped()).spawn().expect("tests/run installs it");
+    let mut node = Parser(node);
     let mut port = String::new();
-    BufReader::new(node.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
     let authority = Authority::new();
     let pintle = Pintle::start(&authority, &blog_at(&authority, &format!("http://127.0.0.1:{}", port.trim())));
     let client = Client::new(&authority);
@@ -287,12 +288,23 @@ fn through_the_front_door() {
         // What the operator has not asked for (an expectation, a loop) is refused by rules of their own.
         if response.status == 200 {
             let told: Value = serde_json::from_slice(&response.body).unwrap();
-            assert_eq!(told, forwarded.told, "{}", forwarded.from.escape_ascii());
+            let mut passed = forwarded.told;
+            // Trailers, which pass only if a rule of the site names them.
+            *passed.as_array_mut().and_then(|told| told.last_mut()).unwrap() = Value::Array(Vec::new());
+            assert_eq!(told, passed, "{}", forwarded.from.escape_ascii());
             compared += 1;
         }
     }
-    let _ = node.kill();
-    let _ = node.wait();
     println!("{compared} compared");
     assert!(compared > THROUGH / 4, "{compared}");
+}
+
+/// A parser of its own process, which ends with the test.
+struct Parser(Child);
+
+impl Drop for Parser {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
