@@ -82,17 +82,22 @@ impl Promise {
     /// Whether it binds any name that a pattern stands for, where those of `except` are another site's.
     #[must_use]
     pub fn binds(&self, target: &HostPattern, except: &[HostPattern]) -> bool {
-        self.hosts.iter().any(|host| binds((host, &self.except), self.include_subdomains, (target, except)))
+        // RFC 7469 section 2.3.1: no client notes a header's pins for an address, whatever an older ledger says. Apps do
+        // as they are built.
+        let noted = |host: &&HostPattern| host.address().is_none() || matches!(self.channel, Channel::Export { .. });
+        let mut hosts = self.hosts.iter().filter(noted);
+        hosts.any(|host| binds((host, &self.except), self.include_subdomains, (target, except)))
     }
 
-    /// What a site's header promises. Its times are for whoever writes it down.
+    /// What a site's header promises: nothing for addresses, as no client notes pins for them. Its times are for whoever
+    /// writes it down.
     #[must_use]
     pub fn of_header(hosts: &[HostPattern], except: &[HostPattern], policy: &Hpkp) -> Self {
         let mut pins = policy.pins.clone();
         pins.sort_unstable();
         Self {
             site: hosts.first().map(ToString::to_string).unwrap_or_default(),
-            hosts: hosts.to_vec(),
+            hosts: hosts.iter().filter(|host| host.address().is_none()).cloned().collect(),
             except: except.to_vec(),
             pins,
             max_age: if policy.mode == Mode::Withdraw { 0 } else { policy.max_age },
@@ -302,6 +307,19 @@ mod tests {
         assert_eq!(broken(&[export(true)], "a.example", &[4, 7], 1050).len(), 1);
         assert!(broken(&[export(true)], "a.example", &[7, 4], 1050).is_empty());
         assert_eq!(broken(&[export(false)], "a.example", &[], 1050).len(), 1);
+    }
+
+    #[test]
+    fn addresses_are_bound_by_exports_alone() {
+        let old = promise("192.0.2.1", &[1], false);
+        assert!(broken(std::slice::from_ref(&old), "192.0.2.1", &[4], 1050).is_empty());
+        let export = Channel::Export { form: "curl".into(), id: "1".into(), leaf_only: false };
+        assert_eq!(broken(&[Promise { channel: export, ..old }], "192.0.2.1", &[4], 1050).len(), 1);
+        let policy =
+            Hpkp { mode: Mode::Enforce, max_age: 9, pins: vec![pin(1)], include_subdomains: true, report_uri: None };
+        let hosts = ["192.0.2.1", "[2001:db8::1]", "a.example"].map(pattern);
+        let set = Promise::of_header(&hosts, &[], &policy);
+        assert_eq!((set.site.as_str(), set.hosts.as_slice()), ("192.0.2.1", &hosts[2..]));
     }
 
     #[test]

@@ -145,3 +145,39 @@ fn international_names_are_taken() {
     let (code, out, err) = outcome(crate::harness::pintle().args(key).arg(&file));
     assert!(code == 0 && out.contains(shown), "{out}{err}");
 }
+
+/// RFC 6797 section 8.1.1, RFC 7469 section 2.3.1: clients note nothing for an address, so nothing is sent or promised.
+#[test]
+fn policies_are_for_names() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let (next, state) = (authority.public_key("next"), authority.folder().join("state"));
+    let leaf = authority.leaf("both", &["127.0.0.1", "blog.example.com"]);
+    let config = |hosts: &[&str]| {
+        let policies = format!("[site.hsts]\nmax_age = \"1y\"\n[site.hpkp]\nmax_age = \"30d\"\nbackups = [{next:?}]\n");
+        format!("[state]\ndirectory = {state:?}\n{}{policies}", site(hosts, &origin.url(), &leaf))
+    };
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\n";
+    let policies = |pintle: &Pintle| {
+        let url = format!("https://127.0.0.1:{}/", pintle.https().port());
+        let head = output(crate::harness::curl(&authority).args(["--dump-header", "-", "--output", "/dev/null", &url]));
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains(" 200"), "{head}");
+        head.contains("public-key-pins") || head.contains("strict-transport-security")
+    };
+    let pintle = Pintle::start_with(&authority, listen, &config(&["127.0.0.1"]));
+    assert!(!policies(&pintle));
+    assert_eq!(pintle::ledger::look(&state).unwrap().0.promises(), []);
+    drop(pintle);
+    let (code, _, err) = check(&authority, &format!("{listen}{}", config(&["127.0.0.1"])));
+    assert_eq!(code, 0, "{err}");
+    for told in ["site.hpkp: the site's hosts are addresses", "site.hsts: browsers keep no policy for an address"] {
+        assert!(err.contains(told), "{err}");
+    }
+    // A name beside it is promised; the address is not.
+    let pintle = Pintle::start_with(&authority, listen, &config(&["127.0.0.1", "blog.example.com"]));
+    let response = Client::new(&authority).get(pintle.https(), "blog.example.com", "/");
+    assert!(response.field("public-key-pins").is_some());
+    let (book, _) = pintle::ledger::look(&state).unwrap();
+    let hosts: Vec<String> = book.promises()[0].hosts.iter().map(ToString::to_string).collect();
+    assert_eq!((book.promises().len(), hosts), (1, vec!["blog.example.com".to_owned()]));
+}

@@ -88,14 +88,21 @@ pub(super) fn candidate(
     news.extend(own.problems.sorted().into_iter().cloned());
     let mut ramps = Vec::new();
     let mut climb = |policy: Ramped, steps: Option<&Steps>| climb(&label, policy, steps, context, &mut ramps);
-    let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, plan.hsts.as_ref().and_then(|h| h.steps.as_ref()));
-    let (hpkp_step, hpkp_ramp) = climb(Ramped::Hpkp, plan.pins.as_ref().and_then(|p| p.steps.as_ref()));
-    let hsts = plan.hsts.as_ref().map(|h| match &h.steps {
+    // Of addresses, clients note nothing (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
+    let is_noted = plan.hosts.iter().any(|host| host.address().is_none());
+    let (planned_hsts, planned_pins) =
+        (plan.hsts.as_ref().filter(|_| is_noted), plan.pins.as_ref().filter(|_| is_noted));
+    let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, planned_hsts.and_then(|h| h.steps.as_ref()));
+    let (hpkp_step, hpkp_ramp) = climb(Ramped::Hpkp, planned_pins.and_then(|p| p.steps.as_ref()));
+    let hsts = planned_hsts.map(|h| match &h.steps {
         Some(steps) => Hsts { max_age: steps.max_age(hsts_step), ..h.policy },
         None => h.policy,
     });
     let promised = |pin: Pin| is_promised(context, &plan, &except, pin);
-    let judged = match (&plan.pins, &table.hpkp) {
+    if !is_noted {
+        warn_of_addresses(table, &plan, &mut own);
+    }
+    let judged = match (planned_pins, &table.hpkp) {
         (Some(pins), Some(hpkp)) => Some(pins.judge(hpkp, pins.max_age(hpkp_step), &plan.loaded, promised, &mut own)),
         _ => None,
     };
@@ -181,6 +188,15 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolve
                 r.warn(span, format!("{}: {fault}", loaded.path.display()), fault.hint(&loaded.chain.leaf));
             }
         }
+    }
+}
+
+/// A site of addresses alone has no policies, whatever is configured.
+fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Resolver<'_>) {
+    // `[site.hsts]` warns of each address by itself.
+    if let Some(hpkp) = table.hpkp.as_ref().filter(|_| plan.pins.is_some()) {
+        let message = "site.hpkp: the site's hosts are addresses, and clients note no pins for those: none are sent";
+        r.warn(&hpkp.span, message, "add a name to hosts, or remove [site.hpkp]; `pintle export` makes pins for apps");
     }
 }
 
