@@ -431,3 +431,40 @@ fn a_session_of_another_site_gets_no_pins() {
     let (resumed, pins) = visit(&Client::new(&bed.authority));
     assert!(!resumed && pins.is_some_and(|pins| pins.contains(&own.pin)));
 }
+
+/// What `status` says is to be done can be pasted, after each rotation.
+#[test]
+fn the_to_do_is_commands_that_work() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("2s"));
+    let mut live = bed.next.pin.clone();
+    bed.put(&bed.next);
+    for round in 0..2 {
+        eventually("the next key is served", || (bed.served(&pintle) == live).then_some(()));
+        let todo = pintle.status()["sites"][0]["todo"][0].as_str().unwrap_or_default().to_owned();
+        let commands: Vec<&str> = todo.split('`').skip(1).step_by(2).collect();
+        let [new, reload] = commands.as_slice() else { panic!("round {round}: {todo}") };
+        let program = crate::harness::pintle().get_program().to_owned();
+        let pasted = |command: &str| {
+            let command = command.replacen("pintle", program.to_str().unwrap(), 1);
+            output(std::process::Command::new("sh").args(["-c", &command]).current_dir("/"))
+        };
+        let told = pasted(new);
+        let backups =
+            told.lines().find_map(|line| line.trim().strip_prefix("backups = ")).unwrap_or_else(|| panic!("{told}"));
+        assert!(!backups.contains(bed.next.key.with_extension("csr").to_str().unwrap()), "{told}");
+        pintle.rewrite(|text| {
+            let old = text.lines().find(|line| line.starts_with("backups = ")).unwrap();
+            text.replace(old, &format!("backups = {backups}"))
+        });
+        pasted(reload);
+        assert_eq!(pintle.status()["sites"][0]["todo"].as_array().unwrap().len(), 0, "round {round}");
+        // The key that was just made, once everybody knows it.
+        let csr = backups.split('"').nth(1).unwrap();
+        let key = pintle.config_path().parent().unwrap().join(csr).with_extension("key");
+        let leaf = bed.authority.renew(&format!("round-{round}"), &key, &[BLOG, "www.example.com"], 90);
+        live = leaf.pin.clone();
+        bed.put(&leaf);
+    }
+    eventually("the last key is served", || (bed.served(&pintle) == live).then_some(()));
+}
