@@ -308,6 +308,9 @@ enum LedgerCommand {
         /// The other nodes' ledgers
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Only say what it would mean
+        #[arg(long)]
+        dry_run: bool,
         /// Answer in JSON
         #[arg(long)]
         json: bool,
@@ -368,8 +371,9 @@ pub fn run() -> ExitCode {
         Command::Ledger(LedgerCommand::Repair { config, accept_loss, yes, json }) => {
             with_config(config, |path| repair::repair(path, accept_loss.as_deref(), yes, json))
         }
-        Command::Ledger(LedgerCommand::Merge { config, files, json }) => {
-            with_config(config, |path| ledger::merge(path, &files, json))
+        Command::Ledger(LedgerCommand::Merge { config, files, dry_run, json }) => {
+            let request = ledger::Merge { files, dry_run, as_json: json };
+            with_config(config, |path| ledger::merge(path, &request, &output))
         }
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
         Command::Launcher { program, arguments } => {

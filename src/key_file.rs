@@ -65,6 +65,21 @@ pub enum KeyAlgorithm {
     Other,
 }
 
+impl KeyAlgorithm {
+    /// The one that is shown as this.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        match (name, name.strip_prefix("rsa-").and_then(|bits| bits.parse().ok())) {
+            (_, Some(bits)) => Self::Rsa(bits),
+            ("ecdsa-p256", _) => Self::EcdsaP256,
+            ("ecdsa-p384", _) => Self::EcdsaP384,
+            ("ecdsa-p521", _) => Self::EcdsaP521,
+            ("ed25519", _) => Self::Ed25519,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl fmt::Display for KeyAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

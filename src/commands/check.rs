@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::reach::{keys_in_reach, writes_beside};
 use super::step_down::{Ahead, Trouble, look_ahead};
-use super::{Known, Loaded, Output, context, fail, load, look_at_book};
+use super::{Known, Loaded, Output, context, fail, load, look_at_book, unfinished};
 use crate::config::{self, Config, Draft, Problem, Problems, Severity, StandIn, report};
 use crate::host::both_forms;
 use crate::policy::hpkp;
@@ -24,6 +24,7 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     }
     let mut known = None;
     let look = |draft: &Draft| {
+        tell_of_unfinished(draft);
         let looked = look_at_book(draft)?;
         Ok(known.insert(looked).clone())
     };
@@ -61,6 +62,11 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
         n => println!("{}: can be served, {sites}, {}", path.display(), plural(n, "warning")),
     }
     ExitCode::SUCCESS
+}
+
+/// A check changes nothing; a start would.
+fn tell_of_unfinished(draft: &Draft) {
+    unfinished::settle(draft, true, &mut |line| eprintln!("pintle: {line}"));
 }
 
 /// Files that the serving process should not be able to read, or to change.
@@ -118,6 +124,7 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
         Ok(draft) => draft,
         Err(error) => return unreadable(path, &format!("{}: {error}", path.display())),
     };
+    tell_of_unfinished(&draft);
     let known = match look_at_book(&draft) {
         Ok(known) => known,
         Err(error) => return unreadable(path, &error),

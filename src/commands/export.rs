@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Loaded, Output, fail, fail_with_hint, files, ledger, load, look_at_book, no_such_site, pin};
+use super::live::{as_served, on_disk, tell_of_reload, warn};
+use super::{Output, fail, fail_with_hint, files, ledger, no_such_site, pin, read};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
+use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
 use crate::export::{Form, HTTPS, Key, PinSet, Role, WithoutBackup, render};
 use crate::host::HostPattern;
 use crate::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::ledger::Record;
 use crate::pin::Pin;
-use crate::policy::admission::{Offer, locked_out};
 use crate::policy::guard::{Channel, Promise};
 use crate::policy::hpkp::{self, Finding, Hpkp, Mode, judge};
 use crate::site::Site;
@@ -48,8 +49,22 @@ pub struct Request {
 
 /// Prints the export, and nothing else, to standard output.
 pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
-    let Loaded { draft, config, .. } = match load(path, look_at_book, output) {
-        Ok(loaded) => loaded,
+    let draft = match read(path) {
+        Ok(draft) => draft,
+        Err(error) => return fail(&error),
+    };
+    let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
+        Ok(served) => served,
+        Err(error) if request.life.is_some() => {
+            return fail(&format!("not exported, as the running process could not be asked what it serves: {error}"));
+        }
+        Err(error) => {
+            eprintln!("pintle: {error}: judged by the files alone");
+            None
+        }
+    };
+    let config = match on_disk(&draft, served.is_some(), output) {
+        Ok(config) => config,
         Err(code) => return code,
     };
     let Some((site, report)) = find(&config, &request.host) else {
@@ -57,11 +72,17 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
     };
     let now = Timestamp::now();
     let with_ports = |set| PinSet { ports: ports(&config), ..set };
-    match pin_set(request, path, site, report, now)
+    let live = served.as_deref().map_or_else(|| report.clone(), |served| as_served(report, served, &request.host));
+    match pin_set(request, path, site, &live, now)
         .map(with_ports)
-        .and_then(|set| judge_sites(request, set, &config, now))
+        .and_then(|set| judge_sites(request, set, served.as_deref(), &config, now))
     {
-        Ok(set) => give_out(&draft, request, &set, now),
+        Ok(set) => {
+            if served.is_some() {
+                tell_of_reload(report, &live, &set);
+            }
+            give_out(&draft, request, &set, served.is_some(), now)
+        }
         Err(Refusal { what, hint: Some(hint) }) => fail_with_hint(&what, &hint),
         Err(Refusal { what, hint: None }) => fail(&what),
     }
@@ -219,37 +240,36 @@ fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u
 
 /// Clients of an export look at its names whichever site serves them: one with other keys would be out of their reach
 /// from the first day on.
-fn judge_sites(request: &Request, set: PinSet, config: &Config, now: Timestamp) -> Result<PinSet, Refusal> {
-    let sites = || config.snapshot.sites.iter().zip(config.sites());
-    let certain = |report: &report::Site| report.certificates.iter().map(|c| c.certain.clone()).collect::<Vec<_>>();
-    let offer = |(site, report): (&'_ std::sync::Arc<Site>, &'_ report::Site)| (site.hosts.clone(), certain(report));
-    let sites: Vec<_> = sites().map(offer).collect();
-    let offers: Vec<Offer<'_>> = sites
-        .iter()
-        .map(|(hosts, chains)| {
-            let chains = chains.iter().map(Vec::as_slice).collect();
-            Offer { hosts, chains, set: None, is_kept: false }
-        })
-        .collect();
+fn judge_sites(
+    request: &Request,
+    set: PinSet,
+    served: Option<&[Served]>,
+    config: &Config,
+    now: Timestamp,
+) -> Result<PinSet, Refusal> {
+    let on_disk = Sites::of_reports(config.sites());
+    let now_served = served.map(Sites::of);
+    let hint = "name that key with --backup, or leave include_subdomains out of [site.hpkp]";
     for promise in promises(request.form, &set, now) {
-        let Some((hosts, chain)) = locked_out(&promise, &offers)
-            .first()
-            .and_then(|(site, chain)| sites.get(*site).map(|(hosts, chains)| (hosts, chains.get(*chain))))
-        else {
-            continue;
-        };
-        let names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-        let pin = chain.and_then(|pins| pins.first()).map(ToString::to_string).unwrap_or_default();
-        let what = format!(
-            "{}: would lock its users out of {}: it binds names of that site, too, whose chain has none of these keys ({pin})",
-            request.form.name(),
-            names.join(", "),
-        );
-        let hint = "name that key with --backup, or leave include_subdomains out of [site.hpkp]";
-        if request.life.is_some() {
-            return Err(refusal(what, hint));
+        let locked_out = now_served.as_ref().unwrap_or(&on_disk).locked_out(&promise);
+        if let Some(LockedOut { hosts, pin, .. }) = locked_out.first() {
+            let what = format!(
+                "{}: would lock its users out of {}: it binds names of that site, too, whose chain has none of these keys ({pin})",
+                request.form.name(),
+                hosts.join(", "),
+            );
+            if request.life.is_some() {
+                return Err(refusal(what, hint));
+            }
+            warn(&what, hint);
         }
-        warn(&what, hint);
+        // What a reload would serve is judged when it comes; who exports is told before.
+        let later = on_disk.locked_out(&promise).into_iter().filter(|site| site.site != set.site);
+        for LockedOut { hosts, pin, .. } in later.filter(|site| !locked_out.contains(site)) {
+            let what =
+                format!("`pintle reload` would serve {} with {pin}, which is not in this export", hosts.join(", "));
+            warn(&what, hint);
+        }
     }
     Ok(set)
 }
@@ -258,12 +278,8 @@ fn chains(report: &report::Site) -> Vec<Vec<Pin>> {
     report.certificates.iter().map(|c| c.pins.clone()).collect()
 }
 
-fn warn(what: &str, hint: &str) {
-    eprintln!("pintle: warning: {what}\n  hint: {hint}");
-}
-
 /// Writes the promise down, then prints the export.
-fn give_out(draft: &Draft, request: &Request, set: &PinSet, now: Timestamp) -> ExitCode {
+fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, now: Timestamp) -> ExitCode {
     let form = request.form;
     let Some(text) = render(form, set) else {
         return fail_with_hint(
@@ -272,12 +288,14 @@ fn give_out(draft: &Draft, request: &Request, set: &PinSet, now: Timestamp) -> E
         );
     };
     let promised = request.life.is_some();
-    if promised {
-        for promise in promises(form, set, now) {
-            if let Err(why) = record_promise(draft, promise) {
-                return fail(&format!("not exported, as the promise could not be written down: {why}"));
-            }
-        }
+    if promised
+        && let Err(Objection { error, locked_out }) = record_promises(draft, promises(form, set, now), is_running)
+    {
+        let what = format!("not exported, as the promise could not be written down: {error}");
+        return match locked_out.is_empty() {
+            true => fail(&what),
+            false => fail_with_hint(&what, &"it serves other keys since: export again"),
+        };
     }
     tell(form, set, promised);
     // What stands in half a file would be enforced all the same.
@@ -308,13 +326,28 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     set.bindings(form).into_iter().map(promise).collect()
 }
 
-/// Writes a promise down before anybody can rely on it.
-fn record_promise(draft: &Draft, promise: Promise) -> Result<(), String> {
+/// Writes promises down before anybody can rely on them: by the running process, which judges them once more.
+fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> Result<(), Objection> {
     if draft.state().is_none() {
         warn("nobody remembers this promise: state.directory is not set", "[state] directory = \"/var/lib/pintle\"");
-        return Ok(());
+        if !is_running {
+            return Ok(());
+        }
     }
-    ledger::add(draft, vec![Record::Promise(promise)]).map(|_| ())
+    let told = |error: String| Objection { error, locked_out: Vec::new() };
+    let remote = |promises: &[Promise]| match draft.admin() {
+        Some(address) => ask_to_promise(&address, promises),
+        None => Err(told("another process has the ledger, and there is no admin.listen to ask it by".into())),
+    };
+    if is_running {
+        return remote(&promises);
+    }
+    let records = promises.iter().cloned().map(Record::Promise).collect();
+    match ledger::add_to_file(draft, records).map_err(told)? {
+        Some(_) => Ok(()),
+        // It has been started since.
+        None => remote(&promises),
+    }
 }
 
 /// Notes for whoever reads along, on standard error.

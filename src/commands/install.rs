@@ -11,10 +11,12 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
 use super::told::Told;
+use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
 use super::{Known, Output, files, ledger, look_at_book, probe, told_of_no_site};
 use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Severity, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
+use crate::control::served::{Judge, ask_for_judgement};
 use crate::host::ascii;
 use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
 use crate::ledger::Record;
@@ -58,6 +60,10 @@ impl Plan {
     fn leaf(&self) -> Option<&CertificateDer<'static>> {
         self.chain.der().first()
     }
+
+    fn places_of_files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
 }
 
 /// A file that is to be put in place.
@@ -69,9 +75,6 @@ struct Placed {
     contents: Vec<u8>,
     mode: u32,
 }
-
-/// A file as it was: contents and mode.
-type Before = Option<(Vec<u8>, u32)>;
 
 const CHAIN_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
@@ -101,6 +104,7 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
         let (error, hint) = told_of_no_site(&request.host, hosts);
         return told.fail_with_hint(&error, &hint);
     };
+    unfinished::settle(&draft, request.dry_run, &mut |line| eprintln!("pintle: {line}"));
     let plan = match plan(&outline, site, request, told) {
         Ok(plan) => plan,
         Err((what, hint)) => return told.fail_with_hint(&what, &hint),
@@ -113,10 +117,24 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
     told.set("pin", plan.chain.pin().to_string());
     told.set("dry_run", request.dry_run);
     let is_fit = preflight(&draft, &known, &plan, (request, output), told);
+    let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, request)).flatten() {
+        None => (is_fit, false),
+        Some(Ok(verdict)) => {
+            told.found_elsewhere(&verdict.problems);
+            (verdict.ok, !verdict.ok)
+        }
+        Some(Err(error)) => {
+            return told.fail(&format!("not installed: the running process cannot be asked for its verdict: {error}"));
+        }
+    };
     let verdict = if is_fit { "fit to be served" } else { "refused" };
     told.set("verdict", verdict);
     told.say(format!("{}: {}, pin {}: {verdict}", plan.site, request.chain.display(), plan.chain.pin()));
     match (is_fit, request.dry_run) {
+        (false, _) if is_refused => told.fail_with_hint(
+            &"not installed: the running process refuses it, as it has read the configuration; nothing was written",
+            &"if the configuration has changed since, `pintle reload` first",
+        ),
         (false, _) => told.fail(&"not installed: see above"),
         (true, true) => true,
         (true, false) => carry_out(&draft, &plan, request, told),
@@ -286,59 +304,77 @@ fn in_terms_of_sources(problem: &Problem, plan: &Plan) -> Problem {
 
 fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> bool {
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
+    let kept = match Kept::keep(plan.places_of_files()) {
+        Ok(kept) => kept,
+        Err(error) => return told.fail(&format!("not installed, as the files of before cannot be kept: {error}")),
+    };
+    die_at(0);
     for (at, file) in plan.files.iter().enumerate() {
         if let Err(error) = files::put(&file.path, &file.contents, file.mode) {
-            put_back(&plan.files[..at], &before);
+            if put_back(plan.places_of_files().take(at).zip(&before)) {
+                kept.remove();
+            }
             return told.fail(&format!("not installed: {}: {error}", file.path.display()));
         }
+        die_at(at + 1);
     }
     for file in &plan.files {
         told.say(format!("wrote {}", file.path.display()));
     }
     let running = draft.admin().map(|address| (swap(&address, plan, request), address));
+    die_at(plan.files.len() + 1);
+    let (is_whole, ok) = bring_into_use(draft, plan, request, running, &before, told);
+    if is_whole {
+        kept.remove();
+    } else if !kept.names().is_empty() {
+        told.say(format!("until it is verified, the files of before are kept: {}", kept.names().join(", ")));
+    }
+    ok
+}
+
+/// Whether the files of before are not needed any more, and whether all is well.
+fn bring_into_use(
+    draft: &Draft,
+    plan: &Plan,
+    request: &Request,
+    running: Option<(Result<Verdict, ClientError>, AdminAddress)>,
+    before: &[Before],
+    told: &mut Told,
+) -> (bool, bool) {
+    let both = |ok: bool| (ok, ok);
     match running {
         None => {
             let what_now = "a running pintle takes it up by itself; it has no admin socket to ask";
-            not_running(draft, plan, request, what_now, told)
+            both(not_running(draft, plan, request, what_now, told))
         }
         Some((Err(ClientError::NotRunning(_)), _)) => {
             let what_now = "pintle is not running with this configuration: served at the next start";
-            not_running(draft, plan, request, what_now, told)
+            both(not_running(draft, plan, request, what_now, told))
         }
         Some((Err(error), _)) => {
-            told.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself")
+            both(told.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself"))
         }
         Some((Ok(verdict), address)) if verdict.ok => {
             // Its warnings have been told by the preflight.
             verdict.notes.into_iter().for_each(|note| told.say(note));
             told.say("taken up by the running process");
-            verify(&address, plan, &request.host, told)
+            both(verify(&address, plan, &request.host, told))
         }
         Some((Ok(verdict), _)) => {
-            put_back(&plan.files, &before);
+            let is_back = put_back(plan.places_of_files().zip(before));
             told.found_elsewhere(&verdict.problems);
             told.set("verdict", "refused");
-            told.fail(&"not installed: the running process refuses it; the old files are back")
+            (is_back, told.fail(&"not installed: the running process refuses it; the old files are back"))
         }
     }
 }
 
-/// Puts what was there back in place.
-fn put_back(files: &[Placed], before: &[Before]) {
-    for (file, before) in files.iter().zip(before) {
-        let done = match before {
-            Some((contents, mode)) => files::put(&file.path, contents, *mode),
-            None => fs::remove_file(&file.path),
-        };
-        if let Err(error) = done {
-            eprintln!("pintle: {}: cannot be put back: {error}", file.path.display());
-        }
-    }
-}
-
-fn as_it_is(path: &Path) -> Before {
-    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
-    Some((fs::read(path).ok()?, mode))
+/// The verdict of the running process, before anything is written; it sees the chain, and never its key. `None` if nobody
+/// runs, or one that is too old to say.
+fn ask_before(draft: &Draft, plan: &Plan, request: &Request) -> Option<Result<Verdict, ClientError>> {
+    let chain = plan.files.last().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).unwrap_or_default();
+    let asked = Judge { host: plan.site.clone(), chain, accept: request.accept.clone() };
+    draft.admin().and_then(|address| ask_for_judgement(&address, &asked).transpose())
 }
 
 /// By the site's first name: the process may know another pattern for the host that was given.

@@ -8,7 +8,8 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Known, fail, fail_with_hint, glance_at_book};
+use super::forecast::{BrokenHere, Forecast, forecast};
+use super::{Known, Output, fail, fail_with_hint, glance_at_book};
 use crate::config::{self, Draft};
 use crate::control::client::ask;
 use crate::control::{hint_to_read, remedy};
@@ -186,8 +187,21 @@ fn print_timeline(promises: &[&Promise], now: Seconds) {
     println!("     = sent   - held by clients that saw it last   | now");
 }
 
-/// Adds what other nodes have promised to this one's ledger.
-pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCode {
+/// What other nodes' ledgers are to do here.
+#[derive(Debug, Clone)]
+pub struct Merge {
+    /// Their files.
+    pub files: Vec<std::path::PathBuf>,
+    /// Only say what it would mean.
+    pub dry_run: bool,
+    /// Whether the answer is for programs.
+    pub as_json: bool,
+}
+
+/// Adds what other nodes have promised to this one's ledger, and says before what that means for the chains in use. It
+/// goes on even where they break a promise: it was made, and to know nothing of it would help nobody.
+pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
+    let Merge { files, dry_run, as_json } = request;
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => return fail(&format!("{}: {error}", path.display())),
@@ -198,33 +212,30 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCo
             &"set state.directory",
         );
     }
-    let mut records = Vec::new();
-    let now = wall();
-    for file in files {
-        let contents = match fs::read(file) {
-            Ok(contents) => contents,
-            Err(error) => return fail(&format!("{}: {error}", file.display())),
-        };
-        let (book, notices) = crate::ledger::read_book(&contents);
-        for notice in &notices {
-            eprintln!("pintle: {}: {notice}", file.display());
+    let records = match read_others(files) {
+        Ok(records) => records,
+        Err((what, Some(hint))) => return fail_with_hint(&what, &hint),
+        Err((what, None)) => return fail(&what),
+    };
+    let Forecast { news, broken } = match forecast(&draft, &records, output) {
+        Ok(forecast) => forecast,
+        Err(why) => return fail(&why),
+    };
+    for broken in &broken {
+        eprintln!("{broken}");
+    }
+    let told: Vec<Value> = broken.iter().map(BrokenHere::json).collect();
+    if *dry_run {
+        match as_json {
+            true => println!("{}", json!({ "ok": true, "news": news, "breaks": told, "dry_run": true })),
+            false => println!("{news} records would be new here"),
         }
-        if book.is_empty() && !contents.is_empty() {
-            return fail_with_hint(
-                &format!("{}: is no ledger", file.display()),
-                &format!("the file is {} in another node's state.directory", crate::ledger::FILE),
-            );
-        }
-        let news: Vec<Record> = book.records().filter(Record::travels).collect();
-        if let Err(why) = repair::fit_to_merge(&news, now) {
-            return fail(&format!("{}: {why}", file.display()));
-        }
-        records.extend(news);
+        return ExitCode::SUCCESS;
     }
     match add(&draft, records) {
         Ok(news) => {
             match as_json {
-                true => println!("{}", json!({ "ok": true, "news": news })),
+                true => println!("{}", json!({ "ok": true, "news": news, "breaks": told, "dry_run": false })),
                 false => println!("{news} records are new here"),
             }
             ExitCode::SUCCESS
@@ -233,8 +244,36 @@ pub fn merge(path: &Path, files: &[std::path::PathBuf], as_json: bool) -> ExitCo
     }
 }
 
+/// The records of other nodes' files that are for all nodes.
+fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, (String, Option<String>)> {
+    let (mut records, now) = (Vec::new(), wall());
+    for file in files {
+        let contents = fs::read(file).map_err(|error| (format!("{}: {error}", file.display()), None))?;
+        let (book, notices) = crate::ledger::read_book(&contents);
+        for notice in &notices {
+            eprintln!("pintle: {}: {notice}", file.display());
+        }
+        if book.is_empty() && !contents.is_empty() {
+            let hint = format!("the file is {} in another node's state.directory", crate::ledger::FILE);
+            return Err((format!("{}: is no ledger", file.display()), Some(hint)));
+        }
+        let news: Vec<Record> = book.records().filter(Record::travels).collect();
+        repair::fit_to_merge(&news, now).map_err(|why| (format!("{}: {why}", file.display()), None))?;
+        records.extend(news);
+    }
+    Ok(records)
+}
+
 /// Adds records to a configuration's ledger: through the process that has it, if one has. Gives how many were news.
 pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> {
+    match add_to_file(draft, records.clone())? {
+        Some(news) => Ok(news),
+        None => add_remotely(draft, &records),
+    }
+}
+
+/// The same, unless a process has the ledger: then it gives `None`.
+pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<usize>, String> {
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
     super::step_down::make_state(draft);
     match Ledger::open(&folder, wall()) {
@@ -246,9 +285,9 @@ pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> 
             let news = ledger.book().news(&other);
             let count = news.len();
             ledger.record(news).map_err(|e| format!("{}: {e}", folder.join(crate::ledger::FILE).display()))?;
-            Ok(count)
+            Ok(Some(count))
         }
-        Err(OpenError::Locked) => add_remotely(draft, &records),
+        Err(OpenError::Locked) => Ok(None),
         Err(error @ OpenError::Damaged(_)) => {
             let file = folder.join(crate::ledger::FILE);
             Err(format!("{}: {error}\n  hint: {}", file.display(), remedy(draft.path())))

@@ -4,10 +4,12 @@ pub mod check;
 pub mod demo;
 pub mod export;
 mod files;
+mod forecast;
 pub mod install;
 pub mod key;
 pub mod keys;
 pub mod ledger;
+mod live;
 pub mod pin;
 mod probe;
 mod reach;
@@ -16,6 +18,7 @@ pub mod repair;
 pub mod run;
 mod step_down;
 mod told;
+mod unfinished;
 pub mod verify;
 
 use std::fmt;
@@ -127,12 +130,16 @@ fn try_judge(
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
-            let errors = problems.sorted().iter().filter(|p| p.severity == config::Severity::Error).count();
-            let plural = if errors == 1 { "" } else { "s" };
-            let error = format!("{}: {errors} error{plural}", draft.path().display());
+            let error = told_of_errors(&draft, &problems);
             Err(Box::new(Unfit { problems: Some(problems), error }))
         }
     }
+}
+
+fn told_of_errors(draft: &Draft, problems: &Problems) -> String {
+    let errors = problems.sorted().iter().filter(|p| p.severity == config::Severity::Error).count();
+    let plural = if errors == 1 { "" } else { "s" };
+    format!("{}: {errors} error{plural}", draft.path().display())
 }
 
 /// What there is to know at a start: what was promised, and what was served last.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::step_down::{Trouble, refuse, step_down};
-use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge};
+use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge, unfinished};
 use crate::config::{Draft, Severity, StandIn};
 use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
@@ -62,6 +62,7 @@ pub(super) fn serve(
         Ok(draft) => draft,
         Err(error) => return fail(&error),
     };
+    settle(&draft);
     let (mut beginning, no_launcher) = match as_who_started_it(&draft, beginning, may_launch) {
         Ok(begun) => begun,
         Err(code) => return code,
@@ -122,6 +123,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         Ok(draft) => draft,
         Err(error) => return refused(&newcomer, vec![error]),
     };
+    settle(&draft);
     let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default(), true) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
@@ -166,6 +168,11 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         control.announce();
         Ok(control)
     })
+}
+
+/// Before anybody reads a key, and as the user who has started this process: he may have installed them.
+fn settle(draft: &Draft) {
+    unfinished::settle(draft, false, &mut |line| eprintln!("pintle: {line}"));
 }
 
 /// What is done as the user who has started this process: the keys may be for nobody else to read, and what comes after an

@@ -9,6 +9,7 @@ mod file;
 mod last_good;
 mod outline;
 pub mod problem;
+mod process;
 mod reader;
 mod resolve;
 mod stamp;
@@ -40,6 +41,7 @@ pub use changes::{Changes, Difference};
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
+pub use process::Process;
 pub use resolve::refusal::{OwnKey, Refusal};
 pub use resolve::report;
 pub use stamp::{Looked, Stamp};
@@ -88,6 +90,8 @@ pub struct Context<'a> {
     pub waits_for_chains: Option<Vec<String>>,
     /// Contents in place of those of files: what they would be.
     pub instead: HashMap<PathBuf, Vec<u8>>,
+    /// The chains among `instead` are judged without their keys, which only who asks has.
+    pub chains_alone: bool,
     /// What the files of `before` are like, as far as somebody has looked just now.
     pub looked: Looked,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
@@ -120,6 +124,7 @@ impl<'a> Context<'a> {
             stand_in: StandIn::Never,
             waits_for_chains: None,
             instead: HashMap::new(),
+            chains_alone: false,
             looked: Looked::default(),
             accept: None,
             earlier: Vec::new(),
@@ -219,34 +224,6 @@ pub enum AdminAddress {
         /// The file of the token that every request must carry; `None` without a folder for it.
         token: Option<PathBuf>,
     },
-}
-
-/// Who serves: what root becomes once the ports are bound.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Process {
-    /// The user's name.
-    pub user: Option<At<String>>,
-    /// The group's; the user's own by default.
-    pub group: Option<At<String>>,
-    /// Root may stay root.
-    pub allow_root: bool,
-    /// Listeners below port 1024 may come by a reload.
-    pub bind_low_ports: bool,
-    /// In an upgrade, each site's upstream must have answered, too.
-    pub prove_upstream: bool,
-}
-
-impl Process {
-    /// What a process has for life, wherever it stands. (`prove_upstream` is for the next one.)
-    #[must_use]
-    pub fn words(&self) -> (Option<&str>, Option<&str>, bool, bool) {
-        (
-            self.user.as_ref().map(|user| user.value.as_str()),
-            self.group.as_ref().map(|group| group.value.as_str()),
-            self.allow_root,
-            self.bind_low_ports,
-        )
-    }
 }
 
 impl Config {

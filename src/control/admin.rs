@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
 use super::reload::Verdict;
+use super::served::{Judge, Objection};
 use super::socket::Caller;
 use super::upgrade::Upgraded;
 use crate::config::TOKEN;
@@ -45,6 +46,18 @@ pub(super) enum Command {
     Ledger {
         records: Vec<Record>,
         reply: oneshot::Sender<Result<usize, String>>,
+    },
+    /// Promises that are about to be made: taken unless a chain in use breaks them.
+    Promise {
+        records: Vec<Record>,
+        reply: oneshot::Sender<Result<usize, Objection>>,
+    },
+    /// What is served.
+    Served(oneshot::Sender<Value>),
+    /// A certificate that is not in place yet: may it be served?
+    Judge {
+        asked: Judge,
+        reply: oneshot::Sender<Verdict>,
     },
     /// Since when each pin of a site is promised.
     Promised {
@@ -121,14 +134,24 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
             Some(known) => json_answer(StatusCode::OK, &json!(known)),
             None => gone(),
         },
-        (&Method::POST, "/ledger") => ledger(request, commands).await,
+        (&Method::GET, "/served") => match ask(commands, Command::Served).await {
+            Some(served) => json_answer(StatusCode::OK, &served),
+            None => gone(),
+        },
+        (&Method::POST, "/ledger" | "/ledger/promise" | "/certificates/judge") => match body(request).await {
+            Ok(body) if path == "/certificates/judge" => judge(&body, commands).await,
+            Ok(body) => ledger(&body, path == "/ledger/promise", commands).await,
+            Err(answer) => answer,
+        },
         #[cfg(debug_assertions)]
         (&Method::POST, "/attempt") => {
             attempt(parameter("what").unwrap_or_default(), parameter("with").unwrap_or_default()).await
         }
-        (_, "/status" | "/metrics" | "/ready" | "/promised") => other_method("GET, HEAD"),
+        (_, "/status" | "/metrics" | "/ready" | "/promised" | "/served") => other_method("GET, HEAD"),
         (_, "/ledger") => other_method("GET, HEAD, POST"),
-        (_, "/reload" | "/certificates" | "/upgrade") => other_method("POST"),
+        (_, "/reload" | "/certificates" | "/certificates/judge" | "/ledger/promise" | "/upgrade") => {
+            other_method("POST")
+        }
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
     }
 }
@@ -171,33 +194,53 @@ async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::
     answer.await.ok()
 }
 
-/// Records come as the ledger has them, a line each.
-async fn ledger(request: Request<Incoming>, commands: &mpsc::Sender<Command>) -> Answer {
-    let bad = |why: &str| json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }));
+/// The body of a command, whole.
+async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
     let too_long = || {
         let why = format!("the body is longer than {BODY_MAX} octets");
         json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }))
     };
     if request.body().size_hint().lower() > BODY_MAX as u64 {
-        return too_long();
+        return Err(too_long());
     }
     let body = Limited::new(request.into_body(), BODY_MAX).collect();
-    let body = match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_long(),
-        Ok(Err(_)) => return bad("the body is not whole"),
-        Err(_) => return json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body takes too long" })),
-    };
-    let (book, notices) = crate::ledger::read_book(&body.to_bytes());
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
+        Ok(Err(_)) => Err(bad("the body is not whole")),
+        Err(_) => Err(json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body takes too long" }))),
+    }
+}
+
+fn bad(why: &str) -> Answer {
+    json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }))
+}
+
+/// Records come as the ledger has them, a line each: those of another node, or promises that are about to be made.
+async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) -> Answer {
+    let (book, notices) = crate::ledger::read_book(body);
     if !notices.is_empty() {
         let told: Vec<String> = notices.iter().map(ToString::to_string).collect();
         return bad(&told.join("; "));
     }
     let records = book.records().collect();
-    match ask(commands, |reply| Command::Ledger { records, reply }).await {
+    let taken = match are_new {
+        true => ask(commands, |reply| Command::Promise { records, reply }).await,
+        false => ask(commands, |reply| Command::Ledger { records, reply })
+            .await
+            .map(|taken| taken.map_err(|error| Objection { error, locked_out: Vec::new() })),
+    };
+    match taken {
         Some(Ok(news)) => json_answer(StatusCode::OK, &json!({ "ok": true, "news": news })),
-        Some(Err(why)) => json_answer(StatusCode::CONFLICT, &json!({ "error": why })),
+        Some(Err(objection)) => json_answer(StatusCode::CONFLICT, &json!(objection)),
         None => gone(),
+    }
+}
+
+async fn judge(body: &[u8], commands: &mpsc::Sender<Command>) -> Answer {
+    match serde_json::from_slice(body) {
+        Ok(asked) => verdict(ask(commands, |reply| Command::Judge { asked, reply }).await),
+        Err(error) => bad(&error.to_string()),
     }
 }
 
@@ -271,6 +314,16 @@ impl Control {
                 let result = self.merge(records).await;
                 let _ = reply.send(result);
             }
+            Command::Promise { records, reply } => {
+                let result = self.promise(records).await;
+                let _ = reply.send(result);
+            }
+            Command::Served(reply) => {
+                let _ = reply.send(self.served());
+            }
+            Command::Judge { asked, reply } => {
+                let _ = reply.send(self.judge_certificate(&asked));
+            }
             Command::Promised { site, reply } => {
                 let _ = reply.send(self.promised(&site));
             }
@@ -288,7 +341,7 @@ impl Control {
         Known { now, lines: self.ledger().book().records().map(|record| record.line()).collect() }
     }
 
-    async fn merge(&mut self, records: Vec<Record>) -> Result<usize, String> {
+    pub(super) async fn merge(&mut self, records: Vec<Record>) -> Result<usize, String> {
         let now = self.now();
         repair::fit_to_merge(&records, now)?;
         let mut other = Book::default();

@@ -105,7 +105,13 @@ impl Control {
             Command::Ready(reply) => _ = reply.send(false),
             Command::Promised { site, reply } => _ = reply.send(self.promised(&site)),
             Command::Book(reply) => _ = reply.send(self.known()),
-            Command::Reload(_) | Command::Certificates { .. } | Command::Ledger { .. } | Command::Upgrade(_) => {}
+            Command::Served(reply) => _ = reply.send(self.served()),
+            Command::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
+            Command::Reload(_)
+            | Command::Certificates { .. }
+            | Command::Ledger { .. }
+            | Command::Promise { .. }
+            | Command::Upgrade(_) => {}
         }
     }
 }

@@ -10,6 +10,7 @@ mod prove;
 mod ramp;
 mod refresh;
 mod reload;
+pub mod served;
 mod socket;
 mod starting;
 mod status;

@@ -251,7 +251,7 @@ impl Control {
     }
 
     /// The first name of the site that has a host, or whose wildcard covers it.
-    fn site_of(&self, host: &str) -> Option<String> {
+    pub(super) fn site_of(&self, host: &str) -> Option<String> {
         let host = HostPattern::parse(host).ok()?.to_string();
         let snapshot = &self.config.snapshot;
         let by_name = || snapshot.by_host.get(&host).and_then(|index| snapshot.sites.get(*index)).map(|s| s.label());

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustls::SignatureAlgorithm;
 use rustls::pki_types::CertificateDer;
-use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
@@ -282,6 +282,18 @@ impl Certificate {
         Ok(Self { chain: Arc::new(chain), key })
     }
 
+    /// A chain whose key is not here, to be judged: it signs nothing.
+    #[must_use]
+    pub fn without_key(mut chain: Chain) -> Self {
+        let signer = Arc::new(AbsentKey(match chain.leaf.algorithm {
+            KeyAlgorithm::Rsa(_) => SignatureAlgorithm::RSA,
+            KeyAlgorithm::Ed25519 => SignatureAlgorithm::ED25519,
+            _ => SignatureAlgorithm::ECDSA,
+        }));
+        let key = Arc::new(CertifiedKey::new(std::mem::take(&mut chain.der), signer));
+        Self { chain: Arc::new(chain), key }
+    }
+
     /// The certificates, leaf first.
     #[must_use]
     pub fn der(&self) -> &[CertificateDer<'static>] {
@@ -294,6 +306,20 @@ impl Certificate {
 
     pub(super) fn is_rsa(&self) -> bool {
         self.key.key.algorithm() == SignatureAlgorithm::RSA
+    }
+}
+
+/// A key that is not here.
+#[derive(Debug)]
+struct AbsentKey(SignatureAlgorithm);
+
+impl SigningKey for AbsentKey {
+    fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        None
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0
     }
 }
 

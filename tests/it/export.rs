@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Authority, BLOG, KeyKind, Origin, Pintle, blog, blog_at, free_port, nginx, outcome, output, pintle, program,
-    varnish,
+    Authority, BLOG, KeyKind, Origin, Pintle, blog, blog_at, eventually, free_port, nginx, outcome, output, pintle,
+    program, varnish,
 };
 use crate::headers::openssl_pin;
+use crate::rotation::{Bed, refusal};
 
 const REPORTS: &str = "https://reports.example.net/p?a=b&c='$d'";
 
@@ -503,4 +504,75 @@ fn tlsa_records_are_for_the_public_port() {
             .collect();
         assert_eq!(owners.collect::<Vec<_>>(), want, "{listen}");
     }
+}
+
+/// The process serves one key, and its configuration has another by now: who relies on the export meets the first.
+#[test]
+fn what_is_served_is_exported() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    let backup = bed.next.key.with_extension("csr");
+    pintle.rewrite(|text| {
+        text.replace(bed.chain().to_str().unwrap(), bed.stranger.chain.to_str().unwrap())
+            .replace(bed.key().to_str().unwrap(), bed.stranger.key.to_str().unwrap())
+    });
+    let export = |more: &[&Path]| {
+        let export = ["--site", BLOG, "--as", "curl", "--life", "30d", "--backup"];
+        outcome(pintle.command("export").args(export).arg(&backup).args(more))
+    };
+    let (code, out, err) = export(&[]);
+    assert_eq!((code, out), (0, format!("sha256//{};sha256//{}\n", bed.live.pin, bed.next.pin)), "{err}");
+    let served =
+        format!("{BLOG} is served with {}, and `pintle reload` would serve {}", bed.live.pin, bed.stranger.pin);
+    assert!(err.contains(&served) && err.contains("that the reload would lock its users out"), "{err}");
+    // As it is said, so it is.
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    // With both keys, nothing stands against it but the export before.
+    let (code, out, err) = export(&["--backup".as_ref(), bed.stranger.chain.as_path()]);
+    assert!(code == 0 && out.contains(&bed.stranger.pin) && err.contains("this export has both keys"), "{out}{err}");
+    // A promise of other keys is not taken, whoever brings it; why is for programs, too.
+    let (book, _) = pintle::ledger::look(&bed.state()).unwrap();
+    let mut promise = book.promises().iter().find(|p| p.hosts.len() == 2).unwrap().clone();
+    promise.pins.retain(|pin| pin.to_string() != bed.live.pin);
+    let line = pintle::ledger::Record::Promise(promise).line();
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--unix-socket"]).arg(bed.state().join("admin.sock"));
+    let answer = output(curl.args(["--data-binary", &line, "http://localhost/ledger/promise"]));
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["locked_out"][0]["site"], BLOG, "{answer}");
+    assert_eq!(answer["locked_out"][0]["pin"], bed.live.pin.as_str(), "{answer}");
+    assert_eq!(pintle::ledger::look(&bed.state()).unwrap().0.promises().len(), book.promises().len());
+}
+
+/// A renewal in place that is refused: what lies there is not what is served, and no reason not to export that.
+#[test]
+fn refused_files_are_not_exported() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    eventually("the pair is copied", || {
+        bed.state().join("last-good").read_dir().is_ok_and(|mut d| d.next().is_some()).then_some(())
+    });
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || (!refusal(&pintle).is_null()).then_some(()));
+    let (code, out, err) = outcome(pintle.command("export").args(["--site", BLOG, "--as", "curl", "--life", "30d"]));
+    assert!(code == 0 && out.contains(&bed.live.pin) && !out.contains(&bed.stranger.pin), "{out}{err}");
+}
+
+/// A site that the running process does not have yet is exported by its files, and it says so.
+#[test]
+fn a_site_that_is_not_served_yet() {
+    let bed = Bed::new();
+    let pintle = bed.start("");
+    let leaf = bed.authority.leaf("other", &["other.example.com"]);
+    let site = format!(
+        "[[site]]\nhosts = [\"other.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        bed.origin.url(),
+        leaf.chain,
+        leaf.key
+    );
+    pintle.rewrite(|text| format!("{text}\n{site}"));
+    let (code, out, err) = outcome(pintle.command("export").args(["--site", "other.example.com", "--as", "curl"]));
+    assert_eq!((code, out), (0, format!("sha256//{}\n", leaf.pin)), "{err}");
+    assert!(err.contains("does not serve other.example.com yet") && err.contains("hint: pintle reload"), "{err}");
 }

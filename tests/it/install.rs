@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{BLOG, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle};
+use crate::harness::{BLOG, KeyKind, Leaf, Pintle, outcome, output, pintle};
 use crate::rotation::{Bed, refusal};
 
 const HOSTS: [&str; 2] = [BLOG, "www.example.com"];
@@ -293,20 +293,24 @@ fn links_and_owners_stay() {
 
 /// The file says less than the running process knows: a name was taken out, and it was not reloaded yet.
 #[test]
-fn what_the_running_process_refuses_is_taken_back() {
+fn what_the_running_process_refuses_is_not_written() {
     let bed = Bed::new();
     fs::set_permissions(bed.key(), fs::Permissions::from_mode(0o640)).unwrap();
     let pintle = bed.start("");
     let before = files(&bed);
     let one_name = bed.authority.leaf("one", &[BLOG]);
     pintle.rewrite(|text| text.replace(", \"www.example.com\"", ""));
-    let (code, out, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&one_name.chain]));
-    assert!(code == 1 && err.contains("does not cover www.example.com"), "{out}{err}");
-    assert!(err.contains("the running process refuses it; the old files are back"), "{err}");
+    for more in [&["--dry-run".as_ref(), one_name.chain.as_path()][..], &[one_name.chain.as_path()]] {
+        let (code, out, err) = outcome(&mut install(&pintle.config_path(), BLOG, more));
+        assert!(code == 1 && err.contains("does not cover www.example.com"), "{out}{err}");
+        assert!(err.contains("the running process refuses it") && err.contains("nothing was written"), "{err}");
+        assert!(out.contains(": refused") && !out.contains("wrote"), "{out}");
+    }
+    // It has never seen the files, so there is nothing to be refused.
+    assert!(refusal(&pintle).is_null() && !pintle.log().contains("certificate refused"), "{}", pintle.log());
     assert_eq!(files(&bed), before);
     assert_eq!(mode(&bed.key()), 0o640);
     assert_eq!(bed.served(&pintle), bed.live.pin);
-    eventually("the refusal is over with the files", || refusal(&pintle).is_null().then_some(()));
     pintle.reload();
     assert!(output(&mut install(&pintle.config_path(), BLOG, &[&one_name.chain])).contains("verified"));
 }
@@ -367,4 +371,44 @@ fn a_chain_without_a_key() {
     let renewed = bed.authority.renew("front-renewed", &leaf.key, &[front], 91);
     let out = output(&mut install(&pintle.config_path(), front, &[&renewed.chain]));
     assert!(out.contains("taken up by the running process\nnot verified: TLS ends in front"), "{out}");
+}
+
+/// Killed at any step, with nothing but its own files to mend it: no state, and so no other copy of the live key.
+#[test]
+fn killed_half_way() {
+    let bed = Bed::new();
+    let site = bed.config("", "");
+    let config = bed.folder.path().join("pintle.toml");
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
+    let without_state = format!("[[site]]{}", site.split_once("[[site]]").unwrap().1);
+    fs::write(&config, format!("{listen}{without_state}")).unwrap();
+    let old = |path: PathBuf| PathBuf::from(format!("{}.pintle-old", path.display()));
+    for step in 0..4 {
+        bed.put(&bed.live);
+        let killed = install(&config, BLOG, &[&bed.next.chain]).env("PINTLE_TEST_DIE_AT", step.to_string()).output();
+        assert_eq!(killed.unwrap().status.code(), None, "step {step}");
+        let is_kept = fs::read(old(bed.key())).unwrap();
+        assert_eq!((is_kept, mode(&old(bed.key()))), (fs::read(&bed.live.key).unwrap(), 0o600), "step {step}");
+        // A check only tells.
+        let (code, _, err) = outcome(pintle().args(["check", "-c"]).arg(&config));
+        assert!(err.contains("an installation was interrupted"), "step {step}: {err}");
+        assert_eq!((code == 0, old(bed.key()).exists()), (step != 1, true), "step {step}: {err}");
+        let served = Pintle::start(&bed.authority, &without_state);
+        let (told, leaf) = match step {
+            0 => ("so that it is finished now", &bed.live),
+            1 => ("it is undone, and the files of before are back", &bed.live),
+            _ => ("so that it is finished now", &bed.next),
+        };
+        assert_eq!(bed.served(&served), leaf.pin, "step {step}");
+        assert!(served.log().contains(told), "step {step}: {}", served.log());
+        assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&leaf.key).unwrap(), "step {step}");
+        assert!(!old(bed.key()).exists() && !old(bed.chain()).exists(), "step {step}");
+    }
+    // The next installation mends it, too.
+    bed.put(&bed.live);
+    let _ = install(&config, BLOG, &[&bed.next.chain]).env("PINTLE_TEST_DIE_AT", "1").output();
+    let (code, _, err) = outcome(&mut install(&config, BLOG, &[&bed.spare.chain]));
+    assert!(code == 0 && err.contains("it is undone"), "{err}");
+    assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.spare.key).unwrap());
+    assert!(files(&bed).iter().all(|(path, _)| path.extension().is_some_and(|e| e != "pintle-old")));
 }

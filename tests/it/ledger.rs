@@ -181,13 +181,32 @@ fn merged_with_another_nodes() {
     let theirs = other.state().join("ledger.jsonl");
     // Beside a running process, through it.
     let pintle = bed.start(&bed.pins("30d"));
-    let out = output(pintle.command("ledger merge").arg(&theirs));
-    assert_eq!(out, "1 records are new here\n");
-    assert_eq!(output(pintle.command("ledger merge").arg(&theirs)), "0 records are new here\n");
-    let refused = eventually("the node's own chain breaks what the other has promised", || {
+    // What it would mean is said before, by a dry run alone if that is wanted.
+    let (code, out, err) = outcome(pintle.command("ledger merge").arg("--dry-run").arg(&theirs));
+    assert_eq!((code, out.as_str()), (0, "1 records would be new here\n"), "{err}");
+    let means = |err: &str| {
+        let keys = [&other.live.pin, &other.next.pin, &other.spare.pin];
+        err.contains(&format!("{BLOG}: the chain in use ({}) has no key of a set of pins", bed.live.pin))
+            && err.contains("locked out by this node until 20")
+            && err.contains(&format!("pintle install --site {BLOG} CHAIN KEY"))
+            && keys.iter().all(|key| err.contains(key.as_str()))
+    };
+    assert!(means(&err), "{err}");
+    let (code, out, err) = outcome(pintle.command("ledger merge").arg(&theirs));
+    assert_eq!((code, out.as_str()), (0, "1 records are new here\n"), "{err}");
+    assert!(means(&err), "{err}");
+    let (code, out, err) = outcome(pintle.command("ledger merge").arg(&theirs));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "0 records are new here\n", ""));
+    // The chain in use breaks it already, so that its renewal would make nothing worse; another key would.
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &[BLOG, "www.example.com"], 91);
+    bed.put(&renewed);
+    eventually("the same key renewed is taken", || pintle.log_json("certificate").into_iter().nth(1));
+    bed.put(&bed.next);
+    let refused = eventually("another key breaks what the other node has promised", || {
         pintle.log_json("certificate refused; the old one keeps serving").pop()
     });
-    assert!(refused["hint"].as_str().unwrap().contains(&other.next.pin), "{refused}");
+    let told = refused.to_string();
+    assert!(told.contains(&other.next.pin) && told.contains("would lock readers out"), "{refused}");
     // Table, timeline and JSON.
     let shown = output(&mut pintle.command("ledger show"));
     for pin in [&bed.live.pin, &bed.next.pin, &other.live.pin, &other.spare.pin] {
@@ -210,7 +229,7 @@ fn merged_with_another_nodes() {
     );
     assert_eq!(
         output(crate::harness::pintle().args(["ledger", "merge", "--json", "-c"]).arg(&config).arg(&theirs)),
-        "{\"news\":0,\"ok\":true}\n"
+        "{\"breaks\":[],\"dry_run\":false,\"news\":0,\"ok\":true}\n"
     );
     let (code, _, err) =
         outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(bed.chain()));

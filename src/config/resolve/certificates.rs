@@ -121,7 +121,8 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     };
     let path = r.path(&chain_at.value);
     // The key's own problems are told even where the chain cannot be read.
-    let key = table.key.as_ref().and_then(|key| read_key(key, r));
+    let is_alone = r.chains_alone && r.instead.contains_key(&path);
+    let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key(key, r));
     let contents = read("site.certificate.chain", &path, &chain_at.span, r);
     let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
     let Some(chain) = chain else {
@@ -165,6 +166,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
                 None
             }
         },
+        None if is_alone && table.key.is_some() => Some(Arc::new(Certificate::without_key(chain.clone()))),
         None => None,
     };
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());

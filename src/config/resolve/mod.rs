@@ -55,6 +55,8 @@ struct Resolver<'a> {
     now: Timestamp,
     /// Contents in place of those of files.
     instead: &'a HashMap<PathBuf, Vec<u8>>,
+    /// The chains among them have no keys here.
+    chains_alone: bool,
     looked: &'a Looked,
     /// The files that were looked at, and what they were like.
     stamps: Vec<(PathBuf, Stamp)>,
@@ -134,7 +136,8 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let now = Timestamp::from_second(context.now).unwrap_or_default();
     let folder = &draft.folder;
     let (instead, looked) = (&context.instead, &context.looked);
-    let mut r = Resolver { folder, problems, now, instead, looked, stamps: Vec::new() };
+    let chains_alone = context.chains_alone;
+    let mut r = Resolver { folder, problems, now, instead, chains_alone, looked, stamps: Vec::new() };
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();

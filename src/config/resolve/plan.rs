@@ -115,7 +115,8 @@ impl Reuse {
         let usable = |plan: &Arc<Plan>| {
             plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current(r.looked)
         };
-        let known = self.by_source.get(&source).filter(|_| r.instead.is_empty());
+        let is_as_on_disk = |plan: &Plan| plan.stamps.iter().all(|(path, _)| !r.instead.contains_key(path));
+        let known = self.by_source.get(&source).filter(|plan| is_as_on_disk(plan));
         let (plan, refused) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
             Some(plan) => (plan.clone(), Vec::new()),
             None => {

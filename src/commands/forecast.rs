@@ -1,0 +1,110 @@
+//! What promises of other nodes would mean here, before they are in the ledger.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Output, context, glance_at_book};
+use crate::config::{Draft, StandIn};
+use crate::control::served::{LockedOut, Sites, ask_for_served};
+use crate::ledger::record::set_id;
+use crate::ledger::{Book, Record};
+use crate::pin::Pin;
+use crate::policy::guard::{Promise, Seconds};
+
+/// What a merge would change.
+pub(super) struct Forecast {
+    /// How many records are new.
+    pub(super) news: usize,
+    /// The chains in use that break new promises.
+    pub(super) broken: Vec<BrokenHere>,
+}
+
+/// A chain in use that breaks promises of other nodes.
+pub(super) struct BrokenHere {
+    here: LockedOut,
+    promises: usize,
+    /// Until when their clients are locked out.
+    until: Seconds,
+    /// The keys that are in all of them.
+    fit: Vec<Pin>,
+}
+
+impl BrokenHere {
+    fn new(here: LockedOut, broken: &[&Promise]) -> Self {
+        let mut fit = broken.first().map(|promise| promise.pins.clone()).unwrap_or_default();
+        fit.retain(|pin| broken.iter().all(|promise| promise.is_kept_by(&[*pin])));
+        let until = broken.iter().map(|promise| promise.honoured_until()).max().unwrap_or_default();
+        Self { here, promises: broken.len(), until, fit }
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "site": self.here.site,
+            "pin": self.here.pin,
+            "promises": self.promises,
+            "until": Timestamp::from_second(self.until).unwrap_or_default().to_string(),
+            "fit": self.fit.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for BrokenHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { here: LockedOut { site, pin, .. }, promises, until, fit } = self;
+        let until = Timestamp::from_second(*until).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string();
+        let sets = if *promises == 1 { "a set".to_owned() } else { format!("{promises} sets") };
+        writeln!(
+            f,
+            "warning: {site}: the chain in use ({pin}) has no key of {sets} of pins that are new here: readers who hold \
+             them are locked out by this node until {until} UTC"
+        )?;
+        let fit: Vec<String> = fit.iter().map(ToString::to_string).collect();
+        match fit.is_empty() {
+            true => {
+                write!(f, "  hint: no key is in all of these sets, so that no chain keeps them all until {until} UTC")
+            }
+            false => write!(
+                f,
+                "  hint: have this node serve a key of theirs, {}: pintle install --site {site} CHAIN KEY",
+                fit.join(" or ")
+            ),
+        }
+    }
+}
+
+/// Looks what records would mean for the chains in use: the running process's, or else those on disk.
+pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Result<Forecast, String> {
+    let known = glance_at_book(draft)?;
+    let mut other = Book::default();
+    records.iter().for_each(|record| _ = other.apply(record.clone()));
+    let news = known.book.news(&other);
+    let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
+        Ok(served) => served,
+        Err(error) => {
+            eprintln!("pintle: {error}: judged by the files alone");
+            None
+        }
+    };
+    let sites = match served {
+        Some(served) => Sites::of(&served),
+        None => match draft.resolve(&context(draft, &known, StandIn::Always)) {
+            (Some(config), _) => Sites::of_reports(config.sites()),
+            (None, problems) => {
+                super::print_problems(&problems, output);
+                eprintln!("pintle: with these errors, nobody can say what the merge would mean for the sites");
+                Sites::default()
+            }
+        },
+    };
+    let mut merged = known.book.clone();
+    news.iter().for_each(|record| _ = merged.apply(record.clone()));
+    let new_sets: HashSet<String> =
+        news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None }).collect();
+    let promises: Vec<Promise> = merged.promises().iter().filter(|p| new_sets.contains(&set_id(p))).cloned().collect();
+    let broken =
+        sites.breaking(&promises, known.now).into_iter().map(|(here, promises)| BrokenHere::new(here, &promises));
+    Ok(Forecast { news: news.len(), broken: broken.collect() })
+}

@@ -1,0 +1,92 @@
+//! What is served, beside what is on disk: an export has the keys of the first.
+
+use std::process::ExitCode;
+
+use super::{Known, Output, context, fail, look_at_book, print_problems};
+use crate::config::{Config, Draft, StandIn, report};
+use crate::control::served::{self, Served};
+use crate::export::PinSet;
+use crate::host::HostPattern;
+use crate::ledger::Book;
+
+/// The configuration on disk. Beside a process that serves, promises that it would break are no error: what is served
+/// keeps them, and a reload is refused.
+pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Result<Config, ExitCode> {
+    let known = look_at_book(draft).map_err(|error| fail(&error))?;
+    let stand_in = if is_running { StandIn::Always } else { StandIn::Unchanged };
+    let (config, problems) = draft.resolve(&context(draft, &known, stand_in));
+    if is_running && config.is_none() {
+        let unbound = Known { book: Book::default(), ..known };
+        if let (Some(config), _) = draft.resolve(&context(draft, &unbound, stand_in)) {
+            let what = format!("{}: the files cannot be served, as they would break promises", draft.path().display());
+            warn(&what, &format!("pintle check -c {}", draft.path().display()));
+            return Ok(config);
+        }
+    }
+    print_problems(&problems, output);
+    config.ok_or_else(|| fail(&super::told_of_errors(draft, &problems)))
+}
+
+/// A site with the chains that the running process serves for a host, whatever lies on disk.
+pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) -> report::Site {
+    let Some(site) = site_of(served, host) else {
+        warn(
+            &format!("the running process does not serve {host} yet: these are the keys of the files"),
+            "pintle reload",
+        );
+        return report.clone();
+    };
+    let certificate = |chain: &served::Chain| {
+        Some(report::Certificate {
+            path: chain.file.clone(),
+            serial: String::new(),
+            issuer: String::new(),
+            algorithm: chain.key_algorithm(),
+            pin: chain.pin()?,
+            pins: chain.all_pins(),
+            certain: Vec::new(),
+            not_before: chain.not_after,
+            not_after: chain.not_after,
+            served: true,
+        })
+    };
+    report::Site { certificates: site.chains.iter().filter_map(certificate).collect(), ..report.clone() }
+}
+
+/// As requests find it: an exact name wins over a wildcard.
+fn site_of<'s>(served: &'s [Served], host: &str) -> Option<&'s Served> {
+    let wanted = HostPattern::parse(host).ok()?;
+    let has = |test: &dyn Fn(&HostPattern) -> bool| {
+        served.iter().find(|site| site.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).any(|h| test(&h)))
+    };
+    has(&|pattern| *pattern == wanted).or_else(|| wanted.exact().and_then(|name| has(&|pattern| pattern.matches(name))))
+}
+
+/// Says how the files differ from what is served, and what a reload would change.
+pub(super) fn tell_of_reload(files: &report::Site, live: &report::Site, set: &PinSet) {
+    let news = files.certificates.iter().filter(|c| live.certificates.iter().all(|l| l.pin != c.pin));
+    for certificate in news {
+        let served: Vec<String> = live.certificates.iter().map(|c| c.pin.to_string()).collect();
+        let what = format!(
+            "the files are not what is served: {} is served with {}, and `pintle reload` would serve {} ({})",
+            files.name(),
+            served.join(", "),
+            certificate.pin,
+            certificate.path
+        );
+        let is_in = set.keys.iter().any(|key| key.pin == certificate.pin);
+        let hint = match is_in {
+            true => "this export has both keys".to_owned(),
+            false => format!(
+                "this export does not have that key, so that the reload would lock its users out: to have it, too, add \
+                 --backup {}, or export after the reload",
+                certificate.path
+            ),
+        };
+        warn(&what, &hint);
+    }
+}
+
+pub(super) fn warn(what: &str, hint: &str) {
+    eprintln!("pintle: warning: {what}\n  hint: {hint}");
+}

@@ -1,0 +1,290 @@
+//! What is served now, for commands that judge by it; promises that others are about to make, judged by the same; and
+//! certificates, before anybody writes them down.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Control;
+use super::client::{ClientError, ask};
+use super::reload::Verdict;
+use crate::config::{AdminAddress, Context, Problem, Severity, report};
+use crate::host::HostPattern;
+use crate::key_file::KeyAlgorithm;
+use crate::ledger::{Record, repair};
+use crate::pin::Pin;
+use crate::policy::admission::{Offer, judge, locked_out};
+use crate::policy::guard::{Promise, Seconds};
+
+/// A site as clients see it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Served {
+    /// Its names.
+    pub hosts: Vec<String>,
+    /// Its chains.
+    pub chains: Vec<Chain>,
+}
+
+/// A chain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Chain {
+    /// Its file, as it is configured.
+    pub file: String,
+    /// The pins of the whole chain, the leaf's first.
+    pub pins: Vec<String>,
+    /// Those of them that every client's path has.
+    pub certain: Vec<String>,
+    /// The leaf key's algorithm.
+    pub algorithm: String,
+    /// The leaf's end.
+    pub not_after: Timestamp,
+}
+
+/// A site whose clients a promise would lock out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOut {
+    /// The site's first name.
+    pub site: String,
+    /// All its names.
+    pub hosts: Vec<String>,
+    /// The key that it serves.
+    pub pin: String,
+}
+
+/// Why a promise is not taken.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Objection {
+    /// In words.
+    pub error: String,
+    /// Whom it would lock out.
+    #[serde(default)]
+    pub locked_out: Vec<LockedOut>,
+}
+
+/// A certificate that is to be judged.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Judge {
+    /// Any name of the site.
+    pub host: String,
+    /// The chain, in PEM.
+    pub chain: String,
+    /// The day until which a lockout is accepted.
+    pub accept: Option<String>,
+}
+
+impl Served {
+    fn of(site: &report::Site) -> Self {
+        let texts = |pins: &[Pin]| pins.iter().map(ToString::to_string).collect();
+        let chain = |c: &report::Certificate| Chain {
+            file: c.path.clone(),
+            pins: texts(&c.pins),
+            certain: texts(&c.certain),
+            algorithm: c.algorithm.to_string(),
+            not_after: c.not_after,
+        };
+        Self { hosts: site.hosts.clone(), chains: site.certificates.iter().map(chain).collect() }
+    }
+
+    /// Its first name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.hosts.first().map(String::as_str).unwrap_or_default()
+    }
+}
+
+impl Chain {
+    /// The leaf's pin.
+    #[must_use]
+    pub fn pin(&self) -> Option<Pin> {
+        self.pins.first()?.parse().ok()
+    }
+
+    /// All its pins.
+    #[must_use]
+    pub fn all_pins(&self) -> Vec<Pin> {
+        pins(&self.pins)
+    }
+
+    /// The kind of the leaf's key.
+    #[must_use]
+    pub fn key_algorithm(&self) -> KeyAlgorithm {
+        KeyAlgorithm::named(&self.algorithm)
+    }
+}
+
+fn pins(texts: &[String]) -> Vec<Pin> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+/// The sites that are served, as promises are judged by them.
+#[derive(Debug, Clone, Default)]
+pub struct Sites(Vec<(Vec<HostPattern>, Vec<Vec<Pin>>)>);
+
+impl Sites {
+    /// Those of a configuration.
+    pub fn of_reports<'s>(sites: impl Iterator<Item = &'s report::Site>) -> Self {
+        Self::of(&sites.map(Served::of).collect::<Vec<_>>())
+    }
+
+    /// Those of the running process.
+    #[must_use]
+    pub fn of(served: &[Served]) -> Self {
+        let hosts = |site: &Served| site.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect();
+        let chains = |site: &Served| site.chains.iter().map(|chain| pins(&chain.certain)).collect();
+        Self(served.iter().map(|site| (hosts(site), chains(site))).collect())
+    }
+
+    /// The sites whose clients would be locked out by a promise, each chain of theirs by itself.
+    #[must_use]
+    pub fn locked_out(&self, promise: &Promise) -> Vec<LockedOut> {
+        locked_out(promise, &self.offers()).into_iter().filter_map(|(site, chain)| self.named(site, chain)).collect()
+    }
+
+    /// The chains that break any of these promises, with those that they break.
+    #[must_use]
+    pub fn breaking<'p>(&self, promises: &'p [Promise], now: Seconds) -> Vec<(LockedOut, Vec<&'p Promise>)> {
+        let breaches = judge(&self.offers(), promises, now).breaches;
+        breaches.into_iter().filter_map(|b| Some((self.named(b.site, b.chain)?, b.broken))).collect()
+    }
+
+    fn offers(&self) -> Vec<Offer<'_>> {
+        self.0
+            .iter()
+            .map(|(hosts, chains)| {
+                let chains = chains.iter().map(Vec::as_slice).collect();
+                Offer { hosts, chains, set: None, is_kept: false }
+            })
+            .collect()
+    }
+
+    fn named(&self, site: usize, chain: usize) -> Option<LockedOut> {
+        let (hosts, chains) = self.0.get(site)?;
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let pin = chains.get(chain)?.first().map(ToString::to_string).unwrap_or_default();
+        Some(LockedOut { site: hosts.first().cloned().unwrap_or_default(), hosts, pin })
+    }
+}
+
+/// Asks the running process what it serves; `None` if nobody runs, or one that is too old to say.
+///
+/// # Errors
+///
+/// When a process runs and cannot be asked.
+pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<Served>>, ClientError> {
+    match ask(address, Method::GET, "/served", String::new()) {
+        Ok((StatusCode::OK, answer)) => serde_json::from_str(&answer)
+            .map(Some)
+            .map_err(|error| ClientError::Other(format!("the running process answers strangely: {error}"))),
+        Ok((StatusCode::NOT_FOUND, _)) | Err(ClientError::NotRunning(_)) => Ok(None),
+        Ok((_, answer)) => Err(ClientError::Other(format!("the running process says: {}", answer.trim()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the running process for its verdict on a certificate; `None` if nobody runs, or one that is too old to say.
+///
+/// # Errors
+///
+/// When a process runs and cannot be asked.
+pub fn ask_for_judgement(address: &AdminAddress, asked: &Judge) -> Result<Option<Verdict>, ClientError> {
+    let body = serde_json::to_string(asked).map_err(|error| ClientError::Other(error.to_string()))?;
+    match ask(address, Method::POST, "/certificates/judge", body) {
+        Ok((StatusCode::NOT_FOUND, _)) | Err(ClientError::NotRunning(_)) => Ok(None),
+        Ok((_, answer)) => serde_json::from_str(&answer)
+            .map(Some)
+            .map_err(|_| ClientError::Other(format!("the running process says: {}", answer.trim()))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Hands promises to the running process, which takes them unless what it serves breaks them.
+///
+/// # Errors
+///
+/// Why it does not.
+pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<(), Objection> {
+    let told = |error: &dyn std::fmt::Display| Objection { error: error.to_string(), locked_out: Vec::new() };
+    let body: String = promises.iter().map(|promise| Record::Promise(promise.clone()).line()).collect();
+    match ask(address, Method::POST, "/ledger/promise", body) {
+        Ok((StatusCode::OK, _)) => Ok(()),
+        Ok((StatusCode::NOT_FOUND, _)) => Err(told(
+            &"the running process is older than this command, and takes no promises: run `pintle upgrade` first",
+        )),
+        Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| told(&answer.trim()))),
+        Err(error) => Err(told(&error)),
+    }
+}
+
+impl Control {
+    pub(super) fn served(&self) -> Value {
+        serde_json::json!(self.config.sites().map(Served::of).collect::<Vec<_>>())
+    }
+
+    /// Takes promises that somebody is about to make, unless a chain in use breaks them.
+    pub(super) async fn promise(&mut self, records: Vec<Record>) -> Result<usize, Objection> {
+        let told = |error: String| Objection { error, locked_out: Vec::new() };
+        repair::fit_to_merge(&records, self.now()).map_err(told)?;
+        let sites = Sites::of_reports(self.config.sites());
+        let mut found: Vec<LockedOut> = Vec::new();
+        for record in &records {
+            let Record::Promise(promise) = record else { return Err(told("only promises are taken here".to_owned())) };
+            let news = sites.locked_out(promise).into_iter().filter(|site| !found.contains(site)).collect::<Vec<_>>();
+            found.extend(news);
+        }
+        if let Some(LockedOut { hosts, pin, .. }) = found.first() {
+            let error = format!(
+                "would lock its users out of {}: the chain that is served there has none of these keys ({pin})",
+                hosts.join(", ")
+            );
+            return Err(Objection { error, locked_out: found });
+        }
+        self.merge(records).await.map_err(told)
+    }
+
+    /// Judges a certificate as if its file were there; the key is whoever's asks, and fits.
+    pub(super) fn judge_certificate(&self, asked: &Judge) -> Verdict {
+        let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
+        let Some(site) = self.site_of(&asked.host) else {
+            return refused(format!(
+                "no site has the host {}: `pintle reload`, if the configuration has changed since the process read it",
+                asked.host
+            ));
+        };
+        let chain = match crate::tls::certificate::Chain::from_pem(asked.chain.as_bytes()) {
+            Ok(chain) => chain,
+            Err(error) => return refused(error.to_string()),
+        };
+        let is_rsa = |algorithm: &KeyAlgorithm| matches!(algorithm, KeyAlgorithm::Rsa(_));
+        let places: Vec<&report::Certificate> =
+            self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.certificates).collect();
+        let place = match places.as_slice() {
+            [one] => Some(one),
+            several => several.iter().find(|c| is_rsa(&c.algorithm) == is_rsa(&chain.leaf.algorithm)),
+        };
+        let Some(path) = place.map(|c| PathBuf::from(&c.path)) else {
+            return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm));
+        };
+        let now = self.now();
+        let ledger = self.ledger();
+        let context = |instead: HashMap<PathBuf, Vec<u8>>, accept| Context {
+            before: Some(&self.config),
+            chains_alone: true,
+            instead,
+            accept,
+            ..Context::new(ledger.book(), now)
+        };
+        let (_, old) = self.draft.resolve(&context(HashMap::new(), None));
+        let instead = HashMap::from([(path.clone(), asked.chain.clone().into_bytes())]);
+        let (_, new) = self.draft.resolve(&context(instead, asked.accept.clone().map(|day| (site, day))));
+        let path = path.display().to_string();
+        let is_own =
+            |p: &&Problem| p.severity == Severity::Error && (p.message.contains(&path) || !old.sorted().contains(p));
+        let errors: Vec<Problem> = new.sorted().into_iter().filter(is_own).cloned().collect();
+        let problems = errors.iter().map(|problem| new.render(problem, false)).collect();
+        Verdict { ok: errors.is_empty(), problems, notes: Vec::new() }
+    }
+}
