@@ -324,3 +324,38 @@ fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     bed.put(&bed.stranger);
     eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
 }
+
+/// A parent whose pins would bind a child that has none of these keys serves on without pins; and without pins it goes
+/// on, whatever is looked at later.
+#[test]
+fn pins_that_are_withheld_from_a_start_stay_so() {
+    let bed = Bed::new();
+    let child = bed.authority.leaf("child", &["shop.blog.example.com"]);
+    let site = format!(
+        "[[site]]\nhosts = [\"shop.blog.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        bed.origin.url(),
+        child.chain,
+        child.key
+    );
+    let line = Line::start(&bed.authority, LISTEN, &(bed.config(&bed.pins("30d"), "") + &site));
+    let pintle = &line.pintle;
+    copied(&bed, &bed.live);
+    assert!(bed.header(pintle).is_some());
+    pintle.rewrite(|text| text.replacen("max_age = \"30d\"", "max_age = \"29d\"\ninclude_subdomains = true", 1));
+    let err = pintle.reload_fails();
+    assert!(err.contains("would lock readers out of shop.blog.example.com"), "{err}");
+    line.upgrade();
+    let client = Client::new(&bed.authority);
+    let is_told = || client.get(pintle.https(), BLOG, "/").field("public-key-pins").map(str::to_owned);
+    assert_eq!(is_told(), None);
+    // Looked at once more, for whatever reason.
+    let renewed = bed.authority.renew("renewed", &bed.live.key, &HOSTS, 91);
+    bed.put(&renewed);
+    eventually("it is refused or served", || {
+        let is_refused = pintle.log_json(REFUSED).pop().is_some();
+        (is_refused || pintle.log_json("certificate").len() > 6).then_some(())
+    });
+    assert_eq!(is_told(), None);
+    line.upgrade();
+    assert_eq!(is_told(), None);
+}

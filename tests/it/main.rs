@@ -44,6 +44,7 @@ mod logs;
 mod loss;
 mod main_path;
 mod model;
+mod outside;
 mod pem;
 mod pins;
 mod preflight;

@@ -158,11 +158,15 @@ pub(super) fn standing(
     r: &mut Resolver<'_>,
 ) -> Option<Arc<Entry>> {
     let before = context.before?.entries.get(index)?;
+    // Pins that are withheld stay so: what goes on has not sent them, and what is unfit is no reason to begin.
+    let withhold = before.made_from.withheld;
     match &candidate.entry {
-        Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) => Some(entry.clone()),
+        Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) && entry.made_from.withheld >= withhold => {
+            Some(entry.clone())
+        }
         _ => {
             let planned = Planned { plan: before.plan.clone(), problems: Vec::new(), refused: Vec::new() };
-            let again = self::candidate(known, table, except, planned, false, context, r);
+            let again = self::candidate(known, table, except, planned, withhold, context, r);
             again.entry.or_else(|| Some(before.clone()))
         }
     }

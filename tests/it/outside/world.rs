@@ -1,0 +1,456 @@
+//! One operator's machine, with all who have visited it; and what must hold after each action.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use pintle::ledger;
+use pintle::policy::guard::{Channel, Promise};
+use pintle::policy::hpkp::Mode as HeaderMode;
+
+use crate::harness::Client;
+use crate::model::random::Random;
+
+use super::client::{Ghost, Policy, Seconds, hsts_age};
+use super::keys::{Keys, NAMES, RSA_FROM, SITES};
+use super::node::{Node, Said};
+use super::tables::{Tables, chain_path, key_path, owner};
+use super::visit::{ASKS, Ask, Told, Visitor};
+
+/// The max-age that stands in the upstream's own fields.
+pub const UPSTREAMS_AGE: u64 = 666;
+/// A clock that was set is noticed by then.
+const TICKS: Duration = Duration::from_secs(2);
+
+/// How often each thing happened.
+pub type Counts = BTreeMap<String, u64>;
+
+/// The pair in one place: a key, a certificate of it.
+pub type Pair = (usize, usize);
+
+pub struct World<'w> {
+    pub keys: &'w Keys,
+    pub upstream: String,
+    pub random: Random,
+    pub node: Node,
+    /// The file as it is, and as it was taken last.
+    pub tables: Tables,
+    pub taken: Tables,
+    /// By site and kind: the pair on the disk; none if it is no pair.
+    pub files: BTreeMap<(usize, &'static str), Option<Pair>>,
+    pub ghosts: Vec<Ghost>,
+    /// By how much the time is ahead of this machine's, and the node's clock behind the time, in seconds.
+    pub ahead: Seconds,
+    pub behind: Seconds,
+    /// When the node's clock was set forward last.
+    pub stepped: Option<Instant>,
+    /// Somebody has been at the ledger's files, and it has not been written anew since.
+    pub blind: bool,
+    /// Copies of the ledger's files.
+    pub copies: Vec<Vec<(&'static str, Vec<u8>)>>,
+    /// Leaves that were met in the last visits.
+    pub leaves: BTreeSet<String>,
+    pub counts: Counts,
+    visitor: &'w Visitor,
+    clients: [Client; 2],
+}
+
+pub const LEDGER_FILES: [&str; 2] = ["ledger.jsonl", "ledger.head"];
+
+impl<'w> World<'w> {
+    pub fn new(keys: &'w Keys, visitor: &'w Visitor, upstream: &str, folder: &Path, mut random: Random) -> Self {
+        let tables = Tables::any(&mut random);
+        let mut world = Self {
+            keys,
+            upstream: upstream.to_owned(),
+            node: Node::new(folder),
+            taken: tables.clone(),
+            tables,
+            files: BTreeMap::new(),
+            ghosts: Vec::new(),
+            ahead: 0,
+            behind: 0,
+            stepped: None,
+            blind: false,
+            copies: Vec::new(),
+            leaves: BTreeSet::new(),
+            counts: Counts::new(),
+            visitor,
+            clients: visitor.clients(),
+            random,
+        };
+        for site in 0..SITES {
+            world.put(site, "e", (0, 0));
+            world.put(site, "r", (RSA_FROM, 0));
+        }
+        world.write_tables();
+        world.set_clock();
+        world
+    }
+
+    pub fn count(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    pub fn now(&self) -> Seconds {
+        Timestamp::now().as_second() + self.ahead
+    }
+
+    /// The day that the node's clock shows.
+    pub fn day(&self) -> String {
+        Timestamp::from_second(self.now() - self.behind).unwrap().strftime("%Y-%m-%d").to_string()
+    }
+
+    pub fn set_clock(&self) {
+        self.node.set_clock(self.ahead - self.behind);
+    }
+
+    /// The node's clock goes forward by so much, at once.
+    pub fn clock_goes_forward(&mut self, by: Seconds) {
+        self.set_clock();
+        if self.node.is_running() {
+            self.stepped = Some(Instant::now());
+            // Tickets grow old by the machine's clocks, which stand still here.
+            self.clients = self.visitor.clients();
+            for ghost in &mut self.ghosts {
+                ghost.slack += by;
+            }
+        }
+    }
+
+    /// Whether what is sent now may be dated too early.
+    fn dates_early(&self) -> bool {
+        self.behind > 0 || self.stepped.is_some_and(|at| at.elapsed() < TICKS)
+    }
+
+    pub fn write_tables(&self) {
+        fs::write(self.node.config(), self.tables.toml(self.keys, &self.node.folder, &self.upstream)).unwrap();
+    }
+
+    /// A pair is put in its place, each file whole.
+    pub fn put(&mut self, site: usize, kind: &'static str, pair: Pair) {
+        let folder = self.node.folder.clone();
+        self.put_one(&key_path(&folder, site, kind), &self.keys.leaf(site, pair.0, pair.1).key);
+        self.put_one(&chain_path(&folder, site, kind), &self.keys.leaf(site, pair.0, pair.1).chain);
+        self.files.insert((site, kind), Some(pair));
+    }
+
+    pub fn put_one(&self, to: &Path, from: &Path) {
+        let new = to.with_extension("new");
+        fs::copy(from, &new).unwrap();
+        fs::rename(new, to).unwrap();
+    }
+
+    /// The chain that a pair makes.
+    pub fn chain(&self, site: usize, key: usize) -> Vec<String> {
+        vec![self.keys.pin(site, key).to_owned()]
+    }
+
+    /// Starts it. What is served before a stop can always be started again.
+    pub fn start(&mut self) -> Result<(), String> {
+        self.count("start");
+        let Err(mut why) = self.node.start() else {
+            self.started();
+            return Ok(());
+        };
+        if self.blind {
+            // Promises may be lost: somebody must say, with the day, that they may be.
+            let day = self.day();
+            let said = self.node.command(&["ledger", "repair", "--accept-loss", &day]);
+            if said.ok {
+                self.count("loss accepted");
+                self.ghosts.clear();
+                self.blind = false;
+            } else {
+                return Err(format!("no way out of a damaged ledger: {}\nthe start said: {why}", said.text));
+            }
+            match self.node.start() {
+                Ok(()) => {
+                    self.started();
+                    return Ok(());
+                }
+                Err(more) => why = more,
+            }
+        }
+        if self.is_taken() {
+            return Err(format!("what was served cannot be started again: {why}"));
+        }
+        self.count("start refused");
+        self.tables = self.taken.clone();
+        self.write_tables();
+        if let Err(why) = self.node.start() {
+            return Err(format!("what was served cannot be started again, with the file put right: {why}"));
+        }
+        self.started();
+        Ok(())
+    }
+
+    /// Waits until the pairs that are served have been copied: that happens beside, and a moment later.
+    pub fn are_copied(&self) {
+        let sites = (0..SITES).filter(|site| self.taken.sites[*site].is_there);
+        let pairs: usize = sites.map(|site| self.taken.kinds(site).len()).sum();
+        let end = Instant::now() + TICKS;
+        let is_whole = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("PRIVATE KEY"));
+        while self.node.is_running() && Instant::now() < end {
+            let copies = fs::read_dir(self.node.state().join("last-good")).into_iter().flatten().flatten();
+            if copies.filter(|entry| is_whole(&entry.path())).count() >= pairs {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether the files are what is served, as far as visits have shown it: nothing that a reload could refuse.
+    pub fn files_are_served(&self) -> bool {
+        let sites = (0..SITES).filter(|site| self.taken.sites[*site].is_there);
+        let places = sites.flat_map(|site| self.taken.kinds(site).iter().map(move |(kind, _)| (site, *kind)));
+        let is_served = |(site, kind)| {
+            let pair: Option<Pair> = self.files[&(site, kind)];
+            pair.is_some_and(|(key, _)| kind == "r" || self.leaves.contains(self.keys.pin(site, key)))
+        };
+        !self.taken.sites.iter().any(|site| site.has_rsa) && places.into_iter().all(is_served)
+    }
+
+    pub fn is_taken(&self) -> bool {
+        format!("{:?}", self.tables) == format!("{:?}", self.taken)
+    }
+
+    fn started(&mut self) {
+        self.taken = self.tables.clone();
+        self.blind = false;
+        self.stepped = None;
+    }
+
+    pub fn stop(&mut self, at_once: bool) {
+        let lost = self.dates_early();
+        self.node.stop(at_once);
+        // It is not claimed that it knows whom it dated too early, if it stops before it can know better.
+        self.ghosts.retain(|ghost| !(lost && ghost.is_early));
+        self.ghosts.iter_mut().for_each(|ghost| ghost.is_early = false);
+        self.stepped = None;
+    }
+
+    /// Whether a refusal was needed: somebody may be locked out by one of the chains of a site.
+    pub fn is_needed(&self, site: usize) -> bool {
+        let now = self.now();
+        let chains: Vec<_> =
+            self.tables.kinds(site).iter().filter_map(|(kind, _)| self.files[&(site, *kind)]).collect();
+        let names: Vec<_> = NAMES.iter().filter(|name| owner(name) == Some(site)).collect();
+        let rejects = |ghost: &Ghost| {
+            chains.iter().any(|(key, _)| {
+                let chain = self.chain(site, *key);
+                names.iter().any(|name| ghost.may_reject(name, &chain, now))
+            })
+        };
+        self.ghosts.iter().any(rejects)
+    }
+
+    /// Apps are built with what was exported.
+    pub fn give_out(&mut self) {
+        let Ok((book, _)) = ledger::look(&self.node.state()) else { return };
+        let now = self.now();
+        for promise in book.promises() {
+            let Channel::Export { leaf_only, .. } = promise.channel else { continue };
+            let policy = policy_of(promise);
+            let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
+            let until = promise.honoured_until();
+            if self.ghosts.iter().any(|g| g.is_app && g.hosts == hosts && g.policy == policy && g.until == until) {
+                continue;
+            }
+            self.ghosts.push(Ghost {
+                hosts,
+                policy,
+                leaf_only,
+                is_app: true,
+                came: now,
+                until: until - 1,
+                slack: 0,
+                is_early: false,
+                excused: Vec::new(),
+            });
+        }
+    }
+
+    /// After each action: visits, and what must hold.
+    pub fn check(&mut self) -> Result<(), String> {
+        if !self.node.is_running() {
+            return Ok(());
+        }
+        self.leaves.clear();
+        let has_rsa = self.taken.sites.iter().any(|site| site.has_rsa) || self.random.once_in(8);
+        let fresh = self.visitor.clients();
+        for name in NAMES {
+            let kinds = if has_rsa { 2 } else { 1 };
+            for kind in 0..kinds {
+                let asks: Vec<_> = (0..self.random.index(3))
+                    .map(|_| {
+                        (
+                            *self.random.pick(&ASKS),
+                            if self.random.once_in(2) { name } else { *self.random.pick(&NAMES) },
+                        )
+                    })
+                    .chain([(Ask::Page, name)])
+                    .rev()
+                    .collect();
+                // A client that has been here, too: its session may be resumed.
+                let returning = self.random.once_in(2);
+                if returning {
+                    let clients = &self.clients[kind];
+                    if let Ok((_, told)) = self.visitor.visit(clients, self.node.https(), name, &asks) {
+                        told.into_iter().try_for_each(|told| self.hear(told))?;
+                    }
+                }
+                // Its own page is read by a new client in any case: whoever may know of it is known here.
+                let asks = if returning { &[(Ask::Page, name)][..] } else { &asks[..] };
+                let Ok((chain, told)) = self.visitor.visit(&fresh[kind], self.node.https(), name, asks) else {
+                    self.count("no handshake");
+                    continue;
+                };
+                self.count("handshake");
+                self.meet(name, &chain)?;
+                told.into_iter().try_for_each(|told| self.hear(told))?;
+            }
+        }
+        let name = *self.random.pick(&NAMES[..5]);
+        let told = self.visitor.coalesce(self.node.https(), name, &NAMES);
+        told.into_iter().try_for_each(|told| self.hear(told))
+    }
+
+    /// A chain is met by all who have been here: nobody may reject it.
+    fn meet(&mut self, name: &str, chain: &[String]) -> Result<(), String> {
+        self.leaves.insert(chain[0].clone());
+        // The default site's chain is shown for names that nobody serves.
+        if !self.taken.serves(name) {
+            return Ok(());
+        }
+        let now = self.now();
+        self.ghosts.retain(|ghost| ghost.until + ghost.slack + 90_000 > now);
+        let visits = self.ghosts.len() as u64;
+        *self.counts.entry("visit".into()).or_default() += visits;
+        match self.ghosts.iter().find(|g| !g.accepts(name, chain, now) && !g.excused.contains(&chain[0])) {
+            Some(ghost) => Err(format!("LOCKED OUT of {name}, whose chain is {chain:?}, at {now}: {ghost:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// An answer is heard by a client that comes by for the first time.
+    fn hear(&mut self, told: Told) -> Result<(), String> {
+        let wrong = |why: &str| Err(format!("{why}: {told:?}"));
+        self.count(told.what);
+        if told.is_resumed {
+            self.count("resumed");
+        }
+        let is_policy = |(name, _): &&(String, String)| {
+            ["public-key-pins", "public-key-pins-report-only", "strict-transport-security"]
+                .contains(&name.to_ascii_lowercase().as_str())
+        };
+        if told.others.iter().any(|field| is_policy(&field)) {
+            return wrong("a policy in an interim response or a trailer");
+        }
+        let policies: Vec<_> = told.fields.iter().filter(is_policy).collect();
+        if policies.is_empty() {
+            return Ok(());
+        }
+        self.count("policy heard");
+        let Some(site) = owner(told.asked) else { return wrong("a policy for a name of no site") };
+        for (name, value) in &policies {
+            let is_sts = name.eq_ignore_ascii_case("strict-transport-security");
+            if policies.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count() > 1 {
+                return wrong("a field twice");
+            }
+            let policy = Policy::read(value);
+            let age = if is_sts { hsts_age(value) } else { policy.as_ref().map(|policy| policy.max_age) };
+            match age {
+                None => return wrong("a field that is not valid"),
+                // Without [site.hsts], the site's HSTS is the upstream's affair.
+                Some(UPSTREAMS_AGE) if is_sts && !self.taken.sites[site].hsts => continue,
+                Some(UPSTREAMS_AGE) => return wrong("the upstream's own policy"),
+                Some(0) => {}
+                Some(age) if age % 10 != site as u64 => return wrong("another site's policy"),
+                Some(_) => {}
+            }
+            if !is_sts && told.status >= 400 && told.what != "page" && told.what != "interim" && told.what != "h2" {
+                self.count("pins on a refusal");
+            }
+            let Some(policy) = policy.filter(|p| name.eq_ignore_ascii_case("public-key-pins") && p.max_age > 0) else {
+                continue;
+            };
+            if !policy.is_noted_over(&told.chain) {
+                return wrong("no pin inside the chain, or none outside");
+            }
+            self.is_on_disk(&told, &policy)?;
+            self.note(&told, policy);
+        }
+        Ok(())
+    }
+
+    /// The wire is never ahead of the disk.
+    fn is_on_disk(&self, told: &Told, policy: &Policy) -> Result<(), String> {
+        if self.blind {
+            return Ok(());
+        }
+        let (book, _) = ledger::look(&self.node.state()).map_err(|e| format!("the ledger cannot be read: {e}"))?;
+        let now = if self.dates_early() { Seconds::MIN } else { self.now() };
+        let is_this = |promise: &&Promise| {
+            promise.channel == Channel::Header(HeaderMode::Enforce)
+                && policy_of(promise) == *policy
+                && promise.hosts.iter().any(|host| host.matches(told.asked))
+                && promise.last_sent >= now
+        };
+        if book.promises().iter().any(|promise| is_this(&promise)) {
+            return Ok(());
+        }
+        Err(format!("THE WIRE IS AHEAD OF THE DISK at {now}: {told:?}; on disk: {:?}", book.promises()))
+    }
+
+    fn note(&mut self, told: &Told, policy: Policy) {
+        let now = self.now();
+        let (hosts, is_early) = (vec![told.asked.to_owned()], self.dates_early());
+        let until = now + policy.max_age as Seconds;
+        self.count("noted");
+        // Of two that know the same, the later one knows it for longer.
+        self.ghosts.retain(|g| g.is_app || g.is_early != is_early || g.hosts != hosts || g.policy != policy);
+        self.ghosts.push(Ghost {
+            hosts,
+            policy,
+            leaf_only: false,
+            is_app: false,
+            came: now,
+            until,
+            slack: 0,
+            is_early,
+            excused: Vec::new(),
+        });
+    }
+
+    /// The operator accepts, with the day, that whoever rejects this site's new chain is locked out.
+    pub fn accept_lockout(&mut self, site: usize, key: usize) {
+        let (chain, now) = (self.chain(site, key), self.now());
+        let names: Vec<_> = NAMES.iter().filter(|name| owner(name) == Some(site)).collect();
+        for ghost in &mut self.ghosts {
+            if names.iter().any(|name| !ghost.accepts(name, &chain, now)) {
+                ghost.excused.push(chain[0].clone());
+            }
+        }
+    }
+
+    pub fn reload(&mut self) -> Said {
+        self.count("reload");
+        let said = self.node.reload();
+        if said.ok {
+            self.taken = self.tables.clone();
+        } else {
+            self.count("reload refused");
+        }
+        said
+    }
+}
+
+/// A promise as a client has heard it.
+fn policy_of(promise: &Promise) -> Policy {
+    let mut pins: Vec<String> = promise.pins.iter().map(ToString::to_string).collect();
+    pins.sort();
+    Policy { pins, max_age: promise.max_age, include_subdomains: promise.include_subdomains }
+}
