@@ -60,8 +60,7 @@ pub struct Ghost {
     /// An app that looks at the leaf alone.
     pub leaf_only: bool,
     pub is_app: bool,
-    /// When it came by, and until when it holds it.
-    pub came: Seconds,
+    /// Until when it holds it.
     pub until: Seconds,
     /// The node cannot know how much longer: clocks that were set since, in seconds.
     pub slack: Seconds,
@@ -113,7 +112,6 @@ fn a_client_by_the_rfc() {
         policy,
         leaf_only: false,
         is_app: false,
-        came: 0,
         until: 10,
         slack: 0,
         is_early: false,

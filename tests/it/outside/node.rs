@@ -132,10 +132,6 @@ impl Node {
         self.admin(Method::POST, &format!("/certificates?host={host}"))
     }
 
-    pub fn status(&self) -> Value {
-        serde_json::from_str(&self.admin(Method::GET, "/status").text).unwrap_or_default()
-    }
-
     pub fn upgrade(&mut self) -> Said {
         let said = self.admin(Method::POST, "/upgrade");
         let answer: Value = serde_json::from_str(&said.text).unwrap_or_default();

@@ -182,7 +182,7 @@ impl Tables {
             };
             let _ = write!(text, "[site.hpkp]\nmode = \"{mode}\"\nbackups = {backups:?}\n");
             if site.mode != Mode::Withdraw {
-                let _ = write!(text, "max_age = \"{}\"\n", age(site.age));
+                let _ = writeln!(text, "max_age = \"{}\"", age(site.age));
             }
             if site.include_subdomains {
                 text += "include_subdomains = true\n";

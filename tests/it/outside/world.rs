@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use pintle::ledger;
 use pintle::policy::guard::{Channel, Promise};
 use pintle::policy::hpkp::Mode as HeaderMode;
+use tokio::time::Instant;
 
 use crate::harness::Client;
 use crate::model::random::Random;
 
 use super::client::{Ghost, Policy, Seconds, hsts_age};
-use super::keys::{Keys, NAMES, RSA_FROM, SITES};
+use super::keys::{KEYS, Keys, NAMES, RSA_FROM, SITES};
 use super::node::{Node, Said};
 use super::tables::{Tables, chain_path, key_path, owner};
 use super::visit::{ASKS, Ask, Told, Visitor};
@@ -23,6 +24,8 @@ use super::visit::{ASKS, Ask, Told, Visitor};
 pub const UPSTREAMS_AGE: u64 = 666;
 /// A clock that was set is noticed by then.
 const TICKS: Duration = Duration::from_secs(2);
+/// A pair is copied by then.
+const COPIED: Duration = Duration::from_secs(4);
 
 /// How often each thing happened.
 pub type Counts = BTreeMap<String, u64>;
@@ -48,6 +51,8 @@ pub struct World<'w> {
     pub stepped: Option<Instant>,
     /// Somebody has been at the ledger's files, and it has not been written anew since.
     pub blind: bool,
+    /// Some pair that is served was not copied in time: if its files go bad, it is lost with the process.
+    pub uncopied: bool,
     /// Copies of the ledger's files.
     pub copies: Vec<Vec<(&'static str, Vec<u8>)>>,
     /// Leaves that were met in the last visits.
@@ -74,6 +79,7 @@ impl<'w> World<'w> {
             behind: 0,
             stepped: None,
             blind: false,
+            uncopied: false,
             copies: Vec::new(),
             leaves: BTreeSet::new(),
             counts: Counts::new(),
@@ -174,6 +180,23 @@ impl<'w> World<'w> {
                 Err(more) => why = more,
             }
         }
+        if self.uncopied {
+            self.count("start without a copy");
+            for site in 0..SITES {
+                for (kind, first) in [("e", 0), ("r", RSA_FROM)] {
+                    let keys = if kind == "e" { 0..RSA_FROM } else { RSA_FROM..KEYS };
+                    let served = keys.into_iter().find(|key| self.leaves.contains(self.keys.pin(site, *key)));
+                    self.put(site, kind, (served.unwrap_or(first), 0));
+                }
+            }
+            match self.node.start() {
+                Ok(()) => {
+                    self.started();
+                    return Ok(());
+                }
+                Err(more) => why = more,
+            }
+        }
         if self.is_taken() {
             return Err(format!("what was served cannot be started again: {why}"));
         }
@@ -188,17 +211,22 @@ impl<'w> World<'w> {
     }
 
     /// Waits until the pairs that are served have been copied: that happens beside, and a moment later.
-    pub fn are_copied(&self) {
+    pub fn are_copied(&mut self) {
         let sites = (0..SITES).filter(|site| self.taken.sites[*site].is_there);
         let pairs: usize = sites.map(|site| self.taken.kinds(site).len()).sum();
-        let end = Instant::now() + TICKS;
+        let end = Instant::now() + COPIED;
         let is_whole = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("PRIVATE KEY"));
         while self.node.is_running() && Instant::now() < end {
             let copies = fs::read_dir(self.node.state().join("last-good")).into_iter().flatten().flatten();
             if copies.filter(|entry| is_whole(&entry.path())).count() >= pairs {
+                self.uncopied = false;
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+        if self.node.is_running() {
+            self.uncopied = true;
+            self.count("not copied");
         }
     }
 
@@ -250,7 +278,6 @@ impl<'w> World<'w> {
     /// Apps are built with what was exported.
     pub fn give_out(&mut self) {
         let Ok((book, _)) = ledger::look(&self.node.state()) else { return };
-        let now = self.now();
         for promise in book.promises() {
             let Channel::Export { leaf_only, .. } = promise.channel else { continue };
             let policy = policy_of(promise);
@@ -264,7 +291,6 @@ impl<'w> World<'w> {
                 policy,
                 leaf_only,
                 is_app: true,
-                came: now,
                 until: until - 1,
                 slack: 0,
                 is_early: false,
@@ -283,7 +309,7 @@ impl<'w> World<'w> {
         let fresh = self.visitor.clients();
         for name in NAMES {
             let kinds = if has_rsa { 2 } else { 1 };
-            for kind in 0..kinds {
+            for (kind, newcomer) in fresh.iter().enumerate().take(kinds) {
                 let asks: Vec<_> = (0..self.random.index(3))
                     .map(|_| {
                         (
@@ -304,7 +330,7 @@ impl<'w> World<'w> {
                 }
                 // Its own page is read by a new client in any case: whoever may know of it is known here.
                 let asks = if returning { &[(Ask::Page, name)][..] } else { &asks[..] };
-                let Ok((chain, told)) = self.visitor.visit(&fresh[kind], self.node.https(), name, asks) else {
+                let Ok((chain, told)) = self.visitor.visit(newcomer, self.node.https(), name, asks) else {
                     self.count("no handshake");
                     continue;
                 };
@@ -417,7 +443,6 @@ impl<'w> World<'w> {
             policy,
             leaf_only: false,
             is_app: false,
-            came: now,
             until,
             slack: 0,
             is_early,
