@@ -18,8 +18,10 @@
 //! 3. **What is sent is noted**: every client notes every enforced set, with each of the site's chains. And with a disk
 //!    that works, what was admitted is sent.
 //!
-//! Not played: files of the ledger that people delete, damage or exchange (`tests/it/loss.rs`), and clocks that are off by
-//! more than a year (`tests/it/clock.rs`).
+//! Not played, as it lies around guard and ledger: files of certificates, restarts with what was served last, upgrades,
+//! and whatever else than a page may carry a header; `tests/it/outside` plays the program itself. Nor files of the ledger
+//! that people delete, damage or exchange (`tests/it/loss.rs`), and clocks that are off by more than a year
+//! (`tests/it/clock.rs`).
 //!
 //! Not claimed: that a node's clock may be ahead of the clients' time. That a node knows what it dated while its clock
 //! was behind, if it stops before the clock is right. That a merge helps those who are locked out by what is served
