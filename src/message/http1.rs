@@ -18,7 +18,7 @@ use crate::host::InvalidHost;
 /// a second time.
 const FIELDS_MAX: usize = 128;
 /// Empty lines that may come before a request line (RFC 9112 section 2.2), in octets.
-pub const LEADING_EMPTY_MAX: usize = 4;
+pub(super) const LEADING_EMPTY_MAX: usize = 4;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,7 @@ mod chunked;
 mod field;
 mod head;
 mod http1;
+mod looked;
 mod name;
 mod sink;
 mod target;
@@ -15,9 +16,8 @@ mod target;
 pub use chunked::{BodyDecoder, BodyFault, Decoded};
 pub use field::{Field, Fields, has_token, tokens};
 pub use head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
-pub use http1::{
-    HeadFault, HeadLimits, LEADING_EMPTY_MAX, ResponseLimits, content_length, field_fits, parse_request, parse_response,
-};
+pub use http1::{HeadFault, HeadLimits, ResponseLimits, content_length, field_fits, parse_request, parse_response};
+pub use looked::Looked;
 pub use name::{Name, folded, folds_to};
 pub use sink::{FieldSink, HeaderMapSink, Rendered, is_token, octets_of};
 pub use target::TARGET_MAX;

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use futures_util::future::{Either, join_all, select};
 use http::header::{ACCEPT, USER_AGENT};
 use http::{Request, Uri};
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use super::connect::secure;
 use super::error::UpstreamError;
 use super::{Protocols, Upstream, UpstreamTransport};
-use crate::message::{ResponseHead, ResponseLimits, parse_response};
+use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 
 /// The longest head of an answer; octets.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
@@ -111,12 +111,19 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
     let closed = |e| UpstreamError::Closed(Some(e));
     transport.write_all(request.as_bytes()).await.map_err(closed)?;
     transport.flush().await.map_err(closed)?;
-    let mut received = BytesMut::new();
+    let (mut received, mut looked) = (BytesMut::new(), Looked::default());
     loop {
         let mut head = ResponseHead::default();
         let fault = |_| UpstreamError::Malformed("no HTTP response");
-        match parse_response(&received, false, &HEAD_LIMITS, &mut head).map_err(fault)? {
-            Some(len) if head.status.is_informational() => drop(received.split_to(len)),
+        let parsed = match looked.is_worth_it(&received, &[HEAD_LIMITS.head]) {
+            true => parse_response(&received, false, &HEAD_LIMITS, &mut head).map_err(fault)?,
+            false => None,
+        };
+        match parsed {
+            Some(len) if head.status.is_informational() => {
+                looked = Looked::default();
+                received.advance(len);
+            }
             Some(_) => return Ok(head.status.as_u16()),
             None => {
                 if transport.read_buf(&mut received).await.map_err(closed)? == 0 {

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::StatusCode;
-use memchr::memchr_iter;
 
 use crate::body::{Body, Frame, RequestBodyError};
 use crate::message::{
-    BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, LEADING_EMPTY_MAX, RequestHead, ResponseHead,
-    Version, parse_request,
+    BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, Looked, RequestHead, ResponseHead, Version,
+    parse_request,
 };
 use crate::outbox::Outbox;
 use crate::server::connection::ClientTransport;
@@ -28,34 +27,6 @@ use crate::upstream::Interim;
 const BODY_READ: usize = 64 * 1024;
 /// What a client may send ahead, while its request is being answered.
 const AHEAD_MAX: usize = 16 * 1024;
-
-/// How much of a head was there when it was read last, in vain. A head is read from its beginning each time: one that
-/// comes byte by byte would cost its size squared.
-#[derive(Default)]
-struct Looked(usize);
-
-impl Looked {
-    /// Heads up to this size are read at whatever comes.
-    const SMALL: usize = 4096;
-
-    /// Whether to read what is there: it is little, or has grown by an eighth, or beyond a limit, or its end has come.
-    fn is_worth_it(&mut self, received: &[u8], limits: &HeadLimits) -> bool {
-        let (len, looked) = (received.len(), self.0.min(received.len()));
-        let ends =
-            |new: &[u8]| memchr_iter(b'\n', new).any(|at| matches!(new[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]));
-        // Empty lines before the head do not count for it.
-        let passes = |limit: usize| len > limit && looked <= limit + LEADING_EMPTY_MAX;
-        let worth = len <= Self::SMALL
-            || len - looked >= looked / 8
-            || passes(limits.request_line)
-            || passes(limits.head)
-            || ends(&received[looked.saturating_sub(2)..]);
-        if worth {
-            self.0 = len;
-        }
-        worth
-    }
-}
 
 /// The connection, shared between the task that answers and the body that the upstream reads.
 pub(super) struct Link {
@@ -87,7 +58,7 @@ impl Link {
 
     /// Takes a request's head off what was received; says no if it is not all there.
     pub(super) fn take_head(&mut self, limits: &HeadLimits, head: &mut RequestHead) -> Result<bool, HeadFault> {
-        if self.received.is_empty() || !self.looked.is_worth_it(&self.received, limits) {
+        if self.received.is_empty() || !self.looked.is_worth_it(&self.received, &[limits.request_line, limits.head]) {
             return Ok(false);
         }
         let Some(len) = parse_request(&self.received, limits, head)? else { return Ok(false) };
@@ -269,35 +240,4 @@ pub(super) fn write_status_line(status: StatusCode, out: &mut Vec<u8>) {
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_head_that_trickles_is_read_a_few_times_over() {
-        let head = [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(10_000), b"\r\n"].concat();
-        let limits = HeadLimits { request_line: 8192, head: 1 << 20, field: 1 << 20, fields: 100 };
-        let (mut looked, mut read, mut last) = (Looked::default(), 0, 0);
-        for len in 1..=head.len() {
-            if looked.is_worth_it(&head[..len], &limits) {
-                (read, last) = (read + len, len);
-            }
-        }
-        assert_eq!(last, head.len(), "the end is seen at once");
-        let small = Looked::SMALL * Looked::SMALL / 2;
-        assert!(read < small + 12 * head.len(), "{read} bytes for {}", head.len());
-    }
-
-    #[test]
-    fn a_head_beyond_a_limit_is_refused_at_once() {
-        let limits = HeadLimits { request_line: 10_000, head: 20_000, field: 1 << 20, fields: 100 };
-        for limit in [limits.request_line, limits.head] {
-            let mut looked = Looked(limit);
-            assert!(looked.is_worth_it(&vec![b'x'; limit + 1], &limits));
-            assert!(looked.is_worth_it(&vec![b'x'; limit + LEADING_EMPTY_MAX + 1], &limits));
-            assert!(!looked.is_worth_it(&vec![b'x'; limit + LEADING_EMPTY_MAX + 2], &limits));
-        }
-    }
 }

@@ -14,7 +14,7 @@ use super::upload::{Upload, UploadError, poll_send};
 use super::{CONTINUE_WAIT, INTERIM_MAX, Interim, Response, Upgraded};
 use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
-use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, ResponseHead, parse_response};
+use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked, ResponseHead, parse_response};
 use crate::outbox::Outbox;
 use crate::pace::Pacer;
 use crate::upstream::body::ResponseBody;
@@ -53,6 +53,8 @@ pub(super) struct Exchange {
     upload: Option<Upload>,
     has_body: bool,
     received: BytesMut,
+    /// The head that is not all there.
+    looked: Looked,
     pacer: Pacer,
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
@@ -85,6 +87,7 @@ impl Exchange {
             has_body: body.is_some(),
             upload: body.map(|body| Upload::new(body, chunked, held)),
             received: BytesMut::new(),
+            looked: Looked::default(),
             pacer: Pacer::new(pool.limits().pace),
             broken: None,
             interims: 0,
@@ -167,8 +170,10 @@ impl Exchange {
         // What came behind an interim response.
         if !self.received.is_empty()
             && self.interims > 0
+            && self.looked.is_worth_it(&self.received, &[max.head])
             && let Some(len) = parse_response(&self.received, self.to_head, &max, &mut head).map_err(head_fault)?
         {
+            self.looked = Looked::default();
             bytes::Buf::advance(&mut self.received, len);
             return Poll::Ready(Ok(head));
         }
@@ -186,15 +191,21 @@ impl Exchange {
                     Err(_) => return Poll::Ready(Err(UpstreamError::Malformed("head cut short"))),
                 };
                 let mut octets = &buffer[..read];
-                if !self.received.is_empty() {
+                let begun = !self.received.is_empty();
+                if begun {
                     self.received.extend_from_slice(octets);
                     octets = &self.received;
+                    if !self.looked.is_worth_it(octets, &[max.head]) {
+                        continue;
+                    }
                 }
                 match parse_response(octets, self.to_head, &max, &mut head).map_err(head_fault)? {
                     Some(len) => {
                         self.received = BytesMut::from(&octets[len..]);
+                        self.looked = Looked::default();
                         return Poll::Ready(Ok(head));
                     }
+                    None if begun => {}
                     None => self.received = BytesMut::from(octets),
                 }
             }
