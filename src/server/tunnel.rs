@@ -108,6 +108,23 @@ impl<A: Account> Drop for Http2Duplex<A> {
     }
 }
 
+/// The end of a direction that broke off.
+enum Broken {
+    From(io::Error),
+    To(io::Error),
+}
+
+/// How a tunnel ended.
+#[derive(Default)]
+pub(super) struct Tunnelled {
+    /// Bytes that went to the client.
+    pub(super) bytes: u64,
+    /// Whether the upstream's end was passed on. A client that has not heard of it must not take any other end for it.
+    pub(super) whole: bool,
+    /// Why the upstream broke off, if it did.
+    pub(super) broken: Option<io::Error>,
+}
+
 /// One direction of a tunnel.
 struct Way {
     waiting: BytesMut,
@@ -121,25 +138,25 @@ impl Way {
         Self { waiting, ended: false, closed: false, passed: 0 }
     }
 
-    /// Moves what there is; ready when the end has been passed on.
+    /// Moves what there is; ready when the end has been passed on, or can be no more.
     fn poll<A: Duplex, B: Duplex>(
         &mut self,
         from: &mut A,
         to: &mut B,
         cx: &mut Context<'_>,
         moved: &mut bool,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Broken>> {
         while !self.closed {
             let before = self.waiting.len();
-            let written = to.poll_write(cx, &mut self.waiting)?;
+            let written = to.poll_write(cx, &mut self.waiting).map_err(Broken::To)?;
             *moved |= self.waiting.len() < before;
             self.passed += (before - self.waiting.len()) as u64;
             if self.ended {
                 ready!(written);
-                ready!(to.poll_close(cx))?;
+                ready!(to.poll_close(cx)).map_err(Broken::To)?;
                 self.closed = true;
             } else if self.waiting.len() < BUFFER {
-                match ready!(from.poll_read(cx, &mut self.waiting))? {
+                match ready!(from.poll_read(cx, &mut self.waiting)).map_err(Broken::From)? {
                     0 => self.ended = true,
                     _ => *moved = true,
                 }
@@ -153,7 +170,7 @@ impl Way {
 
 /// Joins two ends until both are done, one breaks, or nothing passes for as long as `idle`. `from_client` and
 /// `from_upstream` have been received already. When one side is done, the other has as long as `linger`: a WebSocket
-/// ends on both. Gives the octets towards the client.
+/// ends on both.
 pub(super) async fn run<A: Duplex, B: Duplex>(
     client: &mut A,
     upstream: &mut B,
@@ -162,11 +179,11 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
     alarm: &Alarm,
     idle: Duration,
     linger: Duration,
-) -> u64 {
+) -> Tunnelled {
     let (mut up, mut down) = (Way::new(from_client), Way::new(from_upstream));
     alarm.set(idle);
     let mut ending = false;
-    poll_fn(|cx| {
+    let broken = poll_fn(|cx| {
         let mut moved = false;
         let a = up.poll(client, upstream, cx, &mut moved);
         let b = down.poll(upstream, client, cx, &mut moved);
@@ -177,13 +194,25 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
             alarm.set(idle);
         }
         match (a, b) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
-            (Poll::Ready(_), Poll::Ready(_)) => Poll::Ready(()),
-            _ => alarm.poll_due(cx),
+            (Poll::Ready(Err(Broken::To(error))), _) | (_, Poll::Ready(Err(Broken::From(error)))) => {
+                Poll::Ready(Some(error))
+            }
+            (Poll::Ready(Err(Broken::From(_))), _) | (_, Poll::Ready(Err(Broken::To(_)))) => Poll::Ready(None),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
+            _ => alarm.poll_due(cx).map(|()| None),
         }
     })
     .await;
-    down.passed
+    if broken.is_some() {
+        // The client gets what came before.
+        alarm.set(linger);
+        poll_fn(|cx| match client.poll_write(cx, &mut down.waiting) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => alarm.poll_due(cx),
+        })
+        .await;
+    }
+    Tunnelled { bytes: down.passed, whole: down.closed, broken }
 }
 
 #[cfg(test)]

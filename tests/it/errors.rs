@@ -104,7 +104,7 @@ fn a_truncated_body_is_never_passed_off_as_whole() {
 }
 
 /// A server with TLS that says this to every request, and ends the connection without close_notify.
-fn abrupt_server(leaf: &Leaf, answer: &'static [u8]) -> SocketAddr {
+pub fn abrupt_server(leaf: &Leaf, answer: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let config = server_config(leaf, &[]);

@@ -1,11 +1,13 @@
 //! WebSocket: from HTTP/1.1, and from HTTP/2 by extended CONNECT, with a client library of the field.
 
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread;
+use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::harness::{Authority, BLOG, Client, Pintle, blog_at};
+use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, blog_at};
 
 /// A WebSocket server that echoes; its URL.
 pub fn echo_server() -> String {
@@ -47,8 +49,8 @@ fn from_http_1() {
 #[test]
 fn an_upstream_that_declines_is_heard() {
     let authority = Authority::new();
-    let origin = crate::harness::Origin::start(|_| crate::harness::Reply::new("403 Forbidden", "", "not you"));
-    let pintle = Pintle::start(&authority, &crate::harness::blog(&authority, &origin));
+    let origin = Origin::start(|_| Reply::new("403 Forbidden", "", "not you"));
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     let connection = Client::new(&authority).connect(pintle.https(), BLOG);
     let refused = tungstenite::client(format!("wss://{BLOG}/echo"), connection.stream);
     match refused {
@@ -71,13 +73,77 @@ fn an_upstream_that_declines_is_heard() {
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
     let authority = Authority::new();
-    let origin = crate::harness::Origin::start(|_| {
-        crate::harness::Reply::Octets(
-            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec(),
-        )
+    let origin = Origin::start(|_| {
+        Reply::Octets(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec())
     });
-    let pintle = Pintle::start(&authority, &crate::harness::blog(&authority, &origin));
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 502);
+}
+
+/// A client sees a proper end only if the upstream has made one, with TLS and without; and first whatever came before it.
+#[test]
+fn a_tunnel_that_breaks_off_has_no_proper_end() {
+    const SWITCH: &[u8] = b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let authority = Authority::new();
+    let origin = Origin::start(|request| {
+        let path = request.path().to_owned();
+        Reply::Custom(Box::new(move |socket| {
+            socket.write_all(SWITCH)?;
+            socket.read_exact(&mut [0; 1])?;
+            socket.write_all(b"half")?;
+            match path.as_str() {
+                "/closed" => Ok(()),
+                "/reset" => {
+                    thread::sleep(Duration::from_millis(50));
+                    socket2::SockRef::from(&*socket).set_linger(Some(Duration::ZERO))
+                }
+                _ => socket.read(&mut [0; 1]).map(drop),
+            }
+        }))
+    });
+    let leaf = authority.leaf("abrupt", &["up.example.net"]);
+    let abrupt =
+        crate::errors::abrupt_server(&leaf, b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhalf");
+    let tls_upstream = blog_at(&authority, "https://up.example.net")
+        + &format!("[site.upstream_options]\nconnect = \"{abrupt}\"\nca = {:?}\n", authority.ca_path());
+    let limits = "[limits]\nwebsocket_idle = \"1s\"\n";
+    for (site, paths) in
+        [(blog(&authority, &origin), &["/closed", "/reset", "/silent"][..]), (tls_upstream, &["/abrupt"])]
+    {
+        let pintle =
+            Pintle::start_listening(&authority, "trusted_proxies = [\"127.0.0.1\"]", &format!("{limits}{site}"));
+        for path in paths {
+            for tls in [true, false] {
+                let mut connection = match tls {
+                    true => Client::new(&authority).connect(pintle.https(), BLOG),
+                    false => Connection::plain(pintle.http()),
+                };
+                connection.send(format!(
+                    "GET {path} HTTP/1.1\r\nHost: {BLOG}\r\nX-Forwarded-Proto: https\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                ));
+                assert_eq!(connection.response("GET").status, 101);
+                connection.send("x");
+                let mut got = std::mem::take(&mut connection.received);
+                while !got.ends_with(b"half") {
+                    let mut buffer = [0; 16];
+                    let read = connection.stream.read(&mut buffer).unwrap_or_else(|e| panic!("{path} {tls}: {e}"));
+                    assert!(read > 0, "{path} {tls}");
+                    got.extend_from_slice(&buffer[..read]);
+                }
+                let (rest, end) = connection.read_to_end();
+                let kind = end.err().map(|e| e.kind());
+                let right = match (*path, tls) {
+                    ("/closed", _) => kind.is_none(),
+                    // A reset, if something of the client's was left unread.
+                    (_, true) => matches!(kind, Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)),
+                    (_, false) => kind == Some(ErrorKind::ConnectionReset),
+                };
+                assert!(right && rest.is_empty(), "{path} {tls}: {kind:?}, {rest:?}");
+            }
+        }
+        let line = pintle.access_line(paths[paths.len() / 2]);
+        assert!(line["error"].as_str().unwrap().contains("truncated response"), "{line}");
+    }
 }
 
 /// A request for a WebSocket over HTTP/2 (RFC 8441, section 4).

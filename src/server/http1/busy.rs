@@ -18,6 +18,7 @@ use crate::server::record::{Outcome, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::service::{self, Asked, Asking, Work};
+use crate::server::tunnel::Tunnelled;
 
 /// Requests whose room a thread keeps for others.
 const SPARE: usize = 64;
@@ -142,16 +143,15 @@ impl Busy {
         alarm.uncap();
         Poll::Ready(match answer.reply.upgraded.take() {
             Some(upgraded) if result.is_ok() => Err(Waits::Tunnel(upgraded)),
-            _ => Ok(self.end(result, 0, context)),
+            _ => Ok(self.end(result, context)),
         })
     }
 
     /// Writes the log line, and says what becomes of the connection.
-    pub(super) fn end(&mut self, result: io::Result<()>, tunnelled: u64, context: &Context) -> Next {
+    fn end(&mut self, result: io::Result<()>, context: &Context) -> Next {
         let Stage::Answering(answer) = &mut self.stage else { return Next::Gone };
         let sent = answer.sending.end(result);
-        let mut outcome = Outcome::of(&answer.reply, &sent, self.begin, self.asked.as_ref(), context);
-        outcome.bytes += tunnelled;
+        let outcome = Outcome::of(&answer.reply, &sent, self.begin, self.asked.as_ref(), context);
         record(context, &self.head, self.asked.as_ref(), &outcome);
         match sent.result {
             Err(_) => Next::Gone,
@@ -159,6 +159,22 @@ impl Busy {
             Ok(After::Close) => Next::Close,
             Ok(After::KeepAlive) => Next::Request,
         }
+    }
+
+    /// The same for a tunnel. Unless the upstream's end was passed on, the connection ends without close_notify; and with a
+    /// reset where there is no TLS.
+    pub(super) fn end_tunnel(&mut self, tunnelled: Tunnelled, link: &RefCell<Link>, context: &Context) -> Next {
+        if let Stage::Answering(answer) = &mut self.stage {
+            answer.sending.add_tunnelled(tunnelled.bytes, tunnelled.broken);
+        }
+        let next = self.end(Ok(()), context);
+        if tunnelled.whole {
+            return next;
+        }
+        if !context.is_tls() {
+            link.borrow().reset_on_close(true);
+        }
+        Next::Gone
     }
 
     /// There is nobody left to answer.

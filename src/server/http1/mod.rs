@@ -19,6 +19,7 @@ use super::connection::{ClientTransport, Context};
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::service::Work;
+use super::tunnel::Tunnelled;
 use super::{service, tunnel};
 use crate::body::RequestBody;
 use crate::clock::Alarm;
@@ -192,7 +193,7 @@ async fn go_on(
             },
             Waits::Tunnel(upgraded) => {
                 let tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
-                return busy.end(Ok(()), tunnelled, context);
+                return busy.end_tunnel(tunnelled, link, context);
             }
         }
         match poll_fn(|cx| busy.poll(link, context, alarm, cx)).await {
@@ -260,7 +261,7 @@ async fn read_head(
     .await
 }
 
-async fn run_tunnel(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, upgraded: Upgraded) -> u64 {
+async fn run_tunnel(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, upgraded: Upgraded) -> Tunnelled {
     let Upgraded { mut transport, received, .. } = upgraded;
     let view = context.worker.view();
     let limits = &view.shared.limits;

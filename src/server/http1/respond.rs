@@ -124,6 +124,12 @@ impl Sending {
         })
     }
 
+    /// Behind a 101: bytes that went to the client, and why the upstream broke off.
+    pub(super) fn add_tunnelled(&mut self, bytes: u64, broken: Option<io::Error>) {
+        self.bytes += bytes;
+        self.broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
+    }
+
     /// How it went.
     pub(super) fn end(&mut self, result: io::Result<()>) -> Sent<After> {
         if result.is_ok() {

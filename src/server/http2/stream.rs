@@ -28,7 +28,7 @@ use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
 use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
-use crate::server::tunnel::Duplex;
+use crate::server::tunnel::{Duplex, Tunnelled};
 use crate::server::{service, tunnel};
 use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
 
@@ -112,11 +112,12 @@ pub(super) async fn serve(
         return Ended::GivenUp;
     };
     if let Some(upgraded) = reply.upgraded.take() {
-        let sent = Sent { result: Ok(()), bytes: 0, broken: None };
-        let mut outcome = Outcome::of(&reply, &sent, begin, Some(&asked), &context);
         // Boxed: streams that become no tunnel do not carry the room for one.
-        outcome.bytes = Box::pin(run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm)).await;
-        record(&context, &head, Some(&asked), &outcome);
+        let tunnelled = Box::pin(run_tunnel(&respond, shared_recv, &mut reply, *upgraded, &context, &alarm)).await;
+        let Tunnelled { bytes, broken, .. } = tunnelled.unwrap_or_default();
+        let broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
+        let sent = Sent { result: Ok(()), bytes, broken };
+        record(&context, &head, Some(&asked), &Outcome::of(&reply, &sent, begin, Some(&asked), &context));
         return Ended::Answered;
     }
     let sent = send(&respond, &mut reply, &head, &context, &alarm, &shared_recv).await;
@@ -362,7 +363,7 @@ async fn send_body(
     .await
 }
 
-/// Answers an extended CONNECT (RFC 8441 section 5), and passes the WebSocket on. Gives the octets to the client.
+/// Answers an extended CONNECT (RFC 8441 section 5), and passes the WebSocket on. None if the client has given it up.
 async fn run_tunnel(
     respond: &RefCell<SendResponse<Held>>,
     recv: Rc<RefCell<Recv>>,
@@ -370,21 +371,21 @@ async fn run_tunnel(
     upgraded: Upgraded,
     context: &Context,
     alarm: &Alarm,
-) -> u64 {
+) -> Option<Tunnelled> {
     let mut fields = HeaderMapSink::default();
     reply.write_fields(&mut fields, &context.worker.clock.date());
     fields.0.remove("sec-websocket-accept");
     let mut response = HttpResponse::new(());
     *response.headers_mut() = fields.0;
-    let Ok(send) = respond.borrow_mut().send_response(response, false) else { return 0 };
-    let Ok(recv) = Rc::try_unwrap(recv) else { return 0 };
+    let send = respond.borrow_mut().send_response(response, false).ok()?;
+    let recv = Rc::try_unwrap(recv).ok()?;
     let recv = recv.into_inner();
     let mut client = Metered(tunnel::Http2Duplex { recv: recv.stream, send, account: recv.share }, recv.meter);
     let Upgraded { mut transport, received, .. } = upgraded;
     let view = context.worker.view();
     let limits = &view.shared.limits;
-    tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, limits.websocket_idle, limits.linger)
-        .await
+    let (idle, linger) = (limits.websocket_idle, limits.linger);
+    Some(tunnel::run(&mut client, &mut transport, BytesMut::new(), received, alarm, idle, linger).await)
 }
 
 /// The client's end of a tunnel, with what passes counted as worth its frames.
