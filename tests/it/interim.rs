@@ -142,20 +142,37 @@ fn policies_in_trailers_and_behind_101() {
             "/ws" => format!(
                 "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{policies_of_upstream}\r\n"
             ),
+            "/grpc" => format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\nTrailer: Public-Key-Pins, Strict-Transport-Security, X-Named, Grpc-Status\r\n\r\n2\r\nok\r\n0\r\n{policies_of_upstream}X-Named: y\r\ngrpc-status: 0\r\n\r\n"
+            ),
             _ => format!(
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Test\r\n\r\n2\r\nok\r\n0\r\n{policies_of_upstream}\r\n"
             ),
         }
         .into_bytes())
     });
-    let pintle = Pintle::start(&authority, &(blog(&authority, &origin) + &policies(&authority)));
-    let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
-    let response = connection.get(BLOG, "/");
-    assert_eq!((response.text().as_str(), response.trailers.len()), ("ok", 0));
-    connection.send(format!("GET /ws HTTP/1.1\r\nHost: {BLOG}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
-    let switched = connection.response("GET");
-    assert_eq!((switched.status, switched.one("strict-transport-security")), (101, "max-age=31536000"));
-    assert!(switched.one("public-key-pins").contains("max-age=2592000"));
+    // A site without policies of its own lets the upstream's HSTS pass with a response and a 101; pins by no road.
+    for (own, hsts) in [(policies(&authority), "max-age=31536000"), (String::new(), "max-age=1")] {
+        let pintle = Pintle::start(&authority, &(blog(&authority, &origin) + &own));
+        let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+        let response = connection.get(BLOG, "/");
+        assert_eq!((response.text().as_str(), response.trailers.len()), ("ok", 0));
+        // gRPC has the trailers that its head announces, but for those.
+        connection.send(format!(
+            "GET /grpc HTTP/1.1\r\nHost: {BLOG}\r\nContent-Type: application/grpc\r\nTE: trailers\r\n\r\n"
+        ));
+        let names: Vec<_> =
+            connection.response("GET").trailers.into_iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        assert_eq!(names, ["x-named", "grpc-status"]);
+        connection
+            .send(format!("GET /ws HTTP/1.1\r\nHost: {BLOG}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"));
+        let switched = connection.response("GET");
+        assert_eq!((switched.status, switched.one("strict-transport-security")), (101, hsts));
+        match own.is_empty() {
+            true => assert_eq!(switched.field("public-key-pins"), None),
+            false => assert!(switched.one("public-key-pins").contains("max-age=2592000")),
+        }
+    }
 }
 
 /// Hints for clients that do not read take no more than there is room for.
