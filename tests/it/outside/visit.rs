@@ -1,6 +1,7 @@
 //! Visits over TLS: full and resumed handshakes, HTTP/1.1 and HTTP/2, good requests and bad ones, for the name of the
 //! connection and for others.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub const ASKS: [Ask; 5] = [Ask::Page, Ask::Early, Ask::Malformed, Ask::LongLine
 pub struct Visitor {
     any: ClientConfig,
     rsa: ClientConfig,
-    h2: Arc<ClientConfig>,
+    h2: RefCell<Arc<ClientConfig>>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -58,7 +59,14 @@ impl Visitor {
         let mut h2 = Client::config(authority);
         h2.alpn_protocols = vec![b"h2".to_vec()];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { rsa: rsa_only(&any), any, h2: Arc::new(h2), runtime }
+        Self { rsa: rsa_only(&any), any, h2: RefCell::new(Arc::new(h2)), runtime }
+    }
+
+    /// All sessions of HTTP/2 are forgotten.
+    pub fn forget(&self) {
+        let mut config = ClientConfig::clone(&self.h2.borrow());
+        config.resumption = Resumption::in_memory_sessions(64);
+        *self.h2.borrow_mut() = Arc::new(config);
     }
 
     /// Clients that nobody has seen before, and that keep their sessions: one of each kind.
@@ -95,9 +103,10 @@ impl Visitor {
 
     /// Pages of several names on one connection of HTTP/2.
     pub fn coalesce(&self, address: SocketAddr, name: &'static str, names: &[&'static str]) -> Vec<Told> {
+        let config = self.h2.borrow().clone();
         let ask = async {
             let socket = tokio::net::TcpStream::connect(address).await.ok()?;
-            let tls = TlsConnector::from(self.h2.clone()).connect(name.try_into().ok()?, socket).await.ok()?;
+            let tls = TlsConnector::from(config).connect(name.try_into().ok()?, socket).await.ok()?;
             let chain = pins_of(tls.get_ref().1.peer_certificates()?);
             let is_resumed = tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             let (mut sender, connection) = h2::client::handshake(tls).await.ok()?;

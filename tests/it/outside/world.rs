@@ -120,6 +120,7 @@ impl<'w> World<'w> {
             self.stepped = Some(Instant::now());
             // Tickets grow old by the machine's clocks, which stand still here.
             self.clients = self.visitor.clients();
+            self.visitor.forget();
             for ghost in &mut self.ghosts {
                 ghost.slack += by;
             }
