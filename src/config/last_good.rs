@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
@@ -29,13 +30,16 @@ const STEM_MAX: usize = 40;
 #[derive(Debug, Clone)]
 pub struct LastGood {
     folder: PathBuf,
+    /// The names of the copies that may be there; `None` before anybody has said so. Who writes copies takes its time, on
+    /// a thread of its own: a pair that is not served any more by then gets none.
+    wanted: Arc<Mutex<Option<HashSet<String>>>>,
 }
 
 impl LastGood {
     /// Those in a folder of the state.
     #[must_use]
     pub fn of(state: &Path) -> Self {
-        Self { folder: state.join(FOLDER) }
+        Self { folder: state.join(FOLDER), wanted: Arc::default() }
     }
 
     /// Where the copy of a pair lies: of the one whose chain is configured with this path, and has this pin.
@@ -60,16 +64,15 @@ impl LastGood {
     ///
     /// If a copy may still be there.
     pub fn retain<'p>(&self, pairs: impl Iterator<Item = (&'p Path, Pin)>) -> io::Result<()> {
+        let pairs: HashSet<String> = pairs.map(|(chain, pin)| name(chain, pin)).collect();
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = wanted.insert(pairs);
         let names = match self.names() {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(());
             }
             names => names?,
         };
-        if names.is_empty() {
-            return Ok(());
-        }
-        let wanted: HashSet<String> = pairs.map(|(chain, pin)| name(chain, pin)).collect();
         let mut removed = false;
         for name in names.iter().filter(|name| !wanted.contains(*name)) {
             fs::remove_file(self.folder.join(name))?;
@@ -78,12 +81,17 @@ impl LastGood {
         if removed { File::open(&self.folder)?.sync_all() } else { Ok(()) }
     }
 
-    /// Keeps a pair, on the disk before it says so. Returns `false` if the copy was the same already.
+    /// Keeps a pair, on the disk before it says so. Returns `false` if the copy was the same already, or if the pair is
+    /// not served any more.
     ///
     /// # Errors
     ///
     /// If the copy cannot be written; the one before is left as it was.
     pub fn keep(&self, chain: &Path, pin: Pin, contents: &[u8]) -> io::Result<bool> {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&name(chain, pin))) {
+            return Ok(false);
+        }
         let path = self.path(chain, pin);
         if read(&path).is_ok_and(|known| known == contents) {
             return Ok(false);
@@ -214,7 +222,10 @@ mod tests {
         // Another key: the copy of the old one goes before the new one is there.
         copies.retain([(one, new), (two, old)].into_iter()).unwrap();
         assert_eq!((copies.read(one), copies.read(two).unwrap()), (None, b"other".to_vec()));
-        copies.keep(one, new, b"third").unwrap();
+        // Whoever was still at work on the old one is too late.
+        assert!(!copies.clone().keep(one, old, b"second").unwrap());
+        assert_eq!(copies.read(one), None);
+        assert!(copies.keep(one, new, b"third").unwrap());
         assert_eq!(copies.read(one).unwrap(), b"third");
         copies.retain(std::iter::empty()).unwrap();
         assert_eq!((copies.read(one), copies.read(two)), (None, None));

@@ -1,7 +1,6 @@
 //! Putting a configuration to use: first the ledger, then the wire, then the log.
 
 use std::io;
-use std::path::Path;
 
 use jiff::tz::TimeZone;
 use tokio::task::{spawn_blocking, spawn_local};
@@ -34,8 +33,8 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
 
 /// Removes the copies of pairs that a configuration does not serve: before anything is promised under it, since a key of
 /// before must not be taken for the one that readers were promised last.
-pub(super) fn forget_other_pairs(state: Option<&Path>, config: &Config) {
-    if let Some(Err(error)) = state.map(|state| LastGood::of(state).retain(config.pairs())) {
+pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config) {
+    if let Some(Err(error)) = copies.map(|copies| copies.retain(config.pairs())) {
         tracing::error!(
             %error,
             "state.directory: copies of pairs that are not served any more cannot be removed: check permissions"
@@ -64,7 +63,7 @@ impl Control {
     ///
     /// When a lockout was accepted that cannot be put on record; nothing has changed then.
     pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
-        forget_other_pairs(self.fixed.state.as_deref(), &config);
+        forget_other_pairs(self.copies.as_ref(), &config);
         let records = decisions(&config);
         if let Err(error) = self.record(records).await
             && !config.accepted.is_empty()
@@ -90,7 +89,7 @@ impl Control {
     /// Copies the pairs in use that are not in use in another configuration, so that they are there at the next start
     /// whatever happens to their files; on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) {
-        let Some(copies) = self.fixed.state.as_deref().map(LastGood::of) else { return };
+        let Some(copies) = self.copies.clone() else { return };
         let fresh = self.config.fresh_pairs(beside);
         if fresh.is_empty() {
             return;

@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Config, Context, Draft, Looked, Problems, StandIn};
+use crate::config::{Config, Context, Draft, LastGood, Looked, Problems, StandIn};
 use crate::handover::Launcher;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
@@ -80,6 +80,8 @@ pub struct Control {
     draft: Draft,
     config: Config,
     fixed: Fixed,
+    /// Copies of the pairs in use, if there is a place for them.
+    copies: Option<LastGood>,
     ledger: Arc<Mutex<Ledger>>,
     time: RefCell<Time>,
     server: Server,

@@ -15,7 +15,7 @@ use super::reload::Fixed;
 use super::socket::Door;
 use super::watch::Watch;
 use super::{COMMANDS, Control, Counts, LedgerTrouble, adopt, refresh};
-use crate::config::{AccessTarget, Config, Draft};
+use crate::config::{AccessTarget, Config, Draft, LastGood};
 use crate::handover::Launcher;
 use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
@@ -101,6 +101,7 @@ impl Control {
         let mut control = Self {
             draft,
             fixed: Fixed::of(&config),
+            copies: config.state.as_deref().map(LastGood::of),
             ledger: Arc::new(Mutex::new(ledger)),
             time: RefCell::new(time),
             server,
@@ -163,7 +164,7 @@ pub(super) fn promise(mut ledger: Ledger, config: &Config, since: Option<Seconds
     let reading = Reading::take();
     let time = Time::start(ledger.book().newest(), reading).dated_since(since);
     let mut leases = Leases::default();
-    adopt::forget_other_pairs(config.state.as_deref(), config);
+    adopt::forget_other_pairs(config.state.as_deref().map(LastGood::of).as_ref(), config);
     // A lockout that is not on record is none that was accepted.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
     leases.hold(&config.pledges);
