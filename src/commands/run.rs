@@ -12,7 +12,7 @@ use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, try_
 use crate::config::{Draft, Severity, StandIn};
 use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
-use crate::ledger::{Ledger, Notice};
+use crate::ledger::{Book, Ledger, Notice};
 use crate::policy::Scheme;
 use crate::privileges;
 use crate::sandbox;
@@ -74,6 +74,10 @@ pub(super) fn serve(
     };
     let mut opened = None;
     let book = |draft: &Draft| {
+        if !troubles.is_empty() {
+            // It does not start; what keeps the user from the ledger has been found out, with the remedy for all of it.
+            return Ok(Known::of_book(Book::default()));
+        }
         let (ledger, notices) = open_ledger(draft)?;
         let known = Known::of_book(ledger.book().clone());
         opened = Some((ledger, notices));
