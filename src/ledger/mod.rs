@@ -330,7 +330,10 @@ impl<D: Disk> Ledger<D> {
         }
         if written.is_err() {
             self.suspect = true;
-            let _ = disk.truncate(HEAD, self.head_len).and_then(|()| disk.truncate(FILE, self.len));
+            // The head may be durable all the same. A file that ends before its head looks damaged, and the next start
+            // would be refused for nothing: the record goes only once it is sure that the head does not speak of it.
+            let gone = disk.truncate(HEAD, self.head_len).and_then(|()| disk.sync(HEAD));
+            let _ = gone.and_then(|()| disk.truncate(FILE, self.len));
             self.heads.push(lines.link);
             return written;
         }
