@@ -122,7 +122,10 @@ fn a_tunnel_that_breaks_off_has_no_proper_end() {
                     "GET {path} HTTP/1.1\r\nHost: {BLOG}\r\nX-Forwarded-Proto: https\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
                 ));
                 assert_eq!(connection.response("GET").status, 101);
-                connection.send("x");
+                // That one waits for nothing, and may be gone by now.
+                if *path != "/abrupt" {
+                    connection.send("x");
+                }
                 let mut got = std::mem::take(&mut connection.received);
                 while !got.ends_with(b"half") {
                     let mut buffer = [0; 16];
