@@ -198,3 +198,31 @@ fn a_clock_that_went_on_is_confirmed() {
     let pintle = bed.start(&config);
     assert!(bed.header(&pintle).is_some());
 }
+
+/// Nothing was promised for more than a year, so that the clock is doubted: certificates of now are good all the same, at a
+/// start and while it serves.
+#[test]
+fn certificates_of_now_are_good_after_a_year_without_a_promise() {
+    let bed = Bed::new(0);
+    let old = bed.authority.leaf_of("old", &[BLOG], KeyKind::Ecdsa, -1, 90);
+    drop(bed.start(&bed.config(&old)));
+    bed.set_clock(400 * DAY);
+    let now = bed.authority.leaf_of("now", &[BLOG], KeyKind::Ecdsa, 390, 480);
+    for (from, to) in [(&now.chain, &old.chain), (&now.key, &old.key)] {
+        fs::copy(from, to).unwrap();
+    }
+    let config = bed.config(&old);
+    let pintle = bed.start(config.split("[site.hpkp]").next().unwrap());
+    assert_eq!(crate::rotation::served(&pintle), now.pin);
+    let (code, _, err) = outcome(bed.command(&pintle, "check").arg("-q"));
+    assert_eq!(code, 0, "{err}");
+    let renewed = bed.authority.renew("renewed", &now.key, &[BLOG], 490);
+    fs::copy(&renewed.chain, &old.chain).unwrap();
+    eventually("the renewal is taken up", || pintle.log_json("certificate").into_iter().nth(1));
+    // What is good at no time is not.
+    let never = bed.authority.leaf_of("never", &[BLOG], KeyKind::Ecdsa, 100, 200);
+    fs::copy(&never.chain, &old.chain).unwrap();
+    fs::copy(&never.key, &old.key).unwrap();
+    eventually("it is refused", || pintle.log_json("certificate refused; the old one keeps serving").pop());
+    assert_eq!(crate::rotation::served(&pintle), now.pin);
+}

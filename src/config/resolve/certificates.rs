@@ -135,7 +135,12 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
         }
         return None;
     };
-    let faults = preflight::judge(&chain, hosts, r.now, None);
+    let mut faults = preflight::judge(&chain, hosts, r.now, None);
+    // Of two times that may be right, it is enough to be fit at one: clients may be there.
+    if let Some(then) = r.doubted.filter(|_| faults.iter().any(preflight::Fault::is_fatal)) {
+        let other = preflight::judge(&chain, hosts, then, None);
+        faults = if other.iter().any(preflight::Fault::is_fatal) { faults } else { other };
+    }
     for fault in &faults {
         let (message, hint) = (format!("{}: {fault}", path.display()), fault.hint(&chain.leaf));
         // Where TLS ends in front of pintle, whoever ends it may staple.

@@ -36,6 +36,7 @@ use super::problem::{At, Problem, Problems, Severity};
 use super::stamp::{Looked, Stamp};
 use super::{AccessTarget, Config, Context, Draft, StandIn};
 use crate::host::{HostMap, HostPattern};
+use crate::ledger::time::{DOUBT, wall};
 use crate::policy::guard::others;
 use crate::telemetry::AccessFormat;
 use crate::tls::offer::Offer;
@@ -53,6 +54,8 @@ struct Resolver<'a> {
     folder: &'a Path,
     problems: &'a mut Problems,
     now: Timestamp,
+    /// What the clock says, where that is doubted: whether it is wrong, or nothing was written down for a year, nobody knows.
+    doubted: Option<Timestamp>,
     /// Contents in place of those of files.
     instead: &'a HashMap<PathBuf, Vec<u8>>,
     /// The chains among them have no keys here.
@@ -136,8 +139,10 @@ pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problem
     let now = Timestamp::from_second(context.now).unwrap_or_default();
     let folder = &draft.folder;
     let (instead, looked) = (&context.instead, &context.looked);
+    let doubted = Some(wall()).filter(|wall| wall.saturating_sub(context.now) > DOUBT);
+    let doubted = doubted.and_then(|wall| Timestamp::from_second(wall).ok());
     let chains_alone = context.chains_alone;
-    let mut r = Resolver { folder, problems, now, instead, chains_alone, looked, stamps: Vec::new() };
+    let mut r = Resolver { folder, problems, now, doubted, instead, chains_alone, looked, stamps: Vec::new() };
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
