@@ -1,25 +1,35 @@
 //! The pairs that were served last, kept beside the ledger: if a renewal in place is refused, its files have replaced
 //! the only copy of the key that readers are promised, and the next start needs it.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::Config;
+use crate::host::HostPattern;
 use crate::key_file::{FILE_MAX, KeyKind, public_key};
+use crate::ledger::Book;
+use crate::ledger::record::set_id;
 use crate::pin::Pin;
 use crate::plain_file;
+use crate::policy::guard::{Promise, Promises, Seconds};
 
 /// The folder in `state.directory`.
 pub const FOLDER: &str = "last-good";
 /// Bytes of a hash in a copy's name.
 const HASH: usize = 8;
+/// How a section begins.
+const ARMOUR: &[u8] = b"-----BEGIN";
 /// Characters of a file's stem in a copy's name: for people, so that a few will do.
 const STEM_MAX: usize = 40;
 
@@ -53,8 +63,10 @@ impl LastGood {
     pub fn read(&self, chain: &Path) -> Option<Vec<u8>> {
         let prefix = prefix(chain);
         let names = self.names().ok()?;
-        let name = names.iter().find(|name| name.starts_with(&prefix))?;
-        read(&self.folder.join(name)).ok()
+        // There is one, unless one that is not served any more could not be removed.
+        let of_chain = names.iter().filter(|name| name.starts_with(&prefix)).map(|name| self.folder.join(name));
+        let newest = of_chain.max_by_key(|path| fs::symlink_metadata(path).and_then(|file| file.modified()).ok())?;
+        read(&newest).ok()
     }
 
     /// Removes all copies but those of these pairs. To be done before anything is promised under other pairs: a copy
@@ -121,11 +133,106 @@ impl LastGood {
     }
 }
 
+impl Config {
+    /// The pairs that it serves: the chain's path, and the leaf's pin.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Path, Pin)> {
+        self.entries.iter().flat_map(|entry| entry.pairs()).map(|l| (l.path.as_path(), l.chain.pin()))
+    }
+
+    /// The pairs that it serves, but for those that another configuration serves, too; and those that break promises,
+    /// which other nodes may have made since.
+    #[must_use]
+    pub fn fresh_pairs(&self, beside: Option<&Self>, book: &Book, now: Seconds) -> Fresh {
+        let before = beside.iter().flat_map(|config| &config.entries).flat_map(|entry| entry.pairs());
+        let known: HashSet<_, foldhash::fast::RandomState> =
+            before.map(|l| (Arc::as_ptr(&l.chain), l.path.as_path())).collect();
+        let promises = Promises::alive(book.promises(), now);
+        let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |l| (entry, l)));
+        let mut fresh: Vec<Pair> = Vec::new();
+        // Sites may share a chain, and its copy.
+        let mut places = HashMap::new();
+        for (entry, l) in pairs {
+            let breaks = entry.breaks(l, &promises);
+            if breaks.is_empty() && known.contains(&(Arc::as_ptr(&l.chain), l.path.as_path())) {
+                continue;
+            }
+            let breaches = Breaches::of(entry.hosts(), breaks);
+            match places.entry((l.path.as_path(), l.chain.pin())) {
+                Entry::Vacant(place) => {
+                    place.insert(fresh.len());
+                    fresh.push(l.clone().into_pair(breaches));
+                }
+                Entry::Occupied(place) => fresh[*place.get()].breaches.add(breaches),
+            }
+        }
+        Fresh(fresh)
+    }
+}
+
 /// Pairs that have come into use, to be copied.
 pub struct Fresh(pub(super) Vec<Pair>);
 
+/// The promises that a pair breaks already, as other nodes have made them, say; and for which names. A copy says so in text
+/// before its first section: whom it locks out at a start must have been locked out before. So an old copy, of a key that
+/// was replaced since, excuses nothing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Breaches {
+    hosts: Vec<HostPattern>,
+    sets: Vec<String>,
+}
+
+/// Before the hosts, and before the sets, in a copy. Hosts are in base64, since a name may look like a line of PEM.
+const HOSTS: &str = "Served for: ";
+const SETS: &str = "Breaks: ";
+
+impl Breaches {
+    /// Those of a pair that is served for these names.
+    pub(super) fn of(hosts: &[HostPattern], promises: Vec<&Promise>) -> Self {
+        let mut sets: Vec<String> = promises.into_iter().map(set_id).collect();
+        sets.sort_unstable();
+        Self { hosts: if sets.is_empty() { Vec::new() } else { hosts.to_vec() }, sets }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.hosts.extend(more.hosts);
+        self.sets.extend(more.sets);
+        self.sets.sort_unstable();
+        self.sets.dedup();
+    }
+
+    /// Those that a copy tells of.
+    pub(super) fn read(contents: &[u8]) -> Self {
+        let text = contents.split(|b| *b == b'\n').take_while(|line| !line.starts_with(b"-----"));
+        let lines: Vec<&str> = text.filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        let line = |of: &str| lines.iter().find_map(|line| line.strip_prefix(of)).unwrap_or_default();
+        let hosts =
+            STANDARD.decode(line(HOSTS)).ok().and_then(|hosts| String::from_utf8(hosts).ok()).unwrap_or_default();
+        Self {
+            hosts: hosts.split_whitespace().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+            sets: line(SETS).split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+
+    pub(super) fn has(&self, promise: &Promise) -> bool {
+        self.sets.contains(&set_id(promise))
+    }
+
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostPattern> {
+        self.hosts.iter()
+    }
+
+    fn text(&self) -> String {
+        if self.sets.is_empty() {
+            return String::new();
+        }
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        format!("{HOSTS}{}\n{SETS}{}\n", STANDARD.encode(hosts.join(" ")), self.sets.join(" "))
+    }
+}
+
 /// A pair as it is served, and where its key lies.
 pub(super) struct Pair {
+    pub(super) breaches: Breaches,
     pub(super) path: PathBuf,
     pub(super) pin: Pin,
     pub(super) chain: Box<dyn Fn() -> String + Send>,
@@ -148,13 +255,18 @@ impl Fresh {
     pub fn keep(self, copies: &LastGood) -> io::Result<()> {
         let mut outcome = Ok(());
         for pair in self.0 {
-            let mut contents = (pair.chain)().into_bytes();
+            let mut contents = pair.breaches.text().into_bytes();
             let key = pair.key.and_then(|path| read_key(&path)).filter(|key| is_of(key, pair.pin));
-            if key.is_none() && fs::exists(copies.path(&pair.path, pair.pin)).unwrap_or(false) {
+            let path = copies.path(&pair.path, pair.pin);
+            if key.is_none() && fs::exists(&path).unwrap_or(false) {
                 // The copy may have the key, which is nowhere else then.
-                continue;
+                let Ok(known) = read(&path).map(Zeroizing::new) else { continue };
+                let begin = known.windows(ARMOUR.len()).position(|at| at == ARMOUR).unwrap_or_default();
+                contents.extend_from_slice(&known[begin..]);
+            } else {
+                contents.extend_from_slice((pair.chain)().as_bytes());
+                contents.extend_from_slice(key.as_deref().map_or(&[], Vec::as_slice));
             }
-            contents.extend_from_slice(key.as_deref().map_or(&[], Vec::as_slice));
             let kept = copies.keep(&pair.path, pair.pin, &contents);
             contents.zeroize();
             if let (Ok(()), Err(error)) = (&outcome, kept) {
@@ -229,6 +341,19 @@ mod tests {
         assert_eq!(copies.read(one).unwrap(), b"third");
         copies.retain(std::iter::empty()).unwrap();
         assert_eq!((copies.read(one), copies.read(two)), (None, None));
+    }
+
+    #[test]
+    fn breaches_are_read_back() {
+        let hosts: Vec<HostPattern> =
+            ["a.example", "*.b.example", "a--end.example"].map(|h| HostPattern::parse(h).unwrap()).into();
+        let sets = vec!["0123".to_owned(), "4567".to_owned()];
+        let breaches = Breaches { hosts, sets };
+        let section = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+        let copy = breaches.text() + section;
+        assert_eq!(crate::pem::read(copy.as_bytes()).unwrap().len(), 1, "{copy}");
+        assert_eq!(Breaches::read(copy.as_bytes()), breaches);
+        assert_eq!(Breaches::read(section.as_bytes()), Breaches::default());
     }
 
     #[test]

@@ -29,7 +29,6 @@ use toml::de::DeTable;
 use crate::host::HostPattern;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
-use crate::pin::Pin;
 use crate::policy::guard::Seconds;
 use crate::sandbox;
 use crate::server::{Earlier, Snapshot};
@@ -78,6 +77,8 @@ pub struct Context<'a> {
     pub now: Seconds,
     /// The configuration in use: what has not changed is taken over from it.
     pub before: Option<&'a Config>,
+    /// `before` is served. In an upgrade it is not yet: it is what the new process has seen at its first look.
+    pub is_served: bool,
     /// A site that is not fit to be served keeps what it has in `before`, which must be of the same draft; else it makes
     /// the whole configuration unfit.
     pub keeps_sites: bool,
@@ -119,6 +120,7 @@ impl<'a> Context<'a> {
             book,
             now,
             before: None,
+            is_served: true,
             keeps_sites: false,
             last_good: None,
             stand_in: StandIn::Never,
@@ -129,6 +131,13 @@ impl<'a> Context<'a> {
             accept: None,
             earlier: Vec::new(),
         }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The configuration that clients see now, if this process serves one.
+    fn served(&self) -> Option<&'a Config> {
+        self.before.filter(|_| self.is_served)
     }
 }
 
@@ -245,22 +254,6 @@ impl Config {
             let own = resolve::chains_until(entry, now);
             (&entry.report, earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
         })
-    }
-
-    /// The pairs that it serves: the chain's path, and the leaf's pin.
-    pub fn pairs(&self) -> impl Iterator<Item = (&Path, Pin)> {
-        self.entries.iter().flat_map(|entry| entry.pairs()).map(|l| (l.path.as_path(), l.chain.pin()))
-    }
-
-    /// The pairs that it serves, but for those that another configuration serves, too.
-    #[must_use]
-    pub fn fresh_pairs(&self, beside: Option<&Self>) -> Fresh {
-        let loaded = |config: &Self| config.entries.iter().flat_map(|e| e.pairs().to_vec()).collect::<Vec<_>>();
-        let before: Vec<_> = beside.map(loaded).unwrap_or_default();
-        let known: HashSet<_, foldhash::fast::RandomState> =
-            before.iter().map(|l| (Arc::as_ptr(&l.chain), l.path.as_path())).collect();
-        let is_fresh = |l: &resolve::Loaded| !known.contains(&(Arc::as_ptr(&l.chain), l.path.as_path()));
-        Fresh(loaded(self).into_iter().filter(is_fresh).map(resolve::Loaded::into_pair).collect())
     }
 
     /// All files that the sites were made from.

@@ -354,6 +354,10 @@ impl Control {
         if count > 0 {
             // What is promised elsewhere binds here, too.
             self.look_at_files().await;
+            // And what the pairs in use break of it is no reason not to start again.
+            if let Some(kept) = self.keep_pairs(Some(&self.config)) {
+                let _ = kept.await;
+            }
         }
         Ok(count)
     }

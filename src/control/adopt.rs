@@ -3,7 +3,7 @@
 use std::io;
 
 use jiff::tz::TimeZone;
-use tokio::task::{spawn_blocking, spawn_local};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::Instant;
 
 use super::{Control, LEDGER_LOOK, LedgerTrouble, lock};
@@ -68,6 +68,9 @@ impl Control {
         if let Err(error) = self.record(records).await
             && !config.accepted.is_empty()
         {
+            // The pairs in use stay in use.
+            forget_other_pairs(self.copies.as_ref(), &self.config);
+            self.keep_pairs(None);
             return Err(error);
         }
         for accepted in &config.accepted {
@@ -88,20 +91,21 @@ impl Control {
 
     /// Copies the pairs in use that are not in use in another configuration, so that they are there at the next start
     /// whatever happens to their files; on a thread that may wait for the disk.
-    pub(super) fn keep_pairs(&self, beside: Option<&Config>) {
-        let Some(copies) = self.copies.clone() else { return };
-        let fresh = self.config.fresh_pairs(beside);
+    pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
+        let copies = self.copies.clone()?;
+        let now = self.time.borrow().judged(Reading::take());
+        let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
         if fresh.is_empty() {
-            return;
+            return None;
         }
-        spawn_blocking(move || {
+        Some(spawn_blocking(move || {
             if let Err(error) = fresh.keep(&copies) {
                 tracing::warn!(
                     %error,
                     "the pairs in use cannot be copied to state.directory: check free space and permissions"
                 );
             }
-        });
+        }))
     }
 
     /// Writes records down, on a thread that may wait for the disk.

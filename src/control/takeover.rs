@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, open_ledger_with, prove, reload, remedy};
-use crate::config::{AdminAddress, Config, Context, Draft, SiteBefore, StandIn};
+use crate::config::{AdminAddress, Config, Context, Draft, LastGood, SiteBefore, StandIn};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
 use crate::host::HostPattern;
@@ -202,6 +202,8 @@ impl Control {
         let (now, _) = judged_now(ledger.book());
         let context = Context {
             before: Some(&config),
+            is_served: false,
+            last_good: config.state.as_deref().map(LastGood::of),
             stand_in: StandIn::Always,
             earlier: earlier(go.chains),
             ..Context::new(ledger.book(), now)

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
+use super::adopt::forget_other_pairs;
 use super::{Control, lock};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, SiteChains, Sockets, VERSION};
@@ -160,6 +161,9 @@ impl Control {
             Err(mut reasons) => {
                 reasons.extend(self.give_up_successor().await.ok().flatten());
                 self.retake_ledger().await;
+                // The new process may have put its own copies in place of these.
+                forget_other_pairs(self.copies.as_ref(), &self.config);
+                self.keep_pairs(None);
                 self.upgrade_failed(reply, reasons);
                 None
             }

@@ -4,10 +4,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::{BLOG, Client, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle};
+use crate::harness::{BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, eventually, outcome, output, pintle};
 use crate::rotation::{Bed, refusal};
 use crate::upgrade::Line;
 
@@ -358,4 +360,117 @@ fn pins_that_are_withheld_from_a_start_stay_so() {
     assert_eq!(is_told(), None);
     line.upgrade();
     assert_eq!(is_told(), None);
+}
+
+/// A second site, with a key of its own and a certificate for both names.
+fn with_other(bed: &Bed, hosts: &str) -> String {
+    let other = bed.authority.leaf("other", &["other.example.com", "www.example.com"]);
+    format!(
+        "\n[[site]]\nhosts = {hosts}\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+        bed.origin.url(),
+        other.chain,
+        other.key
+    )
+}
+
+/// A site gets another site's name: its key is in use, but nobody who asks for that name has met it.
+#[test]
+fn a_name_that_moves_to_a_key_in_use_takes_its_promises_along() {
+    let bed = Bed::new();
+    let other = with_other(&bed, "[\"other.example.com\"]");
+    let pintle = Pintle::start(&bed.authority, &(bed.config(&bed.pins("30d"), "") + &other));
+    assert!(bed.header(&pintle).is_some());
+    eventually("both pairs are copied", || (copies(&bed).len() == 2).then_some(()));
+    let both = "[\"other.example.com\", \"www.example.com\"]";
+    pintle.rewrite(|text| {
+        let one = text.replace(&format!("[\"{BLOG}\", \"www.example.com\"]"), &format!("[\"{BLOG}\"]"));
+        one.replace("[\"other.example.com\"]", both)
+    });
+    let refused = pintle.reload_fails();
+    assert!(refused.contains("would lock readers out"), "{refused}");
+    // Nor by a start.
+    let config = pintle.config_path();
+    let started = fs::read_to_string(&config).unwrap();
+    let again = bed.folder.path().join("again.toml");
+    fs::write(&again, started).unwrap();
+    drop(pintle);
+    let refused = does_not_start(&again);
+    assert!(refused.contains("would lock readers out"), "{refused}");
+}
+
+/// What a start says that is refused.
+fn does_not_start(config: &Path) -> String {
+    let mut command = std::process::Command::new("timeout");
+    command.env("PINTLE_ALLOW_ROOT", "1").args(["20", env!("CARGO_BIN_EXE_pintle"), "run", "-c"]).arg(config);
+    let (code, out, err) = outcome(&mut command);
+    assert_eq!(code, 1, "{out}{err}");
+    err
+}
+
+/// A copy of a pair that was served before the last one, as it may come back with a folder of long ago.
+#[test]
+fn an_old_copy_excuses_no_breach() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    drop(pintle);
+    let (copy, aside) = (copies(&bed).remove(0), bed.folder.path().join("aside"));
+    fs::copy(&copy, &aside).unwrap();
+    bed.put(&bed.next);
+    let stranger = bed.authority.csr(&bed.stranger);
+    let pins = bed.pins("30d").replace(&format!("{:?}, ", bed.next.key.with_extension("csr")), "");
+    let config = bed.config(&pins.replace("backups = [", &format!("backups = [{stranger:?}, ")), "");
+    let pintle = Pintle::start(&bed.authority, &config);
+    let header = bed.header(&pintle).unwrap();
+    assert!(header.contains(&bed.next.pin) && !header.contains(&bed.live.pin), "{header}");
+    copied(&bed, &bed.next);
+    drop(pintle);
+    fs::remove_file(copies(&bed).remove(0)).unwrap();
+    fs::copy(&aside, &copy).unwrap();
+    let path = bed.folder.path().join("again.toml");
+    fs::write(&path, format!("{LISTEN}{config}")).unwrap();
+    for puts in [Some(&bed.live), None] {
+        match puts {
+            Some(leaf) => bed.put(leaf),
+            None => fs::write(bed.chain(), "garbage").unwrap(),
+        }
+        let refused = does_not_start(&path);
+        assert!(refused.contains("would lock readers out"), "{refused}");
+    }
+}
+
+/// A promise that comes while an upgrade is under way, after the new process has checked everything: the old one keeps it.
+#[test]
+fn a_promise_in_the_middle_of_an_upgrade_counts() {
+    let bed = Bed::new();
+    let node = Bed::new();
+    // Another node, with the same live key and other backups.
+    let csr = |leaf: &Leaf| bed.authority.csr(leaf);
+    let pins = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}, {:?}]\n", csr(&bed.spare), csr(&bed.stranger));
+    drop(Pintle::start(&bed.authority, &node.config_of(&bed.chain(), &bed.key(), &pins, "")));
+    let held = Arc::new(AtomicBool::new(true));
+    let holds = held.clone();
+    let origin = Origin::start(move |request| {
+        while request.field("user-agent") == Some("pintle-upgrade") && holds.load(Ordering::Relaxed) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Reply::new("200 OK", "", "")
+    });
+    let config = bed.config(&bed.pins("30d"), "").replace(&bed.origin.url(), &origin.url());
+    let line = Line::start(&bed.authority, LISTEN, &format!("[process]\nprove_upstream = true\n{config}"));
+    line.pintle.rewrite(|text| {
+        let chain = text.replace(&format!("{:?}", bed.chain()), &format!("{:?}", bed.next.chain));
+        chain.replace(&format!("{:?}", bed.key()), &format!("{:?}", bed.next.key))
+    });
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| outcome(line.pintle.command("upgrade").arg("--json")));
+        eventually("the new process proves itself", || {
+            origin.received().iter().any(|r| r.field("user-agent") == Some("pintle-upgrade")).then_some(())
+        });
+        output(line.pintle.command("ledger merge").arg(node.state().join("ledger.jsonl")));
+        held.store(false, Ordering::Relaxed);
+        let (code, out, err) = upgrade.join().unwrap();
+        assert!(code == 1 && out.contains("would lock readers out"), "{out}{err}");
+    });
+    assert_eq!(bed.served(&line.pintle), bed.live.pin);
 }

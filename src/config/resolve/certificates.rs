@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use super::stand_in::{RefusedPair, StandIns};
 use super::{Resolver, report};
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::Pair;
+use crate::config::last_good::{Breaches, Pair};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
@@ -51,8 +51,9 @@ impl Loaded {
     }
 
     /// What a copy of it is made from.
-    pub(in crate::config) fn into_pair(self) -> Pair {
+    pub(in crate::config) fn into_pair(self, breaches: Breaches) -> Pair {
         Pair {
+            breaches,
             path: self.path.clone(),
             pin: self.chain.pin(),
             // A key that another process has is not read by this one, not even for a copy.
@@ -95,7 +96,8 @@ pub(super) fn resolve(
         let path = pair.chain.as_ref().map(|chain| r.path(&chain.value));
         let served = path
             .filter(|_| is_refused || stand_ins.are_in_use())
-            .and_then(|path| stand_ins.served(pair, at, &path, r.folder));
+            .and_then(|path| stand_ins.served(pair, at, &path, r.folder))
+            .map(|served| served.loaded);
         let unchanged = here.as_ref().zip(served.as_ref()).is_some_and(|(here, served)| here.is(served));
         match served {
             Some(served) if is_refused && stand_ins.may_stand_in(unchanged) => {

@@ -17,7 +17,7 @@ use crate::ledger::leases::Pledge;
 use crate::ledger::{Ramp, Ramped};
 use crate::message::Rendered;
 use crate::pin::Pin;
-use crate::policy::guard::{Promise, Seconds};
+use crate::policy::guard::{Promise, Promises, Seconds};
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::ramp::Steps;
@@ -52,6 +52,15 @@ impl Entry {
     /// Its chains, with their keys.
     pub(in crate::config) fn pairs(&self) -> &[Loaded] {
         &self.plan.loaded
+    }
+
+    pub(in crate::config) fn hosts(&self) -> &[HostPattern] {
+        &self.plan.hosts
+    }
+
+    /// The promises that one of its pairs breaks.
+    pub(in crate::config) fn breaks<'p>(&self, pair: &Loaded, promises: &Promises<'p>) -> Vec<&'p Promise> {
+        promises.broken_by(&self.plan.hosts, self.except(), &pair.chain.certain)
     }
 
     pub(super) fn chains(&self) -> impl Iterator<Item = &Chain> {

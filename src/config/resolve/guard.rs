@@ -7,7 +7,7 @@ use super::certificates::Loaded;
 use super::entry::{Entry, timestamp};
 use super::keep::{goes_on, keep, keep_unfit};
 use super::refusal::{OwnKey, Refusal, safe_day};
-use super::stand_in::RefusedPair;
+use super::stand_in::{RefusedPair, Served};
 use super::{Builder, Candidate, Change, Resolver};
 use crate::config::file::SiteTable;
 use crate::config::problem::{Problem, Severity};
@@ -92,7 +92,7 @@ fn settle(
                 keep(objection.site, candidate, vec![objection.problem.clone()], certificates, context, kept);
                 return true;
             }
-            None if !change.withhold && context.before.is_none() && was_served(candidate, context) => {
+            None if !change.withhold && context.served().is_none() && was_served(candidate, context) => {
                 change.withhold = true;
                 rebuild(objection.site, candidate, change, builder, r);
                 let what = "so no pins are sent; the site was served before, and goes on";
@@ -102,7 +102,7 @@ fn settle(
             _ => {}
         }
     }
-    if candidate.standing.is_none() || context.before.is_none() {
+    if candidate.standing.is_none() || context.served().is_none() {
         return false;
     }
     candidate.by_guard = true;
@@ -131,7 +131,7 @@ fn rebuild(
 fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
     let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
     let served = builder.served(candidate, here);
-    served.is_some_and(|served| served.chain.pin() != here.chain.pin())
+    served.is_some_and(|served| served.loaded.chain.pin() != here.chain.pin())
 }
 
 fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
@@ -171,7 +171,7 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Resolver<'_>) 
             let Some(loaded) = entry.plan.loaded.get(*chain) else { continue };
             breaks = true;
             let mut problems = r.problems.scratch();
-            let served = builder.served(candidate, loaded).filter(|s| s.chain.pin() == loaded.chain.pin());
+            let served = builder.served(candidate, loaded).filter(|s| s.loaded.chain.pin() == loaded.chain.pin());
             let breach =
                 Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
             breach.tell(&mut admitted, &mut problems);
@@ -217,7 +217,7 @@ struct Broken<'a> {
     promises: &'a [&'a Promise],
     /// The chain with the same key that is served already, if it is: whom that one locks out is locked out, and refusing
     /// this one would help nobody.
-    served: Option<&'a Loaded>,
+    served: Option<&'a Served>,
     /// The sets that are sent from now on.
     sent: &'a HashSet<String>,
     context: &'a Context<'a>,
@@ -228,7 +228,7 @@ impl Broken<'_> {
         let Self { table, entry, context, .. } = *self;
         let certificate = table.certificates.get(self.loaded.at).and_then(|c| c.chain.as_ref());
         let span = certificate.map_or(&table.span, |c| &c.span);
-        let is_news = |promise: &&&Promise| self.served.is_none_or(|s| promise.is_kept_by(&s.chain.certain));
+        let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, entry));
         let news: Vec<&Promise> = self.promises.iter().filter(is_news).copied().collect();
         if news.is_empty() {
             let hint = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \

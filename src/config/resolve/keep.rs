@@ -27,7 +27,7 @@ pub(super) fn keep(
 ) {
     if !context.keeps_sites {
         let errors = problems.iter().filter(|p| p.severity == Severity::Error);
-        let what = if context.before.is_some() {
+        let what = if context.served().is_some() {
             "the pair in use goes on"
         } else {
             "the pair that was served last goes on, from the copy in state.directory"
@@ -72,7 +72,7 @@ pub(super) fn keep_unfit(candidate: &mut Candidate, index: usize, context: &Cont
     if candidate.is_kept || candidate.is_fit() {
         return;
     }
-    let Some(entry) = candidate.standing.clone().filter(|_| context.before.is_some()) else { return };
+    let Some(entry) = candidate.standing.clone().filter(|_| context.served().is_some()) else { return };
     let refused = candidate.entry.replace(entry);
     let problems = std::mem::take(&mut candidate.problems);
     let certificates = refused.map(|refused| refused.report.certificates.clone()).unwrap_or_default();

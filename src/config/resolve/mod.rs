@@ -42,7 +42,7 @@ use crate::telemetry::AccessFormat;
 use crate::tls::offer::Offer;
 use keep::{keep_unfit, mark_shorter, note_refused};
 use plan::Plan;
-use stand_in::{RefusedPair, StandIns};
+use stand_in::{RefusedPair, Served, StandIns};
 
 pub(super) use assemble::chains_until;
 pub(super) use certificates::Loaded;
@@ -229,7 +229,7 @@ impl Builder<'_> {
         };
         let except = self.except.get(index).cloned().unwrap_or_default();
         let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
-        let stand_ins = StandIns::of(self.before.get(label.as_str()).copied(), self.context, &change.forced);
+        let stand_ins = StandIns::of(self.served_as(&label), self.context, &change.forced);
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
         let mut candidate =
@@ -237,7 +237,7 @@ impl Builder<'_> {
         // A reload must not fail for files that nobody has put there by it: with the same text, they are as good or bad
         // as they were.
         let has_same_text = || {
-            let before = self.context.before.and_then(|before| before.entries.get(index));
+            let before = self.context.served().and_then(|before| before.entries.get(index));
             before.is_some_and(|before| before.plan.source == candidate.plan.source)
         };
         if self.context.keeps_sites || (self.context.stand_in == StandIn::Always && has_same_text()) {
@@ -247,9 +247,16 @@ impl Builder<'_> {
     }
 }
 
+impl<'a> Builder<'a> {
+    /// The site of this first name that clients see now.
+    fn served_as(&self, label: &str) -> Option<&'a Arc<Entry>> {
+        self.before.get(label).copied().filter(|_| self.context.is_served)
+    }
+}
+
 impl Builder<'_> {
     /// The pair that was served last in the place of one.
-    fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Loaded> {
+    fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
         let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
         let table = self
             .file
@@ -261,7 +268,7 @@ impl Builder<'_> {
             .certificates
             .get(pair.at)?;
         let none = BTreeSet::new();
-        let stand_ins = StandIns::of(self.before.get(label.as_str()).copied(), self.context, &none);
+        let stand_ins = StandIns::of(self.served_as(&label), self.context, &none);
         stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
     }
 }

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use super::certificates::Loaded;
 use super::{Entry, report};
 use crate::config::file::{CertificateTable, SiteTable};
+use crate::config::last_good::Breaches;
 use crate::config::problem::Problem;
 use crate::config::{Context, LastGood, StandIn};
+use crate::host::HostPattern;
+use crate::policy::guard::Promise;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
 
@@ -34,6 +37,42 @@ pub(super) struct RefusedPair {
     pub(super) certificate: Option<report::Certificate>,
 }
 
+/// A pair that was served last, and what is known of the promises that it breaks.
+pub(super) struct Served {
+    pub(super) loaded: Loaded,
+    by: By,
+}
+
+enum By {
+    /// The site that it is served for.
+    Site(Arc<Entry>),
+    /// What its copy says.
+    Copy(Breaches),
+}
+
+impl Served {
+    /// Whether it breaks a promise already, for all names that the same key would break it for at this site. A site that
+    /// gets another name does not lock out the readers of that one already.
+    pub(super) fn breaks(&self, promise: &Promise, site: &Entry) -> bool {
+        let mut bound = site.hosts().iter().filter(|host| promise.binds(host, site.except()));
+        match &self.by {
+            By::Site(before) => {
+                let is_bound = |host: &&HostPattern| promise.binds(host, before.except());
+                let known: Vec<&HostPattern> = before.hosts().iter().filter(is_bound).collect();
+                !promise.is_kept_by(&self.loaded.chain.certain)
+                    && bound.all(|host| known.iter().any(|known| is_within(host, known)))
+            }
+            By::Copy(breaches) => {
+                breaches.has(promise) && bound.all(|host| breaches.hosts().any(|known| is_within(host, known)))
+            }
+        }
+    }
+}
+
+fn is_within(host: &HostPattern, known: &HostPattern) -> bool {
+    host == known || host.exact().is_some_and(|host| known.is_wildcard() && known.matches(host))
+}
+
 impl<'a> StandIns<'a> {
     /// Those of the site with this first name.
     pub(super) fn of(before: Option<&'a Arc<Entry>>, context: &'a Context<'_>, forced: &'a BTreeSet<usize>) -> Self {
@@ -41,27 +80,25 @@ impl<'a> StandIns<'a> {
     }
 
     /// The pair that was served last under this path of a chain, whatever is there now.
-    pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<Loaded> {
+    pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<Served> {
         let key = table.key.as_ref().map(|key| folder.join(&key.value).into_boxed_path());
         if let Some(before) = self.before {
             // What is in use is known; a copy on disk may be older.
             let known =
                 before.plan.loaded.iter().find(|l| l.path == path && l.certificate.is_some() == table.key.is_some());
-            return known.map(|l| Loaded { at, key, ..l.clone() });
+            let by = By::Site(before.clone());
+            return known.map(|l| Served { loaded: Loaded { at, key, ..l.clone() }, by });
         }
         let contents = self.last_good?.read(path)?;
+        let by = By::Copy(Breaches::read(&contents));
         let chain = Chain::from_pem(&contents).ok()?;
-        if table.key.is_none() {
-            return Some(Loaded { at, path: path.to_owned(), key, chain: Arc::new(chain), certificate: None });
-        }
-        let certificate = Arc::new(Certificate::new(chain, &contents).ok()?);
-        Some(Loaded {
-            at,
-            path: path.to_owned(),
-            key,
-            chain: certificate.chain.clone(),
-            certificate: Some(certificate),
-        })
+        let (chain, certificate) = if table.key.is_none() {
+            (Arc::new(chain), None)
+        } else {
+            let certificate = Arc::new(Certificate::new(chain, &contents).ok()?);
+            (certificate.chain.clone(), Some(certificate))
+        };
+        Some(Served { loaded: Loaded { at, path: path.to_owned(), key, chain, certificate }, by })
     }
 
     pub(super) fn is_forced(&self, at: usize) -> bool {
