@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::fs::OFlags;
+use rustls::pki_types::PrivateKeyDer;
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Config;
 use crate::host::HostPattern;
-use crate::key_file::{FILE_MAX, KeyKind, public_key};
+use crate::key_file::{FILE_MAX, KeyKind, private_key, public_key};
 use crate::ledger::Book;
 use crate::ledger::record::set_id;
 use crate::pin::Pin;
@@ -237,6 +238,25 @@ pub(super) struct Pair {
     pub(super) pin: Pin,
     pub(super) chain: Box<dyn Fn() -> String + Send>,
     pub(super) key: Option<PathBuf>,
+    pub(super) text: KeyText,
+}
+
+/// The contents of a key's file as they were read, until they have been copied: a moment later, the file may be another.
+#[derive(Clone, Default)]
+pub(super) struct KeyText(Arc<Mutex<Option<Zeroizing<Vec<u8>>>>>);
+
+impl KeyText {
+    pub(super) fn new(contents: &[u8]) -> Self {
+        Self(Arc::new(Mutex::new(Some(Zeroizing::new(contents.to_vec())))))
+    }
+
+    fn take(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_back(&self, contents: Option<Zeroizing<Vec<u8>>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = contents;
+    }
 }
 
 impl Fresh {
@@ -246,8 +266,15 @@ impl Fresh {
         self.0.is_empty()
     }
 
-    /// Copies them. A key that cannot be read, or has been replaced meanwhile, is left out: then, the copy only says
-    /// which chain was served.
+    /// Forgets the keys, where there is no place for copies.
+    pub fn forget(self) {
+        for pair in self.0 {
+            drop(pair.text.take());
+        }
+    }
+
+    /// Copies them. A key that is not here, or that cannot be read any more, is left out: then, the copy only says which
+    /// chain was served.
     ///
     /// # Errors
     ///
@@ -256,7 +283,9 @@ impl Fresh {
         let mut outcome = Ok(());
         for pair in self.0 {
             let mut contents = pair.breaches.text().into_bytes();
-            let key = pair.key.and_then(|path| read_key(&path)).filter(|key| is_of(key, pair.pin));
+            let text = pair.text.take();
+            let key = text.clone().or_else(|| read_key(pair.key.as_deref()?)).filter(|key| is_of(key, pair.pin));
+            let key = key.and_then(|key| private_key(&key).ok()).map(|key| pem_of(&key));
             let path = copies.path(&pair.path, pair.pin);
             if key.is_none() && fs::exists(&path).unwrap_or(false) {
                 // The copy may have the key, which is nowhere else then.
@@ -265,10 +294,13 @@ impl Fresh {
                 contents.extend_from_slice(&known[begin..]);
             } else {
                 contents.extend_from_slice((pair.chain)().as_bytes());
-                contents.extend_from_slice(key.as_deref().map_or(&[], Vec::as_slice));
+                contents.extend_from_slice(key.as_ref().map_or(&[], |key| key.as_bytes()));
             }
             let kept = copies.keep(&pair.path, pair.pin, &contents);
             contents.zeroize();
+            if kept.is_err() {
+                pair.text.put_back(text);
+            }
             if let (Ok(()), Err(error)) = (&outcome, kept) {
                 outcome = Err(error);
             }
@@ -281,6 +313,27 @@ fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     let mut contents = Zeroizing::new(Vec::new());
     File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut contents).ok()?;
     Some(contents)
+}
+
+/// In PEM, whatever form the file has.
+fn pem_of(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
+    let label = match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    Zeroizing::new(pem(label, key.secret_der()))
+}
+
+/// A section of PEM.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let text = Zeroizing::new(STANDARD.encode(der));
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem + "-----END " + label + "-----\n"
 }
 
 fn is_of(key: &[u8], pin: Pin) -> bool {

@@ -92,9 +92,12 @@ impl Control {
     /// Copies the pairs in use that are not in use in another configuration, so that they are there at the next start
     /// whatever happens to their files; on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
-        let copies = self.copies.clone()?;
         let now = self.time.borrow().judged(Reading::take());
         let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
+        let Some(copies) = self.copies.clone() else {
+            fresh.forget();
+            return None;
+        };
         if fresh.is_empty() {
             return None;
         }

@@ -474,3 +474,25 @@ fn a_promise_in_the_middle_of_an_upgrade_counts() {
     });
     assert_eq!(bed.served(&line.pintle), bed.live.pin);
 }
+
+/// The file has another key a moment after it was read; and it may be in DER, of which a copy is made in PEM.
+#[test]
+fn a_key_is_copied_as_it_was_read() {
+    let bed = Bed::new();
+    output(
+        std::process::Command::new("openssl")
+            .args(["pkey", "-outform", "DER", "-in"])
+            .arg(&bed.live.key)
+            .arg("-out")
+            .arg(bed.key()),
+    );
+    let pintle = bed.start(&bed.pins("30d"));
+    bed.put(&bed.stranger);
+    eventually("the pair is copied", || copies(&bed).pop());
+    let copy = fs::read_to_string(&copies(&bed)[0]).unwrap();
+    assert!(copy.contains("-----BEGIN PRIVATE KEY-----") || copy.contains("-----BEGIN EC PRIVATE KEY-----"));
+    eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+}

@@ -7,14 +7,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 
 use super::stand_in::{RefusedPair, StandIns};
 use super::{Resolver, report};
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::{Breaches, Pair};
+use crate::config::last_good::{Breaches, KeyText, Pair, pem};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
@@ -35,6 +33,8 @@ pub(in crate::config) struct Loaded {
     pub(in crate::config) path: PathBuf,
     /// Where its key lies, if it is here.
     pub(super) key: Option<Box<Path>>,
+    /// What was in that file, until it has been copied.
+    pub(super) text: KeyText,
     pub(in crate::config) chain: Arc<Chain>,
     /// With its key; none where TLS ends in front of pintle.
     pub(super) certificate: Option<Arc<Certificate>>,
@@ -58,23 +58,14 @@ impl Loaded {
             pin: self.chain.pin(),
             // A key that another process has is not read by this one, not even for a copy.
             key: self.key.as_deref().filter(|_| keeper::held().is_none()).map(Path::to_owned),
+            text: self.text.clone(),
             chain: Box::new(move || self.pem()),
         }
     }
 
     /// The chain in PEM, as it is served.
     fn pem(&self) -> String {
-        let mut pem = String::new();
-        for certificate in self.der() {
-            pem.push_str("-----BEGIN CERTIFICATE-----\n");
-            let text = STANDARD.encode(certificate);
-            for line in text.as_bytes().chunks(64) {
-                pem.push_str(&String::from_utf8_lossy(line));
-                pem.push('\n');
-            }
-            pem.push_str("-----END CERTIFICATE-----\n");
-        }
-        pem
+        self.der().iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
     }
 }
 
@@ -153,6 +144,10 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
             r.warn(&chain_at.span, message, hint);
         }
     }
+    let text = match &key {
+        Some((_, Key::Here(contents))) => KeyText::new(contents),
+        _ => KeyText::default(),
+    };
     let certificate = match key {
         Some((key_at, key)) => match key.certify(chain.clone()) {
             Ok(certificate) => Some(Arc::new(certificate)),
@@ -178,7 +173,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     };
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
     let key = table.key.as_ref().map(|key| r.path(&key.value).into_boxed_path());
-    Some(Loaded { at, path, key, chain, certificate })
+    Some(Loaded { at, path, key, text, chain, certificate })
 }
 
 /// A private key, wherever it is.

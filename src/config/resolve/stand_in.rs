@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::certificates::Loaded;
 use super::{Entry, report};
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::Breaches;
+use crate::config::last_good::{Breaches, KeyText};
 use crate::config::problem::Problem;
 use crate::config::{Context, LastGood, StandIn};
 use crate::host::HostPattern;
@@ -98,7 +98,10 @@ impl<'a> StandIns<'a> {
             let certificate = Arc::new(Certificate::new(chain, &contents).ok()?);
             (certificate.chain.clone(), Some(certificate))
         };
-        Some(Served { loaded: Loaded { at, path: path.to_owned(), key, chain, certificate }, by })
+        Some(Served {
+            loaded: Loaded { at, path: path.to_owned(), key, text: KeyText::default(), chain, certificate },
+            by,
+        })
     }
 
     pub(super) fn is_forced(&self, at: usize) -> bool {
