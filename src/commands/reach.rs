@@ -18,7 +18,7 @@ use crate::privileges::{Account, is_roots_alone};
 /// Everybody may write here.
 const WRITABLE_BY_ALL: u32 = 0o002;
 /// What the folder of a state has that pintle has made.
-const STATE_FILES: [&str; 4] = [ledger::FILE, ledger::LOCK, TOKEN, LAST_GOOD];
+const STATE_FILES: [&str; 6] = [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD];
 
 /// Whether what is missing is made, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
