@@ -117,12 +117,6 @@ impl Peer {
             self.address = source.to_canonical();
         }
     }
-
-    /// The field in which this peer should state the scheme.
-    #[must_use]
-    pub fn scheme_by(&self) -> TrustedField {
-        self.believed.unwrap_or(TrustedField::Proxy)
-    }
 }
 
 /// What is known of a request's client.
@@ -143,11 +137,12 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The fields that decide about what the upstream answers, for `Vary`.
+    /// The fields that decide about what the upstream answers, for `Vary`: whether or not this request has them, since
+    /// another one may.
     #[must_use]
-    pub fn vary(&self, hosts: &[HostPattern]) -> Option<&'static str> {
+    pub fn vary(&self) -> Option<&'static str> {
         match self.decided_by? {
-            TrustedField::XForwarded if self.host_of(hosts).is_some() => Some("X-Forwarded-Proto, X-Forwarded-Host"),
+            TrustedField::XForwarded => Some("X-Forwarded-Proto, X-Forwarded-Host"),
             field => field.scheme_field(),
         }
     }

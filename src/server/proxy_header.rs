@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ppp::v2::{Addresses, Command, Header};
+use ppp::v2::{Addresses, Header};
 
 use crate::policy::Scheme;
 
@@ -13,6 +13,9 @@ const V2_FIXED: usize = 16;
 /// The longest header of version 2 that is read: addresses, and TLVs with a certificate's name or two.
 const V2_MAX: usize = 4096;
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Version 2, and the command LOCAL.
+const V2_LOCAL: u8 = 0x20;
 
 const TLV_CRC32C: u8 = 0x03;
 const TLV_SSL: u8 = 0x20;
@@ -92,6 +95,10 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
         // What cannot become a header is refused without waiting for its rest.
         return if buf[12] >> 4 == 2 { Ok(None) } else { Err(NoProxyHeader) };
     }
+    if buf[12] == V2_LOCAL {
+        // The balancer itself: "the receiver must [...] discard the protocol block including the family".
+        return Ok(Some((len, ProxyHeader { source: None, scheme: None })));
+    }
     let header = Header::try_from(&buf[..len]).map_err(|_| NoProxyHeader)?;
     let mut scheme = None;
     for tlv in header.tlvs() {
@@ -105,17 +112,12 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
             _ => {}
         }
     }
-    let said = match header.command {
-        // Health checks of the balancer itself; whatever else is there is skipped.
-        Command::Local => ProxyHeader { source: None, scheme: None },
-        Command::Proxy => {
-            let source = match header.addresses {
-                Addresses::IPv4(a) => Some(IpAddr::V4(a.source_address)),
-                Addresses::IPv6(a) => Some(IpAddr::V6(a.source_address).to_canonical()),
-                Addresses::Unspecified | Addresses::Unix(_) => None,
-            };
-            ProxyHeader { source, scheme }
-        }
+    let said = match header.addresses {
+        Addresses::IPv4(a) => ProxyHeader { source: Some(IpAddr::V4(a.source_address)), scheme },
+        Addresses::IPv6(a) => ProxyHeader { source: Some(IpAddr::V6(a.source_address).to_canonical()), scheme },
+        Addresses::Unix(_) => ProxyHeader { source: None, scheme },
+        // As UNKNOWN of version 1: what stands behind an unknown family is skipped.
+        Addresses::Unspecified => ProxyHeader { source: None, scheme: None },
     };
     Ok(Some((len, said)))
 }
@@ -219,7 +221,14 @@ mod tests {
         ok(&v2(0x21, 0x11, &[&IPV4[..], &plain].concat()), said(Some("192.0.2.1"), Some(Scheme::Http)));
         ok(&v2(0x20, 0x00, &[]), said(None, None));
         ok(&v2(0x20, 0x11, &[&IPV4[..], &tls].concat()), said(None, None));
+        ok(&v2(0x20, 0x00, &tls), said(None, None));
+        ok(&v2(0x20, 0x31, &[&[0; 216][..], &tls].concat()), said(None, None));
+        ok(&v2(0x20, 0x77, &[1, 2, 3]), said(None, None));
+        ok(&v2(0x21, 0x00, &[]), said(None, None));
+        ok(&v2(0x21, 0x00, &tls), said(None, None));
         ok(&v2(0x21, 0x31, &[0; 216]), said(None, None));
+        ok(&v2(0x21, 0x31, &[&[0; 216][..], &tls].concat()), said(None, Some(Scheme::Https)));
+        ok(&v2(0x21, 0x31, &[&[0; 216][..], &plain].concat()), said(None, Some(Scheme::Http)));
         ok(
             &with_checksum(v2(0x21, 0x11, &[&IPV4[..], &[3, 0, 4, 0, 0, 0, 0]].concat())),
             said(Some("192.0.2.1"), None),

@@ -168,8 +168,10 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     let ports = context.worker.https_ports();
     let https = HttpsPorts { public: shared.public_https_port, listeners: &ports };
     if asked.origin.scheme == Scheme::Http {
-        if !asked.origin.scheme_stated && loops(head, asked, context) {
-            return Err(Rejection::SchemeNotStated(context.client.peer.scheme_by()));
+        if !asked.origin.scheme_stated
+            && let Some(field) = loops(head, asked, context)
+        {
+            return Err(Rejection::SchemeNotStated(field));
         }
         return Ok(Step::Redirect(redirect::to_https(head.host_octets(), head.port(), head.target_octets(), https)));
     }
@@ -207,9 +209,11 @@ fn has_webroot(asked: &Asked) -> bool {
     asked.view.shared.acme_webroot.is_some()
 }
 
-/// Whether the redirect of this request was followed, and came back as this request by way of a trusted proxy.
-fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
-    let Some(proxy) = context.client.peer.proxy else { return false };
+/// The field in which a trusted proxy should have stated the scheme, if the redirect of this request was followed, and
+/// came back as this request by way of that proxy. Whom a PROXY header speaks for is no proxy that should state one: a
+/// client may ask by http twice.
+fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> Option<TrustedField> {
+    let (proxy, field) = (context.client.peer.proxy?, context.client.peer.believed?);
     let proxy_and_host = (proxy, head.host());
     let agent = head.fields.get(Name::UserAgent);
     let client_and_url = (asked.origin.client, agent, head.host(), head.target());
@@ -217,9 +221,8 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
     if back {
         context.worker.counters.loops_broken.increment();
         context.worker.warn_seldom(EVERY_SITE, "scheme not stated", || {
-            let by = context.client.peer.scheme_by();
-            let missing = by.scheme_field().unwrap_or("TLS TLV in its PROXY header");
-            let remedy = match by {
+            let missing = field.scheme_field().unwrap_or("TLS TLV in its PROXY header");
+            let remedy = match field {
                 TrustedField::XForwarded => "make it send X-Forwarded-Proto: https for TLS, http otherwise",
                 TrustedField::Forwarded => "make it send Forwarded: proto=https for TLS, proto=http otherwise",
                 TrustedField::Proxy => "make it send a PROXY header of version 2 with the TLS TLV (send-proxy-v2-ssl)",
@@ -227,7 +230,7 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> bool {
             tracing::warn!(%proxy, host = head.host(), hint = remedy, "redirect loop: this trusted proxy sends no {missing}");
         });
     }
-    back
+    back.then_some(field)
 }
 
 /// What the upstream has said, as an answer; or that it has said nothing of use. `begin` is when it was asked.
@@ -265,7 +268,7 @@ fn answered(
                         pinned: context.may_pin(site),
                         forwarded: true,
                         grpc: is_grpc(head),
-                        vary: asked.origin.vary(site.hosts.as_slice()),
+                        vary: asked.origin.vary(),
                         upgraded,
                         closes: false,
                         error: None,

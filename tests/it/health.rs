@@ -49,6 +49,14 @@ fn probes_are_answered_whatever_their_host_and_version() {
         }
     }
     assert!(origin.received().is_empty(), "the upstream is not asked");
+    // What is no request that pintle understands is refused before anybody looks at its path.
+    for (request, status) in [
+        ("GET /healthz HTTP/1.1\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.2\r\nHost: localhost\r\n\r\n", 505),
+    ] {
+        assert_eq!(ask(&mut Connection::plain(pintle.http()), request).status, status, "{request}");
+    }
     // Nothing else is theirs without a name.
     let other = output(
         pintle.curl().args(["-k", "-o", "/dev/null", "-w", "%{http_code}"]).arg(format!("https://{}/", pintle.https())),

@@ -163,24 +163,43 @@ fn connections_count_for_the_source() {
     assert!(open(V1).is_some());
 }
 
+/// A client may ask for the same page by http twice: the header speaks for it, and says nothing of TLS.
 #[test]
-fn a_loop_behind_a_header_without_its_tlv_is_told_of() {
+fn clients_of_a_header_are_redirected_as_often_as_they_ask() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let pintle = Pintle::start_listening(&authority, ON, &blog(&authority, &origin));
-    let ask = || {
-        let mut connection = plain(pintle.http(), V1);
-        connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
-        connection.response("GET")
+    let trusted = b"PROXY TCP4 127.0.0.1 10.0.0.1 5000 80\r\n".to_vec();
+    for header in [V1.to_vec(), v2(&[]), v2(&NO_TLS), UNKNOWN.to_vec(), LOCAL.to_vec(), trusted] {
+        for n in 0..4 {
+            let mut connection = plain(pintle.http(), &header);
+            connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+            assert_eq!(connection.response("GET").status, 301, "{n}: {header:?}");
+        }
+    }
+}
+
+/// Only a header that names whom it is about says by its TLV how that one came; a Unix socket's is a program's.
+#[test]
+fn the_tlv_of_a_header_without_a_source() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let pintle = Pintle::start_listening(&authority, ON, &blog(&authority, &origin));
+    let header = |command: u8, family: u8, addresses: usize| {
+        let mut header = [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[command, family]].concat();
+        header.extend_from_slice(&((addresses + TLS.len()) as u16).to_be_bytes());
+        header.resize(header.len() + addresses, 0);
+        header.extend_from_slice(&TLS);
+        header
     };
-    assert_eq!(ask().status, 301);
-    let told = ask();
-    assert!(told.status == 508 && told.text().contains("version 2 with the TLS TLV"), "{}", told.text());
-    pintle.logs("sends no TLS TLV in its PROXY header");
-    // Once somebody has come by TLS by way of this balancer, it is not the balancer's fault.
-    let mut connection = Client::new(&authority).handshake(connect(pintle.https(), V1), BLOG).unwrap();
-    assert_eq!(connection.get(BLOG, "/").status, 200);
-    for _ in 0..3 {
-        assert_eq!(ask().status, 301);
+    for (what, header, status) in [
+        ("LOCAL", header(0x20, 0x00, 0), 301),
+        ("LOCAL with addresses", header(0x20, 0x11, 12), 301),
+        ("LOCAL with a family that nobody knows", header(0x20, 0x77, 3), 301),
+        ("UNSPEC", header(0x21, 0x00, 0), 301),
+        ("a Unix socket", header(0x21, 0x31, 216), 200),
+    ] {
+        let mut connection = plain(pintle.http(), &header);
+        connection.send(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
+        assert_eq!(connection.response("GET").status, status, "{what}");
     }
 }
 

@@ -146,6 +146,14 @@ fn health_path(table: &ListenTable, r: &mut Resolver<'_>) -> Option<Box<str>> {
         );
         return None;
     }
+    if let Some(why) = unfit_for_health(&path.value) {
+        r.error_with_hint(
+            &path.span,
+            format!("listen.health_path: {:?} {why}", path.value),
+            "health_path = \"/healthz\"",
+        );
+        return None;
+    }
     if table.trusted_proxies.is_empty() {
         r.warn(
             &path.span,
@@ -154,6 +162,21 @@ fn health_path(table: &ListenTable, r: &mut Resolver<'_>) -> Option<Box<str>> {
         );
     }
     Some(path.value.as_str().into())
+}
+
+/// Why a path is none for probes, if it is none: it is compared to the letter, and stands before all sites.
+fn unfit_for_health(path: &str) -> Option<&'static str> {
+    if path == "/" {
+        Some("is the sites' own first page, which trusted proxies ask for as well")
+    } else if path.contains('%') {
+        Some("is compared as it is written, and escapes are written in several ways")
+    } else if path.split('/').skip(1).any(|part| matches!(part, "." | "..")) || path.contains("//") {
+        Some("is compared as it is written, and clients shorten such paths")
+    } else if path.starts_with("/.well-known/acme-challenge") {
+        Some("is where certificate authorities ask for challenges")
+    } else {
+        None
+    }
 }
 
 fn ranges(list: &[At<String>], r: &mut Resolver<'_>) -> Vec<IpNet> {
@@ -285,5 +308,20 @@ pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
     }
     if table.connections_per_client.is_none() {
         limits.connections_per_client = (limits.connections / 8).max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_for_probes() {
+        for path in ["/healthz", "/a/b", "/.well-known/health", "/health/", "/..."] {
+            assert_eq!(unfit_for_health(path), None, "{path}");
+        }
+        for path in ["/", "//", "/%68", "/a/../b", "/./a", "/a/.", "/a//b", "/.well-known/acme-challenge/x"] {
+            assert!(unfit_for_health(path).is_some(), "{path}");
+        }
     }
 }
