@@ -3,7 +3,7 @@
 
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -14,6 +14,7 @@ use crate::control::confinement;
 use crate::ledger;
 use crate::plain_file::folder_of;
 use crate::privileges::{Account, is_roots_alone};
+use crate::telemetry::open_log;
 
 /// Everybody may write here.
 const WRITABLE_BY_ALL: u32 = 0o002;
@@ -88,7 +89,10 @@ pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: 
 
 fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Trouble> {
     let (Own { path, key, .. }, Account { user, group, .. }) = (own, account);
-    let trouble = |why: &str, hint: String| Some(Trouble { what: format!("{key}: {}: {why}", path.display()), hint });
+    let trouble = |why: &str, hint: String| {
+        let what = format!("{key}: {}: {why}", path.display());
+        Some(planted_link(path).map_or_else(|| Trouble { what: what.clone(), hint }, |link| link.trouble(&what)))
+    };
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -120,10 +124,8 @@ fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Trouble> {
         fs::symlink_metadata(file).is_ok() && access(file, Access::READ_OK | Access::WRITE_OK).is_err()
     };
     let file = own.known_files().into_iter().find(unusable)?;
-    Some(Trouble {
-        what: format!("{key}: {}: the user {user} cannot write it", file.display()),
-        hint: format!("chown -h {user}:{group} {}", file.display()),
-    })
+    let what = format!("{key}: {}: the user {user} cannot write it", file.display());
+    Some(of_file(&file, what, account))
 }
 
 impl Own {
@@ -184,17 +186,68 @@ impl Own {
 fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Trouble> {
     let Account { user, group, .. } = account;
     let error = match (fs::symlink_metadata(file), pass) {
+        (Ok(is), Pass::Looking) if is.file_type().is_fifo() || is.file_type().is_socket() => {
+            Some(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+        }
         (Ok(_), Pass::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
         // Its folder is judged with the configuration; who can make it there, by making it.
         (Err(_), Pass::Looking) => None,
-        (_, Pass::Making) => fs::OpenOptions::new().append(true).create(true).mode(0o640).open(file).err(),
+        (_, Pass::Making) => open_log(file).err(),
     }?;
-    let hint = match fs::symlink_metadata(file) {
-        Ok(_) => format!("chown {user}:{group} {}", file.display()),
-        Err(_) => format!("install -o {user} -g {group} -m 640 /dev/null {}", file.display()),
-    };
     let what = format!("log.access: {}: the user {user} cannot write it: {error}", file.display());
+    if fs::symlink_metadata(file).is_ok() || planted_link(folder_of(file)).is_some() {
+        return Some(of_file(file, what, account));
+    }
+    let hint = format!("install -o {user} -g {group} -m 640 /dev/null {}", file.display());
     Some(Trouble { what, hint })
+}
+
+/// What to do about a file that the user cannot write. The file is given to the user only where it is nothing else by another
+/// name: whoever can make files in its folder may have put there what leads to somebody else's.
+fn of_file(file: &Path, what: String, account: &Account) -> Trouble {
+    let Account { user, group, .. } = account;
+    if let Some(link) = planted_link(folder_of(file)) {
+        return link.trouble(&what);
+    }
+    let at = file.display();
+    // Where the user cannot make it again.
+    let made = match access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => String::new(),
+        Err(_) => format!(" && install -o {user} -g {group} -m 640 /dev/null {at}"),
+    };
+    match fs::symlink_metadata(file) {
+        Ok(is) if is.is_symlink() => Trouble {
+            what: format!("{what}; it is a symbolic link, and what it leads to may be somebody else's"),
+            hint: format!("rm {at}{made}"),
+        },
+        Ok(is) if !is.is_file() => {
+            Trouble { what: format!("{what}; it is no regular file"), hint: format!("mv -T {at} {at}.aside{made}") }
+        }
+        Ok(is) if is.nlink() > 1 => Trouble {
+            what: format!("{what}; it has another name elsewhere, and may be somebody else's"),
+            hint: format!("mv -T {at} {at}.aside{made}"),
+        },
+        _ => Trouble { what, hint: format!("chown -h {user}:{group} {at}") },
+    }
+}
+
+/// A symbolic link on the way to something.
+struct PlantedLink(PathBuf);
+
+impl PlantedLink {
+    fn trouble(&self, what: &str) -> Trouble {
+        let link = self.0.display();
+        Trouble {
+            what: format!("{what}; the way there is by the symbolic link {link}, which is not root's"),
+            hint: format!("rm {link}"),
+        }
+    }
+}
+
+/// The link of somebody else than root that a path leads by: what is behind it may be anybody's.
+fn planted_link(path: &Path) -> Option<PlantedLink> {
+    let is_planted = |at: &&Path| fs::symlink_metadata(at).is_ok_and(|is| is.is_symlink() && is.uid() != 0);
+    path.ancestors().find(is_planted).map(|link| PlantedLink(link.to_owned()))
 }
 
 /// Keys that a process of their own is to have, and that this user, or this thread's, can read as well.

@@ -109,7 +109,11 @@ fn of_file(path: &Path) -> Result<String, ClientError> {
             "{}: the process that listens on this port has left no token there: it runs with another configuration",
             path.display()
         )),
-        _ => ClientError::Other(format!("{}: {error}", path.display())),
+        _ => ClientError::Other(format!(
+            "{0}: {error}; the process that listens on this port makes another token within seconds: try again, or \
+             else: rm {0}",
+            path.display()
+        )),
     })
 }
 

@@ -66,14 +66,21 @@ impl Listening {
         }
     }
 
-    /// Takes the token anew, whose file was swept away or replaced. `true` if that is all there was to do.
+    /// Takes the token anew, whose file was swept away, replaced or changed. `true` if that is all there was to do.
     fn renew_token(&self) -> bool {
         let (AdminAddress::Tcp { token: Some(path), .. }, Some(token)) = (&self.address, &self.token) else {
             return false;
         };
         let renewed = Token::provide(path);
-        if let Err(error) = &renewed {
-            tracing::error!(%error, file = %path.display(), "there is no token for commands over TCP");
+        match &renewed {
+            Ok(new) if token.borrow().is_same(new) => {}
+            Ok(_) => {
+                let why = "the file of the one before was removed, changed, or open to others";
+                tracing::warn!(why, file = %path.display(), "there is another token for commands over TCP");
+            }
+            Err(error) => {
+                tracing::error!(%error, file = %path.display(), "there is no token for commands over TCP");
+            }
         }
         renewed.map(|new| *token.borrow_mut() = Rc::new(new)).is_ok()
     }

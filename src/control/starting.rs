@@ -189,7 +189,11 @@ fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, String> {
         AccessTarget::Off => Ok(None),
         AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string()),
         AccessTarget::File(path) => {
-            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}", path.display()))
+            let hint = |e: &io::Error| match e.kind() {
+                io::ErrorKind::InvalidInput => "; move it away, or name another file, or \"stdout\"",
+                _ => "",
+            };
+            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}{}", path.display(), hint(&e)))
         }
     }
 }

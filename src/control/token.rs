@@ -21,13 +21,20 @@ const FILE_MAX: u64 = 1024;
 /// The group may read it, if the operator says so: for Prometheus. Nobody else, and nobody may write it.
 const TOO_OPEN: u32 = 0o037;
 
+/// Device, inode, and when the inode was last changed: by what was written, or by its mode or owner.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp(is: &fs::Metadata) -> Stamp {
+    (is.dev(), is.ino(), is.ctime(), is.ctime_nsec())
+}
+
 /// What every request over TCP must carry.
 #[derive(Debug)]
 pub(super) struct Token {
     secret: String,
     path: PathBuf,
-    /// Device and inode: who removes the file wants another token.
-    file: (u64, u64),
+    /// Who removes the file wants another token; and whatever else is done to it is looked at.
+    file: Stamp,
 }
 
 impl Token {
@@ -49,12 +56,17 @@ impl Token {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others could have read it"));
         }
         let secret = secret_of(plain_file::read_opened(file, FILE_MAX)?)?;
-        Ok(Self { secret, path: path.to_owned(), file: (is.dev(), is.ino()) })
+        Ok(Self { secret, path: path.to_owned(), file: stamp(&is) })
     }
 
-    /// `true` if the file is still the one that was read.
+    /// `true` if the file is still the one that was read, as it was.
     pub(super) fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.file)
+        fs::symlink_metadata(&self.path).is_ok_and(|m| stamp(&m) == self.file)
+    }
+
+    /// `true` if both are the same secret.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        verify_slices_are_equal(self.secret.as_bytes(), other.secret.as_bytes()).is_ok()
     }
 
     /// `true` if a request carries it: `Authorization: Bearer TOKEN` (RFC 6750 section 2.1), exactly once.

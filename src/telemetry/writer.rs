@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -72,6 +74,8 @@ pub struct LogThread {
     thread: Option<JoinHandle<()>>,
     /// How many times it was asked to reopen its file.
     asked: Arc<AtomicU64>,
+    /// The last of these that was not carried out in time.
+    late: Arc<AtomicU64>,
     progress: watch::Receiver<Progress>,
 }
 
@@ -123,7 +127,7 @@ impl LogThread {
     ///
     /// When it cannot be opened for writing.
     pub fn file(path: &Path) -> io::Result<Self> {
-        Self::start(Target::File(path.to_owned(), open(path)?))
+        Self::start(Target::File(path.to_owned(), open_log(path)?))
     }
 
     /// Reopens a file, which may have been moved away (logrotate). The thread does it whether the future is polled or not;
@@ -134,24 +138,24 @@ impl LogThread {
             // If the queue is full, the thread sees the number with the next batch.
             sink.send(WAKE.to_vec());
         }
-        let mut progress = self.progress.clone();
+        let (mut progress, late) = (self.progress.clone(), self.late.clone());
         async move {
             let in_time = tokio::time::timeout(PATIENCE, progress.wait_for(|p| p.reopened >= number)).await.is_ok();
             // If the thread has ended, what it said last holds.
             let trouble = progress.borrow().trouble.clone();
-            trouble.or_else(|| {
-                (!in_time).then(|| LogTrouble {
-                    what: format!("log.access: the file was not reopened within {PATIENCE:?}"),
-                    hint: "its disk does not answer; look at the disk, then at `pintle status`",
-                })
-            })
+            if !in_time {
+                late.fetch_max(number, Ordering::Relaxed);
+            }
+            trouble.or_else(|| (!in_time).then(not_in_time))
         }
     }
 
     /// Why the log is not written as it should be at present.
     #[must_use]
     pub fn trouble(&self) -> Option<LogTrouble> {
-        self.progress.borrow().trouble.clone()
+        let progress = self.progress.borrow();
+        let is_late = self.late.load(Ordering::Relaxed) > progress.reopened;
+        progress.trouble.clone().or_else(|| is_late.then(not_in_time))
     }
 
     /// Lines that were lost since the start: the log was written too slowly, or not at all.
@@ -177,7 +181,7 @@ impl LogThread {
             published,
         };
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&batches))?;
-        Ok(Self { sink: Some(sink), thread: Some(thread), asked, progress })
+        Ok(Self { sink: Some(sink), thread: Some(thread), asked, late: Arc::default(), progress })
     }
 
     /// Where to hand lines to.
@@ -256,7 +260,7 @@ impl Writer {
     fn reopen(&mut self) {
         self.tried = Instant::now();
         let Target::File(path, file) = &mut self.target else { return };
-        match open(path) {
+        match open_log(path) {
             Ok(opened) => {
                 *file = opened;
                 self.not_reopened = None;
@@ -296,8 +300,19 @@ impl Writer {
     }
 }
 
+fn not_in_time() -> LogTrouble {
+    LogTrouble {
+        what: format!("log.access: the file was not reopened within {PATIENCE:?}"),
+        hint: "its disk does not answer; look at the disk, then at `pintle status`",
+    }
+}
+
+/// What helps against an error.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            "a FIFO, a socket or a disk has this name: move it away, and a file is made in its place"
+        }
         io::ErrorKind::NotFound => "make its folder again, for the user that serves; pintle tries again every second",
         io::ErrorKind::PermissionDenied => {
             "let the user that serves write in its folder; a folder that was made after the start is outside the sandbox: \
@@ -315,9 +330,32 @@ const END: &[u8] = b"";
 /// Neither is this: it makes the thread look at what it was asked for.
 const WAKE: &[u8] = b"\0";
 
-/// Clients' addresses are for the operator's group at most.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+/// Opens a log's file, which is made if need be: a regular file, or a character device such as `/dev/null`. Whoever is at
+/// the other end of a FIFO is not waited for.
+///
+/// # Errors
+///
+/// If it cannot be opened for writing, or is something else.
+pub fn open_log(path: &Path) -> io::Result<File> {
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    // Clients' addresses are for the operator's group at most.
+    let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(nonblock).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        // A FIFO that nobody reads, or a socket.
+        Some(number) if number == Errno::NXIO.raw_os_error() => no_file(),
+        _ => error,
+    })?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        return Err(no_file());
+    }
+    // A terminal takes its time, and is given it.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
 }
 
 impl Drop for LogThread {

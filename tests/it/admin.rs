@@ -326,6 +326,46 @@ fn the_token_is_kept_until_it_is_removed() {
     }
 }
 
+/// A token that others could read, or that is none, counts no longer, and the log says so.
+#[test]
+fn a_token_that_is_none_any_more_is_replaced() {
+    let bed = Bed::new();
+    let pintle = bed.start(&format!("[admin]\nlisten = \"127.0.0.1:{}\"", free_port()));
+    let file = bed.state().join("admin.token");
+    let token = || fs::read_to_string(&file).ok().filter(|token| !token.is_empty());
+    let works = || (outcome(&mut pintle.command("status")).0 == 0).then_some(());
+    let chmod = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    let mut before = token().unwrap();
+    let elsewhere = bed.folder.path().join("elsewhere");
+    for (number, spoil) in ["others read", "emptied", "link", "nonsense"].into_iter().enumerate() {
+        match spoil {
+            "others read" => chmod(0o644),
+            "emptied" => fs::write(&file, "").unwrap(),
+            "nonsense" => fs::write(&file, "nonsense\n").unwrap(),
+            _ => {
+                fs::rename(&file, &elsewhere).unwrap();
+                std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+            }
+        }
+        let (code, _, err) = outcome(&mut pintle.command("status"));
+        assert!(code == 0 || err.contains("another token within seconds"), "{spoil}: {err}");
+        let is_another = || {
+            let is_file =
+                fs::symlink_metadata(&file).is_ok_and(|is| is.is_file() && is.permissions().mode() & 0o077 == 0);
+            token().filter(|token| is_file && *token != before && token.len() >= 43)
+        };
+        before = eventually(spoil, is_another);
+        eventually("it is the one that counts", works);
+        let told = pintle.logged("there is another token for commands over TCP", number + 1);
+        assert_eq!(told.len(), number + 1, "{spoil}: {told:?}");
+    }
+    // For Prometheus, whose group may read it.
+    chmod(0o640);
+    assert!(pintle.reload().contains("reloaded"));
+    assert_eq!(token().unwrap(), before);
+    eventually("it still counts", works);
+}
+
 /// Permissions that somebody has widened let nobody in.
 #[test]
 fn the_socket_answers_to_its_owner_and_to_root() {

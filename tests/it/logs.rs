@@ -109,6 +109,47 @@ fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
     assert!(bed.metrics().contains("pintle_access_log_ok 1\n"), "{}", bed.metrics());
 }
 
+/// What is no file holds up neither the start nor a reload, and is told until it is gone.
+#[test]
+fn a_fifo_is_no_log() {
+    let bed = Bed::new();
+    let moved = bed.logs().join("access.log.1");
+    let fifo = || assert!(Command::new("mkfifo").arg(bed.log()).status().unwrap().success());
+    let socket = || drop(std::os::unix::net::UnixListener::bind(bed.log()).unwrap());
+    let read_fifo = || {
+        fifo();
+        // Somebody reads it, and no more than that.
+        let mut reader = fs::OpenOptions::new();
+        std::mem::forget(reader.read(true).write(true).open(bed.log()).unwrap());
+    };
+    let makers: [(&str, &dyn Fn()); 3] = [("fifo", &fifo), ("socket", &socket), ("fifo that is read", &read_fifo)];
+    for (kind, make) in makers {
+        fs::rename(bed.log(), &moved).unwrap();
+        make();
+        let (code, out, err) = outcome(&mut bed.pintle.command("reload"));
+        assert_eq!(code, 0, "{kind}: {out}{err}");
+        assert!(err.contains("it is no regular file") && err.contains("hint: a FIFO"), "{kind}: {out}{err}");
+        let human = output(&mut bed.pintle.command("status"));
+        assert!(human.contains("ACCESS LOG     log.access: "), "{kind}: {human}");
+        let target = format!("/{}", kind.replace(' ', "-"));
+        bed.visit(&target);
+        eventually("no line is lost", || has(&moved, &target).then_some(()));
+        fs::remove_file(bed.log()).unwrap();
+        eventually("it is reopened", || bed.log().is_file().then_some(()));
+        eventually("nothing is wrong", || bed.pintle.status()["access_log"]["error"].is_null().then_some(()));
+    }
+    // A start does not wait for it, either.
+    let config = bed.folder.path().join("other.toml");
+    let text =
+        format!("[log]\naccess = {:?}\n[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n", bed.logs().join("fifo"));
+    fs::write(&config, text + &blog(&bed.authority, &bed._origin)).unwrap();
+    assert!(Command::new("mkfifo").arg(bed.logs().join("fifo")).status().unwrap().success());
+    let mut run = Command::new("timeout");
+    let (code, _, err) =
+        outcome(run.args(["20", env!("CARGO_BIN_EXE_pintle"), "run", "--allow-root", "-c"]).arg(&config));
+    assert!(code == 1 && err.contains("log.access: ") && err.contains("it is no regular file"), "{code} {err}");
+}
+
 /// A disk that is full, as far as the process can tell.
 #[test]
 fn a_log_that_cannot_be_written_is_told() {
