@@ -90,7 +90,7 @@ impl Account {
         // A link that leads nowhere is something, too.
         let mut missing: Vec<&Path> = folder.ancestors().take_while(|a| fs::symlink_metadata(a).is_err()).collect();
         let Some(above) = missing.last().and_then(|outermost| outermost.parent()) else { return Ok(()) };
-        if !is_roots_alone(above)? {
+        if !is_roots_alone(above)? || planted_link(&folder).is_some() {
             return Ok(());
         }
         while let Some(next) = missing.pop() {
@@ -111,7 +111,8 @@ impl Account {
     pub fn own_file(&self, file: &Path) -> io::Result<()> {
         let file = std::path::absolute(file)?;
         let folder = file.parent().unwrap_or(&file);
-        if fs::symlink_metadata(&file).is_ok() || !folder.exists() || !is_roots_alone(folder)? {
+        let is_prepared = fs::symlink_metadata(&file).is_ok() || planted_link(&file).is_some();
+        if is_prepared || !folder.exists() || !is_roots_alone(folder)? {
             return Ok(());
         }
         let file = OpenOptions::new().append(true).create_new(true).mode(0o640).open(&file)?;
@@ -161,6 +162,13 @@ impl Account {
     pub fn hint_to_read(&self, file: &Path) -> String {
         hint_to_read(file, &self.group)
     }
+}
+
+/// The link of somebody else than root that a path leads by: what is behind it may be anybody's.
+#[must_use]
+pub fn planted_link(path: &Path) -> Option<PathBuf> {
+    let is_planted = |at: &&Path| fs::symlink_metadata(at).is_ok_and(|is| is.is_symlink() && is.uid() != 0);
+    path.ancestors().find(is_planted).map(Path::to_owned)
 }
 
 /// Lets go of what was needed until the listeners were bound, in this thread and those that it starts. `keep_bind`

@@ -13,7 +13,7 @@ use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, Problem, Severity, T
 use crate::control::confinement;
 use crate::ledger;
 use crate::plain_file::folder_of;
-use crate::privileges::{Account, is_roots_alone};
+use crate::privileges::{self, Account, is_roots_alone};
 use crate::telemetry::open_log;
 
 /// Everybody may write here.
@@ -244,10 +244,8 @@ impl PlantedLink {
     }
 }
 
-/// The link of somebody else than root that a path leads by: what is behind it may be anybody's.
 fn planted_link(path: &Path) -> Option<PlantedLink> {
-    let is_planted = |at: &&Path| fs::symlink_metadata(at).is_ok_and(|is| is.is_symlink() && is.uid() != 0);
-    path.ancestors().find(is_planted).map(|link| PlantedLink(link.to_owned()))
+    privileges::planted_link(path).map(PlantedLink)
 }
 
 /// Keys that a process of their own is to have, and that this user, or this thread's, can read as well.
