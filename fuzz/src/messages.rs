@@ -89,7 +89,8 @@ pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
     outbound.write_http1(&upstream, &mut out);
 
     // Our own fields come on top of the client's.
-    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, field: usize::MAX, fields: 128 };
+    let fields = largest().fields + 64;
+    let limits = HeadLimits { request_line: usize::MAX, head: usize::MAX, field: usize::MAX, fields };
     let mut received = RequestHead::default();
     let len = parse_request(&out, &limits, &mut received).expect("what goes upstream parses").expect("as a whole");
     assert_eq!(len, out.len(), "more than one head goes upstream");

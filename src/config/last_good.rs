@@ -377,7 +377,7 @@ mod tests {
         let (one, two) = (Path::new("/etc/a/blog.pem"), Path::new("/etc/b/blog.pem"));
         let (old, new) = (Pin::of_spki(b"old"), Pin::of_spki(b"new"));
         assert_eq!(copies.read(one), None);
-        copies.retain(std::iter::empty()).unwrap();
+        LastGood::of(state.path()).retain(std::iter::empty()).unwrap();
         assert!(copies.keep(one, old, b"first").unwrap());
         assert!(!copies.keep(one, old, b"first").unwrap());
         assert!(copies.keep(two, old, b"other").unwrap() && copies.keep(one, old, b"second").unwrap());
