@@ -32,6 +32,14 @@ pub enum InvalidHost {
     Wildcard,
     /// A port where only a name belongs.
     HasPort,
+    /// A URL where only a name belongs.
+    Url,
+    /// An IPv6 address without its brackets.
+    Bare,
+    /// Its last label is a number, and it is no IPv4 address: browsers make one of it, or refuse it.
+    Number,
+    /// A wildcard before an address.
+    WildcardAddress,
     /// A name with letters beyond ASCII that has no ASCII form (UTS 46).
     International,
 }
@@ -46,6 +54,13 @@ impl fmt::Display for InvalidHost {
             Self::Address => "not an IPv6 address between the brackets",
             Self::Wildcard => "a wildcard is a whole first label: *.example.com",
             Self::HasPort => "a host has no port: the site answers on every port of [listen]",
+            Self::Url => "a host is a name without `https://` before it",
+            Self::Bare => "an IPv6 address stands in brackets",
+            Self::Number => {
+                "browsers take a name that ends in a number for an IPv4 address, and write it as four numbers from 0 to \
+                 255: 192.0.2.1"
+            }
+            Self::WildcardAddress => "an address has no wildcard: each one is a host of its own",
             Self::International => "an international name that has no ASCII form (UTS 46)",
         })
     }
@@ -153,6 +168,33 @@ impl HostPattern {
         Ok(Self { wildcard, name })
     }
 
+    /// The same for a host that a site is to have: a name that no browser would ask for is refused as well.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHost`].
+    pub fn of_site(text: &str) -> Result<Self, InvalidHost> {
+        if text.contains("://") {
+            return Err(InvalidHost::Url);
+        }
+        let name = text.strip_prefix("*.").unwrap_or(text);
+        let is_wildcard = name.len() < text.len();
+        if name.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
+            match (is_wildcard, name.starts_with('[')) {
+                (true, _) => return Err(InvalidHost::WildcardAddress),
+                (false, false) => return Err(InvalidHost::Bare),
+                (false, true) => {}
+            }
+        }
+        let pattern = Self::parse(text)?;
+        match (pattern.wildcard, pattern.address()) {
+            (true, Some(_)) => Err(InvalidHost::WildcardAddress),
+            (false, Some(_)) => Ok(pattern),
+            (_, None) if ends_in_number(&pattern.name) => Err(InvalidHost::Number),
+            (_, None) => Ok(pattern),
+        }
+    }
+
     /// The name, if it is exact.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {
@@ -192,6 +234,14 @@ impl fmt::Display for HostPattern {
         }
         f.write_str(&self.name)
     }
+}
+
+/// Whether the last label is a number, as URLs have it (WHATWG URL, "ends in a number"): in decimal, octal or hexadecimal.
+fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    last.bytes().all(|b| b.is_ascii_digit())
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The ASCII form of a name that may be international: its A-labels (RFC 5890 section 2.3.2.1).
@@ -335,6 +385,49 @@ mod tests {
             assert_eq!(HostPattern::parse(with_port), Err(InvalidHost::HasPort), "{with_port}");
         }
         assert_eq!(HostPattern::parse("[2001:DB8:0:0::1]").unwrap().to_string(), "[2001:db8::1]");
+    }
+
+    /// Names that browsers would not ask for as they stand here.
+    #[test]
+    fn hosts_of_sites() {
+        let check = |text: &str, want: Result<(), InvalidHost>| {
+            assert_eq!(HostPattern::of_site(text).map(|_| ()), want, "{text:?}");
+        };
+        for fine in
+            ["a.example", "*.a.example", "192.0.2.1", "[2001:db8::1]", "1.example", "a.0xg", "a.1b", "a.xn--p1ai"]
+        {
+            check(fine, Ok(()));
+        }
+        for url in ["https://a.example", "http://a.example/", "https://a.example:8443", "https://[::1]", "https://"] {
+            check(url, Err(InvalidHost::Url));
+        }
+        for bare in ["2001:db8::1", "::1", "::ffff:192.0.2.1"] {
+            check(bare, Err(InvalidHost::Bare));
+        }
+        for wildcard in ["*.192.0.2.1", "*.[2001:db8::1]", "*.2001:db8::1", "*.192.0.2.1."] {
+            check(wildcard, Err(InvalidHost::WildcardAddress));
+        }
+        for number in [
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "192.0.2.256",
+            "192.0.2.01",
+            "1.2.3.4.5",
+            "a.example.1",
+            "a.0x1f",
+            "a.0x",
+            "0X7F.1",
+            "*.a.1",
+            "127.1.",
+            "a.08",
+            "\u{ff11}27.1",
+        ] {
+            check(number, Err(InvalidHost::Number));
+        }
+        check("a.example:443", Err(InvalidHost::HasPort));
+        check("*", Err(InvalidHost::Wildcard));
+        check("a.example/x", Err(InvalidHost::Character));
     }
 
     /// Taken as people write them, compared and sent in ASCII, shown in both forms.

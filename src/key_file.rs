@@ -1,5 +1,6 @@
 //! Public keys out of files: certificates, chains, CSRs, private and public keys, in PEM or DER.
 
+mod algorithm;
 mod foreign;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+pub use self::algorithm::KeyAlgorithm;
 use self::foreign::{EXPLICIT_CURVE, beside, shell};
 pub use self::foreign::{Foreign, Want};
 use crate::pem::{self, PemError, Section};
@@ -20,6 +22,9 @@ use crate::pin::Pin;
 
 /// The largest file that is read as a key or a chain, in octets.
 pub const FILE_MAX: u64 = 1024 * 1024;
+
+/// The RSA keys that TLS here signs with, in bits.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// What kind of file a key came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,51 +50,6 @@ impl fmt::Display for KeyKind {
             Self::PrivateKey => "private-key",
             Self::PublicKey => "public-key",
         })
-    }
-}
-
-/// A key's algorithm, as far as operators care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyAlgorithm {
-    /// RSA, with the size of the modulus in bits.
-    Rsa(usize),
-    /// ECDSA on P-256.
-    EcdsaP256,
-    /// ECDSA on P-384.
-    EcdsaP384,
-    /// ECDSA on P-521.
-    EcdsaP521,
-    /// Ed25519.
-    Ed25519,
-    /// Any other.
-    Other,
-}
-
-impl KeyAlgorithm {
-    /// The one that is shown as this.
-    #[must_use]
-    pub fn named(name: &str) -> Self {
-        match (name, name.strip_prefix("rsa-").and_then(|bits| bits.parse().ok())) {
-            (_, Some(bits)) => Self::Rsa(bits),
-            ("ecdsa-p256", _) => Self::EcdsaP256,
-            ("ecdsa-p384", _) => Self::EcdsaP384,
-            ("ecdsa-p521", _) => Self::EcdsaP521,
-            ("ed25519", _) => Self::Ed25519,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl fmt::Display for KeyAlgorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rsa(bits) => f.pad(&format!("rsa-{bits}")),
-            Self::EcdsaP256 => f.pad("ecdsa-p256"),
-            Self::EcdsaP384 => f.pad("ecdsa-p384"),
-            Self::EcdsaP521 => f.pad("ecdsa-p521"),
-            Self::Ed25519 => f.pad("ed25519"),
-            Self::Other => f.pad("other"),
-        }
     }
 }
 
@@ -217,7 +177,22 @@ fn items(contents: &[u8]) -> Result<Vec<Item>, KeyFileError> {
         let items = sections.into_iter().map(item_of_section).filter_map(Result::transpose);
         return items.collect();
     }
-    Err(foreign::bare_base64(contents).map_or(KeyFileError::Unknown, KeyFileError::Foreign))
+    let form = foreign::bare_base64(contents).or_else(|| several_in_der(contents));
+    Err(form.map_or(KeyFileError::Unknown, KeyFileError::Foreign))
+}
+
+/// A certificate or key in DER, with something behind it.
+fn several_in_der(contents: &[u8]) -> Option<Foreign> {
+    let first = foreign::first_element(contents).filter(|first| first.len() < contents.len())?;
+    if matches!(item_of_der(first), Err(KeyFileError::Unknown)) {
+        return None;
+    }
+    let (mut rest, mut certificates) = (contents, true);
+    while let Some(element) = foreign::first_element(rest) {
+        certificates &= of_certificate(element).is_some();
+        rest = &rest[element.len()..];
+    }
+    Some(Foreign::Several { certificates: certificates && rest.is_empty() })
 }
 
 /// `None` for what is no key, and has its place beside one.
@@ -265,8 +240,8 @@ fn item_of_der(contents: &[u8]) -> Result<Item, KeyFileError> {
     } else if let Some(kind) = forms.into_iter().find(|kind| of_private(contents, *kind).is_ok()) {
         // They cannot be told apart by their first octets; each parser refuses the others'.
         What::PrivateKey(kind)
-    } else if let Some(name) = foreign::unsupported_private(contents) {
-        return Err(KeyFileError::Unsupported(algorithm_of_nobody(name)));
+    } else if let Some(error) = unusable_private(contents) {
+        return Err(error);
     } else {
         return Err(KeyFileError::Unknown);
     };
@@ -373,9 +348,21 @@ fn instead_of_unknown(error: KeyFileError, other: KeyFileError) -> KeyFileError 
 ///
 /// [`KeyFileError::Unsupported`] for algorithms and sizes that it cannot use, by their names.
 pub fn signer(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, KeyFileError> {
-    rustls::crypto::aws_lc_rs::sign::any_supported_type(key).map_err(|e| {
-        let name = foreign::unsupported_private(key.secret_der());
-        KeyFileError::Unsupported(name.map_or_else(|| e.to_string(), algorithm_of_nobody))
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(key)
+        .map_err(|_| unusable_private(key.secret_der()).unwrap_or(KeyFileError::Malformed("private key", None)))
+}
+
+/// Why a private key that TLS has refused is refused, if it is one.
+fn unusable_private(der: &[u8]) -> Option<KeyFileError> {
+    if let Some(name) = foreign::unsupported_private(der) {
+        return Some(KeyFileError::Unsupported(algorithm_of_nobody(name)));
+    }
+    let bits = foreign::rsa_bits(der)?;
+    Some(if RSA_BITS.contains(&bits) {
+        KeyFileError::Malformed("private key", None)
+    } else {
+        let (least, largest) = RSA_BITS.into_inner();
+        KeyFileError::Unsupported(format!("RSA of {bits} bits, and TLS here takes {least} to {largest}"))
     })
 }
 

@@ -16,6 +16,11 @@ pub enum Foreign {
     Pkcs12,
     /// An OpenSSH private key.
     OpenSsh,
+    /// DER with something behind the certificate or key that it begins with.
+    Several {
+        /// Whether these are certificates, and nothing else.
+        certificates: bool,
+    },
     /// Base64 without its BEGIN and END lines.
     Base64 {
         /// Whether it is in one line.
@@ -42,6 +47,8 @@ impl Foreign {
             Self::Pkcs7 { .. } => "PKCS#7, which is not read here",
             Self::Pkcs12 => "PKCS#12 (.pfx, .p12), which is not read here",
             Self::OpenSsh => "an OpenSSH private key, which is not for TLS",
+            Self::Several { certificates: true } => "several certificates in DER, one behind the other; DER holds one",
+            Self::Several { certificates: false } => "DER with something behind its first certificate or key",
             Self::Base64 { .. } => "base64 without its BEGIN and END lines",
         }
     }
@@ -63,6 +70,14 @@ impl Foreign {
                 let key = shell(&beside(path, "new.key"));
                 format!("cp {file} {key} && ssh-keygen -p -m PKCS8 -f {key}")
             }
+            (Self::Several { .. }, Want::Key) => {
+                format!("openssl storeutl -keys -out {} {file}", shell(&beside(path, "new.key")))
+            }
+            (Self::Several { .. }, Want::Chain) => format!("openssl storeutl -certs -out {new} {file}"),
+            (Self::Several { certificates: true }, Want::Pin) => {
+                format!("openssl x509 -inform DER -in {file} | pintle pin -")
+            }
+            (Self::Several { .. }, Want::Pin) => format!("openssl storeutl -out {new} {file}"),
             (Self::Base64 { one_line }, _) => {
                 let flag = if one_line { " -A" } else { "" };
                 format!("openssl base64 -d{flag} -in {file} -out {}", shell(&beside(path, "new.der")))
@@ -240,6 +255,32 @@ pub(super) fn unsupported_private(der: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// The size of an RSA private key's modulus in bits, in PKCS#8 or PKCS#1 (RFC 8017 appendix A.1.2).
+pub(super) fn rsa_bits(der: &[u8]) -> Option<usize> {
+    const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+    let (SEQUENCE, outer, _) = tlv(der)? else { return None };
+    let (INTEGER, _, rest) = tlv(outer)? else { return None };
+    match tlv(rest)? {
+        (SEQUENCE, algorithm, rest) => {
+            let (OID, RSA, _) = tlv(algorithm)? else { return None };
+            let (OCTET_STRING, key, _) = tlv(rest)? else { return None };
+            let (SEQUENCE, key, _) = tlv(key)? else { return None };
+            let (INTEGER, _, rest) = tlv(key)? else { return None };
+            let (INTEGER, modulus, _) = tlv(rest)? else { return None };
+            bits(modulus)
+        }
+        (INTEGER, modulus, more) => (integers(more) >= 4).then(|| bits(modulus))?,
+        _ => None,
+    }
+}
+
+/// The bits of a number that is more than nought.
+fn bits(number: &[u8]) -> Option<usize> {
+    let start = number.iter().position(|octet| *octet != 0)?;
+    let unused = usize::try_from(number[start].leading_zeros()).ok()?;
+    Some((number.len() - start) * 8 - unused)
+}
+
 /// How many INTEGERs there are, if there is nothing else.
 fn integers(mut der: &[u8]) -> usize {
     let mut count = 0;
@@ -297,6 +338,7 @@ mod tests {
                 octets.splice(..0, [0x30, 0x82]);
             }
             let _ = (of(&octets), is_encrypted(&octets), unsupported_private(&octets), unsupported_public(&octets));
+            let _ = rsa_bits(&octets);
             let _ = (first_element(&octets), bare_base64(&octets));
         }
 

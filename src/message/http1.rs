@@ -253,7 +253,8 @@ fn request_framing(head: &RequestHead) -> Result<Framing, HeadFault> {
 }
 
 /// RFC 9110 section 8.6: digits only. No more of them than surely fit.
-fn parse_length(value: &[u8]) -> Option<u64> {
+#[must_use]
+pub fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

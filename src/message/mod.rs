@@ -16,7 +16,9 @@ mod target;
 pub use chunked::{BodyDecoder, BodyFault, Decoded};
 pub use field::{Field, Fields, has_token, tokens};
 pub use head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
-pub use http1::{HeadFault, HeadLimits, ResponseLimits, content_length, field_fits, parse_request, parse_response};
+pub use http1::{
+    HeadFault, HeadLimits, ResponseLimits, content_length, field_fits, parse_length, parse_request, parse_response,
+};
 pub use looked::Looked;
 pub use name::{Name, folded, folds_to};
 pub use sink::{FieldSink, HeaderMapSink, Rendered, is_token, octets_of};

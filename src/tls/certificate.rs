@@ -50,6 +50,8 @@ pub struct Leaf {
     pub looks_public: bool,
     names: Vec<HostPattern>,
     addresses: Vec<IpAddr>,
+    /// Names that clients match with no host.
+    unusable: Vec<String>,
 }
 
 /// A chain as clients get it, its pins, and what its leaf says.
@@ -176,12 +178,15 @@ fn certain(chain: &[&X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
 impl Leaf {
     /// `None` for dates that no calendar has.
     pub(crate) fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
-        let (mut names, mut addresses) = (Vec::new(), Vec::new());
+        let (mut names, mut addresses, mut unusable) = (Vec::new(), Vec::new(), Vec::new());
         if let Ok(Some(extension)) = certificate.subject_alternative_name() {
             for name in &extension.value.general_names {
                 match name {
                     // Names of certificates are ASCII (RFC 5280 section 4.2.1.6).
-                    GeneralName::DNSName(name) if name.is_ascii() => names.extend(HostPattern::parse(name).ok()),
+                    GeneralName::DNSName(name) if name.is_ascii() => match usable_name(name) {
+                        Some(pattern) => names.push(pattern),
+                        None => unusable.push((*name).to_owned()),
+                    },
                     GeneralName::IPAddress(octets) => addresses.extend(address(octets)),
                     _ => {}
                 }
@@ -206,6 +211,7 @@ impl Leaf {
             looks_public: extensions::looks_public(certificate),
             names,
             addresses,
+            unusable,
         })
     }
 
@@ -225,6 +231,12 @@ impl Leaf {
         }
     }
 
+    /// Names of it that clients match with no host, as they stand.
+    #[must_use]
+    pub fn unusable_names(&self) -> &[String] {
+        &self.unusable
+    }
+
     /// The names it is for, for messages.
     #[must_use]
     pub fn names(&self) -> String {
@@ -232,6 +244,13 @@ impl Leaf {
         let all: Vec<String> = names.chain(self.addresses.iter().map(ToString::to_string)).collect();
         if all.is_empty() { "no name at all".into() } else { all.join(", ") }
     }
+}
+
+/// A DNS name as clients match it. A dot behind it is part of no name in a certificate (RFC 5280 section 4.2.1.6), and an
+/// address has a form of its own there.
+fn usable_name(name: &str) -> Option<HostPattern> {
+    let is_name = |pattern: &HostPattern| pattern.address().is_none() && !pattern.base().starts_with('[');
+    HostPattern::parse(name).ok().filter(|pattern| !name.ends_with('.') && is_name(pattern))
 }
 
 /// Whether it is an authority information access with caIssuers (RFC 5280 section 4.2.2.1).
@@ -366,6 +385,20 @@ mod tests {
         let other = KeyPair::generate().unwrap();
         let mismatch = Certificate::new(chain, other.serialize_pem().as_bytes()).unwrap_err();
         assert_eq!(mismatch, CertificateError::KeyMismatch);
+    }
+
+    #[test]
+    fn names_that_clients_match() {
+        let check = |name: &str, want: bool| assert_eq!(usable_name(name).is_some(), want, "{name}");
+        check("a.example", true);
+        check("*.a.example", true);
+        check("a_b.example", true);
+        check("a.example.", false);
+        check("*.a.example.", false);
+        check("192.0.2.1", false);
+        check("[2001:db8::1]", false);
+        check("a.example:443", false);
+        check("", false);
     }
 
     #[test]

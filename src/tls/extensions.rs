@@ -6,13 +6,19 @@ use x509_parser::der_parser::oid::Oid;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 
-/// A digest that nobody takes in signatures of certificates any more.
+/// What makes clients refuse a signature of a certificate: its digest, or its algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Digest {
     /// SHA-1: broken in 2017.
     Sha1,
     /// MD5, and its forebears.
     Md5,
+    /// SHA-224, which no client of today has.
+    Sha224,
+    /// DSA, over whatever digest.
+    Dsa,
+    /// Anything else that is not among [`TAKEN`].
+    Unknown,
 }
 
 impl fmt::Display for Digest {
@@ -20,12 +26,15 @@ impl fmt::Display for Digest {
         f.write_str(match self {
             Self::Sha1 => "SHA-1",
             Self::Md5 => "MD5",
+            Self::Sha224 => "SHA-224",
+            Self::Dsa => "DSA",
+            Self::Unknown => "an algorithm that is not RSA, ECDSA or Ed25519 over SHA-256, SHA-384 or SHA-512",
         })
     }
 }
 
 /// Signature algorithms over such digests.
-const WEAK: [(&str, Digest); 8] = [
+const WEAK: [(&str, Digest); 12] = [
     ("1.2.840.113549.1.1.2", Digest::Md5),
     ("1.2.840.113549.1.1.3", Digest::Md5),
     ("1.2.840.113549.1.1.4", Digest::Md5),
@@ -34,7 +43,24 @@ const WEAK: [(&str, Digest); 8] = [
     ("1.3.14.3.2.27", Digest::Sha1),
     ("1.2.840.10045.4.1", Digest::Sha1),
     ("1.2.840.10040.4.3", Digest::Sha1),
+    ("1.2.840.113549.1.1.14", Digest::Sha224),
+    ("1.2.840.10045.4.3.1", Digest::Sha224),
+    ("2.16.840.1.101.3.4.3.1", Digest::Dsa),
+    ("2.16.840.1.101.3.4.3.2", Digest::Dsa),
 ];
+/// Signature algorithms that clients take: RSA and ECDSA over SHA-256, SHA-384 and SHA-512, and Ed25519.
+const TAKEN: [&str; 7] = [
+    "1.2.840.113549.1.1.11",
+    "1.2.840.113549.1.1.12",
+    "1.2.840.113549.1.1.13",
+    "1.2.840.10045.4.3.2",
+    "1.2.840.10045.4.3.3",
+    "1.2.840.10045.4.3.4",
+    "1.3.101.112",
+];
+/// The digests that they take with RSA-PSS.
+const TAKEN_DIGESTS: [&str; 3] = ["2.16.840.1.101.3.4.2.1", "2.16.840.1.101.3.4.2.2", "2.16.840.1.101.3.4.2.3"];
+const SHA224: &str = "2.16.840.1.101.3.4.2.4";
 const RSA_PSS: &str = "1.2.840.113549.1.1.10";
 const SHA1: &str = "1.3.14.3.2.26";
 
@@ -65,16 +91,28 @@ const STAPLES: [u8; 2] = [5, 17];
 const PROOFS: &str = "1.3.6.1.4.1.11129.2.4.2";
 const FORUM_POLICIES: &str = "2.23.140.1.2.";
 
-/// The digest of a certificate's signature, if it is weak.
+/// What clients refuse in a certificate's signature, if they do.
 pub(super) fn weak_digest(certificate: &X509Certificate<'_>) -> Option<Digest> {
     let algorithm = &certificate.signature_algorithm;
     let oid = algorithm.algorithm.to_id_string();
     if oid == RSA_PSS {
         // SHA-1 is the default where nothing is said (RFC 4055 section 3.1).
         let parameters = algorithm.parameters.as_ref().and_then(|p| RsaSsaPssParams::try_from(p).ok())?;
-        return (parameters.hash_algorithm_oid().to_id_string() == SHA1).then_some(Digest::Sha1);
+        return match parameters.hash_algorithm_oid().to_id_string().as_str() {
+            taken if TAKEN_DIGESTS.contains(&taken) => None,
+            SHA1 => Some(Digest::Sha1),
+            SHA224 => Some(Digest::Sha224),
+            _ => Some(Digest::Unknown),
+        };
     }
-    WEAK.iter().find(|(known, _)| *known == oid).map(|(_, digest)| *digest)
+    refused(&oid)
+}
+
+fn refused(oid: &str) -> Option<Digest> {
+    if TAKEN.contains(&oid) {
+        return None;
+    }
+    Some(WEAK.iter().find(|(known, _)| *known == oid).map_or(Digest::Unknown, |(_, digest)| *digest))
 }
 
 /// The first critical extension that clients do not understand.
@@ -105,4 +143,26 @@ pub(super) fn looks_public(certificate: &X509Certificate<'_>) -> bool {
         }
         _ => e.oid.to_id_string() == PROOFS,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures() {
+        let check = |oid: &str, want: Option<Digest>| assert_eq!(refused(oid), want, "{oid}");
+        for taken in TAKEN {
+            check(taken, None);
+        }
+        check("1.2.840.113549.1.1.5", Some(Digest::Sha1));
+        check("1.2.840.113549.1.1.4", Some(Digest::Md5));
+        check("1.2.840.10045.4.3.1", Some(Digest::Sha224));
+        check("1.2.840.113549.1.1.14", Some(Digest::Sha224));
+        check("2.16.840.1.101.3.4.3.2", Some(Digest::Dsa));
+        // RSA over SHA-512/256, ECDSA over SHA3-256, Ed448.
+        for unknown in ["1.2.840.113549.1.1.16", "2.16.840.1.101.3.4.3.10", "1.3.101.113"] {
+            check(unknown, Some(Digest::Unknown));
+        }
+    }
 }

@@ -23,6 +23,8 @@ const PATHS_MAX: usize = 16;
 const STEPS_MAX: usize = 256;
 /// What browsers ask for, in bits.
 const RSA_MIN: usize = 2048;
+/// The largest key whose signatures are verified here.
+const RSA_MAX: usize = 8192;
 
 /// A certificate of a file, as a step on the way.
 #[derive(Debug, Clone)]
@@ -135,9 +137,14 @@ fn signed(certificates: &[X509Certificate<'_>]) -> Vec<Vec<bool>> {
     let is_signed = |certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
         let verified = || certificate.verify_signature(Some(issuer.public_key()));
         certificate.issuer().as_raw() == issuer.subject().as_raw()
-            && matches!(verified(), Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
+            && (matches!(verified(), Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm)) || !is_judged(issuer))
     };
     certificates.iter().map(|one| certificates.iter().map(|other| is_signed(one, other)).collect()).collect()
+}
+
+/// Whether a signature by this key can be judged here: not one of a size that clients refuse.
+fn is_judged(issuer: &X509Certificate<'_>) -> bool {
+    !matches!(algorithm_of(issuer.public_key()), KeyAlgorithm::Rsa(bits) if !(RSA_MIN..=RSA_MAX).contains(&bits))
 }
 
 fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
@@ -256,6 +263,11 @@ impl File<'_> {
         if issuer.key_usage().ok().flatten().is_some_and(|usage| !usage.value.key_cert_sign()) {
             rules.push(Rule::MayNotSign(at));
         }
+        if let algorithm @ KeyAlgorithm::Rsa(bits) = algorithm_of(issuer.public_key())
+            && bits < RSA_MIN
+        {
+            rules.push(Rule::WeakIssuer { at, algorithm });
+        }
         if is_root {
             return rules;
         }
@@ -270,11 +282,6 @@ impl File<'_> {
             rules.push(Rule::IssuerUsage(at));
         }
         rules.extend(extensions::unknown_critical(issuer).map(|oid| Rule::Critical { at, oid }));
-        if let algorithm @ KeyAlgorithm::Rsa(bits) = algorithm_of(issuer.public_key())
-            && bits < RSA_MIN
-        {
-            rules.push(Rule::WeakIssuer { at, algorithm });
-        }
         rules
     }
 

@@ -89,6 +89,12 @@ impl Fault {
             Self::Expired(_) => "renew it; browsers let nobody through".into(),
             Self::NotYetValid(_) => "wait until then, or set this host's clock".into(),
             Self::ExpiresSoon(_) => "renew it now".into(),
+            Self::Names(_) if !leaf.unusable_names().is_empty() => format!(
+                "it is for {}; clients match no host with {}: a name in a certificate has no dot at its end and no port, and \
+                 an address is an IP entry of its own (`subjectAltName = IP:192.0.2.1`)",
+                leaf.names(),
+                leaf.unusable_names().iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+            ),
             Self::Names(_) => {
                 format!("it is for {}; get one for all hosts of the site, or make two sites", leaf.names())
             }

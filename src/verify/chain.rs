@@ -202,9 +202,43 @@ fn distrust(error: &rustls::Error, leaf: Option<&Certificate>, name: &ServerName
                 Some("is an intermediate certificate missing? --ca FILE names roots of your own"),
             )
         }
+        E::UnsupportedSignatureAlgorithmContext { .. } | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            (
+                "certificate-invalid",
+                "a certificate of the chain is signed with an algorithm, or by a key, that clients do not take".into(),
+                Some("have it issued anew, signed with SHA-256 by an ECDSA key, or an RSA key of 2048 bits or more"),
+            )
+        }
+        E::BadEncoding => ("certificate-invalid", "a certificate of the chain is damaged".into(), None),
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => (
+            "certificate-invalid",
+            "a certificate of the chain is not for servers (no serverAuth in its extended key usage)".into(),
+            Some("ask the CA for one with the extended key usage serverAuth"),
+        ),
+        E::UnhandledCriticalExtension => (
+            "certificate-invalid",
+            "a certificate of the chain has a critical extension that clients do not know".into(),
+            Some("ask the CA for one without it"),
+        ),
+        E::Other(other) => ("certificate-invalid", other_words(&other.0), None),
         other => ("certificate-invalid", other.to_string(), None),
     };
     Distrust { check, message, hint }
+}
+
+/// What webpki alone knows; its own words where it has some.
+fn other_words(error: &Arc<dyn std::error::Error + Send + Sync>) -> String {
+    use webpki::Error as E;
+    let words = match error.downcast_ref::<E>() {
+        Some(E::CaUsedAsEndEntity) => "the leaf is a CA's own certificate",
+        Some(E::EndEntityUsedAsCa) => "a certificate of the chain is no CA, and issues (its basic constraints)",
+        Some(E::NameConstraintViolation) => "an issuer may not issue for a name of the leaf (its name constraints)",
+        Some(E::PathLenConstraintViolated) => "there are more CAs in the chain than one of them allows for (pathlen)",
+        Some(E::UnsupportedCertVersion) => "a certificate of the chain is not of version 3",
+        Some(E::SignatureAlgorithmMismatch) => "a certificate of the chain names two algorithms for its one signature",
+        _ => return format!("clients refuse a certificate of the chain: {error}"),
+    };
+    words.to_owned()
 }
 
 /// The pins of the path from leaf to root, and the root.
@@ -311,6 +345,33 @@ mod tests {
             assert_eq!(chain.root.as_ref().map(|r| (&*r.subject, r.pin)), Some(("root", root.pin)));
             assert_eq!(chain.served.len(), 3);
             assert_eq!((&*chain.served[0].facts.issuer, chain.served[1].pin), ("middle", stray.pin));
+        }
+    }
+
+    /// None of them as a program's own data.
+    #[test]
+    fn rarer_distrust_is_told_in_words() {
+        use CertificateError as E;
+        let of_key = E::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: vec![1],
+            public_key_algorithm_id: vec![2],
+        };
+        let of_digest =
+            E::UnsupportedSignatureAlgorithmContext { signature_algorithm_id: vec![1], supported_algorithms: vec![] };
+        let other = |error: webpki::Error| E::Other(rustls::OtherError(Arc::new(error)));
+        let name = ServerName::try_from("a.example").unwrap();
+        for (error, want) in [
+            (of_key, "is signed with an algorithm"),
+            (of_digest, "is signed with an algorithm"),
+            (E::BadEncoding, "is damaged"),
+            (E::InvalidPurpose, "is not for servers"),
+            (E::UnhandledCriticalExtension, "critical extension"),
+            (other(webpki::Error::CaUsedAsEndEntity), "a CA's own certificate"),
+            (other(webpki::Error::PathLenConstraintViolated), "more CAs"),
+        ] {
+            let told = distrust(&error.into(), None, &name, Timestamp::now());
+            assert_eq!(told.check, "certificate-invalid");
+            assert!(told.message.contains(want) && !told.message.contains('{'), "{told:?}");
         }
     }
 

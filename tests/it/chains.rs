@@ -143,6 +143,37 @@ fn resigned(authority: &Authority, ca: &Ca, host: &str, digest: &str) -> (String
     (read("old.pem"), read("old.key"))
 }
 
+/// A leaf below an intermediate whose RSA key has 1024 bits, the intermediate, and the leaf's key.
+fn below_a_weak_key(authority: &Authority, ca: &Ca, host: &str) -> (String, String, String) {
+    authority.write("weak-ca.pem", &ca.pem);
+    authority.write("weak-ca.key", ca.key.serialize_pem());
+    authority.write("weak-ca.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n");
+    authority.write("weak.ext", format!("subjectAltName=DNS:{host}\nextendedKeyUsage=serverAuth\n"));
+    let script = "openssl genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:1024 -out middle.key
+         openssl req -new -key middle.key -subj /CN=middle -out middle.csr
+         openssl x509 -req -in middle.csr -CA weak-ca.pem -CAkey weak-ca.key -set_serial 8 -days 90 -extfile weak-ca.ext \
+            -out middle.pem
+         openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out below.key
+         openssl req -new -key below.key -subj /CN=below -out below.csr
+         openssl x509 -req -in below.csr -CA middle.pem -CAkey middle.key -set_serial 9 -days 80 -extfile weak.ext -out below.pem";
+    output(Command::new("sh").current_dir(authority.folder()).args(["-ec", script]));
+    let read = |name: &str| fs::read_to_string(authority.folder().join(name)).unwrap();
+    (read("below.pem"), read("middle.pem"), read("below.key"))
+}
+
+/// What is said of a chain below such a key is what is so: that the key is too weak, and nothing of its signature.
+#[test]
+fn a_weak_issuer_is_told_of_as_weak() {
+    let authority = Authority::new();
+    let root = Ca::root("root");
+    let (leaf, middle, key) = below_a_weak_key(&authority, &root, &host("weakca"));
+    let case = |name, chain: String, key| Case { name, chain, key, says: &[] };
+    let cases = [case("weakca", leaf + &middle + &root.pem, key)];
+    let (code, told) = check(&authority, &cases);
+    let says = "the key of certificate 2 of the chain is too weak for today's clients: rsa-1024";
+    assert!(code == 1 && told[0].contains(says) && !told[0].contains("is not signed by"), "{}", told[0]);
+}
+
 #[test]
 fn what_clients_refuse_is_refused_with_its_rule() {
     let authority = Authority::new();
@@ -169,6 +200,13 @@ fn what_clients_refuse_is_refused_with_its_rule() {
     );
     let sha1 = resigned(&authority, &root, &host("sha1"), "sha1");
     add("sha1", sha1, &[&root.pem], &["certificate 1 of the chain is signed with SHA-1"]);
+    let sha224 = resigned(&authority, &root, &host("sha224"), "sha224");
+    add("sha224", sha224, &[&root.pem], &["certificate 1 of the chain is signed with SHA-224"]);
+    let sha3 = resigned(&authority, &root, &host("sha3"), "sha3-256");
+    add("sha3", sha3, &[&root.pem], &["certificate 1 of the chain is signed with an algorithm that is not RSA"]);
+    // No client matches a name with a dot behind it.
+    let dotted = root.leaf("dotted.example.com.", |_| {});
+    add("dotted", dotted, &[&root.pem], &["does not cover dotted.example.com"]);
     let rsa = authority.key("rsa-ca", KeyKind::Rsa);
     let rsa = KeyPair::from_pem(&fs::read_to_string(rsa).unwrap()).unwrap();
     let params = Ca::params("rsa root");

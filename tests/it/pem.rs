@@ -176,7 +176,8 @@ fn other_forms_are_named_with_the_command_that_converts() {
          iconv -f UTF-8 -t UTF-16LE blog.pem > le16.pem
          iconv -f UTF-8 -t UTF-16BE blog.pem > be16.pem
          openssl x509 -in blog.pem -outform DER | openssl base64 > 'bare 64'
-         openssl x509 -in blog.pem -outform DER | openssl base64 -A > bare");
+         openssl x509 -in blog.pem -outform DER | openssl base64 -A > bare
+         openssl x509 -in blog.pem -outform DER > two.der && openssl x509 -in ca.pem -outform DER >> two.der");
     for (file, name, new) in [
         ("blog.p12", "is PKCS#12", "blog.new.pem"),
         ("p7.pem", "is PKCS#7", "p7.new.pem"),
@@ -186,6 +187,7 @@ fn other_forms_are_named_with_the_command_that_converts() {
         ("be16.pem", "is UTF-16", "be16.new.pem"),
         ("bare 64", "is base64 without its BEGIN and END lines", "bare 64.new.der"),
         ("bare", "is base64 without its BEGIN and END lines", "bare.new.der"),
+        ("two.der", "is several certificates in DER", "two.new.pem"),
     ] {
         let (code, err) = bed.check(file, "blog.key", "");
         assert!(code == 1, "{file}: {err}");
@@ -201,6 +203,12 @@ fn other_forms_are_named_with_the_command_that_converts() {
         let told = if told.is_empty() { bed.pin(new).1 } else { told };
         assert!(told.starts_with(&pin), "{file}: {command}: {told}");
     }
+    // A key in front of its certificate.
+    bed.sh("openssl pkey -in blog.key -outform DER > mixed.der && openssl x509 -in blog.pem -outform DER >> mixed.der");
+    let (code, err) = bed.check("blog.pem", "mixed.der", "");
+    assert_eq!(code, 1);
+    bed.sh(hint(&err, "is DER with something behind"));
+    assert_eq!(bed.check("blog.pem", "mixed.new.key", ""), (0, String::new()));
     let (code, err) = bed.check("blog.pem", "blog.p12", "");
     assert_eq!(code, 1);
     bed.sh(&hint(&err, "is PKCS#12").replace("-nodes", "-nodes -passin pass:"));
@@ -247,6 +255,7 @@ fn keys_that_tls_here_cannot_use_are_named() {
         ("X25519", "-algorithm X25519".to_owned()),
         ("RSA-PSS", "-algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048".to_owned()),
         ("DSA", "-paramfile dsa.params".to_owned()),
+        ("RSA of 1024 bits", "-algorithm RSA -pkeyopt rsa_keygen_bits:1024".to_owned()),
     ] {
         if name == "DSA" {
             bed.sh("openssl genpkey -quiet -genparam -algorithm DSA -pkeyopt dsa_paramgen_bits:1024 -out dsa.params");

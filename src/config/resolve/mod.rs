@@ -346,7 +346,7 @@ fn host_within(text: &str) -> Option<HostPattern> {
     let host = authority[bracket..].rfind(':').map_or(authority, |colon| &authority[..bracket + colon]);
     // An IPv6 address without its brackets.
     let bare = authority.parse::<std::net::Ipv6Addr>().ok().map(|address| format!("[{address}]"));
-    HostPattern::parse(&bare.unwrap_or_else(|| host.to_owned())).ok()
+    HostPattern::of_site(&bare.unwrap_or_else(|| host.to_owned())).ok()
 }
 
 /// A site's names, each of which no other site has.
@@ -367,7 +367,7 @@ fn hosts(
     }
     let mut hosts = Vec::new();
     for text in listed {
-        let pattern = match HostPattern::parse(&text.value) {
+        let pattern = match HostPattern::of_site(&text.value) {
             Ok(pattern) => pattern,
             Err(why) => {
                 let message = format!("site.hosts: {:?}: {why}", text.value);

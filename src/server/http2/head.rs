@@ -10,6 +10,7 @@ use http::request::Parts;
 
 use crate::message::{
     Framing, HeadFault, HeadLimits, Name, RequestHead, TargetScheme, Version, field_fits, is_token, octets_of,
+    parse_length,
 };
 
 /// What a crumb of a cookie takes as a field of its own (`Cookie: `, and the line's end) beyond what it takes when it is
@@ -48,11 +49,11 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     let protocol = parts.extensions.get::<Protocol>();
     head.websocket = protocol.is_some_and(|p| p.as_str().eq_ignore_ascii_case("websocket"));
     let mut lengths = head.fields.get_all(Name::ContentLength);
-    let length = match lengths.next() {
-        // h2 takes an empty one for nought.
-        Some(value) => Some(std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).ok_or(INVALID_LENGTH)?),
-        None => None,
-    };
+    // The rule of HTTP/1.1: digits, and once. h2 takes an empty one for nought, and two that are equal for one.
+    let length = lengths.next().map(|value| parse_length(value).ok_or(INVALID_LENGTH)).transpose()?;
+    if lengths.next().is_some() {
+        return Err(INVALID_LENGTH);
+    }
     head.framing = match length {
         _ if head.websocket || ended => Framing::None,
         Some(0) => Framing::None,
