@@ -71,7 +71,7 @@ impl Foreign {
                 format!("cp {file} {key} && ssh-keygen -p -m PKCS8 -f {key}")
             }
             (Self::Several { .. }, Want::Key) => {
-                format!("openssl storeutl -keys -out {} {file}", shell(&beside(path, "new.key")))
+                format!("(umask 077; openssl storeutl -keys -out {} {file})", shell(&beside(path, "new.key")))
             }
             (Self::Several { .. }, Want::Chain) => format!("openssl storeutl -certs -out {new} {file}"),
             (Self::Several { certificates: true }, Want::Pin) => {
