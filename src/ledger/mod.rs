@@ -1,6 +1,6 @@
 //! The ledger: every set of pins that clients may hold, on disk before it is on the wire.
 //!
-//! A file of one record per line, to which only lines are added ([`mod@file`]); what it says is in [`Book`]. A crash at any
+//! A file of one record per line, to which only lines are added (`file.rs`); what it says is in [`Book`]. A crash at any
 //! moment leaves at worst half a line at its end, of a record that nobody has acted upon yet. Whatever else is wrong with
 //! the file may be a lost promise: then it is not opened before the operator has accepted that.
 

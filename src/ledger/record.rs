@@ -162,7 +162,7 @@ impl Record {
         if is_all { self } else { Self::Unknown(json.to_owned()) }
     }
 
-    /// The promise in a newer program's record, as strict as it can be meant ([`text::strictest`]).
+    /// The promise in a newer program's record, as strict as it can be meant (`text::strictest`).
     #[must_use]
     pub fn strictest(json: &str) -> Option<Promise> {
         text::strictest(json)

@@ -30,7 +30,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// Whether a list names this field, as [`Fields::mark`] and [`Fields::mark_hop`] have found.
+    /// Whether a list names this field, as [`Fields::mark`] and `Fields::mark_hop` have found.
     #[must_use]
     pub fn is_named(&self) -> bool {
         self.named

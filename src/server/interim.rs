@@ -14,7 +14,7 @@ use crate::site::HeaderRules;
 pub(super) enum Passed {
     /// The status code, without fields.
     Bare,
-    /// 103, with the fields that [`hints`] gives.
+    /// 103, with the fields that `hints` gives.
     Hints,
 }
 

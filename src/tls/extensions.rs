@@ -17,7 +17,7 @@ pub enum Digest {
     Sha224,
     /// DSA, over whatever digest.
     Dsa,
-    /// Anything else that is not among [`TAKEN`].
+    /// Anything else that is not among `TAKEN`.
     Unknown,
 }
 

@@ -1,6 +1,6 @@
 //! From what is written to what is served: every value checked, every problem told.
 //!
-//! A site is made in two steps. Its [`Plan`](plan::Plan) comes from the text and the files alone, and is taken over for as
+//! A site is made in two steps. Its [`Plan`] comes from the text and the files alone, and is taken over for as
 //! long as these are the same; its [`Entry`] adds what the ledger and the time have to say. The guard then looks at all
 //! of them together.
 
