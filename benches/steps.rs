@@ -7,11 +7,11 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pintle::host::{HostMap, HostPattern, split_authority};
+use pintle::keys::pin::Pin;
 use pintle::ledger::{Record, read_book};
 use pintle::message::{
     BodyDecoder, Decoded, FieldSink, Framing, Rendered, RequestHead, ResponseHead, parse_request, parse_response,
 };
-use pintle::pin::Pin;
 use pintle::policy::admission::{Objections, Offer, judge};
 use pintle::policy::forwarded::origin;
 use pintle::policy::guard::Promise;

@@ -340,7 +340,7 @@ pub fn run() -> ExitCode {
     let output = cli.output.output();
     match cli.command {
         Command::Run(args) => {
-            crate::signals::hold_off();
+            crate::os::signals::hold_off();
             with_config(args.config, |path| run::run(path, args.root.allow, &output))
         }
         Command::Check(CheckAllArgs { check, root }) => {
@@ -377,7 +377,7 @@ pub fn run() -> ExitCode {
         }
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
         Command::Launcher { program, arguments } => {
-            crate::signals::hold_off_in_helper();
+            crate::os::signals::hold_off_in_helper();
             match crate::handover::launcher::run(&program, &arguments) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => commands::fail(&format!("launcher: {error}")),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::message::{HeadLimits, ResponseLimits};
-use crate::pace::Pace;
 use crate::upstream::PoolLimits;
+use crate::wire::min_rate::Pace;
 
 /// All limits. The defaults suit a blog on a small machine.
 #[derive(Debug, Clone)]

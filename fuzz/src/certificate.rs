@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use pintle::host::HostPattern;
-use pintle::key_file::{KeyKind, public_key};
+use pintle::keys::key_file::{KeyKind, public_key};
 use pintle::tls::certificate::Chain;
 use pintle::tls::preflight::judge;
 use pintle::verify::chain::{Chain as Examined, Trust};

@@ -78,7 +78,7 @@ pub fn config(data: &[u8]) {
 
 /// A key, certificate or CSR, and the same as a chain.
 pub fn key_file(data: &[u8]) {
-    let _ = pintle::key_file::public_key(data);
+    let _ = pintle::keys::key_file::public_key(data);
     if let Ok(chain) = pintle::tls::certificate::Chain::from_pem(data) {
         let _ = chain.leaf.names();
         let _ = chain.leaf.covers("blog.example.com");

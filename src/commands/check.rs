@@ -11,8 +11,8 @@ use super::step_down::{Ahead, Trouble, look_ahead};
 use super::{Known, Loaded, Output, context, fail, load, look_at_book, unfinished};
 use crate::config::{self, Config, Draft, Problem, Problems, Severity, StandIn, report};
 use crate::host::both_forms;
+use crate::os::privileges::Account;
 use crate::policy::hpkp;
-use crate::privileges::Account;
 
 /// Without a place for the ledger, promises are forgotten.
 const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
@@ -177,7 +177,7 @@ fn site_json(site: &report::Site) -> Value {
             "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "served": c.served,
         })
     };
-    let backup = |(file, key): &(String, crate::key_file::PublicKey)| {
+    let backup = |(file, key): &(String, crate::keys::key_file::PublicKey)| {
         json!({
             "file": file, "pin": key.pin.to_string(), "kind": key.kind.to_string(), "algorithm": key.algorithm.to_string(),
         })

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
-use crate::plain_file::{folder_of, follow_own_links};
+use crate::os::plain_file::{folder_of, follow_own_links};
 
 /// Writes a file whole or not at all, and never wider open than `mode`.
 pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {

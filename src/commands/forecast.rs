@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::{Output, context, glance_at_book};
 use crate::config::{Draft, StandIn};
 use crate::control::served::{LockedOut, Sites, ask_for_served};
+use crate::keys::pin::Pin;
 use crate::ledger::record::set_id;
 use crate::ledger::{Book, Record};
-use crate::pin::Pin;
 use crate::policy::guard::{Promise, Seconds};
 
 /// What a merge would change.

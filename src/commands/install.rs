@@ -18,9 +18,9 @@ use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{Judge, ask_for_judgement};
 use crate::host::ascii;
-use crate::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
+use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
+use crate::keys::pin::Pin;
 use crate::ledger::Record;
-use crate::pin::Pin;
 use crate::tls::CertificateError;
 use crate::tls::certificate::Chain;
 
@@ -199,7 +199,7 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
     super::pin::read(path).map_err(|e| (format!("{}: {e}", path.display()), "a chain and a key in PEM".to_owned()))
 }
 
-fn key_of(path: &Path) -> Option<crate::key_file::PublicKey> {
+fn key_of(path: &Path) -> Option<crate::keys::key_file::PublicKey> {
     let is_small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= FILE_MAX);
     is_small.then(|| fs::read(path).ok()).flatten().and_then(|contents| public_key(&contents).ok())
 }

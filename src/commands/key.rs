@@ -18,10 +18,10 @@ use super::{Output, fail, fail_with_hint, files, look_at, no_such_site, pin};
 use crate::config::{self, Outline, SiteOutline};
 use crate::export::Role;
 use crate::host::{HostPattern, both_forms};
-use crate::key_file::{PublicKey, public_key};
+use crate::keys::key_file::{PublicKey, public_key};
+use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::wall;
-use crate::pin::Pin;
 use crate::policy::guard::{Promises, others};
 use crate::tls::certificate::Chain;
 

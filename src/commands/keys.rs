@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{fail, fail_with_hint};
 use crate::config::{At, Draft};
 use crate::control::confinement;
-use crate::privileges;
-use crate::sandbox::{self, Settings, Strength};
+use crate::os::privileges;
+use crate::os::sandbox::{self, Settings, Strength};
 use crate::tls::keeper::{self, Keeper};
 
 /// Starts it, if the configuration wants one. It stays who started pintle, and so can read what the user that serves
@@ -34,7 +34,7 @@ fn plan(keys: &[At<PathBuf>]) -> Value {
 
 /// Serves until who started it is gone.
 pub fn keys() -> ExitCode {
-    crate::signals::hold_off_in_helper();
+    crate::os::signals::hold_off_in_helper();
     let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let orders = door.and_then(|door| keeper::plan(&door).map(|plan| (door, plan)));
     let Ok((door, plan)) = orders else {

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use crate::key_file::{FILE_MAX, PublicKey, Want, public_key};
-use crate::pin::Pin;
+use crate::keys::key_file::{FILE_MAX, PublicKey, Want, public_key};
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Hpkp, Mode, is_report_uri};
 
 /// What is printed.

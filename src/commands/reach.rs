@@ -12,8 +12,8 @@ use super::step_down::Trouble;
 use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, Problem, Severity, TOKEN};
 use crate::control::confinement;
 use crate::ledger;
-use crate::plain_file::folder_of;
-use crate::privileges::{self, Account, is_roots_alone};
+use crate::os::plain_file::folder_of;
+use crate::os::privileges::{self, Account, is_roots_alone};
 use crate::telemetry::open_log;
 
 /// Everybody may write here.

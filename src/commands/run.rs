@@ -13,18 +13,18 @@ use crate::config::{Draft, Severity, StandIn};
 use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
 use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
+use crate::os::privileges;
+use crate::os::sandbox;
+use crate::os::systemd::{self, Notify, Passed};
 use crate::policy::Scheme;
-use crate::privileges;
-use crate::sandbox;
 use crate::server::{BindError, Lent, bind};
-use crate::systemd::{self, Notify, Passed};
 use crate::telemetry::{LogThread, log};
 use crate::tls::keeper;
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade; a second signal does not wait for what is under way.
 pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
     // Sockets that come from elsewhere count, too.
-    crate::open_files::raise();
+    crate::os::open_files::raise();
     match Newcomer::of_process() {
         Ok(Some(newcomer)) => return take_over(path, allow_root, newcomer, output),
         Ok(None) => {}

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::reach::{self, Pass};
 use super::{Known, Output, fail, look_at_book, print_problems};
 use crate::config::{At, Context, Draft, Problem, Problems, Severity};
-use crate::privileges::{self, Account};
+use crate::os::privileges::{self, Account};
 
 /// The user that serves where nobody else is named.
 const USER: &str = "pintle";

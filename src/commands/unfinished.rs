@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::files;
 use crate::config::Draft;
-use crate::key_file::{FILE_MAX, KeyKind, public_key};
-use crate::pin::Pin;
-use crate::plain_file::{self, follow_own_links};
+use crate::keys::key_file::{FILE_MAX, KeyKind, public_key};
+use crate::keys::pin::Pin;
+use crate::os::plain_file::{self, follow_own_links};
 
 /// What the name of a file of before ends with.
 const OLD: &str = ".pintle-old";

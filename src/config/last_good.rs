@@ -18,11 +18,11 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Config;
 use crate::host::HostPattern;
-use crate::key_file::{FILE_MAX, KeyKind, private_key, public_key};
+use crate::keys::key_file::{FILE_MAX, KeyKind, private_key, public_key};
+use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::record::set_id;
-use crate::pin::Pin;
-use crate::plain_file;
+use crate::os::plain_file;
 use crate::policy::guard::{Promise, Promises, Seconds};
 
 /// The folder in `state.directory`.
@@ -404,7 +404,7 @@ mod tests {
         let breaches = Breaches { hosts, sets };
         let section = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
         let copy = breaches.text() + section;
-        assert_eq!(crate::pem::read(copy.as_bytes()).unwrap().len(), 1, "{copy}");
+        assert_eq!(crate::keys::pem::read(copy.as_bytes()).unwrap().len(), 1, "{copy}");
         assert_eq!(Breaches::read(copy.as_bytes()), breaches);
         assert_eq!(Breaches::read(section.as_bytes()), Breaches::default());
     }

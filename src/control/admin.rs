@@ -17,8 +17,8 @@ use super::served::{Judge, Objection};
 use super::socket::Caller;
 use super::upgrade::Upgraded;
 use crate::config::TOKEN;
+use crate::keys::pin::Pin;
 use crate::ledger::{Book, Record, repair};
-use crate::pin::Pin;
 use crate::policy::guard::Seconds;
 
 /// The longest body of a command: a ledger of another node.
@@ -162,7 +162,7 @@ fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Answer> {
     match caller {
         Caller::Owner => None,
         Caller::Stranger => {
-            error(StatusCode::FORBIDDEN, format!("ask as the user {}, or as root", crate::privileges::user()))
+            error(StatusCode::FORBIDDEN, format!("ask as the user {}, or as root", crate::os::privileges::user()))
         }
         Caller::Tcp(_) if !is_from_here(request) => {
             error(StatusCode::FORBIDDEN, format!("send the header {HEADER}: 1, and this host's address as Host"))
@@ -247,7 +247,7 @@ async fn judge(body: &[u8], commands: &mpsc::Sender<Command>) -> Answer {
 /// For the tests of the sandbox: tries what must fail, on a thread like any other.
 #[cfg(debug_assertions)]
 async fn attempt(what: String, with: String) -> Answer {
-    let tried = tokio::task::spawn_blocking(move || crate::sandbox::attempts::attempt(&what, &with)).await;
+    let tried = tokio::task::spawn_blocking(move || crate::os::sandbox::attempts::attempt(&what, &with)).await;
     let outcome = match tried {
         Ok(Ok(())) => "done".to_owned(),
         Ok(Err(error)) => error.to_string(),

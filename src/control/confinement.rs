@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
-use crate::plain_file::folder_of;
-use crate::sandbox::{self, Calls, Held, Rules, Strength};
+use crate::os::plain_file::folder_of;
+use crate::os::sandbox::{self, Calls, Held, Rules, Strength};
 use crate::tls::keeper;
 
 /// Where DNS is.
@@ -100,7 +100,7 @@ pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<(St
 pub fn announce(held: &Held) {
     let (read, write) = held.places();
     tracing::info!(
-        user = crate::privileges::user(),
+        user = crate::os::privileges::user(),
         landlock = held.landlock(),
         folders_read = read,
         folders_written = write,
@@ -116,7 +116,7 @@ pub(super) fn status() -> Value {
     let Some(held) = sandbox::held() else { return Value::Null };
     let (read, write) = held.places();
     json!({
-        "user": crate::privileges::user(),
+        "user": crate::os::privileges::user(),
         "landlock": held.landlock(),
         "folders_read": read,
         "folders_written": write,

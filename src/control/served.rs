@@ -14,9 +14,9 @@ use super::client::{ClientError, ask};
 use super::reload::Verdict;
 use crate::config::{AdminAddress, Context, Problem, Severity, report};
 use crate::host::HostPattern;
-use crate::key_file::KeyAlgorithm;
+use crate::keys::key_file::KeyAlgorithm;
+use crate::keys::pin::Pin;
 use crate::ledger::{Record, repair};
-use crate::pin::Pin;
 use crate::policy::admission::{Offer, judge, locked_out};
 use crate::policy::guard::{Promise, Seconds};
 

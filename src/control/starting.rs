@@ -20,9 +20,9 @@ use crate::handover::Launcher;
 use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Time};
+use crate::os::systemd::Notify;
 use crate::policy::guard::Seconds;
 use crate::server::{Bound, Lent, Server};
-use crate::systemd::Notify;
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
 use crate::upstream::resolve::Resolver;
 
@@ -153,7 +153,7 @@ impl Parts {
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
         };
         // From here on somebody listens.
-        crate::signals::let_in();
+        crate::os::signals::let_in();
         Ok(parts)
     }
 }

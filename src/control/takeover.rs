@@ -15,9 +15,9 @@ use crate::config::{AdminAddress, Config, Context, Draft, LastGood, SiteBefore, 
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
 use crate::host::HostPattern;
+use crate::keys::pin::Pin;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
-use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::server::{Bound, Earlier, Lent, Server, bind};
 use crate::upstream::resolve::follow;

@@ -12,7 +12,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use crate::plain_file;
+use crate::os::plain_file;
 
 /// Bytes of chance in a token.
 const RANDOM: usize = 32;

@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
 use crate::host::HostPattern;
-use crate::key_file::KeyAlgorithm;
-use crate::pin::Pin;
+use crate::keys::key_file::KeyAlgorithm;
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::Hpkp;
 
 /// The port of https where nothing else is said.

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::record::{Accepted, Ramp, Ramped, Record, Repair, set_id};
 use crate::host::HostPattern;
+use crate::keys::pin::Pin;
 use crate::lease::ahead;
-use crate::pin::Pin;
 use crate::policy::guard::{Channel, Promise, Seconds};
 
 /// For how long a promise that nobody can hold any more stays in the history, in seconds.

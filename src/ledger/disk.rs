@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use crate::plain_file::{self, Opened};
+use crate::os::plain_file::{self, Opened};
 
 /// Files of one folder. Nothing is durable before `sync`, and no new name before `sync_folder`.
 pub trait Disk {

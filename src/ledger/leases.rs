@@ -133,7 +133,7 @@ fn redated(promise: &Promise, behind: Behind, now: Seconds) -> Option<Record> {
 mod tests {
     use super::*;
     use crate::host::HostPattern;
-    use crate::pin::Pin;
+    use crate::keys::pin::Pin;
 
     fn pledge(key: u8, max_age: u64) -> Pledge {
         let promise = Promise {

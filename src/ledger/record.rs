@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::text::{self, Line};
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::policy::guard::{Promise, Seconds};
 
 /// Hexadecimal digits of the checksum.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::record::{Accepted, Ramp, Ramped, Record, Repair};
 use crate::host::HostPattern;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
 

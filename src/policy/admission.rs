@@ -4,7 +4,7 @@
 
 use super::guard::{Promise, Promises, Seconds, others};
 use crate::host::HostPattern;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// A site as it would be served.
 #[derive(Debug, Clone)]

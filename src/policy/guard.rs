@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::host::HostPattern;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Hpkp, Mode};
 
 /// Seconds since 1970, by the wall clock.

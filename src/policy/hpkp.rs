@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// What is to be known about the header, wherever it is switched on, or judged.
 pub const TODAY: &str =

@@ -17,7 +17,7 @@ use super::rejection::Rejection;
 use super::reply::Reply;
 use super::service::{Asked, own};
 use crate::message::RequestHead;
-use crate::plain_file;
+use crate::os::plain_file;
 
 /// Where challenges are asked for.
 pub(super) const CHALLENGES: &str = "/.well-known/acme-challenge/";

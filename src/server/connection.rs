@@ -25,13 +25,13 @@ use super::snapshot::{SiteOfView, Snapshot, View};
 use super::worker::{Open, Worker};
 use super::{http1, http2};
 use crate::clock::Alarm;
+use crate::keys::pin::Pin;
 use crate::message::{RequestHead, Version};
-use crate::pin::Pin;
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
 use crate::tls::{CertificateSet, FirstMessage, ServerSession, TlsStream};
-use crate::transport::Transport;
 use crate::upstream::Client;
+use crate::wire::transport::Transport;
 
 /// A client's connection.
 pub(super) type ClientTransport = Transport<ServerSession>;

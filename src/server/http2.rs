@@ -31,7 +31,7 @@ use super::rejection::Rejection;
 use crate::clock::Alarm;
 use crate::limits::HTTP2_WINDOW;
 use crate::message::{RequestHead, Version};
-use crate::pace::Pacer;
+use crate::wire::min_rate::Pacer;
 
 /// What h2 gathers for one stream before the window lets it go.
 const SEND_BUFFER: usize = 400 * 1024;

@@ -2,10 +2,10 @@
 
 use http::StatusCode;
 
-use crate::body::RequestBodyError;
 use crate::message::HeadFault;
 use crate::policy::forwarded::TrustedField;
 use crate::upstream::UpstreamError;
+use crate::wire::body::RequestBodyError;
 
 /// Why pintle answers a request itself, and not with good news.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use std::task::{Context, Poll, ready};
 use http::{Method, StatusCode};
 
 use super::snapshot::SiteOfView;
-use crate::body::{Body, Frame};
 use crate::message::{FieldSink, Framing, Name, ResponseHead, content_length};
 use crate::site::HeaderRules;
 use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
+use crate::wire::body::{Body, Frame};
 
 /// An answer.
 pub(super) struct Reply {

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::admission::Network;
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
-use crate::body::{Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
-use crate::pace::{Pace, Pacer};
+use crate::wire::body::{Frame, RequestBody, RequestBodyError};
+use crate::wire::min_rate::{Pace, Pacer};
 
 /// The largest report, in octets: two chains of certificates in PEM fit well.
 const REPORT_MAX: usize = 64 * 1024;

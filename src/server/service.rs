@@ -14,7 +14,6 @@ use super::rejection::Rejection;
 use super::reply::Reply;
 use super::worker::EVERY_SITE;
 use super::{health, page};
-use crate::body::{RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{Framing, Name, RequestHead, ResponseHead, TargetScheme};
 use crate::policy::forwarded::TrustedField;
@@ -24,6 +23,7 @@ use crate::upstream::rewrite::{SendsBack, rewrite};
 use crate::upstream::{
     Forwarded, Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, is_grpc, own_hops,
 };
+use crate::wire::body::{RequestBody, RequestBodyError};
 
 /// Requests of our own that a chain of proxies may show before it is a loop.
 const OWN_HOPS_MAX: usize = 4;

@@ -12,8 +12,8 @@ use tokio::task::yield_now;
 
 use crate::clock::Clock;
 use crate::host::HostMap;
+use crate::keys::pin::Pin;
 use crate::limits::Limits;
-use crate::pin::Pin;
 use crate::policy::forwarded::Trust;
 use crate::site::{ReportsAt, Site};
 use crate::telemetry::Counters;

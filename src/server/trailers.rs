@@ -1,7 +1,7 @@
 //! Which trailers pass: those of gRPC, and those that the site's rules name.
 
 use super::snapshot::SiteOfView;
-use crate::body::{Frame, RequestBodyError};
+use crate::wire::body::{Frame, RequestBodyError};
 
 /// A piece of a request's body, without the trailers that may not pass; without any, the body ends there.
 pub(super) fn of_request(

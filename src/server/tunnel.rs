@@ -12,9 +12,9 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 
 use crate::clock::Alarm;
-use crate::h2_send::Account;
 use crate::tls::Session;
-use crate::transport::Transport;
+use crate::wire::http2_send::Account;
+use crate::wire::transport::Transport;
 
 /// What may wait in one direction.
 const BUFFER: usize = 16 * 1024;

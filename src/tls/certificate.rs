@@ -16,8 +16,8 @@ use super::extensions;
 use super::path::Paths;
 use super::rule::Rule;
 use crate::host::HostPattern;
-use crate::key_file::{self, KeyAlgorithm, KeyFileError, algorithm_of};
-use crate::pin::Pin;
+use crate::keys::key_file::{self, KeyAlgorithm, KeyFileError, algorithm_of};
+use crate::keys::pin::Pin;
 
 /// Certificates in one chain.
 const CHAIN_MAX: usize = 16;

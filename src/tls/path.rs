@@ -15,7 +15,7 @@ use super::constraints;
 use super::extensions;
 use super::preflight::SOON;
 use super::rule::Rule;
-use crate::key_file::{KeyAlgorithm, algorithm_of};
+use crate::keys::key_file::{KeyAlgorithm, algorithm_of};
 
 /// Ways that are looked at.
 const PATHS_MAX: usize = 16;

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::config::provider;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// Which keys of certificates a handshake takes: a server with a pair of them shows the one that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::certificate::{Chain, Leaf};
 use super::rule::Rule;
 use crate::host::HostPattern;
-use crate::key_file::KeyAlgorithm;
+use crate::keys::key_file::KeyAlgorithm;
 
 /// A certificate with less than this left should have been renewed.
 pub(super) const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);

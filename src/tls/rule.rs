@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::extensions::Digest;
 use super::preflight::day;
-use crate::key_file::KeyAlgorithm;
+use crate::keys::key_file::KeyAlgorithm;
 
 /// A rule that a path breaks. Places are those of the file: 1 is the leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::error::UpstreamError;
 use super::exchange::Http1Body;
 use super::http2::Http2Body;
-use crate::body::{Body, Frame};
+use crate::wire::body::{Body, Frame};
 
 /// A response's body.
 pub enum ResponseBody {

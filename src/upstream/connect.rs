@@ -19,7 +19,7 @@ use super::resolve::Addresses;
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::Alarm;
 use crate::tls::TlsStream;
-use crate::transport::Transport;
+use crate::wire::transport::Transport;
 
 /// How long the next address waits for the one before (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::health::Sign;
-use crate::body::RequestBodyError;
+use crate::wire::body::RequestBodyError;
 
 /// Why there is no response, or not a whole one.
 #[derive(Debug)]

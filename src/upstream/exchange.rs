@@ -22,9 +22,9 @@ use super::queue::Slot;
 use super::replay::Unsent;
 use super::request::Outbound;
 use super::{Protocols, UpstreamTransport};
-use crate::body::{Body as _, RequestBody};
 use crate::clock::Alarm;
 use crate::message::ResponseHead;
+use crate::wire::body::{Body as _, RequestBody};
 
 pub use at_once::{Forwarded, Forwarding};
 pub(super) use http1::Http1Body;

@@ -16,11 +16,11 @@ use super::exchange::{INTERIM_MAX, Interim, Response};
 use super::pool::Pool;
 use super::replay::{Replay, Unsent};
 use super::request::Outbound;
-use crate::body::{Body, Frame, RequestBodyError};
 use crate::clock::Alarm;
-use crate::h2_send::{SendError, Sender, Unaccounted};
 use crate::message::{Fields, Framing, Name, ResponseHead, field_fits, octets_of};
-use crate::pace::Pacer;
+use crate::wire::body::{Body, Frame, RequestBodyError};
+use crate::wire::http2_send::{SendError, Sender, Unaccounted};
+use crate::wire::min_rate::Pacer;
 
 pub(super) use connection::{Http2, Stream, start};
 

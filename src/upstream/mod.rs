@@ -23,7 +23,7 @@ use rustls::ClientConfig;
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 
-use crate::transport::Transport;
+use crate::wire::transport::Transport;
 
 pub use body::ResponseBody;
 pub use error::UpstreamError;

@@ -17,8 +17,8 @@ use super::queue::{Grant, Places, Slot, Wants};
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
 use crate::message::ResponseLimits;
-use crate::pace::Pace;
 use crate::telemetry::Counters;
+use crate::wire::min_rate::Pace;
 
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::message::Fields;
+use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 
 /// A request's body between two attempts to send it.
 pub(super) enum Unsent {

@@ -12,8 +12,8 @@ use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use crate::key_file::KeyAlgorithm;
-use crate::pin::Pin;
+use crate::keys::key_file::KeyAlgorithm;
+use crate::keys::pin::Pin;
 use crate::tls::certificate::{Leaf, name_of};
 use crate::tls::config::provider;
 
@@ -432,7 +432,7 @@ mod tests {
             assert!(!root_of(anchor).subject.is_empty());
             let spki = sequence(&anchor.subject_public_key_info);
             let (rest, spki) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&spki).unwrap();
-            assert!(rest.is_empty() && crate::key_file::algorithm_of(&spki) != KeyAlgorithm::Other);
+            assert!(rest.is_empty() && crate::keys::key_file::algorithm_of(&spki) != KeyAlgorithm::Other);
         }
         assert!(CertificateDer::from_pem_slice(b"").is_err());
     }

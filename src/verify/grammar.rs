@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 
 use super::fault::{Fault, FaultKind};
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::is_report_uri;
 
 /// Which header field a value is of.

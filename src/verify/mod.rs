@@ -21,7 +21,7 @@ pub mod visits;
 
 use jiff::Timestamp;
 
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use chain::Trust;
 use client::Failure;
 use target::{Place, Url};

@@ -2,7 +2,7 @@
 //! values out.
 
 use super::grammar::{Field, read};
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// One visit, as far as policies care.
 #[derive(Debug, Clone, Default)]

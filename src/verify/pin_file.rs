@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::finding::excerpt;
 use super::notes::distinct;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// Pins that are taken from one file.
 const PINS_MAX: usize = 10_000;

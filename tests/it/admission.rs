@@ -10,8 +10,8 @@ use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, 
 /// What another node would have written down: a set for the blog, of keys that this one does not have.
 fn foreign_ledger() -> String {
     use pintle::host::HostPattern;
+    use pintle::keys::pin::Pin;
     use pintle::ledger::{Record, time};
-    use pintle::pin::Pin;
     use pintle::policy::guard::Promise;
     use pintle::policy::hpkp::{Hpkp, Mode};
     let pins = vec![Pin::of_spki(b"one"), Pin::of_spki(b"two")];

@@ -10,13 +10,13 @@ use std::process::{Child, Command, Stdio};
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
-use pintle::body::Frame;
 use pintle::message::{BodyDecoder, Decoded, Fields, Framing, HeadLimits, RequestHead, parse_request};
-use pintle::outbox::Outbox;
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust, origin};
 use pintle::site::Site;
 use pintle::upstream::{Client as ClientOf, Outbound};
+use pintle::wire::body::Frame;
+use pintle::wire::write_buffer::Outbox;
 use serde_json::Value;
 
 use crate::fuzz::Random;

@@ -61,7 +61,7 @@ impl Seen {
 fn pins_of(chain: Option<&[CertificateDer<'_>]>) -> Vec<String> {
     let pin = |der: &CertificateDer<'_>| {
         let (_, certificate) = X509Certificate::from_der(der).unwrap();
-        pintle::pin::Pin::of_spki(certificate.tbs_certificate.subject_pki.raw).to_string()
+        pintle::keys::pin::Pin::of_spki(certificate.tbs_certificate.subject_pki.raw).to_string()
     };
     chain.unwrap_or_default().iter().map(pin).collect()
 }

@@ -12,7 +12,7 @@ use rcgen::{
 
 use super::make_folder;
 use crate::commands::files::replace;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::tls::certificate::Chain;
 
 const CA_DAYS: i64 = 3650;

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use super::files::replace;
 use super::{Output, fail, run};
 use crate::control::Beginning;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 use keys::Keys;
 

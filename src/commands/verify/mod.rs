@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use rustls::RootCertStore;
 
 use super::{Output, fail, pin};
-use crate::key_file::{self, Want};
-use crate::pin::Pin;
+use crate::keys::key_file::{self, Want};
+use crate::keys::pin::Pin;
 use crate::upstream::tls::default_roots;
 use crate::verify::chain::Trust;
 use crate::verify::finding::Level;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::verify::chain::{Chain, day};
 use crate::verify::finding::{Finding, Group, Level, printable};
 use crate::verify::{Report, Request};

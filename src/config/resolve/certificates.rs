@@ -16,8 +16,8 @@ use crate::config::last_good::{Breaches, KeyText, Pair, pem};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::key_file::{FILE_MAX, Want, public_key};
-use crate::privileges;
+use crate::keys::key_file::{FILE_MAX, Want, public_key};
+use crate::os::privileges;
 use crate::tls::certificate::Chain;
 use crate::tls::keeper::{self, Keeper, RemoteKey};
 use crate::tls::preflight;
@@ -262,7 +262,7 @@ pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver
                     Some("paths are taken from the folder of the configuration file".to_owned())
                 }
                 io::ErrorKind::PermissionDenied => {
-                    Some(crate::sandbox::hint(path).unwrap_or_else(|| privileges::hint(path)))
+                    Some(crate::os::sandbox::hint(path).unwrap_or_else(|| privileges::hint(path)))
                 }
                 _ => None,
             };

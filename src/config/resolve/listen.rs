@@ -302,7 +302,7 @@ pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Resolver<'_>) ->
 /// The numbers of connections that the file does not give follow from the number of files that may be open.
 pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
     let mut fitted = limits.clone();
-    fitted.for_open_files(crate::open_files::limit());
+    fitted.for_open_files(crate::os::open_files::limit());
     if table.connections.is_none() {
         limits.connections = fitted.connections;
     }

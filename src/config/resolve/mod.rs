@@ -107,7 +107,7 @@ struct Globals {
     name_servers: crate::upstream::resolve::NameServers,
     by_host: HostMap<usize>,
     default_site: Option<usize>,
-    sandbox: crate::sandbox::Settings,
+    sandbox: crate::os::sandbox::Settings,
 }
 
 /// A site on its way: what it comes to, and what there is to tell about it.

@@ -3,7 +3,7 @@
 use super::{Entry, Resolver};
 use crate::config::file::TlsTable;
 use crate::config::problem::At;
-use crate::key_file::KeyAlgorithm;
+use crate::keys::key_file::KeyAlgorithm;
 use crate::tls::config::Versions;
 use crate::tls::offer::{GROUPS, Group, Offer, SUITES, Suite};
 

@@ -10,8 +10,8 @@ use crate::config::file::{HpkpTable, SiteTable};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::host::HostPattern;
-use crate::key_file::{KeyKind, PublicKey, Want, has_private_key, public_key};
-use crate::pin::Pin;
+use crate::keys::key_file::{KeyKind, PublicKey, Want, has_private_key, public_key};
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, is_report_uri, judge, standing};
 use crate::policy::ramp::Steps;
 

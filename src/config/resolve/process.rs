@@ -4,8 +4,8 @@ use super::Resolver;
 use crate::config::AccessTarget;
 use crate::config::file::{ProcessTable, SandboxTable};
 use crate::config::problem::At;
-use crate::plain_file::folder_of;
-use crate::sandbox::{Settings, Strength};
+use crate::os::plain_file::folder_of;
+use crate::os::sandbox::{Settings, Strength};
 
 const STRENGTHS: [(&str, Strength); 3] =
     [("auto", Strength::Auto), ("off", Strength::Off), ("require", Strength::Require)];

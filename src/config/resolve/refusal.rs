@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::entry::timestamp;
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::policy::guard::{Channel, Promise, Seconds};
 
 /// Promises that one message names; the rest is counted.

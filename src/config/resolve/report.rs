@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::certificates::Loaded;
 use super::plan::Plan;
-use crate::key_file::{KeyAlgorithm, PublicKey};
+use crate::keys::key_file::{KeyAlgorithm, PublicKey};
+use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
-use crate::pin::Pin;
 use crate::policy::guard::Seconds;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;

@@ -17,7 +17,7 @@ use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::{HostPattern, ascii_authority, split_authority};
-use crate::key_file::{self, Want};
+use crate::keys::key_file::{self, Want};
 use crate::upstream::resolve::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
 use crate::upstream::{Health, HostHeader, Upstream};

@@ -9,12 +9,10 @@ use std::time::Duration;
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::StatusCode;
 
-use crate::body::{Body, Frame, RequestBodyError};
 use crate::message::{
     BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, Looked, RequestHead, ResponseHead, Version,
     parse_request,
 };
-use crate::outbox::Outbox;
 use crate::server::connection::ClientTransport;
 use crate::server::interim::{InterimFilter, Passed};
 use crate::server::service::Asked;
@@ -22,6 +20,8 @@ use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
 use crate::server::tunnel::Duplex;
 use crate::upstream::Interim;
+use crate::wire::body::{Body, Frame, RequestBodyError};
+use crate::wire::write_buffer::Outbox;
 
 /// How much of a request's body is read at once.
 const BODY_READ: usize = 64 * 1024;

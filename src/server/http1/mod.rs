@@ -21,10 +21,10 @@ use super::reply::Reply;
 use super::service::Work;
 use super::tunnel::Tunnelled;
 use super::{service, tunnel};
-use crate::body::RequestBody;
 use crate::clock::Alarm;
 use crate::message::{Framing, HeadFault, RequestHead};
 use crate::upstream::Upgraded;
+use crate::wire::body::RequestBody;
 
 use busy::Busy;
 use link::{Link, LinkBody, LinkInterim};

@@ -7,15 +7,15 @@ use std::task::{Context as TaskContext, Poll, ready};
 use http::{Method, StatusCode};
 
 use super::link::{Link, write_status_line};
-use crate::body::Body as _;
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, RequestHead, Version};
-use crate::outbox::Outbox;
-use crate::pace::Pacer;
 use crate::server::connection::Context;
 use crate::server::record::Sent;
 use crate::server::reply::Reply;
 use crate::upstream::{ResponseBody, UpstreamError};
+use crate::wire::body::Body as _;
+use crate::wire::min_rate::Pacer;
+use crate::wire::write_buffer::Outbox;
 
 thread_local! {
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -169,7 +169,7 @@ impl Sending {
                                 continue;
                             }
                         };
-                        if let Some(crate::body::Frame::Data(data)) = &frame {
+                        if let Some(crate::wire::body::Frame::Data(data)) = &frame {
                             self.bytes += data.len() as u64;
                         }
                         let chunked = self.way == Way::Chunked;

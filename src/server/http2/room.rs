@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
-use crate::h2_send::{Account, Piece};
 use crate::limits::{HTTP2_STREAM_LEAST, Limits};
+use crate::wire::http2_send::{Account, Piece};
 
 /// The smallest piece of an answer's body that is asked for, and which each stream may hold whatever the others do.
 const PIECE_MIN: usize = 16 * 1024;

@@ -16,11 +16,8 @@ use super::head::read as read_head;
 use super::interim::StreamInterim;
 use super::meter::Meter;
 use super::room::{Held, Share};
-use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
-use crate::h2_send::{SendError, Sender};
 use crate::message::{Fields, Framing, HeaderMapSink, RequestHead};
-use crate::pace::Pacer;
 use crate::server::connection::Context;
 use crate::server::interim::InterimFilter;
 use crate::server::record::{Outcome, Sent, record};
@@ -31,6 +28,9 @@ use crate::server::trailers;
 use crate::server::tunnel::{Duplex, Tunnelled};
 use crate::server::{service, tunnel};
 use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
+use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
+use crate::wire::http2_send::{SendError, Sender};
+use crate::wire::min_rate::Pacer;
 
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

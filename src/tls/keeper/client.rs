@@ -17,7 +17,7 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
 use super::protocol::{self, Loaded, PATIENCE, Request};
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// The process that has the keys.
 pub struct Keeper {

@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::SignatureScheme;
 use tokio::time::Instant;
 
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 
 /// The longest request or answer: a path, or an RSA key's public part.
 const FRAME_MAX: usize = 8 * 1024;

@@ -17,9 +17,9 @@ use rustls::SignatureScheme;
 use rustls::sign::SigningKey;
 
 use super::protocol::{self, Loaded, Request};
-use crate::key_file::{FILE_MAX, KeyFileError, Want, private_key, signer};
-use crate::pin::Pin;
-use crate::plain_file;
+use crate::keys::key_file::{FILE_MAX, KeyFileError, Want, private_key, signer};
+use crate::keys::pin::Pin;
+use crate::os::plain_file;
 
 /// Threads that may ask: workers, and those that load.
 const CHANNELS_MAX: usize = 2048;

@@ -12,15 +12,15 @@ use http::StatusCode;
 
 use super::upload::{Upload, UploadError, poll_send};
 use super::{CONTINUE_WAIT, INTERIM_MAX, Interim, Response, Upgraded};
-use crate::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked, ResponseHead, parse_response};
-use crate::outbox::Outbox;
-use crate::pace::Pacer;
 use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
 use crate::upstream::request::Outbound;
+use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
+use crate::wire::min_rate::Pacer;
+use crate::wire::write_buffer::Outbox;
 
 /// What is read of a response at once, before its head is known.
 const HEAD_READ: usize = 16 * 1024;

@@ -3,9 +3,9 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::body::{RequestBody, RequestBodyError};
-use crate::outbox::Outbox;
 use crate::upstream::UpstreamTransport;
+use crate::wire::body::{RequestBody, RequestBodyError};
+use crate::wire::write_buffer::Outbox;
 
 /// A request's body on its way up.
 pub(super) struct Upload {

@@ -87,7 +87,7 @@ fn judge_pins(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Option<Find
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pin::Pin;
+    use crate::keys::pin::Pin;
     use crate::verify::notes::{note_hsts, note_pins};
 
     fn pin(n: u8) -> Pin {

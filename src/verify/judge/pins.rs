@@ -1,7 +1,7 @@
 //! Public-Key-Pins, its report-only sister, and the pins of a file.
 
 use super::{read_all, span};
-use crate::pin::Pin;
+use crate::keys::pin::Pin;
 use crate::policy::hpkp::{MAX_AGE_CAP, TODAY};
 use crate::verify::finding::{Finding, Group, Level};
 use crate::verify::grammar::{Field, Reading};

@@ -93,7 +93,7 @@ impl Authority {
         change(&mut params);
         let certificate = params.signed_by(&pair, &self.issuer).unwrap();
         let chain = self.write(&format!("{name}.pem"), certificate.pem() + &self.ca_pem);
-        let pin = pintle::pin::Pin::of_spki(&pair.subject_public_key_info()).to_string();
+        let pin = pintle::keys::pin::Pin::of_spki(&pair.subject_public_key_info()).to_string();
         Leaf { chain, key, pin }
     }
 

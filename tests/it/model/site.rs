@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 
 use pintle::host::HostPattern;
+use pintle::keys::pin::Pin;
 use pintle::lease::Lease;
 use pintle::ledger::leases::Pledge;
 use pintle::ledger::{Book, Ramp, Ramped};
-use pintle::pin::Pin;
 use pintle::policy::admission::Offer;
 use pintle::policy::guard::{Promise, Seconds};
 use pintle::policy::hpkp::{self, Hpkp, Mode};

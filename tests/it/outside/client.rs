@@ -46,7 +46,7 @@ pub fn hsts_age(value: &str) -> Option<u64> {
 pub fn pins_of(chain: &[CertificateDer<'_>]) -> Vec<String> {
     let pin = |der: &CertificateDer<'_>| {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).unwrap();
-        pintle::pin::Pin::of_spki(certificate.public_key().raw).to_string()
+        pintle::keys::pin::Pin::of_spki(certificate.public_key().raw).to_string()
     };
     chain.iter().map(pin).collect()
 }

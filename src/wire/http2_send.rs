@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 use http::HeaderMap;
 
-use crate::body::{Body, Frame};
+use crate::wire::body::{Body, Frame};
 
 /// How a body failed to get through.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 
-use crate::body::Frame;
 use crate::message::FieldSink as _;
 use crate::tls::Session;
-use crate::transport::Transport;
+use crate::wire::body::Frame;
+use crate::wire::transport::Transport;
 
 /// Octets that wait: a head (or a chunk's size), one piece of a body, and what closes the chunk.
 #[derive(Debug, Default)]

@@ -178,7 +178,7 @@ pub(super) mod testing {
     use super::*;
 
     /// As if these places were held, and these ports.
-    pub(in crate::sandbox) fn held(read: &[&Path], write: &[&Path], connect: &[u16]) -> Held {
+    pub(in crate::os::sandbox) fn held(read: &[&Path], write: &[&Path], connect: &[u16]) -> Held {
         let place = |path: &Path, what: Use| {
             let path = fs::canonicalize(path).unwrap();
             let metadata = fs::metadata(&path).unwrap();

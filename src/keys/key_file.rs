@@ -17,8 +17,8 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 pub use self::algorithm::KeyAlgorithm;
 use self::foreign::{EXPLICIT_CURVE, beside, shell};
 pub use self::foreign::{Foreign, Want};
-use crate::pem::{self, PemError, Section};
-use crate::pin::Pin;
+use crate::keys::pem::{self, PemError, Section};
+use crate::keys::pin::Pin;
 
 /// The largest file that is read as a key or a chain, in octets.
 pub const FILE_MAX: u64 = 1024 * 1024;

@@ -1,0 +1,8 @@
+//! The operating system: systemd, the sandbox, users and capabilities, signals, files.
+
+pub mod systemd;
+pub mod sandbox;
+pub mod privileges;
+pub mod signals;
+pub mod plain_file;
+pub mod open_files;
