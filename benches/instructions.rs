@@ -19,7 +19,7 @@ use pintle::tls::offer::Offer;
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession};
 use pintle::tls::tickets::Tickets;
-use pintle::upstream::Outbound;
+use pintle::upstream::UpstreamRequest;
 use pintle::upstream::rewrite::rewrite;
 use pintle::upstream::tls::{Verification, client};
 use rustls::ServerConfig;
@@ -95,8 +95,9 @@ fn step_write_outbound(s: &Setting) {
     let mut out = Vec::with_capacity(4096);
     for _ in 0..TIMES {
         out.clear();
-        let outbound = Outbound { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
-        outbound.write_http1(black_box(&s.upstream), &mut out);
+        let upstream_request =
+            UpstreamRequest { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
+        upstream_request.write_http1(black_box(&s.upstream), &mut out);
     }
 }
 

@@ -17,7 +17,7 @@ use pintle::policy::forwarded::origin;
 use pintle::policy::guard::Promise;
 use pintle::policy::hpkp::{self, Hpkp};
 use pintle::policy::redirect::HttpsPorts;
-use pintle::upstream::Outbound;
+use pintle::upstream::UpstreamRequest;
 use pintle::upstream::rewrite::rewrite;
 
 use setting::{LIMITS, REQUEST, RESPONSE, RESPONSE_LIMITS, setting};
@@ -89,9 +89,9 @@ fn forwarding(c: &mut Criterion) {
     c.bench_function("forward/write the upstream's request", |b| {
         b.iter(|| {
             out.clear();
-            let outbound =
-                Outbound { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
-            outbound.write_http1(black_box(&s.upstream), &mut out);
+            let upstream_request =
+                UpstreamRequest { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
+            upstream_request.write_http1(black_box(&s.upstream), &mut out);
             out.len()
         });
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::message::{HeadLimits, ResponseLimits};
 use crate::upstream::PoolLimits;
-use crate::wire::min_rate::Pace;
+use crate::wire::min_rate::MinRate;
 
 /// All limits. The defaults suit a blog on a small machine.
 #[derive(Debug, Clone)]
@@ -194,7 +194,7 @@ impl Limits {
 
     /// What an HTTP/2 connection's streams have together, beyond what each may always have.
     #[must_use]
-    pub fn connection_room(&self) -> usize {
+    pub fn connection_memory(&self) -> usize {
         self.connection_memory.saturating_sub(self.connection_memory_taken())
     }
 
@@ -215,8 +215,11 @@ impl Limits {
 
     /// How fast a client must be with a body.
     #[must_use]
-    pub fn pace(&self) -> Pace {
-        Pace { pause: self.body_progress, octets: self.body_rate.saturating_mul(self.body_progress.as_secs()).max(1) }
+    pub fn min_rate(&self) -> MinRate {
+        MinRate {
+            pause: self.body_progress,
+            octets: self.body_rate.saturating_mul(self.body_progress.as_secs()).max(1),
+        }
     }
 
     /// The limits of a pool of upstream connections.
@@ -233,7 +236,7 @@ impl Limits {
                 fields: self.response_header_count,
             },
             retry_body: self.retry_body,
-            pace: self.pace(),
+            min_rate: self.min_rate(),
         }
     }
 }

@@ -8,7 +8,7 @@ use pintle::message::{HeadLimits, RequestHead, ResponseLimits, parse_request};
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust};
 use pintle::site::Site;
-use pintle::upstream::resolve::Name;
+use pintle::upstream::dns::Name;
 use pintle::upstream::{Client, Health, HostHeader, Upstream};
 
 /// What a browser asks for.

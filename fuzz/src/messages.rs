@@ -15,9 +15,9 @@ use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Origin, Peer, Trust, TrustedField, origin};
 use pintle::policy::redirect::HttpsPorts;
 use pintle::site::Site;
-use pintle::upstream::resolve::Name;
+use pintle::upstream::dns::Name;
 use pintle::upstream::rewrite::rewrite as rewritten;
-use pintle::upstream::{Client, Health, HostHeader, Outbound, Upstream};
+use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
 
 /// How large a head may be.
 pub const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, field: 4096, fields: 32 };
@@ -84,9 +84,9 @@ pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
     let site = Site::default();
     // A WebSocket that came by HTTP/2 is asked for with a key of ours.
     let key = (head.websocket && head.version == Version::Http2).then_some("dGhlIHNhbXBsZSBub25jZQ==");
-    let outbound = Outbound { head, site: &site, origin: &origin, client: &client, websocket_key: key };
+    let upstream_request = UpstreamRequest { head, site: &site, origin: &origin, client: &client, websocket_key: key };
     let mut out = Vec::new();
-    outbound.write_http1(&upstream, &mut out);
+    upstream_request.write_http1(&upstream, &mut out);
 
     // Our own fields come on top of the client's.
     let fields = largest().fields;

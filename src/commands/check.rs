@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::drop_privileges::{Ahead, Trouble, look_ahead};
 use super::reach::{keys_in_reach, writes_beside};
-use super::step_down::{Ahead, Trouble, look_ahead};
 use super::{Known, Loaded, Output, context, fail, load, look_at_book, unfinished};
 use crate::config::{self, Config, Draft, Problem, Problems, Severity, StandIn, report};
 use crate::host::both_forms;
@@ -129,7 +129,7 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
         Ok(known) => known,
         Err(error) => return unreadable(path, &error),
     };
-    let (config, problems) = draft.resolve(&context(&draft, &known, StandIn::Unchanged));
+    let (config, problems) = draft.build(&context(&draft, &known, StandIn::Unchanged));
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone().map(|(what, hint)| Trouble { what, hint }));
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));

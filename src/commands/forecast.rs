@@ -90,7 +90,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Re
     };
     let sites = match served {
         Some(served) => Sites::of(&served),
-        None => match draft.resolve(&context(draft, &known, StandIn::Always)) {
+        None => match draft.build(&context(draft, &known, StandIn::Always)) {
             (Some(config), _) => Sites::of_reports(config.sites()),
             (None, problems) => {
                 super::print_problems(&problems, output);

@@ -271,12 +271,12 @@ fn preflight(
     told: &mut Told,
 ) -> bool {
     let (book, now) = (&known.book, known.now);
-    let (before, old) = draft.resolve(&Context::new(book, now));
+    let (before, old) = draft.build(&Context::new(book, now));
     let instead: HashMap<PathBuf, Vec<u8>> =
         plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
     let accept = request.accept.clone().map(|day| (plan.site.clone(), day));
     let context = Context { before: before.as_ref(), instead, accept, ..Context::new(book, now) };
-    let (_, problems) = draft.resolve(&context);
+    let (_, problems) = draft.build(&context);
     let known: Vec<&Problem> = old.sorted();
     let is_error = |p: &Problem| p.severity == Severity::Error;
     let about_it = |p: &Problem| plan.places.iter().any(|path| p.message.contains(&path.display().to_string()));
@@ -393,7 +393,7 @@ fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, to
             Err(error) => return told.fail(&error),
         };
         let context = Context { accept: Some((plan.site.clone(), day.clone())), ..Context::new(&book, now) };
-        let Some(config) = draft.resolve(&context).0 else {
+        let Some(config) = draft.build(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
             return told.fail_with_hint(&what, &"pintle check");
         };

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use super::{fail, fail_with_hint};
 use crate::config::{At, Draft};
-use crate::control::confinement;
+use crate::control::sandbox_rules;
 use crate::os::privileges;
 use crate::os::sandbox::{self, Settings, Strength};
-use crate::tls::keeper::{self, Keeper};
+use crate::tls::key_process::{self, KeyProcess};
 
 /// Starts it, if the configuration wants one. It stays who started pintle, and so can read what the user that serves
 /// cannot.
@@ -22,7 +22,7 @@ pub(super) fn start(draft: &Draft) -> Result<(), ExitCode> {
     let started = std::env::current_exe().and_then(|program| {
         let mut command = Command::new(program);
         command.arg("keys");
-        Keeper::start(command, plan(&keys).to_string().as_bytes())
+        KeyProcess::start(command, plan(&keys).to_string().as_bytes())
     });
     started.map(drop).map_err(|error| fail(&format!("the key process cannot be started: {error}")))
 }
@@ -36,7 +36,7 @@ fn plan(keys: &[At<PathBuf>]) -> Value {
 pub fn keys() -> ExitCode {
     crate::os::signals::hold_off_in_helper();
     let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    let orders = door.and_then(|door| keeper::plan(&door).map(|plan| (door, plan)));
+    let orders = door.and_then(|door| key_process::plan(&door).map(|plan| (door, plan)));
     let Ok((door, plan)) = orders else {
         return fail_with_hint(&"nobody asks for keys here", &"`tls.key_process = true` has `pintle run` start this");
     };
@@ -46,14 +46,14 @@ pub fn keys() -> ExitCode {
     // The entropy of AWS-LC comes from wherever it likes, once.
     let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
     let settings = Settings { landlock: Strength::Auto, seccomp: Strength::Auto, ..Settings::default() };
-    let rules = confinement::rules_of_keeper(&keys);
+    let rules = sandbox_rules::key_process_rules(&keys);
     let confined = privileges::settle_as_reader()
         .map_err(|error| error.to_string())
         .and_then(|()| sandbox::enter(&rules, &settings).map_err(|error| error.to_string()));
     if let Err(error) = confined {
         return fail(&format!("the key process: {error}"));
     }
-    match keeper::serve(&door, &rules.read) {
+    match key_process::serve(&door, &rules.read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the key process: {error}")),
     }

@@ -275,7 +275,7 @@ pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> 
 /// The same, unless a process has the ledger: then it gives `None`.
 pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<usize>, String> {
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
-    super::step_down::make_state(draft);
+    super::drop_privileges::make_state(draft);
     match Ledger::open(&folder, wall()) {
         Ok((mut ledger, _)) => {
             let mut other = Book::default();

@@ -14,10 +14,10 @@ use crate::ledger::Book;
 pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Result<Config, ExitCode> {
     let known = look_at_book(draft).map_err(|error| fail(&error))?;
     let stand_in = if is_running { StandIn::Always } else { StandIn::Unchanged };
-    let (config, problems) = draft.resolve(&context(draft, &known, stand_in));
+    let (config, problems) = draft.build(&context(draft, &known, stand_in));
     if is_running && config.is_none() {
         let unbound = Known { book: Book::default(), ..known };
-        if let (Some(config), _) = draft.resolve(&context(draft, &unbound, stand_in)) {
+        if let (Some(config), _) = draft.build(&context(draft, &unbound, stand_in)) {
             let what = format!("{}: the files cannot be served, as they would break promises", draft.path().display());
             warn(&what, &format!("pintle check -c {}", draft.path().display()));
             return Ok(config);

@@ -16,7 +16,7 @@ mod reach;
 pub mod remote;
 pub mod repair;
 pub mod run;
-mod step_down;
+mod drop_privileges;
 mod told;
 mod unfinished;
 pub mod verify;
@@ -126,7 +126,7 @@ fn try_judge(
     stand_in: StandIn,
 ) -> Result<Loaded, Box<Unfit>> {
     let known = known(&draft).map_err(|error| Box::new(Unfit { problems: None, error }))?;
-    let (config, problems) = draft.resolve(&context(&draft, &known, stand_in));
+    let (config, problems) = draft.build(&context(&draft, &known, stand_in));
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::step_down::Trouble;
+use super::drop_privileges::Trouble;
 use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, Problem, Severity, TOKEN};
-use crate::control::confinement;
+use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
 use crate::os::privileges::{self, Account, is_roots_alone};
@@ -267,7 +267,7 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
 
 /// The same where nobody becomes another user: keys that the sandbox leaves in reach of the serving process.
 pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
-    let keys = confinement::keys_in_reach(draft, config);
+    let keys = sandbox_rules::keys_in_reach(draft, config);
     keys.into_iter()
         .map(|key| Problem {
             severity: Severity::Warning,

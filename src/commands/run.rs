@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::step_down::{Trouble, refuse, step_down};
+use super::drop_privileges::{Trouble, drop_privileges, refuse};
 use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge, unfinished};
 use crate::config::{Draft, Severity, StandIn};
-use crate::control::{Beginning, Control, Ended, Newcomer, StartError, confinement, open_ledger};
+use crate::control::{Beginning, Control, Ended, Newcomer, StartError, open_ledger, sandbox_rules};
 use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
@@ -19,7 +19,7 @@ use crate::os::systemd::{self, Notify, Passed};
 use crate::policy::Scheme;
 use crate::server::{BindError, Lent, bind};
 use crate::telemetry::{LogThread, log};
-use crate::tls::keeper;
+use crate::tls::key_process;
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade; a second signal does not wait for what is under way.
 pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
@@ -68,7 +68,7 @@ pub(super) fn serve(
         Err(code) => return code,
     };
     // From here on, everything is done as the user that serves: what it cannot do is found out now, and not by a reload.
-    let troubles = match step_down(&draft, allow_root, output) {
+    let troubles = match drop_privileges(&draft, allow_root, output) {
         Ok(troubles) => troubles,
         Err(code) => return code,
     };
@@ -131,7 +131,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default(), true) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let Ok(troubles) = step_down(&draft, allow_root, output) else {
+    let Ok(troubles) = drop_privileges(&draft, allow_root, output) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
     let known = |draft: &Draft| newcomer.book(draft).map(Known::of_book);
@@ -204,7 +204,7 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
             hint: "start it as the user that serves; a filter of system calls must let capset pass".into(),
         });
     }
-    let mut rules = confinement::rules(draft, config);
+    let mut rules = sandbox_rules::rules(draft, config);
     rules.connect.iter_mut().for_each(|ports| ports.extend(probed));
     sandbox::enter(&rules, &config.sandbox)
         .map(drop)
@@ -216,7 +216,7 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
 
 fn tell_of_start(no_launcher: Option<std::io::Error>) {
     if let Some(held) = sandbox::held() {
-        confinement::announce(held);
+        sandbox_rules::announce(held);
     }
     if let Some(error) = no_launcher {
         tracing::warn!(%error, "there is no launcher: upgrades are not possible");
@@ -279,7 +279,7 @@ async fn control(start: impl Future<Output = Result<Control, StartError>>) -> Re
     };
     let control = start.await?;
     let ended = control.run(async || std::future::poll_fn(&mut asked).await).await;
-    let lost_keys = keeper::held().is_some_and(keeper::Keeper::is_gone);
+    let lost_keys = key_process::held().is_some_and(key_process::KeyProcess::is_gone);
     Ok(match ended {
         Ok(Ended::Drained) if lost_keys => ExitCode::from(1),
         Ok(Ended::Drained) => ExitCode::SUCCESS,

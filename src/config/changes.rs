@@ -8,7 +8,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, report, resolve};
+use super::{Config, build, report};
 
 /// The array whose tables are told apart by a name, and that name's key.
 const SITES: &str = "site";
@@ -37,7 +37,7 @@ impl Config {
     /// The sites that are new, or other than they were, with what they were; and the names of those that are gone.
     #[must_use]
     pub fn differences<'c>(&'c self, before: &'c Self) -> (Vec<Difference<'c>>, Vec<&'c str>) {
-        let mut old = resolve::by_name(&before.entries);
+        let mut old = build::by_name(&before.entries);
         let mut different = Vec::new();
         for entry in &self.entries {
             let known = old.remove(entry.report.name());

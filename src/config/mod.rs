@@ -11,7 +11,7 @@ mod outline;
 pub mod problem;
 mod process;
 mod reader;
-mod resolve;
+mod build;
 mod stamp;
 pub mod value;
 
@@ -34,15 +34,15 @@ use crate::policy::guard::Seconds;
 use crate::server::{Earlier, Snapshot};
 use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
-use crate::upstream::resolve::{Name, NameServers};
+use crate::upstream::dns::{Name, NameServers};
 
+pub use build::refusal::{OwnKey, Refusal};
+pub use build::report;
 pub use changes::{Changes, Difference};
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use process::Process;
-pub use resolve::refusal::{OwnKey, Refusal};
-pub use resolve::report;
 pub use stamp::{Looked, Stamp};
 
 /// Where the file is looked for when nobody names one.
@@ -190,8 +190,8 @@ pub struct Config {
     pub kept: Vec<Kept>,
     /// What there is to warn of about files that are others than before, each with its site.
     pub news: Vec<(String, Problem)>,
-    entries: Vec<Arc<resolve::Entry>>,
-    upstreams: resolve::Upstreams,
+    entries: Vec<Arc<build::Entry>>,
+    upstreams: build::Upstreams,
     tickets: Arc<Tickets>,
 }
 
@@ -251,7 +251,7 @@ impl Config {
     pub fn chains(&self, now: Seconds) -> impl Iterator<Item = (&report::Site, Vec<Earlier>)> {
         self.entries.iter().enumerate().map(move |(index, entry)| {
             let earlier = self.snapshot.earlier.get(index).map(|e| e.to_vec()).unwrap_or_default();
-            let own = resolve::chains_until(entry, now);
+            let own = build::chains_until(entry, now);
             (&entry.report, earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
         })
     }
@@ -321,10 +321,10 @@ impl Draft {
 
     /// Checks everything. The configuration is there unless the problems have errors.
     #[must_use]
-    pub fn resolve(&self, context: &Context<'_>) -> (Option<Config>, Problems) {
+    pub fn build(&self, context: &Context<'_>) -> (Option<Config>, Problems) {
         let mut problems = self.problems.clone();
         let Some(file) = &self.file else { return (None, problems) };
-        let config = resolve::resolve(self, file, context, &mut problems);
+        let config = build::build(self, file, context, &mut problems);
         (config.filter(|_| !problems.has_errors()), problems)
     }
 

@@ -11,7 +11,7 @@ use crate::config::{Config, Difference, LastGood, report};
 use crate::ledger::time::Reading;
 use crate::ledger::{Ledger, Record};
 use crate::upstream::check;
-use crate::upstream::resolve::follow;
+use crate::upstream::dns::follow;
 
 /// The decisions that come with a configuration: lockouts that are accepted, ramps that begin.
 pub(super) fn decisions(config: &Config) -> Vec<Record> {

@@ -3,7 +3,7 @@
 
 pub mod admin;
 pub mod client;
-pub mod confinement;
+pub mod sandbox_rules;
 mod adopt;
 mod ending;
 mod prove;
@@ -44,13 +44,13 @@ use crate::policy::Scheme;
 use crate::policy::guard::Seconds;
 use crate::server::Server;
 use crate::telemetry::LogThread;
-use crate::tls::keeper;
-use crate::upstream::resolve::Resolver;
+use crate::tls::key_process;
+use crate::upstream::dns::Resolver;
 
 use admin::Command;
 use refresh::Pending;
 use reload::Fixed;
-use socket::Door;
+use socket::AdminListener;
 use upgrade::Upgrade;
 use watch::Watch;
 
@@ -118,7 +118,7 @@ pub struct Control {
     shown: Instant,
     commands: mpsc::Receiver<Command>,
     sender: mpsc::Sender<Command>,
-    door: Door,
+    door: AdminListener,
 }
 
 /// Which sites keep what they have, if what is on disk is no good.
@@ -283,7 +283,7 @@ impl Control {
                 () = stop() => break None,
                 successor = self.step(&mut tick) => if successor.is_some() { break successor },
             }
-            if keeper::held().is_some_and(keeper::Keeper::is_gone) {
+            if key_process::held().is_some_and(key_process::KeyProcess::is_gone) {
                 tracing::error!(
                     "the key process has ended, and no handshake can be signed without it: stopping, so that both are \
                      started anew"
@@ -378,7 +378,7 @@ impl Control {
     }
 
     /// Checks the draft again, with what is in use.
-    fn resolve(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
+    fn build(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
         self.resolve_with(draft, Looked::default(), keep, accept)
     }
 
@@ -404,7 +404,7 @@ impl Control {
             looked,
             ..Context::new(ledger.book(), now)
         };
-        draft.resolve(&context)
+        draft.build(&context)
     }
 }
 

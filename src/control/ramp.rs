@@ -103,7 +103,7 @@ impl Control {
             return;
         }
         // What `status` and the next step go by. Nothing that is served changes.
-        let (config, _) = self.resolve(&self.draft, Keep::UnfitAndShorter(Vec::new()), None);
+        let (config, _) = self.build(&self.draft, Keep::UnfitAndShorter(Vec::new()), None);
         if let Some(config) = config {
             let _ = Box::pin(self.adopt(config)).await;
         }

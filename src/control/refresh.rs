@@ -55,7 +55,7 @@ impl Control {
         let last = self.pending.take().map_or(now, |p| p.last);
         let settled = last.elapsed() >= SETTLE;
         let keep = if settled { Keep::Unfit } else { Keep::UnfitAndShorter(Vec::new()) };
-        let (config, problems) = self.resolve(&self.draft, keep, None);
+        let (config, problems) = self.build(&self.draft, keep, None);
         let Some(config) = config else { return self.cannot_serve(&problems) };
         self.unservable.clear();
         if !settled && config.kept.iter().any(|kept| !kept.by_guard) {

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Control, Keep, confinement};
+use super::{Control, Keep, sandbox_rules};
 use crate::config::{self, AccessTarget, Changes, Config, Difference, Looked, Problems, Process, Severity};
 use crate::host::HostPattern;
 use crate::os::sandbox::Settings;
 use crate::policy::Scheme;
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::{AccessFormat, LogThread};
-use crate::upstream::resolve::NameServers;
+use crate::upstream::dns::NameServers;
 
 /// What came of a reload, or of looking at a certificate.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
@@ -172,7 +172,7 @@ impl Control {
             let (_, problems) = self.resolve_with(&draft, Looked::default(), Keep::NoPair, None);
             return Err(Refusal::of(&problems));
         }
-        let beyond = confinement::beyond(&draft, &config, &self.config);
+        let beyond = sandbox_rules::beyond(&draft, &config, &self.config);
         if !beyond.is_empty() {
             return Err(Refusal::for_reasons(beyond));
         }
@@ -234,7 +234,7 @@ impl Control {
         let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
         let Some(site) = self.site_of(host) else { return refused(format!("no site has the host {host}")) };
         let keep = Keep::UnfitAndShorter(vec![site.clone()]);
-        let (config, problems) = self.resolve(&self.draft, keep, accept.map(|day| (site.clone(), day)));
+        let (config, problems) = self.build(&self.draft, keep, accept.map(|day| (site.clone(), day)));
         let Some(config) = config else {
             return Verdict { problems: rendered(&problems), ..Verdict::default() };
         };

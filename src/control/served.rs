@@ -277,9 +277,9 @@ impl Control {
             accept,
             ..Context::new(ledger.book(), now)
         };
-        let (_, old) = self.draft.resolve(&context(HashMap::new(), None));
+        let (_, old) = self.draft.build(&context(HashMap::new(), None));
         let instead = HashMap::from([(path.clone(), asked.chain.clone().into_bytes())]);
-        let (_, new) = self.draft.resolve(&context(instead, asked.accept.clone().map(|day| (site, day))));
+        let (_, new) = self.draft.build(&context(instead, asked.accept.clone().map(|day| (site, day))));
         let path = path.display().to_string();
         let is_own =
             |p: &&Problem| p.severity == Severity::Error && (p.message.contains(&path) || !old.sorted().contains(p));

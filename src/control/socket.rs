@@ -100,7 +100,7 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Whether commands can come in, and since when not.
-pub(super) struct Door {
+pub(super) struct AdminListener {
     open: Option<Listening>,
     /// Places for those that talk, of all sockets that there were.
     places: Rc<Semaphore>,
@@ -108,7 +108,7 @@ pub(super) struct Door {
     look_at: Instant,
 }
 
-impl Door {
+impl AdminListener {
     pub(super) fn new() -> Self {
         let places = Rc::new(Semaphore::new(CONNECTIONS_MAX));
         Self { open: None, places, trouble: None, look_at: Instant::now() }

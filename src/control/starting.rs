@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::reload::Fixed;
-use super::socket::Door;
+use super::socket::AdminListener;
 use super::watch::Watch;
 use super::{COMMANDS, Control, Counts, LedgerTrouble, adopt, refresh};
 use crate::config::{AccessTarget, Config, Draft, LastGood};
@@ -24,7 +24,7 @@ use crate::os::systemd::Notify;
 use crate::policy::guard::Seconds;
 use crate::server::{Bound, Lent, Server};
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
-use crate::upstream::resolve::Resolver;
+use crate::upstream::dns::Resolver;
 
 /// What a process has at its start.
 #[derive(Default)]
@@ -130,7 +130,7 @@ impl Control {
             shown: Instant::now(),
             commands,
             sender,
-            door: Door::new(),
+            door: AdminListener::new(),
             config,
         };
         control.keep_pairs(None);

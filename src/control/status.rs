@@ -51,7 +51,7 @@ impl Control {
             },
             "access_log": self.access_log(),
             "launcher": { "alive": self.launcher.is_some(), "error": &self.no_launcher },
-            "sandbox": super::confinement::status(),
+            "sandbox": super::sandbox_rules::status(),
             "reports": {
                 "counts": reports.counts(),
                 "refused": reports.refused(),

@@ -20,7 +20,7 @@ use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::Scheme;
 use crate::server::{Bound, Earlier, Lent, Server, bind};
-use crate::upstream::resolve::follow;
+use crate::upstream::dns::follow;
 
 /// How long the old process may take to say what it wants.
 const HELLO: Duration = Duration::from_secs(10);
@@ -209,7 +209,7 @@ impl Control {
             ..Context::new(ledger.book(), now)
         };
         // What has changed since the first look may be a promise, or a file.
-        let (again, problems) = draft.resolve(&context);
+        let (again, problems) = draft.build(&context);
         let Some(mut config) = again else { return Err(reload::rendered(&problems)) };
         config.names.extend(names);
         let promised = promise(ledger, &config, go.since).map_err(told)?;

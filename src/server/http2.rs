@@ -7,7 +7,7 @@ pub(super) mod head;
 mod heads;
 mod interim;
 mod meter;
-mod room;
+mod memory;
 mod stream;
 
 use std::cell::RefCell;
@@ -22,8 +22,8 @@ use h2::Reason;
 use h2::server::{self, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use self::memory::{Held, Memory};
 use self::meter::Meter;
-use self::room::{Held, Room};
 use self::stream::Ended;
 use super::connection::{ClientTransport, Context};
 use super::record::{Outcome, record};
@@ -31,7 +31,7 @@ use super::rejection::Rejection;
 use crate::clock::Alarm;
 use crate::limits::HTTP2_WINDOW;
 use crate::message::{RequestHead, Version};
-use crate::wire::min_rate::Pacer;
+use crate::wire::min_rate::RateTimer;
 
 /// What h2 gathers for one stream before the window lets it go.
 const SEND_BUFFER: usize = 400 * 1024;
@@ -74,7 +74,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     .await;
     drop(handshake);
     alarm.rests(false);
-    let (pace, room) = (limits.pace(), Room::new(limits));
+    let (min_rate, memory) = (limits.min_rate(), Memory::new(limits));
     drop(view);
     let Some(connection) = connection else { return };
     let mut driver = Driver {
@@ -88,10 +88,10 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         finished: false,
         alarm,
         stall: context.worker.clock.alarm(),
-        pacer: Pacer::new(pace),
+        rate_timer: RateTimer::new(min_rate),
         unsent: 0,
         meter,
-        room,
+        memory,
         context,
     };
     let lingers = poll_fn(|cx| driver.poll(cx)).await;
@@ -140,10 +140,10 @@ struct Driver {
     alarm: Alarm,
     /// How long the client may leave what is sent unread, whatever the streams are at.
     stall: Alarm,
-    pacer: Pacer,
+    rate_timer: RateTimer,
     unsent: usize,
     meter: Rc<Meter>,
-    room: Rc<Room>,
+    memory: Rc<Memory>,
     context: Rc<Context>,
 }
 
@@ -201,7 +201,7 @@ impl Driver {
                     if self.requests >= limit {
                         self.close();
                     }
-                    let Some(share) = self.room.admit(head::octets(&request)) else {
+                    let Some(share) = self.memory.admit(head::octets(&request)) else {
                         // It was not processed (RFC 9113 section 8.7); who goes on like that gives streams up.
                         tracing::debug!(client = self.context.client.address(), "no room for another head");
                         respond.send_reset(Reason::REFUSED_STREAM);
@@ -252,14 +252,14 @@ impl Driver {
         if sent.is_ready() {
             self.unsent = 0;
             self.stall.clear();
-            self.pacer.rest();
+            self.rate_timer.rest();
             return sent;
         }
         let unsent = self.io.transport.borrow().unsent();
         // What has reached the socket.
         let moved = (self.unsent + taken).saturating_sub(unsent);
         self.unsent = unsent;
-        self.pacer.wait_for_client(moved as u64, &self.stall);
+        self.rate_timer.wait_for_client(moved as u64, &self.stall);
         if self.stall.poll_due(cx).is_ready() {
             self.context.worker.counters.http2_floods.increment();
             tracing::debug!(client = self.context.client.address(), "HTTP/2 client takes nothing");

@@ -16,7 +16,7 @@ use super::rejection::Rejection;
 use super::snapshot::Snapshot;
 use crate::clock::Alarm;
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
-use crate::wire::min_rate::{Pace, Pacer};
+use crate::wire::min_rate::{MinRate, RateTimer};
 
 /// The largest report, in octets: two chains of certificates in PEM fit well.
 const REPORT_MAX: usize = 64 * 1024;
@@ -140,7 +140,7 @@ impl Reports {
             return Err(Rejection::TooManyReports);
         }
         let body = body.ok_or(Rejection::NoReport)?;
-        let contents = collect(body, snapshot.limits.pace(), alarm).await.map_err(Rejection::Body)?;
+        let contents = collect(body, snapshot.limits.min_rate(), alarm).await.map_err(Rejection::Body)?;
         let report = read(&contents, snapshot).ok_or(Rejection::NoReport)?;
         tracing::warn!(
             site = report.site,
@@ -191,10 +191,10 @@ impl State {
     }
 }
 
-async fn collect(mut body: RequestBody, pace: Pace, alarm: &Alarm) -> Result<Vec<u8>, RequestBodyError> {
-    let (mut contents, mut pacer, mut before) = (Vec::new(), Pacer::new(pace), 0);
+async fn collect(mut body: RequestBody, min_rate: MinRate, alarm: &Alarm) -> Result<Vec<u8>, RequestBodyError> {
+    let (mut contents, mut rate_timer, mut before) = (Vec::new(), RateTimer::new(min_rate), 0);
     loop {
-        pacer.wait_for_client((contents.len() - before) as u64, alarm);
+        rate_timer.wait_for_client((contents.len() - before) as u64, alarm);
         before = contents.len();
         let frame = poll_fn(|cx| match body.poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(frame),

@@ -21,7 +21,8 @@ use crate::policy::redirect::HttpsPorts;
 use crate::policy::{Scheme, redirect};
 use crate::upstream::rewrite::{SendsBack, rewrite};
 use crate::upstream::{
-    Forwarded, Forwarding, Interim, Outbound, Pool, Response, ResponseBody, Upstream, UpstreamError, is_grpc, own_hops,
+    Forwarded, Forwarding, Interim, Pool, Response, ResponseBody, Upstream, UpstreamError, UpstreamRequest, is_grpc,
+    own_hops,
 };
 use crate::wire::body::{RequestBody, RequestBodyError};
 
@@ -55,8 +56,9 @@ pub(super) fn ask_at_once(
 ) -> Result<Asking, Work> {
     let (Work::Forward(pool, None), Some(site)) = (&work, &asked.site) else { return Err(work) };
     let begin = context.begin();
-    let outbound = Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key: None };
-    match pool.forward_at_once(&outbound, alarm) {
+    let upstream_request =
+        UpstreamRequest { head, site, origin: &asked.origin, client: &context.client, websocket_key: None };
+    match pool.forward_at_once(&upstream_request, alarm) {
         Some(forwarding) => Ok(Asking { forwarding, begin }),
         None => Err(work),
     }
@@ -97,8 +99,9 @@ pub(super) async fn answer(
             let begin = context.begin();
             let key = context.websocket_key(head);
             let websocket_key = key.as_deref();
-            let outbound = Outbound { head, site, origin: &asked.origin, client: &context.client, websocket_key };
-            let sent = pool.send(&outbound, body, stale, alarm, interim).await;
+            let upstream_request =
+                UpstreamRequest { head, site, origin: &asked.origin, client: &context.client, websocket_key };
+            let sent = pool.send(&upstream_request, body, stale, alarm, interim).await;
             Ok(answered(sent, websocket_key, head, asked, context, pool.upstream(), begin))
         }
         (Work::Forward(..), None) => Err(Rejection::Misdirected),

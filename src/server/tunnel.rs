@@ -81,7 +81,7 @@ impl<A: Account> Duplex for Http2Duplex<A> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>> {
         while !buf.is_empty() {
-            ready!(self.account.poll_room(cx));
+            ready!(self.account.poll_capacity(cx));
             self.send.reserve_capacity(buf.len());
             if self.send.capacity() == 0 {
                 match ready!(self.send.poll_capacity(cx)) {

@@ -4,7 +4,7 @@ pub mod certificate;
 pub mod config;
 mod constraints;
 pub mod extensions;
-pub mod keeper;
+pub mod key_process;
 pub mod offer;
 mod path;
 pub mod possession;

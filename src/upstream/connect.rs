@@ -12,10 +12,10 @@ use std::time::Duration;
 use rustls::client::UnbufferedClientConnection;
 use tokio::net::TcpStream;
 
+use super::dns::Addresses;
 use super::error::UpstreamError;
 use super::exchange::RETRIES_MAX;
 use super::pool::{Pool, Wish};
-use super::resolve::Addresses;
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::Alarm;
 use crate::tls::TlsStream;

@@ -20,7 +20,7 @@ use super::http2;
 use super::pool::{Checkout, Pool, Wish};
 use super::queue::Slot;
 use super::replay::Unsent;
-use super::request::Outbound;
+use super::request::UpstreamRequest;
 use super::{Protocols, UpstreamTransport};
 use crate::clock::Alarm;
 use crate::message::ResponseHead;
@@ -86,7 +86,7 @@ impl Pool {
     /// [`UpstreamError`], when there is no response.
     pub async fn send(
         self: &Rc<Self>,
-        outbound: &Outbound<'_>,
+        upstream_request: &UpstreamRequest<'_>,
         body: Option<RequestBody>,
         stale: Option<UpstreamError>,
         alarm: &Alarm,
@@ -98,7 +98,7 @@ impl Pool {
         if stale.is_none() {
             self.begin(alarm);
         }
-        let sent = match self.try_send(outbound, body, stale, alarm, interim).await {
+        let sent = match self.try_send(upstream_request, body, stale, alarm, interim).await {
             // Whatever it was that took its time.
             Err(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
             sent => sent,
@@ -120,13 +120,13 @@ impl Pool {
 
     async fn try_send(
         self: &Rc<Self>,
-        outbound: &Outbound<'_>,
+        upstream_request: &UpstreamRequest<'_>,
         body: Option<RequestBody>,
         stale: Option<UpstreamError>,
         alarm: &Alarm,
         interim: &mut dyn Interim,
     ) -> Result<Response, UpstreamError> {
-        let protocols = if outbound.head.websocket { Protocols::Http1 } else { Protocols::Any };
+        let protocols = if upstream_request.head.websocket { Protocols::Http1 } else { Protocols::Any };
         let mut wish = Wish { protocols, fresh: false, avoid: None };
         let mut body = body.map(Unsent::New);
         let mut retries = 0;
@@ -141,7 +141,7 @@ impl Pool {
                 Checkout::Http1(connection, reused) => {
                     (address, elsewhere) = (connection.address, !reused);
                     let unsent = body.take().map(Unsent::into_body);
-                    let mut exchange = Exchange::new(self, outbound, connection, unsent, alarm);
+                    let mut exchange = Exchange::new(self, upstream_request, connection, unsent, alarm);
                     let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
                     match exchange.end(head) {
                         Attempt::Response(response) => {
@@ -154,7 +154,7 @@ impl Pool {
                 }
                 Checkout::Http2(stream) => {
                     address = stream.address();
-                    match Box::pin(http2::send(self, stream, outbound, body.take(), alarm, interim)).await {
+                    match Box::pin(http2::send(self, stream, upstream_request, body.take(), alarm, interim)).await {
                         Ok(response) => {
                             self.upstream.health.address_answered(address);
                             return Ok(response);

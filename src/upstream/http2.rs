@@ -15,12 +15,12 @@ use super::error::UpstreamError;
 use super::exchange::{INTERIM_MAX, Interim, Response};
 use super::pool::Pool;
 use super::replay::{Replay, Unsent};
-use super::request::Outbound;
+use super::request::UpstreamRequest;
 use crate::clock::Alarm;
 use crate::message::{Fields, Framing, Name, ResponseHead, field_fits, octets_of};
 use crate::wire::body::{Body, Frame, RequestBodyError};
 use crate::wire::http2_send::{SendError, Sender, Unaccounted};
-use crate::wire::min_rate::Pacer;
+use crate::wire::min_rate::RateTimer;
 
 pub(super) use connection::{Http2, Stream, start};
 
@@ -45,7 +45,7 @@ pub(super) enum Failure {
 pub(super) async fn send(
     pool: &Rc<Pool>,
     mut stream: Stream,
-    outbound: &Outbound<'_>,
+    upstream_request: &UpstreamRequest<'_>,
     body: Option<Unsent>,
     alarm: &Alarm,
     interim: &mut dyn Interim,
@@ -60,7 +60,7 @@ pub(super) async fn send(
         return Err(Failure::Unprocessed(UpstreamError::Http2(error), body));
     }
     let formless = |_| Failure::Final(UpstreamError::Malformed("the request has no form in HTTP/2"));
-    let request = outbound.to_http2(&pool.upstream).map_err(formless)?;
+    let request = upstream_request.to_http2(&pool.upstream).map_err(formless)?;
     let (response, sender) = match stream.sender().send_request(request, body.is_none()) {
         Ok(sent) => sent,
         Err(error) if error.is_go_away() || error.is_io() => {
@@ -69,7 +69,7 @@ pub(super) async fn send(
         }
         Err(error) => return Err(Failure::Final(UpstreamError::Http2(error))),
     };
-    let expects_continue = outbound.head.expects_continue();
+    let expects_continue = upstream_request.head.expects_continue();
     let mut exchange = Exchange {
         response,
         upload: body.map(|body| {
@@ -86,7 +86,7 @@ pub(super) async fn send(
             stream.answered();
             Ok(exchange.respond(head, recv, stream))
         }
-        Err(error) => Err(exchange.failed(error, outbound.method().is_idempotent(), &stream)),
+        Err(error) => Err(exchange.failed(error, upstream_request.method().is_idempotent(), &stream)),
     }
 }
 
@@ -132,7 +132,7 @@ impl Exchange {
     ) -> Result<(http::response::Parts, RecvStream), UpstreamError> {
         let timeout = pool.upstream.response_timeout;
         alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { super::exchange::CONTINUE_WAIT } else { timeout });
-        let mut pacer = Pacer::new(pool.limits().pace);
+        let mut rate_timer = RateTimer::new(pool.limits().min_rate);
         let mut interims = 0;
         poll_fn(|cx| {
             loop {
@@ -148,9 +148,9 @@ impl Exchange {
                     }
                 }
                 if self.waits_for_client {
-                    pacer.wait_for_client(moved as u64, alarm);
+                    rate_timer.wait_for_client(moved as u64, alarm);
                 } else if !self.upload.as_ref().is_some_and(|u| u.held) {
-                    pacer.wait_for_other(moved > 0, timeout, alarm);
+                    rate_timer.wait_for_other(moved > 0, timeout, alarm);
                 }
                 if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
                     let informational = informational.map_err(UpstreamError::Http2)?;

@@ -12,7 +12,7 @@ mod pool;
 mod queue;
 mod replay;
 mod request;
-pub mod resolve;
+pub mod dns;
 pub mod rewrite;
 pub mod tls;
 
@@ -30,7 +30,7 @@ pub use error::UpstreamError;
 pub use exchange::{Forwarded, Forwarding, Interim, Response, Upgraded};
 pub use health::{BreakerRule, Circuit, Health, Sign};
 pub use pool::{Pool, PoolLimits};
-pub use request::{Client, Outbound, PSEUDONYM, is_grpc, is_reserved, is_vouched, own_hops};
+pub use request::{Client, PSEUDONYM, UpstreamRequest, is_grpc, is_reserved, is_vouched, own_hops};
 
 /// A connection to an upstream.
 pub type UpstreamTransport = Transport<UnbufferedClientConnection>;
@@ -41,7 +41,7 @@ pub struct Upstream {
     /// How messages call it: the URL of the configuration.
     pub label: Box<str>,
     /// Where to connect to.
-    pub addresses: resolve::Addresses,
+    pub addresses: dns::Addresses,
     /// TLS, if its URL is https.
     pub tls: Option<UpstreamTls>,
     /// Without TLS: it speaks HTTP/2, which nobody negotiates there (RFC 9113 section 3.3).

@@ -18,7 +18,7 @@ use super::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
 use crate::message::ResponseLimits;
 use crate::telemetry::Counters;
-use crate::wire::min_rate::Pace;
+use crate::wire::min_rate::MinRate;
 
 /// The bounds of a pool.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ pub struct PoolLimits {
     /// Bytes of a request's body that are kept to send it again.
     pub retry_body: usize,
     /// How fast a client must send its request's body.
-    pub pace: Pace,
+    pub min_rate: MinRate,
 }
 
 /// A worker's connections to one upstream.

@@ -37,7 +37,7 @@ impl Client {
 
 /// A request to be sent on.
 #[derive(Debug, Clone, Copy)]
-pub struct Outbound<'a> {
+pub struct UpstreamRequest<'a> {
     /// What the client asked.
     pub head: &'a RequestHead,
     /// The site it is for.
@@ -50,7 +50,7 @@ pub struct Outbound<'a> {
     pub websocket_key: Option<&'a str>,
 }
 
-impl Outbound<'_> {
+impl UpstreamRequest<'_> {
     /// The method that the upstream sees.
     pub(super) fn method(&self) -> &Method {
         if self.websocket_key.is_some() { &Method::GET } else { &self.head.method }
@@ -322,7 +322,7 @@ mod tests {
     use crate::policy::Scheme;
     use crate::policy::forwarded::{Trust, TrustedField, origin};
     use crate::site::HeaderRules;
-    use crate::upstream::resolve::Addresses;
+    use crate::upstream::dns::Addresses;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -350,9 +350,10 @@ mod tests {
         let peer = Peer::new(address, Scheme::Https, &trust);
         let origin = origin(&peer, &head.fields, &trust);
         let client = Client::new(peer);
-        let outbound = Outbound { head: &head, site, origin: &origin, client: &client, websocket_key: None };
+        let upstream_request =
+            UpstreamRequest { head: &head, site, origin: &origin, client: &client, websocket_key: None };
         let mut out = Vec::new();
-        outbound.write_http1(&upstream(HostHeader::Fixed("origin.example".into())), &mut out);
+        upstream_request.write_http1(&upstream(HostHeader::Fixed("origin.example".into())), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -501,9 +502,10 @@ mod tests {
         let (site, origin) = (Site::default(), origin(&peer, &head.fields, &Trust::default()));
         let client = Client::new(peer);
         let keys = |websocket_key| {
-            let outbound = Outbound { head: &head, site: &site, origin: &origin, client: &client, websocket_key };
+            let upstream_request =
+                UpstreamRequest { head: &head, site: &site, origin: &origin, client: &client, websocket_key };
             let mut out = Vec::new();
-            outbound.write_http1(&upstream(HostHeader::Client), &mut out);
+            upstream_request.write_http1(&upstream(HostHeader::Client), &mut out);
             let text = String::from_utf8(out).unwrap().to_ascii_lowercase();
             text.lines().filter_map(|l| l.strip_prefix("sec-websocket-key: ").map(str::to_owned)).collect::<Vec<_>>()
         };

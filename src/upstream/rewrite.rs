@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::host::HostPattern;
     use crate::upstream::HostHeader;
-    use crate::upstream::resolve::Addresses;
+    use crate::upstream::dns::Addresses;
     use proptest::prelude::*;
     use std::time::Duration;
 

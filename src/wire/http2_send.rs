@@ -31,7 +31,7 @@ pub trait Account {
     /// Puts a piece on it.
     fn charge(&self, data: Bytes) -> Self::Piece;
     /// How many octets may be read now; pending as long as there is no room.
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize>;
+    fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<usize>;
 }
 
 impl Piece for Bytes {
@@ -51,7 +51,7 @@ impl Account for Unaccounted {
         data
     }
 
-    fn poll_room(&self, _cx: &mut Context<'_>) -> Poll<usize> {
+    fn poll_capacity(&self, _cx: &mut Context<'_>) -> Poll<usize> {
         Poll::Ready(usize::MAX)
     }
 }
@@ -108,7 +108,7 @@ impl<A: Account> Sender<A> {
                 continue;
             }
             self.crowded = true;
-            let room = ready!(self.account.poll_room(cx));
+            let room = ready!(self.account.poll_capacity(cx));
             self.crowded = false;
             body.read_at_most(room);
             match ready!(body.poll_frame(cx)) {

@@ -10,36 +10,36 @@ use crate::clock::Alarm;
 
 /// What is asked of a client: so many octets in each `pause`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct MinRate {
     /// How long it may take for them.
     pub pause: Duration,
     /// Octets; at least one.
     pub octets: u64,
 }
 
-/// Holds a client to its pace.
+/// Holds a client to its min_rate.
 #[derive(Debug)]
-pub struct Pacer {
-    pace: Pace,
+pub struct RateTimer {
+    min_rate: MinRate,
     /// Octets since the deadline was pushed on.
     moved: u64,
     clients_turn: bool,
 }
 
-impl Pacer {
+impl RateTimer {
     /// At the beginning of a body.
     #[must_use]
-    pub fn new(pace: Pace) -> Self {
-        Self { pace, moved: 0, clients_turn: false }
+    pub fn new(min_rate: MinRate) -> Self {
+        Self { min_rate, moved: 0, clients_turn: false }
     }
 
     /// The client is waited for, and so many octets have moved since the last call.
     pub fn wait_for_client(&mut self, moved: u64, alarm: &Alarm) {
         let turned = !std::mem::replace(&mut self.clients_turn, true);
         self.moved = self.moved.saturating_add(moved);
-        if turned || self.moved >= self.pace.octets.max(1) {
+        if turned || self.moved >= self.min_rate.octets.max(1) {
             self.moved = 0;
-            alarm.set(self.pace.pause);
+            alarm.set(self.min_rate.pause);
         }
     }
 
@@ -53,7 +53,7 @@ impl Pacer {
 
     /// Nothing has moved yet.
     pub fn begin(&mut self, alarm: &Alarm) {
-        self.wait_for_other(true, self.pace.pause, alarm);
+        self.wait_for_other(true, self.min_rate.pause, alarm);
     }
 
     /// Nobody is waited for.
@@ -64,7 +64,7 @@ impl Pacer {
     /// As long as a client would have.
     #[must_use]
     pub fn pause(&self) -> Duration {
-        self.pace.pause
+        self.min_rate.pause
     }
 }
 
@@ -80,11 +80,11 @@ mod tests {
         let check = |octets: u64, want: Option<u32>| {
             let clock = Rc::new(Clock::default());
             let alarm = clock.alarm();
-            let mut pacer = Pacer::new(Pace { pause: TICK * 10, octets: 100 });
-            pacer.wait_for_client(0, &alarm);
+            let mut rate_timer = RateTimer::new(MinRate { pause: TICK * 10, octets: 100 });
+            rate_timer.wait_for_client(0, &alarm);
             let over = (1..1000).find(|_| {
                 clock.tick();
-                pacer.wait_for_client(octets, &alarm);
+                rate_timer.wait_for_client(octets, &alarm);
                 alarm.is_due()
             });
             assert_eq!(over, want, "{octets} octets a tick");
@@ -100,11 +100,11 @@ mod tests {
     fn time_with_the_other_side_does_not_count() {
         let clock = Rc::new(Clock::default());
         let alarm = clock.alarm();
-        let mut pacer = Pacer::new(Pace { pause: TICK * 10, octets: 100 });
+        let mut rate_timer = RateTimer::new(MinRate { pause: TICK * 10, octets: 100 });
         for _ in 0..100 {
-            pacer.wait_for_client(1, &alarm);
+            rate_timer.wait_for_client(1, &alarm);
             clock.tick();
-            pacer.wait_for_other(false, TICK * 20, &alarm);
+            rate_timer.wait_for_other(false, TICK * 20, &alarm);
             (0..15).for_each(|_| clock.tick());
             assert!(!alarm.is_due());
         }

@@ -12,14 +12,14 @@ use crate::wire::transport::Transport;
 
 /// Octets that wait: a head (or a chunk's size), one piece of a body, and what closes the chunk.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub struct WriteBuffer {
     head: Vec<u8>,
     sent: usize,
     data: Bytes,
     tail: &'static [u8],
 }
 
-impl Outbox {
+impl WriteBuffer {
     /// Begins with a message's head.
     #[must_use]
     pub fn new(head: Vec<u8>) -> Self {

@@ -14,9 +14,9 @@ use pintle::message::{BodyDecoder, Decoded, Fields, Framing, HeadLimits, Request
 use pintle::policy::Scheme;
 use pintle::policy::forwarded::{Peer, Trust, origin};
 use pintle::site::Site;
-use pintle::upstream::{Client as ClientOf, Outbound};
+use pintle::upstream::{Client as ClientOf, UpstreamRequest};
 use pintle::wire::body::Frame;
-use pintle::wire::write_buffer::Outbox;
+use pintle::wire::write_buffer::WriteBuffer;
 use serde_json::Value;
 
 use crate::fuzz::Random;
@@ -78,15 +78,15 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     let origin = origin(&peer, &head.fields, &Trust::default());
     let key = (head.method == Method::CONNECT).then_some("dGhlIHNhbXBsZSBub25jZQ==");
     let (site, client) = (Site::default(), ClientOf::new(peer));
-    let outbound = Outbound { head, site: &site, origin: &origin, client: &client, websocket_key: key };
+    let upstream_request = UpstreamRequest { head, site: &site, origin: &origin, client: &client, websocket_key: key };
     let mut written = Vec::new();
-    outbound.write_http1(&upstream(), &mut written);
+    upstream_request.write_http1(&upstream(), &mut written);
     // Which fields those are is for other tests to say; here they must only be read by all in the same way.
     let mut received = RequestHead::default();
     let wide = HeadLimits { request_line: usize::MAX, head: usize::MAX, field: usize::MAX, fields: 128 };
     parse_request(&written, &wide, &mut received).ok()??;
 
-    let (mut out, chunked) = (Outbox::new(written), head.framing == Framing::Chunked);
+    let (mut out, chunked) = (WriteBuffer::new(written), head.framing == Framing::Chunked);
     let (mut octets, mut body, mut trailers, mut ended) = (Vec::new(), Vec::new(), Vec::new(), false);
     for frame in frames {
         match &frame {
@@ -96,7 +96,7 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
         }
         ended = out.load(Some(frame), chunked);
         octets.extend(out.waiting().concat());
-        out = Outbox::default();
+        out = WriteBuffer::default();
     }
     if !ended && head.framing != Framing::None {
         out.load(None, chunked);

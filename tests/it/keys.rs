@@ -19,7 +19,7 @@ fn state(folder: &TempDir) -> String {
     format!("[state]\ndirectory = {:?}\n", folder.path().join("state"))
 }
 
-fn keeper(pintle: &Pintle) -> u32 {
+fn key_process(pintle: &Pintle) -> u32 {
     u32::try_from(pintle.status()["sandbox"]["key_process"].as_u64().unwrap()).unwrap()
 }
 
@@ -79,7 +79,7 @@ fn the_serving_process_does_not_have_them() {
     };
     let (kept, _folder) = serve(KEPT);
     assert!(!has_in_memory(kept.pid(), &secrets), "the serving process has the key");
-    assert!(has_in_memory(keeper(&kept), &secrets), "nobody has the key: this test sees nothing");
+    assert!(has_in_memory(key_process(&kept), &secrets), "nobody has the key: this test sees nothing");
     assert_eq!(kept.stop(), 0);
     let (plain, _folder) = serve("");
     assert!(has_in_memory(plain.pid(), &secrets), "this test would not see a key");
@@ -163,7 +163,7 @@ fn keys_may_be_for_root_alone() {
         assert!(output(&mut curl).contains("Permission denied"));
     }
     // All that is left to the other one is to read: CAP_DAC_READ_SEARCH is number 2.
-    for task in fs::read_dir(format!("/proc/{}/task", keeper(&pintle))).unwrap().flatten() {
+    for task in fs::read_dir(format!("/proc/{}/task", key_process(&pintle))).unwrap().flatten() {
         let status = fs::read_to_string(task.path().join("status")).unwrap();
         for line in ["NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapEff:\t0000000000000004\n", "Groups:\t \n"] {
             assert!(status.contains(line), "{line} in {status}");
@@ -226,20 +226,20 @@ fn the_key_process_reads_the_folders_of_its_keys_only() {
         let mut command = pintle();
         command.arg("keys");
         let plan = serde_json::json!({ "keys": [&named] }).to_string();
-        let keeper = pintle::tls::keeper::Keeper::start(command, plan.as_bytes()).unwrap();
+        let key_process = pintle::tls::key_process::KeyProcess::start(command, plan.as_bytes()).unwrap();
         for path in [&named, &beside] {
-            assert!(keeper.load(path).is_ok(), "{path:?}");
+            assert!(key_process.load(path).is_ok(), "{path:?}");
         }
         let missing = elsewhere.path().join("missing.key");
         for path in
             [&outside, &link, &up, &missing, Path::new("/etc/shadow"), Path::new("/dev/zero"), Path::new("/no/such")]
         {
-            let error = keeper.load(path).unwrap_err();
+            let error = key_process.load(path).unwrap_err();
             assert!(error.contains("the key process cannot read it: permission denied"), "{path:?}: {error}");
         }
-        let error = keeper.load(&fifo).unwrap_err();
+        let error = key_process.load(&fifo).unwrap_err();
         assert!(error.contains("no regular file"), "{error}");
-        let error = keeper.load(&authority.folder().join("missing.key")).unwrap_err();
+        let error = key_process.load(&authority.folder().join("missing.key")).unwrap_err();
         assert!(error.contains("No such file"), "{error}");
     });
 }
@@ -257,14 +257,14 @@ fn one_does_not_outlive_the_other() {
         (status.is_empty() || status.contains("State:\tZ")).then_some(())
     };
     let (pintle, _folder) = start();
-    let process = keeper(&pintle);
+    let process = key_process(&pintle);
     assert_eq!(pintle.stop(), 0);
     eventually("the key process has ended", || is_gone(process));
     // Nothing can be signed without it: what is under way may finish, and both are started anew by whoever sees to that.
     let (mut pintle, _folder) = start();
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
     assert_eq!(connection.get(BLOG, "/").status, 200);
-    output(Command::new("kill").args(["-9", &keeper(&pintle).to_string()]));
+    output(Command::new("kill").args(["-9", &key_process(&pintle).to_string()]));
     assert_eq!(pintle.wait().code(), Some(1));
     pintle.logs("the key process has ended");
 }
@@ -291,7 +291,7 @@ fn what_a_signature_costs() {
     command.arg("keys");
     let keys: Vec<_> = [("ecdsa", KeyKind::Ecdsa), ("rsa", KeyKind::Rsa)].map(|(n, k)| (n, authority.key(n, k))).into();
     let plan = serde_json::json!({ "keys": keys.iter().map(|(_, path)| path).collect::<Vec<_>>() }).to_string();
-    let keeper = pintle::tls::keeper::Keeper::start(command, plan.as_bytes()).unwrap();
+    let key_process = pintle::tls::key_process::KeyProcess::start(command, plan.as_bytes()).unwrap();
     let message = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
     let cpu = |process: &str| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
@@ -301,13 +301,13 @@ fn what_a_signature_costs() {
     for (name, path) in keys {
         let der = PrivateKeyDer::from_pem_file(&path).unwrap();
         let here = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).unwrap();
-        let there = keeper.load(&path).unwrap();
+        let there = key_process.load(&path).unwrap();
         let ours: [(&str, &dyn SigningKey); 2] = [("here", &*here), ("there", &there)];
         for (place, key) in ours {
             let scheme = [rustls::SignatureScheme::ECDSA_NISTP256_SHA256, rustls::SignatureScheme::RSA_PSS_SHA256];
             let signer = key.choose_scheme(&scheme).unwrap();
             let count = 5000;
-            let (begin, before) = (Instant::now(), (cpu("self"), cpu(&keeper.process().to_string())));
+            let (begin, before) = (Instant::now(), (cpu("self"), cpu(&key_process.process().to_string())));
             for _ in 0..count {
                 signer.sign(&message).unwrap();
             }
@@ -316,7 +316,7 @@ fn what_a_signature_costs() {
                 "{name} {place}: {:.1} µs; CPU {:.1} µs in this process, {:.1} µs in the other",
                 begin.elapsed().as_secs_f64() * 1e6 / f64::from(count),
                 each(cpu("self") - before.0),
-                each(cpu(&keeper.process().to_string()) - before.1),
+                each(cpu(&key_process.process().to_string()) - before.1),
             );
         }
     }

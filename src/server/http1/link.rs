@@ -21,7 +21,7 @@ use crate::server::trailers;
 use crate::server::tunnel::Duplex;
 use crate::upstream::Interim;
 use crate::wire::body::{Body, Frame, RequestBodyError};
-use crate::wire::write_buffer::Outbox;
+use crate::wire::write_buffer::WriteBuffer;
 
 /// How much of a request's body is read at once.
 const BODY_READ: usize = 64 * 1024;
@@ -38,7 +38,7 @@ pub(super) struct Link {
     decoder: BodyDecoder,
     body_left: u64,
     /// Interim responses that wait to be written.
-    interim: Outbox,
+    interim: WriteBuffer,
     /// The client has ended its side, or broken off.
     gone: bool,
 }
@@ -51,7 +51,7 @@ impl Link {
             looked: Looked::default(),
             decoder: BodyDecoder::request(Framing::None),
             body_left: 0,
-            interim: Outbox::default(),
+            interim: WriteBuffer::default(),
             gone: false,
         }
     }
@@ -140,7 +140,7 @@ impl Link {
     /// Moves interim responses that wait to be written to the end of `out`.
     pub(super) fn take_interim(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.interim.unsent_head());
-        self.interim = Outbox::default();
+        self.interim = WriteBuffer::default();
     }
 
     /// Whether closing resets the connection, whoever does it: this process, or the kernel at its end.

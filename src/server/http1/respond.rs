@@ -14,8 +14,8 @@ use crate::server::record::Sent;
 use crate::server::reply::Reply;
 use crate::upstream::{ResponseBody, UpstreamError};
 use crate::wire::body::Body as _;
-use crate::wire::min_rate::Pacer;
-use crate::wire::write_buffer::Outbox;
+use crate::wire::min_rate::RateTimer;
+use crate::wire::write_buffer::WriteBuffer;
 
 thread_local! {
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -41,14 +41,14 @@ enum Way {
 
 /// An answer on its way.
 pub(super) struct Sending {
-    out: Outbox,
+    out: WriteBuffer,
     way: Way,
     after: After,
     ended: bool,
     /// The body's end is the connection's (HTTP/1.0). Until it is there, whatever ends the connection resets it: without TLS
     /// nothing else tells a proper end from any other, and with TLS many clients do not ask for close_notify.
     ends_with_connection: bool,
-    pacer: Pacer,
+    rate_timer: RateTimer,
     bytes: u64,
     /// Octets that the connection has taken, and whether the upstream has given any, since somebody asked.
     written: usize,
@@ -80,15 +80,15 @@ impl Sending {
         if ends_with_connection {
             link.borrow().reset_on_close(true);
         }
-        let mut pacer = Pacer::new(context.worker.view().shared.limits.pace());
-        pacer.begin(alarm);
+        let mut rate_timer = RateTimer::new(context.worker.view().shared.limits.min_rate());
+        rate_timer.begin(alarm);
         Self {
-            out: Outbox::new(octets),
+            out: WriteBuffer::new(octets),
             way,
             after,
             ended: way == Way::None,
             ends_with_connection,
-            pacer,
+            rate_timer,
             bytes: 0,
             written: 0,
             loaded: false,
@@ -114,9 +114,9 @@ impl Sending {
         if self.waits_for_client {
             // What has reached the socket.
             let moved = (taken + unsent).saturating_sub(link.borrow().transport.unsent());
-            self.pacer.wait_for_client(moved as u64, alarm);
+            self.rate_timer.wait_for_client(moved as u64, alarm);
         } else {
-            self.pacer.wait_for_other(loaded || taken > 0, self.pacer.pause(), alarm);
+            self.rate_timer.wait_for_other(loaded || taken > 0, self.rate_timer.pause(), alarm);
         }
         alarm.poll_due(cx).map(|()| {
             self.time_is_up(&reply.body, alarm, link);

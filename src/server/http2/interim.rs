@@ -6,7 +6,7 @@ use std::rc::Rc;
 use h2::server::SendResponse;
 use http::Response as HttpResponse;
 
-use super::room::{Held, Share};
+use super::memory::{Held, Share};
 use crate::message::{FieldSink as _, HeaderMapSink, ResponseHead};
 use crate::server::interim::{InterimFilter, Passed};
 use crate::upstream::Interim;

@@ -14,8 +14,8 @@ use http::{Method, Request, Response as HttpResponse, StatusCode};
 
 use super::head::read as read_head;
 use super::interim::StreamInterim;
+use super::memory::{Held, Share};
 use super::meter::Meter;
-use super::room::{Held, Share};
 use crate::clock::Alarm;
 use crate::message::{Fields, Framing, HeaderMapSink, RequestHead};
 use crate::server::connection::Context;
@@ -30,7 +30,7 @@ use crate::server::{service, tunnel};
 use crate::upstream::{ResponseBody, Upgraded, UpstreamError};
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::wire::http2_send::{SendError, Sender};
-use crate::wire::min_rate::Pacer;
+use crate::wire::min_rate::RateTimer;
 
 /// How a stream came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -306,12 +306,12 @@ async fn send(
         return Sent { result: Ok(()), bytes, broken: None };
     }
     let meter = recv.borrow().meter.clone();
-    let mut pacer = Pacer::new(limits.pace());
-    let mut result = send_body(&mut sender, reply, alarm, &mut pacer, &meter, &mut bytes).await;
+    let mut rate_timer = RateTimer::new(limits.min_rate());
+    let mut result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, &mut bytes).await;
     if early && matches!(result, Some(Ok(()))) {
         discard(recv, alarm, limits.linger).await;
         sender.release();
-        result = send_body(&mut sender, reply, alarm, &mut pacer, &meter, &mut bytes).await;
+        result = send_body(&mut sender, reply, alarm, &mut rate_timer, &meter, &mut bytes).await;
     }
     match result {
         Some(Ok(())) => Sent { result: Ok(()), bytes, broken: None },
@@ -340,11 +340,11 @@ async fn send_body(
     sender: &mut Sender<Rc<Share>>,
     reply: &mut Reply,
     alarm: &Alarm,
-    pacer: &mut Pacer,
+    rate_timer: &mut RateTimer,
     meter: &Meter,
     bytes: &mut u64,
 ) -> Option<Result<(), SendError<UpstreamError>>> {
-    pacer.begin(alarm);
+    rate_timer.begin(alarm);
     poll_fn(|cx| {
         let mut moved = 0;
         let sent = sender.poll(cx, reply, &mut |n| moved += n);
@@ -354,9 +354,9 @@ async fn send_body(
             return Poll::Ready(Some(done));
         }
         if sender.waits_for_body() {
-            pacer.wait_for_other(moved > 0, pacer.pause(), alarm);
+            rate_timer.wait_for_other(moved > 0, rate_timer.pause(), alarm);
         } else {
-            pacer.wait_for_client(moved as u64, alarm);
+            rate_timer.wait_for_client(moved as u64, alarm);
         }
         alarm.poll_due(cx).map(|()| None)
     })

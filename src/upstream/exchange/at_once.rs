@@ -10,7 +10,7 @@ use crate::clock::Alarm;
 use crate::message::Framing;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Pool;
-use crate::upstream::request::Outbound;
+use crate::upstream::request::UpstreamRequest;
 
 /// A request under way on a connection that was there.
 pub struct Forwarding {
@@ -31,14 +31,18 @@ pub enum Forwarded {
 impl Pool {
     /// Begins with a request, if nothing needs to be waited for, or tried out: neither a connection, nor a body, nor the
     /// word of an upstream that has failed.
-    pub fn forward_at_once(self: &Rc<Self>, outbound: &Outbound<'_>, alarm: &Alarm) -> Option<Forwarding> {
-        let head = outbound.head;
+    pub fn forward_at_once(
+        self: &Rc<Self>,
+        upstream_request: &UpstreamRequest<'_>,
+        alarm: &Alarm,
+    ) -> Option<Forwarding> {
+        let head = upstream_request.head;
         if head.websocket || head.framing != Framing::None || !self.upstream.health.is_open_to_all() {
             return None;
         }
         let connection = self.take_at_once()?;
         self.begin(alarm);
-        let exchange = Some(Exchange::new(self, outbound, connection, None, alarm));
+        let exchange = Some(Exchange::new(self, upstream_request, connection, None, alarm));
         Some(Forwarding { pool: self.clone(), exchange })
     }
 }

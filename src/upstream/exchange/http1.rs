@@ -17,10 +17,10 @@ use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked
 use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
-use crate::upstream::request::Outbound;
+use crate::upstream::request::UpstreamRequest;
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
-use crate::wire::min_rate::Pacer;
-use crate::wire::write_buffer::Outbox;
+use crate::wire::min_rate::RateTimer;
+use crate::wire::write_buffer::WriteBuffer;
 
 /// What is read of a response at once, before its head is known.
 const HEAD_READ: usize = 16 * 1024;
@@ -48,14 +48,14 @@ pub(super) enum Attempt {
 pub(super) struct Exchange {
     pool: Rc<Pool>,
     connection: Box<Connection>,
-    out: Outbox,
+    out: WriteBuffer,
     /// What is left of the request's body.
     upload: Option<Upload>,
     has_body: bool,
     received: BytesMut,
     /// The head that is not all there.
     looked: Looked,
-    pacer: Pacer,
+    rate_timer: RateTimer,
     /// The upstream takes no more of the request, but it may have answered.
     broken: Option<io::Error>,
     interims: usize,
@@ -70,31 +70,31 @@ impl Exchange {
     /// Begins: nothing is sent yet, and the alarm is set for what comes first.
     pub(super) fn new(
         pool: &Rc<Pool>,
-        outbound: &Outbound<'_>,
+        upstream_request: &UpstreamRequest<'_>,
         connection: Box<Connection>,
         body: Option<RequestBody>,
         alarm: &Alarm,
     ) -> Self {
         let mut head = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(2048));
-        outbound.write_http1(&pool.upstream, &mut head);
-        let chunked = outbound.head.framing == Framing::Chunked;
-        let held = body.is_some() && outbound.head.expects_continue();
+        upstream_request.write_http1(&pool.upstream, &mut head);
+        let chunked = upstream_request.head.framing == Framing::Chunked;
+        let held = body.is_some() && upstream_request.head.expects_continue();
         alarm.set(if held { CONTINUE_WAIT } else { pool.upstream.response_timeout });
         Self {
             pool: pool.clone(),
             connection,
-            out: Outbox::new(head),
+            out: WriteBuffer::new(head),
             has_body: body.is_some(),
             upload: body.map(|body| Upload::new(body, chunked, held)),
             received: BytesMut::new(),
             looked: Looked::default(),
-            pacer: Pacer::new(pool.limits().pace),
+            rate_timer: RateTimer::new(pool.limits().min_rate),
             broken: None,
             interims: 0,
             stray: false,
-            to_head: outbound.head.method == http::Method::HEAD,
-            websocket: outbound.head.websocket,
-            idempotent: outbound.method().is_idempotent(),
+            to_head: upstream_request.head.method == http::Method::HEAD,
+            websocket: upstream_request.head.websocket,
+            idempotent: upstream_request.method().is_idempotent(),
         }
     }
 
@@ -156,9 +156,9 @@ impl Exchange {
         match &self.upload {
             Some(upload) if upload.held => {}
             Some(upload) if upload.waits_for_client && self.broken.is_none() => {
-                self.pacer.wait_for_client(moved, alarm);
+                self.rate_timer.wait_for_client(moved, alarm);
             }
-            _ => self.pacer.wait_for_other(moved > 0, self.pool.upstream.response_timeout, alarm),
+            _ => self.rate_timer.wait_for_other(moved > 0, self.pool.upstream.response_timeout, alarm),
         }
         Ok(())
     }
@@ -339,7 +339,7 @@ pub struct Http1Body {
     keep_alive: bool,
     received: BytesMut,
     decoder: BodyDecoder,
-    out: Outbox,
+    out: WriteBuffer,
     upload: Option<Upload>,
     streaming: Streaming,
     /// The largest piece that there is room for.
@@ -359,7 +359,7 @@ impl Http1Body {
                 // It has answered; that it takes no more of the request is its right.
                 Poll::Ready(Err(UploadError::Upstream(_))) => {
                     self.upload = None;
-                    self.out = Outbox::default();
+                    self.out = WriteBuffer::default();
                     self.keep_alive = false;
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}

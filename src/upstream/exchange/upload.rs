@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::upstream::UpstreamTransport;
 use crate::wire::body::{RequestBody, RequestBodyError};
-use crate::wire::write_buffer::Outbox;
+use crate::wire::write_buffer::WriteBuffer;
 
 /// A request's body on its way up.
 pub(super) struct Upload {
@@ -40,7 +40,7 @@ impl Upload {
     }
 
     /// Loads the next piece into `out`, which is empty but for a head that has not gone yet.
-    fn poll_load(&mut self, out: &mut Outbox, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+    fn poll_load(&mut self, out: &mut WriteBuffer, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         if self.held {
             return Poll::Pending;
         }
@@ -55,7 +55,7 @@ impl Upload {
 
 /// Sends head and body as far as both sides let it; ready when all has gone. `moved` counts octets.
 pub(super) fn poll_send(
-    out: &mut Outbox,
+    out: &mut WriteBuffer,
     upload: &mut Option<Upload>,
     transport: &mut UpstreamTransport,
     cx: &mut Context<'_>,

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::check::Check;
+use super::dns::Addresses;
 use super::error::UpstreamError;
-use super::resolve::Addresses;
 use crate::clock::uptime;
 use breaker::{Breaker, Change, Probe};
 use ejection::Table;

@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 
-use super::Resolver;
+use super::Checker;
 use super::listen::Listen;
 use crate::config::file::{File, TlsTable};
 use crate::config::problem::At;
@@ -17,7 +17,7 @@ pub(super) struct Places<'a> {
     pub(super) default_site: Option<usize>,
 }
 
-pub(super) fn check(file: &File, hosts: &[Vec<At<HostPattern>>], places: &Places<'_>, r: &mut Resolver<'_>) {
+pub(super) fn check(file: &File, hosts: &[Vec<At<HostPattern>>], places: &Places<'_>, r: &mut Checker<'_>) {
     // Without TLS here there is nothing to choose.
     if places.listen.https.is_empty() {
         return;

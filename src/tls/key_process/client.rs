@@ -20,7 +20,7 @@ use super::protocol::{self, Loaded, PATIENCE, Request};
 use crate::keys::pin::Pin;
 
 /// The process that has the keys.
-pub struct Keeper {
+pub struct KeyProcess {
     /// Channels are handed in here; it ends when this is closed.
     door: Mutex<UnixStream>,
     child: Mutex<Child>,
@@ -28,7 +28,7 @@ pub struct Keeper {
 }
 
 /// There is one for the process.
-static HELD: OnceLock<Keeper> = OnceLock::new();
+static HELD: OnceLock<KeyProcess> = OnceLock::new();
 
 thread_local! {
     /// This thread's own way to it.
@@ -37,11 +37,11 @@ thread_local! {
 
 /// The process that has the keys, if they are in one.
 #[must_use]
-pub fn held() -> Option<&'static Keeper> {
+pub fn held() -> Option<&'static KeyProcess> {
     HELD.get()
 }
 
-impl Keeper {
+impl KeyProcess {
     /// Starts it by a command, which finds the door as its standard input, and the plan in it.
     ///
     /// # Errors
@@ -53,8 +53,8 @@ impl Keeper {
         door.set_write_timeout(Some(PATIENCE))?;
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn()?;
         protocol::write_plan(&mut door, plan)?;
-        let keeper = Self { door: Mutex::new(door), child: Mutex::new(child), is_gone: AtomicBool::new(false) };
-        Ok(HELD.get_or_init(|| keeper))
+        let key_process = Self { door: Mutex::new(door), child: Mutex::new(child), is_gone: AtomicBool::new(false) };
+        Ok(HELD.get_or_init(|| key_process))
     }
 
     /// Its number.
@@ -84,7 +84,7 @@ impl Keeper {
         let Loaded { public, schemes } = Loaded::decode(&answer).ok_or("the key process answers nonsense")?;
         let algorithm = schemes.first().and_then(|scheme| algorithm_of(*scheme)).ok_or("the key cannot sign")?;
         let pin = Pin::of_spki(&public);
-        Ok(RemoteKey { keeper: self, pin, public, schemes, algorithm })
+        Ok(RemoteKey { key_process: self, pin, public, schemes, algorithm })
     }
 
     fn ask(&self, request: &Request) -> Result<Vec<u8>, String> {
@@ -137,7 +137,7 @@ fn algorithm_of(scheme: SignatureScheme) -> Option<SignatureAlgorithm> {
 
 /// A key that this process does not have.
 pub struct RemoteKey {
-    keeper: &'static Keeper,
+    key_process: &'static KeyProcess,
     pin: Pin,
     public: Vec<u8>,
     schemes: Vec<SignatureScheme>,
@@ -153,7 +153,7 @@ impl fmt::Debug for RemoteKey {
 impl SigningKey for RemoteKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         let scheme = *self.schemes.iter().find(|scheme| offered.contains(scheme))?;
-        Some(Box::new(RemoteSigner { keeper: self.keeper, pin: self.pin, scheme }))
+        Some(Box::new(RemoteSigner { key_process: self.key_process, pin: self.pin, scheme }))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
@@ -167,7 +167,7 @@ impl SigningKey for RemoteKey {
 
 #[derive(Debug)]
 struct RemoteSigner {
-    keeper: &'static Keeper,
+    key_process: &'static KeyProcess,
     pin: Pin,
     scheme: SignatureScheme,
 }
@@ -175,7 +175,7 @@ struct RemoteSigner {
 impl Signer for RemoteSigner {
     /// Waits for the answer; rustls has no other way to sign. The thread's other connections wait with it.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let signed = self.keeper.ask(&Request::sign(&self.pin, self.scheme, message));
+        let signed = self.key_process.ask(&Request::sign(&self.pin, self.scheme, message));
         signed.map_err(|why| {
             tracing::debug!(why, "a handshake was not signed");
             Error::General(why)
@@ -187,8 +187,8 @@ impl Signer for RemoteSigner {
     }
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for KeyProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").finish_non_exhaustive()
+        f.debug_struct("KeyProcess").finish_non_exhaustive()
     }
 }

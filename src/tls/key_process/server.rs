@@ -47,7 +47,7 @@ struct Keys {
     channels: AtomicUsize,
 }
 
-/// What the process is to be: as it was written by [`super::Keeper::start`], just now.
+/// What the process is to be: as it was written by [`super::KeyProcess::start`], just now.
 ///
 /// # Errors
 ///

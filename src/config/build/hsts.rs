@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Resolver;
+use super::Checker;
 use crate::config::file::{HstsTable, RampKeys};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
@@ -24,7 +24,7 @@ pub(super) struct HstsPlan {
 }
 
 /// `ramp` and `ramp_every`: ages that rise, and do not go beyond `max_age`.
-pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r: &mut Resolver<'_>) -> Option<Steps> {
+pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r: &mut Checker<'_>) -> Option<Steps> {
     let Some(steps) = &keys.steps else {
         if let Some(every) = &keys.every {
             let hint = "ramp = [\"5m\", \"1h\", \"1d\", \"7d\", \"30d\"]";
@@ -57,7 +57,7 @@ pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r:
     Some(Steps::new(ages, every.as_secs(), goal.map(|g| g.value.as_secs())))
 }
 
-pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> HstsPlan {
+pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) -> HstsPlan {
     let steps = ramp(&table.ramp, "site.hsts", table.max_age.as_ref(), r);
     let goal = table.max_age.as_ref().map(|m| m.value.as_secs());
     let words = [("replace", UpstreamHeader::Replace), ("keep", UpstreamHeader::Keep)];

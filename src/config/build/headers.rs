@@ -2,14 +2,14 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::Resolver;
+use super::Checker;
 use crate::config::file::{HeadersTable, SiteTable};
 use crate::config::problem::At;
 use crate::message::{Name, folded};
 use crate::site::HeaderRules;
 use crate::upstream::{is_reserved, is_vouched};
 
-pub(super) fn resolve(table: Option<&HeadersTable>, key: &str, r: &mut Resolver<'_>) -> HeaderRules {
+pub(super) fn build(table: Option<&HeadersTable>, key: &str, r: &mut Checker<'_>) -> HeaderRules {
     let mut rules = HeaderRules::default();
     let Some(table) = table else { return rules };
     for name in &table.remove {
@@ -40,7 +40,7 @@ pub(super) fn resolve(table: Option<&HeadersTable>, key: &str, r: &mut Resolver<
     rules
 }
 
-fn field_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<HeaderName> {
+fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
     let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
         r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
         return None;
@@ -71,7 +71,7 @@ fn field_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<Head
     Some(field)
 }
 
-fn trailer_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<HeaderName> {
+fn trailer_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
     let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
         r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
         return None;
@@ -89,7 +89,7 @@ fn trailer_name(name: &At<String>, key: &str, r: &mut Resolver<'_>) -> Option<He
 }
 
 /// A policy that stands in a header rule is one that nobody watches over.
-pub(super) fn check_policies(table: &SiteTable, r: &mut Resolver<'_>) {
+pub(super) fn check_policies(table: &SiteTable, r: &mut Checker<'_>) {
     let Some(headers) = &table.response_headers else { return };
     for (name, _) in headers.set.iter().chain(&headers.add) {
         let (policy, taken) = match Name::of(name.value.as_bytes()) {

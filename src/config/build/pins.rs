@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Resolver;
+use super::Checker;
 use super::certificates::{Loaded, mode, read};
 use super::hsts::ramp;
 use super::stand_in::StandIns;
@@ -49,7 +49,7 @@ pub(super) fn plan(
     hosts: &[At<HostPattern>],
     loaded: &[Loaded],
     stand_ins: &StandIns<'_>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Option<PinPlan> {
     let hpkp = table.hpkp.as_ref()?;
     let words = [("enforce", Mode::Enforce), ("report-only", Mode::ReportOnly), ("withdraw", Mode::Withdraw)];
@@ -100,7 +100,7 @@ impl PinPlan {
         max_age: u64,
         loaded: &[Loaded],
         promised: impl Fn(Pin) -> bool,
-        r: &mut Resolver<'_>,
+        r: &mut Checker<'_>,
     ) -> Judged {
         let mut pins: Vec<Pin> = Vec::new();
         for pin in loaded.iter().map(|l| l.chain.pin()).chain(self.backups.iter().map(|b| b.key.pin)) {
@@ -135,10 +135,10 @@ fn backups_of(
     hpkp: &HpkpTable,
     site: &str,
     stand_ins: &StandIns<'_>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> (Vec<Backup>, bool) {
     let mut problems = r.problems.scratch();
-    let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
+    let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
     let backups = backups(hpkp, &mut own);
     let stamps = std::mem::take(&mut own.stamps);
     r.stamps.extend(stamps);
@@ -155,7 +155,7 @@ fn backups_of(
     (backups, lacks)
 }
 
-fn backups(hpkp: &HpkpTable, r: &mut Resolver<'_>) -> Vec<Backup> {
+fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
     let mut backups = Vec::new();
     for (place, at) in hpkp.backups.iter().flatten().enumerate() {
         let path = r.path(&at.value);
@@ -195,7 +195,7 @@ fn backups(hpkp: &HpkpTable, r: &mut Resolver<'_>) -> Vec<Backup> {
     backups
 }
 
-fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Option<String> {
+fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut Checker<'_>) -> Option<String> {
     let Some(uri) = &hpkp.report_uri else {
         if mode == Mode::ReportOnly {
             r.warn(
@@ -241,7 +241,7 @@ fn tell(
     policy: Hpkp,
     loaded: &[Loaded],
     promised: impl Fn(Pin) -> bool,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Judged {
     let (backups, complete) = (&plan.backups, plan.complete);
     let chains: Vec<Vec<Pin>> = loaded.iter().map(|l| l.chain.pins.clone()).collect();

@@ -8,7 +8,7 @@ use super::entry::{Entry, timestamp};
 use super::keep::{goes_on, keep, keep_unfit};
 use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::{RefusedPair, Served};
-use super::{Builder, Candidate, Change, Resolver};
+use super::{Builder, Candidate, Change, Checker};
 use crate::config::file::SiteTable;
 use crate::config::problem::{Problem, Severity};
 use crate::config::{Context, Kept, StandIn};
@@ -45,7 +45,7 @@ pub(super) fn admit(
     candidates: &mut [Candidate],
     builder: &mut Builder<'_>,
     kept: &mut Vec<Kept>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Admitted {
     let mut changes = HashMap::new();
     loop {
@@ -76,7 +76,7 @@ fn settle(
     changes: &mut HashMap<usize, Change>,
     builder: &mut Builder<'_>,
     kept: &mut Vec<Kept>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> bool {
     let context = builder.context;
     let Some(candidate) = candidates.get_mut(objection.site).filter(|c| !c.is_kept) else { return false };
@@ -117,7 +117,7 @@ fn rebuild(
     candidate: &mut Candidate,
     change: &Change,
     builder: &mut Builder<'_>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Vec<RefusedPair> {
     let mut made = builder.candidate(site, change, r);
     made.notes = std::mem::take(&mut candidate.notes);
@@ -142,7 +142,7 @@ fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
 type Judged = (Admitted, Vec<Objection>, Vec<Objection>);
 
 /// What the guard admits, what it warns of, and what it objects to.
-fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Resolver<'_>) -> Judged {
+fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -> Judged {
     let (file, context) = (builder.file, builder.context);
     let (mut admitted, mut warnings, mut errors) = (Admitted::default(), Vec::new(), Vec::new());
     let sites: Vec<(usize, &Candidate, &Arc<Entry>, Offer<'_>)> = candidates
@@ -380,7 +380,7 @@ fn warn_of_removal(
 }
 
 /// Leaving a whole site out takes nothing back, either: whoever has its names next is bound.
-pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Resolver<'_>) {
+pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Checker<'_>) {
     let hosts: HashSet<&HostPattern> = hosts.iter().flatten().collect();
     let is_served = |name: &HostPattern| {
         let covers = |exact: &str| hosts.iter().any(|h| h.is_wildcard() && h.matches(exact));

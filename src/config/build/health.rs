@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Resolver;
+use super::Checker;
 use crate::config::file::{BreakerTable, CheckTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
@@ -20,7 +20,7 @@ const LEAST: Duration = Duration::from_millis(500);
 /// The most failures, or answers, in a row that may be asked for.
 const RUN_MAX: u64 = 1_000_000;
 
-pub(super) fn breaker(table: Option<&BreakerTable>, r: &mut Resolver<'_>) -> BreakerRule {
+pub(super) fn breaker(table: Option<&BreakerTable>, r: &mut Checker<'_>) -> BreakerRule {
     let mut rule = BreakerRule::default();
     let Some(table) = table else { return rule };
     let what = "site.circuit_breaker";
@@ -45,7 +45,7 @@ pub(super) fn check(
     table: &CheckTable,
     host_header: &HostHeader,
     hosts: &[HostPattern],
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Option<Check> {
     let what = "site.health_check";
     let interval = time(what, "interval", &table.interval, r);
@@ -103,7 +103,7 @@ fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
     (!range.is_empty()).then_some(range)
 }
 
-fn number(what: &str, key: &str, given: &Option<At<u64>>, least: u64, r: &mut Resolver<'_>) -> Option<u32> {
+fn number(what: &str, key: &str, given: &Option<At<u64>>, least: u64, r: &mut Checker<'_>) -> Option<u32> {
     let given = given.as_ref()?;
     if !(least..=RUN_MAX).contains(&given.value) {
         r.error(&given.span, format!("{what}.{key}: {} is not from {least} to {RUN_MAX}", given.value));
@@ -111,7 +111,7 @@ fn number(what: &str, key: &str, given: &Option<At<u64>>, least: u64, r: &mut Re
     u32::try_from(given.value).ok()
 }
 
-fn time(what: &str, key: &str, given: &Option<At<Duration>>, r: &mut Resolver<'_>) -> Option<Duration> {
+fn time(what: &str, key: &str, given: &Option<At<Duration>>, r: &mut Checker<'_>) -> Option<Duration> {
     let given = given.as_ref()?;
     if given.value < LEAST {
         r.error(&given.span, format!("{what}.{key}: is less than {} ms", LEAST.as_millis()));

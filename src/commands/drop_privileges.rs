@@ -18,7 +18,7 @@ pub(super) struct Trouble {
 }
 
 /// Becomes the user that serves, if this is root; gives what that user lacks.
-pub(super) fn step_down(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Trouble>, ExitCode> {
+pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Trouble>, ExitCode> {
     // What cannot be understood is told when it is judged.
     if !privileges::is_root() || draft.problems().has_errors() {
         return Ok(Vec::new());
@@ -29,7 +29,7 @@ pub(super) fn step_down(draft: &Draft, allow_root: bool, output: &Output) -> Res
         Err(trouble) => {
             // All that is wrong is told at once.
             if let Ok(Known { book, now, .. }) = look_at_book(draft) {
-                print_problems(&draft.resolve(&Context::new(&book, now)).1, output);
+                print_problems(&draft.build(&Context::new(&book, now)).1, output);
             }
             return Err(refuse(&[trouble]));
         }
@@ -128,7 +128,7 @@ pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahea
     };
     let folders = reach::folders(draft);
     let looked = account.as_it(|| {
-        let (_, problems) = draft.resolve(&Context::new(&known.book, known.now));
+        let (_, problems) = draft.build(&Context::new(&known.book, known.now));
         let troubles = reach::troubles(draft, &folders, &account, Pass::Looking);
         (troubles, reach::readable_keys(draft, &account.user), problems)
     });

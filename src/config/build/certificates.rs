@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::stand_in::{RefusedPair, StandIns};
-use super::{Resolver, report};
+use super::{Checker, report};
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, Pair, pem};
 use crate::config::problem::At;
@@ -19,7 +19,7 @@ use crate::host::HostPattern;
 use crate::keys::key_file::{FILE_MAX, Want, public_key};
 use crate::os::privileges;
 use crate::tls::certificate::Chain;
-use crate::tls::keeper::{self, Keeper, RemoteKey};
+use crate::tls::key_process::{self, KeyProcess, RemoteKey};
 use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
 
@@ -57,7 +57,7 @@ impl Loaded {
             path: self.path.clone(),
             pin: self.chain.pin(),
             // A key that another process has is not read by this one, not even for a copy.
-            key: self.key.as_deref().filter(|_| keeper::held().is_none()).map(Path::to_owned),
+            key: self.key.as_deref().filter(|_| key_process::held().is_none()).map(Path::to_owned),
             text: self.text.clone(),
             chain: Box::new(move || self.pem()),
         }
@@ -70,16 +70,16 @@ impl Loaded {
 }
 
 /// Loads a site's pairs. One that is not fit to be served gives way to the one that was served last, if that is allowed.
-pub(super) fn resolve(
+pub(super) fn build(
     table: &SiteTable,
     hosts: &[HostPattern],
     stand_ins: &StandIns<'_>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> (Vec<Loaded>, Vec<RefusedPair>) {
     let (mut loaded, mut refused) = (Vec::new(), Vec::new());
     for (at, pair) in table.certificates.iter().enumerate() {
         let mut problems = r.problems.scratch();
-        let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
+        let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
         let here = load_pair(pair, at, hosts, &mut own);
         let stamps = std::mem::take(&mut own.stamps);
         r.stamps.extend(stamps);
@@ -107,7 +107,7 @@ pub(super) fn resolve(
     (loaded, refused)
 }
 
-fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Resolver<'_>) -> Option<Loaded> {
+fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Checker<'_>) -> Option<Loaded> {
     let Some(chain_at) = &table.chain else {
         r.error_with_hint(&table.span, "site.certificate: has no chain", "chain = \"fullchain.pem\"");
         return None;
@@ -193,7 +193,7 @@ impl Key {
     }
 }
 
-fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Resolver<'_>) -> Option<Chain> {
+fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Chain> {
     match Chain::from_pem(contents) {
         Ok(chain) => Some(chain),
         Err(error) => {
@@ -209,10 +209,10 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Resolver<'_
     }
 }
 
-fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<String>, Key)> {
+fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<String>, Key)> {
     let path = r.path(&at.value);
-    let key = match keeper::held().filter(|_| !r.instead.contains_key(&path)) {
-        Some(keeper) => Key::Kept(load(keeper, &path, at, r)?),
+    let key = match key_process::held().filter(|_| !r.instead.contains_key(&path)) {
+        Some(key_process) => Key::Kept(load(key_process, &path, at, r)?),
         None => Key::Here(read("site.certificate.key", &path, &at.span, r)?),
     };
     if mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
@@ -226,9 +226,9 @@ fn read_key<'t>(at: &'t At<String>, r: &mut Resolver<'_>) -> Option<(&'t At<Stri
 }
 
 /// Has the process that has the keys read one.
-fn load(keeper: &'static Keeper, path: &Path, at: &At<String>, r: &mut Resolver<'_>) -> Option<Arc<RemoteKey>> {
+fn load(key_process: &'static KeyProcess, path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Arc<RemoteKey>> {
     r.stamps.push((path.to_owned(), Stamp::of(path)));
-    match keeper.load(path) {
+    match key_process.load(path) {
         Ok(key) => Some(Arc::new(key)),
         Err(why) => {
             let hint =
@@ -245,7 +245,7 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
 }
 
 /// Reads a file, or tells why it can't be.
-pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) -> Option<Vec<u8>> {
+pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
     if let Some(contents) = r.instead.get(path) {
         r.stamps.push((path.to_owned(), Stamp::Given));
         return Some(contents.clone());

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::certificates::Loaded;
 use super::plan::{Plan, Planned};
-use super::{Candidate, Resolver, report};
+use super::{Candidate, Checker, report};
 use crate::config::Context;
 use crate::config::file::SiteTable;
 use crate::config::problem::Severity;
@@ -82,11 +82,11 @@ pub(super) fn candidate(
     planned: Planned,
     withhold: bool,
     context: &Context<'_>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Candidate {
     let Planned { plan, mut problems, refused } = planned;
     let mut scratch = r.problems.scratch();
-    let mut own = Resolver { problems: &mut scratch, stamps: Vec::new(), ..*r };
+    let mut own = Checker { problems: &mut scratch, stamps: Vec::new(), ..*r };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
     let before = before.get(label.as_str()).copied();
     let mut news = Vec::new();
@@ -164,7 +164,7 @@ pub(super) fn standing(
     except: Vec<HostPattern>,
     candidate: &Candidate,
     context: &Context<'_>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Option<Arc<Entry>> {
     let before = context.before?.entries.get(index)?;
     // Pins that are withheld stay so: what goes on has not sent them, and what is unfit is no reason to begin.
@@ -189,7 +189,7 @@ pub(in crate::config) fn by_name(entries: &[Arc<Entry>]) -> ByName<'_> {
     entries.iter().map(|entry| (entry.report.name(), entry)).collect()
 }
 
-fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolver<'_>) {
+fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Checker<'_>) {
     for (at, loaded) in plan.loaded.iter().enumerate() {
         let same_kind = |c: &&Chain| {
             std::mem::discriminant(&c.leaf.algorithm) == std::mem::discriminant(&loaded.chain.leaf.algorithm)
@@ -205,7 +205,7 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Resolve
 }
 
 /// A site of addresses alone has no policies, whatever is configured.
-fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Resolver<'_>) {
+fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Checker<'_>) {
     // `[site.hsts]` warns of each address by itself.
     if let Some(hpkp) = table.hpkp.as_ref().filter(|_| plan.pins.is_some()) {
         let message = "site.hpkp: the site's hosts are addresses, and clients note no pins for those: none are sent";

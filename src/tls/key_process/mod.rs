@@ -9,5 +9,5 @@ mod client;
 mod protocol;
 mod server;
 
-pub use client::{Keeper, RemoteKey, held};
+pub use client::{KeyProcess, RemoteKey, held};
 pub use server::{plan, serve};

@@ -3,13 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Resolver;
+use super::Checker;
 use crate::config::file::LimitsTable;
 use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::limits::Limits;
 
-pub(super) fn resolve(table: &LimitsTable, r: &mut Resolver<'_>) -> Limits {
+pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
     let mut limits = Limits::default();
     let most = Limits::largest();
     number("connections", &table.connections, 1..=most.connections, &mut limits.connections, r);
@@ -125,7 +125,7 @@ fn number<T: TryFrom<u64> + PartialOrd + std::fmt::Display>(
     given: &Option<At<u64>>,
     bounds: RangeInclusive<T>,
     limit: &mut T,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) {
     let Some(given) = given else { return };
     match T::try_from(given.value) {
@@ -143,7 +143,7 @@ fn time(
     given: &Option<At<Duration>>,
     bounds: RangeInclusive<Duration>,
     limit: &mut Duration,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) {
     let Some(given) = given else { return };
     if bounds.contains(&given.value) {

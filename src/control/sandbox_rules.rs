@@ -9,7 +9,7 @@ use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
 use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{self, Calls, Held, Rules, Strength};
-use crate::tls::keeper;
+use crate::tls::key_process;
 
 /// Where DNS is.
 const DNS: u16 = 53;
@@ -36,7 +36,7 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
 /// was in use `before` needs nothing more.
 fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> Rules {
     // What another process has is not for this one to read.
-    let kept = keeper::held().and_then(|_| draft.kept_keys()).into_iter().flatten().map(|key| key.value);
+    let kept = key_process::held().and_then(|_| draft.kept_keys()).into_iter().flatten().map(|key| key.value);
     let kept: BTreeSet<PathBuf> = kept.collect();
     // Of ten thousand sites, each has files to be followed through links: those that are as before have been.
     let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
@@ -77,7 +77,7 @@ pub fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<At<PathBuf>> {
 
 /// What the process that has the keys may do: read the folders that they are in.
 #[must_use]
-pub fn rules_of_keeper(keys: &[PathBuf]) -> Rules {
+pub fn key_process_rules(keys: &[PathBuf]) -> Rules {
     let read = Ways::default().folders(keys.iter().map(PathBuf::as_path));
     Rules { read, connect: Some(BTreeSet::new()), calls: Calls::Keys, ..Rules::default() }
 }
@@ -123,7 +123,7 @@ pub(super) fn status() -> Value {
         "ports": held.ports(),
         "system_calls": held.calls(),
         "lacks": held.lacks(),
-        "key_process": keeper::held().map(keeper::Keeper::process),
+        "key_process": key_process::held().map(key_process::KeyProcess::process),
     })
 }
 

@@ -11,7 +11,7 @@ use super::hsts::HstsPlan;
 use super::pins::PinPlan;
 use super::stand_in::{RefusedPair, StandIns};
 use super::upstream::{Target, Upstreams};
-use super::{Globals, Resolver, headers, hsts, pins, upstream};
+use super::{Checker, Globals, headers, hsts, pins, upstream};
 use crate::config::file::{File, SiteTable};
 use crate::config::problem::{At, Problem, Severity};
 use crate::config::stamp::{Looked, Stamp};
@@ -106,7 +106,7 @@ impl Reuse {
         globals: &Globals,
         stand_ins: &StandIns<'_>,
         upstreams: &mut Upstreams,
-        r: &mut Resolver<'_>,
+        r: &mut Checker<'_>,
     ) -> Planned {
         let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
         let start = table.span.start;
@@ -155,17 +155,17 @@ fn make(
     stand_ins: &StandIns<'_>,
     upstreams: &mut Upstreams,
     source: [u8; 32],
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> (Plan, Vec<RefusedPair>) {
     let mut problems = r.problems.scratch();
-    let mut own = Resolver { problems: &mut problems, stamps: Vec::new(), ..*r };
+    let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
     let r = &mut own;
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
-    let (loaded, refused) = certificates::resolve(table, &names, stand_ins, r);
+    let (loaded, refused) = certificates::build(table, &names, stand_ins, r);
     let pins = pins::plan(table, hosts, &loaded, stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
-    let target = upstream::resolve(table, &names, collects, upstreams, r);
+    let target = upstream::build(table, &names, collects, upstreams, r);
     headers::check_policies(table, r);
     if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
         r.warn(
@@ -177,8 +177,8 @@ fn make(
     }
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
     let canonical = canonical(table, hosts, r);
-    let request = Arc::new(headers::resolve(table.request_headers.as_deref(), "request_headers", r));
-    let response = Arc::new(headers::resolve(table.response_headers.as_deref(), "response_headers", r));
+    let request = Arc::new(headers::build(table.request_headers.as_deref(), "request_headers", r));
+    let response = Arc::new(headers::build(table.response_headers.as_deref(), "response_headers", r));
     let stamps = std::mem::take(&mut r.stamps);
     let start = table.span.start;
     let mut problems = problems.into_list();
@@ -204,7 +204,7 @@ fn make(
 }
 
 /// The name that the others are redirected to.
-fn canonical(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Resolver<'_>) -> Option<Box<str>> {
+fn canonical(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) -> Option<Box<str>> {
     let wanted = table.canonical_redirect.as_ref().filter(|c| c.value)?;
     let first = hosts.first()?;
     match first.value.exact() {

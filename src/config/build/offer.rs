@@ -1,6 +1,6 @@
 //! `[tls]`: versions, cipher suites and groups, and the profiles that have names.
 
-use super::{Entry, Resolver};
+use super::{Checker, Entry};
 use crate::config::file::TlsTable;
 use crate::config::problem::At;
 use crate::keys::key_file::KeyAlgorithm;
@@ -14,7 +14,7 @@ enum Profile {
     Intermediate,
 }
 
-pub(super) fn resolve(table: &TlsTable, r: &mut Resolver<'_>) -> Offer {
+pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> Offer {
     let words = [("modern", Some(Profile::Modern)), ("intermediate", Some(Profile::Intermediate))];
     let profile = r.choice("tls.profile", table.profile.as_ref(), &words, None);
     let versions = versions(table, profile, r);
@@ -60,7 +60,7 @@ pub(super) fn resolve(table: &TlsTable, r: &mut Resolver<'_>) -> Offer {
 }
 
 /// Whether TLS 1.2 has a suite for a key of each site: its suites are for keys of one kind.
-pub(super) fn check_keys(table: &TlsTable, offer: &Offer, entries: &[&Entry], may_refuse: bool, r: &mut Resolver<'_>) {
+pub(super) fn check_keys(table: &TlsTable, offer: &Offer, entries: &[&Entry], may_refuse: bool, r: &mut Checker<'_>) {
     // A list without any suite of TLS 1.2 has been told of.
     let has_any = offer.suites.iter().any(|suite| !suite.tls13);
     if !offer.versions.tls12 || table.cipher_suites.is_none() || !has_any {
@@ -89,7 +89,7 @@ fn span_of(list: Option<&[At<String>]>, table: &TlsTable) -> std::ops::Range<usi
     list.and_then(<[_]>::first).map_or_else(|| table.span.clone(), |at| at.span.clone())
 }
 
-fn outside(key: &str, at: &At<String>, why: &str, r: &mut Resolver<'_>) {
+fn outside(key: &str, at: &At<String>, why: &str, r: &mut Checker<'_>) {
     r.error_with_hint(
         &at.span,
         format!("{key}: {:?} contradicts tls.profile: {why}", at.value),
@@ -104,7 +104,7 @@ fn listed<T>(
     table: &TlsTable,
     find: impl Fn(&str) -> Option<T>,
     known: impl Fn() -> String,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Option<Vec<(At<String>, T)>> {
     let list = list?;
     if list.is_empty() {
@@ -132,7 +132,7 @@ fn known_groups() -> String {
     GROUPS.iter().map(|group| group.names[0]).collect::<Vec<_>>().join(", ")
 }
 
-fn versions(table: &TlsTable, profile: Option<Profile>, r: &mut Resolver<'_>) -> Versions {
+fn versions(table: &TlsTable, profile: Option<Profile>, r: &mut Checker<'_>) -> Versions {
     let of_profile = Versions { tls12: profile != Some(Profile::Modern), tls13: true };
     let Some(list) = &table.versions else { return of_profile };
     let mut versions = Versions { tls12: false, tls13: false };

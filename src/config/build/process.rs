@@ -1,6 +1,6 @@
 //! `[process]` and `[sandbox]`: who serves, and what it may do; and the folder of the log.
 
-use super::Resolver;
+use super::Checker;
 use crate::config::AccessTarget;
 use crate::config::file::{ProcessTable, SandboxTable};
 use crate::config::problem::At;
@@ -10,8 +10,8 @@ use crate::os::sandbox::{Settings, Strength};
 const STRENGTHS: [(&str, Strength); 3] =
     [("auto", Strength::Auto), ("off", Strength::Off), ("require", Strength::Require)];
 
-/// Whether there is such a user is for the system to say on which it serves: see `commands::step_down`.
-pub(super) fn check(table: &ProcessTable, r: &mut Resolver<'_>) {
+/// Whether there is such a user is for the system to say on which it serves: see `commands::drop_privileges`.
+pub(super) fn check(table: &ProcessTable, r: &mut Checker<'_>) {
     for (key, name) in [("process.user", &table.user), ("process.group", &table.group)] {
         if let Some(name) = name.as_ref().filter(|name| name.value.is_empty()) {
             r.error_with_hint(&name.span, format!("{key}: is empty"), "leave the key out, or name one");
@@ -22,7 +22,7 @@ pub(super) fn check(table: &ProcessTable, r: &mut Resolver<'_>) {
     }
 }
 
-pub(super) fn sandbox(table: &SandboxTable, r: &mut Resolver<'_>) -> Settings {
+pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> Settings {
     let landlock = r.choice("sandbox.landlock", table.landlock.as_ref(), &STRENGTHS, Strength::Auto);
     let seccomp = r.choice("sandbox.seccomp", table.seccomp.as_ref(), &STRENGTHS, Strength::Auto);
     let words = [("upstreams", false), ("any", true)];
@@ -54,7 +54,7 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Resolver<'_>) -> Settings {
 }
 
 /// The log's folder must be there before the sandbox is made.
-pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, r: &mut Resolver<'_>) {
+pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, r: &mut Checker<'_>) {
     let (Some(written), AccessTarget::File(path)) = (written, access) else { return };
     if path.is_dir() {
         r.error_with_hint(

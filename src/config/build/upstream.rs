@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
-use super::Resolver;
+use super::Checker;
 use super::certificates::read;
 use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
@@ -18,7 +18,7 @@ use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::{HostPattern, ascii_authority, split_authority};
 use crate::keys::key_file::{self, Want};
-use crate::upstream::resolve::{Addresses, Name};
+use crate::upstream::dns::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
 use crate::upstream::{Health, HostHeader, Upstream};
 
@@ -113,12 +113,12 @@ impl Endpoint {
     }
 }
 
-pub(super) fn resolve(
+pub(super) fn build(
     table: &SiteTable,
     hosts: &[HostPattern],
     collects: bool,
     shared: &mut Upstreams,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Option<Target> {
     let Some(url) = &table.upstream else {
         // A name that only collects reports needs none.
@@ -246,7 +246,7 @@ impl Scheme {
 }
 
 /// `http://host`, `https://host:port`, `h2c://host:port`; a path would have to be put before every other.
-fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(Scheme, Endpoint)> {
+fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme, Endpoint)> {
     let hint = "http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; each with :PORT where it has its own";
     let split = url.value.split_once("://");
     let known = split.and_then(|(word, rest)| Some((Scheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
@@ -270,7 +270,7 @@ fn parse_url(url: &At<String>, r: &mut Resolver<'_>) -> Option<(Scheme, Endpoint
     endpoint.map(|e| (scheme, e))
 }
 
-fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>) -> Option<Endpoint> {
+fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) -> Option<Endpoint> {
     let Some(connect) = &options.connect else { return Some(endpoint.clone()) };
     let parsed = Endpoint::parse(&connect.value, Some(endpoint.port));
     if parsed.is_none() {
@@ -280,7 +280,7 @@ fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>) -
 }
 
 /// An upstream that is the site itself, by its public name, comes back here for ever.
-fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r: &mut Resolver<'_>) {
+fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r: &mut Checker<'_>) {
     if connect.address().is_none() && hosts.iter().any(|h| h.matches(&connect.host)) {
         r.warn(
             &url.span,
@@ -294,7 +294,7 @@ fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r
 }
 
 /// Without TLS, whoever is on the way to the upstream reads cookies and passwords, and changes pages.
-fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Resolver<'_>) {
+fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Checker<'_>) {
     let is_near = match connect.address().map(|a| a.ip().to_canonical()) {
         Some(IpAddr::V4(a)) => a.is_loopback() || a.is_private() || a.is_link_local(),
         Some(IpAddr::V6(a)) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
@@ -310,7 +310,7 @@ fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Resolver<'_>
     }
 }
 
-fn host_header(options: &UpstreamTable, endpoint: &Endpoint, own: &str, r: &mut Resolver<'_>) -> HostHeader {
+fn host_header(options: &UpstreamTable, endpoint: &Endpoint, own: &str, r: &mut Checker<'_>) -> HostHeader {
     let upstream = || HostHeader::Fixed(own.into());
     match options.host_header.as_ref() {
         // A hosted blog wants its own name; a server that is given by its address has none.
@@ -336,7 +336,7 @@ struct TlsNames {
     verify: String,
 }
 
-fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>) -> Option<Option<TlsNames>> {
+fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) -> Option<Option<TlsNames>> {
     let mut name = |key: &str, given: &Option<At<String>>, default: &str| match given {
         None => Some(default.to_owned()),
         Some(given) if server_name(&given.value).is_some() => Some(given.value.clone()),
@@ -361,7 +361,7 @@ fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Resolver<'_>)
 }
 
 /// Keys about TLS do nothing for an upstream without.
-fn unused_names(options: &UpstreamTable, scheme: Scheme, r: &mut Resolver<'_>) -> Option<Option<TlsNames>> {
+fn unused_names(options: &UpstreamTable, scheme: Scheme, r: &mut Checker<'_>) -> Option<Option<TlsNames>> {
     let texts = [("server_name", &options.server_name), ("verify_name", &options.verify_name), ("ca", &options.ca)];
     let flags = [("insecure_skip_verify", &options.insecure_skip_verify), ("http2", &options.http2)];
     let spans = texts.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)));
@@ -381,7 +381,7 @@ fn roots(
     at: Option<&At<String>>,
     path: Option<&PathBuf>,
     shared: &mut Upstreams,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Option<Arc<RootCertStore>> {
     let key = path.cloned();
     let stamp = path.map_or(Stamp::Absent, |path| Stamp::of(path));
@@ -403,7 +403,7 @@ fn roots(
 }
 
 /// The roots of a file; one that cannot be a root is warned of, as the others are good all the same.
-fn roots_of(contents: &[u8], path: &Path, span: &Range<usize>, r: &mut Resolver<'_>) -> Option<RootCertStore> {
+fn roots_of(contents: &[u8], path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<RootCertStore> {
     const FORM: &str = "a file of CA certificates in PEM";
     let name = format!("site.upstream_options.ca: {}", path.display());
     let certificates = match key_file::certificates(contents) {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
-use super::Resolver;
+use super::Checker;
 use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
 use crate::config::{AdminAddress, Draft};
@@ -13,7 +13,7 @@ use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
 use crate::policy::forwarded::{Trust, TrustedField};
 use crate::site::ReportsAt;
-use crate::upstream::resolve::NameServers;
+use crate::upstream::dns::NameServers;
 
 /// More workers than this are a slip of the pen.
 const WORKERS_MAX: u64 = 1024;
@@ -33,7 +33,7 @@ pub(super) struct Listen {
     pub(super) error_details: bool,
 }
 
-pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
+pub(super) fn build(table: &ListenTable, r: &mut Checker<'_>) -> Listen {
     let https = addresses("listen.https", table.https.as_deref(), 443, r);
     let http = addresses("listen.http", table.http.as_deref(), 80, r);
     let (all_https, all_http) = (table.https.iter().flatten(), table.http.iter().flatten());
@@ -66,7 +66,7 @@ pub(super) fn resolve(table: &ListenTable, r: &mut Resolver<'_>) -> Listen {
     Listen { https, http, workers, trust, proxy_protocol, public_https_port: public, health_path, error_details }
 }
 
-fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut Resolver<'_>) -> Vec<SocketAddr> {
+fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut Checker<'_>) -> Vec<SocketAddr> {
     let Some(list) = list else { return vec![SocketAddr::from(([0u16; 8], default_port))] };
     let mut addresses = Vec::new();
     for text in list {
@@ -94,7 +94,7 @@ fn listen_address(text: &str) -> Option<SocketAddr> {
 }
 
 /// Whom to believe, and by which field: what goes together, and what does not.
-fn trust(table: &ListenTable, r: &mut Resolver<'_>) -> Trust {
+fn trust(table: &ListenTable, r: &mut Checker<'_>) -> Trust {
     let ranges = ranges(&table.trusted_proxies, r);
     let nobody = table.trusted_proxies.is_empty();
     let words = [
@@ -134,7 +134,7 @@ fn trust(table: &ListenTable, r: &mut Resolver<'_>) -> Trust {
 }
 
 /// The path that trusted peers ask for this process's health.
-fn health_path(table: &ListenTable, r: &mut Resolver<'_>) -> Option<Box<str>> {
+fn health_path(table: &ListenTable, r: &mut Checker<'_>) -> Option<Box<str>> {
     let path = table.health_path.as_ref()?;
     let is_path =
         path.value.starts_with('/') && path.value.bytes().all(|b| b.is_ascii_graphic() && !b"?#".contains(&b));
@@ -179,7 +179,7 @@ fn unfit_for_health(path: &str) -> Option<&'static str> {
     }
 }
 
-fn ranges(list: &[At<String>], r: &mut Resolver<'_>) -> Vec<IpNet> {
+fn ranges(list: &[At<String>], r: &mut Checker<'_>) -> Vec<IpNet> {
     let mut ranges = Vec::new();
     for text in list {
         let range =
@@ -216,7 +216,7 @@ fn canonical(range: IpNet) -> IpNet {
 }
 
 /// Where reports of pins that did not match come in: a path of one of the sites' hosts.
-pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Resolver<'_>) -> Option<ReportsAt> {
+pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Checker<'_>) -> Option<ReportsAt> {
     let Some(host) = &table.host else {
         r.error_with_hint(&table.span, "reports: has no host", "host = \"reports.example.net\"");
         return None;
@@ -240,7 +240,7 @@ pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Re
 }
 
 /// `unix:/run/pintle/admin.sock` or an address.
-pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Resolver<'_>) {
+pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Checker<'_>) {
     let Some(listen) = listen else { return };
     let fits = match listen.value.strip_prefix("unix:") {
         Some(path) => !path.is_empty(),
@@ -263,7 +263,7 @@ pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Re
 }
 
 /// The site that clients without a known name get, if any does.
-pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut Resolver<'_>) -> Option<usize> {
+pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut Checker<'_>) -> Option<usize> {
     let words = [("refuse", false), ("default", true)];
     let wanted = r.choice("tls.unknown_name", table.unknown_name.as_ref(), &words, false);
     match (wanted, &table.default_site) {
@@ -287,7 +287,7 @@ pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut R
     }
 }
 
-pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Resolver<'_>) -> NameServers {
+pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Checker<'_>) -> NameServers {
     let mut servers = Vec::new();
     for text in list.unwrap_or_default() {
         let address = text.value.parse::<SocketAddr>().ok();

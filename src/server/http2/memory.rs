@@ -1,7 +1,7 @@
 //! What an HTTP/2 connection holds for its streams, and may hold: `connection_memory`.
 //!
 //! Octets are charged when they are read from an upstream, and given back as h2 writes them or drops them. Who finds the
-//! room full does not read on; a stream that holds nothing may always read one small piece, so that none starves, and none
+//! memory full does not read on; a stream that holds nothing may always read one small piece, so that none starves, and none
 //! waits for another. Numbers in cells, and no lock or timer: all streams of a connection are polled by one task.
 
 use std::cell::{Cell, RefCell};
@@ -20,48 +20,48 @@ const PIECE_FIRST: usize = 64 * 1024;
 const PIECE_MAX: usize = 256 * 1024;
 /// What h2 needs for a frame that waits, whatever is in it.
 const FRAME: usize = 256;
-/// Octets of a request's head that the stream's own room has space for.
+/// Octets of a request's head that the stream's own memory has space for.
 const HEAD_FREE: usize = 1024;
 /// How often a head is there: as h2 read it, as we did, as it is written to the upstream, and what the containers take.
 const HEAD_COPIES: usize = 4;
 
 const _: () = assert!(PIECE_MIN + HEAD_FREE * HEAD_COPIES < HTTP2_STREAM_LEAST);
 
-/// The room of one connection.
+/// The memory of one connection.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct Memory {
     /// For bodies and heads of answers, beyond what each stream may always have; and what is held of it.
     bodies: usize,
     held: Cell<usize>,
     /// The same for the heads of requests, and for what is kept of their bodies.
     heads: usize,
     heads_held: Cell<usize>,
-    /// Streams that wait for room; and how often they were all woken, so that each is in there once.
+    /// Streams that wait for memory; and how often they were all woken, so that each is in there once.
     waiting: RefCell<Vec<Waker>>,
     round: Cell<u64>,
 }
 
-impl Room {
+impl Memory {
     pub(super) fn new(limits: &Limits) -> Rc<Self> {
-        let room = limits.connection_room();
+        let memory = limits.connection_memory();
         Rc::new(Self {
-            bodies: room / 2,
+            bodies: memory / 2,
             held: Cell::default(),
-            heads: room / 2,
+            heads: memory / 2,
             heads_held: Cell::default(),
             waiting: RefCell::default(),
             round: Cell::new(1),
         })
     }
 
-    /// Room for another stream whose request has a head of so many octets; none if there is none.
+    /// Memory for another stream whose request has a head of so many octets; none if there is none.
     pub(super) fn admit(self: &Rc<Self>, head: usize) -> Option<Rc<Share>> {
         let request = head.saturating_sub(HEAD_FREE) * HEAD_COPIES;
         let held = self.heads_held.get() + request;
         (request == 0 || held <= self.heads).then(|| {
             self.heads_held.set(held);
             Rc::new(Share {
-                room: self.clone(),
+                memory: self.clone(),
                 request,
                 kept: Cell::default(),
                 head: Cell::default(),
@@ -84,7 +84,7 @@ impl Room {
 /// What one stream has of it.
 #[derive(Debug)]
 pub(super) struct Share {
-    room: Rc<Room>,
+    memory: Rc<Memory>,
     /// Charged for the request's head.
     request: usize,
     /// Bytes that are kept of its body.
@@ -99,7 +99,7 @@ pub(super) struct Share {
     buffer: Cell<usize>,
     /// The last piece's size.
     last: Cell<usize>,
-    /// The round in which it waits for room.
+    /// The round in which it waits for memory.
     waits: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
@@ -112,7 +112,7 @@ impl Share {
     fn change<T>(&self, what: &Cell<T>, value: T) {
         let before = self.cost();
         what.set(value);
-        self.room.held.set(self.room.held.get() + self.cost() - before);
+        self.memory.held.set(self.memory.held.get() + self.cost() - before);
     }
 
     /// The answer's head is there.
@@ -120,25 +120,25 @@ impl Share {
         self.change(&self.head, octets);
     }
 
-    /// Charges what is kept of the request's body; zero gives it back. Half of the room stays for heads: `false` where it
+    /// Charges what is kept of the request's body; zero gives it back. Half of the memory stays for heads: `false` where it
     /// would not.
     pub(super) fn keep(&self, octets: usize) -> bool {
-        let room = &self.room;
-        let held = room.heads_held.get() - self.kept.get() + octets;
-        let may = octets <= self.kept.get() || held <= room.heads / 2;
+        let memory = &self.memory;
+        let held = memory.heads_held.get() - self.kept.get() + octets;
+        let may = octets <= self.kept.get() || held <= memory.heads / 2;
         if may {
             self.kept.set(octets);
-            room.heads_held.set(held);
+            memory.heads_held.set(held);
         }
         may
     }
 
-    /// Room for an interim head; says no if there is none.
+    /// Memory for an interim head; says no if there is none.
     pub(super) fn hold_interim(&self, octets: usize) -> bool {
         let more = octets + FRAME;
         // What each stream may hold whatever the others do, and what they have together.
         let own = self.head.get() + self.interim.get() + self.out.get() + self.buffer.get() + more;
-        let fits = own <= PIECE_MIN || self.room.held.get() + more <= self.room.bodies;
+        let fits = own <= PIECE_MIN || self.memory.held.get() + more <= self.memory.bodies;
         if fits {
             self.change(&self.interim, self.interim.get() + more);
         }
@@ -147,10 +147,10 @@ impl Share {
 
     fn release(&self, octets: usize) {
         self.change(&self.out, self.out.get() - octets);
-        let room = &self.room;
+        let memory = &self.memory;
         // Not for each frame: there is to be something to read into.
-        if room.held.get() <= room.bodies / 4 * 3 && !room.waiting.borrow().is_empty() {
-            room.wake_all();
+        if memory.held.get() <= memory.bodies / 4 * 3 && !memory.waiting.borrow().is_empty() {
+            memory.wake_all();
         }
         if self.out.get() == 0
             && let Some(waker) = self.waker.take()
@@ -162,10 +162,10 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let room = &self.room;
-        room.held.set(room.held.get() - self.cost());
-        room.heads_held.set(room.heads_held.get() - self.request - self.kept.get());
-        room.wake_all();
+        let memory = &self.memory;
+        memory.held.set(memory.held.get() - self.cost());
+        memory.heads_held.set(memory.heads_held.get() - self.request - self.kept.get());
+        memory.wake_all();
     }
 }
 
@@ -179,16 +179,16 @@ impl Account for Rc<Share> {
         Held { data, charged, share: self.clone() }
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
-        let room = &self.room;
-        if room.held.get() >= room.bodies && self.out.get() > 0 {
-            if self.waits.replace(room.round.get()) != room.round.get() {
-                room.waiting.borrow_mut().push(cx.waker().clone());
+    fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        let memory = &self.memory;
+        if memory.held.get() >= memory.bodies && self.out.get() > 0 {
+            if self.waits.replace(memory.round.get()) != memory.round.get() {
+                memory.waiting.borrow_mut().push(cx.waker().clone());
             }
             self.waker.replace(Some(cx.waker().clone()));
             return Poll::Pending;
         }
-        let left = room.bodies.saturating_sub(room.held.get() - self.cost());
+        let left = memory.bodies.saturating_sub(memory.held.get() - self.cost());
         let most = (left / 4).clamp(PIECE_MIN, PIECE_MAX).min((2 * self.last.get()).max(PIECE_FIRST));
         self.change(&self.buffer, most);
         Poll::Ready(most)
@@ -244,12 +244,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn room() -> Rc<Room> {
-        Room::new(&Limits::default())
+    fn memory() -> Rc<Memory> {
+        Memory::new(&Limits::default())
     }
 
     fn poll(share: &Rc<Share>) -> Option<usize> {
-        match share.poll_room(&mut Context::from_waker(Waker::noop())) {
+        match share.poll_capacity(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(most) => Some(most),
             Poll::Pending => None,
         }
@@ -257,10 +257,10 @@ mod tests {
 
     #[test]
     fn who_holds_nothing_may_always_read() {
-        let room = room();
+        let memory = memory();
         let mut held = Vec::new();
         for _ in 0..128 {
-            let share = room.admit(500).unwrap();
+            let share = memory.admit(500).unwrap();
             while let Some(most) = poll(&share)
                 && held.len() < 10_000
             {
@@ -270,41 +270,41 @@ mod tests {
         }
         assert!(held.len() < 10_000);
         // What is over is what each may have.
-        assert!(room.held.get() <= room.bodies + PIECE_MAX + 128 * (PIECE_MIN + FRAME), "{}", room.held.get());
+        assert!(memory.held.get() <= memory.bodies + PIECE_MAX + 128 * (PIECE_MIN + FRAME), "{}", memory.held.get());
         drop(held);
-        assert_eq!((room.held.get(), room.heads_held.get()), (0, 0));
+        assert_eq!((memory.held.get(), memory.heads_held.get()), (0, 0));
     }
 
     #[test]
     fn large_heads_find_no_room_and_small_ones_do() {
-        let room = room();
-        let large: Vec<_> = (0..128).map_while(|_| room.admit(32 * 1024)).collect();
+        let memory = memory();
+        let large: Vec<_> = (0..128).map_while(|_| memory.admit(32 * 1024)).collect();
         assert!((5..64).contains(&large.len()), "{}", large.len());
-        assert!(room.admit(HEAD_FREE).is_some());
+        assert!(memory.admit(HEAD_FREE).is_some());
         drop(large);
-        assert_eq!(room.heads_held.get(), 0);
-        assert!((0..128).all(|_| { room.admit(4 * 1024).map(std::mem::forget).is_some() }));
+        assert_eq!(memory.heads_held.get(), 0);
+        assert!((0..128).all(|_| { memory.admit(4 * 1024).map(std::mem::forget).is_some() }));
     }
 
     #[test]
     fn kept_bodies_leave_room_for_heads() {
-        let room = room();
-        let shares: Vec<_> = (0..128).map(|_| room.admit(500).unwrap()).collect();
+        let memory = memory();
+        let shares: Vec<_> = (0..128).map(|_| memory.admit(500).unwrap()).collect();
         let keeping = shares.iter().filter(|share| share.keep(64 * 1024)).count();
         assert!((10..64).contains(&keeping), "{keeping}");
-        assert!(room.heads_held.get() <= room.heads / 2 && room.admit(16 * 1024).is_some());
-        assert!(!shares[127].keep(1 << 20), "there is no room");
+        assert!(memory.heads_held.get() <= memory.heads / 2 && memory.admit(16 * 1024).is_some());
+        assert!(!shares[127].keep(1 << 20), "there is no memory");
         assert!(shares[0].keep(1000) && shares[0].keep(0), "less is always possible");
         drop(shares);
-        assert_eq!(room.heads_held.get(), 0);
+        assert_eq!(memory.heads_held.get(), 0);
     }
 
     proptest! {
         /// However pieces are split, written and dropped, nothing is left of them.
         #[test]
         fn what_is_held_is_given_back(steps in proptest::collection::vec((0usize..4, 0usize..3000), 0..200)) {
-            let room = room();
-            let share = room.admit(2000).unwrap();
+            let memory = memory();
+            let share = memory.admit(2000).unwrap();
             let mut held: Vec<Held> = Vec::new();
             for (what, number) in steps {
                 match (what, held.pop()) {
@@ -327,7 +327,7 @@ mod tests {
             drop(held);
             prop_assert_eq!(share.out.get(), 0);
             drop(share);
-            prop_assert_eq!((room.held.get(), room.heads_held.get()), (0, 0));
+            prop_assert_eq!((memory.held.get(), memory.heads_held.get()), (0, 0));
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) use entry::{Entry, by_name};
 pub(super) use upstream::Upstreams;
 
 /// What resolving passes around.
-struct Resolver<'a> {
+struct Checker<'a> {
     folder: &'a Path,
     problems: &'a mut Problems,
     now: Timestamp,
@@ -65,7 +65,7 @@ struct Resolver<'a> {
     stamps: Vec<(PathBuf, Stamp)>,
 }
 
-impl Resolver<'_> {
+impl Checker<'_> {
     fn error(&mut self, span: &Range<usize>, message: impl Into<String>) {
         self.problems.error(span, message, None);
     }
@@ -104,7 +104,7 @@ struct Globals {
     access: AccessTarget,
     access_format: AccessFormat,
     acme_webroot: Option<PathBuf>,
-    name_servers: crate::upstream::resolve::NameServers,
+    name_servers: crate::upstream::dns::NameServers,
     by_host: HostMap<usize>,
     default_site: Option<usize>,
     sandbox: crate::os::sandbox::Settings,
@@ -135,14 +135,14 @@ impl Candidate {
 }
 
 /// Checks everything. The configuration is complete only if there are no errors.
-pub(super) fn resolve(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
+pub(super) fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
     let now = Timestamp::from_second(context.now).unwrap_or_default();
     let folder = &draft.folder;
     let (instead, looked) = (&context.instead, &context.looked);
     let doubted = Some(wall()).filter(|wall| wall.saturating_sub(context.now) > DOUBT);
     let doubted = doubted.and_then(|wall| Timestamp::from_second(wall).ok());
     let chains_alone = context.chains_alone;
-    let mut r = Resolver { folder, problems, now, doubted, instead, chains_alone, looked, stamps: Vec::new() };
+    let mut r = Checker { folder, problems, now, doubted, instead, chains_alone, looked, stamps: Vec::new() };
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
@@ -223,7 +223,7 @@ struct Change {
 }
 
 impl Builder<'_> {
-    fn candidate(&mut self, index: usize, change: &Change, r: &mut Resolver<'_>) -> Candidate {
+    fn candidate(&mut self, index: usize, change: &Change, r: &mut Checker<'_>) -> Candidate {
         let (Some(table), Some(hosts)) = (self.file.sites.get(index), self.hosts.get(index)) else {
             unreachable!("called with the places of file.sites")
         };
@@ -273,9 +273,9 @@ impl Builder<'_> {
     }
 }
 
-fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Resolver<'_>) -> Globals {
-    let listen = listen::resolve(&file.listen, r);
-    let mut limits = limits::resolve(&file.limits, r);
+fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Checker<'_>) -> Globals {
+    let listen = listen::build(&file.listen, r);
+    let mut limits = limits::build(&file.limits, r);
     listen::check_admin(file.admin_listen.as_ref(), draft, r);
     if let Some(directory) = &file.state_directory
         && directory.value.is_empty()
@@ -299,7 +299,7 @@ fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut R
         let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
         r.error(&span, "tls.default_site: this site has no certificate with a key");
     }
-    let offer = offer::resolve(&file.tls, r);
+    let offer = offer::build(&file.tls, r);
     let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
     let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, AccessFormat::Json);
     let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
@@ -354,7 +354,7 @@ fn hosts(
     table: &SiteTable,
     index: usize,
     taken: &mut HashMap<HostPattern, (usize, Range<usize>)>,
-    r: &mut Resolver<'_>,
+    r: &mut Checker<'_>,
 ) -> Vec<At<HostPattern>> {
     let Some(listed) = &table.hosts else {
         if !table.has_hosts {
