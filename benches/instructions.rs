@@ -173,9 +173,9 @@ fn connection() -> (Records<ServerSession>, Client) {
     let mut ours = Records::new(ServerSession::new(server_config()).expect("a session"), Vec::new());
     theirs.feed(&[]).expect("a ClientHello");
     for _ in 0..3 {
-        let said = theirs.drain(&[]).expect("octets");
+        let said = theirs.drain(&[]).expect("bytes");
         ours.feed(&said).expect("a handshake");
-        let said = ours.drain(&[]).expect("octets");
+        let said = ours.drain(&[]).expect("bytes");
         theirs.feed(&said).expect("a handshake");
     }
     (ours, theirs)

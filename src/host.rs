@@ -10,9 +10,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-/// The longest name that DNS allows, in octets (RFC 1035 section 2.3.4), without the trailing dot.
+/// The longest name that DNS allows, in bytes (RFC 1035 section 2.3.4), without the trailing dot.
 const NAME_MAX: usize = 253;
-/// The octets of one label.
+/// The bytes of one label.
 const LABEL: RangeInclusive<usize> = 1..=63;
 
 /// Why a text is no host name.
@@ -20,9 +20,9 @@ const LABEL: RangeInclusive<usize> = 1..=63;
 pub enum InvalidHost {
     /// Nothing before the port.
     Empty,
-    /// Longer than 253 octets, or a label longer than 63 or empty.
+    /// Longer than 253 bytes, or a label longer than 63 or empty.
     Length,
-    /// An octet that no host name has: user information, white space, non-ASCII.
+    /// A byte that no host name has: user information, white space, non-ASCII.
     Character,
     /// Not a number below 65536 behind the colon.
     Port,
@@ -71,7 +71,7 @@ impl std::error::Error for InvalidHost {}
 /// Where the host ends in an authority, and the port behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Authority {
-    /// Length of the host in octets, without trailing dot and port.
+    /// Length of the host in bytes, without trailing dot and port.
     pub host_len: usize,
     /// The explicit port. `None` also for `host:`, which RFC 3986 section 3.2.3 allows.
     pub port: Option<u16>,
@@ -481,7 +481,7 @@ mod tests {
         }
 
         #[test]
-        fn any_octets_are_refused_or_normal(raw in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn any_bytes_are_refused_or_normal(raw in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut once = raw.clone();
             if let Ok(a) = split_authority(&mut once) {
                 let mut host = once[..a.host_len].to_vec();

@@ -18,30 +18,30 @@ pub struct Limits {
     pub handshake: Duration,
     /// TLS handshakes under way at the same time in one worker; one begins when its ClientHello is whole.
     pub handshakes: usize,
-    /// From the first octet of a request's head to its last.
+    /// From the first byte of a request's head to its last.
     pub request_header: Duration,
     /// How long a connection may rest between requests.
     pub idle: Duration,
     /// The longest pause between two pieces of a body, in either direction: reading from a client that is slow to
     /// send, and writing to one that is slow to take.
     pub body_progress: Duration,
-    /// Octets for each second that a client must send of a body, or take, averaged over `body_progress`.
+    /// Bytes for each second that a client must send of a body, or take, averaged over `body_progress`.
     pub body_rate: u64,
-    /// Octets of a request line; longer ones get 414.
+    /// Bytes of a request line; longer ones get 414.
     pub request_line: usize,
-    /// Octets of a request's head; larger ones get 431.
+    /// Bytes of a request's head; larger ones get 431.
     pub header_size: usize,
     /// Fields of a request's head, at most 128; more get 431.
     pub header_count: usize,
-    /// Octets of one field, name and value, in the head of a request or a response; larger ones get 431, or make a 502.
+    /// Bytes of one field, name and value, in the head of a request or a response; larger ones get 431, or make a 502.
     pub field_size: usize,
-    /// Octets of a request's body; larger ones get 413.
+    /// Bytes of a request's body; larger ones get 413.
     pub request_body: u64,
     /// Requests on one connection; it is closed then.
     pub requests_per_connection: u64,
     /// Requests that an HTTP/2 client may have open at the same time.
     pub http2_streams: u32,
-    /// Octets that one connection may hold: heads and bodies that are under way, in both directions.
+    /// Bytes that one connection may hold: heads and bodies that are under way, in both directions.
     pub connection_memory: usize,
     /// Streams of one HTTP/2 connection that a client may give up in a minute.
     pub http2_resets: u32,
@@ -64,7 +64,7 @@ pub struct Limits {
     /// Bytes of a request's body that are kept until it is answered, so that it can be sent again if an HTTP/2 upstream
     /// refuses it; requests with more get 502 then.
     pub retry_body: usize,
-    /// Octets of a response's head.
+    /// Bytes of a response's head.
     pub response_header_size: usize,
     /// Fields of a response's head.
     pub response_header_count: usize,
@@ -216,10 +216,7 @@ impl Limits {
     /// How fast a client must be with a body.
     #[must_use]
     pub fn min_rate(&self) -> MinRate {
-        MinRate {
-            pause: self.body_progress,
-            octets: self.body_rate.saturating_mul(self.body_progress.as_secs()).max(1),
-        }
+        MinRate { pause: self.body_progress, bytes: self.body_rate.saturating_mul(self.body_progress.as_secs()).max(1) }
     }
 
     /// The limits of a pool of upstream connections.

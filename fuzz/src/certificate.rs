@@ -84,14 +84,14 @@ fn cut(mut data: &[u8]) -> Vec<&[u8]> {
     values
 }
 
-/// The octets of the value that begins here, its head included; none if that is no length.
+/// The bytes of the value that begins here, its head included; none if that is no length.
 fn length(data: &[u8]) -> Option<usize> {
     let first = usize::from(*data.get(1)?);
     if first < 0x80 {
         return Some(2 + first);
     }
-    let octets = data.get(2..2 + (first & 0x7f)).filter(|octets| octets.len() <= 3)?;
-    Some(2 + octets.len() + octets.iter().fold(0, |sum, octet| sum << 8 | usize::from(*octet)))
+    let bytes = data.get(2..2 + (first & 0x7f)).filter(|bytes| bytes.len() <= 3)?;
+    Some(2 + bytes.len() + bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte)))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

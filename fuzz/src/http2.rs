@@ -19,7 +19,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
-/// Octets of a frame that nobody needs to announce (RFC 9113 section 4.2).
+/// Bytes of a frame that nobody needs to announce (RFC 9113 section 4.2).
 const FRAME_MAX: usize = 16 * 1024;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -29,10 +29,10 @@ const END_HEADERS: u8 = 4;
 pub fn http2_request(data: &[u8]) {
     let cut = data.iter().position(|b| *b == 0).unwrap_or(data.len());
     let (text, frames) = data.split_at(cut);
-    let mut octets = request(text);
-    octets.extend_from_slice(frames.get(1..).unwrap_or_default());
-    let little = serve(octets.clone(), &LIMITS);
-    for (head, _) in serve(octets, &largest()).into_iter().chain(little) {
+    let mut bytes = request(text);
+    bytes.extend_from_slice(frames.get(1..).unwrap_or_default());
+    let little = serve(bytes.clone(), &LIMITS);
+    for (head, _) in serve(bytes, &largest()).into_iter().chain(little) {
         if head.method == Method::CONNECT && !head.websocket {
             continue;
         }
@@ -44,27 +44,27 @@ pub fn http2_request(data: &[u8]) {
     }
 }
 
-/// The octets of a connection with one request: `name: value` lines in their order, pseudo-fields included.
+/// The bytes of a connection with one request: `name: value` lines in their order, pseudo-fields included.
 pub fn request(text: &[u8]) -> Vec<u8> {
     let (fields, body) = match text.windows(2).position(|w| w == b"\n\n") {
         Some(at) => (&text[..at], Some(&text[at + 2..])),
         None => (text, None),
     };
     let block = block(fields);
-    let mut octets = PREFACE.to_vec();
-    frame(SETTINGS, 0, 0, &[], &mut octets);
+    let mut bytes = PREFACE.to_vec();
+    frame(SETTINGS, 0, 0, &[], &mut bytes);
     // A frame has 16 KiB at most; what is more comes in further ones (RFC 9113 section 6.10).
     let mut parts = block.chunks(FRAME_MAX).peekable();
     let mut kind = (HEADERS, if body.is_none() { END_STREAM } else { 0 });
     while let Some(part) = parts.next() {
         let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
-        frame(kind.0, kind.1 | last, 1, part, &mut octets);
+        frame(kind.0, kind.1 | last, 1, part, &mut bytes);
         kind = (CONTINUATION, 0);
     }
     if let Some(body) = body {
-        frame(DATA, END_STREAM, 1, body, &mut octets);
+        frame(DATA, END_STREAM, 1, body, &mut bytes);
     }
-    octets
+    bytes
 }
 
 /// Fields, one to a line, as literals.
@@ -101,18 +101,17 @@ pub fn literal(text: &[u8], block: &mut Vec<u8>) {
 }
 
 /// Adds a frame (RFC 9113 section 4.1).
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], octets: &mut Vec<u8>) {
-    octets.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-    octets.extend_from_slice(&[kind, flags]);
-    octets.extend_from_slice(&stream.to_be_bytes());
-    octets.extend_from_slice(payload);
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
 }
 
-/// The requests that a connection with these octets brings, with their bodies; none for what is refused or cut short.
-pub fn serve(octets: Vec<u8>, limits: &HeadLimits) -> Vec<(RequestHead, Option<Vec<u8>>)> {
+/// The requests that a connection with these bytes brings, with their bodies; none for what is refused or cut short.
+pub fn serve(bytes: Vec<u8>, limits: &HeadLimits) -> Vec<(RequestHead, Option<Vec<u8>>)> {
     let mut cx = Context::from_waker(Waker::noop());
-    let mut handshake =
-        Box::pin(Builder::new().enable_connect_protocol().handshake::<_, bytes::Bytes>(Wire(octets, 0)));
+    let mut handshake = Box::pin(Builder::new().enable_connect_protocol().handshake::<_, bytes::Bytes>(Wire(bytes, 0)));
     let Poll::Ready(Ok(mut connection)) = handshake.as_mut().poll(&mut cx) else { return Vec::new() };
     let mut accepted = Vec::new();
     while let Poll::Ready(Some(Ok(stream))) = connection.poll_accept(&mut cx) {
@@ -139,7 +138,7 @@ pub fn serve(octets: Vec<u8>, limits: &HeadLimits) -> Vec<(RequestHead, Option<V
     requests
 }
 
-/// A connection whose octets are all there, and that takes everything.
+/// A connection whose bytes are all there, and that takes everything.
 struct Wire(Vec<u8>, usize);
 
 impl AsyncRead for Wire {
@@ -157,8 +156,8 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(octets.len()))
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

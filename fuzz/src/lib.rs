@@ -1,4 +1,4 @@
-//! The fuzz targets: one function per parser of octets that others send. `fuzz_targets/` gives each to libFuzzer, and
+//! The fuzz targets: one function per parser of bytes that others send. `fuzz_targets/` gives each to libFuzzer, and
 //! `tests/it/fuzz.rs` runs each over its seeds and their mutations.
 
 mod certificate;

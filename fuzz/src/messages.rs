@@ -58,11 +58,11 @@ fn request_head_within(data: &[u8], limits: &HeadLimits) {
     }
 }
 
-/// What a field is held to be is what its octets say, however many they are.
+/// What a field is held to be is what its bytes say, however many they are.
 fn every_field_is_whole(fields: &Fields) {
-    for (name, octets, value) in fields.iter() {
-        assert_eq!(name, FieldName::of(octets));
-        assert!(octets.len() + value.len() <= fields.octets());
+    for (name, bytes, value) in fields.iter() {
+        assert_eq!(name, FieldName::of(bytes));
+        assert!(bytes.len() + value.len() <= fields.size());
     }
 }
 
@@ -157,8 +157,8 @@ pub fn response_head(data: &[u8]) {
         let Ok(Some(len)) = parse_response(data, to_head, &limits, &mut head) else { continue };
         assert!(len <= data.len());
         every_field_is_whole(&head.fields);
-        for (name, octets, value) in head.fields.iter() {
-            assert!(!name.is_hop_by_hop(), "{octets:?}");
+        for (name, bytes, value) in head.fields.iter() {
+            assert!(!name.is_hop_by_hop(), "{bytes:?}");
             assert!(!value.contains(&b'\n') && !value.contains(&b'\r') && !value.contains(&0));
         }
     }
@@ -171,11 +171,11 @@ pub fn chunked_body(data: &[u8]) {
     let cut = usize::from(*cut) % (body.len() + 1);
     let halves = decode(&[&body[..cut], &body[cut..]]);
     assert_eq!(whole, halves);
-    let octets: Vec<&[u8]> = body.chunks(1).collect();
-    assert_eq!(whole, decode(&octets));
+    let bytes: Vec<&[u8]> = body.chunks(1).collect();
+    assert_eq!(whole, decode(&bytes));
 }
 
-/// The body, its trailers if it came to an end, and how many octets were left; or that it is broken.
+/// The body, its trailers if it came to an end, and how many bytes were left; or that it is broken.
 type Outcome = (Vec<u8>, Option<Vec<(Vec<u8>, Vec<u8>)>>, Option<usize>);
 
 fn decode(pieces: &[&[u8]]) -> Outcome {

@@ -1,4 +1,4 @@
-//! TLS records: a real peer's, damaged, and arbitrary octets, in arbitrary pieces.
+//! TLS records: a real peer's, damaged, and arbitrary bytes, in arbitrary pieces.
 
 use std::sync::{Arc, OnceLock};
 
@@ -44,16 +44,16 @@ fn configs() -> &'static Configs {
     })
 }
 
-/// What the other side does, read from the input: two octets say what, and the rest of the input is there to be sent.
+/// What the other side does, read from the input: two bytes say what, and the rest of the input is there to be sent.
 struct Script<'a>(&'a [u8]);
 
 enum Step<'a> {
     /// Sends what it has to, in pieces of this size.
     Talk(usize),
-    /// The same, with the octet at this place changed.
+    /// The same, with the byte at this place changed.
     Damage(usize),
-    /// Sends these octets, whatever they mean.
-    Octets(&'a [u8]),
+    /// Sends these bytes, whatever they mean.
+    Bytes(&'a [u8]),
     /// Says something, as much as this.
     Say(usize),
     /// We say something, as much as this.
@@ -75,9 +75,9 @@ impl<'a> Iterator for Script<'a> {
             0 | 1 => Step::Talk(n * n / 4 + 1),
             2 => Step::Damage(n),
             3 => {
-                let (octets, rest) = rest.split_at(n.min(rest.len()));
+                let (bytes, rest) = rest.split_at(n.min(rest.len()));
                 self.0 = rest;
-                Step::Octets(octets)
+                Step::Bytes(bytes)
             }
             4 => Step::Say(n * n),
             5 => Step::Answer(n * n),
@@ -110,13 +110,13 @@ fn play<S: Session>(ours: S, mut peer: rustls::Connection, data: &[u8]) {
     let mut ours = Records::new(ours, Vec::new());
     let (mut damaged, mut closed, mut said, mut heard, mut updates) = (false, false, 0, 0, 0);
     for step in Script(data) {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let mut piece = usize::MAX;
         match step {
             Step::Talk(size) => piece = size,
             Step::Damage(_) => {}
-            Step::Octets(raw) => {
-                octets.extend_from_slice(raw);
+            Step::Bytes(raw) => {
+                bytes.extend_from_slice(raw);
                 damaged |= !raw.is_empty();
             }
             Step::Say(len) if !peer.is_handshaking() && !closed => {
@@ -145,16 +145,16 @@ fn play<S: Session>(ours: S, mut peer: rustls::Connection, data: &[u8]) {
             Step::Say(_) => {}
         }
         while peer.wants_write() {
-            peer.write_tls(&mut octets).expect("a Vec takes everything");
+            peer.write_tls(&mut bytes).expect("a Vec takes everything");
         }
         if let Step::Damage(at) = step
-            && !octets.is_empty()
+            && !bytes.is_empty()
         {
-            let at = at % octets.len();
-            octets[at] ^= 1 << (at % 8);
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << (at % 8);
             damaged = true;
         }
-        for part in octets.chunks(piece) {
+        for part in bytes.chunks(piece) {
             let opened = ours.feed(part);
             if let Ok(plain) = &opened {
                 assert!(plain.iter().all(|b| *b == 7), "plaintext that nobody sent");
@@ -178,8 +178,8 @@ fn play<S: Session>(ours: S, mut peer: rustls::Connection, data: &[u8]) {
 }
 
 /// Gives an honest peer what we say.
-fn hear(peer: &mut rustls::Connection, octets: &[u8]) {
-    let mut rest = octets;
+fn hear(peer: &mut rustls::Connection, bytes: &[u8]) {
+    let mut rest = bytes;
     while !rest.is_empty() {
         peer.read_tls(&mut rest).expect("a slice can be read");
         peer.process_new_packets().expect("an honest peer understands us");

@@ -28,7 +28,7 @@ pub fn server_hello(data: &[u8]) {
     let whole = read_answer(data);
     for cut in 0..data.len().min(128) {
         if let Some(answer) = read_answer(&data[..cut]) {
-            assert_eq!(Some(answer), whole, "after {cut} octets");
+            assert_eq!(Some(answer), whole, "after {cut} bytes");
         }
     }
 }

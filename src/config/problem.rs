@@ -20,7 +20,7 @@ pub enum Severity {
 pub struct Problem {
     /// How bad it is.
     pub severity: Severity,
-    /// Where in the file, in octets.
+    /// Where in the file, in bytes.
     pub span: Range<usize>,
     /// What it is.
     pub message: String,
@@ -45,7 +45,7 @@ pub struct Problems {
 pub struct At<T> {
     /// The value.
     pub value: T,
-    /// Where it stands, in octets.
+    /// Where it stands, in bytes.
     pub span: Range<usize>,
 }
 
@@ -153,7 +153,7 @@ impl Problems {
         &self.path
     }
 
-    /// Line and column of an octet, both from 1; the column counts characters.
+    /// Line and column of a byte, both from 1; the column counts characters.
     #[must_use]
     pub fn line_and_column(&self, offset: usize) -> (usize, usize) {
         let mut offset = offset.min(self.text.len());

@@ -13,7 +13,7 @@ const TIMES: [(&str, u64); 7] = [
     ("y", 365 * 86_400_000),
 ];
 
-/// Units of size, in octets. A bare letter is what nginx takes it for.
+/// Units of size, in bytes. A bare letter is what nginx takes it for.
 const SIZES: [(&str, u64); 13] = [
     ("b", 1),
     ("k", 1 << 10),
@@ -33,7 +33,7 @@ const SIZES: [(&str, u64); 13] = [
 /// What a duration looks like, for messages.
 pub const DURATION_FORM: &str = "a time like \"15s\", \"12h\", \"30d\" or \"1y\", or a number of seconds";
 /// What a size looks like, for messages.
-pub const SIZE_FORM: &str = "a size like \"64KiB\", \"10MiB\" or \"1g\", or a number of octets";
+pub const SIZE_FORM: &str = "a size like \"64KiB\", \"10MiB\" or \"1g\", or a number of bytes";
 
 /// Parses `15s`, `1h30m`, `30d`, `1y` or a number of seconds.
 #[must_use]
@@ -53,17 +53,17 @@ pub fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(Duration::from_millis(total))
 }
 
-/// Parses `64KiB`, `10m` or a number of octets.
+/// Parses `64KiB`, `10m` or a number of bytes.
 #[must_use]
 pub fn size(text: &str) -> Option<u64> {
     let text = text.trim();
-    if let Ok(octets) = text.parse() {
-        return Some(octets);
+    if let Ok(bytes) = text.parse() {
+        return Some(bytes);
     }
     let (number, unit, after) = number_and_unit(text)?;
     let unit = unit.to_ascii_lowercase();
-    let (_, octets) = SIZES.iter().find(|(name, _)| *name == unit)?;
-    after.is_empty().then(|| number.checked_mul(*octets)).flatten()
+    let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit)?;
+    after.is_empty().then(|| number.checked_mul(*bytes)).flatten()
 }
 
 fn number_and_unit(text: &str) -> Option<(u64, &str, &str)> {
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let check = |text: &str, octets: Option<u64>| assert_eq!(size(text), octets, "{text:?}");
+        let check = |text: &str, bytes: Option<u64>| assert_eq!(size(text), bytes, "{text:?}");
         check("64KiB", Some(65536));
         check("64 kib", Some(65536));
         check("10MB", Some(10_000_000));

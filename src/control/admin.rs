@@ -197,7 +197,7 @@ async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::
 /// The body of a command, whole.
 async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
     let too_long = || {
-        let why = format!("the body is longer than {BODY_MAX} octets");
+        let why = format!("the body is longer than {BODY_MAX} bytes");
         json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }))
     };
     if request.body().size_hint().lower() > BODY_MAX as u64 {

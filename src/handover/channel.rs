@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Files that go with one octet; the kernel takes at most 253.
+/// Files that go with one byte; the kernel takes at most 253.
 const FILES_AT_ONCE: usize = 128;
 /// Files that are received and not taken.
 const FILES_MAX: usize = 64 * 1024;

@@ -20,7 +20,7 @@ pub use self::foreign::{Foreign, Want};
 use crate::keys::pem::{self, PemError, Section};
 use crate::keys::pin::Pin;
 
-/// The largest file that is read as a key or a chain, in octets.
+/// The largest file that is read as a key or a chain, in bytes.
 pub const FILE_MAX: u64 = 1024 * 1024;
 
 /// The RSA keys that TLS here signs with, in bits.
@@ -238,7 +238,7 @@ fn item_of_der(contents: &[u8]) -> Result<Item, KeyFileError> {
     } else if of_spki(contents, KeyKind::PublicKey).is_some() {
         What::PublicKey
     } else if let Some(kind) = forms.into_iter().find(|kind| of_private(contents, *kind).is_ok()) {
-        // They cannot be told apart by their first octets; each parser refuses the others'.
+        // They cannot be told apart by their first bytes; each parser refuses the others'.
         What::PrivateKey(kind)
     } else if let Some(error) = unusable_private(contents) {
         return Err(error);
@@ -511,11 +511,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(mut octets in prop::collection::vec(any::<u8>(), 0..200), sequence in any::<bool>()) {
+        fn bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), sequence in any::<bool>()) {
             if sequence {
-                octets.splice(..0, [0x30, 0x82]);
+                bytes.splice(..0, [0x30, 0x82]);
             }
-            let _ = public_key(&octets);
+            let _ = public_key(&bytes);
         }
     }
 }

@@ -205,7 +205,7 @@ fn armour(line: &str) -> Armour<'_> {
     if looks_like_armour(line) { Armour::Odd } else { Armour::None }
 }
 
-/// Lines with their numbers, without white space around them and without byte order marks. An octet that is no UTF-8 is
+/// Lines with their numbers, without white space around them and without byte order marks. A byte that is no UTF-8 is
 /// replaced: it is in no line that is understood.
 fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, String)> + '_ {
     let mut rest = Some(contents);
@@ -336,8 +336,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(octets in prop::collection::vec(any::<u8>(), 0..200), text in "[-BEGINDA \n\r\u{feff}—]{0,80}") {
-            let _ = (read(&octets), is_pem(&octets), read(text.as_bytes()));
+        fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "[-BEGINDA \n\r\u{feff}—]{0,80}") {
+            let _ = (read(&bytes), is_pem(&bytes), read(text.as_bytes()));
         }
 
         /// Whatever happens to one line of a file, no section of it is lost in silence.

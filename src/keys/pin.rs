@@ -36,8 +36,8 @@ impl Pin {
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits: Vec<u8> = text.chars().map(|c| u8::try_from(c.to_digit(16)?).ok()).collect::<Option<_>>()?;
-        let octets: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        (digits.len() == 64).then(|| octets.try_into().ok().map(Self)).flatten()
+        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        (digits.len() == 64).then(|| bytes.try_into().ok().map(Self)).flatten()
     }
 }
 
@@ -54,7 +54,7 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// The text is no pin: not the base64 of 32 octets.
+/// The text is no pin: not the base64 of 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidPin;
 
@@ -70,8 +70,8 @@ impl FromStr for Pin {
     type Err = InvalidPin;
 
     fn from_str(text: &str) -> Result<Self, InvalidPin> {
-        let octets = STANDARD.decode(text).map_err(|_| InvalidPin)?;
-        octets.try_into().map(Self).map_err(|_| InvalidPin)
+        let bytes = STANDARD.decode(text).map_err(|_| InvalidPin)?;
+        bytes.try_into().map(Self).map_err(|_| InvalidPin)
     }
 }
 

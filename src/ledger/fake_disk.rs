@@ -82,7 +82,7 @@ impl FakeDisk {
         Self { files, durable_names, luck: self.luck, ..Self::default() }
     }
 
-    /// Durable octets, then some of the rest, the last ones perhaps as zeros.
+    /// Durable bytes, then some of the rest, the last ones perhaps as zeros.
     fn torn(&mut self, file: &FakeFile) -> Vec<u8> {
         if !file.seen.starts_with(&file.durable) {
             return if self.random(2) == 0 { file.seen.clone() } else { file.durable.clone() };

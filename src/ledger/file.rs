@@ -110,7 +110,7 @@ pub(super) struct Found {
     /// Records that can be made out, though their checksum does not fit.
     pub(super) doubtful: Vec<Record>,
     pub(super) notices: Vec<Notice>,
-    /// Octets up to the end of the last whole line.
+    /// Bytes up to the end of the last whole line.
     pub(super) good: usize,
     pub(super) lines: usize,
     /// Where the last line stands.
@@ -212,7 +212,7 @@ pub(super) fn read(contents: &[u8], head: Option<&Link>) -> Found {
         }
     }
     if torn > 0 {
-        found.notices.push(Notice::Torn { octets: torn });
+        found.notices.push(Notice::Torn { bytes: torn });
     }
     found
 }

@@ -9,7 +9,7 @@ pub enum Notice {
     /// The last record has no end: its writing was not finished, and nobody has acted upon it.
     Torn {
         /// Bytes that were ignored.
-        octets: usize,
+        bytes: usize,
     },
     /// A line is damaged. What can be made out of it is believed, as that makes the guard stricter, never laxer.
     Damaged {
@@ -55,8 +55,8 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Torn { octets } => {
-                write!(f, "the last record is torn ({octets} bytes): ignored, as nothing was sent under it")
+            Self::Torn { bytes } => {
+                write!(f, "the last record is torn ({bytes} bytes): ignored, as nothing was sent under it")
             }
             Self::Damaged { line, believed: true } => write!(
                 f,

@@ -178,8 +178,8 @@ pub fn set_id(promise: &Promise) -> String {
 /// Against damage, not against people: who can write the file can compute it.
 pub(super) fn sum(json: &str) -> String {
     let mut text = String::with_capacity(SUM_LEN);
-    for octet in Sha256::digest(json.as_bytes()).iter().take(SUM_LEN / 2) {
-        let _ = write!(text, "{octet:02x}");
+    for byte in Sha256::digest(json.as_bytes()).iter().take(SUM_LEN / 2) {
+        let _ = write!(text, "{byte:02x}");
     }
     text
 }
@@ -276,7 +276,7 @@ pub(super) mod tests {
             prop_assert_eq!(Record::read(line.trim_end().as_bytes()), Read::Good(record));
         }
 
-        /// No octet can change without being noticed, and nothing that is cut off is taken for a record.
+        /// No byte can change without being noticed, and nothing that is cut off is taken for a record.
         #[test]
         fn damage_is_noticed(record in any_record(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let line = record.line();

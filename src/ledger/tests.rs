@@ -148,14 +148,14 @@ fn a_torn_end_is_reported_and_cut_off() {
     let found = read(cut);
     assert_eq!(found.book.promises().len(), 2);
     let torn = cut.len() - records[..2].iter().map(|r| r.line().len()).sum::<usize>();
-    assert_eq!(found.notices, [Notice::Torn { octets: torn }]);
+    assert_eq!(found.notices, [Notice::Torn { bytes: torn }]);
     // Behind what was acknowledged, and nowhere else.
     let folder = folder_with(&records);
     let file = folder.path().join(FILE);
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, [&whole[..], &whole[whole.len() - 99..whole.len() - 1]].concat()).unwrap();
     let (ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
-    assert_eq!((notices, ledger.book().promises().len()), (vec![Notice::Torn { octets: 98 }], 3));
+    assert_eq!((notices, ledger.book().promises().len()), (vec![Notice::Torn { bytes: 98 }], 3));
     drop(ledger);
     let whole = std::fs::read(&file).unwrap();
     std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();

@@ -6,13 +6,13 @@ use super::field::Fields;
 use super::head::Framing;
 use super::name::Name;
 
-/// A chunk-size line with its extensions, in octets.
+/// A chunk-size line with its extensions, in bytes.
 const SIZE_LINE_MAX: usize = 256;
-/// A trailer section, in octets, and its number of fields.
+/// A trailer section, in bytes, and its number of fields.
 const TRAILERS_MAX: usize = 16 * 1024;
 const TRAILER_FIELDS_MAX: usize = 32;
 
-/// Cuts a body out of the octets of a connection.
+/// Cuts a body out of the bytes of a connection.
 #[derive(Debug)]
 pub struct BodyDecoder {
     state: State,
@@ -38,7 +38,7 @@ pub enum Decoded {
     Data(Bytes),
     /// The trailer section, if it has fields that may pass; the body has ended.
     Trailers(Fields),
-    /// Nothing more until more octets are in the buffer.
+    /// Nothing more until more bytes are in the buffer.
     More,
     /// The body has ended.
     End,
@@ -102,7 +102,7 @@ impl BodyDecoder {
         self.state == State::End
     }
 
-    /// Octets that are still to come, where the framing says so.
+    /// Bytes that are still to come, where the framing says so.
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds the octets in pieces of `step`; gives the body, the trailers, and what is left behind it.
+    /// Feeds the bytes in pieces of `step`; gives the body, the trailers, and what is left behind it.
     fn run(input: &[u8], framing: Framing, step: usize, strict: bool) -> Result<(Vec<u8>, usize, Vec<u8>), BodyFault> {
         let mut decoder = BodyDecoder::new(framing, strict);
         let (mut buf, mut body, mut trailer_count) = (BytesMut::new(), Vec::new(), 0);

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use super::name::Name;
 
-/// Buffers of heads that a thread keeps, and the largest that it keeps, in octets and fields.
+/// Buffers of heads that a thread keeps, and the largest that it keeps, in bytes and fields.
 const SPARE: usize = 64;
-const SPARE_OCTETS: usize = 4096;
+const SPARE_BYTES: usize = 4096;
 const SPARE_FIELDS: usize = 64;
 
 thread_local! {
@@ -62,7 +62,7 @@ impl Fields {
     /// Whether its buffers are of a size that most heads need.
     #[must_use]
     pub fn is_worth_keeping(&self) -> bool {
-        (1..=SPARE_OCTETS).contains(&self.raw.capacity()) && self.list.capacity() <= SPARE_FIELDS
+        (1..=SPARE_BYTES).contains(&self.raw.capacity()) && self.list.capacity() <= SPARE_FIELDS
     }
 
     /// Takes buffers that others have left, if it has none yet.
@@ -114,10 +114,10 @@ impl Fields {
         });
     }
 
-    /// Adds octets that belong to no field, such as a request target; gives their place.
-    pub(super) fn push_raw(&mut self, octets: &[u8]) -> Range<usize> {
+    /// Adds bytes that belong to no field, such as a request target; gives their place.
+    pub(super) fn push_raw(&mut self, bytes: &[u8]) -> Range<usize> {
         let at = self.raw.len();
-        self.raw.extend_from_slice(octets);
+        self.raw.extend_from_slice(bytes);
         at..self.raw.len()
     }
 
@@ -129,9 +129,9 @@ impl Fields {
         &mut self.raw[range]
     }
 
-    /// Octets of the head that the fields lie in.
+    /// Bytes of the head that the fields lie in.
     #[must_use]
-    pub fn octets(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.raw.len()
     }
 
@@ -147,13 +147,13 @@ impl Fields {
         self.list.is_empty()
     }
 
-    /// The octets of the name, in the case of the wire.
+    /// The bytes of the name, in the case of the wire.
     #[must_use]
     pub fn name(&self, field: &Field) -> &[u8] {
         &self.raw[field.name_range()]
     }
 
-    /// The octets of the value, without white space around them.
+    /// The bytes of the value, without white space around them.
     #[must_use]
     pub fn value(&self, field: &Field) -> &[u8] {
         &self.raw[field.value_range()]
@@ -304,8 +304,8 @@ mod tests {
         let (name, value) = ([b"Transfer-Encoding".to_vec(), vec![b'x'; 1 << 16]].concat(), vec![b'y'; 1 << 17]);
         let mut fields = Fields::default();
         fields.push(&name, &value);
-        let (known, octets, held) = fields.iter().next().unwrap();
-        assert_eq!((known, octets.len(), held.len()), (Name::Other, name.len(), value.len()));
+        let (known, bytes, held) = fields.iter().next().unwrap();
+        assert_eq!((known, bytes.len(), held.len()), (Name::Other, name.len(), value.len()));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum Framing {
     /// There is none.
     #[default]
     None,
-    /// That many octets.
+    /// That many bytes.
     Length(u64),
     /// Chunks, then trailers; in HTTP/2: DATA until the stream ends.
     Chunked,
@@ -103,9 +103,9 @@ impl RequestHead {
         ascii(self.fields.raw(self.target.clone()))
     }
 
-    /// The same as octets.
+    /// The same as bytes.
     #[must_use]
-    pub fn target_octets(&self) -> &[u8] {
+    pub fn target_bytes(&self) -> &[u8] {
         self.fields.raw(self.target.clone())
     }
 
@@ -122,9 +122,9 @@ impl RequestHead {
         ascii(self.fields.raw(self.host.clone()))
     }
 
-    /// The same as octets.
+    /// The same as bytes.
     #[must_use]
-    pub fn host_octets(&self) -> &[u8] {
+    pub fn host_bytes(&self) -> &[u8] {
         self.fields.raw(self.host.clone())
     }
 
@@ -161,7 +161,7 @@ impl RequestHead {
         Ok(())
     }
 
-    /// The same for octets that lie in the buffer already.
+    /// The same for bytes that lie in the buffer already.
     pub(super) fn read_target_range(&mut self, target: Range<usize>) -> Result<(), HeadFault> {
         match target::encode(self.fields.raw(target.clone()))? {
             Some(encoded) => self.set_target(&encoded),
@@ -204,7 +204,7 @@ impl RequestHead {
     /// The host and the port that the client named, if it is not the port of the scheme that it named.
     pub(super) fn host_and_port(&self) -> (&[u8], Option<u16>) {
         let default = self.scheme.map(TargetScheme::default_port);
-        (self.host_octets(), self.port.filter(|port| Some(*port) != default))
+        (self.host_bytes(), self.port.filter(|port| Some(*port) != default))
     }
 
     /// Checks that the value of a Host field, or an authority, names the host that is set already: in any case, with or
@@ -276,6 +276,6 @@ impl ResponseHead {
 }
 
 /// Targets and hosts are checked to be ASCII when they are set.
-fn ascii(octets: &[u8]) -> &str {
-    std::str::from_utf8(octets).unwrap_or_default()
+fn ascii(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
 }

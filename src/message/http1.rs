@@ -1,4 +1,4 @@
-//! The heads of HTTP/1.1 messages, from octets. `httparse` knows the syntax; the framing rules are here.
+//! The heads of HTTP/1.1 messages, from bytes. `httparse` knows the syntax; the framing rules are here.
 //!
 //! Requests are read strictly: what two parsers could understand differently is refused (RFC 9112 section 11.2).
 //! Responses come from the operator's own upstream and are re-serialised, so that harmless deviations (bare LF,
@@ -17,17 +17,17 @@ use crate::host::InvalidHost;
 /// How many fields the parser has room for at once. [`HeadLimits::fields`] may ask for fewer; responses with more are read
 /// a second time.
 const FIELDS_MAX: usize = 128;
-/// Empty lines that may come before a request line (RFC 9112 section 2.2), in octets.
+/// Empty lines that may come before a request line (RFC 9112 section 2.2), in bytes.
 pub(super) const LEADING_EMPTY_MAX: usize = 4;
 
 /// How large a head may be.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
-    /// Octets of the request line.
+    /// Bytes of the request line.
     pub request_line: usize,
-    /// Octets of the whole head.
+    /// Bytes of the whole head.
     pub head: usize,
-    /// Octets of one field, name and value.
+    /// Bytes of one field, name and value.
     pub field: usize,
     /// Number of fields, at most 128.
     pub fields: usize,
@@ -36,15 +36,15 @@ pub struct HeadLimits {
 /// How large the head of a response may be.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseLimits {
-    /// Octets of the whole head.
+    /// Bytes of the whole head.
     pub head: usize,
-    /// Octets of one field, name and value.
+    /// Bytes of one field, name and value.
     pub field: usize,
     /// Number of fields.
     pub fields: usize,
 }
 
-/// Octets of a field's name, whatever a whole field may have.
+/// Bytes of a field's name, whatever a whole field may have.
 const FIELD_NAME_MAX: usize = 1024;
 
 /// Whether one field is within its bounds.

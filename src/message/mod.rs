@@ -21,5 +21,5 @@ pub use http1::{
 };
 pub use looked::Looked;
 pub use name::{Name, folded, folds_to};
-pub use sink::{FieldSink, HeaderMapSink, Rendered, is_token, octets_of};
+pub use sink::{FieldSink, HeaderMapSink, Rendered, bytes_of, is_token};
 pub use target::TARGET_MAX;

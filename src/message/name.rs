@@ -346,7 +346,7 @@ fn find(name: &[u8]) -> Option<(Name, Found)> {
 }
 
 impl Name {
-    /// The name that these octets spell, in any case.
+    /// The name that these bytes spell, in any case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
         match find(name) {
@@ -356,7 +356,7 @@ impl Name {
         }
     }
 
-    /// The name that an origin of the CGI kind would take these octets for: there all that is neither letter nor digit
+    /// The name that an origin of the CGI kind would take these bytes for: there all that is neither letter nor digit
     /// becomes the same character of a variable, so `X_Forwarded_Proto` could pass for a field that pintle vouches for.
     #[must_use]
     pub fn of_lookalike(name: &[u8]) -> Self {

@@ -28,9 +28,9 @@ impl FieldSink for Vec<u8> {
     }
 }
 
-/// Octets of fields as HTTP/1.1 writes them.
+/// Bytes of fields as HTTP/1.1 writes them.
 #[must_use]
-pub fn octets_of(fields: &HeaderMap) -> usize {
+pub fn bytes_of(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 

@@ -291,7 +291,7 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// `true` if the octet behind these is escaped: behind an odd number of backslashes.
+/// `true` if the byte behind these is escaped: behind an odd number of backslashes.
 fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
 }

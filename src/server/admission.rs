@@ -39,7 +39,7 @@ impl Network {
     pub(super) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V4(v4) => u64::from(u32::from(v4)) | 1 << 60,
-            IpAddr::V6(v6) => v6.octets()[..7].iter().fold(0, |n, octet| n << 8 | u64::from(*octet)),
+            IpAddr::V6(v6) => v6.octets()[..7].iter().fold(0, |n, byte| n << 8 | u64::from(*byte)),
         })
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Asked {
 /// Finds site and client of a request.
 pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
     let view = context.worker.view();
-    let names_host = !head.host_octets().is_empty();
+    let names_host = !head.host_bytes().is_empty();
     if !names_host
         && head.version == Version::Http10
         && let Some(name) = context.name()
@@ -29,7 +29,7 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         // resolver of certificates has read; if it were none, the request would be for no site.
         let _ = head.set_authority(name.as_bytes());
     }
-    let site = view.site(head.host_octets());
+    let site = view.site(head.host_bytes());
     let origin = origin(&context.client.peer, &head.fields, &view.shared.trust);
     head.drop_default_port(match origin.scheme {
         Scheme::Http => TargetScheme::Http,
@@ -40,5 +40,5 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
 
 /// The same for a request that is refused by its head; none unless it is certain for which host it is.
 pub(super) fn read_refused(head: &mut RequestHead, context: &Context) -> Option<Asked> {
-    (!head.host_octets().is_empty()).then(|| read(head, context))
+    (!head.host_bytes().is_empty()).then(|| read(head, context))
 }

@@ -61,7 +61,7 @@ impl Context {
     pub(super) fn certificate_covers(&self, site: &SiteOfView, head: &RequestHead) -> bool {
         let Some(tls) = &self.tls else { return true };
         let named = tls.name.as_deref();
-        if named.map(str::as_bytes) == Some(head.host_octets()) {
+        if named.map(str::as_bytes) == Some(head.host_bytes()) {
             // The usual case; unless the name got the certificates of the default site.
             let own = site.view().shared.certificates.find(named);
             if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
@@ -130,9 +130,9 @@ impl Context {
         if !head.websocket || head.version != Version::Http2 {
             return None;
         }
-        let mut octets = [0; 16];
-        rand::fill(&mut octets).ok()?;
-        Some(STANDARD.encode(octets))
+        let mut bytes = [0; 16];
+        rand::fill(&mut bytes).ok()?;
+        Some(STANDARD.encode(bytes))
     }
 }
 

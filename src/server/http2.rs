@@ -35,7 +35,7 @@ use crate::wire::min_rate::RateTimer;
 
 /// What h2 gathers for one stream before the window lets it go.
 const SEND_BUFFER: usize = 400 * 1024;
-/// What h2 may count on top of a head that we would take: 32 octets for each field, and the crumbs of a cookie are fields.
+/// What h2 may count on top of a head that we would take: 32 bytes for each field, and the crumbs of a cookie are fields.
 const CRUMBS: usize = 16 * 1024;
 /// Streams that the client has reset and that were not looked at yet: more is an attack (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
@@ -53,7 +53,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .initial_window_size(HTTP2_WINDOW)
         .initial_connection_window_size(HTTP2_WINDOW)
         .max_concurrent_streams(limits.http2_streams)
-        // h2 counts 32 octets on top of each field, and answers what is larger by itself; below that the answer is ours.
+        // h2 counts 32 bytes on top of each field, and answers what is larger by itself; below that the answer is ours.
         .max_header_list_size(u32::try_from(limits.header_size * 2 + CRUMBS).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -201,7 +201,7 @@ impl Driver {
                     if self.requests >= limit {
                         self.close();
                     }
-                    let Some(share) = self.memory.admit(head::octets(&request)) else {
+                    let Some(share) = self.memory.admit(head::bytes(&request)) else {
                         // It was not processed (RFC 9113 section 8.7); who goes on like that gives streams up.
                         tracing::debug!(client = self.context.client.address(), "no room for another head");
                         respond.send_reset(Reason::REFUSED_STREAM);
@@ -329,7 +329,7 @@ impl Driver {
     }
 }
 
-/// The connection's octets: what h2 writes is gathered, and sent once per poll of the task, in full records. h2
+/// The connection's bytes: what h2 writes is gathered, and sent once per poll of the task, in full records. h2
 /// flushes behind each frame otherwise.
 #[derive(Clone)]
 struct Corked {

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a trusted balancer says before the client's first octet.
+//! The PROXY protocol, versions 1 and 2: what a trusted balancer says before the client's first byte.
 
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ pub struct ProxyHeader {
     pub scheme: Option<Scheme>,
 }
 
-/// Octets that are no PROXY header.
+/// Bytes that are no PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoProxyHeader;
 
@@ -122,7 +122,7 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
     Ok(Some((len, said)))
 }
 
-/// The checksum is over the header with the checksum's own octets zero.
+/// The checksum is over the header with the checksum's own bytes zero.
 fn checksum_fits(header: &[u8], stated: &[u8]) -> bool {
     let Ok(stated) = <[u8; 4]>::try_from(stated) else { return false };
     // Where the value lies in the header: the TLVs are contiguous, so the first match behind type and length is it.
@@ -134,9 +134,9 @@ fn checksum_fits(header: &[u8], stated: &[u8]) -> bool {
 }
 
 /// CRC-32C (RFC 4960 appendix B); headers are short and rare, so bit by bit will do.
-fn crc32c(octets: &[u8]) -> u32 {
+fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
-    for b in octets {
+    for b in bytes {
         crc ^= u32::from(*b);
         for _ in 0..8 {
             crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
@@ -205,12 +205,12 @@ mod tests {
 
     #[test]
     fn version_2() {
-        let check = |octets: &[u8], want: Parsed| assert_eq!(parse(octets), want, "{octets:x?}");
-        let ok = |octets: &[u8], want| {
-            check(octets, Ok(Some((octets.len(), want))));
-            check(&[octets, b"GET"].concat(), Ok(Some((octets.len(), want))));
-            for len in 0..octets.len() {
-                check(&octets[..len], Ok(None));
+        let check = |bytes: &[u8], want: Parsed| assert_eq!(parse(bytes), want, "{bytes:x?}");
+        let ok = |bytes: &[u8], want| {
+            check(bytes, Ok(Some((bytes.len(), want))));
+            check(&[bytes, b"GET"].concat(), Ok(Some((bytes.len(), want))));
+            for len in 0..bytes.len() {
+                check(&bytes[..len], Ok(None));
             }
         };
         ok(&v2(0x21, 0x11, &IPV4), said(Some("192.0.2.1"), None));
@@ -261,12 +261,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(start in prop::sample::select(&STARTS[..]),
+        fn bytes_never_panic(start in prop::sample::select(&STARTS[..]),
                               rest in prop::collection::vec(any::<u8>(), 0..120)) {
-            let octets = [start, &rest].concat();
-            if let Ok(Some((len, _))) = parse(&octets) {
-                prop_assert!(len <= octets.len());
-                prop_assert_eq!(parse(&octets[..len]).map(|p| p.map(|p| p.0)), Ok(Some(len)));
+            let bytes = [start, &rest].concat();
+            if let Ok(Some((len, _))) = parse(&bytes) {
+                prop_assert!(len <= bytes.len());
+                prop_assert_eq!(parse(&bytes[..len]).map(|p| p.map(|p| p.0)), Ok(Some(len)));
             }
         }
     }

@@ -19,7 +19,7 @@ const CLIENT_GONE: u16 = 499;
 /// How sending an answer went.
 pub(super) struct Sent<A> {
     pub(super) result: io::Result<A>,
-    /// Octets of the body.
+    /// Bytes of the body.
     pub(super) bytes: u64,
     /// Why the upstream's body broke off.
     pub(super) broken: Option<UpstreamError>,

@@ -41,7 +41,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// The number of the body's octets, if it is known.
+    /// The number of the body's bytes, if it is known.
     pub(super) fn length(&self) -> Option<u64> {
         match &self.body {
             ResponseBody::Empty => Some(0),
@@ -68,7 +68,7 @@ impl Reply {
         let rules = self.rules();
         let keeps_hsts = self.site.as_ref().is_some_and(|s| s.hsts.is_none() || s.keeps_upstream_hsts());
         let (mut dated, mut has_hsts) = (false, false);
-        for (name, octets, value) in self.head.fields.iter() {
+        for (name, bytes, value) in self.head.fields.iter() {
             match name {
                 Name::ContentLength => continue,
                 Name::Date => dated = true,
@@ -86,8 +86,8 @@ impl Reply {
                 Name::Trailer if self.head.framing != Framing::Chunked || !self.may_have_trailers() => continue,
                 _ => {}
             }
-            if !rules.is_some_and(|r| r.drops(octets)) || self.needs(octets) {
-                sink.field(octets, value);
+            if !rules.is_some_and(|r| r.drops(bytes)) || self.needs(bytes) {
+                sink.field(bytes, value);
             }
         }
         if !dated {
@@ -158,7 +158,7 @@ impl Body for Reply {
         self.body.is_end()
     }
 
-    fn read_at_most(&mut self, octets: usize) {
-        self.body.read_at_most(octets);
+    fn read_at_most(&mut self, bytes: usize) {
+        self.body.read_at_most(bytes);
     }
 }

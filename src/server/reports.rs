@@ -18,11 +18,11 @@ use crate::clock::Alarm;
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 use crate::wire::min_rate::{MinRate, RateTimer};
 
-/// The largest report, in octets: two chains of certificates in PEM fit well.
+/// The largest report, in bytes: two chains of certificates in PEM fit well.
 const REPORT_MAX: usize = 64 * 1024;
 /// Reports that are remembered whole.
 const RECENT_MAX: usize = 20;
-/// The longest text that is taken over from a report, in octets: a host name.
+/// The longest text that is taken over from a report, in bytes: a host name.
 const TEXT_MAX: usize = 253;
 /// Names that reports are counted under; those of no site share one.
 pub const NO_SITE: &str = "(no site)";

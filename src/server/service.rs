@@ -140,7 +140,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     }
     // Before all else: the certificate that the challenge is for need not exist yet, nor the name be one of a site's.
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
-    let is_challenge = is_read && head.target_octets().starts_with(CHALLENGES.as_bytes());
+    let is_challenge = is_read && head.target_bytes().starts_with(CHALLENGES.as_bytes());
     if is_challenge && asked.origin.scheme == Scheme::Http && (asked.site.is_some() || has_webroot(asked)) {
         return Ok(Step::Work(Work::Challenge));
     }
@@ -159,7 +159,7 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
     }
     // Before the redirect: a client whose pins fail may have been given an http URI, as RFC 7469 section 2.1.4 advises.
     if let Some(reports) = &shared.reports
-        && reports.host.as_bytes() == head.host_octets()
+        && reports.host.as_bytes() == head.host_bytes()
         && *reports.path == *head.path()
     {
         return if head.method == Method::POST {
@@ -176,16 +176,16 @@ fn decide(head: &RequestHead, asked: &Asked, context: &Context) -> Result<Step, 
         {
             return Err(Rejection::SchemeNotStated(field));
         }
-        return Ok(Step::Redirect(redirect::to_https(head.host_octets(), head.port(), head.target_octets(), https)));
+        return Ok(Step::Redirect(redirect::to_https(head.host_bytes(), head.port(), head.target_bytes(), https)));
     }
     if let Some(proxy) = context.client.peer.proxy {
         context.worker.loop_guard.scheme_stated((proxy, head.host()));
     }
     if let Some(canonical) = &site.canonical
-        && canonical.as_bytes() != head.host_octets()
+        && canonical.as_bytes() != head.host_bytes()
         && !head.websocket
     {
-        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target_octets(), https)));
+        return Ok(Step::Redirect(redirect::to_canonical(canonical, head.port(), head.target_bytes(), https)));
     }
     let expectation = head.fields.get(Name::Expect);
     if expectation.is_some_and(|e| !e.eq_ignore_ascii_case(b"100-continue")) {

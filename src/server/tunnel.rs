@@ -1,4 +1,4 @@
-//! WebSocket: once both sides have agreed, octets pass both ways until one side is done.
+//! WebSocket: once both sides have agreed, bytes pass both ways until one side is done.
 
 use std::future::poll_fn;
 use std::io;

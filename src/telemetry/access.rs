@@ -39,9 +39,9 @@ pub struct Entry<'a> {
     pub scheme: &'a str,
     /// The status code of the answer; 499 if the client went away before it.
     pub status: u16,
-    /// Octets of the answer's body.
+    /// Bytes of the answer's body.
     pub bytes: u64,
-    /// From the request's head to the answer's last octet.
+    /// From the request's head to the answer's last byte.
     pub duration: Duration,
     /// From the request's head to the answer's head from the upstream.
     pub upstream: Option<Duration>,

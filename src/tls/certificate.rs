@@ -187,7 +187,7 @@ impl Leaf {
                         Some(pattern) => names.push(pattern),
                         None => unusable.push((*name).to_owned()),
                     },
-                    GeneralName::IPAddress(octets) => addresses.extend(address(octets)),
+                    GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
                     _ => {}
                 }
             }
@@ -263,8 +263,8 @@ fn names_issuer(extension: &X509Extension<'_>) -> bool {
     }
 }
 
-pub(super) fn address(octets: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// The part of a distinguished name that people know it by.

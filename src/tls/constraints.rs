@@ -33,7 +33,7 @@ pub(super) fn violation(issuer: &X509Certificate<'_>, leaf: &X509Certificate<'_>
 fn shown(name: &GeneralName<'_>) -> String {
     match name {
         GeneralName::DNSName(name) => (*name).to_owned(),
-        GeneralName::IPAddress(octets) => address(octets).map_or_else(String::new, |a| a.to_string()),
+        GeneralName::IPAddress(bytes) => address(bytes).map_or_else(String::new, |a| a.to_string()),
         GeneralName::DirectoryName(name) => name.to_string(),
         other => format!("{other:?}"),
     }
@@ -60,12 +60,12 @@ fn is_below(name: &str, base: &str) -> bool {
 /// An address and a mask, of the same length each.
 fn is_within(name: IpAddr, base: &[u8]) -> bool {
     let (network, mask) = base.split_at(base.len() / 2);
-    let octets = match name {
+    let bytes = match name {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    octets.len() == network.len()
-        && octets.iter().zip(network).zip(mask).all(|((octet, network), mask)| octet & mask == network & mask)
+    bytes.len() == network.len()
+        && bytes.iter().zip(network).zip(mask).all(|((byte, network), mask)| byte & mask == network & mask)
 }
 
 /// An attribute of a name: its type and its value, if that can be read.

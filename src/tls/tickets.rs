@@ -188,8 +188,8 @@ mod tests {
         for at in 0..ticket.len() {
             let mut damaged = ticket.clone();
             damaged[at] ^= 1;
-            assert_eq!(own.decrypt(&damaged), None, "octet {at}");
-            assert_eq!(own.decrypt(&ticket[..at]), None, "{at} octets");
+            assert_eq!(own.decrypt(&damaged), None, "byte {at}");
+            assert_eq!(own.decrypt(&ticket[..at]), None, "{at} bytes");
         }
     }
 

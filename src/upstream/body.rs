@@ -55,9 +55,9 @@ impl Body for ResponseBody {
         }
     }
 
-    fn read_at_most(&mut self, octets: usize) {
+    fn read_at_most(&mut self, bytes: usize) {
         if let Self::Http1(body) = self {
-            body.read_at_most(octets);
+            body.read_at_most(bytes);
         }
     }
 }

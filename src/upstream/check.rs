@@ -20,7 +20,7 @@ use super::error::UpstreamError;
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 
-/// The longest head of an answer; octets.
+/// The longest head of an answer; bytes.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
 /// Who asks.
 const AGENT: &str = "pintle (health check)";

@@ -76,7 +76,7 @@ impl Pool {
     /// upstream has a total timeout, it is capped by it until the caller takes the cap away.
     ///
     /// A request is sent anew, on a new connection, if it is idempotent (RFC 9110 section 9.2.2), its body was not
-    /// touched, and not an octet of an answer has come: when a kept connection has ended, or when the upstream has
+    /// touched, and not a byte of an answer has come: when a kept connection has ended, or when the upstream has
     /// another address. The budget says how often. One that the upstream has refused over HTTP/2, and promises not to have
     /// processed, is sent anew whatever it is, if its body can be: within its own time, and not at the budget's cost. `stale` is why it has failed already, on a kept connection that was
     /// taken by [`Pool::forward_at_once`].

@@ -17,7 +17,7 @@ use super::pool::Pool;
 use super::replay::{Replay, Unsent};
 use super::request::UpstreamRequest;
 use crate::clock::Alarm;
-use crate::message::{Fields, Framing, Name, ResponseHead, field_fits, octets_of};
+use crate::message::{Fields, Framing, Name, ResponseHead, bytes_of, field_fits};
 use crate::wire::body::{Body, Frame, RequestBodyError};
 use crate::wire::http2_send::{SendError, Sender, Unaccounted};
 use crate::wire::min_rate::RateTimer;
@@ -176,7 +176,7 @@ impl Exchange {
                 if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
                     let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
                     let limits = pool.limits().response_head;
-                    if octets_of(&parts.headers) > limits.head || parts.headers.len() > limits.fields {
+                    if bytes_of(&parts.headers) > limits.head || parts.headers.len() > limits.fields {
                         return Poll::Ready(Err(UpstreamError::Malformed("head too large")));
                     }
                     let fits = |name: &HeaderName, value: &HeaderValue| {

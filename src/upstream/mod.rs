@@ -54,7 +54,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// From the whole request sent to the response's head.
     pub response_timeout: Duration,
-    /// From the request to the last octet of its response, retries included.
+    /// From the request to the last byte of its response, retries included.
     pub total_timeout: Option<Duration>,
     /// How it does.
     pub health: Health,

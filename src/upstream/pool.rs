@@ -338,7 +338,7 @@ impl Pool {
     }
 }
 
-/// Whether nothing was received while idle: no end, no octets out of turn. Under TLS, tickets and the like may have
+/// Whether nothing was received while idle: no end, no bytes out of turn. Under TLS, tickets and the like may have
 /// come; they are taken in here. Costs no system call unless something has come.
 fn is_quiet(transport: &mut UpstreamTransport) -> bool {
     let mut cx = Context::from_waker(Waker::noop());

@@ -105,18 +105,18 @@ impl Replay {
         self.charge(0);
     }
 
-    fn charge(&mut self, octets: usize) -> bool {
-        let may = self.source.keep(octets + self.kept_by_others);
+    fn charge(&mut self, bytes: usize) -> bool {
+        let may = self.source.keep(bytes + self.kept_by_others);
         if may {
-            self.charged = octets;
+            self.charged = bytes;
         }
         may
     }
 
     /// Whether so much more may be kept; else nothing is any longer.
     fn has_room_for(&mut self, more: usize) -> bool {
-        let octets = self.charged.saturating_add(more);
-        if !self.lost && (octets > self.max || !self.charge(octets)) {
+        let bytes = self.charged.saturating_add(more);
+        if !self.lost && (bytes > self.max || !self.charge(bytes)) {
             self.forget();
         }
         !self.lost
@@ -163,7 +163,7 @@ impl Body for Replay {
             }
             Some(Ok(Frame::Trailers(fields))) => {
                 self.ended = true;
-                if self.has_room_for(fields.octets()) {
+                if self.has_room_for(fields.size()) {
                     self.trailers = Some(fields.clone());
                     self.trailers_read = true;
                 }
@@ -179,14 +179,14 @@ impl Body for Replay {
         all_read && (self.ended || self.source.is_end())
     }
 
-    fn read_at_most(&mut self, octets: usize) {
-        self.source.read_at_most(octets);
+    fn read_at_most(&mut self, bytes: usize) {
+        self.source.read_at_most(bytes);
     }
 
-    fn keep(&mut self, octets: usize) -> bool {
-        let may = self.source.keep(self.charged + octets);
+    fn keep(&mut self, bytes: usize) -> bool {
+        let may = self.source.keep(self.charged + bytes);
         if may {
-            self.kept_by_others = octets;
+            self.kept_by_others = bytes;
         }
         may
     }
@@ -228,11 +228,11 @@ mod tests {
             self.left.is_empty() && !self.trailers
         }
 
-        fn keep(&mut self, octets: usize) -> bool {
-            if octets <= self.room {
-                self.charged.set(octets);
+        fn keep(&mut self, bytes: usize) -> bool {
+            if bytes <= self.room {
+                self.charged.set(bytes);
             }
-            octets <= self.room
+            bytes <= self.room
         }
     }
 
@@ -245,16 +245,16 @@ mod tests {
     /// Reads so many frames, or all; gives the bytes, and whether trailers came.
     fn read(body: &mut dyn Body<Error = RequestBodyError>, frames: usize) -> (Vec<u8>, bool) {
         let mut cx = Context::from_waker(Waker::noop());
-        let (mut octets, mut trailers) = (Vec::new(), false);
+        let (mut bytes, mut trailers) = (Vec::new(), false);
         for _ in 0..frames {
             match body.poll_frame(&mut cx) {
-                Poll::Ready(Some(Ok(Frame::Data(data)))) => octets.extend_from_slice(&data),
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => bytes.extend_from_slice(&data),
                 Poll::Ready(Some(Ok(Frame::Trailers(_)))) => trailers = true,
                 Poll::Ready(None) => break,
                 other => panic!("{other:?}"),
             }
         }
-        (octets, trailers)
+        (bytes, trailers)
     }
 
     const ALL: usize = 1000;

@@ -60,7 +60,7 @@ impl UpstreamRequest<'_> {
     pub fn write_http1(&self, upstream: &Upstream, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method().as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.head.target_octets());
+        out.extend_from_slice(self.head.target_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         match &upstream.host_header {
             HostHeader::Fixed(host) => out.field(b"Host", host.as_bytes()),
@@ -119,7 +119,7 @@ impl UpstreamRequest<'_> {
         let mut cookies: Vec<u8> = Vec::new();
         let mut via: Vec<u8> = Vec::new();
         for field in head.fields.list() {
-            let (name, octets, value) = (field.name, head.fields.name(field), head.fields.value(field));
+            let (name, bytes, value) = (field.name, head.fields.name(field), head.fields.value(field));
             match name {
                 Name::Host | Name::ContentLength => continue,
                 // What is believed of them is in the origin, and is written anew; the rest would be a stranger's word.
@@ -142,20 +142,20 @@ impl UpstreamRequest<'_> {
                 }
                 // HTTP/2 may cut the field into crumbs (RFC 9113 section 8.2.3).
                 Name::Cookie => {
-                    if !rules.drops(octets) && !field.is_named() {
+                    if !rules.drops(bytes) && !field.is_named() {
                         join(&mut cookies, value, b"; ");
                     }
                     continue;
                 }
                 Name::MaxForwards => {
-                    self.write_max_forwards(octets, value, sink);
+                    self.write_max_forwards(bytes, value, sink);
                     continue;
                 }
                 _ if name.is_hop_by_hop() || name.is_claim() || field.is_named() => continue,
                 _ => {}
             }
-            if !rules.drops(octets) {
-                sink.field(octets, value);
+            if !rules.drops(bytes) {
+                sink.field(bytes, value);
             }
         }
         if !cookies.is_empty() {
@@ -240,7 +240,7 @@ impl UpstreamRequest<'_> {
 }
 
 fn write_authority(head: &RequestHead, out: &mut Vec<u8>) {
-    out.extend_from_slice(head.host_octets());
+    out.extend_from_slice(head.host_bytes());
     if let Some(port) = head.port() {
         out.push(b':');
         out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());

@@ -277,7 +277,7 @@ fn sequence(contents: &[u8]) -> Vec<u8> {
     let length = contents.len().to_be_bytes();
     let significant = &length[length.iter().position(|b| *b != 0).unwrap_or(length.len() - 1)..];
     let mut der = vec![SEQUENCE];
-    // X.690 section 8.1.3: one octet below 128, else the number of octets that follow.
+    // X.690 section 8.1.3: one byte below 128, else the number of bytes that follow.
     if contents.len() >= 128 {
         der.push(0x80 | u8::try_from(significant.len()).unwrap_or_default());
     }

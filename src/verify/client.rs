@@ -26,9 +26,9 @@ use crate::tls::config::provider;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses that are tried for one connection.
 const ADDRESSES_MAX: usize = 8;
-/// Octets of a response's head.
+/// Bytes of a response's head.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
-/// Octets of a page that are read; what is behind them is not looked at.
+/// Bytes of a page that are read; what is behind them is not looked at.
 pub const BODY_MAX: usize = 2 * 1024 * 1024;
 /// Interim responses in front of the one that counts.
 const INTERIM_MAX: usize = 8;
@@ -93,7 +93,7 @@ impl Failure {
 pub struct Response {
     /// Status and fields.
     pub head: ResponseHead,
-    /// The body as it came, at most [`BODY_MAX`] octets of it.
+    /// The body as it came, at most [`BODY_MAX`] bytes of it.
     pub body: Vec<u8>,
     /// Whether there was more of it, or it broke off.
     pub cut: bool,
@@ -109,7 +109,7 @@ impl Response {
     /// The values of all fields of a name that no rule of the proxy knows.
     pub fn values_of(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
         let fields = self.head.fields.iter();
-        fields.filter(move |(_, octets, _)| octets.eq_ignore_ascii_case(name.as_bytes())).map(|(.., value)| value)
+        fields.filter(move |(_, bytes, _)| bytes.eq_ignore_ascii_case(name.as_bytes())).map(|(.., value)| value)
     }
 }
 

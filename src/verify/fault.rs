@@ -50,7 +50,7 @@ pub enum FaultKind {
     UnquotedPin,
     /// A pin in other quotes than `"`.
     MisquotedPin,
-    /// A pin that is not the base64 of 32 octets.
+    /// A pin that is not the base64 of 32 bytes.
     InvalidPin,
     /// A pin of another algorithm than SHA-256; clients ignore it.
     UnknownAlgorithm,
@@ -143,7 +143,7 @@ impl FaultKind {
                 ("a pin in quotes that are none: only \" counts, and it must be closed", "write pin-sha256=\"BASE64\"")
             }
             Self::InvalidPin => (
-                "no pin: not the base64, with padding, of 32 octets",
+                "no pin: not the base64, with padding, of 32 bytes",
                 "`pintle pin FILE` prints the pin of a key or certificate",
             ),
             Self::UnknownAlgorithm => ("a pin of another algorithm than sha256; clients ignore it", "use pin-sha256"),

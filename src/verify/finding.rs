@@ -99,12 +99,12 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if command(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Octets as text for a message: at most this many characters of them.
+/// Bytes as text for a message: at most this many characters of them.
 #[must_use]
-pub fn excerpt(octets: &[u8], max: usize) -> String {
-    let text = String::from_utf8_lossy(octets.get(..max * 4).unwrap_or(octets));
+pub fn excerpt(bytes: &[u8], max: usize) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..max * 4).unwrap_or(bytes));
     let mut short: String = text.chars().take(max).collect();
-    if short.len() < text.len() || octets.len() > max * 4 {
+    if short.len() < text.len() || bytes.len() > max * 4 {
         short.push_str("...");
     }
     printable(&short)

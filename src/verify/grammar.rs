@@ -78,7 +78,7 @@ pub fn read(field: Field, value: &[u8]) -> Reading {
         if piece.behind_comma {
             reader.fault(FaultKind::Comma, value);
         }
-        reader.piece(piece.octets.trim_ascii());
+        reader.piece(piece.bytes.trim_ascii());
     }
     // RFC 7469 section 2.1.2: required in Public-Key-Pins, without meaning in its report-only sister.
     if !reader.seen.contains("max-age") && field != Field::PkpReportOnly {
@@ -88,7 +88,7 @@ pub fn read(field: Field, value: &[u8]) -> Reading {
 }
 
 struct Piece<'a> {
-    octets: &'a [u8],
+    bytes: &'a [u8],
     behind_comma: bool,
 }
 
@@ -103,13 +103,13 @@ fn split(value: &[u8], quotes: bool) -> Option<Vec<Piece<'_>>> {
             b'\\' if quoted => escaped = true,
             b'"' if quotes => quoted = !quoted,
             b';' | b',' if !quoted => {
-                pieces.push(Piece { octets: &value[start..at], behind_comma });
+                pieces.push(Piece { bytes: &value[start..at], behind_comma });
                 (start, behind_comma) = (at + 1, *b == b',');
             }
             _ => {}
         }
     }
-    pieces.push(Piece { octets: &value[start..], behind_comma });
+    pieces.push(Piece { bytes: &value[start..], behind_comma });
     (!quoted).then_some(pieces)
 }
 
@@ -248,15 +248,15 @@ impl Reader {
             },
             Argument::None => self.fault(FaultKind::InvalidPin, piece),
             Argument::Token(text) => self.pin_without_quotes(text.as_bytes(), piece),
-            Argument::Bad(octets) => self.pin_without_quotes(octets, piece),
+            Argument::Bad(bytes) => self.pin_without_quotes(bytes, piece),
         }
     }
 
-    fn pin_without_quotes(&mut self, octets: &[u8], piece: &[u8]) {
+    fn pin_without_quotes(&mut self, bytes: &[u8], piece: &[u8]) {
         // Single, typographic and escaped quotes, entities of HTML, and a quote that is not closed.
         const QUOTES: [char; 10] =
             ['"', '\'', '`', '\\', '&', '\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}'];
-        let text = String::from_utf8_lossy(octets);
+        let text = String::from_utf8_lossy(bytes);
         self.reading.meant_pins.extend(text.trim_matches(QUOTES).parse::<Pin>());
         self.fault(if text.starts_with(QUOTES) { FaultKind::MisquotedPin } else { FaultKind::UnquotedPin }, piece);
     }
@@ -290,16 +290,16 @@ fn argument(value: &[u8]) -> Argument<'_> {
 /// The text of a quoted string behind its first quote, if that is what all of it is (RFC 9110 section 5.6.4).
 fn unquote(quoted: &[u8]) -> Option<String> {
     let mut text = Vec::with_capacity(quoted.len());
-    let mut octets = quoted.iter();
+    let mut bytes = quoted.iter();
     loop {
-        match octets.next()? {
+        match bytes.next()? {
             b'"' => break,
-            b'\\' => text.push(*octets.next().filter(|b| is_text(**b))?),
+            b'\\' => text.push(*bytes.next().filter(|b| is_text(**b))?),
             b if is_text(*b) => text.push(*b),
             _ => return None,
         }
     }
-    octets.as_slice().is_empty().then(|| String::from_utf8_lossy(&text).into_owned())
+    bytes.as_slice().is_empty().then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
 fn is_text(b: u8) -> bool {
@@ -451,7 +451,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(value in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"max-ge=pin\";, \\:'"[..])], 0..120)) {
+        fn bytes_never_panic(value in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"max-ge=pin\";, \\:'"[..])], 0..120)) {
             for field in [Field::Sts, Field::Pkp, Field::PkpReportOnly] {
                 let reading = read(field, &value);
                 for fault in &reading.faults {

@@ -64,9 +64,9 @@ impl Answer {
     }
 }
 
-/// Octets of the answer that are waited for; a ServerHello has about a hundred.
+/// Bytes of the answer that are waited for; a ServerHello has about a hundred.
 pub const ANSWER_MAX: usize = 16 * 1024;
-/// Random octets that a ClientHello takes: its random, its session id, its key share.
+/// Random bytes that a ClientHello takes: its random, its session id, its key share.
 pub const RANDOM_LEN: usize = 96;
 
 const RECORD_ALERT: u8 = 21;
@@ -131,7 +131,7 @@ fn extensions(out: &mut Vec<u8>, version: Version, host: &str, random: &[u8; RAN
     extension(out, 10, |out| with_len16(out, |out| list(out, &GROUPS)));
     if version == Version::Tls13 {
         extension(out, SUPPORTED_VERSIONS, |out| with_len8(out, |out| list(out, &[version.number()])));
-        // Any 32 octets are a public key of X25519. Nothing comes of it: the answer is all that is wanted.
+        // Any 32 bytes are a public key of X25519. Nothing comes of it: the answer is all that is wanted.
         extension(out, 51, |out| {
             with_len16(out, |out| {
                 push_u16(out, GROUPS[0]);
@@ -179,14 +179,14 @@ fn with_len16(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Reads what a server says to a ClientHello. `None` as long as it can become an answer yet.
 #[must_use]
-pub fn read_answer(octets: &[u8]) -> Option<Answer> {
+pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
     // A handshake message may be spread over records (RFC 8446 section 5.1).
-    let (mut message, mut rest) = (Vec::new(), octets);
+    let (mut message, mut rest) = (Vec::new(), bytes);
     loop {
         let Some((&[kind, major, _, high, low], body)) = rest.split_first_chunk::<5>() else {
             // What does not begin like a record does not become one.
             let hopeless = rest.first().is_some_and(|kind| !matches!(*kind, RECORD_ALERT | RECORD_HANDSHAKE));
-            return (hopeless || octets.len() >= ANSWER_MAX).then_some(Answer::Other);
+            return (hopeless || bytes.len() >= ANSWER_MAX).then_some(Answer::Other);
         };
         if major != 3 || !matches!(kind, RECORD_ALERT | RECORD_HANDSHAKE) {
             return Some(Answer::Other);
@@ -205,7 +205,7 @@ pub fn read_answer(octets: &[u8]) -> Option<Answer> {
             return Some(answer);
         }
         if body.len() < len {
-            return (octets.len() >= ANSWER_MAX).then_some(Answer::Other);
+            return (bytes.len() >= ANSWER_MAX).then_some(Answer::Other);
         }
         rest = &body[len..];
     }
@@ -250,8 +250,8 @@ fn chosen_version(body: &[u8]) -> Option<u16> {
     Some(version)
 }
 
-fn take_u16(octets: &[u8]) -> Option<(u16, &[u8])> {
-    let (number, rest) = octets.split_first_chunk::<2>()?;
+fn take_u16(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<2>()?;
     Some((u16::from_be_bytes(*number), rest))
 }
 
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let check = |octets: &[u8], want: Option<Answer>| assert_eq!(read_answer(octets), want, "{octets:x?}");
+        let check = |bytes: &[u8], want: Option<Answer>| assert_eq!(read_answer(bytes), want, "{bytes:x?}");
         check(&hello(0x0303, None), Some(Answer::Hello(0x0303)));
         check(&hello(0x0302, None), Some(Answer::Hello(0x0302)));
         check(&hello(0x0303, Some(0x0304)), Some(Answer::Hello(0x0304)));
@@ -331,11 +331,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(mut octets in prop::collection::vec(any::<u8>(), 0..200), like in any::<bool>()) {
+        fn bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), like in any::<bool>()) {
             if like {
-                octets.splice(..0, [22, 3, 3, 0, 60, 2, 0, 0, 56, 3, 3]);
+                bytes.splice(..0, [22, 3, 3, 0, 60, 2, 0, 0, 56, 3, 3]);
             }
-            let _ = read_answer(&octets);
+            let _ = read_answer(&bytes);
         }
     }
 }

@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(contents in prop::collection::vec(any::<u8>(), 0..100), text in "(pin-sha256=|sha256//|\"|\u{fc}|[A-Za-z0-9+/=;\\[{ ]){0,60}") {
+        fn bytes_never_panic(contents in prop::collection::vec(any::<u8>(), 0..100), text in "(pin-sha256=|sha256//|\"|\u{fc}|[A-Za-z0-9+/=;\\[{ ]){0,60}") {
             let _ = read(&contents);
             let _ = read(text.as_bytes());
         }

@@ -141,7 +141,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(css in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"@importul(\"')/*\\; \n"[..])], 0..100)) {
+        fn bytes_never_panic(css in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"@importul(\"')/*\\; \n"[..])], 0..100)) {
             let _ = references(&css);
         }
     }

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use crate::host::{ascii_authority, split_authority};
 use crate::policy::Scheme;
 
-/// The longest URL that is read, in octets.
+/// The longest URL that is read, in bytes.
 const URL_MAX: usize = 16 * 1024;
 
 /// An absolute http or https URL.

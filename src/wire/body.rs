@@ -28,11 +28,11 @@ pub trait Body {
     fn is_end(&self) -> bool;
 
     /// How large the next piece may be: a wish, where a body has no say in it.
-    fn read_at_most(&mut self, _octets: usize) {}
+    fn read_at_most(&mut self, _bytes: usize) {}
 
-    /// Charges to the connection that this came by what somebody keeps of it, `octets` in all; zero gives all back, and
+    /// Charges to the connection that this came by what somebody keeps of it, `bytes` in all; zero gives all back, and
     /// so does its end. `false` if that connection holds too much: then nothing may be kept.
-    fn keep(&mut self, _octets: usize) -> bool {
+    fn keep(&mut self, _bytes: usize) -> bool {
         true
     }
 }

@@ -19,18 +19,18 @@ pub enum SendError<E> {
 
 /// A piece of a body that waits to be sent.
 pub trait Piece: Buf {
-    /// Takes so many octets from its front.
+    /// Takes so many bytes from its front.
     #[must_use]
     fn split_to(&mut self, at: usize) -> Self;
 }
 
 /// Who keeps the account of what waits.
 pub trait Account {
-    /// A piece whose octets are on the account until they are written, or given up.
+    /// A piece whose bytes are on the account until they are written, or given up.
     type Piece: Piece;
     /// Puts a piece on it.
     fn charge(&self, data: Bytes) -> Self::Piece;
-    /// How many octets may be read now; pending as long as there is no room.
+    /// How many bytes may be read now; pending as long as there is no room.
     fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<usize>;
 }
 

@@ -1,27 +1,27 @@
-//! How fast a client must be with a body: it is not enough that something moves now and then, or one octet every half a
+//! How fast a client must be with a body: it is not enough that something moves now and then, or one byte every half a
 //! minute would hold a connection for ever.
 //!
 //! Only time that is spent waiting for the client counts. The account is kept where a deadline is pushed on anyway: it is
-//! pushed on once enough octets have moved, in place of at each one.
+//! pushed on once enough bytes have moved, in place of at each one.
 
 use std::time::Duration;
 
 use crate::clock::Alarm;
 
-/// What is asked of a client: so many octets in each `pause`.
+/// What is asked of a client: so many bytes in each `pause`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinRate {
     /// How long it may take for them.
     pub pause: Duration,
-    /// Octets; at least one.
-    pub octets: u64,
+    /// Bytes; at least one.
+    pub bytes: u64,
 }
 
 /// Holds a client to its min_rate.
 #[derive(Debug)]
 pub struct RateTimer {
     min_rate: MinRate,
-    /// Octets since the deadline was pushed on.
+    /// Bytes since the deadline was pushed on.
     moved: u64,
     clients_turn: bool,
 }
@@ -33,11 +33,11 @@ impl RateTimer {
         Self { min_rate, moved: 0, clients_turn: false }
     }
 
-    /// The client is waited for, and so many octets have moved since the last call.
+    /// The client is waited for, and so many bytes have moved since the last call.
     pub fn wait_for_client(&mut self, moved: u64, alarm: &Alarm) {
         let turned = !std::mem::replace(&mut self.clients_turn, true);
         self.moved = self.moved.saturating_add(moved);
-        if turned || self.moved >= self.min_rate.octets.max(1) {
+        if turned || self.moved >= self.min_rate.bytes.max(1) {
             self.moved = 0;
             alarm.set(self.min_rate.pause);
         }
@@ -76,18 +76,18 @@ mod tests {
 
     #[test]
     fn a_trickle_runs_out_of_time_and_a_stream_does_not() {
-        // Octets at each tick, ten ticks to bring a hundred; and after how many ticks that is over.
-        let check = |octets: u64, want: Option<u32>| {
+        // Bytes at each tick, ten ticks to bring a hundred; and after how many ticks that is over.
+        let check = |bytes: u64, want: Option<u32>| {
             let clock = Rc::new(Clock::default());
             let alarm = clock.alarm();
-            let mut rate_timer = RateTimer::new(MinRate { pause: TICK * 10, octets: 100 });
+            let mut rate_timer = RateTimer::new(MinRate { pause: TICK * 10, bytes: 100 });
             rate_timer.wait_for_client(0, &alarm);
             let over = (1..1000).find(|_| {
                 clock.tick();
-                rate_timer.wait_for_client(octets, &alarm);
+                rate_timer.wait_for_client(bytes, &alarm);
                 alarm.is_due()
             });
-            assert_eq!(over, want, "{octets} octets a tick");
+            assert_eq!(over, want, "{bytes} bytes a tick");
         };
         check(0, Some(11));
         check(1, Some(11));
@@ -100,7 +100,7 @@ mod tests {
     fn time_with_the_other_side_does_not_count() {
         let clock = Rc::new(Clock::default());
         let alarm = clock.alarm();
-        let mut rate_timer = RateTimer::new(MinRate { pause: TICK * 10, octets: 100 });
+        let mut rate_timer = RateTimer::new(MinRate { pause: TICK * 10, bytes: 100 });
         for _ in 0..100 {
             rate_timer.wait_for_client(1, &alarm);
             clock.tick();

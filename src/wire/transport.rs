@@ -1,4 +1,4 @@
-//! A connection's octets, with TLS or without.
+//! A connection's bytes, with TLS or without.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -61,12 +61,12 @@ impl<S: Session> Transport<S> {
                 dst.extend_from_slice(read.filled());
                 Poll::Ready(Ok(read.filled().len()))
             }),
-            // Not by `BufMut::limit`, which grows a buffer 64 octets at a time.
+            // Not by `BufMut::limit`, which grows a buffer 64 bytes at a time.
             Self::Tls(tls) => tls.poll_read(cx, dst),
         }
     }
 
-    /// Takes octets to be sent. Under TLS they are sent when a record is full, or with [`Self::poll_flush`].
+    /// Takes bytes to be sent. Under TLS they are sent when a record is full, or with [`Self::poll_flush`].
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => {
@@ -96,7 +96,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Octets that were taken and not sent yet.
+    /// Bytes that were taken and not sent yet.
     pub fn unsent(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
@@ -112,7 +112,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Ends the sending side, and throws away all that comes until the peer ends its own, too: octets that nobody has read
+    /// Ends the sending side, and throws away all that comes until the peer ends its own, too: bytes that nobody has read
     /// would be answered with a reset, which can overtake what was sent last.
     pub fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_shutdown(cx).is_pending() {

@@ -10,7 +10,7 @@ use crate::tls::Session;
 use crate::wire::body::Frame;
 use crate::wire::transport::Transport;
 
-/// Octets that wait: a head (or a chunk's size), one piece of a body, and what closes the chunk.
+/// Bytes that wait: a head (or a chunk's size), one piece of a body, and what closes the chunk.
 #[derive(Debug, Default)]
 pub struct WriteBuffer {
     head: Vec<u8>,
@@ -26,13 +26,13 @@ impl WriteBuffer {
         Self { head, ..Self::default() }
     }
 
-    /// Adds octets behind those of the head.
-    pub fn append(&mut self, octets: &[u8]) {
+    /// Adds bytes behind those of the head.
+    pub fn append(&mut self, bytes: &[u8]) {
         if self.sent == self.head.len() {
             self.head.clear();
             self.sent = 0;
         }
-        self.head.extend_from_slice(octets);
+        self.head.extend_from_slice(bytes);
     }
 
     /// What of the head has not been written.
@@ -47,7 +47,7 @@ impl WriteBuffer {
         self.sent == self.head.len() && self.data.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether not one octet has been written.
+    /// Whether not one byte has been written.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
         self.sent == 0

@@ -22,7 +22,7 @@ def check(kind, response, status):
     body = response.read()
     seen[kind] = seen.get(kind, 0) + 1
     if response.status != status or (status == 200 and body != b"hello from the origin\n"):
-        failed.append(f"{kind}: status {response.status}, {len(body)} octets")
+        failed.append(f"{kind}: status {response.status}, {len(body)} bytes")
 
 
 def each(kind, connect, status, pause):

@@ -27,7 +27,7 @@ pub fn post(socket: &Path, path: &str) -> String {
     output(Command::new("curl").args(["-sS", "-X", "POST", "--unix-socket"]).arg(socket).arg(url))
 }
 
-/// One request, octet by octet; gives the whole answer.
+/// One request, byte by byte; gives the whole answer.
 fn say(stream: impl Read + Write, request: &str) -> String {
     let mut stream = stream;
     let _ = stream.write_all(request.as_bytes());
@@ -167,7 +167,7 @@ fn bodies_are_bounded() {
     let pintle = bed.start("");
     let long = bed.unix("POST /ledger HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n");
     assert_eq!(code(&long), "413", "{long}");
-    // Octets without end, that nobody has announced.
+    // Bytes without end, that nobody has announced.
     let mut command = Command::new("sh");
     command.args(["-c", "head -c 80000000 /dev/zero | curl -sS --max-time 60 -o /dev/null -w '%{http_code}' -X POST -T - --unix-socket \"$0\" http://x/ledger"]);
     let (_, out, _) = outcome(command.arg(bed.socket()));

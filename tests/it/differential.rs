@@ -1,5 +1,5 @@
 //! What goes upstream, as other parsers read it: llhttp (Node.js) and h11 (Python) must see the very requests that pintle
-//! has understood, however strange the octets were that it read them from. What two parsers read differently is what
+//! has understood, however strange the bytes were that it read them from. What two parsers read differently is what
 //! smuggling is made of.
 
 use std::fs;
@@ -63,7 +63,7 @@ const OVER_HTTP2: &[&[u8]] = &[
 struct Forwarded {
     from: Vec<u8>,
     told: Value,
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 /// Writes a request for the upstream, as an exchange does it; none if there is nothing to write.
@@ -87,7 +87,7 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     parse_request(&written, &wide, &mut received).ok()??;
 
     let (mut out, chunked) = (WriteBuffer::new(written), head.framing == Framing::Chunked);
-    let (mut octets, mut body, mut trailers, mut ended) = (Vec::new(), Vec::new(), Vec::new(), false);
+    let (mut bytes, mut body, mut trailers, mut ended) = (Vec::new(), Vec::new(), Vec::new(), false);
     for frame in frames {
         match &frame {
             Frame::Data(data) => body.extend_from_slice(data),
@@ -95,16 +95,16 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
             Frame::Trailers(_) => {}
         }
         ended = out.load(Some(frame), chunked);
-        octets.extend(out.waiting().concat());
+        bytes.extend(out.waiting().concat());
         out = WriteBuffer::default();
     }
     if !ended && head.framing != Framing::None {
         out.load(None, chunked);
     }
-    octets.extend(out.waiting().concat());
+    bytes.extend(out.waiting().concat());
     let method = if key.is_some() { "GET" } else { head.method.as_str() };
     let told = serde_json::json!([method, head.target(), list(&received.fields), hex(&body), trailers]);
-    Some(Forwarded { from: from.to_vec(), told, octets })
+    Some(Forwarded { from: from.to_vec(), told, bytes })
 }
 
 fn list(fields: &Fields) -> Vec<Value> {
@@ -112,14 +112,14 @@ fn list(fields: &Fields) -> Vec<Value> {
     fields.iter().map(|(_, name, value)| pair(name, value)).collect()
 }
 
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|b| format!("{b:02x}")).collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn over_http1(octets: &[u8], limits: &HeadLimits) -> Option<Forwarded> {
+fn over_http1(bytes: &[u8], limits: &HeadLimits) -> Option<Forwarded> {
     let mut head = RequestHead::default();
-    let len = parse_request(octets, limits, &mut head).ok()??;
-    let mut rest = BytesMut::from(&octets[len..]);
+    let len = parse_request(bytes, limits, &mut head).ok()??;
+    let mut rest = BytesMut::from(&bytes[len..]);
     let mut decoder = BodyDecoder::request(head.framing);
     let mut frames = Vec::new();
     while !decoder.is_end() {
@@ -131,7 +131,7 @@ fn over_http1(octets: &[u8], limits: &HeadLimits) -> Option<Forwarded> {
             Decoded::More => return None,
         }
     }
-    forward(octets, &head, frames)
+    forward(bytes, &head, frames)
 }
 
 fn over_http2(text: &[u8], limits: &HeadLimits) -> Option<Forwarded> {
@@ -220,7 +220,7 @@ fn other_parsers_read_the_longest_requests_likewise() {
     let long = |seeds, pass| Mutated { long: true, ..Mutated::new(seeds, pass) };
     let mut all: Vec<Forwarded> = long(OVER_HTTP1, over_http1).take(LONG / 2).collect();
     all.extend(long(OVER_HTTP2, over_http2).take(LONG / 2));
-    assert!(all.iter().filter(|forwarded| forwarded.octets.len() > 1 << 16).count() > LONG / 8);
+    assert!(all.iter().filter(|forwarded| forwarded.bytes.len() > 1 << 16).count() > LONG / 8);
     compare(&all);
 }
 
@@ -228,14 +228,14 @@ fn other_parsers_read_the_longest_requests_likewise() {
 fn compare(all: &[Forwarded]) {
     let groups: Vec<&[Forwarded]> = all.chunks(PIPELINED).collect();
     let connections: Vec<Vec<u8>> =
-        groups.iter().map(|group| group.iter().flat_map(|f| f.octets.clone()).collect()).collect();
+        groups.iter().map(|group| group.iter().flat_map(|f| f.bytes.clone()).collect()).collect();
     for (parser, read) in ["h11", "llhttp"].into_iter().zip(read(&connections)) {
         assert_eq!(read.len(), groups.len(), "{parser}");
         for (group, read) in groups.iter().zip(read) {
             for (n, forwarded) in group.iter().enumerate() {
                 if read.get(n) != Some(&forwarded.told) {
-                    let (from, octets) = (forwarded.from.escape_ascii(), forwarded.octets.escape_ascii());
-                    panic!("{parser}: {from}\nbecame {octets}\nread {:?}\nnot  {}", read.get(n), forwarded.told);
+                    let (from, bytes) = (forwarded.from.escape_ascii(), forwarded.bytes.escape_ascii());
+                    panic!("{parser}: {from}\nbecame {bytes}\nread {:?}\nnot  {}", read.get(n), forwarded.told);
                 }
             }
             assert_eq!(read.len(), group.len(), "{parser} reads more requests than there are");
@@ -243,17 +243,17 @@ fn compare(all: &[Forwarded]) {
     }
 }
 
-/// What the comparison is good for: each of the parsers sees it when one request hides another, or is one octet off.
+/// What the comparison is good for: each of the parsers sees it when one request hides another, or is one byte off.
 #[test]
 fn the_comparison_sees_a_request_that_hides_another() {
     let honest = over_http1(OVER_HTTP1[3], &LIMITS).unwrap();
-    let at = honest.octets.windows(4).position(|w| w == b"21\r\n").unwrap();
-    let mut off = honest.octets.clone();
+    let at = honest.bytes.windows(4).position(|w| w == b"21\r\n").unwrap();
+    let mut off = honest.bytes.clone();
     off[at + 1] = b'0';
-    let mut two = honest.octets.clone();
+    let mut two = honest.bytes.clone();
     two.splice(at..at, *b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
     let told = [honest.told];
-    for read in read(&[honest.octets, off, two]) {
+    for read in read(&[honest.bytes, off, two]) {
         assert_eq!(read[0], told);
         assert_ne!(read[1], told);
         assert_ne!(read[2], told);
@@ -273,7 +273,7 @@ fn through_the_front_door() {
     let client = Client::new(&authority);
     let mut compared = 0;
     for forwarded in Mutated::new(OVER_HTTP1, over_http1).take(THROUGH) {
-        let head = String::from_utf8_lossy(&forwarded.octets).into_owned();
+        let head = String::from_utf8_lossy(&forwarded.bytes).into_owned();
         let is_ours = head.lines().any(|l| l.eq_ignore_ascii_case(&format!("Host: {BLOG}")));
         // Those have answers without a body, or none from the origin.
         if !is_ours || head.starts_with("HEAD") || head.contains("Upgrade: websocket") || head.starts_with("OPTIONS") {

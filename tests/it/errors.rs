@@ -124,7 +124,7 @@ fn every_early_end_is_seen_by_http_1_0() {
     let authority = Authority::new();
     let half = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
     let origin = Origin::start(move |request| match request.path() {
-        "/whole" => Reply::Octets([&half[..], b"0\r\n\r\n"].concat()),
+        "/whole" => Reply::Bytes([&half[..], b"0\r\n\r\n"].concat()),
         "/closed" => Reply::Close(half.to_vec()),
         "/reset" => Reply::Custom(Box::new(move |socket| {
             socket.write_all(&half[..])?;
@@ -274,7 +274,7 @@ fn time_limits() {
     let limits = "[limits]\nrequest_header = \"1s\"\nidle = \"2s\"\nbody_progress = \"1s\"\nhandshake = \"1s\"\n";
     let pintle = Pintle::start(&authority, &(limits.to_owned() + &blog(&authority, &origin) + "[site.hsts]\n"));
     let client = Client::new(&authority);
-    // A head that does not end, one octet at a time or not at all.
+    // A head that does not end, one byte at a time or not at all.
     let mut connection = client.connect(pintle.https(), BLOG);
     connection.send("GET / HTTP/1.1\r\nHost:");
     let response = connection.response("GET");
@@ -292,9 +292,9 @@ fn time_limits() {
     let mut connection = client.connect(pintle.https(), BLOG);
     connection.assert_closed();
     // A handshake that does not come, or stops.
-    for octets in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+    for bytes in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
         let mut connection = Connection::plain(pintle.https());
-        connection.send(octets);
+        connection.send(bytes);
         connection.assert_closed();
     }
 }

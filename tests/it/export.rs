@@ -115,7 +115,7 @@ fn json() {
     assert_ne!(id(&["--life", "10d"]), all["id"]);
 }
 
-/// The octets of base64, by openssl.
+/// The bytes of base64, by openssl.
 fn hex(base64: &str) -> String {
     let command = format!("echo '{base64}' | openssl base64 -d | od -An -v -tx1 | tr -d ' \\n'");
     output(Command::new("sh").args(["-c", &command]))

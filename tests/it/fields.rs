@@ -215,7 +215,7 @@ const CHUNKED: &str = "Transfer-Encoding: chunked\r\nTrailer: X-Test, X-User\r\n
 #[test]
 fn trailers_pass_by_name_alone() {
     let authority = Authority::new();
-    let origin = Origin::start(|_| Reply::Octets(format!("HTTP/1.1 200 OK\r\n{CHUNKED}").into_bytes()));
+    let origin = Origin::start(|_| Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{CHUNKED}").into_bytes()));
     let both = |rule: &str| format!("[site.request_headers]\n{rule}[site.response_headers]\n{rule}");
     let named = "trailers = [\"X_test\", \"X-User\"]\nremove = [\"X-User\"]\n";
     for (rules, passing) in [(String::new(), ""), (both(named), "X-Test: sum\r\n")] {

@@ -80,34 +80,34 @@ impl Random {
     /// Stretches a seed: so many letters come somewhere that a length kept in few bits would be another one.
     pub fn stretch(&mut self, seed: &[u8]) -> Vec<u8> {
         const LENGTHS: [usize; 8] = [255, 256, 1024, 4096, 65_535, 65_536, 65_537, 131_072];
-        let mut octets = seed.to_vec();
-        let at = self.below(octets.len() + 1);
-        octets.splice(at..at, std::iter::repeat_n(b'x', LENGTHS[self.below(LENGTHS.len())]));
-        octets
+        let mut bytes = seed.to_vec();
+        let at = self.below(bytes.len() + 1);
+        bytes.splice(at..at, std::iter::repeat_n(b'x', LENGTHS[self.below(LENGTHS.len())]));
+        bytes
     }
 
     pub fn mutate(&mut self, seed: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
         const TELLING: &[u8] = b"\0\r\n\t ,;:=\"/[]@%#\\.0159afGX\x7f\x80\xff";
-        let mut octets = seed.to_vec();
+        let mut bytes = seed.to_vec();
         for _ in 0..=self.below(3) {
-            let at = self.below(octets.len() + 1);
+            let at = self.below(bytes.len() + 1);
             match self.below(6) {
-                0 if at < octets.len() => octets[at] ^= 1 << self.below(8),
-                1 if at < octets.len() => octets[at] = TELLING[self.below(TELLING.len())],
-                2 => octets.insert(at, TELLING[self.below(TELLING.len())]),
-                3 => octets.truncate(at),
+                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                1 if at < bytes.len() => bytes[at] = TELLING[self.below(TELLING.len())],
+                2 => bytes.insert(at, TELLING[self.below(TELLING.len())]),
+                3 => bytes.truncate(at),
                 4 => {
-                    let end = (at + self.below(16)).min(octets.len());
-                    octets.drain(at..end);
+                    let end = (at + self.below(16)).min(bytes.len());
+                    bytes.drain(at..end);
                 }
                 _ => {
                     let other = &others[self.below(others.len())];
                     let from = self.below(other.len() + 1);
                     let to = (from + self.below(64)).min(other.len());
-                    octets.splice(at..at, other[from..to].iter().copied());
+                    bytes.splice(at..at, other[from..to].iter().copied());
                 }
             }
         }
-        octets
+        bytes
     }
 }

@@ -18,8 +18,8 @@ pub fn openssl_pin(arguments: &[&str], file: &std::path::Path) -> String {
 fn every_secure_answer_carries_them_once() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/204" => Reply::Octets(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
-        "/304" => Reply::Octets(b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n".to_vec()),
+        "/204" => Reply::Bytes(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        "/304" => Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n".to_vec()),
         "/301" => Reply::new("301 Moved Permanently", "Location: /other\r\n", ""),
         "/404" => Reply::new("404 Not Found", "", "no"),
         "/500" => Reply::new("500 Internal Server Error", "", "no"),

@@ -11,11 +11,11 @@ use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, event
 fn heads_without_bodies_keep_their_framing() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/head" => Reply::Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX-Test: head\r\n\r\n".to_vec()),
-        "/list" => Reply::Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 05\r\n\r\n".to_vec()),
-        "/304-list" => Reply::Octets(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5,5\r\n\r\n".to_vec()),
-        "/204" => Reply::Octets(b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n".to_vec()),
-        "/304" => Reply::Octets(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"e\"\r\n\r\n".to_vec()),
+        "/head" => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\nX-Test: head\r\n\r\n".to_vec()),
+        "/list" => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\nContent-Length: 05\r\n\r\n".to_vec()),
+        "/304-list" => Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5,5\r\n\r\n".to_vec()),
+        "/204" => Reply::Bytes(b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n".to_vec()),
+        "/304" => Reply::Bytes(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"e\"\r\n\r\n".to_vec()),
         _ => Reply::ok("after"),
     });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
@@ -52,7 +52,7 @@ fn heads_without_bodies_keep_their_framing() {
 fn an_origin_that_says_too_much_is_not_listened_to() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/head" => Reply::Octets(
+        "/head" => Reply::Bytes(
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nEVIL!HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
                 .to_vec(),
         ),
@@ -73,7 +73,7 @@ fn bodies_of_every_framing_pass_both_ways() {
     let origin = Origin::start(|request| {
         let body = String::from_utf8(request.body.clone()).unwrap();
         match request.path() {
-            "/chunks" => Reply::Octets(
+            "/chunks" => Reply::Bytes(
                 format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Test\r\n\r\n{:x}\r\n{body}\r\n0\r\nX-Test: sum\r\n\r\n", body.len())
                     .into_bytes(),
             ),
@@ -113,9 +113,9 @@ fn http_1_0_clients_get_what_they_understand() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
         "/chunks" => {
-            Reply::Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec())
+            Reply::Bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec())
         }
-        "/early-hints" => Reply::Octets(
+        "/early-hints" => Reply::Bytes(
             b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
         ),
         _ => Reply::ok("hello"),
@@ -141,7 +141,7 @@ fn http_1_0_clients_get_what_they_understand() {
 fn interim_responses_are_passed_on() {
     let authority = Authority::new();
     let origin = Origin::start(|_| {
-        Reply::Octets(
+        Reply::Bytes(
             b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
               HTTP/1.1 103 Early Hints\r\nLink: </b.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
                 .to_vec(),
@@ -159,7 +159,7 @@ fn interim_responses_are_passed_on() {
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
     // 100 is for those who wait for it.
     let origin = Origin::start(|_| {
-        Reply::Octets(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
+        Reply::Bytes(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())
     });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
@@ -265,8 +265,8 @@ fn a_post_is_never_sent_twice() {
 fn early_answers_to_uploads_are_readable() {
     let authority = Authority::new();
     let origin = Origin::start(|request| match request.path() {
-        "/early-413" => Reply::Octets(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nlarge".to_vec()),
-        _ => Reply::Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine".to_vec()),
+        "/early-413" => Reply::Bytes(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nlarge".to_vec()),
+        _ => Reply::Bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine".to_vec()),
     });
     let config = "[limits]\nrequest_body = \"20MB\"\n".to_owned() + &blog(&authority, &origin);
     let pintle = Pintle::start(&authority, &config);

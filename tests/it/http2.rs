@@ -64,7 +64,7 @@ fn many_streams_at_once_each_get_their_own_answer() {
 fn trailers_and_interim_responses_pass() {
     let authority = Authority::new();
     let origin = Origin::start(|_| {
-        Reply::Octets(
+        Reply::Bytes(
             b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
               2\r\nok\r\n0\r\nX-Test: trailer\r\n\r\n"
                 .to_vec(),
@@ -198,7 +198,7 @@ fn a_window_held_shut_has_a_deadline() {
 #[test]
 fn idle_connections_take_little_memory() {
     const COUNT: usize = 400;
-    /// Octets for each, TLS and pintle's own state included; with h2's buffers it would be more.
+    /// Bytes for each, TLS and pintle's own state included; with h2's buffers it would be more.
     const MOST: u64 = 20 * 1024;
     let authority = Authority::new();
     let pintle = Pintle::start(&authority, &blog(&authority, &Origin::hello()));
@@ -214,6 +214,6 @@ fn idle_connections_take_little_memory() {
             open.push(sender);
         }
         let each = pintle.memory().saturating_sub(before) / COUNT as u64;
-        assert!(each < MOST, "{each} octets for each idle connection");
+        assert!(each < MOST, "{each} bytes for each idle connection");
     });
 }

@@ -17,18 +17,18 @@ const OTHERS: [(&str, &str); 9] = [
     ("x-test", "y"),
 ];
 const LINK: &str = "</a.css>; rel=preload";
-/// Those before the final response, which is 200 with a body of two octets.
+/// Those before the final response, which is 200 with a body of two bytes.
 const BEFORE: [u16; 4] = [102, 103, 104, 103];
 
 fn http1_origin() -> Origin {
-    let mut octets = String::new();
+    let mut bytes = String::new();
     for status in BEFORE {
-        octets += &format!("HTTP/1.1 {status} X\r\nlink: {LINK}\r\n");
-        octets.extend(OTHERS.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
-        octets += "\r\n";
+        bytes += &format!("HTTP/1.1 {status} X\r\nlink: {LINK}\r\n");
+        bytes.extend(OTHERS.iter().map(|(name, value)| format!("{name}: {value}\r\n")));
+        bytes += "\r\n";
     }
-    octets += "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    Origin::start(move |_| Reply::Octets(octets.clone().into_bytes()))
+    bytes += "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    Origin::start(move |_| Reply::Bytes(bytes.clone().into_bytes()))
 }
 
 fn http2_origin(authority: &Authority) -> Http2Origin {
@@ -102,7 +102,7 @@ fn protocols_that_nobody_asked_for() {
     let authority = Authority::new();
     let origin = Origin::start(|request| {
         let to = request.path().trim_start_matches('/').replace('-', ", ");
-        Reply::Octets(format!("HTTP/1.1 101 X\r\nConnection: Upgrade\r\n{to}\r\n\r\n").into_bytes())
+        Reply::Bytes(format!("HTTP/1.1 101 X\r\nConnection: Upgrade\r\n{to}\r\n\r\n").into_bytes())
     });
     let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
@@ -138,7 +138,7 @@ fn policies_in_trailers_and_behind_101() {
     let authority = Authority::new();
     let policies_of_upstream = "Strict-Transport-Security: max-age=1\r\nPublic-Key-Pins: pin-sha256=\"x\"\r\n";
     let origin = Origin::start(move |request| {
-        Reply::Octets(match request.path() {
+        Reply::Bytes(match request.path() {
             "/ws" => format!(
                 "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{policies_of_upstream}\r\n"
             ),

@@ -53,7 +53,7 @@ fn has_in_memory(process: u32, secrets: &[Vec<u8>]) -> bool {
         found |= (0..piece.len())
             .any(|at| secrets.iter().any(|secret| piece[at] == secret[0] && piece[at..].starts_with(secret)));
     }
-    assert!(looked_at > 1 << 20, "only {looked_at} octets could be read");
+    assert!(looked_at > 1 << 20, "only {looked_at} bytes could be read");
     found
 }
 

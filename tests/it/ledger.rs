@@ -120,7 +120,7 @@ fn a_full_disk_withholds_the_pins_and_nothing_else() {
     let _tmpfs = Tmpfs::mount(&state);
     let pintle = bed.start(&bed.pins("10"));
     assert!(bed.header(&pintle).is_some());
-    // Full to the last octet; the file of the ledger may still grow within its page, and then not.
+    // Full to the last byte; the file of the ledger may still grow within its page, and then not.
     let mut filler = OpenOptions::new().create(true).append(true).open(state.join("filler")).unwrap();
     while filler.write_all(&[0; 512]).is_ok() {}
     for age in 11..40 {

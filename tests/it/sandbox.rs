@@ -21,7 +21,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        let origin = Origin::start(|request| Reply::ok(&format!("{} octets", request.body.len())));
+        let origin = Origin::start(|request| Reply::ok(&format!("{} bytes", request.body.len())));
         Self { authority: Authority::new(), origin, folder: TempDir::new().unwrap() }
     }
 
@@ -127,7 +127,7 @@ fn what_must_not_be_done_cannot_be_done() {
     for (what, with) in allowed {
         assert_eq!(bed.attempt(what, &with), "done", "{what} {with}");
     }
-    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 octets");
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 bytes");
     assert_eq!(pintle.stop(), 0);
 }
 
@@ -198,7 +198,7 @@ fn everything_goes_on_inside() {
         output(curl.arg(format!("https://{BLOG}/upload")))
     };
     for version in ["--http1.1", "--http2"] {
-        assert_eq!(page(version), format!("{} octets", 3 << 20));
+        assert_eq!(page(version), format!("{} bytes", 3 << 20));
     }
     // A renewal, found by the watch; then one more, told by SIGHUP.
     let renewed = bed.authority.renew("second", &leaf.key, &[BLOG], 60);
@@ -267,7 +267,7 @@ fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
         pintle.signal("HUP");
         eventually(reason, || pintle.log().contains(reason).then_some(()));
         assert!(pintle.log().contains(remedy), "{}", pintle.log());
-        assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 octets");
+        assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 bytes");
     }
     // What was foreseen is taken.
     fs::write(pintle.config_path(), in_folder(foreseen.path())).unwrap();

@@ -3,7 +3,7 @@
 
 use http::Version;
 
-use super::hostile::{Raw, octets};
+use super::hostile::{Raw, bytes};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Http2Origin, Origin, Pintle, Reply, blog, eventually, output};
 
@@ -41,7 +41,7 @@ fn bytes_that_have_no_place_in_a_target() {
             assert_eq!(connection.response("GET").status, status, "{target:?} to {by:?}");
             let mut raw = Raw::new(&authority, &pintle, &[]);
             let fields = format!(":method: GET\n:scheme: https\n:authority: {BLOG}\n:path: {target}\n");
-            raw.send(&octets(1, 5, 1, &block(fields.as_bytes())));
+            raw.send(&bytes(1, 5, 1, &block(fields.as_bytes())));
             lines += 2;
             let access = eventually("both access lines", || Some(pintle.access()).filter(|all| all.len() >= lines));
             for line in &access[lines - 2..] {
@@ -88,7 +88,7 @@ fn a_path_that_is_no_text() {
     let mut raw = Raw::new(&authority, &pintle, &[]);
     let mut fields = format!(":method: GET\n:scheme: https\n:authority: {BLOG}\n:path: /").into_bytes();
     fields.extend(b"\xff\xfe\n");
-    raw.send(&octets(1, 5, 1, &block(&fields)));
+    raw.send(&bytes(1, 5, 1, &block(&fields)));
     raw.send(&super::hostile::get(3, "/after"));
     assert_eq!(pintle.access_line("/after")["status"], 200);
     assert_eq!(pintle.access()[0]["status"], 400);
@@ -115,7 +115,7 @@ fn authorities_and_schemes_that_are_none() {
     {
         let mut raw = Raw::new(&authority, &pintle, &[]);
         let fields = format!(":method: GET\n:scheme: {scheme}\n:authority: {host}\n:path: /{n}\n");
-        raw.send(&octets(1, 5, 1, &block(fields.as_bytes())));
+        raw.send(&bytes(1, 5, 1, &block(fields.as_bytes())));
         assert_eq!(pintle.access_line(&format!("/{n}"))["status"], 400, "{scheme} {host}");
     }
     assert!(origin.received().is_empty());
@@ -165,7 +165,7 @@ fn one_host_by_several_names() {
             let path = format!("/http2-{n}-{}", other.len());
             let mut raw = Raw::new(&authority, &pintle, &[]);
             let fields = format!(":method: GET\n:scheme: https\n:authority: {host}\n:path: {path}\nhost: {other}\n");
-            raw.send(&octets(1, 5, 1, &block(fields.as_bytes())));
+            raw.send(&bytes(1, 5, 1, &block(fields.as_bytes())));
             assert_eq!(pintle.access_line(&path)["status"], 200, "{host} {other}");
             assert_eq!(origin.request(&path).field("host"), Some(BLOG), "{host} {other}");
         }
@@ -202,7 +202,7 @@ fn http_uris_over_tls() {
             let mut raw = Raw::new(&authority, pintle, &[]);
             let path = format!("/http2-{n}");
             let first = format!(":method: GET\n:scheme: {scheme}\n:path: {path}\n{authority_field}: {BLOG}\n");
-            raw.send(&octets(1, 5, 1, &block(first.as_bytes())));
+            raw.send(&bytes(1, 5, 1, &block(first.as_bytes())));
             assert_eq!(pintle.access_line(&path)["status"], status, "{authority_field} {scheme}");
         }
     }

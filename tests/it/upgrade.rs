@@ -158,7 +158,7 @@ impl Seen {
     fn answered(&self, who: &str, path: &str, status: u16, body: &[u8]) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         if status != 200 || body != body_of(path) {
-            self.fails(who, format!("{path}: status {status}, {} octets", body.len()));
+            self.fails(who, format!("{path}: status {status}, {} bytes", body.len()));
         }
     }
 }
@@ -178,9 +178,9 @@ fn origin(stop: &Arc<AtomicBool>) -> Origin {
         let path = request.path().to_owned();
         if path != "/long" {
             let body = body_of(&path);
-            let mut octets = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-            octets.extend(body);
-            return Reply::Octets(octets);
+            let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+            bytes.extend(body);
+            return Reply::Bytes(bytes);
         }
         let stop = stop.clone();
         Reply::Custom(Box::new(move |socket| {
@@ -319,9 +319,9 @@ fn download(authority: &Authority, address: SocketAddr, seen: &Seen) {
     connection.send(format!("GET /long HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
     match read_response(&mut connection, "GET") {
         Ok(response) => {
-            let right = response.body.iter().enumerate().all(|(at, octet)| *octet == at as u8);
+            let right = response.body.iter().enumerate().all(|(at, byte)| *byte == at as u8);
             if response.body.len() != LONG || !right {
-                seen.fails("download", format!("{} octets, right: {right}", response.body.len()));
+                seen.fails("download", format!("{} bytes, right: {right}", response.body.len()));
             }
         }
         Err(error) => seen.fails("download", error),

@@ -245,11 +245,11 @@ fn bodies_announced_where_there_are_none_end_the_connection() {
     let origin = Origin::start(|request| match request.path()[1..].parse::<usize>() {
         Ok(n) => {
             let (_, status, fields, _) = HEADS[n];
-            let mut octets = format!("HTTP/1.1 {status}\r\n{fields}\r\n");
+            let mut bytes = format!("HTTP/1.1 {status}\r\n{fields}\r\n");
             if status.starts_with('1') {
-                octets += "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                bytes += "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
             }
-            Reply::Octets(octets.into_bytes())
+            Reply::Bytes(bytes.into_bytes())
         }
         Err(_) => Reply::ok("plain"),
     });
@@ -284,7 +284,7 @@ fn alternatives_of_the_upstream_stay_with_it() {
 /// A name server of the test's own: answers A queries for any name with one address, for one second.
 struct NameServer {
     address: SocketAddr,
-    /// The last octet of 127.0.0.x; zero is silence.
+    /// The last byte of 127.0.0.x; zero is silence.
     answer: Arc<AtomicU8>,
     queries: Arc<AtomicU32>,
 }
@@ -412,9 +412,9 @@ impl OpensslServer {
         let mut said = Vec::new();
         let mut out = child.stdout.take().unwrap();
         let port = loop {
-            let mut octet = [0; 1];
-            out.read_exact(&mut octet).unwrap();
-            said.push(octet[0]);
+            let mut byte = [0; 1];
+            out.read_exact(&mut byte).unwrap();
+            said.push(byte[0]);
             let text = String::from_utf8_lossy(&said);
             if let Some(line) = text.lines().find(|l| l.starts_with("ACCEPT") && text.ends_with('\n')) {
                 break line.rsplit(':').next().unwrap().trim().parse().unwrap();

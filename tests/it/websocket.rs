@@ -74,7 +74,7 @@ fn an_upstream_that_declines_is_heard() {
 fn a_101_that_nobody_asked_for_is_a_502() {
     let authority = Authority::new();
     let origin = Origin::start(|_| {
-        Reply::Octets(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec())
+        Reply::Bytes(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_vec())
     });
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 502);

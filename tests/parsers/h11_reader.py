@@ -11,9 +11,9 @@ def pairs(fields):
     return [[name.decode().lower(), value.hex()] for name, value in fields]
 
 
-def read(octets):
+def read(bytes):
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    connection.receive_data(octets)
+    connection.receive_data(bytes)
     connection.receive_data(b"")
     requests = []
     try:

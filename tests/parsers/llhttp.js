@@ -1,8 +1,8 @@
 // Requests as llhttp reads them, the parser of Node.js.
 //
-// llhttp.js FILE prints what each connection in FILE brings, for tests/it/differential.rs. A connection is four octets
-// of length (big-endian), and its octets; the answer is a line of JSON, a list of requests, each as [method, target,
-// fields, body, trailers], in hexadecimal where octets may be anything. "error" stands for octets that are none.
+// llhttp.js FILE prints what each connection in FILE brings, for tests/it/differential.rs. A connection is four bytes
+// of length (big-endian), and its bytes; the answer is a line of JSON, a list of requests, each as [method, target,
+// fields, body, trailers], in hexadecimal where bytes may be anything. "error" stands for bytes that are none.
 //
 // Without FILE it serves on a port of loopback, which it prints, and answers each request with the same.
 "use strict";
@@ -18,7 +18,7 @@ function pairs(raw) {
     return list;
 }
 
-function read(octets) {
+function read(bytes) {
     const requests = [];
     let fields, target, request, body;
     const begin = () => {
@@ -46,7 +46,7 @@ function read(octets) {
         return parser;
     };
     [fields, target, request] = [[], "", null];
-    for (let rest = octets; rest.length > 0; ) {
+    for (let rest = bytes; rest.length > 0; ) {
         const parser = begin();
         const read = parser.execute(rest);
         const wrong = read instanceof Error;

@@ -192,21 +192,21 @@ async fn comment(request: Request<Incoming>, address: SocketAddr, comments: &Com
 
 /// `application/x-www-form-urlencoded`
 fn decode(value: &[u8]) -> String {
-    let mut octets = Vec::with_capacity(value.len());
+    let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value;
     while let [first, tail @ ..] = rest {
         rest = tail;
         match (first, tail) {
             (b'%', [a, b, after @ ..]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => {
                 let digit = |d: &u8| char::from(*d).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
-                octets.push(digit(a) * 16 + digit(b));
+                bytes.push(digit(a) * 16 + digit(b));
                 rest = after;
             }
-            (b'+', _) => octets.push(b' '),
-            (other, _) => octets.push(*other),
+            (b'+', _) => bytes.push(b' '),
+            (other, _) => bytes.push(*other),
         }
     }
-    String::from_utf8_lossy(&octets).into_owned()
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn escape(text: &str) -> String {

@@ -80,7 +80,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
     if let Some(given) = &table.connection_memory {
         if given.value < least as u64 {
             let message = format!(
-                "limits.connection_memory: {} octets are less than what its streams and heads need",
+                "limits.connection_memory: {} bytes are less than what its streams and heads need",
                 given.value
             );
             let (least, streams) = (least.div_ceil(1024), limits.http2_streams);

@@ -136,7 +136,7 @@ fn of_der(contents: &[u8]) -> Option<Foreign> {
     (tag == INTEGER && first == [3] && inner == OID && oid.starts_with(PKCS7)).then_some(Foreign::Pkcs12)
 }
 
-/// Base64 alone: a DER of at least a few octets, which begins with a SEQUENCE, so with an `M`.
+/// Base64 alone: a DER of at least a few bytes, which begins with a SEQUENCE, so with an `M`.
 pub(super) fn bare_base64(contents: &[u8]) -> Option<Foreign> {
     let text = contents.trim_ascii();
     let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'\n' | b'\r');
@@ -146,7 +146,7 @@ pub(super) fn bare_base64(contents: &[u8]) -> Option<Foreign> {
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
+const BYTE_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
@@ -157,8 +157,8 @@ fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (length, rest) = match *first {
         short @ 0..=0x7f => (usize::from(short), rest),
         long @ 0x81..=0x84 => {
-            let (octets, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
-            (octets.iter().fold(0usize, |n, o| n << 8 | usize::from(*o)), rest)
+            let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
+            (bytes.iter().fold(0usize, |n, o| n << 8 | usize::from(*o)), rest)
         }
         _ => return None,
     };
@@ -178,9 +178,9 @@ pub(super) fn first_element(der: &[u8]) -> Option<&[u8]> {
 }
 
 fn wrap(tag: u8, contents: &[u8]) -> Vec<u8> {
-    let octets = contents.len().to_be_bytes();
-    let significant = octets.iter().position(|o| *o != 0).unwrap_or(octets.len() - 1);
-    let length = &octets[significant..];
+    let bytes = contents.len().to_be_bytes();
+    let significant = bytes.iter().position(|o| *o != 0).unwrap_or(bytes.len() - 1);
+    let length = &bytes[significant..];
     let mut der = vec![tag];
     if contents.len() >= 0x80 {
         der.push(0x80 | u8::try_from(length.len()).unwrap_or_default());
@@ -202,7 +202,7 @@ pub(super) fn is_encrypted(der: &[u8]) -> bool {
     let algorithm = || {
         let (_, outer, _) = tlv(der)?;
         let (SEQUENCE, algorithm, rest) = tlv(outer)? else { return None };
-        let (OCTET_STRING, _, []) = tlv(rest)? else { return None };
+        let (BYTE_STRING, _, []) = tlv(rest)? else { return None };
         let (OID, oid, _) = tlv(algorithm)? else { return None };
         Some(oid)
     };
@@ -245,7 +245,7 @@ pub(super) fn unsupported_private(der: &[u8]) -> Option<&'static str> {
         // PKCS#8 (RFC 5958 section 2).
         (SEQUENCE, algorithm, _) => unsupported_algorithm(algorithm),
         // SEC1 (RFC 5915 section 3): the key, then its curve.
-        (OCTET_STRING, _, rest) => {
+        (BYTE_STRING, _, rest) => {
             let (0xa0, parameters, _) = tlv(rest)? else { return None };
             unsupported_curve(parameters)
         }
@@ -263,7 +263,7 @@ pub(super) fn rsa_bits(der: &[u8]) -> Option<usize> {
     match tlv(rest)? {
         (SEQUENCE, algorithm, rest) => {
             let (OID, RSA, _) = tlv(algorithm)? else { return None };
-            let (OCTET_STRING, key, _) = tlv(rest)? else { return None };
+            let (BYTE_STRING, key, _) = tlv(rest)? else { return None };
             let (SEQUENCE, key, _) = tlv(key)? else { return None };
             let (INTEGER, _, rest) = tlv(key)? else { return None };
             let (INTEGER, modulus, _) = tlv(rest)? else { return None };
@@ -276,7 +276,7 @@ pub(super) fn rsa_bits(der: &[u8]) -> Option<usize> {
 
 /// The bits of a number that is more than nought.
 fn bits(number: &[u8]) -> Option<usize> {
-    let start = number.iter().position(|octet| *octet != 0)?;
+    let start = number.iter().position(|byte| *byte != 0)?;
     let unused = usize::try_from(number[start].leading_zeros()).ok()?;
     Some((number.len() - start) * 8 - unused)
 }
@@ -333,13 +333,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn octets_never_panic(mut octets in prop::collection::vec(any::<u8>(), 0..80), sequence in any::<bool>()) {
+        fn bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..80), sequence in any::<bool>()) {
             if sequence {
-                octets.splice(..0, [0x30, 0x82]);
+                bytes.splice(..0, [0x30, 0x82]);
             }
-            let _ = (of(&octets), is_encrypted(&octets), unsupported_private(&octets), unsupported_public(&octets));
-            let _ = rsa_bits(&octets);
-            let _ = (first_element(&octets), bare_base64(&octets));
+            let _ = (of(&bytes), is_encrypted(&bytes), unsupported_private(&bytes), unsupported_public(&bytes));
+            let _ = rsa_bits(&bytes);
+            let _ = (first_element(&bytes), bare_base64(&bytes));
         }
 
         #[test]

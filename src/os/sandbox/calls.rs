@@ -175,7 +175,7 @@ const IPPROTO_TCP: u64 = 6;
 const IPPROTO_UDP: u64 = 17;
 /// Connects by sending: Landlock, which asks about connect, does not hear of it on every kernel.
 const MSG_FASTOPEN: u64 = 0x2000_0000;
-/// The same, put off until the first octets are sent.
+/// The same, put off until the first bytes are sent.
 const TCP_FASTOPEN_CONNECT: u64 = 30;
 /// Puts another protocol on top of TCP, and its code with it.
 const TCP_ULP: u64 = 31;

@@ -1,4 +1,4 @@
-//! The client's side of an HTTP/1.1 connection: its octets, and the body of the request under way.
+//! The client's side of an HTTP/1.1 connection: its bytes, and the body of the request under way.
 
 use std::cell::RefCell;
 use std::io;
@@ -197,7 +197,7 @@ pub(super) struct LinkInterim<'a> {
     link: &'a RefCell<Link>,
     version: Version,
     filter: InterimFilter<'a>,
-    /// Octets of hints that may wait to be written.
+    /// Bytes of hints that may wait to be written.
     most: usize,
 }
 
@@ -216,20 +216,20 @@ impl Interim for LinkInterim<'_> {
             return;
         }
         let Some(passed) = self.filter.pass(head) else { return };
-        let mut octets = Vec::with_capacity(64);
-        write_status_line(head.status, &mut octets);
+        let mut bytes = Vec::with_capacity(64);
+        write_status_line(head.status, &mut bytes);
         let waiting = &mut self.link.borrow_mut().interim;
         if let Passed::Hints = passed {
             for (name, value) in self.filter.hints(head) {
-                octets.field(name, value);
+                bytes.field(name, value);
             }
             // A client that does not read has no use for hints.
-            if waiting.unsent_head().len() + octets.len() > self.most {
+            if waiting.unsent_head().len() + bytes.len() > self.most {
                 return;
             }
         }
-        octets.extend_from_slice(b"\r\n");
-        waiting.append(&octets);
+        bytes.extend_from_slice(b"\r\n");
+        waiting.append(&bytes);
     }
 }
 

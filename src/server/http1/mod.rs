@@ -1,7 +1,7 @@
 //! HTTP/1.1 towards clients.
 //!
 //! The server side of HTTP/1.1 is our own, and not hyper's, for three reasons (ARCHITECTURE.md has the figures):
-//! framing is read strictly, on the octets; every refusal, a malformed head's included, carries the page and the
+//! framing is read strictly, on the bytes; every refusal, a malformed head's included, carries the page and the
 //! policies of the site; and a request is passed on without a header map, a body channel or a task in between.
 
 mod busy;
@@ -269,7 +269,7 @@ async fn run_tunnel(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, 
     tunnel::run(&mut link.clone(), &mut transport, ahead, received, alarm, limits.websocket_idle, limits.linger).await
 }
 
-/// Ends our side, and listens on for a while: an answer is lost when its connection is reset by octets that nobody
+/// Ends our side, and listens on for a while: an answer is lost when its connection is reset by bytes that nobody
 /// read (RFC 9112 section 9.6).
 async fn linger(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) {
     let limit = context.worker.view().shared.limits.linger;

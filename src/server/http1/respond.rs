@@ -50,7 +50,7 @@ pub(super) struct Sending {
     ends_with_connection: bool,
     rate_timer: RateTimer,
     bytes: u64,
-    /// Octets that the connection has taken, and whether the upstream has given any, since somebody asked.
+    /// Bytes that the connection has taken, and whether the upstream has given any, since somebody asked.
     written: usize,
     loaded: bool,
     /// Whether it is the client that holds things up.
@@ -69,10 +69,10 @@ impl Sending {
         reply: &mut Reply,
         keep_alive: bool,
     ) -> Self {
-        let mut octets = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
+        let mut bytes = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
         // Interim responses that have not gone yet come first.
-        link.borrow_mut().take_interim(&mut octets);
-        let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut octets);
+        link.borrow_mut().take_interim(&mut bytes);
+        let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut bytes);
         if way == Way::None {
             reply.body = ResponseBody::Empty;
         }
@@ -83,7 +83,7 @@ impl Sending {
         let mut rate_timer = RateTimer::new(context.worker.view().shared.limits.min_rate());
         rate_timer.begin(alarm);
         Self {
-            out: WriteBuffer::new(octets),
+            out: WriteBuffer::new(bytes),
             way,
             after,
             ended: way == Way::None,
@@ -161,7 +161,7 @@ impl Sending {
                     Poll::Ready(frame) => {
                         let frame = match frame.transpose() {
                             Ok(frame) => frame,
-                            // Cut off, and visibly so: no last chunk, fewer octets than announced, no close_notify;
+                            // Cut off, and visibly so: no last chunk, fewer bytes than announced, no close_notify;
                             // and a reset where the end of the connection would pass for the body's.
                             Err(error) => {
                                 self.broken = Some(error);

@@ -9,7 +9,7 @@ use http::Method;
 use http::request::Parts;
 
 use crate::message::{
-    Framing, HeadFault, HeadLimits, Name, RequestHead, TargetScheme, Version, field_fits, is_token, octets_of,
+    Framing, HeadFault, HeadLimits, Name, RequestHead, TargetScheme, Version, bytes_of, field_fits, is_token,
     parse_length,
 };
 
@@ -66,8 +66,8 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     // The names and values that the client sent, as HTTP/1.1 writes them, and the crumbs of a cookie joined as they go
     // upstream (section 8.2.3). h2 has bounded what came before, more generously.
     let crumbs = parts.headers.get_all(http::header::COOKIE).iter().count().saturating_sub(1);
-    let octets = octets_of(&parts.headers) - crumbs * CRUMB + target.len();
-    if octets > limits.head || parts.headers.len() - crumbs > limits.fields {
+    let bytes = bytes_of(&parts.headers) - crumbs * CRUMB + target.len();
+    if bytes > limits.head || parts.headers.len() - crumbs > limits.fields {
         return Err(HeadFault::TooLarge);
     }
     if !head.fields.iter().all(|(_, name, value)| field_fits(name, value, limits.field)) {
@@ -78,12 +78,12 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
 
 const INVALID_LENGTH: HeadFault = HeadFault::Framing("Content-Length");
 
-/// Octets of a head as h2 holds it.
-pub(super) fn octets<B>(request: &http::Request<B>) -> usize {
+/// Bytes of a head as h2 holds it.
+pub(super) fn bytes<B>(request: &http::Request<B>) -> usize {
     let unparsed = request.extensions().get::<Unparsed>();
     let unparsed =
         unparsed.map_or(0, |u| [u.scheme(), u.authority(), u.path()].into_iter().flatten().map(str::len).sum());
-    octets_of(request.headers()) + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + unparsed
+    bytes_of(request.headers()) + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + unparsed
 }
 
 /// `:scheme`: that of a request which needs a proxy to another protocol is none of ours.

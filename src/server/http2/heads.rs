@@ -12,7 +12,7 @@ const END_HEADERS: u8 = 4;
 /// Follows the frames that a client sends.
 #[derive(Debug)]
 pub(super) struct HeadWatch {
-    /// Octets that are still to come of the preface, or of a frame's payload.
+    /// Bytes that are still to come of the preface, or of a frame's payload.
     rest: usize,
     /// The head of the frame that is coming, and how much of it is there.
     frame: [u8; FRAME_HEAD],
@@ -32,22 +32,22 @@ impl Default for HeadWatch {
 
 impl HeadWatch {
     /// Takes in what has been received.
-    pub(super) fn receive(&mut self, mut octets: &[u8]) {
-        while !octets.is_empty() || (self.rest == 0 && self.ends) {
+    pub(super) fn receive(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() || (self.rest == 0 && self.ends) {
             if self.rest > 0 {
-                let part = self.rest.min(octets.len());
+                let part = self.rest.min(bytes.len());
                 self.rest -= part;
-                octets = &octets[part..];
+                bytes = &bytes[part..];
                 continue;
             }
             if std::mem::take(&mut self.ends) {
                 self.open = false;
                 continue;
             }
-            let part = octets.len().min(FRAME_HEAD - self.filled);
-            self.frame[self.filled..self.filled + part].copy_from_slice(&octets[..part]);
+            let part = bytes.len().min(FRAME_HEAD - self.filled);
+            self.frame[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
             self.filled += part;
-            octets = &octets[part..];
+            bytes = &bytes[part..];
             if self.filled == FRAME_HEAD {
                 self.filled = 0;
                 self.begin();
@@ -80,9 +80,9 @@ mod tests {
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let [.., high, low] = payload.to_be_bytes();
-        let mut octets = vec![0, high, low, kind, flags, 0, 0, 0, 1];
-        octets.resize(FRAME_HEAD + payload, 4);
-        octets
+        let mut bytes = vec![0, high, low, kind, flags, 0, 0, 0, 1];
+        bytes.resize(FRAME_HEAD + payload, 4);
+        bytes
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
             states.dedup();
             assert_eq!(watch.unfinished(), None, "{step}");
             match step {
-                // The second head is all there with its last octet.
+                // The second head is all there with its last byte.
                 1 => assert_eq!(states, [None, Some(1), None, Some(3), None]),
                 1000 => assert_eq!(states, [None]),
                 _ => {}

@@ -29,12 +29,12 @@ impl Interim for StreamInterim<'_> {
         let Some(passed) = self.filter.pass(head) else { return };
         let mut fields = HeaderMapSink::default();
         if let Passed::Hints = passed {
-            let mut octets = 0;
+            let mut bytes = 0;
             for (name, value) in self.filter.hints(head) {
-                octets += name.len() + value.len();
+                bytes += name.len() + value.len();
                 fields.field(name, value);
             }
-            if !self.share.hold_interim(octets) {
+            if !self.share.hold_interim(bytes) {
                 return;
             }
         }

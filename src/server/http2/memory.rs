@@ -1,6 +1,6 @@
 //! What an HTTP/2 connection holds for its streams, and may hold: `connection_memory`.
 //!
-//! Octets are charged when they are read from an upstream, and given back as h2 writes them or drops them. Who finds the
+//! Bytes are charged when they are read from an upstream, and given back as h2 writes them or drops them. Who finds the
 //! memory full does not read on; a stream that holds nothing may always read one small piece, so that none starves, and none
 //! waits for another. Numbers in cells, and no lock or timer: all streams of a connection are polled by one task.
 
@@ -20,7 +20,7 @@ const PIECE_FIRST: usize = 64 * 1024;
 const PIECE_MAX: usize = 256 * 1024;
 /// What h2 needs for a frame that waits, whatever is in it.
 const FRAME: usize = 256;
-/// Octets of a request's head that the stream's own memory has space for.
+/// Bytes of a request's head that the stream's own memory has space for.
 const HEAD_FREE: usize = 1024;
 /// How often a head is there: as h2 read it, as we did, as it is written to the upstream, and what the containers take.
 const HEAD_COPIES: usize = 4;
@@ -54,7 +54,7 @@ impl Memory {
         })
     }
 
-    /// Memory for another stream whose request has a head of so many octets; none if there is none.
+    /// Memory for another stream whose request has a head of so many bytes; none if there is none.
     pub(super) fn admit(self: &Rc<Self>, head: usize) -> Option<Rc<Share>> {
         let request = head.saturating_sub(HEAD_FREE) * HEAD_COPIES;
         let held = self.heads_held.get() + request;
@@ -89,11 +89,11 @@ pub(super) struct Share {
     request: usize,
     /// Bytes that are kept of its body.
     kept: Cell<usize>,
-    /// Octets of the answer's head.
+    /// Bytes of the answer's head.
     head: Cell<usize>,
-    /// Octets of interim heads: h2 does not say when they have gone, so that they count until the stream ends.
+    /// Bytes of interim heads: h2 does not say when they have gone, so that they count until the stream ends.
     interim: Cell<usize>,
-    /// Octets of its body that were read and not written yet.
+    /// Bytes of its body that were read and not written yet.
     out: Cell<usize>,
     /// What the next piece may be read into.
     buffer: Cell<usize>,
@@ -116,26 +116,26 @@ impl Share {
     }
 
     /// The answer's head is there.
-    pub(super) fn hold_head(&self, octets: usize) {
-        self.change(&self.head, octets);
+    pub(super) fn hold_head(&self, bytes: usize) {
+        self.change(&self.head, bytes);
     }
 
     /// Charges what is kept of the request's body; zero gives it back. Half of the memory stays for heads: `false` where it
     /// would not.
-    pub(super) fn keep(&self, octets: usize) -> bool {
+    pub(super) fn keep(&self, bytes: usize) -> bool {
         let memory = &self.memory;
-        let held = memory.heads_held.get() - self.kept.get() + octets;
-        let may = octets <= self.kept.get() || held <= memory.heads / 2;
+        let held = memory.heads_held.get() - self.kept.get() + bytes;
+        let may = bytes <= self.kept.get() || held <= memory.heads / 2;
         if may {
-            self.kept.set(octets);
+            self.kept.set(bytes);
             memory.heads_held.set(held);
         }
         may
     }
 
     /// Memory for an interim head; says no if there is none.
-    pub(super) fn hold_interim(&self, octets: usize) -> bool {
-        let more = octets + FRAME;
+    pub(super) fn hold_interim(&self, bytes: usize) -> bool {
+        let more = bytes + FRAME;
         // What each stream may hold whatever the others do, and what they have together.
         let own = self.head.get() + self.interim.get() + self.out.get() + self.buffer.get() + more;
         let fits = own <= PIECE_MIN || self.memory.held.get() + more <= self.memory.bodies;
@@ -145,8 +145,8 @@ impl Share {
         fits
     }
 
-    fn release(&self, octets: usize) {
-        self.change(&self.out, self.out.get() - octets);
+    fn release(&self, bytes: usize) {
+        self.change(&self.out, self.out.get() - bytes);
         let memory = &self.memory;
         // Not for each frame: there is to be something to read into.
         if memory.held.get() <= memory.bodies / 4 * 3 && !memory.waiting.borrow().is_empty() {
@@ -224,10 +224,10 @@ impl Buf for Held {
         &self.data
     }
 
-    fn advance(&mut self, octets: usize) {
-        self.data.advance(octets);
-        self.charged -= octets;
-        self.share.release(octets);
+    fn advance(&mut self, bytes: usize) {
+        self.data.advance(bytes);
+        self.charged -= bytes;
+        self.share.release(bytes);
     }
 }
 

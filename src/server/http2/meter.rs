@@ -1,7 +1,7 @@
 //! What the client of an HTTP/2 connection brings, and what for: frames that ask for nothing cost work all the same.
 //!
 //! h2 bounds what it knows of by itself: CONTINUATION frames, streams that are reset before anybody has looked at them,
-//! empty DATA, the size of fields. Pings, settings, priorities, windows that open octet by octet, and streams that are
+//! empty DATA, the size of fields. Pings, settings, priorities, windows that open byte by byte, and streams that are
 //! given up as soon as the upstream has heard of them, are all proper HTTP/2.
 
 use std::cell::{Cell, RefCell};
@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::heads::HeadWatch;
 use crate::clock::ticks_of;
 
-/// Octets that may come without explanation: a ping every ten seconds for a week.
+/// Bytes that may come without explanation: a ping every ten seconds for a week.
 const OVERHEAD_FREE: u64 = 1 << 20;
-/// Octets that may come for each octet of payload, either way. A body in pieces of one octet needs ten.
+/// Bytes that may come for each byte of payload, either way. A body in pieces of one byte needs ten.
 const OVERHEAD_FACTOR: u64 = 8;
-/// Octets that are read before the streams get their turn: what h2 has taken in and nobody has looked at stays small.
+/// Bytes that are read before the streams get their turn: what h2 has taken in and nobody has looked at stays small.
 const BURST: usize = 256 * 1024;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -23,9 +23,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub(super) struct Meter {
     received: Cell<u64>,
     payload: Cell<u64>,
-    /// Octets that came in the present turn.
+    /// Bytes that came in the present turn.
     burst: Cell<usize>,
-    /// Octets for the client that were handed down since somebody asked.
+    /// Bytes for the client that were handed down since somebody asked.
     written: Cell<usize>,
     /// When the minute began, and how many streams were given up in it.
     minute: Cell<(u32, u32)>,
@@ -34,10 +34,10 @@ pub(super) struct Meter {
 
 impl Meter {
     /// Frames, whatever they say.
-    pub(super) fn receive(&self, octets: &[u8]) {
-        self.received.set(self.received.get() + octets.len() as u64);
-        self.burst.set(self.burst.get() + octets.len());
-        self.heads.borrow_mut().receive(octets);
+    pub(super) fn receive(&self, bytes: &[u8]) {
+        self.received.set(self.received.get() + bytes.len() as u64);
+        self.burst.set(self.burst.get() + bytes.len());
+        self.heads.borrow_mut().receive(bytes);
     }
 
     /// The number of the head that has begun and is not finished, if there is one.
@@ -55,9 +55,9 @@ impl Meter {
         self.burst.get() >= BURST
     }
 
-    /// Octets for the client.
-    pub(super) fn write(&self, octets: usize) {
-        self.written.set(self.written.get() + octets);
+    /// Bytes for the client.
+    pub(super) fn write(&self, bytes: usize) {
+        self.written.set(self.written.get() + bytes);
     }
 
     /// How many there were since the last call.
@@ -65,9 +65,9 @@ impl Meter {
         self.written.take()
     }
 
-    /// Octets that were worth it: requests, and bodies in both directions.
-    pub(super) fn payload(&self, octets: usize) {
-        self.payload.set(self.payload.get() + octets as u64);
+    /// Bytes that were worth it: requests, and bodies in both directions.
+    pub(super) fn payload(&self, bytes: usize) {
+        self.payload.set(self.payload.get() + bytes as u64);
     }
 
     /// Whether too little of what has come was worth it.

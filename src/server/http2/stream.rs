@@ -57,7 +57,7 @@ pub(super) async fn serve(
     let limits = &view.shared.limits;
     let mut head = RequestHead::default();
     let rejection = read_head(&parts, recv.is_end_stream(), &limits.head(), &mut head).err().map(Rejection::Head);
-    meter.payload(head.fields.octets());
+    meter.payload(head.fields.size());
     let recv = Recv { stream: recv, left: limits.request_body, trailers: false, taken: 0, meter, share: share.clone() };
     let shared_recv = Rc::new(RefCell::new(recv));
     if let Some(rejection) = rejection {
@@ -132,7 +132,7 @@ pub(super) async fn serve(
 }
 
 /// Checks what is known of a body before anything of its request is passed on. h2 holds a body to its content-length, and
-/// gives the stream up: what has come by now has been looked at. A body that is said to have no octet is waited for, since
+/// gives the stream up: what has come by now has been looked at. A body that is said to have no byte is waited for, since
 /// the request is forwarded as one without a body: an empty frame ends it, and any other is wrong.
 async fn check_body(
     respond: &RefCell<SendResponse<Held>>,
@@ -249,8 +249,8 @@ impl Body for StreamBody {
         self.recv.borrow().stream.is_end_stream()
     }
 
-    fn keep(&mut self, octets: usize) -> bool {
-        self.recv.borrow().share.keep(octets)
+    fn keep(&mut self, bytes: usize) -> bool {
+        self.recv.borrow().share.keep(bytes)
     }
 }
 
@@ -290,7 +290,7 @@ async fn send(
     *response.headers_mut() = fields.0;
     let empty = matches!(reply.body, ResponseBody::Empty);
     let share = recv.borrow().share.clone();
-    share.hold_head(reply.head.fields.octets());
+    share.hold_head(reply.head.fields.size());
     let early = !recv.borrow().stream.is_end_stream() && !status.is_client_error() && !status.is_server_error();
     if early && empty {
         discard(recv, alarm, limits.linger).await;

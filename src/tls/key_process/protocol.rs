@@ -1,4 +1,4 @@
-//! What goes over a channel: a length of four octets in network order, and that many octets.
+//! What goes over a channel: a length of four bytes in network order, and that many bytes.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +17,7 @@ use crate::keys::pin::Pin;
 const FRAME_MAX: usize = 8 * 1024;
 /// The longest plan: the folders of very many keys.
 const PLAN_MAX: usize = 64 << 20;
-/// The longest handshake to be signed: TLS 1.2 with a P-521 point has 203 octets, TLS 1.3 with SHA-512 162.
+/// The longest handshake to be signed: TLS 1.2 with a P-521 point has 203 bytes, TLS 1.3 with SHA-512 162.
 const MESSAGE_MAX: usize = 256;
 
 /// How long one side waits for the other: there is an answer in well under a millisecond, or never.
@@ -106,7 +106,7 @@ fn is_handshake(message: &[u8]) -> bool {
         let rest = message.strip_prefix(&[b' '; 64])?.strip_prefix(b"TLS 1.3, server CertificateVerify\0")?;
         Some(matches!(rest.len(), 32 | 48 | 64))
     };
-    // named_curve(3), the curve, and a point of as many octets as it says.
+    // named_curve(3), the curve, and a point of as many bytes as it says.
     let tls12 = || {
         let (kind, rest) = message.get(64..)?.split_first()?;
         let (_, rest) = rest.split_first_chunk::<2>()?;
@@ -224,7 +224,7 @@ fn write_up_to(most: usize, stream: &mut impl Write, frame: &[u8]) -> io::Result
 /// An answer, as a frame.
 pub(super) fn answer(outcome: Result<Vec<u8>, String>) -> Vec<u8> {
     match outcome {
-        Ok(octets) => [&[DONE], octets.as_slice()].concat(),
+        Ok(bytes) => [&[DONE], bytes.as_slice()].concat(),
         Err(why) => [&[REFUSED], why.as_bytes()].concat(),
     }
 }
@@ -232,7 +232,7 @@ pub(super) fn answer(outcome: Result<Vec<u8>, String>) -> Vec<u8> {
 /// What an answer says; none for what is no answer.
 pub(super) fn outcome(frame: &[u8]) -> Option<Result<Vec<u8>, String>> {
     match frame.split_first()? {
-        (&DONE, octets) => Some(Ok(octets.to_vec())),
+        (&DONE, bytes) => Some(Ok(bytes.to_vec())),
         (&REFUSED, why) => Some(Err(String::from_utf8_lossy(why).into_owned())),
         _ => None,
     }
@@ -292,8 +292,8 @@ mod tests {
         }
 
         #[test]
-        fn anything_else_is_none(octets in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = (Request::decode(&octets), Loaded::decode(&octets), outcome(&octets), read(&mut octets.as_slice()));
+        fn anything_else_is_none(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = (Request::decode(&bytes), Loaded::decode(&bytes), outcome(&bytes), read(&mut bytes.as_slice()));
         }
     }
 }

@@ -91,8 +91,8 @@ fn take(door: &UnixStream) -> io::Result<Option<UnixStream>> {
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut octet = [0];
-        let message = recvmsg(door, &mut [io::IoSliceMut::new(&mut octet)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let mut byte = [0];
+        let message = recvmsg(door, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC);
         match message {
             Ok(message) if message.bytes == 0 => return Ok(None),
             Ok(_) => {}

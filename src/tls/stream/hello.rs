@@ -26,7 +26,7 @@ pub struct FirstMessage {
     /// Where the first record begins that was not looked at.
     at: usize,
     head: Vec<u8>,
-    /// Octets of the message in the records before that.
+    /// Bytes of the message in the records before that.
     len: usize,
 }
 
@@ -101,17 +101,17 @@ mod tests {
         [&[HANDSHAKE, 3, 1][..], &len, payload].concat()
     }
 
-    /// How many octets it takes until it is whole, if they come one by one.
-    fn whole_at(octets: &[u8]) -> Option<usize> {
+    /// How many bytes it takes until it is whole, if they come one by one.
+    fn whole_at(bytes: &[u8]) -> Option<usize> {
         let mut message = FirstMessage::default();
-        octets.iter().position(|octet| {
-            message.received.push(*octet);
+        bytes.iter().position(|byte| {
+            message.received.push(*byte);
             message.is_whole()
         })
     }
 
     #[test]
-    fn whole_with_its_last_octet() {
+    fn whole_with_its_last_byte() {
         let hello = [&[CLIENT_HELLO, 0, 0, 200][..], &[7; 200]].concat();
         let one = record(&hello);
         assert_eq!(whole_at(&one), Some(one.len() - 1));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_cannot_become_one_is_not_waited_for() {
-        for (octets, at) in [
+        for (bytes, at) in [
             (&b"GET / HTTP/1.1\r\n"[..], 1),
             (&[HANDSHAKE, 2, 0], 1),
             (&[HANDSHAKE, 3, 1, 0, 0, 1], 4),
@@ -135,7 +135,7 @@ mod tests {
             (&record(&[2, 0, 0, 1, 0]), 9),
             (&record(&[CLIENT_HELLO, 0xff, 0, 0]), 8),
         ] {
-            assert_eq!(whole_at(octets), Some(at), "{octets:x?}");
+            assert_eq!(whole_at(bytes), Some(at), "{bytes:x?}");
         }
         let endless = record(&[CLIENT_HELLO, 0, 0x90, 0]).into_iter().chain(record(&[0]).repeat(10_000));
         assert_eq!(whole_at(&endless.collect::<Vec<_>>()), Some(PENDING_MAX - 1));

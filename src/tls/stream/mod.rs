@@ -56,7 +56,7 @@ impl<S: Session> TlsStream<S> {
         &self.socket
     }
 
-    /// Octets that wait to be written.
+    /// Bytes that wait to be written.
     pub fn unsent(&self) -> usize {
         self.records.outgoing.len()
     }

@@ -31,7 +31,7 @@ thread_local! {
 /// The outgoing side of one connection: nothing at rest.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// `STAGE + RECORD` octets, or more behind `STAGE` where rustls had much to say.
+    /// `STAGE + RECORD` bytes, or more behind `STAGE` where rustls had much to say.
     buffer: Option<Vec<u8>>,
     /// Written up to here.
     start: usize,
@@ -93,7 +93,7 @@ impl Outgoing {
         self.staged == 0 && self.start == self.end
     }
 
-    /// Octets that wait to be sealed or written.
+    /// Bytes that wait to be sealed or written.
     pub(super) fn len(&self) -> usize {
         self.staged + self.end - self.start
     }
@@ -220,7 +220,7 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// The sealed octets, for whoever sends them without a socket.
+    /// The sealed bytes, for whoever sends them without a socket.
     #[doc(hidden)]
     pub(super) fn take_sealed(&mut self) -> Vec<u8> {
         let sealed = self.buffer.as_ref().map_or_else(Vec::new, |b| b[self.start..self.end].to_vec());

@@ -1,4 +1,4 @@
-//! rustls' unbuffered API, its sharp edges kept in: octets in, plaintext out, and back. No socket here, so that tests
+//! rustls' unbuffered API, its sharp edges kept in: bytes in, plaintext out, and back. No socket here, so that tests
 //! and fuzzers can feed it anything.
 //!
 //! The edges: bytes that rustls has not taken must be shown to it on every call, writes included (it remembers parts
@@ -13,7 +13,7 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus, WriteTraffic};
 use super::outgoing::Outgoing;
 use super::session::Session;
 
-/// Received octets that may wait for the rest of a record or of a handshake message.
+/// Received bytes that may wait for the rest of a record or of a handshake message.
 pub(super) const PENDING_MAX: usize = 40 * 1024;
 
 /// Content types of records that may go out before an alert does.
@@ -31,7 +31,7 @@ pub(super) enum Phase {
     Failed,
 }
 
-/// TLS over octets.
+/// TLS over bytes.
 pub struct Records<S> {
     pub(super) session: Box<S>,
     pub(super) outgoing: Outgoing,
@@ -78,7 +78,7 @@ impl<S: Session> Records<S> {
         len
     }
 
-    /// Works through `buffer`, whose first [`Self::pending_len`] octets are free for what is pending, and whose octets
+    /// Works through `buffer`, whose first [`Self::pending_len`] bytes are free for what is pending, and whose bytes
     /// up to `filled` have been received. Plaintext goes to `dst` as far as it fits; gives how much did.
     pub(super) fn receive<B: BufMut>(&mut self, buffer: &mut [u8], filled: usize, dst: &mut B) -> io::Result<usize> {
         let pending = std::mem::take(&mut self.pending);
@@ -145,7 +145,7 @@ impl<S: Session> Records<S> {
 
     /// Ends the connection with an alert: rustls' own is among the next things that it wants to say. It must be shown
     /// what it has not taken here, too: where it stands in a handshake message it remembers by position. And it must
-    /// not be asked again once the alert is out, or it would stumble over the same octets a second time.
+    /// not be asked again once the alert is out, or it would stumble over the same bytes a second time.
     fn fail(&mut self, other: Option<u8>, rest: &mut [u8]) {
         let instead = self.session.alert_instead().or(other);
         let before = std::mem::replace(&mut self.phase, Phase::Failed);
@@ -225,32 +225,32 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// For tests and fuzzers: feeds octets, and gives the plaintext that came out.
+    /// For tests and fuzzers: feeds bytes, and gives the plaintext that came out.
     #[doc(hidden)]
-    pub fn feed(&mut self, octets: &[u8]) -> io::Result<Vec<u8>> {
+    pub fn feed(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
         self.take_plain(&mut plain);
         let mut buffer = vec![0; self.pending.len()];
-        buffer.extend_from_slice(octets);
+        buffer.extend_from_slice(bytes);
         let filled = buffer.len();
         self.receive(&mut buffer, filled, &mut plain)?;
         self.take_plain(&mut plain);
         Ok(plain)
     }
 
-    /// For tests and fuzzers: seals plaintext, and gives all octets that are to be sent.
+    /// For tests and fuzzers: seals plaintext, and gives all bytes that are to be sent.
     #[doc(hidden)]
     pub fn drain(&mut self, plaintext: &[u8]) -> io::Result<Vec<u8>> {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         let mut rest = plaintext;
         while !rest.is_empty() {
             let len = self.write(&[IoSlice::new(rest)])?;
             rest = &rest[len..];
-            octets.extend(self.outgoing.take_sealed());
+            bytes.extend(self.outgoing.take_sealed());
         }
         self.seal()?;
-        octets.extend(self.outgoing.take_sealed());
-        Ok(octets)
+        bytes.extend(self.outgoing.take_sealed());
+        Ok(bytes)
     }
 }
 

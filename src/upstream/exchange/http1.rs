@@ -190,23 +190,23 @@ impl Exchange {
                     Err(why) if self.received.is_empty() => return Poll::Ready(Err(UpstreamError::Closed(why))),
                     Err(_) => return Poll::Ready(Err(UpstreamError::Malformed("head cut short"))),
                 };
-                let mut octets = &buffer[..read];
+                let mut bytes = &buffer[..read];
                 let begun = !self.received.is_empty();
                 if begun {
-                    self.received.extend_from_slice(octets);
-                    octets = &self.received;
-                    if !self.looked.is_worth_it(octets, &[max.head]) {
+                    self.received.extend_from_slice(bytes);
+                    bytes = &self.received;
+                    if !self.looked.is_worth_it(bytes, &[max.head]) {
                         continue;
                     }
                 }
-                match parse_response(octets, self.to_head, &max, &mut head).map_err(head_fault)? {
+                match parse_response(bytes, self.to_head, &max, &mut head).map_err(head_fault)? {
                     Some(len) => {
-                        self.received = BytesMut::from(&octets[len..]);
+                        self.received = BytesMut::from(&bytes[len..]);
                         self.looked = Looked::default();
                         return Poll::Ready(Ok(head));
                     }
                     None if begun => {}
-                    None => self.received = BytesMut::from(octets),
+                    None => self.received = BytesMut::from(bytes),
                 }
             }
         })
@@ -429,7 +429,7 @@ impl Body for Http1Body {
         self.decoder.is_end()
     }
 
-    fn read_at_most(&mut self, octets: usize) {
-        self.most = octets.max(PIECE_MIN);
+    fn read_at_most(&mut self, bytes: usize) {
+        self.most = bytes.max(PIECE_MIN);
     }
 }

@@ -53,7 +53,7 @@ impl Upload {
     }
 }
 
-/// Sends head and body as far as both sides let it; ready when all has gone. `moved` counts octets.
+/// Sends head and body as far as both sides let it; ready when all has gone. `moved` counts bytes.
 pub(super) fn poll_send(
     out: &mut WriteBuffer,
     upload: &mut Option<Upload>,

@@ -103,7 +103,7 @@ pub(in crate::upstream) async fn start(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(UNTOLD)
         .max_send_buffer_size(SEND_BUFFER)
-        // h2 counts 32 octets on top of each field.
+        // h2 counts 32 bytes on top of each field.
         .max_header_list_size(u32::try_from(head_max * 2).unwrap_or(u32::MAX));
     alarm.set(timeout);
     let mut handshake = Box::pin(builder.handshake(HearsOut { transport, deaf: false }));

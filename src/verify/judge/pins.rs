@@ -180,8 +180,8 @@ mod tests {
             (1..10u8).fold(v.to_owned(), |v, n| v.replace(&format!("{{{n}}}"), &format!("pin-sha256=\"{}\"", pin(n))))
         };
         let values: Vec<String> = values.iter().map(|v| fill(v)).collect();
-        let octets: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
-        let (enforced, report_only) = if field == Field::Pkp { (octets, vec![]) } else { (vec![], octets) };
+        let bytes: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
+        let (enforced, report_only) = if field == Field::Pkp { (bytes, vec![]) } else { (vec![], bytes) };
         let seen = Seen { secure: true, path: paths[0].pins.clone(), pkp: enforced.clone(), ..Seen::default() };
         let served = Served { url: &url, paths: &paths };
         let got = judge(&served, &enforced, &report_only, &note_pins(&seen));

@@ -1,4 +1,4 @@
-//! A response that ends at each of its octets, by the end of the connection or by a reset; and a TLS connection that
+//! A response that ends at each of its bytes, by the end of the connection or by a reset; and a TLS connection that
 //! ends at any place, its handshake included.
 
 use std::io::{Read, Write};
@@ -35,17 +35,17 @@ fn responses() -> [String; 3] {
 fn cut(path: &str) -> Option<(Vec<u8>, bool)> {
     let mut parts = path.split('/').skip(1);
     let (kind, length, end) = (parts.next()?, parts.next()?, parts.next()?);
-    let octets = responses()[kind.parse::<usize>().ok()?].clone().into_bytes();
-    Some((octets[..length.parse().ok()?].to_vec(), end == "rst"))
+    let bytes = responses()[kind.parse::<usize>().ok()?].clone().into_bytes();
+    Some((bytes[..length.parse().ok()?].to_vec(), end == "rst"))
 }
 
 #[test]
-fn at_each_octet() {
+fn at_each_byte() {
     let authority = Authority::new();
     let origin = Origin::start(|request| {
-        let (octets, reset) = cut(request.path()).unwrap();
+        let (bytes, reset) = cut(request.path()).unwrap();
         Reply::Custom(Box::new(move |socket| {
-            socket.write_all(&octets)?;
+            socket.write_all(&bytes)?;
             if reset {
                 // What was sent is there before the reset is.
                 thread::sleep(Duration::from_millis(1));
@@ -116,7 +116,7 @@ fn at_each_octet() {
     assert_no_leaks(&pintle, &at_first);
 }
 
-/// Passes octets on, and ends both sides when so many have come from the upstream.
+/// Passes bytes on, and ends both sides when so many have come from the upstream.
 fn relay(to: SocketAddr, limit: Arc<AtomicUsize>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -17,7 +17,7 @@ use crate::model::random::Random;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
-    /// It stops after so many thousandths of its octets, and the connection ends.
+    /// It stops after so many thousandths of its bytes, and the connection ends.
     Cut(u64),
     /// The same with a reset.
     Reset(u64),
@@ -35,7 +35,7 @@ pub enum Fault {
     LargeHead,
     /// A head without end.
     EndlessHead,
-    /// More octets behind the end, which look like another response.
+    /// More bytes behind the end, which look like another response.
     Extra,
     /// Interim responses first, more or less of them.
     Interim(usize),
@@ -129,7 +129,7 @@ impl Plan {
     }
 
     /// The response as it should be.
-    fn octets(&self) -> Vec<u8> {
+    fn bytes(&self) -> Vec<u8> {
         let mut out = b"HTTP/1.1 200 OK\r\nX-Test: yes\r\n".to_vec();
         match self.framing {
             Framing::Length => out.extend(format!("Content-Length: {}\r\n\r\n", self.body.len()).bytes()),
@@ -154,7 +154,7 @@ impl Plan {
     pub fn judge(&self, seen: &Seen) {
         let whole = match seen {
             Seen::Whole(200, body) => {
-                assert!(*body == self.body, "{self:.0?}: {} octets in place of {}", body.len(), self.body.len());
+                assert!(*body == self.body, "{self:.0?}: {} bytes in place of {}", body.len(), self.body.len());
                 true
             }
             Seen::Whole(502..=504, _) => false,
@@ -164,7 +164,7 @@ impl Plan {
             Seen::Broken(got) => {
                 assert!(got.len() <= self.body.len().max(1) || self.fault == Fault::Endless, "{self:.0?}");
                 let limit = got.len().min(self.body.len());
-                assert!(got[..limit] == self.body[..limit], "{self:.0?}: wrong octets before the break");
+                assert!(got[..limit] == self.body[..limit], "{self:.0?}: wrong bytes before the break");
                 false
             }
         };
@@ -178,12 +178,12 @@ impl Plan {
         };
         assert!(honest, "{self:.0?}: {seen:.0?}");
         if let (Fault::Cut(thousandths), true) = (self.fault, whole) {
-            assert!(self.cut(thousandths) == self.octets().len(), "{self:.0?}: passed off as whole");
+            assert!(self.cut(thousandths) == self.bytes().len(), "{self:.0?}: passed off as whole");
         }
     }
 
     fn cut(&self, thousandths: u64) -> usize {
-        self.octets().len() * thousandths as usize / 1000
+        self.bytes().len() * thousandths as usize / 1000
     }
 }
 
@@ -196,7 +196,7 @@ pub enum Seen {
     Broken(Vec<u8>),
 }
 
-/// Octets that tell where they belong.
+/// Bytes that tell where they belong.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random::new(seed ^ 0x5eed);
     let mut out = Vec::with_capacity(len + 8);
@@ -289,7 +289,7 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
         let head = read_head(&mut stream)?;
         let seed = head.split(' ').nth(1).and_then(|path| path.strip_prefix("/fault/")?.parse().ok());
         let plan = Plan::of(seed.ok_or(io::ErrorKind::InvalidData)?);
-        let octets = plan.octets();
+        let bytes = plan.bytes();
         if plan.fault != Fault::Early
             && let Some(want) = &plan.upload
             && read_upload(&mut stream, &head)? != *want
@@ -297,9 +297,9 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
             wrong.lock().unwrap().push(format!("{}: {head}", plan.seed));
         }
         match plan.fault {
-            Fault::None => stream.write_all(&octets)?,
+            Fault::None => stream.write_all(&bytes)?,
             Fault::Cut(at) | Fault::Reset(at) => {
-                stream.write_all(&octets[..plan.cut(at)])?;
+                stream.write_all(&bytes[..plan.cut(at)])?;
                 stream.flush()?;
                 if matches!(plan.fault, Fault::Reset(_)) {
                     // What was sent gets there first, now and then.
@@ -312,7 +312,7 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
             }
             Fault::Slow => {
                 let mut random = Random::new(plan.seed);
-                let mut rest = &octets[..];
+                let mut rest = &bytes[..];
                 for _ in 0..8 {
                     let (now, later) = rest.split_at(random.index(rest.len().min(200)));
                     stream.write_all(now)?;
@@ -324,14 +324,14 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
             }
             Fault::Silent => return wait_for_end(&mut stream),
             Fault::Stall => {
-                stream.write_all(&octets[..octets.len() / 2])?;
+                stream.write_all(&bytes[..bytes.len() / 2])?;
                 stream.flush()?;
                 return wait_for_end(&mut stream);
             }
             Fault::Garbage(which) => return stream.write_all(GARBAGE[which]).and_then(|()| stream.flush()),
             Fault::BadChunk => {
-                let at = octets.len() - b"0\r\n\r\n".len();
-                stream.write_all(&octets[..at])?;
+                let at = bytes.len() - b"0\r\n\r\n".len();
+                stream.write_all(&bytes[..at])?;
                 stream.write_all(b"zz\r\nhello\r\n0\r\n\r\n")?;
                 return stream.flush();
             }
@@ -347,7 +347,7 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
             }
             Fault::Extra => {
                 let extra = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
-                stream.write_all(&[&octets[..], extra].concat())?;
+                stream.write_all(&[&bytes[..], extra].concat())?;
             }
             Fault::Interim(count) => {
                 for n in 0..count {
@@ -356,14 +356,14 @@ fn serve(mut stream: impl Wire, control: &TcpStream, wrong: &Mutex<Vec<String>>)
                             [n % 2],
                     )?;
                 }
-                stream.write_all(&octets)?;
+                stream.write_all(&bytes)?;
             }
             Fault::Upgrade => {
                 stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")?;
                 return stream.flush();
             }
             Fault::Early => {
-                stream.write_all(&octets)?;
+                stream.write_all(&bytes)?;
                 stream.flush()?;
                 if plan.seed.is_multiple_of(3) {
                     read_upload(&mut stream, &head)?;
@@ -395,9 +395,9 @@ fn wait_for_end(stream: &mut impl Read) -> io::Result<()> {
 fn read_head(stream: &mut impl Read) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet)?;
-        head.push(octet[0]);
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
     }
     Ok(String::from_utf8_lossy(&head).into_owned())
 }

@@ -9,7 +9,7 @@ use h2::client::SendRequest;
 use tokio_rustls::TlsConnector;
 
 use super::faults::Seen;
-use super::http2_faults::{DATA, Fault, HEADERS, Http2Upstream, body, garbage, octets};
+use super::http2_faults::{DATA, Fault, HEADERS, Http2Upstream, body, bytes, garbage};
 use super::{assert_no_leaks, open_at_first, seen, state};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually};
@@ -112,13 +112,13 @@ fn judge(what: &str, seen: &Seen, want: Want) {
     let body = body();
     let whole = match seen {
         Seen::Whole(200, got) => {
-            assert!(*got == body, "{what}: {} octets in place of {}", got.len(), body.len());
+            assert!(*got == body, "{what}: {} bytes in place of {}", got.len(), body.len());
             true
         }
         Seen::Whole(502..=504, _) => false,
         Seen::Whole(status, _) => panic!("{what}: status {status}"),
         Seen::Broken(got) => {
-            assert!(body.starts_with(got) || got.starts_with(b"flood"), "{what}: wrong octets before the break");
+            assert!(body.starts_with(got) || got.starts_with(b"flood"), "{what}: wrong bytes before the break");
             false
         }
     };
@@ -214,8 +214,8 @@ fn streams_and_connections_that_end() {
 fn responses_that_are_none() {
     let setting = Setting::new();
     let mut faults: Vec<(String, Fault, usize, Want)> = Vec::new();
-    for (what, octets) in garbage() {
-        faults.push((what.to_owned(), Fault::Octets(octets), 99, Failed));
+    for (what, bytes) in garbage() {
+        faults.push((what.to_owned(), Fault::Bytes(bytes), 99, Failed));
     }
     for length in ["19999", "20001", "1", "0x4e20", "-1", "20000, 20001", "", "99999999999999999999"] {
         faults.push((format!("content-length: {length}"), Fault::Length(length), 99, Failed));
@@ -245,7 +245,7 @@ fn responses_that_are_none() {
         ("trailers".to_owned(), Fault::Trailers, 99, Whole),
         ("padded pieces".to_owned(), Fault::Pieces(300, true), 99, Whole),
         ("small pieces".to_owned(), Fault::Pieces(300, false), 99, Whole),
-        ("pieces of one octet".to_owned(), Fault::Pieces(1, false), 99, Honest),
+        ("pieces of one byte".to_owned(), Fault::Pieces(1, false), 99, Honest),
         ("more behind the end".to_owned(), Fault::Extra, 99, Whole),
         ("an early answer".to_owned(), Fault::Early, 99, Honest),
         ("no window for bodies".to_owned(), Fault::NoWindow, 99, Honest),
@@ -258,14 +258,14 @@ fn floods() {
     let setting = Setting::new();
     let hints = block(b":status: 103\nlink: </a.css>\n");
     let floods = [
-        ("settings", octets(SETTINGS, 0, 0, &[]), false),
-        ("settings that change", octets(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]), false),
-        ("pings", octets(PING, 0, 0, &[0; 8]), false),
-        ("frames of no known kind", octets(0x42, 0, 0, &[0; 20]), false),
-        ("interim responses", octets(HEADERS, 4, 1, &hints), false),
-        ("continuation", [octets(HEADERS, 0, 1, &[0x88]), octets(9, 0, 1, &[]).repeat(5000)].concat(), false),
-        ("empty data", octets(DATA, 0, 1, &[]), true),
-        ("pings in a body", octets(PING, 0, 0, &[0; 8]), true),
+        ("settings", bytes(SETTINGS, 0, 0, &[]), false),
+        ("settings that change", bytes(SETTINGS, 0, 0, &[0, 4, 0, 0, 1, 0]), false),
+        ("pings", bytes(PING, 0, 0, &[0; 8]), false),
+        ("frames of no known kind", bytes(0x42, 0, 0, &[0; 20]), false),
+        ("interim responses", bytes(HEADERS, 4, 1, &hints), false),
+        ("continuation", [bytes(HEADERS, 0, 1, &[0x88]), bytes(9, 0, 1, &[]).repeat(5000)].concat(), false),
+        ("empty data", bytes(DATA, 0, 1, &[]), true),
+        ("pings in a body", bytes(PING, 0, 0, &[0; 8]), true),
     ];
     let before = setting.pintle.peak_memory();
     setting.check(floods.map(|(what, frames, in_body)| {

@@ -34,7 +34,7 @@ const FLOOD_MAX: usize = 48 << 20;
 #[derive(Debug, Clone)]
 pub enum Fault {
     None,
-    /// RST_STREAM with this code, after so many octets of the body; none: in place of a head.
+    /// RST_STREAM with this code, after so many bytes of the body; none: in place of a head.
     Reset(u32, Option<usize>),
     /// GOAWAY that names no stream, and the end.
     GoAwayUnprocessed,
@@ -48,7 +48,7 @@ pub enum Fault {
     GoAwayInBody,
     /// GOAWAY in place of an answer; and the connection stays.
     GoAwayThenSilent,
-    /// The end of the connection after so many octets of the response, frames' heads included; by a reset or not.
+    /// The end of the connection after so many bytes of the response, frames' heads included; by a reset or not.
     Cut(usize, bool),
     /// This content-length, and the body.
     Length(&'static str),
@@ -56,13 +56,13 @@ pub enum Fault {
     Short,
     /// These lines as the head, and the body.
     Head(String),
-    /// These octets in place of an answer.
-    Octets(Vec<u8>),
+    /// These bytes in place of an answer.
+    Bytes(Vec<u8>),
     /// This, without end.
     Flood(Vec<u8>),
     /// A head, and then this, without end.
     FloodInBody(Vec<u8>),
-    /// A head of so many octets, in CONTINUATION frames.
+    /// A head of so many bytes, in CONTINUATION frames.
     LargeHead(usize),
     /// One large field in the table, named so many times.
     Bomb(usize),
@@ -73,7 +73,7 @@ pub enum Fault {
     Stall,
     /// As much as the windows let, of a body that is larger.
     Ahead,
-    /// The body in frames of so many octets, each padded or not.
+    /// The body in frames of so many bytes, each padded or not.
     Pieces(usize, bool),
     /// More behind the end.
     Extra,
@@ -161,14 +161,14 @@ impl Http2Upstream {
     }
 }
 
-pub fn octets(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut octets = Vec::new();
-    frame(kind, flags, stream, payload, &mut octets);
-    octets
+pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame(kind, flags, stream, payload, &mut bytes);
+    bytes
 }
 
 fn head(stream: u32, lines: &str) -> Vec<u8> {
-    octets(HEADERS, END_HEADERS, stream, &block(lines.as_bytes()))
+    bytes(HEADERS, END_HEADERS, stream, &block(lines.as_bytes()))
 }
 
 /// DATA frames of at most this size; with END_STREAM or not.
@@ -177,7 +177,7 @@ fn data(stream: u32, body: &[u8], size: usize, end: bool) -> Vec<u8> {
     let mut pieces = body.chunks(size).peekable();
     while let Some(piece) = pieces.next() {
         let flags = if end && pieces.peek().is_none() { END_STREAM } else { 0 };
-        out.extend(octets(DATA, flags, stream, piece));
+        out.extend(bytes(DATA, flags, stream, piece));
     }
     out
 }
@@ -211,7 +211,7 @@ impl Wire {
         let mut preface = [0; 24];
         self.tls.read_exact(&mut preface)?;
         assert_eq!(preface, PREFACE);
-        self.send(&octets(SETTINGS, 0, 0, &[]))?;
+        self.send(&bytes(SETTINGS, 0, 0, &[]))?;
         loop {
             let mut begin = [0; 9];
             self.tls.read_exact(&mut begin)?;
@@ -230,8 +230,8 @@ impl Wire {
                 }
             }
             let then = match kind {
-                SETTINGS if flags & ACK == 0 => self.send(&octets(SETTINGS, ACK, 0, &[])).map(|()| Then::GoOn)?,
-                PING if flags & ACK == 0 => self.send(&octets(PING, ACK, 0, &payload)).map(|()| Then::GoOn)?,
+                SETTINGS if flags & ACK == 0 => self.send(&bytes(SETTINGS, ACK, 0, &[])).map(|()| Then::GoOn)?,
+                PING if flags & ACK == 0 => self.send(&bytes(PING, ACK, 0, &payload)).map(|()| Then::GoOn)?,
                 HEADERS => {
                     let early = matches!(self.state.fault.lock().unwrap().0, Fault::Early | Fault::NoWindow);
                     let late = matches!(self.state.fault.lock().unwrap().0, Fault::Continue(_));
@@ -245,9 +245,9 @@ impl Wire {
                 }
                 DATA => {
                     if len > 0 {
-                        self.send(&octets(WINDOW_UPDATE, 0, 0, &number(len as u32)))?;
+                        self.send(&bytes(WINDOW_UPDATE, 0, 0, &number(len as u32)))?;
                         if !ended {
-                            self.send(&octets(WINDOW_UPDATE, 0, stream, &number(len as u32)))?;
+                            self.send(&bytes(WINDOW_UPDATE, 0, stream, &number(len as u32)))?;
                         }
                     }
                     if let Some((_, upload)) = self.uploads.iter_mut().find(|(s, _)| *s == stream) {
@@ -278,13 +278,13 @@ impl Wire {
         }
     }
 
-    fn send(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.tls.write_all(octets)?;
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.tls.write_all(bytes)?;
         self.tls.flush()
     }
 
-    fn flood(&mut self, octets: &[u8]) -> io::Result<Then> {
-        let batch = octets.repeat(1 + 32_000 / octets.len());
+    fn flood(&mut self, bytes: &[u8]) -> io::Result<Then> {
+        let batch = bytes.repeat(1 + 32_000 / bytes.len());
         let mut sent = 0;
         while sent < FLOOD_MAX {
             self.send(&batch)?;
@@ -346,32 +346,32 @@ impl Wire {
                 if let Some(after) = after {
                     self.send(&[open, data(stream, &body[..after], 16_384, false)].concat())?;
                 }
-                self.send(&octets(RST_STREAM, 0, stream, &number(code)))?;
+                self.send(&bytes(RST_STREAM, 0, stream, &number(code)))?;
             }
             Fault::GoAwayUnprocessed => {
-                self.send(&octets(GOAWAY, 0, 0, &[0; 8]))?;
+                self.send(&bytes(GOAWAY, 0, 0, &[0; 8]))?;
                 return Ok(Then::End);
             }
             Fault::GoAwayUnprocessedFor(code) => {
-                self.send(&octets(GOAWAY, 0, 0, &[number(0), number(code)].concat()))?;
+                self.send(&bytes(GOAWAY, 0, 0, &[number(0), number(code)].concat()))?;
                 return Ok(Then::End);
             }
             Fault::HintThenReset(code) => {
                 let hint = head(stream, ":status: 103\nlink: </a.css>\n");
-                self.send(&[hint, octets(RST_STREAM, 0, stream, &number(code))].concat())?;
+                self.send(&[hint, bytes(RST_STREAM, 0, stream, &number(code))].concat())?;
             }
             Fault::GoAwayThenWhole => {
-                let away = octets(GOAWAY, 0, 0, &[number(stream), number(0)].concat());
+                let away = bytes(GOAWAY, 0, 0, &[number(stream), number(0)].concat());
                 self.send(&[first, away, data(stream, &body[half..], 16_384, true)].concat())?;
                 return Ok(Then::End);
             }
             Fault::GoAwayInBody => {
                 self.send(&[open, data(stream, &body[..half], 16_384, false)].concat())?;
-                self.send(&octets(GOAWAY, 0, 0, &[number(stream), number(1)].concat()))?;
+                self.send(&bytes(GOAWAY, 0, 0, &[number(stream), number(1)].concat()))?;
                 return Ok(Then::End);
             }
             Fault::GoAwayThenSilent => {
-                self.send(&octets(GOAWAY, 0, 0, &[number(stream), number(0)].concat()))?;
+                self.send(&bytes(GOAWAY, 0, 0, &[number(stream), number(0)].concat()))?;
                 return Ok(Then::Hang);
             }
             Fault::Cut(at, reset) => {
@@ -385,32 +385,32 @@ impl Wire {
             }
             Fault::Short => self.send(&[good, data(stream, &body[..half], 16_384, true)].concat())?,
             Fault::Head(lines) => self.send(&[head(stream, &lines), data(stream, &body, 16_384, true)].concat())?,
-            Fault::Octets(octets) => self.send(&octets)?,
-            Fault::Flood(octets) => return self.flood(&for_stream(octets, stream)),
-            Fault::FloodInBody(octets) => {
+            Fault::Bytes(bytes) => self.send(&bytes)?,
+            Fault::Flood(bytes) => return self.flood(&for_stream(bytes, stream)),
+            Fault::FloodInBody(bytes) => {
                 self.send(&open)?;
-                return self.flood(&for_stream(octets, stream));
+                return self.flood(&for_stream(bytes, stream));
             }
             Fault::LargeHead(size) => {
                 let large = block(format!(":status: 200\n{}", "x-test: 0123456789\n".repeat(size / 18)).as_bytes());
                 let mut pieces = large.chunks(16_000);
-                self.send(&octets(HEADERS, 0, stream, pieces.next().unwrap()))?;
+                self.send(&bytes(HEADERS, 0, stream, pieces.next().unwrap()))?;
                 for piece in pieces {
-                    self.send(&octets(CONTINUATION, 0, stream, piece))?;
+                    self.send(&bytes(CONTINUATION, 0, stream, piece))?;
                 }
-                self.send(&octets(CONTINUATION, END_HEADERS, stream, &[]))?;
+                self.send(&bytes(CONTINUATION, END_HEADERS, stream, &[]))?;
                 self.send(&data(stream, &body, 16_384, true))?;
             }
             Fault::Bomb(times) => {
-                // Literal with indexing (0x40): a name of one octet, a value of 4000; and then index 62, over and over.
+                // Literal with indexing (0x40): a name of one byte, a value of 4000; and then index 62, over and over.
                 let mut bomb = vec![0x88, 0x40, 1, b'x', 0x7f, 0xa1, 0x1e];
                 bomb.extend([b'y'; 4000]);
                 bomb.extend(vec![0xbe; times]);
-                self.send(&octets(HEADERS, END_HEADERS, stream, &bomb))?;
+                self.send(&bytes(HEADERS, END_HEADERS, stream, &bomb))?;
                 self.send(&data(stream, &body, 16_384, true))?;
             }
             Fault::UnfinishedHead => {
-                self.send(&octets(HEADERS, 0, stream, &block(b":status: 200\n")))?;
+                self.send(&bytes(HEADERS, 0, stream, &block(b":status: 200\n")))?;
                 return Ok(Then::Hang);
             }
             Fault::Silent => {}
@@ -422,20 +422,20 @@ impl Wire {
                     if padded {
                         let pad = (n * 37 % 256) as u8;
                         let payload = [&[pad][..], piece, &vec![0; usize::from(pad)]].concat();
-                        self.tls.write_all(&octets(DATA, PADDED | end, stream, &payload))?;
+                        self.tls.write_all(&bytes(DATA, PADDED | end, stream, &payload))?;
                     } else {
-                        self.tls.write_all(&octets(DATA, end, stream, piece))?;
+                        self.tls.write_all(&bytes(DATA, end, stream, piece))?;
                     }
                 }
                 self.tls.flush()?;
             }
-            Fault::Extra => self.send(&[all, octets(DATA, END_STREAM, stream, b"poison")].concat())?,
+            Fault::Extra => self.send(&[all, bytes(DATA, END_STREAM, stream, b"poison")].concat())?,
             Fault::Trailers => {
-                let trailers = octets(HEADERS, END_HEADERS | END_STREAM, stream, &block(b"x-test: 1\n"));
+                let trailers = bytes(HEADERS, END_HEADERS | END_STREAM, stream, &block(b"x-test: 1\n"));
                 self.send(&[open, data(stream, &body, 16_384, false), trailers].concat())?;
             }
             Fault::TrailersOf(lines) => {
-                let trailers = octets(HEADERS, END_HEADERS | END_STREAM, stream, &block(lines.as_bytes()));
+                let trailers = bytes(HEADERS, END_HEADERS | END_STREAM, stream, &block(lines.as_bytes()));
                 self.send(&[open, data(stream, &body, 16_384, false), trailers].concat())?;
             }
             Fault::TrailersGoOn => {
@@ -444,10 +444,10 @@ impl Wire {
                 self.send(&[open, data(stream, &body[..half], 16_384, false), trailers, rest].concat())?;
             }
             Fault::Early => {
-                self.send(&[all, octets(RST_STREAM, 0, stream, &number(0))].concat())?;
+                self.send(&[all, bytes(RST_STREAM, 0, stream, &number(0))].concat())?;
             }
             Fault::NoWindow => {
-                self.send(&octets(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]))?;
+                self.send(&bytes(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]))?;
                 self.send(&all)?;
             }
         }
@@ -474,18 +474,18 @@ pub fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("HTTP/1.1", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello".to_vec()),
         ("noise", pattern(5, 4000)),
-        ("a frame that is too large", octets(DATA, 0, 1, &vec![0; 17_000])),
-        ("data on stream 0", octets(DATA, 0, 0, b"x")),
-        ("data on a stream that is not open", octets(DATA, 0, 99_999, b"x")),
+        ("a frame that is too large", bytes(DATA, 0, 1, &vec![0; 17_000])),
+        ("data on stream 0", bytes(DATA, 0, 0, b"x")),
+        ("data on a stream that is not open", bytes(DATA, 0, 99_999, b"x")),
         ("a head on stream 0", head(0, ":status: 200\n")),
         ("a head on a stream of the other side", head(2, ":status: 200\n")),
-        ("a promise", octets(PUSH_PROMISE, END_HEADERS, 1, &promise)),
-        ("a window of nothing", octets(WINDOW_UPDATE, 0, 0, &[0; 4])),
-        ("windows beyond all bounds", octets(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]).repeat(2)),
-        ("settings of half a setting", octets(SETTINGS, 0, 0, &[0, 1, 2])),
-        ("settings that cannot be", octets(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])),
-        ("continuation of nothing", octets(CONTINUATION, END_HEADERS, 1, &[0x88])),
-        ("a reset of nothing", octets(RST_STREAM, 0, 99_999, &[0; 4])),
-        ("fields that are none", octets(HEADERS, END_HEADERS, 1, &[0xff; 20])),
+        ("a promise", bytes(PUSH_PROMISE, END_HEADERS, 1, &promise)),
+        ("a window of nothing", bytes(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        ("windows beyond all bounds", bytes(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]).repeat(2)),
+        ("settings of half a setting", bytes(SETTINGS, 0, 0, &[0, 1, 2])),
+        ("settings that cannot be", bytes(SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1])),
+        ("continuation of nothing", bytes(CONTINUATION, END_HEADERS, 1, &[0x88])),
+        ("a reset of nothing", bytes(RST_STREAM, 0, 99_999, &[0; 4])),
+        ("fields that are none", bytes(HEADERS, END_HEADERS, 1, &[0xff; 20])),
     ]
 }

@@ -255,7 +255,7 @@ impl Wire {
     /// Answers what is due; says no when the connection is to end.
     fn answer(&mut self) -> bool {
         for mut request in std::mem::take(&mut self.open) {
-            let enough = matches!(request.fate, Fate::RefusedAt(octets) if request.body.len() >= octets);
+            let enough = matches!(request.fate, Fate::RefusedAt(bytes) if request.body.len() >= bytes);
             let due = request.whole.is_some_and(|whole| whole.elapsed() >= self.plan.takes);
             if !due && !enough {
                 self.open.push(request);
@@ -301,20 +301,20 @@ fn pintle(authority: &Authority, limits: &str, url: &str, more: &str) -> Pintle 
 
 /// POSTs a body by HTTP/1.1, with its length or in chunks; gives the status and what came back.
 fn post(connection: &mut Connection, body: &[u8], chunked: bool) -> (u16, Vec<u8>) {
-    let mut octets = format!("POST / HTTP/1.1\r\nHost: {BLOG}\r\n").into_bytes();
+    let mut bytes = format!("POST / HTTP/1.1\r\nHost: {BLOG}\r\n").into_bytes();
     if chunked {
-        octets.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+        bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
         for piece in body.chunks(1 + body.len() / 3) {
-            octets.extend(format!("{:x}\r\n", piece.len()).bytes());
-            octets.extend(piece);
-            octets.extend(b"\r\n");
+            bytes.extend(format!("{:x}\r\n", piece.len()).bytes());
+            bytes.extend(piece);
+            bytes.extend(b"\r\n");
         }
-        octets.extend(b"0\r\n\r\n");
+        bytes.extend(b"0\r\n\r\n");
     } else {
-        octets.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
-        octets.extend(body);
+        bytes.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes());
+        bytes.extend(body);
     }
-    connection.send(octets);
+    connection.send(bytes);
     let response = connection.response("POST");
     (response.status, response.body)
 }

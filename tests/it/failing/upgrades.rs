@@ -50,9 +50,9 @@ fn act(path: &str, socket: &mut TcpStream) -> std::io::Result<()> {
             socket.write_all(&[&accepted()[..], b"\x81\x02hi"].concat())?;
             socket.shutdown(Shutdown::Both)
         }
-        "/octets" => {
-            for octet in [&accepted()[..], b"\x81\x02hi"].concat() {
-                socket.write_all(&[octet])?;
+        "/bytes" => {
+            for byte in [&accepted()[..], b"\x81\x02hi"].concat() {
+                socket.write_all(&[byte])?;
             }
             socket.shutdown(Shutdown::Both)
         }
@@ -139,7 +139,7 @@ fn websockets_by_http_1() {
         ("/garbage", pattern(9, 5000)),
         ("/cut", [&[0x82, 100][..], &[7; 10]].concat()),
         ("/interim", b"\x81\x02hi".to_vec()),
-        ("/octets", b"\x81\x02hi".to_vec()),
+        ("/bytes", b"\x81\x02hi".to_vec()),
         ("/length", b"\x81\x02hi".to_vec()),
         ("/http", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison".to_vec()),
         ("/silent", Vec::new()),

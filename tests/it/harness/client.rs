@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/1.1 octet by octet, with TLS or without, and looks at every header: headers are pintle's
+//! A client that speaks HTTP/1.1 byte by byte, with TLS or without, and looks at every header: headers are pintle's
 //! product.
 
 use std::io::{self, Read, Write};
@@ -146,8 +146,8 @@ impl Connection {
     }
 
     #[track_caller]
-    pub fn send(&mut self, octets: impl AsRef<[u8]>) {
-        self.stream.write_all(octets.as_ref()).unwrap();
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
         self.stream.flush().unwrap();
     }
 

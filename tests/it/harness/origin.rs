@@ -1,4 +1,4 @@
-//! An origin that records what it receives, and answers as the test says: octet by octet, if need be.
+//! An origin that records what it receives, and answers as the test says: byte by byte, if need be.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -40,9 +40,9 @@ impl Received {
 
 /// What the origin does about a request.
 pub enum Reply {
-    /// Sends these octets, and keeps the connection.
-    Octets(Vec<u8>),
-    /// Sends these octets, and closes.
+    /// Sends these bytes, and keeps the connection.
+    Bytes(Vec<u8>),
+    /// Sends these bytes, and closes.
     Close(Vec<u8>),
     /// Does as the function says.
     Custom(Custom),
@@ -53,7 +53,7 @@ type Custom = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()> + Send>;
 impl Reply {
     /// A response with these fields (lines, each with its CRLF) and this body.
     pub fn new(status: &str, fields: &str, body: &str) -> Self {
-        Self::Octets(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len()).into_bytes())
+        Self::Bytes(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len()).into_bytes())
     }
 
     pub fn ok(body: &str) -> Self {
@@ -146,8 +146,8 @@ fn serve(socket: TcpStream, list: Option<&Mutex<Vec<Received>>>, handler: &Handl
             list.lock().unwrap().push(received.clone());
         }
         match handler(&received) {
-            Reply::Octets(octets) => writer.write_all(&octets)?,
-            Reply::Close(octets) => return writer.write_all(&octets),
+            Reply::Bytes(bytes) => writer.write_all(&bytes)?,
+            Reply::Close(bytes) => return writer.write_all(&bytes),
             Reply::Custom(act) => return act(&mut writer),
         }
         if early {

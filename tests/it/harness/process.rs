@@ -226,12 +226,12 @@ impl Pintle {
         self.child.id()
     }
 
-    /// Resident memory, in octets: its peak.
+    /// Resident memory, in bytes: its peak.
     pub fn peak_memory(&self) -> u64 {
         self.status_field("VmHWM:") * 1024
     }
 
-    /// Resident memory, in octets: now.
+    /// Resident memory, in bytes: now.
     pub fn memory(&self) -> u64 {
         self.status_field("VmRSS:") * 1024
     }

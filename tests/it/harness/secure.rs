@@ -18,7 +18,7 @@ pub struct SecureServer {
 }
 
 impl SecureServer {
-    /// Answers each request with the octets that the function gives for the number of its connection (0 is the first)
+    /// Answers each request with the bytes that the function gives for the number of its connection (0 is the first)
     /// and its path, under the certificate of that number; the last one serves all further ones.
     pub fn start(leaves: &[&Leaf], answer: impl Fn(usize, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0", leaves, answer)
@@ -72,9 +72,9 @@ fn serve(socket: TcpStream, config: Arc<ServerConfig>, answer: impl FnOnce(&str)
     let mut stream = StreamOwned::new(session, socket);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet)?;
-        head.push(octet[0]);
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let path = head.split(' ').nth(1).unwrap_or_default();

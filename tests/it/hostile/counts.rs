@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use super::{END_HEADERS, END_STREAM, HEADERS, Raw, get, octets};
+use super::{END_HEADERS, END_STREAM, HEADERS, Raw, bytes, get};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Http2Origin, Origin, Pintle, Reply, blog, eventually, output};
 
@@ -47,7 +47,7 @@ fn fields_of_http2() {
         let begin = format!(":method: GET\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n");
         let fields = begin + &format!("cookie: {crumb}\n").repeat(crumbs) + &"x-test: y\n".repeat(others);
         let mut raw = Raw::new(&authority, pintle, &[]);
-        raw.send(&octets(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields.as_bytes())));
+        raw.send(&bytes(HEADERS, END_HEADERS | END_STREAM, 1, &block(fields.as_bytes())));
         pintle.access_line(path)["status"].as_u64().unwrap()
     };
     for (path, crumbs, others, status) in [
@@ -61,7 +61,7 @@ fn fields_of_http2() {
         assert_eq!(ask(&pintle, path, "a=b", crumbs, others), status, "{path}");
     }
     assert_eq!(origin.request("/crumbs").field("cookie"), Some(&*["a=b"; 88].join("; ")));
-    // 50 crumbs of 12 octets: 698 octets joined, and 1100 as fields of their own.
+    // 50 crumbs of 12 bytes: 698 bytes joined, and 1100 as fields of their own.
     let pintle = start("header_size = \"1KiB\"", &authority, &origin);
     assert_eq!(ask(&pintle, "/small", "a=0123456789", 50, 0), 200);
     assert_eq!(ask(&pintle, "/large", &format!("a={}", "x".repeat(400)), 3, 0), 431);

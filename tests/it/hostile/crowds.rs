@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use super::tls::{NULL, client_hello, records};
-use super::{Raw, SETTINGS, octets};
+use super::{Raw, SETTINGS, bytes};
 use crate::fuzz::targets::http2::PREFACE;
 use crate::harness::{Authority, BLOG, Client, Connection, Origin, PATIENCE, Pintle, Reply, blog, eventually};
 
@@ -74,9 +74,9 @@ fn nobody_is_kept_out(listen: &str, header: &str, begin: impl Fn(&Authority, &Pi
     drop((crowd, crowds));
 }
 
-fn says(address: SocketAddr, source: Ipv4Addr, octets: &[u8]) -> Option<Connection> {
+fn says(address: SocketAddr, source: Ipv4Addr, bytes: &[u8]) -> Option<Connection> {
     let mut socket = from(source, address);
-    let _ = socket.write_all(octets);
+    let _ = socket.write_all(bytes);
     Some(Connection { stream: Box::new(socket), received: Vec::new() })
 }
 
@@ -156,21 +156,21 @@ fn http2_connections_without_streams() {
         let mut config = Client::config(authority);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let mut connection = Client::with(config).handshake(from(source, pintle.https()), BLOG).ok()?;
-        let _ = connection.stream.write_all(&[PREFACE, &octets(SETTINGS, 0, 0, &[])].concat());
+        let _ = connection.stream.write_all(&[PREFACE, &bytes(SETTINGS, 0, 0, &[])].concat());
         let _ = connection.stream.flush();
         Some(connection)
     });
 }
 
-/// A hello that comes octet by octet is not whole for a long time; the clients that trickle are those that give way.
+/// A hello that comes byte by byte is not whole for a long time; the clients that trickle are those that give way.
 #[test]
 fn hellos_that_trickle() {
     let hello = records(0x0303, &client_hello(0x0303, &[NULL]), 1000);
     let (authority, origin) = (Authority::new(), Origin::hello());
     let pintle = Pintle::start(&authority, &config(&authority, LIMITS, &origin));
     let mut crowd: Vec<_> = (0..100).filter_map(|_| says(pintle.https(), CROWD, &hello[..1])).collect();
-    for (n, octet) in hello[1..hello.len() - 1].iter().enumerate().take(40) {
-        crowd.iter_mut().for_each(|c| drop(c.stream.write_all(&[*octet])));
+    for (n, byte) in hello[1..hello.len() - 1].iter().enumerate().take(40) {
+        crowd.iter_mut().for_each(|c| drop(c.stream.write_all(&[*byte])));
         let source = if n % 2 == 0 { CROWD } else { OTHER };
         let mut connection = Client::new(&authority).handshake(from(source, pintle.https()), BLOG).unwrap();
         assert_eq!(connection.get(BLOG, "/").status, 200);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, fields, get, octets,
+    DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, bytes, fields, get,
 };
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog};
@@ -40,7 +40,7 @@ impl Bystander<'_> {
     }
 }
 
-/// Sends pieces until the connection is ended, beside a client that means well; gives how many octets that took, and
+/// Sends pieces until the connection is ended, beside a client that means well; gives how many bytes that took, and
 /// the error code.
 fn flood(
     authority: &Authority,
@@ -74,34 +74,34 @@ fn floods_of_frames_end_their_connection() {
     let authority = Authority::new();
     let origin = Origin::hello();
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
-    let open = octets(HEADERS, END_HEADERS, 1, &fields("POST", "/flood"));
-    let unfinished = octets(HEADERS, END_STREAM, 1, &fields("GET", "/flood"));
+    let open = bytes(HEADERS, END_HEADERS, 1, &fields("POST", "/flood"));
+    let unfinished = bytes(HEADERS, END_STREAM, 1, &fields("GET", "/flood"));
     type Piece = Box<dyn FnMut(u32) -> Vec<u8>>;
     let floods: Vec<(&str, Vec<u8>, Piece)> = vec![
-        ("pings", vec![], Box::new(|_| octets(PING, 0, 0, &[0; 8]))),
-        ("settings", vec![], Box::new(|_| octets(SETTINGS, 0, 0, &[]))),
-        ("settings that change", vec![], Box::new(|n| octets(SETTINGS, 0, 0, &[0, 4, 0, 0, n as u8, 0]))),
-        ("priorities", vec![], Box::new(|n| octets(PRIORITY, 0, 2 * (n % 1000) + 1, &[0, 0, 0, 0, 1]))),
-        ("windows of one octet", vec![], Box::new(|_| octets(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]))),
-        ("frames of no known kind", vec![], Box::new(|_| octets(0x42, 0, 0, &[0; 20]))),
-        ("empty data", open.clone(), Box::new(|_| octets(DATA, 0, 1, &[]))),
-        ("data of one octet, and padding", open, Box::new(|_| octets(DATA, 8, 1, &[&[254][..], &[0; 255]].concat()))),
-        ("continuation", unfinished.clone(), Box::new(|_| octets(CONTINUATION, 0, 1, &[]))),
-        ("continuation with fields", unfinished, Box::new(|_| octets(CONTINUATION, 0, 1, &block(b"x-a: b\n")))),
+        ("pings", vec![], Box::new(|_| bytes(PING, 0, 0, &[0; 8]))),
+        ("settings", vec![], Box::new(|_| bytes(SETTINGS, 0, 0, &[]))),
+        ("settings that change", vec![], Box::new(|n| bytes(SETTINGS, 0, 0, &[0, 4, 0, 0, n as u8, 0]))),
+        ("priorities", vec![], Box::new(|n| bytes(PRIORITY, 0, 2 * (n % 1000) + 1, &[0, 0, 0, 0, 1]))),
+        ("windows of one byte", vec![], Box::new(|_| bytes(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]))),
+        ("frames of no known kind", vec![], Box::new(|_| bytes(0x42, 0, 0, &[0; 20]))),
+        ("empty data", open.clone(), Box::new(|_| bytes(DATA, 0, 1, &[]))),
+        ("data of one byte, and padding", open, Box::new(|_| bytes(DATA, 8, 1, &[&[254][..], &[0; 255]].concat()))),
+        ("continuation", unfinished.clone(), Box::new(|_| bytes(CONTINUATION, 0, 1, &[]))),
+        ("continuation with fields", unfinished, Box::new(|_| bytes(CONTINUATION, 0, 1, &block(b"x-a: b\n")))),
         (
             "streams that are reset at once",
             vec![],
-            Box::new(|n| [get(2 * n + 1, "/reset"), octets(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat()),
+            Box::new(|n| [get(2 * n + 1, "/reset"), bytes(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8])].concat()),
         ),
         (
             "streams that are reset by windows of nothing",
             vec![],
-            Box::new(|n| [get(2 * n + 1, "/reset"), octets(WINDOW_UPDATE, 0, 2 * n + 1, &[0; 4])].concat()),
+            Box::new(|n| [get(2 * n + 1, "/reset"), bytes(WINDOW_UPDATE, 0, 2 * n + 1, &[0; 4])].concat()),
         ),
         (
             "requests that are none",
             vec![],
-            Box::new(|n| octets(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block(b":method: GET\nA: b\n"))),
+            Box::new(|n| bytes(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &block(b":method: GET\nA: b\n"))),
         ),
     ];
     for (what, begin, piece) in floods {
@@ -130,10 +130,10 @@ fn streams_that_are_given_up_one_after_another() {
     let mut streams = 0;
     while raw.over.is_none() && streams < 1000 {
         let stream = 2 * streams + 1;
-        raw.send(&[get(stream, "/wait"), octets(PING, 0, 0, &[0; 8])].concat());
+        raw.send(&[get(stream, "/wait"), bytes(PING, 0, 0, &[0; 8])].concat());
         let wanted = streams as usize + 1;
         raw.until("an answer", |raw| (raw.acknowledged >= wanted || raw.over.is_some()).then_some(()));
-        raw.send(&octets(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+        raw.send(&bytes(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
         streams += 1;
     }
     let calm = raw.until("the end", |raw| raw.over);
@@ -142,7 +142,7 @@ fn streams_that_are_given_up_one_after_another() {
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").text(), "fine");
 }
 
-/// A field of four kilobytes, named a thousand times with one octet each.
+/// A field of four kilobytes, named a thousand times with one byte each.
 #[test]
 fn fields_that_grow_when_they_are_unpacked() {
     let authority = Authority::new();
@@ -156,7 +156,7 @@ fn fields_that_grow_when_they_are_unpacked() {
     bomb.extend([b'y'; 4000]);
     bomb.extend([0x80 | 62; 4000]);
     for n in 0..100 {
-        raw.send(&octets(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &bomb));
+        raw.send(&bytes(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &bomb));
     }
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
     assert!(origin.received().iter().all(|r| r.path() != "/bomb"));

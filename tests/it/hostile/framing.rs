@@ -1,6 +1,6 @@
 //! Requests that somebody else could read as something else.
 
-use super::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, get, octets};
+use super::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, bytes, get};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog};
 
@@ -138,8 +138,8 @@ fn what_http2_could_smuggle() {
     ];
     for (what, block) in cases {
         let mut raw = Raw::new(&authority, &pintle, &[]);
-        raw.send(&octets(HEADERS, END_HEADERS, 1, &block));
-        raw.send(&octets(DATA, END_STREAM, 1, b"abc"));
+        raw.send(&bytes(HEADERS, END_HEADERS, 1, &block));
+        raw.send(&bytes(DATA, END_STREAM, 1, b"abc"));
         let answered = || pintle.access().iter().filter(|line| line["target"] == "/after").count();
         let before = answered();
         raw.send(&get(3, "/after"));

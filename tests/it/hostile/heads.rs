@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, fields, get, octets};
+use super::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, bytes, fields, get};
 use crate::failing::http2_faults::{Fault, Http2Upstream, body};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Origin, PATIENCE, Pintle, Reply, blog, blog_at, eventually};
@@ -26,14 +26,14 @@ fn heads_without_end() {
     let limits = "[limits]\nrequest_header = \"2s\"\nidle = \"10m\"\n";
     let pintle = Pintle::start(&authority, &(limits.to_owned() + &blog(&authority, &origin)));
     let head = fields("GET", "/head");
-    let whole = octets(HEADERS, END_HEADERS | END_STREAM, 3, &head);
+    let whole = bytes(HEADERS, END_HEADERS | END_STREAM, 3, &head);
     // What begins the head, and what comes then, over and over.
     let cases = [
-        ("no END_HEADERS, and nothing", octets(HEADERS, END_STREAM, 3, &head), Vec::new()),
-        ("no END_HEADERS, and half a frame", octets(HEADERS, END_STREAM, 3, &head[..10]), vec![0, 0, 200]),
+        ("no END_HEADERS, and nothing", bytes(HEADERS, END_STREAM, 3, &head), Vec::new()),
+        ("no END_HEADERS, and half a frame", bytes(HEADERS, END_STREAM, 3, &head[..10]), vec![0, 0, 200]),
         (
             "CONTINUATION that trickles",
-            [octets(HEADERS, END_STREAM, 3, &head), octets(CONTINUATION, END_HEADERS, 3, &[0; 200])[..9].to_vec()]
+            [bytes(HEADERS, END_STREAM, 3, &head), bytes(CONTINUATION, END_HEADERS, 3, &[0; 200])[..9].to_vec()]
                 .concat(),
             vec![0],
         ),
@@ -63,9 +63,9 @@ fn heads_without_end() {
     for n in 0..5 {
         let path = format!("/slow-{n}");
         let head = fields("GET", &path);
-        raw.send(&octets(HEADERS, END_STREAM, 2 * n + 1, &head[..10]));
+        raw.send(&bytes(HEADERS, END_STREAM, 2 * n + 1, &head[..10]));
         thread::sleep(Duration::from_millis(700));
-        raw.send(&octets(CONTINUATION, END_HEADERS, 2 * n + 1, &head[10..]));
+        raw.send(&bytes(CONTINUATION, END_HEADERS, 2 * n + 1, &head[10..]));
         assert_eq!(pintle.access_line(&path)["status"], 200);
     }
     assert_eq!(raw.over, None);
@@ -74,7 +74,7 @@ fn heads_without_end() {
 
 fn post(path: &str, more: &str) -> Vec<u8> {
     let text = format!(":method: POST\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n{more}");
-    octets(HEADERS, END_HEADERS, 1, &block(text.as_bytes()))
+    bytes(HEADERS, END_HEADERS, 1, &block(text.as_bytes()))
 }
 
 /// What is known to be wrong with a body before its request is passed on, is not passed on.
@@ -83,8 +83,8 @@ fn bodies_of_another_length() {
     let authority = Authority::new();
     let origin = Origin::start(|request| Reply::ok(&request.body.len().to_string()));
     let pintle = Pintle::start(&authority, &blog(&authority, &origin));
-    let data = |end: bool, body: &str| octets(DATA, if end { END_STREAM } else { 0 }, 1, body.as_bytes());
-    let trailers = |text: &str| octets(HEADERS, END_HEADERS | END_STREAM, 1, &block(text.as_bytes()));
+    let data = |end: bool, body: &str| bytes(DATA, if end { END_STREAM } else { 0 }, 1, body.as_bytes());
+    let trailers = |text: &str| bytes(HEADERS, END_HEADERS | END_STREAM, 1, &block(text.as_bytes()));
     let cases = [
         ("0-and-more", "content-length: 0\n", vec![data(true, "abc")]),
         ("0-and-more-in-pieces", "content-length: 0\n", vec![data(false, ""), data(false, "a"), data(true, "")]),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::{ServerConnection, StreamOwned};
 
-use super::{CONTINUATION, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, octets};
+use super::{CONTINUATION, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, bytes};
 use crate::fuzz::targets::http2::{PREFACE, block};
 use crate::harness::{
     Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, blog_at, output, server_config,
@@ -34,10 +34,10 @@ fn request(fields: &str) -> Vec<u8> {
     let text = format!(":method: GET\n:scheme: https\n:authority: {BLOG}\n{fields}");
     let block = block(text.as_bytes());
     let mut parts = block.chunks(16 * 1024).peekable();
-    let mut frames = octets(HEADERS, END_STREAM, 1, parts.next().unwrap());
+    let mut frames = bytes(HEADERS, END_STREAM, 1, parts.next().unwrap());
     while let Some(part) = parts.next() {
         let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
-        frames.extend(octets(CONTINUATION, last, 1, part));
+        frames.extend(bytes(CONTINUATION, last, 1, part));
     }
     frames
 }
@@ -153,7 +153,7 @@ fn fields_of_an_upstream_without_number() {
 /// Answers each request with as many fields as there shall be.
 fn answer_with_fields(mut tls: StreamOwned<ServerConnection, TcpStream>, many: &AtomicUsize) -> io::Result<()> {
     tls.read_exact(&mut [0; PREFACE.len()])?;
-    tls.write_all(&octets(SETTINGS, 0, 0, &[]))?;
+    tls.write_all(&bytes(SETTINGS, 0, 0, &[]))?;
     loop {
         let mut begin = [0; 9];
         tls.read_exact(&mut begin)?;
@@ -169,7 +169,7 @@ fn answer_with_fields(mut tls: StreamOwned<ServerConnection, TcpStream>, many: &
         let mut kind = (HEADERS, END_STREAM);
         while let Some(part) = parts.next() {
             let last = if parts.peek().is_none() { END_HEADERS } else { 0 };
-            tls.write_all(&octets(kind.0, kind.1 | last, stream, part))?;
+            tls.write_all(&bytes(kind.0, kind.1 | last, stream, part))?;
             kind = (CONTINUATION, 0);
         }
         tls.flush()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{END_HEADERS, END_STREAM, HEADERS, Raw, WINDOW_UPDATE, fields, get, octets};
+use super::{END_HEADERS, END_STREAM, HEADERS, Raw, WINDOW_UPDATE, bytes, fields, get};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog, eventually, outcome, pintle};
 
@@ -64,7 +64,7 @@ fn answers_that_are_not_read() {
     // INITIAL_WINDOW_SIZE
     let mut raw = Raw::new(&authority, &pintle, &[0, 4, 0x7f, 0xff, 0xff, 0xff]);
     raw.bodies = Some(Default::default());
-    let mut all = octets(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]);
+    let mut all = bytes(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]);
     all.extend((0..STREAMS).flat_map(|n| get(2 * n + 1, &format!("/{}", 2 * n + 1))));
     raw.connection.send(all);
     settled(&written);
@@ -96,7 +96,7 @@ fn streams_that_are_held_shut_hold_up_no_others() {
     let before = pintle.memory();
     let mut raw = Raw::new(&authority, &pintle, &[0, 4, 0, 0, 0, 0]);
     raw.bodies = Some(Default::default());
-    let mut all = octets(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]);
+    let mut all = bytes(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]);
     all.extend((0..STREAMS).flat_map(|n| get(2 * n + 1, &format!("/{}", 2 * n + 1))));
     raw.send(&all);
     settled(&written);
@@ -104,7 +104,7 @@ fn streams_that_are_held_shut_hold_up_no_others() {
     println!("held: {} KiB", held / 1024);
     assert!(held < HELD_MAX, "{} KiB", held / 1024);
     for stream in [1, 2 * STREAMS - 1] {
-        raw.send(&octets(WINDOW_UPDATE, 0, stream, &[0x7f, 0, 0, 0]));
+        raw.send(&bytes(WINDOW_UPDATE, 0, stream, &[0x7f, 0, 0, 0]));
         raw.until("the body of the stream that is read", |raw| {
             raw.bodies.iter().flatten().any(|(s, body)| *s == stream && body.len() == BODY).then_some(())
         });
@@ -126,12 +126,12 @@ fn heads_that_take_up_room() {
     // Below 16 KiB, so that one frame holds it.
     let large = block((begin + &format!("x-large: {}\n", "x".repeat(15_000))).as_bytes());
     for n in 0..STREAMS - 1 {
-        raw.send(&octets(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &large));
+        raw.send(&bytes(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &large));
     }
     raw.until("streams are refused", |raw| (raw.resets.len() > 60).then_some(()));
     assert!(raw.resets.iter().all(|(_, code)| *code == 7), "{:?}", raw.resets);
     // An ordinary request finds its place.
-    let small = octets(HEADERS, END_HEADERS | END_STREAM, 2 * STREAMS + 1, &fields("GET", "/small"));
+    let small = bytes(HEADERS, END_HEADERS | END_STREAM, 2 * STREAMS + 1, &fields("GET", "/small"));
     raw.send(&small);
     assert_eq!(pintle.access_line("/small")["status"], 200);
     let held = eventually("the others wait", || {

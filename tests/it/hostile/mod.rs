@@ -8,7 +8,7 @@
 //! | `handshakes` | `slow::handshakes_that_never_end`, `crowds::hellos_that_are_left_alone` |
 //! | `handshake`, `request_header`, `idle`, `body_progress` | `errors::time_limits`; heads of HTTP/2: `heads` |
 //! | `body_progress`, to the client | `http2::a_window_held_shut_has_a_deadline`, `slow::answers_that_nobody_reads` |
-//! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_octet_by_octet`, `slow::an_answer_that_is_taken_octet_by_octet` |
+//! | `body_rate` | `slow::bodies_that_trickle_in`, `slow::windows_that_open_byte_by_byte`, `slow::an_answer_that_is_taken_byte_by_byte` |
 //! | `request_line`, `header_size`, `header_count`, `request_body` | `errors::sizes_have_limits_and_codes`; crumbs: `counts` |
 //! | `field_size` | `counts::one_field`; every limit at its largest: `largest` |
 //! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size`, `response_header_count` | `counts` |
@@ -52,10 +52,10 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-pub fn octets(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut octets = Vec::new();
-    frame(kind, flags, stream, payload, &mut octets);
-    octets
+pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame(kind, flags, stream, payload, &mut bytes);
+    bytes
 }
 
 fn fields(method: &str, path: &str) -> Vec<u8> {
@@ -63,7 +63,7 @@ fn fields(method: &str, path: &str) -> Vec<u8> {
 }
 
 pub fn get(stream: u32, path: &str) -> Vec<u8> {
-    octets(HEADERS, END_HEADERS | END_STREAM, stream, &fields("GET", path))
+    bytes(HEADERS, END_HEADERS | END_STREAM, stream, &fields("GET", path))
 }
 
 /// An HTTP/2 connection whose frames are written by hand.
@@ -87,7 +87,7 @@ impl Raw {
         let mut config = Client::config(authority);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let mut connection = Client::with(config).connect(pintle.https(), BLOG);
-        connection.send([PREFACE, &octets(SETTINGS, 0, 0, settings)].concat());
+        connection.send([PREFACE, &bytes(SETTINGS, 0, 0, settings)].concat());
         connection.stream.socket().set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         connection.stream.socket().set_write_timeout(Some(Duration::from_millis(100))).unwrap();
         Self {
@@ -102,8 +102,8 @@ impl Raw {
     }
 
     /// Writes, and reads what has come meanwhile.
-    pub fn send(&mut self, octets: &[u8]) {
-        let mut rest = octets;
+    pub fn send(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
         let end = Instant::now() + PATIENCE;
         while !rest.is_empty() && self.over.is_none() {
             match self.connection.stream.write(rest) {

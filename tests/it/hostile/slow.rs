@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{DATA, END_HEADERS, HEADERS, Raw, WINDOW_UPDATE, fields, get, octets};
+use super::{DATA, END_HEADERS, HEADERS, Raw, WINDOW_UPDATE, bytes, fields, get};
 use crate::harness::{Authority, BLOG, Client, Origin, PATIENCE, Pintle, Reply, blog, eventually, output};
 
 const INITIAL_WINDOW_SIZE: u8 = 4;
 
-/// Windows that open by one octet now and then: something moves, but it is not enough.
+/// Windows that open by one byte now and then: something moves, but it is not enough.
 #[test]
-fn windows_that_open_octet_by_octet() {
+fn windows_that_open_byte_by_byte() {
     let authority = Authority::new();
     let origin = Origin::start(|_| Reply::ok(&"x".repeat(100_000)));
     let config = "[limits]\nbody_progress = \"2s\"\n".to_owned() + &blog(&authority, &origin);
@@ -24,7 +24,7 @@ fn windows_that_open_octet_by_octet() {
     let end = Instant::now() + PATIENCE;
     while raw.resets.is_empty() {
         assert!(raw.over.is_none() && Instant::now() < end, "{:?}", raw.over);
-        raw.send(&octets(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
+        raw.send(&bytes(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
         thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(raw.resets, [(1, 8)], "CANCEL");
@@ -39,14 +39,14 @@ fn answers_that_nobody_reads() {
     let config = "[limits]\nbody_progress = \"2s\"\n".to_owned() + &blog(&authority, &origin);
     let pintle = Pintle::start(&authority, &config);
     let mut raw = Raw::new(&authority, &pintle, &[0, INITIAL_WINDOW_SIZE, 0x7f, 0xff, 0xff, 0xff]);
-    raw.send(&octets(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]));
+    raw.send(&bytes(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]));
     let all: Vec<u8> = (0..100).flat_map(|n| get(2 * n + 1, "/unread")).collect();
     raw.connection.send(all);
     pintle.logs("HTTP/2 client takes nothing");
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
 }
 
-/// A body that comes octet by octet, by HTTP/1.1 and HTTP/2; and one that comes slowly, but comes.
+/// A body that comes byte by byte, by HTTP/1.1 and HTTP/2; and one that comes slowly, but comes.
 #[test]
 fn bodies_that_trickle_in() {
     let authority = Authority::new();
@@ -74,11 +74,11 @@ fn bodies_that_trickle_in() {
     assert!(chunked.starts_with("HTTP/1.1 408 "), "{chunked}");
 
     let mut raw = Raw::new(&authority, &pintle, &[]);
-    raw.send(&octets(HEADERS, END_HEADERS, 1, &fields("POST", "/slow-http2")));
+    raw.send(&bytes(HEADERS, END_HEADERS, 1, &fields("POST", "/slow-http2")));
     let end = Instant::now() + PATIENCE;
     while !pintle.access().iter().any(|line| line["target"] == "/slow-http2") {
         assert!(Instant::now() < end, "it goes on for ever");
-        raw.send(&octets(DATA, 0, 1, b"x"));
+        raw.send(&bytes(DATA, 0, 1, b"x"));
         thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(pintle.access_line("/slow-http2")["status"], 408);
@@ -119,7 +119,7 @@ fn an_upstream_may_trickle() {
 
 /// A client that opens its TCP window no further.
 #[test]
-fn an_answer_that_is_taken_octet_by_octet() {
+fn an_answer_that_is_taken_byte_by_byte() {
     let authority = Authority::new();
     let origin = Origin::start(|_| Reply::ok(&"x".repeat(32 << 20)));
     let config = "[limits]\nbody_progress = \"2s\"\n".to_owned() + &blog(&authority, &origin);
@@ -173,7 +173,7 @@ fn handshakes_that_never_end() {
     assert_eq!(established.get(BLOG, "/").status, 200);
 }
 
-/// A handshake in segments of one octet, and records of one octet; and what is no TLS.
+/// A handshake in segments of one byte, and records of one byte; and what is no TLS.
 #[test]
 fn tls_in_pieces() {
     let authority = Authority::new();
@@ -195,8 +195,8 @@ fn tls_in_pieces() {
         while tls.wants_write() {
             tls.write_tls(&mut out).unwrap();
         }
-        for octet in out {
-            socket.write_all(&[octet]).unwrap();
+        for byte in out {
+            socket.write_all(&[byte]).unwrap();
         }
         if tls.wants_read() {
             assert!(tls.read_tls(&mut socket).unwrap() > 0, "ended");

@@ -1,4 +1,4 @@
-//! What TLS has given up for good reasons, asked for from outside: by octets of our own, and by OpenSSL.
+//! What TLS has given up for good reasons, asked for from outside: by bytes of our own, and by OpenSSL.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,13 +14,13 @@ const PROTOCOL_VERSION: u8 = 70;
 pub(super) const NULL: u8 = 0;
 const DEFLATE: u8 = 1;
 
-/// With its length in so many octets in front.
-fn counted(width: usize, octets: &[u8]) -> Vec<u8> {
-    [&octets.len().to_be_bytes()[8 - width..], octets].concat()
+/// With its length in so many bytes in front.
+fn counted(width: usize, bytes: &[u8]) -> Vec<u8> {
+    [&bytes.len().to_be_bytes()[8 - width..], bytes].concat()
 }
 
-fn extension(kind: u16, octets: &[u8]) -> Vec<u8> {
-    [&kind.to_be_bytes()[..], &counted(2, octets)].concat()
+fn extension(kind: u16, bytes: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &counted(2, bytes)].concat()
 }
 
 /// A ClientHello without its record: this version, at most TLS 1.2, and these methods of compression.
@@ -48,17 +48,17 @@ pub(super) fn client_hello(version: u16, compression: &[u8]) -> Vec<u8> {
     [&[1][..], &counted(3, &body)].concat()
 }
 
-/// In records of so many octets.
+/// In records of so many bytes.
 pub(super) fn records(version: u16, message: &[u8], size: usize) -> Vec<u8> {
     let record = |piece: &[u8]| [&[HANDSHAKE][..], &version.min(0x0301).to_be_bytes(), &counted(2, piece)].concat();
     message.chunks(size).flat_map(record).collect()
 }
 
 /// What comes back: the first record; empty where the connection has ended without one.
-fn answer(pintle: &Pintle, octets: &[u8]) -> Vec<u8> {
+fn answer(pintle: &Pintle, bytes: &[u8]) -> Vec<u8> {
     let mut socket = TcpStream::connect(pintle.https()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let _ = socket.write_all(octets);
+    let _ = socket.write_all(bytes);
     let mut head = [0; 5];
     match socket.read_exact(&mut head) {
         Ok(()) => {
@@ -121,9 +121,9 @@ fn nothing_is_compressed() {
     }
 }
 
-/// Each octet in a record of its own, which RFC 8446 section 5.1 allows; and a hello that comes to no end.
+/// Each byte in a record of its own, which RFC 8446 section 5.1 allows; and a hello that comes to no end.
 #[test]
-fn a_hello_octet_by_octet() {
+fn a_hello_byte_by_byte() {
     let (_authority, pintle) = start();
     let hello = records(0x0303, &client_hello(0x0303, &[NULL]), 1);
     let first = answer(&pintle, &hello);

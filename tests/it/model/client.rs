@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-/// A key, by its number: its SubjectPublicKeyInfo is the one octet.
+/// A key, by its number: its SubjectPublicKeyInfo is the one byte.
 pub type Key = u8;
 /// Milliseconds since 1970.
 pub type Millis = i64;

@@ -146,7 +146,7 @@ fn upstream() -> Origin {
             "HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n{own}\r\nHTTP/1.1 200 OK\r\n{own}Trailer: X-Test\r\n\
              Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n{own}\r\n"
         );
-        Reply::Octets(text.into_bytes())
+        Reply::Bytes(text.into_bytes())
     })
 }
 

@@ -1,5 +1,5 @@
 //! The clients: what each does over and over, and what all of them have seen. Whatever comes is held against what was
-//! asked for, octet for octet; what is broken off is broken off by them.
+//! asked for, byte for byte; what is broken off is broken off by them.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use crate::harness::{Authority, BLOG, Client, Connection, Origin, Reply, read_re
 
 /// The site whose upstream echoes WebSockets.
 pub const SOCKETS: &str = "ws.example.com";
-/// Octets of an upload, and of a large download: more than all buffers on the way hold together.
+/// Bytes of an upload, and of a large download: more than all buffers on the way hold together.
 pub const UPLOAD: usize = 1 << 20;
 pub const LARGE: usize = 4 << 20;
 /// Between two requests of a client: two cores have a proxy, an origin and all clients to do.
 pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// Octets without a rhythm, so that nothing that is lost, doubled or mixed up looks right.
-static OCTETS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// Bytes without a rhythm, so that nothing that is lost, doubled or mixed up looks right.
+static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = |_| {
         state ^= state << 13;
@@ -34,19 +34,19 @@ static OCTETS: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..LARGE / 4).flat_map(next).collect()
 });
 
-/// So many octets, others for each number.
-pub fn octets(number: usize, size: usize) -> &'static [u8] {
-    let from = number * 7919 % (OCTETS.len() - LARGE);
-    &OCTETS[from..from + size]
+/// So many bytes, others for each number.
+pub fn bytes(number: usize, size: usize) -> &'static [u8] {
+    let from = number * 7919 % (BYTES.len() - LARGE);
+    &BYTES[from..from + size]
 }
 
-/// The answer to a GET: some hundred octets, some hundred kilobytes now and then, or a large one.
+/// The answer to a GET: some hundred bytes, some hundred kilobytes now and then, or a large one.
 pub fn body_of(path: &str) -> &'static [u8] {
     let number: usize = path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default();
     match path.starts_with("/large/") {
-        true => octets(number, LARGE),
-        false if number.is_multiple_of(20) => octets(number, 300_000),
-        false => octets(number, 100 + number % 1000),
+        true => bytes(number, LARGE),
+        false if number.is_multiple_of(20) => bytes(number, 300_000),
+        false => bytes(number, 100 + number % 1000),
     }
 }
 
@@ -55,27 +55,27 @@ pub fn origin() -> Origin {
     Origin::forgetful(|request| {
         let path = request.path();
         if !request.line().starts_with("GET ") {
-            return Reply::Octets(with_length(&request.body));
+            return Reply::Bytes(with_length(&request.body));
         }
         let body = body_of(path);
         if !body.len().is_multiple_of(3) {
-            return Reply::Octets(with_length(body));
+            return Reply::Bytes(with_length(body));
         }
-        let mut octets = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        let mut bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         for part in body.chunks(10_000) {
-            octets.extend(format!("{:x}\r\n", part.len()).into_bytes());
-            octets.extend(part);
-            octets.extend(b"\r\n");
+            bytes.extend(format!("{:x}\r\n", part.len()).into_bytes());
+            bytes.extend(part);
+            bytes.extend(b"\r\n");
         }
-        octets.extend(b"0\r\n\r\n");
-        Reply::Octets(octets)
+        bytes.extend(b"0\r\n\r\n");
+        Reply::Bytes(bytes)
     })
 }
 
 fn with_length(body: &[u8]) -> Vec<u8> {
-    let mut octets = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-    octets.extend(body);
-    octets
+    let mut bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    bytes.extend(body);
+    bytes
 }
 
 /// How often something was done, all the way and rightly.
@@ -160,7 +160,7 @@ pub fn judge<'f>(status: u16, field: impl Fn(&str) -> Option<&'f str>, body: &[u
     }
     if body != due {
         let same = body.iter().zip(due).take_while(|(a, b)| a == b).count();
-        return Err(format!("{} octets in place of {}, the same up to {same}", body.len(), due.len()));
+        return Err(format!("{} bytes in place of {}, the same up to {same}", body.len(), due.len()));
     }
     Ok(())
 }
@@ -221,7 +221,7 @@ pub fn gets(load: &Load<'_>) {
 pub fn uploads(load: &Load<'_>) {
     let mut lasting = Lasting::new(load);
     load.repeat("upload", 4 * PAUSE, |number| {
-        lasting.exchange("POST", &format!("/echo/{number}"), octets(number, UPLOAD))?;
+        lasting.exchange("POST", &format!("/echo/{number}"), bytes(number, UPLOAD))?;
         count(&load.counts.uploads);
         Ok(())
     });
@@ -243,7 +243,7 @@ pub fn handshakes(load: &Load<'_>, resumption: Resumption, resumes: bool) {
     });
 }
 
-/// Breaks off in the middle of downloads and uploads, in turns, each time somewhere else: with octets on the way, which
+/// Breaks off in the middle of downloads and uploads, in turns, each time somewhere else: with bytes on the way, which
 /// makes the system send RST, and without.
 pub fn aborts(load: &Load<'_>) {
     let client = load.client(Resumption::disabled());
@@ -256,7 +256,7 @@ pub fn aborts(load: &Load<'_>) {
             connection.stream.write_all(head.as_bytes()).and_then(|()| read(&mut connection))
         } else {
             let head = format!("POST /echo/{number} HTTP/1.1\r\nHost: {BLOG}\r\nContent-Length: {UPLOAD}\r\n\r\n");
-            let body = &octets(number, UPLOAD)[..part];
+            let body = &bytes(number, UPLOAD)[..part];
             connection.stream.write_all(head.as_bytes()).and_then(|()| connection.stream.write_all(body))
         };
         done.map_err(|error| format!("before it was broken off: {error}"))?;
@@ -279,7 +279,7 @@ pub fn slow(load: &Load<'_>) {
         while load.goes_on() && connection.received.len() < LARGE {
             let len = connection.stream.read(&mut piece).map_err(told)?;
             if len == 0 {
-                return Err(format!("ended after {} octets", connection.received.len()));
+                return Err(format!("ended after {} bytes", connection.received.len()));
             }
             connection.received.extend_from_slice(&piece[..len]);
             thread::sleep(2 * PAUSE);
@@ -299,7 +299,7 @@ pub fn websockets(load: &Load<'_>, messages: usize) {
         let opened = tungstenite::client(format!("wss://{SOCKETS}/echo"), connection.stream);
         let (mut socket, _) = opened.map_err(|error| format!("not opened: {error}"))?;
         for message in (number..number + messages).take_while(|_| load.goes_on()) {
-            let sent = Message::binary(octets(message, message * 31 % 70_000));
+            let sent = Message::binary(bytes(message, message * 31 % 70_000));
             let echoed = socket.send(sent.clone()).and_then(|()| socket.read());
             if !matches!(&echoed, Ok(echoed) if *echoed == sent) {
                 return Err(format!("message {message}: {:?}", echoed.map(|echoed| echoed.len())));

@@ -35,7 +35,7 @@ const RENEWAL: usize = 3;
 const MEMORY: u64 = 8 << 20;
 
 /// What the processes may own more before their upgrade than half way to it, on average: with a thousand requests a
-/// second, and half a minute, that is a hundred octets that each of them leaves behind.
+/// second, and half a minute, that is a hundred bytes that each of them leaves behind.
 const GROWTH: u64 = 4 << 20;
 
 /// Descriptors that a process may have more than the first two at the same age: every client has a connection or none,
@@ -60,7 +60,7 @@ impl Plan {
 /// What a process needs.
 #[derive(Clone, Copy)]
 struct Needs {
-    /// Its share of all memory, in octets; what it has in common with others (its program) is divided among them.
+    /// Its share of all memory, in bytes; what it has in common with others (its program) is divided among them.
     pss: u64,
     /// What of it is nobody else's: how many others there are does not matter.
     own: u64,
@@ -81,7 +81,7 @@ impl Needs {
 
 impl fmt::Display for Needs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |octets: u64| octets as f64 / f64::from(1 << 20);
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         write!(f, "PSS {:.1} MiB, {:.1} of it its own, {} descriptors", mib(self.pss), mib(self.own), self.descriptors)
     }
 }
@@ -200,7 +200,7 @@ impl History<'_> {
         let lives = self.end.len();
         if lives > 1 {
             let grown = own(&self.end).saturating_sub(own(&self.middle[..lives])) / lives as u64;
-            assert!(grown <= GROWTH, "processes grow: by {grown} octets in half the time between two upgrades");
+            assert!(grown <= GROWTH, "processes grow: by {grown} bytes in half the time between two upgrades");
         }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Reason, SendStream};
 
-use super::clients::{Load, PAUSE, UPLOAD, body_of, count, judge, octets};
+use super::clients::{Load, PAUSE, UPLOAD, body_of, bytes, count, judge};
 use crate::harness::{BLOG, Client};
 
 /// What a stream is for.
@@ -94,9 +94,9 @@ async fn stream(load: &Load<'_>, sender: &SendRequest<Bytes>, purpose: Purpose, 
     let part = 1 + number * 104_729 % (UPLOAD - 1);
     let answer = async {
         match purpose {
-            Purpose::Upload => send_all(&mut send, octets(number, UPLOAD), true).await?,
+            Purpose::Upload => send_all(&mut send, bytes(number, UPLOAD), true).await?,
             Purpose::BrokenUpload => {
-                send_all(&mut send, &octets(number, UPLOAD)[..part], false).await?;
+                send_all(&mut send, &bytes(number, UPLOAD)[..part], false).await?;
                 send.send_reset(Reason::CANCEL);
                 return Ok(None);
             }
@@ -117,7 +117,7 @@ async fn stream(load: &Load<'_>, sender: &SendRequest<Bytes>, purpose: Purpose, 
     };
     match answer.await {
         Ok(Some((parts, body))) => {
-            let due = if purpose == Purpose::Upload { octets(number, UPLOAD) } else { body_of(&path) };
+            let due = if purpose == Purpose::Upload { bytes(number, UPLOAD) } else { body_of(&path) };
             let field = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
             judge(parts.status.as_u16(), field, &body, due).map_err(|fault| format!("{method} {path}: {fault}"))?;
             count(if purpose == Purpose::Upload { &load.counts.uploads } else { &load.counts.http2 });
@@ -133,17 +133,17 @@ async fn stream(load: &Load<'_>, sender: &SendRequest<Bytes>, purpose: Purpose, 
 }
 
 /// Sends as the windows allow.
-async fn send_all(send: &mut SendStream<Bytes>, mut octets: &'static [u8], ends: bool) -> Result<(), h2::Error> {
-    while !octets.is_empty() {
-        send.reserve_capacity(octets.len());
+async fn send_all(send: &mut SendStream<Bytes>, mut bytes: &'static [u8], ends: bool) -> Result<(), h2::Error> {
+    while !bytes.is_empty() {
+        send.reserve_capacity(bytes.len());
         let granted = std::future::poll_fn(|cx| send.poll_capacity(cx)).await;
         let Some(granted) = granted.transpose()? else {
             // The stream is closed, and its response says why.
             return Ok(());
         };
-        let (part, rest) = octets.split_at(granted.min(octets.len()));
-        octets = rest;
-        send.send_data(Bytes::from_static(part), ends && octets.is_empty())?;
+        let (part, rest) = bytes.split_at(granted.min(bytes.len()));
+        bytes = rest;
+        send.send_data(Bytes::from_static(part), ends && bytes.is_empty())?;
     }
     Ok(())
 }

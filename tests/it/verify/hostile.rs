@@ -72,11 +72,11 @@ fn servers_that_make_no_sense() {
     let quick = tokio::time::Instant::now();
     let run = |address: SocketAddr| report(&mut verify(&authority, address));
     // Plain HTTP where TLS should be, garbage, and a connection that is closed at once.
-    for octets in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[22, 3, 3, 255, 255, 2], b""] {
+    for bytes in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[22, 3, 3, 255, 255, 2], b""] {
         let address = raw_server(move |mut socket| {
             let mut buffer = [0; 1024];
             let _ = socket.read(&mut buffer)?;
-            socket.write_all(octets)
+            socket.write_all(bytes)
         });
         let (code, report) = run(address);
         assert_eq!(code, 1);
@@ -84,14 +84,14 @@ fn servers_that_make_no_sense() {
         assert_told(&report, "tls-1.2", "error");
     }
     // Behind TLS: no HTTP, a head without end, a page without end, an answer that breaks off, interim ones forever.
-    for (octets, check) in [
+    for (bytes, check) in [
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "http-response"),
         (b"".to_vec(), "http-response"),
         ([b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; 200_000]].concat(), "http-response"),
         (b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(50), "http-response"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello".to_vec(), "http-response"),
     ] {
-        let server = SecureServer::start(&[&leaf], move |_, _| octets.clone());
+        let server = SecureServer::start(&[&leaf], move |_, _| bytes.clone());
         let (code, report) = run(server.address);
         assert_eq!(code, 1);
         assert_told(&report, check, "error");
