@@ -4,9 +4,8 @@ use std::io;
 
 use jiff::tz::TimeZone;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
-use tokio::time::Instant;
 
-use super::{Control, LEDGER_LOOK, LedgerTrouble, lock};
+use super::Control;
 use crate::config::{Config, Difference, LastGood, report};
 use crate::ledger::time::Reading;
 use crate::ledger::{Ledger, Record};
@@ -42,12 +41,6 @@ pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config) {
     }
 }
 
-fn tell_of_disturbance(ledger: &mut Ledger) {
-    if ledger.was_disturbed() {
-        tracing::warn!("the ledger's file was deleted or changed by somebody else: it is written anew");
-    }
-}
-
 fn tell_of_lockout(site: &str, until: &str) {
     tracing::warn!(
         site,
@@ -63,13 +56,13 @@ impl Control {
     ///
     /// When a lockout was accepted that cannot be put on record; nothing has changed then.
     pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
-        forget_other_pairs(self.copies.as_ref(), &config);
+        forget_other_pairs(self.files.copies.as_ref(), &config);
         let records = decisions(&config);
         if let Err(error) = self.record(records).await
             && !config.accepted.is_empty()
         {
             // The pairs in use stay in use.
-            forget_other_pairs(self.copies.as_ref(), &self.config);
+            forget_other_pairs(self.files.copies.as_ref(), &self.config);
             self.keep_pairs(None);
             return Err(error);
         }
@@ -78,23 +71,23 @@ impl Control {
             tell_of_lockout(&accepted.site, &accepted.until);
         }
         let before = std::mem::replace(&mut self.config, config);
-        self.leases.borrow_mut().hold(&self.config.pledges);
+        self.promises.leases.borrow_mut().hold(&self.config.pledges);
         self.renew_leases().await;
         self.follow_upstreams();
         self.server.publish(self.config.snapshot.clone());
         self.server.settled().await;
         self.counts.rotations += announce_changes(&before, &self.config);
         self.keep_pairs(Some(&before));
-        self.watch.files(self.config.stamps().cloned().collect());
+        self.files.watch.files(self.config.stamps().cloned().collect());
         Ok(())
     }
 
     /// Copies the pairs in use that are not in use in another configuration, so that they are there at the next start
     /// whatever happens to their files; on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
-        let now = self.time.borrow().judged(Reading::take());
+        let now = self.promises.time.borrow().judged(Reading::take());
         let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
-        let Some(copies) = self.copies.clone() else {
+        let Some(copies) = self.files.copies.clone() else {
             fresh.forget();
             return None;
         };
@@ -109,101 +102,6 @@ impl Control {
                 );
             }
         }))
-    }
-
-    /// Writes records down, on a thread that may wait for the disk.
-    pub(super) async fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let (ledger, folder) = (self.ledger.clone(), self.fixed.state.clone());
-        let now = self.time.borrow().now(Reading::take());
-        let written = spawn_blocking(move || {
-            let mut ledger = lock(&ledger);
-            if let (true, Some(folder)) = (ledger.is_broken(), folder) {
-                // It may have been mended since.
-                if let Ok((mut opened, _)) = Ledger::open(&folder, now) {
-                    opened.believe(ledger.book().records().collect());
-                    let all = opened.book().records().collect();
-                    opened.record(all)?;
-                    *ledger = opened;
-                }
-            }
-            ledger.record(records)?;
-            tell_of_disturbance(&mut ledger);
-            // A file that is too long works as well as a short one.
-            if let Err(error) = ledger.compact(now) {
-                tracing::warn!(%error, "the ledger cannot be compacted");
-            }
-            Ok(())
-        });
-        written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
-    }
-
-    /// Sees to it that the ledger's file is there, and as it was left; on a thread that may wait for the disk.
-    pub(super) async fn keep_ledger(&self) -> io::Result<()> {
-        let ledger = self.ledger.clone();
-        let kept = spawn_blocking(move || {
-            let mut ledger = lock(&ledger);
-            let kept = ledger.keep();
-            tell_of_disturbance(&mut ledger);
-            kept
-        });
-        kept.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
-    }
-
-    /// The same, from time to time. What is not on disk any more, and cannot be brought there, must not be sent.
-    pub(super) async fn look_after_ledger(&mut self) {
-        if self.ledger_seen.elapsed() < LEDGER_LOOK || self.ledger_trouble.is_some() {
-            return;
-        }
-        self.ledger_seen = Instant::now();
-        if let Err(error) = self.keep_ledger().await {
-            self.leases.borrow_mut().revoke();
-            let trouble = LedgerTrouble::new(&error);
-            trouble.tell();
-            self.ledger_trouble = Some(trouble);
-        }
-    }
-
-    /// Renews the leases that are due; pins whose leases cannot be renewed are withheld when these end.
-    pub(super) async fn renew_leases(&mut self) {
-        if self.ledger_trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
-            return;
-        }
-        let reading = Reading::take();
-        let (now, doubt) = {
-            let time = self.time.borrow();
-            (time.now(reading), time.doubt(reading))
-        };
-        if let Some(doubt) = doubt {
-            if self.ledger_trouble.as_ref().is_none_or(|known| !known.by_clock) {
-                let trouble = LedgerTrouble::of_clock(doubt);
-                trouble.tell();
-                self.ledger_trouble = Some(trouble);
-            }
-            return;
-        }
-        if self.ledger_trouble.take_if(|trouble| trouble.by_clock).is_some() {
-            tracing::info!("the clock can be right again: pins are sent");
-        }
-        let due = self.leases.borrow().due(now, reading.uptime);
-        let Some(renewal) = due else { return };
-        match self.record(renewal.records.clone()).await {
-            Ok(()) => {
-                self.leases.borrow_mut().granted(&renewal);
-                if self.ledger_trouble.take().is_some() {
-                    tracing::info!("the ledger can be written again: pins are sent");
-                }
-            }
-            Err(error) => {
-                let trouble = LedgerTrouble::new(&error);
-                if self.ledger_trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
-                    trouble.tell();
-                }
-                self.ledger_trouble = Some(trouble);
-            }
-        }
     }
 
     /// Follows the upstreams' names that are new, and begins the checks that are.

@@ -49,11 +49,11 @@ impl Control {
             None => {
                 self.server.drain(Drain::Stop);
                 tracing::info!(?limit, "draining: no new connections, requests under way may finish");
-                self.notify.stopping("draining");
+                self.operator.notify.stopping("draining");
                 // What was sent must be known at the next start, whatever has become of the file.
                 self.leave_ledger().await;
                 // A new process that has not come to serve is not to come to it now.
-                self.upgrade = None;
+                self.upgrades.under_way = None;
                 drop(self.give_up_successor());
             }
         }
@@ -66,15 +66,15 @@ impl Control {
                     tracing::warn!("asked again: stopping without waiting");
                     return Ok(Ended::Asked);
                 }
-                _ = self.reopen_asked.recv() => self.reopen_log().await,
-                Some(command) = self.commands.recv() => self.answer_at_the_end(command),
+                _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
+                Some(command) = self.operator.commands.recv() => self.answer_at_the_end(command),
                 _ = look.tick() => {}
             }
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
                 let connections = self.server.connections();
                 tracing::info!(connections, "draining");
-                self.notify.status(&format!("draining: {connections} connections are left"));
+                self.operator.notify.status(&format!("draining: {connections} connections are left"));
             }
             self.show_life();
         }
@@ -82,7 +82,7 @@ impl Control {
         // Who was told something a moment ago gets to read it.
         self.close_door();
         let end = Instant::now() + LAST_WORDS;
-        while self.door.is_talking() && Instant::now() < end {
+        while self.operator.listener.is_talking() && Instant::now() < end {
             sleep(LOOK_EVERY).await;
         }
         let requests = self.server.counters().requests.get();

@@ -6,9 +6,11 @@ pub mod client;
 pub mod sandbox_rules;
 mod adopt;
 mod ending;
+mod files;
+mod operator;
+mod promises;
 mod prove;
 mod ramp;
-mod refresh;
 mod reload;
 pub mod served;
 mod socket;
@@ -19,43 +21,29 @@ mod token;
 mod upgrade;
 mod watch;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Config, Context, Draft, LastGood, Looked, Problems, StandIn};
-use crate::handover::Launcher;
-use crate::ledger::leases::Leases;
-use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
-use crate::ledger::{Book, Ledger, Notice, OpenError};
-use crate::os::systemd::Notify;
+use crate::config::{Config, Context, Draft, Looked, Problems, StandIn};
 use crate::policy::Scheme;
-use crate::policy::guard::Seconds;
 use crate::server::Server;
-use crate::telemetry::LogThread;
 use crate::tls::key_process;
 use crate::upstream::dns::Resolver;
 
-use admin::Command;
-use refresh::Pending;
+use files::Files;
+use operator::Operator;
+use promises::Promises;
 use reload::Fixed;
-use socket::AdminListener;
-use upgrade::Upgrade;
-use watch::Watch;
+use upgrade::Upgrades;
 
 pub use ending::Ended;
-pub use refresh::Refused;
+pub use files::Refused;
+pub use promises::{hint_to_read, open_ledger, remedy};
 pub use reload::Verdict;
 pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, Newcomer};
@@ -68,57 +56,20 @@ const TICK: Duration = Duration::from_millis(500);
 const LIFE_MIN: Duration = Duration::from_secs(2);
 /// Sites that are announced one by one at the start; a log of ten thousand would be read by nobody.
 const ANNOUNCED_MAX: usize = 200;
-/// Commands that wait for their turn.
-const COMMANDS: usize = 16;
-/// After a ledger could not be written, it is tried again after this time.
-const LEDGER_RETRY: Duration = Duration::from_secs(5);
-/// How often it is looked whether the ledger's file is still there, and as it was left.
-const LEDGER_LOOK: Duration = Duration::from_secs(5);
-
 /// What runs, and all that is known about it.
 pub struct Control {
     draft: Draft,
     config: Config,
     fixed: Fixed,
-    /// Copies of the pairs in use, if there is a place for them.
-    copies: Option<LastGood>,
-    ledger: Arc<Mutex<Ledger>>,
-    time: RefCell<Time>,
     server: Server,
     resolver: Rc<Resolver>,
-    leases: RefCell<Leases>,
-    watch: Watch,
-    pending: Option<Pending>,
-    /// Sites whose files are not fit to be served, by their first name.
-    refused: BTreeMap<String, Refused>,
-    /// Why nothing that is on disk can be served.
-    unservable: Vec<String>,
-    ledger_trouble: Option<LedgerTrouble>,
-    ledger_seen: Instant,
+    promises: Promises,
+    files: Files,
+    operator: Operator,
+    upgrades: Upgrades,
     counts: Counts,
     started: Timestamp,
-    access_log: Option<LogThread>,
-    /// Reports that have been seen, by site.
-    reported: std::collections::HashMap<String, u64>,
-    /// The last step of each site's pins that has waited because of reports.
-    waited: BTreeMap<String, usize>,
-    hangup: Signal,
-    /// SIGUSR1: logs are to be reopened, and nothing else.
-    reopen_asked: Signal,
-    upgrade_asked: Signal,
-    launcher: Option<Arc<Mutex<Launcher>>>,
-    /// Why no upgrade is possible.
-    no_launcher: Option<String>,
-    upgrade: Option<Upgrade>,
-    /// After an upgrade: the process before still has its name.
-    released: Option<JoinHandle<()>>,
     draining: bool,
-    notify: Notify,
-    /// When the service manager was last told that all is well.
-    shown: Instant,
-    commands: mpsc::Receiver<Command>,
-    sender: mpsc::Sender<Command>,
-    door: AdminListener,
 }
 
 /// Which sites keep what they have, if what is on disk is no good.
@@ -134,14 +85,6 @@ enum Keep {
     UnfitAndShorter(Vec<String>),
 }
 
-/// Why pins are not sent at present.
-struct LedgerTrouble {
-    error: String,
-    /// It is the clock's fault, and not the disk's.
-    by_clock: bool,
-    retry: Instant,
-}
-
 /// What has happened since the start.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
@@ -155,87 +98,6 @@ pub struct Counts {
     pub reloads: u64,
     /// Reloads that were refused.
     pub reloads_refused: u64,
-}
-
-/// Opens a configuration's ledger. One that cannot be written is stood in for by one that says so at every write.
-///
-/// # Errors
-///
-/// When another process has it, when promises may be lost, or it cannot even be read: then nobody knows what was promised.
-pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
-    open_ledger_with(draft, None)
-}
-
-/// The same, with a book of all that it should say, if there is one: then nothing can be lost.
-fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), String> {
-    let Some(folder) = draft.state() else {
-        let mut ledger = Ledger::in_memory();
-        ledger.believe(known.iter().flat_map(Book::records).collect());
-        return Ok((ledger, Vec::new()));
-    };
-    let opened = match known.clone() {
-        Some(known) => Ledger::mend(&folder, known, wall()),
-        None => Ledger::open(&folder, wall()),
-    };
-    match opened {
-        Ok(opened) => Ok(opened),
-        Err(error @ OpenError::Damaged(_)) => Err(format!(
-            "{}: {error}; a copy is kept as {}\n  hint: {}",
-            folder.join(crate::ledger::FILE).display(),
-            crate::ledger::DAMAGED,
-            remedy(draft.path())
-        )),
-        Err(OpenError::Locked) => Err(format!(
-            "state.directory: {}: another process has the ledger; each pintle needs a state of its own",
-            folder.display()
-        )),
-        Err(OpenError::Io(error)) => {
-            let (book, notices) = match crate::ledger::look(&folder) {
-                Ok(found) => found,
-                // What is no folder has no ledger in it.
-                Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
-                Err(unread) => {
-                    let file = folder.join(crate::ledger::FILE);
-                    let hint = hint_to_read(&file, &unread).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-                    return Err(format!("{}: what was promised cannot be read: {unread}{hint}", file.display()));
-                }
-            };
-            let mut book = book;
-            known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
-            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
-        }
-    }
-}
-
-/// What to do about a ledger that may have lost promises.
-#[must_use]
-pub fn remedy(config: &Path) -> String {
-    let (config, today) = (config.display(), crate::ledger::repair::day(wall()));
-    format!(
-        "if there is a newer copy of the file, put it back; `pintle ledger repair -c {config}` shows what is left. To go on \
-         with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair -c {config} \
-         --accept-loss {today}"
-    )
-}
-
-/// What to do about a file of the state that this user may not read or write.
-#[must_use]
-pub fn hint_to_read(file: &Path, error: &io::Error) -> Option<String> {
-    use std::os::unix::fs::MetadataExt as _;
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return None;
-    }
-    let folder = file.parent().unwrap_or(file);
-    let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
-    let me = rustix::process::geteuid().as_raw();
-    Some(match owner {
-        Some(owner) if owner != me => format!(
-            "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' pintle \
-             ...`) or as root; if pintle is to serve as user {me}: chown {me} {}",
-            file.display()
-        ),
-        _ => format!("chmod u+rwX {} {}", folder.display(), file.display()),
-    })
 }
 
 impl Control {
@@ -273,8 +135,8 @@ impl Control {
     pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<Ended> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if self.released.is_none() {
-            self.notify.ready(&self.summary());
+        if self.upgrades.released.is_none() {
+            self.operator.notify.ready(&self.summary());
         }
         let successor = loop {
             tokio::select! {
@@ -301,21 +163,21 @@ impl Control {
 
     /// One thing that has come up. Gives the process that has taken over, if one has.
     async fn step(&mut self, tick: &mut tokio::time::Interval) -> Option<upgrade::Successor> {
-        let due = self.pending.as_ref().map(|p| p.due);
+        let due = self.files.pending.as_ref().map(|p| p.due);
         tokio::select! {
-            _ = self.hangup.recv() => {
+            _ = self.operator.hangup.recv() => {
                 let _ = self.reload().await;
             }
-            _ = self.reopen_asked.recv() => self.reopen_log().await,
-            _ = self.upgrade_asked.recv() => self.begin_upgrade(None),
-            standby = upgrade::stands_by(&mut self.upgrade) => return self.hand_over(standby).await,
-            () = takeover::released(&mut self.released) => {
-                self.released = None;
+            _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
+            _ = self.upgrades.asked.recv() => self.begin_upgrade(None),
+            standby = upgrade::stands_by(&mut self.upgrades.under_way) => return self.hand_over(standby).await,
+            () = takeover::released(&mut self.upgrades.released) => {
+                self.upgrades.released = None;
                 self.open_door();
-                self.notify.ready(&self.summary());
+                self.operator.notify.ready(&self.summary());
             }
-            Some(command) = self.commands.recv() => self.obey(command).await,
-            () = self.watch.changed() => self.files_changed(),
+            Some(command) = self.operator.commands.recv() => self.obey(command).await,
+            () = self.files.watch.changed() => self.files_changed(),
             () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {
                 self.look_at_files().await;
             }
@@ -326,10 +188,10 @@ impl Control {
 
     /// Tells the service manager that all is well, if it is: this thread has come here, and each worker has ticked.
     fn show_life(&mut self) {
-        let Some(period) = self.notify.watchdog().filter(|_| self.released.is_none()) else { return };
-        if self.shown.elapsed() >= period / 4 && self.server.is_alive((period / 2).max(LIFE_MIN)) {
-            self.shown = Instant::now();
-            self.notify.alive();
+        let Some(period) = self.operator.notify.watchdog().filter(|_| self.upgrades.released.is_none()) else { return };
+        if self.operator.shown.elapsed() >= period / 4 && self.server.is_alive((period / 2).max(LIFE_MIN)) {
+            self.operator.shown = Instant::now();
+            self.operator.notify.alive();
         }
     }
 
@@ -342,39 +204,12 @@ impl Control {
         self.watch_launcher();
         self.show_life();
         self.server.tidy();
-        if self.refused.values().any(|refused| refused.look_again <= Instant::now()) {
+        if self.files.refused.values().any(|refused| refused.look_again <= Instant::now()) {
             self.look_at_files().await;
         }
         if self.server.has_failed() {
             tracing::error!("a worker has ended by a bug; please report it");
         }
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
-    }
-
-    /// The time that every judgement takes: after what the clocks did since they were looked at last has been taken into
-    /// account. Not to be called by who holds the ledger.
-    fn now(&self) -> Seconds {
-        let reading = Reading::take();
-        let mut time = self.time.borrow_mut();
-        match time.step(reading) {
-            Step::None => {}
-            Step::Forward(behind) => {
-                tracing::warn!(
-                    seconds = behind.seconds,
-                    "the clock was set forward, or this machine slept: promises are written down anew"
-                );
-                let mut ledger = self.ledger();
-                let mended = self.leases.borrow_mut().was_behind(behind, ledger.book(), time.now(reading));
-                ledger.believe(mended);
-            }
-            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
-            // It is told where pins are withheld for it. If the clock is right, all dates since the start are too early.
-            Step::Doubtful(_) => self.leases.borrow_mut().revoke(),
-        }
-        time.judged(reading)
     }
 
     /// Checks the draft again, with what is in use.
@@ -406,38 +241,4 @@ impl Control {
         };
         draft.build(&context)
     }
-}
-
-impl LedgerTrouble {
-    fn new(error: &io::Error) -> Self {
-        Self { error: error.to_string(), by_clock: false, retry: Instant::now() + LEDGER_RETRY }
-    }
-
-    fn of_clock(doubt: Doubt) -> Self {
-        Self { error: doubt.to_string(), by_clock: true, retry: Instant::now() }
-    }
-
-    fn tell(&self) {
-        if self.by_clock {
-            tracing::error!(
-                error = self.error,
-                "the clock cannot be right: pins are withheld, and everything else goes on"
-            );
-            return;
-        }
-        tracing::error!(
-            error = self.error,
-            "the ledger cannot be written: pins are withheld until it can, and everything else goes on; see that there is \
-             room and leave to write in state.directory"
-        );
-    }
-
-    /// Why pins are not sent, for `status`.
-    fn why(&self) -> String {
-        if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
-    }
-}
-
-fn lock(ledger: &Arc<Mutex<Ledger>>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }

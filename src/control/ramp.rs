@@ -18,23 +18,23 @@ impl Control {
         let reported = self.server.reports().counts();
         let fresh: Vec<String> = reported
             .iter()
-            .filter(|(site, count)| self.reported.get(*site).copied().unwrap_or_default() < **count)
+            .filter(|(site, count)| self.promises.reported.get(*site).copied().unwrap_or_default() < **count)
             .map(|(site, _)| site.clone())
             .collect();
-        self.reported = reported;
+        self.promises.reported = reported;
         for site in fresh {
             self.heed_reports(&site).await;
         }
         let now = self.now();
         // What is refused at this moment has not gone well, however long ago it was refused.
-        let refused: Vec<String> = self.refused.keys().cloned().collect();
+        let refused: Vec<String> = self.files.refused.keys().cloned().collect();
         for site in &refused {
             if self.is_due(site, now) {
                 self.reset_ramps(site).await;
             }
         }
         let mut steps = Vec::new();
-        for site in self.config.sites().filter(|site| !self.refused.contains_key(site.name())) {
+        for site in self.config.sites().filter(|site| !self.files.refused.contains_key(site.name())) {
             for ramp in &site.ramps {
                 if let Some(next) = ramp.next.filter(|next| next.at <= now) {
                     tracing::info!(
@@ -64,7 +64,7 @@ impl Control {
         let pins = ramps.filter(|ramp| ramp.policy == Ramped::Hpkp && ramp.next.is_some());
         let Some((step, since)) = pins.map(|ramp| (ramp.step, ramp.since)).next() else { return };
         let networks = self.server.reports().witnesses(site, since);
-        if networks < WITNESSES || self.waited.get(site) == Some(&step) {
+        if networks < WITNESSES || self.promises.waited.get(site) == Some(&step) {
             return;
         }
         tracing::warn!(
@@ -73,7 +73,7 @@ impl Control {
             hint = "compare the pins of `pintle status` with what clients are served; reports hold this step up once",
             "clients of several networks report that no pin matched"
         );
-        self.waited.insert(site.to_owned(), step);
+        self.promises.waited.insert(site.to_owned(), step);
         self.reset_ramps_of(site, |policy| policy == Ramped::Hpkp).await;
     }
 

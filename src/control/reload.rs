@@ -105,10 +105,10 @@ impl Control {
     /// Reads the file again. An error leaves everything as it is.
     pub(super) async fn reload(&mut self) -> Verdict {
         // Whatever the file says: who moves a log away does not wait for it to be right.
-        let reopening = self.access_log.as_ref().map(LogThread::reopen);
-        self.notify.reloading();
+        let reopening = self.operator.access_log.as_ref().map(LogThread::reopen);
+        self.operator.notify.reloading();
         let reloaded = self.try_reload().await;
-        self.notify.ready(&self.summary());
+        self.operator.notify.ready(&self.summary());
         let log_trouble = match reopening {
             Some(reopened) => reopened.await.map(|trouble| shown(&(trouble.what, Some(trouble.hint.to_owned())))),
             None => None,
@@ -141,7 +141,7 @@ impl Control {
 
     /// Reopens the access log, as logrotate wants it.
     pub(super) async fn reopen_log(&mut self) {
-        let Some(log) = &self.access_log else { return };
+        let Some(log) = &self.operator.access_log else { return };
         // What goes wrong is logged by the thread that writes it.
         if log.reopen().await.is_none() {
             tracing::info!("access log reopened");
@@ -194,7 +194,7 @@ impl Control {
         }
         let before = std::mem::replace(&mut self.draft, draft);
         tokio::task::spawn_blocking(move || drop(before));
-        self.pending = None;
+        self.files.pending = None;
         self.note_refusals(&kept, &problems, |_| true).await;
         self.open_door();
         Ok((problems, notes))
@@ -242,7 +242,7 @@ impl Control {
         if let Err(error) = self.take(config, &problems, |of| of == site).await {
             return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
         }
-        match self.refused.get(&site) {
+        match self.files.refused.get(&site) {
             None => Verdict { ok: true, problems: rendered(&problems), notes },
             Some(refused) => {
                 Verdict { ok: false, problems: refused.reasons.iter().map(shown).collect(), notes: Vec::new() }

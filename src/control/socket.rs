@@ -128,7 +128,7 @@ impl AdminListener {
 impl Control {
     /// Sees to it that commands can come in where the configuration says, now and then.
     pub(super) fn watch_door(&mut self) {
-        if self.door.look_at <= Instant::now() {
+        if self.operator.listener.look_at <= Instant::now() {
             self.open_door();
         }
     }
@@ -144,41 +144,42 @@ impl Control {
     }
 
     fn open_door_as(&mut self, replaces: bool) {
-        self.door.look_at = Instant::now() + LOOK_EVERY;
+        self.operator.listener.look_at = Instant::now() + LOOK_EVERY;
         let wanted = self.config.admin.as_ref();
-        if self.door.open.as_ref().map(|open| &open.address) == wanted
-            && self.door.open.as_ref().is_none_or(Listening::is_there)
+        if self.operator.listener.open.as_ref().map(|open| &open.address) == wanted
+            && self.operator.listener.open.as_ref().is_none_or(Listening::is_there)
         {
             return;
         }
-        if self.door.open.as_ref().is_some_and(|open| Some(&open.address) == wanted && open.renew_token()) {
+        if self.operator.listener.open.as_ref().is_some_and(|open| Some(&open.address) == wanted && open.renew_token())
+        {
             return;
         }
-        self.door.open = None;
+        self.operator.listener.open = None;
         let Some(address) = wanted else { return };
-        match listen(address, self.sender.clone(), &self.door.places, replaces) {
+        match listen(address, self.operator.sender.clone(), &self.operator.listener.places, replaces) {
             Ok(listening) => {
-                self.door.open = Some(listening);
-                if self.door.trouble.take().is_some() {
+                self.operator.listener.open = Some(listening);
+                if self.operator.listener.trouble.take().is_some() {
                     tracing::info!("commands can come in");
                 }
             }
             Err(error) => {
                 let error = error.to_string();
-                if self.door.trouble.as_ref() != Some(&error) {
+                if self.operator.listener.trouble.as_ref() != Some(&error) {
                     tracing::error!(
                         error,
                         "commands cannot come in: reload, status and install will not find this process"
                     );
                 }
-                self.door.trouble = Some(error);
+                self.operator.listener.trouble = Some(error);
             }
         }
     }
 
     /// Commands that come from now on find nobody.
     pub(super) fn close_door(&mut self) {
-        self.door.open = None;
+        self.operator.listener.open = None;
     }
 }
 

@@ -1,20 +1,17 @@
 //! The start: what is on disk before anything is sent, and what is bound before anything is said.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use super::files::Files;
+use super::operator::Operator;
+use super::promises::{LedgerTrouble, Promises};
 use super::reload::Fixed;
-use super::socket::AdminListener;
-use super::watch::Watch;
-use super::{COMMANDS, Control, Counts, LedgerTrouble, adopt, refresh};
+use super::upgrade::Upgrades;
+use super::{Control, Counts, adopt};
 use crate::config::{AccessTarget, Config, Draft, LastGood};
 use crate::handover::Launcher;
 use crate::ledger::Ledger;
@@ -96,47 +93,24 @@ impl Control {
     ) -> Self {
         let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
-        let (sender, commands) = mpsc::channel(COMMANDS);
-        let refused = refresh::at_start(&config);
         let mut control = Self {
             draft,
             fixed: Fixed::of(&config),
-            copies: config.state.as_deref().map(LastGood::of),
-            ledger: Arc::new(Mutex::new(ledger)),
-            time: RefCell::new(time),
             server,
             resolver,
-            leases: RefCell::new(leases),
-            watch: Watch::start(),
-            pending: None,
-            refused,
-            unservable: Vec::new(),
-            ledger_trouble: trouble,
-            ledger_seen: Instant::now(),
+            promises: Promises::new(ledger, time, leases, trouble),
+            files: Files::new(&config),
+            operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
+            upgrades: Upgrades::new(upgrade_asked, beginning.launcher),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
             started: Timestamp::now(),
-            access_log,
-            reported: std::collections::HashMap::new(),
-            waited: BTreeMap::new(),
-            hangup,
-            reopen_asked,
-            upgrade_asked,
-            no_launcher: beginning.launcher.is_none().then(|| "there has been none since the start".to_owned()),
-            launcher: beginning.launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
-            upgrade: None,
-            released: None,
             draining: false,
-            notify: beginning.notify,
-            shown: Instant::now(),
-            commands,
-            sender,
-            door: AdminListener::new(),
             config,
         };
         control.keep_pairs(None);
         control.follow_upstreams();
-        control.watch.files(control.config.stamps().cloned().collect());
-        if let Some(trouble) = &control.ledger_trouble {
+        control.files.watch.files(control.config.stamps().cloned().collect());
+        if let Some(trouble) = &control.promises.trouble {
             trouble.tell();
         }
         control

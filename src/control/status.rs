@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Control, LedgerTrouble};
+use super::Control;
+use super::promises::LedgerTrouble;
 use crate::clock::uptime;
 use crate::config::{self, AccessTarget, report};
 use crate::host::HostPattern;
@@ -37,7 +38,7 @@ impl Control {
             "config": absolute(self.draft.path()),
             "draining": self.draining,
             "connections": self.server.connections(),
-            "upgrading": self.upgrade.is_some(),
+            "upgrading": self.upgrades.under_way.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
             "sites": self.all_sites(ledger.book(), now),
             "ledger": {
@@ -45,12 +46,12 @@ impl Control {
                 "durable": ledger.is_durable(),
                 "promises": ledger.book().promises().len(),
                 "alive": ledger.book().promises().iter().filter(|p| p.is_alive(now)).count(),
-                "error": self.ledger_trouble.as_ref().map(|t| &t.error),
+                "error": self.promises.trouble.as_ref().map(|t| &t.error),
                 "accepted_lockouts": ledger.book().lockouts().iter().map(lockout).collect::<Vec<_>>(),
                 "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
             },
             "access_log": self.access_log(),
-            "launcher": { "alive": self.launcher.is_some(), "error": &self.no_launcher },
+            "launcher": { "alive": self.upgrades.launcher.is_some(), "error": &self.upgrades.no_launcher },
             "sandbox": super::sandbox_rules::status(),
             "reports": {
                 "counts": reports.counts(),
@@ -103,7 +104,7 @@ impl Control {
         });
         let own = |p: &&Promise| p.site == name && p.is_alive(now);
         let until = promises.iter().filter(own).map(Promise::honoured_until).max();
-        let sent = site.hpkp.is_some() && !site.withheld && self.ledger_trouble.is_none();
+        let sent = site.hpkp.is_some() && !site.withheld && self.promises.trouble.is_none();
         json!({
             "site": name,
             "hosts": site.hosts,
@@ -128,7 +129,7 @@ impl Control {
                 "usable_from": usable_from(key.pin).map(time),
             })).collect::<Vec<_>>(),
             "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),
-            "refused": self.refused.get(name).map(|refused| json!({
+            "refused": self.files.refused.get(name).map(|refused| json!({
                 "since": time(refused.since),
                 "by_guard": refused.by_guard,
                 "reasons": refused.reasons.iter().map(|(reason, hint)| json!({ "reason": reason, "hint": hint })).collect::<Vec<_>>(),
@@ -145,12 +146,12 @@ impl Control {
             AccessTarget::Stdout => "stdout".to_owned(),
             AccessTarget::File(path) => absolute(path),
         };
-        let trouble = self.access_log.as_ref().and_then(LogThread::trouble);
+        let trouble = self.operator.access_log.as_ref().and_then(LogThread::trouble);
         json!({
             "to": to,
             "error": trouble.as_ref().map(|t| &t.what),
             "hint": trouble.as_ref().map(|t| t.hint),
-            "lines_lost": self.access_log.as_ref().map_or(0, LogThread::lost),
+            "lines_lost": self.operator.access_log.as_ref().map_or(0, LogThread::lost),
         })
     }
 
@@ -158,7 +159,7 @@ impl Control {
         if site.withheld {
             return Some("no backup is left".into());
         }
-        self.ledger_trouble.as_ref().map(LedgerTrouble::why)
+        self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
 
     /// Everything that has a number, in Prometheus' text format.
@@ -202,14 +203,14 @@ impl Control {
             "Whether this process takes nothing new, and lets what is under way finish.",
             &one(u64::from(self.draining)),
         );
-        let log = self.access_log.as_ref();
+        let log = self.operator.access_log.as_ref();
         let written = u64::from(log.is_none_or(|log| log.trouble().is_none()));
         metric("access_log_ok", "gauge", "Whether the access log is written, to the file of its name.", &one(written));
         let lost = log.map_or(0, LogThread::lost);
         metric("access_log_lines_lost_total", "counter", "Access lines that were not written.", &one(lost));
-        let launcher = u64::from(self.launcher.is_some());
+        let launcher = u64::from(self.upgrades.launcher.is_some());
         metric("launcher_alive", "gauge", "Whether an upgrade is possible.", &one(launcher));
-        let writable = u64::from(self.ledger_trouble.is_none());
+        let writable = u64::from(self.promises.trouble.is_none());
         metric("ledger_writable", "gauge", "Whether promises can be written down.", &one(writable));
         let at = self.now();
         let (alive, promises, lockouts, repairs) = {
@@ -231,7 +232,7 @@ impl Control {
         let by_site = |value: &dyn Fn(&report::Site) -> f64| -> Vec<(String, f64)> {
             self.config.sites().map(|s| (label(&[("site", s.name())]), value(s))).collect()
         };
-        let refused = by_site(&|s| f64::from(u8::from(self.refused.contains_key(s.name()))));
+        let refused = by_site(&|s| f64::from(u8::from(self.files.refused.contains_key(s.name()))));
         metric("certificate_refused", "gauge", "Whether the files on disk are refused.", &refused);
         let of_upstreams = |value: &dyn Fn(&Upstream) -> f64| -> Vec<(String, f64)> {
             let sites = self.sites().filter_map(|(site, upstream)| upstream.map(|u| (site, u)));

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
+use super::promises::{open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
-use super::{Control, open_ledger_with, prove, reload, remedy};
+use super::{Control, prove, reload};
 use crate::config::{AdminAddress, Config, Context, Draft, LastGood, SiteBefore, StandIn};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
@@ -219,10 +220,10 @@ impl Control {
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         match control.config.admin {
             // The other process has the port for another moment.
-            Some(AdminAddress::Tcp { .. }) => control.door.wait(),
+            Some(AdminAddress::Tcp { .. }) => control.operator.listener.wait(),
             _ => control.replace_door(),
         }
-        control.released = Some(newcomer.serves());
+        control.upgrades.released = Some(newcomer.serves());
         Ok(control)
     }
 }

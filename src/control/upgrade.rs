@@ -5,15 +5,17 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
+use super::Control;
 use super::adopt::forget_other_pairs;
-use super::{Control, lock};
+use super::promises::lock;
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, SiteChains, Sockets, VERSION};
 use crate::ledger::time::wall;
@@ -48,6 +50,30 @@ pub struct Upgraded {
 
 /// A new process that is being started, and what it will have come to.
 type StandingBy = JoinHandle<Result<Standby, Vec<String>>>;
+
+/// Upgrades: how one is asked for, what starts the new process, and the one under way.
+pub(super) struct Upgrades {
+    /// SIGUSR2.
+    pub(super) asked: Signal,
+    pub(super) launcher: Option<Arc<Mutex<Launcher>>>,
+    /// Why no upgrade is possible; `None` while there is a launcher.
+    pub(super) no_launcher: Option<String>,
+    pub(super) under_way: Option<Upgrade>,
+    /// After an upgrade: ends when the previous process has given up its name.
+    pub(super) released: Option<JoinHandle<()>>,
+}
+
+impl Upgrades {
+    pub(super) fn new(asked: Signal, launcher: Option<Launcher>) -> Self {
+        Self {
+            asked,
+            no_launcher: launcher.is_none().then(|| "there has been none since the start".to_owned()),
+            launcher: launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
+            under_way: None,
+            released: None,
+        }
+    }
+}
 
 /// An upgrade that is under way.
 pub(super) struct Upgrade {
@@ -85,18 +111,18 @@ impl Control {
         match self.have_started() {
             Ok((standing_by, called_off)) => {
                 tracing::info!("upgrade: a new process is started, and checks everything");
-                self.upgrade = Some(Upgrade { standing_by, called_off, reply });
+                self.upgrades.under_way = Some(Upgrade { standing_by, called_off, reply });
             }
             Err(why) => self.upgrade_failed(reply, vec![why]),
         }
     }
 
     fn have_started(&self) -> Result<(StandingBy, Arc<AtomicBool>), String> {
-        if self.upgrade.is_some() {
+        if self.upgrades.under_way.is_some() {
             return Err("an upgrade is under way already".into());
         }
-        let Some(launcher) = self.launcher.clone() else {
-            let why = self.no_launcher.as_deref().unwrap_or("it has been dismissed");
+        let Some(launcher) = self.upgrades.launcher.clone() else {
+            let why = self.upgrades.no_launcher.as_deref().unwrap_or("it has been dismissed");
             return Err(format!(
                 "this process has no launcher ({why}), and can start no other\n  hint: restart pintle"
             ));
@@ -127,7 +153,7 @@ impl Control {
 
     /// The new process is ready, or not. If all goes well, it serves when this returns.
     pub(super) async fn hand_over(&mut self, standby: Result<Standby, Vec<String>>) -> Option<Successor> {
-        let reply = self.upgrade.take().and_then(|mut upgrade| upgrade.reply.take());
+        let reply = self.upgrades.under_way.take().and_then(|mut upgrade| upgrade.reply.take());
         let standby = match standby {
             Ok(standby) => standby,
             Err(reasons) => {
@@ -144,7 +170,7 @@ impl Control {
             chains: self.chains(),
             ledger: self.known().lines,
             whole: true,
-            since: Some(self.time.borrow().since()),
+            since: Some(self.promises.time.borrow().since()),
         };
         self.lend_ledger();
         let taking_over = spawn_blocking(move || take_over(standby, &go)).await;
@@ -162,7 +188,7 @@ impl Control {
                 reasons.extend(self.give_up_successor().await.ok().flatten());
                 self.retake_ledger().await;
                 // The new process may have put its own copies in place of these.
-                forget_other_pairs(self.copies.as_ref(), &self.config);
+                forget_other_pairs(self.files.copies.as_ref(), &self.config);
                 self.keep_pairs(None);
                 self.upgrade_failed(reply, reasons);
                 None
@@ -181,7 +207,7 @@ impl Control {
 
     /// Lets go of the ledger's file. Pins go on being sent for as long as their leases hold, which is on disk.
     fn lend_ledger(&mut self) {
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = lock(&self.promises.ledger);
         if ledger.is_durable() {
             let book = ledger.book().clone();
             *ledger = Ledger::broken(book, LENT.into());
@@ -195,7 +221,7 @@ impl Control {
             let (folder, known) = (folder.clone(), self.ledger().book().clone());
             match spawn_blocking(move || Ledger::mend(&folder, known, wall())).await {
                 Ok(Ok((opened, _))) => {
-                    *lock(&self.ledger) = opened;
+                    *lock(&self.promises.ledger) = opened;
                     return;
                 }
                 Ok(Err(OpenError::Locked)) => sleep(RETAKE_PAUSE).await,
@@ -209,19 +235,19 @@ impl Control {
 
     /// Sees to it that a new process that has not come to serve is gone. Says so if it may not be.
     pub(super) fn give_up_successor(&self) -> JoinHandle<Option<String>> {
-        let launcher = self.launcher.clone();
+        let launcher = self.upgrades.launcher.clone();
         spawn_blocking(move || launcher?.lock().unwrap_or_else(PoisonError::into_inner).kill().err())
     }
 
     /// Says once that the launcher has ended, as long as no upgrade is under way, which would notice by itself.
     pub(super) fn watch_launcher(&mut self) {
-        let Some(launcher) = &self.launcher else { return };
+        let Some(launcher) = &self.upgrades.launcher else { return };
         let Ok(mut held) = launcher.try_lock() else { return };
         let Some(how) = held.ended() else { return };
         drop(held);
         tracing::error!(how, hint = "restart pintle", "the launcher has ended: upgrades are not possible any more");
-        self.launcher = None;
-        self.no_launcher = Some(format!("it has ended: {how}"));
+        self.upgrades.launcher = None;
+        self.upgrades.no_launcher = Some(format!("it has ended: {how}"));
     }
 
     fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<String>) {
@@ -240,12 +266,12 @@ impl Control {
     /// Tells the world, and the successor, that this process has no name any more.
     pub(super) async fn make_way(&mut self, successor: Successor) {
         self.close_door();
-        if let Some(launcher) = self.launcher.take().and_then(|l| Arc::try_unwrap(l).ok()) {
+        if let Some(launcher) = self.upgrades.launcher.take().and_then(|l| Arc::try_unwrap(l).ok()) {
             let launcher = launcher.into_inner().unwrap_or_else(PoisonError::into_inner);
             let _ = spawn_blocking(move || launcher.dismiss()).await;
         }
         let Successor { mut channel, pid, .. } = successor;
-        self.notify.successor(pid);
+        self.operator.notify.successor(pid);
         let _ = spawn_blocking(move || channel.send(&Released {}, &[], SEND)).await;
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::watch::Watch;
 use super::{Control, Keep};
-use crate::config::{Config, Kept, Problems, Severity};
+use crate::config::{Config, Kept, LastGood, Problems, Severity};
 use crate::ledger::time::wall;
 use crate::policy::guard::{Promise, Seconds};
 
@@ -20,7 +21,32 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// What was refused is looked at again after this time, as a promise may have run out, or a day have come.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Files have changed.
+/// The files of the sites: watched, read, refused; and copies of the pairs in use.
+pub(super) struct Files {
+    pub(super) watch: Watch,
+    pub(super) pending: Option<Pending>,
+    /// Sites whose files are not fit to be served, by their first name.
+    pub(super) refused: BTreeMap<String, Refused>,
+    /// Why the files on disk cannot be served at all.
+    unservable: Vec<String>,
+    /// Copies of the pairs in use; `None` without state.directory.
+    pub(super) copies: Option<LastGood>,
+}
+
+impl Files {
+    /// Nothing is watched yet.
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            watch: Watch::start(),
+            pending: None,
+            refused: at_start(config),
+            unservable: Vec::new(),
+            copies: config.state.as_deref().map(LastGood::of),
+        }
+    }
+}
+
+/// Files that have changed.
 pub(super) struct Pending {
     first: Instant,
     last: Instant,
@@ -45,37 +71,37 @@ impl Control {
     /// Something has happened to a file.
     pub(super) fn files_changed(&mut self) {
         let now = Instant::now();
-        let first = self.pending.as_ref().map_or(now, |p| p.first);
-        self.pending = Some(Pending { first, last: now, due: (now + QUIET).min(first + PATIENCE) });
+        let first = self.files.pending.as_ref().map_or(now, |p| p.first);
+        self.files.pending = Some(Pending { first, last: now, due: (now + QUIET).min(first + PATIENCE) });
     }
 
     /// Looks at all files, and takes what is fit.
     pub(super) async fn look_at_files(&mut self) {
         let now = Instant::now();
-        let last = self.pending.take().map_or(now, |p| p.last);
+        let last = self.files.pending.take().map_or(now, |p| p.last);
         let settled = last.elapsed() >= SETTLE;
         let keep = if settled { Keep::Unfit } else { Keep::UnfitAndShorter(Vec::new()) };
         let (config, problems) = self.build(&self.draft, keep, None);
         let Some(config) = config else { return self.cannot_serve(&problems) };
-        self.unservable.clear();
+        self.files.unservable.clear();
         if !settled && config.kept.iter().any(|kept| !kept.by_guard) {
-            self.pending = Some(Pending { first: now, last, due: last + SETTLE });
+            self.files.pending = Some(Pending { first: now, last, due: last + SETTLE });
         }
         let _ = self.take(config, &problems, |_| settled).await;
     }
 
     /// Not a site's fault: a folder of the configuration is gone, for one.
     fn cannot_serve(&mut self, problems: &Problems) {
-        for refused in self.refused.values_mut() {
+        for refused in self.files.refused.values_mut() {
             refused.look_again = Instant::now() + LOOK_AGAIN;
         }
         let errors = errors(problems);
-        if self.unservable != errors {
+        if self.files.unservable != errors {
             tracing::error!(
                 problems = errors.join("; "),
                 "the configuration cannot be served as it is on disk now; what is in use goes on"
             );
-            self.unservable = errors;
+            self.files.unservable = errors;
         }
     }
 
@@ -111,15 +137,15 @@ impl Control {
 
     /// Whether it was told before that a site's files are refused, and they are the same still.
     pub(super) fn is_known_refusal(&self, kept: &Kept) -> bool {
-        self.refused.get(&kept.site).is_some_and(|known| known.candidate == candidate(kept))
+        self.files.refused.get(&kept.site).is_some_and(|known| known.candidate == candidate(kept))
     }
 
     pub(super) async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: impl Fn(&str) -> bool) {
-        let mut before = std::mem::take(&mut self.refused);
+        let mut before = std::mem::take(&mut self.files.refused);
         for site in kept {
             let known = before.remove(&site.site);
             if !site.by_guard && !settled(&site.site) {
-                self.refused.extend(known.map(|known| (site.site.clone(), known)));
+                self.files.refused.extend(known.map(|known| (site.site.clone(), known)));
                 continue;
             }
             let reasons = reasons(site, problems);
@@ -135,7 +161,7 @@ impl Control {
                     tracing::error!(site = site.site, reason, hint, "certificate refused; the old one keeps serving");
                 }
             }
-            self.refused.insert(site.site.clone(), refused);
+            self.files.refused.insert(site.site.clone(), refused);
             if known.is_none() {
                 self.reset_ramps(&site.site).await;
             }
@@ -153,7 +179,7 @@ impl Control {
 }
 
 /// What a start has found unfit, and serves copies in place of.
-pub(super) fn at_start(config: &Config) -> BTreeMap<String, Refused> {
+fn at_start(config: &Config) -> BTreeMap<String, Refused> {
     let refused = |kept: &Kept| {
         let all: Vec<_> = kept.problems.iter().filter(|p| p.severity == Severity::Error).collect();
         let reasons: Vec<_> = all.iter().map(|p| (p.message.clone(), p.hint.clone())).collect();

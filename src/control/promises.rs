@@ -1,0 +1,305 @@
+//! Promises while pintle serves: the ledger and its file, the clock that judges, and the leases of the pins.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::Control;
+use crate::config::Draft;
+use crate::ledger::leases::Leases;
+use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
+use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
+use crate::policy::guard::Seconds;
+
+/// After a ledger could not be written, it is tried again after this time.
+const LEDGER_RETRY: Duration = Duration::from_secs(5);
+/// How often it is looked whether the ledger's file is still there, and as it was left.
+const LEDGER_LOOK: Duration = Duration::from_secs(5);
+
+/// The ledger, the leases, and what has delayed a ramp.
+pub(super) struct Promises {
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) time: RefCell<Time>,
+    pub(super) leases: RefCell<Leases>,
+    /// Why pins are withheld; `None` while they are sent.
+    pub(super) trouble: Option<LedgerTrouble>,
+    /// When the ledger's file was last checked.
+    looked_at: Instant,
+    /// The reports of failed pins that have been counted, by site.
+    pub(super) reported: HashMap<String, u64>,
+    /// By site, the last step of its ramp that reports have delayed.
+    pub(super) waited: BTreeMap<String, usize>,
+}
+
+impl Promises {
+    pub(super) fn new(ledger: Ledger, time: Time, leases: Leases, trouble: Option<LedgerTrouble>) -> Self {
+        Self {
+            ledger: Arc::new(Mutex::new(ledger)),
+            time: RefCell::new(time),
+            leases: RefCell::new(leases),
+            trouble,
+            looked_at: Instant::now(),
+            reported: HashMap::new(),
+            waited: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why pins are not sent at present.
+pub(super) struct LedgerTrouble {
+    pub(super) error: String,
+    /// It is the clock's fault, and not the disk's.
+    by_clock: bool,
+    retry: Instant,
+}
+
+/// Opens a configuration's ledger. One that cannot be written is stood in for by one that says so at every write.
+///
+/// # Errors
+///
+/// When another process has it, when promises may be lost, or it cannot even be read: then nobody knows what was promised.
+pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
+    open_ledger_with(draft, None)
+}
+
+/// The same, with a book of all that it should say, if there is one: then nothing can be lost.
+pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), String> {
+    let Some(folder) = draft.state() else {
+        let mut ledger = Ledger::in_memory();
+        ledger.believe(known.iter().flat_map(Book::records).collect());
+        return Ok((ledger, Vec::new()));
+    };
+    let opened = match known.clone() {
+        Some(known) => Ledger::mend(&folder, known, wall()),
+        None => Ledger::open(&folder, wall()),
+    };
+    match opened {
+        Ok(opened) => Ok(opened),
+        Err(error @ OpenError::Damaged(_)) => Err(format!(
+            "{}: {error}; a copy is kept as {}\n  hint: {}",
+            folder.join(crate::ledger::FILE).display(),
+            crate::ledger::DAMAGED,
+            remedy(draft.path())
+        )),
+        Err(OpenError::Locked) => Err(format!(
+            "state.directory: {}: another process has the ledger; each pintle needs a state of its own",
+            folder.display()
+        )),
+        Err(OpenError::Io(error)) => {
+            let (book, notices) = match crate::ledger::look(&folder) {
+                Ok(found) => found,
+                // What is no folder has no ledger in it.
+                Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
+                Err(unread) => {
+                    let file = folder.join(crate::ledger::FILE);
+                    let hint = hint_to_read(&file, &unread).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+                    return Err(format!("{}: what was promised cannot be read: {unread}{hint}", file.display()));
+                }
+            };
+            let mut book = book;
+            known.iter().flat_map(Book::records).for_each(|record| _ = book.apply(record));
+            Ok((Ledger::broken(book, format!("{}: {error}", folder.display())), notices))
+        }
+    }
+}
+
+/// What to do about a ledger that may have lost promises.
+#[must_use]
+pub fn remedy(config: &Path) -> String {
+    let (config, today) = (config.display(), crate::ledger::repair::day(wall()));
+    format!(
+        "if there is a newer copy of the file, put it back; `pintle ledger repair -c {config}` shows what is left. To go on \
+         with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair -c {config} \
+         --accept-loss {today}"
+    )
+}
+
+/// What to do about a file of the state that this user may not read or write.
+#[must_use]
+pub fn hint_to_read(file: &Path, error: &io::Error) -> Option<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let folder = file.parent().unwrap_or(file);
+    let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
+    let me = rustix::process::geteuid().as_raw();
+    Some(match owner {
+        Some(owner) if owner != me => format!(
+            "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' pintle \
+             ...`) or as root; if pintle is to serve as user {me}: chown {me} {}",
+            file.display()
+        ),
+        _ => format!("chmod u+rwX {} {}", folder.display(), file.display()),
+    })
+}
+
+impl Control {
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.promises.ledger)
+    }
+
+    /// The time that every judgement takes: after what the clocks did since they were looked at last has been taken into
+    /// account. Not to be called by who holds the ledger.
+    pub(super) fn now(&self) -> Seconds {
+        let reading = Reading::take();
+        let mut time = self.promises.time.borrow_mut();
+        match time.step(reading) {
+            Step::None => {}
+            Step::Forward(behind) => {
+                tracing::warn!(
+                    seconds = behind.seconds,
+                    "the clock was set forward, or this machine slept: promises are written down anew"
+                );
+                let mut ledger = self.ledger();
+                let mended = self.promises.leases.borrow_mut().was_behind(behind, ledger.book(), time.now(reading));
+                ledger.believe(mended);
+            }
+            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
+            // It is told where pins are withheld for it. If the clock is right, all dates since the start are too early.
+            Step::Doubtful(_) => self.promises.leases.borrow_mut().revoke(),
+        }
+        time.judged(reading)
+    }
+
+    /// Writes records down, on a thread that may wait for the disk.
+    pub(super) async fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (ledger, folder) = (self.promises.ledger.clone(), self.fixed.state.clone());
+        let now = self.promises.time.borrow().now(Reading::take());
+        let written = spawn_blocking(move || {
+            let mut ledger = lock(&ledger);
+            if let (true, Some(folder)) = (ledger.is_broken(), folder) {
+                // It may have been mended since.
+                if let Ok((mut opened, _)) = Ledger::open(&folder, now) {
+                    opened.believe(ledger.book().records().collect());
+                    let all = opened.book().records().collect();
+                    opened.record(all)?;
+                    *ledger = opened;
+                }
+            }
+            ledger.record(records)?;
+            tell_of_disturbance(&mut ledger);
+            // A file that is too long works as well as a short one.
+            if let Err(error) = ledger.compact(now) {
+                tracing::warn!(%error, "the ledger cannot be compacted");
+            }
+            Ok(())
+        });
+        written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+
+    /// Sees to it that the ledger's file is there, and as it was left; on a thread that may wait for the disk.
+    pub(super) async fn keep_ledger(&self) -> io::Result<()> {
+        let ledger = self.promises.ledger.clone();
+        let kept = spawn_blocking(move || {
+            let mut ledger = lock(&ledger);
+            let kept = ledger.keep();
+            tell_of_disturbance(&mut ledger);
+            kept
+        });
+        kept.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+    }
+
+    /// The same, from time to time. What is not on disk any more, and cannot be brought there, must not be sent.
+    pub(super) async fn look_after_ledger(&mut self) {
+        if self.promises.looked_at.elapsed() < LEDGER_LOOK || self.promises.trouble.is_some() {
+            return;
+        }
+        self.promises.looked_at = Instant::now();
+        if let Err(error) = self.keep_ledger().await {
+            self.promises.leases.borrow_mut().revoke();
+            let trouble = LedgerTrouble::new(&error);
+            trouble.tell();
+            self.promises.trouble = Some(trouble);
+        }
+    }
+
+    /// Renews the leases that are due; pins whose leases cannot be renewed are withheld when these end.
+    pub(super) async fn renew_leases(&mut self) {
+        if self.promises.trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
+            return;
+        }
+        let reading = Reading::take();
+        let (now, doubt) = {
+            let time = self.promises.time.borrow();
+            (time.now(reading), time.doubt(reading))
+        };
+        if let Some(doubt) = doubt {
+            if self.promises.trouble.as_ref().is_none_or(|known| !known.by_clock) {
+                let trouble = LedgerTrouble::of_clock(doubt);
+                trouble.tell();
+                self.promises.trouble = Some(trouble);
+            }
+            return;
+        }
+        if self.promises.trouble.take_if(|trouble| trouble.by_clock).is_some() {
+            tracing::info!("the clock can be right again: pins are sent");
+        }
+        let due = self.promises.leases.borrow().due(now, reading.uptime);
+        let Some(renewal) = due else { return };
+        match self.record(renewal.records.clone()).await {
+            Ok(()) => {
+                self.promises.leases.borrow_mut().granted(&renewal);
+                if self.promises.trouble.take().is_some() {
+                    tracing::info!("the ledger can be written again: pins are sent");
+                }
+            }
+            Err(error) => {
+                let trouble = LedgerTrouble::new(&error);
+                if self.promises.trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
+                    trouble.tell();
+                }
+                self.promises.trouble = Some(trouble);
+            }
+        }
+    }
+}
+
+impl LedgerTrouble {
+    pub(super) fn new(error: &io::Error) -> Self {
+        Self { error: error.to_string(), by_clock: false, retry: Instant::now() + LEDGER_RETRY }
+    }
+
+    pub(super) fn of_clock(doubt: Doubt) -> Self {
+        Self { error: doubt.to_string(), by_clock: true, retry: Instant::now() }
+    }
+
+    pub(super) fn tell(&self) {
+        if self.by_clock {
+            tracing::error!(
+                error = self.error,
+                "the clock cannot be right: pins are withheld, and everything else goes on"
+            );
+            return;
+        }
+        tracing::error!(
+            error = self.error,
+            "the ledger cannot be written: pins are withheld until it can, and everything else goes on; see that there is \
+             room and leave to write in state.directory"
+        );
+    }
+
+    /// Why pins are not sent, for `status`.
+    pub(super) fn why(&self) -> String {
+        if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
+    }
+}
+
+fn tell_of_disturbance(ledger: &mut Ledger) {
+    if ledger.was_disturbed() {
+        tracing::warn!("the ledger's file was deleted or changed by somebody else: it is written anew");
+    }
+}
+
+pub(super) fn lock(ledger: &Arc<Mutex<Ledger>>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
