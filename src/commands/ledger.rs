@@ -13,6 +13,7 @@ use super::{Known, Output, fail, fail_with_hint, glance_at_book};
 use crate::config::{self, Draft};
 use crate::control::client::ask;
 use crate::control::{hint_to_read, remedy};
+use crate::ledger::record::set_id;
 use crate::ledger::time::wall;
 use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, Repair, repair};
 use crate::policy::guard::{Channel, Promise, Seconds};
@@ -232,7 +233,13 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match add(&draft, records) {
+    // While nobody serves, nobody notes that the pair that was served last breaks some of it, so the ledger does.
+    let excuses = |news: &[Record], merged: &Book| {
+        let promises = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
+        let excuses = draft.excuses(&promises.collect(), merged, wall());
+        excuses.into_iter().map(Record::Accepted).collect()
+    };
+    match add_with(&draft, records, excuses) {
         Ok(news) => {
             match as_json {
                 true => println!("{}", json!({ "ok": true, "news": news, "breaks": told, "dry_run": false })),
@@ -266,7 +273,16 @@ fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, (String, Opt
 
 /// Adds records to a configuration's ledger: through the process that has it, if one has. Gives how many were news.
 pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> {
-    match add_to_file(draft, records.clone())? {
+    add_with(draft, records, |_, _| Vec::new())
+}
+
+/// The same. `more` returns records to write with the news, by the book as it will be.
+fn add_with(
+    draft: &Draft,
+    records: Vec<Record>,
+    more: impl FnOnce(&[Record], &Book) -> Vec<Record>,
+) -> Result<usize, String> {
+    match add_to_file_with(draft, records.clone(), more)? {
         Some(news) => Ok(news),
         None => add_remotely(draft, &records),
     }
@@ -274,6 +290,14 @@ pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> 
 
 /// The same, unless a process has the ledger: then it gives `None`.
 pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<usize>, String> {
+    add_to_file_with(draft, records, |_, _| Vec::new())
+}
+
+fn add_to_file_with(
+    draft: &Draft,
+    records: Vec<Record>,
+    more: impl FnOnce(&[Record], &Book) -> Vec<Record>,
+) -> Result<Option<usize>, String> {
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
     super::drop_privileges::make_state(draft);
     match Ledger::open(&folder, wall()) {
@@ -282,8 +306,12 @@ pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<
             for record in records {
                 other.apply(record);
             }
-            let news = ledger.book().news(&other);
+            let mut news = ledger.book().news(&other);
             let count = news.len();
+            let mut merged = ledger.book().clone();
+            news.iter().for_each(|record| _ = merged.apply(record.clone()));
+            let more = more(&news, &merged);
+            news.extend(more);
             ledger.record(news).map_err(|e| format!("{}: {e}", folder.join(crate::ledger::FILE).display()))?;
             Ok(Some(count))
         }

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use super::told::Told;
 use crate::config::{self, Draft};
 use crate::control::hint_to_read;
+use crate::ledger::record::set_id;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, day, redated, told as in_words};
 use crate::ledger::time::wall;
-use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Repair};
+use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, made_out};
 use crate::policy::guard::Seconds;
 
 /// Records that are shown one by one.
@@ -44,9 +45,12 @@ impl Plan {
         self.losses.is_empty() && !self.needs_yes()
     }
 
-    /// What goes on record.
-    fn what(&self) -> Vec<String> {
+    /// Returns what goes on record. The dates are in it only if they are confirmed.
+    fn what(&self, with_dates: bool) -> Vec<String> {
         let mut what = self.losses.clone();
+        if !with_dates {
+            return what;
+        }
         if !self.redated.is_empty() {
             what.push(format!("{} records had dates that could not be right", self.redated.len()));
         }
@@ -78,7 +82,7 @@ impl Plan {
     }
 }
 
-/// Shows the plan, and carries it out if all of it is confirmed.
+/// Shows the plan, and carries out the part that is confirmed: the loss, the dates, or both.
 pub fn repair(path: &Path, accept_loss: Option<&str>, yes: bool, as_json: bool) -> ExitCode {
     let mut told = Told::new(as_json);
     let ok = try_repair(path, accept_loss, yes, &mut told);
@@ -114,22 +118,41 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told
             &confirmation(&draft, &plan),
         );
     }
-    if !plan.losses.is_empty() && accept_loss.is_none() || plan.needs_yes() && !yes {
+    // A file with a loss cannot be written anew before the loss is accepted, so the dates wait for that.
+    if !plan.losses.is_empty() && accept_loss.is_none() || plan.losses.is_empty() && !yes {
         return told.fail_with_hint(&"nothing is changed", &confirmation(&draft, &plan));
     }
-    carry_out(&folder, &file, &plan, told)
+    let with_dates = yes && plan.needs_yes();
+    if !carry_out(&draft, &folder, &plan, with_dates, told) {
+        return false;
+    }
+    if plan.needs_yes() && !with_dates {
+        told.say("the dates are as they were, and no pins are sent while they cannot be right");
+        told.say(format!("  hint: {}", confirmation(&draft, &Plan { losses: Vec::new(), ..plan })));
+    }
+    true
 }
 
-/// The command that confirms a plan.
+/// The command that confirms a plan; if it has two parts, also the command for the loss alone.
 fn confirmation(draft: &Draft, plan: &Plan) -> String {
     let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
-    let yes = if plan.needs_yes() { " --yes" } else { "" };
-    let config = draft.path().display();
-    let clock = if plan.needs_yes() { "see that this machine's clock is right, and " } else { "" };
-    format!("to do it: {clock}pintle ledger repair -c {config}{loss}{yes}")
+    let command = format!("pintle ledger repair -c {}{loss}", draft.path().display());
+    match (plan.losses.is_empty(), plan.needs_yes()) {
+        (_, false) => format!("to do it: {command}"),
+        (true, true) => format!("to do it: see that this machine's clock is right, and {command} --yes"),
+        (false, true) => format!(
+            "to accept the loss alone: {command}; to mend the dates as well: see that this machine's clock is right, \
+             and {command} --yes"
+        ),
+    }
 }
 
-fn carry_out(folder: &Path, file: &Path, plan: &Plan, told: &mut Told) -> bool {
+fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: &mut Told) -> bool {
+    let file = &folder.join(FILE);
+    let made_out = match made_out(folder) {
+        Ok(made_out) => made_out,
+        Err(error) => return fail_for(told, file, &error),
+    };
     let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
         Ok((ledger, _)) => ledger,
         Err(OpenError::Locked) => {
@@ -142,8 +165,14 @@ fn carry_out(folder: &Path, file: &Path, plan: &Plan, told: &mut Told) -> bool {
         Err(OpenError::Io(error)) => return fail_for(told, file, &error),
         Err(error) => return told.fail(&error),
     };
-    let repair = Repair { what: plan.what(), at: plan.now };
-    let book = carried_out(ledger.book(), plan.now, Some(repair));
+    // The date of a repair confirms the clock, so without that it is the last one in the book.
+    let at = plan.jumped.filter(|_| !with_dates).unwrap_or(plan.now);
+    let as_planned = |book: &Book| if with_dates { carried_out(book, plan.now, None) } else { book.clone() };
+    let mut book = as_planned(ledger.book());
+    let doubtful = as_planned(&made_out).promises().iter().map(set_id).collect();
+    let excuses = draft.excuses(&doubtful, &book, at);
+    book.apply(Record::Repair(Repair { what: plan.what(with_dates), at }));
+    excuses.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));
     if let Err(error) = ledger.replace(book) {
         return fail_for(told, file, &error);
     }

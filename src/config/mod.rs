@@ -11,6 +11,7 @@ mod outline;
 pub mod problem;
 mod process;
 mod reader;
+mod served_last;
 mod build;
 mod stamp;
 pub mod value;

@@ -120,9 +120,11 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Takes in what can only be made out, too: that makes the guard stricter, never laxer.
+    /// Takes in promises that can only be made out, too: that makes the guard stricter, never laxer. A ramp or an
+    /// accepted lockout would make it laxer.
     pub(super) fn believe_all(mut self) -> Self {
-        for record in std::mem::take(&mut self.doubtful) {
+        let is_strict = |record: &Record| matches!(record, Record::Promise(_) | Record::Unknown(_));
+        for record in std::mem::take(&mut self.doubtful).into_iter().filter(is_strict) {
             self.book.apply(record);
         }
         self

@@ -26,7 +26,7 @@ fn copies(bed: &Bed) -> Vec<PathBuf> {
 }
 
 /// Waits until the pair that is served has been copied.
-fn copied(bed: &Bed, leaf: &Leaf) {
+pub fn copied(bed: &Bed, leaf: &Leaf) {
     let key = fs::read_to_string(&leaf.key).unwrap();
     eventually("the pair is copied", || {
         copies(bed)

@@ -228,6 +228,86 @@ fn damage_is_refused_until_it_is_accepted() {
     assert!(output(&mut pintle.command("status")).contains("REPAIRED"));
 }
 
+/// A damaged line is made out as a promise that the served key breaks. Nobody made that promise: the pair that was served
+/// last starts again, and any other key is refused.
+#[test]
+fn a_promise_made_out_of_damage_refuses_no_served_pair() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    let pintle = bed.start(&pins);
+    crate::last_good::copied(&bed, &bed.live);
+    drop(pintle);
+    let config = config(&bed, &pins);
+    let text = fs::read_to_string(file(&bed)).unwrap();
+    let other = if bed.live.pin.starts_with('A') { "B" } else { "A" };
+    fs::write(file(&bed), text.replace(&bed.live.pin, &format!("{other}{}", &bed.live.pin[1..]))).unwrap();
+    let err = start_fails(&config);
+    let remedy = err.lines().find_map(|line| line.split_once("locked out: ")).unwrap().1.to_owned();
+    output(crate::harness::pintle().args(remedy.split(' ').skip(1)));
+    let pintle = bed.start(&pins);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert!(bed.header(&pintle).is_some());
+    assert!(output(&mut pintle.command("ledger show")).contains("LOCKOUT ACCEPTED"));
+    crate::last_good::copied(&bed, &bed.live);
+    drop(pintle);
+    let pintle = bed.start(&pins);
+    bed.put(&bed.stranger);
+    pintle.logged("certificate refused; the old one keeps serving", 1);
+}
+
+/// Another node's promises are merged while pintle is stopped, and the pair that was served last breaks them.
+#[test]
+fn a_merge_while_it_is_stopped_refuses_no_served_pair() {
+    let (bed, node) = (Bed::new(), Bed::new());
+    drop(node.start(&node.pins("30d")));
+    let pins = bed.pins("30d");
+    let pintle = bed.start(&pins);
+    crate::last_good::copied(&bed, &bed.live);
+    drop(pintle);
+    let config = config(&bed, &pins);
+    let merged = node.state().join("ledger.jsonl");
+    let (code, _, err) = outcome(command(&["ledger", "merge"], &config).arg(&merged));
+    assert!(code == 0 && err.contains("are locked out by this node until"), "{err}");
+    let pintle = bed.start(&pins);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    bed.put(&bed.stranger);
+    pintle.logged("certificate refused; the old one keeps serving", 1);
+}
+
+/// Loss and dates are two things to accept: a start needs the first alone.
+#[test]
+fn a_loss_is_accepted_without_the_dates() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    drop(bed.start(&pins));
+    let config = config(&bed, &pins);
+    let (mut book, _) = ledger::look(&bed.state()).unwrap();
+    let mut far = book.promises()[0].clone();
+    (far.max_age, far.last_sent) = (far.max_age + 1, 4_000_000_000);
+    book.apply(ledger::Record::Promise(far));
+    let mut damaged = ledger::written(&book);
+    damaged.push_str("nonsense\n");
+    fs::write(file(&bed), damaged).unwrap();
+    let repair = |more: &[&str]| outcome(command(&["ledger", "repair"], &config).args(more));
+    let (code, out, err) = repair(&[]);
+    assert!(code == 1 && out.contains("LOST ") && out.contains("DATE "), "{out}{err}");
+    assert!(err.contains("to accept the loss alone: pintle ledger repair -c "), "{err}");
+    assert_eq!(repair(&["--yes"]).0, 1);
+    let today = err.split("--accept-loss ").nth(1).unwrap()[..10].to_owned();
+    let (code, out, err) = repair(&["--accept-loss", &today]);
+    assert!(code == 0 && out.contains("done") && out.contains("the dates are as they were"), "{out}{err}");
+    let (book, notices) = ledger::look(&bed.state()).unwrap();
+    assert_eq!(notices, []);
+    assert!(book.promises().iter().any(|p| p.last_sent == 4_000_000_000));
+    // It starts, and sends no pins yet.
+    let pintle = bed.start(&pins);
+    assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.live.pin.clone(), None));
+    drop(pintle);
+    let (code, out, err) = repair(&["--yes"]);
+    assert!(code == 0 && out.contains("done"), "{out}{err}");
+    assert!(bed.header(&bed.start(&pins)).is_some());
+}
+
 /// An old copy that is put back while nobody serves has less than was promised.
 #[test]
 fn an_old_copy_is_refused() {

@@ -151,7 +151,7 @@ fn common_pins(promises: &[Promise]) -> Vec<Pin> {
 }
 
 /// The first day that lies wholly behind a time.
-pub(super) fn safe_day(time: Seconds) -> String {
+pub(in crate::config) fn safe_day(time: Seconds) -> String {
     const DAY: i64 = 86400;
     let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
     day(timestamp(midnight))

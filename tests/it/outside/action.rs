@@ -41,7 +41,10 @@ pub fn act(world: &mut World<'_>, number: u64, trace: &mut dyn FnMut(String)) ->
     let done = do_one(world);
     match done {
         Ok(what) => trace(what),
-        Err(why) => return Err(world.keys.named(&why)),
+        Err(why) => {
+            let promised = world.node.command(&["ledger", "show"]);
+            return Err(world.keys.named(&format!("{why}\n{}", promised.text)));
+        }
     }
     world.check().map_err(|why| {
         trace(format!("(the log ends with)\n{}", world.node.log()));
@@ -310,6 +313,12 @@ fn merge(world: &mut World<'_>) -> Result<String, String> {
     world.node = here;
     played.map_err(|why| format!("at the other node: {why}"))?;
     world.count("merge");
+    // Nobody meets a chain between the last visits and the merge: those who cannot be helped are known.
+    world.settle();
+    let while_stopped = world.random.once_in(4);
+    if while_stopped {
+        world.stop(false);
+    }
     let said = world.node.command(&["ledger", "merge", ledger.to_str().unwrap()]);
     if said.ok {
         // Whoever is locked out by what is served already cannot be helped.
@@ -318,7 +327,11 @@ fn merge(world: &mut World<'_>) -> Result<String, String> {
         }
         world.ghosts.extend(told_there);
     }
-    Ok(format!("merge the ledger of a node with key {key}: {}", said.text))
+    if while_stopped {
+        world.start()?;
+    }
+    let when = if while_stopped { " while it is stopped" } else { "" };
+    Ok(format!("merge the ledger of a node with key {key}{when}: {}", said.text))
 }
 
 fn any_time(world: &mut World<'_>) -> Seconds {

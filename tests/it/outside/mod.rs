@@ -161,9 +161,11 @@ fn clients_of_the_real_binary_are_never_locked_out() {
     let new = |number: u64| History::new(seed.wrapping_mul(1 << 40).wrapping_add(number));
     if let Some(number) = one {
         let history = new(number);
-        let is_well = history.play(&stage, &mut |_| {}).is_ok();
-        let told = if is_well { "well, this time".into() } else { history.cut_down(&stage).told(&stage) };
-        println!("history {number}:\n{told}");
+        let first = history.told(&stage);
+        println!("history {number}:\n{first}");
+        let is_well = first.ends_with("well, this time");
+        let told = if is_well { first } else { history.cut_down(&stage).told(&stage) };
+        println!("cut down:\n{told}");
         assert!(told.ends_with("well, this time"), "PINTLE_SEED={seed} PINTLE_HISTORY={number}");
         return;
     }

@@ -132,6 +132,13 @@ impl Node {
         self.admin(Method::POST, &format!("/certificates?host={host}"))
     }
 
+    /// The pins of the leaves that it serves, as it says.
+    pub fn leaves(&self) -> Vec<String> {
+        let served: Value = serde_json::from_str(&self.admin(Method::GET, "/served").text).unwrap_or_default();
+        let chains = served.as_array().into_iter().flatten().flat_map(|site| site["chains"].as_array()).flatten();
+        chains.filter_map(|chain| chain["pins"][0].as_str().map(str::to_owned)).collect()
+    }
+
     pub fn upgrade(&mut self) -> Said {
         let said = self.admin(Method::POST, "/upgrade");
         let answer: Value = serde_json::from_str(&said.text).unwrap_or_default();

@@ -218,6 +218,15 @@ impl<'w> World<'w> {
         Ok(())
     }
 
+    /// Has all files looked at now, and learns which leaves are served.
+    pub fn settle(&mut self) {
+        for site in (0..SITES).filter(|site| self.taken.sites[*site].is_there) {
+            self.node.look(Tables::label(site));
+        }
+        self.leaves.extend(self.node.leaves());
+        self.are_copied();
+    }
+
     /// Waits until the pairs that are served have been copied: that happens beside, and a moment later.
     pub fn are_copied(&mut self) {
         let sites = (0..SITES).filter(|site| self.taken.sites[*site].is_there);
