@@ -37,3 +37,4 @@ pub mod telemetry;
 pub mod clock;
 pub mod handover;
 pub mod os;
+pub mod reason;
