@@ -128,7 +128,10 @@ fn a_fifo_is_no_log() {
         make();
         let (code, out, err) = outcome(&mut bed.pintle.command("reload"));
         assert_eq!(code, 0, "{kind}: {out}{err}");
-        assert!(err.contains("not a regular file") && err.contains("hint: the name belongs to a FIFO"), "{kind}: {out}{err}");
+        assert!(
+            err.contains("not a regular file") && err.contains("hint: the name belongs to a FIFO"),
+            "{kind}: {out}{err}"
+        );
         let human = output(&mut bed.pintle.command("status"));
         assert!(human.contains("ACCESS LOG     log.access: "), "{kind}: {human}");
         let target = format!("/{}", kind.replace(' ', "-"));
