@@ -175,6 +175,16 @@ impl Fields {
         &self.raw[field.value_range()]
     }
 
+    /// The field as a line of HTTP/1.1, `Name: value` and CRLF, if that is how it came.
+    #[must_use]
+    pub fn line(&self, field: &Field) -> Option<&[u8]> {
+        let (name, value) = (field.name_range(), field.value_range());
+        let line = self.raw.get(name.start..value.end + 2)?;
+        let is_line =
+            value.start == name.end + 2 && line.get(name.len()..)?.starts_with(b": ") && line.ends_with(b"\r\n");
+        is_line.then_some(line)
+    }
+
     /// All fields, in the order of the wire.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> {
         self.list.iter().map(|f| (f.name, self.name(f), self.value(f)))
@@ -369,6 +379,21 @@ mod tests {
         fields.push(&name, &value);
         let (known, bytes, held) = fields.iter().next().unwrap();
         assert_eq!((known, bytes.len(), held.len()), (Name::Other, name.len(), value.len()));
+    }
+
+    #[test]
+    fn fields_that_are_lines() {
+        let head = b"A: b\r\nC:d\r\nE:  f\r\nG: h \r\nI:\ti\r\nJ: k\nL: m\r\n";
+        let mut fields = Fields::default();
+        fields.set_raw(head, 7);
+        for (name, value) in [(0, 3), (6, 8), (11, 15), (18, 21), (25, 28), (31, 34), (36, 39)] {
+            fields.push_range(name..name + 1, value..value + 1);
+        }
+        let lines: Vec<_> = fields.list().iter().map(|f| fields.line(f)).collect();
+        assert_eq!(lines, [Some(&b"A: b\r\n"[..]), None, None, None, None, None, Some(b"L: m\r\n")]);
+        fields.replace(0, b"c");
+        fields.push(b"N", b"o");
+        assert_eq!((fields.line(&fields.list()[0]), fields.line(&fields.list()[7])), (None, None));
     }
 
     #[test]
