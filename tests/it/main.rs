@@ -20,6 +20,7 @@ mod clock;
 mod config;
 mod demo;
 mod differential;
+mod documents;
 mod drain;
 mod errors;
 mod export;

@@ -1,0 +1,144 @@
+//! The documents name only what exists: paths, links, and the tests that `tests/run --fast` leaves out.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::output;
+
+/// The folders whose paths are checked wherever a document names them.
+const FOLDERS: [&str; 8] = ["src/", "tests/", "benches/", "docs/", "fuzz/", "dist/", "vendor/", ".ci/"];
+/// Made by `fuzz/run`, and in no commit.
+const MADE: [&str; 2] = ["fuzz/corpus", "fuzz/artifacts"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Markdown file of ours, from the root of the repository.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap().flatten() {
+            let (path, name) = (folder.join(entry.file_name()), entry.file_name());
+            let foreign = ["target", ".git", "corpus", "seeds", "h2"].iter().any(|foreign| name == *foreign);
+            if entry.path().is_dir() && !foreign {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(found.len() > 20, "only {} documents were found", found.len());
+    found
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The words of a text that begin like one of our paths. Placeholders (`fuzz/seeds/TARGET`) and patterns end at the
+/// folder before them.
+fn paths_in(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| c.is_whitespace() || "`\"'()[]|<>,;".contains(c)).filter_map(|word| {
+        let word = word.trim_start_matches("./").split(['#', ':']).next().unwrap_or_default().trim_end_matches('.');
+        FOLDERS.iter().any(|folder| word.starts_with(folder)).then(|| {
+            let known = |part: &&str| {
+                !part.contains(['*', '$', '{', '…']) && !part.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+            };
+            word.split('/').take_while(known).collect::<Vec<_>>().join("/")
+        })
+    })
+}
+
+#[test]
+fn paths_exist() {
+    let mut dead = Vec::new();
+    let mut known = 0;
+    let more = ["justfile", "tests/run", ".github/workflows/ci.yml"].map(PathBuf::from);
+    // What it says of older versions was true of them.
+    for document in documents().into_iter().filter(|d| d != Path::new("CHANGELOG.md")).chain(more) {
+        for path in paths_in(&read(&document)) {
+            known += 1;
+            if !MADE.iter().any(|made| path.starts_with(made)) && !root().join(&path).exists() {
+                dead.push(format!("{}: {path} does not exist", document.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+    assert!(known > 100, "only {known} paths were found");
+}
+
+/// `book.rs` could be in any folder.
+#[test]
+fn the_architecture_writes_paths_in_full() {
+    let text = read(Path::new("ARCHITECTURE.md"));
+    let bare: Vec<&str> =
+        text.split('`').skip(1).step_by(2).filter(|span| span.ends_with(".rs") && !span.contains('/')).collect();
+    assert!(bare.is_empty(), "ARCHITECTURE.md: write the path from the root: {bare:?}");
+}
+
+/// A heading's name in links, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The lines of a document outside its fenced blocks.
+fn prose(text: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let prose = text.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fence && !fenced
+    });
+    prose.collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut dead = Vec::new();
+    let mut known = 0;
+    for document in documents() {
+        let text = read(&document);
+        for line in prose(&text) {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if link.contains("://") || link.starts_with("mailto:") {
+                    continue;
+                }
+                known += 1;
+                let (file, heading) =
+                    link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+                let target = match file {
+                    "" => document.clone(),
+                    file => document.parent().unwrap().join(file),
+                };
+                let exists = root().join(&target).exists()
+                    && heading.is_none_or(|heading| {
+                        let text = read(&target);
+                        let headings = prose(&text);
+                        headings.iter().any(|line| line.starts_with('#') && anchor(line.trim_matches('#')) == heading)
+                    });
+                if !exists {
+                    dead.push(format!("{}: {link}", document.display()));
+                }
+            }
+        }
+    }
+    assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
+    assert!(known > 50, "only {known} links were found");
+}
+
+#[test]
+fn the_tests_that_fast_leaves_out_exist() {
+    let script = read(Path::new("tests/run"));
+    let list = script.split("left_out='").nth(1).and_then(|rest| rest.split('\'').next()).expect("the list is there");
+    let listed: BTreeSet<&str> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let tests = output(Command::new(std::env::current_exe().unwrap()).args(["--list", "--format", "terse"]));
+    let gone: Vec<_> =
+        listed.iter().filter(|left_out| !tests.lines().any(|test| test.starts_with(**left_out))).collect();
+    assert!(gone.is_empty(), "tests/run --fast leaves out tests that there are not: {gone:?}");
+    assert!(listed.len() > 3, "{listed:?}");
+}
