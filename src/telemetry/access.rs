@@ -1,4 +1,4 @@
-//! The access log: one line per request, collected by the worker and written by the log's thread.
+//! The access log: one line for each request, gathered by the worker and written by the log's own thread.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use jiff::tz::TimeZone;
 
 use super::writer::LogSink;
 
-/// A batch is sent to the log's thread at this size, in bytes, or when the worker is idle.
+/// A batch is handed over when it is this long, and when the worker has nothing to do.
 const BATCH: usize = 16 * 1024;
 
-/// The format of a line.
+/// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AccessFormat {
     /// One JSON object.
@@ -22,12 +22,12 @@ pub enum AccessFormat {
     Combined,
 }
 
-/// A finished request.
+/// What is known about a request when it is over.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// The client's address, from a trusted source.
+    /// The client's address, as far as it is believed.
     pub client: &'a str,
-    /// The requested host.
+    /// The host that was asked for.
     pub host: &'a str,
     /// The request's method.
     pub method: &'a str,
@@ -37,19 +37,19 @@ pub struct Entry<'a> {
     pub version: &'a str,
     /// `http` or `https`, as the client sees it.
     pub scheme: &'a str,
-    /// The status code of the response; 499 if the client left before it.
+    /// The status code of the answer; 499 if the client went away before it.
     pub status: u16,
-    /// Bytes of the response's body.
+    /// Bytes of the answer's body.
     pub bytes: u64,
-    /// From the request's head to the last byte of the response.
+    /// From the request's head to the answer's last byte.
     pub duration: Duration,
-    /// From the request's head to the upstream's response head.
+    /// From the request's head to the answer's head from the upstream.
     pub upstream: Option<Duration>,
-    /// The User-Agent field.
+    /// The field of that name.
     pub user_agent: &'a [u8],
-    /// The Referer field.
+    /// The field of that name.
     pub referer: &'a [u8],
-    /// Why pintle answered instead of the upstream, or broke off; for the operator.
+    /// Why pintle answered in the upstream's stead, or broke off: for the operator's eyes.
     pub error: Option<&'a str>,
 }
 
@@ -65,7 +65,7 @@ thread_local! {
 }
 
 impl AccessLog {
-    /// Creates a log that sends its lines to `sink`.
+    /// A log that hands its lines to `sink`.
     #[must_use]
     pub fn new(sink: LogSink, format: AccessFormat) -> Self {
         Self { sink, format }
@@ -85,7 +85,7 @@ impl AccessLog {
         });
     }
 
-    /// Sends the collected lines. Call it when the thread is idle.
+    /// Hands over what this thread has gathered; to be called when it has nothing else to do.
     pub fn flush_thread() {
         BATCHED.with_borrow_mut(|(batch, sink)| {
             if let (false, Some(sink)) = (batch.is_empty(), sink) {
@@ -127,8 +127,8 @@ fn write_json(entry: &Entry<'_>, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Escapes as JSON requires (RFC 8259 section 7), and everything that is not ASCII text: a client
-/// must not be able to forge a line, or to control the reader's terminal.
+/// Escapes what JSON wants escaped (RFC 8259 section 7), and all that is not ASCII text: a client must not be able to
+/// forge a line, or to send the reader's terminal commands.
 fn push_json_string(line: &mut String, value: &[u8]) {
     line.push('"');
     for c in String::from_utf8_lossy(value).chars() {
@@ -161,7 +161,7 @@ fn write_combined(entry: &Entry<'_>, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// As in nginx: hexadecimal for everything except plain text.
+/// As nginx does: everything but plain text in hexadecimal.
 fn push_quoted(line: &mut String, value: &[u8]) {
     for b in value {
         match b {

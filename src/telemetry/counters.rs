@@ -1,4 +1,4 @@
-//! Counters: each worker has its own, and a reader adds them up.
+//! What a worker has seen. Each worker has its own; whoever asks adds them up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,12 +11,12 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Adds another worker's counters.
+            /// Adds another worker's.
             pub fn add(&self, other: &Self) {
                 $(self.$name.add(other.$name.get());)*
             }
 
-            /// The name and value of each counter.
+            /// Name and value of each.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter()
             }
@@ -29,65 +29,65 @@ counters! {
     connections_accepted,
     /// Connections refused because of a limit.
     connections_refused,
-    /// Silent or idle connections closed to make room for others.
+    /// Connections that said nothing, or were at rest, and were closed to make room for others.
     connections_shed,
     /// TLS handshakes that succeeded.
     handshakes,
     /// TLS handshakes that resumed a session.
     handshakes_resumed,
-    /// TLS handshakes that failed, whatever the cause.
+    /// TLS handshakes that failed, whoever was to blame.
     handshakes_failed,
-    /// TLS handshakes refused or broken off because there were too many.
+    /// TLS handshakes that were refused or broken off because there were too many.
     handshakes_shed,
-    /// Missing or malformed PROXY headers.
+    /// PROXY headers that were missing or wrong.
     proxy_headers_refused,
     /// Requests answered.
     requests,
-    /// Responses with a status below 300.
+    /// Answers below 300.
     responses_2xx,
-    /// Responses with a status from 300 to 399.
+    /// Answers from 300 to 399.
     responses_3xx,
-    /// Responses with a status from 400 to 499.
+    /// Answers from 400 to 499.
     responses_4xx,
-    /// Responses with a status from 500.
+    /// Answers from 500.
     responses_5xx,
-    /// Requests refused by pintle.
+    /// Requests that pintle itself refused.
     rejections,
-    /// Requests that failed at the upstream.
+    /// Requests that the upstream failed.
     upstream_errors,
-    /// Retries.
+    /// Requests that were sent to the upstream once more.
     upstream_retries,
-    /// Requests that waited for an upstream connection.
+    /// Requests that had to wait for a connection to the upstream.
     upstream_queued,
-    /// Requests refused at once because the circuit was open.
+    /// Requests that were refused at once, as the upstream had not answered others.
     circuit_refused,
-    /// Redirect loops broken.
+    /// Redirect loops that were broken.
     loops_broken,
-    /// HTTP/2 connections closed because of their clients: floods of frames, streams opened and
-    /// reset, responses never read.
+    /// HTTP/2 connections that were ended because of what their clients did: floods of frames, streams opened to be given
+    /// up, answers never taken.
     http2_floods,
-    /// Bodies that clients sent or read too slowly.
+    /// Bodies that clients sent or took too slowly.
     bodies_too_slow,
     /// Tasks that ended by a bug.
     panics,
 }
 
-/// A counter.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one.
+    /// One more.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// Adds `n`.
+    /// So many more.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The current value.
+    /// The number.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! pintle's output about itself: the access log, the operator's log, and counters.
+//! What pintle tells about itself: the access log, the operator's log, and counters.
 
 pub mod access;
 pub mod counters;

@@ -155,7 +155,7 @@ impl UpstreamRequest<'_> {
                 _ => {}
             }
             if !rules.drops(bytes) {
-                sink.copy(&head.fields, field);
+                sink.field(bytes, value);
             }
         }
         if !cookies.is_empty() {

@@ -1,5 +1,4 @@
-"""The upstream server: answers immediately, except /slow, which it sends in pieces over three
-seconds."""
+"""What pintle stands in front of: answers at once, and /slow in pieces for three seconds."""
 
 import http.server
 import time

@@ -1,5 +1,4 @@
-//! Attempts of an attacker who has taken over the process. Only the tests have them, and expect
-//! them to fail.
+//! What somebody would try who took over the process: for the tests, which see it fail. No release has it.
 
 use std::fs;
 use std::io;
@@ -12,7 +11,7 @@ use nix::sys::ptrace;
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// A timeout for connections that lead nowhere.
+/// For connections that lead nowhere.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Netlink's number (linux/socket.h).
 const AF_NETLINK: i32 = 16;
@@ -22,11 +21,11 @@ const IPPROTO_SCTP: i32 = 132;
 const IPPROTO_UDPLITE: i32 = 136;
 const MSG_FASTOPEN: i32 = 0x2000_0000;
 
-/// Makes an attempt, with a path, an address or a process id.
+/// Tries it, with a path, an address or a process.
 ///
 /// # Errors
 ///
-/// The reason why it fails.
+/// Why it cannot be done.
 pub fn attempt(what: &str, with: &str) -> io::Result<()> {
     let bad = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let process = || with.parse().map(Pid::from_raw).map_err(bad);
@@ -60,7 +59,7 @@ pub fn attempt(what: &str, with: &str) -> io::Result<()> {
     }
 }
 
-/// Opens a socket of a protocol that Landlock's TCP ports do not cover.
+/// A socket that connects to no port that a list of TCP's ports knows.
 fn another_protocol(what: &str) -> io::Result<()> {
     let (kind, protocol) = match what {
         "mptcp" => (Type::STREAM, IPPROTO_MPTCP),
@@ -70,7 +69,7 @@ fn another_protocol(what: &str) -> io::Result<()> {
     Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol))).map(drop)
 }
 
-/// Connects without connect(2).
+/// Connects without `connect`.
 fn fast_open(what: &str, with: &str) -> io::Result<()> {
     let address: SocketAddr = with.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

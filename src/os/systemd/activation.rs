@@ -1,24 +1,23 @@
-//! Socket activation (sd_listen_fds(3)): with sockets bound by systemd, pintle needs no permission
-//! to bind.
+//! Sockets that the service manager has bound (sd_listen_fds(3)): so that nothing here needs leave to bind.
 
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
 
-/// A passed socket.
+/// A socket that was passed.
 #[derive(Debug)]
 pub struct Passed {
     /// The socket.
     pub listener: TcpListener,
-    /// Its name (`FileDescriptorName=`), or an empty string.
+    /// The name that it was given (`FileDescriptorName=`); empty if it has none.
     pub name: String,
 }
 
-/// Returns the sockets passed to this process; none if they were meant for another process.
+/// The sockets that were passed to this process; none if they were meant for another.
 ///
 /// # Errors
 ///
-/// The fault of a socket, and its remedy.
+/// What is wrong with them, and what to do.
 pub fn passed() -> Result<Vec<Passed>, String> {
     let meant_for: Option<u32> = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok());
     if meant_for != Some(std::process::id()) {
@@ -37,9 +36,9 @@ pub fn passed() -> Result<Vec<Passed>, String> {
             )
         };
         let listener = sockets.take_tcp_listener(at).map_err(|error| wrong(&error.to_string()))?;
-        let listener = listener.ok_or_else(|| wrong("is missing"))?;
+        let listener = listener.ok_or_else(|| wrong("is not there"))?;
         if listener.local_addr().is_err() {
-            return Err(wrong("is not a TCP socket"));
+            return Err(wrong("is no TCP socket"));
         }
         listener.set_nonblocking(true).map_err(|error| wrong(&error.to_string()))?;
         passed.push(Passed { listener, name });

@@ -1,4 +1,4 @@
-//! The interface to systemd: notifications of readiness, and socket activation.
+//! What systemd and its kind say to a service, and hear from it: readiness, and sockets that are bound already.
 
 pub mod activation;
 pub mod notify;

@@ -12,7 +12,7 @@ use std::thread;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Authority, eventually};
+use super::{Authority, eventually, in_time};
 
 /// The program under test. The tests may run as root, in folders that nobody else can look into: it stays what they are.
 pub fn pintle() -> Command {
@@ -264,6 +264,11 @@ impl Pintle {
 
 impl Drop for Pintle {
     fn drop(&mut self) {
+        // tests/coverage: only a process that ends by itself writes its profile.
+        if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            let _ = in_time(|| self.child.try_wait().ok().flatten());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
