@@ -1,4 +1,4 @@
-//! What comes in by the admin socket: HTTP for the operator's commands.
+//! The HTTP interface behind the admin socket.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,17 +21,18 @@ use crate::keys::pin::Pin;
 use crate::ledger::{Book, Record, repair};
 use crate::policy::guard::Seconds;
 
-/// The longest body of a command: a ledger of another node.
+/// The longest body of a command, in bytes: a ledger of another node.
 const BODY_MAX: usize = 64 << 20;
-/// How long it may take to arrive.
+/// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// What a command over TCP must carry. A page in a browser cannot send it to another origin without being asked first.
+/// The header that commands over TCP must carry. A browser cannot send it to another origin without
+/// a preflight request.
 pub const HEADER: &str = "pintle-admin";
 
-/// Something that the operator wants.
+/// A command of the operator.
 pub(super) enum Command {
     Reload(oneshot::Sender<Verdict>),
-    /// Look at a site's files now; the day until which a lockout is accepted, if one is.
+    /// Look at a site's files now, and accept a lockout until `accept`, if given.
     Certificates {
         host: String,
         accept: Option<String>,
@@ -39,41 +40,41 @@ pub(super) enum Command {
     },
     Status(oneshot::Sender<Value>),
     Metrics(oneshot::Sender<String>),
-    /// Whether it takes what is new.
+    /// Is this process accepting connections?
     Ready(oneshot::Sender<bool>),
     Upgrade(oneshot::Sender<Upgraded>),
-    /// Records that are to be added to the ledger: how many were news.
+    /// Add records to the ledger. Answers with the number of new ones.
     Ledger {
         records: Vec<Record>,
         reply: oneshot::Sender<Result<usize, String>>,
     },
-    /// Promises that are about to be made: taken unless a chain in use breaks them.
+    /// Make promises for another program. Refused if a chain in use breaks them.
     Promise {
         records: Vec<Record>,
         reply: oneshot::Sender<Result<usize, Objection>>,
     },
-    /// What is served.
+    /// What is served?
     Served(oneshot::Sender<Value>),
-    /// A certificate that is not in place yet: may it be served?
+    /// May this certificate be served? It is not in place yet.
     Judge {
         asked: Judge,
         reply: oneshot::Sender<Verdict>,
     },
-    /// Since when each pin of a site is promised.
+    /// Since when is each pin of a site promised?
     Promised {
         site: String,
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
     },
-    /// All that is known of promises.
+    /// All records of the ledger.
     Book(oneshot::Sender<Known>),
 }
 
-/// What the process knows of promises, and the time that it judges by.
+/// The process's knowledge of promises, and its time for judgements.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Known {
-    /// In seconds since 1970.
+    /// The time, in seconds since 1970.
     pub now: Seconds,
-    /// The book, a line for each record.
+    /// The book, one line per record.
     pub lines: Vec<String>,
 }
 
@@ -83,7 +84,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
     if let Some(refusal) = refusal(&request, caller) {
         return refusal;
     }
-    // hyper leaves the body out by itself.
+    // hyper leaves the body out of responses to HEAD.
     let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
@@ -156,7 +157,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
     }
 }
 
-/// What is said to whoever may not ask.
+/// The refusal of a caller who may not send commands; `None` if the caller may.
 fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Answer> {
     let error = |status, why: String| Some(json_answer(status, &json!({ "error": why })));
     match caller {
@@ -178,7 +179,8 @@ fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Answer> {
     }
 }
 
-/// Against pages that make a browser talk to this port: it names another host, or cannot send the header.
+/// Protects against pages that make a browser talk to this port: such a request names another host,
+/// or cannot carry the header.
 fn is_from_here<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
     let authority = host.parse::<http::uri::Authority>();
@@ -194,7 +196,7 @@ async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::
     answer.await.ok()
 }
 
-/// The body of a command, whole.
+/// Reads the body of a command.
 async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
     let too_long = || {
         let why = format!("the body is longer than {BODY_MAX} bytes");
@@ -207,8 +209,8 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(_)) => Err(bad("the body is not whole")),
-        Err(_) => Err(json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body takes too long" }))),
+        Ok(Err(_)) => Err(bad("the body is incomplete")),
+        Err(_) => Err(json_answer(StatusCode::REQUEST_TIMEOUT, &json!({ "error": "the body took too long" }))),
     }
 }
 
@@ -216,7 +218,7 @@ fn bad(why: &str) -> Answer {
     json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }))
 }
 
-/// Records come as the ledger has them, a line each: those of another node, or promises that are about to be made.
+/// Takes records as ledger lines: those of another node, or promises for another program.
 async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) -> Answer {
     let (book, notices) = crate::ledger::read_book(body);
     if !notices.is_empty() {
@@ -244,7 +246,7 @@ async fn judge(body: &[u8], commands: &mpsc::Sender<Command>) -> Answer {
     }
 }
 
-/// For the tests of the sandbox: tries what must fail, on a thread like any other.
+/// For the tests of the sandbox: makes an attempt that must fail, on an ordinary thread.
 #[cfg(debug_assertions)]
 async fn attempt(what: String, with: String) -> Answer {
     let tried = tokio::task::spawn_blocking(move || crate::os::sandbox::attempts::attempt(&what, &with)).await;
@@ -289,7 +291,7 @@ fn text_answer(kind: &'static str, text: String) -> Answer {
 }
 
 impl Control {
-    /// Carries a command out. Who does not wait for the answer does not get one.
+    /// Carries out a command. The answer is dropped if its caller has gone.
     pub(super) async fn obey(&mut self, command: Command) {
         match command {
             Command::Reload(reply) => {
@@ -328,14 +330,14 @@ impl Control {
                 let _ = reply.send(self.promised(&site));
             }
             Command::Book(reply) => {
-                // Who asks reads the file, too.
+                // The caller reads the file, too.
                 let _ = self.keep_ledger().await;
                 let _ = reply.send(self.known());
             }
         }
     }
 
-    /// The book, and the time to judge by.
+    /// The book, and the time for judgements.
     pub(super) fn known(&self) -> Known {
         let now = self.now();
         Known { now, lines: self.ledger().book().records().map(|record| record.line()).collect() }
@@ -352,9 +354,10 @@ impl Control {
         let count = news.len();
         self.record(news).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
         if count > 0 {
-            // What is promised elsewhere binds here, too.
+            // The promises of other nodes bind this process, too.
             self.look_at_files().await;
-            // And what the pairs in use break of it is no reason not to start again.
+            // If the pairs in use break some of these promises, that must not prevent the next
+            // start.
             if let Some(kept) = self.keep_pairs(Some(&self.config)) {
                 let _ = kept.await;
             }

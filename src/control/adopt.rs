@@ -1,4 +1,4 @@
-//! Putting a configuration to use: first the ledger, then the wire, then the log.
+//! Puts a configuration into use: first the ledger, then the wire, then the log.
 
 use std::io;
 
@@ -12,14 +12,14 @@ use crate::ledger::{Ledger, Record};
 use crate::upstream::check;
 use crate::upstream::dns::follow;
 
-/// The decisions that come with a configuration: lockouts that are accepted, ramps that begin.
+/// The decisions that a configuration makes: accepted lockouts, and ramps that begin.
 pub(super) fn decisions(config: &Config) -> Vec<Record> {
     let accepted = config.accepted.iter().cloned().map(Record::Accepted);
     accepted.chain(config.ramps.iter().cloned().map(Record::Ramp)).collect()
 }
 
-/// Writes decisions down before anything else. Ramps that cannot be written begin at the next start; a lockout that
-/// cannot be written is not accepted.
+/// Writes decisions to the ledger before anything else. A ramp that cannot be written begins at the
+/// next start; a lockout that cannot be written is not accepted.
 pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Result<()> {
     for accepted in &config.accepted {
         tell_of_lockout(&accepted.site, &accepted.until);
@@ -30,13 +30,13 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
     }
 }
 
-/// Removes the copies of pairs that a configuration does not serve: before anything is promised under it, since a key of
-/// before must not be taken for the one that readers were promised last.
+/// Removes the copies of pairs that a configuration does not serve. This comes before any promise:
+/// a previous key must not pass for the key that readers were promised last.
 pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config) {
     if let Some(Err(error)) = copies.map(|copies| copies.retain(config.pairs())) {
         tracing::error!(
             %error,
-            "state.directory: copies of pairs that are not served any more cannot be removed: check permissions"
+            "state.directory: cannot remove the copies of pairs that are no longer served: check permissions"
         );
     }
 }
@@ -50,11 +50,11 @@ fn tell_of_lockout(site: &str, until: &str) {
 }
 
 impl Control {
-    /// Puts a configuration in place of the one in use. Promises are on disk before they are on the wire.
+    /// Replaces the configuration in use. Promises are on disk before they are on the wire.
     ///
     /// # Errors
     ///
-    /// When a lockout was accepted that cannot be put on record; nothing has changed then.
+    /// If an accepted lockout cannot be written to the ledger. Nothing has changed then.
     pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
         forget_other_pairs(self.files.copies.as_ref(), &config);
         let records = decisions(&config);
@@ -82,8 +82,8 @@ impl Control {
         Ok(())
     }
 
-    /// Copies the pairs in use that are not in use in another configuration, so that they are there at the next start
-    /// whatever happens to their files; on a thread that may wait for the disk.
+    /// Copies the pairs in use, except those that `beside` serves, too, so that the next start has
+    /// them whatever happens to their files. Runs on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
         let now = self.promises.time.borrow().judged(Reading::take());
         let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
@@ -98,13 +98,13 @@ impl Control {
             if let Err(error) = fresh.keep(&copies) {
                 tracing::warn!(
                     %error,
-                    "the pairs in use cannot be copied to state.directory: check free space and permissions"
+                    "cannot copy the pairs in use to state.directory: check free space and permissions"
                 );
             }
         }))
     }
 
-    /// Follows the upstreams' names that are new, and begins the checks that are.
+    /// Follows the names of new upstreams, and starts new health checks.
     pub(super) fn follow_upstreams(&mut self) {
         for name in std::mem::take(&mut self.config.names) {
             spawn_local(follow(name, self.resolver.clone()));
@@ -115,7 +115,7 @@ impl Control {
     }
 }
 
-/// Tells which certificates are new, and counts them.
+/// Logs the new certificates. Returns their number.
 fn announce_changes(before: &Config, after: &Config) -> u64 {
     let mut changed = 0;
     for Difference { now: site, before: old, .. } in after.differences(before).0 {
@@ -133,7 +133,7 @@ fn announce_changes(before: &Config, after: &Config) -> u64 {
     changed
 }
 
-/// What is live at a site.
+/// Logs what a site serves.
 pub(super) fn announce_site(site: &report::Site) {
     let upstream = site.upstream.as_ref().map(|u| u.url.as_str()).unwrap_or_default();
     tracing::info!(site = site.name(), hosts = site.hosts.join(" "), upstream, "site");

@@ -1,4 +1,4 @@
-//! The end: what is under way finishes, whoever asks is told how far it is, and nothing new begins.
+//! The end: running requests finish, questions are still answered, and nothing new begins.
 
 use std::io;
 use std::time::Duration;
@@ -10,29 +10,30 @@ use super::admin::Command;
 use super::upgrade::Successor;
 use crate::server::Drain;
 
-/// How often it is looked whether all is done.
+/// How often pintle checks whether everything has finished.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often the log says how far it is.
+/// How often the log reports progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
-/// How long an answer to a command may take to be read, when all else is done.
+/// The time that a client of the admin socket has to read its answer after everything else has
+/// finished.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How it has ended.
+/// How the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Nothing is under way any more, or the time for it is over.
+    /// Everything has finished, or the time limit has passed.
     Drained,
-    /// Somebody asked a second time, and did not want to wait.
+    /// A second signal asked for an end without waiting.
     Asked,
 }
 
 impl Control {
-    /// Lets everything finish. A second `stop` does not wait for that.
+    /// Lets everything finish. A second `stop` ends the wait.
     ///
     /// # Errors
     ///
-    /// When a worker ended by a bug.
+    /// If a worker ended by a bug.
     pub(super) async fn end(mut self, successor: Option<Successor>, stop: &mut impl AsyncFnMut()) -> io::Result<Ended> {
         let limit = self.config.snapshot.limits.drain;
         self.draining = true;
@@ -42,17 +43,17 @@ impl Control {
                 tracing::info!(
                     ?limit,
                     successor = successor.pid,
-                    "draining: another process serves; requests under way may finish"
+                    "draining: another process serves; running requests may finish"
                 );
                 self.make_way(successor).await;
             }
             None => {
                 self.server.drain(Drain::Stop);
-                tracing::info!(?limit, "draining: no new connections, requests under way may finish");
+                tracing::info!(?limit, "draining: no new connections, running requests may finish");
                 self.operator.notify.stopping("draining");
-                // What was sent must be known at the next start, whatever has become of the file.
+                // Every promise must be known at the next start, whatever has become of the file.
                 self.leave_ledger().await;
-                // A new process that has not come to serve is not to come to it now.
+                // A new process that does not serve yet must not begin to.
                 self.upgrades.under_way = None;
                 drop(self.give_up_successor());
             }
@@ -63,7 +64,7 @@ impl Control {
             tokio::select! {
                 biased;
                 () = stop() => {
-                    tracing::warn!("asked again: stopping without waiting");
+                    tracing::warn!("second signal: stopping without waiting");
                     return Ok(Ended::Asked);
                 }
                 _ = self.operator.reopen_asked.recv() => self.reopen_log().await,
@@ -74,12 +75,12 @@ impl Control {
                 told = Instant::now();
                 let connections = self.server.connections();
                 tracing::info!(connections, "draining");
-                self.operator.notify.status(&format!("draining: {connections} connections are left"));
+                self.operator.notify.status(&format!("draining: {connections} connections left"));
             }
             self.show_life();
         }
         self.leave_ledger().await;
-        // Who was told something a moment ago gets to read it.
+        // Clients of the admin socket get to read their last answers.
         self.close_door();
         let end = Instant::now() + LAST_WORDS;
         while self.operator.listener.is_talking() && Instant::now() < end {
@@ -93,11 +94,11 @@ impl Control {
 
     async fn leave_ledger(&self) {
         if let Err(error) = self.keep_ledger().await {
-            tracing::error!(%error, "the ledger's file cannot be written: what was promised will not be known at the next start");
+            tracing::error!(%error, "cannot write the ledger: the next start will not know all promises");
         }
     }
 
-    /// Questions are answered; who wants something done finds that it is too late.
+    /// Questions are answered; commands that change something are refused.
     fn answer_at_the_end(&self, command: Command) {
         match command {
             Command::Status(reply) => _ = reply.send(self.status()),

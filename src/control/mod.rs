@@ -1,5 +1,5 @@
-//! The control thread: what knows the operator. It loads and reloads, watches the files, keeps the ledger, and hands
-//! snapshots to the workers; they never wait for it.
+//! The control thread, which serves the operator: it loads and reloads the configuration, watches
+//! the files, keeps the ledger, and hands snapshots to the workers, which never wait for it.
 
 pub mod admin;
 pub mod client;
@@ -49,14 +49,14 @@ pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, Newcomer};
 pub use upgrade::Upgraded;
 
-/// How often leases, ramps and the clock are looked at. A lease is at least eight of these long.
+/// How often leases, ramps and the clock are checked. A lease lasts at least eight of these.
 const TICK: Duration = Duration::from_millis(500);
-/// A worker that has not ticked for this long does not live, as far as the service manager is told: it ticks twice a
-/// second, if it gets to run.
+/// A worker without a tick for this long counts as dead for the service manager's watchdog. A
+/// worker that gets to run ticks twice a second.
 const LIFE_MIN: Duration = Duration::from_secs(2);
-/// Sites that are announced one by one at the start; a log of ten thousand would be read by nobody.
+/// The number of sites logged one by one at the start; nobody would read ten thousand.
 const ANNOUNCED_MAX: usize = 200;
-/// What runs, and all that is known about it.
+/// The running process: its configuration, its workers and everything around them.
 pub struct Control {
     draft: Draft,
     config: Config,
@@ -72,42 +72,42 @@ pub struct Control {
     draining: bool,
 }
 
-/// Which sites keep what they have, if what is on disk is no good.
+/// Which sites keep their present pairs if the files on disk are unfit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keep {
-    /// None, and no pair either.
+    /// No site, and no pair either.
     NoPair,
-    /// None: all is refused together. Pairs in use go on.
+    /// No site: the whole configuration is refused. Pairs in use stay.
     Nothing,
-    /// Those that cannot be served.
+    /// Sites that cannot be served.
     Unfit,
-    /// Those whose chain has become shorter, too: it may be half written. Not so at these sites.
+    /// Also sites with a shorter chain, which may be half written; except the named sites.
     UnfitAndShorter(Vec<String>),
 }
 
-/// What has happened since the start.
+/// Counters since the start.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
     /// Certificates that came into use after the start.
     pub rotations: u64,
-    /// Certificates that were refused.
+    /// Refused certificates.
     pub rotations_refused: u64,
     /// Lockouts that the operator has accepted.
     pub lockouts_accepted: u64,
-    /// Reloads that were carried out.
+    /// Successful reloads.
     pub reloads: u64,
-    /// Reloads that were refused.
+    /// Refused reloads.
     pub reloads_refused: u64,
 }
 
 impl Control {
-    /// Where it listens, with the ports that the kernel chose.
+    /// The listeners' addresses, with the ports that the kernel chose.
     #[must_use]
     pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
         self.server.listening()
     }
 
-    /// Says what is live now.
+    /// Logs what is served.
     pub fn announce(&self) {
         for (address, scheme) in self.listening() {
             tracing::info!(%address, scheme = scheme.as_str(), "listening");
@@ -116,22 +116,22 @@ impl Control {
             adopt::announce_site(site);
         }
         if let more @ 1.. = self.config.sites().len().saturating_sub(ANNOUNCED_MAX) {
-            tracing::info!(sites = more, "and more sites: `pintle status` has them all");
+            tracing::info!(sites = more, "more sites: see `pintle status`");
         }
         if self.config.sites().any(|s| s.hpkp.is_some()) && self.fixed.state.is_none() {
             tracing::warn!(
-                "state.directory is not set: what is promised to clients is forgotten at the next start, and cannot be \
+                "state.directory is not set: promises to clients are forgotten at the next start, and cannot be \
                  kept then"
             );
         }
         tracing::info!(workers = self.server.workers(), sites = self.config.sites().len(), "serving");
     }
 
-    /// Serves until it is told to stop, or another process does, and lets everything finish then.
+    /// Serves until `stop` or a successor ends it, then lets running requests finish.
     ///
     /// # Errors
     ///
-    /// When a worker ended by a bug.
+    /// If a worker ended by a bug.
     pub async fn run(mut self, mut stop: impl AsyncFnMut()) -> io::Result<Ended> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,14 +141,15 @@ impl Control {
         let successor = loop {
             tokio::select! {
                 biased;
-                // Whatever else is under way: a disk that hangs must not keep it from stopping.
+                // First, whatever else is under way: a hanging disk must not keep pintle from
+                // stopping.
                 () = stop() => break None,
                 successor = self.step(&mut tick) => if successor.is_some() { break successor },
             }
             if key_process::held().is_some_and(key_process::KeyProcess::is_gone) {
                 tracing::error!(
-                    "the key process has ended, and no handshake can be signed without it: stopping, so that both are \
-                     started anew"
+                    "the key process has ended, and no handshake can be signed without it: stopping, so that both \
+                     are started again"
                 );
                 break None;
             }
@@ -156,12 +157,12 @@ impl Control {
         self.end(successor, &mut stop).await
     }
 
-    /// What it does, for the service manager.
+    /// The status text for the service manager.
     fn summary(&self) -> String {
         format!("serving {} sites by pintle {}", self.config.sites().len(), env!("CARGO_PKG_VERSION"))
     }
 
-    /// One thing that has come up. Gives the process that has taken over, if one has.
+    /// Handles one event. Returns the successor once it has taken over.
     async fn step(&mut self, tick: &mut tokio::time::Interval) -> Option<upgrade::Successor> {
         let due = self.files.pending.as_ref().map(|p| p.due);
         tokio::select! {
@@ -186,7 +187,7 @@ impl Control {
         None
     }
 
-    /// Tells the service manager that all is well, if it is: this thread has come here, and each worker has ticked.
+    /// Resets the service manager's watchdog if this thread and each worker are alive.
     fn show_life(&mut self) {
         let Some(period) = self.operator.notify.watchdog().filter(|_| self.upgrades.released.is_none()) else { return };
         if self.operator.shown.elapsed() >= period / 4 && self.server.is_alive((period / 2).max(LIFE_MIN)) {
@@ -212,12 +213,12 @@ impl Control {
         }
     }
 
-    /// Checks the draft again, with what is in use.
+    /// Builds the draft again, with the pairs in use.
     fn build(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
         self.resolve_with(draft, Looked::default(), keep, accept)
     }
 
-    /// The same, with files that were looked at just now.
+    /// The same, with the stamps of files just looked at.
     fn resolve_with(
         &self,
         draft: &Draft,

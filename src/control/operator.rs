@@ -12,7 +12,7 @@ use crate::telemetry::LogThread;
 /// Commands that wait for their turn.
 const COMMANDS: usize = 16;
 
-/// What the operator says, and where pintle answers.
+/// Signals and commands of the operator, and the places where pintle answers.
 pub(super) struct Operator {
     /// SIGHUP: reload.
     pub(super) hangup: Signal,

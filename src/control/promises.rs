@@ -17,9 +17,9 @@ use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::guard::Seconds;
 
-/// After a ledger could not be written, it is tried again after this time.
+/// The pause before the ledger is written again after a failure.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
-/// How often it is looked whether the ledger's file is still there, and as it was left.
+/// How often the ledger's file is checked for deletion and foreign changes.
 const LEDGER_LOOK: Duration = Duration::from_secs(5);
 
 /// The ledger, the leases, and what has delayed a ramp.
@@ -51,24 +51,27 @@ impl Promises {
     }
 }
 
-/// Why pins are not sent at present.
+/// Why pins are withheld.
 pub(super) struct LedgerTrouble {
     pub(super) error: String,
-    /// It is the clock's fault, and not the disk's.
+    /// `true` if the clock is the cause, `false` for the disk.
     by_clock: bool,
     retry: Instant,
 }
 
-/// Opens a configuration's ledger. One that cannot be written is stood in for by one that says so at every write.
+/// Opens a configuration's ledger. If it cannot be written, returns one whose every write fails
+/// with that error.
 ///
 /// # Errors
 ///
-/// When another process has it, when promises may be lost, or it cannot even be read: then nobody knows what was promised.
+/// If another process holds it, if promises may be lost, or if it cannot be read, so that nobody
+/// knows the promises.
 pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
     open_ledger_with(draft, None)
 }
 
-/// The same, with a book of all that it should say, if there is one: then nothing can be lost.
+/// The same, with a book of everything that the ledger should contain. With it, nothing can be
+/// lost.
 pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), String> {
     let Some(folder) = draft.state() else {
         let mut ledger = Ledger::in_memory();
@@ -94,7 +97,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
         Err(OpenError::Io(error)) => {
             let (book, notices) = match crate::ledger::look(&folder) {
                 Ok(found) => found,
-                // What is no folder has no ledger in it.
+                // A path that is not a folder contains no ledger.
                 Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
                 Err(unread) => {
                     let file = folder.join(crate::ledger::FILE);
@@ -109,7 +112,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
     }
 }
 
-/// What to do about a ledger that may have lost promises.
+/// The remedy for a ledger that may have lost promises.
 #[must_use]
 pub fn remedy(config: &Path) -> String {
     let (config, today) = (config.display(), crate::ledger::repair::day(wall()));
@@ -120,7 +123,7 @@ pub fn remedy(config: &Path) -> String {
     )
 }
 
-/// What to do about a file of the state that this user may not read or write.
+/// The remedy for a file of the state that this user may not read or write.
 #[must_use]
 pub fn hint_to_read(file: &Path, error: &io::Error) -> Option<String> {
     use std::os::unix::fs::MetadataExt as _;
@@ -145,8 +148,8 @@ impl Control {
         lock(&self.promises.ledger)
     }
 
-    /// The time that every judgement takes: after what the clocks did since they were looked at last has been taken into
-    /// account. Not to be called by who holds the ledger.
+    /// The time for every judgement, after the steps of the clock since the last call were taken
+    /// into account. The caller must not hold the ledger.
     pub(super) fn now(&self) -> Seconds {
         let reading = Reading::take();
         let mut time = self.promises.time.borrow_mut();
@@ -155,20 +158,21 @@ impl Control {
             Step::Forward(behind) => {
                 tracing::warn!(
                     seconds = behind.seconds,
-                    "the clock was set forward, or this machine slept: promises are written down anew"
+                    "the clock was set forward, or this machine slept: promises are written again"
                 );
                 let mut ledger = self.ledger();
                 let mended = self.promises.leases.borrow_mut().was_behind(behind, ledger.book(), time.now(reading));
                 ledger.believe(mended);
             }
-            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; no promise is shortened by that"),
-            // It is told where pins are withheld for it. If the clock is right, all dates since the start are too early.
+            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; promises are not shortened"),
+            // The log reports it where pins are withheld. If the clock is right, all dates since
+            // the start are too early.
             Step::Doubtful(_) => self.promises.leases.borrow_mut().revoke(),
         }
         time.judged(reading)
     }
 
-    /// Writes records down, on a thread that may wait for the disk.
+    /// Writes records, on a thread that may wait for the disk.
     pub(super) async fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
@@ -178,7 +182,7 @@ impl Control {
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
             if let (true, Some(folder)) = (ledger.is_broken(), folder) {
-                // It may have been mended since.
+                // The disk may work again.
                 if let Ok((mut opened, _)) = Ledger::open(&folder, now) {
                     opened.believe(ledger.book().records().collect());
                     let all = opened.book().records().collect();
@@ -190,14 +194,15 @@ impl Control {
             tell_of_disturbance(&mut ledger);
             // A file that is too long works as well as a short one.
             if let Err(error) = ledger.compact(now) {
-                tracing::warn!(%error, "the ledger cannot be compacted");
+                tracing::warn!(%error, "cannot compact the ledger");
             }
             Ok(())
         });
         written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
     }
 
-    /// Sees to it that the ledger's file is there, and as it was left; on a thread that may wait for the disk.
+    /// Writes the ledger's file again if it was deleted or changed; on a thread that may wait for
+    /// the disk.
     pub(super) async fn keep_ledger(&self) -> io::Result<()> {
         let ledger = self.promises.ledger.clone();
         let kept = spawn_blocking(move || {
@@ -209,7 +214,8 @@ impl Control {
         kept.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
     }
 
-    /// The same, from time to time. What is not on disk any more, and cannot be brought there, must not be sent.
+    /// The same, at intervals. Promises that are not on disk, and cannot be written there, must not
+    /// be sent.
     pub(super) async fn look_after_ledger(&mut self) {
         if self.promises.looked_at.elapsed() < LEDGER_LOOK || self.promises.trouble.is_some() {
             return;
@@ -223,7 +229,8 @@ impl Control {
         }
     }
 
-    /// Renews the leases that are due; pins whose leases cannot be renewed are withheld when these end.
+    /// Renews the leases that are due. Pins whose leases cannot be renewed are withheld when these
+    /// end.
     pub(super) async fn renew_leases(&mut self) {
         if self.promises.trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
             return;
@@ -242,7 +249,7 @@ impl Control {
             return;
         }
         if self.promises.trouble.take_if(|trouble| trouble.by_clock).is_some() {
-            tracing::info!("the clock can be right again: pins are sent");
+            tracing::info!("the clock is plausible again: pins are sent");
         }
         let due = self.promises.leases.borrow().due(now, reading.uptime);
         let Some(renewal) = due else { return };
@@ -250,7 +257,7 @@ impl Control {
             Ok(()) => {
                 self.promises.leases.borrow_mut().granted(&renewal);
                 if self.promises.trouble.take().is_some() {
-                    tracing::info!("the ledger can be written again: pins are sent");
+                    tracing::info!("the ledger is written again: pins are sent");
                 }
             }
             Err(error) => {
@@ -277,18 +284,18 @@ impl LedgerTrouble {
         if self.by_clock {
             tracing::error!(
                 error = self.error,
-                "the clock cannot be right: pins are withheld, and everything else goes on"
+                "the clock cannot be right: pins are withheld, everything else continues"
             );
             return;
         }
         tracing::error!(
             error = self.error,
-            "the ledger cannot be written: pins are withheld until it can, and everything else goes on; see that there is \
-             room and leave to write in state.directory"
+            "the ledger cannot be written: pins are withheld until it can be, everything else continues; check free space \
+             and permissions of state.directory"
         );
     }
 
-    /// Why pins are not sent, for `status`.
+    /// Why pins are withheld, for `status`.
     pub(super) fn why(&self) -> String {
         if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
     }
@@ -296,7 +303,7 @@ impl LedgerTrouble {
 
 fn tell_of_disturbance(ledger: &mut Ledger) {
     if ledger.was_disturbed() {
-        tracing::warn!("the ledger's file was deleted or changed by somebody else: it is written anew");
+        tracing::warn!("another program has deleted or changed the ledger's file: it is written again");
     }
 }
 

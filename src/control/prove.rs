@@ -1,5 +1,6 @@
-//! Proof that a server serves, before anybody depends on it: each site's handshake with its own certificate, and a request
-//! by HTTP/1.1 and by HTTP/2 that is answered without the upstream; where that is wanted, one that the upstream answers.
+//! The proof that a server works, before clients depend on it. For each site: a handshake with its
+//! certificate, and a request over HTTP/1.1 and over HTTP/2 that pintle answers itself; if
+//! configured, one that the upstream answers.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,25 +18,25 @@ use crate::config::Config;
 use crate::tls::{CertificateSet, Possession};
 use crate::upstream::PSEUDONYM;
 
-/// Sites that are proven; of ten thousand, the first of them stand for the rest.
+/// The number of sites proven; of ten thousand, the first of them.
 const SITES_MAX: usize = 1000;
-/// Sites at the same time.
+/// Sites proven at the same time.
 const AT_ONCE: usize = 8;
-/// How long one site may take.
+/// Time limit for one site.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A site is tried so often: a limit of connections may be in the way for a moment.
+/// Attempts per site: a connection limit may interfere for a moment.
 const TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(200);
-/// The longest head of an answer.
+/// The longest head of a response, in bytes.
 const HEAD_MAX: usize = 64 * 1024;
-/// What the requests say of themselves, in the access log too.
+/// The User-Agent of the requests, which the access log shows.
 const AGENT: &str = "pintle-upgrade";
 
-/// Proves every site that has a certificate. Gives how many there are.
+/// Proves every site that has a certificate. Returns their number.
 ///
 /// # Errors
 ///
-/// Each site that is not served as it should be, and why.
+/// Each site that does not work, and the reason.
 pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, Vec<String>> {
     let snapshot = &config.snapshot;
     let greeting = snapshot.proxy_protocol && snapshot.trust.contains(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -51,7 +52,7 @@ pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, V
         .collect();
     let proving = sites.iter().map(|(host, set, asks_upstream)| async move {
         if let Err(error) = patiently(async || site(address, host, set, greeting).await).await {
-            return Some(format!("site {host}: is not served as it should be: {error}"));
+            return Some(format!("site {host}: not served correctly: {error}"));
         }
         if !asks_upstream {
             return None;
@@ -69,7 +70,7 @@ pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, V
     if failed.is_empty() { Ok(sites.len()) } else { Err(failed) }
 }
 
-/// Tries it a few times, each for a while.
+/// Tries a site several times.
 async fn patiently(attempt: impl AsyncFn() -> io::Result<()>) -> io::Result<()> {
     let mut proven = Ok(());
     for _ in 0..TRIES {
@@ -109,11 +110,12 @@ async fn connect(
     let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
     match stream.get_ref().1.alpn_protocol() {
         Some(agreed) if agreed == protocol => Ok(stream),
-        _ => Err(io::Error::other("another protocol was agreed upon")),
+        _ => Err(io::Error::other("the server chose another protocol")),
     }
 }
 
-/// OPTIONS with Max-Forwards: 0 is for us to answer (RFC 9110 section 7.6.2); or a redirect to the canonical name.
+/// pintle answers OPTIONS with Max-Forwards: 0 itself (RFC 9110 section 7.6.2), or redirects to the
+/// canonical name.
 async fn http1(stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
     match ask(stream, "OPTIONS", host, "Max-Forwards: 0\r\n").await? {
         (200..400, _) => Ok(()),
@@ -121,8 +123,8 @@ async fn http1(stream: TlsStream<TcpStream>, host: &str) -> io::Result<()> {
     }
 }
 
-/// Whatever the upstream answers to HEAD is proof; what this process answers in its place is none, and says so in
-/// Proxy-Status (RFC 9209).
+/// Any answer of the upstream to HEAD is proof. An answer of pintle itself is none, and carries a
+/// Proxy-Status field (RFC 9209).
 async fn upstream(address: SocketAddr, host: &str, set: &CertificateSet, greeting: bool) -> io::Result<()> {
     let stream = connect(address, host, set, greeting, b"http/1.1").await?;
     match ask(stream, "HEAD", host, "").await? {
@@ -131,7 +133,7 @@ async fn upstream(address: SocketAddr, host: &str, set: &CertificateSet, greetin
     }
 }
 
-/// A request by HTTP/1.1. Gives the status, and what went wrong where the answer is this process's own.
+/// Sends a request over HTTP/1.1. Returns the status, and the error if pintle answered itself.
 async fn ask(
     mut stream: TlsStream<TcpStream>,
     method: &str,
@@ -150,10 +152,10 @@ async fn ask(
     }
     let head = String::from_utf8_lossy(&head);
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-    let status = status.ok_or_else(|| io::Error::other("no answer"))?;
+    let status = status.ok_or_else(|| io::Error::other("no response"))?;
     let own = head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
         let parameters = match value.strip_prefix(PSEUDONYM)? {
-            // Strangers are told no more; the log has the cause.
+            // Clients learn no more; the log has the cause.
             "" => "answered by pintle itself",
             more => more.strip_prefix("; ")?,
         };

@@ -1,19 +1,20 @@
-//! Ramps: a max-age goes up a step when its time has passed and nothing has gone wrong.
+//! Ramps: a max-age rises one step when the step's time has passed without a fault.
 //!
-//! A certificate that is refused is known for sure to have gone wrong, and holds a step up for as long as it lies there.
-//! Reports are sent by anybody: from several networks they hold a step of the pins up, each step once, so that the
-//! operator has time to look; they cannot keep it from ever being taken.
+//! A refused certificate is a certain fault, and delays a step until it is gone. Anybody can send
+//! reports: if they come from several networks, they delay each step of the pins once, so that the
+//! operator has time to look. They cannot prevent a step.
 
 use super::{Control, Keep};
 use crate::config::report;
 use crate::ledger::{Ramp, Ramped, Record};
 use crate::policy::guard::Seconds;
 
-/// A step waits if so many networks of clients have reported since it began.
+/// The number of client networks whose reports delay a step.
 const WITNESSES: usize = 3;
 
 impl Control {
-    /// Takes the steps that are due; a refused certificate, or reports from several networks, make theirs begin anew.
+    /// Takes the steps that are due. A refused certificate, or reports from several networks,
+    /// restart a step's time.
     pub(super) async fn climb_ramps(&mut self) {
         let reported = self.server.reports().counts();
         let fresh: Vec<String> = reported
@@ -26,7 +27,7 @@ impl Control {
             self.heed_reports(&site).await;
         }
         let now = self.now();
-        // What is refused at this moment has not gone well, however long ago it was refused.
+        // A refused certificate is a present fault, however old the refusal.
         let refused: Vec<String> = self.files.refused.keys().cloned().collect();
         for site in &refused {
             if self.is_due(site, now) {
@@ -40,10 +41,10 @@ impl Control {
                     tracing::info!(
                         site = site.name(),
                         policy = name(ramp),
-                        // Counted from 1, as `status` does.
+                        // Counted from 1, as in `status`.
                         step = next.step + 1,
                         max_age = next.max_age,
-                        "max-age goes up"
+                        "max-age rises"
                     );
                     steps.push(Ramp { site: site.name().to_owned(), policy: ramp.policy, step: next.step, since: now });
                 }
@@ -54,11 +55,12 @@ impl Control {
         }
         match self.record(steps.into_iter().map(Record::Ramp).collect()).await {
             Ok(()) => self.look_at_files().await,
-            Err(error) => tracing::warn!(%error, "the ledger cannot be written: max-age stays as it is"),
+            Err(error) => tracing::warn!(%error, "cannot write the ledger: max-age stays"),
         }
     }
 
-    /// Has the step of a site's pins wait if there are enough witnesses, and it has not waited for any yet.
+    /// Delays the step of a site's pins if there are enough reporting networks, and reports have
+    /// not delayed this step yet.
     async fn heed_reports(&mut self, site: &str) {
         let ramps = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.ramps);
         let pins = ramps.filter(|ramp| ramp.policy == Ramped::Hpkp && ramp.next.is_some());
@@ -82,7 +84,7 @@ impl Control {
         ramps.any(|ramp| ramp.next.is_some_and(|next| next.at <= now))
     }
 
-    /// Something has gone wrong at a site: its steps' time begins anew.
+    /// Restarts the time of a site's steps after a fault.
     pub(super) async fn reset_ramps(&mut self, site: &str) {
         self.reset_ramps_of(site, |_| true).await;
     }
@@ -97,12 +99,12 @@ impl Control {
         if records.is_empty() {
             return;
         }
-        tracing::info!(site, "max-age stays where it is: its time begins anew");
+        tracing::info!(site, "max-age stays: the step's time restarts");
         if let Err(error) = self.record(records).await {
-            tracing::warn!(%error, "the ledger cannot be written");
+            tracing::warn!(%error, "cannot write the ledger");
             return;
         }
-        // What `status` and the next step go by. Nothing that is served changes.
+        // For `status` and the next step. Nothing served changes.
         let (config, _) = self.build(&self.draft, Keep::UnfitAndShorter(Vec::new()), None);
         if let Some(config) = config {
             let _ = Box::pin(self.adopt(config)).await;

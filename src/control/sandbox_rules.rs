@@ -1,4 +1,4 @@
-//! What a configuration needs of the sandbox: to make one at the start, and to see at a reload whether it is enough.
+//! The sandbox rules of a configuration: set at the start, and compared at each reload.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{self, Calls, Held, Rules, Strength};
 use crate::tls::key_process;
 
-/// Where DNS is.
+/// The port of DNS.
 const DNS: u16 = 53;
-/// What is opened by these names are devices, or files that are open already: no folder is given away for them.
+/// Paths that name devices or open files: their folders need no permission.
 const DEVICES: [&str; 2] = ["/dev", "/proc"];
 
-/// What a process needs that starts by a configuration.
+/// The rules for a process that starts with a configuration.
 #[must_use]
 pub fn rules(draft: &Draft, config: &Config) -> Rules {
     let mut rules = rules_of_reload(draft, config, None);
@@ -31,34 +31,34 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
     rules
 }
 
-/// What it needs to take one up later: the folders that its files are in, wherever links lead, so that files can be
-/// replaced in them; and the ports of its upstreams. The state, the log and what `[sandbox]` says stay as they are. What
-/// was in use `before` needs nothing more.
+/// The rules for a later configuration: the folders of its files, through all links, so that files
+/// can be replaced there; and the ports of its upstreams. The state, the log and `[sandbox]` keep
+/// their rules. `before`, the configuration in use, needs nothing more.
 fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> Rules {
-    // What another process has is not for this one to read.
+    // The serving process must not read the keys of the key process.
     let kept = key_process::held().and_then(|_| draft.kept_keys()).into_iter().flatten().map(|key| key.value);
     let kept: BTreeSet<PathBuf> = kept.collect();
-    // Of ten thousand sites, each has files to be followed through links: those that are as before have been.
+    // Of ten thousand sites, each has links to follow; unchanged ones were followed before.
     let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
     let mut read = Ways::default().folders(files);
     read.extend(config.snapshot.acme_webroot.clone());
     let mut sockets = BTreeSet::new();
     if let Some(AdminAddress::Unix(path)) = &config.admin {
         let folder = folder_of(path);
-        // It is made before it is allowed: afterwards there is no leave for the folder above.
+        // The folder is created now: inside the sandbox, there is no permission for its parent.
         let _ = super::socket::make_folder(folder);
         sockets.insert(folder.to_owned());
     }
     let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
     let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
     let connect = upstreams.chain(servers).chain([DNS]).collect();
-    // The service manager may be told by such a name.
+    // The service manager may use an abstract socket.
     let abstract_sockets =
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
     Rules { read, sockets, connect: Some(connect), abstract_sockets, ..Rules::default() }
 }
 
-/// The keys that a process of their own is to have, and that lie where the sandbox of the serving process lets it read.
+/// The keys of the key process that the sandbox lets the serving process read.
 #[must_use]
 pub fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<At<PathBuf>> {
     let kept = draft.kept_keys().unwrap_or_default();
@@ -75,7 +75,7 @@ pub fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<At<PathBuf>> {
     kept.iter().filter(|key| is_in_reach(key)).cloned().collect()
 }
 
-/// What the process that has the keys may do: read the folders that they are in.
+/// The rules of the key process: reading the folders of its keys.
 #[must_use]
 pub fn key_process_rules(keys: &[PathBuf]) -> Rules {
     let read = Ways::default().folders(keys.iter().map(PathBuf::as_path));
@@ -86,8 +86,8 @@ fn port_of(authority: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok()
 }
 
-/// What a configuration needs, and the one `before` did not, that the sandbox of this process does not allow; with a
-/// remedy for each.
+/// The permissions that a configuration needs, `before` did not need, and this process's sandbox
+/// lacks; each with its remedy.
 pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<(String, Option<String>)> {
     let Some(held) = sandbox::held().filter(|held| held.landlock().is_some()) else { return Vec::new() };
     held.beyond(&rules_of_reload(draft, config, Some(before)))
@@ -96,7 +96,7 @@ pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<(St
         .collect()
 }
 
-/// One line at the start: what the sandbox holds, and what it lacks.
+/// Logs what the sandbox enforces, and what it lacks.
 pub fn announce(held: &Held) {
     let (read, write) = held.places();
     tracing::info!(

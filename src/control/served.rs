@@ -1,5 +1,5 @@
-//! What is served now, for commands that judge by it; promises that others are about to make, judged by the same; and
-//! certificates, before anybody writes them down.
+//! What is served, for commands that judge by it; and the judgement of promises for other programs,
+//! and of certificates that are not written yet.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,10 +20,10 @@ use crate::ledger::{Record, repair};
 use crate::policy::admission::{Offer, judge, locked_out};
 use crate::policy::guard::{Promise, Seconds};
 
-/// A site as clients see it.
+/// A site, as clients see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Served {
-    /// Its names.
+    /// Its hosts.
     pub hosts: Vec<String>,
     /// Its chains.
     pub chains: Vec<Chain>,
@@ -32,15 +32,15 @@ pub struct Served {
 /// A chain.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Chain {
-    /// Its file, as it is configured.
+    /// The file, as configured.
     pub file: String,
     /// The pins of the whole chain, the leaf's first.
     pub pins: Vec<String>,
-    /// Those of them that every client's path has.
+    /// The pins that are on every client's path.
     pub certain: Vec<String>,
     /// The leaf key's algorithm.
     pub algorithm: String,
-    /// The leaf's end.
+    /// The leaf's end of validity.
     pub not_after: Timestamp,
 }
 
@@ -49,30 +49,30 @@ pub struct Chain {
 pub struct LockedOut {
     /// The site's first name.
     pub site: String,
-    /// All its names.
+    /// All its hosts.
     pub hosts: Vec<String>,
-    /// The key that it serves.
+    /// The pin of its live key.
     pub pin: String,
 }
 
-/// Why a promise is not taken.
+/// Why a promise is refused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Objection {
-    /// In words.
+    /// The message.
     pub error: String,
-    /// Whom it would lock out.
+    /// The sites whose clients it would lock out.
     #[serde(default)]
     pub locked_out: Vec<LockedOut>,
 }
 
-/// A certificate that is to be judged.
+/// A certificate to be judged.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Judge {
-    /// Any name of the site.
+    /// A host of the site.
     pub host: String,
     /// The chain, in PEM.
     pub chain: String,
-    /// The day until which a lockout is accepted.
+    /// The day until which the operator accepts a lockout.
     pub accept: Option<String>,
 }
 
@@ -120,17 +120,17 @@ fn pins(texts: &[String]) -> Vec<Pin> {
     texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
-/// The sites that are served, as promises are judged by them.
+/// The served sites, in the form for judging promises.
 #[derive(Debug, Clone, Default)]
 pub struct Sites(Vec<(Vec<HostPattern>, Vec<Vec<Pin>>)>);
 
 impl Sites {
-    /// Those of a configuration.
+    /// The sites of a configuration.
     pub fn of_reports<'s>(sites: impl Iterator<Item = &'s report::Site>) -> Self {
         Self::of(&sites.map(Served::of).collect::<Vec<_>>())
     }
 
-    /// Those of the running process.
+    /// The sites of the running process.
     #[must_use]
     pub fn of(served: &[Served]) -> Self {
         let hosts = |site: &Served| site.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect();
@@ -138,13 +138,13 @@ impl Sites {
         Self(served.iter().map(|site| (hosts(site), chains(site))).collect())
     }
 
-    /// The sites whose clients would be locked out by a promise, each chain of theirs by itself.
+    /// The sites whose clients a promise would lock out; each chain is judged by itself.
     #[must_use]
     pub fn locked_out(&self, promise: &Promise) -> Vec<LockedOut> {
         locked_out(promise, &self.offers()).into_iter().filter_map(|(site, chain)| self.named(site, chain)).collect()
     }
 
-    /// The chains that break any of these promises, with those that they break.
+    /// The chains that break any of these promises, with the broken promises.
     #[must_use]
     pub fn breaking<'p>(&self, promises: &'p [Promise], now: Seconds) -> Vec<(LockedOut, Vec<&'p Promise>)> {
         let breaches = judge(&self.offers(), promises, now).breaches;
@@ -169,11 +169,11 @@ impl Sites {
     }
 }
 
-/// Asks the running process what it serves; `None` if nobody runs, or one that is too old to say.
+/// Asks the running process what it serves. `None` if there is no process, or one too old to say.
 ///
 /// # Errors
 ///
-/// When a process runs and cannot be asked.
+/// If a process runs and cannot be asked.
 pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<Served>>, ClientError> {
     match ask(address, Method::GET, "/served", String::new()) {
         Ok((StatusCode::OK, answer)) => serde_json::from_str(&answer)
@@ -185,11 +185,12 @@ pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<Served>>, Cli
     }
 }
 
-/// Asks the running process for its verdict on a certificate; `None` if nobody runs, or one that is too old to say.
+/// Asks the running process for its verdict on a certificate. `None` if there is no process, or one
+/// too old to say.
 ///
 /// # Errors
 ///
-/// When a process runs and cannot be asked.
+/// If a process runs and cannot be asked.
 pub fn ask_for_judgement(address: &AdminAddress, asked: &Judge) -> Result<Option<Verdict>, ClientError> {
     let body = serde_json::to_string(asked).map_err(|error| ClientError::Other(error.to_string()))?;
     match ask(address, Method::POST, "/certificates/judge", body) {
@@ -201,11 +202,11 @@ pub fn ask_for_judgement(address: &AdminAddress, asked: &Judge) -> Result<Option
     }
 }
 
-/// Hands promises to the running process, which takes them unless what it serves breaks them.
+/// Sends promises to the running process, which takes them unless a chain in use breaks them.
 ///
 /// # Errors
 ///
-/// Why it does not.
+/// The reason of the refusal.
 pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<(), Objection> {
     let told = |error: &dyn std::fmt::Display| Objection { error: error.to_string(), locked_out: Vec::new() };
     let body: String = promises.iter().map(|promise| Record::Promise(promise.clone()).line()).collect();
@@ -224,7 +225,7 @@ impl Control {
         serde_json::json!(self.config.sites().map(Served::of).collect::<Vec<_>>())
     }
 
-    /// Takes promises that somebody is about to make, unless a chain in use breaks them.
+    /// Takes promises for another program, unless a chain in use breaks them.
     pub(super) async fn promise(&mut self, records: Vec<Record>) -> Result<usize, Objection> {
         let told = |error: String| Objection { error, locked_out: Vec::new() };
         repair::fit_to_merge(&records, self.now()).map_err(told)?;
@@ -245,7 +246,7 @@ impl Control {
         self.merge(records).await.map_err(told)
     }
 
-    /// Judges a certificate as if its file were there; the key is whoever's asks, and fits.
+    /// Judges a certificate as if its file were in place. The caller has the key, and it fits.
     pub(super) fn judge_certificate(&self, asked: &Judge) -> Verdict {
         let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
         let Some(site) = self.site_of(&asked.host) else {

@@ -1,4 +1,4 @@
-//! The admin socket itself: who may open it, how it comes and goes, and how many may talk at a time.
+//! The listener of the admin socket: its permissions, its life, and the limit of its connections.
 
 use std::cell::RefCell;
 use std::fs;
@@ -23,42 +23,43 @@ use crate::config::AdminAddress;
 
 /// Connections at the same time.
 const CONNECTIONS_MAX: usize = 32;
-/// How long a client may take to say what it wants.
+/// Time limit for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest path of a socket that the kernel takes.
+/// The longest socket path that the kernel takes, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
-/// How often it is looked whether the socket is still there.
+/// How often pintle checks that the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Everybody may write in a folder; but with the sticky bit, not in the place of what is somebody else's.
+/// Everybody may write in the folder; with the sticky bit, they cannot replace files of others.
 const WRITABLE_BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// The socket, while it is open.
+/// The open socket.
 pub(super) struct Listening {
     address: AdminAddress,
-    /// Device and inode of a socket in the file system.
+    /// Device and inode of a Unix socket.
     file: Option<(u64, u64)>,
-    /// What every request over TCP must carry.
+    /// The token that requests over TCP must carry.
     token: Option<SharedToken>,
     task: AbortHandle,
 }
 
-/// The token that counts now.
+/// The token in force.
 type SharedToken = Rc<RefCell<Rc<Token>>>;
 
-/// Where a request comes from.
+/// The origin of a request.
 pub(super) enum Caller {
-    /// From this socket, by a process of this user's, or of root's.
+    /// From the Unix socket, by a process of this user or of root.
     Owner,
-    /// From this socket, by a process of another user's, whatever the permissions let it do.
+    /// From the Unix socket, by a process of another user, whatever the file's permissions.
     Stranger,
-    /// From this host; it is whose the token says.
+    /// From this host over TCP; the token decides.
     Tcp(Rc<Token>),
 }
 
 impl Listening {
-    /// Whether clients still find it: a socket may be swept away, or another process put its own in place.
+    /// `true` if clients still find the socket: it may have been deleted, or replaced by another
+    /// process's.
     fn is_there(&self) -> bool {
         match &self.address {
             AdminAddress::Unix(path) => file_of(path) == self.file,
@@ -66,7 +67,8 @@ impl Listening {
         }
     }
 
-    /// Takes the token anew, whose file was swept away, replaced or changed. `true` if that is all there was to do.
+    /// Reads or makes the token again if its file was deleted, replaced or changed. `true` if
+    /// nothing else is wrong.
     fn renew_token(&self) -> bool {
         let (AdminAddress::Tcp { token: Some(path), .. }, Some(token)) = (&self.address, &self.token) else {
             return false;
@@ -75,11 +77,11 @@ impl Listening {
         match &renewed {
             Ok(new) if token.borrow().is_same(new) => {}
             Ok(_) => {
-                let why = "the file of the one before was removed, changed, or open to others";
-                tracing::warn!(why, file = %path.display(), "there is another token for commands over TCP");
+                let why = "its file was removed, changed, or open to others";
+                tracing::warn!(why, file = %path.display(), "new token for commands over TCP");
             }
             Err(error) => {
-                tracing::error!(%error, file = %path.display(), "there is no token for commands over TCP");
+                tracing::error!(%error, file = %path.display(), "no token for commands over TCP");
             }
         }
         renewed.map(|new| *token.borrow_mut() = Rc::new(new)).is_ok()
@@ -99,10 +101,10 @@ fn file_of(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.ino()))
 }
 
-/// Whether commands can come in, and since when not.
+/// The listener for commands, or why there is none.
 pub(super) struct AdminListener {
     open: Option<Listening>,
-    /// Places for those that talk, of all sockets that there were.
+    /// Permits for connections, over all sockets that there were.
     places: Rc<Semaphore>,
     trouble: Option<String>,
     look_at: Instant,
@@ -114,31 +116,31 @@ impl AdminListener {
         Self { open: None, places, trouble: None, look_at: Instant::now() }
     }
 
-    /// Has it opened a little later.
+    /// Delays the next attempt to open it.
     pub(super) fn wait(&mut self) {
         self.look_at = Instant::now() + LOOK_EVERY;
     }
 
-    /// Whether anybody is being answered.
+    /// `true` while a request is being answered.
     pub(super) fn is_talking(&self) -> bool {
         self.places.available_permits() < CONNECTIONS_MAX
     }
 }
 
 impl Control {
-    /// Sees to it that commands can come in where the configuration says, now and then.
+    /// Opens the listener if needed, at intervals.
     pub(super) fn watch_door(&mut self) {
         if self.operator.listener.look_at <= Instant::now() {
             self.open_door();
         }
     }
 
-    /// The same, now.
+    /// Opens the listener if needed, now.
     pub(super) fn open_door(&mut self) {
         self.open_door_as(false);
     }
 
-    /// The same, in place of the process before, which still has it.
+    /// The same, replacing the socket of the previous process.
     pub(super) fn replace_door(&mut self) {
         self.open_door_as(true);
     }
@@ -161,7 +163,7 @@ impl Control {
             Ok(listening) => {
                 self.operator.listener.open = Some(listening);
                 if self.operator.listener.trouble.take().is_some() {
-                    tracing::info!("commands can come in");
+                    tracing::info!("admin socket listening");
                 }
             }
             Err(error) => {
@@ -169,7 +171,7 @@ impl Control {
                 if self.operator.listener.trouble.as_ref() != Some(&error) {
                     tracing::error!(
                         error,
-                        "commands cannot come in: reload, status and install will not find this process"
+                        "admin socket unavailable: reload, status and install will not find this process"
                     );
                 }
                 self.operator.listener.trouble = Some(error);
@@ -177,13 +179,13 @@ impl Control {
         }
     }
 
-    /// Commands that come from now on find nobody.
+    /// Closes the listener.
     pub(super) fn close_door(&mut self) {
         self.operator.listener.open = None;
     }
 }
 
-/// Begins to listen.
+/// Opens a listener.
 fn listen(
     address: &AdminAddress,
     commands: mpsc::Sender<Command>,
@@ -233,7 +235,8 @@ fn listen(
     Ok(Listening { address: address.clone(), file, token, task: task.abort_handle() })
 }
 
-/// Who may connect is for the socket's permissions to say, which a slip can widen; this is the kernel's word (unix(7)).
+/// The file's permissions decide who may connect, and a slip can widen them. The kernel says who
+/// did connect (unix(7)).
 fn is_owner(socket: &UnixStream) -> bool {
     let own = rustix::process::geteuid().as_raw();
     socket.peer_cred().is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
@@ -243,12 +246,13 @@ fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("admin.listen: {what}: {error}"))
 }
 
-/// The folder of a socket, for this user alone.
+/// Creates the folder of a socket, for this user alone.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// A socket for this user alone. It gets its name when it has its permissions, so that there is no moment between.
+/// Creates a socket for this user alone. It gets its name after its permissions, so that there is
+/// no moment between.
 fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
     let error = |e: &io::Error| named(&path.display().to_string(), e);
     let fresh = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
@@ -259,16 +263,16 @@ fn bind_unix(path: &Path, replaces: bool) -> io::Result<UnixListener> {
         make_folder(folder).map_err(|e| error(&e))?;
         let mode = fs::metadata(folder).map_err(|e| error(&e))?.mode();
         if mode & WRITABLE_BY_ALL != 0 && mode & STICKY == 0 {
-            let why = format!("everybody can put a socket of their own in its place: chmod o-w {}", folder.display());
+            let why = format!("everybody can replace the socket: chmod o-w {}", folder.display());
             return Err(error(&io::Error::new(io::ErrorKind::PermissionDenied, why)));
         }
     }
-    // Another process that is alive answers; one that is dead has left its name behind.
+    // A live process answers; a dead one has left its socket behind.
     if !replaces && std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(error(&io::Error::new(io::ErrorKind::AddrInUse, "another pintle listens there")));
     }
     if fs::symlink_metadata(path).is_ok_and(|m| !m.file_type().is_socket()) {
-        return Err(error(&io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket is there")));
+        return Err(error(&io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is not a socket")));
     }
     let _ = fs::remove_file(&fresh);
     let bound = std::os::unix::net::UnixListener::bind(&fresh).map_err(|e| error(&e))?;
@@ -305,7 +309,7 @@ fn begin(
     });
 }
 
-/// A place among the connections, given back when it is dropped.
+/// A permit for one connection, given back when dropped.
 struct Permit(Rc<Semaphore>);
 
 impl Drop for Permit {

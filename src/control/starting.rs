@@ -1,4 +1,4 @@
-//! The start: what is on disk before anything is sent, and what is bound before anything is said.
+//! The start: what is on disk before anything is sent, and what is bound before anything is logged.
 
 use std::io;
 use std::rc::Rc;
@@ -23,18 +23,18 @@ use crate::server::{Bound, Lent, Server};
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
 use crate::upstream::dns::Resolver;
 
-/// What a process has at its start.
+/// The parts that a process is started with.
 #[derive(Default)]
 pub struct Beginning {
-    /// Sockets of the service manager.
+    /// Sockets from the service manager.
     pub lent: Vec<Lent>,
-    /// What can start another process of this program.
+    /// The launcher of a later upgrade.
     pub launcher: Option<Launcher>,
-    /// The way to the service manager.
+    /// The connection to the service manager.
     pub notify: Notify,
 }
 
-/// What is made before anything is bound or promised.
+/// The parts made before anything is bound or promised.
 pub(super) struct Parts {
     hangup: Signal,
     reopen_asked: Signal,
@@ -43,7 +43,7 @@ pub(super) struct Parts {
     pub(super) resolver: Rc<Resolver>,
 }
 
-/// What is on disk before anything is sent.
+/// The ledger and its clock, before anything is sent.
 pub(super) struct Promised {
     ledger: Ledger,
     time: Time,
@@ -51,7 +51,7 @@ pub(super) struct Promised {
     trouble: Option<LedgerTrouble>,
 }
 
-/// Why it cannot start.
+/// Why pintle cannot start.
 #[derive(Debug)]
 pub struct StartError(pub String);
 
@@ -62,12 +62,12 @@ impl From<io::Error> for StartError {
 }
 
 impl Control {
-    /// Writes down what is about to be promised, and starts the workers on what is bound. Must be called on the thread's
-    /// runtime.
+    /// Writes the promises of the configuration to the ledger, and starts the workers on the bound
+    /// listeners. Must be called on the thread's runtime.
     ///
     /// # Errors
     ///
-    /// [`StartError`], when it cannot serve.
+    /// [`StartError`] if pintle cannot serve.
     pub async fn start(
         draft: Draft,
         config: Config,
@@ -126,20 +126,20 @@ impl Parts {
             access_log: access_log(&config.access).map_err(StartError)?,
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
         };
-        // From here on somebody listens.
+        // From here on the signals have a listener.
         crate::os::signals::let_in();
         Ok(parts)
     }
 }
 
-/// Writes down what a configuration is about to promise, and grants the leases. `since` is when the process before, if
-/// there was one, began to date promises by this clock.
+/// Writes the promises of a configuration to the ledger, and grants the leases. `since` is when the
+/// previous process, if any, began to date promises by this clock.
 pub(super) fn promise(mut ledger: Ledger, config: &Config, since: Option<Seconds>) -> Result<Promised, StartError> {
     let reading = Reading::take();
     let time = Time::start(ledger.book().newest(), reading).dated_since(since);
     let mut leases = Leases::default();
     adopt::forget_other_pairs(config.state.as_deref().map(LastGood::of).as_ref(), config);
-    // A lockout that is not on record is none that was accepted.
+    // A lockout that is not in the ledger is not accepted.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
     leases.hold(&config.pledges);
     let mut trouble = time.doubt(reading).map(LedgerTrouble::of_clock);

@@ -1,4 +1,4 @@
-//! What there is to say about the process: for `pintle status`, and for Prometheus.
+//! The state of the process: for `pintle status`, and for Prometheus.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
 impl Control {
-    /// Everything, as JSON.
+    /// The whole state, as JSON.
     pub(super) fn status(&self) -> Value {
         let now = self.now();
         let ledger = self.ledger();
@@ -70,7 +70,7 @@ impl Control {
         })
     }
 
-    /// The sites, each with its upstream.
+    /// Each site with its upstream.
     fn sites(&self) -> impl Iterator<Item = (&report::Site, Option<&Upstream>)> {
         let upstreams = self.config.snapshot.upstreams.iter().map(Option::as_deref);
         self.config.sites().zip(upstreams)
@@ -86,7 +86,7 @@ impl Control {
         sites.collect()
     }
 
-    /// `usable_from` says from when on a key breaks no promise.
+    /// The state of one site. `usable_from` returns the time from which a key breaks no promise.
     fn site(
         &self,
         site: &report::Site,
@@ -157,12 +157,12 @@ impl Control {
 
     fn why_not_sent(&self, site: &report::Site) -> Option<String> {
         if site.withheld {
-            return Some("no backup is left".into());
+            return Some("no backup left".into());
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
 
-    /// Everything that has a number, in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub(super) fn metrics(&self) -> String {
         let mut out = String::new();
         let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
@@ -200,18 +200,18 @@ impl Control {
         metric(
             "draining",
             "gauge",
-            "Whether this process takes nothing new, and lets what is under way finish.",
+            "1 while this process accepts nothing new and lets running requests finish.",
             &one(u64::from(self.draining)),
         );
         let log = self.operator.access_log.as_ref();
         let written = u64::from(log.is_none_or(|log| log.trouble().is_none()));
-        metric("access_log_ok", "gauge", "Whether the access log is written, to the file of its name.", &one(written));
+        metric("access_log_ok", "gauge", "1 if the access log is written to its configured file.", &one(written));
         let lost = log.map_or(0, LogThread::lost);
-        metric("access_log_lines_lost_total", "counter", "Access lines that were not written.", &one(lost));
+        metric("access_log_lines_lost_total", "counter", "Lost access log lines.", &one(lost));
         let launcher = u64::from(self.upgrades.launcher.is_some());
-        metric("launcher_alive", "gauge", "Whether an upgrade is possible.", &one(launcher));
+        metric("launcher_alive", "gauge", "1 if an upgrade is possible.", &one(launcher));
         let writable = u64::from(self.promises.trouble.is_none());
-        metric("ledger_writable", "gauge", "Whether promises can be written down.", &one(writable));
+        metric("ledger_writable", "gauge", "1 if promises can be written.", &one(writable));
         let at = self.now();
         let (alive, promises, lockouts, repairs) = {
             let ledger = self.ledger();
@@ -220,12 +220,7 @@ impl Control {
             let alive = promises.iter().filter(|p| p.is_alive(at)).count() as u64;
             (alive, promises.len() as u64, lockouts, book.repairs().len() as u64)
         };
-        metric(
-            "lockouts_in_force",
-            "gauge",
-            "Lockouts that the operator accepted, and whose day has not come.",
-            &one(lockouts),
-        );
+        metric("lockouts_in_force", "gauge", "Accepted lockouts that have not ended.", &one(lockouts));
         metric("ledger_repairs", "gauge", "Faults of the ledger that the operator accepted.", &one(repairs));
         metric("promises", "gauge", "Sets of pins in the ledger.", &one(promises));
         metric("promises_alive", "gauge", "Sets of pins that clients may hold.", &one(alive));
@@ -233,7 +228,7 @@ impl Control {
             self.config.sites().map(|s| (label(&[("site", s.name())]), value(s))).collect()
         };
         let refused = by_site(&|s| f64::from(u8::from(self.files.refused.contains_key(s.name()))));
-        metric("certificate_refused", "gauge", "Whether the files on disk are refused.", &refused);
+        metric("certificate_refused", "gauge", "1 if the files on disk are refused.", &refused);
         let of_upstreams = |value: &dyn Fn(&Upstream) -> f64| -> Vec<(String, f64)> {
             let sites = self.sites().filter_map(|(site, upstream)| upstream.map(|u| (site, u)));
             sites.map(|(site, upstream)| (label(&[("site", site.name())]), value(upstream))).collect()
@@ -246,7 +241,7 @@ impl Control {
         });
         metric("upstream_circuit", "gauge", "0 closed, 1 half open, 2 open: requests get 503.", &circuits);
         let left_out = of_upstreams(&|u| u.addresses.known().iter().filter(|a| is_out(u, **a, now)).count() as f64);
-        metric("upstream_addresses_left_out", "gauge", "Addresses that fail, or whose check does.", &left_out);
+        metric("upstream_addresses_left_out", "gauge", "Addresses that are out of use because they fail.", &left_out);
         let counts = self.server.reports().counts();
         let mut reported = by_site(&|s| counts.get(s.name()).copied().unwrap_or_default() as f64);
         reported.extend(counts.get(NO_SITE).map(|count| (label(&[("site", NO_SITE)]), *count as f64)));
@@ -255,7 +250,7 @@ impl Control {
         metric(
             "pin_reports_refused_total",
             "counter",
-            "Reports that were too many, too large, or none.",
+            "Reports that were too many, too large or malformed.",
             &one(refused),
         );
         let ends: Vec<(String, f64)> = self
@@ -279,7 +274,7 @@ fn lockout(accepted: &Accepted) -> Value {
     })
 }
 
-/// How an upstream does.
+/// An upstream's health.
 fn health(upstream: &Upstream) -> Value {
     let (now, health) = (uptime(), &upstream.health);
     let (circuit, tried_in) = match health.circuit(now) {
@@ -304,12 +299,12 @@ fn is_out(upstream: &Upstream, address: SocketAddr, now: u64) -> bool {
     upstream.health.address(address, now) != (false, Duration::ZERO)
 }
 
-/// Rounded up.
+/// Whole seconds, rounded up.
 fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// Labels as Prometheus has them. What stands in quotes here is never more than names and base64.
+/// Labels in Prometheus' format. The values are names and base64 only, so nothing needs escaping.
 fn label(pairs: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
     format!("{{{}}}", pairs.join(","))
@@ -326,7 +321,7 @@ fn ramp(ramp: &report::Ramp) -> Value {
     })
 }
 
-/// What the operator has to do, by commands that can be pasted.
+/// The operator's tasks, as commands that can be pasted.
 fn todo(site: &report::Site, config: &Path) -> Vec<String> {
     let config = match config::DEFAULT_PATHS.iter().any(|default| Path::new(default) == config) {
         true => String::new(),
@@ -342,12 +337,12 @@ fn todo(site: &report::Site, config: &Path) -> Vec<String> {
     site.promoted.iter().map(fresh).collect()
 }
 
-/// A path as it is found from anywhere.
+/// A path that is valid from any folder.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-/// A time as people and programs read it.
+/// A time in RFC 3339.
 pub(super) fn time(seconds: Seconds) -> String {
     Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }

@@ -1,5 +1,5 @@
-//! The token of commands over TCP: a secret in a file of the state, for the user that runs pintle and for root. A port is
-//! open to everybody on this host, and has no permissions to keep them out with.
+//! The token of commands over TCP: a secret in state.directory, for root and the user that runs
+//! pintle. A port has no permissions, so every user of this host could connect otherwise.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,35 +14,37 @@ use http::header::AUTHORIZATION;
 
 use crate::os::plain_file;
 
-/// Bytes of chance in a token.
+/// Random bytes in a token.
 const RANDOM: usize = 32;
-/// The longest file of a token.
+/// The longest token file, in bytes.
 const FILE_MAX: u64 = 1024;
-/// The group may read it, if the operator says so: for Prometheus. Nobody else, and nobody may write it.
+/// The operator may let the group read the file, for Prometheus. Others may not read it, and nobody
+/// else may write it.
 const TOO_OPEN: u32 = 0o037;
 
-/// Device, inode, and when the inode was last changed: by what was written, or by its mode or owner.
+/// Device, inode and change time of the file: a write, a new mode or a new owner changes them.
 type Stamp = (u64, u64, i64, i64);
 
 fn stamp(is: &fs::Metadata) -> Stamp {
     (is.dev(), is.ino(), is.ctime(), is.ctime_nsec())
 }
 
-/// What every request over TCP must carry.
+/// The token that requests over TCP must carry.
 #[derive(Debug)]
 pub(super) struct Token {
     secret: String,
     path: PathBuf,
-    /// Who removes the file wants another token; and whatever else is done to it is looked at.
+    /// If the operator removes the file, pintle makes a new token; every other change of the file
+    /// is checked.
     file: Stamp,
 }
 
 impl Token {
-    /// The token of a file, which is made if it is not there or is none.
+    /// Reads the token of a file, or makes a new one if the file is missing or has none.
     ///
     /// # Errors
     ///
-    /// If it cannot be made.
+    /// If the file cannot be created.
     pub(super) fn provide(path: &Path) -> io::Result<Self> {
         let known = Self::of_file(path);
         known.or_else(|_| make(path).and_then(|()| Self::of_file(path)))
@@ -59,17 +61,18 @@ impl Token {
         Ok(Self { secret, path: path.to_owned(), file: stamp(&is) })
     }
 
-    /// `true` if the file is still the one that was read, as it was.
+    /// `true` if the file is unchanged since it was read.
     pub(super) fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|m| stamp(&m) == self.file)
     }
 
-    /// `true` if both are the same secret.
+    /// `true` if both secrets are equal.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         verify_slices_are_equal(self.secret.as_bytes(), other.secret.as_bytes()).is_ok()
     }
 
-    /// `true` if a request carries it: `Authorization: Bearer TOKEN` (RFC 6750 section 2.1), exactly once.
+    /// `true` if a request carries the token: `Authorization: Bearer TOKEN` (RFC 6750 section 2.1),
+    /// exactly once.
     pub(super) fn fits(&self, fields: &HeaderMap) -> bool {
         let mut given = fields.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else { return false };
@@ -78,7 +81,7 @@ impl Token {
     }
 }
 
-/// What a command sends: read as whoever calls it, who must be root or the user that runs pintle.
+/// Reads the token for a command. The caller must be root or the user that runs pintle.
 ///
 /// # Errors
 ///
@@ -91,13 +94,13 @@ pub(super) fn of_running(path: &Path) -> io::Result<String> {
 fn secret_of(contents: Vec<u8>) -> io::Result<String> {
     let secret = String::from_utf8(contents).unwrap_or_default().trim().to_owned();
     let is_token = BASE64_URL_SAFE_NO_PAD.decode(&secret).is_ok_and(|random| random.len() >= RANDOM);
-    is_token.then_some(secret).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no token"))
+    is_token.then_some(secret).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file has no token"))
 }
 
 /// Writes a new token, whole or not at all.
 fn make(path: &Path) -> io::Result<()> {
     let mut random = [0; RANDOM];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("there is no randomness"))?;
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
     let new = PathBuf::from(format!("{}.{}", path.display(), std::process::id()));
     let _ = fs::remove_file(&new);
     let written = (|| {
@@ -138,7 +141,7 @@ mod tests {
         }
         fs::write(&path, "short\n").unwrap();
         assert_ne!(secret(), "short");
-        // What a link leads to is left alone.
+        // A link's target is left alone.
         let elsewhere = dir.path().join("elsewhere");
         fs::rename(&path, &elsewhere).unwrap();
         symlink(&elsewhere, &path).unwrap();

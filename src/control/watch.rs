@@ -1,5 +1,4 @@
-//! Watches the files that sites are made from: by the kernel's word at once, and by looking at them now and then, for
-//! file systems that give no word.
+//! Watches the files of the sites: through inotify, and by polling for file systems without it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -15,55 +14,55 @@ use tokio::time::Instant;
 
 use crate::config::Stamp;
 
-/// How often files are looked at, at least.
+/// The shortest time between two polls.
 const POLL: Duration = Duration::from_secs(5);
-/// The share of its time that the thread spends looking: one part in so many.
+/// The thread spends at most one part in this many on polling.
 const POLL_SHARE: u32 = 20;
 /// Symbolic links on the way to one file.
 const LINKS_MAX: usize = 40;
 
-/// Names of files to the letter: quicker than as paths, and there are many.
+/// File names compared byte by byte: faster than as paths, and there are many.
 type Names = HashSet<OsString, foldhash::fast::RandomState>;
 type Files = HashMap<OsString, Stamp, foldhash::fast::RandomState>;
 
-/// Watches files until it is dropped. All that takes its time, following links and looking, happens on a thread of its
-/// own: there may be twenty thousand files.
+/// Watches files until it is dropped. The slow work, following links and polling, is done by a
+/// thread of its own: there may be twenty thousand files.
 pub(super) struct Watch {
     changed: Arc<Notify>,
     files: Sender<Vec<(PathBuf, Stamp)>>,
 }
 
-/// What the thread has.
+/// The thread's state.
 struct Looker {
     changed: Arc<Notify>,
-    /// What they were like the last time.
+    /// The files, as they were at the last look.
     files: Files,
-    /// The names that matter: the files', and those of links on the way to them.
+    /// The relevant names: the files', and those of links on the way to them.
     entries: Arc<Mutex<Names>>,
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// Watches nothing yet.
+    /// Starts the thread; it watches nothing yet.
     pub(super) fn start() -> Self {
         let changed = Arc::new(Notify::new());
         let (files, lists) = channel();
         let looker = Looker::new(changed.clone());
         if let Err(error) = std::thread::Builder::new().name("files".into()).spawn(move || looker.run(&lists)) {
-            tracing::error!(%error, "files cannot be watched: `pintle reload` takes up what has changed");
+            tracing::error!(%error, "cannot watch files: run `pintle reload` after each change");
         }
         Self { changed, files }
     }
 
-    /// Watches these files, and no others. Of those that it has not watched yet, it knows what they were like when they
-    /// were read.
+    /// Replaces the watched files. For new ones, the stamps say what they were like when they were
+    /// read.
     pub(super) fn files(&mut self, files: Vec<(PathBuf, Stamp)>) {
-        // Without the thread there is nobody to watch them, which has been told.
+        // Fails without the thread, which has been logged.
         let _ = self.files.send(files);
     }
 
-    /// Done when something has changed since the last time.
+    /// Completes when a file has changed since the last call.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -75,7 +74,7 @@ impl Looker {
         let (word, wanted) = (changed.clone(), entries.clone());
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let Ok(event) = event else { return };
-            // That files were read is no news, nor is what happens to others in the same folder: a log, for one.
+            // Reads are irrelevant, and so are changes to other files of the folder, such as a log.
             let concerns =
                 event.need_rescan() || event.paths.iter().any(|path| lock(&wanted).contains(path.as_os_str()));
             if concerns && !event.kind.is_access() {
@@ -83,7 +82,7 @@ impl Looker {
             }
         });
         let watcher = watcher.inspect_err(|error| {
-            tracing::warn!(%error, "files cannot be watched; they are looked at every few seconds");
+            tracing::warn!(%error, "cannot watch files by inotify: they are polled every few seconds");
         });
         Self { changed, files: Files::default(), entries, watcher: watcher.ok(), folders: BTreeSet::new() }
     }
@@ -95,19 +94,19 @@ impl Looker {
             let begin = Instant::now();
             match list {
                 Ok(mut files) => {
-                    // Only the newest counts.
+                    // Only the newest list counts.
                     while let Ok(newer) = lists.try_recv() {
                         files = newer;
                     }
                     self.files = watched(files, &self.files);
-                    // Before the files are looked at: what happens from then on is seen by one or the other.
+                    // Watch first, then look: each later change is seen by one or the other.
                     self.follow();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if look(&mut self.files) {
-                // A folder may be another one now, or a link lead elsewhere: either changes what is behind it.
+                // A replaced folder or link changes what is behind it.
                 self.follow();
                 self.changed.notify_one();
             }
@@ -115,7 +114,7 @@ impl Looker {
         }
     }
 
-    /// Watches the folders that lead to the files, as they do now.
+    /// Watches the folders that lead to the files now.
     fn follow(&mut self) {
         let mut ways = Ways::default();
         let (mut entries, mut folders) = (Names::default(), Names::default());
@@ -131,7 +130,8 @@ impl Looker {
             for gone in self.folders.difference(&folders) {
                 let _ = watcher.unwatch(gone);
             }
-            // A folder that was removed and made again is another one, under the same name: watch all anew.
+            // A folder that was removed and created again is a new one under the same name, so
+            // watch all of them again.
             for folder in &folders {
                 let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
             }
@@ -144,20 +144,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is watched from now on: with what a file was like the last time; or when it was read, if it is new here, or still
-/// like that: its change is in use already, then, and no news.
+/// The watched files with their stamps: the stamp of the last look, or, for new files and for files
+/// that are still as they were read, the stamp of the read. Such a change is in use already.
 fn watched(files: Vec<(PathBuf, Stamp)>, before: &Files) -> Files {
     let mut all = Files::with_capacity_and_hasher(files.len(), <_>::default());
     for (path, read) in files {
         let known = before.get(path.as_os_str()).filter(|known| **known != read && Stamp::of(&path) != read);
         let stamp = known.cloned().unwrap_or(read);
-        // Of two sites with the same file, the first has read it first.
+        // If two sites share a file, the first one has read it first.
         all.entry(path.into_os_string()).or_insert(stamp);
     }
     all
 }
 
-/// Whether any file is other than the last time.
+/// Returns `true` if a file has changed since the last look.
 fn look(files: &mut Files) -> bool {
     let mut changed = false;
     for (path, stamp) in files {
@@ -167,15 +167,15 @@ fn look(files: &mut Files) -> bool {
     changed
 }
 
-/// The ways to many files: what leads to a folder is looked at once, and not for each file in it.
+/// The ways to many files. The way to a folder is followed once, not for each file in it.
 #[derive(Default)]
 pub(super) struct Ways {
-    /// By the folder's name, the names that lead to it; the last is where it is.
+    /// By folder name, the names that lead to it; the last one is its real path.
     folders: HashMap<OsString, Vec<PathBuf>, foldhash::fast::RandomState>,
 }
 
 impl Ways {
-    /// Tells what [`entries`] has.
+    /// Calls `tell` with the same names as [`entries`].
     fn follow(&mut self, file: &Path, mut tell: impl FnMut(PathBuf)) {
         let Ok(path) = std::path::absolute(file) else { return };
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
@@ -196,7 +196,7 @@ impl Ways {
         }
     }
 
-    /// The folders that lead to files.
+    /// The folders that lead to the files.
     pub(super) fn folders<'a>(&mut self, files: impl Iterator<Item = &'a Path>) -> BTreeSet<PathBuf> {
         let mut all = Names::default();
         for file in files {
@@ -206,7 +206,7 @@ impl Ways {
     }
 }
 
-/// Adds the folder that an entry is in.
+/// Adds the folder of an entry.
 fn add_folder(all: &mut Names, entry: &Path) {
     if let Some(folder) = entry.parent().filter(|folder| !all.contains(folder.as_os_str())) {
         all.insert(folder.into());
@@ -217,8 +217,8 @@ fn paths(names: Names) -> BTreeSet<PathBuf> {
     names.into_iter().map(PathBuf::from).collect()
 }
 
-/// The names that lead to a file: its own, and that of every symbolic link on the way, as certbot's live/ and Kubernetes'
-/// ..data have them.
+/// The names that lead to a file: its own, and those of all symbolic links on the way, as in
+/// certbot's live/ and Kubernetes' ..data.
 pub(super) fn entries(file: &Path) -> Vec<PathBuf> {
     let mut entries = Vec::new();
     let Ok(mut path) = std::path::absolute(file) else { return entries };
@@ -237,8 +237,8 @@ pub(super) fn entries(file: &Path) -> Vec<PathBuf> {
     entries
 }
 
-/// The first symbolic link on a path, and the path with that link followed; or the path without detours, if there is
-/// none.
+/// The first symbolic link on a path, and the path with that link followed. Without a link, the
+/// path without `.` and `..`.
 fn first_link(path: &Path) -> Result<(PathBuf, PathBuf), PathBuf> {
     let mut walked = PathBuf::new();
     let mut components = path.components();
@@ -304,14 +304,14 @@ mod tests {
         assert!(look(&mut files) && !look(&mut files));
         fs::write(&file, "longer").unwrap();
         assert!(look(&mut files) && !look(&mut files));
-        // What goes on with the old contents has read them before; that has been told.
+        // The contents in use were read before this change, and the change has been reported.
         files = watched(read(Stamp::Absent), &files);
         assert!(!look(&mut files));
-        // What is in use has read it as it is.
+        // The contents in use are the present ones.
         fs::write(&file, "longer still").unwrap();
         files = watched(read(Stamp::of(&file)), &files);
         assert!(!look(&mut files));
-        // Read, and changed before it was watched.
+        // Read, then changed before it was watched.
         let mut files = watched(read(Stamp::Absent), &Files::default());
         assert!(look(&mut files) && !look(&mut files));
     }

@@ -122,7 +122,7 @@ fn a_socket_that_was_swept_away_comes_back() {
     fs::write(&precious, "precious").unwrap();
     pintle.rewrite(|text| format!("[admin]\nlisten = \"unix:{}\"\n{text}", precious.display()));
     pintle.signal("HUP");
-    eventually("it is told", || pintle.log().contains("something else than a socket is there").then_some(()));
+    eventually("it is told", || pintle.log().contains("the path exists and is not a socket").then_some(()));
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     fs::remove_file(&precious).unwrap();
     eventually("commands come in again", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
@@ -356,7 +356,7 @@ fn a_token_that_is_none_any_more_is_replaced() {
         };
         before = eventually(spoil, is_another);
         eventually("it is the one that counts", works);
-        let told = pintle.logged("there is another token for commands over TCP", number + 1);
+        let told = pintle.logged("new token for commands over TCP", number + 1);
         assert_eq!(told.len(), number + 1, "{spoil}: {told:?}");
     }
     // For Prometheus, whose group may read it.

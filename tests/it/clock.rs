@@ -121,7 +121,7 @@ fn a_clock_that_cannot_be_right_poisons_nothing() {
     assert!(bed.header(&pintle).is_some());
     bed.set_clock(10 * 366 * DAY);
     eventually("pins are withheld", || bed.header(&pintle).is_none().then_some(()));
-    let told = pintle.logged("the clock cannot be right: pins are withheld, and everything else goes on", 1).remove(0);
+    let told = pintle.logged("the clock cannot be right: pins are withheld, everything else continues", 1).remove(0);
     assert!(told["error"].as_str().unwrap().contains("should be about"), "{told}");
     let why = pintle.status()["sites"][0]["hpkp"]["why_not"].as_str().unwrap().to_owned();
     assert!(why.contains("the clock says 20") && why.contains("pintle ledger repair"), "{why}");
@@ -149,7 +149,7 @@ fn a_poisoned_book_is_named_and_mended() {
     bed.set_clock(0);
     let pintle = bed.start(&config);
     assert_eq!(bed.header(&pintle), None);
-    pintle.logged("the clock cannot be right: pins are withheld, and everything else goes on", 1);
+    pintle.logged("the clock cannot be right: pins are withheld, everything else continues", 1);
     // A process that has it is not mended behind its back.
     let path = bed.folder.path().join("pintle.toml");
     fs::write(&path, fs::read_to_string(pintle.config_path()).unwrap()).unwrap();

@@ -102,7 +102,7 @@ fn a_file_that_is_deleted_or_exchanged_is_written_anew() {
     for (at, disturb) in disturb.iter().enumerate() {
         disturb();
         eventually("it is noticed", || {
-            let told = "the ledger's file was deleted or changed by somebody else: it is written anew";
+            let told = "another program has deleted or changed the ledger's file: it is written again";
             (pintle.log_json(told).len() == at + 1).then_some(())
         });
         eventually("it is whole", || {

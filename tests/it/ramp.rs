@@ -53,7 +53,7 @@ fn pins_step_by_step() {
     let human = output(&mut pintle.command("status"));
     assert!(human.contains("hpkp: step 1 of 3, max-age 2s; next 4s on 20"), "{human}");
     assert_eq!(climbs(&bed, &pintle, "public-key-pins", 8), [2, 4, 8]);
-    let taken = pintle.logged("max-age goes up", 2);
+    let taken = pintle.logged("max-age rises", 2);
     assert_eq!(taken.iter().map(|l| l["max_age"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 8]);
     // As `status` counts them.
     assert_eq!(taken.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3]);

@@ -155,7 +155,7 @@ fn without_a_backup_left_the_pins_are_withheld() {
     bed.put(&bed.next);
     eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
     assert_eq!(bed.header(&pintle), None);
-    assert_eq!(pintle.status()["sites"][0]["hpkp"]["why_not"], "no backup is left");
+    assert_eq!(pintle.status()["sites"][0]["hpkp"]["why_not"], "no backup left");
 }
 
 #[test]

@@ -16,8 +16,8 @@ fn without_a_place_to_write_pins_are_withheld() {
     let answer = Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
     assert_eq!((answer.status, answer.field("public-key-pins")), (200, None));
     let logged = eventually("it is told", || {
-        let told = "the ledger cannot be written: pins are withheld until it can, and everything else goes on; see that \
-                    there is room and leave to write in state.directory";
+        let told = "the ledger cannot be written: pins are withheld until it can be, everything else continues; check free \
+                    space and permissions of state.directory";
         pintle.log_json(told).pop()
     });
     assert!(logged["level"] == "ERROR" && logged["error"].as_str().unwrap().contains("state"), "{logged}");
@@ -37,7 +37,7 @@ fn without_a_place_to_write_pins_are_withheld() {
     // And when there is a place, all is well, without anybody's doing.
     fs::remove_file(bed.state()).unwrap();
     eventually("pins are sent", || bed.header(&pintle));
-    pintle.logs("the ledger can be written again");
+    pintle.logs("the ledger is written again");
     assert!(fs::read_to_string(bed.state().join("ledger.jsonl")).unwrap().contains(&bed.live.pin));
     assert_eq!(pintle.status()["ledger"]["durable"], true);
     bed.put(&bed.stranger);
@@ -50,12 +50,12 @@ fn commands_come_in_when_there_is_a_place() {
     let bed = Bed::new();
     fs::write(bed.state(), "in the way").unwrap();
     let pintle = bed.start(&bed.pins("30d"));
-    pintle.logs("commands cannot come in");
+    pintle.logs("admin socket unavailable");
     let (code, _, err) = outcome(&mut pintle.command("status"));
     assert_eq!(code, 1, "{err}");
     fs::remove_file(bed.state()).unwrap();
     eventually("commands come in", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
-    assert_eq!(pintle.log().matches("commands cannot come in").count(), 1, "told once");
+    assert_eq!(pintle.log().matches("admin socket unavailable").count(), 1, "told once");
 }
 
 #[test]
