@@ -111,7 +111,7 @@ fn a_refused_rotation_makes_the_time_begin_anew() {
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(seconds(&ramp(&pintle)["since"]) > first);
-    pintle.logs("its time begins anew");
+    pintle.logs("the step's time restarts");
     bed.put(&bed.live);
     eventually("nothing is refused any more", || refusal(&pintle).is_null().then_some(()));
     let ended = Instant::now();
