@@ -12,10 +12,10 @@ use pintle::ledger::{Record, read_book};
 use pintle::message::{
     BodyDecoder, Decoded, FieldSink, Framing, Rendered, RequestHead, ResponseHead, parse_request, parse_response,
 };
-use pintle::policy::admission::{Objections, Offer, judge};
 use pintle::policy::forwarded::origin;
-use pintle::policy::guard::Promise;
+use pintle::policy::guard::{Objections, Offer, judge};
 use pintle::policy::hpkp::{self, Hpkp};
+use pintle::policy::promise::Promise;
 use pintle::policy::redirect::HttpsPorts;
 use pintle::upstream::UpstreamRequest;
 use pintle::upstream::rewrite::rewrite;

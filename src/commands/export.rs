@@ -20,8 +20,8 @@ use crate::host::HostPattern;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
-use crate::policy::guard::{Channel, Promise};
 use crate::policy::hpkp::{self, Finding, Hpkp, Mode, judge};
+use crate::policy::promise::{Channel, Promise};
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);

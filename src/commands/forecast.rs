@@ -12,7 +12,7 @@ use crate::control::served::{LockedOut, Sites, ask_for_served};
 use crate::keys::pin::Pin;
 use crate::ledger::record::set_id;
 use crate::ledger::{Book, Record};
-use crate::policy::guard::{Promise, Seconds};
+use crate::policy::promise::{Promise, Seconds};
 
 /// What a merge would change.
 pub(super) struct Forecast {

@@ -22,7 +22,7 @@ use crate::keys::key_file::{PublicKey, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::wall;
-use crate::policy::guard::{Promises, others};
+use crate::policy::promise::{Promises, others};
 use crate::tls::certificate::Chain;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).

@@ -16,8 +16,8 @@ use crate::control::{hint_to_read, remedy};
 use crate::ledger::record::set_id;
 use crate::ledger::time::wall;
 use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, Repair, repair};
-use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// Records that are sent to the running process at once, in bytes: it takes twice as much of one.
 const BODY_MAX: usize = 32 << 20;

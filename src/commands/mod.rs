@@ -35,7 +35,7 @@ use crate::control::client::{ClientError, ask_for};
 use crate::control::{hint_to_read, remedy};
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 use crate::telemetry::log::LogFormat;
 
 /// How long the running process may take to say what it has promised.

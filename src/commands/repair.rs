@@ -11,7 +11,7 @@ use crate::ledger::record::set_id;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, day, redated, told as in_words};
 use crate::ledger::time::wall;
 use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, made_out};
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 
 /// Records that are shown one by one.
 const SHOWN_MAX: usize = 50;

@@ -23,7 +23,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::record::set_id;
 use crate::os::plain_file;
-use crate::policy::guard::{Promise, Promises, Seconds};
+use crate::policy::promise::{Promise, Promises, Seconds};
 
 /// The folder in `state.directory`.
 pub const FOLDER: &str = "last-good";

@@ -31,7 +31,7 @@ use crate::host::HostPattern;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
 use crate::os::sandbox;
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 use crate::server::{Earlier, Snapshot};
 use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;

@@ -11,7 +11,7 @@ use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::record::set_id;
 use crate::ledger::{Accepted, Book};
-use crate::policy::guard::{Promises, Seconds, others};
+use crate::policy::promise::{Promises, Seconds, others};
 use crate::tls::certificate::Chain;
 
 impl Draft {

@@ -19,7 +19,7 @@ use super::upgrade::Upgraded;
 use crate::config::TOKEN;
 use crate::keys::pin::Pin;
 use crate::ledger::{Book, Record, repair};
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 
 /// The longest body of a command, in bytes: a ledger of another node.
 const BODY_MAX: usize = 64 << 20;

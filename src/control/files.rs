@@ -10,7 +10,7 @@ use super::watch::Watch;
 use super::{Control, Keep};
 use crate::config::{Config, Kept, LastGood, Problems, Severity};
 use crate::ledger::time::wall;
-use crate::policy::guard::{Promise, Seconds};
+use crate::policy::promise::{Promise, Seconds};
 
 /// Files are looked at when nothing has happened to them for this long,
 const QUIET: Duration = Duration::from_millis(300);

@@ -15,7 +15,7 @@ use crate::config::Draft;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 
 /// The pause before the ledger is written again after a failure.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);

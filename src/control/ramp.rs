@@ -7,7 +7,7 @@
 use super::{Control, Keep};
 use crate::config::report;
 use crate::ledger::{Ramp, Ramped, Record};
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 
 /// The number of client networks whose reports delay a step.
 const WITNESSES: usize = 3;

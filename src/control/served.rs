@@ -17,8 +17,8 @@ use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::ledger::{Record, repair};
-use crate::policy::admission::{Offer, judge, locked_out};
-use crate::policy::guard::{Promise, Seconds};
+use crate::policy::guard::{Offer, judge, locked_out};
+use crate::policy::promise::{Promise, Seconds};
 
 /// A site, as clients see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{Reading, Time};
 use crate::os::systemd::Notify;
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 use crate::server::{Bound, Lent, Server};
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
 use crate::upstream::dns::Resolver;

@@ -15,7 +15,7 @@ use crate::config::{self, AccessTarget, report};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, Ramped};
-use crate::policy::guard::{Promise, Promises, Seconds, others};
+use crate::policy::promise::{Promise, Promises, Seconds, others};
 use crate::server::NO_SITE;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};

@@ -6,7 +6,7 @@ use super::record::{Accepted, Ramp, Ramped, Record, Repair, set_id};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
-use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// For how long a promise that nobody can hold any more stays in the history, in seconds.
 const HISTORY: i64 = 400 * 86400;

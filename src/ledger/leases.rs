@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::time::Behind;
 use super::{Book, Record};
 use crate::lease::{self, Lease};
-use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// Workers stop this long before the end of what is written down, in milliseconds: their clock ticks twice a second, the
 /// ledger's may be behind by as much before that is noticed, and an answer takes its time to the wire.

@@ -22,7 +22,7 @@ pub use book::Book;
 pub use notice::{Notice, OpenError};
 pub use record::{Accepted, Ramp, Ramped, Record, Repair};
 
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 use disk::{Disk, Folder, FolderError};
 use file::{Found, Lines, Link};
 

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::text::{self, Line};
 use crate::keys::pin::Pin;
-use crate::policy::guard::{Promise, Seconds};
+use crate::policy::promise::{Promise, Seconds};
 
 /// Hexadecimal digits of the checksum.
 const SUM_LEN: usize = 16;
@@ -188,8 +188,8 @@ pub(super) fn sum(json: &str) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::host::HostPattern;
-    use crate::policy::guard::Channel;
     use crate::policy::hpkp::Mode;
+    use crate::policy::promise::Channel;
     use proptest::prelude::*;
 
     fn any_channel() -> impl Strategy<Value = Channel> {

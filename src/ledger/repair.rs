@@ -5,7 +5,7 @@ use super::book::{Book, written};
 use super::record::{Record, Repair};
 use super::time::DOUBT;
 use crate::lease::ahead;
-use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// How far a date may lie ahead of the clock, in seconds, before it is one of a clock that was wrong: clocks of two nodes
 /// differ, but not by a day.

@@ -7,8 +7,8 @@ use super::fake_disk::FakeDisk;
 use super::record::tests::any_record;
 use super::*;
 use crate::host::HostPattern;
-use crate::policy::guard::{Channel, Promise};
 use crate::policy::hpkp::Mode;
+use crate::policy::promise::{Channel, Promise};
 
 /// All that was acknowledged is there.
 fn holds_all(book: &Book, acknowledged: &[Promise]) -> bool {

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 use super::record::{Accepted, Ramp, Ramped, Record, Repair};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
-use crate::policy::guard::{Channel, Promise, Seconds};
 use crate::policy::hpkp::Mode;
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// The max-age of a newer program's promise that says it in a way which is not understood, in seconds: a year.
 const MAX_AGE_UNKNOWN: u64 = 366 * 86400;

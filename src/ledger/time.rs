@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::book::Book;
 use crate::clock::uptime;
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 
 /// A clock that is behind by more than this, in milliseconds, has been set forward. What is less, the margin of leases
 /// makes up for.

@@ -2,11 +2,11 @@
 //!
 //! No I/O and no runtime here: callers act on what these decide.
 
-pub mod admission;
 pub mod forwarded;
 pub mod guard;
 pub mod hpkp;
 pub mod hsts;
+pub mod promise;
 pub mod ramp;
 pub mod redirect;
 

@@ -1,7 +1,7 @@
 //! A max-age that is raised step by step, as long as nothing goes wrong: a mistake made early is held for minutes, and
 //! not for a month.
 
-use super::guard::Seconds;
+use super::promise::Seconds;
 
 /// The steps of a max-age.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -176,7 +176,7 @@ fn a_poisoned_book_is_named_and_mended() {
     assert!(output(&mut pintle.command("ledger show")).contains("dates that could not be right"));
     // It was sent, if not then: the chain is bound for 30 days, and not for ten years.
     let (book, _) = ledger::look(&bed.state()).unwrap();
-    let end = book.promises().iter().map(pintle::policy::guard::Promise::honoured_until).max().unwrap();
+    let end = book.promises().iter().map(pintle::policy::promise::Promise::honoured_until).max().unwrap();
     let now = jiff::Timestamp::now().as_second();
     assert!((now + 30 * DAY..now + 31 * DAY).contains(&end), "{end}");
 }

@@ -13,7 +13,7 @@ mod harness;
 mod acme;
 mod addresses;
 mod admin;
-mod admission;
+mod guard;
 mod bodies;
 mod chains;
 mod clock;

@@ -8,7 +8,7 @@ use super::{Entry, Globals, Upstreams};
 use crate::config::{Config, Context, Draft, Kept, Problem};
 use crate::host::HostPattern;
 use crate::ledger::Ramp;
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 use crate::server::{Earlier, Snapshot};
 use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};

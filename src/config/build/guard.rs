@@ -16,9 +16,9 @@ use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Accepted;
 use crate::ledger::record::set_id;
-use crate::policy::admission::{self, Breach, Clash, Offer};
-use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::guard::{self, Breach, Clash, Offer};
 use crate::policy::hpkp::Mode;
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// What the guard has let pass on the operator's word.
 #[derive(Debug, Default)]
@@ -151,7 +151,7 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
         .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, c, entry, offer(entry, c.is_kept))))
         .collect();
     let offers: Vec<Offer<'_>> = sites.iter().map(|(.., offer)| offer.clone()).collect();
-    let objections = admission::judge(&offers, context.book.promises(), context.now);
+    let objections = guard::judge(&offers, context.book.promises(), context.now);
     let pledged = || sites.iter().filter_map(|(_, _, entry, _)| entry.pledge.as_ref());
     let sent: HashSet<String> = match objections.breaches.is_empty() {
         true => HashSet::new(),

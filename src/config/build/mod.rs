@@ -37,7 +37,7 @@ use super::stamp::{Looked, Stamp};
 use super::{AccessTarget, Config, Context, Draft, StandIn};
 use crate::host::{HostMap, HostPattern};
 use crate::ledger::time::{DOUBT, wall};
-use crate::policy::guard::others;
+use crate::policy::promise::others;
 use crate::telemetry::AccessFormat;
 use crate::tls::offer::Offer;
 use keep::{keep_unfit, mark_shorter, note_refused};

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::entry::timestamp;
 use crate::keys::pin::Pin;
-use crate::policy::guard::{Channel, Promise, Seconds};
+use crate::policy::promise::{Channel, Promise, Seconds};
 
 /// Promises that one message names; the rest is counted.
 const TOLD_MAX: usize = 3;

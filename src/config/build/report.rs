@@ -7,9 +7,9 @@ use super::plan::Plan;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey};
 use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
-use crate::policy::guard::Seconds;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
+use crate::policy::promise::Seconds;
 use crate::policy::ramp::Next;
 
 /// One site.

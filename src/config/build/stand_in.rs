@@ -12,7 +12,7 @@ use crate::config::last_good::{Breaches, KeyText};
 use crate::config::problem::Problem;
 use crate::config::{Context, LastGood, StandIn};
 use crate::host::HostPattern;
-use crate::policy::guard::Promise;
+use crate::policy::promise::Promise;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
 

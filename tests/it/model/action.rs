@@ -3,8 +3,8 @@
 
 use pintle::lease::ahead;
 use pintle::ledger::{Ramp, Ramped, Record};
-use pintle::policy::admission::locked_out;
-use pintle::policy::guard::{Channel, Promise};
+use pintle::policy::guard::locked_out;
+use pintle::policy::promise::{Channel, Promise};
 
 use super::client::{App, Millis};
 use super::fleet::Fleet;

@@ -1,6 +1,6 @@
 //! A model check: clients by RFC 7469 against pintle's guard, ledger, leases and time, in random histories.
 //!
-//! The code under test is the real one: `policy::admission`, `policy::guard`, `policy::hpkp`, `policy::ramp`, and the
+//! The code under test is the real one: `policy::promise`, `policy::guard`, `policy::hpkp`, `policy::ramp`, and the
 //! `ledger` with its leases, its time, and its file on a disk that loses and fails. What `config` and `control` do between
 //! them (`resolve.rs`, `node.rs`) is told again in the same order, without files, sockets and threads. The clients
 //! (`client.rs`) are written from the RFC alone.

@@ -8,7 +8,7 @@ use pintle::ledger::disk::Disk;
 use pintle::ledger::leases::{Leases, Pledge};
 use pintle::ledger::time::{Reading, Step, Time};
 use pintle::ledger::{Accepted, Book, FILE, Ledger, Record, read_book};
-use pintle::policy::guard::Seconds;
+use pintle::policy::promise::Seconds;
 
 use super::client::Millis;
 use super::fake_disk::FakeDisk;

@@ -7,8 +7,8 @@ use pintle::config::Refusal;
 use pintle::host::HostPattern;
 use pintle::ledger::record::set_id;
 use pintle::ledger::{Accepted, Book, Ramp};
-use pintle::policy::admission::{Breach, judge};
-use pintle::policy::guard::{Promise, Seconds, others};
+use pintle::policy::guard::{Breach, judge};
+use pintle::policy::promise::{Promise, Seconds, others};
 
 use super::site::{Entry, Table, make, pattern};
 

@@ -9,9 +9,9 @@ use pintle::keys::pin::Pin;
 use pintle::lease::Lease;
 use pintle::ledger::leases::Pledge;
 use pintle::ledger::{Book, Ramp, Ramped};
-use pintle::policy::admission::Offer;
-use pintle::policy::guard::{Promise, Seconds};
+use pintle::policy::guard::Offer;
 use pintle::policy::hpkp::{self, Hpkp, Mode};
+use pintle::policy::promise::{Promise, Seconds};
 use pintle::policy::ramp::Steps;
 
 use super::client::{KEYS, Key, Policy};

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use pintle::lease::ahead;
-use pintle::policy::guard::{Channel, Promise, Seconds};
+use pintle::policy::promise::{Channel, Promise, Seconds};
 
 use super::client::{App, Client, Millis};
 use super::node::names_of;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pintle::ledger;
-use pintle::policy::guard::{Channel, Promise};
 use pintle::policy::hpkp::Mode as HeaderMode;
+use pintle::policy::promise::{Channel, Promise};
 use tokio::time::Instant;
 
 use crate::harness::Client;

@@ -12,8 +12,8 @@ fn foreign_ledger() -> String {
     use pintle::host::HostPattern;
     use pintle::keys::pin::Pin;
     use pintle::ledger::{Record, time};
-    use pintle::policy::guard::Promise;
     use pintle::policy::hpkp::{Hpkp, Mode};
+    use pintle::policy::promise::Promise;
     let pins = vec![Pin::of_spki(b"one"), Pin::of_spki(b"two")];
     let policy = Hpkp { mode: Mode::Enforce, max_age: 86_400, pins, include_subdomains: false, report_uri: None };
     let promise = Promise::of_header(&[HostPattern::parse(BLOG).unwrap()], &[], &policy);
