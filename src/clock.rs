@@ -1,7 +1,7 @@
-//! A worker's time: one tick, twice a second, in place of a timer for each wait.
+//! A worker's clock: one tick, twice a second, instead of a timer for each wait.
 //!
-//! Whoever waits holds an [`Alarm`] and says when it is due; the tick wakes those that are. Setting an alarm is one
-//! store, so that every read and write may push its deadline on.
+//! A task that waits holds an [`Alarm`] and sets its deadline; the tick wakes tasks whose alarms
+//! are due. Setting an alarm is one store, so every read and write may extend its deadline.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,15 +12,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-/// How often the clock ticks.
+/// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// A tick that never comes: the alarm is off.
+/// A tick in the infinite future: the alarm is off.
 const NEVER: u32 = u32::MAX;
-/// A tick that is always past: the alarm was rung.
+/// A tick in the past: the alarm was rung.
 const RUNG: u32 = 0;
 
-/// Milliseconds of this process, by a clock that nobody sets. All threads count from the same start.
+/// Milliseconds since the process started, by the monotonic clock. All threads count from the same
+/// start.
 #[must_use]
 #[expect(clippy::disallowed_types, reason = "a test that pauses its own clock must not stop everybody's")]
 pub fn uptime() -> u64 {
@@ -40,12 +41,12 @@ pub struct Clock {
 #[derive(Debug)]
 struct State {
     due: Cell<u32>,
-    /// However it is set, it is due by then.
+    /// The latest tick at which the alarm is due, however it is set.
     cap: Cell<u32>,
-    /// Its connection waits for its client, and has nothing under way.
+    /// `true` while the connection waits for its client with no request under way.
     rests: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// Where this stands in the clock's list.
+    /// The alarm's index in the clock's list.
     at: Cell<usize>,
 }
 
@@ -62,7 +63,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// Ticks for as long as the worker runs.
+    /// Ticks until the worker ends.
     pub async fn run(&self) {
         let mut interval = tokio::time::interval(TICK);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -87,14 +88,14 @@ impl Clock {
         }
     }
 
-    /// Wakes all that hold an alarm, due or not: something concerns them all.
+    /// Wakes every task that holds an alarm, due or not.
     pub fn wake_all(&self) {
         for alarm in self.alarms.borrow().iter() {
             alarm.wake();
         }
     }
 
-    /// How many ticks there have been.
+    /// The number of ticks so far.
     #[must_use]
     pub fn ticks(&self) -> u32 {
         self.now.get()
@@ -106,7 +107,7 @@ impl Clock {
         self.uptime.get()
     }
 
-    /// A new alarm, off.
+    /// Creates an alarm that is off.
     #[must_use]
     pub fn alarm(self: &Rc<Self>) -> Alarm {
         let mut alarms = self.alarms.borrow_mut();
@@ -121,7 +122,7 @@ impl Clock {
         Alarm { clock: self.clone(), state }
     }
 
-    /// The time for a Date field (RFC 9110 section 5.6.7), at most a tick old.
+    /// The time for a Date field (RFC 9110 section 5.6.7), at most one tick old.
     #[must_use]
     pub fn date(&self) -> Rc<str> {
         self.date.borrow().1.clone()
@@ -140,17 +141,18 @@ impl State {
     }
 }
 
-/// A time in ticks, rounded up.
+/// A duration in ticks, rounded up.
 #[must_use]
 pub fn ticks_of(time: Duration) -> u32 {
     const A_SECOND: u64 = 1_000_000_000 / TICK.subsec_nanos() as u64;
-    // Whole seconds apart: this is done at every read and write, and milliseconds of all times do not fit 64 bits.
+    // Seconds and the rest apart: this runs at every read and write, and the milliseconds of the
+    // longest duration do not fit into 64 bits.
     let part = u64::from(time.subsec_nanos()).div_ceil(u64::from(TICK.subsec_nanos()));
     let ticks = time.as_secs().saturating_mul(A_SECOND).saturating_add(part);
     u32::try_from(ticks).unwrap_or(u32::MAX).min(NEVER / 2)
 }
 
-/// A deadline that one task waits for beside other things.
+/// A deadline for one task, beside its other wake-ups.
 #[derive(Debug)]
 pub struct Alarm {
     clock: Rc<Clock>,
@@ -158,51 +160,53 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Due after this time: never earlier, and at most a tick later.
+    /// Sets the deadline: never early, at most one tick late.
     pub fn set(&self, after: Duration) {
         self.state.due.set((self.clock.now.get() + ticks_of(after) + 1).min(self.state.cap.get()));
     }
 
-    /// Never due, but for the cap.
+    /// Switches the alarm off, except for the cap.
     pub fn clear(&self) {
         self.state.due.set(self.state.cap.get());
     }
 
-    /// From now on due after this time at the latest, however it is set; until [`Self::uncap`].
+    /// Caps the deadline: from now on the alarm is due after `after` at the latest, however it is
+    /// set, until [`Self::uncap`].
     pub fn cap(&self, after: Duration) {
         self.state.cap.set(self.clock.now.get() + ticks_of(after) + 1);
     }
 
-    /// Takes the cap away; what was set stays.
+    /// Removes the cap. The deadline stays.
     pub fn uncap(&self) {
         self.state.cap.set(NEVER);
     }
 
-    /// Whether the time of the cap has come.
+    /// `true` if the cap's time has passed.
     #[must_use]
     pub fn is_past_cap(&self) -> bool {
         self.state.cap.get() <= self.clock.now.get()
     }
 
-    /// Notes whether its connection waits for its client, and has nothing under way: then it may be ended to make room for
-    /// another.
+    /// Notes whether the connection waits for its client with no request under way. Such a
+    /// connection may be closed to make room for another one.
     pub fn rests(&self, rests: bool) {
         self.state.rests.set(rests);
     }
 
-    /// Whether somebody has rung it before its time.
+    /// `true` if the alarm was rung early.
     #[must_use]
     pub fn was_rung(&self) -> bool {
         self.state.due.get() == RUNG
     }
 
-    /// Who may ring it before its time.
+    /// A handle that can ring the alarm early.
     #[must_use]
     pub fn ringer(&self) -> Ringer {
         Ringer(self.state.clone())
     }
 
-    /// Ready when due; else the task is woken then, and when the clock wakes all.
+    /// Ready once the alarm is due. Otherwise wakes the task then, and when the clock wakes every
+    /// task.
     pub fn poll_due(&self, cx: &Context<'_>) -> Poll<()> {
         if self.is_due() {
             return Poll::Ready(());
@@ -215,25 +219,26 @@ impl Alarm {
         Poll::Pending
     }
 
-    /// Whether it is due.
+    /// `true` if the alarm is due.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.state.due.get() <= self.clock.now.get()
     }
 }
 
-/// Makes somebody else's alarm due.
+/// A handle that makes an alarm of another task due.
 #[derive(Debug)]
 pub struct Ringer(Rc<State>);
 
 impl Ringer {
-    /// Its time is up.
+    /// Rings the alarm.
     pub fn ring(&self) {
         self.0.due.set(RUNG);
         self.0.wake();
     }
 
-    /// Whether the connection waits for its client, with nothing under way, and was not rung yet.
+    /// `true` if the connection waits for its client with no request under way, and the alarm was
+    /// not rung yet.
     #[must_use]
     pub fn is_resting(&self) -> bool {
         self.0.rests.get() && self.0.due.get() != RUNG

@@ -83,43 +83,62 @@ pub struct Authority {
 ///
 /// [`InvalidHost`], for all that is not `host [ ":" port ]`: RFC 9112 section 3.2 wants a 400 then.
 pub fn split_authority(raw: &mut [u8]) -> Result<Authority, InvalidHost> {
-    raw.make_ascii_lowercase();
-    let (end, rest) = if raw.first() == Some(&b'[') {
+    let (host_len, rest) = if raw.first() == Some(&b'[') {
         let close = raw.iter().position(|b| *b == b']').ok_or(InvalidHost::Address)?;
-        let text = std::str::from_utf8(&raw[1..close]).map_err(|_| InvalidHost::Address)?;
+        let address = &mut raw[..close];
+        address.make_ascii_lowercase();
+        let text = std::str::from_utf8(&address[1..]).map_err(|_| InvalidHost::Address)?;
         text.parse::<Ipv6Addr>().map_err(|_| InvalidHost::Address)?;
         (close + 1, close + 1)
     } else {
-        let colon = raw.iter().position(|b| *b == b':').unwrap_or(raw.len());
-        (check_name(&raw[..colon])?, colon)
+        name_before_port(raw)?
     };
     let port = match &raw[rest..] {
         [] | [b':'] => None,
         [b':', digits @ ..] => Some(parse_port(digits)?),
         _ => return Err(InvalidHost::Character),
     };
-    Ok(Authority { host_len: end, port })
+    Ok(Authority { host_len, port })
 }
 
-/// The length of `name` without its trailing dot, if it is one.
-fn check_name(name: &[u8]) -> Result<usize, InvalidHost> {
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    if name.is_empty() {
-        return Err(InvalidHost::Empty);
-    }
-    if name.len() > NAME_MAX {
-        return Err(InvalidHost::Length);
-    }
-    let mut label = 0;
-    for b in name {
-        match b {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'.' if LABEL.contains(&label) => label = 0,
-            b'.' => return Err(InvalidHost::Length),
-            _ => return Err(InvalidHost::Character),
+/// Each byte that a name may have, in lower case; and 0.
+static NAME_BYTES: [u8; 256] = {
+    let mut bytes = [0; 256];
+    let mut byte: u8 = 0;
+    while byte.is_ascii() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            bytes[byte as usize] = byte.to_ascii_lowercase();
         }
+        byte += 1;
     }
-    if LABEL.contains(&label) { Ok(name.len()) } else { Err(InvalidHost::Length) }
+    bytes
+};
+
+/// Checks the name before a port, and lower-cases it: its length without its trailing dot, and with it. Every request has
+/// one, so that each byte is looked at once.
+fn name_before_port(raw: &mut [u8]) -> Result<(usize, usize), InvalidHost> {
+    let (mut label, mut end) = (0, 0);
+    while end < raw.len() && raw[end] != b':' {
+        match NAME_BYTES[usize::from(raw[end])] {
+            0 => return Err(InvalidHost::Character),
+            b'.' if LABEL.contains(&label) => label = 0,
+            b'.' if end == 0 && matches!(raw.get(1), None | Some(b':')) => return Err(InvalidHost::Empty),
+            b'.' => return Err(InvalidHost::Length),
+            lower => {
+                raw[end] = lower;
+                label += 1;
+            }
+        }
+        end += 1;
+    }
+    let len = end - usize::from(end > 0 && label == 0);
+    if len == 0 {
+        Err(InvalidHost::Empty)
+    } else if len > NAME_MAX || label > *LABEL.end() {
+        Err(InvalidHost::Length)
+    } else {
+        Ok((len, end))
+    }
 }
 
 fn parse_port(digits: &[u8]) -> Result<u16, InvalidHost> {

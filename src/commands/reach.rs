@@ -187,7 +187,7 @@ fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Trouble> {
     let Account { user, group, .. } = account;
     let error = match (fs::symlink_metadata(file), pass) {
         (Ok(is), Pass::Looking) if is.file_type().is_fifo() || is.file_type().is_socket() => {
-            Some(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+            Some(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
         }
         (Ok(_), Pass::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
         // Its folder is judged with the configuration; who can make it there, by making it.
@@ -221,7 +221,7 @@ fn of_file(file: &Path, what: String, account: &Account) -> Trouble {
             hint: format!("rm {at}{made}"),
         },
         Ok(is) if !is.is_file() => {
-            Trouble { what: format!("{what}; it is no regular file"), hint: format!("mv -T {at} {at}.aside{made}") }
+            Trouble { what: format!("{what}; not a regular file"), hint: format!("mv -T {at} {at}.aside{made}") }
         }
         Ok(is) if is.nlink() > 1 => Trouble {
             what: format!("{what}; it has another name elsewhere, and may be somebody else's"),

@@ -1,4 +1,4 @@
-//! A socket between two processes: a line of JSON for each message, with open files beside it.
+//! A channel between two processes: a line of JSON per message, with open files beside it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,28 +18,28 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Files that go with one byte; the kernel takes at most 253.
+/// Files per byte sent; the kernel takes at most 253.
 const FILES_AT_ONCE: usize = 128;
-/// Files that are received and not taken.
+/// Received files that no message has claimed.
 const FILES_MAX: usize = 64 * 1024;
-/// The longest message: the chains of very many sites.
+/// The longest message, in bytes: the chains of very many sites.
 const MESSAGE_MAX: usize = 256 << 20;
-/// How often it is looked whether the wait was called off.
+/// How often a wait checks whether it was called off.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const READ_SIZE: usize = 64 * 1024;
 
-/// Why there is no message.
+/// Why no message was received or sent.
 #[derive(Debug)]
 pub enum ChannelError {
-    /// The other side has ended.
+    /// The other side has closed the channel.
     Ended,
-    /// Nothing came in time.
+    /// Nothing arrived in time.
     Silent(Duration),
     /// The wait was called off.
     CalledOff,
-    /// What came is no message that is known.
+    /// The message is unknown.
     Unknown(String),
-    /// The operating system says no.
+    /// The operating system failed.
     Io(io::Error),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for ChannelError {
             Self::Ended => f.write_str("the other process has ended"),
             Self::Silent(limit) => write!(f, "the other process was silent for {limit:?}"),
             Self::CalledOff => f.write_str("called off"),
-            Self::Unknown(why) => write!(f, "the other process said something that is not understood: {why}"),
+            Self::Unknown(why) => write!(f, "the other process sent an unknown message: {why}"),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -66,7 +66,7 @@ impl From<io::Error> for ChannelError {
     }
 }
 
-/// One end. All of it blocks: it is not for threads that serve.
+/// One end of a channel. All methods block, so threads that serve must not call them.
 #[derive(Debug)]
 pub struct Channel {
     socket: UnixStream,
@@ -75,40 +75,41 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel, and its other end.
+    /// Creates a channel. Returns both ends.
     ///
     /// # Errors
     ///
-    /// When there are no more files to be had.
+    /// If no more files can be opened.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Self::on(ours), theirs.into()))
     }
 
-    /// A channel on a socket.
+    /// Wraps a socket.
     #[must_use]
     pub fn on(socket: UnixStream) -> Self {
         Self { socket, received: Zeroizing::default(), files: VecDeque::new() }
     }
 
-    /// The channel that this process was given as its standard input, which is emptied.
+    /// Takes standard input, which an upgrade makes the channel, and replaces it with an empty
+    /// file.
     ///
     /// # Errors
     ///
-    /// When standard input is no Unix socket.
+    /// If standard input is not a Unix socket.
     pub fn of_stdin() -> io::Result<Self> {
         let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-        // Fails for what is no socket, or none of this kind.
+        // Fails for files and for other kinds of sockets.
         socket.peer_addr()?;
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
         Ok(Self::on(socket))
     }
 
-    /// Sends a message, and files with it, within this time.
+    /// Sends a message and files within `limit`.
     ///
     /// # Errors
     ///
-    /// [`ChannelError`], when not all was taken.
+    /// [`ChannelError`] if the other side did not take all of it.
     pub fn send(
         &mut self,
         message: &impl Serialize,
@@ -122,7 +123,7 @@ impl Channel {
             if !control.push(SendAncillaryMessage::ScmRights(files)) {
                 return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
             }
-            // An empty line, for the files to travel with.
+            // An empty line that carries the files.
             sendmsg(&self.socket, &[IoSlice::new(b"\n")], &mut control, SendFlags::NOSIGNAL)
                 .map_err(io::Error::from)?;
         }
@@ -134,12 +135,12 @@ impl Channel {
         })
     }
 
-    /// Waits for a message: for this time at most, or for as long as it takes, or until the wait is called off, if it can
-    /// be.
+    /// Waits for a message: at most `limit`, or until `called_off` is set. `None` waits without
+    /// end.
     ///
     /// # Errors
     ///
-    /// [`ChannelError`], when there is none.
+    /// [`ChannelError`] if no message arrived.
     pub fn receive<T: DeserializeOwned>(
         &mut self,
         limit: Option<Duration>,
@@ -169,12 +170,12 @@ impl Channel {
         }
     }
 
-    /// A file that came with what was received.
+    /// Returns the next file that came with a message.
     pub fn take_file(&mut self) -> Option<OwnedFd> {
         self.files.pop_front()
     }
 
-    /// Reads what is there, or comes within this time.
+    /// Reads available bytes, or waits for them within `limit`.
     fn fill(&mut self, limit: Option<Duration>) -> Result<(), ChannelError> {
         self.socket.set_read_timeout(limit)?;
         let mut buffer = Zeroizing::new([0; READ_SIZE]);
@@ -197,13 +198,13 @@ impl Channel {
             }
         }
         if received.flags.contains(ReturnFlags::CTRUNC) || self.files.len() > FILES_MAX {
-            return Err(ChannelError::Unknown("there are more files than this process may open".into()));
+            return Err(ChannelError::Unknown("more files than this process may open".into()));
         }
         if received.bytes == 0 {
             return Err(ChannelError::Ended);
         }
         if self.received.len() + received.bytes > MESSAGE_MAX {
-            return Err(ChannelError::Unknown("the message has no end".into()));
+            return Err(ChannelError::Unknown("a message without an end".into()));
         }
         self.received.extend_from_slice(&buffer[..received.bytes]);
         Ok(())
@@ -223,7 +224,7 @@ mod tests {
         (one, Channel::on(other.into()))
     }
 
-    /// More files than go at once, and a message that is longer than any buffer, both in order.
+    /// More files than fit into one send, and a message longer than any buffer, both in order.
     #[test]
     fn messages_and_files_arrive_in_order() {
         let (mut one, mut other) = pair();

@@ -1,8 +1,9 @@
-//! The launcher: a process whose sole power is to start this program again, as it lies on disk then, with the arguments
-//! that it was told at its own start.
+//! The launcher: a helper process that can only start pintle's program file again, with the
+//! arguments of its own start.
 //!
-//! The process that serves may start nothing: what takes it over must not be able to run what it likes. So it asks. The
-//! launcher ends when whoever started it does, and what it has started does not depend on it.
+//! The serving process may start nothing, so that an attacker in it cannot run programs. It asks
+//! the launcher instead. The launcher ends with the process that started it; the processes that it
+//! has started continue.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -16,18 +17,18 @@ use serde::{Deserialize, Serialize};
 use super::VARIABLE;
 use super::channel::{Channel, ChannelError};
 
-/// How long it may take the launcher to answer: it has nothing else to do.
+/// Time limit for an answer of the launcher, which has nothing else to do.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often it looks whether its child has ended.
+/// How often the launcher checks whether its child has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long it may take to end, once it is dismissed.
+/// Time limit for the launcher's end after its dismissal.
 const DISMISS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    /// Start it; the file that comes along is its standard input.
+    /// Start the program; the file sent along becomes its standard input.
     Start,
-    /// Kill what was started, and tell how it ended.
+    /// Kill the started process, and report how it ended.
     Kill,
 }
 
@@ -38,7 +39,7 @@ enum Report {
     Ended { how: String },
 }
 
-/// The launcher, as the process sees it that serves.
+/// The launcher, as seen from the serving process.
 #[derive(Debug)]
 pub struct Launcher {
     channel: Channel,
@@ -46,11 +47,11 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Starts a launcher that will start this program with these arguments.
+    /// Starts a launcher for this program with these arguments.
     ///
     /// # Errors
     ///
-    /// When this program's file cannot be found, or there can be no more processes.
+    /// If the program's file cannot be found, or no more processes can be created.
     pub fn start(arguments: impl Iterator<Item = OsString>) -> io::Result<Self> {
         let (channel, theirs) = Channel::pair()?;
         let process = Command::new(std::env::current_exe()?)
@@ -62,11 +63,11 @@ impl Launcher {
         Ok(Self { channel, process })
     }
 
-    /// Has the program started, with this as its standard input. Gives its process id.
+    /// Starts the program with this standard input. Returns its process id.
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// If the program cannot be started.
     pub fn launch(&mut self, stdin: OwnedFd) -> Result<u32, String> {
         self.channel.send(&Request::Start, &[stdin.as_fd()], ANSWER).map_err(|e| gone(&e))?;
         match self.channel.receive(Some(ANSWER), None).map_err(|e| gone(&e))? {
@@ -75,11 +76,11 @@ impl Launcher {
         }
     }
 
-    /// Has what was started killed, if it has not ended yet. Gives how it ended.
+    /// Kills the started process, unless it has ended. Returns how it ended.
     ///
     /// # Errors
     ///
-    /// When there is no launcher any more.
+    /// If the launcher has ended.
     pub fn kill(&mut self) -> Result<String, String> {
         self.channel.send(&Request::Kill, &[], ANSWER).map_err(|e| gone(&e))?;
         match self.channel.receive(Some(ANSWER), None).map_err(|e| gone(&e))? {
@@ -88,7 +89,7 @@ impl Launcher {
         }
     }
 
-    /// How it has ended, if it has.
+    /// Returns how the launcher has ended; `None` while it runs.
     pub fn ended(&mut self) -> Option<String> {
         match self.process.try_wait() {
             Ok(ended) => ended.map(|status| status.to_string()),
@@ -96,8 +97,8 @@ impl Launcher {
         }
     }
 
-    /// Lets it end. What it has started is init's child from then on, or the service manager's, who can then be told of
-    /// it as of one of its own.
+    /// Ends the launcher. Its child becomes a child of init or of the service manager, which
+    /// accepts it as the main process then.
     pub fn dismiss(self) {
         let Self { channel, mut process } = self;
         drop(channel);
@@ -109,11 +110,11 @@ impl Launcher {
 }
 
 fn gone(error: &ChannelError) -> String {
-    format!("the launcher does not answer ({error}): this process cannot start another; restart it")
+    format!("the launcher does not answer ({error}): this process cannot start another one; restart pintle")
 }
 
-/// The path by which this program was found, so that a file that is put there, or a link that is changed, is what comes
-/// next. Only if that leads elsewhere now, the path of the file itself.
+/// The path that pintle was started by, so that an upgrade finds a new file or a changed link
+/// there. If it leads elsewhere now, the path of the running file.
 fn program() -> io::Result<PathBuf> {
     let itself = std::env::current_exe()?;
     let named = std::env::args_os().next().unwrap_or_default();
@@ -133,22 +134,22 @@ fn same_file(one: &Path, other: &Path) -> bool {
     matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Is the launcher, until whoever has started it ends.
+/// Runs the launcher until its parent ends.
 ///
 /// # Errors
 ///
-/// When standard input is not what it should be.
+/// If standard input is not a channel.
 pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
     let mut channel = Channel::of_stdin()?;
     let mut child: Option<Child> = None;
     loop {
-        // A child that has ended is told of when somebody asks, but not left as a zombie until then.
+        // Without this poll, an ended child would stay a zombie until the next request.
         let wait = child.as_ref().map(|_| LOOK_EVERY);
         match channel.receive(wait, None) {
             Ok(Request::Start) => {
                 let report = match channel.take_file() {
                     Some(stdin) => start(program, arguments, stdin, &mut child),
-                    None => Report::Failed { why: "there is nothing to give the new process".into() },
+                    None => Report::Failed { why: "no standard input for the new process".into() },
                 };
                 if channel.send(&report, &[], ANSWER).is_err() {
                     return Ok(());
@@ -160,7 +161,7 @@ pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
                         let _ = child.kill();
                         child.wait().map_or_else(|e| e.to_string(), |status| status.to_string())
                     }
-                    None => "there is no such process".to_owned(),
+                    None => "no such process".to_owned(),
                 };
                 if channel.send(&Report::Ended { how }, &[], ANSWER).is_err() {
                     return Ok(());
@@ -171,7 +172,7 @@ pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
                     let _ = child.try_wait();
                 }
             }
-            // Whoever has started this has ended, or wants nothing more.
+            // The parent has ended, or has dismissed the launcher.
             Err(_) => return Ok(()),
         }
     }
@@ -179,11 +180,11 @@ pub fn run(program: &OsStr, arguments: &[OsString]) -> io::Result<()> {
 
 fn start(program: &OsStr, arguments: &[OsString], stdin: OwnedFd, child: &mut Option<Child>) -> Report {
     if child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None))) {
-        return Report::Failed { why: "another process was started, and is still there".into() };
+        return Report::Failed { why: "another started process is still running".into() };
     }
     let mut command = Command::new(program);
     command.args(arguments).env(VARIABLE, "1").stdin(Stdio::from(stdin));
-    // These name the process that they were meant for.
+    // These variables name the process that they were set for.
     for own in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
         command.env_remove(own);
     }

@@ -1,10 +1,11 @@
-//! An upgrade between the process that serves and the one that is to take its place: what they say to each other, by
-//! which channel, and who starts the new one.
+//! An upgrade, between the serving process and its successor: the messages, their channel, and the
+//! launcher of the new process.
 //!
-//! The old process says [`Hello`] and sends its sockets; the new one answers [`Answer::Ready`] once it has checked
-//! everything; the old one lets go of the ledger and says [`Go`]; the new one takes over and says [`Answer::Serving`];
-//! the old one stops accepting, and says [`Released`] when nothing is its any more. Until `Serving`, the old process
-//! can go on as if nothing had happened. Who sees the other end the connection before that ends, or goes on alone.
+//! The old process sends [`Hello`] and its sockets. The new one checks everything and answers
+//! [`Answer::Ready`]. The old one releases the ledger and sends [`Go`]. The new one takes over and
+//! answers [`Answer::Serving`]. The old one stops accepting, and sends [`Released`] once it has no
+//! listener and no name any more. Until `Serving`, the old process can continue as if nothing had
+//! happened. A process that sees the channel close before that ends, or continues alone.
 
 pub mod channel;
 pub mod launcher;
@@ -17,22 +18,23 @@ use zeroize::Zeroizing;
 pub use channel::Channel;
 pub use launcher::Launcher;
 
-/// The version of what is said here. A process that speaks another is not taken over from.
+/// The version of the messages. A process with another version cannot be taken over from.
 pub const VERSION: u32 = 1;
-/// The environment variable that tells a process that its standard input is the channel of an upgrade. Nothing is
-/// believed of it but that: what is no socket, or says no [`Hello`], ends the process.
+/// The environment variable that makes standard input the channel of an upgrade. It is trusted for
+/// nothing else: if standard input is not a socket, or no [`Hello`] arrives, the process ends.
 pub const VARIABLE: &str = "PINTLE_HANDOVER";
 
-/// What the old process begins with; its sockets come with it, in this order.
+/// The first message of the old process. The sockets follow it in this order.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`]
     pub version: u32,
-    /// What the sockets are.
+    /// The descriptions of the sockets.
     pub sockets: Vec<Sockets>,
-    /// What the ledger says, line by line.
+    /// The ledger's records, one per line.
     pub ledger: Vec<String>,
-    /// That is all of it, whether there is a file or not. Older versions told only what they had in memory alone.
+    /// `true` if `ledger` is complete, with or without a file. Older versions sent only records
+    /// that were not on disk.
     #[serde(default)]
     pub whole: bool,
 }
@@ -40,50 +42,51 @@ pub struct Hello {
 /// Sockets that listen on one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sockets {
-    /// The address in the configuration.
+    /// The configured address.
     pub asked: SocketAddr,
-    /// The address in truth: where the configuration leaves the port open, the kernel chose one.
+    /// The bound address: if the configured port is 0, the kernel has chosen one.
     pub address: SocketAddr,
-    /// Whether connections begin with TLS.
+    /// `true` if connections begin with TLS.
     pub tls: bool,
-    /// How many sockets.
+    /// The number of sockets.
     pub count: usize,
 }
 
-/// What the new process says.
+/// An answer of the new process.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// Everything is checked; it waits for [`Go`].
+    /// Everything is checked; the process waits for [`Go`].
     Ready {
         /// Its version.
         version: String,
-        /// The addresses that it takes over, with TLS or without. All others are the old one's to close.
+        /// The addresses that it takes over, each with `true` for TLS. The old process closes the
+        /// others.
         kept: Vec<(SocketAddr, bool)>,
-        /// What the operator may want to know.
+        /// Notes for the operator.
         notes: Vec<String>,
     },
     /// It accepts connections.
     Serving,
-    /// It cannot, and ends.
+    /// It cannot take over, and ends.
     Failed {
-        /// Why, as it is shown to people.
+        /// The reasons, as the operator sees them.
         reasons: Vec<String>,
     },
 }
 
-/// Take over. The ledger is free now.
+/// Tells the new process to take over. The ledger is free now.
 #[derive(Serialize, Deserialize)]
 pub struct Go {
     /// The keys of session tickets, the newest first.
     pub tickets: Vec<TicketKey>,
-    /// By site: the chains under which sessions have begun that may still be resumed.
+    /// By site: the chains of sessions that may still be resumed.
     pub chains: Vec<SiteChains>,
-    /// What the ledger says now.
+    /// The ledger's records now, one per line.
     pub ledger: Vec<String>,
-    /// That is all of it.
+    /// `true` if `ledger` is complete.
     #[serde(default)]
     pub whole: bool,
-    /// Since when promises are dated by this machine's clock, in seconds since 1970.
+    /// When this machine's clock began to date promises, in seconds since 1970.
     #[serde(default)]
     pub since: Option<i64>,
 }
@@ -91,26 +94,26 @@ pub struct Go {
 /// The chains of one site.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SiteChains {
-    /// Its first name.
+    /// Its first host.
     pub site: String,
-    /// All its names. (None, if it was handed over by a version that did not say.)
+    /// All its hosts. `None` from a version that did not send them.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// The pins of each chain, and until when sessions that began with it may be resumed, in seconds since 1970.
+    /// The pins of each chain, and when its sessions expire, in seconds since 1970.
     pub chains: Vec<(Vec<String>, i64)>,
 }
 
-/// A key of session tickets. Not part of any debug output.
+/// A session ticket key. No debug output contains it.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct TicketKey {
-    /// Its name, as it stands in the tickets.
+    /// Its name, as the tickets carry it.
     pub name: [u8; 16],
     /// The key.
     pub secret: Zeroizing<[u8; 32]>,
-    /// When it was made, in seconds since 1970.
+    /// Its creation time, in seconds since 1970.
     pub made: u64,
 }
 
-/// The old process has no listener and no name any more.
+/// Sent when the old process has neither a listener nor a name any more.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Released {}

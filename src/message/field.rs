@@ -50,6 +50,22 @@ impl Field {
 pub struct Fields {
     raw: Vec<u8>,
     list: Vec<Field>,
+    /// The names that were added, a bit for each: most questions are for fields that are not there.
+    names: Names,
+}
+
+/// A set of names.
+#[derive(Debug, Clone, Copy, Default)]
+struct Names(u64);
+
+impl Names {
+    fn add(&mut self, name: Name) {
+        self.0 |= 1 << name as u8;
+    }
+
+    fn has(self, name: Name) -> bool {
+        self.0 >> name as u8 & 1 == 1
+    }
 }
 
 impl Fields {
@@ -57,6 +73,7 @@ impl Fields {
     pub fn clear(&mut self) {
         self.raw.clear();
         self.list.clear();
+        self.names = Names::default();
     }
 
     /// Whether its buffers are of a size that most heads need.
@@ -83,14 +100,7 @@ impl Fields {
         self.raw.extend_from_slice(name);
         let value_at = self.raw.len();
         self.raw.extend_from_slice(value);
-        self.list.push(Field {
-            name: Name::of(name),
-            named: false,
-            name_at,
-            name_len: name.len(),
-            value_at,
-            value_len: value.len(),
-        });
+        self.add(Name::of(name), name_at..name_at + name.len(), value_at..value_at + value.len());
     }
 
     /// Takes over a whole head; its fields are then named by [`Fields::push_range`].
@@ -100,12 +110,18 @@ impl Fields {
         self.raw.extend_from_slice(head);
         self.list.clear();
         self.list.reserve(fields);
+        self.names = Names::default();
     }
 
     /// Adds a field that lies in the buffer already.
     pub(super) fn push_range(&mut self, name: Range<usize>, value: Range<usize>) {
+        self.add(Name::of(&self.raw[name.clone()]), name, value);
+    }
+
+    fn add(&mut self, known: Name, name: Range<usize>, value: Range<usize>) {
+        self.names.add(known);
         self.list.push(Field {
-            name: Name::of(&self.raw[name.clone()]),
+            name: known,
             named: false,
             name_at: name.start,
             name_len: name.len(),
@@ -159,6 +175,16 @@ impl Fields {
         &self.raw[field.value_range()]
     }
 
+    /// The field as a line of HTTP/1.1, `Name: value` and CRLF, if that is how it came.
+    #[must_use]
+    pub fn line(&self, field: &Field) -> Option<&[u8]> {
+        let (name, value) = (field.name_range(), field.value_range());
+        let line = self.raw.get(name.start..value.end + 2)?;
+        let is_line =
+            value.start == name.end + 2 && line.get(name.len()..)?.starts_with(b": ") && line.ends_with(b"\r\n");
+        is_line.then_some(line)
+    }
+
     /// All fields, in the order of the wire.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> {
         self.list.iter().map(|f| (f.name, self.name(f), self.value(f)))
@@ -170,21 +196,26 @@ impl Fields {
         &self.list
     }
 
+    /// The fields to look through for that name: none, if it was never added.
+    fn with(&self, name: Name) -> &[Field] {
+        if self.names.has(name) { &self.list } else { &[] }
+    }
+
     /// The value of the first field of that name.
     #[must_use]
     pub fn get(&self, name: Name) -> Option<&[u8]> {
-        self.list.iter().find(|f| f.name == name).map(|f| self.value(f))
+        self.with(name).iter().find(|f| f.name == name).map(|f| self.value(f))
     }
 
     /// The values of all fields of that name.
     pub fn get_all(&self, name: Name) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.list.iter().filter(move |f| f.name == name).map(|f| self.value(f))
+        self.with(name).iter().filter(move |f| f.name == name).map(|f| self.value(f))
     }
 
     /// Whether there is a field of that name.
     #[must_use]
     pub fn has(&self, name: Name) -> bool {
-        self.list.iter().any(|f| f.name == name)
+        self.with(name).iter().any(|f| f.name == name)
     }
 
     /// Gives the field at `index` another value.
@@ -197,15 +228,27 @@ impl Fields {
         }
     }
 
+    /// What the Connection fields say.
+    pub(super) fn connection(&self) -> Connection {
+        let mut said = Connection::default();
+        for value in self.get_all(Name::Connection) {
+            said.any = true;
+            match value {
+                b"keep-alive" => said.keep_alive = true,
+                b"close" => said.close = true,
+                _ => tokens(value).for_each(|token| said.read(token)),
+            }
+        }
+        said
+    }
+
     /// Marks the fields that Connection fields name.
     pub(super) fn mark_hop(&mut self) {
         let lists: Vec<Range<usize>> =
             self.list.iter().filter(|f| f.name == Name::Connection).map(Field::value_range).collect();
-        let Self { raw, list } = self;
+        let Self { raw, list, .. } = self;
         let tokens = lists.into_iter().flat_map(|list| tokens(&raw[list]));
-        // The connection is kept or upgraded by these; they are no names of fields.
-        let usual: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
-        mark(raw, list, tokens.filter(|t| !usual.iter().any(|u| t.eq_ignore_ascii_case(u))));
+        mark(raw, list, tokens.filter(|token| !Connection::default().is_read(token)));
     }
 
     /// Marks the fields of these names.
@@ -228,6 +271,36 @@ impl Fields {
     pub fn remove_if(&mut self, mut drop: impl FnMut(Name, &[u8], &[u8]) -> bool) {
         let raw = &self.raw;
         self.list.retain(|f| !drop(f.name, &raw[f.name_range()], &raw[f.value_range()]));
+    }
+}
+
+/// What Connection fields say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Connection {
+    /// There is one.
+    pub(super) any: bool,
+    pub(super) keep_alive: bool,
+    pub(super) close: bool,
+    pub(super) upgrade: bool,
+    /// Something else: names of fields.
+    pub(super) names_fields: bool,
+}
+
+impl Connection {
+    fn read(&mut self, token: &[u8]) {
+        self.names_fields |= !self.is_read(token);
+    }
+
+    /// Reads a token; says no if it is the name of a field.
+    fn is_read(&mut self, token: &[u8]) -> bool {
+        let said = match token.len() {
+            5 if token.eq_ignore_ascii_case(b"close") => &mut self.close,
+            7 if token.eq_ignore_ascii_case(b"upgrade") => &mut self.upgrade,
+            10 if token.eq_ignore_ascii_case(b"keep-alive") => &mut self.keep_alive,
+            _ => return false,
+        };
+        *said = true;
+        true
     }
 }
 
@@ -306,6 +379,21 @@ mod tests {
         fields.push(&name, &value);
         let (known, bytes, held) = fields.iter().next().unwrap();
         assert_eq!((known, bytes.len(), held.len()), (Name::Other, name.len(), value.len()));
+    }
+
+    #[test]
+    fn fields_that_are_lines() {
+        let head = b"A: b\r\nC:d\r\nE:  f\r\nG: h \r\nI:\ti\r\nJ: k\nL: m\r\n";
+        let mut fields = Fields::default();
+        fields.set_raw(head, 7);
+        for (name, value) in [(0, 3), (6, 8), (11, 15), (18, 21), (25, 28), (31, 34), (36, 39)] {
+            fields.push_range(name..name + 1, value..value + 1);
+        }
+        let lines: Vec<_> = fields.list().iter().map(|f| fields.line(f)).collect();
+        assert_eq!(lines, [Some(&b"A: b\r\n"[..]), None, None, None, None, None, Some(b"L: m\r\n")]);
+        fields.replace(0, b"c");
+        fields.push(b"N", b"o");
+        assert_eq!((fields.line(&fields.list()[0]), fields.line(&fields.list()[7])), (None, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use http::{Method, StatusCode};
 
-use super::field::{Fields, has_token, tokens};
+use super::field::{Fields, has_token};
 use super::http1::HeadFault;
 use super::name::Name;
 use super::target;
@@ -217,26 +217,13 @@ impl RequestHead {
 
     /// Reads what the Connection fields say, and marks the fields that they name; to be called once all fields are there.
     pub(super) fn read_connection(&mut self) {
-        let (mut close, mut keep, mut upgrade, mut names_fields) = (false, false, false, false);
-        for value in self.fields.get_all(Name::Connection) {
-            for token in tokens(value) {
-                if token.eq_ignore_ascii_case(b"close") {
-                    close = true;
-                } else if token.eq_ignore_ascii_case(b"keep-alive") {
-                    keep = true;
-                } else if token.eq_ignore_ascii_case(b"upgrade") {
-                    upgrade = true;
-                } else {
-                    names_fields = true;
-                }
-            }
-        }
-        if names_fields {
+        let said = self.fields.connection();
+        if said.names_fields {
             self.fields.mark_hop();
         }
-        self.keep_alive = !close && (self.version == Version::Http11 || keep);
+        self.keep_alive = !said.close && (self.version == Version::Http11 || said.keep_alive);
         // RFC 9110 section 7.8: only with `Connection: upgrade`, and never in HTTP/1.0. RFC 6455 section 4.1: a GET.
-        self.websocket = upgrade
+        self.websocket = said.upgrade
             && self.version == Version::Http11
             && self.method == Method::GET
             && self.framing == Framing::None

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use http::{Method, StatusCode};
 use memchr::{memchr, memchr_iter};
 
-use super::field::{Field, Fields, has_token, tokens};
+use super::field::{Connection, Field, Fields, has_token, tokens};
 use super::head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
 use super::name::Name;
 use crate::host::InvalidHost;
@@ -255,10 +255,10 @@ fn request_framing(head: &RequestHead) -> Result<Framing, HeadFault> {
 /// RFC 9110 section 8.6: digits only. No more of them than surely fit.
 #[must_use]
 pub fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+    if value.is_empty() || value.len() > 19 {
         return None;
     }
-    Some(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
+    value.iter().try_fold(0, |n, digit| digit.is_ascii_digit().then(|| n * 10 + u64::from(digit - b'0')))
 }
 
 /// The length that Content-Length fields state, as one number.
@@ -268,13 +268,16 @@ pub fn parse_length(value: &[u8]) -> Option<u64> {
 /// [`HeadFault::Framing`] unless all say the same number.
 pub fn content_length(fields: &Fields) -> Result<Option<u64>, HeadFault> {
     let mut length = None;
+    let mut add = |n: Option<u64>| {
+        let n = n.ok_or(HeadFault::Framing("Content-Length"))?;
+        let same = length.replace(n).is_none_or(|before| before == n);
+        if same { Ok(()) } else { Err(HeadFault::Framing("several Content-Length values")) }
+    };
     for value in fields.get_all(Name::ContentLength) {
-        // A list of identical values may be read as one (RFC 9110 section 8.6).
-        for member in value.split(|b| *b == b',') {
-            let n = parse_length(member.trim_ascii()).ok_or(HeadFault::Framing("Content-Length"))?;
-            if length.replace(n).is_some_and(|before| before != n) {
-                return Err(HeadFault::Framing("several Content-Length values"));
-            }
+        match parse_length(value) {
+            Some(n) => add(Some(n))?,
+            // A list of identical values may be read as one (RFC 9110 section 8.6).
+            None => value.split(|b| *b == b',').try_for_each(|member| add(parse_length(member.trim_ascii())))?,
         }
     }
     Ok(length)
@@ -344,8 +347,9 @@ fn parse_response_with<'b>(
         return Err(HeadFault::Syntax("101 without an upgrade to websocket"));
     }
     head.framing = response_framing(head, http11, to_head)?;
-    head.keep_alive = response_keeps_alive(head, http11, to_head);
-    drop_hop_by_hop(head);
+    let said = head.fields.connection();
+    head.keep_alive = response_keeps_alive(head, said, http11, to_head);
+    drop_hop_by_hop(head, said);
     Ok(Some(len))
 }
 
@@ -371,10 +375,8 @@ fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<
     })
 }
 
-fn response_keeps_alive(head: &ResponseHead, http11: bool, to_head: bool) -> bool {
-    let mut values = head.fields.get_all(Name::Connection);
-    let says = |token: &[u8]| head.fields.get_all(Name::Connection).any(|v| has_token(v, token));
-    let keeps = if values.next().is_none() { http11 } else { !says(b"close") && (http11 || says(b"keep-alive")) };
+fn response_keeps_alive(head: &ResponseHead, said: Connection, http11: bool, to_head: bool) -> bool {
+    let keeps = if said.any { !said.close && (http11 || said.keep_alive) } else { http11 };
     keeps && head.framing != Framing::UntilClose && !announces_a_stray_body(head, to_head)
 }
 
@@ -397,14 +399,16 @@ fn is_bodiless(status: StatusCode, to_head: bool) -> bool {
     to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
-fn drop_hop_by_hop(head: &mut ResponseHead) {
+fn drop_hop_by_hop(head: &mut ResponseHead, said: Connection) {
     let lengths = head.fields.get_all(Name::ContentLength).count();
     let bodiless = head.status == StatusCode::NO_CONTENT || head.status.is_informational();
+    if said.names_fields {
+        head.fields.mark_hop();
+        head.fields.remove_named();
+    }
     if lengths <= usize::from(!bodiless) && !head.fields.list().iter().any(|f| f.name.is_hop_by_hop()) {
         return;
     }
-    head.fields.mark_hop();
-    head.fields.remove_named();
     // What the upgrade of a 101 is to stays with it: the caller makes its own Connection and Upgrade fields.
     let mut lengths = 0;
     head.fields.remove_if(|name, _, _| {

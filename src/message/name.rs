@@ -204,16 +204,18 @@ const KNOWN: &[(&str, Name)] = &[
     ("X-WAWS-Unencoded-URL", Name::Claim),
 ];
 
-/// Beginnings of names that are all claims, in lower case, by the first letter and the third byte of the name.
-fn families(name: &[u8]) -> &'static [&'static str] {
-    let at = |n: usize| name.get(n).map_or(0, |b| FOLDED[usize::from(*b)]);
-    match (at(0), at(2)) {
-        (b'c', _) => &["cf-access-", "client-cert", "cloudfront-"],
-        (b'f', _) => &["fly-forwarded-", "forwarded-"],
-        (b'r', _) => &["remote-"],
-        (b's', _) => &["ssl-"],
-        (b't', _) => &["tailscale-"],
-        (b'w', _) => &["wl-proxy-"],
+/// Beginnings of names that are all claims, in lower case, by the first and the third byte of the name.
+const fn families(first: u8, third: u8) -> &'static [&'static str] {
+    match (FOLDED[first as usize], FOLDED[third as usize]) {
+        (b'c', b'-') => &["cf-access-"],
+        (b'c', b'i') => &["client-cert"],
+        (b'c', b'o') => &["cloudfront-"],
+        (b'f', b'r') => &["forwarded-"],
+        (b'f', b'y') => &["fly-forwarded-"],
+        (b'r', b'm') => &["remote-"],
+        (b's', b'l') => &["ssl-"],
+        (b't', b'i') => &["tailscale-"],
+        (b'w', b'-') => &["wl-proxy-"],
         (b'x', b'a') => &[
             "x-accel-",
             "x-amzn-mtls-",
@@ -235,7 +237,7 @@ fn families(name: &[u8]) -> &'static [&'static str] {
             "x-credential-",
         ],
         (b'x', b'e') => &["x-envoy-"],
-        (b'x', b'f') => &["x-forward-"],
+        (b'x', b'f') => &["x-forward-", OTHER_FORWARDED],
         (b'x', b'g') => &["x-goog-authenticated-", "x-goog-iap-"],
         (b'x', b'm') => &["x-ms-client-principal", "x-ms-token-"],
         (b'x', b'o') => &["x-original-"],
@@ -248,6 +250,26 @@ fn families(name: &[u8]) -> &'static [&'static str] {
         _ => &[],
     }
 }
+
+/// The beginning of [`Name::XForwardedOther`].
+const OTHER_FORWARDED: &str = "x-forwarded";
+
+/// For each first byte of a name, the third bytes of the families that begin with it: a bit for each, by the last five bits
+/// of its folded form. Most names that nobody knows need no other look.
+static THIRDS: [u32; 256] = {
+    let mut thirds = [0; 256];
+    let mut pair: u16 = 0;
+    loop {
+        let [first, third] = pair.to_be_bytes();
+        if !families(first, third).is_empty() {
+            thirds[first as usize] |= 1 << (FOLDED[third as usize] & 31);
+        }
+        if pair == u16::MAX {
+            break thirds;
+        }
+        pair += 1;
+    }
+};
 
 /// How a byte of a name counts where names are compared as servers do that make variables of them: without case, and all
 /// that is neither letter nor digit as one.
@@ -316,6 +338,91 @@ const TABLE: [u8; PLACES] = {
     table
 };
 
+/// A known name, to be compared eight bytes at a time.
+struct Spelled {
+    name: Name,
+    len: usize,
+    /// In lower case.
+    ends: [u64; 2],
+    middle: [u64; 2],
+    /// The bit of each letter that tells the cases apart.
+    ends_case: [u64; 2],
+    middle_case: [u64; 2],
+}
+
+static SPELLED: [Spelled; KNOWN.len()] = {
+    let mut all = [const {
+        Spelled { name: Name::Other, len: 0, ends: [0; 2], middle: [0; 2], ends_case: [0; 2], middle_case: [0; 2] }
+    }; KNOWN.len()];
+    let mut number = 0;
+    while number < all.len() {
+        all[number] = Spelled::new(KNOWN[number].0.as_bytes(), KNOWN[number].1);
+        number += 1;
+    }
+    all
+};
+
+impl Spelled {
+    const LEN_MAX: usize = 32;
+
+    const fn new(text: &[u8], name: Name) -> Self {
+        assert!(text.len() <= Self::LEN_MAX, "a name of more than four times eight bytes");
+        let (mut lower, mut case) = ([0; Self::LEN_MAX], [0; Self::LEN_MAX]);
+        let mut at = 0;
+        while at < text.len() {
+            lower[at] = text[at].to_ascii_lowercase();
+            case[at] = if text[at].is_ascii_alphabetic() { b'a' - b'A' } else { 0 };
+            at += 1;
+        }
+        let (lower, case) = (lower.split_at(text.len()).0, case.split_at(text.len()).0);
+        Self {
+            name,
+            len: text.len(),
+            ends: ends(lower),
+            middle: middle(lower),
+            ends_case: ends(case),
+            middle_case: middle(case),
+        }
+    }
+
+    /// Whether it is this name, in any case; of one that has its length.
+    fn is(&self, name: &[u8]) -> bool {
+        let same = |name: [u64; 2], case: [u64; 2], lower: [u64; 2]| {
+            name[0] | case[0] == lower[0] && name[1] | case[1] == lower[1]
+        };
+        same(ends(name), self.ends_case, self.ends)
+            && (name.len() <= 16 || same(middle(name), self.middle_case, self.middle))
+    }
+}
+
+/// The first and the last bytes of a name, eight each: all of one that has no more than sixteen.
+const fn ends(name: &[u8]) -> [u64; 2] {
+    if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        [u64::from_le_bytes(*first), u64::from_le_bytes(*last)]
+    } else if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
+        [u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64]
+    } else {
+        match *name {
+            [a] => [a as u64, 0],
+            [a, b] => [a as u64, b as u64],
+            [a, b, c] => [u32::from_le_bytes([a, b, c, 0]) as u64, 0],
+            _ => [0; 2],
+        }
+    }
+}
+
+/// The eight bytes behind the first and those before the last ones: with [`ends`], all of a name that has no more than 32.
+const fn middle(name: &[u8]) -> [u64; 2] {
+    if name.len() <= 16 {
+        return [0; 2];
+    }
+    let (behind, before) = (name.split_at(8).1, name.split_at(name.len() - 8).0);
+    match (behind.first_chunk(), before.last_chunk()) {
+        (Some(behind), Some(before)) => [u64::from_le_bytes(*behind), u64::from_le_bytes(*before)],
+        _ => [0; 2],
+    }
+}
+
 /// How a name was found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -323,26 +430,39 @@ enum Found {
     ByLooks,
 }
 
+#[inline]
 fn find(name: &[u8]) -> Option<(Name, Found)> {
     let mut at = place(name);
     while let Some(number) = TABLE[at].checked_sub(1) {
-        let (spelled, known) = KNOWN[usize::from(number)];
-        let spelled = spelled.as_bytes();
-        if name.len() == spelled.len() {
-            if name == spelled || name.eq_ignore_ascii_case(spelled) {
-                return Some((known, Found::Exactly));
+        let known = &SPELLED[usize::from(number)];
+        if name.len() == known.len {
+            if known.is(name) {
+                return Some((known.name, Found::Exactly));
             }
-            if name.iter().zip(spelled).all(|(a, b)| FOLDED[usize::from(*a)] == FOLDED[usize::from(*b)]) {
-                return Some((known, Found::ByLooks));
+            if looks_like(name, KNOWN[usize::from(number)].0) {
+                return Some((known.name, Found::ByLooks));
             }
         }
         at = (at + 1) % PLACES;
     }
-    if begins_with(name, b"x-forwarded") {
-        return Some((Name::XForwardedOther, Found::Exactly));
+    match *name {
+        [first, _, third, ..] if THIRDS[usize::from(first)] >> (FOLDED[usize::from(third)] & 31) & 1 == 1 => {
+            find_family(name, first, third)
+        }
+        _ => None,
     }
-    let claim = families(name).iter().any(|family| begins_with(name, family.as_bytes()));
-    claim.then_some((Name::Claim, Found::Exactly))
+}
+
+#[inline(never)]
+fn looks_like(name: &[u8], spelled: &str) -> bool {
+    name.iter().zip(spelled.as_bytes()).all(|(a, b)| FOLDED[usize::from(*a)] == FOLDED[usize::from(*b)])
+}
+
+#[inline(never)]
+fn find_family(name: &[u8], first: u8, third: u8) -> Option<(Name, Found)> {
+    let family = families(first, third).iter().find(|family| begins_with(name, family.as_bytes()))?;
+    let known = if *family == OTHER_FORWARDED { Name::XForwardedOther } else { Name::Claim };
+    Some((known, Found::Exactly))
 }
 
 impl Name {
@@ -405,6 +525,7 @@ impl Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names() {
@@ -435,6 +556,45 @@ mod tests {
             }
         }
         assert!(KNOWN.len() < usize::from(u8::MAX));
+    }
+
+    /// What [`find`] is to find, without its tables.
+    fn looked_up(name: &[u8]) -> (Name, Name) {
+        let same = |text: &str| folds_to(name, &folded(text.as_bytes()));
+        let begins = |begin: &str| begins_with(name, begin.as_bytes());
+        let exact = KNOWN.iter().find(|(text, _)| name.eq_ignore_ascii_case(text.as_bytes()));
+        let by_looks = KNOWN.iter().find(|(text, _)| same(text));
+        let mut pairs = (0..=u16::MAX).map(u16::to_be_bytes);
+        match (exact, by_looks) {
+            (Some((_, known)), _) | (None, Some((_, known @ Name::Claim))) => (*known, *known),
+            (None, Some((_, known))) => (Name::Lookalike, *known),
+            _ if begins("x-forwarded") => (Name::XForwardedOther, Name::XForwardedOther),
+            _ if pairs.any(|[a, b]| families(a, b).iter().any(|f| begins(f))) => (Name::Claim, Name::Claim),
+            _ => (Name::Other, Name::Other),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tables_find_what_a_search_finds(
+            (known, _) in prop::sample::select(KNOWN),
+            family in prop::sample::select(&["x-forwarded-", "x-auth-request-", "cf-access-", "ssl-", "x-original-"][..]),
+            at in 0usize..32,
+            other in prop_oneof![any::<u8>(), prop::sample::select(&b"-_.aAxX0\r\x10@[`{"[..])],
+        ) {
+            for begin in [known, family] {
+                let mut name = begin.as_bytes().to_vec();
+                if let Some(byte) = name.get_mut(at) {
+                    *byte = other;
+                }
+                for len in [name.len(), name.len() - 1] {
+                    let name = &name[..len];
+                    prop_assert_eq!((Name::of(name), Name::of_lookalike(name)), looked_up(name), "{}", name.escape_ascii());
+                }
+                name.push(other);
+                prop_assert_eq!((Name::of(&name), Name::of_lookalike(&name)), looked_up(&name), "{}", name.escape_ascii());
+            }
+        }
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::field::Fields;
+use super::field::{Field, Fields};
 
 /// Takes fields one by one. Implemented by the buffer of an HTTP/1.1 head and by [`HeaderMapSink`].
 pub trait FieldSink {
     /// Adds a field.
     fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// Adds one of these fields as it is.
+    fn copy(&mut self, fields: &Fields, field: &Field) {
+        self.field(fields.name(field), fields.value(field));
+    }
 
     /// Adds fields whose form was prepared when the configuration was loaded.
     fn rendered(&mut self, fields: &Rendered);
@@ -21,6 +26,13 @@ impl FieldSink for Vec<u8> {
         self.extend_from_slice(b": ");
         self.extend_from_slice(value);
         self.extend_from_slice(b"\r\n");
+    }
+
+    fn copy(&mut self, fields: &Fields, field: &Field) {
+        match fields.line(field) {
+            Some(line) => self.extend_from_slice(line),
+            None => self.field(fields.name(field), fields.value(field)),
+        }
     }
 
     fn rendered(&mut self, fields: &Rendered) {

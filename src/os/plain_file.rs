@@ -1,5 +1,5 @@
-//! Files that are opened in folders where somebody else can put things: never through a link, and nothing but regular
-//! files. A link leads anywhere, and a FIFO or a device may hold up whoever opens it.
+//! Files in folders where other users can create entries. Only regular files are opened, and never
+//! through a link: a link leads anywhere, and a FIFO or a device may block the opener.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -9,37 +9,37 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// Links on the way to one file.
+/// Symbolic links on the way to one file.
 const LINKS_MAX: usize = 40;
 
-/// A file that was opened to be written.
+/// A file opened for writing.
 #[derive(Debug)]
 pub struct Opened {
     /// The file.
     pub file: File,
-    /// `true` if it was made just now.
+    /// `true` if it was just created.
     pub is_new: bool,
 }
 
-/// Opens a file to be read.
+/// Opens a file for reading.
 ///
 /// # Errors
 ///
-/// If it cannot be opened, or is no regular file.
+/// If it cannot be opened, or is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true).custom_flags(flags()).open(path).map_err(named)?)
 }
 
-/// Reads a file whole.
+/// Reads a whole file.
 ///
 /// # Errors
 ///
-/// If it cannot be read, is no regular file, or is longer than `most` bytes.
+/// If it cannot be read, is not a regular file, or is longer than `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_opened(open(path)?, most)
 }
 
-/// Reads an open file whole.
+/// Reads an open file to its end.
 ///
 /// # Errors
 ///
@@ -54,8 +54,8 @@ pub fn read_opened(file: File, most: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Opens a file to be written, as `options` say; it is made with that mode if it is not there; one that is there must be
-/// [believed].
+/// Opens a file for writing as `options` say. A missing file is created with that mode. An existing
+/// one must be [believed].
 ///
 /// # Errors
 ///
@@ -72,33 +72,34 @@ pub fn open_or_make(path: &Path, options: &OpenOptions, mode: u32) -> io::Result
     Ok(Opened { file, is_new: false })
 }
 
-/// Gives an open file back if it may be used. Where root is at work in another user's folder, it must be that user's or,
-/// with one name only, root's: another one, by a hard link, was put there to be read or written by somebody who may.
+/// Returns an open file if it may be used. If root works in another user's folder, the file must
+/// belong to that user, or to root under a single name. A second name would be a hard link, planted
+/// so that root reads or writes the file.
 ///
 /// # Errors
 ///
-/// If it is somebody else's.
+/// If it belongs to another user.
 pub fn believed(file: File, path: &Path) -> io::Result<File> {
     let (is, folder) = (file.metadata()?, fs::metadata(folder_of(path))?);
     let is_anothers = rustix::process::geteuid().is_root() && folder.uid() != 0;
     if is_anothers && is.uid() != folder.uid() && (is.uid() != 0 || is.nlink() != 1) {
-        let why = "it belongs to somebody else than its folder, or has another name elsewhere";
+        let why = "it belongs to another user than its folder, or has another hard link";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     Ok(file)
 }
 
-/// The folder that a path is in.
+/// The folder of a path.
 #[must_use]
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Follows the links on the way to a file, but only those that root or this user has made: others are not believed.
+/// Follows the symbolic links on the way to a file, but only links that root or this user has made.
 ///
 /// # Errors
 ///
-/// If a link is somebody else's, or there are too many of them.
+/// If another user made a link, or there are too many links.
 pub fn follow_own_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
     let own = rustix::process::geteuid().as_raw();
@@ -109,16 +110,16 @@ pub fn follow_own_links(path: &Path) -> io::Result<PathBuf> {
         };
         let owner = fs::symlink_metadata(&link)?.uid();
         if owner != own && owner != 0 {
-            let why = format!("{} is a symbolic link that somebody else has made", link.display());
+            let why = format!("{} is a symbolic link of another user", link.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         path = target;
     }
-    Err(io::Error::other("there are too many symbolic links"))
+    Err(io::Error::other("too many symbolic links"))
 }
 
-/// The first link on the way to a path, and the path with that link followed; or the path without detours, if there is
-/// none.
+/// The first symbolic link on a path, and the path with that link followed. Without a link, the
+/// path without `.` and `..`.
 fn first_link(path: &Path) -> io::Result<Result<(PathBuf, PathBuf), PathBuf>> {
     let mut walked = PathBuf::new();
     let mut components = path.components();
@@ -135,7 +136,7 @@ fn first_link(path: &Path) -> io::Result<Result<(PathBuf, PathBuf), PathBuf>> {
     Ok(Err(walked))
 }
 
-/// No links, and no waiting for whoever is at the other end.
+/// Follows no link, and does not wait for the other end of a FIFO.
 fn flags() -> i32 {
     (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed()
 }
@@ -144,18 +145,18 @@ fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
     }
 }
 
-/// The system's words for a link are about loops.
+/// The system reports a link as a loop.
 fn named(error: io::Error) -> io::Error {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     if is(Errno::LOOP) {
-        return io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link, and none is followed here");
+        return io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link; links are not followed here");
     }
-    // A FIFO that nobody reads.
-    if is(Errno::NXIO) { io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file") } else { error }
+    // A FIFO without a reader.
+    if is(Errno::NXIO) { io::Error::new(io::ErrorKind::InvalidInput, "not a regular file") } else { error }
 }
 
 #[cfg(test)]
@@ -201,7 +202,7 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::lchown(at("archive/cert.pem"), Some(1), Some(1)).unwrap();
             let error = follow_own_links(&at("live/cert.pem")).unwrap_err().to_string();
-            assert!(error.contains("cert.pem is a symbolic link that somebody else has made"), "{error}");
+            assert!(error.contains("cert.pem is a symbolic link of another user"), "{error}");
         }
         symlink("loop", at("loop")).unwrap();
         assert!(follow_own_links(&at("loop")).is_err());

@@ -1,4 +1,5 @@
-//! Who the process is: from root to a user of its own, for good, and what it may do in spite of the file system.
+//! Users and capabilities: root becomes another user for good, and keeps only the capabilities that
+//! it needs.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -14,9 +15,9 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-/// What is said of a file that this process may not read; its user's name follows.
+/// How the message about an unreadable file begins; the user's name follows.
 pub const UNREADABLE: &str = "may not be read by";
-/// Others may write here; but with the sticky bit, not to what is somebody else's.
+/// Other users may write here; with the sticky bit, they cannot replace files of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
@@ -25,19 +26,19 @@ const STICKY: u32 = 0o1000;
 pub struct Account {
     /// The user's name.
     pub user: String,
-    /// The group's.
+    /// The group's name.
     pub group: String,
     uid: Uid,
     gid: Gid,
 }
 
-/// Whether this process is root.
+/// `true` if this process runs as root.
 #[must_use]
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// The name of the user that this process is; a number, if it has none.
+/// The name of this process's user; the number, if it has no name.
 #[must_use]
 pub fn user() -> String {
     name_of(geteuid())
@@ -48,20 +49,20 @@ fn name_of(uid: Uid) -> String {
 }
 
 impl Account {
-    /// A user by name or number, with a group, or else the user's own.
+    /// Finds a user by name or number, with the named group or the user's own.
     ///
     /// # Errors
     ///
-    /// Which of them this system does not have.
+    /// The user or the group that does not exist.
     pub fn find(user: &str, group: Option<&str>) -> Result<Self, String> {
         let by_number = || user.parse().ok().and_then(|n| User::from_uid(Uid::from_raw(n)).ok().flatten());
         let found = User::from_name(user).ok().flatten().or_else(by_number);
-        let found = found.ok_or_else(|| format!("there is no user {user:?}"))?;
+        let found = found.ok_or_else(|| format!("no such user: {user:?}"))?;
         let group = match group {
             Some(name) => {
                 let by_number = || name.parse().ok().and_then(|n| Group::from_gid(Gid::from_raw(n)).ok().flatten());
                 let found = Group::from_name(name).ok().flatten().or_else(by_number);
-                found.ok_or_else(|| format!("there is no group {name:?}"))?
+                found.ok_or_else(|| format!("no such group: {name:?}"))?
             }
             None => Group::from_gid(found.gid).ok().flatten().unwrap_or_else(|| Group {
                 name: found.gid.to_string(),
@@ -73,21 +74,21 @@ impl Account {
         Ok(Self { user: found.name, group: group.name, uid: found.uid, gid: group.gid })
     }
 
-    /// Whether it is root by another name.
+    /// `true` if this user is root under another name.
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.uid.is_root()
     }
 
-    /// Makes a folder for this user alone, if it is not there and nobody but root could have prepared its place. A folder
-    /// that is there stays as it is, and whose it is.
+    /// Creates a folder for this user alone, if it is missing and only root could have prepared its
+    /// place. An existing folder keeps its owner and mode.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// If the folder cannot be created.
     pub fn own_folder(&self, folder: &Path) -> io::Result<()> {
         let folder = std::path::absolute(folder)?;
-        // A link that leads nowhere is something, too.
+        // A link that leads nowhere exists, too.
         let mut missing: Vec<&Path> = folder.ancestors().take_while(|a| fs::symlink_metadata(a).is_err()).collect();
         let Some(above) = missing.last().and_then(|outermost| outermost.parent()) else { return Ok(()) };
         if !is_roots_alone(above)? || planted_link(&folder).is_some() {
@@ -102,12 +103,12 @@ impl Account {
         fchown(made, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
     }
 
-    /// Makes a file for this user, which its group may read, if there is none and nobody but root could have prepared its
-    /// place.
+    /// Creates a file for this user, readable for its group, if it is missing and only root could
+    /// have prepared its place.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// If the file cannot be created.
     pub fn own_file(&self, file: &Path) -> io::Result<()> {
         let file = std::path::absolute(file)?;
         let folder = file.parent().unwrap_or(&file);
@@ -119,21 +120,23 @@ impl Account {
         fchown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
     }
 
-    /// Becomes this user, the whole process, with no group beside its own and no capability but that of listening below
-    /// port 1024, until [`settle`]; `keep_bind` says that it is to stay. There is no way back. To be called as root.
+    /// Makes the whole process this user: one group, and no capability except listening below port
+    /// 1024 until [`settle`]. With `keep_bind` it keeps that one. There is no way back. Only root
+    /// may call it.
     ///
     /// # Errors
     ///
-    /// When the kernel says no; then nothing should go on.
+    /// If the kernel refuses; the caller must not continue then.
     pub fn become_it(&self, keep_bind: bool) -> io::Result<()> {
         let bind = CapabilitySet::NET_BIND_SERVICE;
-        // Later there is no leave to do so. What is permitted already does not need to be in this set.
+        // Needs a capability that is gone later. Permitted capabilities do not need to be in this
+        // set.
         shrink_bounding_set(if keep_bind { bind } else { CapabilitySet::empty() });
         set_keep_capabilities(true)?;
         setgroups(&[])?;
         setresgid(self.gid, self.gid, self.gid)?;
         setresuid(self.uid, self.uid, self.uid)?;
-        // A container may not have had it to give.
+        // A container may lack this capability.
         let had = capabilities(None)?.permitted & bind;
         set_capabilities(None, CapabilitySets { effective: had, permitted: had, inheritable: CapabilitySet::empty() })?;
         set_keep_capabilities(false)?;
@@ -141,7 +144,7 @@ impl Account {
         Ok(())
     }
 
-    /// Becomes this user in this thread alone.
+    /// Makes this thread alone the user.
     fn become_in_thread(&self) -> io::Result<()> {
         let (uid, gid) =
             (rustix::process::Uid::from_raw(self.uid.as_raw()), rustix::process::Gid::from_raw(self.gid.as_raw()));
@@ -150,40 +153,42 @@ impl Account {
         Ok(set_thread_res_uid(uid, uid, uid)?)
     }
 
-    /// Does something as this user, in a thread of its own; `None` if that cannot be. To be called as root.
+    /// Runs `what` as this user in a thread of its own. `None` if that is impossible. Only root may
+    /// call it.
     pub fn as_it<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Option<T> {
-        // A thread can be another user, and takes that with it when it ends.
+        // A thread can be another user, and its end takes that with it.
         let act = || self.become_in_thread().ok().map(|()| act());
         std::thread::scope(|scope| scope.spawn(act).join().ok().flatten())
     }
 
-    /// What would let this user read a file.
+    /// A command that lets this user read a file.
     #[must_use]
     pub fn hint_to_read(&self, file: &Path) -> String {
         hint_to_read(file, &self.group)
     }
 }
 
-/// The link of somebody else than root that a path leads by: what is behind it may be anybody's.
+/// The first link on a path that another user than root has made: its target may belong to anybody.
 #[must_use]
 pub fn planted_link(path: &Path) -> Option<PathBuf> {
     let is_planted = |at: &&Path| fs::symlink_metadata(at).is_ok_and(|is| is.is_symlink() && is.uid() != 0);
     path.ancestors().find(is_planted).map(Path::to_owned)
 }
 
-/// Lets go of what was needed until the listeners were bound, in this thread and those that it starts. `keep_bind`
-/// leaves it the ports below 1024. Nobody else of the same user may look into the process's memory from now on.
+/// Gives up what was needed until the listeners were bound, in this thread and every thread that it
+/// starts. `keep_bind` keeps ports below 1024. From now on, other processes of this user cannot
+/// read this process's memory.
 ///
 /// # Errors
 ///
-/// When the kernel says no.
+/// If the kernel refuses.
 pub fn settle(keep_bind: bool) -> io::Result<()> {
     let mut keep = CapabilitySet::empty();
     if keep_bind {
         keep |= CapabilitySet::NET_BIND_SERVICE;
     }
     if is_root() {
-        // Root that may not read the files of others would be no use to who asked for it.
+        // Root must still read the files of other users: an operator who allows root expects that.
         keep |= CapabilitySet::DAC_OVERRIDE;
     }
     keep_only(keep)
@@ -195,19 +200,21 @@ fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     let held = capabilities(None)?;
     let kept = held.permitted & keep;
     let wanted = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    // A service manager's filter may forbid the call (systemd's @privileged): who has nothing to give up needs none.
+    // A service manager's filter may forbid the call (systemd's @privileged). A process without
+    // capabilities does not need it.
     if held != wanted {
         set_capabilities(None, wanted)?;
     }
-    // Keys do not go into core dumps, nor to other processes of the same user (ptrace(2)).
+    // Keeps the keys out of core dumps, and away from other processes of this user (ptrace(2)).
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Lets go of everything but the leave to read any file, which only root has to begin with: for who has the keys.
+/// Gives up everything except permission to read any file, which only root has. For the key
+/// process.
 ///
 /// # Errors
 ///
-/// When the kernel says no.
+/// If the kernel refuses.
 pub fn settle_as_reader() -> io::Result<()> {
     let keep = if is_root() { CapabilitySet::DAC_READ_SEARCH } else { CapabilitySet::empty() };
     if is_root() {
@@ -216,7 +223,7 @@ pub fn settle_as_reader() -> io::Result<()> {
     keep_only(keep)
 }
 
-/// Whoever has no leave to do so has nothing in the set that could be used.
+/// Without the capability, there is nothing in the set to give up.
 fn shrink_bounding_set(keep: CapabilitySet) {
     for capability in (CapabilitySet::all() & !keep).iter() {
         if capability_is_in_bounding_set(capability).unwrap_or(false) {
@@ -225,16 +232,17 @@ fn shrink_bounding_set(keep: CapabilitySet) {
     }
 }
 
-/// Whether nobody but root can put anything here, or on the way to here.
+/// `true` if only root can create entries here, or on the way here.
 ///
 /// # Errors
 ///
-/// When that cannot be seen.
+/// If a folder on the way cannot be inspected.
 pub fn is_roots_alone(folder: &Path) -> io::Result<bool> {
     let folder = fs::canonicalize(folder)?;
     for (at, path) in folder.ancestors().enumerate() {
         let metadata = fs::metadata(path)?;
-        // Above, the sticky bit keeps what is root's in its place; here, what is there may be anybody's.
+        // In the folders above, the sticky bit protects root's entries. In this folder, an entry
+        // may belong to anybody.
         let is_open = metadata.mode() & WRITABLE_BY_OTHERS != 0 && (at == 0 || metadata.mode() & STICKY == 0);
         if metadata.uid() != 0 || is_open {
             return Ok(false);
@@ -243,7 +251,7 @@ pub fn is_roots_alone(folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// What would let this process read a file.
+/// A command that lets this process read a file.
 #[must_use]
 pub fn hint(file: &Path) -> String {
     let gid = nix::unistd::getegid();
@@ -256,7 +264,7 @@ fn hint_to_read(file: &Path, group: &str) -> String {
     let is_shut = |folder: &&Path| matches!(fs::metadata(folder.join(".")), Err(e) if e.kind() == io::ErrorKind::PermissionDenied);
     let mut folders: Vec<PathBuf> = file.ancestors().skip(1).filter(is_shut).map(Path::to_owned).collect();
     match folders.pop() {
-        // The outermost: what lies below it cannot be seen yet.
+        // The outermost closed folder: folders below it cannot be inspected yet.
         Some(folder) => format!("chgrp {group} {0} && chmod g+x {0}", folder.display()),
         None => format!("chgrp {group} {0} && chmod 640 {0}", file.display()),
     }
@@ -273,13 +281,13 @@ mod tests {
         assert!(root.is_root() && root.group == "root");
         assert_eq!(Account::find("0", None).unwrap(), root);
         assert!(Account::find("no such user", None).is_err());
-        assert_eq!(Account::find("root", Some("no such group")).unwrap_err(), "there is no group \"no such group\"");
+        assert_eq!(Account::find("root", Some("no such group")).unwrap_err(), "no such group: \"no such group\"");
     }
 
     #[test]
     fn what_is_there_keeps_its_owner() {
         if !is_root() {
-            eprintln!("stepping aside: only root can give anything away");
+            eprintln!("skipped: only root can give files away");
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -305,7 +313,7 @@ mod tests {
     #[test]
     fn who_could_have_prepared_a_place() {
         if !is_root() {
-            eprintln!("stepping aside: only root can make what is root's");
+            eprintln!("skipped: only root can create root's files");
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -317,7 +325,7 @@ mod tests {
         check(0o755, true);
         check(0o770, false);
         check(0o1777, false);
-        // Below a folder like /tmp, what is root's stays where it is.
+        // Below a folder like /tmp, root's entries stay in place.
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
         assert!(is_roots_alone(&inner).unwrap());

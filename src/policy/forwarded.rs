@@ -40,13 +40,33 @@ pub enum TrustedField {
 }
 
 impl TrustedField {
-    /// The field that states the scheme, as `Vary` names it. `None` for the PROXY header, which is outside of requests.
+    /// The field of requests, if it is one.
     #[must_use]
-    pub fn scheme_field(self) -> Option<&'static str> {
+    pub fn of_requests(self) -> Option<RequestField> {
         match self {
-            Self::XForwarded => Some("X-Forwarded-Proto"),
-            Self::Forwarded => Some("Forwarded"),
+            Self::XForwarded => Some(RequestField::XForwarded),
+            Self::Forwarded => Some(RequestField::Forwarded),
             Self::Proxy => None,
+        }
+    }
+}
+
+/// A field of requests that trusted proxies speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestField {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl RequestField {
+    /// The field that states the scheme, as `Vary` names it.
+    #[must_use]
+    pub fn scheme_field(self) -> &'static str {
+        match self {
+            Self::XForwarded => "X-Forwarded-Proto",
+            Self::Forwarded => "Forwarded",
         }
     }
 }
@@ -79,8 +99,8 @@ impl Trust {
     }
 
     /// The field that is read from requests of this address, if one is.
-    fn believed(&self, address: IpAddr) -> Option<TrustedField> {
-        (self.field != TrustedField::Proxy && self.contains(address)).then_some(self.field)
+    fn believed(&self, address: IpAddr) -> Option<RequestField> {
+        self.field.of_requests().filter(|_| self.contains(address))
     }
 }
 
@@ -92,7 +112,7 @@ pub struct Peer {
     /// The other end of the socket, if that is a trusted proxy.
     pub proxy: Option<IpAddr>,
     /// The field that is read from its requests. `None` for strangers, and for clients that a PROXY header speaks for.
-    pub believed: Option<TrustedField>,
+    pub believed: Option<RequestField>,
     /// What the PROXY header's TLS TLV says.
     pub tlv_scheme: Option<Scheme>,
     /// What the listener speaks.
@@ -127,7 +147,7 @@ pub struct Origin {
     /// `true` if a trusted proxy has stated it, by a field or a TLV.
     pub scheme_stated: bool,
     /// The field that decides the scheme of this peer's requests, whether or not this one has it: caches need to know.
-    pub decided_by: Option<TrustedField>,
+    pub decided_by: Option<RequestField>,
     /// The client's address.
     pub client: IpAddr,
     /// The trusted hops between the client and the peer.
@@ -141,10 +161,10 @@ impl Origin {
     /// another one may.
     #[must_use]
     pub fn vary(&self) -> Option<&'static str> {
-        match self.decided_by? {
-            TrustedField::XForwarded => Some("X-Forwarded-Proto, X-Forwarded-Host"),
-            field => field.scheme_field(),
-        }
+        Some(match self.decided_by? {
+            RequestField::XForwarded => "X-Forwarded-Proto, X-Forwarded-Host",
+            RequestField::Forwarded => RequestField::Forwarded.scheme_field(),
+        })
     }
 
     /// The authority that a trusted proxy states, if its host is one of these; in the form that hosts are compared in.
@@ -177,9 +197,9 @@ pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
         host: None,
     };
     let mut walk = match peer.believed {
-        Some(TrustedField::XForwarded) => x_forwarded(fields, trust),
-        Some(TrustedField::Forwarded) => walk(forwarded(fields), trust),
-        Some(TrustedField::Proxy) | None => return origin,
+        Some(RequestField::XForwarded) => x_forwarded(fields, trust),
+        Some(RequestField::Forwarded) => walk(forwarded(fields), trust),
+        None => return origin,
     };
     if let Some(scheme) = walk.scheme {
         origin.scheme = scheme;
@@ -437,7 +457,7 @@ mod tests {
             [(XForwarded, "198.51.100.1", "a.example"), (Forwarded, "198.51.100.2", "b.example")]
         {
             let got = asked("10.0.0.1", field, &both);
-            assert_eq!((stated(&got), got.client, got.decided_by), (HTTPS, ip(client), Some(field)));
+            assert_eq!((stated(&got), got.client, got.decided_by), (HTTPS, ip(client), field.of_requests()));
             assert_eq!(got.host.as_deref(), Some(host.as_bytes()));
         }
     }

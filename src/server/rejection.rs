@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::message::HeadFault;
-use crate::policy::forwarded::TrustedField;
+use crate::policy::forwarded::RequestField;
 use crate::upstream::UpstreamError;
 use crate::wire::body::RequestBodyError;
 
@@ -37,7 +37,7 @@ pub(super) enum Rejection {
     /// The request has been here before.
     Loop,
     /// The offloader in front does not say which scheme the client used, so that a redirect comes back for ever.
-    SchemeNotStated(TrustedField),
+    SchemeNotStated(RequestField),
     /// The upstream does not know that the client used https, so that its redirect leads back for ever.
     UpstreamRedirectsBack,
     /// The upstream failed.
@@ -141,19 +141,15 @@ impl Rejection {
             Self::SchemeNotStated(field) => (
                 "This site redirects to itself for ever",
                 match field {
-                    TrustedField::XForwarded => {
+                    RequestField::XForwarded => {
                         "The proxy in front of this server does not say whether you came by https. Its operator must \
                          make it send the header X-Forwarded-Proto: https with every request that came by TLS (and \
                          http with every other one)."
                     }
-                    TrustedField::Forwarded => {
+                    RequestField::Forwarded => {
                         "The proxy in front of this server does not say whether you came by https. Its operator must \
                          make it send the header Forwarded: proto=https with every request that came by TLS (and \
                          proto=http with every other one)."
-                    }
-                    TrustedField::Proxy => {
-                        "The balancer in front of this server does not say whether you came by https. Its operator \
-                         must make it send a PROXY header of version 2 with the TLS TLV."
                     }
                 },
             ),
@@ -233,8 +229,7 @@ impl Rejection {
             Self::TooManyReports => "more reports than limits.reports_per_minute or limits.reports_per_client".into(),
             Self::Loop => "the request has passed here several times".into(),
             Self::SchemeNotStated(field) => {
-                let missing = field.scheme_field().unwrap_or("TLS TLV in its PROXY header");
-                format!("redirect loop: a trusted proxy sends no {missing}")
+                format!("redirect loop: a trusted proxy sends no {}", field.scheme_field())
             }
             Self::UpstreamRedirectsBack => "redirect loop: the upstream redirects from http to the same page".into(),
             Self::Upstream(error) => error.to_string(),

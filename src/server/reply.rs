@@ -68,8 +68,8 @@ impl Reply {
         let rules = self.rules();
         let keeps_hsts = self.site.as_ref().is_some_and(|s| s.hsts.is_none() || s.keeps_upstream_hsts());
         let (mut dated, mut has_hsts) = (false, false);
-        for (name, bytes, value) in self.head.fields.iter() {
-            match name {
+        for field in self.head.fields.list() {
+            match field.name {
                 Name::ContentLength => continue,
                 Name::Date => dated = true,
                 // Exactly one, over TLS only, whoever makes it.
@@ -86,8 +86,9 @@ impl Reply {
                 Name::Trailer if self.head.framing != Framing::Chunked || !self.may_have_trailers() => continue,
                 _ => {}
             }
+            let bytes = self.head.fields.name(field);
             if !rules.is_some_and(|r| r.drops(bytes)) || self.needs(bytes) {
-                sink.field(bytes, value);
+                sink.copy(&self.head.fields, field);
             }
         }
         if !dated {

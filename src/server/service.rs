@@ -16,7 +16,7 @@ use super::worker::EVERY_SITE;
 use super::{health, page};
 use crate::clock::Alarm;
 use crate::message::{Framing, Name, RequestHead, ResponseHead, TargetScheme};
-use crate::policy::forwarded::TrustedField;
+use crate::policy::forwarded::RequestField;
 use crate::policy::redirect::HttpsPorts;
 use crate::policy::{Scheme, redirect};
 use crate::upstream::rewrite::{SendsBack, rewrite};
@@ -215,7 +215,7 @@ fn has_webroot(asked: &Asked) -> bool {
 /// The field in which a trusted proxy should have stated the scheme, if the redirect of this request was followed, and
 /// came back as this request by way of that proxy. Whom a PROXY header speaks for is no proxy that should state one: a
 /// client may ask by http twice.
-fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> Option<TrustedField> {
+fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> Option<RequestField> {
     let (proxy, field) = (context.client.peer.proxy?, context.client.peer.believed?);
     let proxy_and_host = (proxy, head.host());
     let agent = head.fields.get(Name::UserAgent);
@@ -224,11 +224,10 @@ fn loops(head: &RequestHead, asked: &Asked, context: &Context) -> Option<Trusted
     if back {
         context.worker.counters.loops_broken.increment();
         context.worker.warn_seldom(EVERY_SITE, "scheme not stated", || {
-            let missing = field.scheme_field().unwrap_or("TLS TLV in its PROXY header");
+            let missing = field.scheme_field();
             let remedy = match field {
-                TrustedField::XForwarded => "make it send X-Forwarded-Proto: https for TLS, http otherwise",
-                TrustedField::Forwarded => "make it send Forwarded: proto=https for TLS, proto=http otherwise",
-                TrustedField::Proxy => "make it send a PROXY header of version 2 with the TLS TLV (send-proxy-v2-ssl)",
+                RequestField::XForwarded => "make it send X-Forwarded-Proto: https for TLS, http otherwise",
+                RequestField::Forwarded => "make it send Forwarded: proto=https for TLS, proto=http otherwise",
             };
             tracing::warn!(%proxy, host = head.host(), hint = remedy, "redirect loop: this trusted proxy sends no {missing}");
         });
@@ -382,7 +381,7 @@ pub(super) fn own(mut head: ResponseHead, body: Bytes, asked: &Asked, secure: bo
         pinned,
         forwarded: false,
         grpc: false,
-        vary: asked.origin.decided_by.and_then(TrustedField::scheme_field),
+        vary: asked.origin.decided_by.map(RequestField::scheme_field),
         upgraded: None,
         closes: false,
         error: None,
@@ -421,7 +420,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
         noted,
         forwarded: false,
         grpc: false,
-        vary: asked.and_then(|a| a.origin.decided_by).and_then(TrustedField::scheme_field),
+        vary: asked.and_then(|a| a.origin.decided_by).map(RequestField::scheme_field),
         upgraded: None,
         closes: rejection.ends_connection(),
         error: Some(rejection.cause()),

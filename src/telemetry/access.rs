@@ -1,4 +1,4 @@
-//! The access log: one line for each request, gathered by the worker and written by the log's own thread.
+//! The access log: one line per request, collected by the worker and written by the log's thread.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -9,10 +9,10 @@ use jiff::tz::TimeZone;
 
 use super::writer::LogSink;
 
-/// A batch is handed over when it is this long, and when the worker has nothing to do.
+/// A batch is sent to the log's thread at this size, in bytes, or when the worker is idle.
 const BATCH: usize = 16 * 1024;
 
-/// The form of a line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AccessFormat {
     /// One JSON object.
@@ -22,12 +22,12 @@ pub enum AccessFormat {
     Combined,
 }
 
-/// What is known about a request when it is over.
+/// A finished request.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// The client's address, as far as it is believed.
+    /// The client's address, from a trusted source.
     pub client: &'a str,
-    /// The host that was asked for.
+    /// The requested host.
     pub host: &'a str,
     /// The request's method.
     pub method: &'a str,
@@ -37,19 +37,19 @@ pub struct Entry<'a> {
     pub version: &'a str,
     /// `http` or `https`, as the client sees it.
     pub scheme: &'a str,
-    /// The status code of the answer; 499 if the client went away before it.
+    /// The status code of the response; 499 if the client left before it.
     pub status: u16,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub bytes: u64,
-    /// From the request's head to the answer's last byte.
+    /// From the request's head to the last byte of the response.
     pub duration: Duration,
-    /// From the request's head to the answer's head from the upstream.
+    /// From the request's head to the upstream's response head.
     pub upstream: Option<Duration>,
-    /// The field of that name.
+    /// The User-Agent field.
     pub user_agent: &'a [u8],
-    /// The field of that name.
+    /// The Referer field.
     pub referer: &'a [u8],
-    /// Why pintle answered in the upstream's stead, or broke off: for the operator's eyes.
+    /// Why pintle answered instead of the upstream, or broke off; for the operator.
     pub error: Option<&'a str>,
 }
 
@@ -65,7 +65,7 @@ thread_local! {
 }
 
 impl AccessLog {
-    /// A log that hands its lines to `sink`.
+    /// Creates a log that sends its lines to `sink`.
     #[must_use]
     pub fn new(sink: LogSink, format: AccessFormat) -> Self {
         Self { sink, format }
@@ -85,7 +85,7 @@ impl AccessLog {
         });
     }
 
-    /// Hands over what this thread has gathered; to be called when it has nothing else to do.
+    /// Sends the collected lines. Call it when the thread is idle.
     pub fn flush_thread() {
         BATCHED.with_borrow_mut(|(batch, sink)| {
             if let (false, Some(sink)) = (batch.is_empty(), sink) {
@@ -127,8 +127,8 @@ fn write_json(entry: &Entry<'_>, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// Escapes what JSON wants escaped (RFC 8259 section 7), and all that is not ASCII text: a client must not be able to
-/// forge a line, or to send the reader's terminal commands.
+/// Escapes as JSON requires (RFC 8259 section 7), and everything that is not ASCII text: a client
+/// must not be able to forge a line, or to control the reader's terminal.
 fn push_json_string(line: &mut String, value: &[u8]) {
     line.push('"');
     for c in String::from_utf8_lossy(value).chars() {
@@ -161,7 +161,7 @@ fn write_combined(entry: &Entry<'_>, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
-/// As nginx does: everything but plain text in hexadecimal.
+/// As in nginx: hexadecimal for everything except plain text.
 fn push_quoted(line: &mut String, value: &[u8]) {
     for b in value {
         match b {

@@ -1,4 +1,4 @@
-//! What a worker has seen. Each worker has its own; whoever asks adds them up.
+//! Counters: each worker has its own, and a reader adds them up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,12 +11,12 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Adds another worker's.
+            /// Adds another worker's counters.
             pub fn add(&self, other: &Self) {
                 $(self.$name.add(other.$name.get());)*
             }
 
-            /// Name and value of each.
+            /// The name and value of each counter.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name.get()),)*].into_iter()
             }
@@ -29,65 +29,65 @@ counters! {
     connections_accepted,
     /// Connections refused because of a limit.
     connections_refused,
-    /// Connections that said nothing, or were at rest, and were closed to make room for others.
+    /// Silent or idle connections closed to make room for others.
     connections_shed,
     /// TLS handshakes that succeeded.
     handshakes,
     /// TLS handshakes that resumed a session.
     handshakes_resumed,
-    /// TLS handshakes that failed, whoever was to blame.
+    /// TLS handshakes that failed, whatever the cause.
     handshakes_failed,
-    /// TLS handshakes that were refused or broken off because there were too many.
+    /// TLS handshakes refused or broken off because there were too many.
     handshakes_shed,
-    /// PROXY headers that were missing or wrong.
+    /// Missing or malformed PROXY headers.
     proxy_headers_refused,
     /// Requests answered.
     requests,
-    /// Answers below 300.
+    /// Responses with a status below 300.
     responses_2xx,
-    /// Answers from 300 to 399.
+    /// Responses with a status from 300 to 399.
     responses_3xx,
-    /// Answers from 400 to 499.
+    /// Responses with a status from 400 to 499.
     responses_4xx,
-    /// Answers from 500.
+    /// Responses with a status from 500.
     responses_5xx,
-    /// Requests that pintle itself refused.
+    /// Requests refused by pintle.
     rejections,
-    /// Requests that the upstream failed.
+    /// Requests that failed at the upstream.
     upstream_errors,
-    /// Requests that were sent to the upstream once more.
+    /// Retries.
     upstream_retries,
-    /// Requests that had to wait for a connection to the upstream.
+    /// Requests that waited for an upstream connection.
     upstream_queued,
-    /// Requests that were refused at once, as the upstream had not answered others.
+    /// Requests refused at once because the circuit was open.
     circuit_refused,
-    /// Redirect loops that were broken.
+    /// Redirect loops broken.
     loops_broken,
-    /// HTTP/2 connections that were ended because of what their clients did: floods of frames, streams opened to be given
-    /// up, answers never taken.
+    /// HTTP/2 connections closed because of their clients: floods of frames, streams opened and
+    /// reset, responses never read.
     http2_floods,
-    /// Bodies that clients sent or took too slowly.
+    /// Bodies that clients sent or read too slowly.
     bodies_too_slow,
     /// Tasks that ended by a bug.
     panics,
 }
 
-/// A number that only grows.
+/// A counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn increment(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The number.
+    /// The current value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! The operator's log: text for people or JSON for programs, on standard error, through a thread of its own.
+//! The operator's log: text or JSON on standard error, written by a thread of its own.
 
 use std::io;
 
@@ -9,30 +9,30 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::writer::{LogSink, LogThread};
 
-/// The form of a line.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
     /// One JSON object.
     Json,
 }
 
-/// Begins to log. What is logged through `tracing` goes to standard error until the guard is dropped.
+/// Starts logging: `tracing` events go to standard error until the guard is dropped.
 ///
 /// # Errors
 ///
-/// When there can be no more threads.
+/// If no more threads can be created.
 pub fn start(format: LogFormat, level: Level, color: bool) -> io::Result<LogThread> {
     let thread = LogThread::stderr()?;
     if let Some(sink) = thread.sink() {
-        // What the libraries have to say is for their authors.
+        // Events of libraries are for their authors.
         let others = if level == Level::TRACE { Level::TRACE } else { Level::WARN };
         let filter = Targets::new().with_target(env!("CARGO_PKG_NAME"), level).with_default(others);
         let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(Lines(sink));
         let registry = tracing_subscriber::registry().with(filter);
-        // A second start in one process (tests) keeps the first.
+        // If a process starts twice (tests), the first log stays.
         let _ = match format {
             LogFormat::Text => tracing::subscriber::set_global_default(registry.with(layer.with_ansi(color))),
             LogFormat::Json => tracing::subscriber::set_global_default(
@@ -54,7 +54,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// One line, handed over when it is whole.
+/// One line, sent when it is complete.
 struct Line {
     text: Vec<u8>,
     sink: LogSink,

@@ -1,4 +1,4 @@
-//! What pintle tells about itself: the access log, the operator's log, and counters.
+//! pintle's output about itself: the access log, the operator's log, and counters.
 
 pub mod access;
 pub mod counters;

@@ -1,4 +1,4 @@
-//! The thread that writes logs: a slow disk or a full pipe holds up nobody else.
+//! The thread that writes logs, so that a slow disk or a full pipe blocks nobody else.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,14 +15,14 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Batches that may wait for the disk; what comes on top is dropped and counted.
+/// Batches that may wait for the disk; further ones are dropped and counted.
 const QUEUE: usize = 1024;
-/// How often a file that could not be reopened is tried again.
+/// The time between two attempts to reopen a file.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long whoever has a log reopened waits for what comes of it.
+/// How long a caller waits for the result of reopening.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where a log goes.
+/// The destination of a log.
 enum Target {
     Stdout,
     Stderr,
@@ -51,35 +51,35 @@ impl Target {
     }
 }
 
-/// Why a log is not written as it should be.
+/// A fault of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogTrouble {
-    /// The log, and what fails.
+    /// The log, and the failure.
     pub what: String,
     /// The remedy.
     pub hint: &'static str,
 }
 
-/// How far a log's thread has come.
+/// The state of a log's thread.
 #[derive(Debug, Clone, Default)]
 struct Progress {
-    /// How many requests to reopen it have been carried out, in vain or not.
+    /// The number of requests to reopen the file that were carried out, successful or not.
     reopened: u64,
     trouble: Option<LogTrouble>,
 }
 
-/// Writes one log; dropped, it writes what waits, and ends.
+/// Writes one log. When dropped, it writes the waiting lines and ends.
 pub struct LogThread {
     sink: Option<LogSink>,
     thread: Option<JoinHandle<()>>,
-    /// How many times it was asked to reopen its file.
+    /// The number of requests to reopen the file.
     asked: Arc<AtomicU64>,
-    /// The last of these that was not carried out in time.
+    /// The last such request that timed out.
     late: Arc<AtomicU64>,
     progress: watch::Receiver<Progress>,
 }
 
-/// Hands batches of lines over; never waits.
+/// Sends batches of lines; never waits.
 #[derive(Debug, Clone)]
 pub struct LogSink {
     queue: SyncSender<Vec<u8>>,
@@ -87,7 +87,7 @@ pub struct LogSink {
 }
 
 impl LogSink {
-    /// Hands a batch over; if the queue is full, it is lost.
+    /// Sends a batch. If the queue is full, the batch is lost.
     pub fn send(&self, batch: Vec<u8>) {
         match self.queue.try_send(batch) {
             Ok(()) => {}
@@ -103,35 +103,36 @@ fn lines(batch: &[u8]) -> u64 {
 }
 
 impl LogThread {
-    /// To standard output.
+    /// Starts a log on standard output.
     ///
     /// # Errors
     ///
-    /// When there can be no more threads.
+    /// If no more threads can be created.
     pub fn stdout() -> io::Result<Self> {
         Self::start(Target::Stdout)
     }
 
-    /// To standard error.
+    /// Starts a log on standard error.
     ///
     /// # Errors
     ///
-    /// When there can be no more threads.
+    /// If no more threads can be created.
     pub fn stderr() -> io::Result<Self> {
         Self::start(Target::Stderr)
     }
 
-    /// To the end of a file, which is made if need be.
+    /// Starts a log that appends to a file, and creates it if needed.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened for writing.
+    /// If the file cannot be opened for writing.
     pub fn file(path: &Path) -> io::Result<Self> {
         Self::start(Target::File(path.to_owned(), open_log(path)?))
     }
 
-    /// Reopens a file, which may have been moved away (logrotate). The thread does it whether the future is polled or not;
-    /// the future returns why it could not. A file that cannot be reopened is tried again every second.
+    /// Reopens the file, which may have been moved away (logrotate). The thread does so whether the
+    /// future is polled or not; the future returns the fault, if any. The thread retries every
+    /// second until it succeeds.
     pub fn reopen(&self) -> impl Future<Output = Option<LogTrouble>> + use<> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(sink) = &self.sink {
@@ -141,7 +142,7 @@ impl LogThread {
         let (mut progress, late) = (self.progress.clone(), self.late.clone());
         async move {
             let in_time = tokio::time::timeout(PATIENCE, progress.wait_for(|p| p.reopened >= number)).await.is_ok();
-            // If the thread has ended, what it said last holds.
+            // If the thread has ended, its last report holds.
             let trouble = progress.borrow().trouble.clone();
             if !in_time {
                 late.fetch_max(number, Ordering::Relaxed);
@@ -150,7 +151,7 @@ impl LogThread {
         }
     }
 
-    /// Why the log is not written as it should be at present.
+    /// The log's present fault, if any.
     #[must_use]
     pub fn trouble(&self) -> Option<LogTrouble> {
         let progress = self.progress.borrow();
@@ -158,7 +159,7 @@ impl LogThread {
         progress.trouble.clone().or_else(|| is_late.then(not_in_time))
     }
 
-    /// Lines that were lost since the start: the log was written too slowly, or not at all.
+    /// Lines lost since the start: the log was too slow, or could not be written.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.sink.as_ref().map_or(0, |sink| sink.lost.load(Ordering::Relaxed))
@@ -184,23 +185,23 @@ impl LogThread {
         Ok(Self { sink: Some(sink), thread: Some(thread), asked, late: Arc::default(), progress })
     }
 
-    /// Where to hand lines to.
+    /// A sender for lines.
     #[must_use]
     pub fn sink(&self) -> Option<LogSink> {
         self.sink.clone()
     }
 }
 
-/// The thread's own state.
+/// The thread's state.
 struct Writer {
     target: Target,
     lost: Arc<AtomicU64>,
-    /// Lost lines that were reported.
+    /// Lost lines that were already reported.
     told: u64,
     asked: Arc<AtomicU64>,
     reopened: u64,
     not_reopened: Option<io::Error>,
-    /// When the file was last tried to be reopened.
+    /// When the thread last tried to reopen the file.
     tried: Instant,
     not_written: Option<io::Error>,
     published: watch::Sender<Progress>,
@@ -230,12 +231,12 @@ impl Writer {
         }
     }
 
-    /// Writes a batch. Returns false if there is no use in trying again.
+    /// Writes a batch. Returns `false` if further attempts are useless.
     fn write(&mut self, batch: &[u8]) -> bool {
         let written = self.target.write(batch);
         if let Err(error) = written {
             self.lost.fetch_add(lines(batch), Ordering::Relaxed);
-            // A log that cannot be written must not end the service.
+            // An unwritable log must not end the service.
             if self.not_written.is_none() {
                 self.not_written = Some(error);
                 self.publish();
@@ -270,31 +271,30 @@ impl Writer {
         }
     }
 
-    /// Lets others know how it stands, and the operator whether that has changed.
+    /// Publishes the state, and logs a change of it.
     fn publish(&self) {
         let trouble = self.trouble();
         let before = self.published.send_replace(Progress { reopened: self.reopened, trouble: trouble.clone() });
-        // The operator's own log has nowhere else to say it.
+        // The operator's own log has no other place to report its faults.
         if before.trouble == trouble || matches!(self.target, Target::Stderr) {
             return;
         }
         match trouble {
             Some(LogTrouble { what, hint }) => tracing::error!(what, hint, "access log"),
-            None => tracing::info!(file = self.target.name(), "access log: written as it should be again"),
+            None => tracing::info!(file = self.target.name(), "access log recovered"),
         }
     }
 
     fn trouble(&self) -> Option<LogTrouble> {
         let name = self.target.name();
         if let Some(error) = &self.not_reopened {
-            let what = format!(
-                "log.access: {name} cannot be reopened ({error}): lines go on into the file that was open before"
-            );
+            let what =
+                format!("log.access: cannot reopen {name} ({error}): lines continue into the previously opened file");
             return Some(LogTrouble { what, hint: remedy(error) });
         }
         let error = self.not_written.as_ref()?;
         Some(LogTrouble {
-            what: format!("log.access: {name} cannot be written ({error}): lines are lost"),
+            what: format!("log.access: cannot write {name} ({error}): lines are lost"),
             hint: remedy(error),
         })
     }
@@ -303,45 +303,45 @@ impl Writer {
 fn not_in_time() -> LogTrouble {
     LogTrouble {
         what: format!("log.access: the file was not reopened within {PATIENCE:?}"),
-        hint: "its disk does not answer; look at the disk, then at `pintle status`",
+        hint: "its disk does not answer; check the disk, then `pintle status`",
     }
 }
 
-/// What helps against an error.
+/// The remedy for an error.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::InvalidInput => {
-            "a FIFO, a socket or a disk has this name: move it away, and a file is made in its place"
+            "the name belongs to a FIFO, a socket or a disk: move it away, and pintle creates a file there"
         }
-        io::ErrorKind::NotFound => "make its folder again, for the user that serves; pintle tries again every second",
+        io::ErrorKind::NotFound => "create its folder again, for the serving user; pintle retries every second",
         io::ErrorKind::PermissionDenied => {
-            "let the user that serves write in its folder; a folder that was made after the start is outside the sandbox: \
+            "let the serving user write in its folder; a folder created after the start is outside the sandbox: \
              `pintle upgrade`, or a restart, takes it in"
         }
-        io::ErrorKind::IsADirectory => "a folder has this name: move it away; pintle tries again every second",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its disk",
-        io::ErrorKind::BrokenPipe => "whoever read standard output has ended: restart pintle, or name a file",
-        _ => "see what is wrong with its disk; pintle tries again",
+        io::ErrorKind::IsADirectory => "the name belongs to a folder: move it away; pintle retries every second",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on its disk",
+        io::ErrorKind::BrokenPipe => "the reader of standard output has ended: restart pintle, or name a file",
+        _ => "check its disk; pintle retries",
     }
 }
 
-/// No batch of lines is this.
+/// Marks the end. No batch is empty.
 const END: &[u8] = b"";
-/// Neither is this: it makes the thread look at what it was asked for.
+/// Wakes the thread to look at its requests. No batch equals it.
 const WAKE: &[u8] = b"\0";
 
-/// Opens a log's file, which is made if need be: a regular file, or a character device such as `/dev/null`. Whoever is at
-/// the other end of a FIFO is not waited for.
+/// Opens a log's file and creates it if needed: a regular file, or a character device such as
+/// `/dev/null`. Never waits for the other end of a FIFO.
 ///
 /// # Errors
 ///
-/// If it cannot be opened for writing, or is something else.
+/// If it cannot be opened for writing, or is neither of these.
 pub fn open_log(path: &Path) -> io::Result<File> {
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    // Clients' addresses are for the operator's group at most.
+    // Only the operator's group may read clients' addresses.
     let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(nonblock).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
-        // A FIFO that nobody reads, or a socket.
+        // A FIFO without a reader, or a socket.
         Some(number) if number == Errno::NXIO.raw_os_error() => no_file(),
         _ => error,
     })?;
@@ -349,19 +349,19 @@ pub fn open_log(path: &Path) -> io::Result<File> {
     if !kind.is_file() && !kind.is_char_device() {
         return Err(no_file());
     }
-    // A terminal takes its time, and is given it.
+    // A terminal is slow, and is given its time.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
 }
 
 fn no_file() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 impl Drop for LogThread {
     fn drop(&mut self) {
         if let Some(sink) = self.sink.take() {
-            // Behind all that waits; blocks for as long as the disk takes.
+            // Queued behind all waiting batches; blocks as long as the disk does.
             let _ = sink.queue.send(END.to_vec());
         }
         if let Some(thread) = self.thread.take() {

@@ -155,7 +155,7 @@ impl UpstreamRequest<'_> {
                 _ => {}
             }
             if !rules.drops(bytes) {
-                sink.field(bytes, value);
+                sink.copy(&head.fields, field);
             }
         }
         if !cookies.is_empty() {

@@ -27,8 +27,8 @@ pub fn rewrite(
     upstream: &Upstream,
     https: HttpsPorts<'_>,
 ) -> Result<(), SendsBack> {
-    let touched = |name| matches!(name, Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie);
-    if !head.fields.list().iter().any(|f| touched(f.name)) {
+    let touched = [Name::Location, Name::ContentLocation, Name::Refresh, Name::SetCookie];
+    if !touched.iter().any(|name| head.fields.has(*name)) {
         return Ok(());
     }
     let mut authority = request.host().to_owned();

@@ -1,4 +1,5 @@
-"""What pintle stands in front of: answers at once, and /slow in pieces for three seconds."""
+"""The upstream server: answers immediately, except /slow, which it sends in pieces over three
+seconds."""
 
 import http.server
 import time

@@ -1,5 +1,7 @@
-"""Requests all the while: traffic.py [new] [kept] [plain]. At SIGTERM, says how many there were of each kind and how many
-failed; the first failures in words. The exit code is 1 if any did."""
+"""Sends requests until SIGTERM: traffic.py [new] [kept] [plain].
+
+At SIGTERM, prints the number of requests of each kind, the number of failures, and the first
+failures. The exit code is 1 if a request failed."""
 
 import http.client
 import signal

@@ -238,7 +238,7 @@ fn the_key_process_reads_the_folders_of_its_keys_only() {
             assert!(error.contains("the key process cannot read it: permission denied"), "{path:?}: {error}");
         }
         let error = key_process.load(&fifo).unwrap_err();
-        assert!(error.contains("no regular file"), "{error}");
+        assert!(error.contains("not a regular file"), "{error}");
         let error = key_process.load(&authority.folder().join("missing.key")).unwrap_err();
         assert!(error.contains("No such file"), "{error}");
     });

@@ -258,9 +258,9 @@ fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
     let socket = format!("[admin]\nlisten = \"unix:{}\"\n{good}", other.path().join("sub/admin.sock").display());
     for (text, reason, remedy) in [
         (in_folder(other.path()), "moved.pem: may not be read by", "sandbox.read"),
-        (port(&second), "without leave to connect", "sandbox.connect_ports"),
-        (webroot, "without leave to read", "sandbox.read"),
-        (socket, "without leave to write", "sandbox.write"),
+        (port(&second), "without permission to connect", "sandbox.connect_ports"),
+        (webroot, "without permission to read", "sandbox.read"),
+        (socket, "without permission to write", "sandbox.write"),
     ] {
         fs::write(pintle.config_path(), text).unwrap();
         // The socket's place is taken from the file: a signal asks without it.
@@ -299,7 +299,7 @@ fn what_is_required_is_held() {
     let config = bed.config("landlock = \"require\"\nseccomp = \"require\"");
     if let Some(lacks) = lacks_of_this_kernel(&bed) {
         let (code, out, err) = run(&bed, &config);
-        assert!(code == 1 && err.contains("sandbox.landlock: is required, and cannot be held: "), "{out}{err}");
+        assert!(code == 1 && err.contains("sandbox.landlock: required, but cannot be enforced: "), "{out}{err}");
         eprintln!("stepping aside: this kernel cannot hold the whole sandbox: {lacks}");
         return;
     }
@@ -328,14 +328,14 @@ fn run(bed: &Bed, config: &str) -> (i32, String, String) {
 /// (landlock(7): ENOSYS, EOPNOTSUPP).
 #[test]
 fn without_landlock_it_serves_unless_that_is_required() {
-    for (errno, why) in [(38, "this kernel does not have it (Linux 5.13)"), (95, "it is not enabled (lsm=landlock)")] {
+    for (errno, why) in [(38, "the kernel has no Landlock (Linux 5.13)"), (95, "it is not enabled (lsm=landlock)")] {
         let bed = Bed::new();
         without_landlock(errno, || {
             let (code, out, err) = run(&bed, &bed.config("landlock = \"require\""));
             assert_eq!((code, out.as_str()), (1, ""), "{err}");
-            let told = "pintle: sandbox.landlock: is required, and cannot be held: ";
+            let told = "pintle: sandbox.landlock: required, but cannot be enforced: ";
             assert!(err.contains(told) && err.contains(why), "{err}");
-            assert!(err.contains("hint: sandbox.landlock = \"auto\" holds what the kernel has"), "{err}");
+            assert!(err.contains("hint: sandbox.landlock = \"auto\" enforces the supported parts"), "{err}");
             // What is not required is told of.
             let pintle = Pintle::start(&bed.authority, &bed.config("landlock = \"auto\""));
             assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);

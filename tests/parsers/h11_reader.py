@@ -1,4 +1,4 @@
-"""Requests as h11 reads them. The forms of input and output are those of llhttp.js."""
+"""Prints requests as h11 parses them. Input and output have the same formats as in llhttp.js."""
 
 import json
 import struct
@@ -20,7 +20,7 @@ def read(bytes):
         while True:
             event = connection.next_event()
             if event is h11.PAUSED:
-                # The next of several: after an answer.
+                # The next of several requests, after a response.
                 connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
                 connection.send(h11.EndOfMessage())
                 connection.start_next_cycle()

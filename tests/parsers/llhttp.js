@@ -1,10 +1,13 @@
-// Requests as llhttp reads them, the parser of Node.js.
+// Prints requests as llhttp, the parser of Node.js, parses them.
 //
-// llhttp.js FILE prints what each connection in FILE brings, for tests/it/differential.rs. A connection is four bytes
-// of length (big-endian), and its bytes; the answer is a line of JSON, a list of requests, each as [method, target,
-// fields, body, trailers], in hexadecimal where bytes may be anything. "error" stands for bytes that are none.
+// llhttp.js FILE prints the requests of each connection in FILE, for tests/it/differential.rs. FILE
+// has, for each connection, a length of four bytes (big-endian) and the connection's bytes. The
+// output has, for each connection, a line of JSON: a list of requests, each as [method, target,
+// fields, body, trailers]. Values that may be arbitrary bytes are in hexadecimal. "error" marks
+// bytes that are not a request.
 //
-// Without FILE it serves on a port of loopback, which it prints, and answers each request with the same.
+// Without FILE, the script listens on a loopback port, prints the port, and answers each request
+// with the same JSON.
 "use strict";
 const fs = require("fs");
 const http = require("http");
@@ -24,7 +27,7 @@ function read(bytes) {
     const begin = () => {
         const parser = new HTTPParser();
         parser.initialize(HTTPParser.REQUEST, {}, 1 << 20);
-        // Many fields come in several calls, the target with the first.
+        // llhttp delivers many fields in several calls, and the target with the first call.
         parser[HTTPParser.kOnHeaders] = (some, url) => {
             fields.push(...some);
             target += url;

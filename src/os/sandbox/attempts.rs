@@ -1,4 +1,5 @@
-//! What somebody would try who took over the process: for the tests, which see it fail. No release has it.
+//! Attempts of an attacker who has taken over the process. Only the tests have them, and expect
+//! them to fail.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,7 @@ use nix::sys::ptrace;
 use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// For connections that lead nowhere.
+/// A timeout for connections that lead nowhere.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Netlink's number (linux/socket.h).
 const AF_NETLINK: i32 = 16;
@@ -21,11 +22,11 @@ const IPPROTO_SCTP: i32 = 132;
 const IPPROTO_UDPLITE: i32 = 136;
 const MSG_FASTOPEN: i32 = 0x2000_0000;
 
-/// Tries it, with a path, an address or a process.
+/// Makes an attempt, with a path, an address or a process id.
 ///
 /// # Errors
 ///
-/// Why it cannot be done.
+/// The reason why it fails.
 pub fn attempt(what: &str, with: &str) -> io::Result<()> {
     let bad = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let process = || with.parse().map(Pid::from_raw).map_err(bad);
@@ -59,7 +60,7 @@ pub fn attempt(what: &str, with: &str) -> io::Result<()> {
     }
 }
 
-/// A socket that connects to no port that a list of TCP's ports knows.
+/// Opens a socket of a protocol that Landlock's TCP ports do not cover.
 fn another_protocol(what: &str) -> io::Result<()> {
     let (kind, protocol) = match what {
         "mptcp" => (Type::STREAM, IPPROTO_MPTCP),
@@ -69,7 +70,7 @@ fn another_protocol(what: &str) -> io::Result<()> {
     Socket::new(Domain::IPV4, kind, Some(Protocol::from(protocol))).map(drop)
 }
 
-/// Connects without `connect`.
+/// Connects without connect(2).
 fn fast_open(what: &str, with: &str) -> io::Result<()> {
     let address: SocketAddr = with.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

@@ -1,20 +1,20 @@
-//! System calls, by seccomp: an allow-list of what a proxy needs, after it has started.
+//! The system-call filter (seccomp): an allow-list of the calls that a proxy needs after its start.
 //!
-//! Found by tracing the end-to-end tests, and read through by hand. What is not on it gets ENOSYS, as from an older
-//! kernel: the C library and the runtime then take the way that they took before there was the call, and one that
-//! nobody expected costs a feature in place of the service.
+//! The list comes from tracing the end-to-end tests and was reviewed by hand. Any other call fails
+//! with ENOSYS, as on an older kernel. The C library and the runtime then fall back to older calls,
+//! and an unexpected call costs a feature instead of the service.
 
 use seccompiler::{BpfProgram, TargetArch, apply_filter_all_threads, compile_from_json};
 use serde_json::{Value, json};
 
 use super::Calls;
 
-/// ENOSYS, the same number on all architectures that Rust has Linux for, but MIPS and Alpha.
+/// ENOSYS, which has this number on every Linux architecture of Rust except MIPS and Alpha.
 pub(super) const NO_SUCH_CALL: u32 = 38;
 
-/// Allowed with any arguments.
+/// Calls that are allowed with any arguments.
 const FREE: [&str; 85] = [
-    // What is open already: sockets, logs, the ledger.
+    // Open files: sockets, logs, the ledger.
     "read",
     "readv",
     "pread64",
@@ -31,7 +31,7 @@ const FREE: [&str; 85] = [
     "flock",
     "fstat",
     "getdents64",
-    // Files by name: which ones, is Landlock's and the file system's to say.
+    // Files by name. Landlock and the file system decide which ones.
     "openat",
     "newfstatat",
     "statx",
@@ -51,7 +51,7 @@ const FREE: [&str; 85] = [
     "inotify_init1",
     "inotify_add_watch",
     "inotify_rm_watch",
-    // Sockets; which ones are opened, is below.
+    // Sockets. The rules below restrict their families.
     "bind",
     "listen",
     "accept4",
@@ -72,20 +72,20 @@ const FREE: [&str; 85] = [
     "nanosleep",
     "clock_nanosleep",
     "restart_syscall",
-    // Time and chance.
+    // Time and randomness.
     "clock_gettime",
     "clock_getres",
     "gettimeofday",
     "getrandom",
     "sysinfo",
     "uname",
-    // Memory; what may become code, is below.
+    // Memory. The rules below forbid executable memory.
     "munmap",
     "mremap",
     "madvise",
     "brk",
     "membarrier",
-    // Threads that start and end.
+    // Threads.
     "exit",
     "exit_group",
     "futex",
@@ -101,21 +101,21 @@ const FREE: [&str; 85] = [
     "rt_sigaction",
     "rt_sigprocmask",
     "rt_sigreturn",
-    // A child that was started before, and has ended.
+    // Children that were started earlier.
     "wait4",
     "waitid",
-    // Who am I.
+    // The process's own ids.
     "getuid",
     "geteuid",
     "getgid",
     "getegid",
 ];
 
-/// The same by names that newer architectures do not have any more.
+/// The same calls under names that newer architectures no longer have.
 const FREE_X86_64: [&str; 11] =
     ["open", "stat", "lstat", "access", "readlink", "mkdir", "unlink", "rename", "chmod", "poll", "epoll_wait"];
 
-/// For the process that has the keys: it reads files, is handed sockets, and signs.
+/// For the key process: it reads files, receives sockets and signs.
 const FREE_OF_KEYS: [&str; 41] = [
     "read",
     "readv",
@@ -160,10 +160,10 @@ const FREE_OF_KEYS: [&str; 41] = [
     "membarrier",
 ];
 
-/// The same by names that newer architectures do not have any more.
+/// The same calls under names that newer architectures no longer have.
 const FREE_OF_KEYS_X86_64: [&str; 5] = ["open", "stat", "lstat", "readlink", "poll"];
 
-// The numbers below are the same on x86_64 and aarch64 (linux/socket.h, asm-generic/mman-common.h,
+// These numbers are the same on x86_64 and aarch64 (linux/socket.h, asm-generic/mman-common.h,
 // asm-generic/ioctls.h).
 const AF_UNIX: u64 = 1;
 const AF_INET: u64 = 2;
@@ -173,37 +173,38 @@ const SOCK_DGRAM: u64 = 2;
 const SOCK_KIND: u64 = 0xf;
 const IPPROTO_TCP: u64 = 6;
 const IPPROTO_UDP: u64 = 17;
-/// Connects by sending: Landlock, which asks about connect, does not hear of it on every kernel.
+/// Connects by sending. Some kernels do not ask Landlock about it, which controls connect(2) only.
 const MSG_FASTOPEN: u64 = 0x2000_0000;
-/// The same, put off until the first bytes are sent.
+/// The same, delayed until the first bytes are sent.
 const TCP_FASTOPEN_CONNECT: u64 = 30;
-/// Puts another protocol on top of TCP, and its code with it.
+/// Adds another protocol, with its kernel code, on top of TCP.
 const TCP_ULP: u64 = 31;
 const PROT_WRITE: u64 = 2;
 const PROT_EXEC: u64 = 4;
 const MAP_ANONYMOUS: u64 = 0x20;
 const CLONE_THREAD: u64 = 0x0001_0000;
-/// Namespaces, and being traced, in the flags of clone.
+/// Flags of clone(2) that create namespaces or request tracing.
 const CLONE_OUT: u64 = 0x7e02_2080;
 const PR_SET_NAME: u64 = 15;
 const PR_GET_NAME: u64 = 16;
-/// libcap asks as it is loaded, which some plugins for names bring along.
+/// Libraries load libcap with some name-service plugins, and it makes this call when it is loaded.
 const PR_CAPBSET_READ: u64 = 23;
-/// The name of a piece of memory, in /proc.
+/// Names a memory mapping in /proc.
 const PR_SET_VMA: u64 = 0x5356_4d41;
-/// FIONBIO, FIONREAD, FIOCLEX; TCGETS and TIOCGWINSZ, to know a terminal; SIOCGIFINDEX, for `fe80::1%eth0`.
+/// FIONBIO, FIONREAD, FIOCLEX; TCGETS and TIOCGWINSZ to detect a terminal; SIOCGIFINDEX for
+/// `fe80::1%eth0`.
 const IOCTLS: [u64; 6] = [0x5421, 0x541b, 0x5451, 0x5401, 0x5413, 0x8933];
 
-/// Restricts all threads of this process. Gives how many calls are allowed.
+/// Restricts all threads of this process. Returns the number of allowed calls.
 pub(super) fn restrict(calls: Calls) -> Result<usize, String> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)
-        .map_err(|_| format!("there is no list of calls for {}", std::env::consts::ARCH))?;
+        .map_err(|_| format!("no list of calls for {}", std::env::consts::ARCH))?;
     let filter = program(calls, architecture, std::process::id())?;
     apply_filter_all_threads(&filter).map_err(|error| error.to_string())?;
     Ok(names(calls, architecture).count())
 }
 
-/// The filter of a process, as the kernel takes it.
+/// The filter of a process, in the kernel's form.
 pub(super) fn program(calls: Calls, architecture: TargetArch, process: u32) -> Result<BpfProgram, String> {
     let free = free(calls, architecture).map(|name| json!({ "syscall": name }));
     let filter: Vec<Value> = free.chain(conditional(calls, process)).collect();
@@ -227,7 +228,7 @@ fn free(calls: Calls, architecture: TargetArch) -> impl Iterator<Item = &'static
     all.iter().chain(legacy).copied()
 }
 
-/// All calls that are allowed with some arguments or other.
+/// All calls that are allowed, with any arguments or with some.
 pub(super) fn names(calls: Calls, architecture: TargetArch) -> impl Iterator<Item = String> {
     let mut conditional: Vec<String> =
         conditional(calls, 0).iter().filter_map(|rule| rule["syscall"].as_str().map(str::to_owned)).collect();
@@ -235,7 +236,7 @@ pub(super) fn names(calls: Calls, architecture: TargetArch) -> impl Iterator<Ite
     free(calls, architecture).map(str::to_owned).chain(conditional)
 }
 
-/// Allowed with some arguments only: a rule for each way that they may be.
+/// Calls that are allowed with some arguments only; one rule for each permitted form.
 fn conditional(calls: Calls, process: u32) -> Vec<Value> {
     let is = |index: u8, value: u64| json!({ "index": index, "type": "dword", "op": "eq", "val": value });
     let is_not = |index: u8, value: u64| json!({ "index": index, "type": "dword", "op": "ne", "val": value });
@@ -243,8 +244,9 @@ fn conditional(calls: Calls, process: u32) -> Vec<Value> {
     let mut rules = Vec::new();
     let mut allow = |syscall: &str, arguments: Vec<Value>| rules.push(json!({ "syscall": syscall, "args": arguments }));
     if calls == Calls::Serving {
-        // No raw and no packet sockets, no netlink, no vsock, no kernel crypto: families with much code and many holes. And
-        // TCP and UDP only: Landlock's list of ports is TCP's, so that MPTCP, SCTP and DCCP would walk around it.
+        // No raw or packet sockets, netlink, vsock or kernel crypto: these families have much code
+        // and many holes. TCP and UDP only: Landlock's port list applies to TCP, so MPTCP, SCTP and
+        // DCCP would bypass it.
         for (kind, protocol) in [(SOCK_STREAM, IPPROTO_TCP), (SOCK_DGRAM, IPPROTO_UDP)] {
             allow("socket", vec![is(0, AF_UNIX), masked(1, SOCK_KIND, kind), is(2, 0)]);
             for family in [AF_INET, AF_INET6] {
@@ -262,10 +264,11 @@ fn conditional(calls: Calls, process: u32) -> Vec<Value> {
     }
     allow("sendto", vec![masked(3, MSG_FASTOPEN, 0)]);
     allow("sendmsg", vec![masked(2, MSG_FASTOPEN, 0)]);
-    // Memory that is written never becomes code.
+    // Writable memory never becomes executable.
     allow("mmap", vec![masked(2, PROT_EXEC, 0)]);
     allow("mprotect", vec![masked(2, PROT_EXEC, 0)]);
-    // Threads, and no processes. clone3 has its flags where no filter sees them; without it, clone is used.
+    // Threads but no processes. A filter cannot see the flags of clone3; without clone3, libraries
+    // use clone.
     allow("clone", vec![masked(0, CLONE_THREAD | CLONE_OUT, CLONE_THREAD)]);
     for option in [PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_CAPBSET_READ] {
         allow("prctl", vec![is(0, option)]);
@@ -274,10 +277,10 @@ fn conditional(calls: Calls, process: u32) -> Vec<Value> {
         for request in IOCTLS {
             allow("ioctl", vec![is(1, request)]);
         }
-        // A file may be mapped as code: the C library's plugins are.
+        // A file may be mapped executable, since the C library loads plugins.
         allow("mmap", vec![masked(2, PROT_EXEC | PROT_WRITE, PROT_EXEC), masked(3, MAP_ANONYMOUS, 0)]);
     }
-    // The limits of this process only, and signals to it only: abort needs one.
+    // The limits of this process only, and signals to this process only; abort(3) sends one.
     allow("prlimit64", vec![is(0, 0)]);
     allow("tgkill", vec![is(0, process.into())]);
     rules

@@ -1,4 +1,5 @@
-//! Files and ports, by Landlock: an allow-list of folders, tied to what they are and not to their names.
+//! Files and ports (Landlock): an allow-list of folders, tied to their inodes instead of their
+//! names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -12,8 +13,8 @@ use landlock::{
 
 use super::{Calls, Rules};
 
-/// What the C library reads when it looks up a name (nsswitch.conf(5), gai.conf(5)). Libraries: its plugins for that,
-/// which it loads when they are first needed.
+/// Files that the C library reads to resolve a name (nsswitch.conf(5), gai.conf(5)), and the
+/// plugins that it loads for it on first use.
 const SYSTEM: [&str; 12] = [
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -28,26 +29,27 @@ const SYSTEM: [&str; 12] = [
     "/usr/lib64",
     "/usr/local/lib",
 ];
-/// The newest version of Landlock whose rights for files are asked for; older kernels hold what they know.
+/// The newest Landlock version whose file rights are requested. Older kernels enforce the rights
+/// that they know.
 const ASKED: ABI = ABI::V5;
-/// Symbolic links to another place are replaced in that place, as resolvconf and its like do.
+/// Links into other folders, as resolvconf makes them, are replaced in their target folder.
 const LINKED_FOLDERS: [&str; 2] = ["/run", "/var/run"];
 
-/// What a place is for.
+/// The use of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Files are read.
+    /// Reads files.
     Read,
-    /// Files, folders and sockets come and go, and are read and written.
+    /// Creates, removes, reads and writes files, folders and sockets.
     Write,
-    /// Files are made and written.
+    /// Creates and writes files.
     Logs,
-    /// Sockets come and go.
+    /// Creates and removes sockets.
     Sockets,
 }
 
 impl Use {
-    /// Devices and links are made nowhere, and nothing is executed.
+    /// No use creates devices or links, and none executes anything.
     fn rights(self, is_folder: bool) -> BitFlags<AccessFs> {
         let (file, folder) = match self {
             Self::Read => (AccessFs::ReadFile.into(), AccessFs::ReadDir.into()),
@@ -56,32 +58,33 @@ impl Use {
                 make_bitflags!(AccessFs::{ReadDir | RemoveDir | RemoveFile | MakeDir | MakeReg | MakeSock}),
             ),
             Self::Logs => (AccessFs::WriteFile.into(), AccessFs::MakeReg.into()),
-            // A socket gets its name by being renamed, in the place of the one of before.
+            // A socket gets its name by a rename, which replaces the previous socket.
             Self::Sockets => (BitFlags::EMPTY, make_bitflags!(AccessFs::{RemoveFile | MakeSock})),
         };
         if is_folder { file | folder } else { file }
     }
 }
 
-/// A place, and what may be done there.
+/// A place, and its permitted use.
 #[derive(Debug)]
 struct Place {
-    /// Device and inode: another folder under the same name is another folder.
+    /// Device and inode. A new folder under the same name is a different folder.
     is: (u64, u64),
     rights: BitFlags<AccessFs>,
 }
 
-/// What is held.
+/// The rules in force.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// The version of Landlock.
+    /// The Landlock version.
     pub(super) abi: u32,
-    /// By their paths, without links.
+    /// By canonical path.
     places: HashMap<PathBuf, Place>,
     pub(super) connect: Option<BTreeSet<u16>>,
 }
 
-/// Restricts this thread, and those that it starts. Gives what is held, and what the kernel lacks.
+/// Restricts this thread and every thread that it starts. Returns the rules in force and the
+/// missing features.
 pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), String> {
     let tell = |error: landlock::RulesetError| error.to_string();
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
@@ -99,7 +102,7 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), Str
     let own = [(&rules.write, Use::Write), (&rules.logs, Use::Logs), (&rules.sockets, Use::Sockets)];
     let own = own.into_iter().flat_map(|(paths, what)| of(paths, what));
     let read = system.map(|path| (path, Use::Read)).chain(of(&rules.read, Use::Read));
-    // Those that may be written come first: what lies below them needs no rule of its own.
+    // Writable places come first: places below them need no rule of their own.
     for (path, what) in own.chain(read) {
         let Ok(path) = fs::canonicalize(path) else { continue };
         let Ok(metadata) = fs::metadata(&path) else { continue };
@@ -109,10 +112,10 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), Str
         {
             continue;
         }
-        // What may not even be looked at cannot be read either, whatever the sandbox says.
+        // A place that cannot even be inspected cannot be read either, whatever the sandbox allows.
         let Ok(fd) = PathFd::new(&path) else { continue };
         created = created.add_rule(PathBeneath::new(fd, rights)).map_err(tell)?;
-        // Of several rules for one place, the kernel holds the sum.
+        // If one place has several rules, the kernel enforces their union.
         let is = (metadata.dev(), metadata.ino());
         places.entry(path).or_insert(Place { is, rights: BitFlags::EMPTY }).rights |= rights;
     }
@@ -121,22 +124,24 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), Str
     }
     let status = created.restrict_self().map_err(tell)?;
     let abi = match status.landlock {
-        LandlockStatus::NotEnabled => return Err("this kernel has it, but it is not enabled (lsm=landlock)".into()),
-        LandlockStatus::NotImplemented => return Err("this kernel does not have it (Linux 5.13)".into()),
+        LandlockStatus::NotEnabled => {
+            return Err("the kernel has Landlock, but it is not enabled (lsm=landlock)".into());
+        }
+        LandlockStatus::NotImplemented => return Err("the kernel has no Landlock (Linux 5.13)".into()),
         LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
     };
     if status.ruleset == RulesetStatus::NotEnforced {
-        return Err("this kernel does not hold it".into());
+        return Err("the kernel does not enforce Landlock".into());
     }
-    // Without the right in the kernel, nothing is held about ports.
+    // Kernels without the right do not restrict ports.
     let connect = rules.connect.clone().filter(|_| abi >= ABI::V4 as u32);
     Ok((Some(Held { abi, places, connect }), lacks(abi, rules)))
 }
 
-/// What a kernel with this version of Landlock lacks.
+/// The features that a kernel with this Landlock version lacks.
 pub(super) fn lacks(abi: u32, rules: &Rules) -> Vec<String> {
     let all = [
-        (3, true, "files that may be read can be truncated (Linux 6.2)"),
+        (3, true, "readable files can be truncated (Linux 6.2)"),
         (4, rules.connect.is_some(), "connections may go to any port (Linux 6.7)"),
         (5, true, "devices take commands (Linux 6.10)"),
         (6, true, "signals may go to other processes (Linux 6.12)"),
@@ -145,17 +150,18 @@ pub(super) fn lacks(abi: u32, rules: &Rules) -> Vec<String> {
     lacking.map(|(_, _, what)| format!("landlock {abi}: {what}")).collect()
 }
 
-/// The folder that a link of the system leads to.
+/// The folder that a system link leads to.
 fn linked_folder(path: &Path) -> Option<PathBuf> {
     let target = fs::canonicalize(path).ok()?;
     let folder = target.parent()?;
-    // Below these, a folder is one service's own.
+    // Below these, each folder belongs to one service.
     let is_own = LINKED_FOLDERS.iter().any(|f| folder.starts_with(f) && folder != Path::new(f));
     (target != path && is_own).then(|| folder.to_owned())
 }
 
 impl Held {
-    /// Whether a path may be used so. One that is not there yet is judged by the folder that is.
+    /// Returns `true` if a path may be used so. For a missing path, its nearest existing folder
+    /// decides.
     pub(super) fn covers(&self, path: &Path, what: Use) -> bool {
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let Some(there) = absolute.ancestors().find_map(|a| fs::canonicalize(a).ok()) else { return false };
@@ -165,7 +171,7 @@ impl Held {
         rights.contains(what.rights(there.is_dir()))
     }
 
-    /// How many places may be read, the system's left out; and written.
+    /// The number of readable places, without the system's, and of writable places.
     pub(super) fn count(&self) -> (usize, usize) {
         let writes = make_bitflags!(AccessFs::{WriteFile | MakeSock});
         let written = self.places.values().filter(|p| p.rights.intersects(writes)).count();
@@ -177,7 +183,7 @@ impl Held {
 pub(super) mod testing {
     use super::*;
 
-    /// As if these places were held, and these ports.
+    /// Pretends that these places and ports are enforced.
     pub(in crate::os::sandbox) fn held(read: &[&Path], write: &[&Path], connect: &[u16]) -> Held {
         let place = |path: &Path, what: Use| {
             let path = fs::canonicalize(path).unwrap();

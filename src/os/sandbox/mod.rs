@@ -1,7 +1,8 @@
-//! What the process may still do once it serves: which files and ports, by Landlock; which system calls, by seccomp.
+//! The sandbox of the serving process: files and ports (Landlock), system calls (seccomp).
 //!
-//! It is entered once, before there are threads: Landlock binds a thread and those that it starts (landlock(7)), and a
-//! thread left outside would be the way out for whoever took over one inside. Nothing in the process can loosen it.
+//! The process enters it once, before it has other threads: Landlock binds a thread and its
+//! children (landlock(7)), and a thread outside would be a way out for an attacker. Nothing in the
+//! process can loosen it.
 
 #[cfg(debug_assertions)]
 pub mod attempts;
@@ -13,75 +14,75 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// How much it matters that a part of the sandbox holds.
+/// How strictly a part of the sandbox is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strength {
-    /// It is not wanted.
+    /// Off.
     Off,
-    /// As far as the kernel has it.
+    /// As far as the kernel supports it.
     #[default]
     Auto,
-    /// Without all of it, nothing is served.
+    /// Required: without all of it, pintle does not start.
     Require,
 }
 
-/// What the operator has to say about it: `[sandbox]`.
+/// The operator's settings (`[sandbox]`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// Files and ports.
+    /// Landlock: files and ports.
     pub landlock: Strength,
-    /// System calls.
+    /// Seccomp: system calls.
     pub seccomp: Strength,
-    /// Connections may go to any port.
+    /// `true` if connections may go to any port.
     pub connect_anywhere: bool,
-    /// Ports beside those of the upstreams and of DNS.
+    /// Additional ports, beside those of the upstreams and of DNS.
     pub connect_ports: Vec<u16>,
-    /// Files and folders that may be read beside those that the configuration names.
+    /// Additional readable files and folders, beside those named in the configuration.
     pub read: Vec<PathBuf>,
-    /// The same, written.
+    /// Additional writable files and folders.
     pub write: Vec<PathBuf>,
 }
 
-/// What is to be allowed. All that lies below a folder is allowed with it.
+/// The permissions of a process. Permission for a folder includes everything below it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Files and folders to be read.
+    /// Readable files and folders.
     pub read: BTreeSet<PathBuf>,
-    /// Files and folders to be read and written.
+    /// Readable and writable files and folders.
     pub write: BTreeSet<PathBuf>,
-    /// Folders in which logs are written and made: nothing in them is read or removed.
+    /// Log folders: logs are created and written there, nothing is read or removed.
     pub logs: BTreeSet<PathBuf>,
-    /// Folders in which sockets are made and removed: no file in them is written.
+    /// Socket folders: sockets are created and removed there, no file is written.
     pub sockets: BTreeSet<PathBuf>,
-    /// Ports that TCP connections may go to; none if they may go to all.
+    /// Ports that TCP connections may go to; `None` for all ports.
     pub connect: Option<BTreeSet<u16>>,
-    /// Whether sockets with abstract names may be reached that others have made.
+    /// `true` if abstract sockets of other processes can be reached.
     pub abstract_sockets: bool,
-    /// Which list of system calls.
+    /// The list of system calls.
     pub calls: Calls,
 }
 
-/// Lists of system calls, by what a process is there for.
+/// Lists of system calls, by the purpose of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Calls {
     /// The proxy.
     #[default]
     Serving,
-    /// Signing what it is asked to by sockets that it is given.
+    /// Signs requests that arrive on the sockets it receives.
     Keys,
 }
 
-/// The sandbox that this process is in.
+/// The sandbox of this process.
 #[derive(Debug)]
 pub struct Held {
     files: Option<files::Held>,
-    /// How many system calls are allowed.
+    /// The number of allowed system calls.
     calls: Option<usize>,
-    /// What was wanted, and is not held.
+    /// The requested parts that are not enforced.
     lacks: Vec<String>,
 }
 
-/// A part of the sandbox that was required, and cannot be had.
+/// A required part of the sandbox that cannot be enforced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     key: &'static str,
@@ -89,32 +90,33 @@ pub struct Error {
 }
 
 impl Error {
-    /// What to do about it.
+    /// The remedy.
     #[must_use]
     pub fn hint(&self) -> String {
-        format!("{} = \"auto\" holds what the kernel has, and tells what it lacks", self.key)
+        format!("{} = \"auto\" enforces the supported parts, and reports the missing ones", self.key)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: is required, and cannot be held: {}", self.key, self.why)
+        write!(f, "{}: required, but cannot be enforced: {}", self.key, self.why)
     }
 }
 
 impl std::error::Error for Error {}
 
-/// There is one for the process, and no way out of it: nobody needs to hand it around.
+/// A process has one sandbox and no way out of it, so it is a static instead of a parameter.
 static HELD: OnceLock<Held> = OnceLock::new();
 
-/// Enters the sandbox: this thread and all that it starts from now on; the system calls of all threads that there are.
+/// Enters the sandbox: this thread and every thread that it starts; for system calls, all threads.
 ///
 /// # Errors
 ///
-/// When a part that is required cannot be held.
+/// If a required part cannot be enforced.
 pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Held, Error> {
     let mut held = Held { files: None, calls: None, lacks: Vec::new() };
-    // Neither a program with set-user-ID nor one with capabilities gives anything back (prctl(2), PR_SET_NO_NEW_PRIVS).
+    // Set-user-ID programs and programs with capabilities gain nothing (prctl(2),
+    // PR_SET_NO_NEW_PRIVS).
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         held.lacks.push(format!("no_new_privs: {error}"));
     }
@@ -143,55 +145,55 @@ pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Held, Error>
     Ok(HELD.get_or_init(|| held))
 }
 
-/// The sandbox that this process is in, if it is in one.
+/// The sandbox of this process; `None` outside one.
 #[must_use]
 pub fn held() -> Option<&'static Held> {
     HELD.get()
 }
 
-/// What to do about a file that may not be read, if it is the sandbox that forbids it.
+/// The remedy for an unreadable file, if the sandbox forbids it.
 #[must_use]
 pub fn hint(path: &Path) -> Option<String> {
     let files = held()?.files.as_ref()?;
     (!files.covers(path, files::Use::Read)).then(|| {
-        "the sandbox was made at the start without it: restart pintle, or name its folder in sandbox.read before the next \
+        "the sandbox was set up at the start without it: restart pintle, or name its folder in sandbox.read before the next \
          start"
             .to_owned()
     })
 }
 
 impl Held {
-    /// Files and ports: the version of Landlock that holds them, if one does.
+    /// The Landlock version that is enforced; `None` if files and ports are unrestricted.
     #[must_use]
     pub fn landlock(&self) -> Option<u32> {
         self.files.as_ref().map(|files| files.abi)
     }
 
-    /// How many system calls are allowed, if others are not.
+    /// The number of allowed system calls; `None` without a filter.
     #[must_use]
     pub fn calls(&self) -> Option<usize> {
         self.calls
     }
 
-    /// The ports that connections may go to, if there are others that they may not.
+    /// The ports that connections may go to; `None` if all are allowed.
     #[must_use]
     pub fn ports(&self) -> Option<&BTreeSet<u16>> {
         self.files.as_ref()?.connect.as_ref()
     }
 
-    /// Folders and files that may be read; and written.
+    /// Readable places and writable places.
     #[must_use]
     pub fn places(&self) -> (usize, usize) {
         self.files.as_ref().map_or((0, 0), files::Held::count)
     }
 
-    /// What was wanted, and is not held.
+    /// The requested parts that are not enforced.
     #[must_use]
     pub fn lacks(&self) -> &[String] {
         &self.lacks
     }
 
-    /// What these rules want that is not allowed here, with a remedy for each.
+    /// The permissions in `rules` that this sandbox lacks, each with its remedy.
     #[must_use]
     pub fn beyond(&self, rules: &Rules) -> Vec<(String, String)> {
         let Some(files) = &self.files else { return Vec::new() };
@@ -199,7 +201,7 @@ impl Held {
         let mut path = |key: &str, what: &str, path: &Path| {
             let hint = format!("restart pintle; or name it in sandbox.{key} before the next start");
             beyond.push((
-                format!("{}: the sandbox was made at the start without leave to {what} it", path.display()),
+                format!("{}: the sandbox was set up at the start without permission to {what} it", path.display()),
                 hint,
             ));
         };
@@ -214,7 +216,8 @@ impl Held {
         if let (Some(allowed), Some(wanted)) = (&files.connect, &rules.connect) {
             let hint = "restart pintle; or name the port in sandbox.connect_ports before the next start";
             beyond.extend(wanted.difference(allowed).map(|port| {
-                let what = format!("port {port}: the sandbox was made at the start without leave to connect to it");
+                let what =
+                    format!("port {port}: the sandbox was set up at the start without permission to connect to it");
                 (what, hint.to_owned())
             }));
         }

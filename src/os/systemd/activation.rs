@@ -1,23 +1,24 @@
-//! Sockets that the service manager has bound (sd_listen_fds(3)): so that nothing here needs leave to bind.
+//! Socket activation (sd_listen_fds(3)): with sockets bound by systemd, pintle needs no permission
+//! to bind.
 
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
 
-/// A socket that was passed.
+/// A passed socket.
 #[derive(Debug)]
 pub struct Passed {
     /// The socket.
     pub listener: TcpListener,
-    /// The name that it was given (`FileDescriptorName=`); empty if it has none.
+    /// Its name (`FileDescriptorName=`), or an empty string.
     pub name: String,
 }
 
-/// The sockets that were passed to this process; none if they were meant for another.
+/// Returns the sockets passed to this process; none if they were meant for another process.
 ///
 /// # Errors
 ///
-/// What is wrong with them, and what to do.
+/// The fault of a socket, and its remedy.
 pub fn passed() -> Result<Vec<Passed>, String> {
     let meant_for: Option<u32> = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok());
     if meant_for != Some(std::process::id()) {
@@ -36,9 +37,9 @@ pub fn passed() -> Result<Vec<Passed>, String> {
             )
         };
         let listener = sockets.take_tcp_listener(at).map_err(|error| wrong(&error.to_string()))?;
-        let listener = listener.ok_or_else(|| wrong("is not there"))?;
+        let listener = listener.ok_or_else(|| wrong("is missing"))?;
         if listener.local_addr().is_err() {
-            return Err(wrong("is no TCP socket"));
+            return Err(wrong("is not a TCP socket"));
         }
         listener.set_nonblocking(true).map_err(|error| wrong(&error.to_string()))?;
         passed.push(Passed { listener, name });

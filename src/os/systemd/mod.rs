@@ -1,4 +1,4 @@
-//! What systemd and its kind say to a service, and hear from it: readiness, and sockets that are bound already.
+//! The interface to systemd: notifications of readiness, and socket activation.
 
 pub mod activation;
 pub mod notify;

@@ -1,6 +1,6 @@
-//! What the service manager is told (sd_notify(3)): a datagram of a few lines, to the socket that it names.
+//! Notifications to the service manager (sd_notify(3)): datagrams of a few lines.
 //!
-//! The socket is opened at the start and kept, since later its path may be out of reach.
+//! The socket is opened at the start and kept, since the sandbox may hide its path later.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The way to the service manager, if there is one.
+/// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub struct Notify {
     socket: Option<UnixDatagram>,
@@ -17,7 +17,7 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// As the environment says.
+    /// Connects as the environment variables say.
     #[must_use]
     pub fn from_env() -> Self {
         let path = std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty());
@@ -28,14 +28,14 @@ impl Notify {
             };
             let connect = |address: SocketAddr| {
                 let socket = UnixDatagram::unbound()?;
-                // A service manager that does not listen must not hold anybody up.
+                // A service manager that does not read must not block pintle.
                 socket.set_nonblocking(true)?;
                 socket.connect_addr(&address)?;
                 Ok::<_, std::io::Error>(socket)
             };
             let connected = address.and_then(connect);
             if let Err(error) = &connected {
-                tracing::warn!(path = %path.display(), %error, "the service manager cannot be told anything");
+                tracing::warn!(path = %path.display(), %error, "service manager unreachable: no notifications");
             }
             connected.ok()
         });
@@ -45,40 +45,40 @@ impl Notify {
         Self { socket, watchdog }
     }
 
-    /// How often the service manager wants to hear that all is well; none if it does not.
+    /// The watchdog interval; `None` without a watchdog.
     #[must_use]
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog.filter(|_| self.socket.is_some())
     }
 
-    /// Everything is up.
+    /// Reports readiness.
     pub fn ready(&self, status: &str) {
         self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// The configuration is being read again; [`Self::ready`] says that it is done.
+    /// Reports a reload, until [`Self::ready`].
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}\nSTATUS=reloading"));
     }
 
-    /// The end has begun.
+    /// Reports that the process is stopping.
     pub fn stopping(&self, status: &str) {
         self.tell(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
-    /// Another process is the service from now on.
+    /// Names another process as the service's main process.
     pub fn successor(&self, pid: u32) {
         self.tell(&format!("MAINPID={pid}"));
     }
 
-    /// What it does, in words.
+    /// Sets the status text.
     pub fn status(&self, status: &str) {
         self.tell(&format!("STATUS={status}"));
     }
 
-    /// All is well.
+    /// Resets the watchdog.
     pub fn alive(&self) {
         self.tell("WATCHDOG=1");
     }
@@ -87,7 +87,7 @@ impl Notify {
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(lines.as_bytes())
         {
-            tracing::debug!(%error, "the service manager could not be told");
+            tracing::debug!(%error, "notification to the service manager failed");
         }
     }
 }

@@ -44,6 +44,13 @@ impl HeadWatch {
                 self.open = false;
                 continue;
             }
+            // As nearly always, it is all there.
+            if let (0, Some((frame, rest))) = (self.filled, bytes.split_first_chunk()) {
+                self.frame = *frame;
+                bytes = rest;
+                self.begin();
+                continue;
+            }
             let part = bytes.len().min(FRAME_HEAD - self.filled);
             self.frame[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
             self.filled += part;
