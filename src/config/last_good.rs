@@ -309,7 +309,8 @@ impl Fresh {
     }
 }
 
-fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+/// Reads the file of a key; `None` if it cannot be read.
+pub(super) fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     let mut contents = Zeroizing::new(Vec::new());
     File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut contents).ok()?;
     Some(contents)

@@ -327,6 +327,34 @@ fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
 }
 
+/// A process of their own has the keys, so that the copy has none: the key's file still has it, and the start goes on.
+#[test]
+fn a_copy_without_a_key_is_served_with_the_key_in_its_file() {
+    let (bed, node) = (Bed::new(), Bed::new());
+    drop(node.start(&node.pins("30d")));
+    let config = format!("[tls]\nkey_process = true\n{}", bed.config(&bed.pins("30d"), ""));
+    let start = || Pintle::start(&bed.authority, &config);
+    let pintle = start();
+    eventually("the chain is copied", || copies(&bed).pop());
+    assert!(!fs::read_to_string(&copies(&bed)[0]).unwrap().contains("PRIVATE KEY"));
+    output(pintle.command("ledger merge").arg(node.state().join("ledger.jsonl")));
+    drop(pintle);
+    // The live key breaks what was merged.
+    let pintle = start();
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    drop(pintle);
+    fs::write(bed.chain(), "garbage").unwrap();
+    let pintle = start();
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    drop(pintle);
+    // Another key in the file is no stand-in, nor is it let in.
+    bed.put(&bed.stranger);
+    let path = bed.folder.path().join("again.toml");
+    fs::write(&path, format!("{LISTEN}{config}")).unwrap();
+    let refused = does_not_start(&path);
+    assert!(refused.contains("would lock readers out"), "{refused}");
+}
+
 /// A parent whose pins would bind a child that has none of these keys serves on without pins; and without pins it goes
 /// on, whatever is looked at later.
 #[test]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::certificates::Loaded;
 use super::{Entry, report};
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::{Breaches, KeyText};
+use crate::config::last_good::{Breaches, KeyText, read_key};
 use crate::config::problem::Problem;
 use crate::config::{Context, LastGood, StandIn};
 use crate::host::HostPattern;
 use crate::policy::promise::Promise;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
+use crate::tls::key_process;
 
 /// The pairs of one site that were served last.
 pub(super) struct StandIns<'a> {
@@ -69,6 +70,17 @@ impl Served {
     }
 }
 
+/// Makes a certificate of a copy. A copy has no key if another process has the keys: then the key is the one in its own
+/// file, if that still fits the chain.
+fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
+    let chain = || Chain::from_pem(contents).ok();
+    let whole = Certificate::new(chain()?, contents).ok();
+    whole.or_else(|| match key_process::held() {
+        Some(keys) => Certificate::with_signer(chain()?, Arc::new(keys.load(key).ok()?)).ok(),
+        None => Certificate::new(chain()?, &read_key(key)?).ok(),
+    })
+}
+
 fn is_within(host: &HostPattern, known: &HostPattern) -> bool {
     host == known || host.exact().is_some_and(|host| known.is_wildcard() && known.matches(host))
 }
@@ -91,12 +103,12 @@ impl<'a> StandIns<'a> {
         }
         let contents = self.last_good?.read(path)?;
         let by = By::Copy(Breaches::read(&contents));
-        let chain = Chain::from_pem(&contents).ok()?;
-        let (chain, certificate) = if table.key.is_none() {
-            (Arc::new(chain), None)
-        } else {
-            let certificate = Arc::new(Certificate::new(chain, &contents).ok()?);
-            (certificate.chain.clone(), Some(certificate))
+        let (chain, certificate) = match &key {
+            None => (Arc::new(Chain::from_pem(&contents).ok()?), None),
+            Some(key) => {
+                let certificate = Arc::new(certificate_of(&contents, key)?);
+                (certificate.chain.clone(), Some(certificate))
+            }
         };
         Some(Served {
             loaded: Loaded { at, path: path.to_owned(), key, text: KeyText::default(), chain, certificate },

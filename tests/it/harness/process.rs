@@ -14,9 +14,11 @@ use tempfile::TempDir;
 
 use super::{Authority, eventually, in_time};
 
-/// The program under test. The tests may run as root, in folders that nobody else can look into: it stays what they are.
+/// The program under test, or another build of it that `PINTLE_PROGRAM` names. The tests may run as root, in folders that
+/// nobody else can look into: it stays what they are.
 pub fn pintle() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pintle"));
+    let program = std::env::var_os("PINTLE_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pintle").into());
+    let mut command = Command::new(program);
     command.env("PINTLE_ALLOW_ROOT", "1");
     command
 }
