@@ -27,6 +27,8 @@ use crate::policy::promise::{Promise, Promises, Seconds};
 
 /// The folder in `state.directory`.
 pub const FOLDER: &str = "last-good";
+/// The end of a copy's name; a copy that is being written has another.
+const SUFFIX: &str = ".pem";
 /// Bytes of a hash in a copy's name.
 const HASH: usize = 8;
 /// How a section begins.
@@ -65,9 +67,16 @@ impl LastGood {
         let prefix = prefix(chain);
         let names = self.names().ok()?;
         // There is one, unless one that is not served any more could not be removed.
-        let of_chain = names.iter().filter(|name| name.starts_with(&prefix)).map(|name| self.folder.join(name));
+        let is_whole = |name: &&String| name.starts_with(&prefix) && name.ends_with(SUFFIX);
+        let of_chain = names.iter().filter(is_whole).map(|name| self.folder.join(name));
         let newest = of_chain.max_by_key(|path| fs::symlink_metadata(path).and_then(|file| file.modified()).ok())?;
         read(&newest).ok()
+    }
+
+    /// Lets copies of these pairs be written, beside those that are there: for pairs that are about to be served.
+    pub fn allow<'p>(&self, pairs: impl Iterator<Item = (&'p Path, Pin)>) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.get_or_insert_default().extend(pairs.map(|(chain, pin)| name(chain, pin)));
     }
 
     /// Removes all copies but those of these pairs. To be done before anything is promised under other pairs: a copy
@@ -250,6 +259,11 @@ impl KeyText {
         Self(Arc::new(Mutex::new(Some(Zeroizing::new(contents.to_vec())))))
     }
 
+    /// Returns the text of the key in a copy, so that the copy can be written again.
+    pub(super) fn of_copy(contents: &[u8]) -> Self {
+        private_key(contents).map(|key| Self::new(pem_of(&key).as_bytes())).unwrap_or_default()
+    }
+
     fn take(&self) -> Option<Zeroizing<Vec<u8>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -349,7 +363,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// `blog-0123456789abcdef-0123456789abcdef.pem`
 fn name(chain: &Path, pin: Pin) -> String {
-    format!("{}{}.pem", prefix(chain), short(pin.to_string().as_bytes()))
+    format!("{}{}{SUFFIX}", prefix(chain), short(pin.to_string().as_bytes()))
 }
 
 fn prefix(chain: &Path) -> String {
@@ -393,8 +407,14 @@ mod tests {
         assert_eq!(copies.read(one), None);
         assert!(copies.keep(one, new, b"third").unwrap());
         assert_eq!(copies.read(one).unwrap(), b"third");
+        // A copy that a kill has left half written is none.
+        fs::write(copies.path(one, old).with_extension("new"), b"fourth").unwrap();
+        assert_eq!(copies.read(one).unwrap(), b"third");
         copies.retain(std::iter::empty()).unwrap();
         assert_eq!((copies.read(one), copies.read(two)), (None, None));
+        // One that is allowed is written beside the ones that are there.
+        copies.allow([(one, old)].into_iter());
+        assert!(copies.keep(one, old, b"fifth").unwrap() && !copies.keep(one, new, b"sixth").unwrap());
     }
 
     #[test]

@@ -1,16 +1,23 @@
 //! Puts a configuration into use: first the ledger, then the wire, then the log.
 
 use std::io;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::timeout;
 
 use super::Control;
-use crate::config::{Config, Difference, LastGood, report};
+use crate::config::{Config, Difference, Fresh, LastGood, report};
 use crate::ledger::time::Reading;
-use crate::ledger::{Ledger, Record};
+use crate::ledger::{Book, Ledger, Record};
+use crate::policy::guard::Seconds;
 use crate::upstream::check;
 use crate::upstream::dns::follow;
+
+/// How long a new pair waits for its copy before pintle serves it. A slow disk, or thousands of new
+/// pairs, must not hold up a renewal: the copying goes on beside.
+pub(super) const COPY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The decisions that a configuration makes: accepted lockouts, and ramps that begin.
 pub(super) fn decisions(config: &Config) -> Vec<Record> {
@@ -41,6 +48,39 @@ pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config) {
     }
 }
 
+/// Copies the pairs of a configuration before anything is promised under it, so that a process that
+/// is killed a moment later leaves them. A pair with an accepted lockout is copied later, once the
+/// ledger has the lockout.
+pub(super) fn copy_first(
+    copies: &LastGood,
+    config: &Config,
+    beside: Option<&Config>,
+    book: &Book,
+    now: Seconds,
+) -> Option<JoinHandle<()>> {
+    if !config.accepted.is_empty() {
+        return None;
+    }
+    copies.allow(config.pairs());
+    copy(config.fresh_pairs(beside, book, now), copies)
+}
+
+/// Copies pairs, on a thread that may wait for the disk.
+fn copy(fresh: Fresh, copies: &LastGood) -> Option<JoinHandle<()>> {
+    if fresh.is_empty() {
+        return None;
+    }
+    let copies = copies.clone();
+    Some(spawn_blocking(move || {
+        if let Err(error) = fresh.keep(&copies) {
+            tracing::warn!(
+                %error,
+                "cannot copy the pairs in use to state.directory: check free space and permissions"
+            );
+        }
+    }))
+}
+
 fn tell_of_lockout(site: &str, until: &str) {
     tracing::warn!(
         site,
@@ -56,6 +96,9 @@ impl Control {
     ///
     /// If an accepted lockout cannot be written to the ledger. Nothing has changed then.
     pub(super) async fn adopt(&mut self, config: Config) -> io::Result<()> {
+        if let Some(copying) = self.copy_first(&config) {
+            let _ = timeout(COPY_PATIENCE, copying).await;
+        }
         forget_other_pairs(self.files.copies.as_ref(), &config);
         let records = decisions(&config);
         if let Err(error) = self.record(records).await
@@ -82,26 +125,25 @@ impl Control {
         Ok(())
     }
 
+    /// Copies the pairs of a configuration that is about to be served, except those in use already.
+    fn copy_first(&self, config: &Config) -> Option<JoinHandle<()>> {
+        let copies = self.files.copies.as_ref()?;
+        let now = self.promises.time.borrow().judged(Reading::take());
+        copy_first(copies, config, Some(&self.config), self.ledger().book(), now)
+    }
+
     /// Copies the pairs in use, except those that `beside` serves, too, so that the next start has
     /// them whatever happens to their files. Runs on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
         let now = self.promises.time.borrow().judged(Reading::take());
         let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
-        let Some(copies) = self.files.copies.clone() else {
-            fresh.forget();
-            return None;
-        };
-        if fresh.is_empty() {
-            return None;
-        }
-        Some(spawn_blocking(move || {
-            if let Err(error) = fresh.keep(&copies) {
-                tracing::warn!(
-                    %error,
-                    "cannot copy the pairs in use to state.directory: check free space and permissions"
-                );
+        match &self.files.copies {
+            Some(copies) => copy(fresh, copies),
+            None => {
+                fresh.forget();
+                None
             }
-        }))
+        }
     }
 
     /// Follows the names of new upstreams, and starts new health checks.

@@ -35,14 +35,8 @@ pub(super) struct Files {
 
 impl Files {
     /// Nothing is watched yet.
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
-            watch: Watch::start(),
-            pending: None,
-            refused: at_start(config),
-            unservable: Vec::new(),
-            copies: config.state.as_deref().map(LastGood::of),
-        }
+    pub(super) fn new(config: &Config, copies: Option<LastGood>) -> Self {
+        Self { watch: Watch::start(), pending: None, refused: at_start(config), unservable: Vec::new(), copies }
     }
 }
 

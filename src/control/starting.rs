@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 
 use super::files::Files;
 use super::operator::Operator;
@@ -41,6 +42,8 @@ pub(super) struct Parts {
     upgrade_asked: Signal,
     pub(super) access_log: Option<LogThread>,
     pub(super) resolver: Rc<Resolver>,
+    /// Copies of the pairs in use; `None` without state.directory.
+    pub(super) copies: Option<LastGood>,
 }
 
 /// The ledger and its clock, before anything is sent.
@@ -76,7 +79,7 @@ impl Control {
         beginning: Beginning,
     ) -> Result<Self, StartError> {
         let parts = Parts::new(&config)?;
-        let promised = promise(ledger, &config, None)?;
+        let promised = promise(ledger, &config, parts.copies.as_ref(), None).await?;
         let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         control.open_door();
@@ -91,7 +94,7 @@ impl Control {
         server: Server,
         beginning: Beginning,
     ) -> Self {
-        let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver } = parts;
+        let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver, copies } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
         let mut control = Self {
             draft,
@@ -99,7 +102,7 @@ impl Control {
             server,
             resolver,
             promises: Promises::new(ledger, time, leases, trouble),
-            files: Files::new(&config),
+            files: Files::new(&config, copies),
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
@@ -125,6 +128,7 @@ impl Parts {
             upgrade_asked: signal(SignalKind::user_defined2())?,
             access_log: access_log(&config.access).map_err(StartError)?,
             resolver: Rc::new(Resolver::new(config.name_servers.clone())),
+            copies: config.state.as_deref().map(LastGood::of),
         };
         // From here on the signals have a listener.
         crate::os::signals::let_in();
@@ -132,13 +136,23 @@ impl Parts {
     }
 }
 
-/// Writes the promises of a configuration to the ledger, and grants the leases. `since` is when the
-/// previous process, if any, began to date promises by this clock.
-pub(super) fn promise(mut ledger: Ledger, config: &Config, since: Option<Seconds>) -> Result<Promised, StartError> {
+/// Copies the pairs of a configuration, writes its promises to the ledger, and grants the leases.
+/// `since` is when the previous process, if any, began to date promises by this clock.
+pub(super) async fn promise(
+    mut ledger: Ledger,
+    config: &Config,
+    copies: Option<&LastGood>,
+    since: Option<Seconds>,
+) -> Result<Promised, StartError> {
     let reading = Reading::take();
     let time = Time::start(ledger.book().newest(), reading).dated_since(since);
     let mut leases = Leases::default();
-    adopt::forget_other_pairs(config.state.as_deref().map(LastGood::of).as_ref(), config);
+    let copying =
+        copies.and_then(|copies| adopt::copy_first(copies, config, None, ledger.book(), time.judged(reading)));
+    if let Some(copying) = copying {
+        let _ = timeout(adopt::COPY_PATIENCE, copying).await;
+    }
+    adopt::forget_other_pairs(copies, config);
     // A lockout that is not in the ledger is not accepted.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
     leases.hold(&config.pledges);

@@ -213,7 +213,7 @@ impl Control {
         let (again, problems) = draft.build(&context);
         let Some(mut config) = again else { return Err(reload::rendered(&problems)) };
         config.names.extend(names);
-        let promised = promise(ledger, &config, go.since).map_err(told)?;
+        let promised = promise(ledger, &config, parts.copies.as_ref(), go.since).await.map_err(told)?;
         server.publish(config.snapshot.clone());
         server.settled().await;
         server.listen(bound.addresses(), bound);

@@ -138,7 +138,7 @@ fn copies_are_for_this_user_alone_and_of_what_is_served_now() {
     assert_eq!(mode(&bed.state().join("last-good")), 0o700);
     bed.put(&bed.next);
     copied(&bed, &bed.next);
-    assert_eq!(copies(&bed).len(), 1);
+    eventually("the copy of the other pair is gone", || (copies(&bed).len() == 1).then_some(()));
     drop(pintle);
     // The old pair would break what was promised since: its copy is gone, and it is not started.
     let pintle = bed.start(&bed.pins("30d").replace(
@@ -150,6 +150,30 @@ fn copies_are_for_this_user_alone_and_of_what_is_served_now() {
     drop(pintle);
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.next.pin);
+}
+
+/// A pair is copied before it is served, so that a kill in the next moment leaves it, too.
+#[test]
+fn a_pair_is_copied_before_it_is_served() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    for _ in 0..3 {
+        let pintle = bed.start(&pins);
+        drop(pintle);
+        fs::write(bed.chain(), "garbage").unwrap();
+        fs::write(bed.key(), "garbage").unwrap();
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.live.pin);
+        bed.put(&bed.next);
+        output(&mut pintle.command("reload"));
+        drop(pintle);
+        fs::write(bed.key(), "garbage").unwrap();
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.next.pin);
+        drop(pintle);
+        fs::remove_dir_all(bed.state()).unwrap();
+        bed.put(&bed.live);
+    }
 }
 
 /// A chain and a key that do not fit: an installation that was killed half way, for one.

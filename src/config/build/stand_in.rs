@@ -110,10 +110,8 @@ impl<'a> StandIns<'a> {
                 (certificate.chain.clone(), Some(certificate))
             }
         };
-        Some(Served {
-            loaded: Loaded { at, path: path.to_owned(), key, text: KeyText::default(), chain, certificate },
-            by,
-        })
+        let text = KeyText::of_copy(&contents);
+        Some(Served { loaded: Loaded { at, path: path.to_owned(), key, text, chain, certificate }, by })
     }
 
     pub(super) fn is_forced(&self, at: usize) -> bool {

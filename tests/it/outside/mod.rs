@@ -176,12 +176,12 @@ fn clients_of_the_real_binary_are_never_locked_out() {
             if number >= histories || has_failed.load(Ordering::Relaxed) {
                 return Ok(counts);
             }
-            let history = new(number);
-            match history.play(&stage, &mut |_| {}) {
+            let (history, mut lines) = (new(number), Vec::new());
+            match history.play(&stage, &mut |line| lines.push(line)) {
                 Ok(more) => more.into_iter().for_each(|(what, n)| *counts.entry(what).or_default() += n),
                 Err(why) => {
                     has_failed.store(true, Ordering::Relaxed);
-                    return Err((number, history, why));
+                    return Err((number, history, format!("{}\n  => {why}", lines.join("\n  "))));
                 }
             }
         }
@@ -195,7 +195,7 @@ fn clients_of_the_real_binary_are_never_locked_out() {
         match result {
             Ok(more) => more.into_iter().for_each(|(what, n)| *counts.entry(what).or_default() += n),
             Err((number, history, why)) => panic!(
-                "PINTLE_SEED={seed} PINTLE_HISTORY={number}: {why}\ncut down:\n{}",
+                "PINTLE_SEED={seed} PINTLE_HISTORY={number}:\n  {why}\ncut down:\n{}",
                 history.cut_down(&stage).told(&stage)
             ),
         }
