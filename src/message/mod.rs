@@ -8,6 +8,7 @@ mod chunked;
 mod field;
 mod head;
 mod http1;
+mod known_name;
 mod looked;
 mod name;
 mod sink;
