@@ -11,7 +11,7 @@ use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
 use crate::ledger::time::Reading;
 use crate::ledger::{Book, Ledger, Record};
-use crate::policy::guard::Seconds;
+use crate::policy::promise::Seconds;
 use crate::upstream::check;
 use crate::upstream::dns::follow;
 
