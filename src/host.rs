@@ -1,8 +1,8 @@
-//! Host names: what a site is called, and what a request asks for.
+//! Host names: those of sites, and those that requests ask for.
 //!
-//! Names are compared in one form: ASCII, lower case, without a trailing dot; IPv6 addresses keep their brackets.
-//! Both [`HostPattern`] (from the configuration) and [`split_authority`] (from a request) give that form, so that
-//! a lookup is a comparison of bytes.
+//! Names are compared in one normal form: ASCII, lower case, without a trailing dot; IPv6 addresses
+//! keep their brackets. [`HostPattern`] (from the configuration) and [`split_authority`] (from a
+//! request) both produce it, so a lookup compares bytes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,35 +12,36 @@ use std::ops::RangeInclusive;
 
 /// The longest name that DNS allows, in bytes (RFC 1035 section 2.3.4), without the trailing dot.
 const NAME_MAX: usize = 253;
-/// The bytes of one label.
+/// The length of one label, in bytes.
 const LABEL: RangeInclusive<usize> = 1..=63;
 
-/// Why a text is no host name.
+/// Why a text is not a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidHost {
-    /// Nothing before the port.
+    /// No name before the port.
     Empty,
     /// Longer than 253 bytes, or a label longer than 63 or empty.
     Length,
-    /// A byte that no host name has: user information, white space, non-ASCII.
+    /// A byte that no host name contains: user information, white space, non-ASCII.
     Character,
-    /// Not a number below 65536 behind the colon.
+    /// No number below 65536 after the colon.
     Port,
-    /// Brackets without an IPv6 address in them.
+    /// Brackets without an IPv6 address.
     Address,
-    /// A `*` anywhere but as the whole first label.
+    /// A `*` that is not the whole first label.
     Wildcard,
-    /// A port where only a name belongs.
+    /// A port after a name that must not have one.
     HasPort,
-    /// A URL where only a name belongs.
+    /// A URL instead of a name.
     Url,
-    /// An IPv6 address without its brackets.
+    /// An IPv6 address without brackets.
     Bare,
-    /// Its last label is a number, and it is no IPv4 address: browsers make one of it, or refuse it.
+    /// The last label is a number, but the name is not an IPv4 address: browsers convert or refuse
+    /// it.
     Number,
     /// A wildcard before an address.
     WildcardAddress,
-    /// A name with letters beyond ASCII that has no ASCII form (UTS 46).
+    /// A name with non-ASCII letters that has no ASCII form (UTS 46).
     International,
 }
 
@@ -68,10 +69,10 @@ impl fmt::Display for InvalidHost {
 
 impl std::error::Error for InvalidHost {}
 
-/// Where the host ends in an authority, and the port behind it.
+/// The end of the host in an authority, and the port after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Authority {
-    /// Length of the host in bytes, without trailing dot and port.
+    /// The length of the host in bytes, without the trailing dot and the port.
     pub host_len: usize,
     /// The explicit port. `None` also for `host:`, which RFC 3986 section 3.2.3 allows.
     pub port: Option<u16>,
@@ -81,7 +82,8 @@ pub struct Authority {
 ///
 /// # Errors
 ///
-/// [`InvalidHost`], for all that is not `host [ ":" port ]`: RFC 9112 section 3.2 wants a 400 then.
+/// [`InvalidHost`] for everything except `host [ ":" port ]`: RFC 9112 section 3.2 requires a 400
+/// then.
 pub fn split_authority(raw: &mut [u8]) -> Result<Authority, InvalidHost> {
     let (host_len, rest) = if raw.first() == Some(&b'[') {
         let close = raw.iter().position(|b| *b == b']').ok_or(InvalidHost::Address)?;
@@ -101,7 +103,7 @@ pub fn split_authority(raw: &mut [u8]) -> Result<Authority, InvalidHost> {
     Ok(Authority { host_len, port })
 }
 
-/// Each byte that a name may have, in lower case; and 0.
+/// Each byte that a name may contain, in lower case; otherwise 0.
 static NAME_BYTES: [u8; 256] = {
     let mut bytes = [0; 256];
     let mut byte: u8 = 0;
@@ -114,8 +116,8 @@ static NAME_BYTES: [u8; 256] = {
     bytes
 };
 
-/// Checks the name before a port, and lower-cases it: its length without its trailing dot, and with it. Every request has
-/// one, so that each byte is looked at once.
+/// Checks the name before a port and lower-cases it. Returns its length without and with the
+/// trailing dot. Every request has one, so each byte is read once.
 fn name_before_port(raw: &mut [u8]) -> Result<(usize, usize), InvalidHost> {
     let (mut label, mut end) = (0, 0);
     while end < raw.len() && raw[end] != b':' {
@@ -149,11 +151,11 @@ fn parse_port(digits: &[u8]) -> Result<u16, InvalidHost> {
     u16::try_from(number).map_err(|_| InvalidHost::Port)
 }
 
-/// A site's name as the configuration gives it: exact, or a wildcard for one label.
+/// A configured host: an exact name, or a wildcard for one label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPattern {
     wildcard: bool,
-    /// Without the `*.` of a wildcard.
+    /// The name without the wildcard's `*.`.
     name: Box<str>,
 }
 
@@ -162,7 +164,7 @@ impl HostPattern {
     ///
     /// # Errors
     ///
-    /// [`InvalidHost`], also where there is a port.
+    /// [`InvalidHost`], also if there is a port.
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
         let text = &*ascii(text)?;
         let (wildcard, rest) = match text.strip_prefix("*.") {
@@ -177,7 +179,7 @@ impl HostPattern {
         }
         raw.truncate(authority.host_len);
         let mut name = String::from_utf8(raw).map_err(|_| InvalidHost::Character)?.into_boxed_str();
-        // An address in the one form that clients send (RFC 5952).
+        // An address in the normal form that clients send (RFC 5952).
         if let Some(address) = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')?.parse::<Ipv6Addr>().ok()) {
             name = format!("[{address}]").into_boxed_str();
         }
@@ -187,7 +189,7 @@ impl HostPattern {
         Ok(Self { wildcard, name })
     }
 
-    /// The same for a host that a site is to have: a name that no browser would ask for is refused as well.
+    /// The same for a host of a site: refuses names that no browser would ask for, too.
     ///
     /// # Errors
     ///
@@ -226,7 +228,7 @@ impl HostPattern {
         &self.name
     }
 
-    /// Whether this is `*.something`.
+    /// `true` for `*.something`.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         self.wildcard
@@ -239,7 +241,8 @@ impl HostPattern {
         text.parse().ok()
     }
 
-    /// Whether this pattern takes in `host`; a wildcard stands for exactly one label (RFC 9525 section 6.3).
+    /// `true` if this pattern covers `host`. A wildcard covers exactly one label (RFC 9525 section
+    /// 6.3).
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         if self.wildcard { wildcard_base(host.as_bytes()) == Some(self.name.as_bytes()) } else { host == &*self.name }
@@ -255,7 +258,8 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// Whether the last label is a number, as URLs have it (WHATWG URL, "ends in a number"): in decimal, octal or hexadecimal.
+/// `true` if the last label is a number in a URL's sense (WHATWG URL, "ends in a number"): decimal,
+/// octal or hexadecimal.
 fn ends_in_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
@@ -263,11 +267,12 @@ fn ends_in_number(name: &str) -> bool {
         || hexadecimal.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// The ASCII form of a name that may be international: its A-labels (RFC 5890 section 2.3.2.1).
+/// Returns the ASCII form of a name that may be international: its A-labels (RFC 5890 section
+/// 2.3.2.1).
 ///
 /// # Errors
 ///
-/// [`InvalidHost::International`], for names that have none.
+/// [`InvalidHost::International`] for names without one.
 pub fn ascii(text: &str) -> Result<Cow<'_, str>, InvalidHost> {
     if text.is_ascii() {
         return Ok(text.into());
@@ -277,11 +282,11 @@ pub fn ascii(text: &str) -> Result<Cow<'_, str>, InvalidHost> {
     Ok(format!("{wildcard}{name}").into())
 }
 
-/// The same for a name that may have a port behind it.
+/// The same for a name with an optional port.
 ///
 /// # Errors
 ///
-/// [`InvalidHost::International`], for names that have none.
+/// [`InvalidHost::International`] for names without one.
 pub fn ascii_authority(text: &str) -> Result<Cow<'_, str>, InvalidHost> {
     let colon = text.find(':').unwrap_or(text.len());
     match ascii(&text[..colon])? {
@@ -290,7 +295,7 @@ pub fn ascii_authority(text: &str) -> Result<Cow<'_, str>, InvalidHost> {
     }
 }
 
-/// A name for people: one with A-labels has its letters behind it, `xn--bcher-kva.example (bücher.example)`.
+/// A name for people: A-labels followed by their letters, `xn--bcher-kva.example (bücher.example)`.
 #[must_use]
 pub fn both_forms(name: &str) -> String {
     let (wildcard, base) = name.strip_prefix("*.").map_or(("", name), |base| ("*.", base));
@@ -303,14 +308,15 @@ fn wildcard_base(host: &[u8]) -> Option<&[u8]> {
     memchr::memchr(b'.', host).map(|dot| &host[dot + 1..])
 }
 
-/// Values by host name: an exact name wins over a wildcard.
+/// Values by host name. An exact name takes precedence over a wildcard.
 #[derive(Debug, Clone)]
 pub struct HostMap<T> {
     exact: ByName<T>,
     wildcard: ByName<T>,
 }
 
-/// What clients ask for is looked up, but what is in it is the operator's: nobody can make it slow.
+/// Clients choose the names to look up, but only the operator's names are stored: no client can
+/// make lookups slow.
 type ByName<T> = HashMap<Box<[u8]>, T, foldhash::fast::RandomState>;
 
 impl<T> Default for HostMap<T> {
@@ -320,13 +326,13 @@ impl<T> Default for HostMap<T> {
 }
 
 impl<T> HostMap<T> {
-    /// Adds a pattern; gives back the value that held it before.
+    /// Adds a pattern. Returns the value that it replaces.
     pub fn insert(&mut self, pattern: &HostPattern, value: T) -> Option<T> {
         let map = if pattern.wildcard { &mut self.wildcard } else { &mut self.exact };
         map.insert(pattern.name.as_bytes().into(), value)
     }
 
-    /// The value for a host in the form that [`split_authority`] leaves.
+    /// The value for a host in the normal form of [`split_authority`].
     #[must_use]
     pub fn get<N: AsRef<[u8]> + ?Sized>(&self, host: &N) -> Option<&T> {
         let host = host.as_ref();
@@ -338,7 +344,7 @@ impl<T> HostMap<T> {
         })
     }
 
-    /// The value that exactly this pattern has.
+    /// The value of exactly this pattern.
     #[must_use]
     pub fn get_pattern(&self, pattern: &HostPattern) -> Option<&T> {
         let map = if pattern.wildcard { &self.wildcard } else { &self.exact };
@@ -406,7 +412,7 @@ mod tests {
         assert_eq!(HostPattern::parse("[2001:DB8:0:0::1]").unwrap().to_string(), "[2001:db8::1]");
     }
 
-    /// Names that browsers would not ask for as they stand here.
+    /// Names that browsers would not ask for in this form.
     #[test]
     fn hosts_of_sites() {
         let check = |text: &str, want: Result<(), InvalidHost>| {
@@ -449,7 +455,7 @@ mod tests {
         check("a.example/x", Err(InvalidHost::Character));
     }
 
-    /// Taken as people write them, compared and sent in ASCII, shown in both forms.
+    /// Accepted as people write them, compared and sent in ASCII, shown in both forms.
     #[test]
     fn international_names() {
         let check = |text: &str, ascii: &str, shown: &str| {

@@ -1,18 +1,25 @@
-//! Who the client is and which scheme it used, as far as trusted proxies say so.
+//! The client's address and scheme, as far as trusted proxies state them.
 //!
 //! The rule, in one place:
 //!
-//! * `listen.trust` names the one field that trusted proxies speak. pintle reads that field from the peers in
-//!   `trusted_proxies`; it reads no other field, and none of anybody else.
-//! * A PROXY header replaces the peer: whoever it names is believed only if that address is a trusted proxy's, too. Its
-//!   TLS TLV is the scheme unless such a proxy states one.
-//! * A list (members in one field or in several) is read from the right, where the nearest proxy appends. The walk goes
-//!   left as long as the address that a hop reports is a trusted proxy's, and the last hop's word counts.
-//! * An element of `Forwarded` belongs to its own hop; a member of `X-Forwarded-Proto` to the hop at the same place of
-//!   `X-Forwarded-For` where both lists are equally long. Otherwise the rightmost member of `X-Forwarded-Proto` counts.
-//! * A syntax error says nothing, and neither does anything to its left. Whatever stands to its right is still read: a
-//!   client that leaves a quote open does not take the balancer's own element with it.
-//! * A scheme that is neither http nor https says nothing.
+//! * `listen.trust` names the one field that trusted proxies write. pintle reads that field from
+//! the peers in
+//!   `trusted_proxies`. It reads no other field, and no field of other peers.
+//! * A PROXY header replaces the peer: the address that it names is believed only if it is a
+//! trusted proxy's,
+//!   too. Its TLS TLV states the scheme, unless such a proxy states one.
+//! * A list (members in one field or in several) is read from the right, where the nearest proxy
+//! appends. The
+//!   walk continues to the left while the address that a hop reports is a trusted proxy's. The last
+//! hop decides.
+//! * An element of `Forwarded` belongs to its own hop. A member of `X-Forwarded-Proto` belongs to
+//! the hop at the
+//!   same place of `X-Forwarded-For` if both lists have the same length. Otherwise its rightmost
+//! member counts.
+//! * A syntax error states nothing, and neither does anything to its left. Everything to its right
+//! still counts:
+//!   a client that leaves a quote open does not remove the balancer's own element.
+//! * A scheme other than http and https states nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -22,12 +29,12 @@ use super::redirect::Scheme;
 use crate::host::{HostPattern, split_authority};
 use crate::message::{Fields, Name, tokens};
 
-/// Members of one list that are read at most; those left of them are the client's own anyway.
+/// The most members of one list that are read. The client may have written further ones itself.
 const HOPS_MAX: usize = 32;
-/// Parameters of one element of `Forwarded`; RFC 7239 knows four.
+/// The most parameters of one element of `Forwarded`; RFC 7239 defines four.
 const PARAMETERS_MAX: usize = 8;
 
-/// The field that trusted proxies speak: `listen.trust`.
+/// The field that trusted proxies write: `listen.trust`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TrustedField {
     /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
@@ -35,12 +42,12 @@ pub enum TrustedField {
     XForwarded,
     /// `Forwarded` (RFC 7239).
     Forwarded,
-    /// The PROXY header before the first request, and nothing in any request.
+    /// The PROXY header before the first request; no field of a request.
     Proxy,
 }
 
 impl TrustedField {
-    /// The field of requests, if it is one.
+    /// The request field; `None` for PROXY headers.
     #[must_use]
     pub fn of_requests(self) -> Option<RequestField> {
         match self {
@@ -51,7 +58,7 @@ impl TrustedField {
     }
 }
 
-/// A field of requests that trusted proxies speak.
+/// A request field that trusted proxies write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestField {
     /// `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host`.
@@ -61,7 +68,7 @@ pub enum RequestField {
 }
 
 impl RequestField {
-    /// The field that states the scheme, as `Vary` names it.
+    /// The field that states the scheme, as `Vary` lists it.
     #[must_use]
     pub fn scheme_field(self) -> &'static str {
         match self {
@@ -71,7 +78,7 @@ impl RequestField {
     }
 }
 
-/// The peers that may state scheme and client, and the field that they do it by.
+/// The peers that may state scheme and client, and the field that they use.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     ranges: Vec<IpNet>,
@@ -79,7 +86,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Trusts these ranges, and nobody else, by this field.
+    /// Trusts these ranges, by this field.
     #[must_use]
     pub fn new(ranges: Vec<IpNet>, field: TrustedField) -> Self {
         Self { ranges, field }
@@ -91,36 +98,37 @@ impl Trust {
         self.ranges.is_empty()
     }
 
-    /// `true` if the address is trusted; IPv4 addresses in their IPv6 form are taken for what they are.
+    /// `true` if the address is trusted. IPv4 addresses in IPv6 form count as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
-    /// The field that is read from requests of this address, if one is.
+    /// The field that pintle reads from requests of this address, if any.
     fn believed(&self, address: IpAddr) -> Option<RequestField> {
         self.field.of_requests().filter(|_| self.contains(address))
     }
 }
 
-/// Whom a connection is from, before any request is read.
+/// The origin of a connection, before any request is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// The other end of the socket, or the source that a trusted proxy's PROXY header names.
+    /// The peer of the socket, or the source that a trusted proxy's PROXY header names.
     pub address: IpAddr,
-    /// The other end of the socket, if that is a trusted proxy.
+    /// The peer of the socket, if it is a trusted proxy.
     pub proxy: Option<IpAddr>,
-    /// The field that is read from its requests. `None` for strangers, and for clients that a PROXY header speaks for.
+    /// The field that pintle reads from its requests. `None` for strangers, and for clients behind
+    /// a PROXY header.
     pub believed: Option<RequestField>,
-    /// What the PROXY header's TLS TLV says.
+    /// The scheme that the PROXY header's TLS TLV states.
     pub tlv_scheme: Option<Scheme>,
-    /// What the listener speaks.
+    /// The scheme of the listener.
     pub listener: Scheme,
 }
 
 impl Peer {
-    /// The other end of a socket.
+    /// A connection without a PROXY header.
     #[must_use]
     pub fn new(address: IpAddr, listener: Scheme, trust: &Trust) -> Self {
         let address = address.to_canonical();
@@ -128,8 +136,8 @@ impl Peer {
         Self { address, proxy, believed: trust.believed(address), tlv_scheme: None, listener }
     }
 
-    /// Takes the word of a trusted proxy's PROXY header. Without a source (UNKNOWN, LOCAL, a Unix socket), nobody knows
-    /// whose requests follow, and nothing in them is believed.
+    /// Applies a trusted proxy's PROXY header. Without a source (UNKNOWN, LOCAL, a Unix socket) the
+    /// client is unknown, and no field of its requests is believed.
     pub fn speaks_for(&mut self, source: Option<IpAddr>, scheme: Option<Scheme>, trust: &Trust) {
         self.tlv_scheme = scheme;
         self.believed = source.and_then(|source| trust.believed(source));
@@ -139,26 +147,28 @@ impl Peer {
     }
 }
 
-/// What is known of a request's client.
+/// The client of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The scheme that the client used.
     pub scheme: Scheme,
     /// `true` if a trusted proxy has stated it, by a field or a TLV.
     pub scheme_stated: bool,
-    /// The field that decides the scheme of this peer's requests, whether or not this one has it: caches need to know.
+    /// The field that decides the scheme of this peer's requests, even if this request lacks it:
+    /// caches need it.
     pub decided_by: Option<RequestField>,
     /// The client's address.
     pub client: IpAddr,
     /// The trusted hops between the client and the peer.
     pub hops: Vec<IpAddr>,
-    /// The authority that a trusted proxy says the client asked for; good for nothing but a name of the site.
+    /// The authority that the client asked for, as a trusted proxy states it. Use it only if it
+    /// names a host of the site.
     pub host: Option<Box<[u8]>>,
 }
 
 impl Origin {
-    /// The fields that decide about what the upstream answers, for `Vary`: whether or not this request has them, since
-    /// another one may.
+    /// The fields that influence the upstream's response, for `Vary`. They count even if this
+    /// request lacks them, since another request may have them.
     #[must_use]
     pub fn vary(&self) -> Option<&'static str> {
         Some(match self.decided_by? {
@@ -167,7 +177,8 @@ impl Origin {
         })
     }
 
-    /// The authority that a trusted proxy states, if its host is one of these; in the form that hosts are compared in.
+    /// The authority that a trusted proxy states, in the normal form of hosts; `None` unless it
+    /// names one of these hosts.
     #[must_use]
     pub fn host_of(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
         let mut stated = self.host.as_deref()?.to_vec();
@@ -185,7 +196,7 @@ impl Origin {
     }
 }
 
-/// Finds scheme and client of a request.
+/// Determines the scheme and the client of a request.
 #[must_use]
 pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
     let mut origin = Origin {
@@ -215,7 +226,7 @@ pub fn origin(peer: &Peer, fields: &Fields, trust: &Trust) -> Origin {
     origin
 }
 
-/// What one proxy reported about whom it got the request from.
+/// One proxy's statement about its client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Hop<'a> {
     address: Option<IpAddr>,
@@ -227,15 +238,15 @@ struct Hop<'a> {
 struct Walk<'a> {
     scheme: Option<Scheme>,
     host: Option<&'a [u8]>,
-    /// The trusted proxies that passed the request on, the nearest first; at the end, the client.
+    /// The trusted proxies that passed the request on, the nearest first, then the client.
     addresses: Vec<IpAddr>,
 }
 
-/// Goes through the hops, the nearest first, as long as their addresses are trusted.
+/// Walks the hops, the nearest first, while their addresses are trusted.
 fn walk<'a>(hops: impl Iterator<Item = Hop<'a>>, trust: &Trust) -> Walk<'a> {
     let mut walk = Walk::default();
     for hop in hops.take(HOPS_MAX) {
-        // A hop that does not tell its side leaves that of the hop before.
+        // A hop that states no scheme keeps the scheme of the hop before.
         walk.scheme = hop.scheme.or(walk.scheme);
         walk.host = hop.host.or(walk.host);
         let Some(address) = hop.address else { break };
@@ -247,7 +258,8 @@ fn walk<'a>(hops: impl Iterator<Item = Hop<'a>>, trust: &Trust) -> Walk<'a> {
     walk
 }
 
-/// Walks the members of `X-Forwarded-For`, each with its member of `X-Forwarded-Proto`, if there are as many.
+/// Walks the members of `X-Forwarded-For`, each with its member of `X-Forwarded-Proto` if the lists
+/// have the same length.
 fn x_forwarded<'a>(fields: &'a Fields, trust: &Trust) -> Walk<'a> {
     let members = |name| fields.get_all(name).flat_map(tokens);
     let aligned = members(Name::XForwardedFor).count() == members(Name::XForwardedProto).count();
@@ -265,19 +277,21 @@ fn x_forwarded<'a>(fields: &'a Fields, trust: &Trust) -> Walk<'a> {
     walk
 }
 
-/// The elements of `Forwarded` (RFC 7239 section 4), the nearest hop's first, up to the first syntax error.
+/// The elements of `Forwarded` (RFC 7239 section 4), the nearest hop's first, up to the first
+/// syntax error.
 fn forwarded(fields: &Fields) -> impl Iterator<Item = Hop<'_>> {
     let elements = fields.get_all(Name::Forwarded).rev().flat_map(|value| Elements { rest: Some(value) });
     elements.map_while(|element| parse_element(element.ok()?))
 }
 
-/// A quote that nobody closes, or opens.
+/// A quote that is never closed, or never opened.
 struct OpenQuote;
 
-/// The elements of one field, from the right; empty ones are left out (RFC 9110 section 5.6.1).
+/// The elements of one field from the right, without empty ones (RFC 9110 section 5.6.1).
 ///
-/// From the right, since proxies append: whatever a client has written, quotes and backslashes included, stands left of
-/// the element that the nearest proxy wrote, and cannot change where that one begins.
+/// From the right, because proxies append. Everything that a client has written, even quotes and
+/// backslashes, is left of the nearest proxy's element, and cannot change where that element
+/// begins.
 struct Elements<'a> {
     rest: Option<&'a [u8]>,
 }
@@ -290,7 +304,7 @@ impl<'a> Iterator for Elements<'a> {
             let value = self.rest.take()?;
             let mut quoted = false;
             let comma = value.iter().enumerate().rposition(|(at, b)| {
-                // Backwards, a quote opens a string, and the next one that is not escaped closes it.
+                // Read backwards, a quote opens a string, and the next unescaped quote closes it.
                 if *b == b'"' && !(quoted && is_escaped(&value[..at])) {
                     quoted = !quoted;
                 }
@@ -311,12 +325,13 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// `true` if the byte behind these is escaped: behind an odd number of backslashes.
+/// `true` if the byte after these is escaped: an odd number of backslashes precedes it.
 fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
 }
 
-/// Reads one element. `None` where it is no element: a name or value that is none, a parameter that comes twice.
+/// Reads one element. `None` if it is malformed: a bad name or value, or a parameter that occurs
+/// twice.
 fn parse_element(mut rest: &[u8]) -> Option<Hop<'_>> {
     let mut hop = Hop::default();
     let mut names: [&[u8]; PARAMETERS_MAX] = [b""; PARAMETERS_MAX];
@@ -347,7 +362,7 @@ fn parse_element(mut rest: &[u8]) -> Option<Hop<'_>> {
     }
 }
 
-/// `name=value` at the front, and what is behind it. The value comes without its quotes.
+/// Reads `name=value` at the front. Returns the name, the value without quotes, and the rest.
 fn parse_pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (name, value) = text.split_at(text.iter().position(|b| *b == b'=')?);
     let value = &value[1..];
@@ -369,8 +384,8 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(is_tchar)
 }
 
-/// An address with or without port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. Names and
-/// obfuscated identifiers (RFC 7239 section 6) are none.
+/// Reads an address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`,
+/// `[2001:db8::1]:80`. `None` for names and obfuscated identifiers (RFC 7239 section 6).
 fn parse_address(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Some(rest) = text.strip_prefix('[') {
@@ -483,14 +498,14 @@ mod tests {
         check("10.0.0.1", &[(XFP, "https"), (XFP, "http")], HTTP);
         check("10.0.0.1", &[(XFP, "http"), (XFP, "https")], HTTPS);
         check("10.0.0.1", &[(XFP, "https, nonsense")], None);
-        // A trusted balancer behind a trusted offloader: the offloader's word counts.
+        // A trusted balancer behind a trusted offloader: the offloader decides.
         check("10.0.0.1", &[(XFF, "192.0.2.9, 10.0.0.2"), (XFP, "https, http")], HTTPS);
         check("10.0.0.1", &[(XFF, "192.0.2.9, 10.0.0.2"), (XFP, "https")], HTTPS);
-        // The client's own members stand left of the walk.
+        // The client's own members are left of the walk.
         check("10.0.0.1", &[(XFF, "192.0.2.7, 192.0.2.9"), (XFP, "https, http")], HTTP);
         check("10.0.0.1", &[(XFF, "10.0.0.9, 192.0.2.9"), (XFP, "https, http")], HTTP);
         check("10.0.0.1", &[(XFF, "192.0.2.9"), (XFP, "http, https")], HTTPS);
-        // More members than are looked at do not make two lists equally long.
+        // Unread members do not make two lists equally long.
         let (many, fewer) = ("10.0.0.2, ".repeat(40) + "10.0.0.2", "https, ".repeat(33) + "http");
         check("10.0.0.1", &[(XFF, &many), (XFP, &fewer)], HTTP);
     }
@@ -509,7 +524,7 @@ mod tests {
         check("for=\"[2001:db9::9]:443\"; Proto=\"https\" ;by=_x", HTTPS);
         check(";;proto=https;", HTTPS);
         check("x=\"a, b; \\\"c\";proto=https", HTTPS);
-        // What is no element says nothing.
+        // A malformed element states nothing.
         for wrong in [
             "proto=\"https",
             "proto=https\"",
@@ -529,7 +544,7 @@ mod tests {
             "proto=gopher",
         ] {
             check(wrong, None);
-            // Nor does what is left of it, nor does it keep what is right of it from being read.
+            // Neither does anything left of it. Elements to its right still count.
             check(&format!("for=192.0.2.9;proto=https, {wrong}"), None);
             check(&format!("{wrong}, for=192.0.2.9;proto=http"), HTTP);
             check(&format!("{wrong}, for=\"[2001:db9::1]\";proto=https"), HTTPS);
@@ -553,7 +568,8 @@ mod tests {
             check(field, Some("192.0.2.7"), HTTPS, (HTTPS, "192.0.2.7"));
             check(field, None, None, (None, "10.0.0.1"));
         }
-        // A source that is a trusted proxy itself speaks as one; `proxy` believes no request.
+        // A source that is a trusted proxy itself may use the field; with `proxy`, no request's
+        // field is believed.
         check(TrustedField::XForwarded, Some("10.0.0.2"), HTTP, (HTTPS, "198.51.100.1"));
         check(TrustedField::Forwarded, Some("::ffff:10.0.0.2"), None, (HTTPS, "198.51.100.1"));
         check(TrustedField::Proxy, Some("10.0.0.2"), HTTP, (HTTP, "10.0.0.2"));

@@ -1,64 +1,65 @@
-//! Admission: all sites as they would be served, against all that was promised, and all that they would promise.
+//! The guard: judges all sites together, against every promise made and every promise that they
+//! would make.
 //!
-//! No I/O here, and no clock, nor any words: what objections come to, and how they are told, is for the configuration.
+//! Pure: no I/O and no clock. The configuration decides about objections, and words them.
 
 use super::promise::{Promise, Promises, Seconds, others};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 
-/// A site as it would be served.
+/// A site, as it would be served.
 #[derive(Debug, Clone)]
 pub struct Offer<'a> {
-    /// Its names.
+    /// Its hosts.
     pub hosts: &'a [HostPattern],
-    /// The pins of its chains, leaf first. Any client may be shown any of them.
+    /// The pins of its chains, leaf first. A client may get any of them.
     pub chains: Vec<&'a [Pin]>,
-    /// The set that its header would promise.
+    /// The promise that its header would make.
     pub set: Option<&'a Promise>,
-    /// It keeps what it has, as what it was offered is not fit to be served. There is nothing better to fall back to, so
-    /// that nothing is said against it any more.
+    /// `true` if it keeps its present pairs, because the new ones are unfit. There is nothing
+    /// better to fall back to, so no objection is raised against it.
     pub is_kept: bool,
 }
 
-/// A chain that would break promises.
+/// A chain that breaks promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach<'p> {
-    /// The site, by its place among the offers.
+    /// The index of the site among the offers.
     pub site: usize,
-    /// The chain, by its place in the site.
+    /// The index of the chain in the site.
     pub chain: usize,
-    /// The promises.
+    /// The broken promises.
     pub broken: Vec<&'p Promise>,
 }
 
-/// A set that would be sent, and that binds another site, whose chain has none of its pins.
+/// A promise that would bind another site whose chain has none of its pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Clash {
-    /// The site that would promise.
+    /// The index of the site that would make the promise.
     pub promiser: usize,
-    /// The site that would be bound.
+    /// The index of the bound site.
     pub bound: usize,
-    /// The chain of that site.
+    /// The index of the bound site's chain.
     pub chain: usize,
-    /// Which of the two has to give way: the one who promises, but for one that keeps what it has.
+    /// The site to change: the promising one, unless it keeps its present pairs.
     pub blamed: usize,
 }
 
-/// What speaks against an offer.
+/// The objections to the offers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Objections<'p> {
-    /// Promises that were made before.
+    /// Broken promises of the past.
     pub breaches: Vec<Breach<'p>>,
-    /// Promises that would be made.
+    /// Promises that would break at once.
     pub clashes: Vec<Clash>,
 }
 
-/// Judges all sites together, against all that was promised before.
+/// Judges all sites together, against every earlier promise.
 #[must_use]
 pub fn judge<'p>(offers: &[Offer<'_>], past: &'p [Promise], now: Seconds) -> Objections<'p> {
     let except = others(&offers.iter().map(|offer| offer.hosts).collect::<Vec<_>>());
     let past = Promises::alive(past, now);
-    // What would be sent from now on, as if it had been sent at once.
+    // The new promises, as if they had been sent at once.
     let sets: Vec<(usize, Promise)> = offers
         .iter()
         .enumerate()
@@ -73,7 +74,7 @@ pub fn judge<'p>(offers: &[Offer<'_>], past: &'p [Promise], now: Seconds) -> Obj
                 found.breaches.push(Breach { site, chain, broken });
             }
             for set in coming.broken_by(offer.hosts, except, pins) {
-                // A set against its own site's chains is judged with the set.
+                // A promise against its own site's chains is judged with the set of pins.
                 let promiser = sets.iter().find(|(_, s)| std::ptr::eq(s, set)).map_or(site, |(at, _)| *at);
                 let blamed = [promiser, site].into_iter().find(|at| !offers[*at].is_kept);
                 if let (true, Some(blamed)) = (promiser != site, blamed) {
@@ -85,8 +86,8 @@ pub fn judge<'p>(offers: &[Offer<'_>], past: &'p [Promise], now: Seconds) -> Obj
     found
 }
 
-/// The names whose clients would be locked out if a set were given out now, as the sites are served: by their place
-/// among the offers, with the chain that has none of its keys.
+/// Returns the sites whose clients would be locked out if this promise were made now: the index of
+/// each site among the offers, with the index of the chain that breaks the promise.
 #[must_use]
 pub fn locked_out(set: &Promise, offers: &[Offer<'_>]) -> Vec<(usize, usize)> {
     let except = others(&offers.iter().map(|offer| offer.hosts).collect::<Vec<_>>());
@@ -118,7 +119,7 @@ mod tests {
         Promise::of_header(&hosts(names), &[], &policy)
     }
 
-    /// Two sites; what the first one would promise; which of them keep what they have.
+    /// Returns the blamed sites of two, where the first one would make the promise.
     fn clashes(names: [&[&str]; 2], set: &Promise, kept: [bool; 2]) -> Vec<usize> {
         let (first, second) = (hosts(names[0]), hosts(names[1]));
         let (one, two) = (pins(&[1]), pins(&[2, 9]));
@@ -143,7 +144,8 @@ mod tests {
         assert!(clashes(names, &set(names[0], &[1, 7], false), [false, false]).is_empty());
     }
 
-    /// `shop.example.com` is served by the site that has just this name, and nobody notes the wildcard's pins for it.
+    /// The site with exactly this host serves `shop.example.com`, so no client notes the wildcard's
+    /// pins for it.
     #[test]
     fn a_wildcard_beside_a_name() {
         let names: [&[&str]; 2] = [&["*.example.com"], &["shop.example.com"]];
@@ -157,7 +159,7 @@ mod tests {
             Offer { hosts: &own, chains: vec![&two], set: Some(&promised), is_kept: false },
         ];
         assert_eq!(judge(&offers, std::slice::from_ref(&promised), 1000), Objections::default());
-        // Once its own site is gone, the wildcard serves it.
+        // Without that site, the wildcard serves the host.
         offers.pop();
         assert_eq!(judge(&offers, std::slice::from_ref(&promised), 1000).breaches.len(), 1);
         offers[0].is_kept = true;

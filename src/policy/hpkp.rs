@@ -7,36 +7,37 @@ use std::fmt::Write as _;
 
 use crate::keys::pin::Pin;
 
-/// What is to be known about the header, wherever it is switched on, or judged.
+/// The notice wherever the header is switched on or judged.
 pub const TODAY: &str =
     "browsers stopped enforcing Public-Key-Pins in 2018-2020; apps, curl and DANE enforce the same pins";
 
-/// What browsers that enforced pins capped max-age at (RFC 7469 section 4.1), in seconds.
+/// The cap of browsers that enforced pins on max-age (RFC 7469 section 4.1), in seconds.
 pub const MAX_AGE_CAP: u64 = 60 * 86400;
 
-/// What is sent.
+/// The form of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
     /// `Public-Key-Pins`.
     Enforce,
     /// `Public-Key-Pins-Report-Only`.
     ReportOnly,
-    /// `Public-Key-Pins` with max-age=0: clients forget the pins (section 2.3.1). The rest must be valid all the same.
+    /// `Public-Key-Pins` with max-age=0: clients forget the pins (section 2.3.1). The rest must
+    /// still be valid.
     Withdraw,
 }
 
-/// A site's policy: what its header says.
+/// A site's policy: the contents of its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hpkp {
-    /// What is sent.
+    /// The form of the header.
     pub mode: Mode,
-    /// Seconds for which clients hold the pins.
+    /// How long clients hold the pins, in seconds.
     pub max_age: u64,
     /// The live keys' pins, then the backups'.
     pub pins: Vec<Pin>,
-    /// Whether the pins bind all names below the host.
+    /// `true` if the pins bind all names below the host.
     pub include_subdomains: bool,
-    /// Where clients report violations to: an absolute http(s) URI.
+    /// The URI for reports of violations: absolute, http or https.
     pub report_uri: Option<String>,
 }
 
@@ -50,8 +51,8 @@ impl Hpkp {
         }
     }
 
-    /// The field's value, in the form that all of the old parsers took: pins quoted, max-age not, one space behind
-    /// each semicolon, and none at the end (sections 2.1 and 2.2.1).
+    /// The field's value, in the form that all old parsers accept: quoted pins, unquoted max-age,
+    /// one space after each semicolon, and no semicolon at the end (sections 2.1 and 2.2.1).
     #[must_use]
     pub fn value(&self) -> String {
         let mut value = String::new();
@@ -70,39 +71,39 @@ impl Hpkp {
     }
 }
 
-/// What is the matter with a set of pins.
+/// A fault of a set of pins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// No pin matches a key of the served chain: clients would ignore the header (section 2.5).
     NoLivePin,
-    /// No backup at all, or none outside of the served chain (section 4.3).
+    /// No backup, or none outside the served chain (section 4.3).
     NoBackup,
-    /// This backup is a live key, or stands in the served chain.
+    /// This backup is a live key, or is in the served chain.
     BackupIsServed(Pin),
     /// The same backup twice.
     BackupTwice(Pin),
-    /// One backup only: lose it, and the next rotation locks clients out.
+    /// Only one backup: if it is lost, the next rotation locks clients out.
     SingleBackup,
-    /// max-age is more than the 60 days that clients keep pins for at most.
+    /// max-age exceeds the 60 days for which clients keep pins at most.
     MaxAgeAboveCap,
-    /// Clients hold the pins for longer than the certificate lasts, and there is no second backup.
+    /// Clients hold the pins longer than the certificate lasts, and there is no second backup.
     OutlivesCertificate,
 }
 
 impl Finding {
-    /// Whether the pins must not be sent.
+    /// `true` if the pins must not be sent.
     #[must_use]
     pub fn is_fatal(self) -> bool {
         matches!(self, Self::NoLivePin | Self::NoBackup | Self::BackupIsServed(_) | Self::BackupTwice(_))
     }
 }
 
-/// Judges a set of pins against the chains that are served under it. `lifetime` is what is left of the shortest-lived
-/// certificate, in seconds.
+/// Judges a set of pins against the chains that are served with it. `lifetime` is the remaining
+/// validity of the shortest-lived certificate, in seconds.
 #[must_use]
 pub fn judge(chains: &[Vec<Pin>], backups: &[Pin], max_age: u64, lifetime: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // The live pin is the leaf's, so that every chain matches as long as it has one.
+    // The leaf's pin is the live pin, so every chain that has one of the pins matches.
     if chains.is_empty() || chains.iter().any(Vec::is_empty) {
         findings.push(Finding::NoLivePin);
     }
@@ -132,19 +133,19 @@ pub fn judge(chains: &[Vec<Pin>], backups: &[Pin], max_age: u64, lifetime: u64) 
     findings
 }
 
-/// What becomes of a set with such findings.
+/// The consequence of the findings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
     /// The site must not be served like this.
     pub is_refused: bool,
-    /// The site may be served, but the set not be sent: its last backup has become live.
+    /// The site may be served without pins: its last backup has become live.
     pub is_withheld: bool,
-    /// Backups that have become live, as backups are meant to.
+    /// The backups that have become live, as backups are meant to.
     pub promoted: Vec<Pin>,
 }
 
-/// Sums findings up. A backup that is served has become live, as backups are meant to: the site goes on, if without pins
-/// until there is another one.
+/// Sums up findings. A backup that is served has become live, as backups are meant to: the site
+/// continues, without pins until there is another backup.
 #[must_use]
 pub fn standing(findings: &[Finding]) -> Standing {
     let mut standing = Standing::default();
@@ -158,8 +159,8 @@ pub fn standing(findings: &[Finding]) -> Standing {
     standing
 }
 
-/// Whether a text can be a report-uri: absolute, http or https, and nothing in it that the quoted string or the
-/// header could not hold (section 2.1.4).
+/// `true` if a text can be a report-uri: absolute, http or https, without bytes that the quoted
+/// string or the header cannot hold (section 2.1.4).
 #[must_use]
 pub fn is_report_uri(uri: &str) -> bool {
     let Some((scheme, rest)) = uri.split_once("://") else { return false };
@@ -232,7 +233,7 @@ mod tests {
         check(&[1, 2], (false, false, 1));
         check(&[1], (false, true, 1));
         check(&[1, 9], (false, true, 2));
-        // Nothing that time could have done.
+        // Faults that time cannot cause.
         check(&[], (true, false, 0));
         check(&[2, 2], (true, false, 0));
     }
@@ -257,8 +258,8 @@ mod tests {
         }
     }
 
-    /// A reader by the grammar of RFC 7469 section 2.1, as strict as the strictest browser, and written apart from
-    /// the writer: (pins, max-age, includeSubDomains, report-uri).
+    /// A parser by the grammar of RFC 7469 section 2.1, as strict as the strictest browser, and
+    /// written independently of the writer. Returns pins, max-age, includeSubDomains, report-uri.
     fn read(value: &str) -> Option<(Vec<Pin>, u64, bool, Option<String>)> {
         let (mut pins, mut age, mut subdomains, mut uri) = (Vec::new(), None, false, None);
         let mut rest = value;

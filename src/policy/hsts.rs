@@ -2,29 +2,29 @@
 
 use std::fmt;
 
-/// What the preload list asks for, in seconds (hstspreload.org).
+/// The preload list's minimum max-age, in seconds (hstspreload.org).
 const PRELOAD_MAX_AGE: u64 = 365 * 86400;
 
-/// What becomes of the field that the upstream sends.
+/// The treatment of the upstream's own field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UpstreamHeader {
-    /// It is dropped, and pintle's is sent.
+    /// Dropped; pintle sends its own.
     #[default]
     Replace,
-    /// Its first one is passed on, and pintle's is sent only if there is none.
+    /// The first one is passed on; pintle sends its own only if there is none.
     Keep,
 }
 
 /// A site's policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hsts {
-    /// Seconds for which clients remember the policy; 0 makes them forget it (section 6.1.1).
+    /// How long clients remember the policy, in seconds; 0 makes them forget it (section 6.1.1).
     pub max_age: u64,
-    /// Whether it binds all names below the host as well (section 6.1.2).
+    /// `true` if it binds all names below the host, too (section 6.1.2).
     pub include_subdomains: bool,
-    /// Whether the operator wants to be in the browsers' preload lists; not in the RFC.
+    /// `true` if the operator wants to be in the browsers' preload lists; not part of the RFC.
     pub preload: bool,
-    /// What becomes of the upstream's own field.
+    /// The treatment of the upstream's own field.
     pub upstream: UpstreamHeader,
 }
 
@@ -32,7 +32,7 @@ impl Hsts {
     /// The field's name.
     pub const NAME: &'static str = "Strict-Transport-Security";
 
-    /// What the preload list would object to, if the policy asks to be preloaded.
+    /// The preload list's objections, if the policy asks to be preloaded.
     #[must_use]
     pub fn preload_faults(&self) -> Vec<&'static str> {
         let mut faults = Vec::new();
@@ -46,7 +46,8 @@ impl Hsts {
     }
 }
 
-/// The field's value. The form is the one that every parser takes: unquoted, no empty directive (section 6.1).
+/// The field's value, in the form that every parser accepts: unquoted, without empty directives
+/// (section 6.1).
 impl fmt::Display for Hsts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "max-age={}", self.max_age)?;
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(hsts(31_535_999, false, true).preload_faults().len(), 2);
     }
 
-    /// A reader by the grammar of RFC 6797 section 6.1, written apart from the writer.
+    /// A parser by the grammar of RFC 6797 section 6.1, written independently of the writer.
     fn read(value: &str) -> Option<(u64, bool)> {
         let (mut age, mut subdomains, mut seen) = (None, false, Vec::new());
         for directive in value.split(';').map(str::trim).filter(|d| !d.is_empty()) {

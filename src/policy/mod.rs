@@ -1,6 +1,6 @@
 //! The rules that pintle exists for, as pure functions of values and the time.
 //!
-//! No I/O and no runtime here: callers act on what these decide.
+//! No I/O and no runtime: callers act on the decisions.
 
 pub mod forwarded;
 pub mod guard;

@@ -1,9 +1,9 @@
-//! The guard: may this chain be served, with all that was promised before?
+//! Promises: sets of pins that clients may hold, and the names that they bind.
 //!
-//! A client that noted a set of pins accepts a connection only if its chain has one of them (RFC 7469 section 2.6), for
-//! as long as it was told to hold them. It may have noted the set at the very last moment at which that was sent, and
-//! seen nothing since. So a chain may be served for a host only if it has a pin of **every** set that any client may
-//! still hold for it. No I/O here, and no clock: promises, chain and time go in, a verdict comes out.
+//! A client that noted a set of pins accepts a connection only if the chain has one of them (RFC
+//! 7469 section 2.6), until the set's max-age has passed. It may have noted the set at the last
+//! moment at which the set was sent. So a host may serve a chain only if the chain has a pin of
+//! **every** set that any client may still hold for the host. Pure: no I/O and no clock.
 
 use std::collections::HashMap;
 
@@ -14,18 +14,18 @@ use crate::policy::hpkp::{Hpkp, Mode};
 /// Seconds since 1970, by the wall clock.
 pub type Seconds = i64;
 
-/// Where a promise was made.
+/// The way in which a promise was made.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     /// In a header.
     Header(Mode),
-    /// In an export that was given a life: an app's pin set, a TLSA record.
+    /// In an export with a lifetime: an app's pin set, a TLSA record.
     Export {
         /// The form: `android`, `tlsa`, ...
         form: String,
-        /// The number that the export carries.
+        /// The export's number.
         id: String,
-        /// Whether its clients look at the leaf alone, and not at the rest of the chain.
+        /// `true` if its clients check the leaf only, and not the rest of the chain.
         leaf_only: bool,
     },
 }
@@ -35,43 +35,44 @@ pub enum Channel {
 pub struct Promise {
     /// The site that made it, by its first name.
     pub site: String,
-    /// The names it was made for.
+    /// The hosts that it was made for.
     pub hosts: Vec<HostPattern>,
-    /// Names that a wildcard among the hosts would take in, but that are another site's ([`others`]).
+    /// Names that a wildcard among the hosts covers, but that belong to another site ([`others`]).
     pub except: Vec<HostPattern>,
     /// The pins, in ascending order.
     pub pins: Vec<Pin>,
-    /// Seconds for which a client holds them after it was told.
+    /// How long a client holds the pins after it noted them, in seconds.
     pub max_age: u64,
-    /// Whether the names below the hosts are bound, too.
+    /// `true` if the names below the hosts are bound, too.
     pub include_subdomains: bool,
     /// How it was made.
     pub channel: Channel,
-    /// When it was first made.
+    /// When it was first sent.
     pub first_sent: Seconds,
-    /// Until when it may have been repeated. May lie ahead: what is sent is written down first.
+    /// Until when it may have been sent. This may lie in the future, since a lease is written
+    /// before its pins are sent.
     pub last_sent: Seconds,
 }
 
 impl Promise {
-    /// The time from which on no client holds it any more.
+    /// The time from which no client holds it.
     #[must_use]
     pub fn honoured_until(&self) -> Seconds {
         self.last_sent.saturating_add(i64::try_from(self.max_age).unwrap_or(i64::MAX))
     }
 
-    /// Whether a client may turn a chain down for it.
+    /// `true` if a client may refuse a chain because of it.
     #[must_use]
     pub fn is_alive(&self, now: Seconds) -> bool {
         let enforced = match &self.channel {
-            // RFC 7469 section 2.3.1: with a max-age of 0, nothing is noted.
+            // RFC 7469 section 2.3.1: clients note nothing for a max-age of 0.
             Channel::Header(mode) => *mode == Mode::Enforce && self.max_age > 0,
             Channel::Export { .. } => true,
         };
         enforced && now < self.honoured_until()
     }
 
-    /// Whether a chain, leaf first, keeps it.
+    /// `true` if a chain, leaf first, keeps it.
     #[must_use]
     pub fn is_kept_by(&self, chain: &[Pin]) -> bool {
         let leaf_only = matches!(self.channel, Channel::Export { leaf_only: true, .. });
@@ -79,18 +80,18 @@ impl Promise {
         looked_at.iter().any(|pin| self.pins.binary_search(pin).is_ok())
     }
 
-    /// Whether it binds any name that a pattern stands for, where those of `except` are another site's.
+    /// `true` if it binds any name that a pattern covers. The names in `except` belong to other
+    /// sites.
     #[must_use]
     pub fn binds(&self, target: &HostPattern, except: &[HostPattern]) -> bool {
-        // RFC 7469 section 2.3.1: no client notes a header's pins for an address, whatever an older ledger says. Apps do
-        // as they are built.
+        // RFC 7469 section 2.3.1: clients note no header's pins for an address, whatever an older
+        // ledger says. Apps check addresses if they are built so.
         let noted = |host: &&HostPattern| host.address().is_none() || matches!(self.channel, Channel::Export { .. });
         let mut hosts = self.hosts.iter().filter(noted);
         hosts.any(|host| binds((host, &self.except), self.include_subdomains, (target, except)))
     }
 
-    /// What a site's header promises: nothing for addresses, as no client notes pins for them. Its times are for whoever
-    /// writes it down.
+    /// The promise of a site's header, which never covers addresses. The caller sets its times.
     #[must_use]
     pub fn of_header(hosts: &[HostPattern], except: &[HostPattern], policy: &Hpkp) -> Self {
         let mut pins = policy.pins.clone();
@@ -109,16 +110,17 @@ impl Promise {
     }
 }
 
-/// Names: those that a pattern takes in, but for some.
+/// The names that a pattern covers, without the exceptions.
 type Names<'a> = (&'a HostPattern, &'a [HostPattern]);
 
-/// Whether a client that noted pins for a name of `noted` looks at them when it visits a name of `target`.
+/// `true` if a client that noted pins for a name of `noted` checks them when it visits a name of
+/// `target`.
 fn binds((noted, not_noted): Names<'_>, include_subdomains: bool, (target, not_visited): Names<'_>) -> bool {
     let (noted_base, target_base) = (noted.base(), target.base());
     let is_below = include_subdomains && is_below(target_base, noted_base);
     match (noted.is_wildcard(), target.is_wildcard()) {
         (false, false) => target_base == noted_base || is_below,
-        // Some `x.target` is the noted name, or below it; of the latter there is no end.
+        // Some `x.target` is the noted name, or below it; there are infinitely many of the latter.
         (false, true) => {
             let is_noted = parent(noted_base) == Some(target_base) && !lists(not_visited, noted_base);
             is_noted || include_subdomains && target_base == noted_base || is_below
@@ -128,7 +130,7 @@ fn binds((noted, not_noted): Names<'_>, include_subdomains: bool, (target, not_v
             let is_noted = parent(target_base) == Some(noted_base) && !lists(not_noted, target_base);
             is_noted || is_below && is_below_one(target_base, noted_base, not_noted)
         }
-        // Of names that both have, there is no end.
+        // Both cover infinitely many names.
         (true, true) => {
             let above = above_under(target_base, noted_base);
             target_base == noted_base || is_below && above.is_some_and(|above| !lists(not_noted, above))
@@ -136,12 +138,12 @@ fn binds((noted, not_noted): Names<'_>, include_subdomains: bool, (target, not_v
     }
 }
 
-/// Whether a name is below an `x.base` that is not among the exceptions, and not that name itself.
+/// `true` if a name is below an `x.base` that is not an exception, and is not that `x.base` itself.
 fn is_below_one(name: &str, base: &str, except: &[HostPattern]) -> bool {
     above_under(name, base).is_some_and(|above| above != name && !lists(except, above))
 }
 
-/// The `x.base` that a name below `base` is, or is below.
+/// The `x.base` that equals a name below `base`, or that the name is below.
 fn above_under<'n>(name: &'n str, base: &str) -> Option<&'n str> {
     let labels = name.strip_suffix(base)?.strip_suffix('.')?;
     name.get(labels.rfind('.').map_or(0, |dot| dot + 1)..)
@@ -151,8 +153,8 @@ fn lists(names: &[HostPattern], name: &str) -> bool {
     names.iter().any(|n| n.exact() == Some(name))
 }
 
-/// For each site, by its hosts: the names that its wildcards would take in, but that another site has, which go there.
-/// In ascending order.
+/// For each site, by its hosts: the names that its wildcards cover, but that belong to another
+/// site. In ascending order.
 #[must_use]
 pub fn others(sites: &[&[HostPattern]]) -> Vec<Vec<HostPattern>> {
     let mut by_parent: HashMap<&str, Vec<(usize, &HostPattern)>> = HashMap::new();
@@ -172,7 +174,7 @@ pub fn others(sites: &[&[HostPattern]]) -> Vec<Vec<HostPattern>> {
     sites.iter().enumerate().map(of_site).collect()
 }
 
-/// `a.b.c` is below `b.c` and `c`.
+/// Calls with `a.b.c`: the names above it are `b.c` and `c`.
 fn is_below(name: &str, above: &str) -> bool {
     name.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'))
 }
@@ -181,18 +183,19 @@ fn parent(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, rest)| rest)
 }
 
-/// Promises, found by the names that they may bind: ten thousand of them are no more work than those few.
+/// An index of promises by the names that they bind, so that ten thousand of them cost no more than
+/// the relevant ones.
 #[derive(Debug, Default)]
 pub struct Promises<'a> {
     list: Vec<&'a Promise>,
-    /// By the name of each host, a wildcard's without its `*.`.
+    /// By the base name of each host, a wildcard's without `*.`.
     by_base: HashMap<&'a str, Vec<usize>>,
-    /// Those for exact names, by the name above: what a wildcard may be bound by.
+    /// Exact names by their parent name: the promises that may bind a wildcard.
     by_parent: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Promises<'a> {
-    /// The promises among these that are alive.
+    /// Indexes the promises that are alive.
     pub fn alive(promises: impl IntoIterator<Item = &'a Promise>, now: Seconds) -> Self {
         let mut found = Self::default();
         for promise in promises.into_iter().filter(|p| p.is_alive(now)) {
@@ -208,8 +211,8 @@ impl<'a> Promises<'a> {
         found
     }
 
-    /// The promises that bind any of these names, where those of `except` are another site's; in the order in which they
-    /// were given.
+    /// The promises that bind any of these hosts, in the order in which they were given. The names
+    /// in `except` belong to other sites.
     #[must_use]
     pub fn binding(&self, hosts: &[HostPattern], except: &[HostPattern]) -> Vec<&'a Promise> {
         let mut found = Vec::new();
@@ -230,7 +233,7 @@ impl<'a> Promises<'a> {
         found.into_iter().map(|at| self.list[at]).collect()
     }
 
-    /// The promises that a chain would break if it were served for these names.
+    /// The promises that a chain would break if these hosts served it.
     #[must_use]
     pub fn broken_by(&self, hosts: &[HostPattern], except: &[HostPattern], chain: &[Pin]) -> Vec<&'a Promise> {
         let mut broken = self.binding(hosts, except);
@@ -238,7 +241,8 @@ impl<'a> Promises<'a> {
         broken
     }
 
-    /// From when on a chain of this key alone keeps all that was promised; `None` if it does now.
+    /// The time from which a chain with this key alone keeps every promise; `None` if it does so
+    /// now.
     #[must_use]
     pub fn safe_from(&self, hosts: &[HostPattern], except: &[HostPattern], key: Pin) -> Option<Seconds> {
         self.broken_by(hosts, except, &[key]).into_iter().map(Promise::honoured_until).max()
@@ -286,7 +290,7 @@ mod tests {
         assert!(broken(&sets, "a.example", &[2, 9], 1050).is_empty());
         assert_eq!(broken(&sets, "a.example", &[1], 1050).len(), 1);
         assert_eq!(broken(&sets, "a.example", &[4], 1050).len(), 2);
-        // At the very second it is over.
+        // In that very second the promise has ended.
         assert_eq!(broken(&sets, "a.example", &[4], 1099).len(), 2);
         assert!(broken(&sets, "a.example", &[4], 1100).is_empty());
         assert!(broken(&sets, "b.example", &[4], 1050).is_empty());
@@ -385,7 +389,7 @@ mod tests {
     }
 
     proptest! {
-        /// The index leaves out nothing, and `binds` agrees with every name that there is.
+        /// The index leaves out nothing, and `binds` agrees with a check of every name.
         #[test]
         fn agrees_with_a_naive_scan(
             noted in prop::collection::vec((any_pattern(), any::<bool>(), any_names()), 0..8),
@@ -396,7 +400,7 @@ mod tests {
                 Promise { except: except.clone(), ..promise(&host.to_string(), &[1], *sub) }
             }).collect();
             let names = names_over(&["a", "b", "c"], 5);
-            // A site's own exact names are never another's.
+            // A site's own exact names never belong to another site.
             let takes_in = |host: &HostPattern, except: &[HostPattern], name: &String| {
                 host.matches(name) && !(host.is_wildcard() && except.iter().any(|e| e.matches(name)))
             };
@@ -413,7 +417,7 @@ mod tests {
         }
     }
 
-    /// All names of up to this many labels below `ex.org`.
+    /// All names with up to `depth` labels below `ex.org`.
     fn names_over(labels: &[&str], depth: usize) -> Vec<String> {
         let mut names = vec!["ex.org".to_owned()];
         let mut last = names.clone();

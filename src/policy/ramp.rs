@@ -1,30 +1,30 @@
-//! A max-age that is raised step by step, as long as nothing goes wrong: a mistake made early is held for minutes, and
-//! not for a month.
+//! A max-age that rises step by step while there is no fault, so that clients hold an early mistake
+//! for minutes instead of a month.
 
 use super::promise::Seconds;
 
 /// The steps of a max-age.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Steps {
-    /// Each step's max-age in seconds, rising; the last one is the goal. Never empty.
+    /// The max-age of each step, in seconds, rising; the last one is the goal. Never empty.
     ages: Vec<u64>,
-    /// Seconds that each step but the last one takes at least.
+    /// The least duration of each step except the last one, in seconds.
     every: u64,
 }
 
-/// The step that comes next.
+/// The next step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Next {
     /// Its number, from 0.
     pub step: usize,
     /// Its max-age in seconds.
     pub max_age: u64,
-    /// The time from which on it may be taken.
+    /// The time from which it may be taken.
     pub at: Seconds,
 }
 
 impl Steps {
-    /// Steps to a goal, which is the last one if it is not among them.
+    /// Creates steps to a goal. The goal is appended if it is not among them.
     #[must_use]
     pub fn new(mut ages: Vec<u64>, every: u64, goal: Option<u64>) -> Self {
         match (ages.last(), goal) {
@@ -35,7 +35,7 @@ impl Steps {
         Self { ages, every }
     }
 
-    /// How many steps there are.
+    /// The number of steps.
     #[must_use]
     pub fn count(&self) -> usize {
         self.ages.len()
@@ -47,13 +47,14 @@ impl Steps {
         self.ages.last().copied().unwrap_or_default()
     }
 
-    /// The max-age at a step; beyond the last one it stays.
+    /// The max-age of a step; beyond the last step, the goal.
     #[must_use]
     pub fn max_age(&self, step: usize) -> u64 {
         self.ages.get(step).or_else(|| self.ages.last()).copied().unwrap_or_default()
     }
 
-    /// What comes after a step that nothing has gone wrong at since that time; none after the last one.
+    /// The step after a step that has been free of faults since that time; `None` after the last
+    /// one.
     #[must_use]
     pub fn next(&self, step: usize, since: Seconds) -> Option<Next> {
         let max_age = *self.ages.get(step.checked_add(1)?)?;

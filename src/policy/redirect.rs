@@ -1,12 +1,12 @@
-//! Which URL a request is sent to when it came without TLS, or by another of the site's names.
+//! Redirects of requests without TLS, and of requests for another host of the site.
 
-/// The scheme of a request as its client sees it.
+/// The scheme of a request, as its client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scheme {
     /// Without TLS.
     #[default]
     Http,
-    /// With TLS, ended here or by a trusted proxy in front.
+    /// With TLS, terminated by pintle or by a trusted proxy in front.
     Https,
 }
 
@@ -20,7 +20,8 @@ impl Scheme {
         }
     }
 
-    /// Parses the word that proxies send, in any case; the schemes of WebSocket are those of HTTP.
+    /// Parses a scheme as proxies write it, in any case. WebSocket's schemes count as those of
+    /// HTTP.
     #[must_use]
     pub fn parse(word: &[u8]) -> Option<Self> {
         let is = |names: [&[u8]; 2]| names.iter().any(|n| word.eq_ignore_ascii_case(n));
@@ -34,19 +35,19 @@ impl Scheme {
     }
 }
 
-/// Where clients find the TLS listeners.
+/// The ports of the TLS listeners, as clients see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HttpsPorts<'a> {
-    /// The port that the operator says clients see.
+    /// The port that the operator configured for clients.
     pub public: Option<u16>,
     /// The ports of the TLS listeners.
     pub listeners: &'a [u16],
 }
 
 impl HttpsPorts<'_> {
-    /// The port to name in a redirect, if any. A client that named a port came by pintle's own ports, and needs the
-    /// TLS listener's; one that named none came by 80, and 443 leads back here however the ports are mapped
-    /// (RFC 6797 section 8.3 rewrites ports the same way).
+    /// The port to name in a redirect, if any. A client that named a port reached pintle's own
+    /// port, and needs the TLS listener's. A client that named none came to port 80, and 443 leads
+    /// back here however ports are mapped (RFC 6797 section 8.3 rewrites ports in the same way).
     fn for_client(self, named: Option<u16>) -> Option<u16> {
         let port = match (self.public, named) {
             (Some(public), _) => Some(public),
@@ -56,8 +57,8 @@ impl HttpsPorts<'_> {
         port.filter(|p| *p != 443)
     }
 
-    /// The port to name in a URL for a client that came by https and named this one: its own where it is one of ours,
-    /// never one that it made up.
+    /// The port to name in a URL for a client that came over https and named this one: the same
+    /// port if it is pintle's, and none if the client made it up.
     #[must_use]
     pub fn of_client(self, named: Option<u16>) -> Option<u16> {
         let is_ours = |port: &u16| self.public == Some(*port) || self.listeners.contains(port);
@@ -66,23 +67,23 @@ impl HttpsPorts<'_> {
     }
 }
 
-/// The https URL for a request that came without TLS: same host, same path and query, to the letter
-/// (RFC 6797 section 7.2). `host` is a configured name, or one that a configured wildcard takes in.
+/// The https URL for a request without TLS: the same host, path and query, byte by byte (RFC 6797
+/// section 7.2). `host` is a configured host, or one that a configured wildcard covers.
 #[must_use]
 pub fn to_https(host: &[u8], named_port: Option<u16>, target: &[u8], https: HttpsPorts<'_>) -> Vec<u8> {
     url(host, https.for_client(named_port), target)
 }
 
-/// The URL of the same page under the site's first name; the port stays, if it is one of ours.
+/// The URL of the same page under the site's first host. The port stays if it is pintle's.
 #[must_use]
 pub fn to_canonical(canonical: &str, named_port: Option<u16>, target: &[u8], https: HttpsPorts<'_>) -> Vec<u8> {
     url(canonical.as_bytes(), https.of_client(named_port), target)
 }
 
 fn url(host: &[u8], port: Option<u16>, target: &[u8]) -> Vec<u8> {
-    // `OPTIONS *` is about the server: its URL has no path.
+    // `OPTIONS *` asks about the server: its URL has no path.
     let target = if target == b"*" { b"/" } else { target };
-    // The answer to most of what comes without TLS: one allocation, and no machinery of formats.
+    // The response to most requests without TLS: one allocation, and no formatting machinery.
     let mut url = Vec::with_capacity("https://:65535".len() + host.len() + target.len());
     url.extend_from_slice(b"https://");
     url.extend_from_slice(host);
