@@ -2,23 +2,18 @@
 //!
 //! The rule, in one place:
 //!
-//! * `listen.trust` names the one field that trusted proxies write. pintle reads that field from
-//! the peers in
-//!   `trusted_proxies`. It reads no other field, and no field of other peers.
-//! * A PROXY header replaces the peer: the address that it names is believed only if it is a
-//! trusted proxy's,
-//!   too. Its TLS TLV states the scheme, unless such a proxy states one.
+//! * `listen.trust` names the one field that trusted proxies write. pintle reads that field from the
+//!   peers in `trusted_proxies`. It reads no other field, and no field of other peers.
+//! * A PROXY header replaces the peer: the address that it names is believed only if it is a trusted
+//!   proxy's, too. Its TLS TLV states the scheme, unless such a proxy states one.
 //! * A list (members in one field or in several) is read from the right, where the nearest proxy
-//! appends. The
-//!   walk continues to the left while the address that a hop reports is a trusted proxy's. The last
-//! hop decides.
-//! * An element of `Forwarded` belongs to its own hop. A member of `X-Forwarded-Proto` belongs to
-//! the hop at the
-//!   same place of `X-Forwarded-For` if both lists have the same length. Otherwise its rightmost
-//! member counts.
+//!   appends. The walk continues to the left while the address that a hop reports is a trusted
+//!   proxy's. The last hop decides.
+//! * An element of `Forwarded` belongs to its own hop. A member of `X-Forwarded-Proto` belongs to the
+//!   hop at the same place of `X-Forwarded-For` if both lists have the same length. Otherwise its
+//!   rightmost member counts.
 //! * A syntax error states nothing, and neither does anything to its left. Everything to its right
-//! still counts:
-//!   a client that leaves a quote open does not remove the balancer's own element.
+//!   still counts: a client that leaves a quote open does not remove the balancer's own element.
 //! * A scheme other than http and https states nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
