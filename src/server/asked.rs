@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::connection::Context;
+use super::context::Context;
 use super::snapshot::{SiteOfView, View};
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
@@ -15,6 +15,13 @@ pub(super) struct Asked {
     pub(super) origin: Origin,
     /// Whether the request itself names its host: where it does not, no policy goes with the answer.
     pub(super) names_host: bool,
+}
+
+impl Asked {
+    /// `true` if the request is a trusted proxy's own, and not one that it passes on for a stranger.
+    pub(super) fn is_trusted(&self, context: &Context) -> bool {
+        context.client.peer.proxy.is_some() && self.view.shared.trust.contains(self.origin.client)
+    }
 }
 
 /// Finds site and client of a request.

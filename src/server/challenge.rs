@@ -11,7 +11,7 @@ use http::StatusCode;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::sync::Semaphore;
 
-use super::connection::Context;
+use super::context::Context;
 use super::page;
 use super::rejection::Rejection;
 use super::reply::Reply;

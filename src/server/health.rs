@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::connection::Context;
+use super::context::Context;
 use super::page;
 use super::reply::Reply;
 use super::service::Asked;
@@ -15,7 +15,7 @@ use crate::upstream::ResponseBody;
 pub(super) fn is_probe(path: &str, head: &RequestHead, asked: &Asked, context: &Context) -> bool {
     head.path() == path
         && matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS)
-        && context.is_trusted(asked)
+        && asked.is_trusted(context)
 }
 
 /// 200 while this process serves; 503 once it is going away, so that balancers take it out.

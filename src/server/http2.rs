@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use self::memory::{Held, Memory};
 use self::meter::Meter;
 use self::stream::Ended;
-use super::connection::{ClientTransport, Context};
+use super::context::{ClientTransport, Context};
 use super::record::{Outcome, record};
 use super::rejection::Rejection;
 use crate::clock::Alarm;

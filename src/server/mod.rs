@@ -5,6 +5,7 @@ mod asked;
 mod challenge;
 mod connection;
 mod connections;
+mod context;
 mod crowd;
 mod handshakes;
 mod health;

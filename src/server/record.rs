@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::connection::Context;
+use super::context::Context;
 use super::reply::Reply;
 use super::service::{Asked, upstream_failed};
 use crate::message::{Name, RequestHead};

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 pub(super) use super::asked::{Asked, read, read_refused};
 use super::challenge::{self, CHALLENGES};
-use super::connection::Context;
+use super::context::Context;
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::worker::EVERY_SITE;
@@ -398,7 +398,7 @@ pub(super) fn reject(rejection: Rejection, head: &RequestHead, asked: Option<&As
     if rejection.is_slow_body() {
         context.worker.counters.bodies_too_slow.increment();
     }
-    let is_trusted = asked.is_some_and(|asked| context.is_trusted(asked));
+    let is_trusted = asked.is_some_and(|asked| asked.is_trusted(context));
     let details = is_trusted || asked.is_some_and(|asked| asked.view.shared.error_details);
     let (response, body) = page::of_rejection(&rejection, head, details);
     let scheme = asked.map_or(context.client.peer.listener, |a| a.origin.scheme);

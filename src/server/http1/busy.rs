@@ -13,7 +13,7 @@ use super::respond::{After, Sending};
 use super::{Next, Waits};
 use crate::clock::Alarm;
 use crate::message::RequestHead;
-use crate::server::connection::Context;
+use crate::server::context::Context;
 use crate::server::record::{Outcome, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;

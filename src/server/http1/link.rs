@@ -13,7 +13,7 @@ use crate::message::{
     BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, Looked, RequestHead, ResponseHead, Version,
     parse_request,
 };
-use crate::server::connection::ClientTransport;
+use crate::server::context::ClientTransport;
 use crate::server::interim::{InterimFilter, Passed};
 use crate::server::service::Asked;
 use crate::server::snapshot::SiteOfView;

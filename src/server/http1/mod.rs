@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use super::connection::{ClientTransport, Context};
+use super::context::{ClientTransport, Context};
 use super::rejection::Rejection;
 use super::reply::Reply;
 use super::service::Work;

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::link::{Link, write_status_line};
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, RequestHead, Version};
-use crate::server::connection::Context;
+use crate::server::context::Context;
 use crate::server::record::Sent;
 use crate::server::reply::Reply;
 use crate::upstream::{ResponseBody, UpstreamError};

@@ -18,7 +18,7 @@ use super::memory::{Held, Share};
 use super::meter::Meter;
 use crate::clock::Alarm;
 use crate::message::{Fields, Framing, HeaderMapSink, RequestHead};
-use crate::server::connection::Context;
+use crate::server::context::Context;
 use crate::server::interim::InterimFilter;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
