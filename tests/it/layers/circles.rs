@@ -108,6 +108,14 @@ fn named(tokens: &[Token], module: &[String], modules: &BTreeSet<Vec<String>>) -
                 }
                 continue;
             }
+            // pub(in crate::a) is no use of it.
+            "in" if at > 0 && text(at - 1) == "(" => {
+                at += 2;
+                while text(at) == "::" {
+                    at += 2;
+                }
+                continue;
+            }
             name if text(at + 1) == "::" && (at == 0 || text(at - 1) != "::") && is_name(name) => {
                 let line = tokens[at].line;
                 let mut path = vec![name.to_owned()];
@@ -229,7 +237,11 @@ fn circles_are_found() {
         source("s/b.rs", &["s", "b"], "use crate::s::E;\n#[cfg(test)]\nmod tests {\nuse super::super::c;\n}\n"),
         source("s/c.rs", &["s", "c"], "fn x() { super::a::x(); \"super::c\"; crate::s::d::inner::deep() }"),
         source("s/d/mod.rs", &["s", "d"], "mod inner; pub use inner::deep;"),
-        source("s/d/inner.rs", &["s", "d", "inner"], "mod fuzz { use super::super::X; } use super::super::c;"),
+        source(
+            "s/d/inner.rs",
+            &["s", "d", "inner"],
+            "mod fuzz { use super::super::X; } use super::super::c; pub(in crate::s) fn f() {}",
+        ),
         source("t.rs", &["t"], "use crate::s::A;"),
     ];
     let graphs = graphs(&sources);
