@@ -1,8 +1,10 @@
 //! The server: listeners, workers, and the way from a connection to an answer.
 
+mod accept;
 mod admission;
 mod asked;
 mod challenge;
+mod channels;
 mod connection;
 mod connections;
 mod context;
@@ -24,13 +26,14 @@ mod reports;
 mod retired;
 mod service;
 mod snapshot;
+mod thread;
 mod trailers;
 mod tunnel;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,10 +43,12 @@ use tokio::sync::{Notify, watch};
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
+pub use channels::Drain;
 pub use listener::{BindError, Bound, Lent, Shared, bind};
 pub use reports::{NO_SITE, Report, Reports};
 pub use snapshot::{Earlier, Snapshot, View};
 
+use channels::{Assignment, Listening, Published, SharedState, Vitals, peers};
 use retired::Retired;
 
 /// For the fuzzers.
@@ -58,7 +63,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// A running server: N workers, each a thread with everything of its own.
 pub struct Server {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerHandle>,
     snapshot: watch::Sender<Published>,
     retired: Retired,
     /// Told whenever a worker has taken a snapshot.
@@ -71,41 +76,11 @@ pub struct Server {
     listening: Vec<(SocketAddr, Scheme)>,
 }
 
-struct Worker {
+/// A worker, as seen from outside.
+struct WorkerHandle {
     thread: JoinHandle<io::Result<()>>,
-    counters: Arc<Counters>,
-    /// The [`crate::clock::uptime`] of its last sign of life.
-    pulse: Arc<AtomicU64>,
-    /// The number of the snapshot that it serves by.
-    taken: Arc<AtomicU64>,
+    vitals: Vitals,
     listeners: watch::Sender<Listening>,
-}
-
-/// How the end is to be.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Drain {
-    /// It is not.
-    #[default]
-    No,
-    /// Nobody comes after: connections at rest are closed at once.
-    Stop,
-    /// Another process accepts on these already, and closes none of them: connections at rest may see their next request
-    /// answered, so that nobody sends one just as the connection is closed.
-    HandOver(Arc<[(SocketAddr, Scheme)]>),
-}
-
-/// A snapshot, and which one it is.
-#[derive(Clone)]
-struct Published {
-    number: u64,
-    snapshot: Arc<Snapshot>,
-}
-
-/// What a worker is to listen on: what is not listed any more is closed, and what is new is there to be taken.
-#[derive(Default)]
-struct Listening {
-    keep: Vec<(SocketAddr, Scheme)>,
-    new: Mutex<Vec<(TcpListener, Scheme)>>,
 }
 
 impl Server {
@@ -122,8 +97,8 @@ impl Server {
         let (draining, drains) = watch::channel(Drain::No);
         let admission = Arc::<admission::Admission>::default();
         let reports = Arc::<Reports>::default();
-        let (others, pleas) = relief::ways(bound.workers());
-        let shared = worker::Shared {
+        let (peers, requests) = peers(bound.workers());
+        let shared = SharedState {
             admission: admission.clone(),
             loop_guard: Arc::default(),
             access,
@@ -131,7 +106,7 @@ impl Server {
             news: news.clone(),
             draining: drains,
             reports: reports.clone(),
-            others,
+            peers,
         };
         let mut server = Self {
             workers: Vec::new(),
@@ -145,16 +120,14 @@ impl Server {
             listening: bound.addresses(),
         };
         let keep = server.listening.clone();
-        for (number, (listeners, pleas)) in bound.into_workers().into_iter().zip(pleas).enumerate() {
-            let (shared, counters) = (shared.clone(), Arc::new(Counters::default()));
+        for (number, (listeners, requests)) in bound.into_workers().into_iter().zip(requests).enumerate() {
+            let (shared, vitals) = (shared.clone(), Vitals::default());
             let (sender, receiver) = watch::channel(Listening { keep: keep.clone(), new: Mutex::new(listeners) });
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            let (own, taken) = (counters.clone(), Arc::<AtomicU64>::default());
-            let (taking, pulse) = (taken.clone(), Arc::new(AtomicU64::new(crate::clock::uptime())));
-            let signs = worker::Signs { counters: own, taken: taking, pulse: pulse.clone() };
-            let own = worker::Own { number, listeners: receiver, pleas };
-            let thread = thread.spawn(move || worker::run(shared, own, signs))?;
-            server.workers.push(Worker { thread, counters, pulse, taken, listeners: sender });
+            vitals.pulse.store(crate::clock::uptime(), Ordering::Relaxed);
+            let own = Assignment { number, listeners: receiver, requests, vitals: vitals.clone() };
+            let thread = thread.spawn(move || thread::run(shared, own))?;
+            server.workers.push(WorkerHandle { thread, vitals, listeners: sender });
         }
         Ok(server)
     }
@@ -175,7 +148,7 @@ impl Server {
     /// later.
     pub async fn settled(&self) {
         let newest = self.snapshot.borrow().number;
-        let has_it = |worker: &Worker| worker.taken.load(Ordering::Acquire) >= newest;
+        let has_it = |worker: &WorkerHandle| worker.vitals.taken.load(Ordering::Acquire) >= newest;
         let _ = tokio::time::timeout(SETTLE_MAX, async {
             while !self.workers.iter().all(has_it) {
                 self.news.notified().await;
@@ -250,7 +223,7 @@ impl Server {
         let drains = *self.draining.borrow() != Drain::No;
         self.workers.iter().all(|worker| match worker.thread.is_finished() {
             true => drains,
-            false => worker.pulse.load(Ordering::Relaxed) >= oldest,
+            false => worker.vitals.pulse.load(Ordering::Relaxed) >= oldest,
         })
     }
 
@@ -277,7 +250,7 @@ impl Server {
     pub fn counters(&self) -> Counters {
         let sum = Counters::default();
         for worker in &self.workers {
-            sum.add(&worker.counters);
+            sum.add(&worker.vitals.counters);
         }
         sum
     }

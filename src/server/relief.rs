@@ -4,40 +4,23 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::{Network, Pass, Reached};
+use super::channels::RoomRequest;
 use super::connections::Entry;
 use super::worker::Worker;
 use crate::clock::Alarm;
 
-/// Pleas that wait for a worker; more are refused.
-const PLEAS: usize = 1024;
 /// How long a worker is waited for that is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A worker asks another one to end a connection: of a network, or of any.
-pub(super) struct Plea {
-    network: Option<Network>,
-    reply: oneshot::Sender<bool>,
-}
-
-/// The ways to all workers, by their numbers.
-pub(super) type Others = Arc<[mpsc::Sender<Plea>]>;
-
-/// The ways to so many workers, and their ends.
-pub(super) fn ways(workers: usize) -> (Others, Vec<mpsc::Receiver<Plea>>) {
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(PLEAS)).unzip();
-    (senders.into(), receivers)
-}
-
 /// Does what other workers ask for, as long as there are any.
-pub(super) async fn hear(worker: Rc<Worker>, mut pleas: mpsc::Receiver<Plea>) {
-    while let Some(Plea { network, reply }) = pleas.recv().await {
+pub(super) async fn hear(worker: Rc<Worker>, mut requests: mpsc::Receiver<RoomRequest>) {
+    while let Some(RoomRequest { network, reply }) = requests.recv().await {
         let _ = reply.send(worker.make_room(network, None));
     }
 }
@@ -75,10 +58,10 @@ impl Newcomer<'_> {
         if self.worker.make_room(network, Some(self.entry)) {
             return true;
         }
-        for (number, other) in self.worker.others.iter().enumerate() {
+        for (number, other) in self.worker.peers.iter().enumerate() {
             let (reply, answer) = oneshot::channel();
             if number != self.worker.number
-                && other.try_send(Plea { network, reply }).is_ok()
+                && other.try_send(RoomRequest { network, reply }).is_ok()
                 && self.hears(answer).await
             {
                 return true;
