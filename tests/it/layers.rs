@@ -24,7 +24,7 @@ const CIRCLES: &[(&str, &str)] = &[
     ("ledger", "file mod notice"),
     ("message", "head http1 target"),
     ("os/sandbox", "calls files mod"),
-    ("server", "asked challenge connection health http1 http2 mod record relief service worker"),
+    ("server", "asked challenge context health service worker"),
     ("server/http1", "busy mod"),
     ("tls", "certificate constraints path preflight rule"),
     ("tls", "config offer"),
