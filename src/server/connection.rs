@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use super::admission::Network;
+use super::admission::{Network, Pass};
+use super::connections::Entry;
 use super::context::{ClientTransport, Context, TlsFacts};
-use super::handshakes::Begin;
+use super::handshakes::{Begin, Place};
 use super::proxy_header::{self, ProxyHeader};
 use super::relief::Newcomer;
 use super::snapshot::Snapshot;
@@ -39,14 +40,14 @@ pub(super) async fn serve(socket: TcpStream, address: SocketAddr, listener: Sche
 
 struct Established {
     transport: ClientTransport,
-    /// What came behind a PROXY header on a plain connection.
+    /// Bytes after a PROXY header on a plain connection.
     received: Vec<u8>,
     context: Context,
     http2: bool,
 }
 
 async fn establish(
-    mut socket: TcpStream,
+    socket: TcpStream,
     address: SocketAddr,
     listener: Scheme,
     worker: &Rc<Worker>,
@@ -55,90 +56,125 @@ async fn establish(
 ) -> Option<Established> {
     let view = worker.view();
     let shared = &view.shared;
-    let limits = &shared.limits;
-    let mut peer = Peer::new(address.ip(), listener, &shared.trust);
+    let peer = Peer::new(address.ip(), listener, &shared.trust);
     let network = Network::of(peer.address);
     let entry = worker.listed.list(network, worker.ticks(), alarm);
     let newcomer = Newcomer { worker, entry: &entry, alarm };
-    let Some(mut pass) = newcomer.admit(peer.proxy.is_none().then_some(network)).await else {
+    let Some(pass) = newcomer.admit(peer.proxy.is_none().then_some(network)).await else {
         return refused(address, worker);
     };
-    alarm.set(limits.handshake);
-    let mut received = Vec::new();
-    if shared.proxy_protocol && peer.proxy.is_some() {
-        let Ok(header) = read_proxy_header(&mut socket, &mut received, alarm).await else {
-            worker.counters.proxy_headers_refused.increment();
-            tracing::debug!(proxy = %address.ip(), "no valid PROXY header");
-            return gone(&socket, alarm);
-        };
-        peer.speaks_for(header.source, header.scheme, &shared.trust);
-        let network = Network::of(peer.address);
-        // Whom the proxy speaks for counts, and not the proxy.
-        let is_client = !shared.trust.contains(peer.address);
-        let reached = is_client.then(|| pass.count(network, limits.connections_per_client)).flatten();
-        if !newcomer.make_room(reached).await {
-            return refused(address, worker);
-        }
-        entry.is_of(network);
+    alarm.set(shared.limits.handshake);
+    let mut arrival = Arrival { socket, received: Vec::new(), peer, entry, pass, shared, worker, alarm };
+    if shared.proxy_protocol && arrival.peer.proxy.is_some() {
+        arrival.take_proxy_header(address).await?;
     }
-    let client = Client::new(peer);
+    let client = Client::new(arrival.peer);
     if listener == Scheme::Http {
+        let Arrival { socket, received, entry, pass, .. } = arrival;
         if !received.is_empty() {
             entry.speaks();
         }
         let context = Context::new(worker.clone(), client, None, entry, open, pass);
         return Some(Established { transport: Transport::Plain(socket), received, context, http2: false });
     }
-    let mut hello = FirstMessage::new(received);
-    let whole = poll_fn(|cx| match hello.poll_whole(&mut socket, cx) {
-        Poll::Ready(read) => Poll::Ready(read),
-        Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-    });
-    if let Err(error) = whole.await {
-        worker.counters.handshakes_failed.increment();
-        tracing::debug!(client = client.address(), %error, "no ClientHello");
-        return gone(&socket, alarm);
-    }
-    entry.speaks();
-    // From here on it costs cryptography.
-    let begin = worker.handshakes.begin(limits.handshakes, Network::of(client.peer.address), alarm, &worker.clock);
-    if !matches!(begin, Begin::Begun(_)) {
-        worker.counters.handshakes_shed.increment();
-        tracing::debug!(client = client.address(), "too many handshakes");
-    }
-    let place = match begin {
-        Begin::Begun(place) | Begin::Instead(place) => place,
-        Begin::Full => return reset(&socket),
-    };
+    let hello = arrival.read_hello(&client).await?;
+    let place = arrival.begin_handshake(&client)?;
+    let Arrival { socket, entry, pass, .. } = arrival;
     let stream = handshake(socket, hello.into_received(), shared, worker, &client, alarm).await?;
     drop(place);
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
     let certificates = choice.certificates()?.clone();
-    let tls = Some(TlsFacts { name: choice.name.clone(), certificates, resumed: stream.session().is_resumed() });
-    let context = Context::new(worker.clone(), client, tls, entry, open, pass);
+    let tls = TlsFacts { name: choice.name.clone(), certificates, resumed: stream.session().is_resumed() };
+    let context = Context::new(worker.clone(), client, Some(tls), entry, open, pass);
     Some(Established { transport: Transport::Tls(stream), received: Vec::new(), context, http2 })
 }
 
-/// There was no room.
+/// A connection that is admitted and not yet established.
+struct Arrival<'a> {
+    socket: TcpStream,
+    received: Vec<u8>,
+    peer: Peer,
+    entry: Entry,
+    pass: Pass,
+    shared: &'a Snapshot,
+    worker: &'a Worker,
+    alarm: &'a Alarm,
+}
+
+impl Arrival<'_> {
+    /// Reads the PROXY header of a trusted proxy, and counts the connection for the client that the header names.
+    async fn take_proxy_header(&mut self, address: SocketAddr) -> Option<()> {
+        let Self { shared, worker, alarm, .. } = *self;
+        let Ok(header) = read_proxy_header(&mut self.socket, &mut self.received, alarm).await else {
+            worker.counters.proxy_headers_refused.increment();
+            tracing::debug!(proxy = %address.ip(), "no valid PROXY header");
+            return self.gone();
+        };
+        self.peer.speaks_for(header.source, header.scheme, &shared.trust);
+        let network = Network::of(self.peer.address);
+        // The client counts, not the proxy.
+        let is_client = !shared.trust.contains(self.peer.address);
+        let reached = is_client.then(|| self.pass.count(network, shared.limits.connections_per_client)).flatten();
+        if !(Newcomer { worker, entry: &self.entry, alarm }).make_room(reached).await {
+            return refused(address, worker);
+        }
+        self.entry.is_of(network);
+        Some(())
+    }
+
+    /// Waits for the whole ClientHello.
+    async fn read_hello(&mut self, client: &Client) -> Option<FirstMessage> {
+        let Self { worker, alarm, .. } = *self;
+        let mut hello = FirstMessage::new(std::mem::take(&mut self.received));
+        let whole = poll_fn(|cx| match hello.poll_whole(&mut self.socket, cx) {
+            Poll::Ready(read) => Poll::Ready(read),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        });
+        if let Err(error) = whole.await {
+            worker.counters.handshakes_failed.increment();
+            tracing::debug!(client = client.address(), %error, "no ClientHello");
+            return self.gone();
+        }
+        self.entry.speaks();
+        Some(hello)
+    }
+
+    /// Takes one of the places for handshakes: from here on the connection costs cryptography.
+    fn begin_handshake(&self, client: &Client) -> Option<Place> {
+        let Self { shared, worker, alarm, .. } = *self;
+        let network = Network::of(client.peer.address);
+        let begin = worker.handshakes.begin(shared.limits.handshakes, network, alarm, &worker.clock);
+        if !matches!(begin, Begin::Begun(_)) {
+            worker.counters.handshakes_shed.increment();
+            tracing::debug!(client = client.address(), "too many handshakes");
+        }
+        match begin {
+            Begin::Begun(place) | Begin::Instead(place) => Some(place),
+            Begin::Full => reset(&self.socket),
+        }
+    }
+
+    /// Ends a connection whose client has said nothing of use; with a reset, if it must make room for others.
+    fn gone<T>(&self) -> Option<T> {
+        if self.alarm.was_rung() { reset(&self.socket) } else { None }
+    }
+}
+
+/// Counts a connection for which there is no room.
 fn refused<T>(address: SocketAddr, worker: &Worker) -> Option<T> {
     worker.counters.connections_refused.increment();
-    tracing::debug!(client = %address.ip(), "connection refused: there are too many");
+    tracing::debug!(client = %address.ip(), "connection refused: too many connections");
     None
 }
 
-/// A client that said nothing of use. Where it had to make room for others, nothing of it stays with us.
-fn gone<T>(socket: &TcpStream, alarm: &Alarm) -> Option<T> {
-    if alarm.was_rung() { reset(socket) } else { None }
-}
-
-/// Ends a connection so that nothing of it stays with us.
+/// Makes the close of a connection a reset, so that the kernel keeps nothing of it.
 fn reset<T>(socket: &TcpStream) -> Option<T> {
     let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
     None
 }
 
-/// Reads a PROXY header, and leaves in `received` what came behind it.
+/// Reads a PROXY header, and leaves the bytes after it in `received`.
 async fn read_proxy_header(socket: &mut TcpStream, received: &mut Vec<u8>, alarm: &Alarm) -> io::Result<ProxyHeader> {
     loop {
         match proxy_header::parse(received) {
@@ -173,11 +209,11 @@ async fn handshake(
     let session = match ServerSession::new(tls.clone()) {
         Ok(session) => session,
         Err(error) => {
-            tracing::error!(%error, "TLS cannot be used as configured");
+            tracing::error!(%error, "TLS configuration unusable");
             return None;
         }
     };
-    // Clients send no name for an address: there it counts which one they have reached.
+    // Clients send no name for an IP address: the certificate depends on the address that they have reached.
     let reached = shared.certificates.has_addresses().then(|| socket.local_addr().ok()).flatten();
     let session = session.reached(reached.map(|address| address.ip()));
     let mut stream = TlsStream::new(socket, session, received);

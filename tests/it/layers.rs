@@ -54,7 +54,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("control/admin.rs", "answer", NOT_YET),
     ("control/status.rs", "metrics", NOT_YET),
     ("ledger/file.rs", "read", NOT_YET),
-    ("server/connection.rs", "establish", NOT_YET),
     ("server/http2/stream.rs", "serve", NOT_YET),
     ("server/http2/stream.rs", "send", NOT_YET),
     ("server/rejection.rs", "message", NOT_YET),
