@@ -17,8 +17,8 @@ use crate::upstream::UpstreamError;
 const CLIENT_GONE: u16 = 499;
 
 /// How sending an answer went.
-pub(super) struct Sent<A> {
-    pub(super) result: io::Result<A>,
+pub(super) struct Sent {
+    pub(super) result: io::Result<()>,
     /// Bytes of the body.
     pub(super) bytes: u64,
     /// Why the upstream's body broke off.
@@ -38,9 +38,9 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// How it went. `begin` is none where no log is kept. An upstream whose body broke off is told of.
-    pub(super) fn of<A>(
+    pub(super) fn of(
         reply: &Reply,
-        sent: &Sent<A>,
+        sent: &Sent,
         begin: Option<Instant>,
         asked: Option<&Asked>,
         context: &Context,

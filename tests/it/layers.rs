@@ -25,7 +25,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("message", "head http1 target"),
     ("os/sandbox", "calls files mod"),
     ("server", "asked challenge context health service worker"),
-    ("server/http1", "busy mod"),
     ("tls", "certificate constraints path preflight rule"),
     ("tls", "config offer"),
     ("upstream", "body check connect error exchange health http2 pool queue"),

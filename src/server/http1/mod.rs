@@ -1,10 +1,11 @@
-//! HTTP/1.1 towards clients.
+//! HTTP/1.1 to clients.
 //!
-//! The server side of HTTP/1.1 is our own, and not hyper's, for three reasons (ARCHITECTURE.md has the figures):
-//! framing is read strictly, on the bytes; every refusal, a malformed head's included, carries the page and the
-//! policies of the site; and a request is passed on without a header map, a body channel or a task in between.
+//! The server side of HTTP/1.1 is our own, and not hyper's, for three reasons (ARCHITECTURE.md has the figures). It reads
+//! framing strictly, on the bytes. Every refusal carries the page and the policies of the site, even for a malformed head.
+//! And it forwards a request without a header map, a body channel or a task in between.
 
-mod busy;
+mod connection;
+mod exchange;
 mod link;
 mod respond;
 
@@ -13,34 +14,30 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Duration;
 
 use super::context::{ClientTransport, Context};
 use super::rejection::Rejection;
 use super::reply::Reply;
-use super::service::Work;
-use super::tunnel::Tunnelled;
-use super::{service, tunnel};
+use super::service::{self, Work};
 use crate::clock::Alarm;
-use crate::message::{Framing, HeadFault, RequestHead};
-use crate::upstream::Upgraded;
+use crate::message::Framing;
 use crate::wire::body::RequestBody;
 
-use busy::Busy;
+use connection::Connection;
+use exchange::{Exchange, Next, Slow};
 use link::{Link, LinkBody, LinkInterim};
 
-/// What may be thrown away of a body to keep a connection that is good otherwise.
-const DISCARD_TIME: Duration = Duration::from_millis(500);
-
-/// Serves a connection to its end. At rest it holds the connection, and nothing else.
+/// Serves a connection to its end. An idle connection holds no exchange and no buffer.
 pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context: Rc<Context>, alarm: Alarm) {
     let link = Rc::new(RefCell::new(Link::new(transport, received)));
+    let connection = Connection { link, context, alarm };
+    let context = &connection.context;
     let mut requests = 0;
     loop {
         let limits = context.worker.view();
         let limits = &limits.shared.limits;
-        alarm.set(limits.idle);
-        if !rest(&link, &context, &alarm, requests == 0).await {
+        connection.alarm.set(limits.idle);
+        if !connection.rest(requests == 0).await {
             break;
         }
         if requests == 0 {
@@ -48,170 +45,85 @@ pub(super) async fn serve(transport: ClientTransport, received: Vec<u8>, context
         }
         requests += 1;
         let last = requests >= limits.requests_per_connection;
-        let begun = poll_fn(|cx| Poll::Ready(begin(&link, &context, &alarm, last, cx))).await;
-        let next = match begun {
-            Begun::Over(next) => next,
-            Begun::Slowly(busy, waits) => Box::pin(go_on(busy, waits, &link, &context, &alarm, last)).await,
-            Begun::Busy(mut busy) => match poll_fn(|cx| busy.poll(&link, &context, &alarm, cx)).await {
-                Ok(next) => {
-                    busy.leave();
-                    next
-                }
-                Err(waits) => Box::pin(go_on(busy, waits, &link, &context, &alarm, last)).await,
-            },
+        let (mut exchange, begun) = poll_fn(|cx| Poll::Ready(begin(&connection, last, cx))).await;
+        let done = match begun {
+            Poll::Ready(done) => done,
+            Poll::Pending => poll_fn(|cx| exchange.poll(&connection, cx)).await,
+        };
+        let next = match done {
+            Ok(next) => {
+                exchange.leave();
+                next
+            }
+            Err(slow) => Box::pin(finish(exchange, slow, &connection, last)).await,
         };
         match next {
             Next::Request => {}
             Next::Close => break,
-            Next::Linger => {
-                linger(&link, &context, &alarm).await;
-                return;
-            }
+            Next::Linger => return connection.linger().await,
             Next::Gone => return,
         }
     }
-    alarm.set(context.worker.view().shared.limits.linger);
-    poll_fn(|cx| match link.borrow_mut().transport.poll_shutdown(cx) {
-        Poll::Pending => alarm.poll_due(cx),
-        Poll::Ready(_) => Poll::Ready(()),
-    })
-    .await;
+    connection.close().await;
 }
 
-/// How an exchange leaves the connection.
-enum Next {
-    /// Ready for another.
-    Request,
-    /// To be ended.
-    Close,
-    /// To be ended, but the client still sends: it must get to read its answer first.
-    Linger,
-    /// There is nobody any more.
-    Gone,
-}
-
-/// Waits for the next request, or the first one. Says no when the connection is to end.
-async fn rest(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, first: bool) -> bool {
-    let since = context.worker.ticks();
-    alarm.rests(true);
-    let goes_on = poll_fn(|cx| {
-        let mut link = link.borrow_mut();
-        if !link.received.is_empty() {
-            return Poll::Ready(true);
-        }
-        // A buffer without contents is given back.
-        link.received = bytes::BytesMut::new();
-        match link.poll_receive(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(false),
-            Poll::Ready(Ok(_)) => Poll::Ready(true),
-            Poll::Pending if context.worker.ends_rest(first, since) => Poll::Ready(false),
-            Poll::Pending => alarm.poll_due(cx).map(|()| false),
-        }
-    })
-    .await;
-    alarm.rests(false);
-    goes_on
-}
-
-/// What a request waits for that takes a future of its own.
-enum Waits {
-    /// The rest of its head.
-    Head,
-    /// The upstream, mostly.
-    Work(Work),
-    /// What follows a 101.
-    Tunnel(Box<Upgraded>),
-}
-
-/// How far a request has come when it has been looked at for the first time.
-enum Begun {
-    Over(Next),
-    /// It goes on in place.
-    Busy(Box<Busy>),
-    Slowly(Box<Busy>, Waits),
-}
-
-/// Begins with a request; mostly its head is all there, and a connection to the upstream, too. What needs nobody else is
-/// answered on the spot.
-fn begin(
-    link: &Rc<RefCell<Link>>,
-    context: &Rc<Context>,
-    alarm: &Alarm,
-    last: bool,
-    cx: &mut TaskContext<'_>,
-) -> Begun {
-    let view = context.worker.view();
+/// Begins with a request, and polls it once. Mostly its head is complete, and a connection to the upstream is ready.
+fn begin(connection: &Connection, last: bool, cx: &mut TaskContext<'_>) -> (Box<Exchange>, Poll<Result<Next, Slow>>) {
+    let view = connection.context.worker.view();
     let limits = &view.shared.limits;
-    alarm.set(limits.request_header);
-    let mut busy = Busy::take();
-    let read = link.borrow_mut().take_head(&limits.head(), &mut busy.head);
+    connection.alarm.set(limits.request_header);
+    let mut exchange = Exchange::take();
+    let read = connection.link.borrow_mut().take_head(&limits.head(), &mut exchange.head);
     let read = match read {
-        Ok(false) => return Begun::Slowly(busy, Waits::Head),
+        Ok(false) => return (exchange, Poll::Ready(Err(Slow::Head))),
         read => read.map(drop).map_err(Rejection::Head),
     };
-    if let Err(work) = busy.consider(read, link, context, alarm, last) {
-        return Begun::Slowly(busy, Waits::Work(work));
-    }
-    match busy.poll(link, context, alarm, cx) {
-        Poll::Ready(Ok(next)) => {
-            busy.leave();
-            Begun::Over(next)
-        }
-        Poll::Ready(Err(waits)) => Begun::Slowly(busy, waits),
-        Poll::Pending => Begun::Busy(busy),
-    }
+    let begun = match exchange.start(read, connection, last) {
+        Ok(()) => exchange.poll(connection, cx),
+        Err(work) => Poll::Ready(Err(Slow::Work(work))),
+    };
+    (exchange, begun)
 }
 
-/// A request from where it waits for something out of the ordinary. A future of its own, so that a connection at rest
-/// does not carry the room for it, nor a request that is forwarded as most are.
-async fn go_on(
-    mut busy: Box<Busy>,
-    mut waits: Waits,
-    link: &Rc<RefCell<Link>>,
-    context: &Rc<Context>,
-    alarm: &Alarm,
-    last: bool,
-) -> Next {
+/// Takes a request from its first slow step to its end. A future of its own, so that neither an idle connection nor a
+/// request in its usual course reserves memory for it.
+async fn finish(mut exchange: Box<Exchange>, mut slow: Slow, connection: &Connection, last: bool) -> Next {
     loop {
-        match waits {
-            Waits::Head => {
-                // There is no request before its head is whole.
-                alarm.rests(true);
-                let read = read_head(link, &context.worker.view().shared.limits.head(), &mut busy.head, alarm).await;
-                alarm.rests(false);
+        match slow {
+            Slow::Head => {
+                // Until its head is complete, a request may have to make room for another connection.
+                connection.alarm.rests(true);
+                let limits = connection.context.worker.view().shared.limits.head();
+                let read = connection.read_head(&limits, &mut exchange.head).await;
+                connection.alarm.rests(false);
                 if matches!(read, Ok(false)) {
                     return Next::Gone;
                 }
-                if let Err(work) = busy.consider(read.map(drop), link, context, alarm, last) {
-                    waits = Waits::Work(work);
+                if let Err(work) = exchange.start(read.map(drop), connection, last) {
+                    slow = Slow::Work(work);
                     continue;
                 }
             }
-            Waits::Work(work) => match answer(work, link, context, alarm, &busy).await {
-                Some(reply) => busy.answer(reply, link, context, alarm),
-                None => return busy.gone(context),
+            Slow::Work(work) => match answer(work, connection, &exchange).await {
+                Some(reply) => exchange.answer(reply, connection),
+                None => return exchange.gone(connection),
             },
-            Waits::Tunnel(upgraded) => {
-                let tunnelled = run_tunnel(link, context, alarm, *upgraded).await;
-                return busy.end_tunnel(tunnelled, link, context);
+            Slow::Tunnel(upgraded) => {
+                let tunnelled = connection.run_tunnel(*upgraded).await;
+                return exchange.end_tunnel(tunnelled, connection);
             }
         }
-        match poll_fn(|cx| busy.poll(link, context, alarm, cx)).await {
+        match poll_fn(|cx| exchange.poll(connection, cx)).await {
             Ok(next) => return next,
-            Err(more) => waits = more,
+            Err(more) => slow = more,
         }
     }
 }
 
-/// Answers a request that takes its time, unless its client goes away meanwhile.
-async fn answer(
-    work: Work,
-    link: &Rc<RefCell<Link>>,
-    context: &Rc<Context>,
-    alarm: &Alarm,
-    busy: &Busy,
-) -> Option<Reply> {
-    let Busy { head, asked: Some(asked), .. } = busy else { return None };
+/// Does the work for an answer. Returns `None` if the client leaves meanwhile.
+async fn answer(work: Work, connection: &Connection, exchange: &Exchange) -> Option<Reply> {
+    let Connection { link, context, alarm } = connection;
+    let Exchange { head, asked: Some(asked), .. } = exchange else { return None };
     let body: Option<RequestBody> = match head.framing {
         Framing::None => None,
         _ => Some(Box::new(LinkBody { link: link.clone(), site: asked.site.clone() })),
@@ -226,67 +138,4 @@ async fn answer(
         }
     })
     .await
-}
-
-/// Reads a request's head. Says no when the client ends before it has begun one.
-async fn read_head(
-    link: &Rc<RefCell<Link>>,
-    limits: &crate::message::HeadLimits,
-    head: &mut RequestHead,
-    alarm: &Alarm,
-) -> Result<bool, Rejection> {
-    poll_fn(|cx| {
-        let mut link = link.borrow_mut();
-        loop {
-            match link.take_head(limits, head) {
-                Ok(true) => return Poll::Ready(Ok(true)),
-                Ok(false) => {}
-                Err(fault) => return Poll::Ready(Err(Rejection::Head(fault))),
-            }
-            match link.poll_receive(cx) {
-                Poll::Ready(Ok(0)) if !link.received.is_empty() => {
-                    return Poll::Ready(Err(Rejection::Head(HeadFault::Syntax("head cut short"))));
-                }
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(false)),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => {
-                    ready!(alarm.poll_due(cx));
-                    // Whoever has to make room is not answered, as that takes its time.
-                    let fault = if alarm.was_rung() { Ok(false) } else { Err(Rejection::HeadTimeout) };
-                    return Poll::Ready(fault);
-                }
-            }
-        }
-    })
-    .await
-}
-
-async fn run_tunnel(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm, upgraded: Upgraded) -> Tunnelled {
-    let Upgraded { mut transport, received, .. } = upgraded;
-    let view = context.worker.view();
-    let limits = &view.shared.limits;
-    let ahead = link.borrow_mut().received.split();
-    tunnel::run(&mut link.clone(), &mut transport, ahead, received, alarm, limits.websocket_idle, limits.linger).await
-}
-
-/// Ends our side, and listens on for a while: an answer is lost when its connection is reset by bytes that nobody
-/// read (RFC 9112 section 9.6).
-async fn linger(link: &Rc<RefCell<Link>>, context: &Context, alarm: &Alarm) {
-    let limit = context.worker.view().shared.limits.linger;
-    let body = poll_fn(|cx| {
-        let mut link = link.borrow_mut();
-        match link.poll_discard(cx) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => alarm.poll_due(cx),
-        }
-    });
-    // A body that is nearly all there ends of its own accord, and the client with it.
-    alarm.set(DISCARD_TIME.min(limit));
-    body.await;
-    alarm.set(limit);
-    poll_fn(|cx| match link.borrow_mut().transport.poll_linger(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => alarm.poll_due(cx),
-    })
-    .await;
 }

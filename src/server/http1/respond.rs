@@ -6,10 +6,10 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use http::{Method, StatusCode};
 
+use super::connection::Connection;
 use super::link::{Link, write_status_line};
 use crate::clock::Alarm;
 use crate::message::{FieldSink as _, RequestHead, Version};
-use crate::server::context::Context;
 use crate::server::record::Sent;
 use crate::server::reply::Reply;
 use crate::upstream::{ResponseBody, UpstreamError};
@@ -24,16 +24,9 @@ thread_local! {
 /// Buffers of response heads that a thread keeps.
 const SPARE_HEADS: usize = 64;
 
-/// What may come behind an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum After {
-    KeepAlive,
-    Close,
-}
-
 /// How the body is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum BodyFraming {
     None,
     Plain,
     Chunked,
@@ -42,8 +35,8 @@ enum Way {
 /// An answer on its way.
 pub(super) struct Sending {
     out: WriteBuffer,
-    way: Way,
-    after: After,
+    framing: BodyFraming,
+    keep_alive: bool,
     ended: bool,
     /// The body's end is the connection's (HTTP/1.0). Until it is there, whatever ends the connection resets it: without TLS
     /// nothing else tells a proper end from any other, and with TLS many clients do not ask for close_notify.
@@ -61,22 +54,16 @@ pub(super) struct Sending {
 
 impl Sending {
     /// Writes the head; nothing is sent yet.
-    pub(super) fn begin(
-        link: &RefCell<Link>,
-        context: &Context,
-        alarm: &Alarm,
-        head: &RequestHead,
-        reply: &mut Reply,
-        keep_alive: bool,
-    ) -> Self {
+    pub(super) fn begin(connection: &Connection, head: &RequestHead, reply: &mut Reply, keep_alive: bool) -> Self {
+        let Connection { link, context, alarm } = connection;
         let mut bytes = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
         // Interim responses that have not gone yet come first.
         link.borrow_mut().take_interim(&mut bytes);
-        let (way, after) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut bytes);
-        if way == Way::None {
+        let (framing, keep_alive) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut bytes);
+        if framing == BodyFraming::None {
             reply.body = ResponseBody::Empty;
         }
-        let ends_with_connection = way == Way::Plain && reply.length().is_none();
+        let ends_with_connection = framing == BodyFraming::Plain && reply.length().is_none();
         if ends_with_connection {
             link.borrow().reset_on_close(true);
         }
@@ -84,9 +71,9 @@ impl Sending {
         rate_timer.begin(alarm);
         Self {
             out: WriteBuffer::new(bytes),
-            way,
-            after,
-            ended: way == Way::None,
+            framing,
+            keep_alive,
+            ended: framing == BodyFraming::None,
             ends_with_connection,
             rate_timer,
             bytes: 0,
@@ -101,10 +88,10 @@ impl Sending {
     pub(super) fn poll_sent(
         &mut self,
         reply: &mut Reply,
-        link: &RefCell<Link>,
-        alarm: &Alarm,
+        connection: &Connection,
         cx: &mut TaskContext<'_>,
     ) -> Poll<io::Result<()>> {
+        let Connection { link, alarm, .. } = connection;
         let unsent = link.borrow().transport.unsent();
         if let Poll::Ready(done) = self.poll(reply, link, cx) {
             return Poll::Ready(done);
@@ -130,8 +117,13 @@ impl Sending {
         self.broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
     }
 
+    /// Returns `true` if the connection may take another request behind this answer.
+    pub(super) fn keeps_alive(&self) -> bool {
+        self.keep_alive
+    }
+
     /// How it went.
-    pub(super) fn end(&mut self, result: io::Result<()>) -> Sent<After> {
+    pub(super) fn end(&mut self, result: io::Result<()>) -> Sent {
         if result.is_ok() {
             let out = std::mem::take(&mut self.out);
             HEADS.with_borrow_mut(|heads| {
@@ -140,7 +132,7 @@ impl Sending {
                 }
             });
         }
-        Sent { result: result.map(|()| self.after), bytes: self.bytes, broken: self.broken.take() }
+        Sent { result, bytes: self.bytes, broken: self.broken.take() }
     }
 
     /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
@@ -172,7 +164,7 @@ impl Sending {
                         if let Some(crate::wire::body::Frame::Data(data)) = &frame {
                             self.bytes += data.len() as u64;
                         }
-                        let chunked = self.way == Way::Chunked;
+                        let chunked = self.framing == BodyFraming::Chunked;
                         self.ended = self.out.load(frame, chunked) || (!chunked && reply.is_end());
                         self.loaded = true;
                     }
@@ -202,17 +194,22 @@ impl Sending {
 }
 
 /// Writes the head; says how the body follows, and what may come behind it.
-fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, out: &mut Vec<u8>) -> (Way, After) {
+fn write_head(
+    head: &RequestHead,
+    reply: &Reply,
+    mut keep_alive: bool,
+    date: &str,
+    out: &mut Vec<u8>,
+) -> (BodyFraming, bool) {
     let status = reply.head.status;
     write_status_line(status, out);
     reply.write_fields(out, date);
     if status == StatusCode::SWITCHING_PROTOCOLS {
         out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-        return (Way::None, After::Close);
+        return (BodyFraming::None, false);
     }
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    let mut after = if keep_alive { After::KeepAlive } else { After::Close };
-    let way = if head.method == Method::HEAD || bodiless {
+    let framing = if head.method == Method::HEAD || bodiless {
         // The length that a GET would have had, if the upstream says so.
         match (reply.stated_length(&head.method), reply.length()) {
             (Some(stated), _) => write_length(stated, out),
@@ -221,25 +218,25 @@ fn write_head(head: &RequestHead, reply: &Reply, keep_alive: bool, date: &str, o
             }
             _ => {}
         }
-        Way::None
+        BodyFraming::None
     } else if let Some(length) = reply.length() {
         write_length(length, out);
-        if length == 0 { Way::None } else { Way::Plain }
+        if length == 0 { BodyFraming::None } else { BodyFraming::Plain }
     } else if head.version == Version::Http11 {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        Way::Chunked
+        BodyFraming::Chunked
     } else {
         // HTTP/1.0 knows no chunks: the end of the connection is the body's.
-        after = After::Close;
-        Way::Plain
+        keep_alive = false;
+        BodyFraming::Plain
     };
-    match (after, head.version) {
-        (After::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
-        (After::KeepAlive, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+    match (keep_alive, head.version) {
+        (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         _ => {}
     }
     out.extend_from_slice(b"\r\n");
-    (way, after)
+    (framing, keep_alive)
 }
 
 fn write_length(length: u64, out: &mut Vec<u8>) {

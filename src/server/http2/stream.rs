@@ -178,7 +178,7 @@ async fn unless_given_up<T>(
 
 impl Ended {
     /// What the upstream has broken off is not the client's doing.
-    fn of(sent: &Sent<()>) -> Self {
+    fn of(sent: &Sent) -> Self {
         if sent.result.is_err() && sent.broken.is_none() { Self::GivenUp } else { Self::Answered }
     }
 }
@@ -266,7 +266,7 @@ async fn send(
     context: &Context,
     alarm: &Alarm,
     recv: &RefCell<Recv>,
-) -> Sent<()> {
+) -> Sent {
     let mut bytes = 0;
     let failed = |error: h2::Error, bytes| Sent { result: Err(io::Error::other(error)), bytes, broken: None };
     let view = context.worker.view();
