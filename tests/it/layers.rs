@@ -53,8 +53,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("control/admin.rs", "answer", NOT_YET),
     ("control/status.rs", "metrics", NOT_YET),
     ("ledger/file.rs", "read", NOT_YET),
-    ("server/http2/stream.rs", "serve", NOT_YET),
-    ("server/http2/stream.rs", "send", NOT_YET),
     ("server/rejection.rs", "message", NOT_YET),
     ("server/service.rs", "decide", NOT_YET),
     ("upstream/exchange.rs", "try_send", NOT_YET),

@@ -6,20 +6,24 @@ use std::rc::Rc;
 use h2::server::SendResponse;
 use http::Response as HttpResponse;
 
-use super::memory::{Held, Share};
+use super::memory::{ChargedBytes, Share};
 use crate::message::{FieldSink as _, HeaderMapSink, ResponseHead};
 use crate::server::interim::{InterimFilter, Passed};
 use crate::upstream::Interim;
 
 /// Passes interim responses into a stream, as long as there is room for them.
 pub(super) struct StreamInterim<'a> {
-    respond: &'a RefCell<SendResponse<Held>>,
+    respond: &'a RefCell<SendResponse<ChargedBytes>>,
     filter: InterimFilter<'a>,
     share: Rc<Share>,
 }
 
 impl<'a> StreamInterim<'a> {
-    pub(super) fn new(respond: &'a RefCell<SendResponse<Held>>, filter: InterimFilter<'a>, share: Rc<Share>) -> Self {
+    pub(super) fn new(
+        respond: &'a RefCell<SendResponse<ChargedBytes>>,
+        filter: InterimFilter<'a>,
+        share: Rc<Share>,
+    ) -> Self {
         Self { respond, filter, share }
     }
 }

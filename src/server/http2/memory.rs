@@ -170,13 +170,13 @@ impl Drop for Share {
 }
 
 impl Account for Rc<Share> {
-    type Piece = Held;
+    type Piece = ChargedBytes;
 
-    fn charge(&self, data: Bytes) -> Held {
+    fn charge(&self, data: Bytes) -> ChargedBytes {
         let charged = if data.is_empty() { 0 } else { data.len() + FRAME };
         self.last.set(data.len());
         self.change(&self.out, self.out.get() + charged);
-        Held { data, charged, share: self.clone() }
+        ChargedBytes { data, charged, share: self.clone() }
     }
 
     fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<usize> {
@@ -197,13 +197,13 @@ impl Account for Rc<Share> {
 
 /// A piece of a body on its way to the client.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ChargedBytes {
     data: Bytes,
     charged: usize,
     share: Rc<Share>,
 }
 
-impl Piece for Held {
+impl Piece for ChargedBytes {
     fn split_to(&mut self, at: usize) -> Self {
         if at == self.data.len() {
             let rest = Self { data: Bytes::new(), charged: 0, share: self.share.clone() };
@@ -215,7 +215,7 @@ impl Piece for Held {
     }
 }
 
-impl Buf for Held {
+impl Buf for ChargedBytes {
     fn remaining(&self) -> usize {
         self.data.len()
     }
@@ -231,7 +231,7 @@ impl Buf for Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ChargedBytes {
     fn drop(&mut self) {
         if self.charged > 0 {
             self.share.release(self.charged);
@@ -305,7 +305,7 @@ mod tests {
         fn what_is_held_is_given_back(steps in proptest::collection::vec((0usize..4, 0usize..3000), 0..200)) {
             let memory = memory();
             let share = memory.admit(2000).unwrap();
-            let mut held: Vec<Held> = Vec::new();
+            let mut held: Vec<ChargedBytes> = Vec::new();
             for (what, number) in steps {
                 match (what, held.pop()) {
                     (0, piece) => {

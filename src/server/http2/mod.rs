@@ -3,16 +3,21 @@
 //! h2 is used without hyper around it, because interim responses (103, 100) and a deadline for streams whose window
 //! the client holds shut need the stream itself.
 
+mod corked;
+mod exchange;
 pub(super) mod head;
 mod heads;
 mod interim;
-mod meter;
 mod memory;
+mod meter;
+mod recv;
+mod send;
 mod stream;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
@@ -20,9 +25,9 @@ use std::task::{Context as TaskContext, Poll};
 use futures_util::stream::{FuturesUnordered, Stream as _};
 use h2::Reason;
 use h2::server::{self, Connection};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use self::memory::{Held, Memory};
+use self::corked::Corked;
+use self::memory::{ChargedBytes, Memory};
 use self::meter::Meter;
 use self::stream::Ended;
 use super::context::{ClientTransport, Context};
@@ -61,7 +66,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .enable_connect_protocol();
     alarm.set(limits.handshake);
     alarm.rests(true);
-    let mut handshake = Box::pin(builder.handshake::<_, Held>(io.clone()));
+    let mut handshake = Box::pin(builder.handshake::<_, ChargedBytes>(io.clone()));
     let connection = poll_fn(|cx| {
         let done = handshake.as_mut().poll(cx);
         let sent = io.poll_send(cx);
@@ -127,7 +132,7 @@ enum Watch {
 
 struct Driver {
     io: Corked,
-    connection: Connection<Corked, Held>,
+    connection: Connection<Corked, ChargedBytes>,
     streams: FuturesUnordered<StreamFuture>,
     requests: u64,
     /// The tick at which it began.
@@ -326,62 +331,5 @@ impl Driver {
         let _ = self.connection.poll_closed(cx);
         self.finished = true;
         self.alarm.clear();
-    }
-}
-
-/// The connection's bytes: what h2 writes is gathered, and sent once per poll of the task, in full records. h2
-/// flushes behind each frame otherwise.
-#[derive(Clone)]
-struct Corked {
-    transport: Rc<RefCell<ClientTransport>>,
-    meter: Rc<Meter>,
-}
-
-impl Corked {
-    fn poll_send(&self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        self.transport.borrow_mut().poll_flush(cx)
-    }
-}
-
-impl AsyncRead for Corked {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.meter.is_sated() {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let before = buf.filled().len();
-        let read = AsyncRead::poll_read(Pin::new(&mut *self.transport.borrow_mut()), cx, buf);
-        self.meter.receive(&buf.filled()[before..]);
-        read
-    }
-}
-
-impl AsyncWrite for Corked {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = self.transport.borrow_mut().poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(len)) = written {
-            self.meter.write(len);
-        }
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        self.transport.borrow_mut().poll_shutdown(cx)
     }
 }
