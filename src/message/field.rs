@@ -228,9 +228,8 @@ impl Fields {
         }
     }
 
-    /// What the Connection fields say.
-    pub(super) fn connection(&self) -> Connection {
-        let mut said = Connection::default();
+    /// Reads what the Connection fields say.
+    pub(super) fn read_connection(&self, said: &mut Connection) {
         for value in self.get_all(Name::Connection) {
             said.any = true;
             match value {
@@ -239,7 +238,6 @@ impl Fields {
                 _ => tokens(value).for_each(|token| said.read(token)),
             }
         }
-        said
     }
 
     /// Marks the fields that Connection fields name.

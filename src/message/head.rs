@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use http::{Method, StatusCode};
 
-use super::field::{Fields, has_token};
+use super::field::{Connection, Fields, has_token};
 use super::http1::HeadFault;
 use super::name::Name;
 use super::target;
@@ -217,7 +217,8 @@ impl RequestHead {
 
     /// Reads what the Connection fields say, and marks the fields that they name; to be called once all fields are there.
     pub(super) fn read_connection(&mut self) {
-        let said = self.fields.connection();
+        let mut said = Connection::default();
+        self.fields.read_connection(&mut said);
         if said.names_fields {
             self.fields.mark_hop();
         }

@@ -337,7 +337,13 @@ fn parse_response_with<'b>(
     head.clear();
     head.status = StatusCode::from_u16(response.code.unwrap_or(0)).map_err(|_| HeadFault::Syntax("status code"))?;
     head.fields.set_raw(&buf[..len], response.headers.len());
+    let mut said = Connection::default();
     for h in response.headers.iter() {
+        // Nearly every response says it, and it does not pass.
+        if h.value == b"keep-alive" && Name::of(h.name.as_bytes()) == Name::Connection {
+            (said.any, said.keep_alive) = (true, true);
+            continue;
+        }
         let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
         head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
     }
@@ -347,7 +353,7 @@ fn parse_response_with<'b>(
         return Err(HeadFault::Syntax("101 without an upgrade to websocket"));
     }
     head.framing = response_framing(head, http11, to_head)?;
-    let said = head.fields.connection();
+    head.fields.read_connection(&mut said);
     head.keep_alive = response_keeps_alive(head, said, http11, to_head);
     drop_hop_by_hop(head, said);
     Ok(Some(len))
