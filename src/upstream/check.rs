@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use futures_util::future::{Either, join_all, select};
@@ -17,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::connect::secure;
 use super::error::UpstreamError;
+use super::health::Check;
 use super::{Protocols, Upstream, UpstreamTransport};
 use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 
@@ -24,25 +23,6 @@ use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
 /// Who asks.
 const AGENT: &str = "pintle (health check)";
-
-/// What is asked, and which answers are good ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// The path, with its query.
-    pub path: Box<str>,
-    /// The Host field.
-    pub host: Box<str>,
-    /// From the end of one check to the next.
-    pub interval: Duration,
-    /// From the connection to the answer's head.
-    pub timeout: Duration,
-    /// Good answers in a row before an address is used again.
-    pub healthy: u32,
-    /// Bad ones in a row before it is left out.
-    pub unhealthy: u32,
-    /// Status codes of good answers.
-    pub status: RangeInclusive<u16>,
-}
 
 /// Looks after an upstream for as long as anybody has it; none if nobody wants that, or somebody does already.
 #[must_use]
@@ -153,6 +133,7 @@ async fn status_by_http2(transport: UpstreamTransport, check: &Check) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn so_many_in_a_row() {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::health::Sign;
 use crate::wire::body::RequestBodyError;
 
 /// Why there is no response, or not a whole one.
@@ -46,6 +45,17 @@ pub enum UpstreamError {
     Upgrade(&'static str),
     /// The request's body ended early: the client's doing.
     RequestBody(RequestBodyError),
+}
+
+/// What a request has told about its upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It answered, whatever it said.
+    Alive,
+    /// It could not be reached, or did not answer.
+    Dead,
+    /// Nothing: the request ended for reasons of its own.
+    None,
 }
 
 impl UpstreamError {

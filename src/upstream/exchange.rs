@@ -14,8 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::body::ResponseBody;
-use super::error::UpstreamError;
-use super::health::Sign;
+use super::error::{Sign, UpstreamError};
 use super::http2;
 use super::pool::{Checkout, Pool, Wish};
 use super::queue::Slot;

@@ -26,9 +26,9 @@ use rustls::pki_types::ServerName;
 use crate::wire::transport::Transport;
 
 pub use body::ResponseBody;
-pub use error::UpstreamError;
+pub use error::{Sign, UpstreamError};
 pub use exchange::{Forwarded, Forwarding, Interim, Response, Upgraded};
-pub use health::{BreakerRule, Circuit, Health, Sign};
+pub use health::{BreakerRule, Check, Circuit, Health};
 pub use pool::{Pool, PoolLimits};
 pub use request::{Client, PSEUDONYM, UpstreamRequest, is_grpc, is_reserved, is_vouched, own_hops};
 

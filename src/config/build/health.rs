@@ -7,8 +7,7 @@ use super::Checker;
 use crate::config::file::{BreakerTable, CheckTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
-use crate::upstream::check::Check;
-use crate::upstream::{BreakerRule, HostHeader};
+use crate::upstream::{BreakerRule, Check, HostHeader};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);

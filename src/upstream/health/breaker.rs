@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::upstream::error::Sign;
+
 /// Failures that fall together in less than this are one event: a restart cuts all that is under way at once, and is
 /// over. Milliseconds.
 const SPAN_MIN: u64 = 1000;
@@ -28,17 +30,6 @@ impl Default for BreakerRule {
     fn default() -> Self {
         Self { failures: 10, open: Duration::from_secs(1), open_max: Duration::from_secs(15) }
     }
-}
-
-/// What a request has told about its upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
-    /// It answered, whatever it said.
-    Alive,
-    /// It could not be reached, or did not answer.
-    Dead,
-    /// Nothing: the request ended for reasons of its own.
-    None,
 }
 
 /// A change that the operator wants to know of.

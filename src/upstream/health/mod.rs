@@ -5,18 +5,37 @@ mod breaker;
 mod ejection;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::check::Check;
 use super::dns::Addresses;
-use super::error::UpstreamError;
+use super::error::{Sign, UpstreamError};
 use crate::clock::uptime;
 use breaker::{Breaker, Change, Probe};
 use ejection::Table;
 
-pub use breaker::{BreakerRule, Circuit, Sign};
+pub use breaker::{BreakerRule, Circuit};
+
+/// What is asked, and which answers are good ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// The path, with its query.
+    pub path: Box<str>,
+    /// The Host field.
+    pub host: Box<str>,
+    /// From the end of one check to the next.
+    pub interval: Duration,
+    /// From the connection to the answer's head.
+    pub timeout: Duration,
+    /// Good answers in a row before an address is used again.
+    pub healthy: u32,
+    /// Bad ones in a row before it is left out.
+    pub unhealthy: u32,
+    /// Status codes of good answers.
+    pub status: RangeInclusive<u16>,
+}
 
 /// An upstream's health.
 #[derive(Debug, Default)]
