@@ -10,6 +10,9 @@ const SAVED_MAX: u32 = 100 * COST;
 /// Retries in one tick (half a second) that need no savings: a quiet site has none.
 const FREE_PER_TICK: u32 = 5;
 
+/// How often one request is sent anew.
+pub(super) const RETRIES_MAX: u32 = 2;
+
 /// The retries of one worker to one upstream: a fifth of the requests, and a few more.
 #[derive(Debug, Default)]
 pub(super) struct Budget {

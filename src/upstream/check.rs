@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::connect::secure;
 use super::error::UpstreamError;
 use super::health::Check;
-use super::{Protocols, Upstream, UpstreamTransport};
+use super::settings::{Protocols, Upstream, UpstreamTransport};
 use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 
 /// The longest head of an answer; bytes.

@@ -12,11 +12,11 @@ use std::time::Duration;
 use rustls::client::UnbufferedClientConnection;
 use tokio::net::TcpStream;
 
+use super::budget::RETRIES_MAX;
 use super::dns::Addresses;
 use super::error::UpstreamError;
-use super::exchange::RETRIES_MAX;
 use super::pool::{Pool, Wish};
-use super::{Protocols, Upstream, UpstreamTransport};
+use super::settings::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::Alarm;
 use crate::tls::TlsStream;
 use crate::wire::transport::Transport;

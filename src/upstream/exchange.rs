@@ -9,18 +9,19 @@ mod upload;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::body::ResponseBody;
+use super::budget::RETRIES_MAX;
 use super::error::{Sign, UpstreamError};
 use super::http2;
+use super::interim::Interim;
 use super::pool::{Checkout, Pool, Wish};
 use super::queue::Slot;
 use super::replay::Unsent;
 use super::request::UpstreamRequest;
-use super::{Protocols, UpstreamTransport};
+use super::settings::{Protocols, UpstreamTransport};
 use crate::clock::Alarm;
 use crate::message::ResponseHead;
 use crate::wire::body::{Body as _, RequestBody};
@@ -29,14 +30,6 @@ pub use at_once::{Forwarded, Forwarding};
 pub(super) use http1::Http1Body;
 use http1::{Attempt, Exchange};
 use refusals::Refusals;
-
-/// How long the body of a request with `Expect: 100-continue` waits for the upstream's word (RFC 9110 section 10.1.1:
-/// a proxy must not wait for ever).
-pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// Interim responses before the final one.
-pub(super) const INTERIM_MAX: usize = 32;
-/// How often one request is sent anew.
-pub(super) const RETRIES_MAX: u32 = 2;
 
 /// A response whose head is there.
 pub struct Response {
@@ -62,12 +55,6 @@ pub struct Upgraded {
     /// What came behind the 101.
     pub received: BytesMut,
     pub(super) _slot: Slot,
-}
-
-/// Where interim responses go (1xx, RFC 9110 section 15.2).
-pub trait Interim {
-    /// Passes one on.
-    fn interim(&mut self, head: &ResponseHead);
 }
 
 impl Pool {

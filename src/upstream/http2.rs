@@ -12,7 +12,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::body::ResponseBody;
 use super::error::UpstreamError;
-use super::exchange::{INTERIM_MAX, Interim, Response};
+use super::exchange::Response;
+use super::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use super::pool::Pool;
 use super::replay::{Replay, Unsent};
 use super::request::UpstreamRequest;
@@ -131,7 +132,7 @@ impl Exchange {
         interim: &mut dyn Interim,
     ) -> Result<(http::response::Parts, RecvStream), UpstreamError> {
         let timeout = pool.upstream.response_timeout;
-        alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { super::exchange::CONTINUE_WAIT } else { timeout });
+        alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { CONTINUE_WAIT } else { timeout });
         let mut rate_timer = RateTimer::new(pool.limits().min_rate);
         let mut interims = 0;
         poll_fn(|cx| {

@@ -14,7 +14,7 @@ use super::connect::Dial;
 use super::error::UpstreamError;
 use super::http2::{self, Http2, Stream};
 use super::queue::{Grant, Places, Slot, Wants};
-use super::{Protocols, Upstream, UpstreamTransport};
+use super::settings::{Protocols, Upstream, UpstreamTransport};
 use crate::clock::{Alarm, Clock, ticks_of};
 use crate::message::ResponseLimits;
 use crate::telemetry::Counters;

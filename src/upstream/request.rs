@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
-use super::{HostHeader, Upstream};
+use super::settings::{HostHeader, Upstream};
 use crate::message::{FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;

@@ -3,7 +3,7 @@
 
 use http::{Method, StatusCode};
 
-use super::Upstream;
+use super::settings::Upstream;
 use crate::host::split_authority;
 use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;

@@ -7,7 +7,7 @@ use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::UpstreamTls;
+use super::settings::UpstreamTls;
 use crate::tls::config::provider;
 use crate::tls::{Keys, Possession};
 

@@ -4,11 +4,12 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::Response;
 use super::http1::{Attempt, Exchange};
-use super::{Interim, Response};
 use crate::clock::Alarm;
 use crate::message::Framing;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::interim::Interim;
 use crate::upstream::pool::Pool;
 use crate::upstream::request::UpstreamRequest;
 

@@ -11,11 +11,12 @@ use bytes::{BufMut as _, BytesMut};
 use http::StatusCode;
 
 use super::upload::{Upload, UploadError, poll_send};
-use super::{CONTINUE_WAIT, INTERIM_MAX, Interim, Response, Upgraded};
+use super::{Response, Upgraded};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked, ResponseHead, parse_response};
 use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::{Connection, Pool};
 use crate::upstream::request::UpstreamRequest;
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};

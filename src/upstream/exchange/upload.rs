@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use crate::upstream::UpstreamTransport;
+use crate::upstream::settings::UpstreamTransport;
 use crate::wire::body::{RequestBody, RequestBodyError};
 use crate::wire::write_buffer::WriteBuffer;
 

@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{SEND_BUFFER, STREAM_WINDOW, STREAMS};
 use crate::clock::Alarm;
-use crate::upstream::UpstreamTransport;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
 use crate::upstream::queue::Places;
+use crate::upstream::settings::UpstreamTransport;
 
 /// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
 /// read hold up nobody else.
