@@ -13,10 +13,10 @@ use http::{Request, Uri};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::connect::secure;
 use super::error::UpstreamError;
 use super::health::Check;
 use super::settings::{Protocols, Upstream, UpstreamTransport};
+use super::tls::secure;
 use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 
 /// The longest head of an answer; bytes.

@@ -9,32 +9,38 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::client::UnbufferedClientConnection;
 use tokio::net::TcpStream;
 
 use super::budget::RETRIES_MAX;
 use super::dns::Addresses;
 use super::error::UpstreamError;
-use super::pool::{Pool, Wish};
 use super::settings::{Protocols, Upstream, UpstreamTransport};
+use super::tls::secure;
 use crate::clock::Alarm;
-use crate::tls::TlsStream;
-use crate::wire::transport::Transport;
 
 /// How long the next address waits for the one before (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// A connection in the making.
 pub(super) struct Dial<'p> {
-    pool: &'p Pool,
-    wish: Wish,
+    upstream: &'p Upstream,
+    protocols: Protocols,
+    /// Not to this address, if there is another.
+    avoid: Option<SocketAddr>,
+    /// Whether another address may be tried, which is a retry.
+    may_retry: &'p dyn Fn() -> bool,
     /// The addresses that are being tried.
     trying: RefCell<Vec<SocketAddr>>,
 }
 
 impl<'p> Dial<'p> {
-    pub(super) fn new(pool: &'p Pool, wish: Wish) -> Self {
-        Self { pool, wish, trying: RefCell::default() }
+    pub(super) fn new(
+        upstream: &'p Upstream,
+        protocols: Protocols,
+        avoid: Option<SocketAddr>,
+        may_retry: &'p dyn Fn() -> bool,
+    ) -> Self {
+        Self { upstream, protocols, avoid, may_retry, trying: RefCell::default() }
     }
 
     /// Connects within the upstream's connect timeout.
@@ -43,7 +49,7 @@ impl<'p> Dial<'p> {
     ///
     /// [`UpstreamError`]: DNS, TCP, TLS, or the time.
     pub(super) async fn connect(&self, alarm: &Alarm) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
-        let upstream = &*self.pool.upstream;
+        let upstream = self.upstream;
         alarm.set(upstream.connect_timeout);
         let mut connecting = Box::pin(self.connect_unbounded());
         poll_fn(|cx| match connecting.as_mut().poll(cx) {
@@ -59,10 +65,10 @@ impl<'p> Dial<'p> {
     }
 
     async fn connect_unbounded(&self) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
-        let upstream = &*self.pool.upstream;
+        let upstream = self.upstream;
         let mut candidates = interleave(&addresses(&upstream.addresses).await?);
         upstream.health.sort(&mut candidates);
-        if let (Some(avoid), true) = (self.wish.avoid, candidates.len() > 1) {
+        if let (Some(avoid), true) = (self.avoid, candidates.len() > 1) {
             candidates.retain(|address| *address != avoid);
         }
         let mut retries = 0;
@@ -70,42 +76,26 @@ impl<'p> Dial<'p> {
             let raced = race(&candidates, &self.trying, &|address| self.failed(address)).await;
             let (socket, address) = raced.map_err(|(address, e)| UpstreamError::Connect(address, e))?;
             let _ = socket.set_nodelay(true);
-            match secure(upstream, self.wish.protocols, socket).await {
+            match secure(upstream, self.protocols, socket).await {
                 Ok(transport) => return Ok((transport, address)),
                 Err(error) => {
                     self.failed(address);
                     candidates.retain(|other| *other != address);
                     let again = !candidates.is_empty() && retries < RETRIES_MAX;
-                    if !again || !self.pool.budget.spend(self.pool.clock.ticks()) {
+                    if !again || !(self.may_retry)() {
                         return Err(error);
                     }
                     retries += 1;
-                    self.pool.counters.upstream_retries.increment();
                 }
             }
         }
     }
 
     fn failed(&self, address: SocketAddr) {
-        if self.pool.upstream.addresses.are_several() {
-            self.pool.upstream.health.address_failed(address);
+        if self.upstream.addresses.are_several() {
+            self.upstream.health.address_failed(address);
         }
     }
-}
-
-/// TLS on a new connection, if the upstream has it.
-pub(super) async fn secure(
-    upstream: &Upstream,
-    protocols: Protocols,
-    socket: TcpStream,
-) -> Result<UpstreamTransport, UpstreamError> {
-    let Some(tls) = &upstream.tls else { return Ok(Transport::Plain(socket)) };
-    let config = if protocols == Protocols::Http1 { &tls.http1 } else { &tls.any };
-    let session = UnbufferedClientConnection::new(config.clone(), tls.server_name.clone())
-        .map_err(|e| UpstreamError::Tls(io::Error::other(e)))?;
-    let mut stream = TlsStream::new(socket, session, Vec::new());
-    poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(UpstreamError::Tls)?;
-    Ok(Transport::Tls(stream))
 }
 
 /// A name that nobody has resolved yet is DNS' fault, not the network's.

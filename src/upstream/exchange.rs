@@ -7,18 +7,16 @@ mod refusals;
 mod upload;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::BytesMut;
 
 use super::body::ResponseBody;
 use super::budget::RETRIES_MAX;
-use super::error::{Sign, UpstreamError};
+use super::error::UpstreamError;
 use super::http2;
 use super::interim::Interim;
-use super::pool::{Checkout, Pool, Wish};
-use super::queue::Slot;
+use super::pool::{Checkout, Pool, Slot, Wish};
 use super::replay::Unsent;
 use super::request::UpstreamRequest;
 use super::settings::{Protocols, UpstreamTransport};
@@ -173,19 +171,10 @@ impl Pool {
 
     /// Leave to send a request anew that failed so; the failure, if there is none.
     fn spend_retry(&self, retries: &mut u32, error: UpstreamError) -> Result<(), UpstreamError> {
-        if *retries == RETRIES_MAX || !self.budget.spend(self.clock.ticks()) {
+        if *retries == RETRIES_MAX || !self.may_retry() {
             return Err(error);
         }
         *retries += 1;
-        self.counters.upstream_retries.increment();
         Ok(())
-    }
-
-    /// Puts a failure down to the address, where there is a choice of addresses.
-    pub(super) fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
-        if error.sign() == Sign::Dead && self.upstream.addresses.are_several() {
-            self.upstream.health.address_failed(address);
-        }
-        error
     }
 }

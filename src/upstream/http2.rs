@@ -25,13 +25,6 @@ use crate::wire::min_rate::RateTimer;
 
 pub(super) use connection::{Http2, Stream, start};
 
-/// How much one response may send ahead of its client.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// Streams of one connection before another is opened.
-const STREAMS: u32 = 100;
-/// What h2 gathers of one request's body before the upstream takes it.
-const SEND_BUFFER: usize = 64 * 1024;
-
 /// What may be tried again, and what may not.
 pub(super) enum Failure {
     /// The upstream has not processed the request, and has promised so, or has not even been sent it.

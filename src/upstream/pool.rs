@@ -4,18 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::budget::Budget;
 use super::connect::Dial;
-use super::error::UpstreamError;
+use super::error::{Sign, UpstreamError};
 use super::http2::{self, Http2, Stream};
-use super::queue::{Grant, Places, Slot, Wants};
+use super::queue::{self, Wants};
 use super::settings::{Protocols, Upstream, UpstreamTransport};
-use crate::clock::{Alarm, Clock, ticks_of};
+use crate::clock::{Alarm, Clock, TICK, ticks_of};
 use crate::message::ResponseLimits;
 use crate::telemetry::Counters;
 use crate::wire::min_rate::MinRate;
@@ -65,6 +65,13 @@ struct Idle {
     connection: Box<Connection>,
     since: u32,
 }
+
+/// The places of connections to an upstream.
+pub(super) type Places = queue::Places<Box<Connection>, Stream>;
+/// One of them.
+pub(super) type Slot = queue::Slot<Box<Connection>, Stream>;
+type Grant = queue::Grant<Box<Connection>, Stream>;
+type Waiter = queue::Waiter<Box<Connection>, Stream>;
 
 /// A connection that counts against the limit. Boxed: it is handed on with each request, and back.
 pub(super) struct Connection {
@@ -235,7 +242,8 @@ impl Pool {
             return Ok(Some(Checkout::Http1(connection, false)));
         }
         let address = connection.address;
-        let started = http2::start(*connection, self, alarm, self.clock.alarm()).await;
+        let (timeout, head_max) = (self.upstream.connect_timeout, self.limits().response_head.head);
+        let started = http2::start(*connection, timeout, head_max, alarm, self.clock.alarm()).await;
         let http2 = started.map_err(|error| self.failed_at(address, error))?;
         let own = http2.has_room().then(|| Checkout::Http2(Stream::open(&http2)));
         while self.places.wants_streams() && http2.has_room() {
@@ -260,9 +268,26 @@ impl Pool {
     }
 
     async fn connect(&self, slot: Slot, wish: Wish, alarm: &Alarm) -> Result<Box<Connection>, UpstreamError> {
-        let dial = Dial::new(self, wish);
+        let may_retry = || self.may_retry();
+        let dial = Dial::new(&self.upstream, wish.protocols, wish.avoid, &may_retry);
         let (transport, address) = dial.connect(alarm).await?;
         Ok(Box::new(Connection { transport, address, slot }))
+    }
+
+    /// Waits in the queue, for as long as [`PoolLimits`] says, counted from the tick `since`. A request that is given up
+    /// leaves it, and what was granted to it meanwhile goes to the next.
+    async fn wait_in_queue(&self, wants: Wants, since: u32, alarm: &Alarm) -> Result<Grant, UpstreamError> {
+        let limits = self.limits();
+        let waiter = self.places.join(wants, limits.queue).ok_or(UpstreamError::Busy)?;
+        self.counters.upstream_queued.increment();
+        let place = InQueue { pool: self, waiter };
+        let waited = TICK.saturating_mul(self.clock.ticks().saturating_sub(since));
+        alarm.set(limits.queue_wait.saturating_sub(waited));
+        std::future::poll_fn(|cx| match place.waiter.poll_grant(cx) {
+            Poll::Ready(grant) => Poll::Ready(Ok(grant)),
+            Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::QueueTimeout)),
+        })
+        .await
     }
 
     /// Until the attempt under way is over. If it failed, this has, too: a second try would only take as long again.
@@ -274,7 +299,7 @@ impl Pool {
             if connected.as_mut().poll(cx).is_ready() {
                 let failure = self.failure.borrow();
                 let is_ours = self.attempts.get() == attempt.wrapping_add(1);
-                return std::task::Poll::Ready(match &*failure {
+                return Poll::Ready(match &*failure {
                     Some(error) if is_ours => Err(error.of_connection()),
                     _ => Ok(()),
                 });
@@ -303,6 +328,23 @@ impl Pool {
             !c.is_closed()
         });
         all.iter().find(|c| c.has_room()).map(Stream::open)
+    }
+
+    /// Whether one more request may be sent a second time.
+    pub(super) fn may_retry(&self) -> bool {
+        let may = self.budget.spend(self.clock.ticks());
+        if may {
+            self.counters.upstream_retries.increment();
+        }
+        may
+    }
+
+    /// Puts a failure down to the address, where there is a choice of addresses.
+    pub(super) fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
+        if error.sign() == Sign::Dead && self.upstream.addresses.are_several() {
+            self.upstream.health.address_failed(address);
+        }
+        error
     }
 
     /// Takes a connection back on which an exchange has ended cleanly.
@@ -347,6 +389,22 @@ fn is_quiet(transport: &mut UpstreamTransport) -> bool {
     }
     let mut probe = [0; 1];
     transport.poll_read(&mut cx, &mut &mut probe[..]).is_pending()
+}
+
+/// Leaves the queue when dropped.
+struct InQueue<'p> {
+    pool: &'p Pool,
+    waiter: Rc<Waiter>,
+}
+
+impl Drop for InQueue<'_> {
+    fn drop(&mut self) {
+        match self.pool.places.leave(&self.waiter) {
+            Some(Grant::Connection(connection)) => self.pool.put(connection),
+            // To the next, as they are dropped.
+            Some(Grant::Slot(_) | Grant::Stream(_) | Grant::Look) | None => {}
+        }
+    }
 }
 
 /// A connection attempt that others wait for.

@@ -3,27 +3,33 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
-use super::error::UpstreamError;
-use super::http2::Stream;
-use super::pool::{Connection, Pool};
-use crate::clock::{Alarm, TICK};
-
-/// The places of one pool.
-#[derive(Default)]
-pub(super) struct Places {
+/// The places of one pool, whose connections are `C` and whose streams are `S`.
+pub(super) struct Places<C, S> {
     open: Cell<usize>,
     max: Cell<usize>,
-    waiting: RefCell<VecDeque<Rc<Waiter>>>,
+    waiting: RefCell<VecDeque<Rc<Waiter<C, S>>>>,
+}
+
+impl<C, S> Default for Places<C, S> {
+    fn default() -> Self {
+        Self { open: Cell::default(), max: Cell::default(), waiting: RefCell::default() }
+    }
 }
 
 /// One of the connections that a pool may have.
-pub(super) struct Slot(Rc<Places>);
+pub(super) struct Slot<C, S>(Rc<Places<C, S>>);
 
-impl Drop for Slot {
+impl<C, S> Slot<C, S> {
+    /// The places that it is one of.
+    pub(super) fn places(&self) -> &Rc<Places<C, S>> {
+        &self.0
+    }
+}
+
+impl<C, S> Drop for Slot<C, S> {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
         self.0.offer_slots();
@@ -31,13 +37,13 @@ impl Drop for Slot {
 }
 
 /// What is handed over to a request that has waited.
-pub(super) enum Grant {
+pub(super) enum Grant<C, S> {
     /// A connection that another exchange has left in order.
-    Connection(Box<Connection>),
+    Connection(C),
     /// Leave to open one.
-    Slot(Slot),
+    Slot(Slot<C, S>),
     /// A stream among others.
-    Stream(Stream),
+    Stream(S),
     /// Nothing; but what there is has changed.
     Look,
 }
@@ -53,13 +59,29 @@ pub(super) struct Wants {
     pub(super) slots: bool,
 }
 
-struct Waiter {
+/// A request that waits.
+pub(super) struct Waiter<C, S> {
     wants: Wants,
-    grant: RefCell<Option<Grant>>,
+    grant: RefCell<Option<Grant<C, S>>>,
     waker: RefCell<Waker>,
 }
 
-impl Places {
+impl<C, S> Waiter<C, S> {
+    fn new(wants: Wants) -> Rc<Self> {
+        Rc::new(Self { wants, grant: RefCell::default(), waker: RefCell::new(Waker::noop().clone()) })
+    }
+
+    /// Ready once something was granted.
+    pub(super) fn poll_grant(&self, cx: &Context<'_>) -> Poll<Grant<C, S>> {
+        if let Some(grant) = self.grant.borrow_mut().take() {
+            return Poll::Ready(grant);
+        }
+        self.waker.borrow_mut().clone_from(cx.waker());
+        Poll::Pending
+    }
+}
+
+impl<C, S> Places<C, S> {
     pub(super) fn open(&self) -> usize {
         self.open.get()
     }
@@ -71,7 +93,7 @@ impl Places {
     }
 
     /// A place, if there is one.
-    pub(super) fn take(self: &Rc<Self>) -> Option<Slot> {
+    pub(super) fn take(self: &Rc<Self>) -> Option<Slot<C, S>> {
         if self.open.get() >= self.max.get() {
             return None;
         }
@@ -92,7 +114,7 @@ impl Places {
     }
 
     /// Hands a connection to who waits for one; else it is given back, as it nearly always is.
-    pub(super) fn offer_connection(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+    pub(super) fn offer_connection(&self, connection: C) -> Option<C> {
         if !self.is_waited_for() {
             return Some(connection);
         }
@@ -103,7 +125,7 @@ impl Places {
     }
 
     /// The same with a stream.
-    pub(super) fn offer_stream(&self, stream: Stream) -> Option<Stream> {
+    pub(super) fn offer_stream(&self, stream: S) -> Option<S> {
         match self.give(Grant::Stream(stream), |wants| wants.streams) {
             Some(Grant::Stream(stream)) => Some(stream),
             _ => None,
@@ -125,8 +147,25 @@ impl Places {
         while self.give(Grant::Look, |wants| wants.streams && !wants.slots).is_none() {}
     }
 
+    /// Joins the queue; `None` if as many as `max` wait.
+    pub(super) fn join(&self, wants: Wants, max: usize) -> Option<Rc<Waiter<C, S>>> {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= max {
+            return None;
+        }
+        let waiter = Waiter::new(wants);
+        waiting.push_back(waiter.clone());
+        Some(waiter)
+    }
+
+    /// Leaves the queue. Gives what was granted meanwhile, and not taken.
+    pub(super) fn leave(&self, waiter: &Rc<Waiter<C, S>>) -> Option<Grant<C, S>> {
+        self.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
+        waiter.grant.borrow_mut().take()
+    }
+
     /// Hands something to the first who can use it; gives it back if there is none.
-    fn give(&self, grant: Grant, fits: impl Fn(Wants) -> bool) -> Option<Grant> {
+    fn give(&self, grant: Grant<C, S>, fits: impl Fn(Wants) -> bool) -> Option<Grant<C, S>> {
         let waiter = {
             let mut waiting = self.waiting.borrow_mut();
             let at = waiting.iter().position(|waiter| fits(waiter.wants));
@@ -139,64 +178,20 @@ impl Places {
     }
 }
 
-impl Pool {
-    /// Waits in the queue, for as long as [`super::PoolLimits`] says, counted from the tick `since`. A request that is given
-    /// up leaves it, and what was granted to it meanwhile goes to the next.
-    pub(super) async fn wait_in_queue(&self, wants: Wants, since: u32, alarm: &Alarm) -> Result<Grant, UpstreamError> {
-        let limits = self.limits();
-        let waiter = Rc::new(Waiter { wants, grant: RefCell::default(), waker: RefCell::new(Waker::noop().clone()) });
-        {
-            let mut waiting = self.places.waiting.borrow_mut();
-            if waiting.len() >= limits.queue {
-                return Err(UpstreamError::Busy);
-            }
-            waiting.push_back(waiter.clone());
-        }
-        self.counters.upstream_queued.increment();
-        let place = InQueue { pool: self, waiter };
-        let waited = TICK.saturating_mul(self.clock.ticks().saturating_sub(since));
-        alarm.set(limits.queue_wait.saturating_sub(waited));
-        poll_fn(|cx| {
-            if let Some(grant) = place.waiter.grant.borrow_mut().take() {
-                return Poll::Ready(Ok(grant));
-            }
-            place.waiter.waker.borrow_mut().clone_from(cx.waker());
-            alarm.poll_due(cx).map(|()| Err(UpstreamError::QueueTimeout))
-        })
-        .await
-    }
-}
-
-/// Leaves the queue when dropped.
-struct InQueue<'p> {
-    pool: &'p Pool,
-    waiter: Rc<Waiter>,
-}
-
-impl Drop for InQueue<'_> {
-    fn drop(&mut self) {
-        self.pool.places.waiting.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
-        let unused = self.waiter.grant.borrow_mut().take();
-        match unused {
-            Some(Grant::Connection(connection)) => self.pool.put(connection),
-            // To the next, as they are dropped.
-            Some(Grant::Slot(_) | Grant::Stream(_) | Grant::Look) | None => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Connections and streams are none of the queue's business.
+    type Places = super::Places<(), ()>;
+    type Waiter = super::Waiter<(), ()>;
 
     fn wait(places: &Places, used: bool) -> Rc<Waiter> {
         wait_for(places, Wants { streams: false, used, slots: true })
     }
 
     fn wait_for(places: &Places, wants: Wants) -> Rc<Waiter> {
-        let waiter = Rc::new(Waiter { wants, grant: RefCell::default(), waker: RefCell::new(Waker::noop().clone()) });
-        places.waiting.borrow_mut().push_back(waiter.clone());
-        waiter
+        places.join(wants, usize::MAX).unwrap()
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! TLS towards upstreams: whom to believe, and under which name.
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{VerifierBuilderError, WebPkiServerVerifier};
+use rustls::client::{UnbufferedClientConnection, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
 
-use super::settings::UpstreamTls;
+use super::error::UpstreamError;
+use super::settings::{Protocols, Upstream, UpstreamTls, UpstreamTransport};
 use crate::tls::config::provider;
-use crate::tls::{Keys, Possession};
+use crate::tls::{Keys, Possession, TlsStream};
+use crate::wire::transport::Transport;
 
 /// How an upstream's certificate is verified.
 #[derive(Debug, Clone)]
@@ -55,6 +60,21 @@ pub fn client(
         any.alpn_protocols.insert(0, b"h2".to_vec());
     }
     Ok(UpstreamTls { server_name, any: Arc::new(any), http1: Arc::new(http1), http2 })
+}
+
+/// TLS on a new connection, if the upstream has it.
+pub(super) async fn secure(
+    upstream: &Upstream,
+    protocols: Protocols,
+    socket: TcpStream,
+) -> Result<UpstreamTransport, UpstreamError> {
+    let Some(tls) = &upstream.tls else { return Ok(Transport::Plain(socket)) };
+    let config = if protocols == Protocols::Http1 { &tls.http1 } else { &tls.any };
+    let session = UnbufferedClientConnection::new(config.clone(), tls.server_name.clone())
+        .map_err(|e| UpstreamError::Tls(io::Error::other(e)))?;
+    let mut stream = TlsStream::new(socket, session, Vec::new());
+    poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(UpstreamError::Tls)?;
+    Ok(Transport::Tls(stream))
 }
 
 /// Verifies under a configured name: the name in SNI need not be the name in the certificate, but an address that the

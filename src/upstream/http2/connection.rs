@@ -7,18 +7,23 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{SEND_BUFFER, STREAM_WINDOW, STREAMS};
 use crate::clock::Alarm;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::{Connection, Pool};
-use crate::upstream::queue::Places;
+use crate::upstream::pool::{Connection, Places};
 use crate::upstream::settings::UpstreamTransport;
 
+/// How much one response may send ahead of its client.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Streams of one connection before another is opened.
+const STREAMS: u32 = 100;
+/// What h2 gathers of one request's body before the upstream takes it.
+const SEND_BUFFER: usize = 64 * 1024;
 /// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
 /// read hold up nobody else.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
@@ -90,12 +95,12 @@ impl Http2 {
 /// long as it lives. It may take as long to end as it may to begin: `ending` is the alarm for that.
 pub(in crate::upstream) async fn start(
     connection: Connection,
-    pool: &Pool,
+    timeout: Duration,
+    head_max: usize,
     alarm: &Alarm,
     ending: Alarm,
 ) -> Result<Http2, UpstreamError> {
     let Connection { transport, address, slot } = connection;
-    let (timeout, head_max) = (pool.upstream.connect_timeout, pool.limits().response_head.head);
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
@@ -120,7 +125,7 @@ pub(in crate::upstream) async fn start(
     })
     .await?;
     let state = Rc::new(State {
-        places: pool.places.clone(),
+        places: slot.places().clone(),
         address,
         streams: Cell::default(),
         allowed: Cell::new(driver.max_concurrent_send_streams()),
