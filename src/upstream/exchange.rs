@@ -12,11 +12,13 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::body::ResponseBody;
-use super::budget::RETRIES_MAX;
 use super::error::UpstreamError;
 use super::http2;
 use super::interim::Interim;
-use super::pool::{Checkout, Pool, Slot, Wish};
+use super::pool::Pool;
+use super::pool::budget::RETRIES_MAX;
+use super::pool::checkout::{Checkout, Wish};
+use super::pool::connection::Slot;
 use super::replay::Unsent;
 use super::request::UpstreamRequest;
 use super::settings::{Protocols, UpstreamTransport};

@@ -1,7 +1,5 @@
 //! Requests over HTTP/2, where the upstream has chosen it.
 
-mod connection;
-
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +13,7 @@ use super::error::UpstreamError;
 use super::exchange::Response;
 use super::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use super::pool::Pool;
+use super::pool::http2::Stream;
 use super::replay::{Replay, Unsent};
 use super::request::UpstreamRequest;
 use crate::clock::Alarm;
@@ -22,8 +21,6 @@ use crate::message::{Fields, Framing, Name, ResponseHead, bytes_of, field_fits};
 use crate::wire::body::{Body, Frame, RequestBodyError};
 use crate::wire::http2_send::{SendError, Sender, Unaccounted};
 use crate::wire::min_rate::RateTimer;
-
-pub(super) use connection::{Http2, Stream, start};
 
 /// What may be tried again, and what may not.
 pub(super) enum Failure {

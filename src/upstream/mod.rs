@@ -1,15 +1,12 @@
 //! The way to the upstream: names, connections, requests out, responses in.
 
 mod body;
-mod budget;
 pub mod check;
-mod connect;
 mod error;
 mod exchange;
 mod health;
 mod http2;
 mod pool;
-mod queue;
 mod replay;
 mod request;
 mod interim;

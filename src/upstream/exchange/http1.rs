@@ -17,7 +17,8 @@ use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked
 use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
-use crate::upstream::pool::{Connection, Pool};
+use crate::upstream::pool::Pool;
+use crate::upstream::pool::connection::Connection;
 use crate::upstream::request::UpstreamRequest;
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::wire::min_rate::RateTimer;

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connection::{Connection, Places};
 use crate::clock::Alarm;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::{Connection, Places};
 use crate::upstream::settings::UpstreamTransport;
 
 /// How much one response may send ahead of its client.
@@ -181,16 +181,16 @@ impl Stream {
     }
 
     /// The connection has answered.
-    pub(super) fn answered(&self) {
+    pub(in crate::upstream) fn answered(&self) {
         self.http2.state.answered.set(true);
     }
 
     /// Whether it ever has.
-    pub(super) fn has_answered(&self) -> bool {
+    pub(in crate::upstream) fn has_answered(&self) -> bool {
         self.http2.state.answered.get()
     }
 
-    pub(super) fn sender(&mut self) -> &mut SendRequest<Bytes> {
+    pub(in crate::upstream) fn sender(&mut self) -> &mut SendRequest<Bytes> {
         &mut self.http2.sender
     }
 }

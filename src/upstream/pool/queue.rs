@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 /// The places of one pool, whose connections are `C` and whose streams are `S`.
-pub(super) struct Places<C, S> {
+pub(in crate::upstream) struct Places<C, S> {
     open: Cell<usize>,
     max: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiter<C, S>>>>,
@@ -20,7 +20,7 @@ impl<C, S> Default for Places<C, S> {
 }
 
 /// One of the connections that a pool may have.
-pub(super) struct Slot<C, S>(Rc<Places<C, S>>);
+pub(in crate::upstream) struct Slot<C, S>(Rc<Places<C, S>>);
 
 impl<C, S> Slot<C, S> {
     /// The places that it is one of.

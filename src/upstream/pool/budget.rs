@@ -11,11 +11,11 @@ const SAVED_MAX: u32 = 100 * COST;
 const FREE_PER_TICK: u32 = 5;
 
 /// How often one request is sent anew.
-pub(super) const RETRIES_MAX: u32 = 2;
+pub(in crate::upstream) const RETRIES_MAX: u32 = 2;
 
 /// The retries of one worker to one upstream: a fifth of the requests, and a few more.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(in crate::upstream) struct Budget {
     saved: Cell<u32>,
     tick: Cell<u32>,
     free_taken: Cell<u32>,
@@ -23,7 +23,7 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A request is sent for the first time.
-    pub(super) fn earn(&self) {
+    pub(in crate::upstream) fn earn(&self) {
         self.saved.set((self.saved.get() + 1).min(SAVED_MAX));
     }
 

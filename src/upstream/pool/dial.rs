@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::budget::RETRIES_MAX;
-use super::dns::Addresses;
-use super::error::UpstreamError;
-use super::settings::{Protocols, Upstream, UpstreamTransport};
-use super::tls::secure;
 use crate::clock::Alarm;
+use crate::upstream::dns::Addresses;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::settings::{Protocols, Upstream, UpstreamTransport};
+use crate::upstream::tls::secure;
 
 /// How long the next address waits for the one before (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
