@@ -9,26 +9,24 @@ mod upload;
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use bytes::BytesMut;
-
 use super::body::ResponseBody;
 use super::error::UpstreamError;
-use super::http2;
+use super::http2::{self, Http2Body};
 use super::interim::Interim;
 use super::pool::Pool;
 use super::pool::budget::RETRIES_MAX;
 use super::pool::checkout::{Checkout, Wish};
-use super::pool::connection::Slot;
 use super::replay::Unsent;
 use super::request::UpstreamRequest;
-use super::settings::{Protocols, UpstreamTransport};
+use super::settings::Protocols;
 use crate::clock::Alarm;
 use crate::message::ResponseHead;
 use crate::wire::body::{Body as _, RequestBody};
 
 pub use at_once::{Forwarded, Forwarding};
 pub(super) use http1::Http1Body;
-use http1::{Attempt, Exchange};
+pub use http1::Upgraded;
+use http1::{Attempt, Exchange, Rest};
 use refusals::Refusals;
 
 /// A response whose head is there.
@@ -46,15 +44,20 @@ impl Response {
     fn goes_on(&self) -> bool {
         self.upgraded.is_none() && !self.body.is_end()
     }
-}
 
-/// A connection that has switched to WebSocket.
-pub struct Upgraded {
-    /// The connection.
-    pub transport: UpstreamTransport,
-    /// What came behind the 101.
-    pub received: BytesMut,
-    pub(super) _slot: Slot,
+    fn from_http1(head: ResponseHead, rest: Rest) -> Self {
+        let (body, upgraded) = match rest {
+            Rest::Empty => (ResponseBody::Empty, None),
+            Rest::Full(data) => (ResponseBody::Full(data), None),
+            Rest::Body(body) => (ResponseBody::Http1(body), None),
+            Rest::Upgraded(upgraded) => (ResponseBody::Empty, Some(upgraded)),
+        };
+        Self { head, body, upgraded }
+    }
+
+    fn from_http2(head: ResponseHead, body: Option<Box<Http2Body>>) -> Self {
+        Self { head, body: body.map_or(ResponseBody::Empty, ResponseBody::Http2), upgraded: None }
+    }
 }
 
 impl Pool {
@@ -130,9 +133,9 @@ impl Pool {
                     let mut exchange = Exchange::new(self, upstream_request, connection, unsent, alarm);
                     let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
                     match exchange.end(head) {
-                        Attempt::Response(response) => {
+                        Attempt::Response(head, rest) => {
                             self.upstream.health.address_answered(address);
-                            return Ok(response);
+                            return Ok(Response::from_http1(head, rest));
                         }
                         Attempt::Stale(back, why) => (body, error) = (back.map(Unsent::New), why),
                         Attempt::Failed(error) => return Err(self.failed_at(address, error)),
@@ -141,9 +144,9 @@ impl Pool {
                 Checkout::Http2(stream) => {
                     address = stream.address();
                     match Box::pin(http2::send(self, stream, upstream_request, body.take(), alarm, interim)).await {
-                        Ok(response) => {
+                        Ok((head, body)) => {
                             self.upstream.health.address_answered(address);
-                            return Ok(response);
+                            return Ok(Response::from_http2(head, body));
                         }
                         Err(http2::Failure::Unprocessed(why, back)) => {
                             body = back;

@@ -8,9 +8,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::body::ResponseBody;
 use super::error::UpstreamError;
-use super::exchange::Response;
 use super::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use super::pool::Pool;
 use super::pool::http2::Stream;
@@ -40,7 +38,7 @@ pub(super) async fn send(
     body: Option<Unsent>,
     alarm: &Alarm,
     interim: &mut dyn Interim,
-) -> Result<Response, Failure> {
+) -> Result<(ResponseHead, Option<Box<Http2Body>>), Failure> {
     alarm.set(pool.upstream.connect_timeout);
     let ready = poll_fn(|cx| match stream.sender().poll_ready(cx) {
         Poll::Ready(done) => Poll::Ready(Ok(done)),
@@ -233,7 +231,12 @@ impl Exchange {
         }
     }
 
-    fn respond(self, parts: http::response::Parts, recv: RecvStream, stream: Stream) -> Response {
+    fn respond(
+        self,
+        parts: http::response::Parts,
+        recv: RecvStream,
+        stream: Stream,
+    ) -> (ResponseHead, Option<Box<Http2Body>>) {
         let mut head = head_of(parts.status, &parts.headers);
         let length = head.fields.get(Name::ContentLength).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
         head.framing = match length {
@@ -245,12 +248,8 @@ impl Exchange {
         if let Some(upload) = &mut upload {
             upload.body.settle();
         }
-        let body = if recv.is_end_stream() && upload.is_none() {
-            ResponseBody::Empty
-        } else {
-            ResponseBody::Http2(Box::new(Http2Body { recv, upload, trailers: false, stream }))
-        };
-        Response { head, body, upgraded: None }
+        let goes_on = !recv.is_end_stream() || upload.is_some();
+        (head, goes_on.then(|| Box::new(Http2Body { recv, upload, trailers: false, stream })))
     }
 }
 

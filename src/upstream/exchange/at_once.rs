@@ -64,9 +64,9 @@ impl Forwarding {
         let pool = &self.pool;
         let over = match exchange.end(outcome) {
             Attempt::Stale(_, error) => return Poll::Ready(Forwarded::Stale(error)),
-            Attempt::Response(response) => {
+            Attempt::Response(head, rest) => {
                 pool.upstream.health.address_answered(address);
-                Ok(response)
+                Ok(Response::from_http1(head, rest))
             }
             Attempt::Failed(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
             Attempt::Failed(error) => Err(pool.failed_at(address, error)),

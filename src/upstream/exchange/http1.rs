@@ -7,19 +7,18 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::StatusCode;
 
 use super::upload::{Upload, UploadError, poll_send};
-use super::{Response, Upgraded};
 use crate::clock::Alarm;
 use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked, ResponseHead, parse_response};
-use crate::upstream::body::ResponseBody;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
-use crate::upstream::pool::connection::Connection;
+use crate::upstream::pool::connection::{Connection, Slot};
 use crate::upstream::request::UpstreamRequest;
+use crate::upstream::settings::UpstreamTransport;
 use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 use crate::wire::min_rate::RateTimer;
 use crate::wire::write_buffer::WriteBuffer;
@@ -40,10 +39,32 @@ thread_local! {
 /// How sending a request over one connection ended.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
 pub(super) enum Attempt {
-    Response(Response),
+    /// The response's head, and what follows it.
+    Response(ResponseHead, Rest),
     /// The connection ended before it answered; the request may be sent again, with this body.
     Stale(Option<RequestBody>, UpstreamError),
     Failed(UpstreamError),
+}
+
+/// What follows a response's head.
+pub(in crate::upstream) enum Rest {
+    /// Nothing.
+    Empty,
+    /// The whole body, which is there.
+    Full(Bytes),
+    /// A body that streams.
+    Body(Box<Http1Body>),
+    /// No HTTP any more.
+    Upgraded(Box<Upgraded>),
+}
+
+/// A connection that has switched to WebSocket.
+pub struct Upgraded {
+    /// The connection.
+    pub transport: UpstreamTransport,
+    /// What came behind the 101.
+    pub received: BytesMut,
+    _slot: Slot,
 }
 
 /// A request under way on a connection.
@@ -257,7 +278,7 @@ impl Exchange {
             }
             let Connection { transport, slot, .. } = *connection;
             let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
-            return Attempt::Response(Response { head, body: ResponseBody::Empty, upgraded: Some(upgraded) });
+            return Attempt::Response(head, Rest::Upgraded(upgraded));
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
         // It has all come, as nearly always: the connection is free before we answer.
@@ -275,8 +296,7 @@ impl Exchange {
             if keep_alive && !surplus {
                 pool.put(connection);
             }
-            let body = if data.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(data) };
-            return Attempt::Response(Response { head, body, upgraded: None });
+            return Attempt::Response(head, if data.is_empty() { Rest::Empty } else { Rest::Full(data) });
         }
         let body = Http1Body {
             connection: Some(connection),
@@ -289,7 +309,7 @@ impl Exchange {
             most: usize::MAX,
             pool,
         };
-        Attempt::Response(Response { head, body: ResponseBody::Http1(Box::new(body)), upgraded: None })
+        Attempt::Response(head, Rest::Body(Box::new(body)))
     }
 }
 
