@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::error::UpstreamError;
-use super::exchange::Http1Body;
+use super::http1::Http1Body;
 use super::http2::Http2Body;
 use crate::wire::body::{Body, Frame};
 

@@ -2,15 +2,14 @@
 //! stands between the client's connection and the upstream's.
 
 mod at_once;
-mod http1;
 mod refusals;
-mod upload;
 
 use std::future::poll_fn;
 use std::rc::Rc;
 
 use super::body::ResponseBody;
 use super::error::UpstreamError;
+use super::http1::{Attempt, Exchange, Rest, Upgraded};
 use super::http2::{self, Http2Body};
 use super::interim::Interim;
 use super::pool::Pool;
@@ -24,9 +23,6 @@ use crate::message::ResponseHead;
 use crate::wire::body::{Body as _, RequestBody};
 
 pub use at_once::{Forwarded, Forwarding};
-pub(super) use http1::Http1Body;
-pub use http1::Upgraded;
-use http1::{Attempt, Exchange, Rest};
 use refusals::Refusals;
 
 /// A response whose head is there.

@@ -5,6 +5,7 @@ pub mod check;
 mod error;
 mod exchange;
 mod health;
+mod http1;
 mod http2;
 mod pool;
 mod replay;
@@ -17,8 +18,9 @@ pub mod tls;
 
 pub use body::ResponseBody;
 pub use error::{Sign, UpstreamError};
-pub use exchange::{Forwarded, Forwarding, Response, Upgraded};
+pub use exchange::{Forwarded, Forwarding, Response};
 pub use health::{BreakerRule, Check, Circuit, Health};
+pub use http1::Upgraded;
 pub use interim::Interim;
 pub use pool::{Pool, PoolLimits};
 pub use request::{Client, PSEUDONYM, UpstreamRequest, is_grpc, is_reserved, is_vouched, own_hops};

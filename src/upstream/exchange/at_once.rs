@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Response;
-use super::http1::{Attempt, Exchange};
 use crate::clock::Alarm;
 use crate::message::Framing;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::http1::{Attempt, Exchange};
 use crate::upstream::interim::Interim;
 use crate::upstream::pool::Pool;
 use crate::upstream::request::UpstreamRequest;

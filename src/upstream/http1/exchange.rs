@@ -1,25 +1,26 @@
 //! The course of an HTTP/1.1 exchange: the request goes out, interim responses pass, the head comes, and the body
 //! streams.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 
+use super::body::{Http1Body, Streaming};
 use super::upload::{Upload, UploadError, poll_send};
 use crate::clock::Alarm;
-use crate::message::{BodyDecoder, BodyFault, Decoded, Framing, HeadFault, Looked, ResponseHead, parse_response};
+use crate::message::{BodyDecoder, Framing, HeadFault, Looked, ResponseHead, parse_response};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
 use crate::upstream::pool::connection::{Connection, Slot};
 use crate::upstream::request::UpstreamRequest;
 use crate::upstream::settings::UpstreamTransport;
-use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
+use crate::wire::body::{RequestBody, RequestBodyError};
 use crate::wire::min_rate::RateTimer;
 use crate::wire::write_buffer::WriteBuffer;
 
@@ -27,10 +28,6 @@ use crate::wire::write_buffer::WriteBuffer;
 const HEAD_READ: usize = 16 * 1024;
 /// Buffers of request heads that a thread keeps.
 const SPARE_HEADS: usize = 64;
-/// A body's piece, by how many bodies the worker has under way: few get large pieces, which cost less each.
-const PIECES: [(usize, usize); 2] = [(32, 256 * 1024), (256, 64 * 1024)];
-const PIECE_MIN: usize = 16 * 1024;
-
 thread_local! {
     static HEAD_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_READ].into_boxed_slice());
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -38,7 +35,7 @@ thread_local! {
 
 /// How sending a request over one connection ended.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
-pub(super) enum Attempt {
+pub(in crate::upstream) enum Attempt {
     /// The response's head, and what follows it.
     Response(ResponseHead, Rest),
     /// The connection ended before it answered; the request may be sent again, with this body.
@@ -68,7 +65,7 @@ pub struct Upgraded {
 }
 
 /// A request under way on a connection.
-pub(super) struct Exchange {
+pub(in crate::upstream) struct Exchange {
     pool: Rc<Pool>,
     connection: Box<Connection>,
     out: WriteBuffer,
@@ -91,7 +88,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Begins: nothing is sent yet, and the alarm is set for what comes first.
-    pub(super) fn new(
+    pub(in crate::upstream) fn new(
         pool: &Rc<Pool>,
         upstream_request: &UpstreamRequest<'_>,
         connection: Box<Connection>,
@@ -122,12 +119,12 @@ impl Exchange {
     }
 
     /// Where the connection leads.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(in crate::upstream) fn address(&self) -> SocketAddr {
         self.connection.address
     }
 
     /// What has come of it, once [`Self::poll_head`] is ready.
-    pub(super) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> Attempt {
+    pub(in crate::upstream) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> Attempt {
         let error = match outcome {
             Ok(head) => return self.finish(head),
             Err(error) => error,
@@ -143,7 +140,7 @@ impl Exchange {
     }
 
     /// To the response's head.
-    pub(super) fn poll_head(
+    pub(in crate::upstream) fn poll_head(
         &mut self,
         alarm: &Alarm,
         interim: &mut dyn Interim,
@@ -333,125 +330,4 @@ fn head_fault(fault: HeadFault) -> UpstreamError {
         HeadFault::FieldTooLarge => "field too large",
         HeadFault::Version | HeadFault::Host(_) | HeadFault::Coding => "not HTTP/1",
     })
-}
-
-/// Counts the bodies of a worker that are under way.
-struct Streaming(Rc<Cell<usize>>);
-
-impl Streaming {
-    fn begin(count: Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-
-    fn piece(&self) -> usize {
-        PIECES.iter().find(|(bodies, _)| self.0.get() <= *bodies).map_or(PIECE_MIN, |(_, piece)| *piece)
-    }
-}
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-/// The rest of an exchange whose response has begun.
-pub struct Http1Body {
-    connection: Option<Box<Connection>>,
-    keep_alive: bool,
-    received: BytesMut,
-    decoder: BodyDecoder,
-    out: WriteBuffer,
-    upload: Option<Upload>,
-    streaming: Streaming,
-    /// The largest piece that there is room for.
-    most: usize,
-    pool: Rc<Pool>,
-}
-
-impl Http1Body {
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, UpstreamError>> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
-        if self.upload.is_some() || !self.out.is_empty() {
-            let transport = &mut connection.transport;
-            match poll_send(&mut self.out, &mut self.upload, transport, cx, &mut 0) {
-                Poll::Ready(Err(UploadError::Client(error))) => {
-                    return Poll::Ready(Err(UpstreamError::RequestBody(error)));
-                }
-                // It has answered; that it takes no more of the request is its right.
-                Poll::Ready(Err(UploadError::Upstream(_))) => {
-                    self.upload = None;
-                    self.out = WriteBuffer::default();
-                    self.keep_alive = false;
-                }
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-            }
-        }
-        loop {
-            match self.decoder.decode(&mut self.received).map_err(body_fault)? {
-                Decoded::Data(data) => return Poll::Ready(Ok(Some(Frame::Data(data)))),
-                Decoded::Trailers(fields) => return Poll::Ready(Ok(Some(Frame::Trailers(fields)))),
-                Decoded::End => return Poll::Ready(Ok(None)),
-                Decoded::More => {}
-            }
-            let piece = self.streaming.piece().min(self.most);
-            let remaining = self.decoder.remaining().and_then(|n| usize::try_from(n).ok());
-            // Not into the small rest of a buffer: each short read costs a call.
-            let want = remaining.unwrap_or(piece).clamp(4096, piece);
-            if self.received.capacity() - self.received.len() < want.min(piece / 2) {
-                self.received.reserve(want);
-            }
-            let room = self.received.capacity() - self.received.len();
-            let mut free = (&mut self.received).limit(room);
-            match ready!(connection.transport.poll_read(cx, &mut free)) {
-                Ok(0) => self.decoder.finish().map_err(body_fault)?,
-                Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(UpstreamError::Truncated(Some(error)))),
-            }
-        }
-    }
-
-    /// The response has ended: the connection goes back, if it may.
-    fn release(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && self.keep_alive
-            && self.received.is_empty()
-            && self.upload.is_none()
-            && self.out.is_empty()
-        {
-            self.pool.put(connection);
-        }
-    }
-}
-
-fn body_fault(fault: BodyFault) -> UpstreamError {
-    match fault {
-        BodyFault::Truncated => UpstreamError::Truncated(None),
-        BodyFault::ChunkSize => UpstreamError::Malformed("chunk size"),
-        BodyFault::ChunkExtension => UpstreamError::Malformed("chunk extension"),
-        BodyFault::ChunkEnd => UpstreamError::Malformed("chunk end"),
-        BodyFault::Trailers => UpstreamError::Malformed("trailers"),
-    }
-}
-
-impl Body for Http1Body {
-    type Error = UpstreamError;
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
-        let piece = ready!(self.poll_piece(cx));
-        match &piece {
-            Err(_) => self.connection = None,
-            Ok(_) if self.decoder.is_end() => self.release(),
-            Ok(_) => {}
-        }
-        Poll::Ready(piece.transpose())
-    }
-
-    fn is_end(&self) -> bool {
-        self.decoder.is_end()
-    }
-
-    fn read_at_most(&mut self, bytes: usize) {
-        self.most = bytes.max(PIECE_MIN);
-    }
 }
