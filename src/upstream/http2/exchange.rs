@@ -1,27 +1,29 @@
-//! Requests over HTTP/2, where the upstream has chosen it.
+//! The course of an HTTP/2 exchange: the request goes out, interim responses pass, and the head comes.
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::error::UpstreamError;
-use super::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
-use super::pool::Pool;
-use super::pool::http2::Stream;
-use super::replay::{Replay, Unsent};
-use super::request::UpstreamRequest;
+use super::body::Http2Body;
+use super::upload::Upload;
 use crate::clock::Alarm;
 use crate::message::{Fields, Framing, Name, ResponseHead, bytes_of, field_fits};
-use crate::wire::body::{Body, Frame, RequestBodyError};
-use crate::wire::http2_send::{SendError, Sender, Unaccounted};
+use crate::upstream::error::UpstreamError;
+use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
+use crate::upstream::pool::Pool;
+use crate::upstream::pool::http2::Stream;
+use crate::upstream::replay::Unsent;
+use crate::upstream::request::UpstreamRequest;
+use crate::wire::body::RequestBodyError;
+use crate::wire::http2_send::{Sender, Unaccounted};
 use crate::wire::min_rate::RateTimer;
 
 /// What may be tried again, and what may not.
-pub(super) enum Failure {
+pub(in crate::upstream) enum Failure {
     /// The upstream has not processed the request, and has promised so, or has not even been sent it.
     Unprocessed(UpstreamError, Option<Unsent>),
     /// The connection ended before an answer began, and nothing was sent of the body: of requests that may be sent twice.
@@ -31,7 +33,7 @@ pub(super) enum Failure {
 }
 
 /// Sends a request on a stream of its own, and waits for the response's head.
-pub(super) async fn send(
+pub(in crate::upstream) async fn send(
     pool: &Rc<Pool>,
     mut stream: Stream,
     upstream_request: &UpstreamRequest<'_>,
@@ -85,31 +87,6 @@ struct Exchange {
     waits_for_client: bool,
     /// The upstream has begun to answer: what it says then of not having processed anything is not true.
     begun: bool,
-}
-
-/// A request's body on its way up.
-struct Upload {
-    body: Box<Replay>,
-    sender: Sender<Unaccounted>,
-    /// Until the upstream says 100, or a second has passed.
-    held: bool,
-    /// It has gone, all of it; until an answer begins, it may be needed again.
-    done: bool,
-}
-
-impl Upload {
-    fn poll(&mut self, cx: &mut Context<'_>, moved: &mut usize) -> Poll<Result<(), UpstreamError>> {
-        if self.held {
-            return Poll::Pending;
-        }
-        let sent = ready!(self.sender.poll(cx, &mut *self.body, &mut |n| *moved += n));
-        self.done = true;
-        Poll::Ready(match sent {
-            // A stream that was reset with NO_ERROR has an answer that did not need the body.
-            Ok(()) | Err(SendError::Stream(_)) => Ok(()),
-            Err(SendError::Body(error)) => Err(UpstreamError::RequestBody(error)),
-        })
-    }
 }
 
 impl Exchange {
@@ -257,61 +234,4 @@ fn head_of(status: StatusCode, fields: &http::HeaderMap) -> ResponseHead {
     let mut head = ResponseHead { status, fields: Fields::from(fields), ..ResponseHead::default() };
     head.fields.remove_if(|name, _, _| name.is_hop_by_hop());
     head
-}
-
-/// A response's body from a stream.
-pub struct Http2Body {
-    recv: RecvStream,
-    upload: Option<Upload>,
-    trailers: bool,
-    stream: Stream,
-}
-
-impl Http2Body {
-    /// Nothing comes any more: its connection may lead nowhere.
-    pub(super) fn give_up(&self) {
-        self.stream.retire();
-    }
-}
-
-impl Body for Http2Body {
-    type Error = UpstreamError;
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
-        if let Some(upload) = &mut self.upload
-            && let Poll::Ready(done) = upload.poll(cx, &mut 0)
-        {
-            self.upload = None;
-            done?;
-        }
-        while !self.trailers {
-            match ready!(self.recv.poll_data(cx)) {
-                Some(Ok(data)) if data.is_empty() => {}
-                Some(Ok(data)) => {
-                    // Handed on is as good as consumed: the next piece is asked for only when this one is gone.
-                    let _ = self.recv.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::Data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(truncated(error)))),
-                None => self.trailers = true,
-            }
-        }
-        match ready!(self.recv.poll_trailers(cx)) {
-            Ok(Some(map)) => {
-                let mut fields = Fields::from(&map);
-                fields.remove_if(|name, _, _| name.is_forbidden_trailer());
-                Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
-            }
-            Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(truncated(error)))),
-        }
-    }
-
-    fn is_end(&self) -> bool {
-        self.recv.is_end_stream()
-    }
-}
-
-fn truncated(error: h2::Error) -> UpstreamError {
-    UpstreamError::Truncated(Some(std::io::Error::other(error)))
 }

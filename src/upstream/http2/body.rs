@@ -1,0 +1,68 @@
+//! The body of a response over HTTP/2, and the rest of the request's, which may still be under way.
+
+use std::task::{Context, Poll, ready};
+
+use h2::RecvStream;
+
+use super::upload::Upload;
+use crate::message::Fields;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::pool::http2::Stream;
+use crate::wire::body::{Body, Frame};
+
+/// A response's body from a stream.
+pub struct Http2Body {
+    pub(super) recv: RecvStream,
+    pub(super) upload: Option<Upload>,
+    pub(super) trailers: bool,
+    pub(super) stream: Stream,
+}
+
+impl Http2Body {
+    /// Nothing comes any more: its connection may lead nowhere.
+    pub(in crate::upstream) fn give_up(&self) {
+        self.stream.retire();
+    }
+}
+
+impl Body for Http2Body {
+    type Error = UpstreamError;
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, UpstreamError>>> {
+        if let Some(upload) = &mut self.upload
+            && let Poll::Ready(done) = upload.poll(cx, &mut 0)
+        {
+            self.upload = None;
+            done?;
+        }
+        while !self.trailers {
+            match ready!(self.recv.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    // Handed on is as good as consumed: the next piece is asked for only when this one is gone.
+                    let _ = self.recv.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(Ok(Frame::Data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(truncated(error)))),
+                None => self.trailers = true,
+            }
+        }
+        match ready!(self.recv.poll_trailers(cx)) {
+            Ok(Some(map)) => {
+                let mut fields = Fields::from(&map);
+                fields.remove_if(|name, _, _| name.is_forbidden_trailer());
+                Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
+            }
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(truncated(error)))),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        self.recv.is_end_stream()
+    }
+}
+
+fn truncated(error: h2::Error) -> UpstreamError {
+    UpstreamError::Truncated(Some(std::io::Error::other(error)))
+}
