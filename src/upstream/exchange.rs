@@ -7,54 +7,22 @@ mod refusals;
 use std::future::poll_fn;
 use std::rc::Rc;
 
-use super::body::ResponseBody;
 use super::error::UpstreamError;
-use super::http1::{Attempt, Exchange, Rest, Upgraded};
-use super::http2::{self, Http2Body};
+use super::http1::{Attempt, Exchange};
+use super::http2;
 use super::interim::Interim;
 use super::pool::Pool;
 use super::pool::budget::RETRIES_MAX;
 use super::pool::checkout::{Checkout, Wish};
 use super::replay::Unsent;
 use super::request::UpstreamRequest;
+use super::response::Response;
 use super::settings::Protocols;
 use crate::clock::Alarm;
-use crate::message::ResponseHead;
-use crate::wire::body::{Body as _, RequestBody};
+use crate::wire::body::RequestBody;
 
 pub use at_once::{Forwarded, Forwarding};
 use refusals::Refusals;
-
-/// A response whose head is there.
-pub struct Response {
-    /// Its head.
-    pub head: ResponseHead,
-    /// Its body, as far as it goes.
-    pub body: ResponseBody,
-    /// After a 101: the connection, which is no longer HTTP.
-    pub upgraded: Option<Box<Upgraded>>,
-}
-
-impl Response {
-    /// Whether the upstream has more to say.
-    fn goes_on(&self) -> bool {
-        self.upgraded.is_none() && !self.body.is_end()
-    }
-
-    fn from_http1(head: ResponseHead, rest: Rest) -> Self {
-        let (body, upgraded) = match rest {
-            Rest::Empty => (ResponseBody::Empty, None),
-            Rest::Full(data) => (ResponseBody::Full(data), None),
-            Rest::Body(body) => (ResponseBody::Http1(body), None),
-            Rest::Upgraded(upgraded) => (ResponseBody::Empty, Some(upgraded)),
-        };
-        Self { head, body, upgraded }
-    }
-
-    fn from_http2(head: ResponseHead, body: Option<Box<Http2Body>>) -> Self {
-        Self { head, body: body.map_or(ResponseBody::Empty, ResponseBody::Http2), upgraded: None }
-    }
-}
 
 impl Pool {
     /// Sends a request and waits for the response's head. The alarm is used for all waits on the way; where the

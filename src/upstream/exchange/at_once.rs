@@ -4,7 +4,6 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::Response;
 use crate::clock::Alarm;
 use crate::message::Framing;
 use crate::upstream::error::UpstreamError;
@@ -12,6 +11,7 @@ use crate::upstream::http1::{Attempt, Exchange};
 use crate::upstream::interim::Interim;
 use crate::upstream::pool::Pool;
 use crate::upstream::request::UpstreamRequest;
+use crate::upstream::response::Response;
 
 /// A request under way on a connection that was there.
 pub struct Forwarding {

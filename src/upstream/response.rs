@@ -1,13 +1,45 @@
-//! A response's body, wherever it comes from.
+//! A response and its body, whichever protocol they came by.
 
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use super::error::UpstreamError;
-use super::http1::Http1Body;
+use super::http1::{Http1Body, Rest, Upgraded};
 use super::http2::Http2Body;
+use crate::message::ResponseHead;
 use crate::wire::body::{Body, Frame};
+
+/// A response whose head is there.
+pub struct Response {
+    /// Its head.
+    pub head: ResponseHead,
+    /// Its body, as far as it goes.
+    pub body: ResponseBody,
+    /// After a 101: the connection, which is no longer HTTP.
+    pub upgraded: Option<Box<Upgraded>>,
+}
+
+impl Response {
+    /// Whether the upstream has more to say.
+    pub(super) fn goes_on(&self) -> bool {
+        self.upgraded.is_none() && !self.body.is_end()
+    }
+
+    pub(super) fn from_http1(head: ResponseHead, rest: Rest) -> Self {
+        let (body, upgraded) = match rest {
+            Rest::Empty => (ResponseBody::Empty, None),
+            Rest::Full(data) => (ResponseBody::Full(data), None),
+            Rest::Body(body) => (ResponseBody::Http1(body), None),
+            Rest::Upgraded(upgraded) => (ResponseBody::Empty, Some(upgraded)),
+        };
+        Self { head, body, upgraded }
+    }
+
+    pub(super) fn from_http2(head: ResponseHead, body: Option<Box<Http2Body>>) -> Self {
+        Self { head, body: body.map_or(ResponseBody::Empty, ResponseBody::Http2), upgraded: None }
+    }
+}
 
 /// A response's body.
 pub enum ResponseBody {
