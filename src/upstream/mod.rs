@@ -1,23 +1,25 @@
 //! The way to the upstream: names, connections, requests out, responses in.
 
-pub mod check;
-mod error;
-mod exchange;
-mod health;
+mod at_once;
+mod send;
+mod unprocessed;
+mod response;
 mod http1;
 mod http2;
-mod pool;
 mod replay;
 mod request;
-mod response;
-mod interim;
-mod settings;
-pub mod dns;
 pub mod rewrite;
+mod interim;
+mod pool;
+pub mod check;
+mod health;
 pub mod tls;
+pub mod dns;
+mod settings;
+mod error;
 
+pub use at_once::{Forwarded, Forwarding};
 pub use error::{Sign, UpstreamError};
-pub use exchange::{Forwarded, Forwarding};
 pub use health::{BreakerRule, Check, Circuit, Health};
 pub use http1::Upgraded;
 pub use interim::Interim;

@@ -4,14 +4,14 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::error::UpstreamError;
+use super::http1::{Attempt, Exchange};
+use super::interim::Interim;
+use super::pool::Pool;
+use super::request::UpstreamRequest;
+use super::response::Response;
 use crate::clock::Alarm;
 use crate::message::Framing;
-use crate::upstream::error::UpstreamError;
-use crate::upstream::http1::{Attempt, Exchange};
-use crate::upstream::interim::Interim;
-use crate::upstream::pool::Pool;
-use crate::upstream::request::UpstreamRequest;
-use crate::upstream::response::Response;
 
 /// A request under way on a connection that was there.
 pub struct Forwarding {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use super::error::UpstreamError;
+use super::pool::Pool;
 use crate::clock::{Alarm, ticks_of};
-use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::Pool;
 
 /// Refusals that are met at once: GOAWAY, and another connection that has come to its end as well.
 const AT_ONCE: u32 = 3;

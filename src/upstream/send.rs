@@ -1,8 +1,5 @@
-//! One request and its response over HTTP/1.1, polled by the task that wants the answer: no task, channel or lock
-//! stands between the client's connection and the upstream's.
-
-mod at_once;
-mod refusals;
+//! One request and its response, polled by the task that wants the answer: no task, channel or lock stands between the
+//! client's connection and the upstream's. Which failures are met by sending it again, for both protocols.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -18,11 +15,9 @@ use super::replay::Unsent;
 use super::request::UpstreamRequest;
 use super::response::Response;
 use super::settings::Protocols;
+use super::unprocessed::Refusals;
 use crate::clock::Alarm;
 use crate::wire::body::RequestBody;
-
-pub use at_once::{Forwarded, Forwarding};
-use refusals::Refusals;
 
 impl Pool {
     /// Sends a request and waits for the response's head. The alarm is used for all waits on the way; where the
@@ -64,7 +59,7 @@ impl Pool {
     }
 
     /// A request begins, however often it is sent.
-    fn begin(&self, alarm: &Alarm) {
+    pub(super) fn begin(&self, alarm: &Alarm) {
         self.budget.earn();
         if let Some(total) = self.upstream.total_timeout {
             alarm.cap(total);
