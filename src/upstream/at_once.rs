@@ -1,11 +1,13 @@
-//! The usual case: a request without a body, by a connection that is there. It is polled in place, and not by a future,
-//! which would be as large as all that may happen; whatever else happens goes the long way.
+//! The usual case: a request without a body, and a connection at rest.
+//!
+//! It is polled in place. A future would be as large as all that may happen on the way; anything unusual goes through
+//! [`Pool::send`].
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::error::UpstreamError;
-use super::http1::{Attempt, Exchange};
+use super::http1::{Exchange, Outcome};
 use super::interim::Interim;
 use super::pool::Pool;
 use super::request::UpstreamRequest;
@@ -13,25 +15,27 @@ use super::response::Response;
 use crate::clock::Alarm;
 use crate::message::Framing;
 
-/// A request under way on a connection that was there.
+/// A request under way on a connection that was at rest.
 pub struct Forwarding {
     pool: Rc<Pool>,
-    /// None once it is over.
+    /// `None` once it is over.
     exchange: Option<Exchange>,
 }
 
-/// What has come of it.
+/// The outcome of a [`Forwarding`].
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
 pub enum Forwarded {
-    /// The head of a response, or there will be none.
+    /// The head of a response, or the error of a request that has none.
     Over(Result<Response, UpstreamError>),
-    /// The connection had had its time: to be sent again by [`Pool::send`], which wants to know why.
+    /// The kept connection had ended. [`Pool::send`] sends the request again, and takes this error.
     Stale(UpstreamError),
 }
 
 impl Pool {
-    /// Begins with a request, if nothing needs to be waited for, or tried out: neither a connection, nor a body, nor the
-    /// word of an upstream that has failed.
+    /// Begins a request on a connection at rest.
+    ///
+    /// Returns `None` if something has to happen first: the request has a body or asks for WebSocket, no connection is
+    /// free, or the circuit breaker is not closed.
     pub fn forward_at_once(
         self: &Rc<Self>,
         upstream_request: &UpstreamRequest<'_>,
@@ -49,13 +53,14 @@ impl Pool {
 }
 
 impl Forwarding {
-    /// Whose connection it goes by.
+    /// Returns the pool that the connection belongs to.
     #[must_use]
     pub fn pool(&self) -> &Rc<Pool> {
         &self.pool
     }
 
-    /// Sends the request, and waits for the response's head; the alarm is for that. Not to be polled once it is ready.
+    /// Sends the request and waits for the response's head, for as long as the alarm says. Must not be polled again once
+    /// it is ready.
     pub fn poll(&mut self, alarm: &Alarm, interim: &mut dyn Interim, cx: &mut Context<'_>) -> Poll<Forwarded> {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let outcome = ready!(exchange.poll_head(alarm, interim, cx));
@@ -63,16 +68,16 @@ impl Forwarding {
         let Some(exchange) = self.exchange.take() else { return Poll::Pending };
         let pool = &self.pool;
         let over = match exchange.end(outcome) {
-            Attempt::Stale(_, error) => return Poll::Ready(Forwarded::Stale(error)),
-            Attempt::Response(head, rest) => {
+            Outcome::Stale(_, error) => return Poll::Ready(Forwarded::Stale(error)),
+            Outcome::Response(head, rest) => {
                 pool.upstream.health.address_answered(address);
                 Ok(Response::from_http1(head, rest))
             }
-            Attempt::Failed(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
-            Attempt::Failed(error) => Err(pool.failed_at(address, error)),
+            Outcome::Failed(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
+            Outcome::Failed(error) => Err(pool.failed_at(address, error)),
         };
         pool.upstream.health.note(over.as_ref().err(), pool.clock.uptime());
-        if !over.as_ref().is_ok_and(Response::goes_on) {
+        if !over.as_ref().is_ok_and(Response::is_under_way) {
             alarm.uncap();
         }
         Poll::Ready(Forwarded::Over(over))

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::message::ResponseHead;
 
-/// How long the body of a request with `Expect: 100-continue` waits for the upstream's word (RFC 9110 section 10.1.1:
-/// a proxy must not wait for ever).
+/// How long the body of a request with `Expect: 100-continue` waits for the upstream's 100. A client must not wait for
+/// it without limit (RFC 9110 section 10.1.1).
 pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-/// Interim responses before the final one.
+/// The most interim responses before the final one.
 pub(super) const INTERIM_MAX: usize = 32;
 
-/// Where interim responses go (1xx, RFC 9110 section 15.2).
+/// The receiver of interim responses (1xx, RFC 9110 section 15.2).
 pub trait Interim {
-    /// Passes one on.
+    /// Passes an interim response on.
     fn interim(&mut self, head: &ResponseHead);
 }

@@ -10,22 +10,23 @@ use super::http2::Http2Body;
 use crate::message::ResponseHead;
 use crate::wire::body::{Body, Frame};
 
-/// A response whose head is there.
+/// A response: its head has been received, its body may still come.
 pub struct Response {
-    /// Its head.
+    /// The head.
     pub head: ResponseHead,
-    /// Its body, as far as it goes.
+    /// The body.
     pub body: ResponseBody,
-    /// After a 101: the connection, which is no longer HTTP.
+    /// The connection, if it has switched to WebSocket with a 101.
     pub upgraded: Option<Box<Upgraded>>,
 }
 
 impl Response {
-    /// Whether the upstream has more to say.
-    pub(super) fn goes_on(&self) -> bool {
+    /// Returns `true` if the upstream still has something to send.
+    pub(super) fn is_under_way(&self) -> bool {
         self.upgraded.is_none() && !self.body.is_end()
     }
 
+    /// Makes a response of what an HTTP/1.1 exchange has brought.
     pub(super) fn from_http1(head: ResponseHead, rest: Rest) -> Self {
         let (body, upgraded) = match rest {
             Rest::Empty => (ResponseBody::Empty, None),
@@ -36,6 +37,7 @@ impl Response {
         Self { head, body, upgraded }
     }
 
+    /// Makes a response of what an HTTP/2 exchange has brought.
     pub(super) fn from_http2(head: ResponseHead, body: Option<Box<Http2Body>>) -> Self {
         Self { head, body: body.map_or(ResponseBody::Empty, ResponseBody::Http2), upgraded: None }
     }
@@ -43,9 +45,9 @@ impl Response {
 
 /// A response's body.
 pub enum ResponseBody {
-    /// There is none, or it is over.
+    /// No body, or its end.
     Empty,
-    /// All of it.
+    /// The whole body.
     Full(Bytes),
     /// The rest of an HTTP/1.1 exchange.
     Http1(Box<Http1Body>),
@@ -54,7 +56,7 @@ pub enum ResponseBody {
 }
 
 impl ResponseBody {
-    /// It has dried up: others are not to wait at the same source.
+    /// Ends the use of its connection for other requests, because it has timed out.
     pub fn give_up(&self) {
         if let Self::Http2(body) = self {
             body.give_up();

@@ -1,12 +1,15 @@
-//! One request and its response, polled by the task that wants the answer: no task, channel or lock stands between the
-//! client's connection and the upstream's. Which failures are met by sending it again, for both protocols.
+//! One request and its response, over either protocol, and which failures are retried.
+//!
+//! The task that wants the answer polls the exchange. No task, channel or lock stands between the client's connection
+//! and the upstream's.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::error::UpstreamError;
-use super::http1::{Attempt, Exchange};
-use super::http2;
+use super::http1::{self, Outcome};
+use super::http2::{self, Failure};
 use super::interim::Interim;
 use super::pool::Pool;
 use super::pool::budget::RETRIES_MAX;
@@ -15,23 +18,34 @@ use super::replay::Unsent;
 use super::request::UpstreamRequest;
 use super::response::Response;
 use super::settings::Protocols;
-use super::unprocessed::Refusals;
+use super::unprocessed::UnprocessedRetries;
 use crate::clock::Alarm;
 use crate::wire::body::RequestBody;
 
+/// A request that found its connection at its end, and may be sent again.
+struct Lost {
+    error: UpstreamError,
+    address: SocketAddr,
+    /// Another request had used the connection before.
+    reused: bool,
+}
+
 impl Pool {
-    /// Sends a request and waits for the response's head. The alarm is used for all waits on the way; where the
-    /// upstream has a total timeout, it is capped by it until the caller takes the cap away.
+    /// Sends a request and waits for the response's head.
     ///
-    /// A request is sent anew, on a new connection, if it is idempotent (RFC 9110 section 9.2.2), its body was not
-    /// touched, and not a byte of an answer has come: when a kept connection has ended, or when the upstream has
-    /// another address. The budget says how often. One that the upstream has refused over HTTP/2, and promises not to have
-    /// processed, is sent anew whatever it is, if its body can be: within its own time, and not at the budget's cost. `stale` is why it has failed already, on a kept connection that was
-    /// taken by [`Pool::forward_at_once`].
+    /// All waits on the way use the alarm. If the upstream has a total timeout, it caps the alarm until the caller takes
+    /// the cap away. `stale` is the error of a first attempt by [`Pool::forward_at_once`] on a kept connection.
+    ///
+    /// pintle retries on a new connection if a kept connection has ended, or if the upstream has another address. The
+    /// request must be idempotent (RFC 9110 section 9.2.2), its body unread, and no byte of an answer received. The retry
+    /// budget limits these retries.
+    ///
+    /// A request that an HTTP/2 upstream refused, and promised not to have processed, is retried whatever its method, if
+    /// its body can be sent again. Such retries have a time limit of their own and cost no budget.
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`], when there is no response.
+    /// Returns an [`UpstreamError`] if there is no response.
     pub async fn send(
         self: &Rc<Self>,
         upstream_request: &UpstreamRequest<'_>,
@@ -47,18 +61,18 @@ impl Pool {
             self.begin(alarm);
         }
         let sent = match self.try_send(upstream_request, body, stale, alarm, interim).await {
-            // Whatever it was that took its time.
+            // The total timeout is the cause, whichever step it cut short.
             Err(error) if alarm.is_past_cap() && error.is_timeout() => Err(UpstreamError::TotalTimeout),
             sent => sent,
         };
         pass.end(sent.as_ref().err(), self.clock.uptime());
-        if !sent.as_ref().is_ok_and(Response::goes_on) {
+        if !sent.as_ref().is_ok_and(Response::is_under_way) {
             alarm.uncap();
         }
         sent
     }
 
-    /// A request begins, however often it is sent.
+    /// Counts a request towards the retry budget, and starts its total timeout. Called once, however often it is sent.
     pub(super) fn begin(&self, alarm: &Alarm) {
         self.budget.earn();
         if let Some(total) = self.upstream.total_timeout {
@@ -78,62 +92,76 @@ impl Pool {
         let mut wish = Wish { protocols, fresh: false, avoid: None };
         let mut body = body.map(Unsent::New);
         let mut retries = 0;
-        let mut refusals = None;
+        let mut unprocessed = None;
         if let Some(error) = stale {
             self.spend_retry(&mut retries, error)?;
             wish.fresh = true;
         }
         loop {
-            let (address, elsewhere, error);
+            let (address, lost);
             match self.checkout(wish, alarm).await? {
                 Checkout::Http1(connection, reused) => {
-                    (address, elsewhere) = (connection.address, !reused);
+                    address = connection.address;
                     let unsent = body.take().map(Unsent::into_body);
-                    let mut exchange = Exchange::new(self, upstream_request, connection, unsent, alarm);
+                    let mut exchange = http1::Exchange::new(self, upstream_request, connection, unsent, alarm);
                     let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
                     match exchange.end(head) {
-                        Attempt::Response(head, rest) => {
+                        Outcome::Response(head, rest) => {
                             self.upstream.health.address_answered(address);
                             return Ok(Response::from_http1(head, rest));
                         }
-                        Attempt::Stale(back, why) => (body, error) = (back.map(Unsent::New), why),
-                        Attempt::Failed(error) => return Err(self.failed_at(address, error)),
+                        Outcome::Stale(unsent, error) => {
+                            body = unsent.map(Unsent::New);
+                            lost = Lost { error, address, reused };
+                        }
+                        Outcome::Failed(error) => return Err(self.failed_at(address, error)),
                     }
                 }
                 Checkout::Http2(stream) => {
                     address = stream.address();
                     match Box::pin(http2::send(self, stream, upstream_request, body.take(), alarm, interim)).await {
-                        Ok((head, body)) => {
+                        Ok((head, rest)) => {
                             self.upstream.health.address_answered(address);
-                            return Ok(Response::from_http2(head, body));
+                            return Ok(Response::from_http2(head, rest));
                         }
-                        Err(http2::Failure::Unprocessed(why, back)) => {
-                            body = back;
-                            let refusals = refusals.get_or_insert_with(|| Box::new(Refusals::begin(self)));
-                            Box::pin(refusals.pause(self, why, alarm)).await?;
+                        Err(Failure::Unprocessed(error, unsent)) => {
+                            body = unsent;
+                            let retries = unprocessed.get_or_insert_with(|| Box::new(UnprocessedRetries::begin(self)));
+                            Box::pin(retries.pause(self, error, alarm)).await?;
                             continue;
                         }
-                        Err(http2::Failure::Lost(why, back, reused)) => {
-                            (body, error, elsewhere) = (back, why, !reused);
+                        Err(Failure::Lost(error, unsent, reused)) => {
+                            body = unsent;
+                            lost = Lost { error, address, reused };
                         }
-                        Err(http2::Failure::Final(error)) => return Err(self.failed_at(address, error)),
+                        Err(Failure::Final(error)) => return Err(self.failed_at(address, error)),
                     }
                 }
             }
-            // A kept connection may have had its time. A new one that ends at once is the address' fault: another may
-            // do better, the same one will not.
-            let error = if elsewhere { self.failed_at(address, error) } else { error };
-            let hopeful = if elsewhere { self.upstream.addresses.are_several() } else { !wish.fresh };
-            if !hopeful {
-                return Err(error);
-            }
-            self.spend_retry(&mut retries, error)?;
-            wish.fresh = true;
-            wish.avoid = elsewhere.then_some(address);
+            self.retry_lost(lost, &mut wish, &mut retries)?;
         }
     }
 
-    /// Leave to send a request anew that failed so; the failure, if there is none.
+    /// Decides whether a lost request is sent again, and on which connection; returns its error if not.
+    ///
+    /// A kept connection may have reached its idle timeout. If a new connection ends at once, the address is at fault:
+    /// another address may do better, the same one will not.
+    fn retry_lost(&self, lost: Lost, wish: &mut Wish, retries: &mut u32) -> Result<(), UpstreamError> {
+        let Lost { error, address, reused } = lost;
+        let (error, has_chance) = match reused {
+            true => (error, !wish.fresh),
+            false => (self.failed_at(address, error), self.upstream.addresses.are_several()),
+        };
+        if !has_chance {
+            return Err(error);
+        }
+        self.spend_retry(retries, error)?;
+        wish.fresh = true;
+        wish.avoid = (!reused).then_some(address);
+        Ok(())
+    }
+
+    /// Spends one retry; returns `error` if the request or the budget has none left.
     fn spend_retry(&self, retries: &mut u32, error: UpstreamError) -> Result<(), UpstreamError> {
         if *retries == RETRIES_MAX || !self.may_retry() {
             return Err(error);

@@ -1,5 +1,5 @@
-//! Requests that an upstream refuses over HTTP/2, and promises not to have processed (RFC 9113 section 8.7): sent again as
-//! often as there is time, and ever more slowly.
+//! Retries of requests that an upstream refuses over HTTP/2 and promises not to have processed (RFC 9113 section 8.7).
+//! They go on as long as there is time, with growing pauses.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use super::error::UpstreamError;
 use super::pool::Pool;
 use crate::clock::{Alarm, ticks_of};
 
-/// Refusals that are met at once: GOAWAY, and another connection that has come to its end as well.
+/// Refusals that are answered without a pause: a GOAWAY, and another connection that has come to its end as well.
 const AT_ONCE: u32 = 3;
-/// The first pause; twice as long each time.
+/// The first pause. Each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(5);
-/// The longest.
+/// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// How often a request has been refused, and until when that is put up with.
-pub(super) struct Refusals {
+/// The retries of one request after refusals.
+pub(super) struct UnprocessedRetries {
     count: u32,
-    /// The tick at which its time is up.
+    /// The last tick at which the request is retried.
     end: u32,
 }
 
-impl Refusals {
-    /// The first one. A request has as much time to be taken as an answer to it would have.
+impl UnprocessedRetries {
+    /// Begins with the first refusal. The time limit is the upstream's response timeout.
     pub(super) fn begin(pool: &Pool) -> Self {
         Self { count: 0, end: pool.clock.ticks().saturating_add(ticks_of(pool.upstream.response_timeout)) }
     }
@@ -31,8 +31,13 @@ impl Refusals {
     ///
     /// # Errors
     ///
-    /// `why` it was refused, once its time is up.
-    pub(super) async fn pause(&mut self, pool: &Pool, why: UpstreamError, alarm: &Alarm) -> Result<(), UpstreamError> {
+    /// Returns `error`, the last refusal, once the time limit has passed.
+    pub(super) async fn pause(
+        &mut self,
+        pool: &Pool,
+        error: UpstreamError,
+        alarm: &Alarm,
+    ) -> Result<(), UpstreamError> {
         if let Some(pause) = pause_after(self.count) {
             tokio::time::sleep(pause).await;
         }
@@ -41,7 +46,7 @@ impl Refusals {
             return Err(UpstreamError::TotalTimeout);
         }
         if pool.clock.ticks() > self.end {
-            return Err(why);
+            return Err(error);
         }
         pool.counters.upstream_retries.increment();
         Ok(())
@@ -58,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ever_more_slowly() {
+    fn pauses_grow_up_to_a_limit() {
         let pauses: Vec<u128> = (0..12).map(|n| pause_after(n).unwrap_or_default().as_millis()).collect();
         assert_eq!(pauses, [0, 0, 0, 5, 10, 20, 40, 80, 160, 200, 200, 200]);
         assert_eq!(pause_after(u32::MAX), Some(PAUSE_MAX));

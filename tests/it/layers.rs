@@ -27,8 +27,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("server", "asked challenge context health service worker"),
     ("tls", "certificate constraints path preflight rule"),
     ("tls", "config offer"),
-    ("upstream", "body check connect error exchange health http2 pool queue"),
-    ("upstream/exchange", "http1 mod"),
     ("verify", "fault grammar"),
     ("verify", "mod report visits"),
 ];
@@ -55,9 +53,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("ledger/file.rs", "read", NOT_YET),
     ("server/rejection.rs", "message", NOT_YET),
     ("server/service.rs", "decide", NOT_YET),
-    ("upstream/exchange.rs", "try_send", NOT_YET),
-    ("upstream/http2/connection.rs", "start", NOT_YET),
-    ("upstream/http2.rs", "head", NOT_YET),
     ("upstream/request.rs", "write_fields", NOT_YET),
     ("verify/chain.rs", "distrust", NOT_YET),
     ("verify/judge/redirect.rs", "judge_location", NOT_YET),

@@ -14,11 +14,12 @@ use crate::upstream::pool::connection::Connection;
 use crate::wire::body::{Body, Frame};
 use crate::wire::write_buffer::WriteBuffer;
 
-/// A body's piece, by how many bodies the worker has under way: few get large pieces, which cost less each.
+/// The size of a piece by the number of bodies that the worker has under way. Large pieces cost less CPU, small ones
+/// less memory.
 const PIECES: [(usize, usize); 2] = [(32, 256 * 1024), (256, 64 * 1024)];
 const PIECE_MIN: usize = 16 * 1024;
 
-/// Counts the bodies of a worker that are under way.
+/// Counts one more body under way in this worker, until it is dropped.
 pub(super) struct Streaming(Rc<Cell<usize>>);
 
 impl Streaming {
@@ -47,7 +48,7 @@ pub struct Http1Body {
     pub(super) out: WriteBuffer,
     pub(super) upload: Option<Upload>,
     pub(super) streaming: Streaming,
-    /// The largest piece that there is room for.
+    /// The largest piece that the reader of the body has room for.
     pub(super) most: usize,
     pub(super) pool: Rc<Pool>,
 }
@@ -61,7 +62,7 @@ impl Http1Body {
                 Poll::Ready(Err(UploadError::Client(error))) => {
                     return Poll::Ready(Err(UpstreamError::RequestBody(error)));
                 }
-                // It has answered; that it takes no more of the request is its right.
+                // An upstream that has answered may refuse the rest of the request.
                 Poll::Ready(Err(UploadError::Upstream(_))) => {
                     self.upload = None;
                     self.out = WriteBuffer::default();
@@ -79,7 +80,7 @@ impl Http1Body {
             }
             let piece = self.streaming.piece().min(self.most);
             let remaining = self.decoder.remaining().and_then(|n| usize::try_from(n).ok());
-            // Not into the small rest of a buffer: each short read costs a call.
+            // Reads into the small rest of a buffer would cost a call for few bytes.
             let want = remaining.unwrap_or(piece).clamp(4096, piece);
             if self.received.capacity() - self.received.len() < want.min(piece / 2) {
                 self.received.reserve(want);
@@ -94,7 +95,7 @@ impl Http1Body {
         }
     }
 
-    /// The response has ended: the connection goes back, if it may.
+    /// Gives the connection back to the pool at the end of the response, if it can carry another request.
     fn release(&mut self) {
         if let Some(connection) = self.connection.take()
             && self.keep_alive

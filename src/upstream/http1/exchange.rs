@@ -1,5 +1,4 @@
-//! The course of an HTTP/1.1 exchange: the request goes out, interim responses pass, the head comes, and the body
-//! streams.
+//! The course of an HTTP/1.1 exchange: the request goes out, interim responses pass, and the head comes.
 
 use std::cell::RefCell;
 use std::io;
@@ -24,34 +23,34 @@ use crate::wire::body::{RequestBody, RequestBodyError};
 use crate::wire::min_rate::RateTimer;
 use crate::wire::write_buffer::WriteBuffer;
 
-/// What is read of a response at once, before its head is known.
+/// The most that one read takes before the response's head is known; bytes.
 const HEAD_READ: usize = 16 * 1024;
-/// Buffers of request heads that a thread keeps.
+/// Buffers for request heads that a thread keeps.
 const SPARE_HEADS: usize = 64;
 thread_local! {
     static HEAD_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_READ].into_boxed_slice());
     static HEADS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How sending a request over one connection ended.
+/// The outcome of sending a request over one connection.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and a box would cost each request one")]
-pub(in crate::upstream) enum Attempt {
+pub(in crate::upstream) enum Outcome {
     /// The response's head, and what follows it.
     Response(ResponseHead, Rest),
-    /// The connection ended before it answered; the request may be sent again, with this body.
+    /// The connection ended before an answer came. The request may be sent again, with this body.
     Stale(Option<RequestBody>, UpstreamError),
     Failed(UpstreamError),
 }
 
-/// What follows a response's head.
+/// What follows the head of a response.
 pub(in crate::upstream) enum Rest {
     /// Nothing.
     Empty,
-    /// The whole body, which is there.
+    /// The whole body, already received.
     Full(Bytes),
     /// A body that streams.
     Body(Box<Http1Body>),
-    /// No HTTP any more.
+    /// A WebSocket connection.
     Upgraded(Box<Upgraded>),
 }
 
@@ -59,7 +58,7 @@ pub(in crate::upstream) enum Rest {
 pub struct Upgraded {
     /// The connection.
     pub transport: UpstreamTransport,
-    /// What came behind the 101.
+    /// Bytes that came behind the 101.
     pub received: BytesMut,
     _slot: Slot,
 }
@@ -69,17 +68,17 @@ pub(in crate::upstream) struct Exchange {
     pool: Rc<Pool>,
     connection: Box<Connection>,
     out: WriteBuffer,
-    /// What is left of the request's body.
+    /// The rest of the request's body.
     upload: Option<Upload>,
     has_body: bool,
     received: BytesMut,
-    /// The head that is not all there.
+    /// How much of an incomplete head was searched for its end.
     looked: Looked,
     rate_timer: RateTimer,
-    /// The upstream takes no more of the request, but it may have answered.
+    /// Why the upstream takes no more of the request. It may have answered all the same.
     broken: Option<io::Error>,
     interims: usize,
-    /// An interim response has announced a body, which may be what comes next.
+    /// An interim response announced a body. The bytes that follow may be that body, so the connection is not kept.
     stray: bool,
     to_head: bool,
     websocket: bool,
@@ -87,7 +86,7 @@ pub(in crate::upstream) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins: nothing is sent yet, and the alarm is set for what comes first.
+    /// Begins an exchange. Nothing is sent yet; the alarm is set for the first wait.
     pub(in crate::upstream) fn new(
         pool: &Rc<Pool>,
         upstream_request: &UpstreamRequest<'_>,
@@ -118,28 +117,28 @@ impl Exchange {
         }
     }
 
-    /// Where the connection leads.
+    /// Returns the address of the upstream's end.
     pub(in crate::upstream) fn address(&self) -> SocketAddr {
         self.connection.address
     }
 
-    /// What has come of it, once [`Self::poll_head`] is ready.
-    pub(in crate::upstream) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> Attempt {
+    /// Returns the outcome, once [`Self::poll_head`] is ready.
+    pub(in crate::upstream) fn end(self, outcome: Result<ResponseHead, UpstreamError>) -> Outcome {
         let error = match outcome {
             Ok(head) => return self.finish(head),
             Err(error) => error,
         };
         let nothing_sent = self.out.is_untouched();
-        // A body that has gone to its end is no longer an upload, and all the more touched.
+        // A body that was sent whole has no upload any more.
         let untouched = !self.has_body || self.upload.as_ref().is_some_and(Upload::is_untouched);
         let repeatable = self.idempotent || nothing_sent;
         if matches!(error, UpstreamError::Closed(_)) && self.received.is_empty() && untouched && repeatable {
-            return Attempt::Stale(self.upload.and_then(Upload::into_untouched), error);
+            return Outcome::Stale(self.upload.and_then(Upload::into_untouched), error);
         }
-        Attempt::Failed(error)
+        Outcome::Failed(error)
     }
 
-    /// To the response's head.
+    /// Sends the request and reads until the response's head is complete.
     pub(in crate::upstream) fn poll_head(
         &mut self,
         alarm: &Alarm,
@@ -159,7 +158,8 @@ impl Exchange {
         }
     }
 
-    /// Sends on. An upstream may answer before it has read everything, and then stop reading: the answer counts.
+    /// Sends more of the request. A write error is no failure yet: an upstream may answer, and stop reading, before it has
+    /// read everything.
     fn poll_upload(&mut self, alarm: &Alarm, cx: &mut Context<'_>) -> Result<(), UpstreamError> {
         if self.broken.is_some()
             || (self.upload.is_none() && self.out.is_empty() && self.connection.transport.is_flushed())
@@ -183,11 +183,11 @@ impl Exchange {
         Ok(())
     }
 
-    /// Reads until a head is there: an interim one, or the final one.
+    /// Reads until a head is complete, of an interim response or of the final one.
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
         let mut head = ResponseHead::default();
         let max = self.pool.limits().response_head;
-        // What came behind an interim response.
+        // Bytes that came behind an interim response.
         if !self.received.is_empty()
             && self.interims > 0
             && self.looked.is_worth_it(&self.received, &[max.head])
@@ -248,10 +248,10 @@ impl Exchange {
         Ok(())
     }
 
-    /// The alarm has rung: whose turn was it?
+    /// Handles an alarm that rang: continues without a 100, or says whose time is up.
     fn overdue(&mut self, alarm: &Alarm, interim: &mut dyn Interim) -> Result<(), UpstreamError> {
         match &mut self.upload {
-            // The upstream says nothing to the expectation, as many do: the body is sent all the same.
+            // Many upstreams never send 100: the body is sent all the same.
             Some(upload) if upload.held => {
                 upload.held = false;
                 interim.interim(&ResponseHead { status: StatusCode::CONTINUE, ..ResponseHead::default() });
@@ -266,19 +266,19 @@ impl Exchange {
         }
     }
 
-    fn finish(self, head: ResponseHead) -> Attempt {
+    fn finish(self, head: ResponseHead) -> Outcome {
         let Self { pool, connection, out, upload, mut received, broken, websocket, stray, .. } = self;
         let keep_alive = head.keep_alive && !stray;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             if !websocket || upload.is_some() {
-                return Attempt::Failed(UpstreamError::Upgrade("not asked for"));
+                return Outcome::Failed(UpstreamError::Upgrade("not asked for"));
             }
             let Connection { transport, slot, .. } = *connection;
             let upgraded = Box::new(Upgraded { transport, received, _slot: slot });
-            return Attempt::Response(head, Rest::Upgraded(upgraded));
+            return Outcome::Response(head, Rest::Upgraded(upgraded));
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
-        // It has all come, as nearly always: the connection is free before we answer.
+        // The whole response has come, as nearly always: the connection is free before pintle answers.
         let whole = match head.framing {
             Framing::None => Some(0),
             Framing::Length(n) => usize::try_from(n).ok().filter(|n| *n <= received.len()),
@@ -286,14 +286,14 @@ impl Exchange {
         };
         if let (Some(len), true) = (whole, sent) {
             recycle(out.into_buffer());
-            // A buffer that is the body and no more becomes it; a part of one would need a count of who has the rest.
+            // A buffer that holds nothing but the body becomes the body. A part of a buffer would need a reference count.
             let surplus = received.len() > len;
             received.truncate(len);
             let data = received.freeze();
             if keep_alive && !surplus {
                 pool.put(connection);
             }
-            return Attempt::Response(head, if data.is_empty() { Rest::Empty } else { Rest::Full(data) });
+            return Outcome::Response(head, if data.is_empty() { Rest::Empty } else { Rest::Full(data) });
         }
         let body = Http1Body {
             connection: Some(connection),
@@ -306,15 +306,16 @@ impl Exchange {
             most: usize::MAX,
             pool,
         };
-        Attempt::Response(head, Rest::Body(Box::new(body)))
+        Outcome::Response(head, Rest::Body(Box::new(body)))
     }
 }
 
-/// Whether another response follows; behind a 101 there is no HTTP any more.
+/// Returns `true` if another response follows. Behind a 101 no HTTP follows.
 fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
+/// Keeps the buffer of a request's head for the next one.
 fn recycle(head: Vec<u8>) {
     HEADS.with_borrow_mut(|heads| {
         if heads.len() < SPARE_HEADS {

@@ -1,4 +1,4 @@
-//! Requests over HTTP/1.1, each on a connection of its own for the time.
+//! Requests over HTTP/1.1. A connection carries one request at a time.
 
 mod body;
 mod exchange;
@@ -6,4 +6,4 @@ mod upload;
 
 pub(super) use body::Http1Body;
 pub use exchange::Upgraded;
-pub(super) use exchange::{Attempt, Exchange, Rest};
+pub(super) use exchange::{Exchange, Outcome, Rest};

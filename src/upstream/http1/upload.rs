@@ -7,19 +7,19 @@ use crate::upstream::settings::UpstreamTransport;
 use crate::wire::body::{RequestBody, RequestBodyError};
 use crate::wire::write_buffer::WriteBuffer;
 
-/// A request's body on its way up.
+/// A request's body that is being sent.
 pub(super) struct Upload {
     body: RequestBody,
     chunked: bool,
     done: bool,
-    /// Until the upstream says 100, or a second has passed.
+    /// The body waits for a 100, or for [`CONTINUE_WAIT`](crate::upstream::interim::CONTINUE_WAIT) to pass.
     pub(super) held: bool,
     touched: bool,
-    /// The last poll ended because the client had nothing more for now.
+    /// The last poll ended because the client has sent nothing more yet.
     pub(super) waits_for_client: bool,
 }
 
-/// Who is to blame when nothing more can be sent.
+/// Why nothing more can be sent: the side that failed.
 pub(super) enum UploadError {
     Client(RequestBodyError),
     Upstream(io::Error),
@@ -30,16 +30,17 @@ impl Upload {
         Self { body, chunked, done: false, held, touched: false, waits_for_client: false }
     }
 
-    /// The body, if nothing was taken from it yet.
+    /// Returns the body, if nothing was read from it.
     pub(super) fn into_untouched(self) -> Option<RequestBody> {
         (!self.touched).then_some(self.body)
     }
 
+    /// Returns `true` if nothing was read from the body.
     pub(super) fn is_untouched(&self) -> bool {
         !self.touched
     }
 
-    /// Loads the next piece into `out`, which is empty but for a head that has not gone yet.
+    /// Loads the next piece into `out`, which holds nothing but an unsent head.
     fn poll_load(&mut self, out: &mut WriteBuffer, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         if self.held {
             return Poll::Pending;
@@ -53,7 +54,7 @@ impl Upload {
     }
 }
 
-/// Sends head and body as far as both sides let it; ready when all has gone. `moved` counts bytes.
+/// Sends head and body for as long as neither side has to be waited for; ready when all is sent. `moved` counts bytes.
 pub(super) fn poll_send(
     out: &mut WriteBuffer,
     upload: &mut Option<Upload>,

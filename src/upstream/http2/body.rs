@@ -14,12 +14,13 @@ use crate::wire::body::{Body, Frame};
 pub struct Http2Body {
     pub(super) recv: RecvStream,
     pub(super) upload: Option<Upload>,
-    pub(super) trailers: bool,
+    /// The data has ended; trailers may follow.
+    pub(super) data_ended: bool,
     pub(super) stream: Stream,
 }
 
 impl Http2Body {
-    /// Nothing comes any more: its connection may lead nowhere.
+    /// Opens no more streams on the connection, which may be dead.
     pub(in crate::upstream) fn give_up(&self) {
         self.stream.retire();
     }
@@ -35,16 +36,16 @@ impl Body for Http2Body {
             self.upload = None;
             done?;
         }
-        while !self.trailers {
+        while !self.data_ended {
             match ready!(self.recv.poll_data(cx)) {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
-                    // Handed on is as good as consumed: the next piece is asked for only when this one is gone.
+                    // The caller asks for the next piece only when this one has been sent.
                     let _ = self.recv.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(Ok(Frame::Data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(truncated(error)))),
-                None => self.trailers = true,
+                None => self.data_ended = true,
             }
         }
         match ready!(self.recv.poll_trailers(cx)) {

@@ -1,17 +1,20 @@
 //! The course of an HTTP/2 exchange: the request goes out, interim responses pass, and the head comes.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::body::Http2Body;
 use super::upload::Upload;
 use crate::clock::Alarm;
-use crate::message::{Fields, Framing, Name, ResponseHead, bytes_of, field_fits};
+use crate::message::{Fields, Framing, Name, ResponseHead, ResponseLimits, bytes_of, field_fits};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
@@ -22,13 +25,14 @@ use crate::wire::body::RequestBodyError;
 use crate::wire::http2_send::{Sender, Unaccounted};
 use crate::wire::min_rate::RateTimer;
 
-/// What may be tried again, and what may not.
+/// Why a request has no response, and whether it may be sent again.
 pub(in crate::upstream) enum Failure {
-    /// The upstream has not processed the request, and has promised so, or has not even been sent it.
+    /// The upstream promised not to have processed the request, or the request was never sent to it.
     Unprocessed(UpstreamError, Option<Unsent>),
-    /// The connection ended before an answer began, and nothing was sent of the body: of requests that may be sent twice.
-    /// Says whether the connection has ever brought an answer.
+    /// The connection ended before an answer began, and the request may be sent twice: it is idempotent, and nothing of
+    /// its body was sent. `true` if the connection has ever brought an answer.
     Lost(UpstreamError, Option<Unsent>, bool),
+    /// Any other failure.
     Final(UpstreamError),
 }
 
@@ -61,18 +65,15 @@ pub(in crate::upstream) async fn send(
         Err(error) => return Err(Failure::Final(UpstreamError::Http2(error))),
     };
     let expects_continue = upstream_request.head.expects_continue();
-    let mut exchange = Exchange {
-        response,
-        upload: body.map(|body| {
-            let body = body.into_replay(pool.limits().retry_body);
-            // Once it was asked for, it comes.
-            let held = expects_continue && !body.is_asked_for();
-            Upload { body, sender: Sender::new(sender, Unaccounted), held, done: false }
-        }),
-        waits_for_client: false,
-        begun: false,
-    };
-    match exchange.head(pool, alarm, interim).await {
+    let upload = body.map(|body| {
+        let body = body.into_replay(pool.limits().retry_body);
+        // A body that was asked for once is sent at once.
+        let held = expects_continue && !body.is_asked_for();
+        Upload { body, sender: Sender::new(sender, Unaccounted), held, done: false }
+    });
+    let mut exchange = Exchange::new(pool, response, upload);
+    alarm.set(if exchange.is_held() { CONTINUE_WAIT } else { exchange.timeout() });
+    match poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await {
         Ok((head, recv)) => {
             stream.answered();
             Ok(exchange.respond(head, recv, stream))
@@ -81,101 +82,134 @@ pub(in crate::upstream) async fn send(
     }
 }
 
-struct Exchange {
+struct Exchange<'p> {
+    pool: &'p Pool,
     response: ResponseFuture,
     upload: Option<Upload>,
     waits_for_client: bool,
-    /// The upstream has begun to answer: what it says then of not having processed anything is not true.
+    rate_timer: RateTimer,
+    interims: usize,
+    /// The upstream has begun to answer. A later promise not to have processed the request is not believed.
     begun: bool,
 }
 
-impl Exchange {
-    async fn head(
-        &mut self,
-        pool: &Pool,
-        alarm: &Alarm,
-        interim: &mut dyn Interim,
-    ) -> Result<(http::response::Parts, RecvStream), UpstreamError> {
-        let timeout = pool.upstream.response_timeout;
-        alarm.set(if self.upload.as_ref().is_some_and(|u| u.held) { CONTINUE_WAIT } else { timeout });
-        let mut rate_timer = RateTimer::new(pool.limits().min_rate);
-        let mut interims = 0;
-        poll_fn(|cx| {
-            loop {
-                let mut moved = 0;
-                if let Some(upload) = self.upload.as_mut().filter(|upload| !upload.done) {
-                    match upload.poll(cx, &mut moved) {
-                        Poll::Ready(done) => {
-                            done?;
-                            moved = 1;
-                            self.waits_for_client = false;
-                        }
-                        Poll::Pending => self.waits_for_client = !upload.held && upload.sender.waits_for_body(),
-                    }
-                }
-                if self.waits_for_client {
-                    rate_timer.wait_for_client(moved as u64, alarm);
-                } else if !self.upload.as_ref().is_some_and(|u| u.held) {
-                    rate_timer.wait_for_other(moved > 0, timeout, alarm);
-                }
-                if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
-                    let informational = informational.map_err(UpstreamError::Http2)?;
-                    // RFC 9113 section 8.6: HTTP/2 has no such thing.
-                    if informational.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        return Poll::Ready(Err(UpstreamError::Upgrade("101 over HTTP/2")));
-                    }
-                    interims += 1;
-                    // That one is often said before anybody has looked at the request.
-                    self.begun |= informational.status() != StatusCode::CONTINUE;
-                    if interims > INTERIM_MAX {
-                        return Poll::Ready(Err(UpstreamError::Malformed("too many interim responses")));
-                    }
-                    if informational.status() == StatusCode::CONTINUE
-                        && let Some(upload) = &mut self.upload
-                    {
-                        upload.held = false;
-                        alarm.set(timeout);
-                    }
-                    interim.interim(&head_of(informational.status(), informational.headers()));
-                    continue;
-                }
-                if let Poll::Ready(response) = std::pin::Pin::new(&mut self.response).poll(cx) {
-                    let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
-                    let limits = pool.limits().response_head;
-                    if bytes_of(&parts.headers) > limits.head || parts.headers.len() > limits.fields {
-                        return Poll::Ready(Err(UpstreamError::Malformed("head too large")));
-                    }
-                    let fits = |name: &HeaderName, value: &HeaderValue| {
-                        field_fits(name.as_str().as_bytes(), value.as_bytes(), limits.field)
-                    };
-                    if !parts.headers.iter().all(|(name, value)| fits(name, value)) {
-                        return Poll::Ready(Err(UpstreamError::Malformed("field too large")));
-                    }
-                    return Poll::Ready(Ok((parts, recv)));
-                }
-                ready!(alarm.poll_due(cx));
-                match &mut self.upload {
-                    Some(upload) if upload.held => {
-                        upload.held = false;
-                        interim.interim(&ResponseHead { status: StatusCode::CONTINUE, ..ResponseHead::default() });
-                        alarm.set(timeout);
-                    }
-                    Some(_) if self.waits_for_client => {
-                        return Poll::Ready(Err(UpstreamError::RequestBody(RequestBodyError::TooSlow)));
-                    }
-                    _ if alarm.is_past_cap() => return Poll::Ready(Err(UpstreamError::TotalTimeout)),
-                    _ => return Poll::Ready(Err(UpstreamError::ResponseTimeout)),
-                }
-            }
-        })
-        .await
+impl<'p> Exchange<'p> {
+    fn new(pool: &'p Pool, response: ResponseFuture, upload: Option<Upload>) -> Self {
+        Self {
+            pool,
+            response,
+            upload,
+            waits_for_client: false,
+            rate_timer: RateTimer::new(pool.limits().min_rate),
+            interims: 0,
+            begun: false,
+        }
     }
 
-    /// What has come of it, without an answer.
+    fn timeout(&self) -> Duration {
+        self.pool.upstream.response_timeout
+    }
+
+    /// Returns `true` while the body waits for a 100.
+    fn is_held(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.held)
+    }
+
+    fn poll_head(
+        &mut self,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Parts, RecvStream), UpstreamError>> {
+        loop {
+            self.poll_upload(alarm, cx)?;
+            if let Poll::Ready(Some(informational)) = self.response.poll_informational(cx) {
+                let informational = informational.map_err(UpstreamError::Http2)?;
+                self.pass_interim(&informational, alarm, interim)?;
+                continue;
+            }
+            if let Poll::Ready(response) = Pin::new(&mut self.response).poll(cx) {
+                let (parts, recv) = response.map_err(UpstreamError::Http2)?.into_parts();
+                check_size(&parts, &self.pool.limits().response_head)?;
+                return Poll::Ready(Ok((parts, recv)));
+            }
+            ready!(alarm.poll_due(cx));
+            self.overdue(alarm, interim)?;
+        }
+    }
+
+    /// Sends what the body has, and sets the alarm for whoever is waited for.
+    fn poll_upload(&mut self, alarm: &Alarm, cx: &mut Context<'_>) -> Result<(), UpstreamError> {
+        let mut moved = 0;
+        if let Some(upload) = self.upload.as_mut().filter(|upload| !upload.done) {
+            match upload.poll(cx, &mut moved) {
+                Poll::Ready(done) => {
+                    done?;
+                    moved = 1;
+                    self.waits_for_client = false;
+                }
+                Poll::Pending => self.waits_for_client = !upload.held && upload.sender.waits_for_body(),
+            }
+        }
+        if self.waits_for_client {
+            self.rate_timer.wait_for_client(moved as u64, alarm);
+        } else if !self.is_held() {
+            self.rate_timer.wait_for_other(moved > 0, self.timeout(), alarm);
+        }
+        Ok(())
+    }
+
+    fn pass_interim(
+        &mut self,
+        informational: &http::Response<()>,
+        alarm: &Alarm,
+        interim: &mut dyn Interim,
+    ) -> Result<(), UpstreamError> {
+        let status = informational.status();
+        // HTTP/2 has no 101 (RFC 9113 section 8.6).
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::Upgrade("101 over HTTP/2"));
+        }
+        self.interims += 1;
+        // Upstreams often send 100 before anybody has looked at the request.
+        self.begun |= status != StatusCode::CONTINUE;
+        if self.interims > INTERIM_MAX {
+            return Err(UpstreamError::Malformed("too many interim responses"));
+        }
+        if status == StatusCode::CONTINUE {
+            self.release_body(alarm);
+        }
+        interim.interim(&head_of(status, informational.headers()));
+        Ok(())
+    }
+
+    /// Sends the body that waits for a 100, from now on.
+    fn release_body(&mut self, alarm: &Alarm) {
+        let timeout = self.timeout();
+        if let Some(upload) = &mut self.upload {
+            upload.held = false;
+            alarm.set(timeout);
+        }
+    }
+
+    /// Handles an alarm that rang: continues without a 100, or says whose time is up.
+    fn overdue(&mut self, alarm: &Alarm, interim: &mut dyn Interim) -> Result<(), UpstreamError> {
+        if self.is_held() {
+            interim.interim(&ResponseHead { status: StatusCode::CONTINUE, ..ResponseHead::default() });
+            self.release_body(alarm);
+            return Ok(());
+        }
+        Err(match &self.upload {
+            Some(_) if self.waits_for_client => UpstreamError::RequestBody(RequestBodyError::TooSlow),
+            _ if alarm.is_past_cap() => UpstreamError::TotalTimeout,
+            _ => UpstreamError::ResponseTimeout,
+        })
+    }
+
+    /// Judges an exchange that has brought no response.
     fn failed(self, error: UpstreamError, idempotent: bool, stream: &Stream) -> Failure {
         let UpstreamError::Http2(e) = &error else {
-            // It may be one slow page, or a connection that leads nowhere any more, where each request would take as long
-            // again.
+            // It may be one slow page, or a dead connection on which each request would take as long again.
             let ends = matches!(
                 error,
                 UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout | UpstreamError::Malformed(_)
@@ -188,8 +222,8 @@ impl Exchange {
         if e.is_go_away() || e.is_io() {
             stream.retire();
         }
-        // Of GOAWAY, h2 gives its error to streams that lie beyond the last one it names, whatever its code: these were not
-        // processed (RFC 9113 section 6.8).
+        // h2 reports a GOAWAY, whatever its code, to the streams beyond the last one that it names. The upstream has not
+        // processed these (RFC 9113 section 6.8).
         let refused = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
         let lost = e.is_io() && idempotent && self.upload.as_ref().is_none_or(|upload| upload.body.is_untouched());
         if self.begun || !(refused || lost) {
@@ -208,12 +242,8 @@ impl Exchange {
         }
     }
 
-    fn respond(
-        self,
-        parts: http::response::Parts,
-        recv: RecvStream,
-        stream: Stream,
-    ) -> (ResponseHead, Option<Box<Http2Body>>) {
+    /// Makes a response's head, and its body unless all is over.
+    fn respond(self, parts: Parts, recv: RecvStream, stream: Stream) -> (ResponseHead, Option<Box<Http2Body>>) {
         let mut head = head_of(parts.status, &parts.headers);
         let length = head.fields.get(Name::ContentLength).and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
         head.framing = match length {
@@ -225,9 +255,23 @@ impl Exchange {
         if let Some(upload) = &mut upload {
             upload.body.settle();
         }
-        let goes_on = !recv.is_end_stream() || upload.is_some();
-        (head, goes_on.then(|| Box::new(Http2Body { recv, upload, trailers: false, stream })))
+        let is_over = recv.is_end_stream() && upload.is_none();
+        (head, (!is_over).then(|| Box::new(Http2Body { recv, upload, data_ended: false, stream })))
     }
+}
+
+/// Holds a response's head to its limits.
+fn check_size(parts: &Parts, limits: &ResponseLimits) -> Result<(), UpstreamError> {
+    if bytes_of(&parts.headers) > limits.head || parts.headers.len() > limits.fields {
+        return Err(UpstreamError::Malformed("head too large"));
+    }
+    let fits = |(name, value): (&HeaderName, &HeaderValue)| {
+        field_fits(name.as_str().as_bytes(), value.as_bytes(), limits.field)
+    };
+    if !parts.headers.iter().all(fits) {
+        return Err(UpstreamError::Malformed("field too large"));
+    }
+    Ok(())
 }
 
 fn head_of(status: StatusCode, fields: &http::HeaderMap) -> ResponseHead {

@@ -1,19 +1,18 @@
-//! How many requests may be sent a second time. Retries help when few requests fail; when many do, they are what keeps
-//! an upstream down.
+//! The retry budget. Retries help when few requests fail. When many fail, retries keep the upstream down.
 
 use std::cell::Cell;
 
-/// Retries are counted in fifths: each request earns one, so that one request in five may be repeated.
+/// The price of a retry in fifths. Each request earns one fifth, so that one request in five may be retried.
 const COST: u32 = 5;
-/// What may be saved up, in fifths: a burst of a hundred retries.
+/// The most that may be saved, in fifths: enough for a hundred retries.
 const SAVED_MAX: u32 = 100 * COST;
-/// Retries in one tick (half a second) that need no savings: a quiet site has none.
+/// Free retries in one tick (half a second), for sites with few requests and no savings.
 const FREE_PER_TICK: u32 = 5;
 
-/// How often one request is sent anew.
+/// The most retries of one request.
 pub(in crate::upstream) const RETRIES_MAX: u32 = 2;
 
-/// The retries of one worker to one upstream: a fifth of the requests, and a few more.
+/// The retry budget of one worker for one upstream: a fifth of its requests, and a few free ones.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Budget {
     saved: Cell<u32>,
@@ -22,12 +21,12 @@ pub(in crate::upstream) struct Budget {
 }
 
 impl Budget {
-    /// A request is sent for the first time.
+    /// Counts a request that is sent for the first time.
     pub(in crate::upstream) fn earn(&self) {
         self.saved.set((self.saved.get() + 1).min(SAVED_MAX));
     }
 
-    /// Whether a request may be sent once more, at this tick of the clock.
+    /// Spends one retry at this tick. Returns `false` if the budget has none left.
     pub(super) fn spend(&self, tick: u32) -> bool {
         if self.tick.replace(tick) != tick {
             self.free_taken.set(0);
@@ -56,11 +55,11 @@ mod tests {
         assert_eq!(spend(1, 100), 20);
         assert_eq!(spend(2, 100), FREE_PER_TICK);
         (0..10_000).for_each(|_| budget.earn());
-        assert_eq!(spend(2, 1000), 100, "savings have an end");
+        assert_eq!(spend(2, 1000), 100, "savings have a limit");
     }
 
     proptest! {
-        /// Whatever comes in which order: never more than a fifth of the requests, and the free ones of each tick.
+        /// In any order, retries stay within a fifth of the requests and the free ones of each tick.
         #[test]
         fn bounded(steps in prop::collection::vec((0u32..20, 0u32..30), 1..50)) {
             let budget = Budget::default();

@@ -1,4 +1,4 @@
-//! How a request comes by a connection: one that is there, the next that becomes free, or a new one.
+//! Ways to a connection for a request: one at rest, the next that becomes free, or a new one.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::task::Poll;
 use super::Pool;
 use super::connection::{Connection, Slot, is_quiet};
 use super::dial::Dial;
-use super::http2::{self, Http2, Stream};
+use super::http2::{self, Http2Connection, Stream};
 use super::queue::{self, Wants};
 use crate::clock::{Alarm, TICK};
 use crate::upstream::error::UpstreamError;
@@ -18,50 +18,52 @@ use crate::upstream::settings::{Protocols, UpstreamTransport};
 type Grant = queue::Grant<Box<Connection>, Stream>;
 type Waiter = queue::Waiter<Box<Connection>, Stream>;
 
-/// What a request goes out by.
+/// A connection or a stream for one request.
 pub(in crate::upstream) enum Checkout {
-    /// A connection of its own for the time; and whether it was used before.
+    /// A connection for this request alone. `true` if another request has used it before.
     Http1(Box<Connection>, bool),
-    /// A stream among others.
+    /// A stream on a shared connection.
     Http2(Stream),
 }
 
-/// Which connection will do.
+/// The connection that a request needs.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::upstream) struct Wish {
     pub(in crate::upstream) protocols: Protocols,
-    /// Only a new one.
+    /// A new connection only.
     pub(in crate::upstream) fresh: bool,
-    /// Not to this address, if there is another.
+    /// An address to avoid, if the upstream has another.
     pub(in crate::upstream) avoid: Option<SocketAddr>,
 }
 
 impl Pool {
-    /// A connection: a stream of one in use, an idle one, or a new one; or the next that becomes free.
+    /// Returns a stream on a connection in use, an idle connection, a new one, or the next that becomes free.
     pub(in crate::upstream) async fn checkout(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
         match self.take(wish) {
             Some(checkout) => Ok(checkout),
-            // Boxed: the future of a request that finds a connection does not carry the room for making one.
+            // Boxed, so that the future of a request that finds a connection has no space for making one.
             None => Box::pin(self.checkout_slowly(wish, alarm)).await,
         }
     }
 
+    /// Returns `true` if the request may share a connection.
     fn may_http2(&self, wish: Wish) -> bool {
         wish.protocols == Protocols::Any && self.upstream.may_speak_http2()
     }
 
-    /// Whether a connection would be for all who wish the same: it is one with streams, or that is not known yet.
+    /// Returns `true` if a new connection might serve all requests with the same wish: it has streams, or the upstream
+    /// has not chosen a protocol yet.
     fn is_for_all(&self, wish: Wish) -> bool {
         self.may_http2(wish) && self.speaks_http2.get() != Some(false)
     }
 
-    /// An idle connection for a request that may go by any, unless a stream is what it would get.
+    /// Returns an idle connection for a request that accepts any, unless it would get a stream.
     pub(in crate::upstream) fn take_at_once(&self) -> Option<Box<Connection>> {
         let wish = Wish { protocols: Protocols::Any, fresh: false, avoid: None };
         if self.is_for_all(wish) { None } else { self.take_idle() }
     }
 
-    /// What is there: a stream of a connection in use, or an idle one.
+    /// Returns a stream on a connection in use, or an idle connection.
     fn take(&self, wish: Wish) -> Option<Checkout> {
         if self.may_http2(wish)
             && let Some(stream) = self.take_stream()
@@ -78,8 +80,8 @@ impl Pool {
             if let Some(checkout) = self.take(wish) {
                 return Ok(checkout);
             }
-            // An upstream that takes no streams for now is waited for.
-            let slots = !(may_http2 && self.http2.borrow().iter().any(Http2::is_shut));
+            // If the upstream allows no streams at present, the request waits.
+            let slots = !(may_http2 && self.http2.borrow().iter().any(Http2Connection::is_shut));
             let for_all = self.is_for_all(wish);
             if for_all && slots && self.connecting.get() {
                 self.wait_for_connection(alarm).await?;
@@ -107,7 +109,7 @@ impl Pool {
             if !for_all {
                 return Ok(Checkout::Http1(self.connect(slot, wish, alarm).await?, false));
             }
-            let attempt = Attempt::begin(self);
+            let attempt = SharedAttempt::begin(self);
             let connected = match self.connect(slot, wish, alarm).await {
                 Ok(connection) => self.begin_http2(connection, alarm).await,
                 Err(error) => Err(error),
@@ -123,7 +125,7 @@ impl Pool {
         }
     }
 
-    /// Finds out what the upstream has chosen. `None` if it takes no streams for now.
+    /// Begins the protocol that the upstream has chosen. Returns `None` if it allows no streams at present.
     async fn begin_http2(&self, connection: Box<Connection>, alarm: &Alarm) -> Result<Option<Checkout>, UpstreamError> {
         let http2 = match &connection.transport {
             UpstreamTransport::Tls(tls) => tls.alpn() == Some(b"h2"),
@@ -145,7 +147,7 @@ impl Pool {
         Ok(own)
     }
 
-    /// Leave for another connection. An idle one that did not fit the wish makes room.
+    /// Returns a place for another connection. If none is free, closes an idle connection that did not fit the wish.
     fn take_slot(&self) -> Option<Slot> {
         self.places.take().or_else(|| {
             let unfit = self.idle.borrow_mut().pop();
@@ -161,8 +163,9 @@ impl Pool {
         Ok(Box::new(Connection { transport, address, slot }))
     }
 
-    /// Waits in the queue, for as long as [`PoolLimits`] says, counted from the tick `since`. A request that is given up
-    /// leaves it, and what was granted to it meanwhile goes to the next.
+    /// Waits in the queue, for as long as the pool's `queue_wait`, counted from the tick `since`.
+    ///
+    /// A request that is given up leaves the queue, and its grant passes to the next.
     async fn wait_in_queue(&self, wants: Wants, since: u32, alarm: &Alarm) -> Result<Grant, UpstreamError> {
         let limits = self.limits();
         let waiter = self.places.join(wants, limits.queue).ok_or(UpstreamError::Busy)?;
@@ -177,7 +180,8 @@ impl Pool {
         .await
     }
 
-    /// Until the attempt under way is over. If it failed, this has, too: a second try would only take as long again.
+    /// Waits until the connection attempt under way is over. If it failed, this request fails with it: another attempt
+    /// would only take as long again.
     async fn wait_for_connection(&self, alarm: &Alarm) -> Result<(), UpstreamError> {
         alarm.set(self.upstream.connect_timeout);
         let attempt = self.attempts.get();
@@ -197,7 +201,7 @@ impl Pool {
     }
 }
 
-/// Leaves the queue when dropped.
+/// A place in the queue, until it is dropped.
 struct InQueue<'p> {
     pool: &'p Pool,
     waiter: Rc<Waiter>,
@@ -207,29 +211,29 @@ impl Drop for InQueue<'_> {
     fn drop(&mut self) {
         match self.pool.places.leave(&self.waiter) {
             Some(Grant::Connection(connection)) => self.pool.put(connection),
-            // To the next, as they are dropped.
+            // Dropping them passes them to the next.
             Some(Grant::Slot(_) | Grant::Stream(_) | Grant::Look) | None => {}
         }
     }
 }
 
-/// A connection attempt that others wait for.
-struct Attempt<'a>(&'a Pool);
+/// A connection attempt that other requests wait for.
+struct SharedAttempt<'a>(&'a Pool);
 
-impl<'a> Attempt<'a> {
+impl<'a> SharedAttempt<'a> {
     fn begin(pool: &'a Pool) -> Self {
         pool.connecting.set(true);
         *pool.failure.borrow_mut() = None;
         Self(pool)
     }
 
-    /// It came to nothing; who waits is told the same.
+    /// Passes the error on to the requests that wait.
     fn failed(self, error: &UpstreamError) {
         *self.0.failure.borrow_mut() = Some(error.of_connection());
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for SharedAttempt<'_> {
     fn drop(&mut self) {
         self.0.connecting.set(false);
         self.0.attempts.set(self.0.attempts.get().wrapping_add(1));

@@ -1,4 +1,4 @@
-//! A connection to an upstream, and its place among those of its pool.
+//! A connection to an upstream, and its place in its pool.
 
 use std::net::SocketAddr;
 use std::task::{Context, Waker};
@@ -7,21 +7,24 @@ use super::http2::Stream;
 use super::queue;
 use crate::upstream::settings::UpstreamTransport;
 
-/// The places of connections to an upstream.
+/// The places of a pool.
 pub(in crate::upstream) type Places = queue::Places<Box<Connection>, Stream>;
-/// One of them.
+/// The place of one connection.
 pub(in crate::upstream) type Slot = queue::Slot<Box<Connection>, Stream>;
 
-/// A connection that counts against the limit. Boxed: it is handed on with each request, and back.
+/// A connection that counts against the pool's limit. Callers box it, since it passes from the pool to each request and
+/// back.
 pub(in crate::upstream) struct Connection {
     pub(in crate::upstream) transport: UpstreamTransport,
-    /// Where it leads.
+    /// The address of the upstream's end.
     pub(in crate::upstream) address: SocketAddr,
     pub(in crate::upstream) slot: Slot,
 }
 
-/// Whether nothing was received while idle: no end, no bytes out of turn. Under TLS, tickets and the like may have
-/// come; they are taken in here. Costs no system call unless something has come.
+/// Returns `true` if an idle connection has received neither its end nor unexpected bytes.
+///
+/// Under TLS it may have received session tickets, which are processed here. Costs no system call unless something has
+/// come.
 pub(super) fn is_quiet(transport: &mut UpstreamTransport) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     if transport.poll_readable(&mut cx).is_pending() {

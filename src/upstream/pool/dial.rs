@@ -1,4 +1,4 @@
-//! A new connection to an upstream: its address, TCP (IPv6 and IPv4 raced), TLS.
+//! A new connection to an upstream: its address, TCP (IPv6 and IPv4 in a race), TLS.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -18,18 +18,18 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::settings::{Protocols, Upstream, UpstreamTransport};
 use crate::upstream::tls::secure;
 
-/// How long the next address waits for the one before (RFC 8305 section 5).
+/// The delay before the next address is tried (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// A connection in the making.
 pub(super) struct Dial<'p> {
     upstream: &'p Upstream,
     protocols: Protocols,
-    /// Not to this address, if there is another.
+    /// An address to avoid, if the upstream has another.
     avoid: Option<SocketAddr>,
-    /// Whether another address may be tried, which is a retry.
+    /// Asks the budget for a retry on another address.
     may_retry: &'p dyn Fn() -> bool,
-    /// The addresses that are being tried.
+    /// The addresses that connection attempts are under way to.
     trying: RefCell<Vec<SocketAddr>>,
 }
 
@@ -47,7 +47,7 @@ impl<'p> Dial<'p> {
     ///
     /// # Errors
     ///
-    /// [`UpstreamError`]: DNS, TCP, TLS, or the time.
+    /// Returns an [`UpstreamError`] if DNS, TCP or TLS fails, or takes too long.
     pub(super) async fn connect(&self, alarm: &Alarm) -> Result<(UpstreamTransport, SocketAddr), UpstreamError> {
         let upstream = self.upstream;
         alarm.set(upstream.connect_timeout);
@@ -91,6 +91,7 @@ impl<'p> Dial<'p> {
         }
     }
 
+    /// Counts a failure against an address, if the upstream has several.
     fn failed(&self, address: SocketAddr) {
         if self.upstream.addresses.are_several() {
             self.upstream.health.address_failed(address);
@@ -98,7 +99,7 @@ impl<'p> Dial<'p> {
     }
 }
 
-/// A name that nobody has resolved yet is DNS' fault, not the network's.
+/// Returns the error of a connection that took too long: a DNS error, if the name was never resolved.
 fn timeout(upstream: &Upstream) -> UpstreamError {
     match &upstream.addresses {
         Addresses::Followed { state, .. } if state.borrow().addresses.is_empty() => {
@@ -108,7 +109,7 @@ fn timeout(upstream: &Upstream) -> UpstreamError {
     }
 }
 
-/// The addresses; waits for the first lookup.
+/// Returns the upstream's addresses. Waits for the first lookup.
 async fn addresses(source: &Addresses) -> Result<Arc<[SocketAddr]>, UpstreamError> {
     let (state, nudge) = match source {
         Addresses::Fixed(addresses) => return Ok(addresses.clone()),
@@ -125,7 +126,7 @@ async fn addresses(source: &Addresses) -> Result<Arc<[SocketAddr]>, UpstreamErro
     Ok(known.addresses.clone())
 }
 
-/// IPv6 and IPv4 by turns, IPv6 first (RFC 8305 section 4); within each family in the order of the answer.
+/// Alternates IPv6 and IPv4, IPv6 first (RFC 8305 section 4). Each family keeps the order of the answer.
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut v6 = addresses.iter().filter(|a| a.is_ipv6());
     let mut v4 = addresses.iter().filter(|a| a.is_ipv4());
@@ -137,10 +138,12 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-type Attempt = Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)>>>;
+type Connecting = Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>)>>>;
 
-/// The first connection that comes about. The next address is tried when the one before fails, or takes its time; one
-/// that is overtaken by a later one has failed, too. `trying` has those that are under way.
+/// Returns the first connection that succeeds.
+///
+/// The next address is tried when the previous one fails, or after [`STAGGER`]. An address that a later one overtakes counts
+/// as failed, too. `trying` holds the addresses under way.
 async fn race(
     addresses: &[SocketAddr],
     trying: &RefCell<Vec<SocketAddr>>,
@@ -155,7 +158,7 @@ async fn race(
     }
     trying.borrow_mut().clear();
     let mut waiting = addresses.iter().copied();
-    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut attempts: Vec<Connecting> = Vec::new();
     let mut stagger = Box::pin(tokio::time::sleep(Duration::ZERO));
     let mut last_error = None;
     poll_fn(|cx| {
@@ -192,8 +195,8 @@ async fn race(
     .await
 }
 
-/// The outcome of an attempt that is over.
-fn poll_any(attempts: &mut Vec<Attempt>, cx: &mut Context<'_>) -> Option<(SocketAddr, io::Result<TcpStream>)> {
+/// Returns the outcome of an attempt that is over.
+fn poll_any(attempts: &mut Vec<Connecting>, cx: &mut Context<'_>) -> Option<(SocketAddr, io::Result<TcpStream>)> {
     for at in 0..attempts.len() {
         if let Poll::Ready(done) = attempts[at].as_mut().poll(cx) {
             drop(attempts.swap_remove(at));
@@ -208,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_take_turns() {
+    fn families_alternate() {
         let parse = |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|a| a.parse().unwrap()).collect() };
         let got = interleave(&parse(&["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.3:1"]));
         assert_eq!(got, parse(&["[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"]));

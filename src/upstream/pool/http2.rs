@@ -18,38 +18,39 @@ use crate::clock::Alarm;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::settings::UpstreamTransport;
 
-/// How much one response may send ahead of its client.
+/// The most bytes of one response that an upstream may send before its client reads them.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// Streams of one connection before another is opened.
+/// Streams on one connection before pintle opens another.
 const STREAMS: u32 = 100;
-/// What h2 gathers of one request's body before the upstream takes it.
+/// The most bytes of one request's body that h2 buffers before the upstream takes them.
 const SEND_BUFFER: usize = 64 * 1024;
-/// What all responses of a connection may send ahead together: as much as each of them may, so that clients who do not
-/// read hold up nobody else.
+/// The most bytes that all responses of a connection may be ahead of their clients: the sum over all streams, so that a
+/// client that does not read holds up no other.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
-/// What h2 says of SETTINGS_MAX_CONCURRENT_STREAMS before the upstream has said anything: no value that it can have.
-const UNTOLD: usize = usize::MAX - 1;
+/// Stands for SETTINGS_MAX_CONCURRENT_STREAMS until the upstream's SETTINGS arrive. No upstream can send this value.
+const UNKNOWN: usize = usize::MAX - 1;
 
-/// A connection that streams are opened on.
+/// An HTTP/2 connection, to open streams on.
 #[derive(Clone)]
-pub(in crate::upstream) struct Http2 {
+pub(in crate::upstream) struct Http2Connection {
     sender: SendRequest<Bytes>,
-    state: Rc<State>,
+    shared: Rc<Shared>,
 }
 
-struct State {
+/// What the streams of a connection and its driver share.
+struct Shared {
     places: Rc<Places>,
     address: SocketAddr,
     streams: Cell<usize>,
-    /// Streams that the upstream lets be open at the same time: SETTINGS_MAX_CONCURRENT_STREAMS.
+    /// The most streams that the upstream allows at a time: SETTINGS_MAX_CONCURRENT_STREAMS.
     allowed: Cell<usize>,
     closed: Cell<bool>,
-    /// It has answered once.
+    /// It has brought an answer.
     answered: Cell<bool>,
     idle_since: Cell<u32>,
 }
 
-impl State {
+impl Shared {
     fn close(&self) {
         if !self.closed.replace(true) {
             self.places.look_elsewhere();
@@ -57,61 +58,70 @@ impl State {
     }
 }
 
-impl Http2 {
-    /// Whether another stream may be opened.
+impl Http2Connection {
+    /// Returns `true` if another stream may be opened.
     pub(in crate::upstream) fn has_room(&self) -> bool {
-        !self.is_closed() && self.state.streams.get() < (STREAMS as usize).min(self.state.allowed.get())
+        !self.is_closed() && self.shared.streams.get() < (STREAMS as usize).min(self.shared.allowed.get())
     }
 
-    /// Whether the upstream lets no stream be opened for now; another connection would fare no better.
+    /// Returns `true` if the upstream allows no streams at present. Another connection would not help.
     pub(in crate::upstream) fn is_shut(&self) -> bool {
-        !self.is_closed() && self.state.allowed.get() == 0
+        !self.is_closed() && self.shared.allowed.get() == 0
     }
 
-    /// Where it leads.
+    /// Returns the address of the upstream's end.
     pub(in crate::upstream) fn address(&self) -> SocketAddr {
-        self.state.address
+        self.shared.address
     }
 
+    /// Returns `true` if no streams may be opened any more.
     pub(in crate::upstream) fn is_closed(&self) -> bool {
-        self.state.closed.get()
+        self.shared.closed.get()
     }
 
-    /// What is open on it goes on; there is nothing new.
+    /// Opens no more streams. Open streams continue.
     pub(in crate::upstream) fn retire(&self) {
-        self.state.close();
+        self.shared.close();
     }
 
-    /// Whether no stream was open since that tick; `now` starts the count.
+    /// Returns `true` if no stream was open since the tick `oldest`. The first call without streams starts the count.
     pub(in crate::upstream) fn is_idle_since(&self, oldest: u32, now: u32) -> bool {
-        if self.state.streams.get() > 0 || self.state.idle_since.get() == 0 {
-            self.state.idle_since.set(now);
+        if self.shared.streams.get() > 0 || self.shared.idle_since.get() == 0 {
+            self.shared.idle_since.set(now);
         }
-        self.state.idle_since.get() < oldest
+        self.shared.idle_since.get() < oldest
     }
 }
 
-/// Begins HTTP/2 on a connection, and waits for the upstream to say how many streams it takes. One task drives it for as
-/// long as it lives. It may take as long to end as it may to begin: `ending` is the alarm for that.
+type Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
+
+/// Begins HTTP/2 on a connection, and waits for the upstream's SETTINGS, which say how many streams it allows.
+///
+/// One task drives the connection for as long as it lives. `timeout` limits its beginning, with `alarm`, and its end, with
+/// `ending`.
+///
+/// # Errors
+///
+/// Returns an [`UpstreamError`] if the connection ends, or the SETTINGS do not arrive in time.
 pub(in crate::upstream) async fn start(
     connection: Connection,
     timeout: Duration,
     head_max: usize,
     alarm: &Alarm,
     ending: Alarm,
-) -> Result<Http2, UpstreamError> {
+) -> Result<Http2Connection, UpstreamError> {
     let Connection { transport, address, slot } = connection;
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_max_send_streams(UNTOLD)
+        .initial_max_send_streams(UNKNOWN)
         .max_send_buffer_size(SEND_BUFFER)
         // h2 counts 32 bytes on top of each field.
         .max_header_list_size(u32::try_from(head_max * 2).unwrap_or(u32::MAX));
     alarm.set(timeout);
-    let mut handshake = Box::pin(builder.handshake(HearsOut { transport, deaf: false }));
+    let mut handshake = Box::pin(builder.handshake(ReadsToEnd { transport, write_closed: false }));
     let (sender, driver) = poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(done.map_err(UpstreamError::Http2)),
         Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::ConnectTimeout)),
@@ -120,11 +130,11 @@ pub(in crate::upstream) async fn start(
     let mut driver = Box::pin(driver);
     poll_fn(|cx| match driver.as_mut().poll(cx) {
         Poll::Ready(ended) => Poll::Ready(Err(ended.err().map_or(UpstreamError::Closed(None), UpstreamError::Http2))),
-        Poll::Pending if driver.max_concurrent_send_streams() != UNTOLD => Poll::Ready(Ok(())),
+        Poll::Pending if driver.max_concurrent_send_streams() != UNKNOWN => Poll::Ready(Ok(())),
         Poll::Pending => alarm.poll_due(cx).map(|()| Err(UpstreamError::ConnectTimeout)),
     })
     .await?;
-    let state = Rc::new(State {
+    let shared = Rc::new(Shared {
         places: slot.places().clone(),
         address,
         streams: Cell::default(),
@@ -133,63 +143,70 @@ pub(in crate::upstream) async fn start(
         answered: Cell::default(),
         idle_since: Cell::default(),
     });
-    let http2 = Http2 { sender, state: state.clone() };
+    let http2 = Http2Connection { sender, shared: shared.clone() };
     tokio::task::spawn_local(async move {
-        let mut unused = false;
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(ended) = driver.as_mut().poll(cx) {
-                return Poll::Ready(ended.err());
-            }
-            let allowed = driver.max_concurrent_send_streams();
-            if state.allowed.replace(allowed) < allowed {
-                state.places.look_for_streams();
-            }
-            // h2 wakes this task when it is let go of, and then says goodbye: to somebody who may not listen.
-            if Rc::strong_count(&state) == 1 && !std::mem::replace(&mut unused, true) {
-                ending.set(timeout);
-            }
-            if unused { ending.poll_due(cx).map(|()| None) } else { Poll::Pending }
-        });
-        if let Some(error) = ended.await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-        state.close();
+        drive(driver, &shared, timeout, &ending).await;
+        shared.close();
         drop(slot);
     });
     Ok(http2)
 }
 
-/// Leave for one stream on a connection: it counts as long as this is held, and goes to who waits for one then.
+/// Drives a connection to its end.
+async fn drive(mut driver: Driver, shared: &Rc<Shared>, timeout: Duration, ending: &Alarm) {
+    let mut unused = false;
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = driver.as_mut().poll(cx) {
+            return Poll::Ready(ended.err());
+        }
+        let allowed = driver.max_concurrent_send_streams();
+        if shared.allowed.replace(allowed) < allowed {
+            shared.places.look_for_streams();
+        }
+        // h2 wakes this task when the last sender is dropped, and then sends GOAWAY. The upstream may never read it.
+        if Rc::strong_count(shared) == 1 && !std::mem::replace(&mut unused, true) {
+            ending.set(timeout);
+        }
+        if unused { ending.poll_due(cx).map(|()| None) } else { Poll::Pending }
+    });
+    if let Some(error) = ended.await {
+        tracing::debug!(%error, "upstream connection ended");
+    }
+}
+
+/// Permission for one stream on a connection. When it is dropped, it passes to a request that waits for a stream.
 pub(in crate::upstream) struct Stream {
-    http2: Http2,
+    http2: Http2Connection,
 }
 
 impl Stream {
-    pub(in crate::upstream) fn open(http2: &Http2) -> Self {
-        http2.state.streams.set(http2.state.streams.get() + 1);
+    /// Counts one more stream.
+    pub(in crate::upstream) fn open(http2: &Http2Connection) -> Self {
+        http2.shared.streams.set(http2.shared.streams.get() + 1);
         Self { http2: http2.clone() }
     }
 
-    /// Where the connection leads.
+    /// Returns the address of the upstream's end.
     pub(in crate::upstream) fn address(&self) -> SocketAddr {
         self.http2.address()
     }
 
-    /// Opens no more streams on its connection.
+    /// Opens no more streams on the connection.
     pub(in crate::upstream) fn retire(&self) {
         self.http2.retire();
     }
 
-    /// The connection has answered.
+    /// Notes that the connection has brought an answer.
     pub(in crate::upstream) fn answered(&self) {
-        self.http2.state.answered.set(true);
+        self.http2.shared.answered.set(true);
     }
 
-    /// Whether it ever has.
+    /// Returns `true` if the connection has ever brought an answer.
     pub(in crate::upstream) fn has_answered(&self) -> bool {
-        self.http2.state.answered.get()
+        self.http2.shared.answered.get()
     }
 
+    /// Returns the sender of requests.
     pub(in crate::upstream) fn sender(&mut self) -> &mut SendRequest<Bytes> {
         &mut self.http2.sender
     }
@@ -197,28 +214,30 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let state = &self.http2.state;
-        state.streams.set(state.streams.get() - 1);
-        if state.places.wants_streams() && self.http2.has_room() {
-            let unwanted = state.places.offer_stream(Self::open(&self.http2));
-            debug_assert!(unwanted.is_none(), "somebody wants it");
+        let shared = &self.http2.shared;
+        shared.streams.set(shared.streams.get() - 1);
+        if shared.places.wants_streams() && self.http2.has_room() {
+            let unwanted = shared.places.offer_stream(Self::open(&self.http2));
+            debug_assert!(unwanted.is_none(), "a request waits for it");
         }
     }
 }
 
-/// A transport that is read to its end though nothing can be written to it any more: an upstream that goes away says
-/// before it closes which requests it has not processed, and what we write meanwhile is refused before we have read that.
-struct HearsOut {
+/// A transport that is read to its end even if writes fail.
+///
+/// An upstream that shuts down names the requests that it has not processed, and closes. pintle's writes may fail before
+/// it has read those names.
+struct ReadsToEnd {
     transport: UpstreamTransport,
-    deaf: bool,
+    write_closed: bool,
 }
 
-impl HearsOut {
-    /// What could not be written is gone; that it could not is said by the end of what can be read.
-    fn hear_out<T>(&mut self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
+impl ReadsToEnd {
+    /// Pretends that a write succeeded if the peer has closed. The end of the reading side reports the close.
+    fn ignore_closed<T>(&mut self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if is_closed(&error) => {
-                self.deaf = true;
+                self.write_closed = true;
                 Poll::Ready(Ok(all))
             }
             written => written,
@@ -226,24 +245,24 @@ impl HearsOut {
     }
 }
 
-/// Whether the peer has closed the connection: there is an end to what can be read of it.
+/// Returns `true` if the peer has closed the connection: its reading side comes to an end, too.
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-impl AsyncRead for HearsOut {
+impl AsyncRead for ReadsToEnd {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.transport).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for HearsOut {
+impl AsyncWrite for ReadsToEnd {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.deaf {
+        if self.write_closed {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = Pin::new(&mut self.transport).poll_write(cx, buf);
-        self.hear_out(written, buf.len())
+        self.ignore_closed(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -252,11 +271,11 @@ impl AsyncWrite for HearsOut {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let all = bufs.iter().map(|buf| buf.len()).sum();
-        if self.deaf {
+        if self.write_closed {
             return Poll::Ready(Ok(all));
         }
         let written = Pin::new(&mut self.transport).poll_write_vectored(cx, bufs);
-        self.hear_out(written, all)
+        self.ignore_closed(written, all)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -264,15 +283,15 @@ impl AsyncWrite for HearsOut {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf {
+        if self.write_closed {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.transport).poll_flush(cx);
-        self.hear_out(flushed, ())
+        self.ignore_closed(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf {
+        if self.write_closed {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.transport).poll_shutdown(cx)

@@ -1,4 +1,4 @@
-//! The connections of one worker to one upstream. No lock: a worker is one thread.
+//! The connections of one worker to one upstream. A worker is one thread, so the pool has no lock.
 
 pub(super) mod budget;
 pub(super) mod checkout;
@@ -23,24 +23,24 @@ use crate::upstream::settings::Upstream;
 use crate::wire::min_rate::MinRate;
 use budget::Budget;
 use connection::{Connection, Places, is_quiet};
-use http2::{Http2, Stream};
+use http2::{Http2Connection, Stream};
 
-/// The bounds of a pool.
+/// The limits of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolLimits {
-    /// Connections of one worker to one upstream, idle ones included.
+    /// The most connections of one worker to one upstream, including idle ones.
     pub connections: usize,
-    /// Requests that wait for one of them.
+    /// The most requests that wait for a connection.
     pub queue: usize,
-    /// How long they do.
+    /// The longest wait for a connection.
     pub queue_wait: Duration,
-    /// How long an idle connection is kept.
+    /// The longest time that an idle connection is kept.
     pub idle: Duration,
-    /// How large a response's head may be.
+    /// The limits of a response's head.
     pub response_head: ResponseLimits,
-    /// Bytes of a request's body that are kept to send it again.
+    /// The most bytes of a request's body that are kept to send it again.
     pub retry_body: usize,
-    /// How fast a client must send its request's body.
+    /// The lowest rate at which a client may send its request's body.
     pub min_rate: MinRate,
 }
 
@@ -48,20 +48,20 @@ pub struct PoolLimits {
 pub struct Pool {
     pub(in crate::upstream) upstream: Arc<Upstream>,
     limits: Cell<PoolLimits>,
-    /// Bodies under way from all upstreams of this worker: many of them get smaller buffers each.
+    /// The number of bodies under way from all upstreams of this worker. The more there are, the smaller their buffers.
     pub(in crate::upstream) streaming: Rc<Cell<usize>>,
     pub(in crate::upstream) clock: Rc<Clock>,
     pub(in crate::upstream) counters: Arc<Counters>,
     pub(in crate::upstream) budget: Budget,
     pub(in crate::upstream) places: Rc<Places>,
     idle: RefCell<Vec<Idle>>,
-    http2: RefCell<Vec<Http2>>,
-    /// What the upstream chose last; unknown until it has.
+    http2: RefCell<Vec<Http2Connection>>,
+    /// The protocol that the upstream chose last; `None` until it has chosen one.
     speaks_http2: Cell<Option<bool>>,
-    /// One connection attempt at a time, as long as its outcome may serve all who wait.
+    /// A connection attempt is under way whose outcome may serve all waiting requests.
     connecting: Cell<bool>,
     connected: Notify,
-    /// Such attempts that are over, and how the last one failed, if it did.
+    /// The number of such attempts that are over, and the error of the last one, if it failed.
     attempts: Cell<u32>,
     failure: RefCell<Option<UpstreamError>>,
 }
@@ -72,7 +72,7 @@ struct Idle {
 }
 
 impl Pool {
-    /// A pool without connections.
+    /// Makes a pool without connections.
     #[must_use]
     pub fn new(
         upstream: Arc<Upstream>,
@@ -101,7 +101,7 @@ impl Pool {
         })
     }
 
-    /// The upstream that this leads to.
+    /// Returns the upstream.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
@@ -111,18 +111,18 @@ impl Pool {
         self.limits.get()
     }
 
-    /// Sets other bounds, from now on.
+    /// Changes the limits.
     pub fn limit(&self, limits: PoolLimits) {
         self.limits.set(limits);
         self.places.set_max(limits.connections);
     }
 
-    /// Whether an address is left out, because it fails or its health check does, and there is a better one.
+    /// Returns `true` if an address is left out: it or its health check fails, and another address is better.
     fn leaves_out(&self, address: SocketAddr) -> bool {
         self.upstream.health.leaves_out(address, &self.upstream.addresses)
     }
 
-    /// The connection used last on which nothing has happened since.
+    /// Returns the idle connection that was used last, if it is still in order.
     fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
@@ -143,7 +143,7 @@ impl Pool {
         all.iter().find(|c| c.has_room()).map(Stream::open)
     }
 
-    /// Whether one more request may be sent a second time.
+    /// Spends one retry of the budget. Returns `false` if it has none left.
     pub(in crate::upstream) fn may_retry(&self) -> bool {
         let may = self.budget.spend(self.clock.ticks());
         if may {
@@ -152,7 +152,7 @@ impl Pool {
         may
     }
 
-    /// Puts a failure down to the address, where there is a choice of addresses.
+    /// Counts a failure against the address, if the upstream has several. Returns the error.
     pub(in crate::upstream) fn failed_at(&self, address: SocketAddr, error: UpstreamError) -> UpstreamError {
         if error.sign() == Sign::Dead && self.upstream.addresses.are_several() {
             self.upstream.health.address_failed(address);
@@ -160,15 +160,15 @@ impl Pool {
         error
     }
 
-    /// Takes a connection back on which an exchange has ended cleanly.
+    /// Takes back a connection on which an exchange has ended cleanly.
     pub(in crate::upstream) fn put(&self, connection: Box<Connection>) {
         if let Some(connection) = self.places.offer_connection(connection) {
             self.idle.borrow_mut().push(Idle { connection, since: self.clock.ticks() });
         }
     }
 
-    /// Drops the connections that were idle for too long, or have ended, or lead where the upstream's name leads no more or
-    /// nothing shall go for now: one that is never idle would stay there for ever. To be called now and then.
+    /// Closes connections that were idle for too long or have ended. Retires those to addresses that are left out, or that
+    /// DNS no longer gives: a busy connection would stay there forever. To be called now and then.
     pub fn sweep(&self) {
         let oldest = self.clock.ticks().saturating_sub(ticks_of(self.limits().idle));
         let known = self.upstream.addresses.known();
@@ -176,7 +176,7 @@ impl Pool {
         self.idle.borrow_mut().retain_mut(|idle| {
             idle.since >= oldest && !moved(&idle.connection.address) && is_quiet(&mut idle.connection.transport)
         });
-        // Streams that are open go on; there are no new ones.
+        // Open streams continue; no new ones are opened.
         self.http2.borrow_mut().retain(|c| {
             let ends = moved(&c.address()) || c.is_idle_since(oldest, self.clock.ticks());
             if ends {
@@ -186,7 +186,7 @@ impl Pool {
         });
     }
 
-    /// Connections that are open.
+    /// Returns the number of open connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.places.open()

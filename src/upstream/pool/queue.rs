@@ -1,5 +1,7 @@
-//! The places of a pool: how many connections there may be, and who is next when one becomes free. First come, first
-//! served: what becomes free is handed over to the first who waits, and to nobody else.
+//! The places of a pool: the number of connections it may have, and the queue for one that becomes free.
+//!
+//! First come, first served: whatever becomes free is handed to the first request in the queue, so that no later request
+//! can take it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,11 +21,11 @@ impl<C, S> Default for Places<C, S> {
     }
 }
 
-/// One of the connections that a pool may have.
+/// The place of one connection.
 pub(in crate::upstream) struct Slot<C, S>(Rc<Places<C, S>>);
 
 impl<C, S> Slot<C, S> {
-    /// The places that it is one of.
+    /// Returns the pool's places.
     pub(super) fn places(&self) -> &Rc<Places<C, S>> {
         &self.0
     }
@@ -36,30 +38,30 @@ impl<C, S> Drop for Slot<C, S> {
     }
 }
 
-/// What is handed over to a request that has waited.
+/// What a waiting request is given.
 pub(super) enum Grant<C, S> {
-    /// A connection that another exchange has left in order.
+    /// A connection on which another exchange has ended cleanly.
     Connection(C),
-    /// Leave to open one.
+    /// A place for a new connection.
     Slot(Slot<C, S>),
-    /// A stream among others.
+    /// A stream on a shared connection.
     Stream(S),
-    /// Nothing; but what there is has changed.
+    /// Nothing yet: the pool has changed, and the request looks again.
     Look,
 }
 
-/// What a request can use.
+/// The grants that a request can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wants {
-    /// A stream of a connection that there is.
+    /// A stream on a shared connection.
     pub(super) streams: bool,
-    /// A connection that was used before.
+    /// A connection that another request has used.
     pub(super) used: bool,
-    /// Leave to open a connection.
+    /// A place for a new connection.
     pub(super) slots: bool,
 }
 
-/// A request that waits.
+/// A request in the queue.
 pub(super) struct Waiter<C, S> {
     wants: Wants,
     grant: RefCell<Option<Grant<C, S>>>,
@@ -71,7 +73,7 @@ impl<C, S> Waiter<C, S> {
         Rc::new(Self { wants, grant: RefCell::default(), waker: RefCell::new(Waker::noop().clone()) })
     }
 
-    /// Ready once something was granted.
+    /// Ready once the request has a grant.
     pub(super) fn poll_grant(&self, cx: &Context<'_>) -> Poll<Grant<C, S>> {
         if let Some(grant) = self.grant.borrow_mut().take() {
             return Poll::Ready(grant);
@@ -82,17 +84,18 @@ impl<C, S> Waiter<C, S> {
 }
 
 impl<C, S> Places<C, S> {
+    /// Returns the number of connections.
     pub(super) fn open(&self) -> usize {
         self.open.get()
     }
 
-    /// Sets the bound; if it is higher than before, those who wait go on.
+    /// Sets the limit. If it rises, waiting requests get the new places.
     pub(super) fn set_max(self: &Rc<Self>, max: usize) {
         self.max.set(max);
         self.offer_slots();
     }
 
-    /// A place, if there is one.
+    /// Returns a place, if one is free.
     pub(super) fn take(self: &Rc<Self>) -> Option<Slot<C, S>> {
         if self.open.get() >= self.max.get() {
             return None;
@@ -113,7 +116,7 @@ impl<C, S> Places<C, S> {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Hands a connection to who waits for one; else it is given back, as it nearly always is.
+    /// Hands a connection to a request that waits for one. Returns it if none does, which is the usual case.
     pub(super) fn offer_connection(&self, connection: C) -> Option<C> {
         if !self.is_waited_for() {
             return Some(connection);
@@ -124,7 +127,7 @@ impl<C, S> Places<C, S> {
         }
     }
 
-    /// The same with a stream.
+    /// Hands a stream to a request that waits for one. Returns it if none does.
     pub(super) fn offer_stream(&self, stream: S) -> Option<S> {
         match self.give(Grant::Stream(stream), |wants| wants.streams) {
             Some(Grant::Stream(stream)) => Some(stream),
@@ -132,22 +135,22 @@ impl<C, S> Places<C, S> {
         }
     }
 
-    /// Whether anybody waits for a stream.
+    /// Returns `true` if a request waits for a stream.
     pub(super) fn wants_streams(&self) -> bool {
         self.waiting.borrow().iter().any(|waiter| waiter.wants.streams)
     }
 
-    /// Lets all who wait for a stream look for one themselves: a connection has more room.
+    /// Wakes all requests that wait for a stream: a connection allows more of them.
     pub(super) fn look_for_streams(&self) {
         while self.give(Grant::Look, |wants| wants.streams).is_none() {}
     }
 
-    /// Lets those who wait for a stream, and for nothing else, look for another way: a connection is no more.
+    /// Wakes the requests that wait for a stream and nothing else: a connection has closed.
     pub(super) fn look_elsewhere(&self) {
         while self.give(Grant::Look, |wants| wants.streams && !wants.slots).is_none() {}
     }
 
-    /// Joins the queue; `None` if as many as `max` wait.
+    /// Joins the queue. Returns `None` if `max` requests are in it.
     pub(super) fn join(&self, wants: Wants, max: usize) -> Option<Rc<Waiter<C, S>>> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= max {
@@ -158,13 +161,13 @@ impl<C, S> Places<C, S> {
         Some(waiter)
     }
 
-    /// Leaves the queue. Gives what was granted meanwhile, and not taken.
+    /// Leaves the queue. Returns a grant that the request has not taken.
     pub(super) fn leave(&self, waiter: &Rc<Waiter<C, S>>) -> Option<Grant<C, S>> {
         self.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, waiter));
         waiter.grant.borrow_mut().take()
     }
 
-    /// Hands something to the first who can use it; gives it back if there is none.
+    /// Hands a grant to the first request that can use it. Returns it if there is none.
     fn give(&self, grant: Grant<C, S>, fits: impl Fn(Wants) -> bool) -> Option<Grant<C, S>> {
         let waiter = {
             let mut waiting = self.waiting.borrow_mut();
@@ -182,7 +185,7 @@ impl<C, S> Places<C, S> {
 mod tests {
     use super::*;
 
-    /// Connections and streams are none of the queue's business.
+    /// The queue does nothing with connections and streams but hand them over.
     type Places = super::Places<(), ()>;
     type Waiter = super::Waiter<(), ()>;
 
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_stream_alone_is_given_no_place() {
+    fn a_request_that_waits_for_a_stream_alone_gets_no_place() {
         let places = Rc::new(Places::default());
         places.set_max(1);
         let one = places.take().unwrap();
@@ -210,11 +213,11 @@ mod tests {
         drop(any.grant.borrow_mut().take());
         assert!(matches!(*both.grant.borrow(), Some(Grant::Slot(_))));
         drop(both.grant.borrow_mut().take());
-        assert_eq!(places.open(), 0, "nobody is left who could use it");
+        assert_eq!(places.open(), 0, "no request is left that could use it");
     }
 
     #[test]
-    fn places_go_to_the_first() {
+    fn places_go_to_the_first_in_the_queue() {
         let places = Rc::new(Places::default());
         places.set_max(2);
         let (one, two) = (places.take().unwrap(), places.take().unwrap());
@@ -223,17 +226,17 @@ mod tests {
         let granted = || waiting.iter().map(|w| w.grant.borrow().is_some()).collect::<Vec<_>>();
         drop(one);
         assert_eq!((granted(), places.open()), (vec![true, false, false], 2));
-        // Who comes now finds nothing: the place is taken already.
+        // A later request finds nothing: the place is taken already.
         assert!(places.take().is_none());
         drop(two);
         assert_eq!(granted(), [true, true, false]);
-        // Given up: to the next.
+        // A request that is given up passes its grant on.
         drop(waiting[0].grant.borrow_mut().take());
         assert_eq!(granted(), [false, true, true]);
         drop(waiting[1].grant.borrow_mut().take());
         drop(waiting[2].grant.borrow_mut().take());
         assert_eq!(places.open(), 0);
-        // A lower bound takes nothing away; a higher one lets those who wait go on.
+        // A lower limit takes nothing away; a higher one gives places to waiting requests.
         let _held = (places.take().unwrap(), places.take().unwrap());
         let late = wait(&places, false);
         places.set_max(1);
