@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::host::HostPattern;
 use crate::lease::Lease;
-use crate::message::{Fields, Name, Rendered, folds_to, tokens};
+use crate::message::{Fields, Name, Rendered, folds_to, is_forbidden_trailer, tokens};
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::{Hsts, UpstreamHeader};
 
@@ -73,7 +73,7 @@ pub struct ReportsAt {
 pub struct HeaderRules {
     /// Names, as [`folded`](crate::message::folded) gives them, whose fields do not pass: those of `remove` and of `set`.
     pub dropped: Vec<Box<[u8]>>,
-    /// Names, in the same form, of trailers that pass: those of `trailers`.
+    /// Names of trailers that pass: those of `trailers`.
     pub trailers: Vec<Box<[u8]>>,
     /// The fields of `set` and `add`.
     pub added: Rendered,
@@ -86,17 +86,32 @@ impl HeaderRules {
         self.dropped.iter().any(|d| folds_to(name, d))
     }
 
-    /// Drops the trailers that may not pass: all but those of `trailers`; and of answers to gRPC, whose protocol it is,
-    /// those that it defines, and those that the head has announced.
+    /// Drops the trailers that may not pass.
+    ///
+    /// The trailers that `trailers` names pass. Of a gRPC response, whose head is `grpc`, those of the protocol pass, too,
+    /// and those that the head announces.
     pub fn keep_trailers(&self, trailers: &mut Fields, grpc: Option<&Fields>) {
         if let Some(head) = grpc {
             trailers.mark(head.get_all(Name::Trailer).flat_map(tokens));
         }
         trailers.retain(|trailer, name| {
-            let of_grpc = grpc.is_some()
-                && (trailer.is_named() || name.get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case(b"grpc-")));
-            let passes = of_grpc || self.trailers.iter().any(|t| folds_to(name, t));
-            passes && !self.drops(name) && !trailer.name.is_forbidden_trailer()
+            let of_grpc = trailer.is_named() || name.get(..5).is_some_and(|b| b.eq_ignore_ascii_case(b"grpc-"));
+            self.passes_trailer(name, grpc.is_some() && of_grpc)
         });
+    }
+
+    /// Returns the value of a `Trailer` field with only those names whose trailers may pass. It is empty if none may.
+    /// `grpc` says that the message is a gRPC response, whose trailers pass if they are announced.
+    #[must_use]
+    pub fn announced_trailers(&self, value: &[u8], grpc: bool) -> Vec<u8> {
+        let names: Vec<&[u8]> = tokens(value).filter(|name| self.passes_trailer(name, grpc)).collect();
+        names.join(&b", "[..])
+    }
+
+    /// Returns `true` if a trailer passes: `trailers` names it or `of_grpc` is true, no rule drops it, and its field may
+    /// stand in a trailer section. A name that looks like one of `trailers` does not pass.
+    fn passes_trailer(&self, name: &[u8], of_grpc: bool) -> bool {
+        let is_named = of_grpc || self.trailers.iter().any(|passing| name.eq_ignore_ascii_case(passing));
+        is_named && !self.drops(name) && !is_forbidden_trailer(name)
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::field::Fields;
 use super::head::Framing;
-use super::name::Name;
+use super::trailer::is_forbidden_trailer;
 
 /// A chunk-size line with its extensions, in bytes.
 const SIZE_LINE_MAX: usize = 256;
@@ -230,7 +230,7 @@ fn trailers(buf: &[u8], strict: bool) -> Result<Option<(usize, Fields)>, BodyFau
                 return Err(BodyFault::Trailers);
             }
             let mut fields = Fields::default();
-            for h in found.iter().filter(|h| !Name::of(h.name.as_bytes()).is_forbidden_trailer()) {
+            for h in found.iter().filter(|h| !is_forbidden_trailer(h.name.as_bytes())) {
                 fields.push(h.name.as_bytes(), h.value);
             }
             Ok(Some((len, fields)))

@@ -286,11 +286,4 @@ impl Name {
     pub fn is_claim(self) -> bool {
         matches!(self, Self::Claim | Self::Lookalike)
     }
-
-    /// Whether a field of this name must not stand in a trailer section: framing, routing and the fields that
-    /// pintle answers for (RFC 9110 section 6.5.1).
-    #[must_use]
-    pub fn is_forbidden_trailer(self) -> bool {
-        self != Self::Other
-    }
 }

@@ -13,6 +13,7 @@ mod looked;
 mod name;
 mod sink;
 mod target;
+mod trailer;
 
 pub use chunked::{BodyDecoder, BodyFault, Decoded};
 pub use field::{Field, Fields, has_token, tokens};
@@ -24,3 +25,4 @@ pub use looked::Looked;
 pub use name::{Name, folded, folds_to};
 pub use sink::{FieldSink, HeaderMapSink, Rendered, bytes_of, is_token};
 pub use target::TARGET_MAX;
+pub use trailer::is_forbidden_trailer;

@@ -83,7 +83,13 @@ impl Reply {
                 // The upstream's alternatives are other ways to the upstream; under our name they lead past pintle, or nowhere.
                 Name::AltSvc => continue,
                 Name::Te => continue,
-                Name::Trailer if self.head.framing != Framing::Chunked || !self.may_have_trailers() => continue,
+                Name::Trailer => {
+                    let announced = self.announced_trailers(value);
+                    if !announced.is_empty() {
+                        sink.field(bytes, &announced);
+                    }
+                    continue;
+                }
                 _ => {}
             }
             let bytes = self.head.fields.name(field);
@@ -132,8 +138,12 @@ impl Reply {
         !self.forwarded && !name.eq_ignore_ascii_case(b"Proxy-Status")
     }
 
-    fn may_have_trailers(&self) -> bool {
-        self.grpc || self.rules().is_some_and(|rules| !rules.trailers.is_empty())
+    /// Returns the value of a `Trailer` field without the trailers that do not pass.
+    fn announced_trailers(&self, value: &[u8]) -> Vec<u8> {
+        match self.rules() {
+            Some(rules) if self.head.framing == Framing::Chunked => rules.announced_trailers(value, self.grpc),
+            _ => Vec::new(),
+        }
     }
 }
 

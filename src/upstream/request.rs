@@ -135,7 +135,15 @@ impl UpstreamRequest<'_> {
                 Name::Expect if !head.expects_continue() => continue,
                 // The hop to the upstream has a key of its own.
                 Name::SecWebsocketKey if self.websocket_key.is_some() => continue,
-                Name::Trailer if head.framing != Framing::Chunked || rules.trailers.is_empty() => continue,
+                Name::Trailer => {
+                    if head.framing == Framing::Chunked && !rules.trailers.is_empty() && !field.is_named() {
+                        let announced = rules.announced_trailers(value, false);
+                        if !announced.is_empty() {
+                            sink.field(bytes, &announced);
+                        }
+                    }
+                    continue;
+                }
                 Name::Via => {
                     join(&mut via, value, b", ");
                     continue;

@@ -209,15 +209,16 @@ fn fields_that_long_connection_lists_name() {
     }
 }
 
-const CHUNKED: &str = "Transfer-Encoding: chunked\r\nTrailer: X-Test, X-User\r\n\r\n2\r\nok\r\n0\r\nX-Test: sum\r\n\
-                       X-User: evil\r\ngrpc-status: 0\r\nCF-Connecting-IP: 192.0.2.1\r\n\r\n";
+const CHUNKED: &str = "Transfer-Encoding: chunked\r\nTrailer: X-User, X-Test,X_Test\r\nTrailer: Host\r\n\r\n2\r\nok\r\n\
+                       0\r\nX-Test: sum\r\nX_Test: evil\r\nX-User: evil\r\ngrpc-status: 0\r\nAuthorization: evil\r\n\
+                       CF-Connecting-IP: 192.0.2.1\r\n\r\n";
 
 #[test]
 fn trailers_pass_by_name_alone() {
     let authority = Authority::new();
     let origin = Origin::start(|_| Reply::Bytes(format!("HTTP/1.1 200 OK\r\n{CHUNKED}").into_bytes()));
     let both = |rule: &str| format!("[site.request_headers]\n{rule}[site.response_headers]\n{rule}");
-    let named = "trailers = [\"X_test\", \"X-User\"]\nremove = [\"X-User\"]\n";
+    let named = "trailers = [\"X-test\", \"X-User\"]\nremove = [\"X-User\"]\n";
     for (rules, passing) in [(String::new(), ""), (both(named), "X-Test: sum\r\n")] {
         let pintle = Pintle::start(&authority, &(blog(&authority, &origin) + &rules));
         let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
@@ -225,14 +226,21 @@ fn trailers_pass_by_name_alone() {
         connection.send(format!("POST {path} HTTP/1.1\r\nHost: {BLOG}\r\n{CHUNKED}"));
         let response = connection.response("POST");
         let trailers: String = response.trailers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        assert_eq!((trailers.as_str(), response.field("trailer").is_some()), (passing, !passing.is_empty()));
+        let announced = (!passing.is_empty()).then_some("X-Test");
+        assert_eq!((trailers.as_str(), response.field("trailer")), (passing, announced));
         let received = origin.request(&path);
-        assert_eq!((received.trailers.as_str(), received.field("trailer").is_some()), (passing, !passing.is_empty()));
+        assert_eq!((received.trailers.as_str(), received.field("trailer")), (passing, announced));
+        assert_eq!(received.head.matches("Trailer:").count(), announced.into_iter().count());
         assert_eq!(received.body, b"ok");
         // HTTP/2 the same.
         let curl = output(pintle.curl().args(["--http2", "--include", &format!("https://{BLOG}/h2")]));
         assert_eq!(curl.contains("x-test: sum"), !passing.is_empty(), "{curl}");
-        assert!(!curl.contains("x-user: evil") && !curl.contains("grpc-status"), "{curl}");
+        assert!(!curl.contains("evil") && !curl.contains("grpc-status"), "{curl}");
+        assert_eq!(
+            curl.to_ascii_lowercase().matches("trailer: x-test").count(),
+            announced.into_iter().count(),
+            "{curl}"
+        );
         assert_eq!(eventually("it", || Some(origin.request("/h2"))).field("te"), None);
     }
 }
@@ -295,6 +303,8 @@ fn trailers_of_grpc_pass() {
         let (response, _) = sender.send_request(request.body(()).unwrap(), true).unwrap();
         let mut response = response.await.unwrap();
         let te = response.headers()["x-test"].to_str().unwrap().to_owned();
+        let announced = response.headers().get("trailer").map(|names| names.to_str().unwrap().to_owned());
+        assert_eq!(announced.as_deref(), (!te.is_empty()).then_some("x-known"));
         assert_eq!(whole(response.body_mut()).await.unwrap(), b"message");
         let trailers = response.body_mut().trailers().await.unwrap().unwrap_or_default();
         let mut names: Vec<String> = trailers.keys().map(ToString::to_string).collect();

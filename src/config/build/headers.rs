@@ -1,11 +1,13 @@
 //! `[site.request_headers]` and `[site.response_headers]`.
 
+use std::collections::HashMap;
+
 use http::{HeaderName, HeaderValue};
 
 use super::Checker;
 use crate::config::file::{HeadersTable, SiteTable};
 use crate::config::problem::At;
-use crate::message::{Name, folded};
+use crate::message::{Name, folded, is_forbidden_trailer};
 use crate::site::HeaderRules;
 use crate::upstream::{is_reserved, is_vouched};
 
@@ -19,9 +21,10 @@ pub(super) fn build(table: Option<&HeadersTable>, key: &str, r: &mut Checker<'_>
     }
     for name in &table.trailers {
         if let Some(name) = trailer_name(name, &format!("site.{key}.trailers"), r) {
-            rules.trailers.push(folded(name.as_str().as_bytes()));
+            rules.trailers.push(name.as_str().as_bytes().into());
         }
     }
+    check_lookalikes(table, key, r);
     let (set, add) = (table.set.iter().map(|p| (p, true)), table.add.iter().map(|p| (p, false)));
     for ((name, value), replaces) in set.chain(add) {
         let key = format!("site.{key}.{}", if replaces { "set" } else { "add" });
@@ -40,11 +43,58 @@ pub(super) fn build(table: Option<&HeadersTable>, key: &str, r: &mut Checker<'_>
     rules
 }
 
-fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
+/// Refuses two names that differ, but are one name to servers of the CGI kind, and a name that is set twice.
+fn check_lookalikes(table: &HeadersTable, key: &str, r: &mut Checker<'_>) {
+    let set = table.set.iter().map(|(name, _)| ("set", name));
+    let add = table.add.iter().map(|(name, _)| ("add", name));
+    let sent: Vec<_> = set.chain(add).collect();
+    let trailers: Vec<_> = table.trailers.iter().map(|name| ("trailers", name)).collect();
+    for names in [sent, trailers] {
+        // There may be many: each is looked up, and not compared with all others.
+        let mut earlier: HashMap<Box<[u8]>, (&str, &At<String>)> = HashMap::new();
+        for (list, name) in names {
+            let Some((other_list, other)) = earlier.insert(folded(name.value.as_bytes()), (list, name)) else {
+                continue;
+            };
+            if !other.value.eq_ignore_ascii_case(&name.value) {
+                r.error_with_hint(
+                    &name.span,
+                    format!(
+                        "site.{key}.{list}: {:?} looks like {:?}, which is listed before it",
+                        name.value, other.value
+                    ),
+                    "keep one of them: many servers read both as the same field",
+                );
+            } else if (list, other_list) == ("set", "set") {
+                r.error_with_hint(
+                    &name.span,
+                    format!("site.{key}.set: {:?} is the same field as {:?}", name.value, other.value),
+                    "keep one of them, since the case of a name does not matter",
+                );
+            }
+        }
+    }
+}
+
+fn parse_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
+    // A valid character of names, which no field in use has.
+    if name.value.contains('*') {
+        r.error_with_hint(
+            &name.span,
+            format!("{key}: {:?} has a wildcard, which header rules do not support", name.value),
+            "list each name",
+        );
+        return None;
+    }
     let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
         r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
         return None;
     };
+    Some(field)
+}
+
+fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
+    let field = parse_name(name, key, r)?;
     if key.starts_with("site.request_headers") && is_vouched(&field) {
         let hint = match Name::of_lookalike(name.value.as_bytes()) {
             Name::Via => "loops are found by it",
@@ -72,16 +122,12 @@ fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Heade
 }
 
 fn trailer_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
-    let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
-        r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
-        return None;
-    };
-    if Name::of(name.value.as_bytes()).is_forbidden_trailer() {
-        let message = format!("{key}: {:?} means something in a head, and passes in no trailer section", name.value);
+    let field = parse_name(name, key, r)?;
+    if is_forbidden_trailer(name.value.as_bytes()) {
         r.error_with_hint(
             &name.span,
-            message,
-            "leave it out; trailers are for what is known at the end of a body alone",
+            format!("{key}: {:?} must not be a trailer: recipients need it before the body", name.value),
+            "remove it from the list (RFC 9110 section 6.5.1)",
         );
         return None;
     }

@@ -11,7 +11,7 @@ use h2::RecvStream;
 use super::memory::Share;
 use super::meter::Meter;
 use crate::clock::Alarm;
-use crate::message::Fields;
+use crate::message::{Fields, is_forbidden_trailer};
 use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
 use crate::wire::body::{Body, Frame, RequestBodyError};
@@ -62,7 +62,7 @@ impl Recv {
         match ready!(self.stream.poll_trailers(cx)) {
             Ok(Some(map)) => {
                 let mut fields = Fields::from(&map);
-                fields.remove_if(|name, _, _| name.is_forbidden_trailer());
+                fields.remove_if(|_, name, _| is_forbidden_trailer(name));
                 Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
             }
             Ok(None) => Poll::Ready(None),

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use h2::RecvStream;
 
 use super::upload::Upload;
-use crate::message::Fields;
+use crate::message::{Fields, is_forbidden_trailer};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::http2::Stream;
 use crate::wire::body::{Body, Frame};
@@ -51,7 +51,7 @@ impl Body for Http2Body {
         match ready!(self.recv.poll_trailers(cx)) {
             Ok(Some(map)) => {
                 let mut fields = Fields::from(&map);
-                fields.remove_if(|name, _, _| name.is_forbidden_trailer());
+                fields.remove_if(|_, name, _| is_forbidden_trailer(name));
                 Poll::Ready((!fields.is_empty()).then_some(Ok(Frame::Trailers(fields))))
             }
             Ok(None) => Poll::Ready(None),
