@@ -98,31 +98,28 @@ impl Pool {
             wish.fresh = true;
         }
         loop {
-            let (address, lost);
-            match self.checkout(wish, alarm).await? {
+            let lost = match self.checkout(wish, alarm).await? {
                 Checkout::Http1(connection, reused) => {
-                    address = connection.address;
+                    let address = connection.address;
                     let unsent = body.take().map(Unsent::into_body);
                     let mut exchange = http1::Exchange::new(self, upstream_request, connection, unsent, alarm);
                     let head = poll_fn(|cx| exchange.poll_head(alarm, interim, cx)).await;
                     match exchange.end(head) {
                         Outcome::Response(head, rest) => {
-                            self.upstream.health.address_answered(address);
-                            return Ok(Response::from_http1(head, rest));
+                            return Ok(self.answered(address, Response::from_http1(head, rest)));
                         }
                         Outcome::Stale(unsent, error) => {
                             body = unsent.map(Unsent::New);
-                            lost = Lost { error, address, reused };
+                            Lost { error, address, reused }
                         }
                         Outcome::Failed(error) => return Err(self.failed_at(address, error)),
                     }
                 }
                 Checkout::Http2(stream) => {
-                    address = stream.address();
+                    let address = stream.address();
                     match Box::pin(http2::send(self, stream, upstream_request, body.take(), alarm, interim)).await {
                         Ok((head, rest)) => {
-                            self.upstream.health.address_answered(address);
-                            return Ok(Response::from_http2(head, rest));
+                            return Ok(self.answered(address, Response::from_http2(head, rest)));
                         }
                         Err(Failure::Unprocessed(error, unsent)) => {
                             body = unsent;
@@ -132,14 +129,20 @@ impl Pool {
                         }
                         Err(Failure::Lost(error, unsent, reused)) => {
                             body = unsent;
-                            lost = Lost { error, address, reused };
+                            Lost { error, address, reused }
                         }
                         Err(Failure::Final(error)) => return Err(self.failed_at(address, error)),
                     }
                 }
-            }
+            };
             self.retry_lost(lost, &mut wish, &mut retries)?;
         }
+    }
+
+    /// Notes that an address has answered.
+    fn answered(&self, address: SocketAddr, response: Response) -> Response {
+        self.upstream.health.address_answered(address);
+        response
     }
 
     /// Decides whether a lost request is sent again, and on which connection; returns its error if not.

@@ -7,7 +7,7 @@ use h2::RecvStream;
 use super::upload::Upload;
 use crate::message::{Fields, is_forbidden_trailer};
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::http2::Stream;
+use crate::upstream::pool::connection::Stream;
 use crate::wire::body::{Body, Frame};
 
 /// A response's body from a stream.

@@ -18,7 +18,7 @@ use crate::message::{Fields, Framing, Name, ResponseHead, ResponseLimits, bytes_
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
-use crate::upstream::pool::http2::Stream;
+use crate::upstream::pool::connection::Stream;
 use crate::upstream::replay::Unsent;
 use crate::upstream::request::UpstreamRequest;
 use crate::wire::body::RequestBodyError;

@@ -7,9 +7,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::Pool;
-use super::connection::{Connection, Slot, is_quiet};
+use super::connection::{self, Connection, Http2Connection, Slot, Stream, is_quiet};
 use super::dial::Dial;
-use super::http2::{self, Http2Connection, Stream};
 use super::queue::{self, Wants};
 use crate::clock::{Alarm, TICK};
 use crate::upstream::error::UpstreamError;
@@ -137,7 +136,7 @@ impl Pool {
         }
         let address = connection.address;
         let (timeout, head_max) = (self.upstream.connect_timeout, self.limits().response_head.head);
-        let started = http2::start(*connection, timeout, head_max, alarm, self.clock.alarm()).await;
+        let started = connection::start_http2(*connection, timeout, head_max, alarm, self.clock.alarm()).await;
         let http2 = started.map_err(|error| self.failed_at(address, error))?;
         let own = http2.has_room().then(|| Checkout::Http2(Stream::open(&http2)));
         while self.places.wants_streams() && http2.has_room() {

@@ -4,8 +4,8 @@ pub(super) mod budget;
 pub(super) mod checkout;
 pub(super) mod connection;
 mod dial;
-pub(super) mod http2;
 mod queue;
+mod reads_to_end;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -22,8 +22,7 @@ use crate::upstream::error::{Sign, UpstreamError};
 use crate::upstream::settings::Upstream;
 use crate::wire::min_rate::MinRate;
 use budget::Budget;
-use connection::{Connection, Places, is_quiet};
-use http2::{Http2Connection, Stream};
+use connection::{Connection, Http2Connection, Places, Stream, is_quiet};
 
 /// The limits of a pool.
 #[derive(Debug, Clone, Copy)]
