@@ -1,4 +1,4 @@
-//! Health checks: the control thread asks each address of an upstream now and then, on a connection of its own.
+//! Health checks: the control thread asks each address of an upstream at an interval, on a new connection.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,19 +19,19 @@ use super::settings::{Protocols, Upstream, UpstreamTransport};
 use super::tls::secure;
 use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
 
-/// The longest head of an answer; bytes.
+/// The limits of an answer's head.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
-/// Who asks.
+/// The User-Agent of checks.
 const AGENT: &str = "pintle (health check)";
 
-/// Looks after an upstream for as long as anybody has it; none if nobody wants that, or somebody does already.
+/// Returns a task that checks an upstream for as long as it is in use. `None` if it needs no checks, or has them already.
 #[must_use]
 pub fn watch(upstream: &Arc<Upstream>) -> Option<impl Future<Output = ()> + use<>> {
     upstream.health.check.as_ref()?;
-    upstream.health.begin_checks().then(|| look_after(Arc::downgrade(upstream)))
+    upstream.health.begin_checks().then(|| run_checks(Arc::downgrade(upstream)))
 }
 
-async fn look_after(upstream: Weak<Upstream>) {
+async fn run_checks(upstream: Weak<Upstream>) {
     let mut runs: HashMap<SocketAddr, Run> = HashMap::new();
     while let Some(upstream) = upstream.upgrade() {
         let Some(check) = &upstream.health.check else { return };
@@ -51,7 +51,7 @@ async fn look_after(upstream: Weak<Upstream>) {
     }
 }
 
-/// Answers of one kind in a row.
+/// A run of good answers, or of bad ones.
 #[derive(Debug, Default)]
 struct Run {
     good: bool,
@@ -59,7 +59,7 @@ struct Run {
 }
 
 impl Run {
-    /// Says whether the address is fit, if the run is long enough to tell.
+    /// Counts an answer. Returns whether the address is fit, once the run is long enough.
     fn note(&mut self, good: bool, check: &Check) -> Option<bool> {
         self.length = if good == self.good { self.length.saturating_add(1) } else { 1 };
         self.good = good;
@@ -67,7 +67,7 @@ impl Run {
     }
 }
 
-/// Asks one address. Gives in words what is wrong.
+/// Checks one address. Returns a message if it is unfit.
 async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<(), String> {
     let status = tokio::time::timeout(check.timeout, status_of(upstream, check, address));
     match status.await {
@@ -94,7 +94,7 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
     let (mut received, mut looked) = (BytesMut::new(), Looked::default());
     loop {
         let mut head = ResponseHead::default();
-        let fault = |_| UpstreamError::Malformed("no HTTP response");
+        let fault = |_| UpstreamError::Malformed("not an HTTP response");
         let parsed = match looked.is_worth_it(&received, &[HEAD_LIMITS.head]) {
             true => parse_response(&received, false, &HEAD_LIMITS, &mut head).map_err(fault)?,
             false => None,
@@ -114,7 +114,7 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
     }
 }
 
-/// The same of an upstream that speaks nothing else.
+/// Returns the status of an answer over HTTP/2 without TLS.
 async fn status_by_http2(transport: UpstreamTransport, check: &Check) -> Result<u16, UpstreamError> {
     let (sender, connection) = h2::client::handshake(transport).await.map_err(UpstreamError::Http2)?;
     let uri = Uri::builder().scheme("http").authority(&*check.host).path_and_query(&*check.path).build();
@@ -136,7 +136,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn so_many_in_a_row() {
+    fn a_run_decides() {
         let check = Check {
             path: "/".into(),
             host: "a".into(),
@@ -147,9 +147,9 @@ mod tests {
             status: 200..=299,
         };
         let mut run = Run::default();
-        let mut told = |good: &[bool]| good.iter().map(|g| run.note(*g, &check)).collect::<Vec<_>>();
-        assert_eq!(told(&[false, false, true, false, false]), [None; 5]);
-        assert_eq!(told(&[false, false]), [Some(false); 2]);
-        assert_eq!(told(&[true, true, true]), [None, Some(true), Some(true)]);
+        let mut verdicts = |good: &[bool]| good.iter().map(|g| run.note(*g, &check)).collect::<Vec<_>>();
+        assert_eq!(verdicts(&[false, false, true, false, false]), [None; 5]);
+        assert_eq!(verdicts(&[false, false]), [Some(false); 2]);
+        assert_eq!(verdicts(&[true, true, true]), [None, Some(true), Some(true)]);
     }
 }

@@ -1,4 +1,5 @@
-//! The addresses of upstream names: looked up on the control thread, followed by their TTL, and kept when DNS fails.
+//! The addresses of upstream names. The control thread looks them up, again whenever their TTL ends, and keeps the last
+//! ones while DNS fails.
 
 use std::cell::RefCell;
 use std::fs;
@@ -16,47 +17,47 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// A name is not asked for more often than this, whatever its TTL.
+/// The shortest time between two lookups of a name, whatever its TTL.
 const TTL_FLOOR: Duration = Duration::from_secs(1);
-/// A name is asked for at least this often, whatever its TTL.
+/// The longest time between two lookups of a name, whatever its TTL.
 const TTL_CEILING: Duration = Duration::from_secs(3600);
-/// For addresses that come without a TTL: from /etc/hosts, or by way of the C library.
+/// The TTL of addresses that have none: from /etc/hosts, or through the C library.
 const TTL_UNKNOWN: Duration = Duration::from_secs(30);
-/// After a failure, the next try comes after one second, then after twice as long each time, up to this.
+/// The longest time between two attempts after failures. It begins with one second, and doubles with each failure.
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// How long addresses of one family wait for those of the other (RFC 8305 section 3).
+/// The time that addresses of one family wait for those of the other (RFC 8305 section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
-/// Addresses of one name.
+/// The most addresses of one name.
 const ADDRESSES_MAX: usize = 32;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
-/// What is known of a name.
+/// The state of a name.
 #[derive(Debug, Clone, Default)]
 pub struct Resolution {
-    /// The addresses of the last lookup that gave any.
+    /// The addresses of the last successful lookup.
     pub addresses: Arc<[SocketAddr]>,
-    /// Why the last lookup failed. With addresses: they are those of before.
+    /// The error of the last lookup, if it failed. The addresses are then from an earlier one.
     pub error: Option<Arc<str>>,
 }
 
-/// Where an upstream's addresses come from.
+/// The source of an upstream's addresses.
 #[derive(Debug, Clone)]
 pub enum Addresses {
-    /// The configuration gives an address.
+    /// Addresses in the configuration.
     Fixed(Arc<[SocketAddr]>),
-    /// A name, followed by [`follow`].
+    /// A name that [`follow`] looks up.
     Followed {
         /// The newest state.
         state: watch::Receiver<Resolution>,
-        /// Asks for a lookup now, because somebody needs an address and there is none.
+        /// Asks for a lookup now, because a request needs an address and there is none.
         nudge: Arc<Notify>,
     },
 }
 
 impl Addresses {
-    /// Whether there is a choice.
+    /// Returns `true` if there is more than one address.
     #[must_use]
     pub fn are_several(&self) -> bool {
         match self {
@@ -65,7 +66,7 @@ impl Addresses {
         }
     }
 
-    /// Those that are known now.
+    /// Returns the addresses that are known at present.
     #[must_use]
     pub fn known(&self) -> Arc<[SocketAddr]> {
         match self {
@@ -75,7 +76,7 @@ impl Addresses {
     }
 }
 
-/// A name to be followed: give it to [`follow`] on the control thread.
+/// A name to look up, for [`follow`] on the control thread.
 #[derive(Debug)]
 pub struct Name {
     host: String,
@@ -85,7 +86,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// A name, and where its addresses will be found.
+    /// Makes a name, and the handle through which its addresses are read.
     #[must_use]
     pub fn new(host: &str, port: u16) -> (Self, Addresses) {
         let (sender, state) = watch::channel(Resolution::default());
@@ -95,11 +96,11 @@ impl Name {
     }
 }
 
-/// Which name servers to ask.
+/// The name servers to ask. If empty, those of the system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameServers(pub Vec<SocketAddr>);
 
-/// Follows a name for as long as somebody wants its addresses.
+/// Looks a name up, again and again, for as long as its addresses are in use.
 pub async fn follow(name: Name, resolver: Rc<Resolver>) {
     let mut failures = 0u32;
     loop {
@@ -114,7 +115,7 @@ pub async fn follow(name: Name, resolver: Rc<Resolver>) {
                 RETRY_MAX.min(Duration::from_secs(1 << failures.min(6).saturating_sub(1)))
             }
         };
-        // A nudge cannot make the wait shorter than the floor, or a dead name would be asked for at every request.
+        // A nudge does not shorten the wait below the floor: each request would look up a dead name.
         tokio::time::sleep(TTL_FLOOR).await;
         tokio::select! {
             () = tokio::time::sleep(wait.saturating_sub(TTL_FLOOR)) => {}
@@ -142,7 +143,7 @@ fn publish(name: &Name, found: &[IpAddr]) {
     });
 }
 
-/// DNS servers turn the order of addresses; that is no change.
+/// Compares addresses without regard to their order, which DNS servers rotate.
 fn same_set(a: &[SocketAddr], b: &[SocketAddr]) -> bool {
     a.len() == b.len() && a.iter().all(|x| b.contains(x))
 }
@@ -151,14 +152,15 @@ fn report_failure(name: &Name, why: &str, failures: u32) {
     name.state.send_if_modified(|state| {
         let kept = state.addresses.len();
         if failures == 1 {
-            tracing::warn!(name = name.host, error = why, kept, "name does not resolve, last good addresses are kept");
+            tracing::warn!(name = name.host, error = why, kept, "name does not resolve");
         }
         state.error = Some(why.into());
         failures == 1
     });
 }
 
-/// The system's resolver, or one of our own; made anew when the system's configuration changes.
+/// A DNS resolver with the system's configuration, or with name servers of its own. It is rebuilt when the system's
+/// configuration changes.
 pub struct Resolver {
     servers: NameServers,
     current: RefCell<Current>,
@@ -170,32 +172,33 @@ struct Current {
     resolvers: Option<Families>,
 }
 
-/// A resolver for each family, as each answer is waited for by itself.
+/// A resolver for each address family, since their answers arrive separately.
 #[derive(Clone)]
 struct Families {
     v4: TokioResolver,
     v6: TokioResolver,
 }
 
-/// What was asked for one family.
-enum Answer {
-    /// Addresses, at least one, and how long they are good for.
+/// The outcome of a lookup for one family.
+enum Lookup {
+    /// At least one address, and the TTL.
     Found(Vec<IpAddr>, Duration),
-    /// There are none.
+    /// The name has no addresses of this family.
     Nothing(String),
-    /// Nobody knows.
+    /// No answer, or an error.
     Failed(String),
 }
 
 impl Resolver {
-    /// A resolver that asks these servers; the system's, if there are none.
+    /// Makes a resolver for these name servers; for those of the system, if there are none.
     #[must_use]
     pub fn new(servers: NameServers) -> Self {
         Self { servers, current: RefCell::default() }
     }
 
-    /// Looks a name up, and publishes what is found; gives how long that is good for. First by DNS; where that fails, by the C
-    /// library, which also knows what nsswitch.conf says.
+    /// Looks a name up, publishes the addresses, and returns their TTL.
+    ///
+    /// If DNS fails, asks the C library, which also follows nsswitch.conf.
     async fn look_up(&self, name: &Name) -> Result<Duration, String> {
         let why = match self.current() {
             Some(resolvers) => match look_up_both(resolvers, name).await {
@@ -227,7 +230,7 @@ impl Resolver {
         if current.resolvers.is_none() || made_from != current.made_from {
             let build = |strategy| self.build(strategy);
             let built = build(LookupIpStrategy::Ipv4Only).zip(build(LookupIpStrategy::Ipv6Only));
-            // What was known before is better than nothing: a file that was put in the old one's place may be out of reach.
+            // Falls back to the previous resolvers: pintle may lack permission to read a file that replaced another.
             let resolvers = built.map(|(v4, v6)| Families { v4, v6 }).or_else(|| current.resolvers.take());
             *current = Current { made_from, resolvers };
         }
@@ -255,13 +258,14 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections)
 }
 
-/// Asks for the addresses of both families at once. Those that come first are published after a moment, whether the others
-/// come or not: a name server may never answer a question for the others. What was known of a family stays while it is asked
-/// for, and when that fails.
+/// Looks up the addresses of both families at once.
+///
+/// The first answer is published after [`RESOLUTION_DELAY`], even if the other has not come: some name servers never answer
+/// for one family. The known addresses of a family stay while its lookup is under way, and if it fails.
 async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, String> {
-    let mut v4 = pin!(ask(&resolvers.v4, &name.host));
-    let mut v6 = pin!(ask(&resolvers.v6, &name.host));
-    let (mut four, mut six): (Option<Answer>, Option<Answer>) = (None, None);
+    let mut v4 = pin!(look_up_one(&resolvers.v4, &name.host));
+    let mut v6 = pin!(look_up_one(&resolvers.v6, &name.host));
+    let (mut four, mut six): (Option<Lookup>, Option<Lookup>) = (None, None);
     let mut publish_at: Option<Instant> = None;
     while four.is_none() || six.is_none() {
         tokio::select! {
@@ -270,42 +274,42 @@ async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, Stri
             () = sleep_until(publish_at.unwrap_or_else(Instant::now)), if publish_at.is_some() => {
                 publish_both(name, four.as_ref(), six.as_ref());
                 publish_at = None;
-                // The answer that is missing is the last thing to wait for.
+                // Nothing else remains but to wait for the missing answer.
                 match (&four, &six) {
                     (None, _) => four = Some((&mut v4).await),
                     _ => six = Some((&mut v6).await),
                 }
             }
         }
-        let found = [&four, &six].into_iter().any(|answer| matches!(answer, Some(Answer::Found(..))));
+        let found = [&four, &six].into_iter().any(|answer| matches!(answer, Some(Lookup::Found(..))));
         if found && publish_at.is_none() {
             publish_at = Some(Instant::now() + RESOLUTION_DELAY);
         }
     }
     match (&four, &six) {
-        (Some(Answer::Found(_, a)), Some(Answer::Found(_, b))) => {
+        (Some(Lookup::Found(_, a)), Some(Lookup::Found(_, b))) => {
             publish_both(name, four.as_ref(), six.as_ref());
             Ok(*a.min(b))
         }
-        (Some(Answer::Found(_, ttl)), _) | (_, Some(Answer::Found(_, ttl))) => {
+        (Some(Lookup::Found(_, ttl)), _) | (_, Some(Lookup::Found(_, ttl))) => {
             publish_both(name, four.as_ref(), six.as_ref());
             Ok(*ttl)
         }
-        (Some(Answer::Failed(why)), _) | (_, Some(Answer::Failed(why))) => Err(why.clone()),
-        (Some(Answer::Nothing(why)), _) => Err(why.clone()),
+        (Some(Lookup::Failed(why)), _) | (_, Some(Lookup::Failed(why))) => Err(why.clone()),
+        (Some(Lookup::Nothing(why)), _) => Err(why.clone()),
         (None, _) => Err("no answer".into()),
     }
 }
 
-/// Publishes what was found of both families, with what was known of one that is not answered, or not in order.
-fn publish_both(name: &Name, four: Option<&Answer>, six: Option<&Answer>) {
+/// Publishes the addresses of both families. A family without an answer, or with an error, keeps its known addresses.
+fn publish_both(name: &Name, four: Option<&Lookup>, six: Option<&Lookup>) {
     let known = name.state.borrow().addresses.clone();
     let known_of = |is_v4: bool| known.iter().map(SocketAddr::ip).filter(move |ip| ip.is_ipv4() == is_v4);
-    let of = |answer: Option<&Answer>, is_v4: bool| -> Vec<IpAddr> {
+    let of = |answer: Option<&Lookup>, is_v4: bool| -> Vec<IpAddr> {
         match answer {
-            Some(Answer::Found(addresses, _)) => addresses.clone(),
-            Some(Answer::Nothing(_)) => Vec::new(),
-            Some(Answer::Failed(_)) | None => known_of(is_v4).collect(),
+            Some(Lookup::Found(addresses, _)) => addresses.clone(),
+            Some(Lookup::Nothing(_)) => Vec::new(),
+            Some(Lookup::Failed(_)) | None => known_of(is_v4).collect(),
         }
     };
     let mut all = of(four, true);
@@ -317,27 +321,27 @@ fn publish_both(name: &Name, four: Option<&Answer>, six: Option<&Answer>) {
     publish(name, &all);
 }
 
-async fn ask(resolver: &TokioResolver, host: &str) -> Answer {
+async fn look_up_one(resolver: &TokioResolver, host: &str) -> Lookup {
     match resolver.lookup_ip(host).await {
         Ok(found) => {
             let ttl = Instant::from_std(found.valid_until()).saturating_duration_since(Instant::now());
-            // Entries of /etc/hosts come with the largest TTL there is.
+            // Entries of /etc/hosts have the largest possible TTL.
             let ttl = if ttl > Duration::from_secs(12 * 3600) { TTL_UNKNOWN } else { ttl };
             let addresses: Vec<IpAddr> = found.iter().collect();
-            if addresses.is_empty() { Answer::Nothing("no address".into()) } else { Answer::Found(addresses, ttl) }
+            if addresses.is_empty() { Lookup::Nothing("no address".into()) } else { Lookup::Found(addresses, ttl) }
         }
-        Err(error) if error.is_no_records_found() => Answer::Nothing(error.to_string()),
-        Err(error) => Answer::Failed(error.to_string()),
+        Err(error) if error.is_no_records_found() => Lookup::Nothing(error.to_string()),
+        Err(error) => Lookup::Failed(error.to_string()),
     }
 }
 
 fn configure(options: &mut ResolverOpts, strategy: LookupIpStrategy) {
     options.ip_strategy = strategy;
-    // As the C library does: some servers refuse a question with EDNS, and some never answer it. What is too long without
-    // it is asked for again by TCP.
+    // As in the C library: some servers refuse queries with EDNS, or never answer them. Answers that are too long without
+    // EDNS come over TCP.
     options.edns0 = false;
     options.use_hosts_file = ResolveHosts::Always;
-    // We keep the answers ourselves, for as long as they are good.
+    // `follow` keeps the answers for their TTL.
     options.cache_size = 0;
     options.timeout = options.timeout.min(Duration::from_secs(3));
 }

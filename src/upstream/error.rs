@@ -1,4 +1,4 @@
-//! What can go wrong between pintle and the upstream.
+//! Errors between pintle and the upstream.
 
 use std::fmt;
 use std::io;
@@ -10,56 +10,56 @@ use rustix::io::Errno;
 
 use crate::wire::body::RequestBodyError;
 
-/// Why there is no response, or not a whole one.
+/// Why there is no response, or no complete one.
 #[derive(Debug)]
 pub enum UpstreamError {
-    /// The name has no address, and never had one since pintle runs.
+    /// The name has no address, and had none since pintle started.
     Dns(Arc<str>),
-    /// No address took a connection; the last one's refusal.
+    /// No address accepted a connection: the last one, and its error.
     Connect(SocketAddr, io::Error),
-    /// TCP, or TLS, was not there in time.
+    /// TCP or TLS took longer than the connect timeout.
     ConnectTimeout,
-    /// The TLS handshake failed: its certificate, most of the time.
+    /// The TLS handshake failed, mostly because of the upstream's certificate.
     Tls(io::Error),
-    /// As many connections, and streams, as are allowed are in use, and as many requests wait for one.
+    /// All connections and streams are in use, and the queue is full.
     Busy,
-    /// The request has waited for a connection for as long as it may.
+    /// The request waited in the queue for longer than the limit.
     QueueTimeout,
-    /// The upstream did not answer others before, and is left alone for so long.
+    /// The circuit breaker is open, for this long.
     CircuitOpen(Duration),
     /// The connection ended before a response came.
     Closed(Option<io::Error>),
-    /// No response in time.
+    /// The response's head took longer than the response timeout.
     ResponseTimeout,
-    /// The response was not over in time.
+    /// The exchange took longer than the total timeout.
     TotalTimeout,
-    /// The response's body came to a halt.
+    /// The response's body stopped for longer than the limit.
     BodyTimeout,
-    /// What came is no HTTP response that can be passed on.
+    /// pintle cannot pass the response on: it is not valid HTTP, or exceeds a limit.
     Malformed(&'static str),
     /// The body ended early.
     Truncated(Option<io::Error>),
-    /// HTTP/2 failed.
+    /// An error of HTTP/2.
     Http2(h2::Error),
-    /// The upstream did not switch to WebSocket as asked, in a way that is no answer.
+    /// The upstream answered a WebSocket request wrongly, or another request with a 101.
     Upgrade(&'static str),
-    /// The request's body ended early: the client's doing.
+    /// The request's body ended early, because of the client.
     RequestBody(RequestBodyError),
 }
 
-/// What a request has told about its upstream.
+/// What a request has shown of its upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// It answered, whatever it said.
+    /// It answered, with any status.
     Alive,
     /// It could not be reached, or did not answer.
     Dead,
-    /// Nothing: the request ended for reasons of its own.
+    /// Nothing: the request ended for another reason.
     None,
 }
 
 impl UpstreamError {
-    /// The cause in the words of the access log: short, from a fixed set.
+    /// Returns the cause as the access log names it: short, and one of a fixed set.
     #[must_use]
     pub fn cause(&self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl UpstreamError {
             Self::CircuitOpen(_) => "circuit open",
             Self::Closed(_) => "closed before response",
             Self::ResponseTimeout => "response timed out",
-            Self::TotalTimeout => "total time is up",
+            Self::TotalTimeout => "total timeout",
             Self::BodyTimeout => "response body timed out",
             Self::Malformed(_) => "malformed response",
             Self::Truncated(_) => "truncated response",
@@ -82,7 +82,7 @@ impl UpstreamError {
         }
     }
 
-    /// The type that RFC 9209 section 2.3 has for it.
+    /// Returns the error type for Proxy-Status (RFC 9209 section 2.3).
     #[must_use]
     pub fn proxy_status(&self) -> &'static str {
         match self {
@@ -113,7 +113,7 @@ impl UpstreamError {
 }
 
 impl UpstreamError {
-    /// Whether the fault is on this side: all connections are taken, or there are no files, ports or memory left.
+    /// Returns `true` if pintle's host is at fault: it is out of connections, files, ports or memory.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
@@ -123,14 +123,16 @@ impl UpstreamError {
         }
     }
 
-    /// Whether it took too long.
+    /// Returns `true` for a timeout that the total timeout can cause.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimeout | Self::ResponseTimeout | Self::QueueTimeout)
             || matches!(self, Self::RequestBody(RequestBodyError::TooSlow))
     }
 
-    /// What it says about the upstream. Only connections that fail and answers that do not come count against it: what
-    /// answers, however badly, is there. A name without an address is the resolver's matter, which asks again by itself.
+    /// Returns what the error shows of the upstream.
+    ///
+    /// Only failed connections and missing answers count against it. An upstream that answers wrongly is alive. A name
+    /// without an address does not count, since the resolver asks again by itself.
     #[must_use]
     pub fn sign(&self) -> Sign {
         match self {
@@ -146,20 +148,20 @@ impl UpstreamError {
         }
     }
 
-    /// The same once more: several requests may have waited for one connection.
+    /// Copies the error of a connection, for the other requests that waited for it.
     pub(super) fn of_connection(&self) -> Self {
         match self {
             Self::Dns(why) => Self::Dns(why.clone()),
-            Self::Connect(address, e) => Self::Connect(*address, again(e)),
-            Self::Tls(e) => Self::Tls(again(e)),
-            Self::Closed(e) => Self::Closed(e.as_ref().map(again)),
+            Self::Connect(address, e) => Self::Connect(*address, copy_of(e)),
+            Self::Tls(e) => Self::Tls(copy_of(e)),
+            Self::Closed(e) => Self::Closed(e.as_ref().map(copy_of)),
             Self::Busy => Self::Busy,
             _ => Self::ConnectTimeout,
         }
     }
 }
 
-fn again(error: &io::Error) -> io::Error {
+fn copy_of(error: &io::Error) -> io::Error {
     match (error.raw_os_error(), rustls_error(error)) {
         (Some(code), _) => io::Error::from_raw_os_error(code),
         (None, Some(tls)) => io::Error::new(error.kind(), tls.clone()),
@@ -167,13 +169,13 @@ fn again(error: &io::Error) -> io::Error {
     }
 }
 
-/// Whether this host has run out of something.
+/// Returns `true` if pintle's host has run out of a resource.
 fn is_local(error: &io::Error) -> bool {
     let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
     error.raw_os_error().is_some_and(|code| ours.iter().any(|ours| ours.raw_os_error() == code))
 }
 
-/// By errno.
+/// Returns the cause of a failed connection, from its error code.
 fn connect_cause(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused",
@@ -219,7 +221,7 @@ impl fmt::Display for UpstreamError {
             Self::Malformed(what) | Self::Upgrade(what) => write!(f, ": {what}"),
             Self::Http2(e) => write!(f, ": {e}"),
             Self::RequestBody(e) => write!(f, ": {e}"),
-            Self::CircuitOpen(wait) => write!(f, ": tried again in {} s", wait.as_millis().div_ceil(1000)),
+            Self::CircuitOpen(wait) => write!(f, ": next attempt in {} s", wait.as_millis().div_ceil(1000)),
             _ => Ok(()),
         }
     }
@@ -232,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_counts_against_an_upstream() {
+    fn errors_that_count_against_an_upstream() {
         let at = SocketAddr::from(([192, 0, 2, 1], 443));
         let connect = |errno: Errno| UpstreamError::Connect(at, io::Error::from_raw_os_error(errno.raw_os_error()));
         let check = |error: UpstreamError, sign: Sign, local: bool, cause: &str| {
@@ -250,11 +252,11 @@ mod tests {
         check(UpstreamError::Truncated(None), Sign::Alive, false, "truncated response");
         check(UpstreamError::Dns("x".into()), Sign::None, false, "dns");
         check(UpstreamError::Busy, Sign::None, true, "too many connections");
-        check(UpstreamError::TotalTimeout, Sign::None, false, "total time is up");
+        check(UpstreamError::TotalTimeout, Sign::None, false, "total timeout");
     }
 
     #[test]
-    fn the_same_once_more() {
+    fn copies_are_equal() {
         let tls = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
         let errors = [
             UpstreamError::Tls(io::Error::new(io::ErrorKind::InvalidData, tls)),

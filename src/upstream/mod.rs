@@ -1,4 +1,4 @@
-//! The way to the upstream: names, connections, requests out, responses in.
+//! Upstreams: their names, connections, health, requests and responses.
 
 mod at_once;
 mod send;

@@ -1,6 +1,7 @@
-//! A request's body that can be sent a second time, from its first byte: as much of it is kept as was sent, up to a
-//! bound. An HTTP/2 upstream may refuse a stream that has its whole request already, and promises then that it has
-//! processed nothing of it (RFC 9113 section 8.7).
+//! A request's body that can be sent a second time, from its first byte: pintle keeps what it has sent, up to a limit.
+//!
+//! An HTTP/2 upstream may refuse a request that it has received whole, and promise that it has not processed it (RFC 9113
+//! section 8.7).
 
 use std::task::{Context, Poll, ready};
 
@@ -11,14 +12,14 @@ use crate::wire::body::{Body, Frame, RequestBody, RequestBodyError};
 
 /// A request's body between two attempts to send it.
 pub(super) enum Unsent {
-    /// Nothing was read of it.
+    /// Nothing of it was read.
     New(RequestBody),
-    /// It is read from its beginning again.
+    /// It is read again from its beginning.
     Kept(Box<Replay>),
 }
 
 impl Unsent {
-    /// The body for an attempt that may be refused; at most `max` bytes of it are kept.
+    /// Returns the body for an attempt that may be refused. It keeps at most `max` bytes.
     pub(super) fn into_replay(self, max: usize) -> Box<Replay> {
         match self {
             Self::New(body) => Box::new(Replay::new(body, max)),
@@ -26,7 +27,7 @@ impl Unsent {
         }
     }
 
-    /// The body for an attempt that has no second one, unless it fails before anything is read.
+    /// Returns the body for an attempt that is not repeated once the body was read.
     pub(super) fn into_body(self) -> RequestBody {
         match self {
             Self::New(body) => body,
@@ -35,24 +36,24 @@ impl Unsent {
     }
 }
 
-/// A body that keeps what was read of it.
+/// A body that keeps the bytes that were read.
 pub(super) struct Replay {
     source: RequestBody,
     kept: BytesMut,
-    /// How much of `kept` was read since the beginning.
+    /// The number of bytes of `kept` that were read since the last rewind.
     at: usize,
     trailers: Option<Fields>,
     trailers_read: bool,
-    /// The source has come to its end.
+    /// The source has ended.
     ended: bool,
-    /// Bytes that are charged for: those that are kept, trailers included.
+    /// The bytes charged to the connection: those that are kept, including trailers.
     charged: usize,
     max: usize,
-    /// Somebody has asked for it, however little has come.
+    /// A piece was asked for, whether or not one came.
     asked_for: bool,
-    /// More was read than may be kept, or nobody wants it again.
+    /// More was read than may be kept, or the body is not needed again.
     lost: bool,
-    /// What somebody else keeps of this.
+    /// The bytes that a reader keeps.
     kept_by_others: usize,
 }
 
@@ -73,24 +74,24 @@ impl Replay {
         }
     }
 
-    /// Begins again; `false` if not all of what was read is there.
+    /// Returns to the first byte. `false` if not all bytes that were read are kept.
     pub(super) fn rewind(&mut self) -> bool {
         self.at = 0;
         self.trailers_read = false;
         !self.lost
     }
 
-    /// Whether it was ever asked for.
+    /// Returns `true` if a piece was ever asked for.
     pub(super) fn is_asked_for(&self) -> bool {
         self.asked_for
     }
 
-    /// Whether nothing was read of it since it began.
+    /// Returns `true` if nothing was read since the last rewind.
     pub(super) fn is_untouched(&self) -> bool {
         self.at == 0 && !self.lost && !self.trailers_read
     }
 
-    /// It is not needed a second time: gives back what is kept, once that is read.
+    /// Ends the keeping, since the body is not needed again. Frees the kept bytes once they are read.
     pub(super) fn settle(&mut self) {
         self.lost = true;
         if self.at == self.kept.len() {
@@ -98,6 +99,7 @@ impl Replay {
         }
     }
 
+    /// Frees all kept bytes.
     fn forget(&mut self) {
         self.lost = true;
         self.kept = BytesMut::new();
@@ -105,6 +107,7 @@ impl Replay {
         self.charge(0);
     }
 
+    /// Charges the kept bytes to the connection. `false` if it may not keep so many.
     fn charge(&mut self, bytes: usize) -> bool {
         let may = self.source.keep(bytes + self.kept_by_others);
         if may {
@@ -113,7 +116,7 @@ impl Replay {
         may
     }
 
-    /// Whether so much more may be kept; else nothing is any longer.
+    /// Returns `true` if `more` bytes may be kept. Otherwise frees all.
     fn has_room_for(&mut self, more: usize) -> bool {
         let bytes = self.charged.saturating_add(more);
         if !self.lost && (bytes > self.max || !self.charge(bytes)) {
@@ -122,7 +125,7 @@ impl Replay {
         !self.lost
     }
 
-    /// The next piece that was read before.
+    /// Returns the next kept piece, if there is one.
     fn read_again(&mut self) -> Option<Bytes> {
         if self.at == self.kept.len() {
             return None;
@@ -201,7 +204,7 @@ mod tests {
     use std::rc::Rc;
     use std::task::Waker;
 
-    /// A body in pieces, and the connection that pays for what is kept.
+    /// A body in pieces, and the account of the connection.
     struct Pieces {
         left: VecDeque<Vec<u8>>,
         trailers: bool,
@@ -242,7 +245,7 @@ mod tests {
         (Box::new(Pieces { left, trailers, charged: charged.clone(), room }), charged)
     }
 
-    /// Reads so many frames, or all; gives the bytes, and whether trailers came.
+    /// Reads up to `frames` frames. Returns the bytes, and whether trailers came.
     fn read(body: &mut dyn Body<Error = RequestBodyError>, frames: usize) -> (Vec<u8>, bool) {
         let mut cx = Context::from_waker(Waker::noop());
         let (mut bytes, mut trailers) = (Vec::new(), false);
@@ -279,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn large_ones_are_not() {
+    fn large_bodies_are_not_read_again() {
         for (max, room) in [(5, ALL), (ALL, 5)] {
             let (source, charged) = body(&[b"one", b"two", b"three"], false, room);
             let mut replay = Unsent::New(source).into_replay(max);
             assert_eq!(read(&mut *replay, 1), (b"one".to_vec(), false));
-            // What was read so far can be read again, whatever is to come.
+            // The bytes read so far can be read again.
             assert!(replay.rewind());
             assert_eq!(read(&mut *replay, ALL), (b"onetwothree".to_vec(), false));
             assert_eq!(charged.get(), 0);
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_ones_are() {
+    fn empty_bodies_are_read_again() {
         let (source, _) = body(&[], false, 0);
         let mut replay = Unsent::New(source).into_replay(0);
         for _ in 0..2 {
@@ -311,13 +314,13 @@ mod tests {
         let mut outer = Unsent::New(inner).into_replay(100);
         assert_eq!(read(&mut *outer, 1), (b"one".to_vec(), false));
         assert_eq!(charged.get(), 6);
-        // There is no room for twelve.
+        // The account has no room for twelve bytes.
         assert_eq!(read(&mut *outer, ALL), (b"two".to_vec(), false));
         assert!(charged.get() <= 10);
     }
 
     proptest! {
-        /// However often it is begun again: as long as that is possible, it is the same body.
+        /// As long as a rewind succeeds, the body is the same each time.
         #[test]
         fn the_same_each_time(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 0..9),

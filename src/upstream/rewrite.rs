@@ -1,5 +1,4 @@
-//! Responses that speak of the upstream by its own name: Location, Content-Location, Refresh and Set-Cookie are told
-//! the site's.
+//! Rewrites the upstream's name in responses to the site's: in Location, Content-Location, Refresh and Set-Cookie.
 
 use http::{Method, StatusCode};
 
@@ -9,17 +8,17 @@ use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::site::Site;
 
-/// The upstream sends clients, by way of http, back to the very page that they ask for: it does not know that they
-/// come over https, and they would go in circles.
+/// A redirect loop: the upstream redirects an https request to the same page over http, because it does not know that the
+/// client came over https.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendsBack;
 
-/// Rewrites the names in a response to a request that came over https. The port that the client named is repeated only
-/// where it is one of ours.
+/// Rewrites the names in a response to an https request. Repeats the port that the client named only if it is one of
+/// pintle's.
 ///
 /// # Errors
 ///
-/// [`SendsBack`], when the redirect could only lead back here.
+/// Returns [`SendsBack`] if the rewritten redirect leads to the page that was asked for.
 pub fn rewrite(
     head: &mut ResponseHead,
     request: &RequestHead,
@@ -59,7 +58,7 @@ pub fn rewrite(
 
 struct Names<'a> {
     request: &'a RequestHead,
-    /// How the client is to call us.
+    /// The host and port by which the client reaches the site.
     authority: String,
     site: &'a Site,
     upstream: &'a Upstream,
@@ -67,7 +66,7 @@ struct Names<'a> {
 
 /// An absolute URL, or one without its scheme.
 struct Url<'a> {
-    /// `http`, `https`, or none.
+    /// `Some(false)` for http, `Some(true)` for https.
     scheme: Option<bool>,
     host: String,
     port: Option<u16>,
@@ -95,13 +94,13 @@ impl<'a> Url<'a> {
     }
 }
 
-/// Ports that stand for each other, because the scheme was lost on the way.
+/// Returns `true` for the default ports. They are equal here, since the upstream may not know the client's scheme.
 fn is_default(port: Option<u16>) -> bool {
     matches!(port, None | Some(80 | 443))
 }
 
 impl Names<'_> {
-    /// The URL under the site's name, if it is under one of the upstream's; with https, if it is the site's own.
+    /// Returns a URL with the upstream's name under the site's name, and an http URL of the site with https.
     fn url(&self, text: &[u8]) -> Option<Vec<u8>> {
         let url = Url::parse(text)?;
         let authority = if self.is_own(&url.host, url.port) {
@@ -118,19 +117,19 @@ impl Names<'_> {
     fn is_own(&self, host: &str, port: Option<u16>) -> bool {
         let mut names = self.upstream.own_names.iter();
         if is_default(port) {
-            // An application that is reached by another port than it knows of names none.
+            // An application that does not know the port it is reached on names none.
             return names.any(|(name, _)| &**name == host);
         }
-        // A server that was given the client's Host adds the port that it listens on itself.
-        let may_be_ours = self.is_site(host);
-        names.any(|(name, own)| (&**name == host || may_be_ours) && port == Some(*own))
+        // A server that receives the client's Host appends the port that it listens on.
+        let is_site = self.is_site(host);
+        names.any(|(name, own)| (&**name == host || is_site) && port == Some(*own))
     }
 
     fn is_site(&self, host: &str) -> bool {
         self.site.hosts.iter().any(|h| h.matches(host))
     }
 
-    /// `5; url=...`, quoted or not.
+    /// Rewrites a Refresh field: `5; url=...`, quoted or not.
     fn refresh(&self, value: &[u8]) -> Option<Vec<u8>> {
         let at = value.windows(4).position(|w| w.eq_ignore_ascii_case(b"url="))? + 4;
         let quote = value.get(at).copied().filter(|b| matches!(b, b'"' | b'\''));
@@ -143,7 +142,7 @@ impl Names<'_> {
         Some([&value[..start], &url, &value[end..]].concat())
     }
 
-    /// `Domain` of the upstream becomes the host that was asked for; `Secure` is added, as all comes over https.
+    /// Rewrites a Set-Cookie field: a `Domain` of the upstream becomes the requested host, and `Secure` is added.
     fn cookie(&self, value: &[u8]) -> Option<Vec<u8>> {
         let mut new = Vec::with_capacity(value.len() + 16);
         let (mut secure, mut changed) = (false, false);
@@ -156,7 +155,7 @@ impl Names<'_> {
             secure |= n > 0 && name.eq_ignore_ascii_case(b"secure");
             if n > 0 && name.eq_ignore_ascii_case(b"domain") && self.is_own_domain(argument) {
                 changed = true;
-                // A cookie's domain is a name; for an address, the cookie stays with the host alone.
+                // A cookie's domain cannot be an address. Without a domain, the cookie belongs to the host alone.
                 if self.request.host().parse::<std::net::IpAddr>().is_err() && !self.request.host().starts_with('[') {
                     new.extend_from_slice(b"; Domain=");
                     new.extend_from_slice(self.request.host().as_bytes());
@@ -174,7 +173,7 @@ impl Names<'_> {
         (changed || !secure).then_some(new)
     }
 
-    /// The upstream's name, or a domain that it lies in.
+    /// Returns `true` for a name of the upstream, or a domain above it.
     fn is_own_domain(&self, domain: &[u8]) -> bool {
         let domain = domain.strip_prefix(b".").unwrap_or(domain).to_ascii_lowercase();
         let Ok(domain) = String::from_utf8(domain) else { return false };
@@ -182,8 +181,7 @@ impl Names<'_> {
         !domain.is_empty() && !self.is_site(&domain) && self.upstream.own_names.iter().any(|(name, _)| below(name))
     }
 
-    /// Whether the redirect, once it is rewritten, names the page that was asked for, and only because the upstream
-    /// wrote http.
+    /// Returns `true` if the rewritten redirect names the requested page, and the upstream wrote http.
     fn leads_back(&self, status: StatusCode, before: &[u8], after: &[u8]) -> bool {
         let safe = matches!(self.request.method, Method::GET | Method::HEAD);
         let from_http = Url::parse(before).is_some_and(|u| u.scheme == Some(false));
@@ -317,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_that_lead_back() {
+    fn redirect_loops() {
         let back = |value: &str| rewritten("blog.example.com", "Location", value);
         assert_eq!(back("http://blog.example.com/here"), Err(SendsBack));
         assert_eq!(back("http://example.wordpress.com/here"), Err(SendsBack));

@@ -1,4 +1,4 @@
-//! What the configuration says of an upstream, prepared: where it is, and how to speak to it.
+//! The settings of an upstream, prepared from the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,33 +14,33 @@ use crate::wire::transport::Transport;
 /// A connection to an upstream.
 pub type UpstreamTransport = Transport<UnbufferedClientConnection>;
 
-/// Where a site's requests go: what the configuration says, prepared.
+/// An upstream: the server that a site's requests go to.
 #[derive(Debug)]
 pub struct Upstream {
-    /// How messages call it: the URL of the configuration.
+    /// Its name in messages: the URL of the configuration.
     pub label: Box<str>,
-    /// Where to connect to.
+    /// The addresses to connect to.
     pub addresses: Addresses,
-    /// TLS, if its URL is https.
+    /// TLS, if the URL is https.
     pub tls: Option<UpstreamTls>,
-    /// Without TLS: it speaks HTTP/2, which nobody negotiates there (RFC 9113 section 3.3).
+    /// It speaks HTTP/2 without TLS, with prior knowledge (RFC 9113 section 3.3).
     pub http2_only: bool,
-    /// What its Host field says.
+    /// The value of the Host field.
     pub host_header: HostHeader,
-    /// The names, with ports, that it calls itself in redirects and cookies.
+    /// The names and ports that it uses for itself in redirects and cookies.
     pub own_names: Vec<(Box<str>, u16)>,
-    /// For DNS, TCP and TLS together.
+    /// The limit for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// From the whole request sent to the response's head.
+    /// The limit from the end of the request to the response's head.
     pub response_timeout: Duration,
-    /// From the request to the last byte of its response, retries included.
+    /// The limit from the request to the last byte of its response, including retries.
     pub total_timeout: Option<Duration>,
-    /// How it does.
+    /// Its health.
     pub health: Health,
 }
 
 impl Upstream {
-    /// Whether requests may share a connection.
+    /// Returns `true` if requests may share a connection.
     pub(super) fn may_speak_http2(&self) -> bool {
         self.http2_only || self.tls.as_ref().is_some_and(|tls| tls.http2)
     }
@@ -51,24 +51,24 @@ impl Upstream {
 pub struct UpstreamTls {
     /// The name in SNI.
     pub server_name: ServerName<'static>,
-    /// Offers HTTP/2 and HTTP/1.1.
+    /// The settings that offer HTTP/2 and HTTP/1.1.
     pub any: Arc<ClientConfig>,
-    /// Offers HTTP/1.1 only: for WebSocket.
+    /// The settings that offer HTTP/1.1 only, for WebSocket.
     pub http1: Arc<ClientConfig>,
-    /// Whether HTTP/2 may be used at all.
+    /// HTTP/2 may be used.
     pub http2: bool,
 }
 
-/// What the upstream's Host field says.
+/// The value of an upstream's Host field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostHeader {
-    /// What the client asked for.
+    /// The host that the client asked for.
     Client,
-    /// Always this.
+    /// A fixed value.
     Fixed(Box<str>),
 }
 
-/// What is offered to an upstream.
+/// The protocols to offer to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocols {
     Any,

@@ -1,4 +1,4 @@
-//! TLS towards upstreams: whom to believe, and under which name.
+//! TLS towards upstreams: the roots to trust, and the name to verify.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,23 +19,23 @@ use crate::wire::transport::Transport;
 /// How an upstream's certificate is verified.
 #[derive(Debug, Clone)]
 pub enum Verification {
-    /// Against these roots, under this name, whatever the SNI says.
+    /// Against these roots and this name, whatever the SNI is.
     As(Arc<RootCertStore>, ServerName<'static>),
-    /// Not at all: `insecure_skip_verify`.
+    /// No verification: `insecure_skip_verify`.
     Skip,
 }
 
-/// The roots of Mozilla, as compiled in.
+/// Returns Mozilla's roots, which are compiled in.
 #[must_use]
 pub fn default_roots() -> Arc<RootCertStore> {
     Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
 }
 
-/// Prepares TLS for one upstream.
+/// Prepares TLS for an upstream.
 ///
 /// # Errors
 ///
-/// When there are no roots, or rustls refuses the configuration.
+/// Returns an error if there are no roots, or rustls refuses the configuration.
 pub fn client(
     server_name: ServerName<'static>,
     verification: &Verification,
@@ -49,7 +49,7 @@ pub fn client(
         }
         Verification::Skip => Arc::new(Possession::of_any(Keys::Any)),
     };
-    // The provider supports both default versions, which is all that this could refuse.
+    // Fails only if the provider does not support the default versions. It supports both.
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|_| VerifierBuilderError::NoRootAnchors)?;
@@ -62,7 +62,7 @@ pub fn client(
     Ok(UpstreamTls { server_name, any: Arc::new(any), http1: Arc::new(http1), http2 })
 }
 
-/// TLS on a new connection, if the upstream has it.
+/// Begins TLS on a new connection, if the upstream uses it.
 pub(super) async fn secure(
     upstream: &Upstream,
     protocols: Protocols,
@@ -77,8 +77,8 @@ pub(super) async fn secure(
     Ok(Transport::Tls(stream))
 }
 
-/// Verifies under a configured name: the name in SNI need not be the name in the certificate, but an address that the
-/// provider gave to somebody else must never pass.
+/// Verifies a certificate against a configured name, which may differ from the SNI. An address that the provider has given
+/// to another customer then fails.
 #[derive(Debug)]
 struct VerifyAs {
     inner: Arc<WebPkiServerVerifier>,

@@ -1,4 +1,4 @@
-//! Bodies on their way through, piece by piece.
+//! Bodies that pass through pintle, piece by piece.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -10,48 +10,48 @@ use crate::message::{BodyFault, Fields};
 /// A piece of a body.
 #[derive(Debug)]
 pub enum Frame {
-    /// Content; not empty.
+    /// Content. Never empty.
     Data(Bytes),
-    /// The trailer section; nothing comes behind it.
+    /// The trailer section. Nothing follows it.
     Trailers(Fields),
 }
 
-/// A body that is read as fast as it is wanted.
+/// A body that comes only as fast as it is read.
 pub trait Body {
-    /// Why it may break off.
+    /// The error of a body that breaks off.
     type Error;
 
-    /// The next piece; `None` at the end.
+    /// Returns the next piece; `None` at the end.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Self::Error>>>;
 
-    /// Whether nothing comes any more, as far as is known without asking.
+    /// Returns `true` if the body is known to have ended, without polling it.
     fn is_end(&self) -> bool;
 
-    /// How large the next piece may be: a wish, where a body has no say in it.
+    /// Limits the size of the next piece, for bodies that can choose it.
     fn read_at_most(&mut self, _bytes: usize) {}
 
-    /// Charges to the connection that this came by what somebody keeps of it, `bytes` in all; zero gives all back, and
-    /// so does its end. `false` if that connection holds too much: then nothing may be kept.
+    /// Charges kept bytes, `bytes` in all, to the connection that the body came over. Zero frees the charge, and so does
+    /// the end of the body. Returns `false` if the connection holds too much: then nothing may be kept.
     fn keep(&mut self, _bytes: usize) -> bool {
         true
     }
 }
 
-/// A request's body as the client's side gives it.
+/// A request's body from a client's connection.
 pub type RequestBody = Box<dyn Body<Error = RequestBodyError>>;
 
-/// Why a request's body ended before its end. All are the client's doing.
+/// Why a request's body broke off. The client is the cause of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestBodyError {
-    /// Not as its framing says.
+    /// The body does not follow its framing.
     Malformed(BodyFault),
-    /// The client went away, or gave the stream up.
+    /// The client went away, or reset the stream.
     Gone,
-    /// Not as long as content-length says, or with trailers that are none: HTTP/2 has given the stream up.
+    /// The length is not that of Content-Length, or the trailers are invalid: HTTP/2 has reset the stream.
     Length,
-    /// More than the limit.
+    /// The body is larger than the limit.
     TooLarge,
-    /// Nothing came for longer than the limit.
+    /// The client sent more slowly than the limit.
     TooSlow,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Display for RequestBodyError {
         match self {
             Self::Malformed(fault) => write!(f, "request body: {fault}"),
             Self::Gone => f.write_str("the client went away"),
-            Self::Length => f.write_str("request body: not as its content-length or its trailers have to be"),
+            Self::Length => f.write_str("request body: wrong length or invalid trailers"),
             Self::TooLarge => f.write_str("request body too large"),
             Self::TooSlow => f.write_str("request body too slow"),
         }

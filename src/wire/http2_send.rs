@@ -1,4 +1,4 @@
-//! A body into an HTTP/2 stream, no faster than the peer's windows open. Used towards clients and upstreams alike.
+//! Sends a body on an HTTP/2 stream, as the peer's flow control permits. Used towards clients and upstreams alike.
 
 use std::task::{Context, Poll, ready};
 
@@ -8,29 +8,29 @@ use http::HeaderMap;
 
 use crate::wire::body::{Body, Frame};
 
-/// How a body failed to get through.
+/// Why a body was not sent.
 #[derive(Debug)]
 pub enum SendError<E> {
-    /// The source broke off.
+    /// The source failed.
     Body(E),
-    /// The stream did.
+    /// The stream failed.
     Stream(h2::Error),
 }
 
 /// A piece of a body that waits to be sent.
 pub trait Piece: Buf {
-    /// Takes so many bytes from its front.
+    /// Splits off the first `at` bytes.
     #[must_use]
     fn split_to(&mut self, at: usize) -> Self;
 }
 
-/// Who keeps the account of what waits.
+/// An account of the bytes that wait to be sent.
 pub trait Account {
-    /// A piece whose bytes are on the account until they are written, or given up.
+    /// A piece that is on the account until its bytes are written or dropped.
     type Piece: Piece;
-    /// Puts a piece on it.
+    /// Charges a piece to the account.
     fn charge(&self, data: Bytes) -> Self::Piece;
-    /// How many bytes may be read now; pending as long as there is no room.
+    /// Returns the number of bytes that may be read now. Pending while the account is full.
     fn poll_capacity(&self, cx: &mut Context<'_>) -> Poll<usize>;
 }
 
@@ -40,7 +40,7 @@ impl Piece for Bytes {
     }
 }
 
-/// No account: what h2 gathers for a stream is the bound.
+/// No account: h2's buffer for each stream is the limit.
 #[derive(Debug)]
 pub struct Unaccounted;
 
@@ -62,7 +62,7 @@ pub struct Sender<A: Account> {
     account: A,
     piece: A::Piece,
     /// The account has no room for another piece.
-    crowded: bool,
+    account_full: bool,
     last: bool,
     done: bool,
     /// The last piece waits for [`Self::release`].
@@ -70,26 +70,26 @@ pub struct Sender<A: Account> {
 }
 
 impl<A: Account> Sender<A> {
-    /// A stream whose head was sent, and whose body comes.
+    /// Makes a sender for a stream whose head was sent.
     #[must_use]
     pub fn new(stream: SendStream<A::Piece>, account: A) -> Self {
         let piece = account.charge(Bytes::new());
-        Self { stream, account, piece, crowded: false, last: false, done: false, holds_last: false }
+        Self { stream, account, piece, account_full: false, last: false, done: false, holds_last: false }
     }
 
-    /// The same, but the last piece, and with it the end of the stream, is held back: ready means that all else has
-    /// gone.
+    /// Makes a sender that holds back the last piece, and with it the end of the stream, until [`Self::release`]. It is
+    /// ready once all else was sent.
     #[must_use]
     pub fn holding_last(stream: SendStream<A::Piece>, account: A) -> Self {
         Self { holds_last: true, ..Self::new(stream, account) }
     }
 
-    /// What was held back may go.
+    /// Releases the last piece.
     pub fn release(&mut self) {
         self.holds_last = false;
     }
 
-    /// Sends on; ready when the whole body has been handed over. `progress` is told how much at each step.
+    /// Sends more of the body; ready once h2 has all of it. `progress` gets the number of bytes of each step.
     pub fn poll<B: Body + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,
@@ -107,9 +107,9 @@ impl<A: Account> Sender<A> {
                 ready!(self.poll_piece(cx, progress)).map_err(SendError::Stream)?;
                 continue;
             }
-            self.crowded = true;
+            self.account_full = true;
             let room = ready!(self.account.poll_capacity(cx));
-            self.crowded = false;
+            self.account_full = false;
             body.read_at_most(room);
             match ready!(body.poll_frame(cx)) {
                 Some(Ok(Frame::Data(data))) => {
@@ -133,7 +133,7 @@ impl<A: Account> Sender<A> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends as much of the piece as the window lets.
+    /// Sends as much of the piece as the window permits.
     fn poll_piece(&mut self, cx: &mut Context<'_>, progress: &mut impl FnMut(usize)) -> Poll<Result<(), h2::Error>> {
         self.stream.reserve_capacity(self.piece.remaining());
         let mut capacity = self.stream.capacity();
@@ -151,13 +151,13 @@ impl<A: Account> Sender<A> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether the next thing to happen is the source's.
+    /// Returns `true` if the sender waits for the source.
     #[must_use]
     pub fn waits_for_body(&self) -> bool {
-        !self.piece.has_remaining() && !self.crowded
+        !self.piece.has_remaining() && !self.account_full
     }
 
-    /// Gives the stream up.
+    /// Resets the stream.
     pub fn reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);
     }

@@ -1,39 +1,39 @@
-//! How fast a client must be with a body: it is not enough that something moves now and then, or one byte every half a
-//! minute would hold a connection for ever.
+//! The lowest rate at which a client may send or read a body. Without one, a byte every half a minute would hold a
+//! connection forever.
 //!
-//! Only time that is spent waiting for the client counts. The account is kept where a deadline is pushed on anyway: it is
-//! pushed on once enough bytes have moved, in place of at each one.
+//! Only the time counts in which pintle waits for the client. The deadline moves on only once enough bytes have moved, not
+//! with each byte.
 
 use std::time::Duration;
 
 use crate::clock::Alarm;
 
-/// What is asked of a client: so many bytes in each `pause`.
+/// The lowest rate of a client: `bytes` in each `pause`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinRate {
-    /// How long it may take for them.
+    /// The time.
     pub pause: Duration,
-    /// Bytes; at least one.
+    /// The number of bytes; at least one.
     pub bytes: u64,
 }
 
-/// Holds a client to its min_rate.
+/// Holds a client to a [`MinRate`].
 #[derive(Debug)]
 pub struct RateTimer {
     min_rate: MinRate,
-    /// Bytes since the deadline was pushed on.
+    /// The bytes since the deadline last moved.
     moved: u64,
     clients_turn: bool,
 }
 
 impl RateTimer {
-    /// At the beginning of a body.
+    /// Makes a timer for the beginning of a body.
     #[must_use]
     pub fn new(min_rate: MinRate) -> Self {
         Self { min_rate, moved: 0, clients_turn: false }
     }
 
-    /// The client is waited for, and so many bytes have moved since the last call.
+    /// Notes that pintle waits for the client, and that `moved` bytes have moved since the last call.
     pub fn wait_for_client(&mut self, moved: u64, alarm: &Alarm) {
         let turned = !std::mem::replace(&mut self.clients_turn, true);
         self.moved = self.moved.saturating_add(moved);
@@ -43,7 +43,7 @@ impl RateTimer {
         }
     }
 
-    /// The other side is waited for: whenever anything has moved, it has that long for the next.
+    /// Notes that pintle waits for the other side. If anything has moved, its deadline moves on by `pause`.
     pub fn wait_for_other(&mut self, moved: bool, pause: Duration, alarm: &Alarm) {
         if std::mem::replace(&mut self.clients_turn, false) || moved {
             self.moved = 0;
@@ -51,17 +51,17 @@ impl RateTimer {
         }
     }
 
-    /// Nothing has moved yet.
+    /// Sets the first deadline.
     pub fn begin(&mut self, alarm: &Alarm) {
         self.wait_for_other(true, self.min_rate.pause, alarm);
     }
 
-    /// Nobody is waited for.
+    /// Notes that pintle waits for nobody.
     pub fn rest(&mut self) {
         self.clients_turn = false;
     }
 
-    /// As long as a client would have.
+    /// Returns the time that a client has for its bytes.
     #[must_use]
     pub fn pause(&self) -> Duration {
         self.min_rate.pause
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_trickle_runs_out_of_time_and_a_stream_does_not() {
-        // Bytes at each tick, ten ticks to bring a hundred; and after how many ticks that is over.
+        // `bytes` at each tick, with ten ticks for a hundred bytes. Returns the ticks until the alarm rings.
         let check = |bytes: u64, want: Option<u32>| {
             let clock = Rc::new(Clock::default());
             let alarm = clock.alarm();

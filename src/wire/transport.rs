@@ -1,4 +1,4 @@
-//! A connection's bytes, with TLS or without.
+//! The bytes of a connection, with TLS or without.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::tls::{Session, TlsStream};
 
-/// How much a resting connection reads at once when something comes.
+/// The most that a connection at rest reads at once; bytes.
 const FIRST_READ: usize = 16 * 1024;
 
 thread_local! {
@@ -20,14 +20,14 @@ thread_local! {
 
 /// A TCP connection of either side, plain or under TLS.
 pub enum Transport<S> {
-    /// As it is.
+    /// Without TLS.
     Plain(TcpStream),
     /// Under TLS, after the handshake.
     Tls(TlsStream<S>),
 }
 
 impl<S: Session> Transport<S> {
-    /// The socket below.
+    /// Returns the socket.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -35,16 +35,16 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Whether this is under TLS.
+    /// Returns `true` if the connection is under TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 
-    /// Reads into `dst`, which has room; gives 0 at the end.
+    /// Reads into `dst`, which must have room. Returns 0 at the end.
     ///
     /// # Errors
     ///
-    /// As the socket; under TLS `UnexpectedEof` for an end without close_notify.
+    /// Returns the socket's error; under TLS, `UnexpectedEof` for an end without close_notify.
     pub fn poll_read<B: BufMut>(&mut self, cx: &mut Context<'_>, dst: &mut B) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => pin!(socket.read_buf(dst)).poll(cx),
@@ -52,7 +52,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Reads to the end of `dst`, which takes no memory as long as nothing comes.
+    /// Appends to `dst`, which needs no memory while nothing comes.
     pub fn poll_read_lazily(&mut self, cx: &mut Context<'_>, dst: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => FIRST_BUFFER.with_borrow_mut(|buffer| {
@@ -61,12 +61,12 @@ impl<S: Session> Transport<S> {
                 dst.extend_from_slice(read.filled());
                 Poll::Ready(Ok(read.filled().len()))
             }),
-            // Not by `BufMut::limit`, which grows a buffer 64 bytes at a time.
+            // Not with `BufMut::limit`, which grows a buffer 64 bytes at a time.
             Self::Tls(tls) => tls.poll_read(cx, dst),
         }
     }
 
-    /// Takes bytes to be sent. Under TLS they are sent when a record is full, or with [`Self::poll_flush`].
+    /// Accepts bytes to send. Under TLS they are sent when a record is full, or with [`Self::poll_flush`].
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => {
@@ -80,7 +80,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Sends what was taken.
+    /// Sends the accepted bytes.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
@@ -88,7 +88,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Whether all that was taken has been sent.
+    /// Returns `true` if all accepted bytes were sent.
     pub fn is_flushed(&self) -> bool {
         match self {
             Self::Plain(_) => true,
@@ -96,7 +96,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Bytes that were taken and not sent yet.
+    /// Returns the number of accepted bytes that were not sent yet.
     pub fn unsent(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
@@ -104,7 +104,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Ends the sending side; under TLS with close_notify.
+    /// Closes the sending side; under TLS with close_notify.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
@@ -112,8 +112,8 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Ends the sending side, and throws away all that comes until the peer ends its own, too: bytes that nobody has read
-    /// would be answered with a reset, which can overtake what was sent last.
+    /// Closes the sending side, and discards all that comes until the peer closes its own. If unread bytes remained, the
+    /// kernel would send a reset, which can overtake the last bytes sent.
     pub fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_shutdown(cx).is_pending() {
             return Poll::Pending;
@@ -127,7 +127,7 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Ready when there may be something to read; touches no buffer.
+    /// Ready when there may be something to read. Reads nothing.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_read_ready(cx),
@@ -136,7 +136,7 @@ impl<S: Session> Transport<S> {
     }
 }
 
-/// For h2, which wants the runtime's own traits.
+/// The traits that h2 needs.
 impl<S: Session> AsyncRead for Transport<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

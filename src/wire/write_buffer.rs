@@ -1,4 +1,4 @@
-//! What waits to be written to an HTTP/1.1 connection of either side: a head, and a body piece by piece.
+//! The unwritten bytes of an HTTP/1.1 connection of either side: a head, and a body piece by piece.
 
 use std::io::{self, IoSlice, Write as _};
 use std::task::{Context, Poll, ready};
@@ -10,7 +10,7 @@ use crate::tls::Session;
 use crate::wire::body::Frame;
 use crate::wire::transport::Transport;
 
-/// Bytes that wait: a head (or a chunk's size), one piece of a body, and what closes the chunk.
+/// Unwritten bytes: a head or a chunk's size, one piece of a body, and the end of the chunk.
 #[derive(Debug, Default)]
 pub struct WriteBuffer {
     head: Vec<u8>,
@@ -20,13 +20,13 @@ pub struct WriteBuffer {
 }
 
 impl WriteBuffer {
-    /// Begins with a message's head.
+    /// Makes a buffer with the head of a message.
     #[must_use]
     pub fn new(head: Vec<u8>) -> Self {
         Self { head, ..Self::default() }
     }
 
-    /// Adds bytes behind those of the head.
+    /// Appends bytes to the head.
     pub fn append(&mut self, bytes: &[u8]) {
         if self.sent == self.head.len() {
             self.head.clear();
@@ -35,38 +35,38 @@ impl WriteBuffer {
         self.head.extend_from_slice(bytes);
     }
 
-    /// What of the head has not been written.
+    /// Returns the unwritten part of the head.
     #[must_use]
     pub fn unsent_head(&self) -> &[u8] {
         &self.head[self.sent..]
     }
 
-    /// Whether everything has been written.
+    /// Returns `true` if everything was written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sent == self.head.len() && self.data.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether not one byte has been written.
+    /// Returns `true` if no byte was written.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
         self.sent == 0
     }
 
-    /// Whether the next piece of the body may be loaded: alone, or to go out together with the head.
+    /// Returns `true` if the next piece of the body may be loaded, alone or together with the head.
     #[must_use]
     pub fn is_loadable(&self) -> bool {
         self.data.is_empty() && self.tail.is_empty()
     }
 
-    /// Takes the buffer back, once everything has been written.
+    /// Returns the emptied buffer, once everything was written.
     #[must_use]
     pub fn into_buffer(mut self) -> Vec<u8> {
         self.head.clear();
         self.head
     }
 
-    /// Loads the next piece, as a chunk or as it is; gives whether it was the last. Trailers pass with chunks only.
+    /// Loads the next piece, as a chunk or as it is. Returns `true` if it was the last. Without chunks, trailers are dropped.
     pub fn load(&mut self, frame: Option<Frame>, chunked: bool) -> bool {
         if self.sent == self.head.len() {
             self.head.clear();
@@ -100,7 +100,7 @@ impl WriteBuffer {
         }
     }
 
-    /// What waits to be written, in its order.
+    /// Returns the unwritten bytes, in their order.
     #[must_use]
     pub fn waiting(&self) -> [&[u8]; 3] {
         [&self.head[self.sent..], &self.data, self.tail]
@@ -115,7 +115,7 @@ impl WriteBuffer {
         self.tail = &self.tail[len - data..];
     }
 
-    /// Writes everything; under TLS it may still wait to be flushed. `progress` is told how much at each step.
+    /// Writes everything; under TLS, a flush may still be needed. `progress` gets the number of bytes of each step.
     pub fn poll_write<S: Session>(
         &mut self,
         transport: &mut Transport<S>,

@@ -1,28 +1,27 @@
-//! The circuit breaker: an upstream that does not answer is left alone for a while, and its readers are told at once.
+//! The circuit breaker: if an upstream does not answer, pintle refuses its requests at once for a while.
 //!
-//! Closed, all pass. After so many failures in a row, spread over a second at least, it opens: requests are refused
-//! without being sent. When its time is up, one request is let through; what becomes of it closes the breaker, or opens
-//! it for twice as long. All workers share one: a few loads per request.
+//! While the breaker is closed, all requests pass. After a number of failures in a row, over at least one second, it opens:
+//! requests are refused without being sent. After its time, one request passes as a probe. Its outcome closes the breaker,
+//! or opens it for twice as long. All workers share one breaker, at the cost of a few loads per request.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::upstream::error::Sign;
 
-/// Failures that fall together in less than this are one event: a restart cuts all that is under way at once, and is
-/// over. Milliseconds.
+/// Failures within this time are one event: a restart of the upstream cuts all requests under way at once. Milliseconds.
 const SPAN_MIN: u64 = 1000;
-/// The least that Retry-After says, while a probe is under way.
+/// The shortest Retry-After, which is also sent while a probe is under way.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
-/// When a breaker opens, and for how long.
+/// The settings of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerRule {
-    /// Failures in a row; zero for never.
+    /// The failures in a row that open it; zero for never.
     pub failures: u32,
-    /// How long it is open at first.
+    /// The time that it is open at first.
     pub open: Duration,
-    /// How long at most: the time doubles with each probe that fails.
+    /// The longest time that it is open. The time doubles with each probe that fails.
     pub open_max: Duration,
 }
 
@@ -32,26 +31,26 @@ impl Default for BreakerRule {
     }
 }
 
-/// A change that the operator wants to know of.
+/// A change to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     Opened,
     Closed,
 }
 
-/// Where a breaker stands.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Circuit {
     /// All requests pass.
     Closed,
-    /// None does, for so long.
+    /// No request passes for this long.
     Open(Duration),
-    /// One request is under way to see.
+    /// A probe is under way.
     HalfOpen,
 }
 
-/// State and time in one word, so that no reader sees halves: the lowest two bits, and milliseconds of
-/// [`crate::clock::uptime`] above them.
+/// The state, in the lowest two bits of a word. The bits above hold milliseconds of [`crate::clock::uptime`], so that no
+/// reader sees a state and a time that do not belong together.
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const PROBING: u64 = 2;
@@ -66,13 +65,13 @@ pub(super) struct Breaker {
     rule: BreakerRule,
     state: AtomicU64,
     failures: AtomicU32,
-    /// When the first of them was.
+    /// The time of the first failure.
     first: AtomicU64,
-    /// Probes that failed since it opened.
+    /// The number of probes that failed since it opened.
     probes: AtomicU32,
 }
 
-/// The request that may pass an open breaker. Dropped without a sign, it leaves the next one to try.
+/// The request that may pass an open breaker. If it is dropped without a sign, the next request is the probe.
 #[derive(Debug)]
 pub(super) struct Probe<'b> {
     breaker: &'b Breaker,
@@ -84,11 +83,11 @@ impl Breaker {
         Self { rule, ..Self::default() }
     }
 
-    /// Lets a request pass; with a probe in hand where the upstream is being tried.
+    /// Permits a request. Returns a probe if the breaker was open and its time has passed.
     ///
     /// # Errors
     ///
-    /// How long to wait, if it may not.
+    /// Returns the time to wait, if the request may not pass.
     pub(super) fn admit(&self, now: u64) -> Result<Option<Probe<'_>>, Duration> {
         let state = self.state.load(Ordering::Relaxed);
         if state == CLOSED {
@@ -107,17 +106,17 @@ impl Breaker {
         }
     }
 
-    /// Whether all pass.
+    /// Returns `true` if all requests pass.
     pub(super) fn is_closed(&self) -> bool {
         self.state.load(Ordering::Relaxed) == CLOSED
     }
 
-    /// Takes note of how a request ended that passed without a probe.
+    /// Notes the end of a request that was not a probe.
     pub(super) fn note(&self, sign: Sign, now: u64) -> Option<Change> {
         match sign {
             Sign::None => None,
             Sign::Alive => {
-                // A load where all is well: the line stays shared.
+                // No store if all is well: the cache line stays shared.
                 if self.failures.load(Ordering::Relaxed) != 0 {
                     self.failures.store(0, Ordering::Relaxed);
                 }
@@ -141,7 +140,7 @@ impl Breaker {
         }
     }
 
-    /// Somebody else has seen the upstream answer.
+    /// Closes the breaker, because the upstream has answered.
     pub(super) fn close(&self) -> Option<Change> {
         self.failures.store(0, Ordering::Relaxed);
         (self.state.swap(CLOSED, Ordering::Relaxed) != CLOSED).then_some(Change::Closed)
@@ -165,7 +164,7 @@ impl Breaker {
 }
 
 impl Probe<'_> {
-    /// Takes note of how it ended.
+    /// Notes the end of the probe.
     pub(super) fn note(self, sign: Sign, now: u64) -> Option<Change> {
         let breaker = self.breaker;
         match sign {
@@ -183,7 +182,7 @@ impl Probe<'_> {
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
-        // Nothing has come of it: the next request may try.
+        // The probe had no outcome: the next request may be one.
         self.breaker.swap(PROBING, open_until(self.now));
     }
 }
@@ -211,7 +210,7 @@ mod tests {
         assert_eq!(fail(&b, &[5, 5, 5, 5, 900]), [None; 5]);
         assert!(b.admit(900).unwrap().is_none());
         assert_eq!(fail(&b, &[1005]), [Some(Change::Opened)]);
-        assert_eq!(fail(&b, &[1006]), [None], "told once");
+        assert_eq!(fail(&b, &[1006]), [None], "reported once");
         assert_eq!(b.admit(1100).unwrap_err(), RETRY_MIN);
         assert_eq!(b.circuit(1505), Circuit::Open(Duration::from_millis(500)));
     }
@@ -233,7 +232,7 @@ mod tests {
         fail(&b, &[0, 500, 1000]);
         let probe = b.admit(2000).unwrap().unwrap();
         assert_eq!((b.circuit(2000), b.admit(2000).unwrap_err()), (Circuit::HalfOpen, RETRY_MIN));
-        // What was under way before has no say.
+        // Requests that began before do not count.
         assert_eq!(fail(&b, &[2001]), [None]);
         b.note(Sign::Alive, 2001);
         assert_eq!(b.circuit(2001), Circuit::HalfOpen);
@@ -242,7 +241,7 @@ mod tests {
         let probe = b.admit(4010).unwrap().unwrap();
         assert_eq!(probe.note(Sign::Dead, 4010), None);
         assert_eq!(b.circuit(4010), Circuit::Open(Duration::from_secs(3)), "no longer than the rule says");
-        // A client that goes away leaves the next one to try.
+        // If the client goes away, the next request is the probe.
         drop(b.admit(7010).unwrap().unwrap());
         let probe = b.admit(7010).unwrap().unwrap();
         assert_eq!(probe.note(Sign::Alive, 7020), Some(Change::Closed));

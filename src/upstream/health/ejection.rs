@@ -1,45 +1,45 @@
-//! Which of an upstream's addresses are left out for now: those that failed several times in a row, and those whose
-//! health check fails. Written by all workers and the control thread, without a lock.
+//! The addresses of an upstream that are left out: those that failed several times in a row, and those whose health check
+//! fails. All workers and the control thread write the table, without a lock.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Failures in a row before an address is left out.
+/// The failures in a row after which an address is left out.
 const FAILURES: u32 = 3;
-/// How long at first; twice as long each time it comes back and fails at once.
+/// The time that an address is left out at first. It doubles each time the address comes back and fails at once.
 const OUT_FIRST: u64 = 5_000;
-/// How long at most. Milliseconds, both.
+/// The longest time that an address is left out. Milliseconds, both.
 const OUT_MAX: u64 = 120_000;
-/// Addresses that are remembered: as many as one name may have.
+/// The number of addresses in the table: as many as one name may have.
 const ADDRESSES: usize = 32;
 
-/// What is known of an upstream's addresses. Made when the first one fails.
+/// The state of an upstream's addresses. Made when the first one fails.
 #[derive(Debug, Default)]
 pub(super) struct Table([Entry; ADDRESSES]);
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// The address' hash; zero if this is free.
+    /// The hash of the address; zero for a free entry.
     key: AtomicU64,
     failures: AtomicU32,
-    /// How often in a row it has been left out.
+    /// The number of times in a row that it was left out.
     times: AtomicU32,
-    /// Until when, by [`crate::clock::uptime`].
+    /// The time until which it is left out, by [`crate::clock::uptime`].
     until: AtomicU64,
-    /// Its health check fails.
+    /// The health check fails.
     unfit: AtomicBool,
 }
 
 impl Table {
-    /// A failure. Gives for how long the address is left out from now on, if it is.
+    /// Counts a failure. Returns the time that the address is left out, if it is from now on.
     pub(super) fn failed(&self, address: SocketAddr, now: u64) -> Option<Duration> {
         let entry = self.claim(address);
         if entry.until.load(Ordering::Relaxed) > now || entry.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES {
             return None;
         }
-        // When it is back, one failure is enough.
+        // After its return, one failure is enough.
         entry.failures.store(FAILURES - 1, Ordering::Relaxed);
         let times = entry.times.fetch_add(1, Ordering::Relaxed).min(16);
         let out = (OUT_FIRST << times).min(OUT_MAX);
@@ -47,10 +47,10 @@ impl Table {
         Some(Duration::from_millis(out))
     }
 
-    /// It has answered. Says whether it had been left out.
+    /// Notes an answer. Returns `true` if the address had been left out.
     pub(super) fn answered(&self, address: SocketAddr, now: u64) -> bool {
         let Some(entry) = self.find(address) else { return false };
-        // A connection from before says nothing about new ones.
+        // An old connection shows nothing about new ones.
         if entry.until.load(Ordering::Relaxed) > now {
             return false;
         }
@@ -58,7 +58,7 @@ impl Table {
         entry.times.swap(0, Ordering::Relaxed) > 0
     }
 
-    /// What its health check says. Gives whether that is a change.
+    /// Notes the verdict of a health check. Returns `true` if it has changed.
     pub(super) fn checked(&self, address: SocketAddr, fit: bool) -> bool {
         if fit && self.find(address).is_none() {
             return false;
@@ -66,14 +66,14 @@ impl Table {
         self.claim(address).unfit.swap(!fit, Ordering::Relaxed) == fit
     }
 
-    /// How bad an address is: zero if it may be used.
+    /// Returns whether the health check fails, and the time left out. `(false, ZERO)` if the address may be used.
     pub(super) fn badness(&self, address: SocketAddr, now: u64) -> (bool, Duration) {
         let Some(entry) = self.find(address) else { return (false, Duration::ZERO) };
         let out = entry.until.load(Ordering::Relaxed).saturating_sub(now);
         (entry.unfit.load(Ordering::Relaxed), Duration::from_millis(out))
     }
 
-    /// Leaves out what is to be left out; but not all: then the least bad come first.
+    /// Removes the addresses that are left out. If all are, sorts them instead, the least bad first.
     pub(super) fn sort(&self, addresses: &mut Vec<SocketAddr>, now: u64) {
         let is_in = |address: &SocketAddr| self.badness(*address, now) == (false, Duration::ZERO);
         if addresses.iter().any(is_in) {
@@ -88,7 +88,7 @@ impl Table {
         self.from(key).find(|entry| entry.key.load(Ordering::Relaxed) == key)
     }
 
-    /// The entry of an address; a free one, or that of another if there is none.
+    /// Returns the entry of an address, or a free one. If there is none, takes the entry of another address.
     fn claim(&self, address: SocketAddr) -> &Entry {
         let key = key(address);
         let taken = |entry: &&Entry| {
@@ -112,7 +112,7 @@ impl Table {
     }
 }
 
-/// Where the search for a key begins.
+/// Returns the index at which the search for a key begins.
 fn begin(key: u64) -> usize {
     usize::try_from(key % ADDRESSES as u64).expect("a remainder of ADDRESSES is below it")
 }
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(sorted(&table, 5000, &[1, 2]), [1, 2]);
         assert_eq!([fail(5000), fail(15_000), fail(40_000)], [Some(10), Some(20), Some(40)]);
         assert_eq!([fail(100_000), fail(300_000)], [Some(80), Some(120)]);
-        // An answer while it is out is one on an old connection; afterwards, all is forgotten.
+        // An answer while it is left out came over an old connection. A later one resets all counts.
         assert!(!table.answered(address(1), 300_001));
         assert!(table.answered(address(1), 500_000) && !table.answered(address(1), 500_000));
         assert_eq!([fail(500_000), fail(500_000), fail(500_000)], [None, None, Some(5)]);
@@ -160,13 +160,13 @@ mod tests {
                 table.failed(address(n), now);
             }
         }
-        assert_eq!(sorted(&table, 1000, &[1, 2, 3]), [1, 3, 2], "those that come back first come first");
+        assert_eq!(sorted(&table, 1000, &[1, 2, 3]), [1, 3, 2], "the address that returns first comes first");
         assert_eq!(sorted(&table, 1000, &[1, 2, 3, 4]), [4]);
         assert!(table.checked(address(4), false) && !table.checked(address(4), false));
         assert_eq!(sorted(&table, 1000, &[4, 2, 3]), [3, 2, 4]);
         assert!(table.checked(address(4), true));
         assert_eq!(sorted(&table, 1000, &[4, 2, 3]), [4]);
-        assert!(!table.checked(address(9), true), "nothing was known, and nothing is wrong");
+        assert!(!table.checked(address(9), true), "no failure was known, and the check is good");
     }
 
     #[test]

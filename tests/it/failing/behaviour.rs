@@ -53,8 +53,8 @@ fn a_circuit_opens_and_one_probe_closes_it() {
     assert_eq!((0..20).filter(|_| get().status == 200).count(), 20);
     assert!(origin.received().len() > 20);
     // One line at each change.
-    let opened = pintle.log_json("circuit open: the upstream does not answer, and is left alone for a while");
-    let closed = pintle.log_json("circuit closed: the upstream answers again");
+    let opened = pintle.log_json("circuit open: upstream does not answer");
+    let closed = pintle.log_json("circuit closed: upstream answers again");
     assert_eq!((opened.len(), closed.len()), (1, 1), "{}", pintle.log());
     assert!(opened[0]["error"].as_str().unwrap().contains("connection refused"), "{opened:?}");
     assert!(pintle.status()["counters"]["circuit_refused"].as_u64().unwrap() > 0);
@@ -193,7 +193,7 @@ fn the_total_time_ends_what_the_other_limits_let_pass() {
         assert_eq!(String::from_utf8_lossy(&head.stdout), "504", "{version}");
     }
     for path in ["/drip", "/head"] {
-        assert!(pintle.access_line(path)["error"].as_str().unwrap().contains("total time is up"), "{path}");
+        assert!(pintle.access_line(path)["error"].as_str().unwrap().contains("total timeout"), "{path}");
     }
     // It is each request's own time, not the connection's.
     let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
