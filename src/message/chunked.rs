@@ -1,4 +1,4 @@
-//! Bodies of HTTP/1.1 by their framing: length, chunks, or the connection's end.
+//! Decodes the bodies of HTTP/1.1 by their framing: length, chunks, or the end of the connection.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -6,17 +6,17 @@ use super::field::Fields;
 use super::head::Framing;
 use super::trailer::is_forbidden_trailer;
 
-/// A chunk-size line with its extensions, in bytes.
+/// The longest chunk-size line, with its extensions; bytes.
 const SIZE_LINE_MAX: usize = 256;
-/// A trailer section, in bytes, and its number of fields.
+/// The largest trailer section, in bytes, and the most fields in it.
 const TRAILERS_MAX: usize = 16 * 1024;
 const TRAILER_FIELDS_MAX: usize = 32;
 
-/// Cuts a body out of the bytes of a connection.
+/// Extracts a body from the bytes of a connection.
 #[derive(Debug)]
 pub struct BodyDecoder {
     state: State,
-    /// Requests are read to the letter; of responses, white space behind a chunk size is let pass.
+    /// Requests must follow the syntax exactly. In responses, white space may follow a chunk size.
     strict: bool,
 }
 
@@ -36,24 +36,24 @@ enum State {
 pub enum Decoded {
     /// A piece of the body.
     Data(Bytes),
-    /// The trailer section, if it has fields that may pass; the body has ended.
+    /// The trailer section, if it has permitted fields. The body has ended.
     Trailers(Fields),
-    /// Nothing more until more bytes are in the buffer.
+    /// The buffer holds no complete piece.
     More,
     /// The body has ended.
     End,
 }
 
-/// The body is not as its framing says.
+/// A body that does not follow its framing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFault {
-    /// A chunk size that is none, or does not fit 64 bits.
+    /// A chunk size that is invalid, or does not fit into 64 bits.
     ChunkSize,
-    /// An extension with control characters, or too long.
+    /// An extension that has control characters or is too long.
     ChunkExtension,
-    /// No CRLF behind a chunk's data.
+    /// No CRLF after a chunk's data.
     ChunkEnd,
-    /// A trailer section that cannot be read, or is too large.
+    /// A trailer section that is invalid or too large.
     Trailers,
     /// The connection ended before the body did.
     Truncated,
@@ -62,10 +62,10 @@ pub enum BodyFault {
 impl std::fmt::Display for BodyFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::ChunkSize => "bad chunk size",
-            Self::ChunkExtension => "bad chunk extension",
-            Self::ChunkEnd => "chunk does not end where it should",
-            Self::Trailers => "bad trailer section",
+            Self::ChunkSize => "invalid chunk size",
+            Self::ChunkExtension => "invalid chunk extension",
+            Self::ChunkEnd => "no CRLF after a chunk",
+            Self::Trailers => "invalid trailer section",
             Self::Truncated => "body cut short",
         })
     }
@@ -74,13 +74,13 @@ impl std::fmt::Display for BodyFault {
 impl std::error::Error for BodyFault {}
 
 impl BodyDecoder {
-    /// For the body of a request: strict.
+    /// Makes a decoder for the body of a request. It is strict.
     #[must_use]
     pub fn request(framing: Framing) -> Self {
         Self::new(framing, true)
     }
 
-    /// For the body of a response.
+    /// Makes a decoder for the body of a response.
     #[must_use]
     pub fn response(framing: Framing) -> Self {
         Self::new(framing, false)
@@ -96,13 +96,13 @@ impl BodyDecoder {
         Self { state, strict }
     }
 
-    /// Whether the whole body has been decoded.
+    /// Returns `true` if the whole body was decoded.
     #[must_use]
     pub fn is_end(&self) -> bool {
         self.state == State::End
     }
 
-    /// Bytes that are still to come, where the framing says so.
+    /// Returns the number of bytes still to come, if the framing states it.
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         match self.state {
@@ -116,7 +116,7 @@ impl BodyDecoder {
     ///
     /// # Errors
     ///
-    /// [`BodyFault`]: the connection cannot be used further.
+    /// Returns a [`BodyFault`]. The connection cannot be used further.
     pub fn decode(&mut self, buf: &mut BytesMut) -> Result<Decoded, BodyFault> {
         loop {
             match self.state {
@@ -174,11 +174,11 @@ impl BodyDecoder {
         }
     }
 
-    /// To be called when the connection has ended.
+    /// Ends the body at the end of the connection.
     ///
     /// # Errors
     ///
-    /// [`BodyFault::Truncated`], unless that end is the body's.
+    /// Returns [`BodyFault::Truncated`], unless the body ends there.
     pub fn finish(&mut self) -> Result<(), BodyFault> {
         match self.state {
             State::End | State::UntilClose => {
@@ -190,13 +190,13 @@ impl BodyDecoder {
     }
 }
 
-/// `chunk-size [ chunk-ext ] CRLF` (RFC 9112 section 7.1): its length, and the size.
+/// Parses `chunk-size [ chunk-ext ] CRLF` (RFC 9112 section 7.1). Returns the line's length, and the size.
 fn size_line(buf: &[u8], strict: bool) -> Result<Option<(usize, u64)>, BodyFault> {
     let digits = buf.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(buf.len());
     if digits > 16 || (digits == 0 && !buf.is_empty()) {
         return Err(BodyFault::ChunkSize);
     }
-    // Extensions may hold nothing that another parser could take for a line's end (RFC 9112 section 7.1.1).
+    // Extensions must not contain what another parser could read as the end of a line (RFC 9112 section 7.1.1).
     let line = &buf[..buf.len().min(SIZE_LINE_MAX)];
     let control = line[digits.min(line.len())..].iter().position(|b| b.is_ascii_control() && *b != b'\t');
     let Some(end) = control.map(|at| digits + at) else {
@@ -218,7 +218,7 @@ fn size_line(buf: &[u8], strict: bool) -> Result<Option<(usize, u64)>, BodyFault
     }
 }
 
-/// `trailer-section CRLF`: its length, and the fields that may pass (RFC 9110 section 6.5).
+/// Parses `trailer-section CRLF`. Returns its length, and the permitted fields (RFC 9110 section 6.5).
 fn trailers(buf: &[u8], strict: bool) -> Result<Option<(usize, Fields)>, BodyFault> {
     let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS_MAX];
     match httparse::parse_headers(buf, &mut slots).map_err(|_| BodyFault::Trailers)? {

@@ -6,22 +6,22 @@ use std::ops::Range;
 
 use super::name::Name;
 
-/// Buffers of heads that a thread keeps, and the largest that it keeps, in bytes and fields.
+/// The most buffers that a thread keeps, and their largest sizes in bytes and fields.
 const SPARE: usize = 64;
 const SPARE_BYTES: usize = 4096;
 const SPARE_FIELDS: usize = 64;
 
 thread_local! {
-    /// A head needs two buffers, and there are two heads to each request.
+    /// Each head needs two buffers, and each request has two heads.
     static BUFFERS: RefCell<Vec<(Vec<u8>, Vec<Field>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One field: where its name and value lie in the buffer.
+/// A field: the positions of its name and value in the buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// What the name is, if a rule knows it.
+    /// The name, if a rule knows it.
     pub name: Name,
-    /// A list names this field: Connection, so that it belongs to the hop that it came by.
+    /// A list names this field. If Connection does, the field belongs to its hop.
     named: bool,
     name_at: usize,
     name_len: usize,
@@ -30,7 +30,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// Whether a list names this field, as [`Fields::mark`] and `Fields::mark_hop` have found.
+    /// Returns `true` if [`Fields::mark`] or `Fields::mark_hop` has marked this field.
     #[must_use]
     pub fn is_named(&self) -> bool {
         self.named
@@ -69,20 +69,20 @@ impl Names {
 }
 
 impl Fields {
-    /// Forgets all fields and keeps the buffers.
+    /// Removes all fields, and keeps the buffers.
     pub fn clear(&mut self) {
         self.raw.clear();
         self.list.clear();
         self.names = Names::default();
     }
 
-    /// Whether its buffers are of a size that most heads need.
+    /// Returns `true` if the buffers have a usual size.
     #[must_use]
     pub fn is_worth_keeping(&self) -> bool {
         (1..=SPARE_BYTES).contains(&self.raw.capacity()) && self.list.capacity() <= SPARE_FIELDS
     }
 
-    /// Takes buffers that others have left, if it has none yet.
+    /// Takes kept buffers, if it has none yet.
     fn warm(&mut self) {
         if self.raw.capacity() == 0
             && self.list.capacity() == 0
@@ -103,7 +103,7 @@ impl Fields {
         self.add(Name::of(name), name_at..name_at + name.len(), value_at..value_at + value.len());
     }
 
-    /// Takes over a whole head; its fields are then named by [`Fields::push_range`].
+    /// Copies a whole head. [`Fields::push_range`] then adds its fields.
     pub(super) fn set_raw(&mut self, head: &[u8], fields: usize) {
         self.warm();
         self.raw.clear();
@@ -113,7 +113,7 @@ impl Fields {
         self.names = Names::default();
     }
 
-    /// Adds a field that lies in the buffer already.
+    /// Adds a field that is in the buffer already.
     pub(super) fn push_range(&mut self, name: Range<usize>, value: Range<usize>) {
         self.add(Name::of(&self.raw[name.clone()]), name, value);
     }
@@ -130,7 +130,7 @@ impl Fields {
         });
     }
 
-    /// Adds bytes that belong to no field, such as a request target; gives their place.
+    /// Adds bytes that belong to no field, such as a request target. Returns their position.
     pub(super) fn push_raw(&mut self, bytes: &[u8]) -> Range<usize> {
         let at = self.raw.len();
         self.raw.extend_from_slice(bytes);
@@ -145,31 +145,31 @@ impl Fields {
         &mut self.raw[range]
     }
 
-    /// Bytes of the head that the fields lie in.
+    /// Returns the size of the buffer, in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         self.raw.len()
     }
 
-    /// How many fields there are.
+    /// Returns the number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The bytes of the name, in the case of the wire.
+    /// Returns the name as received.
     #[must_use]
     pub fn name(&self, field: &Field) -> &[u8] {
         &self.raw[field.name_range()]
     }
 
-    /// The bytes of the value, without white space around them.
+    /// Returns the value, without white space around it.
     #[must_use]
     pub fn value(&self, field: &Field) -> &[u8] {
         &self.raw[field.value_range()]
@@ -185,12 +185,12 @@ impl Fields {
         is_line.then_some(line)
     }
 
-    /// All fields, in the order of the wire.
+    /// Returns all fields, in the order of the wire.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> {
         self.list.iter().map(|f| (f.name, self.name(f), self.value(f)))
     }
 
-    /// The fields themselves.
+    /// Returns the fields as positions.
     #[must_use]
     pub fn list(&self) -> &[Field] {
         &self.list
@@ -201,24 +201,24 @@ impl Fields {
         if self.names.has(name) { &self.list } else { &[] }
     }
 
-    /// The value of the first field of that name.
+    /// Returns the value of the first field with this name.
     #[must_use]
     pub fn get(&self, name: Name) -> Option<&[u8]> {
         self.with(name).iter().find(|f| f.name == name).map(|f| self.value(f))
     }
 
-    /// The values of all fields of that name.
+    /// Returns the values of all fields with this name.
     pub fn get_all(&self, name: Name) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.with(name).iter().filter(move |f| f.name == name).map(|f| self.value(f))
     }
 
-    /// Whether there is a field of that name.
+    /// Returns `true` if a field has this name.
     #[must_use]
     pub fn has(&self, name: Name) -> bool {
         self.with(name).iter().any(|f| f.name == name)
     }
 
-    /// Gives the field at `index` another value.
+    /// Replaces the value of the field at `index`.
     pub fn replace(&mut self, index: usize, value: &[u8]) {
         let at = self.raw.len();
         self.raw.extend_from_slice(value);
@@ -228,7 +228,7 @@ impl Fields {
         }
     }
 
-    /// Reads what the Connection fields say.
+    /// Reads the Connection fields.
     pub(super) fn read_connection(&self, said: &mut Connection) {
         for value in self.get_all(Name::Connection) {
             said.any = true;
@@ -249,38 +249,38 @@ impl Fields {
         mark(raw, list, tokens.filter(|token| !Connection::default().is_read(token)));
     }
 
-    /// Marks the fields of these names.
+    /// Marks the fields with these names.
     pub fn mark<'a>(&mut self, names: impl Iterator<Item = &'a [u8]>) {
         mark(&self.raw, &mut self.list, names);
     }
 
-    /// Keeps the fields that `keep` says yes to, told the field and its name.
+    /// Keeps the fields for which `keep`, given the field and its name, returns `true`.
     pub fn retain(&mut self, mut keep: impl FnMut(&Field, &[u8]) -> bool) {
         let raw = &self.raw;
         self.list.retain(|f| keep(f, &raw[f.name_range()]));
     }
 
-    /// Drops the fields that are marked.
+    /// Removes the marked fields.
     pub(super) fn remove_named(&mut self) {
         self.list.retain(|f| !f.named);
     }
 
-    /// Drops the fields that `drop` says yes to.
+    /// Removes the fields for which `drop`, given name and value, returns `true`.
     pub fn remove_if(&mut self, mut drop: impl FnMut(Name, &[u8], &[u8]) -> bool) {
         let raw = &self.raw;
         self.list.retain(|f| !drop(f.name, &raw[f.name_range()], &raw[f.value_range()]));
     }
 }
 
-/// What Connection fields say.
+/// The content of Connection fields.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Connection {
-    /// There is one.
+    /// The head has a Connection field.
     pub(super) any: bool,
     pub(super) keep_alive: bool,
     pub(super) close: bool,
     pub(super) upgrade: bool,
-    /// Something else: names of fields.
+    /// It has other members: names of fields.
     pub(super) names_fields: bool,
 }
 
@@ -289,7 +289,7 @@ impl Connection {
         self.names_fields |= !self.is_read(token);
     }
 
-    /// Reads a token; says no if it is the name of a field.
+    /// Reads a token. Returns `false` if it is the name of a field.
     fn is_read(&mut self, token: &[u8]) -> bool {
         let said = match token.len() {
             5 if token.eq_ignore_ascii_case(b"close") => &mut self.close,
@@ -302,14 +302,14 @@ impl Connection {
     }
 }
 
-/// Marks the fields of these names. Lists and heads may be long: each name is looked up, and no field compared with all.
+/// Marks the fields with these names. Lists and heads may be long: each name is looked up in sorted fields.
 fn mark<'a>(raw: &[u8], list: &mut [Field], names: impl Iterator<Item = &'a [u8]>) {
     let mut order: Vec<usize> = (0..list.len()).collect();
     order.sort_unstable_by(|a, b| by_name(&raw[list[*a].name_range()], &raw[list[*b].name_range()]));
     for name in names {
         let begin = order.partition_point(|at| by_name(&raw[list[*at].name_range()], name) == Ordering::Less);
         for at in &order[begin..] {
-            // All of this name are marked by the first mention.
+            // The first mention of a name marks all its fields.
             if list[*at].named || by_name(&raw[list[*at].name_range()], name) != Ordering::Equal {
                 break;
             }
@@ -318,19 +318,19 @@ fn mark<'a>(raw: &[u8], list: &mut [Field], names: impl Iterator<Item = &'a [u8]
     }
 }
 
-/// An order of names in which case does not matter.
+/// Orders names without regard to case.
 fn by_name(a: &[u8], b: &[u8]) -> Ordering {
     let lower = |b: &u8| b.to_ascii_lowercase();
     a.len().cmp(&b.len()).then_with(|| a.iter().map(lower).cmp(b.iter().map(lower)))
 }
 
-/// Leaves the buffers to others.
+/// Keeps the buffers for other heads.
 impl Drop for Fields {
     fn drop(&mut self) {
         if !self.is_worth_keeping() {
             return;
         }
-        // A thread that ends has no use for them.
+        // Fails only in a thread that ends.
         let _ = BUFFERS.try_with(|buffers| {
             let mut buffers = buffers.borrow_mut();
             if buffers.len() < SPARE {
@@ -341,12 +341,12 @@ impl Drop for Fields {
     }
 }
 
-/// The members of a comma-separated list, trimmed, without the empty ones (RFC 9110 section 5.6.1).
+/// Returns the members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
 pub fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
 
-/// Whether a comma-separated list has that member, in any case.
+/// Returns `true` if a comma-separated list has this member, in any case.
 #[must_use]
 pub fn has_token(value: &[u8], token: &[u8]) -> bool {
     tokens(value).any(|t| t.eq_ignore_ascii_case(token))

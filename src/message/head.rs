@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use http::{Method, StatusCode};
 
+use super::fault::HeadFault;
 use super::field::{Connection, Fields, has_token};
-use super::http1::HeadFault;
 use super::name::Name;
 use super::target;
 use crate::host::{InvalidHost, split_authority};
@@ -23,7 +23,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// As in `Via` and the access log: `1.0`, `1.1`, `2`.
+    /// Returns the version as in `Via` and the access log: `1.0`, `1.1`, `2`.
     #[must_use]
     pub fn number(self) -> &'static str {
         match self {
@@ -34,21 +34,21 @@ impl Version {
     }
 }
 
-/// How long a body is (RFC 9112 section 6).
+/// The length of a body (RFC 9112 section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
-    /// There is none.
+    /// No body.
     #[default]
     None,
-    /// That many bytes.
+    /// A number of bytes.
     Length(u64),
-    /// Chunks, then trailers; in HTTP/2: DATA until the stream ends.
+    /// Chunks, then trailers. In HTTP/2: DATA until the stream ends.
     Chunked,
-    /// To the end of the connection; in responses only.
+    /// Up to the end of the connection, in responses only.
     UntilClose,
 }
 
-/// The scheme that a request names itself: in an absolute target, or as `:scheme`.
+/// The scheme that a request names, in an absolute target or as `:scheme`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the scheme of that name")]
 pub enum TargetScheme {
@@ -57,7 +57,7 @@ pub enum TargetScheme {
 }
 
 impl TargetScheme {
-    /// The port of an authority that names none (RFC 9110 section 4.2).
+    /// Returns the port of an authority that names none (RFC 9110 section 4.2).
     #[must_use]
     pub fn default_port(self) -> u16 {
         match self {
@@ -67,22 +67,22 @@ impl TargetScheme {
     }
 }
 
-/// A request's head: parsed once, and kept for the whole exchange.
+/// A request's head. It is parsed once, and kept for the whole exchange.
 #[derive(Debug, Clone, Default)]
 pub struct RequestHead {
     /// The method.
     pub method: Method,
-    /// The version it came in.
+    /// The version of the message.
     pub version: Version,
-    /// How its body ends.
+    /// The length of the body.
     pub framing: Framing,
     /// The header fields.
     pub fields: Fields,
-    /// Whether the client keeps the connection (HTTP/1).
+    /// The client keeps the connection (HTTP/1).
     pub keep_alive: bool,
     /// The `:protocol` of an extended CONNECT is `websocket` (RFC 8441), or an HTTP/1.1 request asks for that upgrade.
     pub websocket: bool,
-    /// The scheme that the request itself names, if it does.
+    /// The scheme that the request names, if any.
     pub scheme: Option<TargetScheme>,
     target: Range<usize>,
     host: Range<usize>,
@@ -90,51 +90,51 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Forgets the request and keeps the buffers.
+    /// Empties the head, and keeps the buffers.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         *self = Self { fields, ..Self::default() };
     }
 
-    /// Path and query, beginning with `/`; or `*`. Percent-encoded where they must be, and else as they came.
+    /// Returns path and query, beginning with `/`, or `*`. Percent-encoded where necessary, and otherwise as received.
     #[must_use]
     pub fn target(&self) -> &str {
         ascii(self.fields.raw(self.target.clone()))
     }
 
-    /// The same as bytes.
+    /// Returns path and query as bytes.
     #[must_use]
     pub fn target_bytes(&self) -> &[u8] {
         self.fields.raw(self.target.clone())
     }
 
-    /// The path, without the query.
+    /// Returns the path without the query.
     #[must_use]
     pub fn path(&self) -> &str {
         let target = self.target();
         target.split_once('?').map_or(target, |(path, _)| path)
     }
 
-    /// The host that is asked for, in the form that [`crate::host::HostMap`] looks up.
+    /// Returns the requested host, in the form that [`crate::host::HostMap`] looks up.
     #[must_use]
     pub fn host(&self) -> &str {
         ascii(self.fields.raw(self.host.clone()))
     }
 
-    /// The same as bytes.
+    /// Returns the host as bytes.
     #[must_use]
     pub fn host_bytes(&self) -> &[u8] {
         self.fields.raw(self.host.clone())
     }
 
-    /// The port that the client named.
+    /// Returns the port that the client named.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// `host` or `host:port`, as the client named it.
+    /// Returns `host` or `host:port`, as the client named it.
     #[must_use]
     pub fn authority(&self) -> String {
         match self.port {
@@ -148,11 +148,11 @@ impl RequestHead {
         self.target = self.fields.push_raw(target);
     }
 
-    /// Sets path and query as a client sent them.
+    /// Sets path and query as a client sent them, encoded where necessary.
     ///
     /// # Errors
     ///
-    /// [`HeadFault`] if they have bytes that no target has, or are too long.
+    /// Returns a [`HeadFault`] if they are too long, or a byte is not permitted.
     pub fn read_target(&mut self, target: &[u8]) -> Result<(), HeadFault> {
         match target::encode(target)? {
             Some(encoded) => self.set_target(&encoded),
@@ -161,7 +161,7 @@ impl RequestHead {
         Ok(())
     }
 
-    /// The same for bytes that lie in the buffer already.
+    /// Sets path and query from bytes that are in the buffer already.
     pub(super) fn read_target_range(&mut self, target: Range<usize>) -> Result<(), HeadFault> {
         match target::encode(self.fields.raw(target.clone()))? {
             Some(encoded) => self.set_target(&encoded),
@@ -178,7 +178,7 @@ impl RequestHead {
     ///
     /// # Errors
     ///
-    /// [`InvalidHost`]: answer with 400 (RFC 9112 section 3.2).
+    /// Returns [`InvalidHost`]. The answer is 400 (RFC 9112 section 3.2).
     pub fn set_authority(&mut self, authority: &[u8]) -> Result<(), InvalidHost> {
         let range = self.fields.push_raw(authority);
         self.set_authority_range(range)
@@ -191,31 +191,31 @@ impl RequestHead {
         Ok(())
     }
 
-    /// Forgets the host, because it is not certain which one is meant.
+    /// Removes the host, because it is not certain.
     pub fn clear_host(&mut self) {
         (self.host, self.port) = (0..0, None);
     }
 
-    /// Forgets the port if it is the scheme's own: `host:443` and `host` are one authority (RFC 9110 section 4.2.3).
+    /// Removes the scheme's default port: `host:443` and `host` are the same authority (RFC 9110 section 4.2.3).
     pub fn drop_default_port(&mut self, scheme: TargetScheme) {
         self.port = self.port.filter(|port| *port != scheme.default_port());
     }
 
-    /// The host and the port that the client named, if it is not the port of the scheme that it named.
+    /// Returns the host, and the port unless it is the default port of the named scheme.
     pub(super) fn host_and_port(&self) -> (&[u8], Option<u16>) {
         let default = self.scheme.map(TargetScheme::default_port);
         (self.host_bytes(), self.port.filter(|port| Some(*port) != default))
     }
 
-    /// Checks that the value of a Host field, or an authority, names the host that is set already: in any case, with or
-    /// without a trailing dot, or the port that the scheme has anyway.
+    /// Returns `true` if a Host field or an authority names the host that is already set. Case, a trailing dot and the
+    /// scheme's default port do not matter.
     #[must_use]
     pub fn is_same_authority(&self, authority: &[u8]) -> bool {
         let mut other = Self { scheme: self.scheme, ..Self::default() };
         other.set_authority(authority).is_ok() && other.host_and_port() == self.host_and_port()
     }
 
-    /// Reads what the Connection fields say, and marks the fields that they name; to be called once all fields are there.
+    /// Reads the Connection fields, and marks the fields that they name. Must be called after all fields were added.
     pub(super) fn read_connection(&mut self) {
         let mut said = Connection::default();
         self.fields.read_connection(&mut said);
@@ -231,7 +231,7 @@ impl RequestHead {
             && self.fields.get_all(Name::Upgrade).any(|v| has_token(v, b"websocket"));
     }
 
-    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+    /// Returns `true` if the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
     #[must_use]
     pub fn expects_continue(&self) -> bool {
         self.version != Version::Http10
@@ -245,16 +245,16 @@ impl RequestHead {
 pub struct ResponseHead {
     /// The status code.
     pub status: StatusCode,
-    /// How the body ends, as it comes from where the response was made.
+    /// The length of the body, as its maker sends it.
     pub framing: Framing,
-    /// The header fields; no hop-by-hop ones.
+    /// The header fields, without hop-by-hop fields.
     pub fields: Fields,
-    /// Whether the upstream keeps the connection (HTTP/1).
+    /// The upstream keeps the connection (HTTP/1).
     pub keep_alive: bool,
 }
 
 impl ResponseHead {
-    /// Forgets the response and keeps the buffers.
+    /// Empties the head, and keeps the buffers.
     pub fn clear(&mut self) {
         self.status = StatusCode::OK;
         self.framing = Framing::None;
@@ -263,7 +263,7 @@ impl ResponseHead {
     }
 }
 
-/// Targets and hosts are checked to be ASCII when they are set.
+/// Converts a target or a host, which was checked to be ASCII.
 fn ascii(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

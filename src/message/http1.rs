@@ -1,26 +1,26 @@
-//! The heads of HTTP/1.1 messages, from bytes. `httparse` knows the syntax; the framing rules are here.
+//! Parses the heads of HTTP/1.1 messages. `httparse` reads the syntax; the framing rules are here.
 //!
-//! Requests are read strictly: what two parsers could understand differently is refused (RFC 9112 section 11.2).
-//! Responses come from the operator's own upstream and are re-serialised, so that harmless deviations (bare LF,
-//! white space before the colon) are read, and those of framing are not.
+//! Requests are read strictly: pintle refuses a request that two parsers could read differently (RFC 9112 section 11.2).
+//! Responses come from the operator's own upstream, and pintle writes them anew. It therefore accepts harmless deviations
+//! (bare LF, white space before the colon), but none of framing.
 
 use std::mem::MaybeUninit;
 
 use http::{Method, StatusCode};
 use memchr::{memchr, memchr_iter};
 
+use super::fault::HeadFault;
 use super::field::{Connection, Field, Fields, has_token, tokens};
 use super::head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
 use super::name::Name;
-use crate::host::InvalidHost;
 
-/// How many fields the parser has room for at once. [`HeadLimits::fields`] may ask for fewer; responses with more are read
-/// a second time.
+/// The most fields that the first parse has room for. [`HeadLimits::fields`] may be lower; a response with more fields is
+/// parsed a second time.
 const FIELDS_MAX: usize = 128;
-/// Empty lines that may come before a request line (RFC 9112 section 2.2), in bytes.
+/// The most bytes of empty lines before a request line (RFC 9112 section 2.2).
 pub(super) const LEADING_EMPTY_MAX: usize = 4;
 
-/// How large a head may be.
+/// The limits of a request's head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadLimits {
     /// Bytes of the request line.
@@ -33,7 +33,7 @@ pub struct HeadLimits {
     pub fields: usize,
 }
 
-/// How large the head of a response may be.
+/// The limits of a response's head.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseLimits {
     /// Bytes of the whole head.
@@ -44,41 +44,20 @@ pub struct ResponseLimits {
     pub fields: usize,
 }
 
-/// Bytes of a field's name, whatever a whole field may have.
+/// The longest name of a field, in bytes, whatever the limit of a field.
 const FIELD_NAME_MAX: usize = 1024;
 
-/// Whether one field is within its bounds.
+/// Returns `true` if a field is within `max` bytes, and its name is not too long.
 #[must_use]
 pub fn field_fits(name: &[u8], value: &[u8], max: usize) -> bool {
     name.len() <= FIELD_NAME_MAX && name.len() + value.len() <= max
 }
 
-/// What is wrong with a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadFault {
-    /// Not HTTP/1: the syntax of RFC 9112, lines that do not end in CRLF included.
-    Syntax(&'static str),
-    /// The request line is longer than the limit (414).
-    TargetTooLong,
-    /// The head is larger, or has more fields, than the limits (431).
-    TooLarge,
-    /// One field is larger than the limit, or its name longer than any name is (431).
-    FieldTooLarge,
-    /// A version other than 1.0 and 1.1 (505).
-    Version,
-    /// No Host, several, or one that is none (400).
-    Host(Option<InvalidHost>),
-    /// A body whose end is not certain (400).
-    Framing(&'static str),
-    /// A transfer coding other than `chunked` (501).
-    Coding,
-}
-
-/// Parses the request at the front of `buf` into `head`; gives its length, or `None` if it is not all there.
+/// Parses the request at the front of `buf` into `head`. Returns its length, or `None` if it is incomplete.
 ///
 /// # Errors
 ///
-/// [`HeadFault`]: answer, and close the connection.
+/// Returns a [`HeadFault`]. The caller answers, and closes the connection.
 pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Result<Option<usize>, HeadFault> {
     let skipped = leading_empty_lines(buf)?;
     let input = &buf[skipped..];
@@ -106,7 +85,7 @@ pub fn parse_request(buf: &[u8], limits: &HeadLimits, head: &mut RequestHead) ->
         Method::from_bytes(request.method.unwrap_or_default().as_bytes()).map_err(|_| HeadFault::Syntax("method"))?;
     let target = request.path.unwrap_or_default();
 
-    // From here on the fields live in `head`, at the same offsets.
+    // From here on, the fields are in `head`, at the same offsets.
     let offset = |part: &[u8]| part.as_ptr() as usize - input.as_ptr() as usize;
     let target_range = offset(target.as_bytes())..offset(target.as_bytes()) + target.len();
     head.clear();
@@ -131,14 +110,14 @@ fn leading_empty_lines(buf: &[u8]) -> Result<usize, HeadFault> {
             return Err(HeadFault::Syntax("empty lines"));
         }
     }
-    // httparse would take a bare LF here.
+    // httparse would accept a bare LF here.
     if buf.get(at) == Some(&b'\n') { Err(HeadFault::Syntax("line ending")) } else { Ok(at) }
 }
 
 fn fault_of(error: httparse::Error, input: &[u8]) -> HeadFault {
     match error {
         httparse::Error::TooManyHeaders => HeadFault::TooLarge,
-        // The preface of HTTP/2 is a request of that version, too; but not all that has three words is a request.
+        // The preface of HTTP/2 counts as a request of that version. Three words alone are not a request.
         httparse::Error::Version if names_a_version(input) => HeadFault::Version,
         httparse::Error::HeaderName => HeadFault::Syntax("field name"),
         httparse::Error::HeaderValue => HeadFault::Syntax("field value"),
@@ -153,13 +132,13 @@ fn names_a_version(input: &[u8]) -> bool {
     line.split(|b| *b == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-/// RFC 9112 section 2.2 lets a recipient take a lone LF for a line's end; another recipient may not, so we don't.
+/// Refuses a bare LF. RFC 9112 section 2.2 permits it as the end of a line, but not all recipients accept it.
 fn every_line_ends_in_crlf(head: &[u8]) -> Result<(), HeadFault> {
     let ends_in_crlf = |at: usize| at > 0 && head[at - 1] == b'\r';
     if memchr_iter(b'\n', head).all(ends_in_crlf) { Ok(()) } else { Err(HeadFault::Syntax("line ending")) }
 }
 
-/// RFC 9112 section 3.2: the four forms, and the host that the request is for.
+/// Reads the request target in its four forms, and the host (RFC 9112 section 3.2).
 fn read_target(head: &mut RequestHead, range: std::ops::Range<usize>) -> Result<(), HeadFault> {
     let target = head.fields.raw(range.clone());
     let (start, end) = (range.start, range.end);
@@ -196,12 +175,12 @@ fn read_target(head: &mut RequestHead, range: std::ops::Range<usize>) -> Result<
             }
         }
     }
-    // A refusal carries the policies of the host that was asked for, and which one that is must be certain.
+    // A refusal carries the policies of the requested host, which must be certain.
     read_host(head, named).inspect_err(|_| head.clear_host())
 }
 
-/// RFC 9112 section 3.2: exactly one Host field. With an absolute target both must say the same (which host an
-/// intermediary goes by is what smuggling plays with).
+/// Reads the host from exactly one Host field (RFC 9112 section 3.2). An absolute target must name the same host:
+/// request smuggling exploits intermediaries that disagree about it.
 fn read_host(head: &mut RequestHead, named: Option<std::ops::Range<usize>>) -> Result<(), HeadFault> {
     let mut hosts = head.fields.list().iter().filter(|f| f.name == Name::Host);
     let field = hosts.next().map(Field::value_range);
@@ -224,7 +203,7 @@ fn read_host(head: &mut RequestHead, named: Option<std::ops::Range<usize>>) -> R
     Ok(())
 }
 
-/// RFC 9112 section 6.3, with every doubt refused.
+/// Returns the framing of a request's body (RFC 9112 section 6.3). Refuses every doubtful one.
 fn request_framing(head: &RequestHead) -> Result<Framing, HeadFault> {
     let mut codings = head.fields.get_all(Name::TransferEncoding);
     let mut lengths = head.fields.get_all(Name::ContentLength);
@@ -252,7 +231,7 @@ fn request_framing(head: &RequestHead) -> Result<Framing, HeadFault> {
     }
 }
 
-/// RFC 9110 section 8.6: digits only. No more of them than surely fit.
+/// Parses a Content-Length: digits only (RFC 9110 section 8.6), at most 19 of them.
 #[must_use]
 pub fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 {
@@ -261,11 +240,11 @@ pub fn parse_length(value: &[u8]) -> Option<u64> {
     value.iter().try_fold(0, |n, digit| digit.is_ascii_digit().then(|| n * 10 + u64::from(digit - b'0')))
 }
 
-/// The length that Content-Length fields state, as one number.
+/// Returns the length that all Content-Length fields state.
 ///
 /// # Errors
 ///
-/// [`HeadFault::Framing`] unless all say the same number.
+/// Returns [`HeadFault::Framing`] unless all state the same number.
 pub fn content_length(fields: &Fields) -> Result<Option<u64>, HeadFault> {
     let mut length = None;
     let mut add = |n: Option<u64>| {
@@ -283,14 +262,14 @@ pub fn content_length(fields: &Fields) -> Result<Option<u64>, HeadFault> {
     Ok(length)
 }
 
-/// Parses the response at the front of `buf` into `head`; gives its length, or `None` if it is not all there.
-/// `to_head` says that the request was a HEAD, whose answer has no body whatever its fields say.
+/// Parses the response at the front of `buf` into `head`. Returns its length, or `None` if it is incomplete.
 ///
-/// Hop-by-hop fields and those that Connection names are left out.
+/// `to_head` is true if the request was a HEAD: its response has no body, whatever the fields say. Drops hop-by-hop fields
+/// and the fields that Connection names.
 ///
 /// # Errors
 ///
-/// [`HeadFault`]: the upstream's connection cannot be used further.
+/// Returns a [`HeadFault`]. The upstream's connection cannot be used further.
 pub fn parse_response(
     buf: &[u8],
     to_head: bool,
@@ -347,7 +326,7 @@ fn parse_response_with<'b>(
         let (name, value) = (offset(h.name.as_bytes()), offset(h.value));
         head.fields.push_range(name..name + h.name.len(), value..value + h.value.len());
     }
-    // RFC 9110 section 15.2.2: it says to which protocol. No other than this one is ever asked for.
+    // A 101 names its protocol (RFC 9110 section 15.2.2). pintle asks for no other than this one.
     let switches = head.fields.get_all(Name::Upgrade).any(|v| has_token(v, b"websocket"));
     if head.status == StatusCode::SWITCHING_PROTOCOLS && !switches {
         return Err(HeadFault::Syntax("101 without an upgrade to websocket"));
@@ -359,7 +338,7 @@ fn parse_response_with<'b>(
     Ok(Some(len))
 }
 
-/// RFC 9112 section 6.3, for responses.
+/// Returns the framing of a response's body (RFC 9112 section 6.3).
 fn response_framing(head: &ResponseHead, http11: bool, to_head: bool) -> Result<Framing, HeadFault> {
     let length = content_length(&head.fields)?;
     let mut codings = head.fields.get_all(Name::TransferEncoding).flat_map(tokens);
@@ -386,10 +365,12 @@ fn response_keeps_alive(head: &ResponseHead, said: Connection, http11: bool, to_
     keeps && head.framing != Framing::UntilClose && !announces_a_stray_body(head, to_head)
 }
 
-/// Whether a response that has no body announces one all the same, in a way that lets its sender send one: what comes then
-/// would be read as the next response. Content-Length is right in answers to HEAD and in a 304, where it says what a GET
-/// would bring (RFC 9110 section 8.6); in a 204 and in interim responses it is not. Transfer-Encoding may stand where
-/// there is no body (RFC 9112 section 6.1), and yet some send the last chunk then.
+/// Returns `true` if a response without a body announces one. Its sender may send that body, which pintle would read as
+/// the next response.
+///
+/// Content-Length is correct in answers to HEAD and in a 304, where it describes the answer to a GET (RFC 9110 section
+/// 8.6). In a 204 and in interim responses it is not. Transfer-Encoding may stand in a response without a body (RFC 9112
+/// section 6.1), but some servers then send the last chunk.
 fn announces_a_stray_body(head: &ResponseHead, to_head: bool) -> bool {
     if !is_bodiless(head.status, to_head) {
         return false;
@@ -400,7 +381,7 @@ fn announces_a_stray_body(head: &ResponseHead, to_head: bool) -> bool {
     head.fields.has(Name::TransferEncoding) || (!describes && has_length())
 }
 
-/// Whether there is no body, whatever the fields say (RFC 9112 section 6.3).
+/// Returns `true` if there is no body, whatever the fields say (RFC 9112 section 6.3).
 fn is_bodiless(status: StatusCode, to_head: bool) -> bool {
     to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
@@ -415,7 +396,7 @@ fn drop_hop_by_hop(head: &mut ResponseHead, said: Connection) {
     if lengths <= usize::from(!bodiless) && !head.fields.list().iter().any(|f| f.name.is_hop_by_hop()) {
         return;
     }
-    // What the upgrade of a 101 is to stays with it: the caller makes its own Connection and Upgrade fields.
+    // The caller writes its own Connection and Upgrade fields for a 101.
     let mut lengths = 0;
     head.fields.remove_if(|name, _, _| {
         if name == Name::ContentLength {

@@ -1,25 +1,25 @@
-//! When to read a head again that comes in pieces.
+//! Decides when to parse a head again that comes in pieces.
 
 use memchr::memchr_iter;
 
 use super::http1::LEADING_EMPTY_MAX;
 
-/// How much of a head was there when it was read last, in vain. A head is read from its beginning each time: one that
-/// comes byte by byte would cost its size squared.
+/// The bytes of an incomplete head at its last parse. A head is parsed from its beginning each time: one that comes byte
+/// by byte would cost its size squared.
 #[derive(Debug, Default)]
 pub struct Looked(usize);
 
 impl Looked {
-    /// Heads up to this size are read at whatever comes.
+    /// The size up to which a head is parsed whenever bytes come.
     const SMALL: usize = 4096;
 
-    /// Whether to read what is there: it is little, or has grown by an eighth, or beyond one of the limits, or its end has
-    /// come.
+    /// Returns `true` if the received bytes should be parsed: they are few, have grown by an eighth or beyond one of the
+    /// limits, or contain the end of the head.
     pub fn is_worth_it(&mut self, received: &[u8], limits: &[usize]) -> bool {
         let (len, looked) = (received.len(), self.0.min(received.len()));
         let ends =
             |new: &[u8]| memchr_iter(b'\n', new).any(|at| matches!(new[at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]));
-        // Empty lines before the head do not count for it.
+        // Empty lines before the head do not count.
         let passes = |limit: &usize| len > *limit && looked <= *limit + LEADING_EMPTY_MAX;
         let worth = len <= Self::SMALL
             || len - looked >= looked / 8

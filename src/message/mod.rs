@@ -1,10 +1,11 @@
-//! HTTP messages as pintle holds them: heads as a list of fields over one buffer, bodies by their framing.
+//! HTTP messages: heads as lists of fields over one buffer, and bodies by their framing.
 //!
-//! Both sides (client and upstream) and both versions (HTTP/1.1 and HTTP/2) meet in these types, so that each rule
-//! about fields stands once: a request is parsed or copied into a [`RequestHead`], and what goes out is written
-//! from it through a [`FieldSink`].
+//! Both sides (client and upstream) and both versions (HTTP/1.1 and HTTP/2) share these types, so that each rule about
+//! fields exists once. A request is parsed or copied into a [`RequestHead`]. pintle writes the outgoing head from it,
+//! through a [`FieldSink`].
 
 mod chunked;
+mod fault;
 mod field;
 mod head;
 mod http1;
@@ -16,11 +17,10 @@ mod target;
 mod trailer;
 
 pub use chunked::{BodyDecoder, BodyFault, Decoded};
+pub use fault::HeadFault;
 pub use field::{Field, Fields, has_token, tokens};
 pub use head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
-pub use http1::{
-    HeadFault, HeadLimits, ResponseLimits, content_length, field_fits, parse_length, parse_request, parse_response,
-};
+pub use http1::{HeadLimits, ResponseLimits, content_length, field_fits, parse_length, parse_request, parse_response};
 pub use looked::Looked;
 pub use name::{Name, folded, folds_to};
 pub use sink::{FieldSink, HeaderMapSink, Rendered, bytes_of, is_token};

@@ -1,10 +1,10 @@
-//! Where fields are written to: an HTTP/1.1 head, or the header map of HTTP/2.
+//! The receivers of fields: an HTTP/1.1 head, or the header map of HTTP/2.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::field::{Field, Fields};
 
-/// Takes fields one by one. Implemented by the buffer of an HTTP/1.1 head and by [`HeaderMapSink`].
+/// Receives fields one by one: the buffer of an HTTP/1.1 head, or a [`HeaderMapSink`].
 pub trait FieldSink {
     /// Adds a field.
     fn field(&mut self, name: &[u8], value: &[u8]);
@@ -14,7 +14,7 @@ pub trait FieldSink {
         self.field(fields.name(field), fields.value(field));
     }
 
-    /// Adds fields whose form was prepared when the configuration was loaded.
+    /// Adds fields that were rendered when the configuration was loaded.
     fn rendered(&mut self, fields: &Rendered);
 }
 
@@ -40,7 +40,7 @@ impl FieldSink for Vec<u8> {
     }
 }
 
-/// Bytes of fields as HTTP/1.1 writes them.
+/// Returns the size of fields in HTTP/1.1, in bytes.
 #[must_use]
 pub fn bytes_of(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
@@ -51,7 +51,7 @@ pub fn bytes_of(fields: &HeaderMap) -> usize {
 pub struct HeaderMapSink(pub HeaderMap);
 
 impl HeaderMapSink {
-    /// Room for that many fields, so that they need not be moved.
+    /// Makes a map with room for `fields` fields.
     #[must_use]
     pub fn with_capacity(fields: usize) -> Self {
         Self(HeaderMap::try_with_capacity(fields).unwrap_or_default())
@@ -60,9 +60,9 @@ impl HeaderMapSink {
 
 impl FieldSink for HeaderMapSink {
     fn field(&mut self, name: &[u8], value: &[u8]) {
-        // What is no valid field there was refused when the head was parsed; what slips through is left out.
+        // Invalid fields were refused when the head was parsed. Any that remain are dropped.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-            // The map has room for more fields than any head may have.
+            // Cannot fail: the map has room for more fields than any head may have.
             let _ = self.0.try_append(name, value);
         }
     }
@@ -74,7 +74,7 @@ impl FieldSink for HeaderMapSink {
     }
 }
 
-/// Fields that depend on the configuration only: rendered once, in both forms.
+/// Fields that depend on the configuration alone, rendered once in both forms.
 #[derive(Debug, Clone, Default)]
 pub struct Rendered {
     lines: Vec<u8>,
@@ -86,20 +86,20 @@ impl Rendered {
     ///
     /// # Errors
     ///
-    /// When name or value are not valid in HTTP (RFC 9110 section 5).
+    /// Returns an error if the name or the value is invalid (RFC 9110 section 5).
     pub fn push(&mut self, name: &str, value: &str) -> Result<(), http::Error> {
         self.map.push((HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?));
         self.lines.field(name.as_bytes(), value.as_bytes());
         Ok(())
     }
 
-    /// Whether there are no fields.
+    /// Returns `true` if there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// The fields as name and value.
+    /// Returns the fields as names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.map.iter().map(|(n, v)| (n.as_str(), v.as_bytes()))
     }
@@ -115,8 +115,8 @@ impl From<&Fields> for HeaderMap {
     }
 }
 
-/// The `http` crate takes a quotation mark for a character of names; RFC 9110 section 5.6.2 does not, and other parsers
-/// refuse the whole message.
+/// Returns `true` for a valid name. The `http` crate accepts a quotation mark in names. RFC 9110 section 5.6.2 does not, and
+/// other parsers refuse the whole message.
 #[must_use]
 pub fn is_token(name: &HeaderName) -> bool {
     !name.as_str().as_bytes().contains(&b'"')

@@ -1,15 +1,14 @@
-//! The path and query of a request: what is refused, what is encoded, and what passes as it is.
+//! The path and query of a request: the bytes that pintle refuses, encodes or passes as they are.
 //!
-//! One rule for HTTP/1.1 and HTTP/2 on both sides. RFC 3986 has no place for ``" < > \ ^ ` { | }`` in a path or a query, but
-//! browsers send most of them in queries, and curl sends whatever it is given: a 400 would break pages that work elsewhere.
-//! Passed as they are, some parsers refuse them (HTTP/2's among them), and some take `\` for `/`. Percent-encoded they mean
-//! the same to every origin (RFC 3986 section 2.1). `[` and `]` pass: all parsers take them, and forms are full of them.
-//! Control characters, white space, `#` and non-ASCII bytes are refused, since two parsers could read those differently.
+//! One rule applies to HTTP/1.1 and HTTP/2 on both sides. RFC 3986 does not permit ``" < > \ ^ ` { | }`` in a path or a
+//! query. Browsers send most of them in queries, and curl sends whatever it is given: a 400 would break pages that work
+//! elsewhere. Some parsers refuse the raw bytes (those of HTTP/2 do), and some read `\` as `/`. Percent-encoded, they mean
+//! the same to every origin (RFC 3986 section 2.1). `[` and `]` pass: all parsers accept them, and forms use them often.
+//! pintle refuses control characters, white space, `#` and non-ASCII bytes, since two parsers could read them differently.
 
-use super::http1::HeadFault;
+use super::fault::HeadFault;
 
-/// The longest path and query, once it is encoded: HTTP/2's libraries know no longer one. Longer ones get 414, whatever the
-/// limits say.
+/// The longest encoded path and query: HTTP/2 libraries accept no longer one. Longer ones get 414, whatever the limits are.
 pub const TARGET_MAX: usize = u16::MAX as usize - 1;
 
 const PLAIN: u8 = 0;
@@ -30,11 +29,11 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
-/// Checks a target, or a part of one; gives it percent-encoded where it has to be.
+/// Checks a target, or a part of one. Returns it percent-encoded, or `None` if it passes as it is.
 ///
 /// # Errors
 ///
-/// [`HeadFault`] if a byte has no place in a target, or if it is too long.
+/// Returns a [`HeadFault`] if the target is too long, or a byte is not permitted.
 pub(crate) fn encode(target: &[u8]) -> Result<Option<Vec<u8>>, HeadFault> {
     let worst = target.iter().fold(PLAIN, |worst, byte| worst.max(CLASSES[usize::from(*byte)]));
     if worst == REFUSED {
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded() {
+    fn encoded_bytes() {
         for (target, want) in [
             ("/", "/"),
             ("*", "*"),
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_fits_into_http2() {
+    fn encoded_targets_fit_into_http2() {
         let all: String = (b'!'..=b'~').filter(|b| *b != b'#').map(char::from).collect();
         let target = encoded(&format!("/{all}?{all}")).unwrap();
         assert_eq!(http::uri::PathAndQuery::try_from(&*target).unwrap().as_str(), target);

@@ -84,10 +84,7 @@ impl Reply {
                 Name::AltSvc => continue,
                 Name::Te => continue,
                 Name::Trailer => {
-                    let announced = self.announced_trailers(value);
-                    if !announced.is_empty() {
-                        sink.field(bytes, &announced);
-                    }
+                    self.write_announced_trailers(self.head.fields.value(field), sink);
                     continue;
                 }
                 _ => {}
