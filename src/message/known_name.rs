@@ -1,6 +1,6 @@
-//! The field names that some rule knows, and what they are.
+//! The field names that pintle has rules for, and their kinds.
 
-/// The field names that some rule knows; all others are [`Name::Other`].
+/// The field names that pintle has rules for. All others are [`Name::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the field of that name")]
 pub enum Name {
@@ -45,15 +45,15 @@ pub enum Name {
     XForwardedOther,
     XForwardedProto,
     XRealIp,
-    /// A field in which proxies tell servers who a client is, how it came, or what it asked for: `CF-Connecting-IP`,
+    /// A field in which proxies describe the client, its connection or its request: `CF-Connecting-IP`,
     /// `Front-End-Https`, `X-Original-URL`.
     Claim,
-    /// A name that servers of the CGI kind take for one of those above: `X_Forwarded_Proto`, `Content.Length`.
+    /// A name that CGI-like servers confuse with one of those above: `X_Forwarded_Proto`, `Content.Length`.
     Lookalike,
     Other,
 }
 
-/// The names, as they are written most.
+/// The names in their usual case.
 pub(super) const KNOWN: &[(&str, Name)] = &[
     ("Accept", Name::Accept),
     ("Alt-Svc", Name::AltSvc),
@@ -94,7 +94,7 @@ pub(super) const KNOWN: &[(&str, Name)] = &[
     ("X-Forwarded-Host", Name::XForwardedHost),
     ("X-Forwarded-Proto", Name::XForwardedProto),
     ("X-Real-IP", Name::XRealIp),
-    // Who the client is.
+    // The client.
     ("Ali-CDN-Real-IP", Name::Claim),
     ("CDN-Src-IP", Name::Claim),
     ("CF-Connecting-IP", Name::Claim),
@@ -170,7 +170,7 @@ pub(super) const KNOWN: &[(&str, Name)] = &[
     ("X-Auth-User", Name::Claim),
     ("X-Userinfo", Name::Claim),
     ("X-User-Info", Name::Claim),
-    // How the client came.
+    // The client's connection.
     ("CF-Visitor", Name::Claim),
     ("Fastly-SSL", Name::Claim),
     ("Front-End-Https", Name::Claim),
@@ -181,7 +181,7 @@ pub(super) const KNOWN: &[(&str, Name)] = &[
     ("X-Scheme", Name::Claim),
     ("X-SSL", Name::Claim),
     ("X-URL-Scheme", Name::Claim),
-    // What it asked for; and `Proxy`, which CGI programs take for the variable HTTP_PROXY.
+    // The client's request; and `Proxy`, which CGI programs read as the variable HTTP_PROXY.
     ("Proxy", Name::Claim),
     ("Path-Info", Name::Claim),
     ("Request-URI", Name::Claim),
@@ -204,7 +204,7 @@ pub(super) const KNOWN: &[(&str, Name)] = &[
     ("X-WAWS-Unencoded-URL", Name::Claim),
 ];
 
-/// Beginnings of names that are all claims, in lower case, by the first and the third byte of the name in their folded
+/// Returns the beginnings of names that are all claims, in lower case, by the first and the third byte of a name in folded
 /// form.
 pub(super) const fn families(first: u8, third: u8) -> &'static [&'static str] {
     match (first, third) {
@@ -256,15 +256,15 @@ pub(super) const fn families(first: u8, third: u8) -> &'static [&'static str] {
 pub(super) const OTHER_FORWARDED: &str = "x-forwarded";
 
 impl Name {
-    /// Whether the field is a policy that a client notes for the host that it asked for.
+    /// Returns `true` for a policy that clients note for the requested host.
     #[must_use]
     pub fn is_policy(self) -> bool {
         matches!(self, Self::StrictTransportSecurity | Self::PublicKeyPins | Self::PublicKeyPinsReportOnly)
     }
 
-    /// Whether the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
+    /// Returns `true` if the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
     ///
-    /// `TE` and `Trailer` are not here: what they say about trailers passes, where trailers do.
+    /// `TE` and `Trailer` are not among them: they pass where trailers pass.
     #[must_use]
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
@@ -280,8 +280,8 @@ impl Name {
         )
     }
 
-    /// Whether a request's field of this name passes from nobody: the word of a stranger about what only proxies know, or
-    /// what looks like a field that means something to us.
+    /// Returns `true` if a request's field of this name passes from no client: it claims what only proxies know, or looks
+    /// like a field that pintle has rules for.
     #[must_use]
     pub fn is_claim(self) -> bool {
         matches!(self, Self::Claim | Self::Lookalike)

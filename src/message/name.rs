@@ -3,8 +3,8 @@
 pub use super::known_name::Name;
 use super::known_name::{KNOWN, OTHER_FORWARDED, families};
 
-/// For each first byte of a name, the third bytes of the families that begin with it: a bit for each, by the last five bits
-/// of its folded form. Most names that nobody knows need no other look.
+/// The third bytes of the families, for each first byte of a name: a bit for each, by the last five bits of its folded
+/// form. For most unknown names, this look-up is enough.
 static THIRDS: [u32; 256] = {
     let mut thirds = [0; 256];
     let mut pair: u16 = 0;
@@ -20,8 +20,8 @@ static THIRDS: [u32; 256] = {
     }
 };
 
-/// How a byte of a name counts where names are compared as servers do that make variables of them: without case, and all
-/// that is neither letter nor digit as one.
+/// Folds a byte of a name as servers do that turn names into variables: without case, and with one character for all but
+/// letters and digits.
 #[must_use]
 const fn fold(b: u8) -> u8 {
     if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' }
@@ -39,13 +39,13 @@ const FOLDED: [u8; 256] = {
     }
 };
 
-/// A name in the form that [`folds_to`] compares with.
+/// Returns a name in the form that [`folds_to`] compares with.
 #[must_use]
 pub fn folded(name: &[u8]) -> Box<[u8]> {
     name.iter().map(|b| fold(*b)).collect()
 }
 
-/// Whether a name is, or looks like, one that is given in its folded form.
+/// Returns `true` if a name is, or looks like, a name in its folded form.
 #[must_use]
 pub fn folds_to(name: &[u8], folded: &[u8]) -> bool {
     name.len() == folded.len() && name.iter().zip(folded).all(|(b, f)| FOLDED[usize::from(*b)] == *f)
@@ -55,8 +55,8 @@ fn begins_with(name: &[u8], folded: &[u8]) -> bool {
     name.get(..folded.len()).is_some_and(|begin| folds_to(begin, folded))
 }
 
-/// Places for the known names: by length and three of their bytes, then the next free one. Most names that nobody knows
-/// meet an empty place at once.
+/// The size of the hash table of known names. The hash has the length and three bytes of a name; a taken place leads to
+/// the next free one. Most unknown names meet an empty place at once.
 const PLACES: usize = 512;
 
 const fn place(name: &[u8]) -> usize {
@@ -72,7 +72,7 @@ const fn place(name: &[u8]) -> usize {
     sum % PLACES
 }
 
-/// Numbers of known names, from 1.
+/// The hash table: numbers of known names, from 1.
 const TABLE: [u8; PLACES] = {
     let mut table = [0; PLACES];
     let mut number: u8 = 0;
@@ -87,14 +87,14 @@ const TABLE: [u8; PLACES] = {
     table
 };
 
-/// A known name, to be compared eight bytes at a time.
+/// A known name, prepared to be compared eight bytes at a time.
 struct Spelled {
     name: Name,
     len: usize,
-    /// In lower case.
+    /// The bytes in lower case.
     ends: [u64; 2],
     middle: [u64; 2],
-    /// The bit of each letter that tells the cases apart.
+    /// The bit of each letter that distinguishes the cases.
     ends_case: [u64; 2],
     middle_case: [u64; 2],
 }
@@ -134,7 +134,7 @@ impl Spelled {
         }
     }
 
-    /// Whether it is this name, in any case; of one that has its length.
+    /// Returns `true` if `name`, which has the same length, is this name in any case.
     fn is(&self, name: &[u8]) -> bool {
         let same = |name: [u64; 2], case: [u64; 2], lower: [u64; 2]| {
             name[0] | case[0] == lower[0] && name[1] | case[1] == lower[1]
@@ -144,7 +144,7 @@ impl Spelled {
     }
 }
 
-/// The first and the last bytes of a name, eight each: all of one that has no more than sixteen.
+/// Returns the first and the last eight bytes of a name: all of a name with up to sixteen.
 const fn ends(name: &[u8]) -> [u64; 2] {
     if let (Some(first), Some(last)) = (name.first_chunk(), name.last_chunk()) {
         [u64::from_le_bytes(*first), u64::from_le_bytes(*last)]
@@ -160,7 +160,8 @@ const fn ends(name: &[u8]) -> [u64; 2] {
     }
 }
 
-/// The eight bytes behind the first and those before the last ones: with [`ends`], all of a name that has no more than 32.
+/// Returns the eight bytes after the first eight, and those before the last eight. With [`ends`], all of a name with up to
+/// 32 bytes.
 const fn middle(name: &[u8]) -> [u64; 2] {
     if name.len() <= 16 {
         return [0; 2];
@@ -172,7 +173,7 @@ const fn middle(name: &[u8]) -> [u64; 2] {
     }
 }
 
-/// How a name was found.
+/// The kind of a match.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     Exactly,
@@ -215,7 +216,7 @@ fn find_family(name: &[u8], first: u8, third: u8) -> Option<(Name, Found)> {
 }
 
 impl Name {
-    /// The name that these bytes spell, in any case.
+    /// Returns the name that these bytes spell, in any case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
         match find(name) {
@@ -225,8 +226,8 @@ impl Name {
         }
     }
 
-    /// The name that an origin of the CGI kind would take these bytes for: there all that is neither letter nor digit
-    /// becomes the same character of a variable, so `X_Forwarded_Proto` could pass for a field that pintle vouches for.
+    /// Returns the name that a CGI-like origin reads in these bytes. There, all characters but letters and digits become the
+    /// same character of a variable: `X_Forwarded_Proto` could pass for a field that pintle writes.
     #[must_use]
     pub fn of_lookalike(name: &[u8]) -> Self {
         find(name).map_or(Self::Other, |(known, _)| known)
@@ -258,7 +259,7 @@ mod tests {
             for spelled in [(*text).to_owned(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
                 assert_eq!(Name::of(spelled.as_bytes()), *want, "{spelled}");
             }
-            // One letter off is another name, wherever it is.
+            // A name with one other letter is another name.
             for at in (0..text.len()).filter(|at| text.as_bytes()[*at] != b'-') {
                 let mut other = text.as_bytes().to_vec();
                 other[at] = b'~';
@@ -269,7 +270,7 @@ mod tests {
         assert!(KNOWN.len() < usize::from(u8::MAX));
     }
 
-    /// What [`find`] is to find, without its tables.
+    /// Finds a name as [`find`] does, without its tables.
     fn looked_up(name: &[u8]) -> (Name, Name) {
         let same = |text: &str| folds_to(name, &folded(text.as_bytes()));
         let begins = |begin: &str| begins_with(name, begin.as_bytes());
@@ -370,7 +371,7 @@ mod tests {
         assert!(folds_to(b"X!Edge", &folded(b"x-edge")) && !folds_to(b"XEdge", &folded(b"x-edge")));
     }
 
-    /// Fields of everyday requests and responses, which stay.
+    /// Fields of usual requests and responses, which stay.
     #[test]
     fn names_that_are_no_claims() {
         for name in [

@@ -135,11 +135,12 @@ impl Reply {
         !self.forwarded && !name.eq_ignore_ascii_case(b"Proxy-Status")
     }
 
-    /// Returns the value of a `Trailer` field without the trailers that do not pass.
-    fn announced_trailers(&self, value: &[u8]) -> Vec<u8> {
-        match self.rules() {
-            Some(rules) if self.head.framing == Framing::Chunked => rules.announced_trailers(value, self.grpc),
-            _ => Vec::new(),
+    /// Writes a `Trailer` field without the trailers that do not pass.
+    fn write_announced_trailers<S: FieldSink>(&self, value: &[u8], sink: &mut S) {
+        let Some(rules) = self.rules().filter(|_| self.head.framing == Framing::Chunked) else { return };
+        let announced = rules.announced_trailers(value, self.grpc);
+        if !announced.is_empty() {
+            sink.field(b"Trailer", &announced);
         }
     }
 }

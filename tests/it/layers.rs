@@ -22,7 +22,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("export", "apps mod servers tools"),
     ("ledger", "book record repair text time"),
     ("ledger", "file mod notice"),
-    ("message", "head http1 target"),
     ("os/sandbox", "calls files mod"),
     ("server", "asked challenge context health service worker"),
     ("tls", "certificate constraints path preflight rule"),
