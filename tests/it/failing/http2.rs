@@ -9,13 +9,11 @@ use h2::client::SendRequest;
 use tokio_rustls::TlsConnector;
 
 use super::faults::Seen;
-use super::http2_faults::{DATA, Fault, HEADERS, Http2Upstream, body, bytes, garbage};
+use super::http2_faults::{Fault, Http2Upstream, body, garbage};
 use super::{assert_no_leaks, open_at_first, seen, state};
 use crate::fuzz::targets::http2::block;
+use crate::harness::http2_frame::{DATA, HEADERS, PING, SETTINGS, bytes};
 use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually};
-
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
 
 /// What an outcome must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

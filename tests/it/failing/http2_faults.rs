@@ -10,22 +10,9 @@ use std::time::Duration;
 use rustls::{ServerConnection, StreamOwned};
 
 use super::faults::{pattern, serve_each};
-use crate::fuzz::targets::http2::{PREFACE, block, frame};
+use crate::fuzz::targets::http2::{PREFACE, block};
+use crate::harness::http2_frame::*;
 use crate::harness::{Leaf, server_config};
-
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
 
 /// What a flood brings before it is given up: pintle has not ended the connection.
 const FLOOD_MAX: usize = 48 << 20;
@@ -159,12 +146,6 @@ impl Http2Upstream {
     pub fn wrong(&self) -> usize {
         self.shared.wrong.load(Ordering::SeqCst)
     }
-}
-
-pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    frame(kind, flags, stream, payload, &mut bytes);
-    bytes
 }
 
 fn head(stream: u32, lines: &str) -> Vec<u8> {

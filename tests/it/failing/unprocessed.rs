@@ -13,21 +13,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::faults::pattern;
+use super::faults::{pattern, serve_each};
 use super::state;
 use crate::fuzz::targets::http2::{PREFACE, block, frame};
+use crate::harness::http2_frame::*;
 use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog_at, eventually, whole};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: u32 = 7;
 
 /// What becomes of a request.
@@ -88,12 +79,9 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let seen: Arc<Seen> = Arc::default();
         let shared = seen.clone();
-        thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                let (plan, seen) = (plan.clone(), shared.clone());
-                seen.connections.fetch_add(1, Ordering::SeqCst);
-                thread::spawn(move || Wire::new(socket, name, plan, seen).serve());
-            }
+        serve_each(listener, move |socket| {
+            shared.connections.fetch_add(1, Ordering::SeqCst);
+            Wire::new(socket, name, plan.clone(), shared.clone()).serve()
         });
         Self { address, seen }
     }
@@ -163,7 +151,6 @@ impl Wire {
     }
 
     fn serve(mut self) -> io::Result<()> {
-        self.socket.set_nodelay(true)?;
         self.socket.set_read_timeout(Some(Duration::from_millis(1)))?;
         match self.plan.allowed {
             Some(allowed) => self.settings(allowed),
@@ -411,7 +398,7 @@ fn refused_before_the_body_was_asked_for() {
 
 /// What is lost without a word may have been processed.
 #[test]
-fn cut_connections_say_nothing() {
+fn cut_connections_promise_nothing() {
     let authority = Authority::new();
     let upstream = Upstream::start(Plan::default());
     let pintle = pintle(&authority, "", &upstream.url(), "");
@@ -427,7 +414,7 @@ fn cut_connections_say_nothing() {
 }
 
 #[test]
-fn one_that_refuses_for_ever_is_given_up_in_time() {
+fn an_upstream_that_always_refuses_is_given_up_in_time() {
     let authority = Authority::new();
     let upstream = Upstream::start(Plan::default());
     let more = "[site.upstream_options]\nresponse_timeout = \"20s\"\ntotal_timeout = \"2s\"\n";

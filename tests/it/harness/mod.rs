@@ -3,6 +3,7 @@
 mod authority;
 mod browser;
 mod client;
+pub mod http2_frame;
 mod origin;
 mod origin2;
 mod process;

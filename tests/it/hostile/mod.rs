@@ -38,25 +38,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fuzz::targets::http2::{PREFACE, block, frame};
+use crate::fuzz::targets::http2::{PREFACE, block};
+pub use crate::harness::http2_frame::bytes;
+use crate::harness::http2_frame::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, eventually};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-pub fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    frame(kind, flags, stream, payload, &mut bytes);
-    bytes
-}
 
 fn fields(method: &str, path: &str) -> Vec<u8> {
     block(format!(":method: {method}\n:scheme: https\n:authority: {BLOG}\n:path: {path}\n").as_bytes())
