@@ -1,4 +1,4 @@
-//! What the upstream is sent: a head built from parsed parts, every rule about request fields in one pass.
+//! The requests to upstreams. One pass over the client's fields applies every rule and writes the head.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -10,48 +10,48 @@ use crate::message::{FieldSink, Framing, HeaderMapSink, Name, RequestHead, Versi
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
 
-/// The name that pintle goes by in Via (RFC 9110 section 7.6.3).
+/// The name of pintle in Via (RFC 9110 section 7.6.3).
 pub const PSEUDONYM: &str = "pintle";
 
-/// One client connection, as far as its requests tell of it.
+/// A client's connection, as its requests describe it.
 #[derive(Debug)]
 pub struct Client {
-    /// Whom it is from.
+    /// The peer.
     pub peer: Peer,
     address: OnceCell<String>,
 }
 
 impl Client {
-    /// A client's connection.
+    /// Makes the description of a connection.
     #[must_use]
     pub fn new(peer: Peer) -> Self {
         Self { peer, address: OnceCell::new() }
     }
 
-    /// The peer's address as text, made once.
+    /// Returns the peer's address as text. It is formatted once.
     #[must_use]
     pub fn address(&self) -> &str {
         self.address.get_or_init(|| self.peer.address.to_string())
     }
 }
 
-/// A request to be sent on.
+/// A request to send to an upstream.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamRequest<'a> {
-    /// What the client asked.
+    /// The client's request.
     pub head: &'a RequestHead,
-    /// The site it is for.
+    /// The site.
     pub site: &'a Site,
-    /// Who asks, and over which scheme.
+    /// The client and the scheme.
     pub origin: &'a Origin,
-    /// The connection it came by.
+    /// The client's connection.
     pub client: &'a Client,
-    /// For a WebSocket that came by HTTP/2: the key to ask with (RFC 8441 section 5).
+    /// The key to send for a WebSocket that came over HTTP/2 (RFC 8441 section 5).
     pub websocket_key: Option<&'a str>,
 }
 
 impl UpstreamRequest<'_> {
-    /// The method that the upstream sees.
+    /// Returns the method for the upstream.
     pub(super) fn method(&self) -> &Method {
         if self.websocket_key.is_some() { &Method::GET } else { &self.head.method }
     }
@@ -80,7 +80,7 @@ impl UpstreamRequest<'_> {
         match self.head.framing {
             Framing::Length(n) => out.field(b"Content-Length", itoa::Buffer::new().format(n).as_bytes()),
             Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            // A server may want to know that a POST has no body (RFC 9110 section 8.6).
+            // A server may need to know that a POST has no body (RFC 9110 section 8.6).
             _ if matches!(*self.method(), Method::POST | Method::PUT | Method::PATCH) => {
                 out.extend_from_slice(b"Content-Length: 0\r\n");
             }
@@ -98,7 +98,7 @@ impl UpstreamRequest<'_> {
         }
         let scheme = if upstream.http2_only { "http" } else { "https" };
         let uri = Uri::builder().scheme(scheme).authority(authority.as_slice()).path_and_query(self.head.target());
-        // X-Forwarded-For and the like come to them.
+        // With room for X-Forwarded-For and similar fields.
         let mut sink = HeaderMapSink::with_capacity(self.head.fields.len() + 8);
         self.write_fields(&mut sink, true);
         if let Framing::Length(n) = self.head.framing {
@@ -112,7 +112,7 @@ impl UpstreamRequest<'_> {
         Ok(request)
     }
 
-    /// All fields but Host and those of framing and upgrade.
+    /// Writes all fields but Host and those of framing and upgrade.
     fn write_fields<S: FieldSink>(&self, sink: &mut S, http2: bool) {
         let head = self.head;
         let rules = &self.site.request;
@@ -122,25 +122,21 @@ impl UpstreamRequest<'_> {
             let (name, bytes, value) = (field.name, head.fields.name(field), head.fields.value(field));
             match name {
                 Name::Host | Name::ContentLength => continue,
-                // What is believed of them is in the origin, and is written anew; the rest would be a stranger's word.
+                // Their trusted parts are in the origin, and `write_forwarded` writes them. The rest is a client's claim.
                 Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => continue,
                 Name::XForwardedOther | Name::XRealIp => continue,
-                // It belongs to the hop, but an HTTP/2 upstream may be told that trailers are welcome.
                 Name::Te => {
-                    if http2 && self.wants_trailers() && has_token(value, b"trailers") {
-                        sink.field(b"te", b"trailers");
+                    if http2 {
+                        self.write_te(value, sink);
                     }
                     continue;
                 }
                 Name::Expect if !head.expects_continue() => continue,
-                // The hop to the upstream has a key of its own.
+                // The upstream gets a key of its own.
                 Name::SecWebsocketKey if self.websocket_key.is_some() => continue,
                 Name::Trailer => {
-                    if head.framing == Framing::Chunked && !rules.trailers.is_empty() && !field.is_named() {
-                        let announced = rules.announced_trailers(value, false);
-                        if !announced.is_empty() {
-                            sink.field(bytes, &announced);
-                        }
+                    if !field.is_named() {
+                        self.write_announced_trailers(value, sink);
                     }
                     continue;
                 }
@@ -148,7 +144,7 @@ impl UpstreamRequest<'_> {
                     join(&mut via, value, b", ");
                     continue;
                 }
-                // HTTP/2 may cut the field into crumbs (RFC 9113 section 8.2.3).
+                // HTTP/2 may split the field (RFC 9113 section 8.2.3).
                 Name::Cookie => {
                     if !rules.drops(bytes) && !field.is_named() {
                         join(&mut cookies, value, b"; ");
@@ -175,23 +171,34 @@ impl UpstreamRequest<'_> {
             }
         });
         if !rules.drops(b"Via") {
-            let own = own_via(head.version);
-            if via.is_empty() {
-                sink.field(b"Via", own);
-            } else {
-                join(&mut via, own, b", ");
-                sink.field(b"Via", &via);
-            }
+            write_via(via, head.version, sink);
         }
         sink.rendered(&rules.added);
     }
 
-    /// Whether trailers of the answer would pass.
-    fn wants_trailers(&self) -> bool {
-        is_grpc(self.head) || !self.site.response.trailers.is_empty()
+    /// Writes `TE: trailers`, if the client sent it and trailers of the response would pass. TE belongs to the hop, but an
+    /// HTTP/2 upstream may need to know that trailers are welcome.
+    fn write_te<S: FieldSink>(&self, value: &[u8], sink: &mut S) {
+        let wants_trailers = is_grpc(self.head) || !self.site.response.trailers.is_empty();
+        if wants_trailers && has_token(value, b"trailers") {
+            sink.field(b"te", b"trailers");
+        }
     }
 
-    /// RFC 9110 section 7.6.2: one less for the next hop. That of other methods is left alone.
+    /// Writes a `Trailer` field without the trailers that do not pass.
+    fn write_announced_trailers<S: FieldSink>(&self, value: &[u8], sink: &mut S) {
+        let rules = &self.site.request;
+        if self.head.framing != Framing::Chunked || rules.trailers.is_empty() {
+            return;
+        }
+        let announced = rules.announced_trailers(value, false);
+        if !announced.is_empty() {
+            sink.field(b"Trailer", &announced);
+        }
+    }
+
+    /// Writes Max-Forwards. It is one less for the next hop, with the methods that it is defined for (RFC 9110 section
+    /// 7.6.2).
     fn write_max_forwards<S: FieldSink>(&self, name: &[u8], value: &[u8], sink: &mut S) {
         let counts = matches!(self.head.method, Method::OPTIONS | Method::TRACE);
         match std::str::from_utf8(value).ok().and_then(|v| v.parse::<u32>().ok()) {
@@ -200,15 +207,15 @@ impl UpstreamRequest<'_> {
         }
     }
 
-    /// X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239): of what came in only what is believed.
+    /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239), with only the trusted parts of received fields.
     fn write_forwarded(&self, field: &mut impl FnMut(&[u8], &[u8])) {
         let scheme = self.origin.scheme.as_str();
-        // The host, and behind it the value of Forwarded.
+        // The host, followed by the value of Forwarded.
         let mut text = Vec::with_capacity(256);
         self.write_host(&mut text);
         let host = text.len();
         if self.origin.hops.is_empty() {
-            // The client is the peer: no lists to walk, nothing to format anew.
+            // The client is the peer, whose address is formatted already.
             field(b"X-Forwarded-For", self.client.address().as_bytes());
         } else {
             let chain = std::iter::once(&self.origin.client).chain(&self.origin.hops);
@@ -224,7 +231,7 @@ impl UpstreamRequest<'_> {
             write_node(self.origin.client, &self.origin.client.to_string(), &mut text);
         }
         text.extend_from_slice(b";host=");
-        // A colon or a bracket is no token character.
+        // A colon or a bracket is not a character of tokens.
         let quote: &[u8] = if text[..host].iter().any(|b| matches!(b, b':' | b'[' | b']')) { b"\"" } else { b"" };
         text.extend_from_slice(quote);
         text.extend_from_within(..host);
@@ -238,7 +245,8 @@ impl UpstreamRequest<'_> {
         field(b"Forwarded", &text[host..]);
     }
 
-    /// The host that the client asked for: as it says itself, or as a trusted proxy says, if that is a name of the site.
+    /// Writes the host that the client asked for: the one that a trusted proxy states, if it is a name of the site, or that
+    /// of the request.
     fn write_host(&self, out: &mut Vec<u8>) {
         match self.origin.host_of(&self.site.hosts) {
             Some(stated) => out.extend_from_slice(&stated),
@@ -255,7 +263,7 @@ fn write_authority(head: &RequestHead, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 7239 section 6: IPv6 in brackets, and quoted.
+/// Writes an address for Forwarded: IPv6 in brackets and quoted (RFC 7239 section 6).
 fn write_node(address: IpAddr, text: &str, out: &mut Vec<u8>) {
     if address.is_ipv6() {
         out.extend_from_slice(b"\"[");
@@ -273,7 +281,18 @@ fn join(list: &mut Vec<u8>, member: &[u8], separator: &[u8]) {
     list.extend_from_slice(member);
 }
 
-/// Our own member of Via.
+/// Writes Via with pintle's own member at the end.
+fn write_via<S: FieldSink>(mut via: Vec<u8>, received: Version, sink: &mut S) {
+    let own = own_via(received);
+    if via.is_empty() {
+        sink.field(b"Via", own);
+    } else {
+        join(&mut via, own, b", ");
+        sink.field(b"Via", &via);
+    }
+}
+
+/// Returns pintle's own member of Via.
 fn own_via(received: Version) -> &'static [u8] {
     match received {
         Version::Http10 => b"1.0 pintle",
@@ -282,7 +301,7 @@ fn own_via(received: Version) -> &'static [u8] {
     }
 }
 
-/// How many hops of our own name the Via fields show: more than a few mean a loop.
+/// Returns the number of hops with pintle's name in Via. More than a few mean a loop.
 #[must_use]
 pub fn own_hops(head: &RequestHead) -> usize {
     let members = head.fields.get_all(Name::Via).flat_map(crate::message::tokens);
@@ -290,25 +309,25 @@ pub fn own_hops(head: &RequestHead) -> usize {
     members.filter(is_ours).count()
 }
 
-/// Whether a request is one of gRPC, whose answers have trailers.
+/// Returns `true` for a gRPC request, whose response has trailers.
 #[must_use]
 pub fn is_grpc(head: &RequestHead) -> bool {
     let kind = head.fields.get(Name::ContentType).unwrap_or_default();
-    // `application/grpc`, `application/grpc+proto`; the trailers of gRPC-Web are in its bodies.
+    // `application/grpc` or `application/grpc+proto`. gRPC-Web has its trailers in the body.
     kind.get(..16).is_some_and(|k| k.eq_ignore_ascii_case(b"application/grpc"))
         && matches!(kind.get(16), None | Some(b'+' | b';' | b' '))
 }
 
-/// Whether a name may not be touched by header rules, nor one that looks like it: framing, routing, and what belongs to
-/// one hop.
+/// Returns `true` if header rules must not change fields of this name, or one that looks like it: fields of framing, of
+/// routing and of one hop.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {
     let known = Name::of_lookalike(name.as_str().as_bytes());
     known.is_hop_by_hop() || matches!(known, Name::Host | Name::ContentLength | Name::Te | Name::Trailer | Name::Expect)
 }
 
-/// Whether pintle writes fields of this name itself, so that no rule for requests may touch them, nor those that look
-/// like them: who asks, how, and by which way. Via is what loops are found by.
+/// Returns `true` if pintle writes fields of this name itself, or one that looks like it: the client, its scheme and host,
+/// and Via, which shows loops. Rules for requests must not change them.
 #[must_use]
 pub fn is_vouched(name: &HeaderName) -> bool {
     matches!(
@@ -381,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_one_hop_stay() {
+    fn fields_of_one_hop_are_dropped() {
         check("X-Keep: 1\r\n", "X-Keep: 1\r\n");
         check(
             "Connection: X-Secret, close\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Authorization: x\r\n",
@@ -392,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_vouch_for_nothing() {
+    fn claims_of_clients_are_dropped() {
         check(
             "X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n",
             "",
@@ -419,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_are_believed() {
+    fn trusted_hosts() {
         let host = |field, name: &str, stated: &str| {
             let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\n{name}: {stated}\r\n\r\n");
             let got = sent(&request, "10.0.0.1", field, &site());
@@ -451,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_no_contract_covers_pass_from_nobody() {
+    fn claims_are_dropped_whatever_field_is_trusted() {
         let request = "GET / HTTP/1.1\r\nHost: a.example\r\nX-Real-IP: 198.51.100.9\r\nX-Forwarded-Port: 81\r\n\
                        X-Forwarded-Prefix: /evil\r\nX-Forwarded-Server: x\r\nX-Forwarded-Ssl: on\r\nX-Forwarded-By: x\r\n\r\n";
         let fields = [None, Some(TrustedField::XForwarded), Some(TrustedField::Forwarded), Some(TrustedField::Proxy)];
@@ -497,7 +516,7 @@ mod tests {
         assert!(options.starts_with("OPTIONS * HTTP/1.1\r\n") && options.contains("Max-Forwards: 2\r\n"), "{options}");
     }
 
-    /// RFC 8441 section 5: a WebSocket by HTTP/2 has no key; what a client sends as one all the same is not ours.
+    /// A WebSocket over HTTP/2 has no key (RFC 8441 section 5). One that a client sends all the same is dropped.
     #[test]
     fn a_websocket_has_one_key() {
         let mut head = RequestHead::default();

@@ -52,7 +52,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("ledger/file.rs", "read", NOT_YET),
     ("server/rejection.rs", "message", NOT_YET),
     ("server/service.rs", "decide", NOT_YET),
-    ("upstream/request.rs", "write_fields", NOT_YET),
     ("verify/chain.rs", "distrust", NOT_YET),
     ("verify/judge/redirect.rs", "judge_location", NOT_YET),
 ];
