@@ -31,7 +31,7 @@ enum State {
     End,
 }
 
-/// What [`BodyDecoder::decode`] found.
+/// The result of [`BodyDecoder::decode`].
 #[derive(Debug)]
 pub enum Decoded {
     /// A piece of the body.
@@ -190,13 +190,15 @@ impl BodyDecoder {
     }
 }
 
-/// Parses `chunk-size [ chunk-ext ] CRLF` (RFC 9112 section 7.1). Returns the line's length, and the size.
+/// Parses `chunk-size [ chunk-ext ] CRLF` (RFC 9112 section 7.1). Returns the line's length, and
+/// the size.
 fn size_line(buf: &[u8], strict: bool) -> Result<Option<(usize, u64)>, BodyFault> {
     let digits = buf.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(buf.len());
     if digits > 16 || (digits == 0 && !buf.is_empty()) {
         return Err(BodyFault::ChunkSize);
     }
-    // Extensions must not contain what another parser could read as the end of a line (RFC 9112 section 7.1.1).
+    // Extensions must not contain what another parser could read as the end of a line (RFC 9112
+    // section 7.1.1).
     let line = &buf[..buf.len().min(SIZE_LINE_MAX)];
     let control = line[digits.min(line.len())..].iter().position(|b| b.is_ascii_control() && *b != b'\t');
     let Some(end) = control.map(|at| digits + at) else {
@@ -218,7 +220,8 @@ fn size_line(buf: &[u8], strict: bool) -> Result<Option<(usize, u64)>, BodyFault
     }
 }
 
-/// Parses `trailer-section CRLF`. Returns its length, and the permitted fields (RFC 9110 section 6.5).
+/// Parses `trailer-section CRLF`. Returns its length, and the permitted fields (RFC 9110 section
+/// 6.5).
 fn trailers(buf: &[u8], strict: bool) -> Result<Option<(usize, Fields)>, BodyFault> {
     let mut slots = [httparse::EMPTY_HEADER; TRAILER_FIELDS_MAX];
     match httparse::parse_headers(buf, &mut slots).map_err(|_| BodyFault::Trailers)? {
@@ -243,7 +246,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Feeds the bytes in pieces of `step`; gives the body, the trailers, and what is left behind it.
+    /// Feeds the bytes in pieces of `step`; gives the body, the trailers, and what is left behind
+    /// it.
     fn run(input: &[u8], framing: Framing, step: usize, strict: bool) -> Result<(Vec<u8>, usize, Vec<u8>), BodyFault> {
         let mut decoder = BodyDecoder::new(framing, strict);
         let (mut buf, mut body, mut trailer_count) = (BytesMut::new(), Vec::new(), 0);

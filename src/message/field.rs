@@ -280,7 +280,7 @@ pub(super) struct Connection {
     pub(super) keep_alive: bool,
     pub(super) close: bool,
     pub(super) upgrade: bool,
-    /// It has other members: names of fields.
+    /// The field has other members: names of fields.
     pub(super) names_fields: bool,
 }
 
@@ -302,7 +302,8 @@ impl Connection {
     }
 }
 
-/// Marks the fields with these names. Lists and heads may be long: each name is looked up in sorted fields.
+/// Marks the fields with these names. Lists and heads may be long: each name is looked up in sorted
+/// fields.
 fn mark<'a>(raw: &[u8], list: &mut [Field], names: impl Iterator<Item = &'a [u8]>) {
     let mut order: Vec<usize> = (0..list.len()).collect();
     order.sort_unstable_by(|a, b| by_name(&raw[list[*a].name_range()], &raw[list[*b].name_range()]));
@@ -341,7 +342,8 @@ impl Drop for Fields {
     }
 }
 
-/// Returns the members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
+/// Returns the members of a comma-separated list, trimmed, without empty ones (RFC 9110 section
+/// 5.6.1).
 pub fn tokens(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }

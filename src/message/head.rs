@@ -80,7 +80,8 @@ pub struct RequestHead {
     pub fields: Fields,
     /// The client keeps the connection (HTTP/1).
     pub keep_alive: bool,
-    /// The `:protocol` of an extended CONNECT is `websocket` (RFC 8441), or an HTTP/1.1 request asks for that upgrade.
+    /// The `:protocol` of an extended CONNECT is `websocket` (RFC 8441), or an HTTP/1.1 request
+    /// asks for that upgrade.
     pub websocket: bool,
     /// The scheme that the request names, if any.
     pub scheme: Option<TargetScheme>,
@@ -97,7 +98,8 @@ impl RequestHead {
         *self = Self { fields, ..Self::default() };
     }
 
-    /// Returns path and query, beginning with `/`, or `*`. Percent-encoded where necessary, and otherwise as received.
+    /// Returns path and query, beginning with `/`, or `*`. Percent-encoded where necessary, and
+    /// otherwise as received.
     #[must_use]
     pub fn target(&self) -> &str {
         ascii(self.fields.raw(self.target.clone()))
@@ -196,7 +198,8 @@ impl RequestHead {
         (self.host, self.port) = (0..0, None);
     }
 
-    /// Removes the scheme's default port: `host:443` and `host` are the same authority (RFC 9110 section 4.2.3).
+    /// Removes the scheme's default port: `host:443` and `host` are the same authority (RFC 9110
+    /// section 4.2.3).
     pub fn drop_default_port(&mut self, scheme: TargetScheme) {
         self.port = self.port.filter(|port| *port != scheme.default_port());
     }
@@ -207,15 +210,16 @@ impl RequestHead {
         (self.host_bytes(), self.port.filter(|port| Some(*port) != default))
     }
 
-    /// Returns `true` if a Host field or an authority names the host that is already set. Case, a trailing dot and the
-    /// scheme's default port do not matter.
+    /// Returns `true` if a Host field or an authority names the host that is already set. Case, a
+    /// trailing dot and the scheme's default port do not matter.
     #[must_use]
     pub fn is_same_authority(&self, authority: &[u8]) -> bool {
         let mut other = Self { scheme: self.scheme, ..Self::default() };
         other.set_authority(authority).is_ok() && other.host_and_port() == self.host_and_port()
     }
 
-    /// Reads the Connection fields, and marks the fields that they name. Must be called after all fields were added.
+    /// Reads the Connection fields, and marks the fields that they name. Must be called after all
+    /// fields were added.
     pub(super) fn read_connection(&mut self) {
         let mut said = Connection::default();
         self.fields.read_connection(&mut said);
@@ -223,7 +227,8 @@ impl RequestHead {
             self.fields.mark_hop();
         }
         self.keep_alive = !said.close && (self.version == Version::Http11 || said.keep_alive);
-        // RFC 9110 section 7.8: only with `Connection: upgrade`, and never in HTTP/1.0. RFC 6455 section 4.1: a GET.
+        // RFC 9110 section 7.8: only with `Connection: upgrade`, and never in HTTP/1.0. RFC 6455
+        // section 4.1: a GET.
         self.websocket = said.upgrade
             && self.version == Version::Http11
             && self.method == Method::GET
@@ -231,7 +236,8 @@ impl RequestHead {
             && self.fields.get_all(Name::Upgrade).any(|v| has_token(v, b"websocket"));
     }
 
-    /// Returns `true` if the client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+    /// Returns `true` if the client waits for `100 Continue` before it sends the body (RFC 9110
+    /// section 10.1.1).
     #[must_use]
     pub fn expects_continue(&self) -> bool {
         self.version != Version::Http10

@@ -1,8 +1,9 @@
 //! Parses the heads of HTTP/1.1 messages. `httparse` reads the syntax; the framing rules are here.
 //!
-//! Requests are read strictly: pintle refuses a request that two parsers could read differently (RFC 9112 section 11.2).
-//! Responses come from the operator's own upstream, and pintle writes them anew. It therefore accepts harmless deviations
-//! (bare LF, white space before the colon), but none of framing.
+//! Requests are read strictly: pintle refuses a request that two parsers could read differently
+//! (RFC 9112 section 11.2). Responses come from the operator's own upstream, and pintle writes them
+//! anew. It therefore accepts harmless deviations (bare LF, white space before the colon), but none
+//! of framing.
 
 use std::mem::MaybeUninit;
 
@@ -14,8 +15,8 @@ use super::field::{Connection, Field, Fields, has_token, tokens};
 use super::head::{Framing, RequestHead, ResponseHead, TargetScheme, Version};
 use super::name::Name;
 
-/// The most fields that the first parse has room for. [`HeadLimits::fields`] may be lower; a response with more fields is
-/// parsed a second time.
+/// The most fields that the first parse has room for. [`HeadLimits::fields`] may be lower; a
+/// response with more fields is parsed a second time.
 const FIELDS_MAX: usize = 128;
 /// The most bytes of empty lines before a request line (RFC 9112 section 2.2).
 pub(super) const LEADING_EMPTY_MAX: usize = 4;
@@ -53,7 +54,8 @@ pub fn field_fits(name: &[u8], value: &[u8], max: usize) -> bool {
     name.len() <= FIELD_NAME_MAX && name.len() + value.len() <= max
 }
 
-/// Parses the request at the front of `buf` into `head`. Returns its length, or `None` if it is incomplete.
+/// Parses the request at the front of `buf` into `head`. Returns its length, or `None` if it is
+/// incomplete.
 ///
 /// # Errors
 ///
@@ -117,7 +119,8 @@ fn leading_empty_lines(buf: &[u8]) -> Result<usize, HeadFault> {
 fn fault_of(error: httparse::Error, input: &[u8]) -> HeadFault {
     match error {
         httparse::Error::TooManyHeaders => HeadFault::TooLarge,
-        // The preface of HTTP/2 counts as a request of that version. Three words alone are not a request.
+        // The preface of HTTP/2 counts as a request of that version. Three words alone are not a
+        // request.
         httparse::Error::Version if names_a_version(input) => HeadFault::Version,
         httparse::Error::HeaderName => HeadFault::Syntax("field name"),
         httparse::Error::HeaderValue => HeadFault::Syntax("field value"),
@@ -132,7 +135,8 @@ fn names_a_version(input: &[u8]) -> bool {
     line.split(|b| *b == b' ').nth(2).is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-/// Refuses a bare LF. RFC 9112 section 2.2 permits it as the end of a line, but not all recipients accept it.
+/// Refuses a bare LF. RFC 9112 section 2.2 permits it as the end of a line, but not all recipients
+/// accept it.
 fn every_line_ends_in_crlf(head: &[u8]) -> Result<(), HeadFault> {
     let ends_in_crlf = |at: usize| at > 0 && head[at - 1] == b'\r';
     if memchr_iter(b'\n', head).all(ends_in_crlf) { Ok(()) } else { Err(HeadFault::Syntax("line ending")) }
@@ -179,8 +183,8 @@ fn read_target(head: &mut RequestHead, range: std::ops::Range<usize>) -> Result<
     read_host(head, named).inspect_err(|_| head.clear_host())
 }
 
-/// Reads the host from exactly one Host field (RFC 9112 section 3.2). An absolute target must name the same host:
-/// request smuggling exploits intermediaries that disagree about it.
+/// Reads the host from exactly one Host field (RFC 9112 section 3.2). An absolute target must name
+/// the same host: request smuggling exploits intermediaries that disagree about it.
 fn read_host(head: &mut RequestHead, named: Option<std::ops::Range<usize>>) -> Result<(), HeadFault> {
     let mut hosts = head.fields.list().iter().filter(|f| f.name == Name::Host);
     let field = hosts.next().map(Field::value_range);
@@ -262,10 +266,11 @@ pub fn content_length(fields: &Fields) -> Result<Option<u64>, HeadFault> {
     Ok(length)
 }
 
-/// Parses the response at the front of `buf` into `head`. Returns its length, or `None` if it is incomplete.
+/// Parses the response at the front of `buf` into `head`. Returns its length, or `None` if it is
+/// incomplete.
 ///
-/// `to_head` is true if the request was a HEAD: its response has no body, whatever the fields say. Drops hop-by-hop fields
-/// and the fields that Connection names.
+/// `to_head` is true if the request was a HEAD: its response has no body, whatever the fields say.
+/// Drops hop-by-hop fields and the fields that Connection names.
 ///
 /// # Errors
 ///
@@ -365,10 +370,11 @@ fn response_keeps_alive(head: &ResponseHead, said: Connection, http11: bool, to_
     keeps && head.framing != Framing::UntilClose && !announces_a_stray_body(head, to_head)
 }
 
-/// Returns `true` if a response without a body announces one. Its sender may send that body, which pintle would read as
-/// the next response.
+/// Returns `true` if a response without a body announces one. Its sender may send that body, which
+/// pintle would read as the next response.
 ///
-/// Content-Length is correct in answers to HEAD and in a 304, where it describes the answer to a GET (RFC 9110 section
+/// Content-Length is correct in answers to HEAD and in a 304, where it describes the answer to a
+/// GET (RFC 9110 section
 /// 8.6). In a 204 and in interim responses it is not. Transfer-Encoding may stand in a response without a body (RFC 9112
 /// section 6.1), but some servers then send the last chunk.
 fn announces_a_stray_body(head: &ResponseHead, to_head: bool) -> bool {
@@ -464,7 +470,8 @@ mod tests {
         }
     }
 
-    /// The port that a scheme has anyway, and a trailing dot, change nothing (RFC 9110 section 4.2.3).
+    /// The port that a scheme has anyway, and a trailing dot, change nothing (RFC 9110 section
+    /// 4.2.3).
     #[test]
     fn one_host_by_several_names() {
         let same = |target: &str, host: &str| {
@@ -499,7 +506,8 @@ mod tests {
         assert_eq!(head.authority(), "a.example");
     }
 
-    /// A refusal carries the policies of the host that was asked for: where that is not certain, there is none.
+    /// A refusal carries the policies of the requested host. If the host is not certain, the head
+    /// has none.
     #[test]
     fn hosts_of_refused_requests() {
         let host = |text: &str| {

@@ -45,10 +45,11 @@ pub enum Name {
     XForwardedOther,
     XForwardedProto,
     XRealIp,
-    /// A field in which proxies describe the client, its connection or its request: `CF-Connecting-IP`,
-    /// `Front-End-Https`, `X-Original-URL`.
+    /// A field in which proxies describe the client, its connection or its request:
+    /// `CF-Connecting-IP`, `Front-End-Https`, `X-Original-URL`.
     Claim,
-    /// A name that CGI-like servers confuse with one of those above: `X_Forwarded_Proto`, `Content.Length`.
+    /// A name that CGI-like servers confuse with one of those above: `X_Forwarded_Proto`,
+    /// `Content.Length`.
     Lookalike,
     Other,
 }
@@ -204,8 +205,8 @@ pub(super) const KNOWN: &[(&str, Name)] = &[
     ("X-WAWS-Unencoded-URL", Name::Claim),
 ];
 
-/// Returns the beginnings of names that are all claims, in lower case, by the first and the third byte of a name in folded
-/// form.
+/// Returns the beginnings of names that are all claims, in lower case, by the first and the third
+/// byte of a name in folded form.
 pub(super) const fn families(first: u8, third: u8) -> &'static [&'static str] {
     match (first, third) {
         (b'c', b'-') => &["cf-access-"],
@@ -262,7 +263,8 @@ impl Name {
         matches!(self, Self::StrictTransportSecurity | Self::PublicKeyPins | Self::PublicKeyPinsReportOnly)
     }
 
-    /// Returns `true` if the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section 8.2.2) and never passes.
+    /// Returns `true` if the field belongs to one hop (RFC 9110 section 7.6.1, RFC 9113 section
+    /// 8.2.2) and never passes.
     ///
     /// `TE` and `Trailer` are not among them: they pass where trailers pass.
     #[must_use]
@@ -280,8 +282,8 @@ impl Name {
         )
     }
 
-    /// Returns `true` if a request's field of this name passes from no client: it claims what only proxies know, or looks
-    /// like a field that pintle has rules for.
+    /// Returns `true` if a request's field of this name passes from no client: it claims what only
+    /// proxies know, or looks like a field that pintle has rules for.
     #[must_use]
     pub fn is_claim(self) -> bool {
         matches!(self, Self::Claim | Self::Lookalike)

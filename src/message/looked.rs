@@ -4,8 +4,8 @@ use memchr::memchr_iter;
 
 use super::http1::LEADING_EMPTY_MAX;
 
-/// The bytes of an incomplete head at its last parse. A head is parsed from its beginning each time: one that comes byte
-/// by byte would cost its size squared.
+/// The bytes of an incomplete head at its last parse. A head is parsed from its beginning each
+/// time: one that comes byte by byte would cost its size squared.
 #[derive(Debug, Default)]
 pub struct Looked(usize);
 
@@ -13,8 +13,8 @@ impl Looked {
     /// The size up to which a head is parsed whenever bytes come.
     const SMALL: usize = 4096;
 
-    /// Returns `true` if the received bytes should be parsed: they are few, have grown by an eighth or beyond one of the
-    /// limits, or contain the end of the head.
+    /// Returns `true` if the received bytes should be parsed: they are few, have grown by an eighth
+    /// or beyond one of the limits, or contain the end of the head.
     pub fn is_worth_it(&mut self, received: &[u8], limits: &[usize]) -> bool {
         let (len, looked) = (received.len(), self.0.min(received.len()));
         let ends =

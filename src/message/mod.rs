@@ -1,8 +1,8 @@
 //! HTTP messages: heads as lists of fields over one buffer, and bodies by their framing.
 //!
-//! Both sides (client and upstream) and both versions (HTTP/1.1 and HTTP/2) share these types, so that each rule about
-//! fields exists once. A request is parsed or copied into a [`RequestHead`]. pintle writes the outgoing head from it,
-//! through a [`FieldSink`].
+//! Both sides (client and upstream) and both versions (HTTP/1.1 and HTTP/2) share these types, so
+//! that each rule about fields exists once. A request is parsed or copied into a [`RequestHead`].
+//! pintle writes the outgoing head from it, through a [`FieldSink`].
 
 mod chunked;
 mod fault;

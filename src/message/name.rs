@@ -3,8 +3,8 @@
 pub use super::known_name::Name;
 use super::known_name::{KNOWN, OTHER_FORWARDED, families};
 
-/// The third bytes of the families, for each first byte of a name: a bit for each, by the last five bits of its folded
-/// form. For most unknown names, this look-up is enough.
+/// The third bytes of the families, for each first byte of a name: a bit for each, by the last five
+/// bits of its folded form. For most unknown names, this look-up is enough.
 static THIRDS: [u32; 256] = {
     let mut thirds = [0; 256];
     let mut pair: u16 = 0;
@@ -20,8 +20,8 @@ static THIRDS: [u32; 256] = {
     }
 };
 
-/// Folds a byte of a name as servers do that turn names into variables: without case, and with one character for all but
-/// letters and digits.
+/// Folds a byte of a name as servers do that turn names into variables: without case, and with one
+/// character for all but letters and digits.
 #[must_use]
 const fn fold(b: u8) -> u8 {
     if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' }
@@ -55,8 +55,8 @@ fn begins_with(name: &[u8], folded: &[u8]) -> bool {
     name.get(..folded.len()).is_some_and(|begin| folds_to(begin, folded))
 }
 
-/// The size of the hash table of known names. The hash has the length and three bytes of a name; a taken place leads to
-/// the next free one. Most unknown names meet an empty place at once.
+/// The size of the hash table of known names. The hash has the length and three bytes of a name; a
+/// taken place leads to the next free one. Most unknown names meet an empty place at once.
 const PLACES: usize = 512;
 
 const fn place(name: &[u8]) -> usize {
@@ -160,8 +160,8 @@ const fn ends(name: &[u8]) -> [u64; 2] {
     }
 }
 
-/// Returns the eight bytes after the first eight, and those before the last eight. With [`ends`], all of a name with up to
-/// 32 bytes.
+/// Returns the eight bytes after the first eight, and those before the last eight. With [`ends`],
+/// all of a name with up to 32 bytes.
 const fn middle(name: &[u8]) -> [u64; 2] {
     if name.len() <= 16 {
         return [0; 2];
@@ -226,8 +226,9 @@ impl Name {
         }
     }
 
-    /// Returns the name that a CGI-like origin reads in these bytes. There, all characters but letters and digits become the
-    /// same character of a variable: `X_Forwarded_Proto` could pass for a field that pintle writes.
+    /// Returns the name that a CGI-like origin reads in these bytes. There, all characters but
+    /// letters and digits become the same character of a variable: `X_Forwarded_Proto` could pass
+    /// for a field that pintle writes.
     #[must_use]
     pub fn of_lookalike(name: &[u8]) -> Self {
         find(name).map_or(Self::Other, |(known, _)| known)

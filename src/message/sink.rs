@@ -115,8 +115,8 @@ impl From<&Fields> for HeaderMap {
     }
 }
 
-/// Returns `true` for a valid name. The `http` crate accepts a quotation mark in names. RFC 9110 section 5.6.2 does not, and
-/// other parsers refuse the whole message.
+/// Returns `true` for a valid name. The `http` crate accepts a quotation mark in names. RFC 9110
+/// section 5.6.2 does not, and other parsers refuse the whole message.
 #[must_use]
 pub fn is_token(name: &HeaderName) -> bool {
     !name.as_str().as_bytes().contains(&b'"')

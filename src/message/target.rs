@@ -1,14 +1,18 @@
 //! The path and query of a request: the bytes that pintle refuses, encodes or passes as they are.
 //!
-//! One rule applies to HTTP/1.1 and HTTP/2 on both sides. RFC 3986 does not permit ``" < > \ ^ ` { | }`` in a path or a
-//! query. Browsers send most of them in queries, and curl sends whatever it is given: a 400 would break pages that work
-//! elsewhere. Some parsers refuse the raw bytes (those of HTTP/2 do), and some read `\` as `/`. Percent-encoded, they mean
-//! the same to every origin (RFC 3986 section 2.1). `[` and `]` pass: all parsers accept them, and forms use them often.
-//! pintle refuses control characters, white space, `#` and non-ASCII bytes, since two parsers could read them differently.
+//! One rule applies to HTTP/1.1 and HTTP/2 on both sides. RFC 3986 does not permit
+//! ``" < > \ ^ ` { | }`` in a path or a query.
+//! Browsers send most of them in queries, and curl sends whatever it is given: a 400 would break
+//! pages that work elsewhere. Some parsers refuse the raw bytes (those of
+//! HTTP/2 do), and some read `\` as `/`. Percent-encoded, they mean the same to every origin (RFC
+//! 3986 section 2.1). `[` and `]` pass: all parsers accept them, and forms use them often. pintle
+//! refuses control characters, white space, `#` and non-ASCII bytes, since two parsers could read
+//! them differently.
 
 use super::fault::HeadFault;
 
-/// The longest encoded path and query: HTTP/2 libraries accept no longer one. Longer ones get 414, whatever the limits are.
+/// The longest encoded path and query: HTTP/2 libraries accept no longer one. Longer ones get 414,
+/// whatever the limits are.
 pub const TARGET_MAX: usize = u16::MAX as usize - 1;
 
 const PLAIN: u8 = 0;

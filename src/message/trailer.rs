@@ -2,7 +2,8 @@
 
 use super::name::{Name, folds_to};
 
-/// Fields beside the known [`Name`]s that a recipient needs before the body, in lower case (RFC 9110 section 6.5.1).
+/// Fields beside the known [`Name`]s that a recipient needs before the body, in lower case (RFC
+/// 9110 section 6.5.1).
 const FORBIDDEN: &[&str] = &[
     // Conditions, ranges and preferences of a request.
     "accept-charset",
@@ -19,21 +20,21 @@ const FORBIDDEN: &[&str] = &[
     // Authentication.
     "authorization",
     "www-authenticate",
-    // How to process or to keep a response.
+    // Control of a response.
     "age",
     "cache-control",
     "expires",
     "retry-after",
     "warning",
-    // How to read the content.
+    // The format of the content.
     "content-encoding",
     "content-language",
     "content-range",
 ];
 
-/// Returns `true` if a field of this name must not stand in a trailer section: fields of framing, routing,
-/// authentication, request and response control and content format (RFC 9110 section 6.5.1), all fields that pintle has
-/// rules for, and names that look like one of these.
+/// Returns `true` if a field of this name must not stand in a trailer section: fields of framing,
+/// routing, authentication, request and response control and content format (RFC 9110 section
+/// 6.5.1), all fields that pintle has rules for, and names that look like one of these.
 #[must_use]
 pub fn is_forbidden_trailer(name: &[u8]) -> bool {
     Name::of(name) != Name::Other || FORBIDDEN.iter().any(|forbidden| folds_to(name, forbidden.as_bytes()))

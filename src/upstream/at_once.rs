@@ -1,7 +1,7 @@
 //! The usual case: a request without a body, and a connection at rest.
 //!
-//! It is polled in place. A future would be as large as all that may happen on the way; anything unusual goes through
-//! [`Pool::send`].
+//! The exchange is polled in place: a future would be as large as everything that may happen on the
+//! way. Unusual requests go through [`Pool::send`].
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -34,8 +34,8 @@ pub enum Forwarded {
 impl Pool {
     /// Begins a request on a connection at rest.
     ///
-    /// Returns `None` if something has to happen first: the request has a body or asks for WebSocket, no connection is
-    /// free, or the circuit breaker is not closed.
+    /// Returns `None` if something has to happen first: the request has a body or asks for
+    /// WebSocket, no connection is free, or the circuit breaker is not closed.
     pub fn forward_at_once(
         self: &Rc<Self>,
         upstream_request: &UpstreamRequest<'_>,
@@ -59,8 +59,8 @@ impl Forwarding {
         &self.pool
     }
 
-    /// Sends the request and waits for the response's head, for as long as the alarm says. Must not be polled again once
-    /// it is ready.
+    /// Sends the request and waits for the response's head, for as long as the alarm says. Must not
+    /// be polled again once it is ready.
     pub fn poll(&mut self, alarm: &Alarm, interim: &mut dyn Interim, cx: &mut Context<'_>) -> Poll<Forwarded> {
         let Some(exchange) = &mut self.exchange else { return Poll::Pending };
         let outcome = ready!(exchange.poll_head(alarm, interim, cx));

@@ -1,4 +1,5 @@
-//! Health checks: the control thread asks each address of an upstream at an interval, on a new connection.
+//! Health checks: the control thread asks each address of an upstream at an interval, on a new
+//! connection.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -24,7 +25,8 @@ const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 
 /// The User-Agent of checks.
 const AGENT: &str = "pintle (health check)";
 
-/// Returns a task that checks an upstream for as long as it is in use. `None` if it needs no checks, or has them already.
+/// Returns a task that checks an upstream for as long as it is in use. `None` if it needs no
+/// checks, or has them already.
 #[must_use]
 pub fn watch(upstream: &Arc<Upstream>) -> Option<impl Future<Output = ()> + use<>> {
     upstream.health.check.as_ref()?;

@@ -1,5 +1,5 @@
-//! The addresses of upstream names. The control thread looks them up, again whenever their TTL ends, and keeps the last
-//! ones while DNS fails.
+//! The addresses of upstream names. The control thread looks them up, again whenever their TTL
+//! ends, and keeps the last ones while DNS fails.
 
 use std::cell::RefCell;
 use std::fs;
@@ -23,7 +23,8 @@ const TTL_FLOOR: Duration = Duration::from_secs(1);
 const TTL_CEILING: Duration = Duration::from_secs(3600);
 /// The TTL of addresses that have none: from /etc/hosts, or through the C library.
 const TTL_UNKNOWN: Duration = Duration::from_secs(30);
-/// The longest time between two attempts after failures. It begins with one second, and doubles with each failure.
+/// The longest time between two attempts after failures. It begins with one second, and doubles
+/// with each failure.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The time that addresses of one family wait for those of the other (RFC 8305 section 3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
@@ -115,7 +116,8 @@ pub async fn follow(name: Name, resolver: Rc<Resolver>) {
                 RETRY_MAX.min(Duration::from_secs(1 << failures.min(6).saturating_sub(1)))
             }
         };
-        // A nudge does not shorten the wait below the floor: each request would look up a dead name.
+        // A nudge does not shorten the wait below the floor: each request would look up a dead
+        // name.
         tokio::time::sleep(TTL_FLOOR).await;
         tokio::select! {
             () = tokio::time::sleep(wait.saturating_sub(TTL_FLOOR)) => {}
@@ -159,8 +161,8 @@ fn report_failure(name: &Name, why: &str, failures: u32) {
     });
 }
 
-/// A DNS resolver with the system's configuration, or with name servers of its own. It is rebuilt when the system's
-/// configuration changes.
+/// A DNS resolver with the system's configuration, or with name servers of its own. It is rebuilt
+/// when the system's configuration changes.
 pub struct Resolver {
     servers: NameServers,
     current: RefCell<Current>,
@@ -230,7 +232,8 @@ impl Resolver {
         if current.resolvers.is_none() || made_from != current.made_from {
             let build = |strategy| self.build(strategy);
             let built = build(LookupIpStrategy::Ipv4Only).zip(build(LookupIpStrategy::Ipv6Only));
-            // Falls back to the previous resolvers: pintle may lack permission to read a file that replaced another.
+            // Falls back to the previous resolvers: pintle may lack permission to read a file that
+            // replaced another.
             let resolvers = built.map(|(v4, v6)| Families { v4, v6 }).or_else(|| current.resolvers.take());
             *current = Current { made_from, resolvers };
         }
@@ -260,8 +263,9 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
 
 /// Looks up the addresses of both families at once.
 ///
-/// The first answer is published after [`RESOLUTION_DELAY`], even if the other has not come: some name servers never answer
-/// for one family. The known addresses of a family stay while its lookup is under way, and if it fails.
+/// The first answer is published after [`RESOLUTION_DELAY`], even if the other has not come: some
+/// name servers never answer for one family. The known addresses of a family stay while its lookup
+/// is under way, and if it fails.
 async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, String> {
     let mut v4 = pin!(look_up_one(&resolvers.v4, &name.host));
     let mut v6 = pin!(look_up_one(&resolvers.v6, &name.host));
@@ -301,7 +305,8 @@ async fn look_up_both(resolvers: Families, name: &Name) -> Result<Duration, Stri
     }
 }
 
-/// Publishes the addresses of both families. A family without an answer, or with an error, keeps its known addresses.
+/// Publishes the addresses of both families. A family without an answer, or with an error, keeps
+/// its known addresses.
 fn publish_both(name: &Name, four: Option<&Lookup>, six: Option<&Lookup>) {
     let known = name.state.borrow().addresses.clone();
     let known_of = |is_v4: bool| known.iter().map(SocketAddr::ip).filter(move |ip| ip.is_ipv4() == is_v4);
@@ -337,8 +342,8 @@ async fn look_up_one(resolver: &TokioResolver, host: &str) -> Lookup {
 
 fn configure(options: &mut ResolverOpts, strategy: LookupIpStrategy) {
     options.ip_strategy = strategy;
-    // As in the C library: some servers refuse queries with EDNS, or never answer them. Answers that are too long without
-    // EDNS come over TCP.
+    // As in the C library: some servers refuse queries with EDNS, or never answer them. Answers
+    // that are too long without EDNS come over TCP.
     options.edns0 = false;
     options.use_hosts_file = ResolveHosts::Always;
     // `follow` keeps the answers for their TTL.

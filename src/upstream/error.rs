@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::wire::body::RequestBodyError;
 
-/// Why there is no response, or no complete one.
+/// An error without a response, or without a complete one.
 #[derive(Debug)]
 pub enum UpstreamError {
     /// The name has no address, and had none since pintle started.
@@ -47,12 +47,12 @@ pub enum UpstreamError {
     RequestBody(RequestBodyError),
 }
 
-/// What a request has shown of its upstream.
+/// The state of an upstream, as a request has shown it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// It answered, with any status.
+    /// The upstream answered, with any status.
     Alive,
-    /// It could not be reached, or did not answer.
+    /// The upstream could not be reached, or did not answer.
     Dead,
     /// Nothing: the request ended for another reason.
     None,
@@ -113,7 +113,8 @@ impl UpstreamError {
 }
 
 impl UpstreamError {
-    /// Returns `true` if pintle's host is at fault: it is out of connections, files, ports or memory.
+    /// Returns `true` if pintle's host is at fault: it is out of connections, files, ports or
+    /// memory.
     #[must_use]
     pub fn is_local(&self) -> bool {
         match self {
@@ -131,8 +132,9 @@ impl UpstreamError {
 
     /// Returns what the error shows of the upstream.
     ///
-    /// Only failed connections and missing answers count against it. An upstream that answers wrongly is alive. A name
-    /// without an address does not count, since the resolver asks again by itself.
+    /// Only failed connections and missing answers count against it. An upstream that answers
+    /// wrongly is alive. A name without an address does not count, since the resolver asks again by
+    /// itself.
     #[must_use]
     pub fn sign(&self) -> Sign {
         match self {

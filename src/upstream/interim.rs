@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::message::ResponseHead;
 
-/// How long the body of a request with `Expect: 100-continue` waits for the upstream's 100. A client must not wait for
-/// it without limit (RFC 9110 section 10.1.1).
+/// The time that the body of a request with `Expect: 100-continue` waits for the upstream's 100. A
+/// client must not wait for it without limit (RFC 9110 section 10.1.1).
 pub(super) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// The most interim responses before the final one.
 pub(super) const INTERIM_MAX: usize = 32;

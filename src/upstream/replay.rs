@@ -1,7 +1,8 @@
-//! A request's body that can be sent a second time, from its first byte: pintle keeps what it has sent, up to a limit.
+//! A request's body that can be sent a second time, from its first byte: pintle keeps what it has
+//! sent, up to a limit.
 //!
-//! An HTTP/2 upstream may refuse a request that it has received whole, and promise that it has not processed it (RFC 9113
-//! section 8.7).
+//! An HTTP/2 upstream may refuse a request that it has received whole, and promise that it has not
+//! processed it (RFC 9113 section 8.7).
 
 use std::task::{Context, Poll, ready};
 
@@ -91,7 +92,8 @@ impl Replay {
         self.at == 0 && !self.lost && !self.trailers_read
     }
 
-    /// Ends the keeping, since the body is not needed again. Frees the kept bytes once they are read.
+    /// Ends the keeping, since the body is not needed again. Frees the kept bytes once they are
+    /// read.
     pub(super) fn settle(&mut self) {
         self.lost = true;
         if self.at == self.kept.len() {

@@ -1,4 +1,5 @@
-//! The requests to upstreams. One pass over the client's fields applies every rule and writes the head.
+//! The requests to upstreams. One pass over the client's fields applies every rule and writes the
+//! head.
 
 use std::cell::OnceCell;
 use std::net::IpAddr;
@@ -122,7 +123,8 @@ impl UpstreamRequest<'_> {
             let (name, bytes, value) = (field.name, head.fields.name(field), head.fields.value(field));
             match name {
                 Name::Host | Name::ContentLength => continue,
-                // Their trusted parts are in the origin, and `write_forwarded` writes them. The rest is a client's claim.
+                // Their trusted parts are in the origin, and `write_forwarded` writes them. The
+                // rest is a client's claim.
                 Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => continue,
                 Name::XForwardedOther | Name::XRealIp => continue,
                 Name::Te => {
@@ -176,8 +178,8 @@ impl UpstreamRequest<'_> {
         sink.rendered(&rules.added);
     }
 
-    /// Writes `TE: trailers`, if the client sent it and trailers of the response would pass. TE belongs to the hop, but an
-    /// HTTP/2 upstream may need to know that trailers are welcome.
+    /// Writes `TE: trailers`, if the client sent it and trailers of the response would pass. TE
+    /// belongs to the hop, but an HTTP/2 upstream may need to know that trailers are welcome.
     fn write_te<S: FieldSink>(&self, value: &[u8], sink: &mut S) {
         let wants_trailers = is_grpc(self.head) || !self.site.response.trailers.is_empty();
         if wants_trailers && has_token(value, b"trailers") {
@@ -197,7 +199,8 @@ impl UpstreamRequest<'_> {
         }
     }
 
-    /// Writes Max-Forwards. It is one less for the next hop, with the methods that it is defined for (RFC 9110 section
+    /// Writes Max-Forwards. It is one less for the next hop, with the methods that it is defined
+    /// for (RFC 9110 section
     /// 7.6.2).
     fn write_max_forwards<S: FieldSink>(&self, name: &[u8], value: &[u8], sink: &mut S) {
         let counts = matches!(self.head.method, Method::OPTIONS | Method::TRACE);
@@ -207,7 +210,8 @@ impl UpstreamRequest<'_> {
         }
     }
 
-    /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239), with only the trusted parts of received fields.
+    /// Writes X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239), with only the trusted parts
+    /// of received fields.
     fn write_forwarded(&self, field: &mut impl FnMut(&[u8], &[u8])) {
         let scheme = self.origin.scheme.as_str();
         // The host, followed by the value of Forwarded.
@@ -245,8 +249,8 @@ impl UpstreamRequest<'_> {
         field(b"Forwarded", &text[host..]);
     }
 
-    /// Writes the host that the client asked for: the one that a trusted proxy states, if it is a name of the site, or that
-    /// of the request.
+    /// Writes the host that the client asked for: the one that a trusted proxy states, if it is a
+    /// name of the site, or that of the request.
     fn write_host(&self, out: &mut Vec<u8>) {
         match self.origin.host_of(&self.site.hosts) {
             Some(stated) => out.extend_from_slice(&stated),
@@ -318,16 +322,17 @@ pub fn is_grpc(head: &RequestHead) -> bool {
         && matches!(kind.get(16), None | Some(b'+' | b';' | b' '))
 }
 
-/// Returns `true` if header rules must not change fields of this name, or one that looks like it: fields of framing, of
-/// routing and of one hop.
+/// Returns `true` if header rules must not change fields of this name, or one that looks like it:
+/// fields of framing, of routing and of one hop.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {
     let known = Name::of_lookalike(name.as_str().as_bytes());
     known.is_hop_by_hop() || matches!(known, Name::Host | Name::ContentLength | Name::Te | Name::Trailer | Name::Expect)
 }
 
-/// Returns `true` if pintle writes fields of this name itself, or one that looks like it: the client, its scheme and host,
-/// and Via, which shows loops. Rules for requests must not change them.
+/// Returns `true` if pintle writes fields of this name itself, or one that looks like it: the
+/// client, its scheme and host, and Via, which shows loops. Rules for requests must not change
+/// them.
 #[must_use]
 pub fn is_vouched(name: &HeaderName) -> bool {
     matches!(
@@ -516,7 +521,8 @@ mod tests {
         assert!(options.starts_with("OPTIONS * HTTP/1.1\r\n") && options.contains("Max-Forwards: 2\r\n"), "{options}");
     }
 
-    /// A WebSocket over HTTP/2 has no key (RFC 8441 section 5). One that a client sends all the same is dropped.
+    /// A WebSocket over HTTP/2 has no key (RFC 8441 section 5). One that a client sends all the
+    /// same is dropped.
     #[test]
     fn a_websocket_has_one_key() {
         let mut head = RequestHead::default();

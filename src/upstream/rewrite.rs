@@ -1,4 +1,5 @@
-//! Rewrites the upstream's name in responses to the site's: in Location, Content-Location, Refresh and Set-Cookie.
+//! Rewrites the upstream's name in responses to the site's: in Location, Content-Location, Refresh
+//! and Set-Cookie.
 
 use http::{Method, StatusCode};
 
@@ -8,13 +9,13 @@ use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::site::Site;
 
-/// A redirect loop: the upstream redirects an https request to the same page over http, because it does not know that the
-/// client came over https.
+/// A redirect loop: the upstream redirects an https request to the same page over http, because it
+/// does not know that the client came over https.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendsBack;
 
-/// Rewrites the names in a response to an https request. Repeats the port that the client named only if it is one of
-/// pintle's.
+/// Rewrites the names in a response to an https request. Repeats the port that the client named
+/// only if it is one of pintle's.
 ///
 /// # Errors
 ///
@@ -94,13 +95,15 @@ impl<'a> Url<'a> {
     }
 }
 
-/// Returns `true` for the default ports. They are equal here, since the upstream may not know the client's scheme.
+/// Returns `true` for the default ports. They are equal here, since the upstream may not know the
+/// client's scheme.
 fn is_default(port: Option<u16>) -> bool {
     matches!(port, None | Some(80 | 443))
 }
 
 impl Names<'_> {
-    /// Returns a URL with the upstream's name under the site's name, and an http URL of the site with https.
+    /// Returns a URL with the upstream's name under the site's name, and an http URL of the site
+    /// with https.
     fn url(&self, text: &[u8]) -> Option<Vec<u8>> {
         let url = Url::parse(text)?;
         let authority = if self.is_own(&url.host, url.port) {
@@ -142,7 +145,8 @@ impl Names<'_> {
         Some([&value[..start], &url, &value[end..]].concat())
     }
 
-    /// Rewrites a Set-Cookie field: a `Domain` of the upstream becomes the requested host, and `Secure` is added.
+    /// Rewrites a Set-Cookie field: a `Domain` of the upstream becomes the requested host, and
+    /// `Secure` is added.
     fn cookie(&self, value: &[u8]) -> Option<Vec<u8>> {
         let mut new = Vec::with_capacity(value.len() + 16);
         let (mut secure, mut changed) = (false, false);
@@ -155,7 +159,8 @@ impl Names<'_> {
             secure |= n > 0 && name.eq_ignore_ascii_case(b"secure");
             if n > 0 && name.eq_ignore_ascii_case(b"domain") && self.is_own_domain(argument) {
                 changed = true;
-                // A cookie's domain cannot be an address. Without a domain, the cookie belongs to the host alone.
+                // A cookie's domain cannot be an address. Without a domain, the cookie belongs to
+                // the host alone.
                 if self.request.host().parse::<std::net::IpAddr>().is_err() && !self.request.host().starts_with('[') {
                     new.extend_from_slice(b"; Domain=");
                     new.extend_from_slice(self.request.host().as_bytes());
@@ -181,7 +186,8 @@ impl Names<'_> {
         !domain.is_empty() && !self.is_site(&domain) && self.upstream.own_names.iter().any(|(name, _)| below(name))
     }
 
-    /// Returns `true` if the rewritten redirect names the requested page, and the upstream wrote http.
+    /// Returns `true` if the rewritten redirect names the requested page, and the upstream wrote
+    /// http.
     fn leads_back(&self, status: StatusCode, before: &[u8], after: &[u8]) -> bool {
         let safe = matches!(self.request.method, Method::GET | Method::HEAD);
         let from_http = Url::parse(before).is_some_and(|u| u.scheme == Some(false));

@@ -1,7 +1,7 @@
 //! One request and its response, over either protocol, and which failures are retried.
 //!
-//! The task that wants the answer polls the exchange. No task, channel or lock stands between the client's connection
-//! and the upstream's.
+//! The task that wants the answer polls the exchange. No task, channel or lock stands between the
+//! client's connection and the upstream's.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -33,15 +33,17 @@ struct Lost {
 impl Pool {
     /// Sends a request and waits for the response's head.
     ///
-    /// All waits on the way use the alarm. If the upstream has a total timeout, it caps the alarm until the caller takes
-    /// the cap away. `stale` is the error of a first attempt by [`Pool::forward_at_once`] on a kept connection.
+    /// All waits on the way use the alarm. If the upstream has a total timeout, it caps the alarm
+    /// until the caller takes the cap away. `stale` is the error of a first attempt by
+    /// [`Pool::forward_at_once`] on a kept connection.
     ///
-    /// pintle retries on a new connection if a kept connection has ended, or if the upstream has another address. The
-    /// request must be idempotent (RFC 9110 section 9.2.2), its body unread, and no byte of an answer received. The retry
-    /// budget limits these retries.
+    /// pintle retries on a new connection if a kept connection has ended, or if the upstream has
+    /// another address. The request must be idempotent (RFC 9110 section 9.2.2), its body unread,
+    /// and no byte of an answer received. The retry budget limits these retries.
     ///
-    /// A request that an HTTP/2 upstream refused, and promised not to have processed, is retried whatever its method, if
-    /// its body can be sent again. Such retries have a time limit of their own and cost no budget.
+    /// A request that an HTTP/2 upstream refused, and promised not to have processed, is retried
+    /// whatever its method, if its body can be sent again. Such retries have a time limit of their
+    /// own and cost no budget.
     ///
     /// # Errors
     ///
@@ -72,7 +74,8 @@ impl Pool {
         sent
     }
 
-    /// Counts a request towards the retry budget, and starts its total timeout. Called once, however often it is sent.
+    /// Counts a request towards the retry budget, and starts its total timeout. Called once,
+    /// however often it is sent.
     pub(super) fn begin(&self, alarm: &Alarm) {
         self.budget.earn();
         if let Some(total) = self.upstream.total_timeout {
@@ -145,10 +148,11 @@ impl Pool {
         response
     }
 
-    /// Decides whether a lost request is sent again, and on which connection; returns its error if not.
+    /// Decides whether a lost request is sent again, and on which connection; returns its error if
+    /// not.
     ///
-    /// A kept connection may have reached its idle timeout. If a new connection ends at once, the address is at fault:
-    /// another address may do better, the same one will not.
+    /// A kept connection may have reached its idle timeout. If a new connection ends at once, the
+    /// address is at fault: another address may do better, the same one will not.
     fn retry_lost(&self, lost: Lost, wish: &mut Wish, retries: &mut u32) -> Result<(), UpstreamError> {
         let Lost { error, address, reused } = lost;
         let (error, has_chance) = match reused {

@@ -23,7 +23,7 @@ pub struct Upstream {
     pub addresses: Addresses,
     /// TLS, if the URL is https.
     pub tls: Option<UpstreamTls>,
-    /// It speaks HTTP/2 without TLS, with prior knowledge (RFC 9113 section 3.3).
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 section 3.3).
     pub http2_only: bool,
     /// The value of the Host field.
     pub host_header: HostHeader,

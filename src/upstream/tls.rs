@@ -16,7 +16,7 @@ use crate::tls::config::provider;
 use crate::tls::{Keys, Possession, TlsStream};
 use crate::wire::transport::Transport;
 
-/// How an upstream's certificate is verified.
+/// The verification of an upstream's certificate.
 #[derive(Debug, Clone)]
 pub enum Verification {
     /// Against these roots and this name, whatever the SNI is.
@@ -77,8 +77,8 @@ pub(super) async fn secure(
     Ok(Transport::Tls(stream))
 }
 
-/// Verifies a certificate against a configured name, which may differ from the SNI. An address that the provider has given
-/// to another customer then fails.
+/// Verifies a certificate against a configured name, which may differ from the SNI. An address that
+/// the provider has given to another customer then fails.
 #[derive(Debug)]
 struct VerifyAs {
     inner: Arc<WebPkiServerVerifier>,

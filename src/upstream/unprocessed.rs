@@ -1,5 +1,5 @@
-//! Retries of requests that an upstream refuses over HTTP/2 and promises not to have processed (RFC 9113 section 8.7).
-//! They go on as long as there is time, with growing pauses.
+//! Retries of requests that an upstream refuses over HTTP/2 and promises not to have processed (RFC
+//! 9113 section 8.7). pintle repeats them within a time limit, with growing pauses.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use super::error::UpstreamError;
 use super::pool::Pool;
 use crate::clock::{Alarm, ticks_of};
 
-/// Refusals that are answered without a pause: a GOAWAY, and another connection that has come to its end as well.
+/// Refusals that are answered without a pause: a GOAWAY, and another connection that has come to
+/// its end as well.
 const AT_ONCE: u32 = 3;
 /// The first pause. Each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(5);

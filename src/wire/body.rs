@@ -30,8 +30,9 @@ pub trait Body {
     /// Limits the size of the next piece, for bodies that can choose it.
     fn read_at_most(&mut self, _bytes: usize) {}
 
-    /// Charges kept bytes, `bytes` in all, to the connection that the body came over. Zero frees the charge, and so does
-    /// the end of the body. Returns `false` if the connection holds too much: then nothing may be kept.
+    /// Charges kept bytes, `bytes` in all, to the connection that the body came over. Zero frees
+    /// the charge, and so does the end of the body. Returns `false` if the connection holds too
+    /// much: then nothing may be kept.
     fn keep(&mut self, _bytes: usize) -> bool {
         true
     }
@@ -47,7 +48,8 @@ pub enum RequestBodyError {
     Malformed(BodyFault),
     /// The client went away, or reset the stream.
     Gone,
-    /// The length is not that of Content-Length, or the trailers are invalid: HTTP/2 has reset the stream.
+    /// The length is not that of Content-Length, or the trailers are invalid: HTTP/2 has reset the
+    /// stream.
     Length,
     /// The body is larger than the limit.
     TooLarge,

@@ -1,4 +1,5 @@
-//! Sends a body on an HTTP/2 stream, as the peer's flow control permits. Used towards clients and upstreams alike.
+//! Sends a body on an HTTP/2 stream, as the peer's flow control permits. Used towards clients and
+//! upstreams alike.
 
 use std::task::{Context, Poll, ready};
 
@@ -77,8 +78,8 @@ impl<A: Account> Sender<A> {
         Self { stream, account, piece, account_full: false, last: false, done: false, holds_last: false }
     }
 
-    /// Makes a sender that holds back the last piece, and with it the end of the stream, until [`Self::release`]. It is
-    /// ready once all else was sent.
+    /// Makes a sender that holds back the last piece, and with it the end of the stream, until
+    /// [`Self::release`]. It is ready once all else was sent.
     #[must_use]
     pub fn holding_last(stream: SendStream<A::Piece>, account: A) -> Self {
         Self { holds_last: true, ..Self::new(stream, account) }
@@ -89,7 +90,8 @@ impl<A: Account> Sender<A> {
         self.holds_last = false;
     }
 
-    /// Sends more of the body; ready once h2 has all of it. `progress` gets the number of bytes of each step.
+    /// Sends more of the body; ready once h2 has all of it. `progress` gets the number of bytes of
+    /// each step.
     pub fn poll<B: Body + ?Sized>(
         &mut self,
         cx: &mut Context<'_>,

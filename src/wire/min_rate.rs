@@ -1,8 +1,8 @@
-//! The lowest rate at which a client may send or read a body. Without one, a byte every half a minute would hold a
-//! connection forever.
+//! The lowest rate at which a client may send or read a body. Without one, a byte every half a
+//! minute would hold a connection forever.
 //!
-//! Only the time counts in which pintle waits for the client. The deadline moves on only once enough bytes have moved, not
-//! with each byte.
+//! Only the time counts in which pintle waits for the client. The deadline moves on only once
+//! enough bytes have moved, not with each byte.
 
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ impl RateTimer {
         Self { min_rate, moved: 0, clients_turn: false }
     }
 
-    /// Notes that pintle waits for the client, and that `moved` bytes have moved since the last call.
+    /// Notes that pintle waits for the client, and that `moved` bytes have moved since the last
+    /// call.
     pub fn wait_for_client(&mut self, moved: u64, alarm: &Alarm) {
         let turned = !std::mem::replace(&mut self.clients_turn, true);
         self.moved = self.moved.saturating_add(moved);
@@ -43,7 +44,8 @@ impl RateTimer {
         }
     }
 
-    /// Notes that pintle waits for the other side. If anything has moved, its deadline moves on by `pause`.
+    /// Notes that pintle waits for the other side. If anything has moved, its deadline moves on by
+    /// `pause`.
     pub fn wait_for_other(&mut self, moved: bool, pause: Duration, alarm: &Alarm) {
         if std::mem::replace(&mut self.clients_turn, false) || moved {
             self.moved = 0;
@@ -76,7 +78,8 @@ mod tests {
 
     #[test]
     fn a_trickle_runs_out_of_time_and_a_stream_does_not() {
-        // `bytes` at each tick, with ten ticks for a hundred bytes. Returns the ticks until the alarm rings.
+        // `bytes` at each tick, with ten ticks for a hundred bytes. Returns the ticks until the
+        // alarm rings.
         let check = |bytes: u64, want: Option<u32>| {
             let clock = Rc::new(Clock::default());
             let alarm = clock.alarm();

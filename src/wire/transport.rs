@@ -66,7 +66,8 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Accepts bytes to send. Under TLS they are sent when a record is full, or with [`Self::poll_flush`].
+    /// Accepts bytes to send. Under TLS they are sent when a record is full, or with
+    /// [`Self::poll_flush`].
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => {
@@ -112,8 +113,9 @@ impl<S: Session> Transport<S> {
         }
     }
 
-    /// Closes the sending side, and discards all that comes until the peer closes its own. If unread bytes remained, the
-    /// kernel would send a reset, which can overtake the last bytes sent.
+    /// Closes the sending side, and discards all that comes until the peer closes its own. If
+    /// unread bytes remained, the kernel would send a reset, which can overtake the last bytes
+    /// sent.
     pub fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_shutdown(cx).is_pending() {
             return Poll::Pending;

@@ -66,7 +66,8 @@ impl WriteBuffer {
         self.head
     }
 
-    /// Loads the next piece, as a chunk or as it is. Returns `true` if it was the last. Without chunks, trailers are dropped.
+    /// Loads the next piece, as a chunk or as it is. Returns `true` if it was the last. Without
+    /// chunks, trailers are dropped.
     pub fn load(&mut self, frame: Option<Frame>, chunked: bool) -> bool {
         if self.sent == self.head.len() {
             self.head.clear();
@@ -115,7 +116,8 @@ impl WriteBuffer {
         self.tail = &self.tail[len - data..];
     }
 
-    /// Writes everything; under TLS, a flush may still be needed. `progress` gets the number of bytes of each step.
+    /// Writes everything; under TLS, a flush may still be needed. `progress` gets the number of
+    /// bytes of each step.
     pub fn poll_write<S: Session>(
         &mut self,
         transport: &mut Transport<S>,

@@ -1,15 +1,18 @@
-//! The circuit breaker: if an upstream does not answer, pintle refuses its requests at once for a while.
+//! The circuit breaker: if an upstream does not answer, pintle refuses its requests at once for a
+//! while.
 //!
-//! While the breaker is closed, all requests pass. After a number of failures in a row, over at least one second, it opens:
-//! requests are refused without being sent. After its time, one request passes as a probe. Its outcome closes the breaker,
-//! or opens it for twice as long. All workers share one breaker, at the cost of a few loads per request.
+//! While the breaker is closed, all requests pass. After a number of failures in a row, over at
+//! least one second, it opens: requests are refused without being sent. After its time, one request
+//! passes as a probe. Its outcome closes the breaker, or opens it for twice as long. All workers
+//! share one breaker, at the cost of a few loads per request.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::upstream::error::Sign;
 
-/// Failures within this time are one event: a restart of the upstream cuts all requests under way at once. Milliseconds.
+/// Failures within this time are one event: a restart of the upstream cuts all requests under way
+/// at once. Milliseconds.
 const SPAN_MIN: u64 = 1000;
 /// The shortest Retry-After, which is also sent while a probe is under way.
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -49,8 +52,8 @@ pub enum Circuit {
     HalfOpen,
 }
 
-/// The state, in the lowest two bits of a word. The bits above hold milliseconds of [`crate::clock::uptime`], so that no
-/// reader sees a state and a time that do not belong together.
+/// The state, in the lowest two bits of a word. The bits above hold milliseconds of
+/// [`crate::clock::uptime`], so that no reader sees a state and a time that do not belong together.
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const PROBING: u64 = 2;
@@ -71,7 +74,8 @@ pub(super) struct Breaker {
     probes: AtomicU32,
 }
 
-/// The request that may pass an open breaker. If it is dropped without a sign, the next request is the probe.
+/// The request that may pass an open breaker. If it is dropped without a sign, the next request is
+/// the probe.
 #[derive(Debug)]
 pub(super) struct Probe<'b> {
     breaker: &'b Breaker,

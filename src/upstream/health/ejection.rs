@@ -1,5 +1,6 @@
-//! The addresses of an upstream that are left out: those that failed several times in a row, and those whose health check
-//! fails. All workers and the control thread write the table, without a lock.
+//! The addresses of an upstream that are left out: those that failed several times in a row, and
+//! those whose health check fails. All workers and the control thread write the table, without a
+//! lock.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 /// The failures in a row after which an address is left out.
 const FAILURES: u32 = 3;
-/// The time that an address is left out at first. It doubles each time the address comes back and fails at once.
+/// The time that an address is left out at first. It doubles each time the address comes back and
+/// fails at once.
 const OUT_FIRST: u64 = 5_000;
 /// The longest time that an address is left out. Milliseconds, both.
 const OUT_MAX: u64 = 120_000;
@@ -66,14 +68,16 @@ impl Table {
         self.claim(address).unfit.swap(!fit, Ordering::Relaxed) == fit
     }
 
-    /// Returns whether the health check fails, and the time left out. `(false, ZERO)` if the address may be used.
+    /// Returns whether the health check fails, and the time left out. `(false, ZERO)` if the
+    /// address may be used.
     pub(super) fn badness(&self, address: SocketAddr, now: u64) -> (bool, Duration) {
         let Some(entry) = self.find(address) else { return (false, Duration::ZERO) };
         let out = entry.until.load(Ordering::Relaxed).saturating_sub(now);
         (entry.unfit.load(Ordering::Relaxed), Duration::from_millis(out))
     }
 
-    /// Removes the addresses that are left out. If all are, sorts them instead, the least bad first.
+    /// Removes the addresses that are left out. If all are, sorts them instead, the least bad
+    /// first.
     pub(super) fn sort(&self, addresses: &mut Vec<SocketAddr>, now: u64) {
         let is_in = |address: &SocketAddr| self.badness(*address, now) == (false, Duration::ZERO);
         if addresses.iter().any(is_in) {
@@ -88,7 +92,8 @@ impl Table {
         self.from(key).find(|entry| entry.key.load(Ordering::Relaxed) == key)
     }
 
-    /// Returns the entry of an address, or a free one. If there is none, takes the entry of another address.
+    /// Returns the entry of an address, or a free one. If there is none, takes the entry of another
+    /// address.
     fn claim(&self, address: SocketAddr) -> &Entry {
         let key = key(address);
         let taken = |entry: &&Entry| {
@@ -146,7 +151,8 @@ mod tests {
         assert_eq!(sorted(&table, 5000, &[1, 2]), [1, 2]);
         assert_eq!([fail(5000), fail(15_000), fail(40_000)], [Some(10), Some(20), Some(40)]);
         assert_eq!([fail(100_000), fail(300_000)], [Some(80), Some(120)]);
-        // An answer while it is left out came over an old connection. A later one resets all counts.
+        // An answer while it is left out came over an old connection. A later one resets all
+        // counts.
         assert!(!table.answered(address(1), 300_001));
         assert!(table.answered(address(1), 500_000) && !table.answered(address(1), 500_000));
         assert_eq!([fail(500_000), fail(500_000), fail(500_000)], [None, None, Some(5)]);

@@ -1,6 +1,7 @@
 //! The health of an upstream, from requests and health checks.
 //!
-//! All workers and the control thread share it. It consists of atomics: while all is well, a request costs a few loads.
+//! All workers and the control thread share it. It consists of atomics: while all is well, a
+//! request costs a few loads.
 
 mod breaker;
 mod ejection;
@@ -57,7 +58,8 @@ pub(super) struct Pass<'h> {
 }
 
 impl Health {
-    /// Makes the health of an upstream before its first request. `label` names the upstream in log lines.
+    /// Makes the health of an upstream before its first request. `label` names the upstream in log
+    /// lines.
     #[must_use]
     pub fn new(label: &str, rule: BreakerRule, check: Option<Check>) -> Self {
         Self { label: label.into(), breaker: Breaker::new(rule), check, ..Self::default() }
@@ -123,8 +125,8 @@ impl Health {
         }
     }
 
-    /// Returns `true` if an address is left out at present: it or its health check fails, and another address is in order.
-    /// If all fail, none is left out.
+    /// Returns `true` if an address is left out at present: it or its health check fails, and
+    /// another address is in order. If all fail, none is left out.
     pub(super) fn leaves_out(&self, address: SocketAddr, all: &Addresses) -> bool {
         let Some(table) = self.addresses.get() else { return false };
         let now = uptime();
@@ -144,7 +146,8 @@ impl Health {
         self.breaker.failures()
     }
 
-    /// Returns whether an address fails its health check, and how long it is left out for its failures.
+    /// Returns whether an address fails its health check, and how long it is left out for its
+    /// failures.
     #[must_use]
     pub fn address(&self, address: SocketAddr, now: u64) -> (bool, Duration) {
         self.addresses.get().map_or((false, Duration::ZERO), |table| table.badness(address, now))

@@ -1,4 +1,5 @@
-//! The body of a response over HTTP/1.1, and the rest of the request's, which may still be under way.
+//! The body of a response over HTTP/1.1, and the rest of the request's, which may still be under
+//! way.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,8 +15,8 @@ use crate::upstream::pool::connection::Connection;
 use crate::wire::body::{Body, Frame};
 use crate::wire::write_buffer::WriteBuffer;
 
-/// The size of a piece by the number of bodies that the worker has under way. Large pieces cost less CPU, small ones
-/// less memory.
+/// The size of a piece by the number of bodies that the worker has under way. Large pieces cost
+/// less CPU, small ones less memory.
 const PIECES: [(usize, usize); 2] = [(32, 256 * 1024), (256, 64 * 1024)];
 const PIECE_MIN: usize = 16 * 1024;
 
@@ -95,7 +96,8 @@ impl Http1Body {
         }
     }
 
-    /// Gives the connection back to the pool at the end of the response, if it can carry another request.
+    /// Gives the connection back to the pool at the end of the response, if it can carry another
+    /// request.
     fn release(&mut self) {
         if let Some(connection) = self.connection.take()
             && self.keep_alive

@@ -1,4 +1,5 @@
-//! The course of an HTTP/1.1 exchange: the request goes out, interim responses pass, and the head comes.
+//! The course of an HTTP/1.1 exchange: the request goes out, interim responses pass, and the head
+//! comes.
 
 use std::cell::RefCell;
 use std::io;
@@ -42,7 +43,7 @@ pub(in crate::upstream) enum Outcome {
     Failed(UpstreamError),
 }
 
-/// What follows the head of a response.
+/// The part of a response after its head.
 pub(in crate::upstream) enum Rest {
     /// Nothing.
     Empty,
@@ -72,13 +73,14 @@ pub(in crate::upstream) struct Exchange {
     upload: Option<Upload>,
     has_body: bool,
     received: BytesMut,
-    /// How much of an incomplete head was searched for its end.
+    /// The bytes of an incomplete head at its last parse.
     looked: Looked,
     rate_timer: RateTimer,
     /// Why the upstream takes no more of the request. It may have answered all the same.
     broken: Option<io::Error>,
     interims: usize,
-    /// An interim response announced a body. The bytes that follow may be that body, so the connection is not kept.
+    /// An interim response announced a body. The bytes that follow may be that body, so the
+    /// connection is not kept.
     stray: bool,
     to_head: bool,
     websocket: bool,
@@ -158,8 +160,8 @@ impl Exchange {
         }
     }
 
-    /// Sends more of the request. A write error is no failure yet: an upstream may answer, and stop reading, before it has
-    /// read everything.
+    /// Sends more of the request. A write error is not a failure yet: an upstream may answer, and
+    /// stop reading, before it has read everything.
     fn poll_upload(&mut self, alarm: &Alarm, cx: &mut Context<'_>) -> Result<(), UpstreamError> {
         if self.broken.is_some()
             || (self.upload.is_none() && self.out.is_empty() && self.connection.transport.is_flushed())
@@ -278,7 +280,8 @@ impl Exchange {
             return Outcome::Response(head, Rest::Upgraded(upgraded));
         }
         let sent = upload.is_none() && broken.is_none() && out.is_empty();
-        // The whole response has come, as nearly always: the connection is free before pintle answers.
+        // The whole response has come, as nearly always: the connection is free before pintle
+        // answers.
         let whole = match head.framing {
             Framing::None => Some(0),
             Framing::Length(n) => usize::try_from(n).ok().filter(|n| *n <= received.len()),
@@ -286,7 +289,8 @@ impl Exchange {
         };
         if let (Some(len), true) = (whole, sent) {
             recycle(out.into_buffer());
-            // A buffer that holds nothing but the body becomes the body. A part of a buffer would need a reference count.
+            // A buffer that holds nothing but the body becomes the body. A part of a buffer would
+            // need a reference count.
             let surplus = received.len() > len;
             received.truncate(len);
             let data = received.freeze();

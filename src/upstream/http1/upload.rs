@@ -12,7 +12,8 @@ pub(super) struct Upload {
     body: RequestBody,
     chunked: bool,
     done: bool,
-    /// The body waits for a 100, or for [`CONTINUE_WAIT`](crate::upstream::interim::CONTINUE_WAIT) to pass.
+    /// The body waits for a 100, or for [`CONTINUE_WAIT`](crate::upstream::interim::CONTINUE_WAIT)
+    /// to pass.
     pub(super) held: bool,
     touched: bool,
     /// The last poll ended because the client has sent nothing more yet.
@@ -54,7 +55,8 @@ impl Upload {
     }
 }
 
-/// Sends head and body for as long as neither side has to be waited for; ready when all is sent. `moved` counts bytes.
+/// Sends head and body for as long as neither side has to be waited for; ready when all is sent.
+/// `moved` counts bytes.
 pub(super) fn poll_send(
     out: &mut WriteBuffer,
     upload: &mut Option<Upload>,

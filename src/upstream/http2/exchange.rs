@@ -1,4 +1,5 @@
-//! The course of an HTTP/2 exchange: the request goes out, interim responses pass, and the head comes.
+//! The course of an HTTP/2 exchange: the request goes out, interim responses pass, and the head
+//! comes.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -27,10 +28,12 @@ use crate::wire::min_rate::RateTimer;
 
 /// Why a request has no response, and whether it may be sent again.
 pub(in crate::upstream) enum Failure {
-    /// The upstream promised not to have processed the request, or the request was never sent to it.
+    /// The upstream promised not to have processed the request, or the request was never sent to
+    /// it.
     Unprocessed(UpstreamError, Option<Unsent>),
-    /// The connection ended before an answer began, and the request may be sent twice: it is idempotent, and nothing of
-    /// its body was sent. `true` if the connection has ever brought an answer.
+    /// The connection ended before an answer began, and the request may be sent twice: it is
+    /// idempotent, and nothing of its body was sent. `true` if the connection has ever brought an
+    /// answer.
     Lost(UpstreamError, Option<Unsent>, bool),
     /// Any other failure.
     Final(UpstreamError),
@@ -89,7 +92,8 @@ struct Exchange<'p> {
     waits_for_client: bool,
     rate_timer: RateTimer,
     interims: usize,
-    /// The upstream has begun to answer. A later promise not to have processed the request is not believed.
+    /// The upstream has begun to answer. A later promise not to have processed the request is not
+    /// believed.
     begun: bool,
 }
 
@@ -209,7 +213,8 @@ impl<'p> Exchange<'p> {
     /// Judges an exchange that has brought no response.
     fn failed(self, error: UpstreamError, idempotent: bool, stream: &Stream) -> Failure {
         let UpstreamError::Http2(e) = &error else {
-            // It may be one slow page, or a dead connection on which each request would take as long again.
+            // The cause may be one slow page, or a dead connection on which each request would take
+            // as long again.
             let ends = matches!(
                 error,
                 UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout | UpstreamError::Malformed(_)
@@ -222,8 +227,8 @@ impl<'p> Exchange<'p> {
         if e.is_go_away() || e.is_io() {
             stream.retire();
         }
-        // h2 reports a GOAWAY, whatever its code, to the streams beyond the last one that it names. The upstream has not
-        // processed these (RFC 9113 section 6.8).
+        // h2 reports a GOAWAY, whatever its code, to the streams beyond the last one that it names.
+        // The upstream has not processed these (RFC 9113 section 6.8).
         let refused = e.is_remote() && (e.is_go_away() || e.reason() == Some(Reason::REFUSED_STREAM));
         let lost = e.is_io() && idempotent && self.upload.as_ref().is_none_or(|upload| upload.body.is_untouched());
         if self.begun || !(refused || lost) {

@@ -10,14 +10,17 @@ use crate::wire::http2_send::{SendError, Sender, Unaccounted};
 pub(super) struct Upload {
     pub(super) body: Box<Replay>,
     pub(super) sender: Sender<Unaccounted>,
-    /// The body waits for a 100, or for [`CONTINUE_WAIT`](crate::upstream::interim::CONTINUE_WAIT) to pass.
+    /// The body waits for a 100, or for [`CONTINUE_WAIT`](crate::upstream::interim::CONTINUE_WAIT)
+    /// to pass.
     pub(super) held: bool,
-    /// The whole body was sent. It is kept until an answer begins, since it may have to be sent again.
+    /// The whole body was sent. It is kept until an answer begins, since it may have to be sent
+    /// again.
     pub(super) done: bool,
 }
 
 impl Upload {
-    /// Sends what the client has sent and the upstream takes; ready at the end. `moved` counts bytes.
+    /// Sends what the client has sent and the upstream takes; ready at the end. `moved` counts
+    /// bytes.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, moved: &mut usize) -> Poll<Result<(), UpstreamError>> {
         if self.held {
             return Poll::Pending;

@@ -1,8 +1,10 @@
-//! The retry budget. Retries help when few requests fail. When many fail, retries keep the upstream down.
+//! The retry budget. Retries help when few requests fail. When many fail, retries keep the upstream
+//! down.
 
 use std::cell::Cell;
 
-/// The price of a retry in fifths. Each request earns one fifth, so that one request in five may be retried.
+/// The price of a retry in fifths. Each request earns one fifth, so that one request in five may be
+/// retried.
 const COST: u32 = 5;
 /// The most that may be saved, in fifths: enough for a hundred retries.
 const SAVED_MAX: u32 = 100 * COST;
@@ -59,7 +61,8 @@ mod tests {
     }
 
     proptest! {
-        /// In any order, retries stay within a fifth of the requests and the free ones of each tick.
+        /// In any order, retries stay within a fifth of the requests and the free ones of each
+        /// tick.
         #[test]
         fn bounded(steps in prop::collection::vec((0u32..20, 0u32..30), 1..50)) {
             let budget = Budget::default();

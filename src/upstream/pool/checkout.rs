@@ -36,11 +36,13 @@ pub(in crate::upstream) struct Wish {
 }
 
 impl Pool {
-    /// Returns a stream on a connection in use, an idle connection, a new one, or the next that becomes free.
+    /// Returns a stream on a connection in use, an idle connection, a new one, or the next that
+    /// becomes free.
     pub(in crate::upstream) async fn checkout(&self, wish: Wish, alarm: &Alarm) -> Result<Checkout, UpstreamError> {
         match self.take(wish) {
             Some(checkout) => Ok(checkout),
-            // Boxed, so that the future of a request that finds a connection has no space for making one.
+            // Boxed, so that the future of a request that finds a connection has no space for
+            // making one.
             None => Box::pin(self.checkout_slowly(wish, alarm)).await,
         }
     }
@@ -50,8 +52,8 @@ impl Pool {
         wish.protocols == Protocols::Any && self.upstream.may_speak_http2()
     }
 
-    /// Returns `true` if a new connection might serve all requests with the same wish: it has streams, or the upstream
-    /// has not chosen a protocol yet.
+    /// Returns `true` if a new connection might serve all requests with the same wish: it has
+    /// streams, or the upstream has not chosen a protocol yet.
     fn is_for_all(&self, wish: Wish) -> bool {
         self.may_http2(wish) && self.speaks_http2.get() != Some(false)
     }
@@ -124,7 +126,8 @@ impl Pool {
         }
     }
 
-    /// Begins the protocol that the upstream has chosen. Returns `None` if it allows no streams at present.
+    /// Begins the protocol that the upstream has chosen. Returns `None` if it allows no streams at
+    /// present.
     async fn begin_http2(&self, connection: Box<Connection>, alarm: &Alarm) -> Result<Option<Checkout>, UpstreamError> {
         let http2 = match &connection.transport {
             UpstreamTransport::Tls(tls) => tls.alpn() == Some(b"h2"),
@@ -146,7 +149,8 @@ impl Pool {
         Ok(own)
     }
 
-    /// Returns a place for another connection. If none is free, closes an idle connection that did not fit the wish.
+    /// Returns a place for another connection. If none is free, closes an idle connection that did
+    /// not fit the wish.
     fn take_slot(&self) -> Option<Slot> {
         self.places.take().or_else(|| {
             let unfit = self.idle.borrow_mut().pop();
@@ -179,8 +183,8 @@ impl Pool {
         .await
     }
 
-    /// Waits until the connection attempt under way is over. If it failed, this request fails with it: another attempt
-    /// would only take as long again.
+    /// Waits until the connection attempt under way is over. If it failed, this request fails with
+    /// it: another attempt would only take as long again.
     async fn wait_for_connection(&self, alarm: &Alarm) -> Result<(), UpstreamError> {
         alarm.set(self.upstream.connect_timeout);
         let attempt = self.attempts.get();

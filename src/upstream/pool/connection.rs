@@ -1,4 +1,5 @@
-//! Connections to an upstream, each with its place in the pool: one for a request at a time, or one with many streams.
+//! Connections to an upstream, each with its place in the pool: one for a request at a time, or one
+//! with many streams.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -23,10 +24,11 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const STREAMS: u32 = 100;
 /// The most bytes of one request's body that h2 buffers before the upstream takes them.
 const SEND_BUFFER: usize = 64 * 1024;
-/// The most bytes that all responses of a connection may be ahead of their clients: the sum over all streams, so that a
-/// client that does not read holds up no other.
+/// The most bytes that all responses of a connection may be ahead of their clients: the sum over
+/// all streams, so that a client that does not read holds up no other.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
-/// Stands for SETTINGS_MAX_CONCURRENT_STREAMS until the upstream's SETTINGS arrive. No upstream can send this value.
+/// Stands for SETTINGS_MAX_CONCURRENT_STREAMS until the upstream's SETTINGS arrive. No upstream can
+/// send this value.
 const UNKNOWN: usize = usize::MAX - 1;
 
 /// The places of a pool.
@@ -34,8 +36,8 @@ pub(in crate::upstream) type Places = queue::Places<Box<Connection>, Stream>;
 /// The place of one connection.
 pub(in crate::upstream) type Slot = queue::Slot<Box<Connection>, Stream>;
 
-/// A connection that counts against the pool's limit. Callers box it, since it passes from the pool to each request and
-/// back.
+/// A connection that counts against the pool's limit. Callers box it, since it passes from the pool
+/// to each request and back.
 pub(in crate::upstream) struct Connection {
     pub(in crate::upstream) transport: UpstreamTransport,
     /// The address of the upstream's end.
@@ -45,8 +47,8 @@ pub(in crate::upstream) struct Connection {
 
 /// Returns `true` if an idle connection has received neither its end nor unexpected bytes.
 ///
-/// Under TLS it may have received session tickets, which are processed here. Costs no system call unless something has
-/// come.
+/// Under TLS it may have received session tickets, which are processed here. Costs no system call
+/// unless something has come.
 pub(super) fn is_quiet(transport: &mut UpstreamTransport) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     if transport.poll_readable(&mut cx).is_pending() {
@@ -63,7 +65,7 @@ pub(in crate::upstream) struct Http2Connection {
     shared: Rc<Shared>,
 }
 
-/// What the streams of a connection and its driver share.
+/// The state that a connection's streams and its driver share.
 struct Shared {
     places: Rc<Places>,
     address: SocketAddr,
@@ -71,7 +73,7 @@ struct Shared {
     /// The most streams that the upstream allows at a time: SETTINGS_MAX_CONCURRENT_STREAMS.
     allowed: Cell<usize>,
     closed: Cell<bool>,
-    /// It has brought an answer.
+    /// The connection has brought an answer.
     answered: Cell<bool>,
     idle_since: Cell<u32>,
 }
@@ -90,7 +92,8 @@ impl Http2Connection {
         !self.is_closed() && self.shared.streams.get() < (STREAMS as usize).min(self.shared.allowed.get())
     }
 
-    /// Returns `true` if the upstream allows no streams at present. Another connection would not help.
+    /// Returns `true` if the upstream allows no streams at present. Another connection would not
+    /// help.
     pub(in crate::upstream) fn is_shut(&self) -> bool {
         !self.is_closed() && self.shared.allowed.get() == 0
     }
@@ -110,7 +113,8 @@ impl Http2Connection {
         self.shared.close();
     }
 
-    /// Returns `true` if no stream was open since the tick `oldest`. The first call without streams starts the count.
+    /// Returns `true` if no stream was open since the tick `oldest`. The first call without streams
+    /// starts the count.
     pub(in crate::upstream) fn is_idle_since(&self, oldest: u32, now: u32) -> bool {
         if self.shared.streams.get() > 0 || self.shared.idle_since.get() == 0 {
             self.shared.idle_since.set(now);
@@ -121,10 +125,11 @@ impl Http2Connection {
 
 type Driver = Pin<Box<client::Connection<ReadsToEnd, Bytes>>>;
 
-/// Begins HTTP/2 on a connection, and waits for the upstream's SETTINGS, which say how many streams it allows.
+/// Begins HTTP/2 on a connection, and waits for the upstream's SETTINGS, which say how many streams
+/// it allows.
 ///
-/// One task drives the connection for as long as it lives. `timeout` limits its beginning, with `alarm`, and its end, with
-/// `ending`.
+/// One task drives the connection for as long as it lives. `timeout` limits its beginning, with
+/// `alarm`, and its end, with `ending`.
 ///
 /// # Errors
 ///
@@ -189,7 +194,8 @@ async fn drive(mut driver: Driver, shared: &Rc<Shared>, timeout: Duration, endin
         if shared.allowed.replace(allowed) < allowed {
             shared.places.look_for_streams();
         }
-        // h2 wakes this task when the last sender is dropped, and then sends GOAWAY. The upstream may never read it.
+        // h2 wakes this task when the last sender is dropped, and then sends GOAWAY. The upstream
+        // may never read it.
         if Rc::strong_count(shared) == 1 && !std::mem::replace(&mut unused, true) {
             ending.set(timeout);
         }
@@ -200,7 +206,8 @@ async fn drive(mut driver: Driver, shared: &Rc<Shared>, timeout: Duration, endin
     }
 }
 
-/// Permission for one stream on a connection. When it is dropped, it passes to a request that waits for a stream.
+/// Permission for one stream on a connection. When it is dropped, it passes to a request that waits
+/// for a stream.
 pub(in crate::upstream) struct Stream {
     http2: Http2Connection,
 }

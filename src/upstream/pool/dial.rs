@@ -99,7 +99,8 @@ impl<'p> Dial<'p> {
     }
 }
 
-/// Returns the error of a connection that took too long: a DNS error, if the name was never resolved.
+/// Returns the error of a connection that took too long: a DNS error, if the name was never
+/// resolved.
 fn timeout(upstream: &Upstream) -> UpstreamError {
     match &upstream.addresses {
         Addresses::Followed { state, .. } if state.borrow().addresses.is_empty() => {
@@ -126,7 +127,8 @@ async fn addresses(source: &Addresses) -> Result<Arc<[SocketAddr]>, UpstreamErro
     Ok(known.addresses.clone())
 }
 
-/// Alternates IPv6 and IPv4, IPv6 first (RFC 8305 section 4). Each family keeps the order of the answer.
+/// Alternates IPv6 and IPv4, IPv6 first (RFC 8305 section 4). Each family keeps the order of the
+/// answer.
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut v6 = addresses.iter().filter(|a| a.is_ipv6());
     let mut v4 = addresses.iter().filter(|a| a.is_ipv4());
@@ -142,8 +144,8 @@ type Connecting = Pin<Box<dyn Future<Output = (SocketAddr, io::Result<TcpStream>
 
 /// Returns the first connection that succeeds.
 ///
-/// The next address is tried when the previous one fails, or after [`STAGGER`]. An address that a later one overtakes counts
-/// as failed, too. `trying` holds the addresses under way.
+/// The next address is tried when the previous one fails, or after [`STAGGER`]. An address that a
+/// later one overtakes counts as failed, too. `trying` holds the addresses under way.
 async fn race(
     addresses: &[SocketAddr],
     trying: &RefCell<Vec<SocketAddr>>,

@@ -47,7 +47,8 @@ pub struct PoolLimits {
 pub struct Pool {
     pub(in crate::upstream) upstream: Arc<Upstream>,
     limits: Cell<PoolLimits>,
-    /// The number of bodies under way from all upstreams of this worker. The more there are, the smaller their buffers.
+    /// The number of bodies under way from all upstreams of this worker. The more there are, the
+    /// smaller their buffers.
     pub(in crate::upstream) streaming: Rc<Cell<usize>>,
     pub(in crate::upstream) clock: Rc<Clock>,
     pub(in crate::upstream) counters: Arc<Counters>,
@@ -116,7 +117,8 @@ impl Pool {
         self.places.set_max(limits.connections);
     }
 
-    /// Returns `true` if an address is left out: it or its health check fails, and another address is better.
+    /// Returns `true` if an address is left out: it or its health check fails, and another address
+    /// is better.
     fn leaves_out(&self, address: SocketAddr) -> bool {
         self.upstream.health.leaves_out(address, &self.upstream.addresses)
     }
@@ -166,8 +168,9 @@ impl Pool {
         }
     }
 
-    /// Closes connections that were idle for too long or have ended. Retires those to addresses that are left out, or that
-    /// DNS no longer gives: a busy connection would stay there forever. To be called now and then.
+    /// Closes connections that were idle for too long or have ended. Retires those to addresses
+    /// that are left out, or that DNS no longer gives: a busy connection would stay there forever.
+    /// To be called now and then.
     pub fn sweep(&self) {
         let oldest = self.clock.ticks().saturating_sub(ticks_of(self.limits().idle));
         let known = self.upstream.addresses.known();

@@ -1,7 +1,8 @@
-//! The places of a pool: the number of connections it may have, and the queue for one that becomes free.
+//! The places of a pool: the number of connections it may have, and the queue for one that becomes
+//! free.
 //!
-//! First come, first served: whatever becomes free is handed to the first request in the queue, so that no later request
-//! can take it.
+//! First come, first served: whatever becomes free is handed to the first request in the queue, so
+//! that no later request can take it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -38,7 +39,7 @@ impl<C, S> Drop for Slot<C, S> {
     }
 }
 
-/// What a waiting request is given.
+/// A grant to a waiting request.
 pub(super) enum Grant<C, S> {
     /// A connection on which another exchange has ended cleanly.
     Connection(C),
@@ -116,7 +117,8 @@ impl<C, S> Places<C, S> {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Hands a connection to a request that waits for one. Returns it if none does, which is the usual case.
+    /// Hands a connection to a request that waits for one. Returns it if none does, which is the
+    /// usual case.
     pub(super) fn offer_connection(&self, connection: C) -> Option<C> {
         if !self.is_waited_for() {
             return Some(connection);

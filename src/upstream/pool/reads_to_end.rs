@@ -10,8 +10,8 @@ use crate::upstream::settings::UpstreamTransport;
 
 /// A transport that is read to its end even if writes fail.
 ///
-/// An upstream that shuts down names the requests that it has not processed, and closes. pintle's writes may fail before
-/// it has read those names.
+/// An upstream that shuts down names the requests that it has not processed, and closes. pintle's
+/// writes may fail before it has read those names.
 pub(super) struct ReadsToEnd {
     transport: UpstreamTransport,
     write_closed: bool,
@@ -22,7 +22,8 @@ impl ReadsToEnd {
         Self { transport, write_closed: false }
     }
 
-    /// Pretends that a write succeeded if the peer has closed. The end of the reading side reports the close.
+    /// Pretends that a write succeeded if the peer has closed. The end of the reading side reports
+    /// the close.
     fn ignore_closed<T>(&mut self, written: Poll<io::Result<T>>, all: T) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if is_closed(&error) => {
