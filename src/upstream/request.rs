@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use http::{HeaderName, HeaderValue, Method, Uri, Version as HttpVersion};
 
 use super::settings::{HostHeader, Upstream};
-use crate::message::{FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
+use crate::message::{Field, FieldSink, Framing, HeaderMapSink, Name, RequestHead, Version, has_token};
 use crate::policy::forwarded::{Origin, Peer};
 use crate::site::Site;
 
@@ -128,18 +128,14 @@ impl UpstreamRequest<'_> {
                 Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => continue,
                 Name::XForwardedOther | Name::XRealIp => continue,
                 Name::Te => {
-                    if http2 {
-                        self.write_te(value, sink);
-                    }
+                    self.write_te(value, http2, sink);
                     continue;
                 }
                 Name::Expect if !head.expects_continue() => continue,
                 // The upstream gets a key of its own.
                 Name::SecWebsocketKey if self.websocket_key.is_some() => continue,
                 Name::Trailer => {
-                    if !field.is_named() {
-                        self.write_announced_trailers(value, sink);
-                    }
+                    self.write_announced_trailers(field, value, sink);
                     continue;
                 }
                 Name::Via => {
@@ -180,17 +176,17 @@ impl UpstreamRequest<'_> {
 
     /// Writes `TE: trailers`, if the client sent it and trailers of the response would pass. TE
     /// belongs to the hop, but an HTTP/2 upstream may need to know that trailers are welcome.
-    fn write_te<S: FieldSink>(&self, value: &[u8], sink: &mut S) {
-        let wants_trailers = is_grpc(self.head) || !self.site.response.trailers.is_empty();
-        if wants_trailers && has_token(value, b"trailers") {
+    fn write_te<S: FieldSink>(&self, value: &[u8], http2: bool, sink: &mut S) {
+        let wants_trailers = || is_grpc(self.head) || !self.site.response.trailers.is_empty();
+        if http2 && wants_trailers() && has_token(value, b"trailers") {
             sink.field(b"te", b"trailers");
         }
     }
 
     /// Writes a `Trailer` field without the trailers that do not pass.
-    fn write_announced_trailers<S: FieldSink>(&self, value: &[u8], sink: &mut S) {
+    fn write_announced_trailers<S: FieldSink>(&self, field: &Field, value: &[u8], sink: &mut S) {
         let rules = &self.site.request;
-        if self.head.framing != Framing::Chunked || rules.trailers.is_empty() {
+        if self.head.framing != Framing::Chunked || rules.trailers.is_empty() || field.is_named() {
             return;
         }
         let announced = rules.announced_trailers(value, false);
