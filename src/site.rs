@@ -1,4 +1,5 @@
-//! A site: its names, and what is done to its messages. Everything here is prepared when the configuration is loaded.
+//! A site: its names, and the rules for its messages. All of it is prepared when the configuration
+//! is loaded.
 
 use std::sync::Arc;
 
@@ -13,33 +14,33 @@ use crate::policy::hsts::{Hsts, UpstreamHeader};
 pub struct Site {
     /// Its names; the first is the canonical one.
     pub hosts: Vec<HostPattern>,
-    /// The name that requests for other names are redirected to.
+    /// Requests for its other names are redirected to this name.
     pub canonical: Option<Box<str>>,
     /// Strict-Transport-Security.
     pub hsts: Option<Policy<Hsts>>,
     /// Public-Key-Pins.
     pub hpkp: Option<PinHeader>,
-    /// What is done to requests.
+    /// Rules for request headers.
     pub request: Arc<HeaderRules>,
-    /// What is done to responses.
+    /// Rules for response headers.
     pub response: Arc<HeaderRules>,
 }
 
 impl Site {
-    /// How logs and messages call it: its first name.
+    /// Returns its name in logs and messages: the first host.
     #[must_use]
     pub fn label(&self) -> String {
         self.hosts.first().map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Whether the upstream's own Strict-Transport-Security wins over ours.
+    /// Returns `true` if the upstream's own Strict-Transport-Security takes precedence over ours.
     #[must_use]
     pub fn keeps_upstream_hsts(&self) -> bool {
         self.hsts.as_ref().is_some_and(|p| p.policy.upstream == UpstreamHeader::Keep)
     }
 }
 
-/// A policy, and the field it comes to.
+/// A policy and its rendered field.
 #[derive(Debug)]
 pub struct Policy<T> {
     /// The policy.
@@ -48,18 +49,18 @@ pub struct Policy<T> {
     pub field: Rendered,
 }
 
-/// The pins, and the leave to send them.
+/// The pin policy, its rendered field, and the permission to send it.
 #[derive(Debug)]
 pub struct PinHeader {
     /// The policy.
     pub policy: Hpkp,
     /// Its field.
     pub field: Rendered,
-    /// Holds while the ledger says that the field may be sent.
+    /// Holds while the ledger permits sending the field.
     pub lease: Arc<Lease>,
 }
 
-/// Where clients send reports of pins that did not match (RFC 7469 section 3).
+/// The place to which clients send reports of pins that did not match (RFC 7469 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportsAt {
     /// A host of one of the sites.
@@ -68,28 +69,28 @@ pub struct ReportsAt {
     pub path: Box<str>,
 }
 
-/// Fields that the operator wants gone, replaced or added.
+/// Header fields that the operator removes, replaces or adds.
 #[derive(Debug, Default)]
 pub struct HeaderRules {
-    /// Names, as [`folded`](crate::message::folded) gives them, whose fields do not pass: those of `remove` and of `set`.
+    /// Names of dropped fields, in the form of [`folded`](crate::message::folded): those of
+    /// `remove` and `set`.
     pub dropped: Vec<Box<[u8]>>,
-    /// Names of trailers that pass: those of `trailers`.
+    /// Names of permitted trailers: those of `trailers`.
     pub trailers: Vec<Box<[u8]>>,
     /// The fields of `set` and `add`.
     pub added: Rendered,
 }
 
 impl HeaderRules {
-    /// Whether fields of this name do not pass, nor those that look like it to a server of the CGI kind.
+    /// Returns `true` if fields of this name are dropped. Includes names that a CGI-style server
+    /// cannot distinguish from it.
     #[must_use]
     pub fn drops(&self, name: &[u8]) -> bool {
         self.dropped.iter().any(|d| folds_to(name, d))
     }
 
-    /// Drops the trailers that may not pass.
-    ///
-    /// The trailers that `trailers` names pass. Of a gRPC response, whose head is `grpc`, those of the protocol pass, too,
-    /// and those that the head announces.
+    /// Drops all trailers except those of `trailers`. A gRPC response, whose head is `grpc`, also
+    /// keeps the trailers that gRPC defines, and those that its head announces.
     pub fn keep_trailers(&self, trailers: &mut Fields, grpc: Option<&Fields>) {
         if let Some(head) = grpc {
             trailers.mark(head.get_all(Name::Trailer).flat_map(tokens));

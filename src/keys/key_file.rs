@@ -1,4 +1,4 @@
-//! Public keys out of files: certificates, chains, CSRs, private and public keys, in PEM or DER.
+//! Reads the public key of a file: certificate, chain, CSR, private or public key, in PEM or DER.
 
 mod algorithm;
 mod foreign;
@@ -14,24 +14,24 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-pub use self::algorithm::KeyAlgorithm;
-use self::foreign::{EXPLICIT_CURVE, beside, shell};
+pub use self::algorithm::{KeyAlgorithm, Unusable};
 pub use self::foreign::{Foreign, Want};
+use self::foreign::{beside, shell};
 use crate::keys::pem::{self, PemError, Section};
 use crate::keys::pin::Pin;
 
-/// The largest file that is read as a key or a chain, in bytes.
+/// The largest key or chain file that pintle reads, in bytes.
 pub const FILE_MAX: u64 = 1024 * 1024;
 
-/// The RSA keys that TLS here signs with, in bits.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// Sizes of the RSA keys that TLS can sign with, in bits.
+const RSA_BITS: std::ops::RangeInclusive<usize> = algorithm::RSA_MIN..=algorithm::RSA_MAX;
 
-/// What kind of file a key came from.
+/// The kind of file that a key came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
     /// One certificate.
     Certificate,
-    /// Several; the key is the first one's.
+    /// Several certificates; the key is the first one's.
     Chain,
     /// A certificate signing request.
     Csr,
@@ -58,37 +58,37 @@ impl fmt::Display for KeyKind {
 pub struct PublicKey {
     /// Its pin.
     pub pin: Pin,
-    /// What it was found in.
+    /// The kind of file that held it.
     pub kind: KeyKind,
     /// Its algorithm.
     pub algorithm: KeyAlgorithm,
 }
 
-/// Why there is no key in a file.
+/// Why a file yields no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyFileError {
-    /// None of the formats.
+    /// The file has none of the known formats.
     Unknown,
-    /// There is something in it, but no certificate.
+    /// The file has contents, but no certificate.
     NoCertificate,
-    /// There is something in it, but no private key.
+    /// The file has contents, but no private key.
     NoPrivateKey,
-    /// PEM with a line that is not understood.
+    /// A line of PEM is malformed.
     Pem(PemError),
-    /// The section of this line has a label that has no place here.
+    /// The section that begins in this line has a label that is not allowed here.
     Label(usize, String),
-    /// The named part, at this line of PEM, does not parse.
+    /// The named part, in this line of PEM, cannot be parsed.
     Malformed(&'static str, Option<usize>),
-    /// A private key under a passphrase, in PEM or in DER.
+    /// A private key encrypted with a passphrase, in PEM or in DER.
     Encrypted {
-        /// Whether it is in PEM.
+        /// `true` if it is in PEM.
         pem: bool,
     },
-    /// A private key of an algorithm, or a size, that TLS here cannot use.
-    Unsupported(String),
-    /// A form that is not read here.
+    /// A private key of an algorithm or size that TLS cannot use.
+    Unsupported(Unusable),
+    /// A format that pintle does not read.
     Foreign(Foreign),
-    /// Two keys, at these lines: nobody can say which one is meant.
+    /// Two different keys, in these lines: it is unclear which one is meant.
     Several(usize, usize),
 }
 
@@ -99,14 +99,14 @@ impl fmt::Display for KeyFileError {
             Self::NoCertificate => f.write_str("no certificate found"),
             Self::NoPrivateKey => f.write_str("none found"),
             Self::Pem(error) => write!(f, "damaged PEM: {error}"),
-            Self::Label(line, label) => write!(f, "line {line}: a section {label:?} has no place here"),
+            Self::Label(line, label) => write!(f, "line {line}: unexpected section {label:?}"),
             Self::Malformed(what, None) => write!(f, "damaged {what}"),
             Self::Malformed(what, Some(line)) => write!(f, "line {line}: damaged {what}"),
             Self::Encrypted { .. } => f.write_str("the private key is encrypted"),
             Self::Unsupported(why) => write!(f, "the private key cannot be used: {why}"),
             Self::Foreign(form) => write!(f, "is {}", form.name()),
             Self::Several(first, second) => {
-                write!(f, "line {second}: another key than that of line {first}; one file has one key")
+                write!(f, "line {second}: a different key than in line {first}; a file must hold one key")
             }
         }
     }
@@ -115,7 +115,7 @@ impl fmt::Display for KeyFileError {
 impl std::error::Error for KeyFileError {}
 
 impl KeyFileError {
-    /// What to do about it: a command that can be pasted, wherever one helps.
+    /// Returns the remedy: a command that works as pasted, where one helps.
     #[must_use]
     pub fn hint(&self, path: &Path, want: Want) -> Option<String> {
         let file = shell(path);
@@ -130,33 +130,34 @@ impl KeyFileError {
                     }
                 })
             }
-            Self::Unsupported(why) if why.contains(EXPLICIT_CURVE) => {
+            Self::Unsupported(Unusable::ExplicitCurve) => {
                 Some(format!("openssl ec -in {file} -param_enc named_curve -out {}", shell(&beside(path, "new.key"))))
             }
             Self::Unsupported(_) => Some(match want {
                 Want::Pin => format!("openssl pkey -in {file} -pubout | pintle pin -"),
                 Want::Chain | Want::Key => format!(
-                    "no command converts it; make another key, and have a certificate issued for it: openssl genpkey \
+                    "this key cannot be converted; make a new one, and have a certificate issued for it: openssl genpkey \
                      -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {}",
                     shell(&beside(path, "new.key"))
                 ),
             }),
-            Self::Several(..) => Some("put each key into a file of its own".to_owned()),
+            Self::Several(..) => Some("put each key into its own file".to_owned()),
             _ => None,
         }
     }
 }
 
-/// A part of a file.
-struct Item {
-    /// Its line in PEM.
+/// One part of a file.
+struct FilePart {
+    /// The line of PEM where it begins.
     line: Option<usize>,
-    what: What,
+    kind: PartKind,
     der: Vec<u8>,
 }
 
+/// The kind of a part.
 #[derive(Clone, Copy, PartialEq)]
-enum What {
+enum PartKind {
     Certificate,
     Csr,
     PublicKey,
@@ -164,27 +165,27 @@ enum What {
     Encrypted,
 }
 
-/// All parts of a file, in PEM or DER.
-fn items(contents: &[u8]) -> Result<Vec<Item>, KeyFileError> {
+/// Returns all parts of a file, in PEM or DER.
+fn parts(contents: &[u8]) -> Result<Vec<FilePart>, KeyFileError> {
     if let Some(form) = foreign::of(contents) {
         return Err(KeyFileError::Foreign(form));
     }
     if foreign::is_whole(contents) {
-        return Ok(vec![item_of_der(contents)?]);
+        return Ok(vec![part_of_der(contents)?]);
     }
     if pem::is_pem(contents) {
         let sections = pem::read(contents).map_err(KeyFileError::Pem)?;
-        let items = sections.into_iter().map(item_of_section).filter_map(Result::transpose);
-        return items.collect();
+        let parts = sections.into_iter().map(part_of_section).filter_map(Result::transpose);
+        return parts.collect();
     }
     let form = foreign::bare_base64(contents).or_else(|| several_in_der(contents));
     Err(form.map_or(KeyFileError::Unknown, KeyFileError::Foreign))
 }
 
-/// A certificate or key in DER, with something behind it.
+/// Recognizes a certificate or key in DER that is followed by more data.
 fn several_in_der(contents: &[u8]) -> Option<Foreign> {
     let first = foreign::first_element(contents).filter(|first| first.len() < contents.len())?;
-    if matches!(item_of_der(first), Err(KeyFileError::Unknown)) {
+    if matches!(part_of_der(first), Err(KeyFileError::Unknown)) {
         return None;
     }
     let (mut rest, mut certificates) = (contents, true);
@@ -195,77 +196,78 @@ fn several_in_der(contents: &[u8]) -> Option<Foreign> {
     Some(Foreign::Several { certificates: certificates && rest.is_empty() })
 }
 
-/// `None` for what is no key, and has its place beside one.
-fn item_of_section(section: Section) -> Result<Option<Item>, KeyFileError> {
+/// Returns `None` for a section that is not a key, but may stand beside one.
+fn part_of_section(section: Section) -> Result<Option<FilePart>, KeyFileError> {
     let Section { line, label, is_encrypted, mut der } = section;
-    let what = match label.as_str() {
-        _ if is_encrypted => What::Encrypted,
-        "CERTIFICATE" | "X509 CERTIFICATE" => What::Certificate,
+    let kind = match label.as_str() {
+        _ if is_encrypted => PartKind::Encrypted,
+        "CERTIFICATE" | "X509 CERTIFICATE" => PartKind::Certificate,
         "TRUSTED CERTIFICATE" => {
             let length = foreign::first_element(&der).map_or(0, <[u8]>::len);
             der.truncate(length);
-            What::Certificate
+            PartKind::Certificate
         }
-        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => What::Csr,
-        "PUBLIC KEY" => What::PublicKey,
+        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => PartKind::Csr,
+        "PUBLIC KEY" => PartKind::PublicKey,
         "RSA PUBLIC KEY" => {
             der = foreign::spki_of_pkcs1(&der);
-            What::PublicKey
+            PartKind::PublicKey
         }
-        "PRIVATE KEY" => What::PrivateKey(SectionKind::PrivateKey),
-        "RSA PRIVATE KEY" => What::PrivateKey(SectionKind::RsaPrivateKey),
-        "EC PRIVATE KEY" => What::PrivateKey(SectionKind::EcPrivateKey),
-        "ENCRYPTED PRIVATE KEY" => What::Encrypted,
-        // Parameters that OpenSSL writes before a key, or that other servers want in the same file.
+        "PRIVATE KEY" => PartKind::PrivateKey(SectionKind::PrivateKey),
+        "RSA PRIVATE KEY" => PartKind::PrivateKey(SectionKind::RsaPrivateKey),
+        "EC PRIVATE KEY" => PartKind::PrivateKey(SectionKind::EcPrivateKey),
+        "ENCRYPTED PRIVATE KEY" => PartKind::Encrypted,
+        // Parameters that OpenSSL writes before a key, or that other servers expect in the same
+        // file.
         "EC PARAMETERS" | "DH PARAMETERS" | "X9.42 DH PARAMETERS" | "DSA PARAMETERS" => return Ok(None),
         "PKCS7" | "PKCS #7 SIGNED DATA" => return Err(KeyFileError::Foreign(Foreign::Pkcs7 { pem: true })),
         "OPENSSH PRIVATE KEY" => return Err(KeyFileError::Foreign(Foreign::OpenSsh)),
-        "DSA PRIVATE KEY" => return Err(KeyFileError::Unsupported(algorithm_of_nobody("DSA"))),
-        "RSA-PSS PRIVATE KEY" => return Err(KeyFileError::Unsupported(algorithm_of_nobody("RSA-PSS"))),
+        "DSA PRIVATE KEY" => return Err(KeyFileError::Unsupported(Unusable::Algorithm("DSA"))),
+        "RSA-PSS PRIVATE KEY" => return Err(KeyFileError::Unsupported(Unusable::Algorithm("RSA-PSS"))),
         _ => return Err(KeyFileError::Label(line, label)),
     };
-    Ok(Some(Item { line: Some(line), what, der }))
+    Ok(Some(FilePart { line: Some(line), kind, der }))
 }
 
-fn item_of_der(contents: &[u8]) -> Result<Item, KeyFileError> {
+fn part_of_der(contents: &[u8]) -> Result<FilePart, KeyFileError> {
     let forms = [SectionKind::PrivateKey, SectionKind::EcPrivateKey, SectionKind::RsaPrivateKey];
-    let what = if of_certificate(contents).is_some() {
-        What::Certificate
+    let kind = if of_certificate(contents).is_some() {
+        PartKind::Certificate
     } else if of_csr(contents).is_some() {
-        What::Csr
+        PartKind::Csr
     } else if foreign::is_encrypted(contents) {
-        What::Encrypted
+        PartKind::Encrypted
     } else if of_spki(contents, KeyKind::PublicKey).is_some() {
-        What::PublicKey
+        PartKind::PublicKey
     } else if let Some(kind) = forms.into_iter().find(|kind| of_private(contents, *kind).is_ok()) {
-        // They cannot be told apart by their first bytes; each parser refuses the others'.
-        What::PrivateKey(kind)
+        // Their first bytes do not distinguish them; each parser refuses the other formats.
+        PartKind::PrivateKey(kind)
     } else if let Some(error) = unusable_private(contents) {
         return Err(error);
     } else {
         return Err(KeyFileError::Unknown);
     };
-    Ok(Item { line: None, what, der: contents.to_vec() })
+    Ok(FilePart { line: None, kind, der: contents.to_vec() })
 }
 
-/// Finds the public key in a file's contents: the first certificate's, or that of any other part. Further certificates
-/// are the chain; any other key beside it must be the same.
+/// Returns the public key of a file: that of its first certificate, or of any other part. Further
+/// certificates are the chain. Any other key in the file must be the same one.
 ///
 /// # Errors
 ///
-/// [`KeyFileError`], when there is none, or nobody can say which one is meant.
+/// [`KeyFileError`] if there is none, or if it is unclear which one is meant.
 pub fn public_key(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
-    let items = items(contents)?;
-    let certificates = items.iter().filter(|i| i.what == What::Certificate).count();
+    let parts = parts(contents)?;
+    let certificates = parts.iter().filter(|i| i.kind == PartKind::Certificate).count();
     let mut found: Option<(PublicKey, usize)> = None;
     let (mut refusal, mut seen_certificate) = (None, false);
-    for item in &items {
-        if item.what == What::Certificate && std::mem::replace(&mut seen_certificate, true) {
+    for part in &parts {
+        if part.kind == PartKind::Certificate && std::mem::replace(&mut seen_certificate, true) {
             continue;
         }
-        let key = match (key_of_item(item), found) {
+        let key = match (key_of_part(part), found) {
             (Ok(key), _) => key,
-            // A key that cannot be opened or used, beside one that says the same.
+            // A key that cannot be decrypted or used may stand beside a readable copy.
             (Err(e @ (KeyFileError::Encrypted { .. } | KeyFileError::Unsupported(_))), _) => {
                 refusal = Some(e);
                 continue;
@@ -274,10 +276,10 @@ pub fn public_key(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
         };
         match found {
             Some((first, line)) if first.pin != key.pin => {
-                return Err(KeyFileError::Several(line, item.line.unwrap_or_default()));
+                return Err(KeyFileError::Several(line, part.line.unwrap_or_default()));
             }
             Some(_) => {}
-            None => found = Some((key, item.line.unwrap_or_default())),
+            None => found = Some((key, part.line.unwrap_or_default())),
         }
     }
     match found {
@@ -289,46 +291,47 @@ pub fn public_key(contents: &[u8]) -> Result<PublicKey, KeyFileError> {
     }
 }
 
-/// Whether a private key is in a file, whatever else is.
+/// Returns `true` if a file holds a private key, beside whatever else.
 #[must_use]
 pub fn has_private_key(contents: &[u8]) -> bool {
-    items(contents).is_ok_and(|items| items.iter().any(|i| matches!(i.what, What::PrivateKey(_))))
+    parts(contents).is_ok_and(|parts| parts.iter().any(|i| matches!(i.kind, PartKind::PrivateKey(_))))
 }
 
-/// All certificates of a file, each with its line in PEM. Private keys beside them are left where they are.
+/// Returns all certificates of a file, each with its line in PEM. Ignores private keys beside them.
 ///
 /// # Errors
 ///
-/// [`KeyFileError`], when there is none, or something in the file is not understood.
+/// [`KeyFileError`] if there is none, or if a part of the file cannot be read.
 pub fn certificates(contents: &[u8]) -> Result<Vec<(Option<usize>, CertificateDer<'static>)>, KeyFileError> {
-    let items = items(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoCertificate))?;
-    let is_encrypted = items.iter().all(|i| i.what == What::Encrypted) && !items.is_empty();
-    let found: Vec<_> = items.into_iter().filter(|i| i.what == What::Certificate).collect();
+    let parts = parts(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoCertificate))?;
+    let is_encrypted = parts.iter().all(|i| i.kind == PartKind::Encrypted) && !parts.is_empty();
+    let found: Vec<_> = parts.into_iter().filter(|i| i.kind == PartKind::Certificate).collect();
     if found.is_empty() {
         return Err(if is_encrypted { KeyFileError::Encrypted { pem: true } } else { KeyFileError::NoCertificate });
     }
     Ok(found.into_iter().map(|i| (i.line, i.der.into())).collect())
 }
 
-/// The private key of a file.
+/// Returns the private key of a file.
 ///
 /// # Errors
 ///
-/// [`KeyFileError`], when there is none, or more than one, or something in the file is not understood.
+/// [`KeyFileError`] if there is none, if there are several, or if a part of the file cannot be
+/// read.
 pub fn private_key(contents: &[u8]) -> Result<PrivateKeyDer<'static>, KeyFileError> {
-    let items = items(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoPrivateKey))?;
-    let encrypted = items.iter().find(|i| i.what == What::Encrypted).map(|i| i.line.is_some());
+    let parts = parts(contents).map_err(|e| instead_of_unknown(e, KeyFileError::NoPrivateKey))?;
+    let encrypted = parts.iter().find(|i| i.kind == PartKind::Encrypted).map(|i| i.line.is_some());
     let mut found: Option<(PrivateKeyDer<'static>, usize)> = None;
-    for item in items {
-        let What::PrivateKey(kind) = item.what else { continue };
-        let line = item.line.unwrap_or_default();
+    for part in parts {
+        let PartKind::PrivateKey(kind) = part.kind else { continue };
+        let line = part.line.unwrap_or_default();
         if let Some((first, at)) = &found {
-            if first.secret_der() != item.der.as_slice() {
+            if first.secret_der() != part.der.as_slice() {
                 return Err(KeyFileError::Several(*at, line));
             }
             continue;
         }
-        let key = PrivateKeyDer::from_pem(kind, item.der).ok_or(KeyFileError::Malformed("private key", item.line))?;
+        let key = PrivateKeyDer::from_pem(kind, part.der).ok_or(KeyFileError::Malformed("private key", part.line))?;
         found = Some((key, line));
     }
     match (found, encrypted) {
@@ -342,45 +345,40 @@ fn instead_of_unknown(error: KeyFileError, other: KeyFileError) -> KeyFileError 
     if error == KeyFileError::Unknown { other } else { error }
 }
 
-/// What TLS makes of a private key.
+/// Makes a signer for TLS of a private key.
 ///
 /// # Errors
 ///
-/// [`KeyFileError::Unsupported`] for algorithms and sizes that it cannot use, by their names.
+/// [`KeyFileError::Unsupported`] for an algorithm or size that TLS cannot use.
 pub fn signer(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, KeyFileError> {
     rustls::crypto::aws_lc_rs::sign::any_supported_type(key)
         .map_err(|_| unusable_private(key.secret_der()).unwrap_or(KeyFileError::Malformed("private key", None)))
 }
 
-/// Why a private key that TLS has refused is refused, if it is one.
+/// Returns why TLS refuses a private key; `None` if the data are not a private key.
 fn unusable_private(der: &[u8]) -> Option<KeyFileError> {
-    if let Some(name) = foreign::unsupported_private(der) {
-        return Some(KeyFileError::Unsupported(algorithm_of_nobody(name)));
+    if let Some(why) = foreign::unsupported_private(der) {
+        return Some(KeyFileError::Unsupported(why));
     }
     let bits = foreign::rsa_bits(der)?;
     Some(if RSA_BITS.contains(&bits) {
         KeyFileError::Malformed("private key", None)
     } else {
-        let (least, largest) = RSA_BITS.into_inner();
-        KeyFileError::Unsupported(format!("RSA of {bits} bits, and TLS here takes {least} to {largest}"))
+        KeyFileError::Unsupported(Unusable::RsaSize(bits))
     })
 }
 
-fn algorithm_of_nobody(name: &str) -> String {
-    format!("{name}, which TLS here does not speak")
-}
-
-fn key_of_item(item: &Item) -> Result<PublicKey, KeyFileError> {
-    let malformed = |what| KeyFileError::Malformed(what, item.line);
-    match item.what {
-        What::Certificate => of_certificate(&item.der).ok_or_else(|| malformed("certificate")),
-        What::Csr => of_csr(&item.der).ok_or_else(|| malformed("CSR")),
-        What::PublicKey => of_spki(&item.der, KeyKind::PublicKey).ok_or_else(|| malformed("public key")),
-        What::PrivateKey(kind) => of_private(&item.der, kind).map_err(|e| match e {
+fn key_of_part(part: &FilePart) -> Result<PublicKey, KeyFileError> {
+    let malformed = |what| KeyFileError::Malformed(what, part.line);
+    match part.kind {
+        PartKind::Certificate => of_certificate(&part.der).ok_or_else(|| malformed("certificate")),
+        PartKind::Csr => of_csr(&part.der).ok_or_else(|| malformed("CSR")),
+        PartKind::PublicKey => of_spki(&part.der, KeyKind::PublicKey).ok_or_else(|| malformed("public key")),
+        PartKind::PrivateKey(kind) => of_private(&part.der, kind).map_err(|e| match e {
             KeyFileError::Malformed(what, _) => malformed(what),
             other => other,
         }),
-        What::Encrypted => Err(KeyFileError::Encrypted { pem: item.line.is_some() }),
+        PartKind::Encrypted => Err(KeyFileError::Encrypted { pem: part.line.is_some() }),
     }
 }
 
@@ -397,7 +395,8 @@ fn of_csr(der: &[u8]) -> Option<PublicKey> {
 
 fn of_spki(der: &[u8], kind: KeyKind) -> Option<PublicKey> {
     let (rest, spki) = SubjectPublicKeyInfo::from_der(der).ok()?;
-    // RFC 5280 section 4.1: an algorithm that is known, or else any SEQUENCE { SEQUENCE, BIT STRING } would do.
+    // RFC 5280 section 4.1. The algorithm must be known: any SEQUENCE { SEQUENCE, BIT STRING }
+    // would parse.
     let known = algorithm_of(&spki) != KeyAlgorithm::Other || foreign::unsupported_public(der).is_some();
     (rest.is_empty() && known).then(|| key_of(&spki, kind))
 }
@@ -413,7 +412,7 @@ fn key_of(spki: &SubjectPublicKeyInfo<'_>, kind: KeyKind) -> PublicKey {
     PublicKey { pin: Pin::of_spki(spki.raw), kind, algorithm: algorithm_of(spki) }
 }
 
-/// The algorithm of a SubjectPublicKeyInfo.
+/// Returns the algorithm of a SubjectPublicKeyInfo.
 #[must_use]
 pub fn algorithm_of(spki: &SubjectPublicKeyInfo<'_>) -> KeyAlgorithm {
     let parameter = || spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()).map(|o| o.to_id_string());
@@ -444,7 +443,8 @@ mod tests {
         assert_eq!((key.pin, key.kind), want);
     }
 
-    /// Every form of one key has one pin; tests/ recompute it with the openssl command line.
+    /// Every file format of one key has the same pin; tests/ recompute it with the openssl command
+    /// line.
     #[test]
     fn forms_of_one_key() {
         for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!(public_key(crl), Err(KeyFileError::Label(1, "X509 CRL".into())));
     }
 
-    /// Two keys in one file: nobody is told the pin of one of them, as if the other were not there.
+    /// A file with two keys is refused: its user would see the pin of one of them only.
     #[test]
     fn one_file_has_one_key() {
         let (one, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());

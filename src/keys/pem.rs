@@ -1,8 +1,8 @@
-//! PEM (RFC 7468), read so that nothing in a file is passed over in silence: each section is understood, or is an error
-//! with the number of its line.
+//! Reads PEM (RFC 7468) without skipping anything silently: each section is either understood or an
+//! error with its line number.
 //!
-//! Accepted where the meaning is plain: a byte order mark, text between the sections, any line ends, white space around
-//! lines, a BEGIN right behind an END without a line end between them.
+//! Accepted where the meaning is clear: a byte order mark, text between sections, any line ending,
+//! white space around lines, and a BEGIN directly after an END on the same line.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
-/// Base64 whose padding may be missing, as OpenSSL takes it.
+/// Base64 with optional padding, as OpenSSL takes it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -19,7 +19,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// The longest part of a line that is shown in a message, in characters.
+/// The longest part of a line that a message shows, in characters.
 const SHOWN_MAX: usize = 60;
 
 /// One section of a file.
@@ -29,13 +29,14 @@ pub struct Section {
     pub line: usize,
     /// Its label: `CERTIFICATE`.
     pub label: String,
-    /// Whether its header says that it is encrypted (RFC 1421 section 4.6.1.1), as in OpenSSL's older private keys.
+    /// `true` if its header marks it as encrypted (RFC 1421 section 4.6.1.1), as in OpenSSL's older
+    /// private keys.
     pub is_encrypted: bool,
-    /// Its contents; those of an encrypted section are not decrypted.
+    /// Its contents; an encrypted section stays encrypted.
     pub der: Vec<u8>,
 }
 
-/// A line that is not understood.
+/// A malformed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PemError {
     /// Its number, from 1.
@@ -44,16 +45,16 @@ pub struct PemError {
     pub fault: PemFault,
 }
 
-/// Why a line is not understood.
+/// Why a line is malformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PemFault {
-    /// It looks like a BEGIN or END line, and is none.
+    /// It resembles a BEGIN or END line, but is not one.
     Armour(String),
-    /// An END without its BEGIN.
+    /// An END without a BEGIN.
     StrayEnd(String),
-    /// A BEGIN within the section that began at this line.
+    /// A BEGIN inside the section that began in this line.
     Nested(usize),
-    /// The END of another label than the BEGIN has.
+    /// An END whose label differs from that of the BEGIN.
     WrongEnd {
         /// The label of the BEGIN.
         begun: String,
@@ -64,7 +65,7 @@ pub enum PemFault {
     NoEnd(String),
     /// It is not base64.
     NotBase64,
-    /// The section has nothing in it.
+    /// The section is empty.
     Empty(String),
 }
 
@@ -74,19 +75,19 @@ impl fmt::Display for PemError {
         match &self.fault {
             PemFault::Armour(text) => write!(
                 f,
-                "{text:?} looks like the BEGIN or END of a section, and is not: such a line is -----BEGIN LABEL----- alone"
+                "{text:?} resembles the BEGIN or END of a section, but is not one: expected -----BEGIN LABEL----- alone"
             ),
-            PemFault::StrayEnd(label) => write!(f, "END {label} without its BEGIN"),
-            PemFault::Nested(line) => write!(f, "a section begins before the one of line {line} has ended"),
+            PemFault::StrayEnd(label) => write!(f, "END {label} without a BEGIN"),
+            PemFault::Nested(line) => write!(f, "a section begins inside the section of line {line}"),
             PemFault::WrongEnd { begun, ended } => write!(f, "END {ended} ends a section that began as {begun}"),
-            PemFault::NoEnd(label) => write!(f, "the section {label} that begins here does not end"),
+            PemFault::NoEnd(label) => write!(f, "section {label} begins here and has no END"),
             PemFault::NotBase64 => f.write_str("not base64"),
-            PemFault::Empty(label) => write!(f, "the section {label} is empty"),
+            PemFault::Empty(label) => write!(f, "section {label} is empty"),
         }
     }
 }
 
-/// Returns `true` if a file is PEM, or tries to be: a line in it looks like a BEGIN or an END.
+/// Returns `true` if a file is PEM or resembles it: one of its lines resembles a BEGIN or END.
 #[must_use]
 pub fn is_pem(contents: &[u8]) -> bool {
     lines(contents).any(|(_, line)| looks_like_armour(&line))
@@ -96,15 +97,15 @@ pub fn is_pem(contents: &[u8]) -> bool {
 ///
 /// # Errors
 ///
-/// [`PemError`] for the first line that is not understood.
+/// [`PemError`] for the first malformed line.
 pub fn read(contents: &[u8]) -> Result<Vec<Section>, PemError> {
     let mut sections = Vec::new();
-    let mut open: Option<Open> = None;
+    let mut open: Option<OpenSection> = None;
     for (number, line) in lines(contents) {
         for part in parts(&line) {
             let error = |fault| PemError { line: number, fault };
             match (armour(part), open.take()) {
-                (Armour::Begin(label), None) => open = Some(Open::new(number, label)),
+                (Armour::Begin(label), None) => open = Some(OpenSection::new(number, label)),
                 (Armour::Begin(_), Some(section)) => return Err(error(PemFault::Nested(section.line))),
                 (Armour::End(label), None) => return Err(error(PemFault::StrayEnd(shown(label)))),
                 (Armour::End(label), Some(section)) => sections.push(section.end(number, label)?),
@@ -123,19 +124,19 @@ pub fn read(contents: &[u8]) -> Result<Vec<Section>, PemError> {
     }
 }
 
-/// A section that has not ended yet.
-struct Open {
+/// A section whose END has not been read yet.
+struct OpenSection {
     line: usize,
     label: String,
     is_encrypted: bool,
-    /// Within its header: fields of RFC 1421, up to an empty line.
+    /// Inside its header: fields of RFC 1421, up to an empty line.
     in_header: bool,
-    /// The base64 so far, and the line where it began.
+    /// The base64 read so far, and the line where it began.
     text: Vec<u8>,
     begin: usize,
 }
 
-impl Open {
+impl OpenSection {
     fn new(line: usize, label: &str) -> Self {
         Self { line, label: label.to_owned(), is_encrypted: false, in_header: false, text: Vec::new(), begin: 0 }
     }
@@ -179,11 +180,11 @@ impl Open {
     }
 }
 
-/// What a line is.
+/// The kind of a line.
 enum Armour<'a> {
     Begin(&'a str),
     End(&'a str),
-    /// It looks like one of them.
+    /// It resembles one of them.
     Odd,
     None,
 }
@@ -205,8 +206,8 @@ fn armour(line: &str) -> Armour<'_> {
     if looks_like_armour(line) { Armour::Odd } else { Armour::None }
 }
 
-/// Lines with their numbers, without white space around them and without byte order marks. A byte that is no UTF-8 is
-/// replaced: it is in no line that is understood.
+/// Returns the lines with their numbers, without surrounding white space and byte order marks. A
+/// byte that is not UTF-8 is replaced, which makes its line malformed.
 fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, String)> + '_ {
     let mut rest = Some(contents);
     let mut number = 0;
@@ -224,17 +225,18 @@ fn lines(contents: &[u8]) -> impl Iterator<Item = (usize, String)> + '_ {
     })
 }
 
-/// `cat` of a file without a line end at its end puts a BEGIN right behind an END.
+/// Splits a BEGIN from a preceding END on the same line: `cat` makes such lines if a file lacks its
+/// last line ending.
 fn parts(line: &str) -> impl Iterator<Item = &str> {
     const JOINT: &str = "----------BEGIN ";
     let at = line.find(JOINT).filter(|_| line.starts_with("-----END ")).map(|at| at + 5);
     let (first, second) = at.map_or((line, None), |at| (&line[..at], Some(&line[at..])));
-    // A byte order mark between them is the second file's.
+    // A byte order mark between them belongs to the second file.
     std::iter::once(first).chain(second)
 }
 
-/// Two dashes or more (any that word processors make of them) beside BEGIN or END, or such a word that begins a line of
-/// capitals.
+/// Recognizes BEGIN or END beside two or more dashes (including those that word processors make),
+/// or such a word at the beginning of a line in capitals.
 fn looks_like_armour(line: &str) -> bool {
     // Most lines are base64.
     if !line.bytes().any(|b| b == b' ' || b == b'-' || b >= 0x80) {
@@ -325,13 +327,29 @@ mod tests {
             check(&format!("{GOOD}{odd}\nAAAA\n"), "line 4: ");
             check(&format!("-----BEGIN A-----\n{odd}\nAAAA\n"), "line 2: ");
         }
-        check("-----END A-----", "line 1: END A without its BEGIN");
+        check("-----END A-----", "line 1: END A without a BEGIN");
         check("-----BEGIN A-----\nAAAA\n-----END B-----", "line 3: END B ends a section that began as A");
-        check("\n-----BEGIN A-----\nAAAA\n", "line 2: the section A that begins here does not end");
-        check("-----BEGIN A-----\nAAAA\n-----BEGIN A-----\n", "line 3: a section begins before the one of line 1");
+        check(
+            "
+        -----BEGIN A-----
+        AAAA
+        ",
+            "line 2: section A begins here and has no END",
+        );
+        check(
+            "-----BEGIN A-----
+        AAAA
+        -----BEGIN A-----
+        ",
+            "line 3: a section begins inside the section of line 1",
+        );
         check("-----BEGIN A-----\nAAAA\nA!AA\n-----END A-----", "line 3: not base64");
         check("-----BEGIN A-----\nAAAAA\n-----END A-----", "line 2: not base64");
-        check("-----BEGIN A-----\n-----END A-----", "line 1: the section A is empty");
+        check(
+            "-----BEGIN A-----
+        -----END A-----",
+            "line 1: section A is empty",
+        );
     }
 
     proptest! {
@@ -340,7 +358,7 @@ mod tests {
             let _ = (read(&bytes), is_pem(&bytes), read(text.as_bytes()));
         }
 
-        /// Whatever happens to one line of a file, no section of it is lost in silence.
+        /// A change to one line of a file never loses a section silently.
         #[test]
         fn no_section_is_lost(at in 0usize..48, with in "[-<>a \u{feff}]{1,3}") {
             let whole = GOOD.repeat(3);

@@ -1,4 +1,4 @@
-//! A pin: the SHA-256 of a public key, as it stands in certificates.
+//! A pin: the SHA-256 of a public key, in the form that certificates have it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,24 +9,25 @@ use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the DER of a SubjectPublicKeyInfo (RFC 7469 section 2.4).
 ///
-/// The same value is enforced by mobile applications, by `curl --pinnedpubkey` and by DANE (TLSA 3 1 1).
+/// Mobile applications, `curl --pinnedpubkey` and DANE (TLSA 3 1 1) enforce the same value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pin([u8; 32]);
 
 impl Pin {
-    /// The pin of a key, from the exact DER of its SubjectPublicKeyInfo: never re-encode it.
+    /// Returns the pin of a key, from the exact DER of its SubjectPublicKeyInfo: never re-encode
+    /// it.
     #[must_use]
     pub fn of_spki(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
     }
 
-    /// The digest itself.
+    /// Returns the digest itself.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Lower-case hexadecimal, as TLSA records have it.
+    /// Returns the digest in lower-case hexadecimal, the form of TLSA records.
     #[must_use]
     pub fn to_hex(self) -> String {
         self.0.iter().map(|b| format!("{b:02x}")).collect()
@@ -54,7 +55,7 @@ impl fmt::Debug for Pin {
     }
 }
 
-/// The text is no pin: not the base64 of 32 bytes.
+/// The text is not a pin: not the base64 of 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidPin;
 

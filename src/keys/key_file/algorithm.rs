@@ -1,8 +1,8 @@
-//! What kind of key a key is.
+//! Algorithms of keys, and keys that TLS cannot use.
 
 use std::fmt;
 
-/// A key's algorithm, as far as operators care.
+/// A key's algorithm, in the detail that operators need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyAlgorithm {
     /// RSA, with the size of the modulus in bits.
@@ -15,12 +15,39 @@ pub enum KeyAlgorithm {
     EcdsaP521,
     /// Ed25519.
     Ed25519,
-    /// Any other.
+    /// Any other algorithm.
     Other,
 }
 
+/// The smallest and the largest RSA key that TLS can sign with, in bits.
+pub(super) const RSA_MIN: usize = 2048;
+pub(super) const RSA_MAX: usize = 8192;
+
+/// Why TLS cannot use a private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// Its algorithm or curve is not supported.
+    Algorithm(&'static str),
+    /// Its curve is given by explicit parameters instead of a name.
+    ExplicitCurve,
+    /// An RSA key whose modulus has this many bits.
+    RsaSize(usize),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Algorithm(name) => write!(f, "{name} is not supported in TLS"),
+            Self::ExplicitCurve => f.write_str("its elliptic curve has explicit parameters instead of a name"),
+            Self::RsaSize(bits) => {
+                write!(f, "RSA of {bits} bits is not supported in TLS: {RSA_MIN} to {RSA_MAX} bits are")
+            }
+        }
+    }
+}
+
 impl KeyAlgorithm {
-    /// The one that is shown as this.
+    /// Returns the algorithm with this name.
     #[must_use]
     pub fn named(name: &str) -> Self {
         match (name, name.strip_prefix("rsa-").and_then(|bits| bits.parse().ok())) {

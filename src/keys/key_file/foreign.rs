@@ -1,34 +1,37 @@
-//! Files that hold keys and certificates in forms that are not read here, named as what they are.
+//! Recognizes files with keys and certificates in formats that pintle does not read, and names the
+//! command that converts them.
 
 use std::path::Path;
 
-/// A form that is not read here.
+use super::algorithm::Unusable;
+
+/// A format that pintle does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
-    /// UTF-16, by the name that iconv knows it by.
+    /// UTF-16, with its name for iconv.
     Utf16(&'static str),
     /// PKCS#7, in PEM or in DER: certificates without a key.
     Pkcs7 {
-        /// Whether it is in PEM.
+        /// `true` if it is in PEM.
         pem: bool,
     },
     /// PKCS#12: a certificate and its key under a password.
     Pkcs12,
     /// An OpenSSH private key.
     OpenSsh,
-    /// DER with something behind the certificate or key that it begins with.
+    /// DER with more data after its first certificate or key.
     Several {
-        /// Whether these are certificates, and nothing else.
+        /// `true` if all of it is certificates.
         certificates: bool,
     },
     /// Base64 without its BEGIN and END lines.
     Base64 {
-        /// Whether it is in one line.
+        /// `true` if it is in one line.
         one_line: bool,
     },
 }
 
-/// What the file was wanted for.
+/// The part of the file that the caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// The certificates in it.
@@ -40,25 +43,27 @@ pub enum Want {
 }
 
 impl Foreign {
-    /// What it is, for messages.
+    /// Names the format for messages, as in "is …".
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Utf16(_) => "UTF-16 text, where PEM is ASCII",
-            Self::Pkcs7 { .. } => "PKCS#7, which is not read here",
-            Self::Pkcs12 => "PKCS#12 (.pfx, .p12), which is not read here",
-            Self::OpenSsh => "an OpenSSH private key, which is not for TLS",
-            Self::Several { certificates: true } => "several certificates in DER, one behind the other; DER holds one",
-            Self::Several { certificates: false } => "DER with something behind its first certificate or key",
+            Self::Pkcs7 { .. } => "PKCS#7, which pintle does not read",
+            Self::Pkcs12 => "PKCS#12 (.pfx, .p12), which pintle does not read",
+            Self::OpenSsh => "an OpenSSH private key, which TLS cannot use",
+            Self::Several { certificates: true } => "several certificates in DER; a file of DER must hold one",
+            Self::Several { certificates: false } => "DER with more data after its first certificate or key",
             Self::Base64 { .. } => "base64 without its BEGIN and END lines",
         }
     }
 
-    /// The command that converts it.
+    /// Returns the command that converts it.
     pub(super) fn hint(self, path: &Path, want: Want) -> String {
         let (file, new) = (shell(path), shell(&beside(path, "new.pem")));
         match (self, want) {
             (Self::Utf16(name), _) => format!("iconv -f {name} -t UTF-8 {file} > {new}"),
-            (Self::Pkcs7 { .. }, Want::Key) => "it holds certificates alone; the key is in another file".to_owned(),
+            (Self::Pkcs7 { .. }, Want::Key) => {
+                "it holds certificates only; name the file of the private key".to_owned()
+            }
             (Self::Pkcs7 { pem: true }, _) => format!("openssl pkcs7 -print_certs -in {file} -out {new}"),
             (Self::Pkcs7 { pem: false }, _) => format!("openssl pkcs7 -inform DER -print_certs -in {file} -out {new}"),
             (Self::Pkcs12, Want::Chain) => format!("openssl pkcs12 -in {file} -nokeys -out {new}"),
@@ -86,12 +91,12 @@ impl Foreign {
     }
 }
 
-/// The same file with another ending.
+/// Returns the same path with another extension.
 pub(super) fn beside(path: &Path, ending: &str) -> std::path::PathBuf {
     path.with_extension(ending)
 }
 
-/// A path as a shell takes it.
+/// Returns a path quoted for a shell.
 pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./+:,@%=".contains(c) || c == '-';
@@ -99,9 +104,9 @@ pub(super) fn shell(path: &Path) -> String {
     if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// The form of a file by its contents, if it is one of these.
+/// Returns the format of a file, if it is one of these.
 pub(super) fn of(contents: &[u8]) -> Option<Foreign> {
-    // Lengths that are not told beforehand (BER), as some programs write them.
+    // BER with indefinite lengths, as some programs write it.
     const PKCS7: &[u8] = b"\x30\x80\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07";
     const PKCS12: &[u8] = b"\x30\x80\x02\x01\x03\x30";
     match contents {
@@ -111,7 +116,7 @@ pub(super) fn of(contents: &[u8]) -> Option<Foreign> {
     }
 }
 
-/// `-` as UTF-16 has a NUL beside it, with a byte order mark at the beginning or without.
+/// Recognizes UTF-16, with or without a byte order mark: each `-` has a NUL beside it.
 fn utf16(contents: &[u8]) -> Option<&'static str> {
     let has = |dashes: &[u8; 4]| contents.windows(4).any(|w| w == dashes);
     match contents {
@@ -136,7 +141,8 @@ fn of_der(contents: &[u8]) -> Option<Foreign> {
     (tag == INTEGER && first == [3] && inner == OID && oid.starts_with(PKCS7)).then_some(Foreign::Pkcs12)
 }
 
-/// Base64 alone: a DER of at least a few bytes, which begins with a SEQUENCE, so with an `M`.
+/// Recognizes base64 alone: at least a few bytes of DER. DER begins with a SEQUENCE, so the text
+/// begins with `M`.
 pub(super) fn bare_base64(contents: &[u8]) -> Option<Foreign> {
     let text = contents.trim_ascii();
     let is_base64 = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'\n' | b'\r');
@@ -150,7 +156,8 @@ const BYTE_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
-/// Tag, contents and what follows (X.690 section 8.1, definite lengths).
+/// Splits off one element: returns tag, contents and the remaining bytes (X.690 section 8.1,
+/// definite lengths).
 fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -166,12 +173,13 @@ fn tlv(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((*tag, contents, rest))
 }
 
-/// Whether the contents are one SEQUENCE and nothing else.
+/// Returns `true` if the contents are exactly one SEQUENCE.
 pub(super) fn is_whole(contents: &[u8]) -> bool {
     matches!(tlv(contents), Some((SEQUENCE, _, [])))
 }
 
-/// The first element alone: a TRUSTED CERTIFICATE of OpenSSL has its rules of trust behind the certificate.
+/// Returns the first element alone: OpenSSL's TRUSTED CERTIFICATE has trust settings after the
+/// certificate.
 pub(super) fn first_element(der: &[u8]) -> Option<&[u8]> {
     let (tag, _, rest) = tlv(der)?;
     (tag == SEQUENCE).then(|| &der[..der.len() - rest.len()])
@@ -190,14 +198,15 @@ fn wrap(tag: u8, contents: &[u8]) -> Vec<u8> {
     der
 }
 
-/// The SubjectPublicKeyInfo around an RSAPublicKey of PKCS#1 (RFC 3279 section 2.3.1).
+/// Wraps an RSAPublicKey of PKCS#1 in a SubjectPublicKeyInfo (RFC 3279 section 2.3.1).
 pub(super) fn spki_of_pkcs1(der: &[u8]) -> Vec<u8> {
     const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
     let bits = wrap(BIT_STRING, &[&[0], der].concat());
     wrap(SEQUENCE, &[RSA, &bits].concat())
 }
 
-/// Whether it is a private key of PKCS#8 under a password: an algorithm, then the key (RFC 5958 section 3).
+/// Returns `true` for a PKCS#8 private key under a password: an algorithm, then the key (RFC 5958
+/// section 3).
 pub(super) fn is_encrypted(der: &[u8]) -> bool {
     let algorithm = || {
         let (_, outer, _) = tlv(der)?;
@@ -211,7 +220,7 @@ pub(super) fn is_encrypted(der: &[u8]) -> bool {
     algorithm().and_then(|oid| oid.strip_prefix(PKCS)).is_some_and(|arc| matches!(arc, [5, ..] | [12, 1, ..]))
 }
 
-/// Algorithms and curves that TLS here cannot use, by their OIDs.
+/// Algorithms and curves that TLS cannot use, by their OIDs.
 const UNSUPPORTED: [(&[u8], &str); 19] = [
     (b"\x2b\x81\x04\x00\x0a", "secp256k1"),
     (b"\x2b\x81\x04\x00\x21", "secp224r1"),
@@ -234,11 +243,9 @@ const UNSUPPORTED: [(&[u8], &str); 19] = [
     (b"\x2b\x81\x04\x00\x20", "secp224k1"),
 ];
 
-/// An elliptic curve given by its numbers.
-pub(super) const EXPLICIT_CURVE: &str = "elliptic curve with explicit parameters";
-
-/// The algorithm of a private key in PKCS#8 or SEC1, if TLS here cannot use it.
-pub(super) fn unsupported_private(der: &[u8]) -> Option<&'static str> {
+/// Returns why TLS cannot use a private key in PKCS#8 or SEC1; `None` if its algorithm is usable or
+/// unknown.
+pub(super) fn unsupported_private(der: &[u8]) -> Option<Unusable> {
     let (SEQUENCE, outer, _) = tlv(der)? else { return None };
     let (INTEGER, _, rest) = tlv(outer)? else { return None };
     match tlv(rest)? {
@@ -250,12 +257,13 @@ pub(super) fn unsupported_private(der: &[u8]) -> Option<&'static str> {
             unsupported_curve(parameters)
         }
         // OpenSSL's own form of DSA: three parameters, then the two halves of the key.
-        (INTEGER, ..) => (integers(rest) == 5).then_some("DSA"),
+        (INTEGER, ..) => (integers(rest) == 5).then_some(Unusable::Algorithm("DSA")),
         _ => None,
     }
 }
 
-/// The size of an RSA private key's modulus in bits, in PKCS#8 or PKCS#1 (RFC 8017 appendix A.1.2).
+/// Returns the modulus size of an RSA private key in bits, in PKCS#8 or PKCS#1 (RFC 8017 appendix
+/// A.1.2).
 pub(super) fn rsa_bits(der: &[u8]) -> Option<usize> {
     const RSA: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
     let (SEQUENCE, outer, _) = tlv(der)? else { return None };
@@ -274,14 +282,14 @@ pub(super) fn rsa_bits(der: &[u8]) -> Option<usize> {
     }
 }
 
-/// The bits of a number that is more than nought.
+/// Returns the bit length of a number; `None` for zero.
 fn bits(number: &[u8]) -> Option<usize> {
     let start = number.iter().position(|byte| *byte != 0)?;
     let unused = usize::try_from(number[start].leading_zeros()).ok()?;
     Some((number.len() - start) * 8 - unused)
 }
 
-/// How many INTEGERs there are, if there is nothing else.
+/// Returns the number of INTEGERs; 0 if there is anything else.
 fn integers(mut der: &[u8]) -> usize {
     let mut count = 0;
     while let Some((INTEGER, _, rest)) = tlv(der) {
@@ -290,30 +298,30 @@ fn integers(mut der: &[u8]) -> usize {
     if der.is_empty() { count } else { 0 }
 }
 
-/// The algorithm of a SubjectPublicKeyInfo, if TLS here cannot use it.
-pub(super) fn unsupported_public(der: &[u8]) -> Option<&'static str> {
+/// Returns why TLS cannot use the algorithm of a SubjectPublicKeyInfo.
+pub(super) fn unsupported_public(der: &[u8]) -> Option<Unusable> {
     let (SEQUENCE, outer, []) = tlv(der)? else { return None };
     let (SEQUENCE, algorithm, rest) = tlv(outer)? else { return None };
     let (BIT_STRING, _, []) = tlv(rest)? else { return None };
     unsupported_algorithm(algorithm)
 }
 
-fn unsupported_algorithm(algorithm: &[u8]) -> Option<&'static str> {
+fn unsupported_algorithm(algorithm: &[u8]) -> Option<Unusable> {
     const EC: &[u8] = b"\x2a\x86\x48\xce\x3d\x02\x01";
     let (OID, oid, parameters) = tlv(algorithm)? else { return None };
     if oid == EC { unsupported_curve(parameters) } else { named(oid) }
 }
 
-fn unsupported_curve(parameters: &[u8]) -> Option<&'static str> {
+fn unsupported_curve(parameters: &[u8]) -> Option<Unusable> {
     match tlv(parameters)? {
         (OID, curve, _) => named(curve),
-        (SEQUENCE, ..) => Some(EXPLICIT_CURVE),
+        (SEQUENCE, ..) => Some(Unusable::ExplicitCurve),
         _ => None,
     }
 }
 
-fn named(oid: &[u8]) -> Option<&'static str> {
-    UNSUPPORTED.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
+fn named(oid: &[u8]) -> Option<Unusable> {
+    UNSUPPORTED.iter().find(|(known, _)| *known == oid).map(|(_, name)| Unusable::Algorithm(name))
 }
 
 #[cfg(test)]
