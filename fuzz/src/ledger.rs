@@ -1,7 +1,7 @@
 //! The ledger's file, as a crash, a bad disk or another node's export may leave it.
 
-use pintle::ledger::record::{Read, Record};
-use pintle::ledger::{Book, read_book};
+use pintle::ledger::line::Read;
+use pintle::ledger::{Book, Record, read_book};
 
 /// A file: what is read of it is the same when it is written anew, in whatever order.
 pub fn ledger(data: &[u8]) {

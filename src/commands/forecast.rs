@@ -10,7 +10,7 @@ use super::{Output, context, glance_at_book};
 use crate::config::{Draft, StandIn};
 use crate::control::served::{LockedOut, Sites, ask_for_served};
 use crate::keys::pin::Pin;
-use crate::ledger::record::set_id;
+use crate::ledger::set_id;
 use crate::ledger::{Book, Record};
 use crate::policy::promise::{Promise, Seconds};
 

@@ -13,7 +13,7 @@ use super::{Known, Output, fail, fail_with_hint, glance_at_book};
 use crate::config::{self, Draft};
 use crate::control::client::ask;
 use crate::control::{hint_to_read, remedy};
-use crate::ledger::record::set_id;
+use crate::ledger::set_id;
 use crate::ledger::time::wall;
 use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, Repair, repair};
 use crate::policy::hpkp::Mode;

@@ -175,7 +175,7 @@ struct Known {
 
 impl Known {
     fn of_book(book: Book) -> Self {
-        let (now, doubt) = judged_now(&book);
+        let (now, doubt) = judged_now(book.newest());
         if let Some(doubt) = doubt {
             eprintln!("pintle: {doubt}");
         }

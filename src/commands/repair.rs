@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use super::told::Told;
 use crate::config::{self, Draft};
 use crate::control::hint_to_read;
-use crate::ledger::record::set_id;
-use crate::ledger::repair::{Redated, carried_out, clock_jumped, day, redated, told as in_words};
-use crate::ledger::time::wall;
-use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, made_out};
+use crate::ledger::repair::{Redated, carried_out, clock_jumped, in_words, redated};
+use crate::ledger::set_id;
+use crate::ledger::time::{day, wall};
+use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, salvaged};
 use crate::policy::promise::Seconds;
 
 /// Records that are shown one by one.
@@ -149,8 +149,8 @@ fn confirmation(draft: &Draft, plan: &Plan) -> String {
 
 fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: &mut Told) -> bool {
     let file = &folder.join(FILE);
-    let made_out = match made_out(folder) {
-        Ok(made_out) => made_out,
+    let salvaged = match salvaged(folder) {
+        Ok(salvaged) => salvaged,
         Err(error) => return fail_for(told, file, &error),
     };
     let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
@@ -169,7 +169,7 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: 
     let at = plan.jumped.filter(|_| !with_dates).unwrap_or(plan.now);
     let as_planned = |book: &Book| if with_dates { carried_out(book, plan.now, None) } else { book.clone() };
     let mut book = as_planned(ledger.book());
-    let doubtful = as_planned(&made_out).promises().iter().map(set_id).collect();
+    let doubtful = as_planned(&salvaged).promises().iter().map(set_id).collect();
     let excuses = draft.excuses(&doubtful, &book, at);
     book.apply(Record::Repair(Repair { what: plan.what(with_dates), at }));
     excuses.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));

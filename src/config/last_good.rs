@@ -21,7 +21,7 @@ use crate::host::HostPattern;
 use crate::keys::key_file::{FILE_MAX, KeyKind, private_key, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
-use crate::ledger::record::set_id;
+use crate::ledger::set_id;
 use crate::os::plain_file;
 use crate::policy::promise::{Promise, Promises, Seconds};
 

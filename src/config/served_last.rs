@@ -9,7 +9,7 @@ use super::build::refusal::safe_day;
 use super::{Draft, LastGood};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
-use crate::ledger::record::set_id;
+use crate::ledger::set_id;
 use crate::ledger::{Accepted, Book};
 use crate::policy::promise::{Promises, Seconds, others};
 use crate::tls::certificate::Chain;

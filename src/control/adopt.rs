@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
-use crate::ledger::time::Reading;
+use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
 use crate::upstream::check;
@@ -128,14 +128,14 @@ impl Control {
     /// Copies the pairs of a configuration that is about to be served, except those in use already.
     fn copy_first(&self, config: &Config) -> Option<JoinHandle<()>> {
         let copies = self.files.copies.as_ref()?;
-        let now = self.promises.time.borrow().judged(Reading::take());
+        let now = self.promises.time.borrow().judged(ClockReading::take());
         copy_first(copies, config, Some(&self.config), self.ledger().book(), now)
     }
 
     /// Copies the pairs in use, except those that `beside` serves, too, so that the next start has
     /// them whatever happens to their files. Runs on a thread that may wait for the disk.
     pub(super) fn keep_pairs(&self, beside: Option<&Config>) -> Option<JoinHandle<()>> {
-        let now = self.promises.time.borrow().judged(Reading::take());
+        let now = self.promises.time.borrow().judged(ClockReading::take());
         let fresh = self.config.fresh_pairs(beside, self.ledger().book(), now);
         match &self.files.copies {
             Some(copies) => copy(fresh, copies),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Control;
 use crate::config::Draft;
 use crate::ledger::leases::Leases;
-use crate::ledger::time::{Doubt, Reading, Step, Time, wall};
+use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::promise::Seconds;
 
@@ -115,7 +115,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
 /// The remedy for a ledger that may have lost promises.
 #[must_use]
 pub fn remedy(config: &Path) -> String {
-    let (config, today) = (config.display(), crate::ledger::repair::day(wall()));
+    let (config, today) = (config.display(), crate::ledger::time::day(wall()));
     format!(
         "if there is a newer copy of the file, put it back; `pintle ledger repair -c {config}` shows what is left. To go on \
          with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair -c {config} \
@@ -151,11 +151,11 @@ impl Control {
     /// The time for every judgement, after the steps of the clock since the last call were taken
     /// into account. The caller must not hold the ledger.
     pub(super) fn now(&self) -> Seconds {
-        let reading = Reading::take();
+        let reading = ClockReading::take();
         let mut time = self.promises.time.borrow_mut();
         match time.step(reading) {
-            Step::None => {}
-            Step::Forward(behind) => {
+            ClockStep::None => {}
+            ClockStep::Forward(behind) => {
                 tracing::warn!(
                     seconds = behind.seconds,
                     "the clock was set forward, or this machine slept: promises are written again"
@@ -164,10 +164,10 @@ impl Control {
                 let mended = self.promises.leases.borrow_mut().was_behind(behind, ledger.book(), time.now(reading));
                 ledger.believe(mended);
             }
-            Step::Back(seconds) => tracing::warn!(seconds, "the clock was set back; promises are not shortened"),
+            ClockStep::Back(seconds) => tracing::warn!(seconds, "the clock was set back; promises are not shortened"),
             // The log reports it where pins are withheld. If the clock is right, all dates since
             // the start are too early.
-            Step::Doubtful(_) => self.promises.leases.borrow_mut().revoke(),
+            ClockStep::Doubtful(_) => self.promises.leases.borrow_mut().revoke(),
         }
         time.judged(reading)
     }
@@ -178,7 +178,7 @@ impl Control {
             return Ok(());
         }
         let (ledger, folder) = (self.promises.ledger.clone(), self.fixed.state.clone());
-        let now = self.promises.time.borrow().now(Reading::take());
+        let now = self.promises.time.borrow().now(ClockReading::take());
         let written = spawn_blocking(move || {
             let mut ledger = lock(&ledger);
             if let (true, Some(folder)) = (ledger.is_broken(), folder) {
@@ -235,7 +235,7 @@ impl Control {
         if self.promises.trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
             return;
         }
-        let reading = Reading::take();
+        let reading = ClockReading::take();
         let (now, doubt) = {
             let time = self.promises.time.borrow();
             (time.now(reading), time.doubt(reading))

@@ -17,7 +17,7 @@ use crate::config::{AccessTarget, Config, Draft, LastGood};
 use crate::handover::Launcher;
 use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
-use crate::ledger::time::{Reading, Time};
+use crate::ledger::time::{ClockReading, Time};
 use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
 use crate::server::{Bound, Lent, Server};
@@ -144,7 +144,7 @@ pub(super) async fn promise(
     copies: Option<&LastGood>,
     since: Option<Seconds>,
 ) -> Result<Promised, StartError> {
-    let reading = Reading::take();
+    let reading = ClockReading::take();
     let time = Time::start(ledger.book().newest(), reading).dated_since(since);
     let mut leases = Leases::default();
     let copying =

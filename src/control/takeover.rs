@@ -200,7 +200,7 @@ impl Control {
 
         let ledger = ledger(&draft, &go)?;
         config.tickets().take_over(go.tickets);
-        let (now, _) = judged_now(ledger.book());
+        let (now, _) = judged_now(ledger.book().newest());
         let context = Context {
             before: Some(&config),
             is_served: false,

@@ -1,17 +1,18 @@
-//! What the ledger knows, in memory: the sum of its records.
+//! The contents of the ledger in memory: the sum of its records.
 
 use std::collections::{HashMap, HashSet};
 
-use super::record::{Accepted, Ramp, Ramped, Record, Repair, set_id};
+use super::line::set_id;
+use super::record::{Accepted, Ramp, Ramped, Record, Repair};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
 use crate::policy::promise::{Channel, Promise, Seconds};
 
-/// For how long a promise that nobody can hold any more stays in the history, in seconds.
+/// Seconds that an expired promise stays in the history.
 const HISTORY: i64 = 400 * 86400;
 
-/// All that was promised.
+/// All recorded promises, ramps, lockouts and repairs.
 #[derive(Debug, Default, Clone)]
 pub struct Book {
     promises: Vec<Promise>,
@@ -19,14 +20,14 @@ pub struct Book {
     ramps: HashMap<(String, Ramped), Ramp>,
     accepted: Vec<Accepted>,
     repairs: Vec<Repair>,
-    /// Records of newer programs, in the order in which they came.
+    /// Records of newer versions, in order of arrival.
     unknown: Vec<String>,
     known_unknown: HashSet<String>,
-    /// Promises that stand in those records alone.
+    /// Promises that only those records contain.
     derived: HashSet<SetKey>,
 }
 
-/// What makes two promises the same, but for their times.
+/// The identity of a promise: all of it except its times.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct SetKey {
     site: String,
@@ -58,7 +59,7 @@ impl SetKey {
     }
 }
 
-/// When a promise was written down last.
+/// Returns the time at which a promise was last recorded.
 pub(super) fn written(promise: &Promise) -> Seconds {
     match promise.channel {
         Channel::Header(_) => promise.last_sent.saturating_sub(ahead(promise.max_age)).max(promise.first_sent),
@@ -67,8 +68,8 @@ pub(super) fn written(promise: &Promise) -> Seconds {
 }
 
 impl Book {
-    /// Takes a record in. Times only ever widen, so that the order of records means nothing, and neither does a clock
-    /// that steps back. Says whether it was news.
+    /// Adds a record; returns `true` if it changed anything. Times only ever widen, so the order of
+    /// records does not matter, and neither does a clock that steps back.
     pub fn apply(&mut self, record: Record) -> bool {
         match record {
             Record::Format(_) => false,
@@ -89,7 +90,7 @@ impl Book {
         }
     }
 
-    /// Keeps a newer program's record as it is, and the promise in it as strict as it can be meant.
+    /// Keeps a newer version's record unchanged, and the promise in it in its strictest reading.
     fn foreign(&mut self, json: String) -> bool {
         if !self.known_unknown.insert(json.clone()) {
             return false;
@@ -130,7 +131,7 @@ impl Book {
         true
     }
 
-    /// The later word counts; of two words of the same second, the more careful one.
+    /// The later record counts; of two in the same second, the lower step.
     fn ramp_to(&mut self, ramp: Ramp) -> bool {
         let key = (ramp.site.clone(), ramp.policy);
         match self.ramps.get(&key) {
@@ -142,34 +143,34 @@ impl Book {
         }
     }
 
-    /// All promises, dead ones too, in the order in which they came.
+    /// Returns all promises, expired ones too, in order of arrival.
     #[must_use]
     pub fn promises(&self) -> &[Promise] {
         &self.promises
     }
 
-    /// What is known of the same set: when it was first and last sent.
+    /// Returns the recorded promise of the same set, with its first and last time of sending.
     #[must_use]
     pub fn find(&self, set: &Promise) -> Option<&Promise> {
         self.by_set.get(&SetKey::of(set)).and_then(|at| self.promises.get(*at))
     }
 
-    /// Since when a site's clients have been told of a pin, by whatever way.
+    /// Returns the first time at which clients of a site received a pin, through any channel.
     #[must_use]
     pub fn promised_since(&self, site: &str, pin: Pin) -> Option<Seconds> {
         let holds = |p: &&Promise| p.site == site && p.pins.binary_search(&pin).is_ok();
         self.promises.iter().filter(holds).map(|p| p.first_sent).min()
     }
 
-    /// How far a ramp has come.
+    /// Returns the progress of a ramp.
     #[must_use]
     pub fn ramp(&self, site: &str, policy: Ramped) -> Option<&Ramp> {
         self.ramps.get(&(site.to_owned(), policy))
     }
 
-    /// Whether the operator has taken it upon himself to serve a chain of this leaf, although it breaks these promises,
-    /// which are held until that day. His word is about the sets that were told of then, and not about what was promised
-    /// after it.
+    /// Returns `true` if the operator accepted serving a chain with this leaf until that day,
+    /// although it breaks these promises. The acceptance covers the sets that were recorded then,
+    /// not later promises.
     #[must_use]
     pub fn accepts(&self, site: &str, pin: Pin, until: &str, broken: &[Promise]) -> bool {
         let is_about = |a: &Accepted, promise: &Promise| written(promise) <= a.at && a.sets.contains(&set_id(promise));
@@ -177,40 +178,40 @@ impl Book {
         words.any(|a| broken.iter().all(|promise| is_about(a, promise)))
     }
 
-    /// The newest time at which anything was written down. Leases go beyond it; were they taken for it, each start would
-    /// begin a lease ahead of the start before.
+    /// Returns the newest time at which anything was recorded. The end of a lease does not count:
+    /// each start would otherwise begin a lease ahead of the previous one.
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
         let repairs = self.repairs.iter().map(|r| r.at);
         self.promises.iter().map(written).chain(self.accepted.iter().map(|a| a.at)).chain(repairs).max()
     }
 
-    /// The lockouts that the operator accepted, in the order in which he did.
+    /// Returns the lockouts that the operator accepted, in order of acceptance.
     #[must_use]
     pub fn lockouts(&self) -> &[Accepted] {
         &self.accepted
     }
 
-    /// The faults of the ledger that the operator accepted.
+    /// Returns the ledger faults that the operator accepted.
     #[must_use]
     pub fn repairs(&self) -> &[Repair] {
         &self.repairs
     }
 
-    /// How many records it takes to write the book down.
+    /// Returns the number of records that a new file of this book has.
     #[must_use]
     pub fn len(&self) -> usize {
         let own = self.promises.len() - self.derived.len();
         own + self.ramps.len() + self.accepted.len() + self.repairs.len() + self.unknown.len()
     }
 
-    /// Whether nothing is known.
+    /// Returns `true` if the book has no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The book as records.
+    /// Returns the book as records.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let mut ramps: Vec<&Ramp> = self.ramps.values().collect();
         ramps.sort_by(|a, b| (&a.site, a.policy).cmp(&(&b.site, b.policy)));
@@ -223,7 +224,7 @@ impl Book {
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
 
-    /// Forgets what has been over for so long that it is of no interest even as history.
+    /// Removes promises that expired longer ago than the history reaches.
     pub fn forget_history(&mut self, now: Seconds) {
         let derived = &self.derived;
         let is_derived = |p: &Promise| !derived.is_empty() && derived.contains(&SetKey::of(p));
@@ -231,7 +232,7 @@ impl Book {
         self.by_set = self.promises.iter().enumerate().map(|(at, p)| (SetKey::of(p), at)).collect();
     }
 
-    /// The records of another book that are news here.
+    /// Returns the records of another book that this one lacks.
     #[must_use]
     pub fn news(&self, other: &Self) -> Vec<Record> {
         let mut merged = self.clone();
@@ -241,7 +242,7 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::any_record;
+    use super::super::line::tests::any_record;
     use super::*;
     use proptest::prelude::*;
     use proptest::strategy::ValueTree as _;
@@ -261,7 +262,7 @@ mod tests {
     }
 
     proptest! {
-        /// Merging is the same in both directions, and twice is once.
+        /// Merging is commutative and idempotent.
         #[test]
         fn merging(a in prop::collection::vec(any_record(), 0..20), b in prop::collection::vec(any_record(), 0..20)) {
             let (one, other) = (book(&a), book(&b));
@@ -280,7 +281,7 @@ mod tests {
             };
             prop_assert_eq!(times(&ab), times(&ba));
             prop_assert!(ab.news(&other).is_empty() && ab.news(&one).is_empty());
-            // Nothing is ever shortened.
+            // A record never shortens anything.
             for promise in one.promises().iter().chain(other.promises()) {
                 let merged = ab.find(promise).unwrap();
                 prop_assert!(merged.last_sent >= promise.last_sent && merged.first_sent <= promise.first_sent);
@@ -317,7 +318,7 @@ mod tests {
         let mut book = book(&[word(1000)]);
         let accepts =
             |book: &Book, until: &str, last_sent| book.accepts("a.example", pin, until, &[promise(last_sent)]);
-        // A lease and the flight go on for 21 seconds.
+        // A lease and the flight last 21 seconds together.
         assert!(accepts(&book, "1970-01-02", 1021) && accepts(&book, "1970-01-01", 1000));
         assert!(!accepts(&book, "1970-01-03", 1021) && !accepts(&book, "1970-01-02", 1022));
         assert!(!book.apply(word(900)) && book.apply(word(1001)) && !book.apply(word(1001)));

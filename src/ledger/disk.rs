@@ -1,4 +1,4 @@
-//! What the ledger asks of a folder: few operations, so that a test can make each of them fail.
+//! The file operations that the ledger needs: few of them, so that a test can make each one fail.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -9,94 +9,95 @@ use std::path::{Path, PathBuf};
 
 use crate::os::plain_file::{self, Opened};
 
-/// Files of one folder. Nothing is durable before `sync`, and no new name before `sync_folder`.
+/// Files of one folder. Contents are durable after `sync`, new names after `sync_folder`.
 pub trait Disk {
-    /// A file's contents; none if there is no such file.
+    /// Returns the contents of a file; `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// If the file cannot be read.
     fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
-    /// Writes at the end of a file, which is made if there is none. May write a part before it fails.
+    /// Appends to a file, and creates it if needed. A failed call may have written a part.
     ///
     /// # Errors
     ///
-    /// When not all could be written.
+    /// If not everything was written.
     fn append(&mut self, name: &str, contents: &[u8]) -> io::Result<()>;
-    /// Cuts a file.
+    /// Truncates a file.
     ///
     /// # Errors
     ///
-    /// When it could not be cut.
+    /// If the file was not truncated.
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()>;
     /// Makes a file's contents durable.
     ///
     /// # Errors
     ///
-    /// When they may not be durable; what the file holds after a crash is then unknown.
+    /// If they may not be durable. The contents after a crash are unknown then.
     fn sync(&mut self, name: &str) -> io::Result<()>;
-    /// Removes a file, if there is one.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
     ///
-    /// When it is still there.
+    /// If the file still exists.
     fn remove(&mut self, name: &str) -> io::Result<()>;
-    /// Gives a file another's name, in place of that.
+    /// Renames a file, and replaces another of that name.
     ///
     /// # Errors
     ///
-    /// When the names are as before.
+    /// If the names are unchanged.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
-    /// Makes the folder's names durable.
+    /// Makes the names in the folder durable.
     ///
     /// # Errors
     ///
-    /// When they may not be durable.
+    /// If they may not be durable.
     fn sync_folder(&mut self) -> io::Result<()>;
-    /// Whether a file is still there, the same one, and as it was left: as long, and not written since. A folder that is gone is made again.
+    /// Returns `true` if a file is unchanged since its last use: still there, the same one, of this
+    /// length, and not written since. Creates the folder again if it is gone.
     ///
     /// # Errors
     ///
-    /// When that cannot be said, or the folder is another process's now.
+    /// If that cannot be determined, or if the folder now belongs to another process.
     fn is_as_left(&mut self, name: &str, len: u64) -> io::Result<bool>;
 }
 
-/// A real folder. Its files are for this user alone: they tell who was promised what.
+/// A real folder. Its files are for this user alone: they show who was promised what.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Held for as long as this is: its name, and the file.
+    /// The name and file of the lock, held for the lifetime of this value.
     lock: Option<(String, File)>,
     open: BTreeMap<String, File>,
-    /// What each file was like when it was last read or made durable.
-    left: BTreeMap<String, Stamp>,
+    /// The state of each file when it was last read or made durable.
+    left: BTreeMap<String, FileStamp>,
 }
 
-/// What tells whether somebody else has written a file: device, inode, and when it was modified.
+/// Detects changes by others: device, inode and modification time of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp(u64, u64, i64, i64);
+struct FileStamp(u64, u64, i64, i64);
 
-impl Stamp {
+impl FileStamp {
     fn of(file: &fs::Metadata) -> Self {
         Self(file.dev(), file.ino(), file.mtime(), file.mtime_nsec())
     }
 }
 
-/// Why a folder cannot be had.
+/// Why a folder cannot be used.
 #[derive(Debug)]
 pub enum FolderError {
-    /// Another process has it.
+    /// Another process holds it.
     Locked,
-    /// The operating system says no.
+    /// The operating system reports an error.
     Io(io::Error),
 }
 
 impl Folder {
-    /// Takes a folder for this process alone; it is made if it is not there.
+    /// Takes a folder for this process alone, and creates it if needed.
     ///
     /// # Errors
     ///
-    /// [`FolderError`], when another process has it, or it cannot be made or written.
+    /// [`FolderError`] if another process holds it, or if it cannot be created or written.
     pub fn take(path: &Path, lock: &str) -> Result<Self, FolderError> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FolderError::Io)?;
         let file = open(&path.join(lock), OpenOptions::new().write(true)).map_err(FolderError::Io)?;
@@ -107,13 +108,14 @@ impl Folder {
         }
     }
 
-    /// A folder that is only looked into.
+    /// Opens a folder for reading only, without the lock.
     #[must_use]
     pub fn look(path: &Path) -> Self {
         Self { path: path.to_owned(), lock: None, open: BTreeMap::new(), left: BTreeMap::new() }
     }
 
-    /// Takes the folder again if it was deleted: the lock on a file that has no name any more keeps nobody out.
+    /// Takes the folder again if it was deleted: a lock on a deleted file does not keep other
+    /// processes out.
     fn take_again(&mut self) -> io::Result<()> {
         let Some((name, file)) = &self.lock else { return Ok(()) };
         if is_at(file, &self.path.join(name))? {
@@ -133,10 +135,10 @@ impl Folder {
         }
     }
 
-    /// Remembers what a file is like now.
+    /// Remembers the state of a file.
     fn leave(&mut self, name: &str, file: io::Result<fs::Metadata>) {
         match file {
-            Ok(metadata) => self.left.insert(name.to_owned(), Stamp::of(&metadata)),
+            Ok(metadata) => self.left.insert(name.to_owned(), FileStamp::of(&metadata)),
             Err(_) => self.left.remove(name),
         };
     }
@@ -151,7 +153,7 @@ impl Disk for Folder {
             Err(error) => return Err(error),
         };
         let mut contents = Vec::new();
-        // Before it is read: what is written meanwhile is somebody else's.
+        // Taken before reading: a write in the meantime is somebody else's.
         let metadata = file.metadata();
         file.read_to_end(&mut contents)?;
         self.leave(name, metadata);
@@ -208,24 +210,25 @@ impl Disk for Folder {
             return Ok(false);
         }
         let Some(metadata) = metadata(&path)? else { return Ok(false) };
-        let is_ours = self.left.get(name).is_none_or(|left| *left == Stamp::of(&metadata));
+        let is_ours = self.left.get(name).is_none_or(|left| *left == FileStamp::of(&metadata));
         Ok(is_ours && metadata.len() == len)
     }
 }
 
-/// Opens a file to be written, never through a link: a command of root's does so in a folder that is somebody else's. What
-/// it has made just now belongs to whoever serves, the owner of the folder; what was there keeps its owner.
+/// Opens a file for writing, never through a symbolic link: a command run by root does so in a
+/// folder of another user. A new file gets the owner of the folder, who is the serving user; an
+/// existing file keeps its owner.
 fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
     let Opened { file, is_new } = plain_file::open_or_make(path, options, 0o600)?;
     let folder = fs::metadata(plain_file::folder_of(path))?;
     if is_new && file.metadata()?.uid() != folder.uid() {
-        // Who is not root has nothing to give away.
+        // Only root can change the owner.
         let _ = fchown(&file, Some(folder.uid()), Some(folder.gid()));
     }
     Ok(file)
 }
 
-/// Whether an open file is the one that is found by a name.
+/// Returns `true` if an open file is the one at this path.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let open = file.metadata()?;
     Ok(metadata(path)?.is_some_and(|m| (m.dev(), m.ino()) == (open.dev(), open.ino())))

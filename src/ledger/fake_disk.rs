@@ -1,32 +1,34 @@
-//! A disk for tests, which loses what was not made durable and fails at any operation. `tests/it/model` takes it, too.
+//! A disk for tests that loses whatever is not durable, and can fail at any operation.
+//! `tests/it/model` uses it, too.
 
 use std::collections::BTreeMap;
 use std::io;
 
 use super::Disk;
 
-/// A file as programs see it, and what of it a crash would leave for sure.
+/// A file as programs see it, and the part that is certain to survive a crash.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FakeFile {
     pub(super) seen: Vec<u8>,
     pub(super) durable: Vec<u8>,
-    /// What a sync has failed to write. The system takes it for written from then on: it is there until the machine goes
-    /// down, and no later sync will write it.
+    /// The range that a sync failed to write. The system considers it written from then on: it is
+    /// readable until the machine goes down, and no later sync writes it.
     pub(super) lost: Option<std::ops::Range<usize>>,
 }
 
-/// A disk with a volatile cache. After `crash_at` operations it is dead; at `fail_at`, one operation fails.
+/// A disk with a volatile cache. It is dead after `crash_at` operations; the operation `fail_at`
+/// fails.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FakeDisk {
     pub(super) files: BTreeMap<String, FakeFile>,
-    /// Names as they are after a crash.
+    /// The names that a crash leaves.
     pub(super) durable_names: BTreeMap<String, Vec<u8>>,
     pub(super) operations: usize,
     pub(super) crash_at: Option<usize>,
     pub(super) fail_at: Option<usize>,
-    /// Bytes that still fit.
+    /// Free bytes.
     pub(super) room: Option<usize>,
-    /// Decides what an unfinished operation leaves.
+    /// Decides how much an unfinished operation leaves.
     pub(super) luck: u64,
 }
 
@@ -51,7 +53,7 @@ impl FakeDisk {
         self.crash_at.is_some_and(|at| self.operations > at)
     }
 
-    /// What the next boot finds: all that is durable, and any part of what is not.
+    /// Returns the disk at the next boot: all that is durable, and any part of the rest.
     pub(super) fn reboot(mut self) -> Self {
         // A rename that was not made durable may have happened or not.
         let names: Vec<String> = self.files.keys().chain(self.durable_names.keys()).cloned().collect();
@@ -67,7 +69,7 @@ impl FakeDisk {
             files.insert(name, FakeFile { seen: contents.clone(), durable: contents, lost: None });
         }
         if !newer {
-            // The old names, with what was appended to them since.
+            // The old names, with the bytes appended to them since.
             let now = self.files.clone();
             for (name, file) in &mut files {
                 if let Some(current) = now.get(name).filter(|c| c.seen.starts_with(&file.durable)) {
@@ -82,7 +84,7 @@ impl FakeDisk {
         Self { files, durable_names, luck: self.luck, ..Self::default() }
     }
 
-    /// Durable bytes, then some of the rest, the last ones perhaps as zeros.
+    /// Returns the durable bytes and some of the rest, the last ones perhaps as zeros.
     fn torn(&mut self, file: &FakeFile) -> Vec<u8> {
         if !file.seen.starts_with(&file.durable) {
             return if self.random(2) == 0 { file.seen.clone() } else { file.durable.clone() };

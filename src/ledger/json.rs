@@ -1,4 +1,4 @@
-//! Records as JSON has them: those of this version, and what can be made of newer ones.
+//! Records in JSON: those of this version, and the readable part of newer ones.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,24 +11,25 @@ use crate::keys::pin::Pin;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
 
-/// The max-age of a newer program's promise that says it in a way which is not understood, in seconds: a year.
+/// The max-age, in seconds, assumed for a newer version's promise that states it in an unknown
+/// form: a year.
 const MAX_AGE_UNKNOWN: u64 = 366 * 86400;
 
-/// A record as JSON has it.
+/// A record in JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Text {
+enum RecordJson {
     Format {
         version: u32,
     },
     Promise {
         #[serde(flatten)]
-        set: SetText,
-        mode: ModeText,
+        set: SetJson,
+        mode: ModeJson,
     },
     Export {
         #[serde(flatten)]
-        set: SetText,
+        set: SetJson,
         form: String,
         id: String,
         leaf_only: bool,
@@ -53,7 +54,7 @@ enum Text {
 }
 
 #[derive(Serialize, Deserialize)]
-struct SetText {
+struct SetJson {
     site: String,
     hosts: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -67,15 +68,16 @@ struct SetText {
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum ModeText {
+enum ModeJson {
     Enforce,
     ReportOnly,
     Withdraw,
 }
 
-/// A line as JSON has it. Lines of the file have a place in its chain, too; older ones and those that travel have not.
+/// A line in JSON. Lines of the file also have a position in its chain; older lines and exchanged
+/// ones do not.
 #[derive(Deserialize)]
-pub(super) struct Line<'a> {
+pub(super) struct LineJson<'a> {
     pub(super) sum: &'a str,
     #[serde(borrow)]
     pub(super) record: &'a RawValue,
@@ -85,7 +87,7 @@ pub(super) struct Line<'a> {
     pub(super) chain: Option<&'a str>,
 }
 
-/// A promise of any version of this program: the members of which each version knows some.
+/// A promise of any version: all members that some version knows.
 #[derive(Deserialize)]
 struct AnyPromise {
     #[serde(rename = "type")]
@@ -114,20 +116,22 @@ struct AnyPromise {
     leaf_only: Value,
 }
 
-/// A record of this version as JSON.
+/// Returns a record of this version as JSON.
 pub(super) fn of_record(record: &Record) -> String {
     let text = match record {
-        Record::Format(version) => Text::Format { version: *version },
-        Record::Promise(promise) => promise_text(promise),
-        Record::Ramp(r) => Text::Ramp { site: r.site.clone(), policy: r.policy, step: r.step, since: time(r.since) },
-        Record::Accepted(a) => Text::Accepted {
+        Record::Format(version) => RecordJson::Format { version: *version },
+        Record::Promise(promise) => promise_json(promise),
+        Record::Ramp(r) => {
+            RecordJson::Ramp { site: r.site.clone(), policy: r.policy, step: r.step, since: time(r.since) }
+        }
+        Record::Accepted(a) => RecordJson::Accepted {
             site: a.site.clone(),
             pin: a.pin.to_string(),
             sets: a.sets.clone(),
             until: a.until.clone(),
             at: time(a.at),
         },
-        Record::Repair(r) => Text::Repair { what: r.what.clone(), at: time(r.at) },
+        Record::Repair(r) => RecordJson::Repair { what: r.what.clone(), at: time(r.at) },
         Record::Unknown(json) => return json.clone(),
     };
     serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
@@ -135,10 +139,10 @@ pub(super) fn of_record(record: &Record) -> String {
 
 /// Reads a record of this version.
 pub(super) fn read(json: &str) -> Option<Record> {
-    serde_json::from_str::<Text>(json).ok().and_then(of_text)
+    serde_json::from_str::<RecordJson>(json).ok().and_then(of_json)
 }
 
-/// Whether a record is of a type that this version does not know.
+/// Returns `true` if a record has a type that this version does not know.
 pub(super) fn is_foreign(json: &str) -> bool {
     #[derive(Deserialize)]
     struct Typed<'a> {
@@ -149,9 +153,9 @@ pub(super) fn is_foreign(json: &str) -> bool {
         .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair"))
 }
 
-/// The promise in a newer program's record, as strict as it can be meant: a mode that is not known is enforced,
-/// names below are bound, exceptions are none unless they are all understood, and pins that are not understood fit no
-/// chain.
+/// Reads the promise in a newer version's record in its strictest sense: an unknown mode enforces,
+/// and names below are bound. Exceptions count only if all of them are readable, and unreadable
+/// pins match no chain.
 pub(super) fn strictest(json: &str) -> Option<Promise> {
     let any: AnyPromise = serde_json::from_str(json).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -196,8 +200,8 @@ fn time(seconds: Seconds) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or_default()
 }
 
-fn promise_text(promise: &Promise) -> Text {
-    let set = SetText {
+fn promise_json(promise: &Promise) -> RecordJson {
+    let set = SetJson {
         site: promise.site.clone(),
         hosts: texts(&promise.hosts),
         except: texts(&promise.except),
@@ -208,43 +212,45 @@ fn promise_text(promise: &Promise) -> Text {
         last_sent: time(promise.last_sent),
     };
     match &promise.channel {
-        Channel::Header(mode) => Text::Promise {
+        Channel::Header(mode) => RecordJson::Promise {
             set,
             mode: match mode {
-                Mode::Enforce => ModeText::Enforce,
-                Mode::ReportOnly => ModeText::ReportOnly,
-                Mode::Withdraw => ModeText::Withdraw,
+                Mode::Enforce => ModeJson::Enforce,
+                Mode::ReportOnly => ModeJson::ReportOnly,
+                Mode::Withdraw => ModeJson::Withdraw,
             },
         },
         Channel::Export { form, id, leaf_only } => {
-            Text::Export { set, form: form.clone(), id: id.clone(), leaf_only: *leaf_only }
+            RecordJson::Export { set, form: form.clone(), id: id.clone(), leaf_only: *leaf_only }
         }
     }
 }
 
-fn of_text(text: Text) -> Option<Record> {
+fn of_json(text: RecordJson) -> Option<Record> {
     Some(match text {
-        Text::Format { version } => Record::Format(version),
-        Text::Promise { set, mode } => {
+        RecordJson::Format { version } => Record::Format(version),
+        RecordJson::Promise { set, mode } => {
             let mode = match mode {
-                ModeText::Enforce => Mode::Enforce,
-                ModeText::ReportOnly => Mode::ReportOnly,
-                ModeText::Withdraw => Mode::Withdraw,
+                ModeJson::Enforce => Mode::Enforce,
+                ModeJson::ReportOnly => Mode::ReportOnly,
+                ModeJson::Withdraw => Mode::Withdraw,
             };
             Record::Promise(promise_of(set, Channel::Header(mode))?)
         }
-        Text::Export { set, form, id, leaf_only } => {
+        RecordJson::Export { set, form, id, leaf_only } => {
             Record::Promise(promise_of(set, Channel::Export { form, id, leaf_only })?)
         }
-        Text::Ramp { site, policy, step, since } => Record::Ramp(Ramp { site, policy, step, since: since.as_second() }),
-        Text::Accepted { site, pin, sets, until, at } => {
+        RecordJson::Ramp { site, policy, step, since } => {
+            Record::Ramp(Ramp { site, policy, step, since: since.as_second() })
+        }
+        RecordJson::Accepted { site, pin, sets, until, at } => {
             Record::Accepted(Accepted { site, pin: pin.parse().ok()?, sets, until, at: at.as_second() })
         }
-        Text::Repair { what, at } => Record::Repair(Repair { what, at: at.as_second() }),
+        RecordJson::Repair { what, at } => Record::Repair(Repair { what, at: at.as_second() }),
     })
 }
 
-fn promise_of(set: SetText, channel: Channel) -> Option<Promise> {
+fn promise_of(set: SetJson, channel: Channel) -> Option<Promise> {
     let mut pins: Vec<Pin> = set.pins.iter().map(|p| p.parse().ok()).collect::<Option<_>>()?;
     pins.sort_unstable();
     pins.dedup();

@@ -1,51 +1,53 @@
-//! Leases: leave to send a set of pins, written down ahead of time.
+//! Leases: permissions to send a set of pins, recorded ahead of time.
 //!
-//! What is on disk says "may be sent until two o'clock"; until a little before that, workers may send it without asking.
-//! So after a crash the disk is never behind the wire, and no request waits for a disk. No I/O here, and no clock: what
-//! is to be written comes out, and that it is written goes in.
+//! The disk says "may be sent until two o'clock"; until shortly before, workers send the pins
+//! without asking. So the disk is never behind the clients, even after a crash, and no request
+//! waits for a disk. This module does no I/O and reads no clock: it returns the records to write,
+//! and is called again when they are durable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::book::Book;
+use super::record::Record;
 use super::time::Behind;
-use super::{Book, Record};
 use crate::lease::{self, Lease};
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
 
-/// Workers stop this long before the end of what is written down, in milliseconds: their clock ticks twice a second, the
-/// ledger's may be behind by as much before that is noticed, and an answer takes its time to the wire.
+/// Workers stop this many milliseconds before the recorded end. Their clock ticks twice a second,
+/// the ledger's clock may lag as much unnoticed, and a response takes time to reach the client.
 const MARGIN_MIN: u64 = 1500;
 const MARGIN_MAX: u64 = 60_000;
 
-/// A set of pins that is to be sent, and the leave to do so.
+/// A set of pins to be sent, and the permission for it.
 #[derive(Debug, Clone)]
 pub struct Pledge {
-    /// The set; its times are for whoever writes it down.
+    /// The set; its times are filled in when it is recorded.
     pub promise: Promise,
-    /// To be granted once it is written down.
+    /// Granted once the set is recorded.
     pub lease: Arc<Lease>,
 }
 
 /// All sets that may be sent now.
 #[derive(Debug, Default)]
 pub struct Leases {
-    held: Vec<Held>,
-    /// What was written down with dates that were too early, as it is to be written down now.
+    held: Vec<HeldLease>,
+    /// Corrections of records that were dated too early, still to be written.
     mended: Vec<Record>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldLease {
     pledge: Pledge,
-    /// When it is to be renewed, by [`crate::clock::uptime`]; now, if it was never granted.
+    /// The uptime at which to renew it ([`crate::clock::uptime`]); 0 if it was never granted.
     renew_at: u64,
 }
 
-/// A renewal on its way to the disk.
+/// A renewal that is being written.
 #[derive(Debug)]
 pub struct Renewal {
-    /// What is to be written down.
+    /// The records to write.
     pub records: Vec<Record>,
     granted: Vec<(Arc<Lease>, Granted)>,
 }
@@ -57,17 +59,18 @@ struct Granted {
 }
 
 impl Leases {
-    /// Holds these, and no others; those that go on keep what they have.
+    /// Replaces the held pledges; those that stay keep their leases.
     pub fn hold(&mut self, pledges: &[Pledge]) {
         let before = std::mem::take(&mut self.held);
         let known: HashMap<*const Lease, u64> =
             before.iter().map(|h| (Arc::as_ptr(&h.pledge.lease), h.renew_at)).collect();
         let renew_at = |pledge: &Pledge| known.get(&Arc::as_ptr(&pledge.lease)).copied().unwrap_or_default();
-        self.held = pledges.iter().map(|p| Held { pledge: p.clone(), renew_at: renew_at(p) }).collect();
+        self.held = pledges.iter().map(|p| HeldLease { pledge: p.clone(), renew_at: renew_at(p) }).collect();
     }
 
-    /// The clock was behind: clients hold what they were told for longer than the book says. Gives what it is to believe
-    /// at once; until that is on disk, too, nothing may be sent.
+    /// Handles a clock that was behind: clients hold their pins for longer than the book says.
+    /// Returns the corrected records, which the book takes at once. No pins are sent until they are
+    /// durable.
     #[must_use]
     pub fn was_behind(&mut self, behind: Behind, book: &Book, now: Seconds) -> Vec<Record> {
         self.revoke();
@@ -76,7 +79,7 @@ impl Leases {
         mended
     }
 
-    /// Nothing may be sent until it is written down anew.
+    /// Withholds all pins until they are recorded again.
     pub fn revoke(&mut self) {
         for held in &mut self.held {
             held.pledge.lease.revoke();
@@ -84,7 +87,7 @@ impl Leases {
         }
     }
 
-    /// What is to be written down now, if anything.
+    /// Returns the records to write now; `None` if nothing is due.
     #[must_use]
     pub fn due(&self, now: Seconds, uptime: u64) -> Option<Renewal> {
         let mut renewal = Renewal { records: self.mended.clone(), granted: Vec::new() };
@@ -96,7 +99,7 @@ impl Leases {
         (!renewal.records.is_empty()).then_some(renewal)
     }
 
-    /// After it was written down: lets the workers send it.
+    /// Grants the leases of a renewal that is durable.
     pub fn granted(&mut self, renewal: &Renewal) {
         self.mended.clear();
         let granted: HashMap<*const Lease, Granted> =
@@ -112,7 +115,7 @@ impl Leases {
     }
 }
 
-/// What to write down for a set, and until when workers may then send it.
+/// Returns the record for a set, and until when workers may then send it.
 fn lease(promise: &Promise, now: Seconds, uptime: u64) -> (Record, Granted) {
     let length = lease::length(promise.max_age) * 1000;
     let margin = (length / 4).clamp(MARGIN_MIN, MARGIN_MAX);
@@ -121,8 +124,8 @@ fn lease(promise: &Promise, now: Seconds, uptime: u64) -> (Record, Granted) {
     (record, Granted { until: uptime + length - margin, renew_at: uptime + length / 2 })
 }
 
-/// The same promise, dated by the time as it was; none if it was not dated by a clock that was behind. It was not sent
-/// later than now. An export ends on the date that stands in it, whatever the time was.
+/// Returns the promise with its corrected date; `None` if a clock that was behind did not date it.
+/// The corrected date is at most now. An export ends on its written date, whatever the clock was.
 fn redated(promise: &Promise, behind: Behind, now: Seconds) -> Option<Record> {
     let concerns = promise.channel == Channel::Header(Mode::Enforce) && promise.last_sent > behind.since;
     let last_sent = promise.last_sent.saturating_add(behind.seconds).min(now.saturating_add(1));
@@ -176,8 +179,8 @@ mod tests {
         assert_eq!(leases.due(1000, 50_007).unwrap().records.len(), 2);
     }
 
-    /// What was sent before the clock was set forward is held for longer than was written down, the set that is not
-    /// sent any more, too. A disk that fails does not make that forgotten.
+    /// Clients hold pins that were sent before the clock was set forward for longer than recorded,
+    /// including those of a replaced set. A failing disk does not lose the correction.
     #[test]
     fn a_clock_that_was_behind() {
         let (old, new) = (pledge(1, 1000), pledge(2, 1000));
@@ -192,7 +195,7 @@ mod tests {
             leases.granted(&renewal);
         }
         assert!(leases.due(5201, 1000).is_none() && new.lease.holds(1000));
-        // Little by little, and the disk fails: it was forgotten neither time.
+        // In two steps, with a failing disk: neither is lost.
         for (seconds, now) in [(300, 5501), (100, 5601)] {
             for record in leases.was_behind(Behind { seconds, since: 4990 }, &book, now) {
                 book.apply(record);
@@ -200,7 +203,7 @@ mod tests {
             assert!(!new.lease.holds(1000));
         }
         assert_eq!(book.find(&old.promise).unwrap().last_sent, 5191 + 400);
-        // A machine that slept has sent nothing since it woke up, and nothing in its sleep that it does not know of.
+        // A machine that slept has sent nothing since it woke up, nor during its sleep.
         let slept = Leases::default().was_behind(Behind { seconds: 90_200, since: 4990 }, &book, 95_601);
         assert!(slept.iter().all(|r| matches!(r, Record::Promise(p) if p.last_sent == 95_602)) && slept.len() == 2);
         let renewal = leases.due(5601, 1500).unwrap();

@@ -1,68 +1,65 @@
-//! The ledger: every set of pins that clients may hold, on disk before it is on the wire.
+//! The ledger: every set of pins that clients may hold, on disk before clients receive it.
 //!
-//! A file of one record per line, to which only lines are added (`file.rs`); what it says is in [`Book`]. A crash at any
-//! moment leaves at worst half a line at its end, of a record that nobody has acted upon yet. Whatever else is wrong with
-//! the file may be a lost promise: then it is not opened before the operator has accepted that.
+//! It is a file with one record per line, to which lines are only appended (`file.rs`); its
+//! contents are a [`Book`]. A crash leaves at most half a line at its end, of a record that nobody
+//! has acted on yet. Any other damage may be a lost promise: pintle does not open such a file until
+//! the operator accepts the loss.
 
 pub mod book;
 pub mod disk;
 mod file;
+mod json;
 pub mod leases;
+pub mod line;
+mod look;
+mod names;
 mod notice;
 pub mod record;
 pub mod repair;
-mod text;
 pub mod time;
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 pub use book::Book;
+pub use line::set_id;
+pub use look::{look, read_book, salvaged};
+pub use names::{DAMAGED, FILE, HEAD, LOCK};
 pub use notice::{Notice, OpenError};
 pub use record::{Accepted, Ramp, Ramped, Record, Repair};
 
 use crate::policy::promise::Seconds;
 use disk::{Disk, Folder, FolderError};
-use file::{Found, Lines, Link};
+use file::{NewLines, Position};
+use look::read_files;
+use names::{HEAD_NEW, NEW};
 
-/// The ledger's file in the folder of the state.
-pub const FILE: &str = "ledger.jsonl";
-/// What a second process finds locked.
-pub const LOCK: &str = "ledger.lock";
-/// The newest line's number and hash: what the file must reach.
-pub const HEAD: &str = "ledger.head";
-const NEW: &str = "ledger.new";
-const HEAD_NEW: &str = "ledger.head.new";
-/// A copy of a file that was found damaged; of further ones, `ledger.damaged.1` and so on.
-pub const DAMAGED: &str = "ledger.damaged";
+/// Copies of damaged files that are kept at most.
 const DAMAGED_MAX: usize = 10;
-/// A file is written anew when it has this many times the lines that are needed, and a good deal more.
+/// The file is rewritten if it has more than this many times the needed lines, and this slack.
 const COMPACT_FACTOR: usize = 2;
 const COMPACT_SLACK: usize = 1000;
-/// Who only looks may come just as a file is written anew: he looks so many times, with a pause between.
-const LOOKS: usize = 4;
-const LOOK_PAUSE: Duration = Duration::from_millis(25);
 
-/// A ledger that may be written.
+/// The ledger of a running process. It accepts records.
 #[derive(Debug)]
 pub struct Ledger<D = Folder> {
     disk: Option<D>,
     book: Book,
-    /// The file's length, as far as it is known to be good.
+    /// The length of the file, as far as it is known to be good.
     len: u64,
     lines: usize,
-    /// Where its last line stands.
-    link: Link,
-    /// What the head's file may say: one thing, unless a write has failed.
-    heads: Vec<Link>,
+    /// The position of its last line.
+    position: Position,
+    /// The possible contents of the head's file: one position, unless a write has failed.
+    heads: Vec<Position>,
     /// The length of the head's file.
     head_len: u64,
-    /// What the file holds is not known: it must be written anew before anything is added.
+    /// `true` if the contents of the file are unknown: it must be rewritten before anything is
+    /// appended.
     suspect: bool,
-    /// The file was deleted or changed by somebody else, and nobody was told yet.
+    /// `true` if somebody else deleted or changed the file, and this is not reported yet.
     disturbed: bool,
-    /// Why nothing can be written at all.
+    /// The reason why nothing can be written at all.
     broken: Option<String>,
 }
 
@@ -71,7 +68,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`OpenError`], when another process has it, or it cannot be read.
+    /// [`OpenError`] if another process holds it, if it is damaged, or if it cannot be read.
     pub fn open(folder: &Path, now: Seconds) -> Result<(Self, Vec<Notice>), OpenError> {
         let folder = Folder::take(folder, LOCK).map_err(|error| match error {
             FolderError::Locked => OpenError::Locked,
@@ -80,12 +77,12 @@ impl Ledger {
         Self::on(folder, now)
     }
 
-    /// Opens a folder's ledger whatever is wrong with the file, as somebody knows what it should say; damage is mended, and
-    /// a copy kept.
+    /// Opens a folder's ledger despite any damage, as the caller knows its contents. Repairs the
+    /// file, and keeps a copy of the damaged one.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], when another process has it, or it cannot be read.
+    /// [`OpenError`] if another process holds it, or if it cannot be read.
     pub fn mend(folder: &Path, known: Book, now: Seconds) -> Result<(Self, Vec<Notice>), OpenError> {
         let folder = Folder::take(folder, LOCK).map_err(|error| match error {
             FolderError::Locked => OpenError::Locked,
@@ -94,7 +91,7 @@ impl Ledger {
         Self::with(folder, now, Some(known))
     }
 
-    /// A ledger that is forgotten with the process.
+    /// Returns a ledger that lasts as long as the process.
     #[must_use]
     pub fn in_memory() -> Self {
         Self {
@@ -102,7 +99,7 @@ impl Ledger {
             book: Book::default(),
             len: 0,
             lines: 0,
-            link: Link::default(),
+            position: Position::default(),
             heads: Vec::new(),
             head_len: 0,
             suspect: false,
@@ -111,90 +108,34 @@ impl Ledger {
         }
     }
 
-    /// A ledger that could not be opened: what is known of it can be asked for, and nothing be written.
+    /// Returns a stand-in for a ledger that could not be opened: readable, and every write fails
+    /// with this error.
     #[must_use]
     pub fn broken(book: Book, why: String) -> Self {
         Self { book, broken: Some(why), ..Self::in_memory() }
     }
 }
 
-/// What a folder's ledger says, without taking it: for commands, beside a running server.
-///
-/// # Errors
-///
-/// When there is a file, and it cannot be read.
-pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
-    let mut disk = Folder::look(folder);
-    for _ in 1..LOOKS {
-        let found = read_files(&mut disk)?.0;
-        if !found.notices.iter().any(Notice::is_loss) {
-            let found = found.believe_all();
-            return Ok((found.book, found.notices));
-        }
-        std::thread::sleep(LOOK_PAUSE);
-    }
-    let found = read_files(&mut disk)?.0.believe_all();
-    Ok((found.book, found.notices))
-}
-
-/// The promises that a folder's damaged lines may have been: their records can be made out, though their checksums do
-/// not fit.
-///
-/// # Errors
-///
-/// If the file cannot be read.
-pub fn made_out(folder: &Path) -> io::Result<Book> {
-    let found = read_files(&mut Folder::look(folder))?.0;
-    Ok(Found { book: Book::default(), ..found }.believe_all().book)
-}
-
-/// What a file says, wherever it lies.
-#[must_use]
-pub fn read_book(contents: &[u8]) -> (Book, Vec<Notice>) {
-    let found = file::read(contents, None).believe_all();
-    (found.book, found.notices)
-}
-
-/// A book as a new file has it.
+/// Returns the text of a new file with this book.
 #[must_use]
 pub fn written(book: &Book) -> String {
-    let mut lines = Lines::anew(&[], 0);
+    let mut lines = NewLines::new_file(&[], 0);
     book.records().for_each(|record| lines.add(&record));
     lines.text
 }
 
-/// Both files of a disk. The head first: the other one is never behind it.
-fn read_files(disk: &mut impl Disk) -> io::Result<(Found, Option<Vec<u8>>, Heads)> {
-    let head = disk.read(HEAD)?.unwrap_or_default();
-    let (links, is_clean) = file::read_head(&head);
-    let contents = disk.read(FILE)?;
-    let mut found = file::read(contents.as_deref().unwrap_or_default(), links.last());
-    if let (None, Some(link)) = (&contents, links.last()) {
-        found.notices = vec![Notice::Gone { head: link.seq }];
-    }
-    Ok((found, contents, Heads { links, is_clean, len: head.len() as u64 }))
-}
-
-/// What the head's file says.
-struct Heads {
-    /// The newest at the end; and the one before, as a process may have been killed before the newest was durable.
-    links: Vec<Link>,
-    is_clean: bool,
-    len: u64,
-}
-
 impl<D: Disk> Ledger<D> {
-    /// Reads the ledger of a disk, and mends what a crash has left.
+    /// Opens the ledger of a disk, and repairs the traces of a crash.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], when the file cannot be read, or something may be lost of it. One that can only not be written is
-    /// opened all the same.
+    /// [`OpenError`] if the file cannot be read, or if records may be lost. A file that can be read
+    /// but not written is opened nevertheless.
     pub fn on(disk: D, now: Seconds) -> Result<(Self, Vec<Notice>), OpenError> {
         Self::with(disk, now, None)
     }
 
-    /// The same; with a book of all that it should say, nothing can be lost.
+    /// Opens the ledger of a disk. With a book of its expected contents, damage is not an error.
     ///
     /// # Errors
     ///
@@ -204,23 +145,24 @@ impl<D: Disk> Ledger<D> {
         let is_lossy = found.notices.iter().any(Notice::is_loss);
         let contents = contents.unwrap_or_default();
         if is_lossy {
-            // The file itself stays as it is until it is mended: without room for a copy, the rest goes on.
-            let _ = keep_aside(&mut disk, &contents);
+            // The file stays unchanged until it is repaired. Without free space for a copy, opening
+            // continues.
+            let _ = keep_copy(&mut disk, &contents);
             if known.is_none() {
                 return Err(OpenError::Damaged(found.notices));
             }
         }
-        let found = found.believe_all();
-        // What is written later must not come behind an end that is torn, or in another format; and there must be a head.
+        let found = found.with_doubtful();
+        // New lines must not follow a torn line or another format, and there must be a head.
         let is_whole = found.good == contents.len() && head.is_clean;
-        let is_usual = contents.is_empty() || found.is_current && !head.links.is_empty();
+        let is_usual = contents.is_empty() || found.is_current && !head.positions.is_empty();
         let mut ledger = Self {
             disk: Some(disk),
             book: found.book,
             len: found.good as u64,
             lines: found.lines,
-            link: found.link,
-            heads: head.links,
+            position: found.position,
+            heads: head.positions,
             head_len: head.len,
             suspect: is_lossy || !is_whole || !is_usual,
             disturbed: false,
@@ -232,44 +174,45 @@ impl<D: Disk> Ledger<D> {
                 ledger.suspect = true;
             }
         }
-        // A clock that is years ahead must not make it forget what binds.
+        // A clock that is years ahead must not remove binding promises.
         if repair::clock_jumped(&ledger.book, now).is_none() {
             ledger.book.forget_history(now);
         }
         if ledger.suspect {
-            let _ = ledger.write_anew();
+            let _ = ledger.rewrite();
         }
         Ok((ledger, found.notices))
     }
 
-    /// All that is known.
+    /// Returns the contents.
     #[must_use]
     pub fn book(&self) -> &Book {
         &self.book
     }
 
-    /// Whether records outlive the process.
+    /// Returns `true` if records outlive the process.
     #[must_use]
     pub fn is_durable(&self) -> bool {
         self.disk.is_some()
     }
 
-    /// Whether it could not even be opened.
+    /// Returns `true` if the ledger could not be opened.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
 
-    /// Whether the file had to be written anew since this was last asked, as somebody else had deleted or changed it.
+    /// Returns `true` if the file had to be rewritten since the last call, because somebody else
+    /// deleted or changed it.
     pub fn was_disturbed(&mut self) -> bool {
         std::mem::take(&mut self.disturbed)
     }
 
-    /// Writes records down. When this returns, they are durable, and in the book.
+    /// Writes records. After it returns, they are durable and in the book.
     ///
     /// # Errors
     ///
-    /// When they may not be durable: nobody must act upon them.
+    /// If they may not be durable: nobody must act on them.
     pub fn record(&mut self, records: Vec<Record>) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
@@ -286,39 +229,41 @@ impl<D: Disk> Ledger<D> {
         Ok(())
     }
 
-    /// Takes in what is known, whether it can be written down or not: that makes the guard stricter, never laxer.
+    /// Adds records to the book without writing them. That makes the guard stricter, never laxer.
     pub fn believe(&mut self, promises: Vec<Record>) {
         for record in promises {
             self.book.apply(record);
         }
     }
 
-    /// Writes the file anew if most of it is out of date. That it fails is told, but hurts nobody.
+    /// Rewrites the file if most of it is outdated; returns `true` if it did. A failure is
+    /// harmless.
     ///
     /// # Errors
     ///
-    /// When the file could not be written; the old one is still there.
+    /// If the file could not be rewritten; the old one is still there.
     pub fn compact(&mut self, now: Seconds) -> io::Result<bool> {
         let needed = self.book.len() + 1;
         if self.disk.is_none() || self.lines <= needed * COMPACT_FACTOR + COMPACT_SLACK {
             return Ok(false);
         }
         self.book.forget_history(now);
-        self.write_anew().map(|()| true)
+        self.rewrite().map(|()| true)
     }
 
     fn write(&mut self, records: &[Record]) -> io::Result<()> {
-        self.look_after()?;
+        self.detect_changes()?;
         if self.suspect {
-            self.write_anew()?;
+            self.rewrite()?;
         }
         let Some(disk) = &mut self.disk else { return Ok(()) };
         let is_first = self.len == 0;
-        let mut lines = if is_first { Lines::anew(&self.heads, self.link.seq) } else { Lines::behind(&self.link) };
+        let mut lines =
+            if is_first { NewLines::new_file(&self.heads, self.position.seq) } else { NewLines::after(&self.position) };
         records.iter().for_each(|record| lines.add(record));
         let mut written = disk.append(FILE, lines.text.as_bytes());
         if written.is_err() {
-            // A full disk may have taken a part; behind half a line, the next record would be lost.
+            // A full disk may have taken a part. A record appended to half a line would be lost.
             self.suspect = disk.truncate(FILE, self.len).is_err();
             return written;
         }
@@ -327,13 +272,14 @@ impl<D: Disk> Ledger<D> {
             written = disk.sync_folder();
         }
         if written.is_err() {
-            // After a failed fsync nobody knows what the disk has, and a second one would say that all is well. What was
-            // not acknowledged is taken away, as far as that goes: the next start should not find it.
+            // After a failed fsync the contents on disk are unknown, and a second fsync would
+            // report success. Remove the unacknowledged lines if possible: the next start should
+            // not find them.
             self.suspect = true;
             let _ = disk.truncate(FILE, self.len);
             return written;
         }
-        let head = lines.link.head_line();
+        let head = lines.position.head_line();
         let is_first = self.head_len == 0;
         written = disk.append(HEAD, head.as_bytes()).and_then(|()| disk.sync(HEAD));
         if is_first && written.is_ok() {
@@ -341,40 +287,41 @@ impl<D: Disk> Ledger<D> {
         }
         if written.is_err() {
             self.suspect = true;
-            // The head may be durable all the same. A file that ends before its head looks damaged, and the next start
-            // would be refused for nothing: the record goes only once it is sure that the head does not speak of it.
+            // The head may be durable nevertheless. A file that ends before its head looks damaged,
+            // and the next start would refuse it needlessly. So remove the record only after the
+            // head that names it is certainly gone.
             let gone = disk.truncate(HEAD, self.head_len).and_then(|()| disk.sync(HEAD));
             let _ = gone.and_then(|()| disk.truncate(FILE, self.len));
-            self.heads.push(lines.link);
+            self.heads.push(lines.position);
             return written;
         }
         self.len += lines.text.len() as u64;
         self.head_len += head.len() as u64;
         self.lines += lines.count;
-        self.heads = vec![lines.link.clone()];
-        self.link = lines.link;
+        self.heads = vec![lines.position.clone()];
+        self.position = lines.position;
         Ok(())
     }
 
-    /// Sees to it that the file is there and says what it should: one that was deleted or changed by somebody else is
-    /// written anew.
+    /// Rewrites the file if somebody else deleted or changed it, or if its contents are unknown.
     ///
     /// # Errors
     ///
-    /// When it could not be written.
+    /// If the file could not be written.
     pub fn keep(&mut self) -> io::Result<()> {
-        self.look_after()?;
-        if self.suspect && !self.is_empty_by_right() { self.write_anew() } else { Ok(()) }
+        self.detect_changes()?;
+        if self.suspect && !self.is_unused() { self.rewrite() } else { Ok(()) }
     }
 
-    /// Nothing was ever written down: there need not be a file.
-    fn is_empty_by_right(&self) -> bool {
+    /// Returns `true` if nothing was ever recorded: then the file need not exist.
+    fn is_unused(&self) -> bool {
         self.book.is_empty() && self.heads.is_empty() && self.len == 0
     }
 
-    /// What is added to a file that has no name any more is lost with the process. So one that was deleted is written
-    /// anew from memory, and one that somebody else put there is read first: what it has may be a promise, too.
-    fn look_after(&mut self) -> io::Result<()> {
+    /// Detects changes by others. Lines appended to a deleted file are lost with the process, so a
+    /// deleted file is rewritten from memory. A replaced file is read first: it may contain a
+    /// promise, too.
+    fn detect_changes(&mut self) -> io::Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
         if self.suspect {
             return Ok(());
@@ -387,49 +334,50 @@ impl<D: Disk> Ledger<D> {
         }
         self.disturbed = true;
         self.suspect = true;
-        // What can only be made out is not believed: all that was ever written here is in memory.
+        // Doubtful records are ignored: everything that was written here is in memory.
         for record in file::read(&disk.read(FILE)?.unwrap_or_default(), None).book.records() {
             self.book.apply(record);
         }
         Ok(())
     }
 
-    /// A new file beside the old one, then in its place: at any moment, one of them is there and whole.
-    fn write_anew(&mut self) -> io::Result<()> {
+    /// Writes a new file beside the old one, then renames it: at any moment, one of them is there
+    /// and complete.
+    fn rewrite(&mut self) -> io::Result<()> {
         let Some(disk) = &mut self.disk else { return Ok(()) };
-        let mut lines = Lines::anew(&self.heads, self.link.seq);
+        let mut lines = NewLines::new_file(&self.heads, self.position.seq);
         self.book.records().for_each(|record| lines.add(&record));
         disk.remove(NEW)?;
         disk.append(NEW, lines.text.as_bytes())?;
         disk.sync(NEW)?;
         disk.rename(NEW, FILE)?;
-        // From here on, which of the two files a crash would leave is open until the folder is synced.
+        // From here until the folder is synced, a crash may leave either file.
         self.suspect = true;
         disk.sync_folder()?;
-        let head = lines.link.head_line();
+        let head = lines.position.head_line();
         disk.remove(HEAD_NEW)?;
         disk.append(HEAD_NEW, head.as_bytes())?;
         disk.sync(HEAD_NEW)?;
-        self.heads.push(lines.link.clone());
+        self.heads.push(lines.position.clone());
         disk.rename(HEAD_NEW, HEAD)?;
         disk.sync_folder()?;
         self.suspect = false;
         self.len = lines.text.len() as u64;
         self.head_len = head.len() as u64;
         self.lines = lines.count;
-        self.heads = vec![lines.link.clone()];
-        self.link = lines.link;
+        self.heads = vec![lines.position.clone()];
+        self.position = lines.position;
         Ok(())
     }
 
-    /// Puts another book in place of this one: what the operator has accepted.
+    /// Replaces the book: with the one that the operator has accepted.
     ///
     /// # Errors
     ///
-    /// When the file could not be written; the old one is still there.
+    /// If the file could not be written; the old one is still there.
     pub fn replace(&mut self, book: Book) -> io::Result<()> {
         let before = std::mem::replace(&mut self.book, book);
-        let written = self.write_anew();
+        let written = self.rewrite();
         if written.is_err() {
             self.book = before;
         }
@@ -437,8 +385,8 @@ impl<D: Disk> Ledger<D> {
     }
 }
 
-/// Keeps a copy of a damaged file, once.
-fn keep_aside(disk: &mut impl Disk, contents: &[u8]) -> io::Result<()> {
+/// Keeps one copy of a damaged file.
+fn keep_copy(disk: &mut impl Disk, contents: &[u8]) -> io::Result<()> {
     for number in 0..DAMAGED_MAX {
         let name = if number == 0 { DAMAGED.to_owned() } else { format!("{DAMAGED}.{number}") };
         match disk.read(&name)? {

@@ -1,51 +1,54 @@
-//! What there is to say about the ledger's files: what a crash has left, and what may be lost.
+//! Faults of the ledger's files: traces of a crash, and possible losses.
 
 use std::fmt;
 use std::io;
 
-/// Something about the file that the operator should know.
+use super::names::HEAD;
+
+/// A fault that the operator should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The last record has no end: its writing was not finished, and nobody has acted upon it.
+    /// The last record is incomplete. Writing it did not finish, and nobody has acted on it.
     Torn {
-        /// Bytes that were ignored.
+        /// Ignored bytes.
         bytes: usize,
     },
-    /// A line is damaged. What can be made out of it is believed, as that makes the guard stricter, never laxer.
+    /// A line is damaged. A readable record in it counts: that makes the guard stricter, never
+    /// laxer.
     Damaged {
         /// Its number, from 1.
         line: usize,
-        /// Whether its record could be made out.
+        /// `true` if its record is readable.
         believed: bool,
     },
-    /// Lines are missing before this one, or it stands in the wrong place.
+    /// Lines are missing before this one, or it is in the wrong place.
     Missing {
         /// Its number, from 1.
         line: usize,
-        /// How many records are missing; none if the line is from elsewhere.
+        /// The number of missing records; `None` if the line belongs elsewhere.
         records: Option<u64>,
     },
-    /// The file ends before its head does: it was cut, or it is an old copy.
+    /// The file ends before its head: it was truncated, or it is an old copy.
     Behind {
         /// The number of its last record.
         ends: u64,
         /// The number of the head's.
         head: u64,
     },
-    /// There is a head, and no file.
+    /// The head exists, and the file does not.
     Gone {
         /// The number of the head's record.
         head: u64,
     },
-    /// A newer program wrote the file.
+    /// A newer version wrote the file.
     Newer {
-        /// The format's number.
+        /// The number of the format.
         format: u32,
     },
 }
 
 impl Notice {
-    /// Whether a promise may be lost.
+    /// Returns `true` if a promise may be lost.
     #[must_use]
     pub fn is_loss(&self) -> bool {
         !matches!(self, Self::Torn { .. } | Self::Newer { .. })
@@ -56,36 +59,34 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Torn { bytes } => {
-                write!(f, "the last record is torn ({bytes} bytes): ignored, as nothing was sent under it")
+                write!(f, "the last record is incomplete ({bytes} bytes) and ignored: no pins were sent for it")
             }
             Self::Damaged { line, believed: true } => write!(
                 f,
-                "line {line} is damaged, and a promise may be lost with it; what can be made out of it is believed"
+                "line {line} is damaged: a promise may be lost; its record is readable, and pintle keeps to it"
             ),
             Self::Damaged { line, believed: false } => {
-                write!(f, "line {line} is damaged, and a promise may be lost with it")
+                write!(f, "line {line} is damaged: a promise may be lost")
             }
             Self::Missing { line, records: Some(1) } => {
-                write!(f, "a record is missing before line {line}, and a promise may be lost with it")
+                write!(f, "1 record is missing before line {line}: a promise may be lost")
             }
             Self::Missing { line, records: Some(records) } => {
-                write!(f, "{records} records are missing before line {line}, and promises may be lost with them")
+                write!(f, "{records} records are missing before line {line}: promises may be lost")
             }
             Self::Missing { line, records: None } => {
-                write!(f, "line {line} does not follow the one before it: promises may be lost between them")
+                write!(f, "line {line} does not follow the previous line: promises between them may be lost")
             }
             Self::Behind { ends, head } => write!(
                 f,
-                "the file ends with record {ends}, and {} says that record {head} was written: the file was cut, or it is \
-                 an old copy, and promises may be lost",
-                super::HEAD
+                "the file ends with record {ends}, but {} names record {head}: the file was truncated or is an old copy, \
+                 and promises may be lost",
+                HEAD
             ),
-            Self::Gone { head } => write!(
-                f,
-                "the file is gone, and {} says that it had {head} records: all promises in it are lost",
-                super::HEAD
-            ),
-            Self::Newer { format } => write!(f, "written by a newer pintle, as format {format}"),
+            Self::Gone { head } => {
+                write!(f, "the file is missing, and {} names {head} records: all promises in it are lost", HEAD)
+            }
+            Self::Newer { format } => write!(f, "written by a newer pintle, in format {format}"),
         }
     }
 }
@@ -93,7 +94,7 @@ impl fmt::Display for Notice {
 /// Why a ledger cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process holds it.
     Locked,
     /// Promises may be lost. A copy of the file is kept beside it.
     Damaged(Vec<Notice>),
@@ -111,7 +112,7 @@ impl fmt::Display for OpenError {
                 }
                 Ok(())
             }
-            Self::Io(error) => write!(f, "the ledger cannot be opened: {error}"),
+            Self::Io(error) => write!(f, "cannot open the ledger: {error}"),
         }
     }
 }

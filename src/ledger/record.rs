@@ -1,38 +1,30 @@
-//! One line of the ledger: a record in JSON, and a checksum of its text.
-
-use std::fmt::Write as _;
+//! The records of the ledger.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use super::text::{self, Line};
+use super::time::day;
 use crate::keys::pin::Pin;
 use crate::policy::promise::{Promise, Seconds};
 
-/// Hexadecimal digits of the checksum.
-const SUM_LEN: usize = 16;
-/// The format that this program writes. Format 1 had no chain ([`super::file`]).
-pub(super) const VERSION: u32 = 2;
-
-/// What the ledger remembers.
+/// One entry of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// Which format the file has.
+    /// The format of the file.
     Format(u32),
     /// Clients may hold a set of pins.
     Promise(Promise),
-    /// How far a max-age has been raised.
+    /// The progress of a ramp, which raises a max-age step by step.
     Ramp(Ramp),
-    /// The operator takes it upon himself to lock clients out.
+    /// The operator accepts that clients are locked out.
     Accepted(Accepted),
     /// The operator accepts a lost promise or a clock that jumped.
     Repair(Repair),
-    /// Written by a newer program: kept as it is. [`Record::strictest`] is the promise in it, if there is one.
+    /// A newer version's record, kept unchanged. [`Record::strictest`] returns the promise in it,
+    /// if any.
     Unknown(String),
 }
 
-/// Which header's max-age is raised step by step.
+/// The header whose max-age a ramp raises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ramped {
@@ -42,252 +34,56 @@ pub enum Ramped {
     Hsts,
 }
 
-/// How far a ramp has come.
+/// The progress of a ramp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ramp {
     /// The site, by its first name.
     pub site: String,
-    /// Which of its headers.
+    /// The header whose max-age it raises.
     pub policy: Ramped,
     /// The step in use, from 0.
     pub step: usize,
-    /// Since when nothing has gone wrong at this step.
+    /// The time since which this step has had no failure.
     pub since: Seconds,
 }
 
-/// A chain that is served although promises are broken by it.
+/// A lockout: a chain that is served although it breaks promises.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Accepted {
     /// The site, by its first name.
     pub site: String,
     /// The leaf's pin.
     pub pin: Pin,
-    /// The sets that it breaks, by their [`set_id`].
+    /// The sets that it breaks, by their id (`set_id`).
     pub sets: Vec<String>,
-    /// The day from which on it breaks nothing, as the operator wrote it.
+    /// The day from which it breaks nothing, as the operator wrote it.
     pub until: String,
-    /// When that was accepted.
+    /// The time of the acceptance.
     pub at: Seconds,
 }
 
 impl Accepted {
-    /// Whether its day has come: from then on, the chain breaks nothing of it.
+    /// Returns `true` from its day on: then the chain breaks nothing of it.
     #[must_use]
     pub fn is_over(&self, now: Seconds) -> bool {
-        super::repair::day(now) >= self.until
+        day(now) >= self.until
     }
 }
 
-/// Something that the operator accepted with `pintle ledger repair`.
+/// Faults that the operator accepted with `pintle ledger repair`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Repair {
-    /// The faults that were accepted, in words.
+    /// The accepted faults, in words.
     pub what: Vec<String>,
-    /// The time of the repair, which the operator thereby confirms.
+    /// The time of the repair, which the operator confirms with it.
     pub at: Seconds,
 }
 
-/// What a line turned out to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// A record whose checksum fits.
-    Good(Record),
-    /// A record that can be made out, though its checksum does not fit.
-    Doubtful(Record),
-    /// No record.
-    Bad,
-}
-
 impl Record {
-    /// The first record of a file.
-    #[must_use]
-    pub const fn format() -> Self {
-        Self::Format(VERSION)
-    }
-
-    /// The line for a file, with its end.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let json = self.json();
-        format!("{{\"sum\":\"{}\",\"record\":{json}}}\n", sum(&json))
-    }
-
-    /// Whether it is about other nodes, too. A lockout that was accepted at one is not accepted at another, which may be
-    /// sending the very pins.
+    /// Returns `true` if the record matters to other nodes, too. A lockout accepted on one node is
+    /// not accepted on another, which may be sending these very pins.
     #[must_use]
     pub fn travels(&self) -> bool {
         !matches!(self, Self::Accepted(_) | Self::Repair(_))
-    }
-
-    /// The record as JSON.
-    #[must_use]
-    pub fn json(&self) -> String {
-        match self {
-            Self::Unknown(json) => json.clone(),
-            known => text::of_record(known),
-        }
-    }
-
-    /// Reads a line, without its end. A line may be as long as its record needs.
-    #[must_use]
-    pub fn read(line: &[u8]) -> Read {
-        serde_json::from_slice::<Line<'_>>(line).map_or(Read::Bad, |line| Self::of_line(&line))
-    }
-
-    /// What a line says. A record with the right checksum is what somebody wrote: if its type is known and a value is
-    /// not, a newer program did.
-    pub(super) fn of_line(line: &Line<'_>) -> Read {
-        let json = line.record.get();
-        match (Self::of_json(json), sum(json) == line.sum) {
-            (Some(record), true) => Read::Good(record.unless_more(json)),
-            (None, true) => Read::Good(Self::Unknown(json.to_owned())),
-            (Some(record), false) => Read::Doubtful(record),
-            (None, false) => Read::Bad,
-        }
-    }
-
-    /// Reads a record without checksum.
-    #[must_use]
-    pub fn of_json(json: &str) -> Option<Self> {
-        // Another type is a newer program's; a known one that does not fit is damage.
-        text::read(json).or_else(|| text::is_foreign(json).then(|| Self::Unknown(json.to_owned())))
-    }
-
-    /// This record, unless the JSON says more than it does: a member of a newer program must not get lost.
-    fn unless_more(self, json: &str) -> Self {
-        let known = self.json();
-        let is_all = matches!(self, Self::Format(_))
-            || known == json
-            || serde_json::from_str::<Value>(&known).ok() == serde_json::from_str::<Value>(json).ok();
-        if is_all { self } else { Self::Unknown(json.to_owned()) }
-    }
-
-    /// The promise in a newer program's record, as strict as it can be meant (`text::strictest`).
-    #[must_use]
-    pub fn strictest(json: &str) -> Option<Promise> {
-        text::strictest(json)
-    }
-}
-
-/// A name for what is promised, whenever it was.
-#[must_use]
-pub fn set_id(promise: &Promise) -> String {
-    sum(&Record::Promise(Promise { first_sent: 0, last_sent: 0, ..promise.clone() }).json())
-}
-
-/// Against damage, not against people: who can write the file can compute it.
-pub(super) fn sum(json: &str) -> String {
-    let mut text = String::with_capacity(SUM_LEN);
-    for byte in Sha256::digest(json.as_bytes()).iter().take(SUM_LEN / 2) {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::host::HostPattern;
-    use crate::policy::hpkp::Mode;
-    use crate::policy::promise::Channel;
-    use proptest::prelude::*;
-
-    fn any_channel() -> impl Strategy<Value = Channel> {
-        prop_oneof![
-            prop_oneof![Just(Mode::Enforce), Just(Mode::ReportOnly), Just(Mode::Withdraw)].prop_map(Channel::Header),
-            ("[a-z]{1,8}", "[a-z0-9-]{1,12}", any::<bool>()).prop_map(|(form, id, leaf_only)| Channel::Export {
-                form,
-                id,
-                leaf_only
-            }),
-        ]
-    }
-
-    pub(in crate::ledger) fn any_record() -> impl Strategy<Value = Record> {
-        let promise = (
-            "[a-c]{1,2}",
-            prop::collection::vec(any::<u8>(), 1..4),
-            0u64..100,
-            any::<bool>(),
-            any_channel(),
-            0i64..1_000_000,
-            0i64..1_000_000,
-        )
-            .prop_map(|(name, keys, max_age, include_subdomains, channel, first_sent, last_sent)| {
-                let mut pins: Vec<Pin> = keys.iter().map(|k| Pin::of_spki(&[*k])).collect();
-                pins.sort_unstable();
-                pins.dedup();
-                let site = format!("{name}.example");
-                let hosts = vec![HostPattern::parse(&site).unwrap(), HostPattern::parse("*.wild.example").unwrap()];
-                let except =
-                    if max_age % 2 == 0 { Vec::new() } else { vec![HostPattern::parse("a.wild.example").unwrap()] };
-                let last_sent = last_sent.max(first_sent);
-                Record::Promise(Promise {
-                    site,
-                    hosts,
-                    except,
-                    pins,
-                    max_age,
-                    include_subdomains,
-                    channel,
-                    first_sent,
-                    last_sent,
-                })
-            });
-        let ramp = ("[a-c]{1,2}", any::<bool>(), 0usize..9, 0i64..1_000_000).prop_map(|(site, hsts, step, since)| {
-            Record::Ramp(Ramp { site, policy: if hsts { Ramped::Hsts } else { Ramped::Hpkp }, step, since })
-        });
-        let accepted = ("[a-c]{1,2}", any::<u8>(), 0i64..1_000_000).prop_map(|(site, key, at)| {
-            let sets = vec!["0123456789abcdef".into()];
-            Record::Accepted(Accepted { site, pin: Pin::of_spki(&[key]), sets, until: "2026-12-01".into(), at })
-        });
-        let unknown = Just(Record::Unknown("{\"type\":\"later\",\"x\":[1, 2]}".into()));
-        let repair =
-            ("[a-c]{1,2}", 0i64..1_000_000).prop_map(|(what, at)| Record::Repair(Repair { what: vec![what], at }));
-        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair]
-    }
-
-    #[test]
-    fn form() {
-        let promise = Promise {
-            site: "blog.example.com".into(),
-            hosts: vec![HostPattern::parse("blog.example.com").unwrap()],
-            except: Vec::new(),
-            pins: vec![Pin::of_spki(b"")],
-            max_age: 2_592_000,
-            include_subdomains: false,
-            channel: Channel::Header(Mode::ReportOnly),
-            first_sent: 1_790_000_000,
-            last_sent: 1_790_003_600,
-        };
-        let line = Record::Promise(promise).line();
-        let want = "{\"type\":\"promise\",\"site\":\"blog.example.com\",\"hosts\":[\"blog.example.com\"],\
-                    \"pins\":[\"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\"],\"max_age\":2592000,\
-                    \"include_subdomains\":false,\"first_sent\":\"2026-09-21T14:13:20Z\",\
-                    \"last_sent\":\"2026-09-21T15:13:20Z\",\"mode\":\"report-only\"}";
-        assert_eq!(line, format!("{{\"sum\":\"{}\",\"record\":{want}}}\n", sum(want)));
-    }
-
-    proptest! {
-        #[test]
-        fn round_trip(record in any_record()) {
-            let line = record.line();
-            prop_assert!(line.ends_with('\n') && !line[..line.len() - 1].contains('\n'));
-            prop_assert_eq!(Record::read(line.trim_end().as_bytes()), Read::Good(record));
-        }
-
-        /// No byte can change without being noticed, and nothing that is cut off is taken for a record.
-        #[test]
-        fn damage_is_noticed(record in any_record(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let line = record.line();
-            let whole = line.trim_end().as_bytes();
-            let at = at.index(whole.len());
-            prop_assert_eq!(Record::read(&whole[..at]), Read::Bad);
-            let mut damaged = whole.to_vec();
-            damaged[at] ^= 1 << bit;
-            let read = Record::read(&damaged);
-            // White space between the two values is the only place where a change means nothing.
-            prop_assert!(!matches!(&read, Read::Good(r) if *r != record), "{read:?}");
-        }
     }
 }

@@ -1,34 +1,29 @@
-//! What the operator may mend: dates of a clock that was wrong once, a clock that has jumped, and promises that are lost.
-//! The plan comes out; carrying it out is `Ledger::replace`.
+//! Plans a repair: corrects dates of a clock that was wrong, and accepts a clock that jumped and
+//! lost promises. `Ledger::replace` carries it out.
 
 use super::book::{Book, written};
 use super::record::{Record, Repair};
-use super::time::DOUBT;
+use super::time::{DOUBT, day};
 use crate::lease::ahead;
 use crate::policy::promise::{Channel, Promise, Seconds};
 
-/// How far a date may lie ahead of the clock, in seconds, before it is one of a clock that was wrong: clocks of two nodes
-/// differ, but not by a day.
+/// Seconds that a date may lie ahead of the clock before it counts as wrong: the clocks of two
+/// nodes differ, but not by a day.
 pub const SKEW: i64 = 86400;
-/// A promise that is held for longer than this is none that pintle makes: a hundred years, in seconds.
+/// A promise that is held for longer than this many seconds (a hundred years) is not one that
+/// pintle makes.
 const HELD_MAX: u64 = 100 * 366 * 86400;
 
-/// A record with a date that cannot be right, and what it would become.
+/// A record with an impossible date, and its correction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redated {
-    /// As it is.
+    /// The recorded one.
     pub before: Record,
-    /// As it would be.
+    /// The corrected one.
     pub after: Record,
 }
 
-/// A day in UTC: `2026-11-26`.
-#[must_use]
-pub fn day(at: Seconds) -> String {
-    jiff::Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d").to_string()
-}
-
-/// When a record was written down, as far as it says.
+/// Returns the time at which a record was written; `None` if it has none.
 #[must_use]
 pub fn date(record: &Record) -> Option<Seconds> {
     match record {
@@ -41,18 +36,19 @@ pub fn date(record: &Record) -> Option<Seconds> {
     }
 }
 
-/// Whether a record's date lies so far ahead that a clock was wrong, or it holds for longer than anything can.
+/// Returns `true` if a record's date is too far ahead of the clock, or if its promise lasts
+/// impossibly long.
 #[must_use]
 pub fn is_beyond(record: &Record, now: Seconds) -> bool {
     let is_endless = matches!(record, Record::Promise(p) if p.max_age > HELD_MAX);
     is_endless || date(record).is_some_and(|date| date > now.saturating_add(SKEW))
 }
 
-/// Whether another node's records may be taken in.
+/// Checks that records of another node may be merged.
 ///
 /// # Errors
 ///
-/// Says which of them cannot be right: taken in, it would bind this node for as long.
+/// Names the first record with an impossible date: merged, it would bind this node for as long.
 pub fn fit_to_merge(records: &[Record], now: Seconds) -> Result<(), String> {
     let mut beyond = records.iter().filter(|record| is_beyond(record, now));
     let Some(first) = beyond.next() else { return Ok(()) };
@@ -61,16 +57,16 @@ pub fn fit_to_merge(records: &[Record], now: Seconds) -> Result<(), String> {
         more => format!(", and {more} more"),
     };
     Err(format!(
-        "nothing is merged: {} cannot be right{more}, as it is {} now\n  hint: the clock of the node that wrote it was \
-         wrong, or this one's is; on that node, stop pintle, and look at `pintle ledger repair`",
-        told(first),
+        "nothing is merged: impossible date in {}{more}, as today is {}\n  hint: the clock of one of the two nodes was wrong; \
+         on the node that wrote it, stop pintle, and run `pintle ledger repair`",
+        in_words(first),
         day(now)
     ))
 }
 
-/// A record in a few words: whose it is, and its dates.
+/// Describes a record in a few words: its site and its dates.
 #[must_use]
-pub fn told(record: &Record) -> String {
+pub fn in_words(record: &Record) -> String {
     match record {
         Record::Promise(p) => format!(
             "a promise of {}, sent from {} to {} and held for {} s after that",
@@ -80,23 +76,24 @@ pub fn told(record: &Record) -> String {
             p.max_age
         ),
         Record::Ramp(r) => format!("a ramp of {}, at step {} since {}", r.site, r.step + 1, day(r.since)),
-        Record::Accepted(a) => format!("a lockout of {} that was accepted on {}", a.site, day(a.at)),
+        Record::Accepted(a) => format!("a lockout of {}, accepted on {}", a.site, day(a.at)),
         Record::Repair(r) => format!("a repair of {}", day(r.at)),
         Record::Unknown(json) => match Record::strictest(json) {
-            Some(promise) => told(&Record::Promise(promise)),
+            Some(promise) => in_words(&Record::Promise(promise)),
             None => "a record of a newer pintle".into(),
         },
         Record::Format(_) => "the format".into(),
     }
 }
 
-/// The records whose dates cannot be right, and what they become: nothing was sent later than now.
+/// Returns the records with impossible dates, and their corrections: nothing was sent later than
+/// now.
 #[must_use]
 pub fn redated(book: &Book, now: Seconds) -> Vec<Redated> {
     book.records().filter(|r| is_beyond(r, now)).map(|before| Redated { after: as_of(&before, now), before }).collect()
 }
 
-/// A book as the plan has it; `repair` is put on record.
+/// Returns the book after the repair, and records `repair` in it.
 #[must_use]
 pub fn carried_out(book: &Book, now: Seconds, repair: Option<Repair>) -> Book {
     let mut mended = Book::default();
@@ -109,8 +106,8 @@ pub fn carried_out(book: &Book, now: Seconds, repair: Option<Repair>) -> Book {
     mended
 }
 
-/// Whether the clock is so far beyond the last date in the book that pins are withheld until the operator says that it is
-/// right. Gives that date.
+/// Returns the newest date in the book if the clock is too far beyond it. pintle then withholds
+/// pins until the operator confirms the clock.
 #[must_use]
 pub fn clock_jumped(book: &Book, now: Seconds) -> Option<Seconds> {
     book.newest().filter(|newest| now.saturating_sub(*newest) > DOUBT)
@@ -142,7 +139,7 @@ fn as_of(record: &Record, now: Seconds) -> Record {
             repair.at = repair.at.min(now);
             Record::Repair(repair)
         }
-        // What a newer program wrote becomes what this one makes of it.
+        // A newer version's promise becomes one of this version.
         Record::Unknown(json) => match Record::strictest(&json) {
             Some(promise) => as_of(&Record::Promise(promise), now),
             None => Record::Unknown(json),

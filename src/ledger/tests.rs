@@ -1,23 +1,24 @@
-//! The ledger on a disk that loses what was not made durable, and fails at any operation.
+//! The ledger on a disk that loses whatever is not durable, and fails at any operation.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
 use super::fake_disk::FakeDisk;
-use super::record::tests::any_record;
+use super::file::FileContents;
+use super::line::tests::any_record;
 use super::*;
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise};
 
-/// All that was acknowledged is there.
+/// Checks that a book has all acknowledged promises.
 fn holds_all(book: &Book, acknowledged: &[Promise]) -> bool {
     acknowledged
         .iter()
         .all(|p| book.find(p).is_some_and(|found| found.last_sent >= p.last_sent && found.first_sent <= p.first_sent))
 }
 
-/// Records in batches; compaction now and then. Returns what was acknowledged.
+/// Records batches, with an optional rewrite after each. Returns the acknowledged promises.
 fn drive(ledger: &mut Ledger<FakeDisk>, batches: &[Vec<Record>], compact: bool) -> Vec<Promise> {
     let mut acknowledged = Vec::new();
     for batch in batches {
@@ -28,7 +29,7 @@ fn drive(ledger: &mut Ledger<FakeDisk>, batches: &[Vec<Record>], compact: bool) 
             }));
         }
         if compact {
-            let _ = ledger.write_anew();
+            let _ = ledger.rewrite();
         }
     }
     acknowledged
@@ -41,7 +42,8 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Record>>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// A crash at any operation loses nothing that was acknowledged, and the next start takes the file as it is.
+    /// A crash at any operation loses nothing that was acknowledged, and the next start accepts the
+    /// file.
     #[test]
     fn a_crash_at_any_moment(batches in batches(), crash in 0usize..60, luck in any::<u64>(), compact in any::<bool>()) {
         let disk = FakeDisk { crash_at: Some(crash), luck, ..FakeDisk::default() };
@@ -55,14 +57,14 @@ proptest! {
         let (mut ledger, notices) = Ledger::on(disk.reboot(), 0).unwrap();
         prop_assert!(holds_all(&ledger.book, &acknowledged), "{notices:?}");
         prop_assert!(!notices.iter().any(Notice::is_loss), "{notices:?}");
-        // And it can be gone on with.
+        // The reopened ledger takes records again.
         let more = drive(&mut ledger, &batches, false);
         let (again, notices) = Ledger::on(ledger.disk.unwrap().reboot(), 0).unwrap();
         prop_assert_eq!(notices, vec![]);
         prop_assert!(holds_all(&again.book, &acknowledged) && holds_all(&again.book, &more));
     }
 
-    /// One operation that fails: what was acknowledged before and after is there, after a crash, too.
+    /// After one failed operation, everything acknowledged before and after survives, even a crash.
     #[test]
     fn a_failure_at_any_moment(batches in batches(), fail in 3usize..60, luck in any::<u64>(), compact in any::<bool>()) {
         let disk = FakeDisk { fail_at: Some(fail), luck, ..FakeDisk::default() };
@@ -73,7 +75,7 @@ proptest! {
         prop_assert!(holds_all(&again.book, &acknowledged));
     }
 
-    /// A disk that fills up, and has room again.
+    /// A disk that fills up, and has free space again.
     #[test]
     fn a_full_disk(batches in batches(), room in 0usize..4000, luck in any::<u64>()) {
         let disk = FakeDisk { room: Some(room), luck, ..FakeDisk::default() };
@@ -89,7 +91,7 @@ proptest! {
         prop_assert!(holds_all(&again.book, &acknowledged));
     }
 
-    /// Whatever is in the file, it is read.
+    /// Any contents can be read.
     #[test]
     fn any_contents(contents in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = read(&contents);
@@ -109,11 +111,11 @@ fn sample(count: usize) -> (Vec<Record>, String) {
     (records, text)
 }
 
-fn read(contents: &[u8]) -> Found {
-    file::read(contents, None).believe_all()
+fn read(contents: &[u8]) -> FileContents {
+    file::read(contents, None).with_doubtful()
 }
 
-/// A ledger's folder, with these records in it, each written by itself.
+/// Returns a ledger's folder with these records, each written by itself.
 fn folder_with(records: &[Record]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
@@ -124,7 +126,7 @@ fn folder_with(records: &[Record]) -> tempfile::TempDir {
     folder
 }
 
-/// What opening a folder says of what may be lost.
+/// Returns the losses that opening a folder reports.
 fn losses(folder: &Path) -> Vec<Notice> {
     let looked = look(folder).unwrap().1;
     match Ledger::open(folder, 0) {
@@ -149,7 +151,7 @@ fn a_torn_end_is_reported_and_cut_off() {
     assert_eq!(found.book.promises().len(), 2);
     let torn = cut.len() - records[..2].iter().map(|r| r.line().len()).sum::<usize>();
     assert_eq!(found.notices, [Notice::Torn { bytes: torn }]);
-    // Behind what was acknowledged, and nowhere else.
+    // Truncated before the acknowledged end; any other end is accepted.
     let folder = folder_with(&records);
     let file = folder.path().join(FILE);
     let whole = std::fs::read(&file).unwrap();
@@ -163,7 +165,7 @@ fn a_torn_end_is_reported_and_cut_off() {
 }
 
 #[test]
-fn a_damaged_line_is_believed_if_it_can_be_made_out() {
+fn a_damaged_line_counts_if_its_record_is_readable() {
     let (_, text) = sample(3);
     let mut lines: Vec<String> = text.lines().map(|l| format!("{l}\n")).collect();
     for (at, damage, believed) in [(1, "\"sum\":\"x", true), (2, "rubbish", false)] {
@@ -176,13 +178,15 @@ fn a_damaged_line_is_believed_if_it_can_be_made_out() {
     }
 }
 
-/// One byte of any line that was written whole, the last one too; and it stays refused until somebody accepts it.
+/// Damages one byte of each complete line, including the last. The file stays refused until
+/// somebody accepts it.
 #[test]
 fn any_damaged_byte_is_noticed() {
     let folder = folder_with(&sample(3).0);
     let file = folder.path().join(FILE);
     let whole = std::fs::read(&file).unwrap();
-    // Who only looks looks again, which takes its time: some of the first lines, and all of the last but one.
+    // A reader without the lock retries, which takes time: so only some of the first lines, and all
+    // but one of the last.
     let last = whole[..whole.len() - 1].iter().rposition(|b| *b == b'\n').unwrap();
     for at in (0..last).step_by(41).chain((last..whole.len()).step_by(7)).chain([whole.len() - 1]) {
         let mut damaged = whole.clone();
@@ -193,7 +197,7 @@ fn any_damaged_byte_is_noticed() {
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3 + DAMAGED_MAX);
     assert_eq!(std::fs::read(&file).unwrap().len(), whole.len(), "the file itself stays");
-    // Who knows what it should say has lost nothing.
+    // A known book means that nothing is lost.
     std::fs::write(&file, &whole).unwrap();
     let known = look(folder.path()).unwrap().0;
     std::fs::remove_file(&file).unwrap();
@@ -205,7 +209,7 @@ fn any_damaged_byte_is_noticed() {
     assert!(look(folder.path()).unwrap().0.news(&known).is_empty());
 }
 
-/// Lines that are missing, at whatever place; and old copies.
+/// Missing lines at every place, and old copies.
 #[test]
 fn what_is_missing_is_noticed() {
     let records = sample(6).0;
@@ -235,16 +239,16 @@ fn what_is_missing_is_noticed() {
     std::fs::write(&file, "").unwrap();
     assert_eq!(losses(folder.path()), [Notice::Behind { ends: 0, head: 7 }]);
     std::fs::write(&file, &whole).unwrap();
-    // Written anew, which happens by itself, the old one is as old as before.
+    // A copy from before a rewrite is still an old copy.
     let (mut ledger, _) = Ledger::open(folder.path(), 0).unwrap();
-    ledger.write_anew().unwrap();
+    ledger.rewrite().unwrap();
     drop(ledger);
     assert_eq!(losses(folder.path()), []);
     std::fs::write(&file, &whole).unwrap();
     assert_eq!(losses(folder.path()).len(), 1);
 }
 
-/// The ledger of a version that had neither chain nor head is taken as it is, and has both from then on.
+/// A file of a version without chain and head is accepted, and has both from then on.
 #[test]
 fn a_ledger_of_the_first_format() {
     let (records, text) = sample(4);
@@ -258,16 +262,16 @@ fn a_ledger_of_the_first_format() {
     let (book, notices) = look(folder.path()).unwrap();
     assert_eq!((notices, book.promises().len()), (vec![], records.len()));
     assert!(std::fs::read_to_string(&file).unwrap().contains("\"seq\":5"));
-    // An old copy is one, of whatever format.
+    // An old copy is detected in any format.
     std::fs::write(&file, &first).unwrap();
     assert_eq!(losses(folder.path()), [Notice::Behind { ends: 0, head: 5 }]);
-    // One changed byte in its last line, which has its end.
+    // One changed byte in its complete last line.
     std::fs::remove_file(folder.path().join(HEAD)).unwrap();
     std::fs::write(&file, format!("{}X\n", &first[..first.len() - 2])).unwrap();
     assert_eq!(losses(folder.path()), [Notice::Damaged { line: 5, believed: false }]);
 }
 
-/// A newer program's records are kept as they are, and bind as much as they may.
+/// A newer version's records are kept unchanged, and bind as strictly as they may.
 #[test]
 fn values_of_a_newer_program() {
     let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
@@ -276,7 +280,7 @@ fn values_of_a_newer_program() {
     let newer = |from: &str, to: &str| {
         let json = json.replace(from, to);
         assert!(json.contains(to), "{json}");
-        format!("{{\"sum\":\"{}\",\"record\":{json}}}\n", record::sum(&json))
+        format!("{{\"sum\":\"{}\",\"record\":{json}}}\n", line::sum(&json))
     };
     let enforced = Channel::Header(Mode::Enforce);
     let pins: Vec<String> = promise.pins.iter().map(|pin| format!("\"{pin}\"")).collect();
@@ -287,7 +291,7 @@ fn values_of_a_newer_program() {
     ] {
         let (book, notices) = read_book(line.as_bytes());
         assert_eq!((notices, book.promises()), (vec![], &[want][..]), "{line}");
-        // It is written as it came, and is the same again.
+        // It is written unchanged, and reads back equal.
         let written: Vec<String> = book.records().map(|record| record.line()).collect();
         assert_eq!((written, book.len()), (vec![line.clone()], 1));
         let folder = folder_with(&book.records().collect::<Vec<_>>());
@@ -295,7 +299,8 @@ fn values_of_a_newer_program() {
     }
 }
 
-/// A site may have thousands of hosts, and a wildcard as many exceptions: however long the record, it is read again.
+/// A site may have thousands of hosts, and a wildcard as many exceptions: records of any length can
+/// be read.
 #[test]
 fn records_of_any_size() {
     let Record::Promise(promise) = &sample(1).0[0] else { unreachable!() };
@@ -315,7 +320,8 @@ fn records_of_any_size() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What the ledger writes, it reads back equal: in whatever batches, before and after it is written anew.
+    /// Everything that the ledger writes reads back equal, in any batches, before and after a
+    /// rewrite.
     #[test]
     fn what_is_written_is_read_back(batches in batches(), sizes in prop::collection::vec(0usize..4000, 1..4)) {
         let large = sizes.iter().map(|size| {
@@ -332,7 +338,7 @@ proptest! {
             prop_assert_eq!(book.promises(), ledger.book().promises());
             prop_assert_eq!(book.len(), ledger.book().len());
         }
-        ledger.write_anew().unwrap();
+        ledger.rewrite().unwrap();
         let written: Vec<Record> = ledger.book().records().collect();
         drop(ledger);
         let (again, notices) = Ledger::open(folder.path(), 0).unwrap();
@@ -341,7 +347,7 @@ proptest! {
     }
 }
 
-/// A clock was wrong once; or a record of another node is.
+/// The clock of this node was wrong, or a record of another node is.
 #[test]
 fn dates_that_cannot_be_right() {
     const NOW: Seconds = 1_800_000_000;
@@ -391,7 +397,7 @@ fn one_process_at_a_time_and_compaction() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// A file or a folder that somebody deletes, empties, or puts another in place of while the ledger is open.
+/// Somebody deletes, empties or replaces a file or the folder while the ledger is open.
 #[test]
 fn what_is_deleted_is_written_anew() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -422,7 +428,7 @@ fn what_is_deleted_is_written_anew() {
         assert!(matches!(Ledger::open(&state, 0), Err(OpenError::Locked)));
     }
     assert!(ledger.book().news(elsewhere.book()).is_empty());
-    // Whoever finds a new folder first has it.
+    // The first process to find a new folder gets it.
     std::fs::remove_dir_all(&state).unwrap();
     let _second = Ledger::open(&state, 0).unwrap();
     let error = ledger.record(vec![any()]).unwrap_err();

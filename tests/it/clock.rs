@@ -124,7 +124,7 @@ fn a_clock_that_cannot_be_right_poisons_nothing() {
     let told = pintle.logged("the clock cannot be right: pins are withheld, everything else continues", 1).remove(0);
     assert!(told["error"].as_str().unwrap().contains("should be about"), "{told}");
     let why = pintle.status()["sites"][0]["hpkp"]["why_not"].as_str().unwrap().to_owned();
-    assert!(why.contains("the clock says 20") && why.contains("pintle ledger repair"), "{why}");
+    assert!(why.contains("the clock shows 20") && why.contains("pintle ledger repair"), "{why}");
     // Nothing is judged by it.
     serve_instead(&pintle, &bed.live, &bed.stranger);
     assert!(pintle.reload_fails().contains("would lock readers out"));

@@ -15,7 +15,7 @@ use crate::config::{Context, Kept, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Accepted;
-use crate::ledger::record::set_id;
+use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};

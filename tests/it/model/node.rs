@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use pintle::ledger::disk::Disk;
 use pintle::ledger::leases::{Leases, Pledge};
-use pintle::ledger::time::{Reading, Step, Time};
+use pintle::ledger::time::{ClockReading, ClockStep, Time};
 use pintle::ledger::{Accepted, Book, FILE, Ledger, Record, read_book};
 use pintle::policy::promise::Seconds;
 
@@ -94,8 +94,8 @@ impl Running {
         u64::try_from(now - self.started).unwrap_or(0)
     }
 
-    fn reading(&self, now: Millis, behind: Millis) -> Reading {
-        Reading { wall: now - behind, uptime: self.uptime(now) }
+    fn reading(&self, now: Millis, behind: Millis) -> ClockReading {
+        ClockReading { wall: now - behind, uptime: self.uptime(now) }
     }
 
     /// Renews the leases that are due, as `Control::renew_leases` does.
@@ -121,7 +121,7 @@ impl Running {
     /// As `Control::tick` does, twice a second; or less often, if a disk holds it up.
     pub fn tick(&mut self, now: Millis, behind: Millis, sets: &mut Sets) {
         let reading = self.reading(now, behind);
-        if let Step::Forward(early) = self.time.step(reading) {
+        if let ClockStep::Forward(early) = self.time.step(reading) {
             sets.mended = now;
             self.unmended = true;
             let mended = self.leases.was_behind(early, self.ledger.book(), self.time.now(reading));
@@ -183,7 +183,7 @@ impl Node {
 
     /// As `pintle run` does.
     pub fn start(&mut self, now: Millis, sets: &mut Sets) -> (Outcome, Vec<Objection>) {
-        let reading = Reading { wall: now - self.behind, uptime: 0 };
+        let reading = ClockReading { wall: now - self.behind, uptime: 0 };
         let Ok((ledger, _)) = Ledger::on(self.disk.clone(), self.wall(now)) else {
             return (Outcome::Unwritten { accepted: Vec::new() }, Vec::new());
         };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pintle::config::Refusal;
 use pintle::host::HostPattern;
-use pintle::ledger::record::set_id;
+use pintle::ledger::set_id;
 use pintle::ledger::{Accepted, Book, Ramp};
 use pintle::policy::guard::{Breach, judge};
 use pintle::policy::promise::{Promise, Seconds, others};

@@ -1,0 +1,74 @@
+//! Reads a ledger without opening it.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::book::Book;
+use super::disk::{Disk, Folder};
+use super::file::{self, FileContents, Position};
+use super::names::{FILE, HEAD};
+use super::notice::Notice;
+
+/// A reader without the lock may catch the file during a rewrite: it tries this often, with a pause
+/// between.
+const LOOKS: usize = 4;
+const LOOK_PAUSE: Duration = Duration::from_millis(25);
+
+/// Reads a folder's ledger without locking it: for commands beside a running server.
+///
+/// # Errors
+///
+/// If there is a file, and it cannot be read.
+pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
+    let mut disk = Folder::look(folder);
+    for _ in 1..LOOKS {
+        let found = read_files(&mut disk)?.0;
+        if !found.notices.iter().any(Notice::is_loss) {
+            let found = found.with_doubtful();
+            return Ok((found.book, found.notices));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    let found = read_files(&mut disk)?.0.with_doubtful();
+    Ok((found.book, found.notices))
+}
+
+/// Returns the promises of a folder's damaged lines: their records are readable, but their
+/// checksums are wrong.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn salvaged(folder: &Path) -> io::Result<Book> {
+    let found = read_files(&mut Folder::look(folder))?.0;
+    Ok(FileContents { book: Book::default(), ..found }.with_doubtful().book)
+}
+
+/// Reads the contents of a ledger's file.
+#[must_use]
+pub fn read_book(contents: &[u8]) -> (Book, Vec<Notice>) {
+    let found = file::read(contents, None).with_doubtful();
+    (found.book, found.notices)
+}
+
+/// Reads both files of a disk, the head first: the other one is never behind it.
+pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Option<Vec<u8>>, Heads)> {
+    let head = disk.read(HEAD)?.unwrap_or_default();
+    let (positions, is_clean) = file::read_head(&head);
+    let contents = disk.read(FILE)?;
+    let mut found = file::read(contents.as_deref().unwrap_or_default(), positions.last());
+    if let (None, Some(last)) = (&contents, positions.last()) {
+        found.notices = vec![Notice::Gone { head: last.seq }];
+    }
+    Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64 }))
+}
+
+/// The contents of the head's file.
+pub(super) struct Heads {
+    /// The newest at the end, and the previous one: a process may have been killed before the
+    /// newest was durable.
+    pub(super) positions: Vec<Position>,
+    pub(super) is_clean: bool,
+    pub(super) len: u64,
+}

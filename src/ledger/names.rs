@@ -1,0 +1,14 @@
+//! The names of the ledger's files.
+
+/// The ledger's file in the state directory.
+pub const FILE: &str = "ledger.jsonl";
+/// The lock file, which keeps a second process out.
+pub const LOCK: &str = "ledger.lock";
+/// The file with the number and hash of the newest line, which the ledger's file must reach.
+pub const HEAD: &str = "ledger.head";
+/// The ledger's file while it is rewritten.
+pub(super) const NEW: &str = "ledger.new";
+/// The head's file while it is rewritten.
+pub(super) const HEAD_NEW: &str = "ledger.head.new";
+/// A copy of a damaged file; further copies are `ledger.damaged.1` and so on.
+pub const DAMAGED: &str = "ledger.damaged";
