@@ -14,8 +14,8 @@ use pintle::message::{
 use pintle::policy::forwarded::origin;
 use pintle::policy::redirect::HttpsPorts;
 use pintle::tls::certificate::{Certificate, Chain};
-use pintle::tls::config::{Versions, server};
-use pintle::tls::offer::Offer;
+use pintle::tls::config::server;
+use pintle::tls::offer::{TlsOffer, Versions};
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession};
 use pintle::tls::tickets::Tickets;
@@ -161,7 +161,7 @@ fn server_config() -> Arc<ServerConfig> {
     let names = [HostPattern::parse("a.example").expect("a name")];
     certificates.insert(&names, &Certificates::set(vec![Arc::new(certificate)]));
     let versions = Versions { tls12: true, tls13: true };
-    server(Arc::new(certificates), &Offer::usual(versions), Arc::new(Tickets::new().expect("randomness")))
+    server(Arc::new(certificates), &TlsOffer::usual(versions), Arc::new(Tickets::new().expect("randomness")))
         .expect("a configuration")
 }
 

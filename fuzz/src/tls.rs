@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use pintle::host::HostPattern;
 use pintle::tls::certificate::{Certificate, Chain};
-use pintle::tls::config::{Versions, server};
-use pintle::tls::offer::Offer;
+use pintle::tls::config::server;
+use pintle::tls::offer::{TlsOffer, Versions};
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession, Session};
 use pintle::tls::tickets::Tickets;
@@ -35,7 +35,7 @@ fn configs() -> &'static Configs {
         Configs {
             server: server(
                 Arc::new(certificates),
-                &Offer::usual(versions),
+                &TlsOffer::usual(versions),
                 Arc::new(Tickets::new().expect("randomness")),
             )
             .expect("a configuration"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::ClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 
-use crate::tls::{Keys, Possession};
+use crate::tls::{KeyTypes, Possession};
 
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// When there is no handshake.
 pub(super) fn leaf(address: SocketAddr, name: &str, rsa: bool) -> io::Result<CertificateDer<'static>> {
-    let keys = if rsa { Keys::Rsa } else { Keys::Elliptic };
+    let keys = if rsa { KeyTypes::Rsa } else { KeyTypes::Elliptic };
     let config = Possession::of_any(keys).client().map_err(io::Error::other)?;
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
     let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;

@@ -279,7 +279,7 @@ async fn control(start: impl Future<Output = Result<Control, StartError>>) -> Re
     };
     let control = start.await?;
     let ended = control.run(async || std::future::poll_fn(&mut asked).await).await;
-    let lost_keys = key_process::held().is_some_and(key_process::KeyProcess::is_gone);
+    let lost_keys = key_process::running().is_some_and(key_process::KeyProcess::is_gone);
     Ok(match ended {
         Ok(Ended::Drained) if lost_keys => ExitCode::from(1),
         Ok(Ended::Drained) => ExitCode::SUCCESS,

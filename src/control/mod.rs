@@ -146,7 +146,7 @@ impl Control {
                 () = stop() => break None,
                 successor = self.step(&mut tick) => if successor.is_some() { break successor },
             }
-            if key_process::held().is_some_and(key_process::KeyProcess::is_gone) {
+            if key_process::running().is_some_and(key_process::KeyProcess::is_gone) {
                 tracing::error!(
                     "the key process has ended, and no handshake can be signed without it: stopping, so that both \
                      are started again"

@@ -36,7 +36,7 @@ pub fn rules(draft: &Draft, config: &Config) -> Rules {
 /// their rules. `before`, the configuration in use, needs nothing more.
 fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> Rules {
     // The serving process must not read the keys of the key process.
-    let kept = key_process::held().and_then(|_| draft.kept_keys()).into_iter().flatten().map(|key| key.value);
+    let kept = key_process::running().and_then(|_| draft.kept_keys()).into_iter().flatten().map(|key| key.value);
     let kept: BTreeSet<PathBuf> = kept.collect();
     // Of ten thousand sites, each has links to follow; unchanged ones were followed before.
     let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
@@ -123,7 +123,7 @@ pub(super) fn status() -> Value {
         "ports": held.ports(),
         "system_calls": held.calls(),
         "lacks": held.lacks(),
-        "key_process": key_process::held().map(key_process::KeyProcess::process),
+        "key_process": key_process::running().map(key_process::KeyProcess::process),
     })
 }
 

@@ -1,4 +1,4 @@
-//! A certificate chain with its private key, proven to fit each other.
+//! A certificate chain with its private key, verified to match.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,54 +19,55 @@ use crate::host::HostPattern;
 use crate::keys::key_file::{self, KeyAlgorithm, KeyFileError, algorithm_of};
 use crate::keys::pin::Pin;
 
-/// Certificates in one chain.
+/// The most certificates in one chain.
 const CHAIN_MAX: usize = 16;
 
-/// What a leaf certificate says.
+/// The facts of a leaf certificate.
 #[derive(Debug, Clone)]
 pub struct Leaf {
     /// Its serial number in hexadecimal.
     pub serial: String,
-    /// Who issued it.
+    /// The name of its issuer.
     pub issuer: String,
-    /// From when it is valid.
+    /// The beginning of its validity.
     pub not_before: Timestamp,
-    /// Until when it is valid.
+    /// The end of its validity.
     pub not_after: Timestamp,
     /// The key's algorithm.
     pub algorithm: KeyAlgorithm,
-    /// Whether it may be used by servers: it does not say what it is for, or serverAuth is part of it (RFC 5280 section
-    /// 4.2.1.12).
+    /// `true` if servers may use it: it has no extended key usage, or one with serverAuth (RFC 5280
+    /// section 4.2.1.12).
     pub is_for_servers: bool,
-    /// Whether it may issue others.
+    /// `true` if it may issue certificates.
     pub is_authority: bool,
-    /// Whether it says where its issuer's certificate can be had: those of public authorities do.
+    /// `true` if it names the place of its issuer's certificate, as public authorities do.
     pub has_issuer_elsewhere: bool,
-    /// Whether clients refuse it without an OCSP staple (RFC 7633).
+    /// `true` if clients refuse it without an OCSP staple (RFC 7633).
     pub must_staple: bool,
-    /// Whether its key may sign handshakes (RFC 5280 section 4.2.1.3, digitalSignature).
+    /// `true` if its key may sign handshakes (RFC 5280 section 4.2.1.3, digitalSignature).
     pub may_sign: bool,
-    /// Whether it looks like one of a public authority.
+    /// `true` if a public authority seems to have issued it.
     pub looks_public: bool,
     names: Vec<HostPattern>,
     addresses: Vec<IpAddr>,
-    /// Names that clients match with no host.
+    /// Names that cannot match any host.
     unusable: Vec<String>,
 }
 
-/// A chain as clients get it, its pins, and what its leaf says.
+/// A chain as clients receive it, with its pins and the facts of its leaf.
 #[derive(Debug, Clone)]
 pub struct Chain {
     /// The leaf's facts.
     pub leaf: Leaf,
-    /// The pins of all certificates that are served, the leaf's first.
+    /// The pins of all served certificates, the leaf's first.
     pub pins: Vec<Pin>,
-    /// The pins that are on every path a client may build from it: the leaf's, and that of the key which signed the leaf.
-    /// Whether keys further up are on a client's path depends on where that client's trust begins (RFC 7469 section 2.6):
-    /// it may know a cross-signed authority by itself, and never look at the one above.
+    /// The pins on every path that a client may build: those of the leaf and of the key that signed
+    /// it. Keys further up may be missing, depending on the client's trust anchors (RFC 7469
+    /// section 2.6). A client may trust a cross-signed authority itself and never look at the one
+    /// above.
     pub certain: Vec<Pin>,
     paths: Arc<Paths>,
-    /// Given away once the key is there.
+    /// Moved out once the chain has its key.
     der: Vec<CertificateDer<'static>>,
 }
 
@@ -77,20 +78,20 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
 }
 
-/// Why a chain, or a chain and a key, cannot be used.
+/// Why a chain, or its key, cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateError {
-    /// No certificates in it that could be read.
+    /// The file has no readable certificate.
     Chain(KeyFileError),
-    /// More certificates than any chain has.
+    /// The chain is longer than any real one.
     ChainTooLong,
-    /// The certificate at this place (1 is the leaf) is damaged; the line where it begins.
+    /// The certificate at this position (1 is the leaf) is damaged; the line where it begins.
     Malformed(usize, Option<usize>),
-    /// No private key in the file that could be used.
+    /// The file has no usable private key.
     Key(KeyFileError),
-    /// The key is not the leaf's.
+    /// The key belongs to another certificate.
     KeyMismatch,
-    /// The certificate at this place was not issued by the one behind it.
+    /// The certificate at this position was not issued by the next one.
     Order(usize),
 }
 
@@ -102,7 +103,7 @@ impl fmt::Display for CertificateError {
             Self::Malformed(at, None) => write!(f, "certificate {at} of the chain is damaged"),
             Self::Malformed(at, Some(line)) => write!(f, "certificate {at} of the chain, in line {line}, is damaged"),
             Self::Key(why) => write!(f, "no usable private key: {why}"),
-            Self::KeyMismatch => f.write_str("the private key does not fit the certificate"),
+            Self::KeyMismatch => f.write_str("the private key does not match the certificate"),
             Self::Order(at) => write!(f, "certificate {at} of the chain was not issued by certificate {}", at + 1),
         }
     }
@@ -111,12 +112,12 @@ impl fmt::Display for CertificateError {
 impl std::error::Error for CertificateError {}
 
 impl Chain {
-    /// Reads a chain from PEM (or one certificate from DER), leaf first. Copies, and certificates that have nothing to do
-    /// with the leaf, are not served.
+    /// Reads a chain from PEM (or one certificate from DER), leaf first. Drops copies and unrelated
+    /// certificates.
     ///
     /// # Errors
     ///
-    /// [`CertificateError`], for what is no chain.
+    /// [`CertificateError`] if it is not a chain.
     pub fn from_pem(contents: &[u8]) -> Result<Self, CertificateError> {
         let (mut der, mut lines) = (Vec::new(), Vec::new());
         for (line, certificate) in key_file::certificates(contents).map_err(CertificateError::Chain)? {
@@ -143,27 +144,27 @@ impl Chain {
         Ok(Self { leaf, pins, certain, paths: Arc::new(paths), der })
     }
 
-    /// The pin of the leaf.
+    /// Returns the leaf's pin.
     #[must_use]
     pub fn pin(&self) -> Pin {
         self.pins[0]
     }
 
-    /// The rules of paths that it breaks at a time.
+    /// Returns the path rules that the chain breaks at a time.
     #[must_use]
     pub fn broken_rules(&self, now: Timestamp) -> Vec<Rule> {
         self.paths.judge(now)
     }
 
-    /// The certificates as they are served, leaf first; none once a key has been put to them ([`Certificate::der`] has them
-    /// then).
+    /// Returns the served certificates, leaf first. Empty once the chain has its key: then
+    /// [`Certificate::der`] has them.
     #[must_use]
     pub fn der(&self) -> &[CertificateDer<'static>] {
         &self.der
     }
 }
 
-/// The leaf's pin, and that of the key which has signed it, if that is in the chain.
+/// Returns the leaf's pin, and that of the key that signed it, if the chain has it.
 fn certain(chain: &[&X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
     let Some((leaf, above)) = chain.split_first() else { return Vec::new() };
     let has_signed = |issuer: &&X509Certificate<'_>| {
@@ -176,18 +177,18 @@ fn certain(chain: &[&X509Certificate<'_>], pins: &[Pin]) -> Vec<Pin> {
 }
 
 impl Leaf {
-    /// `None` for dates that no calendar has.
+    /// Returns `None` if a date is out of range.
     pub(crate) fn of(certificate: &X509Certificate<'_>) -> Option<Self> {
         let (mut names, mut addresses, mut unusable) = (Vec::new(), Vec::new(), Vec::new());
         if let Ok(Some(extension)) = certificate.subject_alternative_name() {
             for name in &extension.value.general_names {
                 match name {
-                    // Names of certificates are ASCII (RFC 5280 section 4.2.1.6).
+                    // Names in certificates are ASCII (RFC 5280 section 4.2.1.6).
                     GeneralName::DNSName(name) if name.is_ascii() => match usable_name(name) {
                         Some(pattern) => names.push(pattern),
                         None => unusable.push((*name).to_owned()),
                     },
-                    GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
+                    GeneralName::IPAddress(bytes) => addresses.extend(extensions::address(bytes)),
                     _ => {}
                 }
             }
@@ -215,14 +216,15 @@ impl Leaf {
         })
     }
 
-    /// Whether clients accept the certificate for this name (RFC 9525 section 6): subject alternative names only.
+    /// Returns `true` if clients accept the certificate for this name: only subject alternative
+    /// names count (RFC 9525 section 6).
     #[must_use]
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| name.matches(host))
             || HostPattern::parse(host).ok().and_then(|h| h.address()).is_some_and(|a| self.addresses.contains(&a))
     }
 
-    /// Whether clients accept the certificate for all names that the pattern stands for.
+    /// Returns `true` if clients accept the certificate for all names of a pattern.
     #[must_use]
     pub fn covers_pattern(&self, pattern: &HostPattern) -> bool {
         match pattern.exact() {
@@ -231,13 +233,13 @@ impl Leaf {
         }
     }
 
-    /// Names of it that clients match with no host, as they stand.
+    /// Returns its names that cannot match any host, unchanged.
     #[must_use]
     pub fn unusable_names(&self) -> &[String] {
         &self.unusable
     }
 
-    /// The names it is for, for messages.
+    /// Returns its names for messages.
     #[must_use]
     pub fn names(&self) -> String {
         let names = self.names.iter().map(ToString::to_string);
@@ -246,14 +248,14 @@ impl Leaf {
     }
 }
 
-/// A DNS name as clients match it. A dot behind it is part of no name in a certificate (RFC 5280 section 4.2.1.6), and an
-/// address has a form of its own there.
+/// Returns a DNS name as clients match it. In a certificate a name has no trailing dot (RFC 5280
+/// section 4.2.1.6), and an address is an entry of another type.
 fn usable_name(name: &str) -> Option<HostPattern> {
     let is_name = |pattern: &HostPattern| pattern.address().is_none() && !pattern.base().starts_with('[');
     HostPattern::parse(name).ok().filter(|pattern| !name.ends_with('.') && is_name(pattern))
 }
 
-/// Whether it is an authority information access with caIssuers (RFC 5280 section 4.2.2.1).
+/// Returns `true` for an authority information access with caIssuers (RFC 5280 section 4.2.2.1).
 fn names_issuer(extension: &X509Extension<'_>) -> bool {
     match extension.parsed_extension() {
         ParsedExtension::AuthorityInfoAccess(access) => {
@@ -263,11 +265,7 @@ fn names_issuer(extension: &X509Extension<'_>) -> bool {
     }
 }
 
-pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-}
-
-/// The part of a distinguished name that people know it by.
+/// Returns the best-known part of a distinguished name: common name, or organization.
 pub(crate) fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
     let first = |mut parts: Box<dyn Iterator<Item = String> + '_>| parts.next();
     let common = first(Box::new(name.iter_common_name().filter_map(|p| p.as_str().ok().map(str::to_owned))));
@@ -277,22 +275,22 @@ pub(crate) fn name_of(name: &x509_parser::x509::X509Name<'_>) -> String {
 }
 
 impl Certificate {
-    /// Puts a chain and its key together.
+    /// Combines a chain and its key.
     ///
     /// # Errors
     ///
-    /// [`CertificateError`], when the key cannot be used, or is another's.
+    /// [`CertificateError`] if the key cannot be used, or belongs to another certificate.
     pub fn new(chain: Chain, key_pem: &[u8]) -> Result<Self, CertificateError> {
         let key = key_file::private_key(key_pem).map_err(CertificateError::Key)?;
         let signer = key_file::signer(&key).map_err(CertificateError::Key)?;
         Self::with_signer(chain, signer)
     }
 
-    /// The same with a key that may be elsewhere.
+    /// Combines a chain and a signer, whose key may be in another process.
     ///
     /// # Errors
     ///
-    /// [`CertificateError::KeyMismatch`], when the key is another's.
+    /// [`CertificateError::KeyMismatch`] if the key belongs to another certificate.
     pub fn with_signer(mut chain: Chain, signer: Arc<dyn SigningKey>) -> Result<Self, CertificateError> {
         if signer.public_key().is_none_or(|spki| Pin::of_spki(&spki) != chain.pin()) {
             return Err(CertificateError::KeyMismatch);
@@ -301,7 +299,7 @@ impl Certificate {
         Ok(Self { chain: Arc::new(chain), key })
     }
 
-    /// A chain whose key is not here, to be judged: it signs nothing.
+    /// Wraps a chain without its key, to judge it: it signs nothing.
     #[must_use]
     pub fn without_key(mut chain: Chain) -> Self {
         let signer = Arc::new(AbsentKey(match chain.leaf.algorithm {
@@ -313,7 +311,7 @@ impl Certificate {
         Self { chain: Arc::new(chain), key }
     }
 
-    /// The certificates, leaf first.
+    /// Returns the certificates, leaf first.
     #[must_use]
     pub fn der(&self) -> &[CertificateDer<'static>] {
         &self.key.cert
@@ -328,7 +326,7 @@ impl Certificate {
     }
 }
 
-/// A key that is not here.
+/// A stand-in for a key in another place: it signs nothing.
 #[derive(Debug)]
 struct AbsentKey(SignatureAlgorithm);
 
@@ -343,7 +341,7 @@ impl SigningKey for AbsentKey {
 }
 
 impl fmt::Debug for Certificate {
-    /// Never the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate").field("chain", &self.chain).finish_non_exhaustive()
     }

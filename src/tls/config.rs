@@ -1,4 +1,4 @@
-//! rustls' configuration of the TLS listeners.
+//! rustls' configuration for the TLS listeners.
 
 use std::sync::Arc;
 
@@ -7,33 +7,25 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::version::{TLS12, TLS13};
 
-use super::offer::Offer;
+use super::offer::{TlsOffer, Versions};
 use super::tickets::Tickets;
 
-/// The versions that may be offered; at least one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Versions {
-    /// TLS 1.2
-    pub tls12: bool,
-    /// TLS 1.3
-    pub tls13: bool,
-}
-
-/// The cryptography of both sides: AWS-LC, X25519MLKEM768 before the classical groups.
+/// Returns the cryptography for both sides: AWS-LC, with X25519MLKEM768 before the classical
+/// groups.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// The configuration of all TLS listeners. One set of ticket keys for all workers, so that a session resumes wherever
-/// the next connection lands.
+/// Returns the configuration of all TLS listeners. All workers share one set of ticket keys, so a
+/// session resumes on any of them.
 ///
 /// # Errors
 ///
-/// When rustls refuses what is offered.
+/// If rustls refuses the offer.
 pub fn server(
     certificates: Arc<dyn ResolvesServerCert>,
-    offer: &Offer,
+    offer: &TlsOffer,
     tickets: Arc<Tickets>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let offered: &[_] = match offer.versions {
@@ -49,10 +41,10 @@ pub fn server(
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = tickets;
-    // One ticket is enough, and costs less; stateless, so that sessions take neither memory nor a lock.
+    // One ticket is enough and costs less. Stateless sessions need neither memory nor a lock.
     config.send_tls13_tickets = 1;
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    // 0-RTT stays off: early data can be replayed (RFC 8470), and what is behind us is a blog with a login.
+    // 0-RTT stays off: early data can be replayed (RFC 8470), and upstreams may have a login.
     config.max_early_data_size = 0;
     Ok(Arc::new(config))
 }

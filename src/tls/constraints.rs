@@ -1,4 +1,4 @@
-//! Name constraints (RFC 5280 section 4.2.1.10): which names an issuer's certificates may have.
+//! Name constraints (RFC 5280 section 4.2.1.10): the names that an issuer may certify.
 
 use std::net::IpAddr;
 
@@ -6,9 +6,9 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::x509::X509Name;
 
-use super::certificate::address;
+use super::extensions::address;
 
-/// The first name of a leaf that an issuer may not give.
+/// Returns the first name of a leaf that its issuer may not certify.
 pub(super) fn violation(issuer: &X509Certificate<'_>, leaf: &X509Certificate<'_>) -> Option<String> {
     let constraints = issuer.name_constraints().ok().flatten()?.value;
     let bases = |trees: &Option<Vec<_>>| -> Vec<GeneralName<'_>> {
@@ -20,7 +20,7 @@ pub(super) fn violation(issuer: &X509Certificate<'_>, leaf: &X509Certificate<'_>
     let has_subject = leaf.subject().iter().next().is_some();
     let all = names.iter().flat_map(|names| &names.value.general_names).chain(has_subject.then_some(&subject));
     for name in all {
-        // Only those of the same kind have a say.
+        // Only constraints of the same type apply.
         let mut judged = permitted.iter().filter_map(|base| matches(name, base)).peekable();
         let is_permitted = judged.peek().is_none() || judged.any(|fits| fits);
         if !is_permitted || excluded.iter().any(|base| matches(name, base) == Some(true)) {
@@ -39,7 +39,7 @@ fn shown(name: &GeneralName<'_>) -> String {
     }
 }
 
-/// `None` where the two are of different kinds, or of one that no server's name is of.
+/// Returns `None` if the two have different types, or a type that no server name has.
 fn matches(name: &GeneralName<'_>, base: &GeneralName<'_>) -> Option<bool> {
     match (name, base) {
         (GeneralName::DNSName(name), GeneralName::DNSName(base)) => Some(is_below(name, base)),
@@ -49,7 +49,8 @@ fn matches(name: &GeneralName<'_>, base: &GeneralName<'_>) -> Option<bool> {
     }
 }
 
-/// `example.com` is the name itself and all below it; `.example.com`, as some have it, only what is below.
+/// `example.com` covers the name itself and all names below it; `.example.com`, as some write it,
+/// only those below.
 fn is_below(name: &str, base: &str) -> bool {
     let (name, base) = (name.trim_end_matches('.').to_ascii_lowercase(), base.to_ascii_lowercase());
     let tail = base.strip_prefix('.').unwrap_or(&base);
@@ -57,7 +58,7 @@ fn is_below(name: &str, base: &str) -> bool {
     tail.is_empty() || rest.is_some_and(|rest| rest.ends_with('.') || (rest.is_empty() && !base.starts_with('.')))
 }
 
-/// An address and a mask, of the same length each.
+/// `base` is an address and a mask of the same length.
 fn is_within(name: IpAddr, base: &[u8]) -> bool {
     let (network, mask) = base.split_at(base.len() / 2);
     let bytes = match name {
@@ -78,7 +79,7 @@ fn parts(name: &X509Name<'_>) -> Vec<Part> {
     name.iter_attributes().map(part).collect()
 }
 
-/// Part by part; what cannot be read is taken to fit.
+/// Compares part by part; an unreadable part counts as equal.
 fn begins_with(name: &X509Name<'_>, base: &X509Name<'_>) -> bool {
     let (name, base) = (parts(name), parts(base));
     let fits = |(a, b): (&Part, &Part)| a.is_none() || b.is_none() || a == b;

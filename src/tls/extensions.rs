@@ -1,23 +1,25 @@
-//! What a certificate says in its extensions and by its signature, as far as clients refuse one for it.
+//! The parts of a certificate for which clients refuse it: its extensions and its signature
+//! algorithm.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::signature_algorithm::RsaSsaPssParams;
 
-/// What makes clients refuse a signature of a certificate: its digest, or its algorithm.
+/// The part of a signature algorithm that clients refuse: its digest, or the algorithm itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Digest {
     /// SHA-1: broken in 2017.
     Sha1,
-    /// MD5, and its forebears.
+    /// MD5 and its predecessors.
     Md5,
-    /// SHA-224, which no client of today has.
+    /// SHA-224, which no current client supports.
     Sha224,
-    /// DSA, over whatever digest.
+    /// DSA, with any digest.
     Dsa,
-    /// Anything else that is not among `TAKEN`.
+    /// Anything else that is not in `TAKEN`.
     Unknown,
 }
 
@@ -33,7 +35,7 @@ impl fmt::Display for Digest {
     }
 }
 
-/// Signature algorithms over such digests.
+/// Signature algorithms with these digests.
 const WEAK: [(&str, Digest); 12] = [
     ("1.2.840.113549.1.1.2", Digest::Md5),
     ("1.2.840.113549.1.1.3", Digest::Md5),
@@ -48,7 +50,8 @@ const WEAK: [(&str, Digest); 12] = [
     ("2.16.840.1.101.3.4.3.1", Digest::Dsa),
     ("2.16.840.1.101.3.4.3.2", Digest::Dsa),
 ];
-/// Signature algorithms that clients take: RSA and ECDSA over SHA-256, SHA-384 and SHA-512, and Ed25519.
+/// Signature algorithms that clients accept: RSA and ECDSA with SHA-256, SHA-384 and SHA-512, and
+/// Ed25519.
 const TAKEN: [&str; 7] = [
     "1.2.840.113549.1.1.11",
     "1.2.840.113549.1.1.12",
@@ -58,14 +61,14 @@ const TAKEN: [&str; 7] = [
     "1.2.840.10045.4.3.4",
     "1.3.101.112",
 ];
-/// The digests that they take with RSA-PSS.
+/// The digests that they accept with RSA-PSS.
 const TAKEN_DIGESTS: [&str; 3] = ["2.16.840.1.101.3.4.2.1", "2.16.840.1.101.3.4.2.2", "2.16.840.1.101.3.4.2.3"];
 const SHA224: &str = "2.16.840.1.101.3.4.2.4";
 const RSA_PSS: &str = "1.2.840.113549.1.1.10";
 const SHA1: &str = "1.3.14.3.2.26";
 
-/// Extensions that clients understand where they are critical: those of RFC 5280, those of RFC 3779, Netscape's certificate
-/// type, and OCSP's no-check.
+/// Extensions that clients understand when they are critical: those of RFC 5280 and RFC 3779,
+/// Netscape's certificate type, and OCSP's no-check.
 const UNDERSTOOD: [&str; 14] = [
     "2.5.29.15",
     "2.5.29.17",
@@ -84,19 +87,19 @@ const UNDERSTOOD: [&str; 14] = [
 ];
 /// TLS features (RFC 7633 section 4).
 const FEATURES: &str = "1.3.6.1.5.5.7.1.24";
-/// The features that want a staple: status_request (RFC 6066) and its second version (RFC 6961).
+/// The features that require a staple: status_request (RFC 6066) and its second version (RFC 6961).
 const STAPLES: [u8; 2] = [5, 17];
-/// Certificates of public authorities: proofs of transparency (RFC 6962 section 3.3), and the policies of the CA/Browser
-/// Forum.
+/// Signs of public authorities: proofs of transparency (RFC 6962 section 3.3), and the policies of
+/// the CA/Browser Forum.
 const PROOFS: &str = "1.3.6.1.4.1.11129.2.4.2";
 const FORUM_POLICIES: &str = "2.23.140.1.2.";
 
-/// What clients refuse in a certificate's signature, if they do.
+/// Returns the weakness for which clients refuse a certificate's signature, if any.
 pub(super) fn weak_digest(certificate: &X509Certificate<'_>) -> Option<Digest> {
     let algorithm = &certificate.signature_algorithm;
     let oid = algorithm.algorithm.to_id_string();
     if oid == RSA_PSS {
-        // SHA-1 is the default where nothing is said (RFC 4055 section 3.1).
+        // SHA-1 is the default if nothing is stated (RFC 4055 section 3.1).
         let parameters = algorithm.parameters.as_ref().and_then(|p| RsaSsaPssParams::try_from(p).ok())?;
         return match parameters.hash_algorithm_oid().to_id_string().as_str() {
             taken if TAKEN_DIGESTS.contains(&taken) => None,
@@ -115,26 +118,29 @@ fn refused(oid: &str) -> Option<Digest> {
     Some(WEAK.iter().find(|(known, _)| *known == oid).map_or(Digest::Unknown, |(_, digest)| *digest))
 }
 
-/// The first critical extension that clients do not understand.
+/// Returns the first critical extension that clients do not understand.
 pub(super) fn unknown_critical(certificate: &X509Certificate<'_>) -> Option<String> {
     let oid = |oid: &Oid<'_>| oid.to_id_string();
     let critical = certificate.extensions().iter().filter(|e| e.critical).map(|e| oid(&e.oid));
     critical.into_iter().find(|oid| !UNDERSTOOD.contains(&oid.as_str()))
 }
 
-/// Whether it asks clients to refuse it without an OCSP staple: a SEQUENCE of INTEGERs.
+/// Returns `true` if clients must refuse it without an OCSP staple. The extension is a SEQUENCE of
+/// INTEGERs.
 pub(super) fn must_staple(certificate: &X509Certificate<'_>) -> bool {
     let extension = certificate.extensions().iter().find(|e| e.oid.to_id_string() == FEATURES);
     let Some([0x30, _, features @ ..]) = extension.map(|e| e.value) else { return false };
     features.chunks(3).any(|f| matches!(f, [0x02, 0x01, feature] if STAPLES.contains(feature)))
 }
 
-/// Whether its key may sign handshakes: all that is left of key exchanges needs it (RFC 8446 section 4.4.2.2).
+/// Returns `true` if its key may sign handshakes: all current key exchanges need it (RFC 8446
+/// section 4.4.2.2).
 pub(super) fn may_sign_handshakes(certificate: &X509Certificate<'_>) -> bool {
     certificate.key_usage().ok().flatten().is_none_or(|usage| usage.value.digital_signature())
 }
 
-/// Whether it looks like one of a public authority, which browsers hold to the rules of those.
+/// Returns `true` if it looks like one of a public authority, to which browsers apply stricter
+/// rules.
 pub(super) fn looks_public(certificate: &X509Certificate<'_>) -> bool {
     use x509_parser::extensions::ParsedExtension;
     certificate.extensions().iter().any(|e| match e.parsed_extension() {
@@ -143,6 +149,11 @@ pub(super) fn looks_public(certificate: &X509Certificate<'_>) -> bool {
         }
         _ => e.oid.to_id_string() == PROOFS,
     })
+}
+
+/// Reads the address of an IP entry: four or sixteen bytes.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 #[cfg(test)]
@@ -160,7 +171,7 @@ mod tests {
         check("1.2.840.10045.4.3.1", Some(Digest::Sha224));
         check("1.2.840.113549.1.1.14", Some(Digest::Sha224));
         check("2.16.840.1.101.3.4.3.2", Some(Digest::Dsa));
-        // RSA over SHA-512/256, ECDSA over SHA3-256, Ed448.
+        // RSA with SHA-512/256, ECDSA with SHA3-256, Ed448.
         for unknown in ["1.2.840.113549.1.1.16", "2.16.840.1.101.3.4.3.10", "1.3.101.113"] {
             check(unknown, Some(Digest::Unknown));
         }

@@ -1,4 +1,4 @@
-//! TLS towards clients: certificates, who gets which, and the connection itself.
+//! TLS towards clients: certificates, the choice between them, and the connection itself.
 
 pub mod certificate;
 pub mod config;
@@ -15,7 +15,7 @@ pub mod stream;
 pub mod tickets;
 
 pub use certificate::{Certificate, CertificateError};
-pub use possession::{Keys, Possession};
+pub use possession::{KeyTypes, Possession};
 pub use resolver::{CertificateSet, Certificates, Choice};
 pub use stream::{FirstMessage, ServerSession, Session, TlsStream};
 pub use tickets::Tickets;

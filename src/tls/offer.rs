@@ -1,32 +1,40 @@
-//! What the TLS listeners offer: versions, cipher suites and groups, by the names that operators know them by.
+//! The versions, cipher suites and groups that TLS listeners can offer, by the names that operators
+//! know.
 
 use rustls::SupportedCipherSuite;
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 
-use super::config::Versions;
+/// The versions that may be offered; at least one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// TLS 1.2
+    pub tls12: bool,
+    /// TLS 1.3
+    pub tls13: bool,
+}
 
 /// A cipher suite.
 #[derive(Debug, Clone, Copy)]
 pub struct Suite {
-    /// Its names: IANA's, and OpenSSL's where that is another one.
+    /// Its names: IANA's, and OpenSSL's if that differs.
     pub names: [&'static str; 2],
-    /// Whether it is one of TLS 1.3.
+    /// `true` if it belongs to TLS 1.3.
     pub tls13: bool,
     suite: SupportedCipherSuite,
 }
 
-/// A group of key exchanges.
+/// A key exchange group.
 #[derive(Clone, Copy)]
-pub struct Group {
-    /// Its names: IANA's, then others that it goes by.
+pub struct KxGroup {
+    /// Its names: IANA's, then aliases.
     pub names: &'static [&'static str],
-    /// Whether it is for TLS 1.3 alone: those with ML-KEM.
+    /// `true` if it works in TLS 1.3 only: groups with ML-KEM.
     pub tls13_only: bool,
     group: &'static dyn SupportedKxGroup,
 }
 
-/// All suites that can be offered, those of TLS 1.3 first.
+/// All supported suites, those of TLS 1.3 first.
 pub const SUITES: [Suite; 9] = [
     suite13("TLS_AES_128_GCM_SHA256", cipher_suite::TLS13_AES_128_GCM_SHA256),
     suite13("TLS_AES_256_GCM_SHA384", cipher_suite::TLS13_AES_256_GCM_SHA384),
@@ -57,13 +65,13 @@ pub const SUITES: [Suite; 9] = [
     ),
 ];
 
-/// All groups that can be offered. The first four are offered where nothing is said: what both of Mozilla's profiles have.
-pub const GROUPS: [Group; 5] = [
-    Group { names: &["X25519MLKEM768"], tls13_only: true, group: kx_group::X25519MLKEM768 },
-    Group { names: &["x25519"], tls13_only: false, group: kx_group::X25519 },
-    Group { names: &["secp256r1", "prime256v1", "P-256"], tls13_only: false, group: kx_group::SECP256R1 },
-    Group { names: &["secp384r1", "P-384"], tls13_only: false, group: kx_group::SECP384R1 },
-    Group { names: &["SecP256r1MLKEM768"], tls13_only: true, group: kx_group::SECP256R1MLKEM768 },
+/// All supported groups. The first four are the default: both of Mozilla's profiles have them.
+pub const GROUPS: [KxGroup; 5] = [
+    KxGroup { names: &["X25519MLKEM768"], tls13_only: true, group: kx_group::X25519MLKEM768 },
+    KxGroup { names: &["x25519"], tls13_only: false, group: kx_group::X25519 },
+    KxGroup { names: &["secp256r1", "prime256v1", "P-256"], tls13_only: false, group: kx_group::SECP256R1 },
+    KxGroup { names: &["secp384r1", "P-384"], tls13_only: false, group: kx_group::SECP384R1 },
+    KxGroup { names: &["SecP256r1MLKEM768"], tls13_only: true, group: kx_group::SECP256R1MLKEM768 },
 ];
 const USUAL_GROUPS: usize = 4;
 
@@ -76,46 +84,46 @@ const fn suite12(names: [&'static str; 2], suite: SupportedCipherSuite) -> Suite
 }
 
 impl Suite {
-    /// The suite of a name, in any case.
+    /// Returns the suite with this name, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         SUITES.into_iter().find(|suite| suite.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
     }
 }
 
-impl Group {
-    /// The group of a name, in any case.
+impl KxGroup {
+    /// Returns the group with this name, in any case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         GROUPS.into_iter().find(|group| group.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
     }
 
-    /// Whether both of Mozilla's profiles have it.
+    /// Returns `true` if both of Mozilla's profiles have it.
     #[must_use]
     pub fn is_usual(&self) -> bool {
         GROUPS[..USUAL_GROUPS].iter().any(|usual| usual.names == self.names)
     }
 }
 
-impl std::fmt::Debug for Group {
+impl std::fmt::Debug for KxGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.names[0])
     }
 }
 
-/// What is offered.
+/// The offer of the TLS listeners.
 #[derive(Debug, Clone)]
-pub struct Offer {
+pub struct TlsOffer {
     /// Versions.
     pub versions: Versions,
-    /// Suites, those of versions that are not offered among them.
+    /// Suites, including those of versions that are not offered.
     pub suites: Vec<Suite>,
-    /// Groups, the ones that are liked best first.
-    pub groups: Vec<Group>,
+    /// Groups, in order of preference.
+    pub groups: Vec<KxGroup>,
 }
 
-impl Offer {
-    /// What is offered of these versions where nothing else is said.
+impl TlsOffer {
+    /// Returns the default offer for these versions.
     #[must_use]
     pub fn usual(versions: Versions) -> Self {
         Self { versions, suites: SUITES.to_vec(), groups: GROUPS[..USUAL_GROUPS].to_vec() }

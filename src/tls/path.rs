@@ -1,8 +1,8 @@
-//! The way from a leaf up to the last certificate that is given, as a client goes it (RFC 5280 section 6): which rule fails
-//! where, and which of several ways is the best one.
+//! The paths from a leaf to the last given certificate, as clients build them (RFC 5280 section 6):
+//! finds all paths, the rules that each one breaks, and the best path.
 //!
-//! A client may know any issuer on the way as a root of its own, so that a way may end early: a certificate above the
-//! leaf's own issuer that has expired, or bears a signature that nobody takes any more, is what a cross-sign is after some years.
+//! A client may trust any issuer on a path, so the path may end early. Above the leaf's own issuer,
+//! an expired certificate or an obsolete signature is usual for a cross-sign after some years.
 
 use std::time::Duration;
 
@@ -13,62 +13,62 @@ use x509_parser::prelude::X509Certificate;
 
 use super::constraints;
 use super::extensions;
-use super::preflight::SOON;
-use super::rule::Rule;
+use super::rule::{Rule, SOON};
 use crate::keys::key_file::{KeyAlgorithm, algorithm_of};
 
-/// Ways that are looked at.
+/// The most paths that are examined.
 const PATHS_MAX: usize = 16;
-/// Steps in looking for them: the certificates of a file may all have issued each other.
+/// The most steps of the search: the certificates of a file may all have issued each other.
 const STEPS_MAX: usize = 256;
-/// What browsers ask for, in bits.
+/// The minimum that browsers require, in bits.
 const RSA_MIN: usize = 2048;
 /// The largest key whose signatures are verified here.
 const RSA_MAX: usize = 8192;
 
-/// A certificate of a file, as a step on the way.
+/// A certificate of a file, as a node of the paths.
 #[derive(Debug, Clone)]
-struct Link {
+struct Node {
     not_before: Timestamp,
     not_after: Timestamp,
     /// It is signed by its own key: clients have their own copy, or do not trust it.
     is_root: bool,
 }
 
-/// One way: places in the file, from 0, the leaf's first; and what is wrong with it at any time.
+/// One path: positions in the file, from 0, the leaf's first; and the rules that it always breaks.
 #[derive(Debug, Clone)]
-struct Path {
+struct CertPath {
     places: Vec<usize>,
     rules: Vec<Rule>,
 }
 
-/// All ways that a file has.
+/// All paths of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
-    links: Vec<Option<Link>>,
+    nodes: Vec<Option<Node>>,
     /// At least one.
-    all: Vec<Path>,
-    /// What is wrong with the file as a list.
+    all: Vec<CertPath>,
+    /// Faults of the file as a list.
     rules: Vec<Rule>,
-    /// The places that are to be served, in their order.
+    /// The positions that are served, in order.
     pub(super) served: Vec<usize>,
 }
 
 impl Paths {
-    /// Finds the ways in a file; `None` where no certificate has issued the leaf, though others are there.
+    /// Finds the paths of a file. Returns `None` if there are other certificates, but none issued
+    /// the leaf.
     pub(super) fn find(certificates: &[X509Certificate<'_>], der: &[CertificateDer<'static>]) -> Option<Self> {
         let copies: Vec<Option<usize>> =
             (0..der.len()).map(|at| der[..at].iter().position(|other| *other == der[at])).collect();
-        let file = File { certificates, der, signed: signed(certificates) };
+        let file = CertFile { certificates, der, signed: signed(certificates) };
         let mut search = Search { file: &file, copies: &copies, steps: 0, found: Vec::new() };
         search.go(&mut vec![0]);
-        let mut all: Vec<Path> =
-            search.found.into_iter().map(|places| Path { rules: file.judge(&places), places }).collect();
+        let mut all: Vec<CertPath> =
+            search.found.into_iter().map(|places| CertPath { rules: file.judge(&places), places }).collect();
         let others = copies.iter().skip(1).any(Option::is_none);
         if others && all.iter().all(|path| path.places.len() == 1) {
             return None;
         }
-        // The first of the best ones comes first; what the time says comes later.
+        // The best path comes first; expiry is judged later.
         all.sort_by_key(|path| path.rules.iter().filter(|r| r.is_fatal()).count());
         let mut served = all.first().map(|path| path.places.clone()).unwrap_or_default();
         let mut rules = Vec::new();
@@ -84,11 +84,12 @@ impl Paths {
         if !first.is_sorted() {
             rules.push(Rule::Order);
         }
-        let links = (0..certificates.len()).map(|at| file.link(at)).collect();
-        Some(Self { links, all, rules, served })
+        let nodes = (0..certificates.len()).map(|at| file.node(at)).collect();
+        Some(Self { nodes, all, rules, served })
     }
 
-    /// What is wrong with the best way at a time; nothing that is fatal, if a client has a way to go.
+    /// Returns the rules that the best path breaks at a time; none is fatal if any client can use a
+    /// path.
     pub(super) fn judge(&self, now: Timestamp) -> Vec<Rule> {
         let judged = self.all.iter().map(|path| self.at_time(path, now));
         let weight = |rules: &Vec<Rule>| (rules.iter().filter(|r| r.is_fatal()).count(), rules.len());
@@ -97,17 +98,17 @@ impl Paths {
         rules
     }
 
-    fn at_time(&self, path: &Path, now: Timestamp) -> Vec<Rule> {
+    fn at_time(&self, path: &CertPath, now: Timestamp) -> Vec<Rule> {
         let mut rules = path.rules.clone();
         for (step, place) in path.places.iter().enumerate().skip(1) {
-            let Some(link) = self.links.get(*place).and_then(Option::as_ref) else { continue };
-            let (at, is_above) = (place + 1, step > 1 || link.is_root);
-            if now > link.not_after {
-                rules.push(Rule::IssuerExpired { at, on: link.not_after, is_above });
-            } else if now < link.not_before {
-                rules.push(Rule::IssuerNotYetValid { at, on: link.not_before, is_above });
-            } else if step == 1 && !link.is_root && now + SOON > link.not_after {
-                rules.push(Rule::IssuerExpiresSoon { at, on: link.not_after });
+            let Some(node) = self.nodes.get(*place).and_then(Option::as_ref) else { continue };
+            let (at, is_above) = (place + 1, step > 1 || node.is_root);
+            if now > node.not_after {
+                rules.push(Rule::IssuerExpired { at, on: node.not_after, is_above });
+            } else if now < node.not_before {
+                rules.push(Rule::IssuerNotYetValid { at, on: node.not_before, is_above });
+            } else if step == 1 && !node.is_root && now + SOON > node.not_after {
+                rules.push(Rule::IssuerExpiresSoon { at, on: node.not_after });
                 continue;
             } else {
                 continue;
@@ -115,7 +116,8 @@ impl Paths {
             if !is_above {
                 continue;
             }
-            // A client that goes on knows this one as a root: the rest is not on its way.
+            // A client that continues trusts this certificate as a root: the rest is not on its
+            // path.
             rules.retain(|rule| rule.place().is_none_or(|other| !path.places[step + 1..].contains(&(other - 1))));
             break;
         }
@@ -124,16 +126,16 @@ impl Paths {
 }
 
 /// The certificates of a file.
-struct File<'a> {
+struct CertFile<'a> {
     certificates: &'a [X509Certificate<'a>],
     der: &'a [CertificateDer<'static>],
-    /// By two places: whether the first one is issued by the name of the second, and signed by its key. Looked at once,
-    /// since signatures cost.
+    /// By two positions: `true` if the first certificate names the second as its issuer and is
+    /// signed by its key. Computed once, since signatures are expensive.
     signed: Vec<Vec<bool>>,
 }
 
 fn signed(certificates: &[X509Certificate<'_>]) -> Vec<Vec<bool>> {
-    // Algorithms that are not known here are for clients to judge.
+    // Clients judge algorithms that are unknown here.
     let is_signed = |certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
         let verified = || certificate.verify_signature(Some(issuer.public_key()));
         certificate.issuer().as_raw() == issuer.subject().as_raw()
@@ -142,7 +144,7 @@ fn signed(certificates: &[X509Certificate<'_>]) -> Vec<Vec<bool>> {
     certificates.iter().map(|one| certificates.iter().map(|other| is_signed(one, other)).collect()).collect()
 }
 
-/// Whether a signature by this key can be judged here: not one of a size that clients refuse.
+/// Returns `true` if signatures of this key can be verified here: clients refuse other sizes.
 fn is_judged(issuer: &X509Certificate<'_>) -> bool {
     !matches!(algorithm_of(issuer.public_key()), KeyAlgorithm::Rsa(bits) if !(RSA_MIN..=RSA_MAX).contains(&bits))
 }
@@ -151,22 +153,22 @@ fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
     certificate.subject().as_raw() == certificate.issuer().as_raw()
 }
 
-/// A search for ways, depth first.
+/// A depth-first search for paths.
 struct Search<'a> {
-    file: &'a File<'a>,
+    file: &'a CertFile<'a>,
     copies: &'a [Option<usize>],
     steps: usize,
     found: Vec<Vec<usize>>,
 }
 
 impl Search<'_> {
-    fn go(&mut self, way: &mut Vec<usize>) {
+    fn go(&mut self, path: &mut Vec<usize>) {
         self.steps += 1;
         let certificates = self.file.certificates;
-        let here = way[way.len() - 1];
+        let here = path[path.len() - 1];
         let head = &certificates[here];
         let is_new = |candidate: &X509Certificate<'_>| {
-            way.iter().map(|at| &certificates[*at]).all(|c| {
+            path.iter().map(|at| &certificates[*at]).all(|c| {
                 c.subject().as_raw() != candidate.subject().as_raw() || c.public_key().raw != candidate.public_key().raw
             })
         };
@@ -176,41 +178,41 @@ impl Search<'_> {
         };
         let named: Vec<usize> = (1..certificates.len()).filter(named).collect();
         let signed: Vec<usize> = named.iter().copied().filter(|at| self.file.signed[here][*at]).collect();
-        // Another CA of the same name: the one that was meant, if there is no better one.
+        // Without a matching key, falls back to other CAs of this name: the file meant one of them.
         let next = if signed.is_empty() && !self.file.is_root(here) { named } else { signed };
         if next.is_empty() {
-            self.found.push(way.clone());
+            self.found.push(path.clone());
         }
         for at in next {
             if self.found.len() >= PATHS_MAX || self.steps >= STEPS_MAX {
                 break;
             }
-            way.push(at);
-            self.go(way);
-            way.pop();
+            path.push(at);
+            self.go(path);
+            path.pop();
         }
         if self.found.is_empty() {
-            self.found.push(way.clone());
+            self.found.push(path.clone());
         }
     }
 }
 
-impl File<'_> {
+impl CertFile<'_> {
     fn is_root(&self, at: usize) -> bool {
         self.signed[at][at]
     }
 
-    /// `None` for dates that no calendar has.
-    fn link(&self, at: usize) -> Option<Link> {
+    /// Returns `None` if a date is out of range.
+    fn node(&self, at: usize) -> Option<Node> {
         let validity = self.certificates[at].validity();
-        Some(Link {
+        Some(Node {
             not_before: Timestamp::from_second(validity.not_before.timestamp()).ok()?,
             not_after: Timestamp::from_second(validity.not_after.timestamp()).ok()?,
             is_root: self.is_root(at),
         })
     }
 
-    /// What is wrong with a way at any time.
+    /// Returns the rules that a path always breaks.
     fn judge(&self, places: &[usize]) -> Vec<Rule> {
         let mut rules = Vec::new();
         let Some((first, issuers)) = places.split_first() else { return rules };
@@ -219,7 +221,8 @@ impl File<'_> {
         let digest = extensions::weak_digest(leaf).filter(|_| !is_own_root);
         rules.extend(digest.map(|digest| Rule::Digest { at: 1, digest, is_above: false }));
         rules.extend(extensions::unknown_critical(leaf).map(|oid| Rule::Critical { at: 1, oid }));
-        // Certificates below that count for a length: those that are not issued by themselves (RFC 5280 section 4.2.1.9).
+        // Counts the certificates below that a path length limits: those not issued by themselves
+        // (RFC 5280 section 4.2.1.9).
         let mut below = 0;
         for (step, place) in issuers.iter().enumerate() {
             let (issuer, at) = (&self.certificates[*place], place + 1);
@@ -250,7 +253,8 @@ impl File<'_> {
         rules
     }
 
-    /// An issuer by itself; a root is a client's own copy, of which only what it says about itself counts.
+    /// Judges an issuer by itself. A root is a client's own copy: only its statements about itself
+    /// count.
     fn judge_issuer(&self, place: usize, below: usize) -> Vec<Rule> {
         let (issuer, at, is_root) = (&self.certificates[place], place + 1, self.is_root(place));
         let mut rules = Vec::new();
@@ -285,7 +289,8 @@ impl File<'_> {
         rules
     }
 
-    /// What rustls' own verification says at a time when all of them are valid: the last word on what the rules above do not know.
+    /// Returns the refusal of rustls' own verification, at a time when all certificates are valid.
+    /// It covers rules unknown to this module.
     fn refusal(&self, places: &[usize]) -> Option<Rule> {
         use webpki::Error as E;
         let (leaf, issuers) = places.split_first()?;
@@ -305,7 +310,7 @@ impl File<'_> {
             leaf.verify_for_usage(algorithms, &anchors, &between, time, usage, None, None).map(|_| ())
         });
         match verdict {
-            // Others are told of above, or are what only rustls does not know.
+            // The other errors are reported above, or only rustls has them.
             Err(
                 error @ (E::BadDer
                 | E::BadDerTime

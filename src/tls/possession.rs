@@ -1,4 +1,4 @@
-//! Clients for which it does not matter who has issued a certificate, but that the server has its key.
+//! Clients that accept any issuer, but verify that the server has the certificate's key.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, Signa
 use super::config::provider;
 use crate::keys::pin::Pin;
 
-/// Which keys of certificates a handshake takes: a server with a pair of them shows the one that is asked for.
+/// The key types that a handshake accepts: a server with two certificates shows the matching one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    /// All that we know.
+pub enum KeyTypes {
+    /// All supported types.
     Any,
     /// RSA only.
     Rsa,
@@ -21,32 +21,33 @@ pub enum Keys {
     Elliptic,
 }
 
-/// Takes any certificate, or those with certain keys; the proof that the server has the key is checked all the same.
+/// Accepts any certificate, or those with certain keys, and always verifies that the server has the
+/// key.
 #[derive(Debug)]
 pub struct Possession {
     provider: Arc<CryptoProvider>,
-    keys: Keys,
+    types: KeyTypes,
     pins: Option<Vec<Pin>>,
 }
 
 impl Possession {
-    /// Takes any certificate of these kinds of keys.
+    /// Accepts any certificate with these types of keys.
     #[must_use]
-    pub fn of_any(keys: Keys) -> Self {
-        Self { provider: provider(), keys, pins: None }
+    pub fn of_any(types: KeyTypes) -> Self {
+        Self { provider: provider(), types, pins: None }
     }
 
-    /// Takes certificates with one of these keys, and no others.
+    /// Accepts only certificates with one of these keys.
     #[must_use]
     pub fn of(pins: Vec<Pin>) -> Self {
-        Self { provider: provider(), keys: Keys::Any, pins: Some(pins) }
+        Self { provider: provider(), types: KeyTypes::Any, pins: Some(pins) }
     }
 
-    /// A client that goes by it.
+    /// Returns the configuration of such a client.
     ///
     /// # Errors
     ///
-    /// When rustls refuses the provider.
+    /// If rustls refuses the provider.
     pub fn client(self) -> Result<ClientConfig, Error> {
         Ok(ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()?
@@ -94,10 +95,10 @@ impl ServerCertVerifier for Possession {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
-        schemes.retain(|scheme| match self.keys {
-            Keys::Any => true,
-            Keys::Rsa => is_rsa(*scheme),
-            Keys::Elliptic => !is_rsa(*scheme),
+        schemes.retain(|scheme| match self.types {
+            KeyTypes::Any => true,
+            KeyTypes::Rsa => is_rsa(*scheme),
+            KeyTypes::Elliptic => !is_rsa(*scheme),
         });
         schemes
     }

@@ -1,72 +1,71 @@
-//! The preflight of a chain: whether clients would accept it, judged in one place wherever the chain comes from.
+//! The preflight of a chain: judges in one place, for chains of any source, if clients would accept
+//! it.
 //!
-//! That it can be read, stands in order and fits its key is proven by [`Chain`] and [`super::Certificate`]; that it
-//! breaks no promise is for the guard. What lies between is here.
+//! [`Chain`] and [`super::Certificate`] guarantee that it is readable, in order and matches its
+//! key. The guard checks promises. The preflight covers everything between.
 
 use std::fmt;
 
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::certificate::{Chain, Leaf};
-use super::rule::Rule;
+use super::rule::{Rule, SOON, day};
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 
-/// A certificate with less than this left should have been renewed.
-pub(super) const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// What browsers and the CA/Browser Forum's rules ask for, in bits.
+/// The minimum that browsers and the CA/Browser Forum require, in bits.
 const RSA_MIN: usize = 2048;
 
-/// Something that is wrong with a chain.
+/// A fault of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It has been over since then.
+    /// It expired at this time.
     Expired(Timestamp),
-    /// It begins then.
+    /// It is valid from this time.
     NotYetValid(Timestamp),
-    /// It ends then, which is soon.
+    /// It expires soon, at this time.
     ExpiresSoon(Timestamp),
-    /// It is not for these names.
+    /// It does not cover these names.
     Names(Vec<HostPattern>),
-    /// The path breaks a rule.
+    /// Its path breaks a rule.
     Path(Rule),
-    /// The leaf asks clients to refuse it without an OCSP staple, and none is sent.
+    /// The leaf requires an OCSP staple, and pintle sends none.
     MustStaple,
     /// The leaf's key may not sign handshakes.
     KeyUsage,
-    /// A key that browsers do not take.
+    /// A key type that browsers do not accept.
     Unusual(KeyAlgorithm),
-    /// It is valid for this many days, and clients take this many.
+    /// It is valid for longer than clients accept.
     Lifetime {
-        /// Its days.
+        /// Its days of validity.
         days: i64,
-        /// Those of the rule.
+        /// The most days that clients accept.
         max: i64,
-        /// Whether it looks like a public authority's, which have rules of their own.
+        /// `true` if it looks like one of a public authority, for which other rules apply.
         is_public: bool,
     },
-    /// The leaf is for something else than servers.
+    /// The leaf is not for servers.
     Usage,
     /// The leaf is a CA's own certificate.
     Authority,
-    /// It is the leaf alone, though its issuer can be had: clients that do not fetch it cannot verify it.
+    /// The leaf is alone, though it names the place of its issuer: clients that do not fetch that
+    /// cannot verify it.
     Alone,
-    /// It has this many certificates, and the one in use this many.
+    /// It has this many certificates, and the chain in use has this many.
     Shorter(usize, usize),
     /// The key is too weak.
     Weak(KeyAlgorithm),
-    /// It ends before the one in use does.
+    /// It expires before the one in use.
     Older {
-        /// When this one ends.
+        /// The end of its validity.
         ends: Timestamp,
-        /// When the one in use ends.
+        /// The end of validity of the one in use.
         in_use: Timestamp,
     },
 }
 
 impl Fault {
-    /// Whether the chain must not be served.
+    /// Returns `true` if the chain must not be served.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -82,16 +81,16 @@ impl Fault {
         }
     }
 
-    /// What to do about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn hint(&self, leaf: &Leaf) -> String {
         match self {
-            Self::Expired(_) => "renew it; browsers let nobody through".into(),
+            Self::Expired(_) => "renew it; browsers refuse it".into(),
             Self::NotYetValid(_) => "wait until then, or set this host's clock".into(),
             Self::ExpiresSoon(_) => "renew it now".into(),
             Self::Names(_) if !leaf.unusable_names().is_empty() => format!(
-                "it is for {}; clients match no host with {}: a name in a certificate has no dot at its end and no port, and \
-                 an address is an IP entry of its own (`subjectAltName = IP:192.0.2.1`)",
+                "it is for {}; clients match no host with {}: a name in a certificate has no trailing dot and no port, and \
+                 an address needs an IP entry (`subjectAltName = IP:192.0.2.1`)",
                 leaf.names(),
                 leaf.unusable_names().iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
             ),
@@ -100,20 +99,20 @@ impl Fault {
             }
             Self::Path(rule) => rule.hint().into(),
             Self::MustStaple => {
-                "get one without OCSP must-staple: certbot without --must-staple, `tlsfeature` left out of \
-                                 the CSR"
-                    .into()
+                "get one without OCSP must-staple: certbot without --must-staple, or a CSR without `tlsfeature`".into()
             }
             Self::KeyUsage => "ask the CA for one with digitalSignature in its key usage".into(),
-            Self::Unusual(_) => "`pintle key new --role next --algorithm ecdsa-p256` makes one for everybody".into(),
-            Self::Lifetime { .. } => "have it renewed more often".into(),
+            Self::Unusual(_) => {
+                "make a key for all browsers: `pintle key new --role next --algorithm ecdsa-p256`".into()
+            }
+            Self::Lifetime { .. } => "have it issued for a shorter time, and renew it more often".into(),
             Self::Usage => "ask the CA for one with the extended key usage serverAuth".into(),
-            Self::Authority => "make a certificate of its own for the site, issued by this one".into(),
+            Self::Authority => "issue a separate certificate for the site with this CA".into(),
             Self::Alone | Self::Shorter(..) => {
-                "put the intermediates behind the leaf: certbot's fullchain.pem, and not its cert.pem".into()
+                "put the intermediates after the leaf: use certbot's fullchain.pem instead of cert.pem".into()
             }
             Self::Weak(_) => "make a new key: `pintle key new --role next`".into(),
-            Self::Older { .. } => "perhaps an old file was put in its place".into(),
+            Self::Older { .. } => "check that no old file has replaced the current one".into(),
         }
     }
 }
@@ -133,30 +132,27 @@ impl fmt::Display for Fault {
                 "must be served with an OCSP staple (must-staple), which pintle does not send: clients refuse it",
             ),
             Self::KeyUsage => f.write_str("its key may not sign handshakes (no digitalSignature in its key usage)"),
-            Self::Unusual(algorithm) => write!(f, "its key is one that not all browsers take: {algorithm}"),
+            Self::Unusual(algorithm) => write!(f, "not all browsers accept its key: {algorithm}"),
             Self::Lifetime { days, max, is_public } => {
-                let whose = if *is_public { "browsers take of public CAs" } else { "Apple's systems take of any CA" };
+                let whose =
+                    if *is_public { "browsers accept from public CAs" } else { "Apple's systems accept from any CA" };
                 write!(f, "is valid for {days} days, more than the {max} that {whose}")
             }
             Self::Usage => f.write_str("is not for servers (no serverAuth in its extended key usage)"),
             Self::Authority => f.write_str("is a CA's own certificate; some clients do not accept it from a server"),
             Self::Alone => f.write_str("has no intermediates: clients that do not know them cannot verify it"),
             Self::Shorter(one, in_use) => {
-                write!(f, "the chain is shorter than the one in use: {one} in place of {in_use}")
+                write!(f, "the chain is shorter than the one in use: {one} instead of {in_use} certificates")
             }
             Self::Weak(algorithm) => write!(f, "its key is too weak for today's clients: {algorithm}"),
             Self::Older { ends, in_use } => {
-                write!(f, "ends on {}, before the one in use, which ends on {}", day(*ends), day(*in_use))
+                write!(f, "expires on {}, before the one in use, which expires on {}", day(*ends), day(*in_use))
             }
         }
     }
 }
 
-pub(super) fn day(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
-}
-
-/// Judges a chain that is to be served under these names from now on, in place of the one in use.
+/// Judges a chain to be served for these names from now on, instead of the one in use.
 #[must_use]
 pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Option<&Chain>) -> Vec<Fault> {
     let leaf = &chain.leaf;
@@ -168,7 +164,8 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
     } else if now + SOON > leaf.not_after {
         faults.push(Fault::ExpiresSoon(leaf.not_after));
     }
-    // Every certificate of a site is for all of its names, as the client chooses among them by algorithm only.
+    // Each certificate of a site must cover all its names: the client's choice depends on the
+    // algorithm only.
     let missing: Vec<HostPattern> = hosts.iter().filter(|h| !leaf.covers_pattern(h)).cloned().collect();
     if !missing.is_empty() {
         faults.push(Fault::Names(missing));
@@ -207,7 +204,8 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
     faults
 }
 
-/// How long a certificate may be valid that begins at a time: CA/Browser Forum, Baseline Requirements section 6.3.2.
+/// The longest validity of a certificate that begins at a time, in days: CA/Browser Forum, Baseline
+/// Requirements section 6.3.2.
 const PUBLIC_LIFETIMES: [(Timestamp, i64); 4] = [
     // 2029-03-15, 2027-03-15, 2026-03-15
     (Timestamp::constant(1_868_227_200, 0), 47),
@@ -215,11 +213,12 @@ const PUBLIC_LIFETIMES: [(Timestamp, i64); 4] = [
     (Timestamp::constant(1_773_532_800, 0), 200),
     (Timestamp::constant(0, 0), 398),
 ];
-/// Of a private CA: what Apple's systems take (support.apple.com/HT210176).
+/// The limit for private CAs, in days: what Apple's systems accept (support.apple.com/HT210176).
 const PRIVATE_LIFETIME: i64 = 825;
 
 fn lifetime(leaf: &Leaf) -> Option<Fault> {
-    // Both ends are part of it (RFC 5280 section 4.1.2.5); a second more than the last day is not held against anybody.
+    // Both ends are included (RFC 5280 section 4.1.2.5); one second beyond the last day is
+    // tolerated.
     let seconds = leaf.not_after.duration_since(leaf.not_before).as_secs();
     let days = seconds.saturating_add(86399) / 86400;
     let public = || PUBLIC_LIFETIMES.iter().find(|(from, _)| leaf.not_before >= *from).map_or(398, |(_, max)| *max);
@@ -230,6 +229,7 @@ fn lifetime(leaf: &Leaf) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::SignedDuration;
     use jiff::ToSpan as _;
     use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
@@ -288,13 +288,13 @@ mod tests {
         let found = judge(&alone, &[], now, Some(&whole));
         assert_eq!(found, [Fault::Alone, Fault::Shorter(1, 2)]);
         assert!(!found.iter().any(Fault::is_fatal));
-        // A private CA that issues leaves itself is nobody's fault.
+        // A private CA that issues leaves directly is not a fault.
         let mut private = chain(&["a.example"], |_| {});
         private.pins.truncate(1);
         assert_eq!(faults(&private, "a.example", now), Vec::<String>::new());
     }
 
-    /// Two CAs of one name: the order looks right, the signature is not.
+    /// Two CAs with the same name: the order looks right, the signature is wrong.
     #[test]
     fn a_stranger_of_the_same_name() {
         let (_, issuer) = authority();
@@ -307,7 +307,8 @@ mod tests {
         assert_eq!(faults(&chain, "a.example", Timestamp::now()), ["Path(Signature { at: 1, by: 2 })"]);
     }
 
-    /// Public authorities are held to the Baseline Requirements, private ones to what clients take of them.
+    /// The Baseline Requirements apply to public authorities, the limits of clients to private
+    /// ones.
     #[test]
     fn lifetimes() {
         let check = |begins: &str, days: i64, is_public: bool, want: Option<i64>| {

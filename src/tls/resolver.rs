@@ -1,4 +1,4 @@
-//! From the name that a client asks for to the certificate that it gets.
+//! Chooses the certificate for the name that a client asks for.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,29 +17,30 @@ const UNRECOGNIZED_NAME: u8 = 112;
 const HANDSHAKE_FAILURE: u8 = 40;
 
 thread_local! {
-    /// What the resolver chose last. rustls takes nothing from a resolver but a certificate, and has one alert for all
-    /// refusals; the connection that asked picks the rest up from here, within the same call.
+    /// The resolver's last choice. rustls takes only a certificate from a resolver, and has one
+    /// alert for all refusals. The connection takes the rest from here, within the same call.
     static CHOICE: Cell<Option<Choice>> = const { Cell::new(None) };
-    /// The address that the client has reached, for the resolver within the same call.
+    /// The address that the client has reached, passed to the resolver within the same call.
     static REACHED: Cell<Option<IpAddr>> = const { Cell::new(None) };
 }
 
-/// Says which address the client has reached, before the call into rustls that may ask for a certificate.
+/// Sets the address that the client has reached, before a call into rustls that may ask for a
+/// certificate.
 pub(super) fn reached(address: Option<IpAddr>) {
     REACHED.set(address);
 }
 
-/// What a client asked for, and what came of it.
+/// The name that a client asked for, and the outcome.
 #[derive(Debug)]
 pub struct Choice {
     /// The name in its SNI.
     pub name: Option<Box<str>>,
-    /// The certificates of that name; or the alert that is due.
+    /// The certificates of that name, or the alert to send.
     outcome: Result<CertificateSet, u8>,
 }
 
 impl Choice {
-    /// The certificates that the connection is under.
+    /// Returns the certificates of the connection's site.
     #[must_use]
     pub fn certificates(&self) -> Option<&CertificateSet> {
         self.outcome.as_ref().ok()
@@ -50,27 +51,28 @@ impl Choice {
     }
 }
 
-/// The choice made within the last call into rustls, if there was one.
+/// Takes the choice made within the last call into rustls, if any.
 pub(super) fn take_choice() -> Option<Choice> {
     CHOICE.take()
 }
 
-/// The certificates of one site: all of them cover all of its names.
+/// The certificates of one site: each of them covers all of its names.
 pub type CertificateSet = Arc<[Arc<Certificate>]>;
 
 /// Certificates by name.
 #[derive(Debug, Default)]
 pub struct Certificates {
     by_name: HostMap<CertificateSet>,
-    /// For clients that name nobody, by the address that they have reached: they send no name for one (RFC 6066 section 3).
+    /// For clients without SNI, by the address that they have reached: SNI cannot carry an address
+    /// (RFC 6066 section 3).
     by_address: HashMap<IpAddr, CertificateSet>,
-    /// For clients that name nobody, or somebody unknown.
+    /// For clients without SNI, or with an unknown name.
     default: Option<CertificateSet>,
 }
 
 impl Certificates {
-    /// A site's certificates. Keys that cost less come first, so that a client that can use several kinds gets the
-    /// cheapest.
+    /// Orders a site's certificates. Cheaper keys come first: a client that supports several key
+    /// types gets the cheapest.
     #[must_use]
     pub fn set(mut certificates: Vec<Arc<Certificate>>) -> CertificateSet {
         certificates.sort_by_key(|c| c.is_rsa());
@@ -87,24 +89,24 @@ impl Certificates {
         }
     }
 
-    /// Gives these certificates to clients without a name, or with an unknown one.
+    /// Sets the certificates for clients without a name, or with an unknown one.
     pub fn set_default(&mut self, set: CertificateSet) {
         self.default = Some(set);
     }
 
-    /// Whether it matters which address a client has reached.
+    /// Returns `true` if certificates depend on the address that a client has reached.
     #[must_use]
     pub fn has_addresses(&self) -> bool {
         !self.by_address.is_empty()
     }
 
-    /// What a client gets that names nobody and has reached this address.
+    /// Returns the choice for a client without SNI that has reached this address.
     #[must_use]
     pub fn find_reached(&self, address: Option<IpAddr>) -> Option<&CertificateSet> {
         address.and_then(|a| self.by_address.get(&a.to_canonical())).or(self.default.as_ref())
     }
 
-    /// What a client gets that asks for this name. Certificates are chosen by exact name, then by wildcard.
+    /// Returns the choice for a name: certificates of the exact name, then of a wildcard.
     #[must_use]
     pub fn find(&self, name: Option<&str>) -> Option<&CertificateSet> {
         name.and_then(|n| self.by_name.get(n)).or(self.default.as_ref())
@@ -117,12 +119,13 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// The same for clients that may leave the name out: balancers that probe an address know none.
+/// Returns the choice for a client that may omit the name: balancers that probe an address send
+/// none.
 #[derive(Debug)]
 pub struct ForProbes {
-    /// The certificates of everybody.
+    /// The default certificates.
     pub certificates: Arc<Certificates>,
-    /// For a client without a name, where no site is the default one.
+    /// For a client without a name, if no site is the default.
     pub nameless: CertificateSet,
 }
 
@@ -137,7 +140,7 @@ impl Certificates {
         let name = hello.server_name().map(|n| n.strip_suffix('.').unwrap_or(n));
         let reached = REACHED.take();
         let set = if name.is_some() { self.find(name) } else { self.find_reached(reached).or(nameless) };
-        // rustls has reduced the schemes to those that the client's cipher suites can go with.
+        // rustls has already reduced the schemes to those that fit the client's cipher suites.
         let usable = |c: &&Arc<Certificate>| c.key().key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = set.and_then(|set| set.iter().find(usable));
         let outcome = match (set, chosen) {

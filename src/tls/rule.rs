@@ -1,58 +1,61 @@
-//! The rules of a path of certificates, and what to do where one is broken.
+//! The rules for a path of certificates, and the remedies.
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use super::extensions::Digest;
-use super::preflight::day;
 use crate::keys::key_file::KeyAlgorithm;
 
-/// A rule that a path breaks. Places are those of the file: 1 is the leaf.
+/// A certificate with less time left should have been renewed.
+pub(super) const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// A rule that a path breaks. Positions are those of the file: 1 is the leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
-    /// A certificate does not bear its issuer's signature.
+    /// A certificate lacks the signature of its issuer.
     Signature {
         /// The certificate.
         at: usize,
-        /// The issuer by its name.
+        /// The issuer by name.
         by: usize,
     },
-    /// A certificate is signed over a digest that nobody takes any more.
+    /// A certificate has a signature with an obsolete digest.
     Digest {
         /// The certificate.
         at: usize,
         /// The digest.
         digest: Digest,
-        /// Whether it is above the leaf's own issuer, so that clients may know it as a root.
+        /// `true` if it is above the leaf's own issuer, so clients may trust it as a root.
         is_above: bool,
     },
-    /// An extension that clients must understand, and do not.
+    /// An extension that is critical, but clients do not understand it.
     Critical {
         /// The certificate.
         at: usize,
         /// The extension.
         oid: String,
     },
-    /// An issuer may not issue for a name of the leaf.
+    /// An issuer may not certify a name of the leaf.
     Constraints {
         /// The issuer.
         at: usize,
         /// The name.
         name: String,
     },
-    /// An issuer is no CA.
+    /// An issuer is not a CA.
     NoAuthority(usize),
     /// An issuer's key may not sign certificates.
     MayNotSign(usize),
-    /// There are more certificates below an issuer than it allows.
+    /// More CAs are below an issuer than it allows.
     PathLength {
         /// The issuer.
         at: usize,
-        /// What it allows.
+        /// The allowed number.
         length: u32,
     },
-    /// An issuer is for something else than servers.
+    /// An issuer is not for servers.
     IssuerUsage(usize),
     /// An issuer's key is too weak.
     WeakIssuer {
@@ -65,44 +68,44 @@ pub enum Rule {
     IssuerExpired {
         /// The issuer.
         at: usize,
-        /// When.
+        /// The time of expiry.
         on: Timestamp,
-        /// Whether clients may know it as a root all the same.
+        /// `true` if clients may trust it as a root nevertheless.
         is_above: bool,
     },
     /// An issuer is not valid yet.
     IssuerNotYetValid {
         /// The issuer.
         at: usize,
-        /// From when it is.
+        /// The beginning of its validity.
         on: Timestamp,
-        /// Whether clients may know it as a root all the same.
+        /// `true` if clients may trust it as a root nevertheless.
         is_above: bool,
     },
-    /// The leaf's issuer expires soon, and the leaf with it.
+    /// The leaf's issuer expires soon. Then the leaf is unusable, too.
     IssuerExpiresSoon {
         /// The issuer.
         at: usize,
-        /// When.
+        /// The time of expiry.
         on: Timestamp,
     },
     /// rustls refuses the path.
     Refused(String),
-    /// A certificate is there twice.
+    /// The file has a certificate twice.
     Copy {
         /// The copy.
         at: usize,
-        /// The first of them.
+        /// The first copy.
         of: usize,
     },
-    /// A certificate that has nothing to do with the leaf.
+    /// A certificate that is unrelated to the leaf.
     Stranger(usize),
-    /// The certificates are not in the order of the path.
+    /// The certificates are not in path order.
     Order,
 }
 
 impl Rule {
-    /// Whether clients refuse the path for it.
+    /// Returns `true` if clients refuse the path for it.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -116,7 +119,7 @@ impl Rule {
         }
     }
 
-    /// The certificate that it is about, from 1.
+    /// Returns the position of the certificate, from 1.
     pub(super) fn place(&self) -> Option<usize> {
         match self {
             Self::Signature { at, .. }
@@ -137,36 +140,34 @@ impl Rule {
         }
     }
 
-    /// What to do about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Signature { .. } => {
-                "put the intermediates behind the leaf that came with it: those of another certificate may have the same \
-                 names, but other keys"
+                "use the intermediates that came with this leaf: those of another certificate may have the same names, but \
+                 other keys"
             }
-            Self::Digest { is_above: true, .. } => "leave it out: clients that know its issuer's root need it no more",
-            Self::Digest { .. } => "have it issued anew, signed with SHA-256",
-            Self::Critical { .. } => "ask the CA for one without it; a precertificate is not for serving",
+            Self::Digest { is_above: true, .. } => "remove it: clients that know its issuer's root do not need it",
+            Self::Digest { .. } => "have it reissued with a SHA-256 signature",
+            Self::Critical { .. } => "ask the CA for one without it; a precertificate cannot be served",
             Self::Constraints { .. } => "use an issuer that may issue for this name",
-            Self::NoAuthority(_) => "put the CA's own certificate there: basicConstraints = CA:TRUE",
-            Self::MayNotSign(_) => "have the CA's certificate issued anew with keyCertSign in its key usage",
-            Self::PathLength { .. } => "issue the leaf by a CA that is directly below this one",
+            Self::NoAuthority(_) => "use the CA's own certificate there: basicConstraints = CA:TRUE",
+            Self::MayNotSign(_) => "have the CA's certificate reissued with keyCertSign in its key usage",
+            Self::PathLength { .. } => "have the leaf issued by a CA directly below this one",
             Self::IssuerUsage(_) => "use an issuer for servers: serverAuth in its extended key usage, or none",
             Self::WeakIssuer { .. } => "use an issuer with an RSA key of 2048 bits or more",
             Self::IssuerExpired { is_above: true, .. } => {
-                "leave it and what is behind it out: clients go around it, and old ones stumble over it"
+                "remove it and the certificates after it: current clients use another path, old ones may fail on it"
             }
             Self::IssuerExpired { .. } | Self::IssuerExpiresSoon { .. } => {
                 "get the issuer's renewed certificate from the CA"
             }
             Self::IssuerNotYetValid { .. } => "wait until then, or set this host's clock",
-            Self::Refused(_) => "have it issued anew: other clients may refuse it, too",
-            Self::Copy { .. } => "leave the copy out; it is not served",
-            Self::Stranger(_) => "leave it out; it is not served",
-            Self::Order => {
-                "the leaf comes first, then the one that issued it, and so on; they are served in this order"
-            }
+            Self::Refused(_) => "have it reissued: other clients may refuse it, too",
+            Self::Copy { .. } => "remove the copy; pintle does not serve it",
+            Self::Stranger(_) => "remove it; pintle does not serve it",
+            Self::Order => "the leaf comes first, then its issuer, and so on; pintle serves them in this order",
         }
     }
 }
@@ -187,16 +188,13 @@ impl fmt::Display for Rule {
                 write!(f, "certificate {at} of the chain may not issue for {name} (its name constraints)")
             }
             Self::NoAuthority(at) => {
-                write!(f, "certificate {at} of the chain is no CA, and issues (its basic constraints)")
+                write!(f, "certificate {at} of the chain is not a CA, but an issuer (its basic constraints)")
             }
             Self::MayNotSign(at) => {
                 write!(f, "certificate {at} of the chain may not sign certificates (no keyCertSign in its key usage)")
             }
             Self::PathLength { at, length } => {
-                write!(
-                    f,
-                    "certificate {at} of the chain allows for {length} CAs below it, and there are more (pathlen)"
-                )
+                write!(f, "certificate {at} of the chain allows {length} CAs below it, but there are more (pathlen)")
             }
             Self::IssuerUsage(at) => write!(
                 f,
@@ -220,4 +218,9 @@ impl fmt::Display for Rule {
             Self::Order => f.write_str("the certificates of the chain are not in order"),
         }
     }
+}
+
+/// Formats a day in UTC: `2026-11-26`.
+pub(super) fn day(time: Timestamp) -> String {
+    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }

@@ -1,7 +1,9 @@
-//! Session tickets (RFC 5077, RFC 8446 section 4.6.1), under keys that can be given to the process that takes over.
+//! Session tickets (RFC 5077, RFC 8446 section 4.6.1) with keys that an upgrade hands over to the
+//! new process.
 //!
-//! As rustls' own, but for that: a key makes tickets for six hours, and opens them for six more. A ticket is the key's
-//! name, a random nonce, and the session sealed with AES-256-GCM-SIV, which forgives a nonce that comes twice.
+//! Otherwise they are like those of rustls: a key makes tickets for six hours, and opens them for
+//! six more. A ticket is the key's name, a random nonce, and the session sealed with
+//! AES-256-GCM-SIV, which tolerates a repeated nonce.
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
@@ -14,27 +16,27 @@ use zeroize::Zeroizing;
 
 use crate::handover::TicketKey;
 
-/// How long a key makes tickets, in seconds.
+/// The time in which a key makes tickets, in seconds.
 const ROTATE: u64 = 6 * 3600;
-/// How long a ticket is good, in seconds: keys open them for as long.
+/// The lifetime of a ticket, in seconds: keys open tickets for as long.
 const LIFETIME: u32 = 12 * 3600;
 const NAME_LEN: usize = 16;
 
-/// The keys of all workers.
+/// The ticket keys of all workers.
 pub struct Tickets {
-    keys: RwLock<Vec<Key>>,
+    keys: RwLock<Vec<SealingKey>>,
 }
 
-struct Key {
+struct SealingKey {
     raw: TicketKey,
     key: LessSafeKey,
-    /// How old it was when this process got it, in seconds.
+    /// Its age when this process got it, in seconds.
     age: u64,
-    /// When that was, by the clock that nobody sets.
+    /// That moment, in seconds of the monotonic clock.
     since: u64,
 }
 
-/// A moment, by both clocks, in seconds: the one that may be set, and the one that is not.
+/// A moment on the wall clock and on the monotonic clock, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
     wall: u64,
@@ -48,13 +50,13 @@ impl Moment {
 }
 
 impl fmt::Debug for Tickets {
-    /// Never the keys.
+    /// Omits the keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tickets")
     }
 }
 
-impl Key {
+impl SealingKey {
     fn new(raw: TicketKey, now: Moment) -> Result<Self, Unspecified> {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &raw.secret[..])?);
         Ok(Self { key, age: now.wall.saturating_sub(raw.made), since: now.uptime, raw })
@@ -67,8 +69,9 @@ impl Key {
         Self::new(raw, now)
     }
 
-    /// Its age in seconds. A clock that was ahead when the key was made, and was set right since, makes it no younger; the
-    /// sleep of a machine, which the other clock does not see, counts, too.
+    /// Returns the key's age in seconds. A clock that was ahead when the key was made, and was
+    /// corrected since, does not make it younger. The monotonic clock misses the sleep of a
+    /// machine, which the wall clock counts.
     fn age(&self, now: Moment) -> u64 {
         let here = self.age.saturating_add(now.uptime.saturating_sub(self.since));
         here.max(now.wall.saturating_sub(self.raw.made))
@@ -78,23 +81,24 @@ impl Key {
         self.age(now) >= age
     }
 
-    /// The key for another process, which has only the clock that may be set: made as long ago by that as it is old.
+    /// Returns the key for another process, with its age as a time on the wall clock: the processes
+    /// share only that.
     fn hand_over(&self, now: Moment) -> TicketKey {
         TicketKey { made: now.wall.saturating_sub(self.age(now)), ..self.raw.clone() }
     }
 }
 
 impl Tickets {
-    /// With a fresh key.
+    /// Returns tickets with a new key.
     ///
     /// # Errors
     ///
-    /// When there is no randomness.
+    /// If the system has no randomness.
     pub fn new() -> Result<Self, Unspecified> {
-        Ok(Self { keys: RwLock::new(vec![Key::generate(Moment::now())?]) })
+        Ok(Self { keys: RwLock::new(vec![SealingKey::generate(Moment::now())?]) })
     }
 
-    /// The keys, for the process that takes over.
+    /// Returns the keys for the process that takes over.
     #[must_use]
     pub fn keys(&self) -> Vec<TicketKey> {
         self.keys_at(Moment::now())
@@ -105,28 +109,29 @@ impl Tickets {
         keys.iter().map(|key| key.hand_over(now)).collect()
     }
 
-    /// Goes on with the keys of the process before. What is no key is left out.
+    /// Replaces the keys by those of the previous process. Ignores malformed keys, and an empty
+    /// list.
     pub fn take_over(&self, raw: Vec<TicketKey>) {
         self.take_over_at(Moment::now(), raw);
     }
 
     fn take_over_at(&self, now: Moment, raw: Vec<TicketKey>) {
-        let taken: Vec<Key> = raw.into_iter().filter_map(|raw| Key::new(raw, now).ok()).collect();
+        let taken: Vec<SealingKey> = raw.into_iter().filter_map(|raw| SealingKey::new(raw, now).ok()).collect();
         if !taken.is_empty() {
             *self.keys.write().unwrap_or_else(PoisonError::into_inner) = taken;
         }
     }
 
     fn encrypt_at(&self, now: Moment, session: &[u8]) -> Option<Vec<u8>> {
-        let is_due = |keys: &[Key]| keys.first().is_none_or(|key| key.is_aged(ROTATE, now));
+        let is_due = |keys: &[SealingKey]| keys.first().is_none_or(|key| key.is_aged(ROTATE, now));
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         if !is_due(&keys) {
             return seal(keys.first()?, session);
         }
         drop(keys);
-        let fresh = Key::generate(now).ok()?;
+        let fresh = SealingKey::generate(now).ok()?;
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        // Another worker may have been quicker.
+        // Another worker may have been faster.
         if is_due(&keys) {
             keys.insert(0, fresh);
             keys.retain(|key| !key.is_aged(u64::from(LIFETIME), now));
@@ -147,7 +152,7 @@ impl Tickets {
     }
 }
 
-fn seal(key: &Key, session: &[u8]) -> Option<Vec<u8>> {
+fn seal(key: &SealingKey, session: &[u8]) -> Option<Vec<u8>> {
     let mut nonce = [0; NONCE_LEN];
     rand::fill(&mut nonce).ok()?;
     let mut sealed = session.to_vec();
@@ -193,7 +198,7 @@ mod tests {
         }
     }
 
-    /// So long after a moment, by both clocks.
+    /// Returns a moment this many seconds later on both clocks.
     fn later(than: Moment, seconds: u64) -> Moment {
         Moment { wall: than.wall + seconds, uptime: than.uptime + seconds }
     }
@@ -215,8 +220,8 @@ mod tests {
         assert_eq!(tickets.keys().len(), 1, "keys that open nothing are forgotten");
     }
 
-    /// A clock that is years ahead when a key is made, and is set right then: the key ages all the same, here and in the
-    /// process that takes over. So it does where the clock is set back, or stands.
+    /// A clock is years ahead when a key is made, and is corrected then: the key ages nevertheless,
+    /// here and in the next process. The same holds for a clock that is set back or stands still.
     #[test]
     fn keys_made_under_a_wrong_clock_age() {
         let right = Moment::now();
@@ -229,7 +234,7 @@ mod tests {
             let next = tickets.encrypt_at(later(right, ROTATE), b"x").unwrap();
             assert_ne!(next[..NAME_LEN], first[..NAME_LEN], "{ahead}");
             assert_eq!(tickets.decrypt_at(later(right, lifetime), &first), None, "{ahead}");
-            // Handed over in the middle of its time, to a process whose own clock begins anew.
+            // Handed over half-way, to a process whose monotonic clock begins anew.
             let heir = Tickets::new().unwrap();
             let handed = later(right, ROTATE);
             let begin = Moment { wall: handed.wall, uptime: 5 };
@@ -237,12 +242,12 @@ mod tests {
             let left = lifetime - ROTATE;
             assert!(heir.decrypt_at(later(begin, left - 1), &first).is_some(), "{ahead}");
             assert_eq!(heir.decrypt_at(later(begin, left), &first), None, "{ahead}");
-            // From a process that did not know better: it ages from here on.
+            // From a process with wrong ages: the key ages from here on.
             let old = tickets.keys.read().unwrap().iter().map(|key| key.raw.clone()).collect();
             heir.take_over_at(begin, old);
             assert_eq!(heir.decrypt_at(later(begin, lifetime), &first), None, "{ahead}");
         }
-        // A machine that slept: only one of the clocks has gone on.
+        // A machine that slept: only the wall clock has advanced.
         let tickets = Tickets { keys: RwLock::new(Vec::new()) };
         let first = tickets.encrypt_at(right, b"first").unwrap();
         assert_eq!(tickets.decrypt_at(Moment { wall: right.wall + lifetime, ..right }, &first), None);
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(new.decrypt(&first).as_deref(), Some(&b"first"[..]));
         assert_eq!(new.decrypt(&second).as_deref(), Some(&b"second"[..]));
         new.take_over(Vec::new());
-        assert!(new.decrypt(&second).is_some(), "nothing is no reason to forget");
+        assert!(new.decrypt(&second).is_some(), "an empty list keeps the keys");
         assert_eq!(format!("{new:?}"), "Tickets");
     }
 }

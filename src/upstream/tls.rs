@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::error::UpstreamError;
 use super::settings::{Protocols, Upstream, UpstreamTls, UpstreamTransport};
 use crate::tls::config::provider;
-use crate::tls::{Keys, Possession, TlsStream};
+use crate::tls::{KeyTypes, Possession, TlsStream};
 use crate::wire::transport::Transport;
 
 /// The verification of an upstream's certificate.
@@ -47,7 +47,7 @@ pub fn client(
             let inner = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
             Arc::new(VerifyAs { inner, name: name.clone() })
         }
-        Verification::Skip => Arc::new(Possession::of_any(Keys::Any)),
+        Verification::Skip => Arc::new(Possession::of_any(KeyTypes::Any)),
     };
     // Fails only if the provider does not support the default versions. It supports both.
     let builder = ClientConfig::builder_with_provider(provider)

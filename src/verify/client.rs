@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::hello::{ANSWER_MAX, Answer, RANDOM_LEN, Version, client_hello, read_answer};
 use super::target::{Place, Url};
 use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHead, ResponseLimits, parse_response};
-pub use crate::tls::Keys;
+pub use crate::tls::KeyTypes;
 use crate::tls::Possession;
 use crate::tls::config::provider;
 
@@ -171,7 +171,7 @@ pub async fn handshake(
     address: SocketAddr,
     socket: TcpStream,
     name: &ServerName<'static>,
-    keys: Keys,
+    keys: KeyTypes,
 ) -> Result<(Handshake, TlsStream<TcpStream>), Failure> {
     let connecting = TlsConnector::from(config(keys).map_err(|e| Failure::Tls(io::Error::other(e)))?);
     let connecting = connecting.connect(name.clone(), socket);
@@ -190,7 +190,7 @@ pub async fn handshake(
     Ok((shown, stream))
 }
 
-fn config(keys: Keys) -> Result<Arc<ClientConfig>, Error> {
+fn config(keys: KeyTypes) -> Result<Arc<ClientConfig>, Error> {
     let mut config = Possession::of_any(keys).client()?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -7,7 +7,7 @@ use rustls::pki_types::ServerName;
 
 use super::Request;
 use super::chain::Chain;
-use super::client::{self, Failure, Handshake, Keys, Response};
+use super::client::{self, Failure, Handshake, KeyTypes, Response};
 use super::hello::{Answer, Version};
 use super::judge::redirect::{Plain, leads_to};
 use super::judge::versions::Offer;
@@ -112,7 +112,7 @@ struct Visitor<'a> {
 impl Visitor<'_> {
     async fn visit(&self, nth: usize, url: &Url) -> Result<Visit, Failure> {
         let (address, socket) = client::connect(&self.addresses, nth).await?;
-        let (handshake, mut stream) = client::handshake(address, socket, &self.name, Keys::Any).await?;
+        let (handshake, mut stream) = client::handshake(address, socket, &self.name, KeyTypes::Any).await?;
         let chain = self.examine(&handshake);
         let response = client::get(&mut stream, url).await;
         Ok(Visit { handshake, chain, response })
@@ -124,7 +124,7 @@ impl Visitor<'_> {
 
     /// The chain that clients get who take no keys of the kind that we got; if there is one.
     async fn other_kind(&self, first: &Visit) -> Option<Chain> {
-        let keys = if first.chain.is_rsa() { Keys::Elliptic } else { Keys::Rsa };
+        let keys = if first.chain.is_rsa() { KeyTypes::Elliptic } else { KeyTypes::Rsa };
         let (address, socket) = client::connect(&self.addresses, 0).await.ok()?;
         let (handshake, _) = client::handshake(address, socket, &self.name, keys).await.ok()?;
         let chain = self.examine(&handshake);

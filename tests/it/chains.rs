@@ -231,7 +231,7 @@ fn what_clients_refuse_is_refused_with_its_rule() {
         &["may not issue for excluded"],
     );
     let no_ca = below("no ca", |p| p.is_ca = IsCa::ExplicitNoCa);
-    add("noca", no_ca.leaf(&host("noca"), |_| {}), &[&no_ca.pem], &["certificate 2 of the chain is no CA"]);
+    add("noca", no_ca.leaf(&host("noca"), |_| {}), &[&no_ca.pem], &["certificate 2 of the chain is not a CA"]);
     let silent = below("silent", |p| {
         p.is_ca = IsCa::NoCa;
         p.key_usages.clear();
@@ -240,13 +240,13 @@ fn what_clients_refuse_is_refused_with_its_rule() {
         "silent",
         silent.leaf(&host("silent"), |_| {}),
         &[&silent.pem, &root.pem],
-        &["certificate 2 of the chain is no CA"],
+        &["certificate 2 of the chain is not a CA"],
     );
     let no_sign = below("no sign", |p| p.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
     add("nosign", no_sign.leaf(&host("nosign"), |_| {}), &[&no_sign.pem], &["certificate 2 of the chain may not sign"]);
     let short = below("short", |p| p.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
     let too_low = short.below("too low", |_| {});
-    let says = &["certificate 3 of the chain allows for 0 CAs below it", "pathlen"];
+    let says = &["certificate 3 of the chain allows 0 CAs below it", "pathlen"];
     add("pathlen", too_low.leaf(&host("pathlen"), |_| {}), &[&too_low.pem, &short.pem], says);
     let clients = below("for clients", |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
     let says = &["certificate 2 of the chain may not issue for servers"];
@@ -259,7 +259,7 @@ fn what_clients_refuse_is_refused_with_its_rule() {
     let odd = below("odd", |p| p.custom_extensions.push(extension(&[1, 2, 3, 5], b"\x05\x00", true)));
     add("odd", odd.leaf(&host("odd"), |_| {}), &[&odd.pem], &["certificate 2 of the chain has a critical extension"]);
     let fallen = Ca::root_with("fallen", |p| p.is_ca = IsCa::ExplicitNoCa);
-    add("fallen", fallen.leaf(&host("fallen"), |_| {}), &[&fallen.pem], &["certificate 2 of the chain is no CA"]);
+    add("fallen", fallen.leaf(&host("fallen"), |_| {}), &[&fallen.pem], &["certificate 2 of the chain is not a CA"]);
     let (code, told) = check(&authority, &cases);
     assert_eq!(code, 1);
     for (case, told) in cases.iter().zip(&told) {
@@ -404,8 +404,13 @@ fn unusual_keys_are_warned_of() {
     let leaf = params.signed_by(&pair, &root.issuer()).unwrap().pem();
     let read = |path| fs::read_to_string(path).unwrap();
     let cases = [
-        Case { name: "ed", chain: read(&ed.chain), key: read(&ed.key), says: &["not all browsers take: ed25519"] },
-        Case { name: "p521", chain: leaf + &root.pem, key, says: &["not all browsers take: ecdsa-p521"] },
+        Case {
+            name: "ed",
+            chain: read(&ed.chain),
+            key: read(&ed.key),
+            says: &["not all browsers accept its key: ed25519"],
+        },
+        Case { name: "p521", chain: leaf + &root.pem, key, says: &["not all browsers accept its key: ecdsa-p521"] },
     ];
     let (code, told) = check(&authority, &cases);
     assert_eq!(code, 0, "{told:?}");

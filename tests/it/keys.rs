@@ -130,7 +130,7 @@ fn a_renewed_key_is_read_by_the_process_that_has_them() {
     assert!(pintle.reload().contains("reloaded"));
     assert_eq!(pin(), third.pin);
     fs::copy(&other.key, authority.folder().join("blog.key")).unwrap();
-    assert!(pintle.reload_fails().contains("the private key does not fit the certificate"));
+    assert!(pintle.reload_fails().contains("the private key does not match the certificate"));
     fs::write(authority.folder().join("blog.key"), "hello\n").unwrap();
     assert!(pintle.reload_fails().contains("no usable private key: none found"));
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);

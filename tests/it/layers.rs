@@ -22,8 +22,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("export", "apps mod servers tools"),
     ("os/sandbox", "calls files mod"),
     ("server", "asked challenge context health service worker"),
-    ("tls", "certificate constraints path preflight rule"),
-    ("tls", "config offer"),
     ("verify", "fault grammar"),
     ("verify", "mod report visits"),
 ];

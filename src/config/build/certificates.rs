@@ -57,7 +57,7 @@ impl Loaded {
             path: self.path.clone(),
             pin: self.chain.pin(),
             // A key that another process has is not read by this one, not even for a copy.
-            key: self.key.as_deref().filter(|_| key_process::held().is_none()).map(Path::to_owned),
+            key: self.key.as_deref().filter(|_| key_process::running().is_none()).map(Path::to_owned),
             text: self.text.clone(),
             chain: Box::new(move || self.pem()),
         }
@@ -199,7 +199,7 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
         Err(error) => {
             let tell = || format!("`pintle pin {}` tells what is in the file", path.display());
             let hint = match &error {
-                CertificateError::Order(_) => "the leaf comes first, then the one that issued it, and so on".to_owned(),
+                CertificateError::Order(_) => "the leaf comes first, then its issuer, and so on".to_owned(),
                 CertificateError::Chain(why) => why.hint(path, Want::Chain).unwrap_or_else(tell),
                 _ => tell(),
             };
@@ -211,7 +211,7 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
 
 fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<String>, Key)> {
     let path = r.path(&at.value);
-    let key = match key_process::held().filter(|_| !r.instead.contains_key(&path)) {
+    let key = match key_process::running().filter(|_| !r.instead.contains_key(&path)) {
         Some(key_process) => Key::Kept(load(key_process, &path, at, r)?),
         None => Key::Here(read("site.certificate.key", &path, &at.span, r)?),
     };

@@ -39,7 +39,7 @@ use crate::host::{HostMap, HostPattern};
 use crate::ledger::time::{DOUBT, wall};
 use crate::policy::promise::others;
 use crate::telemetry::AccessFormat;
-use crate::tls::offer::Offer;
+use crate::tls::offer::TlsOffer;
 use keep::{keep_unfit, mark_shorter, note_refused};
 use plan::Plan;
 use stand_in::{RefusedPair, Served, StandIns};
@@ -100,7 +100,7 @@ struct Globals {
     listen: listen::Listen,
     limits: crate::limits::Limits,
     reports: Option<crate::site::ReportsAt>,
-    offer: Offer,
+    offer: TlsOffer,
     access: AccessTarget,
     access_format: AccessFormat,
     acme_webroot: Option<PathBuf>,

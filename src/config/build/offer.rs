@@ -4,8 +4,7 @@ use super::{Checker, Entry};
 use crate::config::file::TlsTable;
 use crate::config::problem::At;
 use crate::keys::key_file::KeyAlgorithm;
-use crate::tls::config::Versions;
-use crate::tls::offer::{GROUPS, Group, Offer, SUITES, Suite};
+use crate::tls::offer::{GROUPS, KxGroup, SUITES, Suite, TlsOffer, Versions};
 
 /// Mozilla's server side TLS recommendations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +13,11 @@ enum Profile {
     Intermediate,
 }
 
-pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> Offer {
+pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> TlsOffer {
     let words = [("modern", Some(Profile::Modern)), ("intermediate", Some(Profile::Intermediate))];
     let profile = r.choice("tls.profile", table.profile.as_ref(), &words, None);
     let versions = versions(table, profile, r);
-    let mut offer = Offer::usual(versions);
+    let mut offer = TlsOffer::usual(versions);
     if let Some(suites) =
         listed("tls.cipher_suites", table.cipher_suites.as_deref(), table, Suite::named, known_suites, r)
     {
@@ -42,7 +41,7 @@ pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> Offer {
             }
         }
     }
-    if let Some(groups) = listed("tls.groups", table.groups.as_deref(), table, Group::named, known_groups, r) {
+    if let Some(groups) = listed("tls.groups", table.groups.as_deref(), table, KxGroup::named, known_groups, r) {
         for (at, group) in groups.iter().filter(|(_, group)| profile.is_some() && !group.is_usual()) {
             let why = format!("no profile has {:?}", group.names[0]);
             outside("tls.groups", at, &why, r);
@@ -60,7 +59,13 @@ pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> Offer {
 }
 
 /// Whether TLS 1.2 has a suite for a key of each site: its suites are for keys of one kind.
-pub(super) fn check_keys(table: &TlsTable, offer: &Offer, entries: &[&Entry], may_refuse: bool, r: &mut Checker<'_>) {
+pub(super) fn check_keys(
+    table: &TlsTable,
+    offer: &TlsOffer,
+    entries: &[&Entry],
+    may_refuse: bool,
+    r: &mut Checker<'_>,
+) {
     // A list without any suite of TLS 1.2 has been told of.
     let has_any = offer.suites.iter().any(|suite| !suite.tls13);
     if !offer.versions.tls12 || table.cipher_suites.is_none() || !has_any {

@@ -75,7 +75,7 @@ impl Served {
 fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
     let chain = || Chain::from_pem(contents).ok();
     let whole = Certificate::new(chain()?, contents).ok();
-    whole.or_else(|| match key_process::held() {
+    whole.or_else(|| match key_process::running() {
         Some(keys) => Certificate::with_signer(chain()?, Arc::new(keys.load(key).ok()?)).ok(),
         None => Certificate::new(chain()?, &read_key(key)?).ok(),
     })

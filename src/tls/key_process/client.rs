@@ -1,4 +1,4 @@
-//! The serving process' side: a key that is somewhere else.
+//! The serving process' side: signs with keys in the key process.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,54 +16,62 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
-use super::protocol::{self, Loaded, PATIENCE, Request};
+use super::protocol::{self, KeyRequest, LoadedKey, TIMEOUT};
 use crate::keys::pin::Pin;
 
-/// The process that has the keys.
+/// The process that holds the private keys.
 pub struct KeyProcess {
-    /// Channels are handed in here; it ends when this is closed.
-    door: Mutex<UnixStream>,
+    /// Passes channels to the process, which ends when this socket is closed.
+    control_socket: Mutex<UnixStream>,
     child: Mutex<Child>,
     is_gone: AtomicBool,
 }
 
-/// There is one for the process.
-static HELD: OnceLock<KeyProcess> = OnceLock::new();
+/// The answer does not follow the protocol.
+const INVALID_ANSWER: &str = "the key process sends an invalid answer";
+
+/// The one key process of this process.
+static RUNNING: OnceLock<KeyProcess> = OnceLock::new();
 
 thread_local! {
-    /// This thread's own way to it.
+    /// This thread's own channel to it.
     static CHANNEL: RefCell<Option<UnixStream>> = const { RefCell::new(None) };
 }
 
-/// The process that has the keys, if they are in one.
+/// Returns the key process, if there is one.
 #[must_use]
-pub fn held() -> Option<&'static KeyProcess> {
-    HELD.get()
+pub fn running() -> Option<&'static KeyProcess> {
+    RUNNING.get()
 }
 
 impl KeyProcess {
-    /// Starts it by a command, which finds the door as its standard input, and the plan in it.
+    /// Starts the process with a command. Its standard input is the control socket, and the plan
+    /// comes through that.
     ///
     /// # Errors
     ///
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub fn start(mut command: Command, plan: &[u8]) -> io::Result<&'static Self> {
-        let (mut door, theirs) = UnixStream::pair()?;
-        // Nobody waits for a process that stands still, neither with the plan nor with a channel.
-        door.set_write_timeout(Some(PATIENCE))?;
+        let (mut control_socket, theirs) = UnixStream::pair()?;
+        // A hanging process blocks nobody, neither at the plan nor at a channel.
+        control_socket.set_write_timeout(Some(TIMEOUT))?;
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).spawn()?;
-        protocol::write_plan(&mut door, plan)?;
-        let key_process = Self { door: Mutex::new(door), child: Mutex::new(child), is_gone: AtomicBool::new(false) };
-        Ok(HELD.get_or_init(|| key_process))
+        protocol::write_plan(&mut control_socket, plan)?;
+        let key_process = Self {
+            control_socket: Mutex::new(control_socket),
+            child: Mutex::new(child),
+            is_gone: AtomicBool::new(false),
+        };
+        Ok(RUNNING.get_or_init(|| key_process))
     }
 
-    /// Its number.
+    /// Returns its process id.
     #[must_use]
     pub fn process(&self) -> u32 {
         self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
 
-    /// Whether it has ended: then no handshake can be signed any more.
+    /// Returns `true` if it has ended: then no handshake can be signed any more.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         let ended = self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait();
@@ -73,33 +81,33 @@ impl KeyProcess {
         self.is_gone.load(Ordering::Relaxed)
     }
 
-    /// Has it read a key.
+    /// Makes it read a key.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// If the key cannot be read or used.
     pub fn load(&'static self, path: &Path) -> Result<RemoteKey, String> {
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-        let answer = self.ask(&Request::load(&path))?;
-        let Loaded { public, schemes } = Loaded::decode(&answer).ok_or("the key process answers nonsense")?;
+        let answer = self.ask(&KeyRequest::load(&path))?;
+        let LoadedKey { public, schemes } = LoadedKey::decode(&answer).ok_or(INVALID_ANSWER)?;
         let algorithm = schemes.first().and_then(|scheme| algorithm_of(*scheme)).ok_or("the key cannot sign")?;
         let pin = Pin::of_spki(&public);
         Ok(RemoteKey { key_process: self, pin, public, schemes, algorithm })
     }
 
-    fn ask(&self, request: &Request) -> Result<Vec<u8>, String> {
+    fn ask(&self, request: &KeyRequest) -> Result<Vec<u8>, String> {
         CHANNEL.with_borrow_mut(|channel| {
             let answered = self.ask_by(channel, request);
-            let tell = |error: io::Error| format!("the key process does not answer: {error}");
+            let failed = |error: io::Error| format!("the key process does not answer: {error}");
             if answered.is_err() {
-                // Half a frame may be on its way: a new channel knows nothing of it.
+                // Half a frame may be in transit: the next request uses a new channel.
                 *channel = None;
             }
-            protocol::outcome(&answered.map_err(tell)?).ok_or("the key process answers nonsense")?
+            protocol::outcome(&answered.map_err(failed)?).ok_or(INVALID_ANSWER)?
         })
     }
 
-    fn ask_by(&self, channel: &mut Option<UnixStream>, request: &Request) -> io::Result<Vec<u8>> {
+    fn ask_by(&self, channel: &mut Option<UnixStream>, request: &KeyRequest) -> io::Result<Vec<u8>> {
         let channel = match channel {
             Some(channel) => channel,
             none => none.insert(self.open()?),
@@ -108,18 +116,18 @@ impl KeyProcess {
         protocol::read(channel)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// A channel of this thread's own.
+    /// Opens a channel for this thread.
     fn open(&self) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         for timeout in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
-            timeout(&ours, Some(PATIENCE))?;
+            timeout(&ours, Some(TIMEOUT))?;
         }
         let fds = [theirs.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
-        let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        sendmsg(&*door, &[io::IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)?;
+        let control_socket = self.control_socket.lock().unwrap_or_else(PoisonError::into_inner);
+        sendmsg(&*control_socket, &[io::IoSlice::new(&[1])], &mut control, SendFlags::NOSIGNAL)?;
         Ok(ours)
     }
 }
@@ -135,7 +143,7 @@ fn algorithm_of(scheme: SignatureScheme) -> Option<SignatureAlgorithm> {
     })
 }
 
-/// A key that this process does not have.
+/// A private key in the key process.
 pub struct RemoteKey {
     key_process: &'static KeyProcess,
     pin: Pin,
@@ -173,11 +181,12 @@ struct RemoteSigner {
 }
 
 impl Signer for RemoteSigner {
-    /// Waits for the answer; rustls has no other way to sign. The thread's other connections wait with it.
+    /// Waits for the answer, as rustls has no asynchronous way to sign. The thread's other
+    /// connections wait, too.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let signed = self.key_process.ask(&Request::sign(&self.pin, self.scheme, message));
+        let signed = self.key_process.ask(&KeyRequest::sign(&self.pin, self.scheme, message));
         signed.map_err(|why| {
-            tracing::debug!(why, "a handshake was not signed");
+            tracing::debug!(why, "handshake not signed");
             Error::General(why)
         })
     }

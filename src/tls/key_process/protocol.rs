@@ -1,4 +1,4 @@
-//! What goes over a channel: a length of four bytes in network order, and that many bytes.
+//! The protocol of a channel: frames of a four-byte length in network order, and that many bytes.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,40 +13,41 @@ use tokio::time::Instant;
 
 use crate::keys::pin::Pin;
 
-/// The longest request or answer: a path, or an RSA key's public part.
+/// The longest request or answer, in bytes: a path, or an RSA key's public part.
 const FRAME_MAX: usize = 8 * 1024;
-/// The longest plan: the folders of very many keys.
+/// The longest plan, in bytes: the folders of very many keys.
 const PLAN_MAX: usize = 64 << 20;
-/// The longest handshake to be signed: TLS 1.2 with a P-521 point has 203 bytes, TLS 1.3 with SHA-512 162.
+/// The longest handshake to be signed, in bytes: TLS 1.2 with a P-521 point has 203, TLS 1.3 with
+/// SHA-512 has 162.
 const MESSAGE_MAX: usize = 256;
 
-/// How long one side waits for the other: there is an answer in well under a millisecond, or never.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of both sides: an answer takes well under a millisecond, or never comes.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 const LOAD: u8 = 1;
 const SIGN: u8 = 2;
 const DONE: u8 = 0;
 const REFUSED: u8 = 1;
 
-/// Something to be done.
+/// A request to the key process.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
+pub(super) enum KeyRequest {
     /// Read the key of a file.
     Load(Vec<u8>),
     /// Sign with the key of this pin.
     Sign { pin: [u8; 32], scheme: SignatureScheme, message: Vec<u8> },
 }
 
-/// A key that was loaded: all that may be known about it.
+/// The public facts of a loaded key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Loaded {
+pub(super) struct LoadedKey {
     /// DER of the SubjectPublicKeyInfo.
     pub(super) public: Vec<u8>,
-    /// What it can sign by, the best first.
+    /// The signature schemes that it supports, the best first.
     pub(super) schemes: Vec<SignatureScheme>,
 }
 
-impl Request {
+impl KeyRequest {
     pub(super) fn load(path: &Path) -> Self {
         Self::Load(path.as_os_str().as_encoded_bytes().to_vec())
     }
@@ -64,7 +65,7 @@ impl Request {
         }
     }
 
-    /// None for what is no request.
+    /// Returns `None` for a malformed request.
     pub(super) fn decode(frame: &[u8]) -> Option<Self> {
         let (kind, rest) = frame.split_first()?;
         match *kind {
@@ -80,7 +81,7 @@ impl Request {
     }
 }
 
-impl Loaded {
+impl LoadedKey {
     pub(super) fn encode(&self) -> Vec<u8> {
         let count = u8::try_from(self.schemes.len()).unwrap_or(u8::MAX);
         let schemes = self.schemes.iter().take(count.into()).flat_map(|s| u16::from(*s).to_be_bytes());
@@ -96,8 +97,9 @@ impl Loaded {
     }
 }
 
-/// Whether this is what a server signs in a handshake, and nothing else that a key could be used for: RFC 8446 section
-/// 4.4.3, or the parameters of RFC 8422 section 5.4 behind the two random numbers.
+/// Returns `true` if this is exactly what a server signs in a handshake, so that the key serves no
+/// other purpose: RFC 8446 section 4.4.3, or the parameters of RFC 8422 section 5.4 after the two
+/// random numbers.
 fn is_handshake(message: &[u8]) -> bool {
     if message.len() > MESSAGE_MAX {
         return false;
@@ -106,7 +108,7 @@ fn is_handshake(message: &[u8]) -> bool {
         let rest = message.strip_prefix(&[b' '; 64])?.strip_prefix(b"TLS 1.3, server CertificateVerify\0")?;
         Some(matches!(rest.len(), 32 | 48 | 64))
     };
-    // named_curve(3), the curve, and a point of as many bytes as it says.
+    // named_curve(3), the curve, and a point with its length.
     let tls12 = || {
         let (kind, rest) = message.get(64..)?.split_first()?;
         let (_, rest) = rest.split_first_chunk::<2>()?;
@@ -116,17 +118,17 @@ fn is_handshake(message: &[u8]) -> bool {
     tls13().unwrap_or_else(|| tls12().unwrap_or(false))
 }
 
-/// Reads a frame; none at the end.
+/// Reads a frame; `None` at the end.
 pub(super) fn read(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     read_up_to(FRAME_MAX, stream)
 }
 
-/// Reads what the process is to be, before the first channel comes.
+/// Reads the plan of the process, before the first channel.
 pub(super) fn read_plan(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     read_up_to(PLAN_MAX, stream)
 }
 
-/// Writes it.
+/// Writes the plan.
 pub(super) fn write_plan(stream: &mut impl Write, plan: &[u8]) -> io::Result<()> {
     write_up_to(PLAN_MAX, stream, plan)
 }
@@ -146,7 +148,8 @@ fn read_up_to(most: usize, stream: &mut impl Read) -> io::Result<Option<Vec<u8>>
     Ok(Some(frame))
 }
 
-/// Reads a frame, and waits for as long as it takes to begin; from then on until `PATIENCE` is over. None at the end.
+/// Reads a frame; `None` at the end. Waits without limit for its first byte, then at most
+/// `TIMEOUT`.
 pub(super) fn read_in_time(stream: &UnixStream) -> io::Result<Option<Vec<u8>>> {
     let mut first = [0];
     match (&*stream).read(&mut first) {
@@ -158,13 +161,13 @@ pub(super) fn read_in_time(stream: &UnixStream) -> io::Result<Option<Vec<u8>>> {
     read(&mut first.chain(InTime::begin(stream)))
 }
 
-/// Writes a frame before `PATIENCE` is over.
+/// Writes a frame within `TIMEOUT`.
 pub(super) fn write_in_time(stream: &UnixStream, frame: &[u8]) -> io::Result<()> {
     write(&mut InTime::begin(stream), frame)
 }
 
-/// A channel, for some time only. (Timeouts of the socket's own would need a system call that the process of the keys
-/// does without.)
+/// A channel with a deadline. (A socket timeout would need a system call that the key process is
+/// not allowed.)
 struct InTime<'s> {
     stream: &'s UnixStream,
     until: Instant,
@@ -172,10 +175,10 @@ struct InTime<'s> {
 
 impl<'s> InTime<'s> {
     fn begin(stream: &'s UnixStream) -> Self {
-        Self { stream, until: Instant::now() + PATIENCE }
+        Self { stream, until: Instant::now() + TIMEOUT }
     }
 
-    /// Does this as soon as it can be done.
+    /// Tries an operation until it succeeds or the deadline passes.
     fn attempt(&self, ready: PollFlags, mut act: impl FnMut() -> Result<usize, Errno>) -> io::Result<usize> {
         loop {
             match act() {
@@ -210,7 +213,7 @@ impl Write for InTime<'_> {
     }
 }
 
-/// Writes a frame at once.
+/// Writes a frame without a deadline.
 pub(super) fn write(stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
     write_up_to(FRAME_MAX, stream, frame)
 }
@@ -221,7 +224,7 @@ fn write_up_to(most: usize, stream: &mut impl Write, frame: &[u8]) -> io::Result
     stream.write_all(&[&length.to_be_bytes(), frame].concat())
 }
 
-/// An answer, as a frame.
+/// Encodes an answer.
 pub(super) fn answer(outcome: Result<Vec<u8>, String>) -> Vec<u8> {
     match outcome {
         Ok(bytes) => [&[DONE], bytes.as_slice()].concat(),
@@ -229,7 +232,7 @@ pub(super) fn answer(outcome: Result<Vec<u8>, String>) -> Vec<u8> {
     }
 }
 
-/// What an answer says; none for what is no answer.
+/// Decodes an answer; `None` if it is malformed.
 pub(super) fn outcome(frame: &[u8]) -> Option<Result<Vec<u8>, String>> {
     match frame.split_first()? {
         (&DONE, bytes) => Some(Ok(bytes.to_vec())),
@@ -271,7 +274,7 @@ mod tests {
             ours.write_all(half).unwrap();
             assert_eq!(read_in_time(&theirs).unwrap_err().kind(), io::ErrorKind::TimedOut);
         }
-        // Nor is anybody who does not read.
+        // A peer that does not read is not waited for, either.
         let frame = vec![7; FRAME_MAX];
         let error = std::iter::repeat_with(|| write_in_time(&theirs, &frame)).find_map(Result::err).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -283,17 +286,17 @@ mod tests {
             let mut message = vec![5; 64];
             message.extend([3, 0, 29, u8::try_from(point.len()).unwrap()]);
             message.extend(point);
-            for request in [Request::Load(path), Request::Sign { pin, scheme: scheme.into(), message }] {
+            for request in [KeyRequest::Load(path), KeyRequest::Sign { pin, scheme: scheme.into(), message }] {
                 let mut wire = Vec::new();
                 write(&mut wire, &request.encode()).unwrap();
                 let frame = read(&mut wire.as_slice()).unwrap().unwrap();
-                prop_assert_eq!(Request::decode(&frame), Some(request));
+                prop_assert_eq!(KeyRequest::decode(&frame), Some(request));
             }
         }
 
         #[test]
         fn anything_else_is_none(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = (Request::decode(&bytes), Loaded::decode(&bytes), outcome(&bytes), read(&mut bytes.as_slice()));
+            let _ = (KeyRequest::decode(&bytes), LoadedKey::decode(&bytes), outcome(&bytes), read(&mut bytes.as_slice()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The process that has the keys.
+//! The key process' side: loads keys and signs.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -16,17 +16,17 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustls::SignatureScheme;
 use rustls::sign::SigningKey;
 
-use super::protocol::{self, Loaded, Request};
+use super::protocol::{self, KeyRequest, LoadedKey};
 use crate::keys::key_file::{FILE_MAX, KeyFileError, Want, private_key, signer};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 
-/// Threads that may ask: workers, and those that load.
+/// The most channels: one for each worker, and for each thread that loads keys.
 const CHANNELS_MAX: usize = 2048;
-/// Keys at the same time, those that were renewed since included.
+/// The most keys, including replaced ones.
 const KEYS_MAX: usize = 65_536;
 
-/// In the order in which a key that can do several takes them; RSA's as rustls has it.
+/// The order of preference of a key that supports several; for RSA, the same as rustls.
 const SCHEMES: [SignatureScheme; 10] = [
     SignatureScheme::RSA_PSS_SHA512,
     SignatureScheme::RSA_PSS_SHA384,
@@ -40,42 +40,42 @@ const SCHEMES: [SignatureScheme; 10] = [
     SignatureScheme::ED25519,
 ];
 
-struct Keys {
-    /// Where keys may be read: the folders that they were in at the start, without links.
+struct KeyStore {
+    /// The folders from which keys may be read: those of the start, without symbolic links.
     folders: Vec<PathBuf>,
     by_pin: RwLock<HashMap<[u8; 32], Arc<dyn SigningKey>>>,
     channels: AtomicUsize,
 }
 
-/// What the process is to be: as it was written by [`super::KeyProcess::start`], just now.
+/// Reads the plan of the process, which [`super::KeyProcess::start`] has just written.
 ///
 /// # Errors
 ///
-/// When there is nothing to be read.
-pub fn plan(mut door: &UnixStream) -> io::Result<Vec<u8>> {
-    door.set_read_timeout(Some(protocol::PATIENCE))?;
-    let plan = protocol::read_plan(&mut door)?;
-    door.set_read_timeout(None)?;
+/// If there is nothing to read.
+pub fn plan(mut control_socket: &UnixStream) -> io::Result<Vec<u8>> {
+    control_socket.set_read_timeout(Some(protocol::TIMEOUT))?;
+    let plan = protocol::read_plan(&mut control_socket)?;
+    control_socket.set_read_timeout(None)?;
     plan.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Takes channels from `door` until it is closed, and does what is asked by them. Keys are read in these folders and
-/// those below them only, whatever the sandbox can hold.
+/// Takes channels from the control socket until it is closed, and answers their requests. Reads
+/// keys only in these folders and below, even without a sandbox.
 ///
 /// # Errors
 ///
-/// When the door cannot be listened at.
-pub fn serve(door: &UnixStream, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
+/// If the control socket cannot be read.
+pub fn serve(control_socket: &UnixStream, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
     let folders = folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
-    let keys = Arc::new(Keys { folders, by_pin: RwLock::default(), channels: AtomicUsize::new(0) });
-    while let Some(channel) = take(door)? {
+    let keys = Arc::new(KeyStore { folders, by_pin: RwLock::default(), channels: AtomicUsize::new(0) });
+    while let Some(channel) = take(control_socket)? {
         if keys.channels.fetch_add(1, Ordering::Relaxed) >= CHANNELS_MAX {
             keys.channels.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
         let own = keys.clone();
         let answering = std::thread::Builder::new().name("keys".into()).spawn(move || {
-            // Whoever asks for nonsense has lost the channel.
+            // A malformed request ends its channel.
             let _ = own.answer_all(channel);
             own.channels.fetch_sub(1, Ordering::Relaxed);
         });
@@ -86,13 +86,14 @@ pub fn serve(door: &UnixStream, folders: &BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// The next channel; none when there will be no more.
-fn take(door: &UnixStream) -> io::Result<Option<UnixStream>> {
+/// Takes the next channel; `None` if the control socket is closed.
+fn take(control_socket: &UnixStream) -> io::Result<Option<UnixStream>> {
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
-        let message = recvmsg(door, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC);
+        let message =
+            recvmsg(control_socket, &mut [io::IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC);
         match message {
             Ok(message) if message.bytes == 0 => return Ok(None),
             Ok(_) => {}
@@ -110,23 +111,23 @@ fn take(door: &UnixStream) -> io::Result<Option<UnixStream>> {
     }
 }
 
-impl Keys {
+impl KeyStore {
     fn answer_all(&self, channel: UnixStream) -> io::Result<()> {
         while let Some(frame) = protocol::read_in_time(&channel)? {
-            let request = Request::decode(&frame).ok_or(io::ErrorKind::InvalidData)?;
+            let request = KeyRequest::decode(&frame).ok_or(io::ErrorKind::InvalidData)?;
             let outcome = match request {
-                Request::Load(path) => {
+                KeyRequest::Load(path) => {
                     self.load(&PathBuf::from(OsString::from_vec(path))).map(|loaded| loaded.encode())
                 }
-                Request::Sign { pin, scheme, message } => self.sign(pin, scheme, &message),
+                KeyRequest::Sign { pin, scheme, message } => self.sign(pin, scheme, &message),
             };
             protocol::write_in_time(&channel, &protocol::answer(outcome))?;
         }
         Ok(())
     }
 
-    /// Where a path leads, if that is in one of the folders: who asks may have been taken over, and is told nothing about
-    /// other places, not even what is there.
+    /// Resolves a path, if it leads into one of the folders. The asking process may be compromised:
+    /// for other places it learns nothing, not even if they exist.
     fn find(&self, path: &Path) -> io::Result<PathBuf> {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         let is_inside = |path: &Path| self.folders.iter().any(|folder| path.starts_with(folder));
@@ -140,7 +141,7 @@ impl Keys {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<Loaded, String> {
+    fn load(&self, path: &Path) -> Result<LoadedKey, String> {
         let unread = |error: io::Error| format!("the key process cannot read it: {error}");
         let contents = self.find(path).and_then(|path| plain_file::read(&path, FILE_MAX)).map_err(unread)?;
         let unusable = |error: KeyFileError| {
@@ -154,16 +155,16 @@ impl Keys {
         let mut keys = self.by_pin.write().unwrap_or_else(PoisonError::into_inner);
         let pin = *Pin::of_spki(&public).as_bytes();
         if keys.len() >= KEYS_MAX && !keys.contains_key(&pin) {
-            return Err(format!("the key process holds {KEYS_MAX} keys, and takes no more"));
+            return Err(format!("the key process has its maximum of {KEYS_MAX} keys"));
         }
         keys.insert(pin, key);
-        Ok(Loaded { public, schemes })
+        Ok(LoadedKey { public, schemes })
     }
 
     fn sign(&self, pin: [u8; 32], scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, String> {
         let key = self.by_pin.read().unwrap_or_else(PoisonError::into_inner).get(&pin).cloned();
-        let key = key.ok_or("the key process does not have this key")?;
-        let signer = key.choose_scheme(&[scheme]).ok_or("the key cannot sign by this scheme")?;
+        let key = key.ok_or("the key process has not loaded this key")?;
+        let signer = key.choose_scheme(&[scheme]).ok_or("the key does not support this signature scheme")?;
         signer.sign(message).map_err(|error| error.to_string())
     }
 }

@@ -1,4 +1,5 @@
-//! A client's first message, gathered until it is whole: whoever has not said it has no part in any cryptography.
+//! Gathers a client's first message until it is complete: before that, a client costs no
+//! cryptography.
 
 use std::io;
 use std::pin::Pin;
@@ -19,35 +20,35 @@ const MESSAGE_HEAD: usize = 4;
 /// The longest record (RFC 8446 section 5.1).
 const RECORD_MAX: usize = 16 * 1024;
 
-/// What has come of it. Nothing is kept while nothing comes.
+/// The state of gathering. It keeps no memory until bytes arrive.
 #[derive(Debug, Default)]
 pub struct FirstMessage {
     received: Vec<u8>,
-    /// Where the first record begins that was not looked at.
+    /// The beginning of the first record that was not examined.
     at: usize,
     head: Vec<u8>,
-    /// Bytes of the message in the records before that.
+    /// Bytes of the message in the previous records.
     len: usize,
 }
 
 impl FirstMessage {
-    /// What has come already.
+    /// The received bytes.
     #[must_use]
     pub fn new(received: Vec<u8>) -> Self {
         Self { received, ..Self::default() }
     }
 
-    /// All that has come, for [`super::TlsStream::new`].
+    /// Returns all received bytes, for [`super::TlsStream::new`].
     #[must_use]
     pub fn into_received(self) -> Vec<u8> {
         self.received
     }
 
-    /// Ready when the message is whole, or when it cannot become one: what is wrong with it is for rustls to say.
+    /// Ready when the message is complete, or when it never can be: rustls reports the fault then.
     ///
     /// # Errors
     ///
-    /// As the socket; `UnexpectedEof` at its end.
+    /// Errors of the socket; `UnexpectedEof` at its end.
     pub fn poll_whole(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_whole() {
             let read = SCRATCH_BUFFER.with_borrow_mut(|scratch| {
@@ -63,7 +64,7 @@ impl FirstMessage {
         Poll::Ready(Ok(()))
     }
 
-    /// Looks at the records that have come since the last time.
+    /// Examines the records that have arrived since the last call.
     fn is_whole(&mut self) -> bool {
         while let [kind, major, ..] = self.received[self.at..] {
             if kind != HANDSHAKE || major != 3 {
@@ -101,7 +102,7 @@ mod tests {
         [&[HANDSHAKE, 3, 1][..], &len, payload].concat()
     }
 
-    /// How many bytes it takes until it is whole, if they come one by one.
+    /// Returns the number of single bytes until the message counts as complete.
     fn whole_at(bytes: &[u8]) -> Option<usize> {
         let mut message = FirstMessage::default();
         bytes.iter().position(|byte| {

@@ -1,6 +1,7 @@
-//! A TLS connection over a TCP socket that keeps nothing but rustls' state at rest.
+//! A TLS connection over a TCP socket. An idle one holds only rustls' state.
 //!
-//! rustls does all of TLS, through its unbuffered API; the buffers are the thread's, lent while something is in them.
+//! rustls does all of TLS through its unbuffered API. The buffers belong to the thread, which lends
+//! them only while they contain data.
 
 mod hello;
 mod outgoing;
@@ -22,7 +23,7 @@ pub use session::{ServerSession, Session};
 
 use records::{PENDING_MAX, Phase};
 
-/// How much is read from a socket at once: three full records and more.
+/// The size of one read from a socket, in bytes: more than three full records.
 const SCRATCH: usize = PENDING_MAX + 64 * 1024;
 
 thread_local! {
@@ -36,27 +37,27 @@ pub struct TlsStream<S> {
 }
 
 impl<S: Session> TlsStream<S> {
-    /// A connection whose handshake is yet to come; `received` was read from the socket already.
+    /// Wraps a connection before its handshake; `received` was already read from the socket.
     pub fn new(socket: TcpStream, session: S, received: Vec<u8>) -> Self {
         Self { socket, records: Records::new(session, received) }
     }
 
-    /// The state of rustls.
+    /// Returns the state of rustls.
     pub fn session(&self) -> &S {
         &self.records.session
     }
 
-    /// The protocol that was agreed on.
+    /// Returns the negotiated application protocol.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.records.session.alpn()
     }
 
-    /// The socket below.
+    /// Returns the socket.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
 
-    /// Bytes that wait to be written.
+    /// Returns the number of bytes that wait to be written.
     pub fn unsent(&self) -> usize {
         self.records.outgoing.len()
     }
@@ -86,11 +87,12 @@ impl<S: Session> TlsStream<S> {
         })
     }
 
-    /// Reads plaintext into `dst`; gives 0 when the peer has closed the connection properly.
+    /// Reads plaintext into `dst`; returns 0 when the peer has closed the connection properly.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` when it ended without close_notify, so that what came may be cut short (RFC 8446 section 6.1).
+    /// `UnexpectedEof` if it ended without close_notify, so the data may be truncated (RFC 8446
+    /// section 6.1).
     pub fn poll_read<B: BufMut>(&mut self, cx: &mut Context<'_>, dst: &mut B) -> Poll<io::Result<usize>> {
         if self.records.has_plain() {
             return Poll::Ready(Ok(self.records.take_plain(dst)));
@@ -105,8 +107,8 @@ impl<S: Session> TlsStream<S> {
                 if read > 0 {
                     return Poll::Ready(Ok(read));
                 }
-                // What rustls says on its own account (a KeyUpdate, a no to another handshake) waits for no write of ours:
-                // on a connection at rest there is none, and the buffer would stay lent.
+                // Messages of rustls itself (a KeyUpdate, a refused renegotiation) do not wait for
+                // a write of ours: an idle connection has none, and would keep the buffer.
                 if self.records.outgoing.is_sealed() {
                     let _ = self.records.outgoing.poll_send(&mut self.socket, cx);
                 }
@@ -114,7 +116,8 @@ impl<S: Session> TlsStream<S> {
         })
     }
 
-    /// Reads from the socket behind what is pending; gives how much of the buffer is in use.
+    /// Reads from the socket after the pending bytes; returns the number of used bytes in the
+    /// buffer.
     fn poll_fill(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let pending = self.records.pending_len();
         let mut free = ReadBuf::new(&mut scratch[pending..]);
@@ -125,7 +128,7 @@ impl<S: Session> TlsStream<S> {
         }
     }
 
-    /// Lets rustls work; on failure its alert goes out, if the socket takes it.
+    /// Lets rustls work. On failure sends its alert, if the socket accepts it.
     fn receive<B: BufMut>(
         &mut self,
         scratch: &mut [u8],
@@ -138,7 +141,7 @@ impl<S: Session> TlsStream<S> {
         })
     }
 
-    /// Takes plaintext to be sent. It is sent when a record is full, or with [`Self::poll_flush`].
+    /// Takes plaintext. It is sent when a record is full, or with [`Self::poll_flush`].
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.records.outgoing.is_full() {
             ready!(self.records.outgoing.poll_send(&mut self.socket, cx))?;
@@ -146,9 +149,9 @@ impl<S: Session> TlsStream<S> {
         Poll::Ready(self.records.write(bufs))
     }
 
-    /// Sends all that was taken.
+    /// Sends all taken plaintext.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A full buffer has no room for one more record; what is staged is sealed behind it.
+        // A full buffer has no space for one more record; the staged plaintext is sealed after it.
         if self.records.outgoing.is_full() {
             ready!(self.records.outgoing.poll_send(&mut self.socket, cx))?;
         }
@@ -156,13 +159,13 @@ impl<S: Session> TlsStream<S> {
         self.records.outgoing.poll_send(&mut self.socket, cx)
     }
 
-    /// Whether everything taken has been sent.
+    /// Returns `true` if everything taken has been sent.
     pub fn is_flushed(&self) -> bool {
         self.records.outgoing.is_empty()
     }
 
-    /// Sends what is left and close_notify, and ends the sending side. Where the peer has ended its own, that is left to
-    /// the socket's end, which comes next.
+    /// Sends the rest and close_notify, and shuts down the sending side. If the peer has already
+    /// ended its side, the end of the socket, which comes next, does that.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         self.records.close()?;
@@ -173,7 +176,7 @@ impl<S: Session> TlsStream<S> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 
-    /// Ready when there may be something to read. Touches no buffer.
+    /// Ready when there may be something to read. Uses no buffer.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.records.has_plain() || self.records.phase == Phase::PeerClosed {
             return Poll::Ready(Ok(()));

@@ -1,5 +1,6 @@
-//! What goes out: plaintext is gathered into full records, sealed by rustls, and written with one call. The buffer is
-//! the thread's, lent while something is in it. What can wait for that call waits in a place of its own size.
+//! The outgoing side: gathers plaintext into full records, seals them with rustls, and writes them
+//! with one call. The thread lends the buffer while it contains data. Bytes that can wait for the
+//! next call are kept in an allocation of their own size.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -17,21 +18,22 @@ const SEALED: usize = 5 + RECORD + 1 + 16 + 8;
 /// Sealed records that one buffer holds before it must be written.
 const RECORDS: usize = 6;
 const SEALED_MAX: usize = RECORDS * SEALED;
-/// Room for what rustls says on its own account: alerts, tickets, a KeyUpdate. More than that makes the buffer grow.
+/// Space for messages of rustls itself: alerts, tickets, a KeyUpdate. The buffer grows if they need
+/// more.
 const SLACK: usize = 1024;
-/// The record being gathered lies behind both.
+/// The record being gathered lies after both.
 const STAGE: usize = SEALED_MAX + SLACK;
-/// Buffers that a thread keeps for the next borrower.
+/// The most buffers that a thread keeps for reuse.
 const SPARE: usize = 8;
 
 thread_local! {
     static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The outgoing side of one connection: nothing at rest.
+/// The outgoing side of one connection. It holds nothing while idle.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
-    /// `STAGE + RECORD` bytes, or more behind `STAGE` where rustls had much to say.
+    /// `STAGE + RECORD` bytes, or more after `STAGE` if rustls had long messages.
     buffer: Option<Vec<u8>>,
     /// Written up to here.
     start: usize,
@@ -39,7 +41,7 @@ pub(super) struct Outgoing {
     end: usize,
     /// Plaintext gathered and not yet sealed.
     staged: usize,
-    /// Sealed, and to be written ahead of whatever comes next. Nobody waits for it.
+    /// Sealed bytes that go out ahead of the next write. Nobody waits for them.
     held: Vec<u8>,
 }
 
@@ -48,7 +50,7 @@ impl Outgoing {
         self.buffer.get_or_insert_with(|| BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; STAGE + RECORD]))
     }
 
-    /// Sets aside what is sealed, to go with what is written next; false if it is too much for that.
+    /// Sets sealed bytes aside for the next write; returns `false` if they are too many.
     pub(super) fn hold(&mut self) -> bool {
         let sealed = self.buffer.as_ref().and_then(|buffer| buffer.get(self.start..self.end));
         let Some(sealed) = sealed.filter(|sealed| sealed.len() <= SLACK && self.staged == 0 && self.held.is_empty())
@@ -60,7 +62,7 @@ impl Outgoing {
         true
     }
 
-    /// Puts what was set aside at the beginning of a buffer.
+    /// Puts the bytes set aside at the beginning of a buffer.
     fn take_up_held(&mut self) {
         if !self.held.is_empty() {
             let held = std::mem::take(&mut self.held);
@@ -73,27 +75,27 @@ impl Outgoing {
         self.end + SEALED <= SEALED_MAX
     }
 
-    /// Whether it must be written before it takes more.
+    /// Returns `true` if it must be written before it takes more.
     pub(super) fn is_full(&self) -> bool {
         !self.has_room()
     }
 
-    /// Whether plaintext waits to be sealed.
+    /// Returns `true` if plaintext waits to be sealed.
     pub(super) fn is_staged(&self) -> bool {
         self.staged > 0
     }
 
-    /// Whether sealed records wait to be written.
+    /// Returns `true` if sealed records wait to be written.
     pub(super) fn is_sealed(&self) -> bool {
         self.start < self.end
     }
 
-    /// Whether nothing waits to be written.
+    /// Returns `true` if nothing waits to be written.
     pub(super) fn is_empty(&self) -> bool {
         self.staged == 0 && self.start == self.end
     }
 
-    /// Bytes that wait to be sealed or written.
+    /// Returns the number of bytes that wait to be sealed or written.
     pub(super) fn len(&self) -> usize {
         self.staged + self.end - self.start
     }
@@ -115,8 +117,8 @@ impl Outgoing {
         Some(len)
     }
 
-    /// Takes as much of `bufs` as there is room for, and seals the records that get full. Whole records are sealed
-    /// from where they lie.
+    /// Takes as much of `bufs` as fits, and seals full records. Seals complete records in place,
+    /// without a copy.
     pub(super) fn push<D>(&mut self, traffic: &mut WriteTraffic<'_, D>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         self.take_up_held();
         let mut taken = 0;
@@ -145,7 +147,7 @@ impl Outgoing {
         Ok(taken)
     }
 
-    /// Seals what is staged.
+    /// Seals the staged plaintext.
     pub(super) fn seal<D>(&mut self, traffic: &mut WriteTraffic<'_, D>) -> io::Result<()> {
         let (end, len) = (self.end, std::mem::take(&mut self.staged));
         let (sealed, stage) = self.lend().split_at_mut(STAGE);
@@ -153,13 +155,13 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Takes what rustls wants to say, and gives the content type of its record. It must all be taken: a message that
-    /// is not encoded now is lost.
+    /// Takes a message of rustls, and returns the content type of its record. A message that is not
+    /// encoded now is lost.
     pub(super) fn encode<D>(&mut self, mut message: EncodeTlsData<'_, D>) -> io::Result<u8> {
         self.take_up_held();
         loop {
             let end = self.end;
-            // With something staged the stage is in use; a flight of the handshake may spread over it.
+            // The stage may be in use, and a flight of the handshake may extend over it.
             let limit = if self.staged > 0 { STAGE } else { usize::MAX };
             let buffer = self.lend();
             let limit = limit.min(buffer.len());
@@ -178,7 +180,7 @@ impl Outgoing {
         }
     }
 
-    /// Gives up what was not sealed yet.
+    /// Discards plaintext that is not sealed yet.
     pub(super) fn discard_staged(&mut self) {
         self.staged = 0;
         if self.start == self.end {
@@ -186,7 +188,7 @@ impl Outgoing {
         }
     }
 
-    /// Puts an alert of our own choice into a plaintext record: only while nothing is encrypted yet.
+    /// Adds an alert of ours as a plaintext record: only before encryption begins.
     pub(super) fn plain_alert(&mut self, description: u8) {
         const ALERT: u8 = 21;
         const FATAL: u8 = 2;
@@ -205,7 +207,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Writes all that is sealed.
+    /// Writes all sealed bytes.
     pub(super) fn poll_send(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(buffer) = &self.buffer {
             while self.start < self.end {
@@ -220,7 +222,7 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// The sealed bytes, for whoever sends them without a socket.
+    /// Takes the sealed bytes, for callers that send them without a socket.
     #[doc(hidden)]
     pub(super) fn take_sealed(&mut self) -> Vec<u8> {
         let sealed = self.buffer.as_ref().map_or_else(Vec::new, |b| b[self.start..self.end].to_vec());
@@ -228,7 +230,7 @@ impl Outgoing {
         sealed
     }
 
-    /// All that is sealed has gone; the buffer stays for what is staged.
+    /// All sealed bytes are written; the buffer stays for the staged plaintext.
     fn sent(&mut self) {
         (self.start, self.end) = (0, 0);
         if self.staged == 0 {
@@ -250,8 +252,8 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        // Plaintext that was never sent does not stay in a buffer that another connection gets to see only as
-        // overwritten space; the indices start at zero again.
+        // Resets a buffer for another connection. Unsent plaintext must not remain in it, and the
+        // indices start at zero again.
         self.staged = 0;
         self.give_back();
     }

@@ -1,9 +1,9 @@
-//! rustls' unbuffered API, its sharp edges kept in: bytes in, plaintext out, and back. No socket here, so that tests
-//! and fuzzers can feed it anything.
+//! rustls' unbuffered API behind a simple interface: bytes in, plaintext out, and back. It has no
+//! socket, so tests and fuzzers can feed it anything.
 //!
-//! The edges: bytes that rustls has not taken must be shown to it on every call, writes included (it remembers parts
-//! of handshake messages by position); a message that it wants to say is lost unless it is encoded; `PeerClosed` comes
-//! once; and an error needs one more call for its alert.
+//! The API has four pitfalls. Every call must see the bytes that rustls has not taken, even a
+//! write: rustls remembers parts of handshake messages by position. A message that is not encoded
+//! is lost. `PeerClosed` comes once. An error needs one more call for its alert.
 
 use std::io::{self, IoSlice};
 
@@ -13,21 +13,21 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus, WriteTraffic};
 use super::outgoing::Outgoing;
 use super::session::Session;
 
-/// Received bytes that may wait for the rest of a record or of a handshake message.
+/// The most received bytes that may wait for the rest of a record or handshake message.
 pub(super) const PENDING_MAX: usize = 40 * 1024;
 
-/// Content types of records that may go out before an alert does.
+/// Content types of records that may precede an alert.
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 
-/// How far the connection has come.
+/// The phase of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Handshake,
     Open,
     /// The peer has sent close_notify.
     PeerClosed,
-    /// The peer broke the rules, and was told so.
+    /// The peer broke the protocol, and was sent an alert.
     Failed,
 }
 
@@ -36,16 +36,16 @@ pub struct Records<S> {
     pub(super) session: Box<S>,
     pub(super) outgoing: Outgoing,
     pub(super) phase: Phase,
-    /// Received and not taken by rustls: the beginning of a record.
+    /// Received, but not taken by rustls: the beginning of a record.
     pending: Vec<u8>,
-    /// Opened and not read yet.
+    /// Decrypted, but not read yet.
     plain: Vec<u8>,
     plain_at: usize,
     close_sent: bool,
 }
 
 impl<S: Session> Records<S> {
-    /// A new connection; `received` has come already.
+    /// Begins a connection; `received` are bytes that have already arrived.
     pub fn new(session: S, received: Vec<u8>) -> Self {
         Self {
             session: Box::new(session),
@@ -62,12 +62,12 @@ impl<S: Session> Records<S> {
         self.pending.len()
     }
 
-    /// Whether there is plaintext that was not read yet.
+    /// Returns `true` if there is unread plaintext.
     pub(super) fn has_plain(&self) -> bool {
         !self.plain.is_empty()
     }
 
-    /// Moves plaintext that waits into `dst`.
+    /// Moves waiting plaintext into `dst`; returns its length.
     pub(super) fn take_plain<B: BufMut>(&mut self, dst: &mut B) -> usize {
         let len = (self.plain.len() - self.plain_at).min(dst.remaining_mut());
         dst.put_slice(&self.plain[self.plain_at..self.plain_at + len]);
@@ -78,8 +78,9 @@ impl<S: Session> Records<S> {
         len
     }
 
-    /// Works through `buffer`, whose first [`Self::pending_len`] bytes are free for what is pending, and whose bytes
-    /// up to `filled` have been received. Plaintext goes to `dst` as far as it fits; gives how much did.
+    /// Processes `buffer`. Its first [`Self::pending_len`] bytes are free for the pending bytes,
+    /// and its bytes up to `filled` are received. Plaintext goes to `dst` as far as it fits;
+    /// returns how much did.
     pub(super) fn receive<B: BufMut>(&mut self, buffer: &mut [u8], filled: usize, dst: &mut B) -> io::Result<usize> {
         let pending = std::mem::take(&mut self.pending);
         buffer[..pending.len()].copy_from_slice(&pending);
@@ -92,7 +93,7 @@ impl<S: Session> Records<S> {
         if rest.len() > PENDING_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "handshake message too long"));
         }
-        // An allocation of its own size, or none: most connections rest with nothing pending.
+        // An allocation of exact size, or none: most idle connections have nothing pending.
         self.pending = if rest.is_empty() { Vec::new() } else { rest.to_vec() };
         Ok(before - dst.remaining_mut())
     }
@@ -116,7 +117,8 @@ impl<S: Session> Records<S> {
                 Ok(ConnectionState::EncodeTlsData(message)) => {
                     self.outgoing.encode(message)?;
                 }
-                // Our buffer keeps the order, so that it counts as transmitted once it lies there.
+                // Our buffer keeps the order, so the message counts as transmitted once it is
+                // there.
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::PeerClosed) => phase = Some(Phase::PeerClosed),
                 Ok(ConnectionState::WriteTraffic(_)) => {
@@ -143,9 +145,9 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// Ends the connection with an alert: rustls' own is among the next things that it wants to say. It must be shown
-    /// what it has not taken here, too: where it stands in a handshake message it remembers by position. And it must
-    /// not be asked again once the alert is out, or it would stumble over the same bytes a second time.
+    /// Ends the connection with an alert, which is among rustls' next messages. rustls must see its
+    /// pending bytes here, too, as it remembers their position in a handshake message. It must not
+    /// be called again once the alert is out: it would fail on the same bytes a second time.
     fn fail(&mut self, other: Option<u8>, rest: &mut [u8]) {
         let instead = self.session.alert_instead().or(other);
         let before = std::mem::replace(&mut self.phase, Phase::Failed);
@@ -162,13 +164,13 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// Keeps the tickets that end a handshake until there is an answer to send: what it answers has come already.
-    /// Otherwise they cost a system call and a packet of their own.
+    /// Holds back the tickets that end a handshake until there is a response to send, if its
+    /// request has arrived. Otherwise they cost a system call and a packet of their own.
     pub(super) fn hold_tickets(&mut self) -> bool {
         self.phase == Phase::Open && self.has_plain() && self.session.ends_with_tickets() && self.outgoing.hold()
     }
 
-    /// Takes plaintext to be sent, as much as there is room for.
+    /// Takes plaintext to be sent, as much as fits.
     pub(super) fn write(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.close_sent || self.phase == Phase::Handshake {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -179,12 +181,12 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// Seals what is staged.
+    /// Seals the staged plaintext.
     pub(super) fn seal(&mut self) -> io::Result<()> {
         if self.outgoing.is_staged() { self.with_traffic(|outgoing, traffic| outgoing.seal(traffic)) } else { Ok(()) }
     }
 
-    /// Says close_notify, once.
+    /// Sends close_notify, once.
     pub(super) fn close(&mut self) -> io::Result<()> {
         if self.close_sent || self.phase == Phase::Handshake {
             return Ok(());
@@ -194,7 +196,7 @@ impl<S: Session> Records<S> {
         self.with_traffic(|outgoing, traffic| outgoing.close(traffic))
     }
 
-    /// Gets rustls to where it can seal.
+    /// Drives rustls to the state in which it can seal.
     fn with_traffic<R>(
         &mut self,
         act: impl FnOnce(&mut Outgoing, &mut WriteTraffic<'_, S::Data>) -> io::Result<R>,
@@ -225,7 +227,7 @@ impl<S: Session> Records<S> {
         }
     }
 
-    /// For tests and fuzzers: feeds bytes, and gives the plaintext that came out.
+    /// Feeds bytes, and returns the decrypted plaintext. For tests and fuzzers.
     #[doc(hidden)]
     pub fn feed(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
@@ -238,7 +240,7 @@ impl<S: Session> Records<S> {
         Ok(plain)
     }
 
-    /// For tests and fuzzers: seals plaintext, and gives all bytes that are to be sent.
+    /// Seals plaintext, and returns all bytes to be sent. For tests and fuzzers.
     #[doc(hidden)]
     pub fn drain(&mut self, plaintext: &[u8]) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -254,15 +256,15 @@ impl<S: Session> Records<S> {
     }
 }
 
-/// A client of TLS 1.1 or older is told so (RFC 8446 section 6.2, protocol_version); rustls misses its signature
-/// algorithms first, and calls that a handshake failure.
+/// Returns the alert for a client of TLS 1.1 or older: protocol_version (RFC 8446 section 6.2).
+/// rustls first notices its missing signature algorithms, and sends handshake_failure.
 fn alert_for_old_client(error: &rustls::Error, hello: &[u8]) -> Option<u8> {
     const PROTOCOL_VERSION: u8 = 70;
     let missing = rustls::PeerIncompatible::SignatureAlgorithmsExtensionRequired;
     if !matches!(error, rustls::Error::PeerIncompatible(e) if *e == missing) {
         return None;
     }
-    // A record's header, a message's header, and the version of the ClientHello.
+    // A record header, a message header, and the version of the ClientHello.
     match hello {
         [22, _, _, _, _, 1, _, _, _, 3, ..=2, ..] => Some(PROTOCOL_VERSION),
         _ => None,

@@ -1,4 +1,4 @@
-//! The two kinds of TLS connections, seen alike.
+//! One interface for both sides of TLS connections.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,58 +12,58 @@ use crate::tls::resolver::{self, Choice};
 
 /// rustls' unbuffered connection: bytes in, bytes out.
 pub trait Session: Unpin + 'static {
-    /// rustls' own type parameter of that side.
+    /// rustls' type parameter for this side.
     type Data;
 
-    /// `process_tls_records` of that side.
+    /// Calls `process_tls_records` of this side.
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 
-    /// The protocol that was agreed on.
+    /// Returns the negotiated application protocol.
     fn alpn(&self) -> Option<&[u8]>;
 
-    /// Whether all that this side says at the end of a handshake is tickets, which the other can do without: the server of
-    /// TLS 1.3 (RFC 8446 section 4.6.1).
+    /// Returns `true` if this side ends a handshake with tickets only, which the peer does not
+    /// need: the server of TLS 1.3 (RFC 8446 section 4.6.1).
     fn ends_with_tickets(&self) -> bool {
         false
     }
 
-    /// The alert to send in place of rustls' own, for the handshake that has just failed.
+    /// Returns the alert for the handshake that has just failed, if it differs from rustls' own.
     fn alert_instead(&self) -> Option<u8> {
         None
     }
 }
 
-/// A client's connection to us.
+/// A client's connection to pintle.
 pub struct ServerSession {
     tls: UnbufferedServerConnection,
-    /// Which name was asked for, and what came of it.
+    /// The requested name, and the outcome.
     choice: Option<Choice>,
-    /// The address that the client has reached, where certificates depend on it.
+    /// The address that the client has reached, if certificates depend on it.
     reached: Option<IpAddr>,
 }
 
 impl ServerSession {
-    /// A connection yet to begin.
+    /// Begins a connection.
     ///
     /// # Errors
     ///
-    /// When rustls cannot make one; its configuration would have to be wrong.
+    /// If rustls cannot make one; its configuration would have to be wrong.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         Ok(Self { tls: UnbufferedServerConnection::new(config)?, choice: None, reached: None })
     }
 
-    /// For a client that has reached this address.
+    /// Sets the address that the client has reached.
     #[must_use]
     pub fn reached(self, address: Option<IpAddr>) -> Self {
         Self { reached: address, ..self }
     }
 
-    /// Which name was asked for, and the certificates that it has.
+    /// Returns the requested name, and its certificates.
     pub fn choice(&self) -> Option<&Choice> {
         self.choice.as_ref()
     }
 
-    /// Whether the handshake resumed a session.
+    /// Returns `true` if the handshake resumed a session.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
@@ -77,7 +77,7 @@ impl Session for ServerSession {
             resolver::reached(self.reached);
         }
         let status = self.tls.process_tls_records(incoming);
-        // The resolver has no way to say more than a certificate; it was asked within this very call, if at all.
+        // A resolver can return only a certificate. It was called within this very call, if at all.
         if let Some(choice) = resolver::take_choice() {
             self.choice = Some(choice);
         }
