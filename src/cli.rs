@@ -16,6 +16,7 @@ use crate::export::{Form, Role};
 use crate::policy::Scheme;
 use crate::verify::target::{Place, Url};
 
+use crate::reason::Reason;
 use output::OutputArgs;
 
 /// An HTTPS edge proxy that keeps its pin promises.
@@ -432,9 +433,8 @@ fn with_config(args: ConfigArgs, act: impl FnOnce(&std::path::Path) -> ExitCode)
     match path {
         Some(path) => act(&path),
         None => {
-            eprintln!("pintle: there is no configuration: neither {}", DEFAULT_PATHS.join(" nor "));
-            eprintln!("  hint: name one with -c FILE; `pintle demo` needs none");
-            ExitCode::from(1)
+            let reason = Reason::new(format!("no configuration file: neither {}", DEFAULT_PATHS.join(" nor ")));
+            commands::refuse(&reason.hint("name one: -c FILE").hint("`pintle demo` needs none"))
         }
     }
 }

@@ -48,21 +48,21 @@ pub enum InvalidHost {
 impl fmt::Display for InvalidHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Empty => "no host name",
+            Self::Empty => "a host name is needed",
             Self::Length => "a host name has at most 253 characters, in labels of 1 to 63",
             Self::Character => "a host name has letters, digits, hyphens and dots only",
             Self::Port => "the port is not a number from 0 to 65535",
-            Self::Address => "not an IPv6 address between the brackets",
+            Self::Address => "the brackets hold no IPv6 address",
             Self::Wildcard => "a wildcard is a whole first label: *.example.com",
             Self::HasPort => "a host has no port: the site answers on every port of [listen]",
             Self::Url => "a host is a name without `https://` before it",
-            Self::Bare => "an IPv6 address stands in brackets",
+            Self::Bare => "an IPv6 address needs brackets",
             Self::Number => {
-                "browsers take a name that ends in a number for an IPv4 address, and write it as four numbers from 0 to \
+                "a name that ends in a number is an IPv4 address to browsers, which write it as four numbers from 0 to \
                  255: 192.0.2.1"
             }
             Self::WildcardAddress => "an address has no wildcard: each one is a host of its own",
-            Self::International => "an international name that has no ASCII form (UTS 46)",
+            Self::International => "this international name has no ASCII form (UTS 46)",
         })
     }
 }
@@ -173,7 +173,12 @@ impl HostPattern {
             None => (false, text),
         };
         let mut raw = rest.as_bytes().to_vec();
-        let authority = split_authority(&mut raw)?;
+        let authority = split_authority(&mut raw).map_err(|error| match error {
+            // Whatever is wrong with a port, there should be none.
+            InvalidHost::Port if rest.contains('@') => InvalidHost::Character,
+            InvalidHost::Port => InvalidHost::HasPort,
+            error => error,
+        })?;
         if authority.port.is_some() || rest.ends_with(':') {
             return Err(InvalidHost::HasPort);
         }
@@ -406,7 +411,7 @@ mod tests {
         for bad in ["*", "*.com:443", "a.*.com", "*a.com", "host:1", "*.com"] {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }
-        for with_port in ["host:1", "*.example.com:443", "[::1]:443", "host:"] {
+        for with_port in ["host:1", "*.example.com:443", "[::1]:443", "host:", "host:65536", "host:https", "host:-1"] {
             assert_eq!(HostPattern::parse(with_port), Err(InvalidHost::HasPort), "{with_port}");
         }
         assert_eq!(HostPattern::parse("[2001:DB8:0:0::1]").unwrap().to_string(), "[2001:db8::1]");

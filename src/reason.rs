@@ -4,6 +4,8 @@
 //! has to react to a problem looks at its [`Kind`], its severity or its path, never at the words. The running
 //! process sends problems to commands, and to the other side of an upgrade, as JSON.
 
+pub mod near;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -187,7 +189,7 @@ impl Reason {
     }
 }
 
-/// What is wrong, on one line.
+/// Shows what is wrong on one line, without the remedies.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line())
@@ -267,6 +269,30 @@ impl From<Reason> for Problem {
     fn from(reason: Reason) -> Self {
         Self { reason, ..Self::default() }
     }
+}
+
+impl From<String> for Problem {
+    fn from(what: String) -> Self {
+        Reason::new(what).into()
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(what: &str) -> Self {
+        Reason::new(what).into()
+    }
+}
+
+/// The problems of a peer: those that it sent as data, or its texts if its version sends texts alone.
+#[must_use]
+pub fn of_peer(problems: Vec<Problem>, texts: &[String]) -> Vec<Problem> {
+    if problems.is_empty() { texts.iter().map(|text| Reason::of_text(text).into()).collect() } else { problems }
+}
+
+/// The texts of problems, for peers of older versions.
+#[must_use]
+pub fn texts(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|problem| problem.render(false)).collect()
 }
 
 #[cfg(test)]

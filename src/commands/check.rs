@@ -6,13 +6,15 @@ use std::process::ExitCode;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::drop_privileges::{Ahead, Trouble, look_ahead};
+use super::drop_privileges::{Ahead, look_ahead};
 use super::reach::{keys_in_reach, writes_beside};
-use super::{Known, Loaded, Output, context, fail, load, look_at_book, unfinished};
-use crate::config::{self, Config, Draft, Problem, Problems, Severity, StandIn, report};
+use super::{Known, Loaded, Output, context, load, look_at_book, refuse, unfinished, warn};
+use crate::config::{self, Config, Draft, Problems, StandIn, report};
 use crate::host::both_forms;
 use crate::os::privileges::Account;
+use crate::os::read_error;
 use crate::policy::hpkp;
+use crate::reason::{Problem, Reason};
 
 /// Without a place for the ledger, promises are forgotten.
 const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
@@ -31,15 +33,15 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     let loaded = load(path, look, output);
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
-    troubles.extend(known.and_then(|known| known.damage).map(|(what, hint)| Trouble { what, hint }));
+    troubles.extend(known.and_then(|known| known.damage));
     if let Ok(Loaded { draft, config, problems }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
         for problem in forbidden.iter().chain(&warned) {
-            eprint!("{}", problems.render(problem, output.color));
+            eprintln!("{}", problems.placed(problem).render(output.color));
         }
     }
-    for Trouble { what, hint } in &troubles {
-        eprintln!("pintle: {what}\n  hint: {hint}");
+    for trouble in &troubles {
+        refuse(trouble);
     }
     let Loaded { config, problems, .. } = match loaded {
         Ok(_) if !troubles.is_empty() || !forbidden.is_empty() => return ExitCode::from(1),
@@ -55,7 +57,7 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
             println!("note: {NO_STATE}");
         }
     }
-    let warnings = problems.sorted().len() + warned.len();
+    let warnings = problems.shown().len() + warned.len();
     let sites = plural(config.sites().len(), "site");
     match warnings {
         0 => println!("{}: fine, {sites}", path.display()),
@@ -66,7 +68,7 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
 
 /// A check changes nothing; a start would.
 fn tell_of_unfinished(draft: &Draft) {
-    unfinished::settle(draft, true, &mut |line| eprintln!("pintle: {line}"));
+    unfinished::settle(draft, true, &mut |reason| warn(&reason));
 }
 
 /// Files that the serving process should not be able to read, or to change.
@@ -122,23 +124,21 @@ fn print_site(site: &report::Site) {
 fn check_json(path: &Path, allow_root: bool) -> ExitCode {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return unreadable(path, &format!("{}: {error}", path.display())),
+        Err(error) => return unreadable(path, &read_error::reason(path, &error)),
     };
     tell_of_unfinished(&draft);
     let known = match look_at_book(&draft) {
         Ok(known) => known,
-        Err(error) => return unreadable(path, &error),
+        Err(reason) => return unreadable(path, &reason),
     };
     let (config, problems) = draft.build(&context(&draft, &known, StandIn::Unchanged));
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
-    troubles.extend(known.damage.clone().map(|(what, hint)| Trouble { what, hint }));
+    troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
     let is_fine = config.is_some() && troubles.is_empty() && forbidden.is_empty();
     let mut told = problems_json(&problems);
     told.extend(forbidden.iter().chain(&warned).map(|p| problem_json(&problems, p)));
-    told.extend(troubles.iter().map(|Trouble { what, hint }| {
-        json!({ "severity": "error", "file": path.display().to_string(), "message": what, "hint": hint })
-    }));
+    told.extend(troubles.iter().map(|trouble| of_file_json(path, trouble)));
     let sites: Vec<Value> = config.iter().flat_map(Config::sites).map(site_json).collect();
     let answer = json!({ "ok": is_fine, "problems": told, "sites": sites });
     println!("{answer:#}");
@@ -150,24 +150,40 @@ fn problems_json(problems: &Problems) -> Vec<Value> {
 }
 
 /// A problem, for programs.
-pub(super) fn problem_json(problems: &Problems, p: &Problem) -> Value {
-    let (line, column) = problems.line_and_column(p.span.start);
+pub(super) fn problem_json(problems: &Problems, problem: &Problem) -> Value {
+    placed_json(&problems.placed(problem))
+}
+
+/// A problem with its place, for programs.
+pub(super) fn placed_json(problem: &Problem) -> Value {
+    let Problem { severity, kind, path, site, reason, .. } = problem;
+    let place = reason.place.as_ref();
     json!({
-        "severity": if p.severity == Severity::Error { "error" } else { "warning" },
-        "file": problems.path().display().to_string(),
-        "line": line,
-        "column": column,
-        "message": p.message,
-        "hint": p.hint,
+        "severity": severity,
+        "kind": kind,
+        "file": place.map(|place| &place.file),
+        "line": place.map(|place| place.line),
+        "column": place.map(|place| place.column),
+        "message": reason.what,
+        "notes": reason.notes,
+        "hint": reason.hint_line(),
+        "hints": reason.hints,
+        "path": path.as_ref().map(|path| path.display().to_string()),
+        "site": site,
     })
 }
 
-/// What keeps it from being looked at at all, for programs.
-fn unreadable(path: &Path, message: &str) -> ExitCode {
-    let (what, hint) = message.split_once("\n  hint: ").map_or((message, None), |(what, hint)| (what, Some(hint)));
-    let problem = json!({ "severity": "error", "file": path.display().to_string(), "message": what, "hint": hint });
-    println!("{:#}", json!({ "ok": false, "problems": [problem], "sites": [] }));
-    fail(&message)
+/// A reason that has no place in the file, for programs.
+fn of_file_json(path: &Path, reason: &Reason) -> Value {
+    let mut problem = placed_json(&reason.clone().into());
+    problem["file"] = path.display().to_string().into();
+    problem
+}
+
+/// The answer if nothing can be checked, for programs.
+fn unreadable(path: &Path, reason: &Reason) -> ExitCode {
+    println!("{:#}", json!({ "ok": false, "problems": [of_file_json(path, reason)], "sites": [] }));
+    refuse(reason)
 }
 
 fn site_json(site: &report::Site) -> Value {

@@ -3,22 +3,16 @@
 use std::process::ExitCode;
 
 use super::reach::{self, Pass};
-use super::{Known, Output, fail, look_at_book, print_problems};
-use crate::config::{At, Context, Draft, Problem, Problems, Severity};
+use super::{Known, Output, fail, look_at_book, print_problems, refuse};
+use crate::config::{Context, Draft, Problems};
 use crate::os::privileges::{self, Account};
+use crate::reason::{Kind, Problem, Reason};
 
 /// The user that serves where nobody else is named.
 const USER: &str = "pintle";
 
-/// Something that is not as it must be, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
-    pub(super) what: String,
-    pub(super) hint: String,
-}
-
 /// Becomes the user that serves, if this is root; gives what that user lacks.
-pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Trouble>, ExitCode> {
+pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Reason>, ExitCode> {
     // What cannot be understood is told when it is judged.
     if !privileges::is_root() || draft.problems().has_errors() {
         return Ok(Vec::new());
@@ -31,7 +25,7 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) 
             if let Ok(Known { book, now, .. }) = look_at_book(draft) {
                 print_problems(&draft.build(&Context::new(&book, now)).1, output);
             }
-            return Err(refuse(&[trouble]));
+            return Err(refuse(&trouble));
         }
     };
     prepare(draft, &account);
@@ -41,47 +35,33 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) 
     Ok(reach::troubles(draft, &folders, &account, Pass::Making))
 }
 
-/// Tells all of it; exit code 1.
-pub(super) fn refuse(troubles: &[Trouble]) -> ExitCode {
-    for trouble in troubles {
-        eprintln!("pintle: {}\n  hint: {}", trouble.what, trouble.hint);
-    }
-    ExitCode::from(1)
-}
-
 /// Who is to serve; nobody else, if root may.
-fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Trouble> {
+fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
     let process = draft.process();
     let allow_root = allow_root || process.allow_root;
     let Some(user) = &process.user else {
         return match Account::find(USER, None) {
             _ if allow_root => Ok(None),
             Ok(account) => Ok(Some(account)),
-            Err(why) => Err(Trouble {
-                what: format!("will not serve as root, and {why}"),
-                hint: format!(
-                    "make one: useradd --system --no-create-home --shell /usr/sbin/nologin {USER}; or name another in \
-                     process.user\n  hint: or start as an ordinary user: below port 1024 with CAP_NET_BIND_SERVICE, as \
-                     systemd gives it by AmbientCapabilities=\n  hint: or, where nothing but pintle runs, \
-                     process.allow_root = true, or --allow-root"
-                ),
-            }),
+            Err(why) => Err(Reason::new(format!("will not serve as root, and {why}"))
+                .hint(format!("make the user: useradd --system --no-create-home --shell /usr/sbin/nologin {USER}"))
+                .hint("name another user: process.user = \"NAME\"")
+                .hint(
+                    "start as an ordinary user; below port 1024 with CAP_NET_BIND_SERVICE, which systemd gives by \
+                     AmbientCapabilities=",
+                )
+                .hint("on a host where nothing but pintle runs: process.allow_root = true, or --allow-root")),
         };
     };
-    let place = |at: &At<String>| {
-        let (line, column) = draft.problems().line_and_column(at.span.start);
-        format!("{}:{line}:{column}", draft.path().display())
-    };
+    let placed = |reason: Reason| draft.problems().placed(&Problem::error(&user.span, reason)).reason;
     let group = process.group.as_ref();
-    let account = Account::find(&user.value, group.map(|group| group.value.as_str())).map_err(|why| Trouble {
-        what: format!("{}: process: {why}", place(user)),
-        hint: format!("useradd --system --no-create-home --shell /usr/sbin/nologin {}", user.value),
+    let account = Account::find(&user.value, group.map(|group| group.value.as_str())).map_err(|why| {
+        let hint = format!("useradd --system --no-create-home --shell /usr/sbin/nologin {}", user.value);
+        placed(Reason::new(format!("process: {why}")).hint(hint))
     })?;
     if account.is_root() && !allow_root {
-        return Err(Trouble {
-            what: format!("{}: process.user: will not serve as root", place(user)),
-            hint: "name an ordinary user; or say process.allow_root = true, too".into(),
-        });
+        let reason = Reason::new("process.user: will not serve as root").hint("name an ordinary user");
+        return Err(placed(reason.hint("on a host where nothing but pintle runs: process.allow_root = true, too")));
     }
     Ok((!account.is_root()).then_some(account))
 }
@@ -107,7 +87,7 @@ pub(super) fn make_state(draft: &Draft) {
 #[derive(Default)]
 pub(super) struct Ahead {
     /// What keeps it from serving.
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) troubles: Vec<Reason>,
     /// What it may not read.
     pub(super) forbidden: Vec<Problem>,
     /// Keys that it may read itself, although another process has them.
@@ -135,14 +115,14 @@ pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahea
     let Some((troubles, readable, problems)) = looked else { return Ahead::default() };
     let mut forbidden = forbidden(&problems);
     if draft.kept_keys().is_some() {
-        // They are read by another process, which stays who started it.
-        forbidden.retain(|problem| !problem.message.starts_with("site.certificate.key:"));
+        // The key process reads them, as the user that started it.
+        forbidden.retain(|problem| problem.kind != Kind::UnreadableKey);
     }
     Ahead { troubles, forbidden, readable, account: Some(account) }
 }
 
 /// The problems that come of what the user may not read.
 fn forbidden(problems: &Problems) -> Vec<Problem> {
-    let all = problems.sorted().into_iter().filter(|p| p.severity == Severity::Error);
-    all.filter(|p| p.message.contains(privileges::UNREADABLE)).cloned().collect()
+    let all = problems.sorted().into_iter().filter(|p| p.is_error());
+    all.filter(|p| matches!(p.kind, Kind::Unreadable | Kind::UnreadableKey)).cloned().collect()
 }

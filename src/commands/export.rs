@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
-use super::{Output, fail, fail_with_hint, files, ledger, no_such_site, pin, read};
+use super::{Output, fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
 use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
@@ -20,8 +20,10 @@ use crate::host::HostPattern;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
+use crate::os::read_error;
 use crate::policy::hpkp::{self, Finding, Hpkp, Mode, judge};
 use crate::policy::promise::{Channel, Promise};
+use crate::reason::Reason;
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);
@@ -51,7 +53,7 @@ pub struct Request {
 pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
     let draft = match read(path) {
         Ok(draft) => draft,
-        Err(error) => return fail(&error),
+        Err(reason) => return refuse(&reason),
     };
     let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
         Ok(served) => served,
@@ -59,7 +61,7 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
             return fail(&format!("not exported, as the running process could not be asked what it serves: {error}"));
         }
         Err(error) => {
-            eprintln!("pintle: {error}: judged by the files alone");
+            super::warn(&format!("{error}: judged by the files alone").into());
             None
         }
     };
@@ -68,7 +70,7 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
         Err(code) => return code,
     };
     let Some((site, report)) = find(&config, &request.host) else {
-        return no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone()));
+        return refuse(&no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone())));
     };
     let now = Timestamp::now();
     let with_ports = |set| PinSet { ports: ports(&config), ..set };
@@ -83,19 +85,12 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
             }
             give_out(&draft, request, &set, served.is_some(), now)
         }
-        Err(Refusal { what, hint: Some(hint) }) => fail_with_hint(&what, &hint),
-        Err(Refusal { what, hint: None }) => fail(&what),
+        Err(reason) => refuse(&reason),
     }
 }
 
-/// Why there is no export.
-struct Refusal {
-    what: String,
-    hint: Option<String>,
-}
-
-fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
-    Refusal { what: what.into(), hint: Some(hint.into()) }
+fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Reason {
+    Reason::new(what).hint(hint)
 }
 
 /// The site of a host: looked up as requests are.
@@ -128,7 +123,7 @@ fn pin_set(
     site: &Site,
     report: &report::Site,
     now: Timestamp,
-) -> Result<PinSet, Refusal> {
+) -> Result<PinSet, Reason> {
     let form = request.form;
     let keys = keys(request, path, report)?;
     let policy = site.hpkp.as_ref().map(|p| &p.policy);
@@ -168,7 +163,7 @@ fn pin_set(
 }
 
 /// The live keys, then the backups, each key once.
-fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key>, Refusal> {
+fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key>, Reason> {
     let mut keys: Vec<Key> = Vec::new();
     let mut add = |key: Key| {
         if keys.iter().all(|known| known.pin != key.pin) {
@@ -190,9 +185,9 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
         report.backups.iter().map(|(file, key)| (folder.join(file).display().to_string(), *key)).collect();
     for file in &request.backups {
         let name = file.display().to_string();
-        let contents = pin::read(file).map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: None })?;
+        let contents = pin::read(file).map_err(|e| read_error::reason(file, &e).within(&"--backup"))?;
         let key = public_key(&contents)
-            .map_err(|e| Refusal { what: format!("--backup: {name}: {e}"), hint: e.hint(file, Want::Pin) })?;
+            .map_err(|e| Reason::new(format!("--backup: {name}: {e}")).hints(e.hint(file, Want::Pin)))?;
         if report.certificates.iter().any(|c| c.pins.contains(&key.pin)) {
             let what = format!("--backup: {name}: {} is a key of the served chain, and no backup", key.pin);
             return Err(refusal(what, "a backup is a key that is not in use yet"));
@@ -207,7 +202,7 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
 }
 
 /// The rules of the header hold for everybody who enforces pins; what it comes to where there is no backup does not.
-fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Refusal> {
+fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Reason> {
     let form = request.form;
     let chains = chains(report);
     let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
@@ -246,7 +241,7 @@ fn judge_sites(
     served: Option<&[Served]>,
     config: &Config,
     now: Timestamp,
-) -> Result<PinSet, Refusal> {
+) -> Result<PinSet, Reason> {
     let on_disk = Sites::of_reports(config.sites());
     let now_served = served.map(Sites::of);
     let hint = "name that key with --backup, or leave include_subdomains out of [site.hpkp]";
@@ -288,14 +283,13 @@ fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, no
         );
     };
     let promised = request.life.is_some();
-    if promised
-        && let Err(Objection { error, locked_out }) = record_promises(draft, promises(form, set, now), is_running)
-    {
-        let what = format!("not exported, as the promise could not be written down: {error}");
-        return match locked_out.is_empty() {
-            true => fail(&what),
-            false => fail_with_hint(&what, &"it serves other keys since: export again"),
-        };
+    if promised && let Err(objection) = record_promises(draft, promises(form, set, now), is_running) {
+        let reason = objection.reason("no reason is given");
+        let reason = reason.within(&"not exported, as the promise could not be written down");
+        return refuse(&match objection.locked_out.is_empty() {
+            true => reason,
+            false => reason.hint("the process serves other keys since then: export again"),
+        });
     }
     tell(form, set, promised);
     // What stands in half a file would be enforced all the same.
@@ -334,16 +328,18 @@ fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> R
             return Ok(());
         }
     }
-    let told = |error: String| Objection { error, locked_out: Vec::new() };
     let remote = |promises: &[Promise]| match draft.admin() {
         Some(address) => ask_to_promise(&address, promises),
-        None => Err(told("another process has the ledger, and there is no admin.listen to ask it by".into())),
+        None => {
+            let reason = Reason::new("another process has the ledger, and the configuration has no admin socket");
+            Err(reason.hint("set admin.listen as for that process").into())
+        }
     };
     if is_running {
         return remote(&promises);
     }
     let records = promises.iter().cloned().map(Record::Promise).collect();
-    match ledger::add_to_file(draft, records).map_err(told)? {
+    match ledger::add_to_file(draft, records)? {
         Some(_) => Ok(()),
         // It has been started since.
         None => remote(&promises),

@@ -1,7 +1,6 @@
 //! What promises of other nodes would mean here, before they are in the ledger.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::{Book, Record};
 use crate::policy::promise::{Promise, Seconds};
+use crate::reason::Reason;
 
 /// What a merge would change.
 pub(super) struct Forecast {
@@ -40,6 +40,25 @@ impl BrokenHere {
         Self { here, promises: broken.len(), until, fit }
     }
 
+    /// The warning about it.
+    pub(super) fn reason(&self) -> Reason {
+        let Self { here: LockedOut { site, pin, .. }, promises, until, fit } = self;
+        let until = Timestamp::from_second(*until).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string();
+        let sets = if *promises == 1 { "a set".to_owned() } else { format!("{promises} sets") };
+        let reason = Reason::new(format!(
+            "{site}: the chain in use ({pin}) has no key of {sets} of pins that are new here: readers who hold them are \
+             locked out by this node until {until} UTC"
+        ));
+        let fit: Vec<String> = fit.iter().map(ToString::to_string).collect();
+        match fit.is_empty() {
+            true => reason.note(format!("no key is in all of these sets: no chain keeps them all until {until} UTC")),
+            false => reason.hint(format!(
+                "have this node serve a key of theirs, {}: pintle install --site {site} CHAIN KEY",
+                fit.join(" or ")
+            )),
+        }
+    }
+
     pub(super) fn json(&self) -> Value {
         json!({
             "site": self.here.site,
@@ -51,32 +70,8 @@ impl BrokenHere {
     }
 }
 
-impl fmt::Display for BrokenHere {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { here: LockedOut { site, pin, .. }, promises, until, fit } = self;
-        let until = Timestamp::from_second(*until).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string();
-        let sets = if *promises == 1 { "a set".to_owned() } else { format!("{promises} sets") };
-        writeln!(
-            f,
-            "warning: {site}: the chain in use ({pin}) has no key of {sets} of pins that are new here: readers who hold \
-             them are locked out by this node until {until} UTC"
-        )?;
-        let fit: Vec<String> = fit.iter().map(ToString::to_string).collect();
-        match fit.is_empty() {
-            true => {
-                write!(f, "  hint: no key is in all of these sets, so that no chain keeps them all until {until} UTC")
-            }
-            false => write!(
-                f,
-                "  hint: have this node serve a key of theirs, {}: pintle install --site {site} CHAIN KEY",
-                fit.join(" or ")
-            ),
-        }
-    }
-}
-
 /// Looks what records would mean for the chains in use: the running process's, or else those on disk.
-pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Result<Forecast, String> {
+pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Result<Forecast, Reason> {
     let known = glance_at_book(draft)?;
     let mut other = Book::default();
     records.iter().for_each(|record| _ = other.apply(record.clone()));
@@ -84,7 +79,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Re
     let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
         Ok(served) => served,
         Err(error) => {
-            eprintln!("pintle: {error}: judged by the files alone");
+            super::warn(&format!("{error}: judged by the files alone").into());
             None
         }
     };
@@ -94,7 +89,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Re
             (Some(config), _) => Sites::of_reports(config.sites()),
             (None, problems) => {
                 super::print_problems(&problems, output);
-                eprintln!("pintle: with these errors, nobody can say what the merge would mean for the sites");
+                super::warn(&"with these errors, the effect of the merge on the sites is unknown".into());
                 Sites::default()
             }
         },

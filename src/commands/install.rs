@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::told::Told;
 use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
-use super::{Known, Output, files, ledger, look_at_book, probe, told_of_no_site};
-use crate::config::{self, AdminAddress, Context, Draft, Outline, Problem, Severity, SiteOutline};
+use super::{Known, Output, files, ledger, look_at_book, no_such_site, probe, warn};
+use crate::config::{self, AdminAddress, Context, Draft, Outline, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{Judge, ask_for_judgement};
@@ -21,6 +21,8 @@ use crate::host::ascii;
 use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
+use crate::os::read_error;
+use crate::reason::{Problem, Reason};
 use crate::tls::CertificateError;
 use crate::tls::certificate::Chain;
 
@@ -91,7 +93,7 @@ pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
 fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut Told) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return told.fail(&format!("{}: {error}", path.display())),
+        Err(error) => return told.refuse(&read_error::reason(path, &error)),
     };
     let Some(outline) = draft.outline() else {
         for problem in draft.problems().sorted() {
@@ -101,17 +103,16 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
     };
     let Some(site) = outline.site(&request.host) else {
         let hosts = outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string));
-        let (error, hint) = told_of_no_site(&request.host, hosts);
-        return told.fail_with_hint(&error, &hint);
+        return told.refuse(&no_such_site(&request.host, hosts));
     };
-    unfinished::settle(&draft, request.dry_run, &mut |line| eprintln!("pintle: {line}"));
+    unfinished::settle(&draft, request.dry_run, &mut |reason| warn(&reason));
     let plan = match plan(&outline, site, request, told) {
         Ok(plan) => plan,
-        Err((what, hint)) => return told.fail_with_hint(&what, &hint),
+        Err(reason) => return told.refuse(&reason),
     };
     let known = match look_at_book(&draft) {
         Ok(known) => known,
-        Err(error) => return told.fail(&error),
+        Err(reason) => return told.refuse(&reason),
     };
     told.set("site", plan.site.clone());
     told.set("pin", plan.chain.pin().to_string());
@@ -120,8 +121,9 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
     let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, request)).flatten() {
         None => (is_fit, false),
         Some(Ok(verdict)) => {
-            told.found_elsewhere(&verdict.problems);
-            (verdict.ok, !verdict.ok)
+            let ok = verdict.ok;
+            told.found_elsewhere(&verdict.reasons());
+            (ok, !ok)
         }
         Some(Err(error)) => {
             return told.fail(&format!("not installed: the running process cannot be asked for its verdict: {error}"));
@@ -142,15 +144,15 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
 }
 
 /// What would be written where.
-fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Told) -> Result<Plan, (String, String)> {
+fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Told) -> Result<Plan, Reason> {
     let contents = read(&request.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
         let hint = match &e {
             CertificateError::Chain(why) => why.hint(&request.chain, Want::Chain),
             _ => None,
         };
-        let tell = || format!("`pintle pin {}` tells what is in it", request.chain.display());
-        (format!("{}: {e}", request.chain.display()), hint.unwrap_or_else(tell))
+        let look = || format!("`pintle pin {}` shows what the file holds", request.chain.display());
+        Reason::new(format!("{}: {e}", request.chain.display())).hint(hint.unwrap_or_else(look))
     })?;
     let (chain_path, key_path) = place(outline, site, &chain)?;
     let mut plan = Plan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
@@ -175,28 +177,32 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Tol
 }
 
 /// The key that is given, if it is the chain's.
-fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, (String, String)> {
+fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, Reason> {
     let contents = read(path)?;
     let key = match public_key(&contents) {
         Ok(key) => key,
         // One of a kind that cannot be used, too small for one: the preflight has the words for it.
         Err(KeyFileError::Unsupported(_)) => return Ok(contents),
         Err(error) => {
-            let hint = error.hint(path, Want::Key).unwrap_or_else(|| "a private key in PEM".to_owned());
-            return Err((format!("{}: {error}", path.display()), hint));
+            let reason = Reason::new(format!("{}: {error}", path.display()));
+            return Err(match error.hint(path, Want::Key) {
+                Some(hint) => reason.hint(hint),
+                None => reason.note("expected a private key in PEM"),
+            });
         }
     };
     if key.pin != chain.pin() {
-        return Err((
-            format!("{}: is not the key of {}", path.display(), chain_path.display()),
-            format!("its pin is {}, the chain's is {}", key.pin, chain.pin()),
-        ));
+        return Err(Reason::new(format!("{}: not the key of {}", path.display(), chain_path.display())).note(format!(
+            "its pin is {}, the chain's is {}",
+            key.pin,
+            chain.pin()
+        )));
     }
     Ok(contents)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
-    super::pin::read(path).map_err(|e| (format!("{}: {e}", path.display()), "a chain and a key in PEM".to_owned()))
+fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+    super::pin::read(path).map_err(|error| read_error::reason(path, &error))
 }
 
 fn key_of(path: &Path) -> Option<crate::keys::key_file::PublicKey> {
@@ -209,23 +215,21 @@ fn pin_of(path: &Path) -> Option<Pin> {
 }
 
 /// The pair of files of the site that this one is to take the place of: of several, the one of the same kind of key.
-fn place(outline: &Outline, site: &SiteOutline, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>), (String, String)> {
+fn place(outline: &Outline, site: &SiteOutline, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>), Reason> {
     let pair =
         |(chain, key): &(String, Option<String>)| (outline.path(chain), key.as_ref().map(|key| outline.path(key)));
     let kind = |algorithm: &KeyAlgorithm| matches!(algorithm, KeyAlgorithm::Rsa(_));
     match site.certificates.as_slice() {
-        [] => Err((
-            format!("{}: the site has no certificate to be replaced", site.label()),
-            "add [site.certificate] with chain and key".into(),
-        )),
+        [] => Err(Reason::new(format!("{}: the site has no certificate to replace", site.label()))
+            .hint("add [site.certificate] with chain and key")),
         [one] => Ok(pair(one)),
         several => several
             .iter()
             .map(pair)
             .find(|(path, _)| key_of(path).is_some_and(|key| kind(&key.algorithm) == kind(&chain.leaf.algorithm)))
             .ok_or_else(|| {
-                let what = format!("none of the site's certificates has a key like {}", chain.leaf.algorithm);
-                (what, "an RSA certificate takes an RSA one's place, an ECDSA one an ECDSA one's".into())
+                Reason::new(format!("none of the site's certificates has a key like {}", chain.leaf.algorithm))
+                    .hint("replace an RSA certificate with an RSA one, an ECDSA certificate with an ECDSA one")
             }),
     }
 }
@@ -237,7 +241,7 @@ fn find_key(
     in_use: &Path,
     chain: &Path,
     pin: Pin,
-) -> Result<(PathBuf, Vec<u8>), (String, String)> {
+) -> Result<(PathBuf, Vec<u8>), Reason> {
     let mut folders: Vec<PathBuf> = Vec::new();
     let near = [in_use.to_owned(), chain.to_owned()].into_iter().chain(site.backups.iter().map(|b| outline.path(b)));
     for file in near {
@@ -255,10 +259,8 @@ fn find_key(
         }
     }
     let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
-    Err((
-        format!("{}: its key is neither the one in use, nor in {}", chain.display(), looked.join(", ")),
-        "name it: pintle install --site HOST CHAIN KEY".into(),
-    ))
+    let what = format!("{}: its key is neither the one in use, nor in {}", chain.display(), looked.join(", "));
+    Err(Reason::new(what).hint("name it: pintle install --site HOST CHAIN KEY"))
 }
 
 /// The same judgement as at start, as if the files were there. Errors that are there without them are not this
@@ -271,35 +273,26 @@ fn preflight(
     told: &mut Told,
 ) -> bool {
     let (book, now) = (&known.book, known.now);
-    let (before, old) = draft.build(&Context::new(book, now));
+    // The operator knows the files by where they come from.
+    let shown_as: HashMap<PathBuf, PathBuf> =
+        plan.files.iter().map(|file| (file.path.clone(), file.source.clone())).collect();
+    let (before, old) = draft.build(&Context { shown_as: shown_as.clone(), ..Context::new(book, now) });
     let instead: HashMap<PathBuf, Vec<u8>> =
         plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
     let accept = request.accept.clone().map(|day| (plan.site.clone(), day));
-    let context = Context { before: before.as_ref(), instead, accept, ..Context::new(book, now) };
+    let context = Context { before: before.as_ref(), instead, shown_as, accept, ..Context::new(book, now) };
     let (_, problems) = draft.build(&context);
     let known: Vec<&Problem> = old.sorted();
-    let is_error = |p: &Problem| p.severity == Severity::Error;
-    let about_it = |p: &Problem| plan.places.iter().any(|path| p.message.contains(&path.display().to_string()));
-    let is_old = |p: &Problem| known.contains(&p) && !(is_error(p) && about_it(p));
+    let about_it = |p: &Problem| p.path.as_ref().is_some_and(|path| plan.places.contains(path));
+    let is_old = |p: &Problem| known.contains(&p) && !(p.is_error() && about_it(p));
     let (others, own): (Vec<&Problem>, Vec<&Problem>) = problems.sorted().into_iter().partition(|p| is_old(p));
     for problem in &own {
-        told.problem(&problems, &in_terms_of_sources(problem, plan), output);
+        told.problem(&problems, problem, output);
     }
-    if others.into_iter().any(is_error) {
-        eprintln!("pintle: {}: has other errors; see `pintle check`", draft.path().display());
+    if others.into_iter().any(Problem::is_error) {
+        warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint("pintle check"));
     }
-    !own.into_iter().any(is_error)
-}
-
-/// A problem in terms of the files that were given, and not of those that they would take the place of.
-fn in_terms_of_sources(problem: &Problem, plan: &Plan) -> Problem {
-    let mut shown = problem.clone();
-    for file in &plan.files {
-        let (path, source) = (file.path.display().to_string(), file.source.display().to_string());
-        shown.message = shown.message.replace(&path, &source);
-        shown.hint = shown.hint.map(|hint| hint.replace(&path, &source));
-    }
-    shown
+    !own.into_iter().any(Problem::is_error)
 }
 
 fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> bool {
@@ -362,7 +355,7 @@ fn bring_into_use(
         }
         Some((Ok(verdict), _)) => {
             let is_back = put_back(plan.places_of_files().zip(before));
-            told.found_elsewhere(&verdict.problems);
+            told.found_elsewhere(&verdict.reasons());
             told.set("verdict", "refused");
             (is_back, told.fail(&"not installed: the running process refuses it; the old files are back"))
         }

@@ -14,8 +14,8 @@ use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
-use super::{Output, fail, fail_with_hint, files, look_at, no_such_site, pin};
-use crate::config::{self, Outline, SiteOutline};
+use super::{Output, fail, fail_with_hint, files, look_at, no_such_site, pin, refuse, warn};
+use crate::config::{Outline, SiteOutline};
 use crate::export::Role;
 use crate::host::{HostPattern, both_forms};
 use crate::keys::key_file::{PublicKey, public_key};
@@ -23,6 +23,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promises, others};
+use crate::reason::Reason;
 use crate::tls::certificate::Chain;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
@@ -66,7 +67,7 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
         Ok(outline) => outline,
         Err(code) => return code,
     };
-    let Some(site) = outline.site(host) else { return no_such_site(host, all_hosts(&outline)) };
+    let Some(site) = outline.site(host) else { return refuse(&no_such_site(host, all_hosts(&outline))) };
     let folder = match folder {
         // From here on, all paths are the configuration's, while this one is the shell's.
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
@@ -87,7 +88,7 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
                 print_steps(path, &outline, site, *role, &place);
             }
             if *algorithm == Algorithm::Ed25519 {
-                eprintln!("pintle: warning: neither browsers nor public authorities take Ed25519 certificates");
+                warn(&"neither browsers nor public authorities take Ed25519 certificates".into());
             }
             ExitCode::SUCCESS
         }
@@ -96,7 +97,7 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
             &"put the new one elsewhere with --out FOLDER, or give the old one another name",
         ),
         Err(Failure::NoFolder(folder)) => fail_with_hint(
-            &format!("{}: there is no such folder", folder.display()),
+            &format!("{}: no such folder", folder.display()),
             &format!("mkdir -p {}, or name another one with --out", folder.display()),
         ),
         Err(Failure::Other(why)) => fail(&why),
@@ -305,7 +306,7 @@ pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
         None => outline.sites.iter().collect(),
         Some(host) => match outline.site(host) {
             Some(site) => vec![site],
-            None => return no_such_site(host, all_hosts(&outline)),
+            None => return refuse(&no_such_site(host, all_hosts(&outline))),
         },
     };
     let book = match book(path, &outline) {
@@ -375,11 +376,11 @@ fn promised_since(book: &Book, site: &SiteOutline, pin: Pin) -> Option<Timestamp
     Timestamp::from_second(book.promised_since(&site.label(), pin)?).ok()
 }
 
-fn book(path: &Path, outline: &Outline) -> Result<Book, String> {
+fn book(path: &Path, outline: &Outline) -> Result<Book, Reason> {
     let Some(folder) = &outline.state_directory else { return Ok(Book::default()) };
     let (book, damage) = look_at(path, folder)?;
-    if let Some((what, hint)) = damage {
-        eprintln!("pintle: {what}\n  hint: {hint}");
+    if let Some(damage) = damage {
+        warn(&damage);
     }
     Ok(book)
 }
@@ -437,10 +438,10 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
 
 /// The sites and the files that they name; what is wrong with the rest is for `pintle check`.
 fn read_outline(path: &Path, output: &Output) -> Result<Outline, ExitCode> {
-    let draft = config::read(path).map_err(|error| fail(&format!("{}: {error}", path.display())))?;
+    let draft = super::read(path).map_err(|reason| refuse(&reason))?;
     draft.outline().ok_or_else(|| {
         for problem in draft.problems().sorted() {
-            eprint!("{}", draft.problems().render(problem, output.color));
+            eprintln!("{}", draft.problems().placed(problem).render(output.color));
         }
         fail(&format!("{}: cannot be read", path.display()))
     })

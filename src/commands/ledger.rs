@@ -9,15 +9,18 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::forecast::{BrokenHere, Forecast, forecast};
-use super::{Known, Output, fail, fail_with_hint, glance_at_book};
-use crate::config::{self, Draft};
+use super::{Known, Output, fail_with_hint, glance_at_book, read, refuse, warn};
+use crate::config::Draft;
 use crate::control::client::ask;
-use crate::control::{hint_to_read, remedy};
+use crate::control::served::Objection;
+use crate::control::{hints_to_read, remedy};
 use crate::ledger::set_id;
 use crate::ledger::time::wall;
 use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, Repair, repair};
+use crate::os::read_error;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::reason::Reason;
 
 /// Records that are sent to the running process at once, in bytes: it takes twice as much of one.
 const BODY_MAX: usize = 32 << 20;
@@ -26,16 +29,16 @@ const TIMELINE: usize = 48;
 
 /// Prints all promises, as a table and as a timeline.
 pub fn show(path: &Path, as_json: bool) -> ExitCode {
-    let draft = match config::read(path) {
+    let draft = match read(path) {
         Ok(draft) => draft,
-        Err(error) => return fail(&format!("{}: {error}", path.display())),
+        Err(reason) => return refuse(&reason),
     };
     let Known { book, now, damage, .. } = match glance_at_book(&draft) {
         Ok(known) => known,
-        Err(error) => return fail(&error),
+        Err(reason) => return refuse(&reason),
     };
-    if let Some((what, hint)) = &damage {
-        eprintln!("pintle: {what}\n  hint: {hint}");
+    if let Some(damage) = &damage {
+        warn(damage);
     }
     let mut promises: Vec<&Promise> = book.promises().iter().collect();
     promises.sort_by_key(|p| (&p.site, p.first_sent, p.last_sent));
@@ -47,7 +50,7 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
                 "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>(),
                 "accepted_lockouts": book.lockouts().iter().map(|a| lockout_json(a, now)).collect::<Vec<_>>(),
                 "repairs": book.repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
-                "damage": damage.map(|(what, _)| what),
+                "damage": damage.map(|damage| damage.line()),
             })
         );
         return ExitCode::SUCCESS;
@@ -203,9 +206,9 @@ pub struct Merge {
 /// goes on even where they break a promise: it was made, and to know nothing of it would help nobody.
 pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
     let Merge { files, dry_run, as_json } = request;
-    let draft = match config::read(path) {
+    let draft = match read(path) {
         Ok(draft) => draft,
-        Err(error) => return fail(&format!("{}: {error}", path.display())),
+        Err(reason) => return refuse(&reason),
     };
     if draft.state().is_none() {
         return fail_with_hint(
@@ -215,15 +218,14 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
     }
     let records = match read_others(files) {
         Ok(records) => records,
-        Err((what, Some(hint))) => return fail_with_hint(&what, &hint),
-        Err((what, None)) => return fail(&what),
+        Err(reason) => return refuse(&reason),
     };
     let Forecast { news, broken } = match forecast(&draft, &records, output) {
         Ok(forecast) => forecast,
-        Err(why) => return fail(&why),
+        Err(reason) => return refuse(&reason),
     };
     for broken in &broken {
-        eprintln!("{broken}");
+        warn(&broken.reason());
     }
     let told: Vec<Value> = broken.iter().map(BrokenHere::json).collect();
     if *dry_run {
@@ -247,32 +249,32 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(why) => fail(&why),
+        Err(reason) => refuse(&reason),
     }
 }
 
 /// The records of other nodes' files that are for all nodes.
-fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, (String, Option<String>)> {
+fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, Reason> {
     let (mut records, now) = (Vec::new(), wall());
     for file in files {
-        let contents = fs::read(file).map_err(|error| (format!("{}: {error}", file.display()), None))?;
+        let contents = fs::read(file).map_err(|error| read_error::reason(file, &error))?;
         let (book, notices) = crate::ledger::read_book(&contents);
         for notice in &notices {
-            eprintln!("pintle: {}: {notice}", file.display());
+            warn(&format!("{}: {notice}", file.display()).into());
         }
         if book.is_empty() && !contents.is_empty() {
             let hint = format!("the file is {} in another node's state.directory", crate::ledger::FILE);
-            return Err((format!("{}: is no ledger", file.display()), Some(hint)));
+            return Err(Reason::new(format!("{}: not a ledger", file.display())).hint(hint));
         }
         let news: Vec<Record> = book.records().filter(Record::travels).collect();
-        repair::fit_to_merge(&news, now).map_err(|why| (format!("{}: {why}", file.display()), None))?;
+        repair::fit_to_merge(&news, now).map_err(|why| why.within(&file.display()))?;
         records.extend(news);
     }
     Ok(records)
 }
 
 /// Adds records to a configuration's ledger: through the process that has it, if one has. Gives how many were news.
-pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, String> {
+pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, Reason> {
     add_with(draft, records, |_, _| Vec::new())
 }
 
@@ -281,7 +283,7 @@ fn add_with(
     draft: &Draft,
     records: Vec<Record>,
     more: impl FnOnce(&[Record], &Book) -> Vec<Record>,
-) -> Result<usize, String> {
+) -> Result<usize, Reason> {
     match add_to_file_with(draft, records.clone(), more)? {
         Some(news) => Ok(news),
         None => add_remotely(draft, &records),
@@ -289,7 +291,7 @@ fn add_with(
 }
 
 /// The same, unless a process has the ledger: then it gives `None`.
-pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<usize>, String> {
+pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<usize>, Reason> {
     add_to_file_with(draft, records, |_, _| Vec::new())
 }
 
@@ -297,7 +299,7 @@ fn add_to_file_with(
     draft: &Draft,
     records: Vec<Record>,
     more: impl FnOnce(&[Record], &Book) -> Vec<Record>,
-) -> Result<Option<usize>, String> {
+) -> Result<Option<usize>, Reason> {
     let Some(folder) = draft.state() else { return Err("state.directory is not set".into()) };
     super::drop_privileges::make_state(draft);
     match Ledger::open(&folder, wall()) {
@@ -318,19 +320,19 @@ fn add_to_file_with(
         Err(OpenError::Locked) => Ok(None),
         Err(error @ OpenError::Damaged(_)) => {
             let file = folder.join(crate::ledger::FILE);
-            Err(format!("{}: {error}\n  hint: {}", file.display(), remedy(draft.path())))
+            Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())))
         }
         Err(OpenError::Io(error)) => {
             let file = folder.join(crate::ledger::FILE);
-            let hint = hint_to_read(&file, &error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-            Err(format!("{}: {error}{hint}", folder.display()))
+            Err(Reason::new(format!("{}: {error}", folder.display())).hints(hints_to_read(&file, &error)))
         }
     }
 }
 
-fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, String> {
+fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {
     let Some(address) = draft.admin() else {
-        return Err("another process has the ledger, and there is no admin.listen to ask it by".into());
+        let reason = Reason::new("another process has the ledger, and the configuration has no admin socket");
+        return Err(reason.hint("set admin.listen as for that process"));
     };
     let mut news = 0;
     for body in bodies(records) {
@@ -338,7 +340,10 @@ fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, String> {
         let answer: Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
         match answer["news"].as_u64().map(usize::try_from) {
             Some(Ok(more)) if status.is_success() => news += more,
-            _ => return Err(answer["error"].as_str().unwrap_or("the running process refused").to_owned()),
+            _ => {
+                let refused = serde_json::from_value::<Objection>(answer).unwrap_or_default();
+                return Err(refused.reason("the running process refused"));
+            }
         }
     }
     Ok(news)

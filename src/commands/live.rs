@@ -2,17 +2,18 @@
 
 use std::process::ExitCode;
 
-use super::{Known, Output, context, fail, look_at_book, print_problems};
+use super::{Known, Output, context, look_at_book, print_problems, refuse};
 use crate::config::{Config, Draft, StandIn, report};
 use crate::control::served::{self, Served};
 use crate::export::PinSet;
 use crate::host::HostPattern;
 use crate::ledger::Book;
+use crate::reason::Reason;
 
 /// The configuration on disk. Beside a process that serves, promises that it would break are no error: what is served
 /// keeps them, and a reload is refused.
 pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Result<Config, ExitCode> {
-    let known = look_at_book(draft).map_err(|error| fail(&error))?;
+    let known = look_at_book(draft).map_err(|reason| refuse(&reason))?;
     let stand_in = if is_running { StandIn::Always } else { StandIn::Unchanged };
     let (config, problems) = draft.build(&context(draft, &known, stand_in));
     if is_running && config.is_none() {
@@ -24,7 +25,7 @@ pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Resul
         }
     }
     print_problems(&problems, output);
-    config.ok_or_else(|| fail(&super::told_of_errors(draft, &problems)))
+    config.ok_or_else(|| refuse(&super::count_of_errors(draft, &problems)))
 }
 
 /// A site with the chains that the running process serves for a host, whatever lies on disk.
@@ -88,5 +89,5 @@ pub(super) fn tell_of_reload(files: &report::Site, live: &report::Site, set: &Pi
 }
 
 pub(super) fn warn(what: &str, hint: &str) {
-    eprintln!("pintle: warning: {what}\n  hint: {hint}");
+    super::warn(&Reason::new(what).hint(hint));
 }

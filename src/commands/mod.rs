@@ -32,16 +32,21 @@ use tracing::Level;
 use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, Problems, StandIn};
 use crate::control::admin::Known as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{hint_to_read, remedy};
+use crate::control::{hints_to_read, remedy};
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
+use crate::os::read_error;
 use crate::policy::promise::Seconds;
+use crate::reason::near::did_you_mean;
+use crate::reason::{Reason, Severity};
 use crate::telemetry::log::LogFormat;
 
 /// How long the running process may take to say what it has promised.
 const BOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// Warnings that are printed at once.
 const WARNINGS_MAX: usize = 100;
+/// Hosts that one message names.
+const HOSTS_SHOWN: usize = 20;
 
 /// How commands talk.
 #[derive(Debug, Clone, Copy)]
@@ -54,31 +59,41 @@ pub struct Output {
     pub color: bool,
 }
 
-/// Says what went wrong; exit code 1.
+/// Prints an error; exit code 1.
 pub(crate) fn fail(error: &dyn fmt::Display) -> ExitCode {
-    eprintln!("pintle: {error}");
-    ExitCode::from(1)
+    refuse(&Reason::new(error.to_string()))
 }
 
-/// Says what went wrong, and what to do about it; exit code 1.
+/// Prints an error with a remedy; exit code 1.
 fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) -> ExitCode {
-    eprintln!("pintle: {error}\n  hint: {hint}");
+    refuse(&Reason::new(error.to_string()).hint(hint.to_string()))
+}
+
+/// Prints an error; exit code 1.
+pub(crate) fn refuse(reason: &Reason) -> ExitCode {
+    eprintln!("{}", reason.render(Severity::Error, false));
     ExitCode::from(1)
 }
 
-/// Says that no site has a host, and which there are.
-fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> ExitCode {
-    let (error, hint) = told_of_no_site(host, hosts);
-    fail_with_hint(&error, &hint)
+/// Prints a warning.
+fn warn(reason: &Reason) {
+    eprintln!("{}", reason.render(Severity::Warning, false));
 }
 
-fn told_of_no_site(host: &str, hosts: impl Iterator<Item = String>) -> (String, String) {
+/// The error for a host that no site has.
+fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> Reason {
     let known: Vec<String> = hosts.collect();
-    let hint = match known.is_empty() {
-        true => "the configuration has no site".to_owned(),
-        false => format!("the sites' hosts are {}", known.join(", ")),
+    let reason = Reason::new(format!("--site: no site has the host {host:?}"));
+    if known.is_empty() {
+        return reason.note("the configuration has no site");
+    }
+    let near = did_you_mean(host, known.iter().map(String::as_str));
+    let named = known.iter().take(HOSTS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let more = match known.len().saturating_sub(HOSTS_SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
     };
-    (format!("--site: no site has the host {host:?}"), hint)
+    reason.note(format!("expected one of: {named}{more}")).hints(near)
 }
 
 /// A configuration that can be served, and what it was made from.
@@ -89,19 +104,19 @@ struct Loaded {
 }
 
 /// Reads and checks a configuration with what is known of promises, and says what is wrong with it.
-fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, String>, output: &Output) -> Result<Loaded, ExitCode> {
-    judge(read(path).map_err(|error| fail(&error))?, known, StandIn::Unchanged, output)
+fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, Reason>, output: &Output) -> Result<Loaded, ExitCode> {
+    judge(read(path).map_err(|reason| refuse(&reason))?, known, StandIn::Unchanged, output)
 }
 
-/// Reads a configuration; or says which file cannot be read.
-fn read(path: &Path) -> Result<Draft, String> {
-    config::read(path).map_err(|error| format!("{}: {error}", path.display()))
+/// Reads a configuration.
+fn read(path: &Path) -> Result<Draft, Reason> {
+    config::read(path).map_err(|error| read_error::reason(path, &error))
 }
 
 /// Checks what has been read, and says what is wrong with it.
 fn judge(
     draft: Draft,
-    known: impl FnOnce(&Draft) -> Result<Known, String>,
+    known: impl FnOnce(&Draft) -> Result<Known, Reason>,
     stand_in: StandIn,
     output: &Output,
 ) -> Result<Loaded, ExitCode> {
@@ -110,36 +125,36 @@ fn judge(
     if let Some(problems) = problems {
         print_problems(problems, output);
     }
-    loaded.map_err(|unfit| fail(&unfit.error))
+    loaded.map_err(|unfit| refuse(&unfit.reason))
 }
 
 /// Why a configuration cannot be served: what is wrong with it, if that is it, and all in all.
 struct Unfit {
     problems: Option<Problems>,
-    error: String,
+    reason: Reason,
 }
 
 /// The same, without a word.
 fn try_judge(
     draft: Draft,
-    known: impl FnOnce(&Draft) -> Result<Known, String>,
+    known: impl FnOnce(&Draft) -> Result<Known, Reason>,
     stand_in: StandIn,
 ) -> Result<Loaded, Box<Unfit>> {
-    let known = known(&draft).map_err(|error| Box::new(Unfit { problems: None, error }))?;
+    let known = known(&draft).map_err(|reason| Box::new(Unfit { problems: None, reason }))?;
     let (config, problems) = draft.build(&context(&draft, &known, stand_in));
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
-            let error = told_of_errors(&draft, &problems);
-            Err(Box::new(Unfit { problems: Some(problems), error }))
+            let reason = count_of_errors(&draft, &problems);
+            Err(Box::new(Unfit { problems: Some(problems), reason }))
         }
     }
 }
 
-fn told_of_errors(draft: &Draft, problems: &Problems) -> String {
-    let errors = problems.sorted().iter().filter(|p| p.severity == config::Severity::Error).count();
+fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
+    let errors = problems.sorted().iter().filter(|p| p.is_error()).count();
     let plural = if errors == 1 { "" } else { "s" };
-    format!("{}: {errors} error{plural}", draft.path().display())
+    format!("{}: {errors} error{plural}", draft.path().display()).into()
 }
 
 /// What there is to know at a start: what was promised, and what was served last.
@@ -151,14 +166,14 @@ fn context<'a>(draft: &Draft, known: &'a Known, stand_in: StandIn) -> Context<'a
 /// Errors are printed all; of very many warnings, the first ones will do.
 fn print_problems(problems: &Problems, output: &Output) {
     let mut warnings = 0;
-    for problem in problems.sorted() {
-        warnings += usize::from(problem.severity == config::Severity::Warning);
-        if problem.severity == config::Severity::Error || warnings <= WARNINGS_MAX {
-            eprint!("{}", problems.render(problem, output.color));
+    for problem in problems.shown() {
+        warnings += usize::from(!problem.is_error());
+        if problem.is_error() || warnings <= WARNINGS_MAX {
+            eprintln!("{}", problem.render(output.color));
         }
     }
     if let more @ 1.. = warnings.saturating_sub(WARNINGS_MAX) {
-        eprintln!("and {more} warnings more: `pintle check --json` has them all");
+        eprintln!("and {more} more warnings: `pintle check --json` has them all");
     }
 }
 
@@ -168,7 +183,7 @@ struct Known {
     book: Book,
     now: Seconds,
     /// What is wrong with the ledger's file, and what to do.
-    damage: Option<(String, String)>,
+    damage: Option<Reason>,
     /// The running process was asked, and knows all.
     is_whole: bool,
 }
@@ -177,7 +192,7 @@ impl Known {
     fn of_book(book: Book) -> Self {
         let (now, doubt) = judged_now(book.newest());
         if let Some(doubt) = doubt {
-            eprintln!("pintle: {doubt}");
+            warn(&doubt.to_string().into());
         }
         Self { book, now, damage: None, is_whole: false }
     }
@@ -188,16 +203,16 @@ impl Known {
 /// # Errors
 ///
 /// When the file cannot be read, or promises may be lost.
-fn look_at_book(draft: &Draft) -> Result<Known, String> {
+fn look_at_book(draft: &Draft) -> Result<Known, Reason> {
     let known = glance_at_book(draft)?;
     match &known.damage {
-        Some((what, hint)) if !known.is_whole => Err(format!("{what}\n  hint: {hint}")),
+        Some(damage) if !known.is_whole => Err(damage.clone()),
         _ => Ok(known),
     }
 }
 
 /// The same, whatever the file is like.
-fn glance_at_book(draft: &Draft) -> Result<Known, String> {
+fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
     // It sees to its file before it answers.
     let asked = draft.admin().and_then(|address| ask_for_book(&address));
     let (mut book, damage) = match draft.state() {
@@ -225,28 +240,26 @@ fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,
         Err(error) => {
-            eprintln!("pintle: {error}: judged by the ledger's file alone");
+            warn(&format!("{error}: judged by the ledger's file alone").into());
             None
         }
     }
 }
 
 /// What a file says, and what is wrong with it.
-type Looked = (Book, Option<(String, String)>);
+type Looked = (Book, Option<Reason>);
 
-fn look_at(config: &Path, folder: &Path) -> Result<Looked, String> {
+fn look_at(config: &Path, folder: &Path) -> Result<Looked, Reason> {
     let file = folder.join(crate::ledger::FILE);
-    let (book, notices) = crate::ledger::look(folder).map_err(|error| {
-        let hint = hint_to_read(&file, &error).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-        format!("{}: {error}{hint}", file.display())
-    })?;
+    let (book, notices) = crate::ledger::look(folder)
+        .map_err(|error| Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error)))?;
     for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. })) {
-        eprintln!("pintle: {}: {notice}", file.display());
+        warn(&format!("{}: {notice}", file.display()).into());
     }
     // A running server may just be writing its last line: what is torn is no damage.
     let damage = notices.iter().any(Notice::is_loss).then(|| {
         let error = OpenError::Damaged(notices);
-        (format!("{}: {error}", file.display()), remedy(config))
+        Reason::new(format!("{}: {error}", file.display())).hints(remedy(config))
     });
     Ok((book, damage))
 }

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::{fail, refuse, warn};
 use crate::keys::key_file::{FILE_MAX, PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
+use crate::os::read_error;
 use crate::policy::hpkp::{Hpkp, Mode, is_report_uri};
+use crate::reason::Reason;
 
 /// What is printed.
 #[derive(Debug, Clone)]
@@ -43,15 +46,13 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
                 Ok(key) => keys.push((path, key)),
                 Err(error) => {
                     failed = true;
-                    eprintln!("pintle: {}: {error}", path.display());
-                    if let Some(hint) = error.hint(path, Want::Pin) {
-                        eprintln!("  hint: {hint}");
-                    }
+                    let reason = Reason::new(format!("{}: {error}", path.display()));
+                    refuse(&reason.hints(error.hint(path, Want::Pin)));
                 }
             },
             Err(error) => {
                 failed = true;
-                eprintln!("pintle: {}: {error}", path.display());
+                refuse(&read_error::reason(path, &error));
             }
         }
     }
@@ -78,7 +79,7 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
         Form::Hex => pins.iter().for_each(|p| println!("{}", p.to_hex())),
         Form::Header { max_age, include_subdomains, report_uri } => {
             if report_uri.as_deref().is_some_and(|uri| !is_report_uri(uri)) {
-                eprintln!("pintle: --report-uri: not an absolute http or https URI");
+                fail(&"--report-uri: not an absolute http or https URI");
                 return ExitCode::from(2);
             }
             // A header without one of its pins would be another header.
@@ -101,8 +102,8 @@ fn print_header(pins: &[Pin], max_age: u64, include_subdomains: bool, report_uri
     let header = Hpkp { mode: Mode::Enforce, max_age, pins: distinct, include_subdomains, report_uri };
     println!("{}: {}", header.name(), header.value());
     if header.pins.len() < 2 {
-        eprintln!("pintle: warning: one pin only; clients ignore a header without a backup pin (RFC 7469 section 2.5)");
-        eprintln!("  hint: name a backup key's file, too");
+        let reason = Reason::new("one pin only; clients ignore a header without a backup pin (RFC 7469 section 2.5)");
+        warn(&reason.hint("name a backup key's file, too"));
     }
     true
 }

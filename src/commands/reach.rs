@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::drop_privileges::Trouble;
-use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, Problem, Severity, TOKEN};
+use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN};
 use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
 use crate::os::privileges::{self, Account, is_roots_alone};
+use crate::reason::{Problem, Reason};
 use crate::telemetry::open_log;
 
 /// Everybody may write here.
@@ -74,24 +74,25 @@ fn above(path: &Path) -> &Path {
 }
 
 /// What this process, or this thread, cannot do as the user that it has become.
-pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: Pass) -> Vec<Trouble> {
+pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: Pass) -> Vec<Reason> {
     let mut troubles = Vec::new();
     if let Err(error) = fs::File::open(draft.path()) {
-        troubles.push(Trouble {
-            what: format!("{}: the user {} cannot read it: {error}", draft.path().display(), account.user),
-            hint: account.hint_to_read(draft.path()),
-        });
+        let what = format!("{}: the user {} cannot read it: {error}", draft.path().display(), account.user);
+        troubles.push(Reason::new(what).hint(account.hint_to_read(draft.path())));
     }
     troubles.extend(folders.iter().filter_map(|folder| of_folder(folder, account, pass)));
     troubles.extend(draft.access_file().and_then(|file| of_log(&file, account, pass)));
     troubles
 }
 
-fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Trouble> {
+fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Reason> {
     let (Own { path, key, .. }, Account { user, group, .. }) = (own, account);
     let trouble = |why: &str, hint: String| {
         let what = format!("{key}: {}: {why}", path.display());
-        Some(planted_link(path).map_or_else(|| Trouble { what: what.clone(), hint }, |link| link.trouble(&what)))
+        Some(match planted_link(path) {
+            Some(link) => link.trouble(&what),
+            None => Reason::new(what).hint(hint),
+        })
     };
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -183,7 +184,7 @@ impl Own {
     }
 }
 
-fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Trouble> {
+fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
     let Account { user, group, .. } = account;
     let error = match (fs::symlink_metadata(file), pass) {
         (Ok(is), Pass::Looking) if is.file_type().is_fifo() || is.file_type().is_socket() => {
@@ -199,12 +200,12 @@ fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Trouble> {
         return Some(of_file(file, what, account));
     }
     let hint = format!("install -o {user} -g {group} -m 640 /dev/null {}", file.display());
-    Some(Trouble { what, hint })
+    Some(Reason::new(what).hint(hint))
 }
 
 /// What to do about a file that the user cannot write. The file is given to the user only where it is nothing else by another
 /// name: whoever can make files in its folder may have put there what leads to somebody else's.
-fn of_file(file: &Path, what: String, account: &Account) -> Trouble {
+fn of_file(file: &Path, what: String, account: &Account) -> Reason {
     let Account { user, group, .. } = account;
     if let Some(link) = planted_link(folder_of(file)) {
         return link.trouble(&what);
@@ -216,18 +217,18 @@ fn of_file(file: &Path, what: String, account: &Account) -> Trouble {
         Err(_) => format!(" && install -o {user} -g {group} -m 640 /dev/null {at}"),
     };
     match fs::symlink_metadata(file) {
-        Ok(is) if is.is_symlink() => Trouble {
-            what: format!("{what}; it is a symbolic link, and what it leads to may be somebody else's"),
-            hint: format!("rm {at}{made}"),
-        },
-        Ok(is) if !is.is_file() => {
-            Trouble { what: format!("{what}; not a regular file"), hint: format!("mv -T {at} {at}.aside{made}") }
+        Ok(is) if is.is_symlink() => {
+            Reason::new(format!("{what}; it is a symbolic link, and its target may be somebody else's"))
+                .hint(format!("rm {at}{made}"))
         }
-        Ok(is) if is.nlink() > 1 => Trouble {
-            what: format!("{what}; it has another name elsewhere, and may be somebody else's"),
-            hint: format!("mv -T {at} {at}.aside{made}"),
-        },
-        _ => Trouble { what, hint: format!("chown -h {user}:{group} {at}") },
+        Ok(is) if !is.is_file() => {
+            Reason::new(format!("{what}; not a regular file")).hint(format!("mv -T {at} {at}.aside{made}"))
+        }
+        Ok(is) if is.nlink() > 1 => {
+            Reason::new(format!("{what}; it has another name elsewhere, and may be somebody else's"))
+                .hint(format!("mv -T {at} {at}.aside{made}"))
+        }
+        _ => Reason::new(what).hint(format!("chown -h {user}:{group} {at}")),
     }
 }
 
@@ -235,12 +236,10 @@ fn of_file(file: &Path, what: String, account: &Account) -> Trouble {
 struct PlantedLink(PathBuf);
 
 impl PlantedLink {
-    fn trouble(&self, what: &str) -> Trouble {
+    fn trouble(&self, what: &str) -> Reason {
         let link = self.0.display();
-        Trouble {
-            what: format!("{what}; the way there is by the symbolic link {link}, which is not root's"),
-            hint: format!("rm {link}"),
-        }
+        Reason::new(format!("{what}; the path goes through the symbolic link {link}, which is not root's"))
+            .hint(format!("rm {link}"))
     }
 }
 
@@ -253,14 +252,13 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
     let keys = draft.kept_keys().unwrap_or_default();
     let readable = keys.into_iter().filter(|key| access(&key.value, Access::READ_OK).is_ok());
     readable
-        .map(|key| Problem {
-            severity: Severity::Warning,
-            message: format!(
-                "site.certificate.key: {}: the user {user} can read it as well: tls.key_process keeps it from nobody",
-                key.value.display()
-            ),
-            hint: Some(format!("chown root:root {0} && chmod 600 {0}", key.value.display())),
-            span: key.span,
+        .map(|key| {
+            let file = key.value.display();
+            let what = format!(
+                "site.certificate.key: {file}: the user {user} can read it, too, so tls.key_process protects nothing"
+            );
+            let reason = Reason::new(what).hint(format!("chown root:root {file} && chmod 600 {file}"));
+            Problem::warning(&key.span, reason).about(&key.value)
         })
         .collect()
 }
@@ -269,19 +267,16 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
 pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
     let keys = sandbox_rules::keys_in_reach(draft, config);
     keys.into_iter()
-        .map(|key| Problem {
-            severity: Severity::Warning,
-            message: format!(
-                "site.certificate.key: {}: the serving process can read it as well, as the same user in a folder that it \
-                 needs: tls.key_process keeps it from nobody",
+        .map(|key| {
+            let what = format!(
+                "site.certificate.key: {}: the serving process can read it, too, as the same user in a folder that it needs, \
+                 so tls.key_process protects nothing",
                 key.value.display()
-            ),
-            hint: Some(
-                "keep it in a folder with nothing else that the configuration names; or start pintle as root with \
-                 process.user, and let the key be root's alone"
-                    .into(),
-            ),
-            span: key.span,
+            );
+            let reason = Reason::new(what)
+                .hint("keep it in a folder with nothing else that the configuration names")
+                .hint("start pintle as root with process.user, and make the key readable by root only");
+            Problem::warning(&key.span, reason).about(&key.value)
         })
         .collect()
 }
@@ -311,7 +306,7 @@ pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Acc
         let what =
             format!("{key}: whoever takes the process over can {what} {}, which lies there, too", file.display());
         let hint = format!("a folder of its own: {}", folder.join("pintle").display());
-        Some(Problem { severity: Severity::Warning, span: draft.place_of(key), message: what, hint: Some(hint) })
+        Some(Problem::warning(&draft.place_of(key), Reason::new(what).hint(hint)).about(file))
     };
     let places = [warn("state.directory", "change", config.state.clone()), warn("admin.listen", "remove", socket)];
     places.into_iter().flatten().collect()

@@ -13,6 +13,8 @@ use crate::config::{self, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
 use crate::control::{Upgraded, Verdict};
 use crate::host::both_forms;
+use crate::os::read_error;
+use crate::reason::Problem;
 
 /// Reports that are shown one by one.
 const REPORTS_SHOWN: usize = 3;
@@ -30,15 +32,16 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let Ok(verdict) = serde_json::from_str::<Verdict>(&answer) else {
         return fail(&format!("the answer cannot be understood: {answer}"));
     };
+    let ok = verdict.ok;
     if !as_json {
         let summary = match (verdict.ok, verdict.notes.is_empty()) {
             (true, true) => "reloaded: nothing has changed",
             (true, false) => "reloaded",
             (false, _) => "not reloaded; what was in use goes on",
         };
-        print_verdict(&verdict, summary);
+        print_verdict(verdict, summary, output);
     }
-    if verdict.ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Has the running process start the program anew, as it lies on disk now, and hand over to it; exit code 0 if it has.
@@ -53,29 +56,35 @@ pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let Ok(upgraded) = serde_json::from_str::<Upgraded>(&answer) else {
         return fail(&format!("the answer cannot be understood: {answer}"));
     };
-    let Upgraded { ok, problems, notes, pid, version } = upgraded;
+    let reasons = upgraded.reasons();
+    let Upgraded { ok, notes, pid, version, .. } = upgraded;
     if !as_json {
         let summary = match (pid, version) {
             (Some(pid), Some(version)) if ok => format!("process {pid} serves now, by pintle {version}"),
             _ => "not upgraded; the process that serves goes on".to_owned(),
         };
-        print_verdict(&Verdict { ok, problems, notes }, &summary);
+        print_outcome(ok, &reasons, &notes, &summary, output);
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Says what came of something, and why.
-fn print_verdict(verdict: &Verdict, summary: &str) {
-    for problem in &verdict.problems {
-        eprintln!("{}", problem.trim_end());
+fn print_verdict(verdict: Verdict, summary: &str, output: &Output) {
+    let (ok, notes) = (verdict.ok, verdict.notes.clone());
+    print_outcome(ok, &verdict.reasons(), &notes, summary, output);
+}
+
+/// Prints an outcome, and the reasons for it.
+fn print_outcome(ok: bool, reasons: &[Problem], notes: &[String], summary: &str, output: &Output) {
+    for reason in reasons {
+        eprintln!("{}", reason.render(output.color));
     }
-    for note in &verdict.notes {
+    for note in notes {
         println!("{note}");
     }
-    if verdict.ok {
+    if ok {
         println!("{summary}");
     } else {
-        eprintln!("pintle: {summary}");
+        fail(&summary);
     }
 }
 
@@ -108,7 +117,7 @@ fn send(
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => {
-            told.fail(&format!("{}: {error}", path.display()));
+            told.refuse(&read_error::reason(path, &error));
             return None;
         }
     };
@@ -309,7 +318,9 @@ fn print_site(site: &Value) {
     }
     for reason in list(&site["refused"], "reasons") {
         println!("  REFUSED      since {}: {}", minute(text(&site["refused"], "since")), text(reason, "reason"));
-        if let Some(hint) = reason["hint"].as_str() {
+        // An older process has one hint alone.
+        let hints = list(reason, "hints").iter().filter_map(Value::as_str);
+        for hint in hints.chain(reason["hint"].as_str().filter(|_| list(reason, "hints").is_empty())) {
             println!("    hint: {hint}");
         }
     }

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use super::told::Told;
 use crate::config::{self, Draft};
-use crate::control::hint_to_read;
+use crate::control::hints_to_read;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, in_words, redated};
 use crate::ledger::set_id;
 use crate::ledger::time::{day, wall};
 use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, salvaged};
+use crate::os::read_error;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// Records that are shown one by one.
 const SHOWN_MAX: usize = 50;
@@ -92,7 +94,7 @@ pub fn repair(path: &Path, accept_loss: Option<&str>, yes: bool, as_json: bool) 
 fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return told.fail(&format!("{}: {error}", path.display())),
+        Err(error) => return told.refuse(&read_error::reason(path, &error)),
     };
     let Some(folder) = draft.state() else {
         return told
@@ -113,14 +115,12 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told
     plan.tell(told);
     let today = day(plan.now);
     if let Some(given) = accept_loss.filter(|given| *given != today) {
-        return told.fail_with_hint(
-            &format!("--accept-loss is {given}, should be today's date: nothing is changed"),
-            &confirmation(&draft, &plan),
-        );
+        let reason = Reason::new(format!("--accept-loss is {given}, should be today's date: nothing is changed"));
+        return told.refuse(&reason.hints(confirmation(&draft, &plan)));
     }
     // A file with a loss cannot be written anew before the loss is accepted, so the dates wait for that.
     if !plan.losses.is_empty() && accept_loss.is_none() || plan.losses.is_empty() && !yes {
-        return told.fail_with_hint(&"nothing is changed", &confirmation(&draft, &plan));
+        return told.refuse(&Reason::new("nothing is changed").hints(confirmation(&draft, &plan)));
     }
     let with_dates = yes && plan.needs_yes();
     if !carry_out(&draft, &folder, &plan, with_dates, told) {
@@ -128,22 +128,24 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told
     }
     if plan.needs_yes() && !with_dates {
         told.say("the dates are as they were, and no pins are sent while they cannot be right");
-        told.say(format!("  hint: {}", confirmation(&draft, &Plan { losses: Vec::new(), ..plan })));
+        for hint in confirmation(&draft, &Plan { losses: Vec::new(), ..plan }) {
+            told.say(format!("  hint: {hint}"));
+        }
     }
     true
 }
 
 /// The command that confirms a plan; if it has two parts, also the command for the loss alone.
-fn confirmation(draft: &Draft, plan: &Plan) -> String {
+fn confirmation(draft: &Draft, plan: &Plan) -> Vec<String> {
     let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
     let command = format!("pintle ledger repair -c {}{loss}", draft.path().display());
     match (plan.losses.is_empty(), plan.needs_yes()) {
-        (_, false) => format!("to do it: {command}"),
-        (true, true) => format!("to do it: see that this machine's clock is right, and {command} --yes"),
-        (false, true) => format!(
-            "to accept the loss alone: {command}; to mend the dates as well: see that this machine's clock is right, \
-             and {command} --yes"
-        ),
+        (_, false) => vec![format!("to do it: {command}")],
+        (true, true) => vec![format!("to do it: check that this machine's clock is right, then {command} --yes")],
+        (false, true) => vec![
+            format!("to accept the loss only: {command}"),
+            format!("to repair the dates, too: check that this machine's clock is right, then {command} --yes"),
+        ],
     }
 }
 
@@ -181,9 +183,6 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: 
 }
 
 fn fail_for(told: &mut Told, file: &Path, error: &std::io::Error) -> bool {
-    let what = format!("{}: {error}", file.display());
-    match hint_to_read(file, error) {
-        Some(hint) => told.fail_with_hint(&what, &hint),
-        None => told.fail(&what),
-    }
+    let reason = Reason::new(format!("{}: {error}", file.display()));
+    told.refuse(&reason.hints(hints_to_read(file, error)))
 }

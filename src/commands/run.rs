@@ -7,16 +7,17 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::drop_privileges::{Trouble, drop_privileges, refuse};
-use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, try_judge, unfinished};
-use crate::config::{Draft, Severity, StandIn};
-use crate::control::{Beginning, Control, Ended, Newcomer, StartError, open_ledger, sandbox_rules};
+use super::drop_privileges::drop_privileges;
+use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn};
+use crate::config::{Draft, StandIn};
+use crate::control::{Beginning, Control, Ended, Newcomer, StartError, log_warnings, open_ledger, sandbox_rules};
 use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
 use crate::os::sandbox;
 use crate::os::systemd::{self, Notify, Passed};
 use crate::policy::Scheme;
+use crate::reason::{Problem, Reason};
 use crate::server::{BindError, Lent, bind};
 use crate::telemetry::{LogThread, log};
 use crate::tls::key_process;
@@ -28,11 +29,11 @@ pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
     match Newcomer::of_process() {
         Ok(Some(newcomer)) => return take_over(path, allow_root, newcomer, output),
         Ok(None) => {}
-        Err(why) => return fail(&why),
+        Err(reason) => return refuse(&reason),
     }
     let passed = match systemd::activation::passed() {
         Ok(passed) => passed,
-        Err(why) => return fail(&why),
+        Err(reason) => return refuse(&reason),
     };
     let lent = passed.into_iter().filter_map(lent).collect();
     serve(path, allow_root, output, Beginning { lent, ..Beginning::default() }, true, |_| {})
@@ -60,7 +61,7 @@ pub(super) fn serve(
 ) -> ExitCode {
     let draft = match read(path) {
         Ok(draft) => draft,
-        Err(error) => return fail(&error),
+        Err(reason) => return refuse(&reason),
     };
     settle(&draft);
     let (mut beginning, no_launcher) = match as_who_started_it(&draft, beginning, may_launch) {
@@ -85,7 +86,8 @@ pub(super) fn serve(
     };
     let loaded = judge(draft, book, StandIn::Always, output);
     if !troubles.is_empty() {
-        return refuse(&troubles);
+        troubles.iter().for_each(|trouble| _ = refuse(trouble));
+        return ExitCode::from(1);
     }
     let Loaded { draft, config, .. } = match loaded {
         Ok(loaded) => loaded,
@@ -100,7 +102,7 @@ pub(super) fn serve(
         return unused_socket(unused);
     }
     if let Err(trouble) = confine(&draft, &config, None) {
-        return fail_with_hint(&trouble.what, &trouble.hint);
+        return refuse(&trouble);
     }
     let log = match log::start(output.log_format, output.log_level, output.color) {
         Ok(log) => log,
@@ -118,14 +120,14 @@ pub(super) fn serve(
 
 /// Checks everything, and takes over from the process that has started this one.
 fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Output) -> ExitCode {
-    let refused = |newcomer: &Newcomer, reasons: Vec<String>| {
+    let refused = |newcomer: &Newcomer, reasons: Vec<Problem>| {
         newcomer.fail(reasons);
         ExitCode::from(1)
     };
-    let on_its_own = "the new process cannot begin: what it has said about that is in the log";
+    let on_its_own = "the new process cannot begin: the log has its messages";
     let draft = match read(path) {
         Ok(draft) => draft,
-        Err(error) => return refused(&newcomer, vec![error]),
+        Err(reason) => return refused(&newcomer, vec![reason.into()]),
     };
     settle(&draft);
     let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default(), true) else {
@@ -138,37 +140,32 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     let Loaded { draft, config, problems } = match try_judge(draft, known, StandIn::Always) {
         Ok(loaded) => loaded,
         Err(unfit) => {
-            let problems = unfit.problems.as_ref();
-            let errors = |p: &&crate::config::Problem| p.severity == Severity::Error;
-            let told = problems.into_iter().flat_map(|all| {
-                all.sorted().into_iter().filter(errors).map(|p| all.render(p, false)).collect::<Vec<_>>()
-            });
-            return refused(&newcomer, told.chain([unfit.error]).collect());
+            let problems = unfit.problems.iter().flat_map(|all| all.shown());
+            let errors = problems.filter(Problem::is_error).chain([unfit.reason.into()]);
+            return refused(&newcomer, errors.collect());
         }
     };
     if !troubles.is_empty() {
-        return refused(&newcomer, troubles.iter().map(|t| format!("{}\n  hint: {}", t.what, t.hint)).collect());
+        return refused(&newcomer, troubles.into_iter().map(Problem::from).collect());
     }
     let listeners = match newcomer.bind(&config) {
         Ok(listeners) => listeners,
         Err(reasons) => return refused(&newcomer, reasons),
     };
     if let Err(trouble) = confine(&draft, &config, listeners.probed_port()) {
-        return refused(&newcomer, vec![format!("{}\n  hint: {}", trouble.what, trouble.hint)]);
+        return refused(&newcomer, vec![trouble.into()]);
     }
     let log = match log::start(output.log_format, output.log_level, output.color) {
         Ok(log) => log,
-        Err(error) => return refused(&newcomer, vec![error.to_string()]),
+        Err(error) => return refused(&newcomer, vec![error.to_string().into()]),
     };
-    for problem in problems.sorted() {
-        tracing::warn!(problem = problems.one_line(problem), hint = problem.hint, "in use, with a warning");
-    }
+    log_warnings(&problems.shown());
     tell_of_start(no_launcher);
     block_on(log, async {
         // Whoever serves says why this one does not.
         let control = Control::take_over(draft, config, newcomer, listeners, beginning)
             .await
-            .map_err(|_| StartError(String::new()))?;
+            .map_err(|_| StartError(Reason::default()))?;
         control.announce();
         Ok(control)
     })
@@ -176,7 +173,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
 
 /// Before anybody reads a key, and as the user who has started this process: he may have installed them.
 fn settle(draft: &Draft) {
-    unfinished::settle(draft, false, &mut |line| eprintln!("pintle: {line}"));
+    unfinished::settle(draft, false, &mut |reason| warn(&reason));
 }
 
 /// What is done as the user who has started this process: the keys may be for nobody else to read, and what comes after an
@@ -197,18 +194,15 @@ fn as_who_started_it(
 
 /// Gives up what is left of root, and enters the sandbox: before there are threads, and with all that needs no leave
 /// later. `probed` is a port that this process will connect to itself.
-fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -> Result<(), Trouble> {
+fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -> Result<(), Reason> {
     if let Err(error) = privileges::settle(config.process.bind_low_ports) {
-        return Err(Trouble {
-            what: format!("capabilities cannot be given up: {error}"),
-            hint: "start it as the user that serves; a filter of system calls must let capset pass".into(),
-        });
+        return Err(Reason::new(format!("cannot drop capabilities: {error}"))
+            .hint("start pintle as the user that serves")
+            .hint("let the filter of system calls allow capset"));
     }
     let mut rules = sandbox_rules::rules(draft, config);
     rules.connect.iter_mut().for_each(|ports| ports.extend(probed));
-    sandbox::enter(&rules, &config.sandbox)
-        .map(drop)
-        .map_err(|error| Trouble { what: error.to_string(), hint: error.hint() })?;
+    sandbox::enter(&rules, &config.sandbox).map(drop).map_err(|error| error.reason())?;
     // Its thread is to be in the sandbox, too; without it, memory is given back when somebody allocates.
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
     Ok(())
@@ -237,10 +231,7 @@ fn unused_socket(unused: &Lent) -> ExitCode {
 
 fn cannot_bind(errors: &[BindError]) -> ExitCode {
     for error in errors {
-        eprintln!("pintle: {error}");
-        if let Some(hint) = error.hint() {
-            eprintln!("  hint: {hint}");
-        }
+        refuse(&Reason::new(error.to_string()).hints(error.hint()));
     }
     ExitCode::from(1)
 }
@@ -260,9 +251,9 @@ fn block_on(log: LogThread, start: impl Future<Output = Result<Control, StartErr
     };
     let code = match runtime.block_on(control(start)) {
         Ok(code) => code,
-        Err(StartError(error)) => {
+        Err(StartError(reason)) => {
             drop(log);
-            if error.is_empty() { ExitCode::from(1) } else { fail(&error) }
+            if reason == Reason::default() { ExitCode::from(1) } else { refuse(&reason) }
         }
     };
     // What is left of a drain that nobody wants to wait for ends with the process.

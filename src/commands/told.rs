@@ -3,10 +3,11 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Output, check};
-use crate::config::{Problem, Problems};
+use crate::config::Problems;
+use crate::reason::{Problem, Reason};
 
 /// What was said.
 pub(super) struct Told {
@@ -38,37 +39,41 @@ impl Told {
     /// Something about the configuration.
     pub(super) fn problem(&mut self, problems: &Problems, problem: &Problem, output: &Output) {
         if !self.as_json {
-            eprint!("{}", problems.render(problem, output.color));
+            eprintln!("{}", problems.placed(problem).render(output.color));
         }
         self.problems.push(check::problem_json(problems, problem));
     }
 
-    /// Problems that another process has found, in its words.
-    pub(super) fn found_elsewhere(&mut self, problems: &[String]) {
+    /// Problems that another process has found.
+    pub(super) fn found_elsewhere(&mut self, problems: &[Problem]) {
         for problem in problems {
             if !self.as_json {
-                eprintln!("{}", problem.trim_end());
+                eprintln!("{}", problem.render(false));
             }
-            self.problems.push(json!({ "severity": "error", "message": problem }));
+            self.problems.push(check::placed_json(problem));
         }
     }
 
-    /// Why it did not come to pass.
+    /// Why it failed.
     pub(super) fn fail(&mut self, error: &dyn fmt::Display) -> bool {
-        if !self.as_json {
-            eprintln!("pintle: {error}");
-        }
-        self.set("error", error.to_string());
-        false
+        self.refuse(&Reason::new(error.to_string()))
     }
 
-    /// The same, and what to do about it.
+    /// Why it failed, and what to do about it.
     pub(super) fn fail_with_hint(&mut self, error: &dyn fmt::Display, hint: &dyn fmt::Display) -> bool {
-        self.fail(error);
+        self.refuse(&Reason::new(error.to_string()).hint(hint.to_string()))
+    }
+
+    /// Why it failed.
+    pub(super) fn refuse(&mut self, reason: &Reason) -> bool {
         if !self.as_json {
-            eprintln!("  hint: {hint}");
+            super::refuse(reason);
         }
-        self.set("hint", hint.to_string());
+        self.set("error", reason.line());
+        if let Some(hint) = reason.hint_line() {
+            self.set("hint", hint);
+            self.set("hints", reason.hints.clone());
+        }
         false
     }
 

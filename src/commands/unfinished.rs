@@ -6,11 +6,12 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::files;
+use super::{files, warn};
 use crate::config::Draft;
 use crate::keys::key_file::{FILE_MAX, KeyKind, public_key};
 use crate::keys::pin::Pin;
 use crate::os::plain_file::{self, follow_own_links};
+use crate::reason::Reason;
 
 /// What the name of a file of before ends with.
 const OLD: &str = ".pintle-old";
@@ -69,7 +70,7 @@ impl Kept {
     pub(super) fn remove(self) {
         for old in &self.old {
             if let Err(error) = fs::remove_file(old) {
-                eprintln!("pintle: {}: cannot be removed: {error}", old.display());
+                warn(&format!("{}: cannot be removed: {error}", old.display()).into());
             }
         }
     }
@@ -92,7 +93,7 @@ struct Place {
 
 /// Finishes installations that were killed when all files were in place, and undoes others; says what it does. With
 /// `only_tell`, it says what is to be done.
-pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(String)) {
+pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)) {
     let Some(outline) = draft.outline() else { return };
     for (chain, key) in outline.sites.iter().flat_map(|site| &site.certificates) {
         let paths: Vec<PathBuf> = [Some(chain), key.as_ref()].into_iter().flatten().map(|p| outline.path(p)).collect();
@@ -103,10 +104,11 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(String)
         let shown = outline.path(chain).display().to_string();
         match settle_pair(&paths, only_tell) {
             Ok(None) => {}
-            Ok(Some(what)) => say(format!("{shown}: an installation was interrupted: {what}")),
+            Ok(Some(what)) => say(format!("{shown}: an installation was interrupted: {what}").into()),
             Err(error) => {
+                let what = format!("{shown}: an installation was interrupted, and cannot be undone: {error}");
                 let hint = format!("as the user who installs: pintle install again, or move the files *{OLD} back");
-                say(format!("{shown}: an installation was interrupted, and cannot be undone: {error}\n  hint: {hint}"));
+                say(Reason::new(what).hint(hint));
             }
         }
     }
@@ -198,7 +200,7 @@ pub(super) fn put_back<'f>(files: impl Iterator<Item = (&'f Path, &'f Before)>) 
         };
         if let Err(error) = done {
             all = false;
-            eprintln!("pintle: {}: cannot be put back: {error}", path.display());
+            warn(&format!("{}: cannot be put back: {error}", path.display()).into());
         }
     }
     all

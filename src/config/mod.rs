@@ -22,7 +22,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -90,11 +90,13 @@ pub struct Context<'a> {
     /// With `keeps_sites`: a chain that has become shorter counts as unfit, as a file that is being written may end behind any
     /// certificate; but not if its site (the first name) is one of these.
     pub waits_for_chains: Option<Vec<String>>,
-    /// Contents in place of those of files: what they would be.
+    /// Contents that replace those of files, as if they had been written.
     pub instead: HashMap<PathBuf, Vec<u8>>,
-    /// The chains among `instead` are judged without their keys, which only who asks has.
+    /// Names of files in messages: an operator knows a certificate by the file it comes from.
+    pub shown_as: HashMap<PathBuf, PathBuf>,
+    /// The chains among `instead` are judged without their keys, which only the caller has.
     pub chains_alone: bool,
-    /// What the files of `before` are like, as far as somebody has looked just now.
+    /// Stamps of files of `before` that were taken just now.
     pub looked: Looked,
     /// A site (its first name) and the day until which the operator accepts a lockout, beside those of the file.
     pub accept: Option<(String, String)>,
@@ -127,6 +129,7 @@ impl<'a> Context<'a> {
             stand_in: StandIn::Never,
             waits_for_chains: None,
             instead: HashMap::new(),
+            shown_as: HashMap::new(),
             chains_alone: false,
             looked: Looked::default(),
             accept: None,
@@ -136,6 +139,11 @@ impl<'a> Context<'a> {
 }
 
 impl<'a> Context<'a> {
+    /// The name of a file in messages.
+    fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
+        self.shown_as.get(path).map_or(path, PathBuf::as_path).display()
+    }
+
     /// The configuration that clients see now, if this process serves one.
     fn served(&self) -> Option<&'a Config> {
         self.before.filter(|_| self.is_served)
@@ -298,7 +306,7 @@ impl Draft {
         let (root, errors) = DeTable::parse_recoverable(&text);
         for error in errors {
             let span = error.span().unwrap_or(0..0);
-            problems.borrow_mut().error(&span, error.message().trim().to_owned(), None);
+            problems.borrow_mut().error(&span, error.message().trim());
         }
         // What a parser makes of the rest of a broken file is guesswork, and so would be all complaints about it.
         let is_broken = problems.borrow().has_errors();

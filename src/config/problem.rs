@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, what, and what to do about it.
+//! The problems of one configuration file, with the place of each.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,27 +6,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// It is served all the same.
-    Warning,
-    /// It is not served.
-    Error,
-}
+use crate::reason::{Place, Reason};
+pub use crate::reason::{Problem, Severity};
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// How bad it is.
-    pub severity: Severity,
-    /// Where in the file, in bytes.
-    pub span: Range<usize>,
-    /// What it is.
-    pub message: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
+/// Sites that one warning names; it counts the others.
+const NAMED_MAX: usize = 3;
 
 /// All that is wrong with one file.
 #[derive(Debug, Clone)]
@@ -106,20 +90,17 @@ impl Problems {
     }
 
     /// Adds an error.
-    pub fn error(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<Option<String>>) {
-        self.push(Severity::Error, span, message.into(), hint.into());
+    pub fn error(&mut self, span: &Range<usize>, reason: impl Into<Reason>) {
+        self.insert(Problem::error(span, reason));
     }
 
     /// Adds a warning.
-    pub fn warn(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<Option<String>>) {
-        self.push(Severity::Warning, span, message.into(), hint.into());
+    pub fn warn(&mut self, span: &Range<usize>, reason: impl Into<Reason>) {
+        self.insert(Problem::warning(span, reason));
     }
 
-    fn push(&mut self, severity: Severity, span: &Range<usize>, message: String, hint: Option<String>) {
-        self.insert(Problem { severity, span: span.clone(), message, hint });
-    }
-
-    fn insert(&mut self, problem: Problem) {
+    /// Adds a problem, unless the same one is there already.
+    pub fn insert(&mut self, problem: Problem) {
         let here = self.by_start.entry(problem.span.start).or_default();
         if !here.iter().any(|at| self.list.get(*at) == Some(&problem)) {
             here.push(self.list.len());
@@ -165,47 +146,64 @@ impl Problems {
         (line, self.text[start..offset].chars().count() + 1)
     }
 
-    /// `file:line:column: message`
+    /// A problem with its place in the file, as it is printed, logged and sent.
     #[must_use]
-    pub fn one_line(&self, problem: &Problem) -> String {
-        let (line, column) = self.line_and_column(problem.span.start);
-        format!("{}:{line}:{column}: {}", self.path.display(), problem.message)
-    }
-
-    /// `file:line:column: message`, the line with a caret under it, and the hint.
-    #[must_use]
-    pub fn render(&self, problem: &Problem, color: bool) -> String {
+    pub fn placed(&self, problem: &Problem) -> Problem {
         let (line, column) = self.line_and_column(problem.span.start);
         let begin = self.lines.get(line - 1).copied().unwrap_or_default();
-        let text = self.text[begin..].lines().next().unwrap_or_default();
-        let (bold, red, yellow, blue, off) =
-            if color { ("\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[34m", "\x1b[0m") } else { ("", "", "", "", "") };
-        let (tint, word) = match problem.severity {
-            Severity::Error => (red, ""),
-            Severity::Warning => (yellow, "warning: "),
+        let text = self.text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default().to_owned();
+        let marked = self.text.get(problem.span.clone()).map_or(1, |t| t.lines().next().unwrap_or("").chars().count());
+        let place = Place { file: self.path.display().to_string(), line, column, text, width: marked };
+        Problem { reason: Reason { place: Some(place), ..problem.reason.clone() }, ..problem.clone() }
+    }
+
+    /// All problems with their places, in the order of the file. Sites with the same warning share one.
+    #[must_use]
+    pub fn shown(&self) -> Vec<Problem> {
+        let mut shown: Vec<(Problem, Vec<&Problem>)> = Vec::new();
+        let mut known = HashMap::new();
+        for problem in self.sorted() {
+            if problem.severity == Severity::Warning && problem.site.is_some() {
+                let same = (&problem.reason.what, &problem.path);
+                if let Some((first, more)) = known.get(&same).and_then(|at: &usize| shown.get_mut(*at))
+                    && first.reason.hints == problem.reason.hints
+                    && first.reason.notes == problem.reason.notes
+                {
+                    more.push(problem);
+                    continue;
+                }
+                known.insert(same, shown.len());
+            }
+            shown.push((self.placed(problem), Vec::new()));
+        }
+        let noted = |(mut problem, more): (Problem, Vec<&Problem>)| {
+            problem.reason.notes.extend(self.others(&more));
+            problem
         };
-        let place = format!("{}:{line}:{column}", self.path.display());
-        let mut out = format!("{bold}{place}:{off} {tint}{word}{off}{}\n", problem.message);
-        if !text.trim().is_empty() {
-            // Tabs keep the caret below what it points at.
-            let indent: String = text.chars().take(column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            let rest = text.chars().count().saturating_sub(column - 1).max(1);
-            let marked =
-                self.text.get(problem.span.clone()).map_or(1, |t| t.lines().next().unwrap_or("").chars().count());
-            let carets = "^".repeat(marked.clamp(1, rest));
-            out.push_str(&format!("{blue}{line:>5} |{off} {text}\n      {blue}|{off} {indent}{tint}{carets}{off}\n"));
+        shown.into_iter().map(noted).collect()
+    }
+
+    /// `the same for shop.example.com (line 13), blog.example.com (line 25), and 7 more`
+    fn others(&self, more: &[&Problem]) -> Option<String> {
+        let named = more.iter().take(NAMED_MAX).map(|problem| {
+            let line = self.line_and_column(problem.span.start).0;
+            match problem.site.as_deref() {
+                Some("") | None => format!("the site in line {line}"),
+                Some(site) => format!("{site} (line {line})"),
+            }
+        });
+        let mut named: Vec<String> = named.collect();
+        if let left @ 1.. = more.len().saturating_sub(NAMED_MAX) {
+            named.push(format!("and {left} more"));
         }
-        if let Some(hint) = &problem.hint {
-            out.push_str(&format!("  {blue}hint:{off} {hint}\n"));
-        }
-        out
+        (!named.is_empty()).then(|| format!("the same for {}", named.join(", ")))
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in self.sorted() {
-            f.write_str(&self.render(problem, false))?;
+            writeln!(f, "{}", self.placed(problem).render(false))?;
         }
         Ok(())
     }
@@ -218,11 +216,25 @@ mod tests {
     #[test]
     fn shape() {
         let mut problems = Problems::new(Path::new("c.toml"), "a = 1\n\tü = \"x\"\n".into());
-        problems.error(&(12..15), "no such thing", Some("try another".to_owned()));
-        problems.warn(&(0..1), "hm", None);
+        problems.error(&(12..15), Reason::new("no such thing").hint("try another"));
+        problems.warn(&(0..1), "hm");
         let want = "c.toml:1:1: warning: hm\n    1 | a = 1\n      | ^\n\
-                    c.toml:2:6: no such thing\n    2 | \tü = \"x\"\n      | \t    ^^^\n  hint: try another\n";
+                    c.toml:2:6: error: no such thing\n    2 | \tü = \"x\"\n      | \t    ^^^\n  hint: try another\n";
         assert_eq!(problems.to_string(), want);
+    }
+
+    #[test]
+    fn sites_share_a_warning() {
+        let mut problems = Problems::new(Path::new("c.toml"), "a\nb\nc\nd\ne\nf\n".into());
+        for (at, site) in ["a.example", "b.example", "", "d.example", "e.example", "f.example"].iter().enumerate() {
+            let warning = Problem::warning(&(2 * at..2 * at + 1), "odd");
+            problems.insert(Problem { site: Some((*site).to_owned()), ..warning });
+        }
+        problems.error(&(0..1), "odd");
+        let shown: Vec<String> = problems.shown().iter().map(|problem| problem.reason.line()).collect();
+        let warning =
+            "c.toml:1:1: odd; the same for b.example (line 2), the site in line 3, d.example (line 4), and 2 more";
+        assert_eq!(shown, [warning, "c.toml:1:1: odd"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reads tables key by key, with the place of each; what nobody asked for is an error.
+//! Reads tables key by key, with the place of each. A key that nobody asked for is an error.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -9,6 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{At, Problems};
 use super::value::{self, DURATION_FORM, SIZE_FORM};
+use crate::reason::Reason;
+use crate::reason::near::did_you_mean;
 
 type Entries<'t> = DeTable<'t>;
 
@@ -17,7 +19,7 @@ pub(super) type Gathered = RefCell<Problems>;
 
 #[cfg(test)]
 thread_local! {
-    /// The full names of all keys that were asked for, and which of them are tables: for the test that compares them
+    /// The full names of all keys that were asked for, and of those that are tables: for the test that compares them
     /// with the documentation.
     pub(super) static ASKED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     pub(super) static TABLES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -26,9 +28,9 @@ thread_local! {
 /// One table of the file.
 pub(super) struct Reader<'t> {
     table: &'t Entries<'t>,
-    /// Where its header stands.
+    /// The place of its header.
     pub(super) span: Range<usize>,
-    /// How messages call it: `site.hsts`.
+    /// Its name in messages: `site.hsts`.
     path: String,
     problems: &'t Gathered,
     asked: RefCell<Vec<&'static str>>,
@@ -55,23 +57,12 @@ impl<'t> Reader<'t> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, want: &str) {
-        let found = match value.get_ref().type_str() {
-            "string" => "a text",
-            "integer" | "float" => "a number",
-            "boolean" => "true or false",
-            "array" => "a list",
-            "table" => "a table",
-            _ => "a date",
-        };
-        let message = format!("{}: is {found}, should be {want}", self.name(key));
-        let hint = match (found, want) {
-            ("a text", "a list of texts") => Some("put it in brackets: [\"...\"]".to_owned()),
-            ("a text", "true or false" | "a number") => Some("write it without quotes".to_owned()),
-            ("a number" | "true or false", "a text") => Some("write it in quotes".to_owned()),
-            _ => None,
-        };
-        self.problems.borrow_mut().error(&value.span(), message, hint);
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, want: Type) {
+        let found = Type::of(value.get_ref());
+        let mut reason = Reason::new(format!("{}: expected {}, found {}", self.name(key), want.name(), found.found()));
+        reason.notes.extend(want.examples());
+        reason.hints.extend(want.remedy(found).map(str::to_owned));
+        self.problems.borrow_mut().error(&value.span(), reason);
     }
 
     pub(super) fn text(&self, key: &'static str) -> Option<At<String>> {
@@ -79,7 +70,7 @@ impl<'t> Reader<'t> {
         match value.get_ref().as_str() {
             Some(text) => Some(At { value: text.to_owned(), span: value.span() }),
             None => {
-                self.wrong_type(key, value, "a text");
+                self.wrong_type(key, value, Type::String);
                 None
             }
         }
@@ -90,7 +81,7 @@ impl<'t> Reader<'t> {
         match value.get_ref().as_bool() {
             Some(flag) => Some(At { value: flag, span: value.span() }),
             None => {
-                self.wrong_type(key, value, "true or false");
+                self.wrong_type(key, value, Type::Boolean);
                 None
             }
         }
@@ -102,62 +93,70 @@ impl<'t> Reader<'t> {
         match integer(value.get_ref()) {
             Some(number) => Some(At { value: number, span: value.span() }),
             None if value.get_ref().is_integer() => {
-                let message = format!("{}: is negative, or too large", self.name(key));
-                self.problems.borrow_mut().error(&value.span(), message, None);
+                let is_negative = number_text(value.get_ref()).starts_with('-');
+                let bound = if is_negative { "must not be negative" } else { "is too large" };
+                let reason = format!("{}: {bound}", self.name(key));
+                self.problems.borrow_mut().error(&value.span(), reason);
                 None
             }
             None => {
-                self.wrong_type(key, value, "a number");
+                self.wrong_type(key, value, Type::Number);
                 None
             }
         }
     }
 
     pub(super) fn duration(&self, key: &'static str) -> Option<At<Duration>> {
-        self.quantity(key, DURATION_FORM, value::duration)
+        self.quantity(key, Type::Duration, value::duration)
     }
 
     pub(super) fn size(&self, key: &'static str) -> Option<At<u64>> {
-        self.quantity(key, SIZE_FORM, value::size)
+        self.quantity(key, Type::Size, value::size)
     }
 
     pub(super) fn durations(&self, key: &'static str) -> Option<Vec<At<Duration>>> {
         let value = self.get(key)?;
         let Some(list) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, "a list of times");
+            self.wrong_type(key, value, Type::Durations);
             return None;
         };
-        // A time that is none has been told of; without it, the rest would be another list.
-        list.iter().map(|item| self.quantity_of(key, item, DURATION_FORM, value::duration)).collect()
+        // A wrong duration is reported by itself. Without it, the rest would be another list.
+        list.iter().map(|item| self.quantity_of(key, item, Type::Duration, value::duration)).collect()
     }
 
-    /// A text with a unit, or a bare number.
-    fn quantity<T>(&self, key: &'static str, form: &str, parse: impl Fn(&str) -> Option<T>) -> Option<At<T>> {
-        self.quantity_of(key, self.get(key)?, form, parse)
+    /// A string with a unit, or a bare number.
+    fn quantity<T>(&self, key: &'static str, want: Type, parse: impl Fn(&str) -> Option<T>) -> Option<At<T>> {
+        self.quantity_of(key, self.get(key)?, want, parse)
     }
 
     fn quantity_of<T>(
         &self,
         key: &str,
         value: &Spanned<DeValue<'_>>,
-        form: &str,
+        want: Type,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<At<T>> {
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             number @ DeValue::Integer(_) => match integer(number) {
                 Some(number) => number.to_string(),
-                None => "negative".to_owned(),
+                None => number_text(number),
             },
             _ => {
-                self.wrong_type(key, value, form);
+                self.wrong_type(key, value, want);
                 return None;
             }
         };
         let parsed = parse(&text);
         if parsed.is_none() {
-            let message = format!("{}: {text:?} is not {form}", self.name(key));
-            self.problems.borrow_mut().error(&value.span(), message, None);
+            let mut reason = Reason::new(format!("{}: invalid {} {text:?}", self.name(key), want.noun()));
+            reason.notes.extend(want.examples());
+            let meant = match want {
+                Type::Size => value::meant_size(&text),
+                _ => value::meant_duration(&text),
+            };
+            reason.hints.extend(meant.map(|meant| format!("did you mean {meant:?}?")));
+            self.problems.borrow_mut().error(&value.span(), reason);
         }
         parsed.map(|parsed| At { value: parsed, span: value.span() })
     }
@@ -165,14 +164,14 @@ impl<'t> Reader<'t> {
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<At<String>>> {
         let value = self.get(key)?;
         let Some(list) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, "a list of texts");
+            self.wrong_type(key, value, Type::Strings);
             return None;
         };
         let mut texts = Vec::new();
         for item in list.iter() {
             match item.get_ref().as_str() {
                 Some(text) => texts.push(At { value: text.to_owned(), span: item.span() }),
-                None => self.wrong_type(key, item, "a text"),
+                None => self.wrong_type(key, item, Type::String),
             }
         }
         Some(texts)
@@ -181,14 +180,14 @@ impl<'t> Reader<'t> {
     pub(super) fn numbers(&self, key: &'static str) -> Option<Vec<At<u64>>> {
         let value = self.get(key)?;
         let Some(list) = value.get_ref().as_array() else {
-            self.wrong_type(key, value, "a list of numbers");
+            self.wrong_type(key, value, Type::Numbers);
             return None;
         };
         let mut numbers = Vec::new();
         for item in list.iter() {
             match integer(item.get_ref()) {
                 Some(number) => numbers.push(At { value: number, span: item.span() }),
-                None => self.wrong_type(key, item, "a number"),
+                None => self.wrong_type(key, item, Type::Number),
             }
         }
         Some(numbers)
@@ -198,7 +197,7 @@ impl<'t> Reader<'t> {
     pub(super) fn pairs(&self, key: &'static str) -> Vec<(At<String>, At<String>)> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
-            self.wrong_type(key, value, "a table of texts");
+            self.wrong_type(key, value, Type::StringTable);
             return Vec::new();
         };
         let mut pairs = Vec::new();
@@ -208,7 +207,7 @@ impl<'t> Reader<'t> {
                     At { value: name.get_ref().to_string(), span: name.span() },
                     At { value: text.to_owned(), span: value.span() },
                 )),
-                None => self.wrong_type(&format!("{key}.{}", name.get_ref()), value, "a text"),
+                None => self.wrong_type(&format!("{key}.{}", name.get_ref()), value, Type::String),
             }
         }
         pairs
@@ -221,7 +220,7 @@ impl<'t> Reader<'t> {
         match value.get_ref() {
             DeValue::Table(table) => Some(Self::of(table, value.span(), &self.name(key), self.problems)),
             _ => {
-                self.wrong_type(key, value, "a table");
+                self.wrong_type(key, value, Type::Table);
                 None
             }
         }
@@ -240,19 +239,19 @@ impl<'t> Reader<'t> {
                 for item in list.iter() {
                     match item.get_ref() {
                         DeValue::Table(table) => tables.push(Self::of(table, item.span(), &name, self.problems)),
-                        _ => self.wrong_type(key, item, "a table"),
+                        _ => self.wrong_type(key, item, Type::Table),
                     }
                 }
                 tables
             }
             _ => {
-                self.wrong_type(key, value, "a table");
+                self.wrong_type(key, value, Type::Table);
                 Vec::new()
             }
         }
     }
 
-    /// Whether the key is there, whatever its value.
+    /// `true` if the key is there, whatever its value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.iter().any(|(k, _)| k.get_ref().as_ref() == key)
     }
@@ -265,14 +264,12 @@ impl<'t> Reader<'t> {
             if asked.contains(&name) {
                 continue;
             }
-            let far = |known: &str| distance(&plain(known), &plain(name));
-            let near = asked.iter().filter(|k| far(k) <= 2).min_by_key(|k| far(k));
-            let hint = match near {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!("known here: {}", asked.join(", ")),
+            let reason = Reason::new(format!("{}: unknown key", self.name(name)));
+            let reason = match did_you_mean(name, asked.iter().copied()) {
+                Some(hint) => reason.hint(hint),
+                None => reason.note(format!("expected one of: {}", asked.join(", "))),
             };
-            let message = format!("{}: unknown key", self.name(name));
-            self.problems.borrow_mut().error(&key.span(), message, Some(hint));
+            self.problems.borrow_mut().error(&key.span(), reason);
         }
     }
 }
@@ -283,36 +280,82 @@ fn integer(value: &DeValue<'_>) -> Option<u64> {
     u64::from_str_radix(digits.trim_start_matches('+'), integer.radix()).ok()
 }
 
-/// `maxAge`, `max-age` and `max_age` are the same slip of the pen.
-fn plain(key: &str) -> String {
-    key.chars().filter(|c| !matches!(c, '_' | '-')).collect::<String>().to_ascii_lowercase()
+/// A number as the file has it, with its sign.
+fn number_text(value: &DeValue<'_>) -> String {
+    value.as_integer().map(|integer| integer.as_str().to_owned()).unwrap_or_default()
 }
 
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = corner + usize::from(ca != *cb);
-            corner = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
+/// The types of values, as messages name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    String,
+    Number,
+    Boolean,
+    Duration,
+    Size,
+    Date,
+    List,
+    Strings,
+    Numbers,
+    Durations,
+    Table,
+    StringTable,
+}
+
+impl Type {
+    fn of(value: &DeValue<'_>) -> Self {
+        match value {
+            DeValue::String(_) => Self::String,
+            DeValue::Integer(_) | DeValue::Float(_) => Self::Number,
+            DeValue::Boolean(_) => Self::Boolean,
+            DeValue::Datetime(_) => Self::Date,
+            DeValue::Array(_) => Self::List,
+            DeValue::Table(_) => Self::Table,
         }
     }
-    row[b.len()]
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn name(self) -> &'static str {
+        match self {
+            Self::String => "a string",
+            Self::Number => "a number",
+            Self::Boolean => "true or false",
+            Self::Duration => "a duration",
+            Self::Size => "a size",
+            Self::Date => "a date",
+            Self::List => "a list",
+            Self::Strings => "a list of strings",
+            Self::Numbers => "a list of numbers",
+            Self::Durations => "a list of durations",
+            Self::Table => "a table",
+            Self::StringTable => "a table of strings",
+        }
+    }
 
-    #[test]
-    fn distances() {
-        assert_eq!(distance("max_age", "max_agee"), 1);
-        assert_eq!(distance("hosts", "host"), 1);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "ab"), 2);
+    fn found(self) -> &'static str {
+        if self == Self::Boolean { "a boolean" } else { self.name() }
+    }
+
+    /// Without its article.
+    fn noun(self) -> &'static str {
+        self.name().trim_start_matches("a ")
+    }
+
+    fn examples(self) -> Option<String> {
+        match self {
+            Self::Duration => Some(format!("expected one like: {DURATION_FORM}")),
+            Self::Size => Some(format!("expected one like: {SIZE_FORM}")),
+            _ => None,
+        }
+    }
+
+    /// What to do where another type was found.
+    fn remedy(self, found: Self) -> Option<&'static str> {
+        match (self, found) {
+            (Self::Strings | Self::Durations, Self::String) => Some("put it in brackets: [\"...\"]"),
+            (Self::Numbers, Self::Number) => Some("put it in brackets: [443]"),
+            (Self::Boolean | Self::Number, Self::String) => Some("write it without quotes"),
+            (Self::String, Self::Number | Self::Boolean) => Some("write it in quotes"),
+            _ => None,
+        }
     }
 }

@@ -30,10 +30,10 @@ const SIZES: [(&str, u64); 13] = [
     ("tb", 1_000_000_000_000),
 ];
 
-/// What a duration looks like, for messages.
-pub const DURATION_FORM: &str = "a time like \"15s\", \"12h\", \"30d\" or \"1y\", or a number of seconds";
-/// What a size looks like, for messages.
-pub const SIZE_FORM: &str = "a size like \"64KiB\", \"10MiB\" or \"1g\", or a number of bytes";
+/// Examples of a duration, for messages.
+pub const DURATION_FORM: &str = "\"15s\", \"1h30m\", \"30d\", \"1y\", or a number of seconds";
+/// Examples of a size, for messages.
+pub const SIZE_FORM: &str = "\"64KiB\", \"10MiB\", \"1g\", or a number of bytes";
 
 /// Parses `15s`, `1h30m`, `30d`, `1y` or a number of seconds.
 #[must_use]
@@ -74,6 +74,30 @@ fn number_and_unit(text: &str) -> Option<(u64, &str, &str)> {
     Some((number, &rest[..end], rest[end..].trim_start()))
 }
 
+/// The duration that somebody may have meant: `10m` for `10 minutes`.
+#[must_use]
+pub fn meant_duration(text: &str) -> Option<String> {
+    let (number, unit, after) = number_and_unit(text.trim())?;
+    let unit = unit.to_ascii_lowercase();
+    // A month has no fixed length.
+    let word = TIMES.iter().map(|(unit, _)| *unit).find(|short| match *short {
+        "ms" => unit.starts_with("ms") || unit.starts_with("mil"),
+        "m" => unit == "m" || unit.starts_with("min"),
+        short => unit.starts_with(short),
+    })?;
+    after.is_empty().then(|| format!("{number}{word}"))
+}
+
+/// The size that somebody may have meant: `64KiB` for `64 kbytes`.
+#[must_use]
+pub fn meant_size(text: &str) -> Option<String> {
+    let (number, unit, after) = number_and_unit(text.trim())?;
+    let unit = unit.to_ascii_lowercase();
+    let short = [("k", "KiB"), ("m", "MiB"), ("g", "GiB"), ("t", "TiB")];
+    let (_, word) = short.into_iter().find(|(first, _)| unit.starts_with(first))?;
+    after.is_empty().then(|| format!("{number}{word}"))
+}
+
 /// A duration in the largest units that fit it: `30d`, `1h30m`.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
@@ -86,6 +110,31 @@ pub fn show_duration(duration: Duration) -> String {
         }
     }
     if text.is_empty() { "0s".into() } else { text }
+}
+
+/// A size in the largest unit that gives a whole number: `64 KiB`, `1 GiB`, `1,500 bytes`.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    let units = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift) {
+        Some((unit, shift)) => format!("{} {unit}", show_number(bytes >> shift)),
+        None if bytes == 1 => "1 byte".into(),
+        None => format!("{} bytes", show_number(bytes)),
+    }
+}
+
+/// A number with a comma after each three digits: `10,000,000`.
+#[must_use]
+pub fn show_number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -121,6 +170,37 @@ mod tests {
         check("123", Some(123));
         for bad in ["", "k", "1kk", "1 k b", "-1", "99999999999t"] {
             check(bad, None);
+        }
+    }
+
+    #[test]
+    fn meant() {
+        let check = |text: &str, time: Option<&str>, size: Option<&str>| {
+            assert_eq!((meant_duration(text).as_deref(), meant_size(text).as_deref()), (time, size), "{text}");
+        };
+        check("10 minutes", Some("10m"), Some("10MiB"));
+        check("5 sec", Some("5s"), None);
+        check("200 millis", Some("200ms"), Some("200MiB"));
+        check("3 months", None, Some("3MiB"));
+        check("64 kbytes", None, Some("64KiB"));
+        check("1.5h", None, None);
+        check("", None, None);
+    }
+
+    #[test]
+    fn shown() {
+        for (bytes, want) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1500, "1,500 bytes"),
+            (65536, "64 KiB"),
+            (1 << 30, "1 GiB"),
+            (1 << 50, "1 PiB"),
+        ] {
+            assert_eq!(show_size(bytes), want);
+        }
+        for (number, want) in [(0, "0"), (999, "999"), (1000, "1,000"), (10_000_000, "10,000,000")] {
+            assert_eq!(show_number(number), want);
         }
     }
 

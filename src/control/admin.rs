@@ -20,6 +20,7 @@ use crate::config::TOKEN;
 use crate::keys::pin::Pin;
 use crate::ledger::{Book, Record, repair};
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// The longest body of a command, in bytes: a ledger of another node.
 const BODY_MAX: usize = 64 << 20;
@@ -46,7 +47,7 @@ pub(super) enum Command {
     /// Add records to the ledger. Answers with the number of new ones.
     Ledger {
         records: Vec<Record>,
-        reply: oneshot::Sender<Result<usize, String>>,
+        reply: oneshot::Sender<Result<usize, Reason>>,
     },
     /// Make promises for another program. Refused if a chain in use breaks them.
     Promise {
@@ -228,9 +229,9 @@ async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) ->
     let records = book.records().collect();
     let taken = match are_new {
         true => ask(commands, |reply| Command::Promise { records, reply }).await,
-        false => ask(commands, |reply| Command::Ledger { records, reply })
-            .await
-            .map(|taken| taken.map_err(|error| Objection { error, locked_out: Vec::new() })),
+        false => {
+            ask(commands, |reply| Command::Ledger { records, reply }).await.map(|taken| taken.map_err(Objection::from))
+        }
     };
     match taken {
         Some(Ok(news)) => json_answer(StatusCode::OK, &json!({ "ok": true, "news": news })),
@@ -343,7 +344,7 @@ impl Control {
         Known { now, lines: self.ledger().book().records().map(|record| record.line()).collect() }
     }
 
-    pub(super) async fn merge(&mut self, records: Vec<Record>) -> Result<usize, String> {
+    pub(super) async fn merge(&mut self, records: Vec<Record>) -> Result<usize, Reason> {
         let now = self.now();
         repair::fit_to_merge(&records, now)?;
         let mut other = Book::default();

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::watch::Watch;
 use super::{Control, Keep};
-use crate::config::{Config, Kept, LastGood, Problems, Severity};
+use crate::config::{Config, Kept, LastGood, Problems};
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promise, Seconds};
+use crate::reason::{Problem, Reason};
 
 /// Files are looked at when nothing has happened to them for this long,
 const QUIET: Duration = Duration::from_millis(300);
@@ -51,8 +52,8 @@ pub(super) struct Pending {
 /// A site whose files are not fit to be served.
 #[derive(Debug, Clone)]
 pub struct Refused {
-    /// Why, and what to do: one text for each thing that is wrong.
-    pub reasons: Vec<(String, Option<String>)>,
+    /// Why, and what to do.
+    pub reasons: Vec<Reason>,
     /// Whether promises would be broken.
     pub by_guard: bool,
     /// Since when, by the wall clock.
@@ -114,7 +115,8 @@ impl Control {
         let (kept, news) = (std::mem::take(&mut config.kept), std::mem::take(&mut config.news));
         self.adopt(config).await?;
         for (site, problem) in news {
-            tracing::warn!(site, problem = problems.one_line(&problem), hint = problem.hint, "in use, with a warning");
+            let Problem { reason, .. } = problems.placed(&problem);
+            tracing::warn!(site, problem = reason.line(), hint = reason.hint_line(), "in use, with a warning");
         }
         self.note_refusals(&kept, problems, settled).await;
         Ok(())
@@ -151,8 +153,14 @@ impl Control {
             let refused = Refused { reasons, by_guard, since, candidate, look_again };
             if known.is_none() {
                 self.counts.rotations_refused += 1;
-                for (reason, hint) in &refused.reasons {
-                    tracing::error!(site = site.site, reason, hint, "certificate refused; the old one keeps serving");
+                for reason in &refused.reasons {
+                    let (site, hint) = (&site.site, reason.hint_line());
+                    tracing::error!(
+                        site,
+                        reason = reason.line(),
+                        hint,
+                        "certificate refused; the old one keeps serving"
+                    );
                 }
             }
             self.files.refused.insert(site.site.clone(), refused);
@@ -175,8 +183,7 @@ impl Control {
 /// What a start has found unfit, and serves copies in place of.
 fn at_start(config: &Config) -> BTreeMap<String, Refused> {
     let refused = |kept: &Kept| {
-        let all: Vec<_> = kept.problems.iter().filter(|p| p.severity == Severity::Error).collect();
-        let reasons: Vec<_> = all.iter().map(|p| (p.message.clone(), p.hint.clone())).collect();
+        let reasons = kept.problems.iter().filter(|p| p.is_error()).map(|p| p.reason.clone()).collect();
         let candidate = candidate(kept);
         let look_again = Instant::now() + LOOK_AGAIN;
         (kept.site.clone(), Refused { reasons, by_guard: kept.by_guard, since: wall(), candidate, look_again })
@@ -190,17 +197,15 @@ fn candidate(kept: &Kept) -> String {
     if kept.by_guard && !kept.certificates.is_empty() {
         return kept.certificates.iter().map(|c| format!("{} {} {};", c.serial, c.pin, c.not_after)).collect();
     }
-    let errors = kept.problems.iter().filter(|p| p.severity == Severity::Error);
-    errors.map(|p| p.message.as_str()).collect::<Vec<_>>().join("\n")
+    let errors = kept.problems.iter().filter(|p| p.is_error());
+    errors.map(|p| p.reason.what.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// Everything that is wrong with a site, each with its place, and what to do.
-fn reasons(kept: &Kept, problems: &Problems) -> Vec<(String, Option<String>)> {
-    let errors = kept.problems.iter().filter(|p| p.severity == Severity::Error);
-    errors.map(|p| (problems.one_line(p), p.hint.clone())).collect()
+fn reasons(kept: &Kept, problems: &Problems) -> Vec<Reason> {
+    kept.problems.iter().filter(|p| p.is_error()).map(|p| problems.placed(p).reason).collect()
 }
 
 fn errors(problems: &Problems) -> Vec<String> {
-    let all = problems.sorted();
-    all.into_iter().filter(|p| p.severity == Severity::Error).map(|p| problems.one_line(p)).collect()
+    problems.sorted().into_iter().filter(|p| p.is_error()).map(|p| problems.placed(p).reason.line()).collect()
 }

@@ -43,8 +43,8 @@ use upgrade::Upgrades;
 
 pub use ending::Ended;
 pub use files::Refused;
-pub use promises::{hint_to_read, open_ledger, remedy};
-pub use reload::Verdict;
+pub use promises::{hints_to_read, open_ledger, remedy};
+pub use reload::{Verdict, log_warnings};
 pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, Newcomer};
 pub use upgrade::Upgraded;

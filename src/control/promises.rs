@@ -16,6 +16,7 @@ use crate::ledger::leases::Leases;
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// The pause before the ledger is written again after a failure.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
@@ -66,13 +67,13 @@ pub(super) struct LedgerTrouble {
 ///
 /// If another process holds it, if promises may be lost, or if it cannot be read, so that nobody
 /// knows the promises.
-pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), String> {
+pub fn open_ledger(draft: &Draft) -> Result<(Ledger, Vec<Notice>), Reason> {
     open_ledger_with(draft, None)
 }
 
 /// The same, with a book of everything that the ledger should contain. With it, nothing can be
 /// lost.
-pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), String> {
+pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Ledger, Vec<Notice>), Reason> {
     let Some(folder) = draft.state() else {
         let mut ledger = Ledger::in_memory();
         ledger.believe(known.iter().flat_map(Book::records).collect());
@@ -84,16 +85,15 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
     };
     match opened {
         Ok(opened) => Ok(opened),
-        Err(error @ OpenError::Damaged(_)) => Err(format!(
-            "{}: {error}; a copy is kept as {}\n  hint: {}",
-            folder.join(crate::ledger::FILE).display(),
-            crate::ledger::DAMAGED,
-            remedy(draft.path())
-        )),
-        Err(OpenError::Locked) => Err(format!(
-            "state.directory: {}: another process has the ledger; each pintle needs a state of its own",
-            folder.display()
-        )),
+        Err(error @ OpenError::Damaged(_)) => {
+            let (file, copy) = (folder.join(crate::ledger::FILE), crate::ledger::DAMAGED);
+            let reason = Reason::new(format!("{}: {error}", file.display())).note(format!("a copy is kept as {copy}"));
+            Err(reason.hints(remedy(draft.path())))
+        }
+        Err(OpenError::Locked) => {
+            let reason = Reason::new(format!("state.directory: {}: another process has the ledger", folder.display()));
+            Err(reason.hint("stop that process, or give each pintle a state.directory of its own"))
+        }
         Err(OpenError::Io(error)) => {
             let (book, notices) = match crate::ledger::look(&folder) {
                 Ok(found) => found,
@@ -101,8 +101,8 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
                 Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
                 Err(unread) => {
                     let file = folder.join(crate::ledger::FILE);
-                    let hint = hint_to_read(&file, &unread).map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
-                    return Err(format!("{}: what was promised cannot be read: {unread}{hint}", file.display()));
+                    let reason = Reason::new(format!("{}: cannot read the promises: {unread}", file.display()));
+                    return Err(reason.hints(hints_to_read(&file, &unread)));
                 }
             };
             let mut book = book;
@@ -112,35 +112,41 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
     }
 }
 
-/// The remedy for a ledger that may have lost promises.
+/// The remedies for a ledger that may have lost promises.
 #[must_use]
-pub fn remedy(config: &Path) -> String {
+pub fn remedy(config: &Path) -> [String; 2] {
     let (config, today) = (config.display(), crate::ledger::time::day(wall()));
-    format!(
-        "if there is a newer copy of the file, put it back; `pintle ledger repair -c {config}` shows what is left. To go on \
-         with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair -c {config} \
-         --accept-loss {today}"
-    )
+    [
+        format!(
+            "put a newer copy of the file back, if there is one; `pintle ledger repair -c {config}` shows what is left"
+        ),
+        format!(
+            "to continue with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair \
+             -c {config} --accept-loss {today}"
+        ),
+    ]
 }
 
-/// The remedy for a file of the state that this user may not read or write.
+/// The remedies for a file of the state that this user may not read or write.
 #[must_use]
-pub fn hint_to_read(file: &Path, error: &io::Error) -> Option<String> {
+pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
     if error.kind() != io::ErrorKind::PermissionDenied {
-        return None;
+        return Vec::new();
     }
     let folder = file.parent().unwrap_or(file);
     let owner = [file, folder].into_iter().find_map(|path| std::fs::metadata(path).ok()).map(|m| m.uid());
     let me = rustix::process::geteuid().as_raw();
-    Some(match owner {
-        Some(owner) if owner != me => format!(
-            "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' pintle \
-             ...`) or as root; if pintle is to serve as user {me}: chown {me} {}",
-            file.display()
-        ),
-        _ => format!("chmod u+rwX {} {}", folder.display(), file.display()),
-    })
+    match owner {
+        Some(owner) if owner != me => vec![
+            format!(
+                "it belongs to user {owner}, and this is user {me}: run the command as that user (`sudo -u '#{owner}' \
+                 pintle ...`) or as root"
+            ),
+            format!("if pintle should serve as user {me}: chown {me} {}", file.display()),
+        ],
+        _ => vec![format!("chmod u+rwX {} {}", folder.display(), file.display())],
+    }
 }
 
 impl Control {

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::Config;
+use crate::reason::{Problem, Reason};
 use crate::tls::{CertificateSet, Possession};
 use crate::upstream::PSEUDONYM;
 
@@ -37,7 +38,7 @@ const AGENT: &str = "pintle-upgrade";
 /// # Errors
 ///
 /// Each site that does not work, and the reason.
-pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, Vec<String>> {
+pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, Vec<Problem>> {
     let snapshot = &config.snapshot;
     let greeting = snapshot.proxy_protocol && snapshot.trust.contains(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let asks_upstream = config.process.prove_upstream;
@@ -52,21 +53,21 @@ pub(super) async fn all(config: &Config, address: SocketAddr) -> Result<usize, V
         .collect();
     let proving = sites.iter().map(|(host, set, asks_upstream)| async move {
         if let Err(error) = patiently(async || site(address, host, set, greeting).await).await {
-            return Some(format!("site {host}: not served correctly: {error}"));
+            return Some(Problem::from(format!("site {host}: not served correctly: {error}")));
         }
         if !asks_upstream {
             return None;
         }
         let answered = patiently(async || upstream(address, host, set, greeting).await).await;
         answered.err().map(|error| {
-            format!(
-                "site {host}: the new process gets no answer from its upstream: {error}\n  hint: see to the upstream; or leave \
-                 process.prove_upstream out, and upgrade without asking it"
-            )
+            Reason::new(format!("site {host}: the new process gets no answer from its upstream: {error}"))
+                .hint("repair the upstream")
+                .hint("remove process.prove_upstream, and upgrade without asking the upstream")
+                .into()
         })
     });
-    let failed: Vec<Option<String>> = stream::iter(proving).buffered(AT_ONCE).collect().await;
-    let failed: Vec<String> = failed.into_iter().flatten().collect();
+    let failed: Vec<Option<Problem>> = stream::iter(proving).buffered(AT_ONCE).collect().await;
+    let failed: Vec<Problem> = failed.into_iter().flatten().collect();
     if failed.is_empty() { Ok(sites.len()) } else { Err(failed) }
 }
 

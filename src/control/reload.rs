@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Control, Keep, sandbox_rules};
-use crate::config::{self, AccessTarget, Changes, Config, Difference, Looked, Problems, Process, Severity};
+use crate::config::{self, AccessTarget, Changes, Config, Difference, Looked, Problems, Process};
 use crate::host::HostPattern;
+use crate::os::read_error;
 use crate::os::sandbox::Settings;
 use crate::policy::Scheme;
+use crate::reason::{Problem, Reason, of_peer, texts};
 use crate::server::{BindError, Bound, bind};
 use crate::telemetry::{AccessFormat, LogThread};
 use crate::upstream::dns::NameServers;
@@ -17,29 +19,28 @@ use crate::upstream::dns::NameServers;
 pub struct Verdict {
     /// It is in use.
     pub ok: bool,
-    /// What is wrong, or worth knowing; as it is shown to people.
+    /// Errors and warnings as texts, for programs and commands of older versions.
     pub problems: Vec<String>,
+    /// Errors and warnings.
+    #[serde(default)]
+    pub reasons: Vec<Problem>,
     /// What is new.
     pub notes: Vec<String>,
 }
 
-/// Why everything stays as it is: as it is shown to people, and as it is logged, each reason with its remedy.
-pub(super) struct Refusal {
-    pub(super) shown: Vec<String>,
-    logged: Vec<(String, Option<String>)>,
-}
-
-impl Refusal {
-    fn because(why: String) -> Self {
-        Self { shown: vec![why.clone()], logged: vec![(why, None)] }
+impl Verdict {
+    pub(super) fn new(ok: bool, reasons: Vec<Problem>, notes: Vec<String>) -> Self {
+        Self { ok, problems: texts(&reasons), reasons, notes }
     }
 
-    fn for_reasons(logged: Vec<(String, Option<String>)>) -> Self {
-        Self { shown: logged.iter().map(shown).collect(), logged }
+    pub(super) fn refused(reasons: Vec<Problem>) -> Self {
+        Self::new(false, reasons, Vec::new())
     }
 
-    fn of(problems: &Problems) -> Self {
-        Self { shown: rendered(problems), logged: told(problems, Severity::Error) }
+    /// The errors and warnings, whatever the version of the process that found them.
+    #[must_use]
+    pub fn reasons(self) -> Vec<Problem> {
+        of_peer(self.reasons, &self.problems)
     }
 }
 
@@ -67,12 +68,12 @@ impl Fixed {
         }
     }
 
-    /// What a configuration says about it in vain.
-    fn differs_from(&self, config: &Config) -> Vec<String> {
+    /// The keys that take effect at the next start alone, and have changed; with a note about each.
+    fn differs_from(&self, config: &Config) -> Vec<(&'static str, String)> {
         let mut notes = Vec::new();
-        let mut note = |key: &str, changed: bool| {
+        let mut note = |key: &'static str, changed: bool| {
             if changed {
-                notes.push(format!("{key} has changed: it takes effect at the next start"));
+                notes.push((key, format!("{key} has changed: it takes effect at the next start")));
             }
         };
         note("log.access", config.access != self.access);
@@ -82,12 +83,13 @@ impl Fixed {
         note("tls.key_process", config.key_process != self.key_process);
         note("sandbox", config.sandbox != self.sandbox);
         if config.state != self.state {
-            notes.push(format!(
+            let note = format!(
                 "state.directory has changed: it takes effect at the next start, before which {} and {} must be moved there; \
                  or with `pintle upgrade`, which takes along what was promised",
                 crate::ledger::FILE,
                 crate::ledger::HEAD
-            ));
+            );
+            notes.push(("state.directory", note));
         }
         notes
     }
@@ -110,31 +112,34 @@ impl Control {
         let reloaded = self.try_reload().await;
         self.operator.notify.ready(&self.summary());
         let log_trouble = match reopening {
-            Some(reopened) => reopened.await.map(|trouble| shown(&(trouble.what, Some(trouble.hint.to_owned())))),
+            Some(reopened) => reopened.await.map(|reason| Problem::warning(&(0..0), reason)),
             None => None,
         };
         match reloaded {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
                 // Each of ten thousand sites may have a warning, and none is waited for.
-                let shown = tokio::task::spawn_blocking(move || {
-                    for (problem, hint) in told(&problems, Severity::Warning) {
-                        tracing::warn!(problem, hint, "in use, with a warning");
-                    }
-                    rendered(&problems)
+                let reasons = tokio::task::spawn_blocking(move || {
+                    let reasons = problems.shown();
+                    log_warnings(&reasons);
+                    reasons
                 });
-                let mut shown = shown.await.unwrap_or_default();
-                shown.extend(log_trouble);
+                let mut reasons = reasons.await.unwrap_or_default();
+                reasons.extend(log_trouble);
                 let told = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
                 tracing::info!(notes = told, "reloaded");
-                Verdict { ok: true, problems: shown, notes }
+                Verdict::new(true, reasons, notes)
             }
             Err(refusal) => {
                 self.counts.reloads_refused += 1;
-                for (problem, hint) in refusal.logged {
-                    tracing::error!(problem, hint, "reload refused; what is in use goes on");
+                for Problem { reason, .. } in refusal.iter().filter(|problem| problem.is_error()) {
+                    tracing::error!(
+                        problem = reason.line(),
+                        hint = reason.hint_line(),
+                        "reload refused; what is in use goes on"
+                    );
                 }
-                Verdict { problems: refusal.shown.into_iter().chain(log_trouble).collect(), ..Verdict::default() }
+                Verdict::refused(refusal.into_iter().chain(log_trouble).collect())
             }
         }
     }
@@ -148,7 +153,7 @@ impl Control {
         }
     }
 
-    async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Refusal> {
+    async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Vec<Problem>> {
         let path = self.draft.path().to_owned();
         let files = self.config.files().map(Path::to_owned).collect();
         // Of ten thousand sites, on another thread: it takes its time, and needs nothing of what is here.
@@ -162,31 +167,30 @@ impl Control {
             })
             .await
         };
-        let (draft, looked, changes) = read.map_err(|error| Refusal::because(error.to_string()))?;
-        let draft = draft.map_err(|error| Refusal::because(format!("{}: {error}", path.display())))?;
+        let (draft, looked, changes) = read.map_err(|error| vec![error.to_string().into()])?;
+        let draft = draft.map_err(|error| vec![read_error::reason(&path, &error).into()])?;
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
-        let Some(mut config) = config else { return Err(Refusal::of(&problems)) };
+        let Some(mut config) = config else { return Err(problems.shown()) };
         let kept = std::mem::take(&mut config.kept);
         // Only changes are refused. Files that were refused before do not hold up what else is new.
         if !kept.iter().all(|kept| self.is_known_refusal(kept)) {
             let (_, problems) = self.resolve_with(&draft, Looked::default(), Keep::NoPair, None);
-            return Err(Refusal::of(&problems));
+            return Err(problems.shown());
         }
         let beyond = sandbox_rules::beyond(&draft, &config, &self.config);
         if !beyond.is_empty() {
-            return Err(Refusal::for_reasons(beyond));
+            return Err(beyond.into_iter().map(Problem::from).collect());
         }
         let listeners = self.listeners(&config)?;
-        let mut notes = self.fixed.differs_from(&config);
+        let mut fixed = self.fixed.differs_from(&config);
         if config.workers != self.server.workers() {
-            notes.push("listen.workers has changed: it takes effect at the next start".into());
+            fixed.push(("listen.workers", "listen.workers has changed: it takes effect at the next start".into()));
         }
-        notes.extend(changed_keys(&changes, &notes));
+        let changed = changed_keys(&changes, &fixed);
+        let mut notes: Vec<String> = fixed.into_iter().map(|(_, note)| note).chain(changed).collect();
         notes.extend(differences(&self.config, &config, &changes));
         if let Err(error) = self.adopt(config).await {
-            return Err(Refusal::because(format!(
-                "the ledger cannot be written, so that no lockout can be accepted: {error}"
-            )));
+            return Err(vec![no_lockout(&error)]);
         }
         if let Some(Listeners { all, bound, notes: more }) = listeners {
             self.server.listen(all, bound);
@@ -201,7 +205,7 @@ impl Control {
     }
 
     /// Binds what is new, and lets go of what is not wanted any more; none if all is as before.
-    fn listeners(&self, config: &Config) -> Result<Option<Listeners>, Refusal> {
+    fn listeners(&self, config: &Config) -> Result<Option<Listeners>, Vec<Problem>> {
         let (old, new) = (wanted(&self.config), wanted(config));
         if old == new {
             return Ok(None);
@@ -231,22 +235,21 @@ impl Control {
 
     /// Looks at one site's files now, whatever their state.
     pub(super) async fn look_at_site(&mut self, host: &str, accept: Option<String>) -> Verdict {
-        let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
-        let Some(site) = self.site_of(host) else { return refused(format!("no site has the host {host}")) };
+        let Some(site) = self.site_of(host) else {
+            return Verdict::refused(vec![format!("no site has the host {host}").into()]);
+        };
         let keep = Keep::UnfitAndShorter(vec![site.clone()]);
         let (config, problems) = self.build(&self.draft, keep, accept.map(|day| (site.clone(), day)));
         let Some(config) = config else {
-            return Verdict { problems: rendered(&problems), ..Verdict::default() };
+            return Verdict::refused(problems.shown());
         };
         let notes: Vec<String> = differences(&self.config, &config, &Changes::default());
         if let Err(error) = self.take(config, &problems, |of| of == site).await {
-            return refused(format!("the ledger cannot be written, so that no lockout can be accepted: {error}"));
+            return Verdict::refused(vec![no_lockout(&error)]);
         }
         match self.files.refused.get(&site) {
-            None => Verdict { ok: true, problems: rendered(&problems), notes },
-            Some(refused) => {
-                Verdict { ok: false, problems: refused.reasons.iter().map(shown).collect(), notes: Vec::new() }
-            }
+            None => Verdict::new(true, problems.shown(), notes),
+            Some(refused) => Verdict::refused(refused.reasons.iter().cloned().map(Problem::from).collect()),
         }
     }
 
@@ -270,26 +273,19 @@ fn wanted(config: &Config) -> Vec<(SocketAddr, Scheme)> {
     https.chain(config.http.iter().map(|a| (*a, Scheme::Http))).collect()
 }
 
-/// A reason and its remedy, as they are shown to people.
-fn shown((what, hint): &(String, Option<String>)) -> String {
-    match hint {
-        Some(hint) => format!("{what}\n  hint: {hint}"),
-        None => what.clone(),
+fn no_lockout(error: &std::io::Error) -> Problem {
+    format!("the ledger cannot be written, so that no lockout can be accepted: {error}").into()
+}
+
+/// Logs the warnings about a configuration that is in use.
+pub fn log_warnings(problems: &[Problem]) {
+    for Problem { reason, .. } in problems.iter().filter(|problem| !problem.is_error()) {
+        tracing::warn!(problem = reason.line(), hint = reason.hint_line(), "in use, with a warning");
     }
 }
 
-pub(super) fn rendered(problems: &Problems) -> Vec<String> {
-    problems.sorted().into_iter().map(|p| problems.render(p, false)).collect()
-}
-
-/// Each problem of a kind on a line of its own, and its remedy.
-fn told(problems: &Problems, severity: Severity) -> Vec<(String, Option<String>)> {
-    let all = problems.sorted().into_iter().filter(|p| p.severity == severity);
-    all.map(|p| (problems.one_line(p), p.hint.clone())).collect()
-}
-
 /// Addresses that cannot be had; among them those that this process itself has, in another way.
-pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Refusal {
+pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Vec<Problem> {
     let hint = |error: &BindError| {
         let overlaps = |(own, _): &&(SocketAddr, Scheme)| {
             let (a, b) = (own.ip(), error.address.ip());
@@ -303,17 +299,14 @@ pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Sche
             None => error.hint(),
         }
     };
-    Refusal::for_reasons(errors.iter().map(|e| (e.to_string(), hint(e))).collect())
+    errors.iter().map(|error| Reason::new(error.to_string()).hints(hint(error)).into()).collect()
 }
 
 /// The keys of the whole process that are in use from now on: without those of which it is known already that they are not.
-fn changed_keys(changes: &Changes, known: &[String]) -> Vec<String> {
-    let is_known = |key: &str| {
-        known
-            .iter()
-            .filter_map(|note| note.split(' ').next())
-            .any(|name| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-    };
+fn changed_keys(changes: &Changes, known: &[(&str, String)]) -> Vec<String> {
+    let is_within =
+        |key: &str, name: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+    let is_known = |key: &str| known.iter().any(|(name, _)| is_within(key, name));
     changes.keys.iter().filter(|key| !is_known(key)).map(|key| format!("{key} has changed")).collect()
 }
 

@@ -9,6 +9,7 @@ use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
 use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{self, Calls, Held, Rules, Strength};
+use crate::reason::Reason;
 use crate::tls::key_process;
 
 /// The port of DNS.
@@ -88,12 +89,9 @@ fn port_of(authority: &str) -> Option<u16> {
 
 /// The permissions that a configuration needs, `before` did not need, and this process's sandbox
 /// lacks; each with its remedy.
-pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<(String, Option<String>)> {
+pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<Reason> {
     let Some(held) = sandbox::held().filter(|held| held.landlock().is_some()) else { return Vec::new() };
     held.beyond(&rules_of_reload(draft, config, Some(before)))
-        .into_iter()
-        .map(|(what, hint)| (what, Some(hint)))
-        .collect()
 }
 
 /// Logs what the sandbox enforces, and what it lacks.

@@ -12,13 +12,14 @@ use serde_json::Value;
 use super::Control;
 use super::client::{ClientError, ask};
 use super::reload::Verdict;
-use crate::config::{AdminAddress, Context, Problem, Severity, report};
+use crate::config::{AdminAddress, Context, report};
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::ledger::{Record, repair};
 use crate::policy::guard::{Offer, judge, locked_out};
 use crate::policy::promise::{Promise, Seconds};
+use crate::reason::{Problem, Reason};
 
 /// A site, as clients see it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,11 +59,30 @@ pub struct LockedOut {
 /// Why a promise is refused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Objection {
-    /// The message.
+    /// What is wrong.
+    #[serde(default)]
     pub error: String,
+    /// The remedies.
+    #[serde(default)]
+    pub hints: Vec<String>,
     /// The sites whose clients it would lock out.
     #[serde(default)]
     pub locked_out: Vec<LockedOut>,
+}
+
+impl Objection {
+    /// The reason; `unknown` if the process gave none.
+    #[must_use]
+    pub fn reason(&self, unknown: &str) -> Reason {
+        let error = if self.error.is_empty() { unknown } else { &self.error };
+        Reason::of_text(error).hints(self.hints.iter().cloned())
+    }
+}
+
+impl From<Reason> for Objection {
+    fn from(reason: Reason) -> Self {
+        Self { error: reason.line(), hints: reason.hints, locked_out: Vec::new() }
+    }
 }
 
 /// A certificate to be judged.
@@ -208,13 +228,14 @@ pub fn ask_for_judgement(address: &AdminAddress, asked: &Judge) -> Result<Option
 ///
 /// The reason of the refusal.
 pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<(), Objection> {
-    let told = |error: &dyn std::fmt::Display| Objection { error: error.to_string(), locked_out: Vec::new() };
+    let told = |error: &dyn std::fmt::Display| Objection { error: error.to_string(), ..Objection::default() };
     let body: String = promises.iter().map(|promise| Record::Promise(promise.clone()).line()).collect();
     match ask(address, Method::POST, "/ledger/promise", body) {
         Ok((StatusCode::OK, _)) => Ok(()),
-        Ok((StatusCode::NOT_FOUND, _)) => Err(told(
-            &"the running process is older than this command, and takes no promises: run `pintle upgrade` first",
-        )),
+        Ok((StatusCode::NOT_FOUND, _)) => {
+            let what = "the running process is older than this command, and takes no promises";
+            Err(Reason::new(what).hint("pintle upgrade").into())
+        }
         Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| told(&answer.trim()))),
         Err(error) => Err(told(&error)),
     }
@@ -227,12 +248,13 @@ impl Control {
 
     /// Takes promises for another program, unless a chain in use breaks them.
     pub(super) async fn promise(&mut self, records: Vec<Record>) -> Result<usize, Objection> {
-        let told = |error: String| Objection { error, locked_out: Vec::new() };
-        repair::fit_to_merge(&records, self.now()).map_err(told)?;
+        repair::fit_to_merge(&records, self.now())?;
         let sites = Sites::of_reports(self.config.sites());
         let mut found: Vec<LockedOut> = Vec::new();
         for record in &records {
-            let Record::Promise(promise) = record else { return Err(told("only promises are taken here".to_owned())) };
+            let Record::Promise(promise) = record else {
+                return Err(Reason::new("only promises are taken here").into());
+            };
             let news = sites.locked_out(promise).into_iter().filter(|site| !found.contains(site)).collect::<Vec<_>>();
             found.extend(news);
         }
@@ -241,23 +263,21 @@ impl Control {
                 "would lock its users out of {}: the chain that is served there has none of these keys ({pin})",
                 hosts.join(", ")
             );
-            return Err(Objection { error, locked_out: found });
+            return Err(Objection { error, locked_out: found, ..Objection::default() });
         }
-        self.merge(records).await.map_err(told)
+        Ok(self.merge(records).await?)
     }
 
     /// Judges a certificate as if its file were in place. The caller has the key, and it fits.
     pub(super) fn judge_certificate(&self, asked: &Judge) -> Verdict {
-        let refused = |why: String| Verdict { problems: vec![why], ..Verdict::default() };
+        let refused = |reason: Reason| Verdict::refused(vec![reason.into()]);
         let Some(site) = self.site_of(&asked.host) else {
-            return refused(format!(
-                "no site has the host {}: `pintle reload`, if the configuration has changed since the process read it",
-                asked.host
-            ));
+            let reason = Reason::new(format!("no site has the host {}", asked.host));
+            return refused(reason.hint("`pintle reload`, if the configuration has changed since the process read it"));
         };
         let chain = match crate::tls::certificate::Chain::from_pem(asked.chain.as_bytes()) {
             Ok(chain) => chain,
-            Err(error) => return refused(error.to_string()),
+            Err(error) => return refused(error.to_string().into()),
         };
         let is_rsa = |algorithm: &KeyAlgorithm| matches!(algorithm, KeyAlgorithm::Rsa(_));
         let places: Vec<&report::Certificate> =
@@ -267,7 +287,7 @@ impl Control {
             several => several.iter().find(|c| is_rsa(&c.algorithm) == is_rsa(&chain.leaf.algorithm)),
         };
         let Some(path) = place.map(|c| PathBuf::from(&c.path)) else {
-            return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm));
+            return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm).into());
         };
         let now = self.now();
         let ledger = self.ledger();
@@ -281,11 +301,8 @@ impl Control {
         let (_, old) = self.draft.build(&context(HashMap::new(), None));
         let instead = HashMap::from([(path.clone(), asked.chain.clone().into_bytes())]);
         let (_, new) = self.draft.build(&context(instead, asked.accept.clone().map(|day| (site, day))));
-        let path = path.display().to_string();
-        let is_own =
-            |p: &&Problem| p.severity == Severity::Error && (p.message.contains(&path) || !old.sorted().contains(p));
-        let errors: Vec<Problem> = new.sorted().into_iter().filter(is_own).cloned().collect();
-        let problems = errors.iter().map(|problem| new.render(problem, false)).collect();
-        Verdict { ok: errors.is_empty(), problems, notes: Vec::new() }
+        let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !old.sorted().contains(p));
+        let errors: Vec<Problem> = new.sorted().into_iter().filter(is_own).map(|p| new.placed(p)).collect();
+        Verdict::new(errors.is_empty(), errors, Vec::new())
     }
 }

@@ -20,6 +20,7 @@ use crate::ledger::leases::Leases;
 use crate::ledger::time::{ClockReading, Time};
 use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 use crate::server::{Bound, Lent, Server};
 use crate::telemetry::{AccessFormat, LogSink, LogThread};
 use crate::upstream::dns::Resolver;
@@ -56,11 +57,11 @@ pub(super) struct Promised {
 
 /// Why pintle cannot start.
 #[derive(Debug)]
-pub struct StartError(pub String);
+pub struct StartError(pub Reason);
 
 impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
-        Self(error.to_string())
+        Self(error.to_string().into())
     }
 }
 
@@ -154,7 +155,7 @@ pub(super) async fn promise(
     }
     adopt::forget_other_pairs(copies, config);
     // A lockout that is not in the ledger is not accepted.
-    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}")))?;
+    adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}").into()))?;
     leases.hold(&config.pledges);
     let mut trouble = time.doubt(reading).map(LedgerTrouble::of_clock);
     if trouble.is_none()
@@ -172,16 +173,17 @@ pub(super) fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSin
     log.and_then(LogThread::sink).map(|sink| (sink, config.access_format))
 }
 
-fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, String> {
+fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, Reason> {
     match target {
         AccessTarget::Off => Ok(None),
-        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string()),
+        AccessTarget::Stdout => LogThread::stdout().map(Some).map_err(|e| e.to_string().into()),
         AccessTarget::File(path) => {
             let hint = |e: &io::Error| match e.kind() {
-                io::ErrorKind::InvalidInput => "; move it away, or name another file, or \"stdout\"",
-                _ => "",
+                io::ErrorKind::InvalidInput => Some("move it away, or name another file, or \"stdout\"".to_owned()),
+                _ => None,
             };
-            LogThread::file(path).map(Some).map_err(|e| format!("log.access: {}: {e}{}", path.display(), hint(&e)))
+            let reason = |e: io::Error| Reason::new(format!("log.access: {}: {e}", path.display())).hints(hint(&e));
+            LogThread::file(path).map(Some).map_err(reason)
         }
     }
 }

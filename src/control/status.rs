@@ -16,6 +16,7 @@ use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, Ramped};
 use crate::policy::promise::{Promise, Promises, Seconds, others};
+use crate::reason::Reason;
 use crate::server::NO_SITE;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
@@ -132,7 +133,9 @@ impl Control {
             "refused": self.files.refused.get(name).map(|refused| json!({
                 "since": time(refused.since),
                 "by_guard": refused.by_guard,
-                "reasons": refused.reasons.iter().map(|(reason, hint)| json!({ "reason": reason, "hint": hint })).collect::<Vec<_>>(),
+                "reasons": refused.reasons.iter().map(|reason| json!({
+                    "reason": reason.line(), "hint": reason.hint_line(), "hints": reason.hints,
+                })).collect::<Vec<_>>(),
             })),
             "todo": todo(site, self.draft.path()),
             "reports": self.server.reports().counts().get(name).copied().unwrap_or_default(),
@@ -150,7 +153,7 @@ impl Control {
         json!({
             "to": to,
             "error": trouble.as_ref().map(|t| &t.what),
-            "hint": trouble.as_ref().map(|t| t.hint),
+            "hint": trouble.as_ref().map(Reason::hint_line),
             "lines_lost": self.operator.access_log.as_ref().map_or(0, LogThread::lost),
         })
     }

@@ -20,6 +20,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::Scheme;
+use crate::reason::{Problem, Reason, texts};
 use crate::server::{Bound, Earlier, Lent, Server, bind};
 use crate::upstream::dns::follow;
 
@@ -45,11 +46,12 @@ impl Newcomer {
     /// # Errors
     ///
     /// When this is claimed to be an upgrade, and is none.
-    pub fn of_process() -> Result<Option<Self>, String> {
+    pub fn of_process() -> Result<Option<Self>, Reason> {
         if std::env::var_os(VARIABLE).is_none() {
             return Ok(None);
         }
-        let wrong = |why: &dyn std::fmt::Display| format!("{VARIABLE} is set, but this is no upgrade: {why}");
+        let wrong =
+            |why: &dyn std::fmt::Display| Reason::new(format!("{VARIABLE} is set, but this is not an upgrade: {why}"));
         let mut channel = Channel::of_stdin().map_err(|e| wrong(&format!("standard input: {e}")))?;
         let hello: Hello = channel.receive(Some(HELLO), None).map_err(|e| wrong(&e))?;
         let mut newcomer =
@@ -57,19 +59,17 @@ impl Newcomer {
         match newcomer.take(hello) {
             Ok(()) => Ok(Some(newcomer)),
             Err(why) => {
-                newcomer.fail(vec![why.clone()]);
+                newcomer.fail(vec![why.clone().into()]);
                 Err(why)
             }
         }
     }
 
-    fn take(&mut self, hello: Hello) -> Result<(), String> {
+    fn take(&mut self, hello: Hello) -> Result<(), Reason> {
         if hello.version != VERSION {
-            return Err(format!(
-                "the process that serves speaks version {} of the upgrade, and this one {VERSION}: restart it in place of \
-                 an upgrade",
-                hello.version
-            ));
+            let what =
+                format!("the serving process speaks version {} of the upgrade, this one {VERSION}", hello.version);
+            return Err(Reason::new(what).hint("restart pintle instead of an upgrade"));
         }
         self.records = records(&hello.ledger).map_err(|e| format!("what was promised cannot be understood: {e}"))?;
         self.whole = hello.whole;
@@ -79,7 +79,7 @@ impl Newcomer {
                 (0..sockets.count).filter_map(|_| channel.take_file()).map(TcpListener::from).collect();
             let is_there = |l: &TcpListener| l.local_addr().is_ok_and(|address| address == sockets.address);
             if listeners.len() != sockets.count || listeners.is_empty() || !listeners.iter().all(is_there) {
-                return Err(format!("the sockets of {} are not what they should be", sockets.address));
+                return Err(format!("unexpected sockets for {}", sockets.address).into());
             }
             let scheme = if sockets.tls { Scheme::Https } else { Scheme::Http };
             let (asked, address) = (Some(sockets.asked), sockets.address);
@@ -93,14 +93,14 @@ impl Newcomer {
     /// # Errors
     ///
     /// When it cannot be read.
-    pub fn book(&self, draft: &Draft) -> Result<Book, String> {
+    pub fn book(&self, draft: &Draft) -> Result<Book, Reason> {
         let mut book = match draft.state() {
             Some(folder) => {
                 let file = folder.join(crate::ledger::FILE);
                 let (book, notices) = crate::ledger::look(&folder).map_err(|e| format!("{}: {e}", file.display()))?;
                 if let (false, true) = (self.whole, notices.iter().any(Notice::is_loss)) {
                     let error = OpenError::Damaged(notices);
-                    return Err(format!("{}: {error}\n  hint: {}", file.display(), remedy(draft.path())));
+                    return Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())));
                 }
                 book
             }
@@ -117,14 +117,14 @@ impl Newcomer {
     /// # Errors
     ///
     /// What cannot be listened on.
-    pub fn bind(&mut self, config: &Config) -> Result<Listeners, Vec<String>> {
+    pub fn bind(&mut self, config: &Config) -> Result<Listeners, Vec<Problem>> {
         Listeners::bind(config, std::mem::take(&mut self.lent))
     }
 
     /// Tells the process before why it must go on.
-    pub fn fail(&self, reasons: Vec<String>) {
-        let _ =
-            self.channel.lock().unwrap_or_else(PoisonError::into_inner).send(&Answer::Failed { reasons }, &[], SEND);
+    pub fn fail(&self, problems: Vec<Problem>) {
+        let answer = Answer::Failed { reasons: texts(&problems), problems };
+        let _ = self.channel.lock().unwrap_or_else(PoisonError::into_inner).send(&answer, &[], SEND);
     }
 
     /// Says that everything is checked, and waits until the process before says go.
@@ -161,7 +161,7 @@ impl Control {
         newcomer: Newcomer,
         listeners: Listeners,
         beginning: Beginning,
-    ) -> Result<Self, Vec<String>> {
+    ) -> Result<Self, Vec<Problem>> {
         match Self::try_take_over(draft, config, &newcomer, listeners, beginning).await {
             Ok(control) => Ok(control),
             Err(reasons) => {
@@ -177,12 +177,12 @@ impl Control {
         newcomer: &Newcomer,
         listeners: Listeners,
         beginning: Beginning,
-    ) -> Result<Self, Vec<String>> {
+    ) -> Result<Self, Vec<Problem>> {
         let parts = Parts::new(&config).map_err(told)?;
         let Listeners { bound, probed, kept, notes } = listeners;
         let address = probed.addresses().first().map(|(address, _)| *address);
         let mut server = Server::start(probed, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))
-            .map_err(|error| vec![error.to_string()])?;
+            .map_err(|error| vec![error.to_string().into()])?;
         let mut names = std::mem::take(&mut config.names);
         if config.process.prove_upstream {
             // Before anybody asks for their addresses; else they are followed when this process serves.
@@ -196,7 +196,7 @@ impl Control {
         };
         tracing::info!(sites = proven, "upgrade: this process is ready to take over");
         let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes };
-        let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string()])?;
+        let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string().into()])?;
 
         let ledger = ledger(&draft, &go)?;
         config.tickets().take_over(go.tickets);
@@ -211,7 +211,7 @@ impl Control {
         };
         // What has changed since the first look may be a promise, or a file.
         let (again, problems) = draft.build(&context);
-        let Some(mut config) = again else { return Err(reload::rendered(&problems)) };
+        let Some(mut config) = again else { return Err(problems.shown()) };
         config.names.extend(names);
         let promised = promise(ledger, &config, parts.copies.as_ref(), go.since).await.map_err(told)?;
         server.publish(config.snapshot.clone());
@@ -244,11 +244,11 @@ impl Listeners {
         self.probed.addresses().first().map(|(address, _)| address.port())
     }
 
-    fn bind(config: &Config, mut lent: Vec<Lent>) -> Result<Self, Vec<String>> {
+    fn bind(config: &Config, mut lent: Vec<Lent>) -> Result<Self, Vec<Problem>> {
         let all: Vec<(SocketAddr, Scheme)> =
             lent.iter().map(|l| (l.address, l.scheme.unwrap_or(Scheme::Https))).collect();
         let bound = bind(&config.https, &config.http, config.workers, &mut lent)
-            .map_err(|errors| reload::cannot_listen(&errors, &all).shown)?;
+            .map_err(|errors| reload::cannot_listen(&errors, &all))?;
         let left: Vec<SocketAddr> = lent.iter().map(|l| l.address).collect();
         let taken = |address: &SocketAddr| all.iter().any(|(a, _)| a == address) && !left.contains(address);
         let mut notes: Vec<String> =
@@ -260,25 +260,26 @@ impl Listeners {
         let kept = all.iter().filter(|(address, _)| taken(address));
         let kept = kept.map(|(address, scheme)| (*address, *scheme == Scheme::Https)).collect();
         let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
-        let probed = probed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let probed =
+            probed.map_err(|errors| errors.iter().map(|error| error.to_string().into()).collect::<Vec<Problem>>())?;
         Ok(Self { bound, probed, kept, notes })
     }
 }
 
-fn told(StartError(why): StartError) -> Vec<String> {
-    vec![why]
+fn told(StartError(why): StartError) -> Vec<Problem> {
+    vec![why.into()]
 }
 
 /// The ledger, for this process from now on; with what the process before knew. If that is all, the file may be in any
 /// state, or none.
-fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<String>> {
+fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<Problem>> {
     let known =
-        records(&go.ledger).map_err(|error| vec![format!("what was promised cannot be understood: {error}")])?;
+        records(&go.ledger).map_err(|error| vec![format!("what was promised cannot be understood: {error}").into()])?;
     let mut book = Book::default();
     for record in &known {
         book.apply(record.clone());
     }
-    let (mut ledger, notices) = open_ledger_with(draft, go.whole.then_some(book)).map_err(|why| vec![why])?;
+    let (mut ledger, notices) = open_ledger_with(draft, go.whole.then_some(book)).map_err(|why| vec![why.into()])?;
     for notice in notices {
         tracing::warn!(%notice, "ledger");
     }

@@ -16,11 +16,13 @@ use tokio::time::sleep;
 use super::Control;
 use super::adopt::forget_other_pairs;
 use super::promises::lock;
+use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, SiteChains, Sockets, VERSION};
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
 use crate::policy::Scheme;
+use crate::reason::{Problem, Reason, of_peer, texts};
 
 /// How long sending a message may take: the new process reads at once.
 const SEND: Duration = Duration::from_secs(10);
@@ -32,14 +34,20 @@ const RETAKE_TRIES: usize = 20;
 const RETAKE_PAUSE: Duration = Duration::from_millis(100);
 /// What the ledger says while it is another's.
 const LENT: &str = "an upgrade is under way";
+const OUT_OF_ORDER: &str = "the new process sent a message out of order";
+const TRY_IT: &str = "does the file that started this process hold a pintle that runs here? Try `pintle --version` and \
+                      `pintle check`";
 
 /// What came of an upgrade.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Upgraded {
     /// The new process serves.
     pub ok: bool,
-    /// Why not, as it is shown to people.
+    /// The reasons against it as texts, for programs and commands of older versions.
     pub problems: Vec<String>,
+    /// The reasons against it.
+    #[serde(default)]
+    pub reasons: Vec<Problem>,
     /// What there is to know.
     pub notes: Vec<String>,
     /// The process that serves now, if it is a new one.
@@ -48,8 +56,16 @@ pub struct Upgraded {
     pub version: Option<String>,
 }
 
-/// A new process that is being started, and what it will have come to.
-type StandingBy = JoinHandle<Result<Standby, Vec<String>>>;
+impl Upgraded {
+    /// The reasons against it, whatever the version of the process that found them.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Problem> {
+        of_peer(self.reasons.clone(), &self.problems)
+    }
+}
+
+/// A new process that is being started, and its outcome.
+type StandingBy = JoinHandle<Result<Standby, Vec<Problem>>>;
 
 /// Upgrades: how one is asked for, what starts the new process, and the one under way.
 pub(super) struct Upgrades {
@@ -113,19 +129,18 @@ impl Control {
                 tracing::info!("upgrade: a new process is started, and checks everything");
                 self.upgrades.under_way = Some(Upgrade { standing_by, called_off, reply });
             }
-            Err(why) => self.upgrade_failed(reply, vec![why]),
+            Err(why) => self.upgrade_failed(reply, vec![why.into()]),
         }
     }
 
-    fn have_started(&self) -> Result<(StandingBy, Arc<AtomicBool>), String> {
+    fn have_started(&self) -> Result<(StandingBy, Arc<AtomicBool>), Reason> {
         if self.upgrades.under_way.is_some() {
             return Err("an upgrade is under way already".into());
         }
         let Some(launcher) = self.upgrades.launcher.clone() else {
             let why = self.upgrades.no_launcher.as_deref().unwrap_or("it has been dismissed");
-            return Err(format!(
-                "this process has no launcher ({why}), and can start no other\n  hint: restart pintle"
-            ));
+            let what = format!("this process has no launcher ({why}), and cannot start another one");
+            return Err(Reason::new(what).hint("restart pintle"));
         };
         // The new process looks at the file, too.
         let _ = self.ledger().keep();
@@ -152,7 +167,7 @@ impl Control {
     }
 
     /// The new process is ready, or not. If all goes well, it serves when this returns.
-    pub(super) async fn hand_over(&mut self, standby: Result<Standby, Vec<String>>) -> Option<Successor> {
+    pub(super) async fn hand_over(&mut self, standby: Result<Standby, Vec<Problem>>) -> Option<Successor> {
         let reply = self.upgrades.under_way.take().and_then(|mut upgrade| upgrade.reply.take());
         let standby = match standby {
             Ok(standby) => standby,
@@ -174,18 +189,18 @@ impl Control {
         };
         self.lend_ledger();
         let taking_over = spawn_blocking(move || take_over(standby, &go)).await;
-        match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string()])) {
+        match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string().into()])) {
             Ok(successor) => {
                 tracing::info!(pid, version, notes = notes.join("; "), "upgrade: the new process serves");
                 if let Some(reply) = reply {
                     let upgraded =
-                        Upgraded { ok: true, problems: Vec::new(), notes, pid: Some(pid), version: Some(version) };
+                        Upgraded { ok: true, notes, pid: Some(pid), version: Some(version), ..Upgraded::default() };
                     let _ = reply.send(upgraded);
                 }
                 Some(successor)
             }
             Err(mut reasons) => {
-                reasons.extend(self.give_up_successor().await.ok().flatten());
+                reasons.extend(self.give_up_successor().await.ok().flatten().map(Problem::from));
                 self.retake_ledger().await;
                 // The new process may have put its own copies in place of these.
                 forget_other_pairs(self.files.copies.as_ref(), &self.config);
@@ -250,16 +265,12 @@ impl Control {
         self.upgrades.no_launcher = Some(format!("it has ended: {how}"));
     }
 
-    fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<String>) {
-        for reason in &reasons {
-            let (what, hint) = match reason.trim_end().split_once("\n  hint: ") {
-                Some((what, hint)) => (what, Some(hint)),
-                None => (reason.trim_end(), None),
-            };
-            tracing::error!(reason = what, hint, "upgrade failed; this process goes on");
+    fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<Problem>) {
+        for Problem { reason, .. } in reasons.iter().filter(|problem| problem.is_error()) {
+            tracing::error!(reason = reason.line(), hint = reason.hint_line(), "upgrade failed; this process goes on");
         }
         if let Some(reply) = reply {
-            let _ = reply.send(Upgraded { problems: reasons, ..Upgraded::default() });
+            let _ = reply.send(Upgraded { problems: texts(&reasons), reasons, ..Upgraded::default() });
         }
     }
 
@@ -277,10 +288,10 @@ impl Control {
 }
 
 /// When the new process of an upgrade is ready, or has failed.
-pub(super) async fn stands_by(upgrade: &mut Option<Upgrade>) -> Result<Standby, Vec<String>> {
+pub(super) async fn stands_by(upgrade: &mut Option<Upgrade>) -> Result<Standby, Vec<Problem>> {
     match upgrade {
         Some(upgrade) => {
-            (&mut upgrade.standing_by).await.unwrap_or_else(|panic| Err(vec![format!("upgrade: {panic}")]))
+            (&mut upgrade.standing_by).await.unwrap_or_else(|panic| Err(vec![format!("upgrade: {panic}").into()]))
         }
         None => std::future::pending().await,
     }
@@ -293,41 +304,40 @@ fn stand_by(
     files: &[TcpListener],
     limit: Duration,
     called_off: &AtomicBool,
-) -> Result<Standby, Vec<String>> {
-    let failed = |error: &dyn std::fmt::Display| vec![error.to_string()];
+) -> Result<Standby, Vec<Problem>> {
+    let failed = |error: &dyn std::fmt::Display| vec![Problem::from(error.to_string())];
     let (mut channel, theirs) = Channel::pair().map_err(|e| failed(&e))?;
     let pid = launcher.launch(theirs).map_err(|e| failed(&e))?;
     let files: Vec<BorrowedFd<'_>> = files.iter().map(|f| f.as_fd()).collect();
     // A process that ends without listening has reasons of its own, which are heard below.
     let _ = channel.send(hello, &files, SEND.min(limit));
-    let reasons = match channel.receive(Some(limit), Some(called_off)) {
+    let reason = match channel.receive(Some(limit), Some(called_off)) {
         Ok(Answer::Ready { version, kept, notes }) => return Ok(Standby { channel, pid, version, kept, notes }),
-        Ok(Answer::Failed { reasons }) => {
+        Ok(Answer::Failed { reasons, problems }) => {
             let _ = launcher.kill();
-            return Err(reasons);
+            return Err(of_peer(problems, &reasons));
         }
-        Ok(Answer::Serving) => "the new process does not keep to the order of things".to_owned(),
+        Ok(Answer::Serving) => Reason::new(OUT_OF_ORDER),
         Err(ChannelError::Ended) => {
             // It may just be about to end: how it does is worth waiting for.
             std::thread::sleep(RETAKE_PAUSE);
             let how = launcher.kill().unwrap_or_else(|why| why);
-            return Err(vec![format!(
-                "the new process has ended before it was ready ({how})\n  hint: is the file that this process was started \
-                 from a pintle that runs here? Try it: `pintle --version`, `pintle check`"
-            )]);
+            let what = format!("the new process ended before it was ready ({how})");
+            return Err(vec![Reason::new(what).hint(TRY_IT).into()]);
         }
-        Err(ChannelError::Silent(_)) => format!(
-            "the new process was not ready within {limit:?} (limits.upgrade), and was killed\n  hint: is the file that this \
-             process was started from a pintle that runs here? Try it: `pintle --version`, `pintle check`"
-        ),
-        Err(error) => format!("the new process: {error}"),
+        Err(ChannelError::Silent(_)) => {
+            let limit = show_duration(limit);
+            Reason::new(format!("the new process was not ready within {limit} (limits.upgrade), and was killed"))
+                .hint(TRY_IT)
+        }
+        Err(error) => Reason::new(format!("the new process: {error}")),
     };
     let _ = launcher.kill();
-    Err(vec![reasons])
+    Err(vec![reason.into()])
 }
 
 /// Tells the new process to take over, and waits until it serves.
-fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<String>> {
+fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<Problem>> {
     let Standby { mut channel, pid, kept, .. } = standby;
     let answer = channel.send(go, &[], SEND).and_then(|()| channel.receive(Some(TAKE_OVER), None));
     match answer {
@@ -335,10 +345,10 @@ fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<String>> {
             let scheme = |tls| if tls { Scheme::Https } else { Scheme::Http };
             Ok(Successor { channel, pid, kept: kept.into_iter().map(|(a, tls)| (a, scheme(tls))).collect() })
         }
-        Ok(Answer::Failed { reasons }) => Err(reasons),
-        Ok(Answer::Ready { .. }) => Err(vec!["the new process does not keep to the order of things".into()]),
+        Ok(Answer::Failed { reasons, problems }) => Err(of_peer(problems, &reasons)),
+        Ok(Answer::Ready { .. }) => Err(vec![OUT_OF_ORDER.into()]),
         Err(ChannelError::Ended) => Err(vec!["the new process has ended when it was to take over".into()]),
-        Err(error) => Err(vec![format!("the new process has not taken over: {error}")]),
+        Err(error) => Err(vec![format!("the new process has not taken over: {error}").into()]),
     }
 }
 

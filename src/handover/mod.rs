@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::reason::Problem;
+
 pub use channel::Channel;
 pub use launcher::Launcher;
 
@@ -69,8 +71,11 @@ pub enum Answer {
     Serving,
     /// It cannot take over, and ends.
     Failed {
-        /// The reasons, as the operator sees them.
+        /// The reasons as texts: versions up to 0.2 read nothing else.
         reasons: Vec<String>,
+        /// The reasons.
+        #[serde(default)]
+        problems: Vec<Problem>,
     },
 }
 

@@ -6,6 +6,7 @@ use super::record::{Record, Repair};
 use super::time::{DOUBT, day};
 use crate::lease::ahead;
 use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::reason::Reason;
 
 /// Seconds that a date may lie ahead of the clock before it counts as wrong: the clocks of two
 /// nodes differ, but not by a day.
@@ -49,19 +50,17 @@ pub fn is_beyond(record: &Record, now: Seconds) -> bool {
 /// # Errors
 ///
 /// Names the first record with an impossible date: merged, it would bind this node for as long.
-pub fn fit_to_merge(records: &[Record], now: Seconds) -> Result<(), String> {
+pub fn fit_to_merge(records: &[Record], now: Seconds) -> Result<(), Reason> {
     let mut beyond = records.iter().filter(|record| is_beyond(record, now));
     let Some(first) = beyond.next() else { return Ok(()) };
     let more = match beyond.count() {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    Err(format!(
-        "nothing is merged: impossible date in {}{more}, as today is {}\n  hint: the clock of one of the two nodes was wrong; \
-         on the node that wrote it, stop pintle, and run `pintle ledger repair`",
-        in_words(first),
-        day(now)
-    ))
+    let what = format!("nothing is merged: impossible date in {}{more}, as today is {}", in_words(first), day(now));
+    Err(Reason::new(what)
+        .note("the clock of one of the two nodes was wrong")
+        .hint("on the node that wrote it, stop pintle, and run `pintle ledger repair`"))
 }
 
 /// Describes a record in a few words: its site and its dates.

@@ -366,7 +366,7 @@ fn dates_that_cannot_be_right() {
     assert_eq!(repair::redated(&book, NOW).len(), 3);
     assert!(repair::fit_to_merge(&[Record::Promise(usual.clone())], NOW).is_ok());
     for record in [Record::Promise(poisoned), Record::Promise(all_wrong)] {
-        assert!(repair::fit_to_merge(&[record], NOW).unwrap_err().contains("pintle ledger repair"));
+        assert!(repair::fit_to_merge(&[record], NOW).unwrap_err().hints[0].contains("pintle ledger repair"));
     }
     let mended = repair::carried_out(&book, NOW, Some(Repair { what: vec!["dates".into()], at: NOW }));
     assert_eq!((mended.len(), mended.find(&usual)), (5, Some(&usual)));

@@ -3,6 +3,7 @@
 pub mod systemd;
 pub mod sandbox;
 pub mod privileges;
+pub mod read_error;
 pub mod signals;
 pub mod plain_file;
 pub mod open_files;

@@ -15,8 +15,6 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-/// How the message about an unreadable file begins; the user's name follows.
-pub const UNREADABLE: &str = "may not be read by";
 /// Other users may write here; with the sticky bit, they cannot replace files of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;

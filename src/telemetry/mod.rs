@@ -7,4 +7,4 @@ mod writer;
 
 pub use access::{AccessFormat, AccessLog};
 pub use counters::Counters;
-pub use writer::{LogSink, LogThread, LogTrouble, open_log};
+pub use writer::{LogSink, LogThread, open_log};

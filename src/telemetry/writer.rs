@@ -15,6 +15,8 @@ use rustix::io::Errno;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::reason::Reason;
+
 /// Batches that may wait for the disk; further ones are dropped and counted.
 const QUEUE: usize = 1024;
 /// The time between two attempts to reopen a file.
@@ -51,21 +53,12 @@ impl Target {
     }
 }
 
-/// A fault of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogTrouble {
-    /// The log, and the failure.
-    pub what: String,
-    /// The remedy.
-    pub hint: &'static str,
-}
-
 /// The state of a log's thread.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     /// The number of requests to reopen the file that were carried out, successful or not.
     reopened: u64,
-    trouble: Option<LogTrouble>,
+    trouble: Option<Reason>,
 }
 
 /// Writes one log. When dropped, it writes the waiting lines and ends.
@@ -133,7 +126,7 @@ impl LogThread {
     /// Reopens the file, which may have been moved away (logrotate). The thread does so whether the
     /// future is polled or not; the future returns the fault, if any. The thread retries every
     /// second until it succeeds.
-    pub fn reopen(&self) -> impl Future<Output = Option<LogTrouble>> + use<> {
+    pub fn reopen(&self) -> impl Future<Output = Option<Reason>> + use<> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(sink) = &self.sink {
             // If the queue is full, the thread sees the number with the next batch.
@@ -153,7 +146,7 @@ impl LogThread {
 
     /// The log's present fault, if any.
     #[must_use]
-    pub fn trouble(&self) -> Option<LogTrouble> {
+    pub fn trouble(&self) -> Option<Reason> {
         let progress = self.progress.borrow();
         let is_late = self.late.load(Ordering::Relaxed) > progress.reopened;
         progress.trouble.clone().or_else(|| is_late.then(not_in_time))
@@ -280,31 +273,26 @@ impl Writer {
             return;
         }
         match trouble {
-            Some(LogTrouble { what, hint }) => tracing::error!(what, hint, "access log"),
+            Some(fault) => tracing::error!(what = fault.what, hint = fault.hint_line(), "access log"),
             None => tracing::info!(file = self.target.name(), "access log recovered"),
         }
     }
 
-    fn trouble(&self) -> Option<LogTrouble> {
+    fn trouble(&self) -> Option<Reason> {
         let name = self.target.name();
         if let Some(error) = &self.not_reopened {
             let what =
                 format!("log.access: cannot reopen {name} ({error}): lines continue into the previously opened file");
-            return Some(LogTrouble { what, hint: remedy(error) });
+            return Some(Reason::new(what).hint(remedy(error)));
         }
         let error = self.not_written.as_ref()?;
-        Some(LogTrouble {
-            what: format!("log.access: cannot write {name} ({error}): lines are lost"),
-            hint: remedy(error),
-        })
+        Some(Reason::new(format!("log.access: cannot write {name} ({error}): lines are lost")).hint(remedy(error)))
     }
 }
 
-fn not_in_time() -> LogTrouble {
-    LogTrouble {
-        what: format!("log.access: the file was not reopened within {PATIENCE:?}"),
-        hint: "its disk does not answer; check the disk, then `pintle status`",
-    }
+fn not_in_time() -> Reason {
+    Reason::new(format!("log.access: the file was not reopened within {PATIENCE:?}"))
+        .hint("its disk does not answer; check the disk, then `pintle status`")
 }
 
 /// The remedy for an error.

@@ -88,7 +88,7 @@ fn an_address_that_cannot_be_reached_is_told() {
     let (code, _, err) = check(&authority, &(listen("127.0.0.1:8443") + &site("192.0.2.7")));
     assert!(code == 1 && err.contains("no client can reach it") && err.contains("192.0.2.7:8443"), "{err}");
     let (code, _, err) = check(&authority, &(listen("[::]:8443") + &site("192.0.2.7")));
-    assert!(code == 0 && err.contains("warning: site.hosts: 192.0.2.7: is no address of this host"), "{err}");
+    assert!(code == 0 && err.contains("warning: site.hosts: 192.0.2.7: this host does not have the address"), "{err}");
     // The remedy, as it is written.
     let default = "[tls]\nunknown_name = \"default\"\ndefault_site = \"192.0.2.7\"\n";
     assert!(err.contains("[tls] unknown_name = \"default\" and default_site = \"192.0.2.7\""), "{err}");
@@ -138,7 +138,7 @@ fn international_names_are_taken() {
     // A site twice, in two forms, is one too many.
     let twice = config.clone() + &site(&["xn--bcher-kva.example"], &origin.url(), &leaf);
     let (code, _, err) = check(&authority, &twice);
-    assert!(code == 1 && err.contains("belongs to another site already"), "{err}");
+    assert!(code == 1 && err.contains("is taken: another site has it"), "{err}");
     // Commands take what people write, too.
     let file = authority.write("pintle.toml", &config);
     let key = ["key", "list", "--site", "b\u{fc}cher.example", "-c"];
@@ -170,7 +170,10 @@ fn policies_are_for_names() {
     drop(pintle);
     let (code, _, err) = check(&authority, &format!("{listen}{}", config(&["127.0.0.1"])));
     assert_eq!(code, 0, "{err}");
-    for told in ["site.hpkp: the site's hosts are addresses", "site.hsts: browsers keep no policy for an address"] {
+    for told in [
+        "site.hpkp: pintle sends no pins: clients note none for an address",
+        "site.hsts: browsers keep no policy for an address",
+    ] {
         assert!(err.contains(told), "{err}");
     }
     // A name beside it is promised; the address is not.

@@ -170,7 +170,7 @@ fn check_says_what_would_be_served() {
 fn what_is_no_configuration() {
     let authority = Authority::new();
     let (code, _, err) = outcome(pintle().args(["check", "-c", "/no/such/file.toml"]));
-    assert!(code == 1 && err.contains("/no/such/file.toml: No such file"), "{err}");
+    assert!(code == 1 && err.contains("/no/such/file.toml: no such file"), "{err}");
     let (code, _, err) = outcome(pintle().current_dir(authority.folder()).arg("check"));
     assert!(code == 1 && err.contains("config/pintle.toml") && err.contains("hint:"), "{err}");
     assert_eq!(outcome(pintle().arg("frobnicate")).0, 2);

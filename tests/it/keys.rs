@@ -172,8 +172,8 @@ fn keys_may_be_for_root_alone() {
     let check = || outcome(pintle.command("check").env_remove("PINTLE_ALLOW_ROOT"));
     let (code, out, err) = check();
     assert_eq!(code, 0, "{out}{err}");
-    let told = "blog.key: the user nobody can read it as well: tls.key_process keeps it from nobody";
-    assert!(!err.contains("can read it as well"), "{err}");
+    let told = "blog.key: the user nobody can read it, too, so tls.key_process protects nothing";
+    assert!(!err.contains("can read it, too"), "{err}");
     // A key that the user can read is in no safe place, whoever else has it.
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let (code, out, err) = check();
@@ -183,7 +183,7 @@ fn keys_may_be_for_root_alone() {
     let remedy =
         err.lines().filter_map(|line| line.split_once("hint: ")).find(|(_, hint)| hint.starts_with("chown root"));
     output(Command::new("sh").args(["-c", remedy.unwrap().1]));
-    assert!(!check().2.contains("can read it as well"));
+    assert!(!check().2.contains("can read it, too"));
 }
 
 /// The same user has both processes: only the sandbox keeps a key from the serving one, if it lies apart.
@@ -194,16 +194,16 @@ fn a_key_that_the_same_user_can_reach_is_warned_of() {
     let path = authority.write("pintle.toml", &config);
     let check = || outcome(pintle().args(["check", "-c"]).arg(&path));
     let (code, out, err) = check();
-    assert!(code == 0 && err.contains("blog.key: the serving process can read it as well"), "{out}{err}");
+    assert!(code == 0 && err.contains("blog.key: the serving process can read it, too"), "{out}{err}");
     let apart = TempDir::new().unwrap();
     let key = apart.path().join("blog.key");
     fs::copy(authority.folder().join("blog.key"), &key).unwrap();
     let apart = config.replace(authority.folder().join("blog.key").to_str().unwrap(), key.to_str().unwrap());
     fs::write(&path, &apart).unwrap();
     let (code, out, err) = check();
-    assert!(code == 0 && !err.contains("can read it as well"), "{out}{err}");
+    assert!(code == 0 && !err.contains("can read it, too"), "{out}{err}");
     fs::write(&path, apart + "[sandbox]\nlandlock = \"off\"\n").unwrap();
-    assert!(check().2.contains("can read it as well"));
+    assert!(check().2.contains("can read it, too"));
 }
 
 /// Whoever has taken the serving process over has no way to other files through the one that may read them, whether or

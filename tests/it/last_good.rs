@@ -65,7 +65,7 @@ fn a_refused_renewal_holds_up_no_reload_and_no_start() {
     pintle.rewrite(|text| format!("{text}\n{site}"));
     let (code, out, err) = outcome(&mut pintle.command("reload"));
     assert!(code == 0 && out.contains("new site other.example.com"), "{out}{err}");
-    assert!(err.contains("would lock readers out") && err.contains("the pair in use goes on"), "{err}");
+    assert!(err.contains("would lock readers out") && err.contains("the pair in use stays"), "{err}");
     let client = Client::new(&bed.authority);
     assert_eq!(client.get(pintle.https(), "other.example.com", "/").status, 200);
     assert_eq!(bed.served(&pintle), bed.live.pin);
@@ -102,7 +102,7 @@ fn a_start_serves_the_pair_that_was_served_last() {
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert_eq!(bed.header(&pintle).unwrap(), before);
-    assert!(pintle.log().contains("the pair that was served last goes on, from the copy in state.directory"));
+    assert!(pintle.log().contains("pintle serves the previous pair, from the copy in state.directory"));
     assert_eq!(refusal(&pintle)["by_guard"], true);
     let metrics = crate::admin::get(&bed.state().join("admin.sock"), "/metrics");
     assert!(metrics.contains(&format!("pintle_certificate_refused{{site=\"{BLOG}\"}} 1")), "{metrics}");
@@ -209,7 +209,7 @@ fn what_has_expired_can_be_started_again() {
     eventually("it has expired", || check(&bed, &config).1.contains("expired").then_some(()));
     drop(pintle);
     let (code, err) = check(&bed, &config);
-    assert!(code == 0 && err.contains("it was served before, and goes on"), "{err}");
+    assert!(code == 0 && err.contains("it was served before, and stays in use"), "{err}");
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
     let (code, _, err) = outcome(&mut pintle.command("reload"));
@@ -239,7 +239,7 @@ fn a_backup_that_is_live_is_no_reason_not_to_start() {
     fs::remove_dir_all(bed.state()).unwrap();
     let pintle = bed.start(&one("1s"));
     assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.next.pin.clone(), None));
-    assert!(pintle.log().contains("is a key of the served chain, so it is no backup"));
+    assert!(pintle.log().contains("is a key of the served chain, not a backup"));
     output(&mut pintle.command("reload"));
     let renewed = bed.authority.renew("renewed", &bed.next.key, &HOSTS, 91);
     bed.put(&renewed);
@@ -256,7 +256,7 @@ fn a_backup_that_is_gone_withholds_pins_and_nothing_else() {
     fs::remove_file(bed.spare.key.with_extension("csr")).unwrap();
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!((bed.served(&pintle), bed.header(&pintle)), (bed.live.pin.clone(), None));
-    assert!(pintle.log().contains("a backup cannot be read any more, so no pins are sent"), "{}", pintle.log());
+    assert!(pintle.log().contains("a backup is no longer readable, so pintle sends no pins"), "{}", pintle.log());
 }
 
 #[test]

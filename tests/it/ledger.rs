@@ -233,7 +233,7 @@ fn merged_with_another_nodes() {
     );
     let (code, _, err) =
         outcome(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&config).arg(bed.chain()));
-    assert!(code == 1 && err.contains("is no ledger"), "{err}");
+    assert!(code == 1 && err.contains("not a ledger"), "{err}");
 }
 
 /// An app that was given pins enforces them, header or not.

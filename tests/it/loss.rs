@@ -291,7 +291,7 @@ fn a_loss_is_accepted_without_the_dates() {
     let repair = |more: &[&str]| outcome(command(&["ledger", "repair"], &config).args(more));
     let (code, out, err) = repair(&[]);
     assert!(code == 1 && out.contains("LOST ") && out.contains("DATE "), "{out}{err}");
-    assert!(err.contains("to accept the loss alone: pintle ledger repair -c "), "{err}");
+    assert!(err.contains("to accept the loss only: pintle ledger repair -c "), "{err}");
     assert_eq!(repair(&["--yes"]).0, 1);
     let today = err.split("--accept-loss ").nth(1).unwrap()[..10].to_owned();
     let (code, out, err) = repair(&["--accept-loss", &today]);

@@ -125,7 +125,7 @@ fn what_has_no_pin_is_told() {
     assert_eq!(out.lines().count(), 1, "{out}");
     assert!(err.contains("locked.key: the private key is encrypted\n  hint: openssl pkey -in locked.key"), "{err}");
     assert!(err.contains("text: no certificate, CSR, private or public key in it"), "{err}");
-    assert!(err.contains("absent: No such file"), "{err}");
+    assert!(err.contains("absent: no such file"), "{err}");
     // A header without one of its pins is no header.
     let (code, out, _) =
         outcome(pintle().current_dir(folder.path()).args(["pin", "--as", "header", "good.key", "text"]));

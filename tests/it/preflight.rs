@@ -61,7 +61,7 @@ fn all_bad(authority: &Authority) -> Vec<Bad> {
             "it is for somewhere.example.com, else",
         ),
         bad("weak", weak(authority.folder()), "its key is too weak for today's clients: rsa-1024", "make a new key"),
-        bad("disorder", disorder, "certificate 1 of the chain was not issued by certificate 2", "the leaf comes first"),
+        bad("disorder", disorder, "certificate 1 of the chain was not issued by certificate 2", "put the leaf first"),
         bad("mixed", mixed, "the private key does not match the certificate", "prints the same pin"),
         bad("garbage", garbage, "no certificate chain", "pintle pin"),
         bad("keyless", no_key, "no usable private key", "PKCS#8"),

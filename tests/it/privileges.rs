@@ -461,7 +461,7 @@ fn what_the_user_cannot_use_is_told_before_it_serves() {
     let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file));
     assert_eq!(code, 1, "{err}");
     for words in [
-        "blog.key: may not be read by nobody",
+        "blog.key: not readable by the user nobody",
         "hint: chgrp nogroup ",
         "others/state: the user nobody cannot write there",
         "hint: install -d -o nobody ",
@@ -470,9 +470,9 @@ fn what_the_user_cannot_use_is_told_before_it_serves() {
         assert!(err.contains(words) || words.contains("nogroup") && err.contains("hint: chgrp"), "{words:?} in\n{err}");
     }
     let (code, out, err) = outcome(pintle().args(["check", "-c"]).arg(&file));
-    assert!(code == 1 && err.contains("blog.key: may not be read by nobody"), "{out}{err}");
+    assert!(code == 1 && err.contains("blog.key: not readable by the user nobody"), "{out}{err}");
     let (code, out, _) = outcome(pintle().args(["check", "--json", "-c"]).arg(&file));
-    assert!(code == 1 && out.contains("may not be read by nobody"), "{out}");
+    assert!(code == 1 && out.contains("not readable by the user nobody"), "{out}");
     // The file itself.
     chmod(&file, 0o600);
     let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file));
@@ -508,7 +508,7 @@ fn root_serves_only_where_it_is_told_to() {
         }
     }
     let (code, _, err) = run("[process]\nuser = \"no-such-user\"\n");
-    assert!(code == 1 && err.contains("pintle.toml:2:8: process: there is no user \"no-such-user\""), "{err}");
+    assert!(code == 1 && err.contains("pintle.toml:2:8: error: process: no such user: \"no-such-user\""), "{err}");
     let (code, _, err) = run("[process]\nuser = \"root\"\n");
     assert!(code == 1 && err.contains("process.user: will not serve as root"), "{err}");
     // What else is wrong is told with it.

@@ -171,13 +171,13 @@ fn ramps_that_are_none() {
     let bed = Bed::new();
     let config = bed.folder.path().join("check.toml");
     let cases = [
-        ("ramp = [\"5m\", \"1m\"]", "each step is longer than the one before"),
-        ("ramp = []", "has 0 steps"),
-        ("ramp = [\"1h\"]", "goes beyond max_age"),
-        ("ramp = [\"2s\"]\nramp_every = \"0s\"", "is less than a second"),
-        ("ramp = [\"2s\"]\nramp_every = \"500ms\"", "is less than a second"),
-        ("ramp_every = \"1d\"", "there is no ramp"),
-        ("ramp = [\"100ms\", \"5s\"]", "is less than a second"),
+        ("ramp = [\"5m\", \"1m\"]", "each step must be longer than the one before"),
+        ("ramp = []", "must have between 1 and 100 steps"),
+        ("ramp = [\"1h\"]", "must not exceed max_age"),
+        ("ramp = [\"2s\"]\nramp_every = \"0s\"", "must be at least 1s"),
+        ("ramp = [\"2s\"]\nramp_every = \"500ms\"", "must be at least 1s"),
+        ("ramp_every = \"1d\"", "has no effect without ramp"),
+        ("ramp = [\"100ms\", \"5s\"]", "must be at least 1s"),
     ];
     for (ramp, says) in cases {
         fs::write(&config, bed.config(&pins(&bed, ramp), "")).unwrap();

@@ -352,7 +352,7 @@ fn a_promise_of_the_parent_binds_the_names_below() {
     drop(bed.start(&with));
     let (code, _, err) = check(&(bed.config("", "") + &site(&shop)));
     assert!(code == 1 && err.contains("blog.example.com, www.example.com and all names below"), "{err}");
-    assert!(err.contains("has no [site.hpkp] any more, but clients hold its pins until 20"), "{err}");
+    assert!(err.contains("[site.hpkp] is gone, but clients hold its pins until 20"), "{err}");
     // A certificate with the parent's key is fine.
     let shared = bed.authority.renew("shared", &bed.live.key, &["shop.blog.example.com"], 90);
     let (code, _, err) = check(&(bed.config(&with, "") + &site(&shared)));

@@ -66,7 +66,7 @@ fn one_process_alone_has_it() {
     fs::write(&second, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config("", ""))).unwrap();
     let (code, _, err) = outcome(crate::harness::pintle().args(["run", "-c"]).arg(&second));
     assert_eq!(code, 1, "{err}");
-    assert!(err.contains("another process has the ledger; each pintle needs a state of its own"), "{err}");
+    assert!(err.contains("another process has the ledger\n  hint: stop that process"), "{err}");
     assert!(err.contains(bed.state().to_str().unwrap()), "{err}");
     // To look is free to all.
     for command in ["check", "ledger show", "key list"] {

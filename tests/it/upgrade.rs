@@ -558,7 +558,7 @@ fn a_new_program_that_is_no_good() {
     for (script, told) in [
         ("#!/bin/sh\nexit 7\n", "exit status: 7"),
         ("#!/bin/sh\nkill -9 $$\n", "signal: 9"),
-        ("#!/bin/sh\necho 'GET / HTTP/1.1' >&0\nexec sleep 1000\n", "not understood"),
+        ("#!/bin/sh\necho 'GET / HTTP/1.1' >&0\nexec sleep 1000\n", "unknown message"),
         ("#!/no/such/interpreter\n", "cannot be started"),
         ("no program at all", "cannot be started"),
     ] {
@@ -618,7 +618,7 @@ fn a_new_process_that_dies_when_it_takes_over() {
     for (then, told) in [
         (takes.clone() + "os.kill(os.getpid(), 9)", "has ended when it was to take over"),
         (takes.clone() + "f.write('{\"Failed\":{\"reasons\":[\"no luck\"]}}\\n'); f.flush()", "no luck"),
-        (takes + "f.write('nonsense\\n'); f.flush()\nimport time\ntime.sleep(1000)", "not understood"),
+        (takes + "f.write('nonsense\\n'); f.flush()\nimport time\ntime.sleep(1000)", "unknown message"),
     ] {
         line.replace_by(&speaks(&then));
         let problems = line.upgrade_fails();
@@ -687,7 +687,7 @@ fn the_upstream_may_have_to_answer() {
     let problems = line.upgrade_fails();
     for told in [
         "site blog.example.com: the new process gets no answer from its upstream: status 502",
-        "hint: see to the upstream",
+        "hint: repair the upstream",
     ] {
         assert!(problems.contains(told), "{told}: {problems}");
     }
@@ -711,7 +711,7 @@ fn an_upgrade_that_is_none() {
             .env("PINTLE_HANDOVER", "1")
             .stdin(std::process::Stdio::null()),
     );
-    assert!(code == 1 && err.contains("this is no upgrade"), "{err}");
+    assert!(code == 1 && err.contains("this is not an upgrade"), "{err}");
 }
 
 /// The launcher ends with whoever has started it, even if that was killed.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::files::replace;
-use super::{Output, fail, run};
+use super::{Output, fail, run, warn};
 use crate::control::Beginning;
 use crate::keys::pin::Pin;
 
@@ -42,7 +42,7 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
         // Now, so that its thread is in the sandbox, too.
         match blog::start(listener, blog) {
             Ok(()) => print_welcome(&folder, &keys, https_port, http_port),
-            Err(error) => eprintln!("pintle: the blog cannot be started: {error}"),
+            Err(error) => warn(&format!("the blog cannot be started: {error}").into()),
         }
     })
 }

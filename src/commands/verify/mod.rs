@@ -11,9 +11,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::RootCertStore;
 
-use super::{Output, fail, pin};
+use super::{Output, fail, fail_with_hint, pin, refuse};
 use crate::keys::key_file::{self, Want};
 use crate::keys::pin::Pin;
+use crate::os::read_error;
+use crate::reason::Reason;
 use crate::upstream::tls::default_roots;
 use crate::verify::chain::Trust;
 use crate::verify::finding::Level;
@@ -39,13 +41,7 @@ pub struct Wanted {
 pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
     let (trust, pins) = match (trust(wanted.ca.as_deref()), wanted.pins.as_deref().map(read_pins).transpose()) {
         (Ok(trust), Ok(pins)) => (trust, pins),
-        (Err(problem), _) | (_, Err(problem)) => {
-            let code = fail(&problem.message);
-            if let Some(hint) = problem.hint {
-                eprintln!("  hint: {hint}");
-            }
-            return code;
-        }
+        (Err(reason), _) | (_, Err(reason)) => return refuse(&reason),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -66,8 +62,8 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
             (text, ExitCode::from(u8::from(report.count(Level::Error) > 0)))
         }
         Err(failure) => {
-            let code = fail(&format!("{}: cannot be reached: {failure}", request.url));
-            eprintln!("  hint: --connect ADDR connects elsewhere than where DNS leads");
+            let what = format!("{}: cannot be reached: {failure}", request.url);
+            let code = fail_with_hint(&what, &"--connect ADDR connects to another address than that of DNS");
             (if as_json { format!("{:#}\n", json::unreachable(&request, failure)) } else { String::new() }, code)
         }
     };
@@ -86,40 +82,27 @@ fn say(text: &str) -> io::Result<()> {
     }
 }
 
-/// What is wrong with a file, and what to do about it.
-struct Problem {
-    message: String,
-    hint: Option<String>,
-}
-
-fn trust(path: Option<&Path>) -> Result<Trust, Problem> {
+fn trust(path: Option<&Path>) -> Result<Trust, Reason> {
     let Some(path) = path else { return Ok(Trust { roots: default_roots(), own: Vec::new() }) };
     let contents = read(path)?;
-    let problem = |why: &str| Problem {
-        message: format!("{}: {why}", path.display()),
-        hint: Some("--ca takes certificates in PEM: roots, or the server's own".to_owned()),
-    };
+    let usage = || "--ca takes certificates in PEM: roots, or the server's own".to_owned();
+    let wrong = |why: &str| Reason::new(format!("{}: {why}", path.display()));
     let mut roots = RootCertStore::empty();
     let mut own = Vec::new();
-    let certificates = key_file::certificates(&contents).map_err(|error| {
-        let told = problem(&error.to_string());
-        Problem { hint: error.hint(path, Want::Chain).or(told.hint), ..told }
-    })?;
+    let certificates = key_file::certificates(&contents)
+        .map_err(|error| wrong(&error.to_string()).hint(error.hint(path, Want::Chain).unwrap_or_else(usage)))?;
     for (_, certificate) in certificates {
-        roots.add(certificate.clone()).map_err(|_| problem("a certificate in it cannot be a root"))?;
+        roots.add(certificate.clone()).map_err(|_| wrong("a certificate in it cannot be a root").hint(usage()))?;
         own.push(certificate);
     }
     Ok(Trust { roots: Arc::new(roots), own })
 }
 
-fn read_pins(path: &Path) -> Result<Vec<Pin>, Problem> {
+fn read_pins(path: &Path) -> Result<Vec<Pin>, Reason> {
     let pins = pin_file::read(&read(path)?);
-    pins.map_err(|error| Problem {
-        message: format!("{}: {error}", path.display()),
-        hint: error.hint().map(str::to_owned),
-    })
+    pins.map_err(|error| Reason::new(format!("{}: {error}", path.display())).hints(error.hint().map(str::to_owned)))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Problem> {
-    pin::read(path).map_err(|error| Problem { message: format!("{}: {error}", path.display()), hint: None })
+fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+    pin::read(path).map_err(|error| read_error::reason(path, &error))
 }

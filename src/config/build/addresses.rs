@@ -1,5 +1,5 @@
-//! Sites that are addresses: clients send no name for one (RFC 6066 section 3), so that the certificate is chosen by the
-//! address that they have reached. What cannot be reached that way is told of.
+//! Sites that are addresses: clients send no name for one (RFC 6066 section 3), so pintle chooses the certificate by the
+//! address that they reached. This file reports addresses that clients cannot reach that way.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
@@ -10,7 +10,7 @@ use crate::config::file::{File, TlsTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
 
-/// What decides on how an address is reached.
+/// The settings that decide how clients reach an address.
 pub(super) struct Places<'a> {
     pub(super) listen: &'a Listen,
     pub(super) tls: &'a TlsTable,
@@ -32,8 +32,8 @@ pub(super) fn check(file: &File, hosts: &[Vec<At<HostPattern>>], places: &Places
                 r.error_with_hint(
                     &host.span,
                     format!(
-                        "site.hosts: {}: no client can reach it: it sends no name for an address, and no listener is at this \
-                         one",
+                        "site.hosts: {}: no client can reach it: clients send no name for an address, and no listener has \
+                         this one",
                         host.value
                     ),
                     remedy(&host.value, places, Some(address)),
@@ -42,8 +42,8 @@ pub(super) fn check(file: &File, hosts: &[Vec<At<HostPattern>>], places: &Places
                 r.warn(
                     &host.span,
                     format!(
-                        "site.hosts: {}: is no address of this host: a client that comes by way of another one (NAT) sends \
-                         no name, and is refused",
+                        "site.hosts: {}: this host does not have the address: clients that come through another one (NAT) \
+                         send no name, and get no certificate",
                         host.value
                     ),
                     remedy(&host.value, places, None),
@@ -62,7 +62,7 @@ fn listens_at(listener: IpAddr, address: IpAddr) -> bool {
     }
 }
 
-/// Whether an address can be listened at here. Nothing is sent; a doubt is no reason for a warning.
+/// `true` unless this host certainly lacks the address. Sends nothing.
 fn is_here(address: IpAddr) -> bool {
     !matches!(UdpSocket::bind((address, 0)), Err(error) if error.kind() == ErrorKind::AddrNotAvailable)
 }

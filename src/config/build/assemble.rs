@@ -1,4 +1,4 @@
-//! All sites together: what the workers serve.
+//! All sites together: the configuration that the workers serve.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::server::{Earlier, Snapshot};
 use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};
 
-/// Tickets are good for twelve hours; clocks may be set.
+/// Seconds. Tickets are good for twelve hours; the rest is for clocks that are set.
 const TICKETS_LIVE: i64 = 24 * 3600;
-/// Chains of one site that are remembered.
+/// The largest number of earlier chains of one site.
 const EARLIER_MAX: usize = 100;
 
-/// What came of judging all sites.
+/// The outcome of judging all sites.
 pub(super) struct Outcome {
     pub(super) admitted: Admitted,
     pub(super) kept: Vec<Kept>,
@@ -103,14 +103,14 @@ pub(super) fn assemble(
     })
 }
 
-/// The chains of a site, for as long as tickets are about that are given out under them now.
+/// The chains of a site, until the tickets that are issued under them now expire.
 pub(in crate::config) fn chains_until(entry: &Entry, now: Seconds) -> impl Iterator<Item = Earlier> {
     let until = now.saturating_add(TICKETS_LIVE);
     entry.chains().map(move |chain| Earlier { pins: chain.certain.clone(), until })
 }
 
-/// The chains under which sessions for a site's names may have begun that are not its own now, for as long as tickets are
-/// about that were given out under them: its own of before, and those of the sites that had its names.
+/// The chains under which sessions for a site's names may have begun, without its present ones: its own previous chains,
+/// and those of the sites that had its names. Each stays until its tickets expire.
 fn earlier(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
     let own = earlier_here(entry, places, context);
     let elsewhere = context.earlier.iter().filter(|site| {
@@ -124,7 +124,7 @@ fn earlier(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) 
     bounded(own.iter().chain(news), context.now)
 }
 
-/// The same, in this process.
+/// The same, from this process alone.
 fn earlier_here(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<'_>) -> Arc<[Earlier]> {
     let Some(before) = context.before else { return Arc::default() };
     let known = |at: usize| before.snapshot.earlier.get(at).cloned().unwrap_or_default();
@@ -145,7 +145,7 @@ fn earlier_here(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<
             all.extend(known(at).iter().cloned());
         }
     }
-    // Names that no site had got the certificate of the default site, if there was one.
+    // Clients that asked for a name of no site got the certificate of the default site, if there was one.
     let default = before.snapshot.certificates.find(None).filter(|_| own.is_none());
     let until = context.now.saturating_add(TICKETS_LIVE);
     all.extend(
@@ -154,7 +154,7 @@ fn earlier_here(entry: &Entry, places: &HashMap<&str, usize>, context: &Context<
     bounded(all.iter(), context.now)
 }
 
-/// Whether some name is meant by both.
+/// `true` if some name matches both.
 fn meet(a: &HostPattern, b: &HostPattern) -> bool {
     match (a.exact(), b.exact()) {
         (Some(name), _) => b.matches(name),
@@ -163,7 +163,7 @@ fn meet(a: &HostPattern, b: &HostPattern) -> bool {
     }
 }
 
-/// Each chain once, and not too many.
+/// Each chain once, up to a maximum.
 fn bounded<'e>(all: impl Iterator<Item = &'e Earlier>, now: Seconds) -> Arc<[Earlier]> {
     let mut chains: Vec<Earlier> = Vec::new();
     for chain in all.filter(|chain| chain.until > now) {
@@ -172,7 +172,7 @@ fn bounded<'e>(all: impl Iterator<Item = &'e Earlier>, now: Seconds) -> Arc<[Ear
             None => chains.push(chain.clone()),
         }
         if chains.len() > EARLIER_MAX {
-            // One that no pins fit stands for all that are left out.
+            // One without pins represents all the others: no pin fits it.
             chains.truncate(EARLIER_MAX);
             chains.push(Earlier { pins: Vec::new(), until: now.saturating_add(TICKETS_LIVE) });
             break;

@@ -16,14 +16,15 @@ use crate::config::last_good::{Breaches, KeyText, Pair, pem};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::keys::key_file::{FILE_MAX, Want, public_key};
-use crate::os::privileges;
+use crate::keys::key_file::{FILE_MAX, KeyFileError, Want, public_key};
+use crate::os::read_error;
+use crate::reason::{Kind, Problem, Reason};
 use crate::tls::certificate::Chain;
 use crate::tls::key_process::{self, KeyProcess, RemoteKey};
 use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
 
-const KEY_FORM: &str = "a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
+const KEY_FORM: &str = "expected a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
 
 /// One `[site.certificate]`, as far as it could be loaded.
 #[derive(Clone)]
@@ -31,17 +32,17 @@ pub(in crate::config) struct Loaded {
     /// Its place in `[[site.certificate]]`.
     pub(super) at: usize,
     pub(in crate::config) path: PathBuf,
-    /// Where its key lies, if it is here.
+    /// The file of its key, if the key is here.
     pub(super) key: Option<Box<Path>>,
-    /// What was in that file, until it has been copied.
+    /// The contents of that file, until they have been copied.
     pub(super) text: KeyText,
     pub(in crate::config) chain: Arc<Chain>,
-    /// With its key; none where TLS ends in front of pintle.
+    /// With its key; `None` where TLS ends in front of pintle.
     pub(super) certificate: Option<Arc<Certificate>>,
 }
 
 impl Loaded {
-    /// Whether it is the very same chain, certificate by certificate.
+    /// `true` if it is the very same chain, certificate by certificate.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.der() == other.der() && self.certificate.is_some() == other.certificate.is_some()
     }
@@ -50,7 +51,7 @@ impl Loaded {
         self.certificate.as_ref().map_or_else(|| self.chain.der(), |certificate| certificate.der())
     }
 
-    /// What a copy of it is made from.
+    /// What a copy of it needs.
     pub(in crate::config) fn into_pair(self, breaches: Breaches) -> Pair {
         Pair {
             breaches,
@@ -69,7 +70,7 @@ impl Loaded {
     }
 }
 
-/// Loads a site's pairs. One that is not fit to be served gives way to the one that was served last, if that is allowed.
+/// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
 pub(super) fn build(
     table: &SiteTable,
     hosts: &[HostPattern],
@@ -99,7 +100,7 @@ pub(super) fn build(
             }
             served => {
                 r.problems.extend(problems.into_list());
-                // What is in use already is taken over.
+                // A pair that is in use already is reused.
                 loaded.extend(served.filter(|_| unchanged && !is_refused).or(here));
             }
         }
@@ -109,11 +110,11 @@ pub(super) fn build(
 
 fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Checker<'_>) -> Option<Loaded> {
     let Some(chain_at) = &table.chain else {
-        r.error_with_hint(&table.span, "site.certificate: has no chain", "chain = \"fullchain.pem\"");
+        r.error_with_hint(&table.span, "site.certificate: chain is missing", "chain = \"fullchain.pem\"");
         return None;
     };
     let path = r.path(&chain_at.value);
-    // The key's own problems are told even where the chain cannot be read.
+    // The key's own problems are reported even if the chain cannot be read.
     let is_alone = r.chains_alone && r.instead.contains_key(&path);
     let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key(key, r));
     let contents = read("site.certificate.chain", &path, &chain_at.span, r);
@@ -123,26 +124,22 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
             && let Err(error) = public_key(&contents)
         {
             let path = r.path(&at.value);
-            let hint = error.hint(&path, Want::Key).unwrap_or_else(|| KEY_FORM.to_owned());
-            r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
+            r.report(key_problem(at, &path, &error, &error, r));
         }
         return None;
     };
     let mut faults = preflight::judge(&chain, hosts, r.now, None);
-    // Of two times that may be right, it is enough to be fit at one: clients may be there.
+    // If two times may be right, it is enough to be fit at one of them.
     if let Some(then) = r.doubted.filter(|_| faults.iter().any(preflight::Fault::is_fatal)) {
         let other = preflight::judge(&chain, hosts, then, None);
         faults = if other.iter().any(preflight::Fault::is_fatal) { faults } else { other };
     }
     for fault in &faults {
-        let (message, hint) = (format!("{}: {fault}", path.display()), fault.hint(&chain.leaf));
-        // Where TLS ends in front of pintle, whoever ends it may staple.
+        let reason = Reason::new(format!("{}: {fault}", r.shown(&path))).hint(fault.hint(&chain.leaf));
+        // Where TLS ends in front of pintle, the proxy there may staple.
         let is_elsewhere = table.key.is_none() && *fault == preflight::Fault::MustStaple;
-        if fault.is_fatal() && !is_elsewhere {
-            r.error_with_hint(&chain_at.span, message, hint);
-        } else {
-            r.warn(&chain_at.span, message, hint);
-        }
+        let of_severity = if fault.is_fatal() && !is_elsewhere { Problem::error } else { Problem::warning };
+        r.report(of_severity(&chain_at.span, reason).about(&path));
     }
     let text = match &key {
         Some((_, Key::Here(contents))) => KeyText::new(contents),
@@ -151,20 +148,25 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     let certificate = match key {
         Some((key_at, key)) => match key.certify(chain.clone()) {
             Ok(certificate) => Some(Arc::new(certificate)),
-            // A key so weak that it cannot even be loaded has been told of.
+            // A key that is too weak to load is reported already.
             Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::Fault::Weak(_))) => None,
             Err(error) => {
                 let key_path = r.path(&key_at.value);
-                let hint = match &error {
-                    CertificateError::KeyMismatch => format!(
-                        "`pintle pin {} {}` prints the same pin for a pair that fits",
-                        path.display(),
-                        key_path.display()
-                    ),
-                    CertificateError::Key(why) => why.hint(&key_path, Want::Key).unwrap_or_else(|| KEY_FORM.to_owned()),
-                    _ => KEY_FORM.to_owned(),
+                let problem = match &error {
+                    CertificateError::KeyMismatch => {
+                        let (chain, key) = (r.shown(&path), r.shown(&key_path));
+                        let reason = Reason::new(format!("{key}: {error}"));
+                        let hint =
+                            format!("`pintle pin {chain} {key}` prints the same pin twice for a chain and its key");
+                        Problem::error(&key_at.span, reason.hint(hint)).about(&key_path)
+                    }
+                    CertificateError::Key(why) => key_problem(key_at, &key_path, &error, why, r),
+                    _ => {
+                        let reason = Reason::new(format!("{}: {error}", r.shown(&key_path))).note(KEY_FORM);
+                        Problem::error(&key_at.span, reason).about(&key_path)
+                    }
                 };
-                r.error_with_hint(&key_at.span, format!("{}: {error}", key_path.display()), hint);
+                r.report(problem);
                 None
             }
         },
@@ -176,11 +178,28 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     Some(Loaded { at, path, key, text, chain, certificate })
 }
 
-/// A private key, wherever it is.
+/// The problem of a file that should be a private key.
+fn key_problem(
+    at: &At<String>,
+    path: &Path,
+    error: &dyn std::fmt::Display,
+    why: &KeyFileError,
+    r: &Checker<'_>,
+) -> Problem {
+    let reason = Reason::new(format!("{}: {error}", r.shown(path)));
+    let shown = r.shown_as.get(path).map_or(path, PathBuf::as_path);
+    let reason = match why.hint(shown, Want::Key) {
+        Some(hint) => reason.hint(hint),
+        None => reason.note(KEY_FORM),
+    };
+    Problem::error(&at.span, reason).about(path)
+}
+
+/// A private key, here or in the key process.
 enum Key {
     /// The contents of its file.
     Here(Vec<u8>),
-    /// In the process that has the keys.
+    /// In the key process.
     Kept(Arc<RemoteKey>),
 }
 
@@ -197,13 +216,17 @@ fn read_chain(contents: &[u8], path: &Path, at: &At<String>, r: &mut Checker<'_>
     match Chain::from_pem(contents) {
         Ok(chain) => Some(chain),
         Err(error) => {
-            let tell = || format!("`pintle pin {}` tells what is in the file", path.display());
+            let shown = r.shown_as.get(path).map_or(path, PathBuf::as_path);
+            let look = || format!("`pintle pin {}` shows what the file holds", shown.display());
             let hint = match &error {
-                CertificateError::Order(_) => "the leaf comes first, then its issuer, and so on".to_owned(),
-                CertificateError::Chain(why) => why.hint(path, Want::Chain).unwrap_or_else(tell),
-                _ => tell(),
+                CertificateError::Order(_) => {
+                    "put the leaf first, then the certificate that issued it, and so on".to_owned()
+                }
+                CertificateError::Chain(why) => why.hint(shown, Want::Chain).unwrap_or_else(look),
+                _ => look(),
             };
-            r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
+            let reason = Reason::new(format!("{}: {error}", shown.display())).hint(hint);
+            r.report(Problem::error(&at.span, reason).about(path));
             None
         }
     }
@@ -213,27 +236,26 @@ fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<Strin
     let path = r.path(&at.value);
     let key = match key_process::running().filter(|_| !r.instead.contains_key(&path)) {
         Some(key_process) => Key::Kept(load(key_process, &path, at, r)?),
-        None => Key::Here(read("site.certificate.key", &path, &at.span, r)?),
+        None => Key::Here(read_as(Kind::UnreadableKey, "site.certificate.key", &path, &at.span, r)?),
     };
     if mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
-        r.warn(
-            &at.span,
-            format!("{}: everybody on this host can read the private key", path.display()),
-            format!("chmod o= {}", path.display()),
-        );
+        let reason = Reason::new(format!("{}: everybody on this host can read the private key", r.shown(&path)));
+        let reason = reason.hint(format!("chmod o= {}", r.shown(&path)));
+        r.report(Problem::warning(&at.span, reason).about(&path));
     }
     Some((at, key))
 }
 
-/// Has the process that has the keys read one.
+/// Lets the key process read a key.
 fn load(key_process: &'static KeyProcess, path: &Path, at: &At<String>, r: &mut Checker<'_>) -> Option<Arc<RemoteKey>> {
     r.stamps.push((path.to_owned(), Stamp::of(path)));
     match key_process.load(path) {
         Ok(key) => Some(Arc::new(key)),
         Err(why) => {
-            let hint =
+            let reason = Reason::new(format!("site.certificate.key: {}: {why}", r.shown(path)));
+            let note =
                 "the key process reads the folders that keys were in at the start, as the user that started pintle";
-            r.error_with_hint(&at.span, format!("site.certificate.key: {}: {why}", path.display()), hint);
+            r.report(Problem::error(&at.span, reason.note(note)).about(path));
             None
         }
     }
@@ -244,44 +266,30 @@ pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
 }
 
-/// Reads a file, or tells why it can't be.
+/// Reads a file, or reports why it cannot be read.
 pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
+    read_as(Kind::Unreadable, key, path, span, r)
+}
+
+/// Does the same. A file that this user may not read is a problem of the given kind.
+fn read_as(unreadable: Kind, key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
     if let Some(contents) = r.instead.get(path) {
         r.stamps.push((path.to_owned(), Stamp::Given));
         return Some(contents.clone());
     }
-    // Looked at before it is read: what is written in between is then seen as a change.
+    // The stamp comes before the contents: a write in between then counts as a change.
     r.stamps.push((path.to_owned(), Stamp::of(path)));
     let contents = fs::metadata(path)
         .and_then(|m| if m.len() > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(path) });
     match contents {
         Ok(contents) => Some(contents),
         Err(error) => {
-            let hint = match error.kind() {
-                io::ErrorKind::NotFound if path.is_relative() || path.components().any(|c| c.as_os_str() == "..") => {
-                    Some("paths are taken from the folder of the configuration file".to_owned())
-                }
-                io::ErrorKind::PermissionDenied => {
-                    Some(crate::os::sandbox::hint(path).unwrap_or_else(|| privileges::hint(path)))
-                }
-                _ => None,
-            };
-            let why = match error.kind() {
-                io::ErrorKind::PermissionDenied => format!("{} {}", privileges::UNREADABLE, privileges::user()),
-                _ => describe(&error),
-            };
-            r.problems.error(span, format!("{key}: {}: {why}", path.display()), hint);
+            let what = format!("{key}: {}: {}", r.shown(path), read_error::describe(&error));
+            let reason =
+                Reason::new(what).hints(read_error::hints(path, &error, "the folder of the configuration file"));
+            let kind = if error.kind() == io::ErrorKind::PermissionDenied { unreadable } else { Kind::Other };
+            r.report(Problem::error(span, reason).about(path).of_kind(kind));
             None
         }
-    }
-}
-
-/// The error without the number of the operating system.
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::IsADirectory => "is a folder".into(),
-        io::ErrorKind::FileTooLarge => "is too large to be a certificate or a key".into(),
-        _ => error.to_string(),
     }
 }

@@ -1,4 +1,4 @@
-//! A site as it is served now: its plan, with what the ledger and the time have to say.
+//! A site as it is served now: its plan, with the ledger and the time taken into account.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use super::plan::{Plan, Planned};
 use super::{Candidate, Checker, report};
 use crate::config::Context;
 use crate::config::file::SiteTable;
-use crate::config::problem::Severity;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::Lease;
@@ -21,6 +20,7 @@ use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
 use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::policy::ramp::Steps;
+use crate::reason::{Problem, Reason};
 use crate::site::{PinHeader, Policy, Site};
 use crate::tls::certificate::Chain;
 use crate::tls::preflight;
@@ -31,16 +31,16 @@ pub(in crate::config) struct Entry {
     pub(in crate::config) site: Arc<Site>,
     pub(in crate::config) report: report::Site,
     pub(super) pledge: Option<Pledge>,
-    /// Ramps that begin with it.
+    /// Ramps that begin with this site.
     pub(super) ramps: Vec<Ramp>,
-    /// What it was made from beside the plan.
+    /// What it was made from, beside the plan.
     made_from: MadeFrom,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct MadeFrom {
     hpkp: Option<Hpkp>,
-    /// Names that its wildcards do not stand for.
+    /// Names that its wildcards do not cover.
     except: Vec<HostPattern>,
     withheld: bool,
     promoted: Vec<Pin>,
@@ -67,14 +67,14 @@ impl Entry {
         self.plan.loaded.iter().map(|l| &*l.chain)
     }
 
-    /// Names that its wildcards do not stand for.
+    /// Names that its wildcards do not cover.
     pub(super) fn except(&self) -> &[HostPattern] {
         &self.made_from.except
     }
 }
 
-/// Makes a site out of its plan. One of before is taken over if nothing about it is new. `except` has the names that its
-/// wildcards do not stand for.
+/// Makes a site from its plan. Reuses the previous entry if nothing about it is new. `except` has the names that its
+/// wildcards do not cover.
 pub(super) fn candidate(
     before: &ByName<'_>,
     table: &SiteTable,
@@ -94,10 +94,10 @@ pub(super) fn candidate(
         warn_of_older(table, &plan, before, &mut own);
         news.extend(plan.news(&before.plan, table.span.start));
     }
-    news.extend(own.problems.sorted().into_iter().cloned());
+    news.extend(own.problems.sorted().into_iter().map(|problem| of_site(&label, problem.clone())));
     let mut ramps = Vec::new();
     let mut climb = |policy: Ramped, steps: Option<&Steps>| climb(&label, policy, steps, context, &mut ramps);
-    // Of addresses, clients note nothing (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
+    // Clients note nothing about addresses (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
     let is_noted = plan.hosts.iter().any(|host| host.address().is_none());
     let (planned_hsts, planned_pins) =
         (plan.hsts.as_ref().filter(|_| is_noted), plan.pins.as_ref().filter(|_| is_noted));
@@ -115,19 +115,9 @@ pub(super) fn candidate(
         (Some(pins), Some(hpkp)) => Some(pins.judge(hpkp, pins.max_age(hpkp_step), &plan.loaded, promised, &mut own)),
         _ => None,
     };
-    problems.extend(scratch.into_list());
-    if problems.iter().any(|p| p.severity == Severity::Error) {
-        return Candidate {
-            entry: None,
-            plan,
-            problems,
-            news,
-            refused,
-            notes: Vec::new(),
-            standing: None,
-            by_guard: false,
-            is_kept: false,
-        };
+    problems.extend(scratch.into_list().into_iter().map(|problem| of_site(&label, problem)));
+    if problems.iter().any(Problem::is_error) {
+        return Candidate::new(None, plan, problems, news, refused);
     }
     let made_from = MadeFrom {
         withheld: judged.as_ref().is_some_and(|j| j.withheld || withhold),
@@ -143,20 +133,15 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan.clone(), made_from, ramps)),
     };
-    Candidate {
-        entry: Some(entry),
-        plan,
-        problems,
-        news,
-        refused,
-        notes: Vec::new(),
-        standing: None,
-        by_guard: false,
-        is_kept: false,
-    }
+    Candidate::new(Some(entry), plan, problems, news, refused)
 }
 
-/// What a site goes on with if its files are no good now: what it has. Its ramps go by the ledger all the same.
+/// The same problem, with the site that has it.
+pub(super) fn of_site(label: &str, problem: Problem) -> Problem {
+    Problem { site: Some(label.to_owned()), ..problem }
+}
+
+/// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.
 pub(super) fn standing(
     index: usize,
     known: &ByName<'_>,
@@ -167,7 +152,7 @@ pub(super) fn standing(
     r: &mut Checker<'_>,
 ) -> Option<Arc<Entry>> {
     let before = context.before?.entries.get(index)?;
-    // Pins that are withheld stay so: what goes on has not sent them, and what is unfit is no reason to begin.
+    // Pins that are withheld stay withheld: an unfit file is no reason to begin sending them.
     let withhold = before.made_from.withheld;
     match &candidate.entry {
         Some(entry) if Arc::ptr_eq(&entry.plan, &before.plan) && entry.made_from.withheld >= withhold => {
@@ -198,7 +183,8 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Checker
         for fault in preflight::judge(&loaded.chain, &plan.hosts, r.now, in_use) {
             if matches!(fault, preflight::Fault::Older { .. } | preflight::Fault::Shorter(..)) {
                 let span = table.certificates.get(at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
-                r.warn(span, format!("{}: {fault}", loaded.path.display()), fault.hint(&loaded.chain.leaf));
+                let reason = Reason::new(format!("{}: {fault}", r.shown(&loaded.path)));
+                r.report(Problem::warning(span, reason.hint(fault.hint(&loaded.chain.leaf))).about(&loaded.path));
             }
         }
     }
@@ -208,12 +194,14 @@ fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Checker
 fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Checker<'_>) {
     // `[site.hsts]` warns of each address by itself.
     if let Some(hpkp) = table.hpkp.as_ref().filter(|_| plan.pins.is_some()) {
-        let message = "site.hpkp: the site's hosts are addresses, and clients note no pins for those: none are sent";
-        r.warn(&hpkp.span, message, "add a name to hosts, or remove [site.hpkp]; `pintle export` makes pins for apps");
+        let reason =
+            Reason::new("site.hpkp: pintle sends no pins: clients note none for an address, and the site has no name");
+        let reason = reason.hint("add a name to hosts").hint("remove [site.hpkp]; `pintle export` makes pins for apps");
+        r.report(Problem::warning(&hpkp.span, reason));
     }
 }
 
-/// Whether clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
+/// `true` if clients of a site may hold a pin: an enforced set that is alive for one of its names has it.
 fn is_promised(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> bool {
     let promises = context.book.promises().iter();
     promises
@@ -221,7 +209,7 @@ fn is_promised(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: 
         .any(|p| plan.hosts.iter().any(|host| p.binds(host, except)))
 }
 
-/// Where a ramp stands; one that is new begins.
+/// The step of a ramp. A new ramp begins.
 fn climb(
     site: &str,
     policy: Ramped,

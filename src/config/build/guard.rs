@@ -1,16 +1,15 @@
-//! The pin guard, for a whole configuration: which chains may be served, and what to tell about those that may not.
+//! The pin guard for a whole configuration: which chains may be served, and the refusal of each other one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::certificates::Loaded;
 use super::entry::{Entry, timestamp};
-use super::keep::{goes_on, keep, keep_unfit};
+use super::keep::{keep, keep_unfit, stays_in_use};
 use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::{RefusedPair, Served};
 use super::{Builder, Candidate, Change, Checker};
 use crate::config::file::SiteTable;
-use crate::config::problem::{Problem, Severity};
 use crate::config::{Context, Kept, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -19,28 +18,30 @@ use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::reason::{Problem, Reason};
 
-/// What the guard has let pass on the operator's word.
+/// The lockouts that the operator has accepted.
 #[derive(Debug, Default)]
 pub(super) struct Admitted {
     pub(super) accepted: Vec<Accepted>,
 }
 
-/// What speaks against a site.
+/// A reason against a site.
 struct Objection {
     /// The site's place in the file.
     site: usize,
-    /// The place in `[[site.certificate]]` of a pair that breaks a promise; `None` if it is about what the site would
-    /// promise.
+    /// The index in `[[site.certificate]]` of a pair that breaks a promise; `None` if the objection is to what the site
+    /// would promise.
     pair: Option<usize>,
     /// The operator has accepted a lockout for it, if not this one.
     is_wanted: bool,
     problem: Problem,
 }
 
-/// Judges all sites against all that was promised, and all that would be promised now. Those that are not admitted get
-/// an error. Where sites may keep what they have, they do: first the pairs that break promises, since a site that keeps
-/// its pair does not make the promises that its new pair would; then, the sites whose promises would hurt another one.
+/// Judges all sites against all existing promises, and all that they would make now. Adds an error to each that fails.
+///
+/// Where sites may keep what they have, they do. The pairs that break promises come first: a site that keeps its pair
+/// does not make the promises of its new pair. Then come the sites whose promises would hurt another one.
 pub(super) fn admit(
     candidates: &mut [Candidate],
     builder: &mut Builder<'_>,
@@ -50,7 +51,7 @@ pub(super) fn admit(
     let mut changes = HashMap::new();
     loop {
         let (admitted, warnings, errors) = judge(builder, candidates, r);
-        // Each round changes something that was not changed before, so this ends.
+        // Each round changes something new, so this ends.
         let (breaches, clashes): (Vec<_>, Vec<_>) = errors.into_iter().partition(|o| o.pair.is_some());
         let mut settle = |objections: &[Objection]| {
             objections
@@ -69,7 +70,7 @@ pub(super) fn admit(
     }
 }
 
-/// Lets a site keep what it has, or as much of it as it takes. Returns `false` if there is nothing to keep.
+/// Lets a site keep what it has, or as much of it as necessary. Returns `false` if there is nothing to keep.
 fn settle(
     objection: &Objection,
     candidates: &mut [Candidate],
@@ -83,7 +84,7 @@ fn settle(
     let change = changes.entry(objection.site).or_default();
     if context.stand_in == StandIn::Always {
         match objection.pair {
-            // Whoever accepts a lockout wants this chain and no other.
+            // An operator who accepts a lockout wants this chain and no other.
             Some(_) if !context.keeps_sites && objection.is_wanted => return false,
             Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
                 let refused = rebuild(objection.site, candidate, change, builder, r);
@@ -95,8 +96,8 @@ fn settle(
             None if !change.withhold && context.served().is_none() && was_served(candidate, context) => {
                 change.withhold = true;
                 rebuild(objection.site, candidate, change, builder, r);
-                let what = "so no pins are sent; the site was served before, and goes on";
-                candidate.notes.push(goes_on(&objection.problem, what));
+                let what = "so pintle sends no pins; the site was served before, and stays in use";
+                candidate.notes.push(stays_in_use(&objection.problem, what));
                 return true;
             }
             _ => {}
@@ -111,7 +112,7 @@ fn settle(
     true
 }
 
-/// Makes a candidate anew; gives the pairs on disk that are not served now.
+/// Makes a candidate again. Returns the pairs on disk that are not served now.
 fn rebuild(
     site: usize,
     candidate: &mut Candidate,
@@ -127,7 +128,7 @@ fn rebuild(
     refused
 }
 
-/// Whether another pair was served last in the place of one.
+/// `true` if another pair was served last where this one is configured.
 fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
     let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
     let served = builder.served(candidate, here);
@@ -141,7 +142,7 @@ fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
 
 type Judged = (Admitted, Vec<Objection>, Vec<Objection>);
 
-/// What the guard admits, what it warns of, and what it objects to.
+/// Returns what the guard admits, its warnings, and its objections.
 fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -> Judged {
     let (file, context) = (builder.file, builder.context);
     let (mut admitted, mut warnings, mut errors) = (Admitted::default(), Vec::new(), Vec::new());
@@ -160,9 +161,10 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
         let is_wanted = table.accept_lockout_until.is_some();
-        let mut told = |pair: Option<usize>, problems: Vec<Problem>| {
+        let mut add = |pair: Option<usize>, problems: Vec<Problem>| {
             for problem in problems {
-                let list = if problem.severity == Severity::Error { &mut errors } else { &mut warnings };
+                let list = if problem.is_error() { &mut errors } else { &mut warnings };
+                let problem = Problem { site: Some(entry.site.label()), ..problem };
                 list.push(Objection { site: *index, pair, is_wanted, problem });
             }
         };
@@ -174,17 +176,17 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
             let served = builder.served(candidate, loaded).filter(|s| s.loaded.chain.pin() == loaded.chain.pin());
             let breach =
                 Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
-            breach.tell(&mut admitted, &mut problems);
-            told(Some(loaded.at), problems.into_list());
+            breach.report(&mut admitted, &mut problems);
+            add(Some(loaded.at), problems.into_list());
         }
         let mut problems = r.problems.scratch();
         if let (false, false, Some(accepted)) = (breaks, offer.is_kept, &table.accept_lockout_until) {
-            let hint = "remove it, so that it cannot be meant for another chain";
-            let what = "site.accept_lockout_until: nobody is locked out by this chain";
-            problems.warn(&accepted.span, what, hint.to_owned());
+            let reason = Reason::new("site.accept_lockout_until: has no effect: this chain locks nobody out");
+            problems
+                .warn(&accepted.span, reason.hint("remove it, so that it does not accept a lockout by another chain"));
         }
         warn_of_removal(table, entry, context, &mut problems);
-        told(None, problems.into_list());
+        add(None, problems.into_list());
     }
     for clash in &objections.clashes {
         let [Some(promiser), Some(bound), Some(blamed)] =
@@ -193,7 +195,7 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
             continue;
         };
         if let Some(table) = file.sites.get(blamed.0) {
-            let problem = told_of_clash(table, clash, promiser.2, bound.2);
+            let problem = clash_problem(table, clash, promiser.2, bound.2);
             errors.push(Objection { site: blamed.0, pair: None, is_wanted: false, problem });
         }
     }
@@ -215,32 +217,35 @@ struct Broken<'a> {
     entry: &'a Entry,
     loaded: &'a Loaded,
     promises: &'a [&'a Promise],
-    /// The chain with the same key that is served already, if it is: whom that one locks out is locked out, and refusing
-    /// this one would help nobody.
+    /// The chain with the same key that is served already, if there is one. Refusing this one would help nobody whom that
+    /// one locks out.
     served: Option<&'a Served>,
-    /// The sets that are sent from now on.
+    /// The sets that pintle sends from now on.
     sent: &'a HashSet<String>,
     context: &'a Context<'a>,
 }
 
 impl Broken<'_> {
-    fn tell(&self, admitted: &mut Admitted, problems: &mut crate::config::Problems) {
+    fn report(&self, admitted: &mut Admitted, problems: &mut crate::config::Problems) {
         let Self { table, entry, context, .. } = *self;
         let certificate = table.certificates.get(self.loaded.at).and_then(|c| c.chain.as_ref());
         let span = certificate.map_or(&table.span, |c| &c.span);
         let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, entry));
         let news: Vec<&Promise> = self.promises.iter().filter(is_news).copied().collect();
+        let path = &self.loaded.path;
         if news.is_empty() {
-            let hint = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \
+            let note = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \
                         would help nobody";
-            return problems.warn(span, self.refusal(self.promises).to_string(), hint.to_owned());
+            let reason = Reason::new(self.refusal(self.promises).to_string()).note(note);
+            return problems.insert(Problem::warning(span, reason).about(path));
         }
         let refusal = self.refusal(&news);
         match acceptance(table, entry, &refusal, context) {
             Acceptance::Known => {}
             Acceptance::Given => {
-                let hint = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
-                problems.warn(span, refusal.to_string(), hint);
+                let note = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
+                let reason = Reason::new(refusal.to_string()).note(note);
+                problems.insert(Problem::warning(span, reason).about(path));
                 admitted.accepted.push(Accepted {
                     site: entry.site.label(),
                     pin: refusal.pin,
@@ -251,11 +256,10 @@ impl Broken<'_> {
                 });
             }
             Acceptance::Another(given) => {
-                let day = refusal.safe_day();
-                let hint = format!("accept_lockout_until is {given:?}, should be {day:?}; {}", refusal.hint());
-                problems.error(span, refusal.to_string(), hint);
+                let note = format!("accept_lockout_until is {given:?}, should be {:?}", refusal.safe_day());
+                problems.insert(Problem::error(span, refusal.reason().note(note)).about(path));
             }
-            Acceptance::None => problems.error(span, refusal.to_string(), refusal.hint()),
+            Acceptance::None => problems.insert(Problem::error(span, refusal.reason()).about(path)),
         }
     }
 
@@ -263,7 +267,7 @@ impl Broken<'_> {
         let (pin, label) = (self.loaded.chain.pin(), self.entry.site.label());
         let is_backup = self.entry.plan.pins.iter().flat_map(|p| &p.backups).any(|b| b.key.pin == pin);
         Refusal {
-            chain: self.loaded.path.display().to_string(),
+            chain: self.context.shown(&self.loaded.path).to_string(),
             pin,
             satisfied_by: satisfying(self.entry, broken, self.context),
             own_key: match is_backup {
@@ -278,11 +282,11 @@ impl Broken<'_> {
 }
 
 enum Acceptance {
-    /// Given before, and in the ledger.
+    /// The ledger has it.
     Known,
-    /// Given with the right day.
+    /// It names the right day.
     Given,
-    /// Given with another day.
+    /// It names another day.
     Another(String),
     None,
 }
@@ -302,10 +306,10 @@ fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Con
     }
 }
 
-/// The configured keys that alone would keep these promises: those of the chains, the backups, and the one in use for as
-/// long as its file is there, which is when this chain is only looked at in its place.
+/// The configured keys, each of which would keep these promises: those of the chains, the backups, and the one in use as
+/// long as its file is there. (It is there while a chain is judged before it replaces the file.)
 fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
-    let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), l.path.display().to_string()));
+    let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), context.shown(&l.path).to_string()));
     let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
     let label = entry.site.label();
     let before = context.before.filter(|_| !context.instead.is_empty());
@@ -320,9 +324,9 @@ fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<
     found
 }
 
-/// A set that would be sent and binds another site, whose chain has none of its pins: the one who promises is to blame,
+/// The problem of a set that binds another site, whose chain has none of its pins. The site that promises is to blame,
 /// unless it keeps what it has.
-fn told_of_clash(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Entry) -> Problem {
+fn clash_problem(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Entry) -> Problem {
     let binds =
         |host: &&HostPattern| promiser.pledge.as_ref().is_some_and(|pledge| pledge.promise.binds(host, bound.except()));
     let names: Vec<String> = bound.plan.hosts.iter().filter(binds).map(HostPattern::to_string).collect();
@@ -335,7 +339,7 @@ fn told_of_clash(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Ent
             format!(
                 "site.hpkp: would lock readers out of {all}: these pins bind it, too, and its chain has none of their keys ({pin})"
             ),
-            format!("leave include_subdomains out, or add the key of {first} to backups"),
+            format!("remove include_subdomains, or add the key of {first} to backups"),
         )
     } else {
         let chain = table.certificates.get(clash.chain).and_then(|c| c.chain.as_ref());
@@ -348,10 +352,11 @@ fn told_of_clash(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Ent
             format!("get a certificate for a key among the pins of {site}"),
         )
     };
-    Problem { severity: Severity::Error, span: span.unwrap_or(0..0), message, hint: Some(hint) }
+    let site = Some(if clash.blamed == clash.promiser { promiser } else { bound }.site.label());
+    Problem { site, ..Problem::error(&span.unwrap_or(0..0), Reason::new(message).hint(hint)) }
 }
 
-/// Leaving `[site.hpkp]` out takes nothing back.
+/// Warns if `[site.hpkp]` was removed: that withdraws nothing.
 fn warn_of_removal(
     table: &SiteTable,
     entry: &Arc<Entry>,
@@ -368,18 +373,16 @@ fn warn_of_removal(
             && (p.site == label || p.hosts.iter().any(|h| entry.plan.hosts.contains(h)))
     });
     if let Some(until) = own.map(Promise::honoured_until).max() {
-        problems.warn(
-            &table.span,
-            format!("site: has no [site.hpkp] any more, but clients hold its pins until {}", timestamp(until)),
-            format!(
-                "safe from {} on; until then [site.hpkp] with mode = \"withdraw\" tells those who come by to forget them",
-                safe_day(until)
-            ),
+        let what = format!("site: [site.hpkp] is gone, but clients hold its pins until {}", timestamp(until));
+        let hint = format!(
+            "until {}, keep [site.hpkp] with mode = \"withdraw\": clients that visit then forget the pins",
+            safe_day(until)
         );
+        problems.warn(&table.span, Reason::new(what).hint(hint));
     }
 }
 
-/// Leaving a whole site out takes nothing back, either: whoever has its names next is bound.
+/// Warns if a whole site was removed: that withdraws nothing either, and binds whoever has its names next.
 pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Checker<'_>) {
     let hosts: HashSet<&HostPattern> = hosts.iter().flatten().collect();
     let is_served = |name: &HostPattern| {
@@ -399,8 +402,8 @@ pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>
             &(0..0),
             format!("no site serves {names}, but clients hold pins until {}", timestamp(until)),
             format!(
-                "safe from {} on; until then, whatever serves it needs one of the promised keys: keep them. A site with \
-                 [site.hpkp] and mode = \"withdraw\" tells those who come by to forget them",
+                "keep the promised keys until {}: whatever serves these names needs one of them. A site with [site.hpkp] \
+                 and mode = \"withdraw\" makes clients that visit forget the pins",
                 safe_day(until)
             ),
         );

@@ -8,6 +8,7 @@ use super::Checker;
 use crate::config::file::{HeadersTable, SiteTable};
 use crate::config::problem::At;
 use crate::message::{Name, folded, is_forbidden_trailer};
+use crate::reason::Reason;
 use crate::site::HeaderRules;
 use crate::upstream::{is_reserved, is_vouched};
 
@@ -30,14 +31,14 @@ pub(super) fn build(table: Option<&HeadersTable>, key: &str, r: &mut Checker<'_>
         let key = format!("site.{key}.{}", if replaces { "set" } else { "add" });
         let Some(field) = field_name(name, &key, r) else { continue };
         if HeaderValue::from_str(&value.value).is_err() {
-            let message = format!("{key}: the value of {:?} has characters that no header can hold", name.value);
-            r.error(&value.span, message);
+            let message = format!("{key}: the value of {:?} has characters that no header field can carry", name.value);
+            r.error_with_hint(&value.span, message, "remove line breaks and control characters");
             continue;
         }
         if replaces {
             rules.dropped.push(folded(field.as_str().as_bytes()));
         }
-        // The case of the file: some like to see it.
+        // As written in the file: some clients see the case.
         rules.added.push(&name.value, &value.value).expect("both were checked");
     }
     rules
@@ -87,7 +88,7 @@ fn parse_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Heade
         return None;
     }
     let Ok(field) = HeaderName::from_bytes(name.value.as_bytes()) else {
-        r.error(&name.span, format!("{key}: {:?} is no header name", name.value));
+        r.error(&name.span, invalid_name(key, &name.value));
         return None;
     };
     Some(field)
@@ -97,12 +98,14 @@ fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Heade
     let field = parse_name(name, key, r)?;
     if key.starts_with("site.request_headers") && is_vouched(&field) {
         let hint = match Name::of_lookalike(name.value.as_bytes()) {
-            Name::Via => "loops are found by it",
-            _ => "it says what pintle knows of the client; of others it believes listen.trusted_proxies alone",
+            Name::Via => "leave it out: pintle detects loops with it",
+            _ => {
+                "leave it out: pintle says there what it knows about the client, and believes listen.trusted_proxies only"
+            }
         };
         r.error_with_hint(
             &name.span,
-            format!("{key}: {:?} is, or looks like, a field that pintle writes itself", name.value),
+            format!("{key}: pintle itself writes {:?}, or a field that looks like it", name.value),
             hint,
         );
         return None;
@@ -110,15 +113,25 @@ fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Heade
     if is_reserved(&field) {
         r.error_with_hint(
             &name.span,
-            format!("{key}: {:?} is about the connection, or the message's end, and not for rules", name.value),
+            format!("{key}: rules cannot change {:?}, which belongs to the connection or the framing", name.value),
             match Name::of_lookalike(name.value.as_bytes()) {
-                Name::Host => "what the upstream is asked for is site.upstream_options.host_header",
-                _ => "pintle writes such fields itself",
+                Name::Host => "set site.upstream_options.host_header instead",
+                _ => "leave it out: pintle writes such fields itself",
             },
         );
         return None;
     }
     Some(field)
+}
+
+fn invalid_name(key: &str, name: &str) -> Reason {
+    let reason = Reason::new(format!("{key}: invalid header name {name:?}"));
+    match name.split_once(':') {
+        Some((first, _)) if HeaderName::from_bytes(first.as_bytes()).is_ok() => {
+            reason.hint(format!("did you mean {first:?}?"))
+        }
+        _ => reason.note("expected letters, digits and hyphens"),
+    }
 }
 
 fn trailer_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<HeaderName> {
@@ -134,7 +147,7 @@ fn trailer_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Hea
     Some(field)
 }
 
-/// A policy that stands in a header rule is one that nobody watches over.
+/// Reports policy headers in header rules: nothing checks those.
 pub(super) fn check_policies(table: &SiteTable, r: &mut Checker<'_>) {
     let Some(headers) = &table.response_headers else { return };
     for (name, _) in headers.set.iter().chain(&headers.add) {
@@ -144,15 +157,14 @@ pub(super) fn check_policies(table: &SiteTable, r: &mut Checker<'_>) {
             _ => continue,
         };
         if taken {
-            let message = format!("site.response_headers: {:?} is what [site.{policy}] sends already", name.value);
-            r.error_with_hint(&name.span, message, "keep one of them: two such fields are as good as a wrong one");
+            let message = format!("site.response_headers: [site.{policy}] sends {:?} already", name.value);
+            r.error_with_hint(&name.span, message, "keep one of them: clients may refuse two such fields");
         } else {
-            let message =
-                format!("site.response_headers: {:?} is sent as it stands here, without any check", name.value);
+            let message = format!("site.response_headers: pintle sends this {:?} without any check", name.value);
             r.warn(
                 &name.span,
                 message,
-                format!("[site.{policy}] makes the header, and refuses what would lock readers out"),
+                format!("use [site.{policy}]: it makes the header, and refuses values that would lock readers out"),
             );
         }
     }

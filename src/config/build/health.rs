@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::Checker;
 use crate::config::file::{BreakerTable, CheckTable};
 use crate::config::problem::At;
+use crate::config::value::{show_duration, show_number};
 use crate::host::HostPattern;
+use crate::reason::Reason;
 use crate::upstream::{BreakerRule, Check, HostHeader};
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -14,9 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const HEALTHY: u32 = 2;
 const UNHEALTHY: u32 = 3;
 const STATUS: RangeInclusive<u16> = 200..=399;
-/// The shortest time between checks, and for a breaker to be open.
+/// The shortest interval between checks, and the shortest time for a breaker to stay open.
 const LEAST: Duration = Duration::from_millis(500);
-/// The most failures, or answers, in a row that may be asked for.
+/// The largest number of failures, or answers, in a row.
 const RUN_MAX: u64 = 1_000_000;
 
 pub(super) fn breaker(table: Option<&BreakerTable>, r: &mut Checker<'_>) -> BreakerRule {
@@ -33,13 +35,15 @@ pub(super) fn breaker(table: Option<&BreakerTable>, r: &mut Checker<'_>) -> Brea
     if let Some(open_max) = time(what, "open_max", &table.open_max, r) {
         rule.open_max = open_max;
         if let (true, Some(at)) = (open_max < rule.open, &table.open_max) {
-            r.error(&at.span, format!("{what}.open_max: is less than open"));
+            let reason =
+                Reason::new(format!("{what}.open_max: must be at least open, which is {}", show_duration(rule.open)));
+            r.error(&at.span, reason);
         }
     }
     rule
 }
 
-/// None if there is something wrong, which is told.
+/// Returns `None` after it has reported a problem.
 pub(super) fn check(
     table: &CheckTable,
     host_header: &HostHeader,
@@ -56,7 +60,7 @@ pub(super) fn check(
         Some(text) => {
             let range = status_range(&text.value);
             if range.is_none() {
-                let message = format!("{what}.status: {:?} is no range of status codes", text.value);
+                let message = format!("{what}.status: invalid range of status codes {:?}", text.value);
                 r.error_with_hint(&text.span, message, "status = \"200-399\", or one code: \"204\"");
             }
             range
@@ -67,19 +71,20 @@ pub(super) fn check(
         HostHeader::Client => hosts.iter().find_map(|host| host.exact()).map(Into::into),
     };
     if host.is_none() {
-        let message = format!("{what}: there is no name to ask for, as all of the site's are wildcards");
+        let message =
+            format!("{what}: the site's hosts are all wildcards, so the check has no name for its Host field");
         r.error_with_hint(&table.span, message, "set site.upstream_options.host_header to a name");
     }
     let path = match &table.path {
         None => {
-            r.error_with_hint(&table.span, format!("{what}: has no path"), "path = \"/\"");
+            r.error_with_hint(&table.span, format!("{what}: path is missing"), "path = \"/\"");
             None
         }
         Some(path) if path.value.starts_with('/') && path.value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') => {
             Some(path.value.as_str().into())
         }
         Some(path) => {
-            r.error(&path.span, format!("{what}.path: {:?} is no path", path.value));
+            r.error_with_hint(&path.span, format!("{what}.path: invalid path {:?}", path.value), "path = \"/\"");
             None
         }
     };
@@ -105,7 +110,8 @@ fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
 fn number(what: &str, key: &str, given: &Option<At<u64>>, least: u64, r: &mut Checker<'_>) -> Option<u32> {
     let given = given.as_ref()?;
     if !(least..=RUN_MAX).contains(&given.value) {
-        r.error(&given.span, format!("{what}.{key}: {} is not from {least} to {RUN_MAX}", given.value));
+        let bounds = format!("must be between {} and {}", show_number(least), show_number(RUN_MAX));
+        r.error(&given.span, format!("{what}.{key}: {bounds}"));
     }
     u32::try_from(given.value).ok()
 }
@@ -113,7 +119,7 @@ fn number(what: &str, key: &str, given: &Option<At<u64>>, least: u64, r: &mut Ch
 fn time(what: &str, key: &str, given: &Option<At<Duration>>, r: &mut Checker<'_>) -> Option<Duration> {
     let given = given.as_ref()?;
     if given.value < LEAST {
-        r.error(&given.span, format!("{what}.{key}: is less than {} ms", LEAST.as_millis()));
+        r.error(&given.span, format!("{what}.{key}: must be at least {}", show_duration(LEAST)));
     }
     Some(given.value)
 }

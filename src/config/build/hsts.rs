@@ -14,43 +14,43 @@ use crate::policy::ramp::Steps;
 const HSTS_MAX_AGE: u64 = 365 * 86400;
 /// How long a step lasts if the file does not say.
 const RAMP_EVERY: Duration = Duration::from_secs(7 * 86400);
-/// More steps than this are a slip of the pen.
+/// The largest number of steps.
 const STEPS_MAX: usize = 100;
 
-/// A policy as it will be at last, and the steps to it.
+/// A policy at the end of its ramp, and the steps to it.
 pub(super) struct HstsPlan {
     pub(super) policy: Hsts,
     pub(super) steps: Option<Steps>,
 }
 
-/// `ramp` and `ramp_every`: ages that rise, and do not go beyond `max_age`.
+/// Reads `ramp` and `ramp_every`: ages that rise up to `max_age`.
 pub(super) fn ramp(keys: &RampKeys, table: &str, goal: Option<&At<Duration>>, r: &mut Checker<'_>) -> Option<Steps> {
     let Some(steps) = &keys.steps else {
         if let Some(every) = &keys.every {
             let hint = "ramp = [\"5m\", \"1h\", \"1d\", \"7d\", \"30d\"]";
-            r.error_with_hint(&every.span, format!("{table}.ramp_every: there is no ramp"), hint);
+            r.error_with_hint(&every.span, format!("{table}.ramp_every: has no effect without ramp"), hint);
         }
         return None;
     };
     let every = keys.every.as_ref().map_or(RAMP_EVERY, |e| e.value);
     if let Some(at) = keys.every.as_ref().filter(|e| e.value.as_secs() == 0) {
-        r.error(&at.span, format!("{table}.ramp_every: is less than a second, which is no step at all"));
+        r.error(&at.span, format!("{table}.ramp_every: must be at least 1s"));
     }
     if steps.is_empty() || steps.len() > STEPS_MAX {
         let span = steps.first().map_or(0..0, |s| s.span.clone());
-        r.error(&span, format!("{table}.ramp: has {} steps, should have 1 to {STEPS_MAX}", steps.len()));
+        r.error(&span, format!("{table}.ramp: must have between 1 and {STEPS_MAX} steps"));
         return None;
     }
     if let Some(step) = steps.first().filter(|step| step.value.as_secs() == 0) {
-        r.error(&step.span, format!("{table}.ramp: a step of it is less than a second"));
+        r.error(&step.span, format!("{table}.ramp: each step must be at least 1s"));
     }
     for (at, step) in steps.iter().enumerate() {
         if at > 0 && step.value <= steps[at - 1].value {
-            r.error(&step.span, format!("{table}.ramp: each step is longer than the one before"));
+            r.error(&step.span, format!("{table}.ramp: each step must be longer than the one before"));
         }
         if let Some(goal) = goal.filter(|goal| step.value > goal.value) {
             let goal = show_duration(goal.value);
-            r.error(&step.span, format!("{table}.ramp: goes beyond max_age, which is {goal}"));
+            r.error(&step.span, format!("{table}.ramp: must not exceed max_age, which is {goal}"));
         }
     }
     let ages = steps.iter().map(|s| s.value.as_secs()).collect();
@@ -72,8 +72,8 @@ pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Checker
         r.error_with_hint(
             span,
             format!("site.hsts.preload: the preload list does not take this policy: {fault}"),
-            "it wants max_age = \"1y\" or more and include_subdomains = true, for the base domain; \
-             leave preload out unless all subdomains are on https for good",
+            "set max_age = \"1y\" or more and include_subdomains = true, for the base domain; \
+             leave preload out unless all subdomains use https for good",
         );
     }
     if policy.preload && policy.preload_faults().is_empty() {
@@ -81,8 +81,8 @@ pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Checker
         for host in hosts.iter().filter(|h| h.value.base().matches('.').count() > 1 || h.value.is_wildcard()) {
             r.warn(
                 &host.span,
-                format!("site.hsts.preload: {} may be no base domain, and only those are preloaded", host.value),
-                "preload belongs to the site of example.com, not of www.example.com",
+                format!("site.hsts.preload: {} may not be a base domain, and browsers preload only those", host.value),
+                "set preload for the site of example.com, not of www.example.com",
             );
         }
     }

@@ -1,22 +1,22 @@
-//! Sites that keep what they have, or some of it, since what is on disk is not fit to be served.
+//! Sites that keep what they have, or a part of it, because their files on disk are unfit.
 
 use super::{Candidate, report};
-use crate::config::problem::{Problem, Severity};
 use crate::config::{Context, Kept};
+use crate::reason::{Problem, Reason, Severity};
 
-/// Tells of pairs on disk that are not served.
+/// Notes the pairs on disk that are not served.
 pub(super) fn note_refused(index: usize, candidate: &mut Candidate, context: &Context<'_>, kept: &mut Vec<Kept>) {
     let (unchanged, refused): (Vec<_>, Vec<_>) =
         std::mem::take(&mut candidate.refused).into_iter().partition(|pair| pair.unchanged);
     for problem in unchanged.into_iter().flat_map(|pair| pair.problems) {
-        candidate.notes.push(goes_on(&problem, "it was served before, and goes on"));
+        candidate.notes.push(stays_in_use(&problem, "it was served before, and stays in use"));
     }
     for pair in refused {
         keep(index, candidate, pair.problems, pair.certificate, context, kept);
     }
 }
 
-/// Notes that a site keeps what it has, or some of it; and warns of it, unless whoever keeps sites tells of that.
+/// Notes that a site keeps what it has, or a part of it. Warns, unless the caller keeps sites and reports that itself.
 pub(super) fn keep(
     index: usize,
     candidate: &mut Candidate,
@@ -26,13 +26,13 @@ pub(super) fn keep(
     kept: &mut Vec<Kept>,
 ) {
     if !context.keeps_sites {
-        let errors = problems.iter().filter(|p| p.severity == Severity::Error);
+        let errors = problems.iter().filter(|p| p.is_error());
         let what = if context.served().is_some() {
-            "the pair in use goes on"
+            "the pair in use stays"
         } else {
-            "the pair that was served last goes on, from the copy in state.directory"
+            "pintle serves the previous pair, from the copy in state.directory"
         };
-        candidate.notes.extend(errors.map(|problem| goes_on(problem, what)));
+        candidate.notes.extend(errors.map(|problem| stays_in_use(problem, what)));
     }
     let by_guard = candidate.by_guard;
     if let Some(known) = kept.iter_mut().find(|known| known.index == index) {
@@ -45,29 +45,26 @@ pub(super) fn keep(
     kept.push(Kept { index, site, problems, by_guard, certificates: certificates.into_iter().collect() });
 }
 
-/// An error about files, where something else is served in their place.
-pub(super) fn goes_on(problem: &Problem, what: &str) -> Problem {
-    Problem { severity: Severity::Warning, message: format!("{}; {what}", problem.message), ..problem.clone() }
+/// Makes a warning of an error about files that something else replaces.
+pub(super) fn stays_in_use(problem: &Problem, what: &str) -> Problem {
+    let reason = Reason { what: format!("{}; {what}", problem.reason.what), ..problem.reason.clone() };
+    Problem { severity: Severity::Warning, reason, ..problem.clone() }
 }
 
-/// Takes chains that have become shorter for unfit.
+/// Marks chains that have become shorter as unfit.
 pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, settled: &[String]) {
     let Some(before) = context.before else { return };
     for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
         let Some(entry) = candidate.entry.as_ref().filter(|e| !settled.contains(&e.site.label())) else { continue };
         let shorter = before.chains().zip(entry.chains()).find(|(b, a)| a.pins.len() < b.pins.len());
         if let Some((before, after)) = shorter {
-            candidate.problems.push(Problem {
-                severity: Severity::Error,
-                span: 0..0,
-                message: format!("{} certificates in place of {}", after.pins.len(), before.pins.len()),
-                hint: None,
-            });
+            let what = format!("the chain has {} certificates instead of {}", after.pins.len(), before.pins.len());
+            candidate.problems.push(Problem::error(&(0..0), what));
         }
     }
 }
 
-/// Puts what a site has in place of what it cannot have.
+/// Gives an unfit candidate its fallback.
 pub(super) fn keep_unfit(candidate: &mut Candidate, index: usize, context: &Context<'_>, kept: &mut Vec<Kept>) {
     if candidate.is_kept || candidate.is_fit() {
         return;

@@ -1,4 +1,4 @@
-//! `[limits]`: each within what makes sense.
+//! `[limits]`: each within its bounds.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,125 +6,104 @@ use std::time::Duration;
 use super::Checker;
 use crate::config::file::LimitsTable;
 use crate::config::problem::At;
-use crate::config::value::show_duration;
+use crate::config::value::{show_duration, show_number, show_size};
 use crate::limits::Limits;
+use crate::reason::Reason;
+
+/// Sets each limit that the file gives, if it is at least the number here and at most that of [`Limits::largest`].
+macro_rules! set {
+    ($bounded:ident: $table:ident, $most:ident, $limits:ident, $r:ident; $($key:ident $least:expr,)*) => {
+        $($bounded(stringify!($key), &$table.$key, $least..=$most.$key, &mut $limits.$key, $r);)*
+    };
+}
 
 pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let most = Limits::largest();
-    number("connections", &table.connections, 1..=most.connections, &mut limits.connections, r);
-    number(
-        "connections_per_client",
-        &table.connections_per_client,
-        1..=most.connections_per_client,
-        &mut limits.connections_per_client,
-        r,
-    );
-    number("handshakes", &table.handshakes, 1..=most.handshakes, &mut limits.handshakes, r);
-    number("body_rate", &table.body_rate, 0..=most.body_rate, &mut limits.body_rate, r);
-    number("request_line", &table.request_line, 256..=most.request_line, &mut limits.request_line, r);
-    number("header_size", &table.header_size, 1024..=most.header_size, &mut limits.header_size, r);
-    number("header_count", &table.header_count, 8..=most.header_count, &mut limits.header_count, r);
-    number("field_size", &table.field_size, 256..=most.field_size, &mut limits.field_size, r);
-    number("request_body", &table.request_body, 0..=most.request_body, &mut limits.request_body, r);
-    number(
-        "requests_per_connection",
-        &table.requests_per_connection,
-        1..=most.requests_per_connection,
-        &mut limits.requests_per_connection,
-        r,
-    );
-    number("http2_streams", &table.http2_streams, 1..=most.http2_streams, &mut limits.http2_streams, r);
-    number("http2_resets", &table.http2_resets, 1..=most.http2_resets, &mut limits.http2_resets, r);
-    number(
-        "upstream_connections",
-        &table.upstream_connections,
-        1..=most.upstream_connections,
-        &mut limits.upstream_connections,
-        r,
-    );
-    number("upstream_queue", &table.upstream_queue, 0..=most.upstream_queue, &mut limits.upstream_queue, r);
-    number(
-        "reports_per_minute",
-        &table.reports_per_minute,
-        1..=most.reports_per_minute,
-        &mut limits.reports_per_minute,
-        r,
-    );
-    number("retry_body", &table.retry_body, 0..=most.retry_body, &mut limits.retry_body, r);
-    number(
-        "reports_per_client",
-        &table.reports_per_client,
-        1..=most.reports_per_client,
-        &mut limits.reports_per_client,
-        r,
-    );
-    number(
-        "response_header_size",
-        &table.response_header_size,
-        1024..=most.response_header_size,
-        &mut limits.response_header_size,
-        r,
-    );
-    number("challenges", &table.challenges, 1..=most.challenges, &mut limits.challenges, r);
-    number(
-        "response_header_count",
-        &table.response_header_count,
-        8..=most.response_header_count,
-        &mut limits.response_header_count,
-        r,
-    );
-    // What is not given grows with what needs it.
-    let least = limits.connection_memory_least();
-    limits.connection_memory = limits.connection_memory.max(least.saturating_mul(3) / 2);
-    if let Some(given) = &table.connection_memory {
-        if given.value < least as u64 {
-            let message = format!(
-                "limits.connection_memory: {} bytes are less than what its streams and heads need",
-                given.value
-            );
-            let (least, streams) = (least.div_ceil(1024), limits.http2_streams);
-            r.error_with_hint(
-                &given.span,
-                message,
-                format!("at least \"{least}KiB\", or a smaller `http2_streams` ({streams})"),
-            );
-        } else {
-            number(
-                "connection_memory",
-                &table.connection_memory,
-                1..=most.connection_memory,
-                &mut limits.connection_memory,
-                r,
-            );
-        }
+    let (mut limits, most) = (Limits::default(), Limits::largest());
+    set! { number: table, most, limits, r;
+        connections 1,
+        connections_per_client 1,
+        handshakes 1,
+        header_count 8,
+        requests_per_connection 1,
+        http2_streams 1,
+        http2_resets 1,
+        upstream_connections 1,
+        upstream_queue 0,
+        response_header_count 8,
+        reports_per_minute 1,
+        reports_per_client 1,
+        challenges 1,
+    }
+    set! { size: table, most, limits, r;
+        body_rate 0,
+        request_line 256,
+        header_size 1024,
+        field_size 256,
+        request_body 0,
+        retry_body 0,
+        response_header_size 1024,
     }
     let (second, none) = (Duration::from_secs(1), Duration::ZERO);
-    time("handshake", &table.handshake, second..=most.handshake, &mut limits.handshake, r);
-    time("request_header", &table.request_header, second..=most.request_header, &mut limits.request_header, r);
-    time("idle", &table.idle, second..=most.idle, &mut limits.idle, r);
-    time("body_progress", &table.body_progress, second..=most.body_progress, &mut limits.body_progress, r);
-    time("websocket_idle", &table.websocket_idle, second..=most.websocket_idle, &mut limits.websocket_idle, r);
-    time("linger", &table.linger, none..=most.linger, &mut limits.linger, r);
-    time("drain", &table.drain, none..=most.drain, &mut limits.drain, r);
-    time("upgrade", &table.upgrade, second..=most.upgrade, &mut limits.upgrade, r);
-    time(
-        "upstream_queue_wait",
-        &table.upstream_queue_wait,
-        second..=most.upstream_queue_wait,
-        &mut limits.upstream_queue_wait,
-        r,
-    );
-    time("upstream_idle", &table.upstream_idle, none..=most.upstream_idle, &mut limits.upstream_idle, r);
+    set! { time: table, most, limits, r;
+        handshake second,
+        request_header second,
+        idle second,
+        body_progress second,
+        websocket_idle second,
+        linger none,
+        drain none,
+        upgrade second,
+        upstream_queue_wait second,
+        upstream_idle none,
+    }
+    connection_memory(table, most.connection_memory, &mut limits, r);
     limits
 }
 
+/// The memory of a connection, whose least value depends on other limits. Its default grows with them.
+fn connection_memory(table: &LimitsTable, most: usize, limits: &mut Limits, r: &mut Checker<'_>) {
+    let least = limits.connection_memory_least();
+    limits.connection_memory = limits.connection_memory.max(least.saturating_mul(3) / 2);
+    let Some(given) = table.connection_memory.as_ref() else { return };
+    if given.value >= least as u64 {
+        return size("connection_memory", &table.connection_memory, least..=most, &mut limits.connection_memory, r);
+    }
+    let least = least.div_ceil(1024) * 1024;
+    let reason = Reason::new(format!("limits.connection_memory: must be at least {}", show_size(least as u64)))
+        .note("its streams and heads need as much")
+        .hint(format!("connection_memory = \"{}KiB\"", least / 1024))
+        .hint(format!("a smaller http2_streams, which is {}", limits.http2_streams));
+    r.error(&given.span, reason);
+}
+
 /// Sets a limit to the number that is given, if the number is within bounds.
-fn number<T: TryFrom<u64> + PartialOrd + std::fmt::Display>(
+fn number<T: TryFrom<u64> + PartialOrd + TryInto<u64>>(
     key: &str,
     given: &Option<At<u64>>,
     bounds: RangeInclusive<T>,
     limit: &mut T,
+    r: &mut Checker<'_>,
+) {
+    bounded(key, given, bounds, limit, show_number, r);
+}
+
+/// Does the same for a number of bytes.
+fn size<T: TryFrom<u64> + PartialOrd + TryInto<u64>>(
+    key: &str,
+    given: &Option<At<u64>>,
+    bounds: RangeInclusive<T>,
+    limit: &mut T,
+    r: &mut Checker<'_>,
+) {
+    bounded(key, given, bounds, limit, show_size, r);
+}
+
+fn bounded<T: TryFrom<u64> + PartialOrd + TryInto<u64>>(
+    key: &str,
+    given: &Option<At<u64>>,
+    bounds: RangeInclusive<T>,
+    limit: &mut T,
+    show: fn(u64) -> String,
     r: &mut Checker<'_>,
 ) {
     let Some(given) = given else { return };
@@ -132,12 +111,13 @@ fn number<T: TryFrom<u64> + PartialOrd + std::fmt::Display>(
         Ok(value) if bounds.contains(&value) => *limit = value,
         _ => {
             let (least, most) = bounds.into_inner();
-            r.error(&given.span, format!("limits.{key}: {} is not from {least} to {most}", given.value));
+            let shown = |bound: T| show(bound.try_into().unwrap_or(u64::MAX));
+            r.error(&given.span, between(key, &shown(least), &shown(most)));
         }
     }
 }
 
-/// The same for a time.
+/// Does the same for a duration.
 fn time(
     key: &str,
     given: &Option<At<Duration>>,
@@ -151,6 +131,9 @@ fn time(
         return;
     }
     let (least, most) = bounds.into_inner();
-    let bound = if given.value < least { ("less", show_duration(least)) } else { ("more", show_duration(most)) };
-    r.error(&given.span, format!("limits.{key}: is {} than {}", bound.0, bound.1));
+    r.error(&given.span, between(key, &show_duration(least), &show_duration(most)));
+}
+
+fn between(key: &str, least: &str, most: &str) -> String {
+    format!("limits.{key}: must be between {least} and {most}")
 }

@@ -8,18 +8,21 @@ use ipnet::IpNet;
 use super::Checker;
 use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
+use crate::config::value::show_number;
 use crate::config::{AdminAddress, Draft};
 use crate::host::{HostMap, HostPattern};
 use crate::limits::Limits;
 use crate::policy::forwarded::{Trust, TrustedField};
+use crate::reason::Reason;
+use crate::reason::near::did_you_mean;
 use crate::site::ReportsAt;
 use crate::upstream::dns::NameServers;
 
-/// More workers than this are a slip of the pen.
+/// The largest number of workers.
 const WORKERS_MAX: u64 = 1024;
-/// Looked at once: the sandbox hides what cgroups say about it.
+/// Read once: the sandbox hides the files of cgroups.
 static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
-/// Where reports go if the file does not say.
+/// The default path of reports.
 const REPORTS_PATH: &str = "/hpkp";
 
 pub(super) struct Listen {
@@ -38,12 +41,13 @@ pub(super) fn build(table: &ListenTable, r: &mut Checker<'_>) -> Listen {
     let http = addresses("listen.http", table.http.as_deref(), 80, r);
     let (all_https, all_http) = (table.https.iter().flatten(), table.http.iter().flatten());
     if https.is_empty() && http.is_empty() && all_https.chain(all_http).next().is_none() {
-        r.error(&(0..0), "listen: there is no address to listen on");
+        r.error_with_hint(&(0..0), "listen: no address to listen on", "https = [\"[::]:443\"] or http = [\"[::]:80\"]");
     }
     for (at, address) in http.iter().enumerate() {
         if https.contains(address) && address.port() != 0 {
             let span = table.http.as_ref().and_then(|l| l.get(at)).map_or(0..0, |a| a.span.clone());
-            r.error(&span, format!("listen.http: {address} is in listen.https, too"));
+            let what = format!("listen.http: {address} is in listen.https, too");
+            r.error_with_hint(&span, what, "keep it in one of the lists: a port speaks either TLS or plain HTTP");
         }
     }
     let trust = trust(table, r);
@@ -53,12 +57,12 @@ pub(super) fn build(table: &ListenTable, r: &mut Checker<'_>) -> Listen {
     let error_details = r.choice("listen.error_details", table.error_details.as_ref(), &who, false);
     let workers = table.workers.as_ref().map_or(0, |w| w.value);
     if let (true, Some(at)) = (workers > WORKERS_MAX, &table.workers) {
-        r.error(&at.span, format!("listen.workers: more than {WORKERS_MAX}"));
+        r.error(&at.span, format!("listen.workers: must be between 0 and {}", show_number(WORKERS_MAX)));
     }
     let public = table.public_https_port.as_ref().and_then(|p| {
         let port = u16::try_from(p.value).ok().filter(|p| *p > 0);
         if port.is_none() {
-            r.error(&p.span, "listen.public_https_port: is no port");
+            r.error(&p.span, "listen.public_https_port: must be between 1 and 65,535");
         }
         port
     });
@@ -72,20 +76,36 @@ fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut 
     for text in list {
         match listen_address(&text.value) {
             Some(address) if addresses.contains(&address) && address.port() != 0 => {
-                r.error(&text.span, format!("{key}: {address} is listed twice"));
+                r.error_with_hint(&text.span, format!("{key}: {address} is listed twice"), "remove one of them");
             }
             Some(address) => addresses.push(address),
-            None => r.error_with_hint(
-                &text.span,
-                format!("{key}: {:?} is no address to listen on", text.value),
-                format!("\"[::]:{default_port}\" is all interfaces, \"127.0.0.1:{default_port}\" this host only"),
-            ),
+            None => r.error(&text.span, not_listenable(key, &text.value, default_port)),
         }
     }
     addresses
 }
 
-/// An address and a port; `localhost:8080` is understood, names that need DNS are not.
+/// What is wrong with an address to listen on: its port, most often.
+fn not_listenable(key: &str, text: &str, default_port: u16) -> Reason {
+    let reason = Reason::new(format!("{key}: invalid address {text:?}"));
+    let host = text.parse::<IpAddr>().ok().or_else(|| text.trim_matches(['[', ']']).parse().ok());
+    let port = text.rsplit_once(':').filter(|(host, _)| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok());
+    match (host, port, text.trim_start_matches(':').parse::<u16>()) {
+        (Some(ip), _, _) => {
+            let address = SocketAddr::new(ip, default_port).to_string();
+            reason.note("the port is missing").hint(format!("did you mean {address:?}?"))
+        }
+        (_, Some((_, port)), _) => reason.note(format!("the port {port:?} is not a number between 0 and 65,535")),
+        (_, _, Ok(port)) => reason
+            .note("an address and a port are needed")
+            .hint(format!("\"[::]:{port}\" for all interfaces, \"127.0.0.1:{port}\" for this host only")),
+        _ => reason.hint(format!(
+            "\"[::]:{default_port}\" for all interfaces, \"127.0.0.1:{default_port}\" for this host only"
+        )),
+    }
+}
+
+/// An address and a port; `localhost:8080` works, names that need DNS do not.
 fn listen_address(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(|| {
         let port = text.strip_prefix("localhost:")?.parse::<u16>().ok()?;
@@ -93,7 +113,7 @@ fn listen_address(text: &str) -> Option<SocketAddr> {
     })
 }
 
-/// Whom to believe, and by which field: what goes together, and what does not.
+/// Reads which peers are trusted, and which field they set; reports contradictions.
 fn trust(table: &ListenTable, r: &mut Checker<'_>) -> Trust {
     let ranges = ranges(&table.trusted_proxies, r);
     let nobody = table.trusted_proxies.is_empty();
@@ -106,26 +126,26 @@ fn trust(table: &ListenTable, r: &mut Checker<'_>) -> Trust {
     if let (true, Some(at)) = (nobody, &table.trust) {
         r.warn(
             &at.span,
-            "listen.trust: nobody is trusted, so that it changes nothing",
+            "listen.trust: has no effect: no proxy is trusted",
             "name the proxies in front in listen.trusted_proxies",
         );
     }
     match (&table.proxy_protocol, &table.trust) {
         (Some(at), _) if at.value && nobody => r.error_with_hint(
             &at.span,
-            "listen.proxy_protocol: nobody is trusted to send a PROXY header",
+            "listen.proxy_protocol: no peer is trusted to send a PROXY header",
             "name the balancers in listen.trusted_proxies",
         ),
         (Some(at), None) if at.value => r.warn(
             &at.span,
-            "listen.proxy_protocol: X-Forwarded-* of clients that a PROXY header names is not believed",
+            "listen.proxy_protocol: pintle ignores X-Forwarded-* of clients that a PROXY header names",
             "trust = \"proxy\" if the balancers state everything in the PROXY header; trust = \"x-forwarded\" if some of the \
              addresses that it names are proxies in listen.trusted_proxies",
         ),
         (at, Some(trust)) if field == TrustedField::Proxy && !at.as_ref().is_some_and(|at| at.value) => r
             .error_with_hint(
                 &trust.span,
-                "listen.trust: \"proxy\" needs listen.proxy_protocol: without a PROXY header, trusted peers state nothing",
+                "listen.trust: \"proxy\" needs listen.proxy_protocol: trusted peers state nothing without a PROXY header",
                 "proxy_protocol = true",
             ),
         _ => {}
@@ -133,7 +153,7 @@ fn trust(table: &ListenTable, r: &mut Checker<'_>) -> Trust {
     Trust::new(ranges, field)
 }
 
-/// The path that trusted peers ask for this process's health.
+/// The path on which trusted peers ask for the health of this process.
 fn health_path(table: &ListenTable, r: &mut Checker<'_>) -> Option<Box<str>> {
     let path = table.health_path.as_ref()?;
     let is_path =
@@ -141,7 +161,7 @@ fn health_path(table: &ListenTable, r: &mut Checker<'_>) -> Option<Box<str>> {
     if !is_path {
         r.error_with_hint(
             &path.span,
-            format!("listen.health_path: {:?} is no path", path.value),
+            format!("listen.health_path: invalid path {:?}", path.value),
             "health_path = \"/healthz\"",
         );
         return None;
@@ -157,23 +177,23 @@ fn health_path(table: &ListenTable, r: &mut Checker<'_>) -> Option<Box<str>> {
     if table.trusted_proxies.is_empty() {
         r.warn(
             &path.span,
-            "listen.health_path: nobody is trusted, so that nobody is answered",
+            "listen.health_path: has no effect: no peer is trusted to ask for it",
             "name the addresses that probes come from in listen.trusted_proxies",
         );
     }
     Some(path.value.as_str().into())
 }
 
-/// Why a path is none for probes, if it is none: it is compared to the letter, and stands before all sites.
+/// The reason why a path does not fit probes, if there is one. It is compared byte by byte, before any site.
 fn unfit_for_health(path: &str) -> Option<&'static str> {
     if path == "/" {
-        Some("is the sites' own first page, which trusted proxies ask for as well")
+        Some("is the first page of every site, which trusted proxies request as well")
     } else if path.contains('%') {
-        Some("is compared as it is written, and escapes are written in several ways")
+        Some("has an escape; pintle compares the path byte by byte, and escapes have several forms")
     } else if path.split('/').skip(1).any(|part| matches!(part, "." | "..")) || path.contains("//") {
-        Some("is compared as it is written, and clients shorten such paths")
+        Some("has segments that clients remove; pintle compares the path byte by byte")
     } else if path.starts_with("/.well-known/acme-challenge") {
-        Some("is where certificate authorities ask for challenges")
+        Some("is for the challenges of certificate authorities")
     } else {
         None
     }
@@ -189,15 +209,15 @@ fn ranges(list: &[At<String>], r: &mut Checker<'_>) -> Vec<IpNet> {
                 if range.prefix_len() == 0 {
                     r.warn(
                         &text.span,
-                        format!("listen.trusted_proxies: {range} is everybody: any client may claim to be another, or to use https"),
-                        "name the proxies in front only",
+                        format!("listen.trusted_proxies: {range} trusts everybody: any client may claim another address, or https"),
+                        "name only the proxies in front",
                     );
                 }
                 ranges.push(canonical(range));
             }
             Err(_) => r.error_with_hint(
                 &text.span,
-                format!("listen.trusted_proxies: {:?} is no address range", text.value),
+                format!("listen.trusted_proxies: invalid address range {:?}", text.value),
                 "\"10.0.0.0/8\", \"192.0.2.1\" or \"2001:db8::/32\"",
             ),
         }
@@ -215,10 +235,10 @@ fn canonical(range: IpNet) -> IpNet {
     }
 }
 
-/// Where reports of pins that did not match come in: a path of one of the sites' hosts.
+/// The address for reports of pins that did not match: a path of one of the sites' hosts.
 pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Checker<'_>) -> Option<ReportsAt> {
     let Some(host) = &table.host else {
-        r.error_with_hint(&table.span, "reports: has no host", "host = \"reports.example.net\"");
+        r.error_with_hint(&table.span, "reports: host is missing", "host = \"reports.example.net\"");
         return None;
     };
     let name = HostPattern::parse(&host.value).ok().and_then(|p| p.exact().map(str::to_owned));
@@ -233,7 +253,7 @@ pub(super) fn reports(table: &ReportsTable, by_host: &HostMap<usize>, r: &mut Ch
     let path = table.path.as_ref().map_or(REPORTS_PATH, |p| p.value.as_str());
     if !path.starts_with('/') || !path.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#')) {
         let span = table.path.as_ref().map_or(&table.span, |p| &p.span);
-        r.error_with_hint(span, format!("reports.path: {path:?} is no path"), "path = \"/hpkp\"");
+        r.error_with_hint(span, format!("reports.path: invalid path {path:?}"), "path = \"/hpkp\"");
         return None;
     }
     Some(ReportsAt { host: name.into(), path: path.into() })
@@ -249,21 +269,26 @@ pub(super) fn check_admin(listen: Option<&At<String>>, draft: &Draft, r: &mut Ch
     if !fits {
         r.error_with_hint(
             &listen.span,
-            format!("admin.listen: {:?} is neither a socket's path nor an address of this host alone", listen.value),
+            format!("admin.listen: {:?} is neither a socket nor a loopback address with a port", listen.value),
             "\"unix:/run/pintle/admin.sock\" or \"127.0.0.1:9180\"",
         );
     } else if let Some(AdminAddress::Tcp { token: None, .. }) = draft.admin() {
         r.error_with_hint(
             &listen.span,
-            "admin.listen: a port is open to everybody on this host, and there is no folder for the token that keeps \
-             others out",
+            "admin.listen: everybody on this host can reach a port, and the token that keeps others out needs \
+             state.directory",
             "set directory in [state], or listen on a socket: \"unix:/run/pintle/admin.sock\"",
         );
     }
 }
 
-/// The site that clients without a known name get, if any does.
-pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut Checker<'_>) -> Option<usize> {
+/// The site for clients without a known name, if there is one.
+pub(super) fn default_site(
+    table: &TlsTable,
+    hosts: &[Vec<At<HostPattern>>],
+    by_host: &HostMap<usize>,
+    r: &mut Checker<'_>,
+) -> Option<usize> {
     let words = [("refuse", false), ("default", true)];
     let wanted = r.choice("tls.unknown_name", table.unknown_name.as_ref(), &words, false);
     match (wanted, &table.default_site) {
@@ -271,7 +296,7 @@ pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut C
             let span = table.unknown_name.as_ref().map_or(&table.span, |u| &u.span).clone();
             r.error_with_hint(
                 &span,
-                "tls.unknown_name: which site is the default one?",
+                "tls.unknown_name: \"default\" needs tls.default_site",
                 "default_site = \"blog.example.com\"",
             );
             None
@@ -279,7 +304,7 @@ pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut C
         (_, Some(name)) => {
             let index = HostPattern::parse(&name.value).ok().and_then(|p| by_host.get_pattern(&p).copied());
             if index.is_none() {
-                r.error(&name.span, format!("tls.default_site: no site has the host {:?}", name.value));
+                r.error(&name.span, no_such_host("tls.default_site", &name.value, hosts));
             }
             index.filter(|_| wanted)
         }
@@ -287,19 +312,31 @@ pub(super) fn default_site(table: &TlsTable, by_host: &HostMap<usize>, r: &mut C
     }
 }
 
+/// A host that no site has, and the one that may have been meant.
+fn no_such_host(key: &str, host: &str, hosts: &[Vec<At<HostPattern>>]) -> Reason {
+    let known: Vec<String> = hosts.iter().flatten().map(|at| at.value.to_string()).collect();
+    let reason = Reason::new(format!("{key}: no site has the host {host:?}"));
+    reason.hints(did_you_mean(host, known.iter().map(String::as_str)))
+}
+
+/// The addresses of `resolver.name_servers`.
 pub(super) fn name_servers(list: Option<&[At<String>]>, r: &mut Checker<'_>) -> NameServers {
     let mut servers = Vec::new();
     for text in list.unwrap_or_default() {
         let address = text.value.parse::<SocketAddr>().ok();
         match address.or_else(|| text.value.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53))) {
             Some(address) => servers.push(address),
-            None => r.error(&text.span, format!("resolver.name_servers: {:?} is no address", text.value)),
+            None => r.error_with_hint(
+                &text.span,
+                format!("resolver.name_servers: invalid address {:?}", text.value),
+                "\"192.0.2.53\", or \"192.0.2.53:5353\" with a port of its own",
+            ),
         }
     }
     NameServers(servers)
 }
 
-/// The numbers of connections that the file does not give follow from the number of files that may be open.
+/// Derives the numbers of connections that the file does not set from the number of files that may be open.
 pub(super) fn fit_limits(table: &LimitsTable, limits: &mut Limits) {
     let mut fitted = limits.clone();
     fitted.for_open_files(crate::os::open_files::limit());

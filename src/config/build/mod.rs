@@ -1,8 +1,7 @@
-//! From what is written to what is served: every value checked, every problem told.
+//! From the text to what is served: checks every value, and reports every problem.
 //!
-//! A site is made in two steps. Its [`Plan`] comes from the text and the files alone, and is taken over for as
-//! long as these are the same; its [`Entry`] adds what the ledger and the time have to say. The guard then looks at all
-//! of them together.
+//! A site is made in two steps. Its [`Plan`] comes from the text and the files alone, and is reused as long as these
+//! stay the same. Its [`Entry`] adds what the ledger and the time contribute. The guard then judges all sites together.
 
 mod addresses;
 mod assemble;
@@ -26,18 +25,20 @@ mod upstream;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::file::{File, SiteTable};
-use super::problem::{At, Problem, Problems, Severity};
+use super::problem::{At, Problem, Problems};
 use super::stamp::{Looked, Stamp};
 use super::{AccessTarget, Config, Context, Draft, StandIn};
 use crate::host::{HostMap, HostPattern};
 use crate::ledger::time::{DOUBT, wall};
 use crate::policy::promise::others;
+use crate::reason::Reason;
+use crate::reason::near::did_you_mean;
 use crate::telemetry::AccessFormat;
 use crate::tls::offer::TlsOffer;
 use keep::{keep_unfit, mark_shorter, note_refused};
@@ -49,53 +50,75 @@ pub(super) use certificates::Loaded;
 pub(super) use entry::{Entry, by_name};
 pub(super) use upstream::Upstreams;
 
-/// What resolving passes around.
+/// What every check needs: where relative paths begin, where problems go, and the time.
 struct Checker<'a> {
     folder: &'a Path,
     problems: &'a mut Problems,
     now: Timestamp,
-    /// What the clock says, where that is doubted: whether it is wrong, or nothing was written down for a year, nobody knows.
+    /// The clock's time, where it is doubtful: either the clock is wrong, or nothing was written down for a year.
     doubted: Option<Timestamp>,
-    /// Contents in place of those of files.
+    /// Contents that replace those of files.
     instead: &'a HashMap<PathBuf, Vec<u8>>,
-    /// The chains among them have no keys here.
+    /// Names of files in messages, where they differ from the path.
+    shown_as: &'a HashMap<PathBuf, PathBuf>,
+    /// The chains among `instead` have no keys here.
     chains_alone: bool,
     looked: &'a Looked,
-    /// The files that were looked at, and what they were like.
+    /// The files that were read, with their stamps.
     stamps: Vec<(PathBuf, Stamp)>,
 }
 
 impl Checker<'_> {
-    fn error(&mut self, span: &Range<usize>, message: impl Into<String>) {
-        self.problems.error(span, message, None);
+    fn error(&mut self, span: &Range<usize>, reason: impl Into<Reason>) {
+        self.problems.error(span, reason);
     }
 
-    fn error_with_hint(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        self.problems.error(span, message, Some(hint.into()));
+    fn error_with_hint(&mut self, span: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.error(span, Reason::new(what).hint(hint));
     }
 
-    fn warn(&mut self, span: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        self.problems.warn(span, message, Some(hint.into()));
+    fn warn(&mut self, span: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.warn(span, Reason::new(what).hint(hint));
     }
 
-    /// Relative paths are taken from the folder of the file that names them.
+    fn report(&mut self, problem: Problem) {
+        self.problems.insert(problem);
+    }
+
+    /// The name of a file in messages.
+    fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
+        self.shown_as.get(path).map_or(path, PathBuf::as_path).display()
+    }
+
+    /// The path that the configuration means: relative ones begin in its folder.
     fn path(&self, text: &str) -> PathBuf {
         self.folder.join(text)
     }
 
-    /// One of several words.
+    /// One of several words; `default` if the value is missing or unknown.
     fn choice<T: Copy>(&mut self, key: &str, value: Option<&At<String>>, words: &[(&str, T)], default: T) -> T {
         let Some(value) = value else { return default };
         if let Some((_, chosen)) = words.iter().find(|(word, _)| *word == value.value) {
             return *chosen;
         }
-        let known: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-        self.error(&value.span, format!("{key}: {:?} is none of {}", value.value, known.join(", ")));
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let noun = if matches!(last, "mode" | "profile" | "format") { last } else { "value" };
+        let reason = unknown(key, noun, &value.value, words.iter().map(|(word, _)| *word));
+        self.error(&value.span, reason);
         default
     }
 }
 
-/// What concerns no site in particular.
+/// An unknown word: which ones are known, and which one may have been meant.
+fn unknown<'k>(key: &str, noun: &str, word: &str, known: impl Iterator<Item = &'k str> + Clone) -> Reason {
+    let expected: Vec<&str> = known.clone().collect();
+    let mut reason = Reason::new(format!("{key}: unknown {noun} {word:?}"));
+    reason.notes.push(format!("expected one of: {}", expected.join(", ")));
+    reason.hints.extend(did_you_mean(word, known));
+    reason
+}
+
+/// The settings that belong to no site.
 struct Globals {
     listen: listen::Listen,
     limits: crate::limits::Limits,
@@ -110,18 +133,18 @@ struct Globals {
     sandbox: crate::os::sandbox::Settings,
 }
 
-/// A site on its way: what it comes to, and what there is to tell about it.
+/// A site that is being made: its entry, if there is one, and its problems.
 struct Candidate {
     entry: Option<Arc<Entry>>,
     plan: Arc<Plan>,
     problems: Vec<Problem>,
-    /// Warnings that there were not before: those of files that have changed.
+    /// New warnings: those about files that have changed.
     news: Vec<Problem>,
-    /// Pairs on disk in whose place others are served.
+    /// Pairs on disk that other pairs replace.
     refused: Vec<RefusedPair>,
-    /// What is wrong with files in whose place something else is served.
+    /// Problems of files that something else replaces.
     notes: Vec<Problem>,
-    /// What goes on if this does not come to be: the files of before, with the ledger and the time of now.
+    /// The fallback if this candidate is rejected: the previous files, with the ledger and the time of now.
     standing: Option<Arc<Entry>>,
     by_guard: bool,
     /// It is the one that was served before.
@@ -129,26 +152,37 @@ struct Candidate {
 }
 
 impl Candidate {
+    fn new(
+        entry: Option<Arc<Entry>>,
+        plan: Arc<Plan>,
+        problems: Vec<Problem>,
+        news: Vec<Problem>,
+        refused: Vec<RefusedPair>,
+    ) -> Self {
+        let (notes, standing) = (Vec::new(), None);
+        Self { entry, plan, problems, news, refused, notes, standing, by_guard: false, is_kept: false }
+    }
+
     fn is_fit(&self) -> bool {
-        self.entry.is_some() && self.problems.iter().all(|p| p.severity == Severity::Warning)
+        self.entry.is_some() && !self.problems.iter().any(Problem::is_error)
     }
 }
 
-/// Checks everything. The configuration is complete only if there are no errors.
+/// Checks everything. Returns a configuration only if there are no errors.
 pub(super) fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
     let now = Timestamp::from_second(context.now).unwrap_or_default();
     let folder = &draft.folder;
-    let (instead, looked) = (&context.instead, &context.looked);
+    let (instead, shown_as, looked) = (&context.instead, &context.shown_as, &context.looked);
     let doubted = Some(wall()).filter(|wall| wall.saturating_sub(context.now) > DOUBT);
     let doubted = doubted.and_then(|wall| Timestamp::from_second(wall).ok());
     let chains_alone = context.chains_alone;
-    let mut r = Checker { folder, problems, now, doubted, instead, chains_alone, looked, stamps: Vec::new() };
+    let mut r = Checker { folder, problems, now, doubted, instead, shown_as, chains_alone, looked, stamps: Vec::new() };
     let mut taken = HashMap::new();
     let hosts: Vec<Vec<At<HostPattern>>> =
         file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
     let globals = globals(draft, file, &hosts, &mut r);
     if context.keeps_sites {
-        // The text is that of the configuration in use. A folder that is gone since is no reason to let certificates expire.
+        // The text is the one in use. A folder that is gone since then must not keep certificates from being renewed.
         r.problems.forgive();
     }
     let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
@@ -178,7 +212,7 @@ pub(super) fn build(draft: &Draft, file: &File, context: &Context<'_>, problems:
         keep_unfit(candidate, index, context, &mut kept);
     }
     let entries: Vec<&Entry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
-    // A certificate that is renewed meanwhile is no reason to refuse all others.
+    // One renewed certificate is no reason to refuse all others.
     let may_refuse = !context.keeps_sites;
     offer::check_keys(&file.tls, &globals.offer, &entries, may_refuse, &mut r);
     let admitted = guard::admit(&mut candidates, &mut builder, &mut kept, &mut r);
@@ -213,12 +247,12 @@ struct Builder<'a> {
     context: &'a Context<'a>,
 }
 
-/// What is to be other with a candidate than its files and its text say.
+/// What a candidate must do differently from its text and files.
 #[derive(Debug, Clone, Default)]
 struct Change {
-    /// Places in `[[site.certificate]]` whose pair on disk would break a promise: the one that was served last goes on.
+    /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise: the pair that was served last stays.
     forced: BTreeSet<usize>,
-    /// Its pins would lock readers out of another site: none are sent.
+    /// Its pins would lock readers out of another site: pintle sends none.
     withhold: bool,
 }
 
@@ -234,8 +268,8 @@ impl Builder<'_> {
         let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
         let mut candidate =
             entry::candidate(&self.before, table, except.clone(), planned, change.withhold, self.context, r);
-        // A reload must not fail for files that nobody has put there by it: with the same text, they are as good or bad
-        // as they were.
+        // A reload must not fail because of files that it did not change: with the same text, they are as good or bad as
+        // they were.
         let has_same_text = || {
             let before = self.context.served().and_then(|before| before.entries.get(index));
             before.is_some_and(|before| before.plan.source == candidate.plan.source)
@@ -248,14 +282,14 @@ impl Builder<'_> {
 }
 
 impl<'a> Builder<'a> {
-    /// The site of this first name that clients see now.
+    /// The site with this first name that clients see now.
     fn served_as(&self, label: &str) -> Option<&'a Arc<Entry>> {
         self.before.get(label).copied().filter(|_| self.context.is_served)
     }
 }
 
 impl Builder<'_> {
-    /// The pair that was served last in the place of one.
+    /// The pair that was served last where this one is configured.
     fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
         let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
         let table = self
@@ -280,10 +314,10 @@ fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut C
     if let Some(directory) = &file.state_directory
         && directory.value.is_empty()
     {
-        r.error(&directory.span, "state.directory: is empty");
+        r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
     }
     if file.sites.is_empty() {
-        r.error_with_hint(&(0..0), "there is no site", "add a [[site]] with hosts and upstream");
+        r.error_with_hint(&(0..0), "no site is configured", "add a [[site]] with hosts and upstream");
     }
     let mut by_host = HostMap::default();
     for (index, hosts) in hosts.iter().enumerate() {
@@ -292,12 +326,13 @@ fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut C
         }
     }
     let reports = file.reports.as_ref().and_then(|t| listen::reports(t, &by_host, r));
-    let default_site = listen::default_site(&file.tls, &by_host, r);
+    let default_site = listen::default_site(&file.tls, hosts, &by_host, r);
     let places = addresses::Places { listen: &listen, tls: &file.tls, default_site };
     addresses::check(file, hosts, &places, r);
     if default_site.and_then(|at| file.sites.get(at)).is_some_and(|s| s.certificates.iter().all(|c| c.key.is_none())) {
         let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
-        r.error(&span, "tls.default_site: this site has no certificate with a key");
+        let hint = "give it [site.certificate] with chain and key, or name another site";
+        r.error_with_hint(&span, "tls.default_site: this site has no certificate with a key", hint);
     }
     let offer = offer::build(&file.tls, r);
     let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
@@ -311,10 +346,11 @@ fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut C
     let acme_webroot = file.acme_webroot.as_ref().map(|w| {
         let path = r.path(&w.value);
         if !path.is_dir() {
+            let what = if path.exists() { "not a folder" } else { "no such folder" };
             r.error_with_hint(
                 &w.span,
-                format!("acme.webroot: {} is no folder", path.display()),
-                "make it, or leave the key out",
+                format!("acme.webroot: {}: {what}", path.display()),
+                format!("mkdir -p {}, or leave the key out", path.display()),
             );
         }
         path
@@ -349,7 +385,7 @@ fn host_within(text: &str) -> Option<HostPattern> {
     HostPattern::of_site(&bare.unwrap_or_else(|| host.to_owned())).ok()
 }
 
-/// A site's names, each of which no other site has.
+/// A site's names; each belongs to one site only.
 fn hosts(
     table: &SiteTable,
     index: usize,
@@ -358,12 +394,12 @@ fn hosts(
 ) -> Vec<At<HostPattern>> {
     let Some(listed) = &table.hosts else {
         if !table.has_hosts {
-            r.error_with_hint(&table.span, "site: has no hosts", "hosts = [\"blog.example.com\"]");
+            r.error_with_hint(&table.span, "site: hosts is missing", "hosts = [\"blog.example.com\"]");
         }
         return Vec::new();
     };
     if listed.is_empty() {
-        r.error_with_hint(&table.span, "site.hosts: is empty", "hosts = [\"blog.example.com\"]");
+        r.error_with_hint(&table.span, "site.hosts: must not be empty", "hosts = [\"blog.example.com\"]");
     }
     let mut hosts = Vec::new();
     for text in listed {
@@ -381,7 +417,11 @@ fn hosts(
         if let Some((other, span)) = taken.get(&pattern) {
             let (line, _) = r.problems.line_and_column(span.start);
             let whose = if *other == index { "this site" } else { "another site" };
-            r.error(&text.span, format!("site.hosts: {pattern} belongs to {whose} already, in line {line}"));
+            r.error(
+                &text.span,
+                Reason::new(format!("site.hosts: {pattern} is taken: {whose} has it in line {line}"))
+                    .hint("remove one of them"),
+            );
             continue;
         }
         taken.insert(pattern.clone(), (index, text.span.clone()));

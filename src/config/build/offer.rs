@@ -1,9 +1,10 @@
 //! `[tls]`: versions, cipher suites and groups, and the profiles that have names.
 
-use super::{Checker, Entry};
+use super::{Checker, Entry, unknown};
 use crate::config::file::TlsTable;
 use crate::config::problem::At;
 use crate::keys::key_file::KeyAlgorithm;
+use crate::reason::Reason;
 use crate::tls::offer::{GROUPS, KxGroup, SUITES, Suite, TlsOffer, Versions};
 
 /// Mozilla's server side TLS recommendations.
@@ -19,11 +20,11 @@ pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> TlsOffer {
     let versions = versions(table, profile, r);
     let mut offer = TlsOffer::usual(versions);
     if let Some(suites) =
-        listed("tls.cipher_suites", table.cipher_suites.as_deref(), table, Suite::named, known_suites, r)
+        listed("tls.cipher_suites", table.cipher_suites.as_deref(), table, Suite::named, known_suites(), r)
     {
         for (at, suite) in &suites {
             if profile == Some(Profile::Modern) && !suite.tls13 {
-                outside("tls.cipher_suites", at, "the profile \"modern\" has suites of TLS 1.3 alone", r);
+                outside("tls.cipher_suites", at, "the profile \"modern\" has suites of TLS 1.3 only", r);
             }
         }
         offer.suites = suites.into_iter().map(|(_, suite)| suite).collect();
@@ -35,13 +36,13 @@ pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> TlsOffer {
                 let first = SUITES.iter().find(|suite| suite.tls13 == tls13).map_or("", |suite| suite.names[0]);
                 r.error_with_hint(
                     &span_of(table.cipher_suites.as_deref(), table),
-                    format!("tls.cipher_suites: there is none of TLS {version}, which is offered"),
+                    format!("tls.cipher_suites: no suite of TLS {version}, which tls.versions offers"),
                     format!("add {first:?}, or versions = [\"{other}\"]"),
                 );
             }
         }
     }
-    if let Some(groups) = listed("tls.groups", table.groups.as_deref(), table, KxGroup::named, known_groups, r) {
+    if let Some(groups) = listed("tls.groups", table.groups.as_deref(), table, KxGroup::named, known_groups(), r) {
         for (at, group) in groups.iter().filter(|(_, group)| profile.is_some() && !group.is_usual()) {
             let why = format!("no profile has {:?}", group.names[0]);
             outside("tls.groups", at, &why, r);
@@ -50,7 +51,7 @@ pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> TlsOffer {
         if versions.tls12 && !offer.groups.is_empty() && offer.groups.iter().all(|group| group.tls13_only) {
             r.error_with_hint(
                 &span_of(table.groups.as_deref(), table),
-                "tls.groups: all of them are for TLS 1.3, and TLS 1.2 is offered",
+                "tls.groups: no group of TLS 1.2, which tls.versions offers",
                 "add \"x25519\", or versions = [\"1.3\"]",
             );
         }
@@ -58,7 +59,7 @@ pub(super) fn build(table: &TlsTable, r: &mut Checker<'_>) -> TlsOffer {
     offer
 }
 
-/// Whether TLS 1.2 has a suite for a key of each site: its suites are for keys of one kind.
+/// Reports sites for whose keys TLS 1.2 has no suite: each of its suites fits one kind of key.
 pub(super) fn check_keys(
     table: &TlsTable,
     offer: &TlsOffer,
@@ -66,7 +67,7 @@ pub(super) fn check_keys(
     may_refuse: bool,
     r: &mut Checker<'_>,
 ) {
-    // A list without any suite of TLS 1.2 has been told of.
+    // A list without any suite of TLS 1.2 is reported already.
     let has_any = offer.suites.iter().any(|suite| !suite.tls13);
     if !offer.versions.tls12 || table.cipher_suites.is_none() || !has_any {
         return;
@@ -80,8 +81,9 @@ pub(super) fn check_keys(
         let served = entry.plan.loaded.iter().filter(|l| l.certificate.is_some());
         let keys: Vec<KeyAlgorithm> = served.map(|l| l.chain.leaf.algorithm).collect();
         let (Some(first), false) = (keys.first(), keys.iter().any(has)) else { continue };
-        let message = format!("tls.cipher_suites: TLS 1.2 has none for the key of {}: {first}", entry.report.name());
-        let hint = "add suites for it, or versions = [\"1.3\"]";
+        let message =
+            format!("tls.cipher_suites: no suite of TLS 1.2 fits the key of {}: {first}", entry.report.name());
+        let hint = "add suites for it, or set versions = [\"1.3\"]";
         if offer.versions.tls13 || !may_refuse {
             r.warn(&span, message, hint);
         } else {
@@ -98,43 +100,39 @@ fn outside(key: &str, at: &At<String>, why: &str, r: &mut Checker<'_>) {
     r.error_with_hint(
         &at.span,
         format!("{key}: {:?} contradicts tls.profile: {why}", at.value),
-        "leave out the one or the other",
+        "remove it, or remove tls.profile",
     );
 }
 
-/// The values of a list by their names; those that are none are told of.
+/// Finds the values of a list by their names, and reports unknown ones.
 fn listed<T>(
     key: &str,
     list: Option<&[At<String>]>,
     table: &TlsTable,
     find: impl Fn(&str) -> Option<T>,
-    known: impl Fn() -> String,
+    (noun, known): (&str, Vec<&'static str>),
     r: &mut Checker<'_>,
 ) -> Option<Vec<(At<String>, T)>> {
     let list = list?;
     if list.is_empty() {
-        r.error_with_hint(&table.span, format!("{key}: is empty"), "leave the key out for the usual ones");
+        r.error_with_hint(&table.span, format!("{key}: must not be empty"), "leave the key out for the defaults");
     }
     let mut found = Vec::new();
     for text in list {
         match find(&text.value) {
             Some(value) => found.push((text.clone(), value)),
-            None => r.error_with_hint(
-                &text.span,
-                format!("{key}: {:?} is not served", text.value),
-                format!("known are {}", known()),
-            ),
+            None => r.error(&text.span, unknown(key, noun, &text.value, known.iter().copied())),
         }
     }
     Some(found)
 }
 
-fn known_suites() -> String {
-    SUITES.iter().map(|suite| suite.names[0]).collect::<Vec<_>>().join(", ")
+fn known_suites() -> (&'static str, Vec<&'static str>) {
+    ("cipher suite", SUITES.iter().map(|suite| suite.names[0]).collect())
 }
 
-fn known_groups() -> String {
-    GROUPS.iter().map(|group| group.names[0]).collect::<Vec<_>>().join(", ")
+fn known_groups() -> (&'static str, Vec<&'static str>) {
+    ("group", GROUPS.iter().map(|group| group.names[0]).collect())
 }
 
 fn versions(table: &TlsTable, profile: Option<Profile>, r: &mut Checker<'_>) -> Versions {
@@ -145,21 +143,24 @@ fn versions(table: &TlsTable, profile: Option<Profile>, r: &mut Checker<'_>) -> 
         match text.value.as_str() {
             "1.2" if !of_profile.tls12 => r.error_with_hint(
                 &text.span,
-                "tls.versions: \"1.2\" contradicts tls.profile: \"modern\" is TLS 1.3 alone",
+                "tls.versions: \"1.2\" contradicts tls.profile: \"modern\" is TLS 1.3 only",
                 "profile = \"intermediate\", or versions = [\"1.3\"]",
             ),
             "1.2" => versions.tls12 = true,
             "1.3" => versions.tls13 = true,
             other => {
-                let old = matches!(other, "1.0" | "1.1" | "SSLv3");
-                let hint =
-                    if old { "it has been broken for years (RFC 8996)" } else { "known are \"1.2\" and \"1.3\"" };
-                r.error_with_hint(&text.span, format!("tls.versions: {other:?} is not served"), hint);
+                let reason = match other {
+                    "1.0" | "1.1" | "SSLv3" => Reason::new(format!("tls.versions: pintle does not serve {other:?}"))
+                        .note("this version is broken (RFC 8996)")
+                        .hint("versions = [\"1.2\", \"1.3\"]"),
+                    _ => unknown("tls.versions", "version", other, ["1.2", "1.3"].into_iter()),
+                };
+                r.error(&text.span, reason);
             }
         }
     }
     if !versions.tls12 && !versions.tls13 && list.is_empty() {
-        r.error_with_hint(&table.span, "tls.versions: is empty", "versions = [\"1.2\", \"1.3\"]");
+        r.error_with_hint(&table.span, "tls.versions: must not be empty", "versions = [\"1.2\", \"1.3\"]");
     }
     versions
 }

@@ -1,5 +1,6 @@
-//! `[site.hpkp]`: the pins, and whether they may be promised.
+//! `[site.hpkp]`: the pins, and the check that they may be promised.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::Checker;
@@ -14,6 +15,7 @@ use crate::keys::key_file::{KeyKind, PublicKey, Want, has_private_key, public_ke
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, is_report_uri, judge, standing};
 use crate::policy::ramp::Steps;
+use crate::reason::{Problem, Reason};
 
 /// The age that pins get if the file does not say.
 const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
@@ -23,7 +25,7 @@ pub(super) struct PinPlan {
     /// The site's first name.
     site: Box<str>,
     pub(super) mode: Mode,
-    /// The max-age that it is to come to.
+    /// The max-age at the end of the ramp.
     goal: u64,
     pub(super) steps: Option<Steps>,
     include_subdomains: bool,
@@ -31,14 +33,14 @@ pub(super) struct PinPlan {
     pub(super) backups: Vec<Backup>,
     /// All files could be read.
     complete: bool,
-    /// A backup that could be read once cannot be any more: there is no telling what to promise.
+    /// A backup was readable once and no longer is, so the promise is unknown.
     pub(super) lacks_backups: bool,
 }
 
-/// A header that may be sent, or why none may.
+/// A header that may be sent, or the reason against it.
 pub(super) struct Judged {
     pub(super) policy: Hpkp,
-    /// It lacks a backup, because the last one has become live.
+    /// It lacks a backup, as the last one has become live.
     pub(super) withheld: bool,
     /// Backups that have become live.
     pub(super) promoted: Vec<Pin>,
@@ -59,12 +61,12 @@ pub(super) fn plan(
     let report_uri = report_uri(hpkp, mode, hosts, r);
     let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
     if loaded.is_empty() {
-        // A chain that did not load has been told of; one that was not given has not.
+        // A chain that did not load is reported already. A missing one is not.
         if table.certificates.is_empty() {
             r.error_with_hint(
                 &hpkp.span,
-                "site.hpkp: there is no live key to pin",
-                "name the chain in [site.certificate]; the key may be absent where TLS ends in front of pintle",
+                "site.hpkp: no live key to pin",
+                "name the chain in [site.certificate]; key may be missing where TLS ends in front of pintle",
             );
         }
         return None;
@@ -93,7 +95,7 @@ impl PinPlan {
         self.steps.as_ref().map_or(self.goal, |steps| steps.max_age(step))
     }
 
-    /// The policy, and whether it is sound with the chains. `promised` says of a pin that clients hold it for this site.
+    /// Judges the policy against the chains. `promised` returns `true` for a pin that clients may hold for this site.
     pub(super) fn judge(
         &self,
         hpkp: &HpkpTable,
@@ -115,7 +117,7 @@ impl PinPlan {
             include_subdomains: self.include_subdomains,
             report_uri: self.report_uri.clone(),
         };
-        tell(hpkp, self, policy, loaded, promised, r)
+        report(hpkp, self, policy, loaded, promised, r)
     }
 }
 
@@ -128,8 +130,8 @@ pub(super) struct Backup {
     at: usize,
 }
 
-/// The backups; and whether some are missing that a process before this one has had: then, the site is served without
-/// pins, since it was served before.
+/// The backups, and `true` if some are missing that an earlier process has had. The site is then served without pins,
+/// as it was served before.
 fn backups_of(
     table: &SiteTable,
     hpkp: &HpkpTable,
@@ -147,7 +149,7 @@ fn backups_of(
         problems.forgive();
         r.warn(
             &hpkp.span,
-            "site.hpkp: a backup cannot be read any more, so no pins are sent; what was promised before is kept",
+            "site.hpkp: a backup is no longer readable, so pintle sends no pins; it keeps earlier promises",
             format!("put its file back, or name another key in backups: {}", key_new(site)),
         );
     }
@@ -163,36 +165,40 @@ fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
         let key = match public_key(&contents) {
             Ok(key) => key,
             Err(error) => {
-                let form = "a backup is a certificate, a CSR, a private or a public key, in PEM or DER";
-                let hint = error.hint(&path, Want::Pin).unwrap_or_else(|| form.to_owned());
-                r.error_with_hint(&at.span, format!("{}: {error}", path.display()), hint);
+                let reason = Reason::new(format!("{}: {error}", r.shown(&path)));
+                let form = "expected a certificate, a CSR, a private or a public key, in PEM or DER";
+                let reason = match error.hint(&path, Want::Pin) {
+                    Some(hint) => reason.hint(hint),
+                    None => reason.note(form),
+                };
+                r.report(Problem::error(&at.span, reason).about(&path));
                 continue;
             }
         };
         if key.kind == KeyKind::PrivateKey || has_private_key(&contents) {
-            if mode(&path).is_some_and(|mode| mode & 0o077 != 0) {
-                r.error_with_hint(
-                    &at.span,
-                    format!("{}: a backup private key that others can read", path.display()),
-                    format!(
-                        "chmod 600 {path}; better, keep it off this host: `openssl pkey -in {path} -pubout` is all that is needed here",
-                        path = path.display()
-                    ),
-                );
-            } else {
-                r.warn(
-                    &at.span,
-                    format!(
-                        "{}: the private half of a backup key lies on the host that it is to back up",
-                        path.display()
-                    ),
-                    "keep it elsewhere, and only its CSR or public key here: who takes this host takes the backup, too",
-                );
-            }
+            let problem = private_backup(at, &path, r);
+            r.report(problem);
         }
         backups.push(Backup { file: at.value.clone(), key, at: place });
     }
     backups
+}
+
+/// The problem of a backup whose private key is on this host.
+fn private_backup(at: &At<String>, path: &Path, r: &Checker<'_>) -> Problem {
+    let file = r.shown(path);
+    if mode(path).is_some_and(|mode| mode & 0o077 != 0) {
+        let reason = Reason::new(format!("{file}: others can read this private backup key"))
+            .hint(format!(
+                "better: keep it off this host; `openssl pkey -in {file} -pubout` gives the public key for backups"
+            ))
+            .hint(format!("chmod 600 {file}"));
+        return Problem::error(&at.span, reason).about(path);
+    }
+    let reason = Reason::new(format!("{file}: this host has the private half of its own backup key"))
+        .note("whoever takes this host takes the backup, too")
+        .hint("keep it elsewhere, and only its CSR or public key here");
+    Problem::warning(&at.span, reason).about(path)
 }
 
 fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut Checker<'_>) -> Option<String> {
@@ -200,7 +206,7 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut C
         if mode == Mode::ReportOnly {
             r.warn(
                 &hpkp.span,
-                "site.hpkp: report-only without report_uri does nothing",
+                "site.hpkp: report-only has no effect without report_uri",
                 "report_uri = \"https://...\"",
             );
         }
@@ -209,8 +215,8 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut C
     if !is_report_uri(&uri.value) {
         r.error_with_hint(
             &uri.span,
-            format!("site.hpkp.report_uri: {:?} cannot be sent", uri.value),
-            "an absolute http or https URI, without quotes, backslashes and spaces",
+            format!("site.hpkp.report_uri: invalid URI {:?}", uri.value),
+            "use an absolute http or https URI, without quotes, backslashes and spaces",
         );
         return None;
     }
@@ -220,9 +226,7 @@ fn report_uri(hpkp: &HpkpTable, mode: Mode, hosts: &[At<HostPattern>], r: &mut C
     if hosts.iter().any(|h| h.value.matches(&host)) {
         r.warn(
             &uri.span,
-            format!(
-                "site.hpkp.report_uri: {host} is the pinned host itself, which cannot be reached just when pins fail"
-            ),
+            format!("site.hpkp.report_uri: {host} is the pinned host itself: when pins fail, clients cannot reach it"),
             "collect reports under another name, with other keys",
         );
     }
@@ -234,8 +238,8 @@ fn key_new(site: &str) -> String {
     format!("`pintle key new --role next --site {site}`")
 }
 
-/// The rules of [`judge`], in the words of the file.
-fn tell(
+/// Reports the findings of [`judge`], in the words of the file.
+fn report(
     hpkp: &HpkpTable,
     plan: &PinPlan,
     policy: Hpkp,
@@ -256,47 +260,52 @@ fn tell(
     let standing = standing(&findings);
     for finding in findings {
         match finding {
-            // With a file that could not be read, there is no telling what would be there.
+            // A file that could not be read may hold what is missing.
             Finding::NoLivePin | Finding::NoBackup | Finding::SingleBackup | Finding::OutlivesCertificate if !complete => {}
-            Finding::NoLivePin => r.error(&hpkp.span, "site.hpkp: no pin matches the served chain"),
+            Finding::NoLivePin => {
+                r.error_with_hint(&hpkp.span, "site.hpkp: no pin matches the served chain", "name the chain in [site.certificate]");
+            }
             Finding::NoBackup if standing.is_withheld => r.warn(
                 &listed(0),
-                "site.hpkp: no backup is left, so no pins are sent; what was promised before is kept",
+                "site.hpkp: no backup is left, so pintle sends no pins; it keeps earlier promises",
                 format!("make the next key now, and name it in backups: {}", key_new(&plan.site)),
             ),
             Finding::NoBackup => r.error_with_hint(
                 &listed(0),
-                "site.hpkp: no backup lies outside of the served chain; clients would ignore the header, and a lost key would lock them out",
+                "site.hpkp: backups has no key outside of the served chain: clients would ignore the header, and a lost key would lock them out",
                 "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
             Finding::BackupIsServed(pin) if promised(pin) => r.warn(
                 &place(pin),
-                format!("site.hpkp.backups: {pin} was promised, and is live now: a fresh next key must be made and promised"),
-                format!("{}, and put its CSR in place of this one", key_new(&plan.site)),
+                format!("site.hpkp.backups: {pin} was promised and is live now: the site needs a fresh next key"),
+                format!("{}, and name its CSR instead of this one", key_new(&plan.site)),
             ),
             Finding::BackupIsServed(pin) => r.warn(
                 &place(pin),
-                format!("site.hpkp.backups: {pin} is a key of the served chain, so it is no backup"),
+                format!("site.hpkp.backups: {pin} is a key of the served chain, not a backup"),
                 format!("name a key that is not in use: {} makes one", key_new(&plan.site)),
             ),
-            Finding::BackupTwice(pin) => r.error(&place(pin), format!("site.hpkp.backups: {pin} is here twice, which makes it one")),
+            Finding::BackupTwice(pin) => {
+                let what = format!("site.hpkp.backups: {pin} is listed twice, and counts once");
+                r.error_with_hint(&place(pin), what, "remove one, or name another key");
+            }
             Finding::SingleBackup => r.warn(
                 &listed(0),
-                "site.hpkp.backups: there is only one; once it is live, nothing is left to rotate to",
-                "add a second one, offline",
+                "site.hpkp.backups: only one key: once it is live, no key is left to rotate to",
+                "add a second one, and keep it offline",
             ),
             Finding::MaxAgeAboveCap => r.warn(
                 &max_age_span,
                 format!(
-                    "site.hpkp.max_age: clients keep pins for {} at most, and a mistake for just as long",
+                    "site.hpkp.max_age: clients keep pins for at most {}, and a mistake for just as long",
                     show_duration(Duration::from_secs(MAX_AGE_CAP))
                 ),
                 "max_age = \"30d\"",
             ),
             Finding::OutlivesCertificate => r.warn(
                 &max_age_span,
-                "site.hpkp.max_age: clients hold the pins for longer than the certificate lasts, and there is one backup only",
-                "a shorter max_age, or a second backup",
+                "site.hpkp.max_age: clients hold the pins longer than the certificate lasts, and backups has one key only",
+                "use a shorter max_age, or add a second backup",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! What a site comes to by its text and its files alone; taken over for as long as these are the same.
+//! The part of a site that follows from its text and its files alone. It is reused as long as these stay the same.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,20 +7,22 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::certificates::{self, Loaded};
+use super::entry::of_site;
 use super::hsts::HstsPlan;
 use super::pins::PinPlan;
 use super::stand_in::{RefusedPair, StandIns};
 use super::upstream::{Target, Upstreams};
 use super::{Checker, Globals, headers, hsts, pins, upstream};
 use crate::config::file::{File, SiteTable};
-use crate::config::problem::{At, Problem, Severity};
+use crate::config::problem::At;
 use crate::config::stamp::{Looked, Stamp};
 use crate::config::{Config, Draft};
 use crate::host::HostPattern;
+use crate::reason::Problem;
 use crate::site::HeaderRules;
 use crate::tls::{CertificateSet, Certificates};
 
-/// A site, but for what the ledger and the time have to say.
+/// A site, before the ledger and the time are taken into account.
 pub(in crate::config) struct Plan {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) canonical: Option<Box<str>>,
@@ -31,15 +33,15 @@ pub(in crate::config) struct Plan {
     pub(super) target: Option<Target>,
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
-    /// What there is to tell, with places from the start of the site.
+    /// Problems, with spans from the start of the site.
     problems: Vec<Problem>,
     stamps: Vec<(PathBuf, Stamp)>,
     pub(super) source: [u8; 32],
-    /// Some pair is not the one on disk, which is to be judged again each time.
+    /// Some pair is not the one on disk, which has to be judged again each time.
     has_stand_ins: bool,
 }
 
-/// A plan, and what was found on the way to it.
+/// A plan, and the findings on the way to it.
 pub(super) struct Planned {
     pub(super) plan: Arc<Plan>,
     pub(super) problems: Vec<Problem>,
@@ -48,15 +50,15 @@ pub(super) struct Planned {
 }
 
 impl Plan {
-    /// The files that it was made from, and what they were like.
+    /// The files that it was made from, with their stamps.
     pub(in crate::config) fn files(&self) -> &[(PathBuf, Stamp)] {
         &self.stamps
     }
 
-    /// What there is to warn of, with places from `start`, that another plan had not.
+    /// The problems that another plan did not have, with spans shifted by `start`.
     pub(super) fn news<'a>(&'a self, before: &'a Self, start: usize) -> impl Iterator<Item = Problem> + 'a {
-        let is_new =
-            |p: &&Problem| !before.problems.iter().any(|b| (&b.message, b.severity) == (&p.message, p.severity));
+        let same = |p: &Problem, b: &Problem| (&b.reason.what, b.severity) == (&p.reason.what, p.severity);
+        let is_new = move |p: &&Problem| !before.problems.iter().any(|b| same(p, b));
         self.problems.iter().filter(is_new).map(move |p| shifted(p, start))
     }
 
@@ -64,7 +66,7 @@ impl Plan {
         !self.has_stand_ins && self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
     }
 
-    /// Whether it comes to the same, with the same text.
+    /// `true` if it serves the same, with the same text.
     fn serves_the_same(&self, other: &Self) -> bool {
         let chains = |plan: &Self| plan.loaded.iter().map(|l| Arc::as_ptr(&l.chain)).collect::<Vec<_>>();
         let backups = |plan: &Self| {
@@ -72,15 +74,15 @@ impl Plan {
             (pins.collect::<Vec<_>>(), plan.pins.as_ref().is_some_and(|p| p.lacks_backups))
         };
         let upstream = |plan: &Self| plan.target.as_ref().map(|t| Arc::as_ptr(&t.upstream));
-        let told = |plan: &Self| plan.problems.iter().map(|p| p.message.clone()).collect::<Vec<_>>();
+        let problems = |plan: &Self| plan.problems.iter().map(|p| p.reason.what.clone()).collect::<Vec<_>>();
         chains(self) == chains(other)
             && backups(self) == backups(other)
             && upstream(self) == upstream(other)
-            && told(self) == told(other)
+            && problems(self) == problems(other)
     }
 
     fn is_fit(&self) -> bool {
-        self.problems.iter().all(|p| p.severity == Severity::Warning)
+        !self.problems.iter().any(Problem::is_error)
     }
 }
 
@@ -95,8 +97,8 @@ impl Reuse {
         Self { by_source: plans.collect() }
     }
 
-    /// A site's plan, what there is to tell about it, and the pairs on disk that are not in it.
-    #[expect(clippy::too_many_arguments, reason = "one call, with everything there is")]
+    /// Returns a site's plan, its problems, and the pairs on disk that are not in it.
+    #[expect(clippy::too_many_arguments, reason = "one call, with all that a plan depends on")]
     pub(super) fn plan(
         &self,
         draft: &Draft,
@@ -121,7 +123,7 @@ impl Reuse {
             Some(plan) => (plan.clone(), Vec::new()),
             None => {
                 let (plan, refused) = make(table, hosts, globals, stand_ins, upstreams, source, r);
-                // Nothing of what is on disk is new: what is in use goes on as it is.
+                // Nothing on disk is new: the plan in use stays.
                 let same = known.filter(|known| !refused.is_empty() && known.is_fit() && known.serves_the_same(&plan));
                 (same.cloned().unwrap_or_else(|| Arc::new(plan)), refused)
             }
@@ -135,7 +137,7 @@ fn shifted(problem: &Problem, start: usize) -> Problem {
     Problem { span: problem.span.start + start..problem.span.end + start, ..problem.clone() }
 }
 
-/// Everything that a plan depends on but its files.
+/// A hash of all that a plan depends on, without its files.
 fn source(draft: &Draft, globals: &Globals, range: std::ops::Range<usize>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(draft.folder.as_os_str().as_encoded_bytes());
@@ -170,8 +172,7 @@ fn make(
     if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
         r.warn(
             &table.span,
-            "site: has no certificate with a key, and no proxy is trusted to end TLS: nobody can reach it but to be \
-             redirected to https",
+            "site: no certificate with a key, and no trusted proxy that ends TLS: clients get nothing but redirects to https",
             "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
         );
     }
@@ -181,7 +182,8 @@ fn make(
     let response = Arc::new(headers::build(table.response_headers.as_deref(), "response_headers", r));
     let stamps = std::mem::take(&mut r.stamps);
     let start = table.span.start;
-    let mut problems = problems.into_list();
+    let label = names.first().map(ToString::to_string).unwrap_or_default();
+    let mut problems: Vec<Problem> = problems.into_list().into_iter().map(|p| of_site(&label, p)).collect();
     for problem in &mut problems {
         problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
     }
@@ -210,8 +212,8 @@ fn canonical(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) 
     match first.value.exact() {
         Some(name) => Some(name.into()),
         None => {
-            let message = "site.canonical_redirect: the first host is a wildcard, which is no name to redirect to";
-            r.error_with_hint(&wanted.span, message, "put an exact name first");
+            let message = "site.canonical_redirect: the first host is a wildcard, and a redirect needs an exact name";
+            r.error_with_hint(&wanted.span, message, "put an exact name first in hosts");
             None
         }
     }

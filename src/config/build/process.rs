@@ -1,4 +1,4 @@
-//! `[process]` and `[sandbox]`: who serves, and what it may do; and the folder of the log.
+//! `[process]` and `[sandbox]`: the user that serves, and its permissions; and the folder of the log.
 
 use super::Checker;
 use crate::config::AccessTarget;
@@ -10,15 +10,15 @@ use crate::os::sandbox::{Settings, Strength};
 const STRENGTHS: [(&str, Strength); 3] =
     [("auto", Strength::Auto), ("off", Strength::Off), ("require", Strength::Require)];
 
-/// Whether there is such a user is for the system to say on which it serves: see `commands::drop_privileges`.
+/// Checks the names alone. Only the serving system knows its users: see `commands::drop_privileges`.
 pub(super) fn check(table: &ProcessTable, r: &mut Checker<'_>) {
     for (key, name) in [("process.user", &table.user), ("process.group", &table.group)] {
         if let Some(name) = name.as_ref().filter(|name| name.value.is_empty()) {
-            r.error_with_hint(&name.span, format!("{key}: is empty"), "leave the key out, or name one");
+            r.error_with_hint(&name.span, format!("{key}: must not be empty"), "leave the key out, or name one");
         }
     }
     if let (None, Some(group)) = (&table.user, &table.group) {
-        r.error_with_hint(&group.span, "process.group: without process.user, nobody is in it", "user = \"pintle\"");
+        r.error_with_hint(&group.span, "process.group: has no effect without process.user", "user = \"pintle\"");
     }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> Settings {
     for port in &table.connect_ports {
         match u16::try_from(port.value).ok().filter(|port| *port > 0) {
             Some(port) => connect_ports.push(port),
-            None => r.error(&port.span, format!("sandbox.connect_ports: {} is no port", port.value)),
+            None => r.error(&port.span, "sandbox.connect_ports: must be between 1 and 65,535"),
         }
     }
     let mut paths = |key: &str, list: &[At<String>]| {
@@ -41,8 +41,8 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> Settings {
             if path.value.is_empty() || !place.exists() {
                 r.warn(
                     &path.span,
-                    format!("{key}: {} is not there", place.display()),
-                    "the sandbox knows what is there when it is made: make it before the start",
+                    format!("{key}: {}: no such file or folder", place.display()),
+                    "make it before the start: the sandbox allows only what exists then",
                 );
             }
             paths.push(place);
@@ -53,13 +53,13 @@ pub(super) fn sandbox(table: &SandboxTable, r: &mut Checker<'_>) -> Settings {
     Settings { landlock, seccomp, connect_anywhere, connect_ports, read, write }
 }
 
-/// The log's folder must be there before the sandbox is made.
+/// Reports a missing folder of the log: it must exist before the sandbox does.
 pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, r: &mut Checker<'_>) {
     let (Some(written), AccessTarget::File(path)) = (written, access) else { return };
     if path.is_dir() {
         r.error_with_hint(
             &written.span,
-            format!("log.access: {} is a folder", path.display()),
+            format!("log.access: {}: this is a folder, not a file", path.display()),
             format!("access = \"{}\"", path.join("access.log").display()),
         );
         return;
@@ -68,7 +68,7 @@ pub(super) fn check_access(written: Option<&At<String>>, access: &AccessTarget, 
     if !folder.is_dir() {
         r.error_with_hint(
             &written.span,
-            format!("log.access: there is no folder {}", folder.display()),
+            format!("log.access: {}: no such folder", folder.display()),
             format!("mkdir -p {}", folder.display()),
         );
     }

@@ -1,4 +1,4 @@
-//! A chain that the guard refuses, in words: what it breaks, which keys would do, and from when on it is safe.
+//! The words for a chain that the guard refuses: what it breaks, which keys would do, and when it becomes safe.
 
 use std::fmt;
 
@@ -8,13 +8,14 @@ use jiff::tz::TimeZone;
 use super::entry::timestamp;
 use crate::keys::pin::Pin;
 use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::reason::Reason;
 
-/// Promises that one message names; the rest is counted.
-const TOLD_MAX: usize = 3;
+/// Promises that one message names; it counts the rest.
+const NAMED_MAX: usize = 3;
 /// Pins that one message names.
 const PINS_MAX: usize = 5;
 
-/// A chain that may not be served, and everything about why.
+/// A chain that may not be served, and why.
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// The chain's file.
@@ -23,57 +24,60 @@ pub struct Refusal {
     pub pin: Pin,
     /// The promises that it would break.
     pub broken: Vec<Promise>,
-    /// Whether each of them is still being sent, so that it is held for longer with each visit.
+    /// For each of them, `true` if pintle still sends it: each visit makes a client hold it longer.
     pub still_sent: Vec<bool>,
-    /// The configured keys that would keep them: pin, and where it comes from.
+    /// The configured keys that would keep them: pin and source.
     pub satisfied_by: Vec<(Pin, String)>,
-    /// Whether the leaf's key is among the site's backups, and since when clients have been told of it.
+    /// The leaf's key: whether it is among the site's backups, and since when clients know it.
     pub own_key: OwnKey,
-    /// The time from which on the chain breaks nothing, if the promises that it breaks are not sent any more by then.
+    /// The time from which the chain breaks nothing, if pintle no longer sends the promises that it breaks.
     pub safe_from: Seconds,
 }
 
-/// What is known of the key of a refused chain.
+/// What the configuration says about the key of a refused chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnKey {
-    /// The configuration names it nowhere.
+    /// Nothing.
     Unknown,
     /// It is a backup of the site.
     Backup {
-        /// Since when clients have been told of it; `None` if they have not yet.
+        /// Since when clients know it; `None` if they do not yet.
         promised_since: Option<Seconds>,
     },
 }
 
 impl Refusal {
-    /// The first day, in UTC, from whose beginning the chain is safe: what `accept_lockout_until` must say.
+    /// The first day, in UTC, on which the chain is safe: the value for `accept_lockout_until`.
     #[must_use]
     pub fn safe_day(&self) -> String {
         safe_day(self.safe_from)
     }
 
-    /// What to do: use a key that is promised, wait, or promise this one first.
+    /// The refusal, with the ways out: a key that is promised, time, a promise of this key first, or the lockout.
     #[must_use]
-    pub fn hint(&self) -> String {
+    pub fn reason(&self) -> Reason {
         let day = self.safe_day();
-        format!(
-            "{}; {}; to lock those readers out all the same: accept_lockout_until = \"{day}\" in [[site]], or \
-             --accept-lockout-until {day} of `pintle install`",
-            self.keys(),
-            self.way_for_this_key()
-        )
+        let lockout = format!(
+            "to lock those readers out all the same: accept_lockout_until = \"{day}\" in [[site]], or \
+             `pintle install --accept-lockout-until {day}`"
+        );
+        let reason = Reason::new(self.to_string());
+        let reason = match self.keys() {
+            Some(keys) => reason.hint(keys),
+            None => reason.note("no single key keeps all of these promises"),
+        };
+        reason.hint(self.way_for_this_key()).hint(lockout)
     }
 
-    fn keys(&self) -> String {
+    fn keys(&self) -> Option<String> {
         if !self.satisfied_by.is_empty() {
             let keys: Vec<String> = self.satisfied_by.iter().map(|(pin, file)| format!("{pin} ({file})")).collect();
-            return format!("a certificate for one of these keys keeps them: {}", keys.join(", "));
+            return Some(format!("a certificate for one of these keys keeps them: {}", keys.join(", ")));
         }
         let common: Vec<String> = common_pins(&self.broken).iter().map(ToString::to_string).take(PINS_MAX).collect();
-        if common.is_empty() {
-            return "no single key keeps them all".to_owned();
-        }
-        format!("no configured key keeps them; one of these would: {}", common.join(", "))
+        (!common.is_empty()).then(|| {
+            format!("get a certificate for one of these keys; none of them is configured: {}", common.join(", "))
+        })
     }
 
     /// When and how this chain's own key becomes usable.
@@ -82,24 +86,25 @@ impl Refusal {
         let senders = self.senders();
         match self.own_key {
             OwnKey::Backup { promised_since: Some(since) } => format!(
-                "the key of this chain is in backups, and promised since {}: usable from {from}, when nobody holds the \
-                 older pins any more",
+                "wait: the key of this chain is in backups, and promised since {}; it is usable from {from}, when no \
+                 client holds older pins",
                 minute(since)
             ),
             OwnKey::Backup { promised_since: None } => format!(
-                "the key of this chain is in backups, and was not promised before: usable from {from}, once it is sent"
+                "wait: the key of this chain is in backups, but was not promised before; it is usable from {from}, once \
+                 pintle sends it"
             ),
-            OwnKey::Unknown if senders.is_empty() => {
-                format!("this chain is usable from {from}, when the last of them ends, as they are not sent any more")
-            }
+            OwnKey::Unknown if senders.is_empty() => format!(
+                "wait: this chain is usable from {from}, when the last of these promises ends; they are no longer sent"
+            ),
             OwnKey::Unknown => format!(
-                "or name this chain's own key in backups of {} now (`pintle reload` promises it): usable from {from}",
+                "name this chain's own key in backups of {} now (`pintle reload` promises it); it is usable from {from}",
                 senders.join(", ")
             ),
         }
     }
 
-    /// The sites that still send promises which it breaks.
+    /// The sites that still send the broken promises.
     fn senders(&self) -> Vec<&str> {
         let sent = self.broken.iter().zip(&self.still_sent).filter(|(_, sent)| **sent);
         let mut sites: Vec<&str> = sent.map(|(promise, _)| promise.site.as_str()).collect();
@@ -109,17 +114,17 @@ impl Refusal {
     }
 }
 
-/// The promises broken, since when and until when.
+/// The broken promises, with their times.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: would lock readers out: no key of the chain is among the pins of ", self.chain)?;
-        for (at, (promise, sent)) in self.broken.iter().zip(&self.still_sent).take(TOLD_MAX).enumerate() {
+        for (at, (promise, sent)) in self.broken.iter().zip(&self.still_sent).take(NAMED_MAX).enumerate() {
             if at > 0 {
                 f.write_str("; and of ")?;
             }
-            f.write_str(&told(promise, *sent))?;
+            f.write_str(&described(promise, *sent))?;
         }
-        match self.broken.len().saturating_sub(TOLD_MAX) {
+        match self.broken.len().saturating_sub(NAMED_MAX) {
             0 => Ok(()),
             more => write!(f, "; and of {more} more"),
         }
@@ -127,7 +132,7 @@ impl fmt::Display for Refusal {
 }
 
 /// `blog.example.com and all names below, sent since 2026-10-01 08:37 UTC, held until 2026-12-01 10:00 UTC`
-fn told(promise: &Promise, still_sent: bool) -> String {
+fn described(promise: &Promise, still_sent: bool) -> String {
     let hosts: Vec<String> = promise.hosts.iter().map(ToString::to_string).collect();
     let below = if promise.include_subdomains { " and all names below" } else { "" };
     let (what, verb) = match &promise.channel {
@@ -143,14 +148,14 @@ fn told(promise: &Promise, still_sent: bool) -> String {
     )
 }
 
-/// Pins that each of the promises has.
+/// The pins that all of the promises have.
 fn common_pins(promises: &[Promise]) -> Vec<Pin> {
     let Some((first, rest)) = promises.split_first() else { return Vec::new() };
     let in_all = |pin: &&Pin| rest.iter().all(|p| p.pins.binary_search(pin).is_ok());
     first.pins.iter().filter(in_all).copied().collect()
 }
 
-/// The first day that lies wholly behind a time.
+/// The first day that begins at or after a time.
 pub(in crate::config) fn safe_day(time: Seconds) -> String {
     const DAY: i64 = 86400;
     let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
@@ -161,7 +166,7 @@ fn day(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }
 
-/// The minute from whose beginning on a time is over.
+/// The first minute that begins at or after a time.
 fn minute(time: Seconds) -> String {
     let whole = time.saturating_add(59).div_euclid(60).saturating_mul(60);
     timestamp(whole).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string()
@@ -204,14 +209,14 @@ mod tests {
                 own_key,
                 safe_from: promise.honoured_until(),
             };
-            let hint = refusal.hint();
+            let hint = refusal.reason().hints.join("\n");
             assert!(hint.contains(want) && hint.contains("usable from 1970-01-01 00:11 UTC"), "{hint}");
             assert!(not.is_empty() || !hint.contains(not), "{hint}");
             assert_eq!(refusal.to_string().contains("and still sent"), still_sent);
         };
         let name = "name this chain's own key in backups";
         check(OwnKey::Unknown, true, "name this chain's own key in backups of a.example now", "");
-        check(OwnKey::Unknown, false, "they are not sent any more", name);
+        check(OwnKey::Unknown, false, "they are no longer sent", name);
         check(OwnKey::Backup { promised_since: Some(0) }, false, "promised since 1970-01-01 00:00 UTC", name);
         check(OwnKey::Backup { promised_since: None }, false, "was not promised before", name);
     }

@@ -1,4 +1,4 @@
-//! What there is to say about a site: for `pintle check`, and for the log at start.
+//! The facts about a site that `pintle check` prints, and that pintle logs at the start.
 
 use jiff::Timestamp;
 
@@ -25,45 +25,45 @@ pub struct Site {
     pub hsts: Option<String>,
     /// Name and value of its pin header.
     pub hpkp: Option<(&'static str, String)>,
-    /// Its pins are not sent, for want of a backup.
+    /// pintle does not send its pins, because it lacks a backup.
     pub withheld: bool,
-    /// Backups that have become live: each needs a fresh key in its place.
+    /// Backups that have become live: each needs a fresh key to replace it.
     pub promoted: Vec<Pin>,
-    /// Where its ramps stand.
+    /// The state of its ramps.
     pub ramps: Vec<Ramp>,
     /// The backups behind the pins: file and key.
     pub backups: Vec<(String, PublicKey)>,
 }
 
-/// Where a ramp stands.
+/// The state of a ramp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ramp {
-    /// Which header's.
+    /// The header that it belongs to.
     pub policy: Ramped,
     /// The step in use, from 0.
     pub step: usize,
-    /// How many there are.
+    /// The number of steps.
     pub steps: usize,
     /// The max-age in use, in seconds.
     pub max_age: u64,
-    /// Since when nothing has gone wrong at this step.
+    /// The time since which nothing has gone wrong at this step.
     pub since: Seconds,
-    /// What comes next.
+    /// The next step.
     pub next: Option<Next>,
 }
 
-/// Where a site's requests go.
+/// The upstream of a site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// The URL of the configuration.
     pub url: String,
-    /// Where the connection goes.
+    /// The address that pintle connects to.
     pub connect: String,
     /// The name in SNI.
     pub server_name: Option<String>,
-    /// The name that the certificate must have; none if it is not verified.
+    /// The name that the certificate must have; `None` if it is not verified.
     pub verify_name: Option<String>,
-    /// What the Host field says; none if it is the client's.
+    /// The Host field; `None` if it is the client's.
     pub host_header: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub struct Certificate {
     pub path: String,
     /// The leaf's serial number.
     pub serial: String,
-    /// Who issued the leaf.
+    /// The issuer of the leaf.
     pub issuer: String,
     /// The leaf key's algorithm.
     pub algorithm: KeyAlgorithm,
@@ -82,13 +82,13 @@ pub struct Certificate {
     pub pin: Pin,
     /// The pins of the whole chain, the leaf's first.
     pub pins: Vec<Pin>,
-    /// Those of them that every client's path has.
+    /// Those of them that are on every client's path.
     pub certain: Vec<Pin>,
-    /// The leaf's beginning.
+    /// The beginning of the leaf's validity.
     pub not_before: Timestamp,
-    /// The leaf's end.
+    /// The end of the leaf's validity.
     pub not_after: Timestamp,
-    /// Whether the key is here, too.
+    /// `true` if the key is here, too.
     pub served: bool,
 }
 
@@ -108,7 +108,7 @@ impl Certificate {
         }
     }
 
-    /// Whether it is the very same certificate.
+    /// `true` if it is the very same certificate.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         let facts = |c: &Self| (c.serial.clone(), c.pin, c.not_before, c.not_after, c.pins.len());

@@ -1,5 +1,4 @@
-//! Pairs that stand in for those on disk, if these are not fit to be served: what is served now may always be started
-//! again, and only changes are refused.
+//! Pairs that replace unfit ones on disk. A pair that is served now may always be served again: only changes are refused.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,10 +8,10 @@ use super::certificates::Loaded;
 use super::{Entry, report};
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, read_key};
-use crate::config::problem::Problem;
 use crate::config::{Context, LastGood, StandIn};
 use crate::host::HostPattern;
 use crate::policy::promise::Promise;
+use crate::reason::Problem;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
 use crate::tls::key_process;
@@ -22,7 +21,7 @@ pub(super) struct StandIns<'a> {
     before: Option<&'a Arc<Entry>>,
     last_good: Option<&'a LastGood>,
     allowed: StandIn,
-    /// Places in `[[site.certificate]]` whose pair on disk may not be served: it would break a promise.
+    /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise.
     forced: &'a BTreeSet<usize>,
 }
 
@@ -30,15 +29,15 @@ pub(super) struct StandIns<'a> {
 pub(super) struct RefusedPair {
     /// Its place in `[[site.certificate]]`.
     pub(super) at: usize,
-    /// What is wrong with it.
+    /// Its problems.
     pub(super) problems: Vec<Problem>,
-    /// It is the very pair that was served last: time has made it unfit, and it goes on.
+    /// It is the very pair that was served last. Time has made it unfit, and it stays in use.
     pub(super) unchanged: bool,
     /// The certificate, if it could be read.
     pub(super) certificate: Option<report::Certificate>,
 }
 
-/// A pair that was served last, and what is known of the promises that it breaks.
+/// A pair that was served last, and the promises that it breaks already.
 pub(super) struct Served {
     pub(super) loaded: Loaded,
     by: By,
@@ -47,13 +46,13 @@ pub(super) struct Served {
 enum By {
     /// The site that it is served for.
     Site(Arc<Entry>),
-    /// What its copy says.
+    /// Its copy names them.
     Copy(Breaches),
 }
 
 impl Served {
-    /// Whether it breaks a promise already, for all names that the same key would break it for at this site. A site that
-    /// gets another name does not lock out the readers of that one already.
+    /// `true` if it breaks a promise already, for all names for which the same key would break it at this site. A site
+    /// that gets another name does not lock out that name's readers yet.
     pub(super) fn breaks(&self, promise: &Promise, site: &Entry) -> bool {
         let mut bound = site.hosts().iter().filter(|host| promise.binds(host, site.except()));
         match &self.by {
@@ -91,11 +90,11 @@ impl<'a> StandIns<'a> {
         Self { before, last_good: context.last_good.as_ref(), allowed: context.stand_in, forced }
     }
 
-    /// The pair that was served last under this path of a chain, whatever is there now.
+    /// The pair that was served last with this path of a chain, whatever the file holds now.
     pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<Served> {
         let key = table.key.as_ref().map(|key| folder.join(&key.value).into_boxed_path());
         if let Some(before) = self.before {
-            // What is in use is known; a copy on disk may be older.
+            // The pair in use is known. A copy on disk may be older.
             let known =
                 before.plan.loaded.iter().find(|l| l.path == path && l.certificate.is_some() == table.key.is_some());
             let by = By::Site(before.clone());
@@ -122,7 +121,7 @@ impl<'a> StandIns<'a> {
         self.forced.is_empty()
     }
 
-    /// Whether a process before this one has served the site.
+    /// `true` if an earlier process has served the site.
     pub(super) fn were_served(&self, table: &SiteTable, path: impl Fn(&str) -> PathBuf) -> bool {
         let mut chains = table.certificates.iter().filter_map(|pair| pair.chain.as_ref());
         self.allowed == StandIn::Always
@@ -130,7 +129,7 @@ impl<'a> StandIns<'a> {
             && self.last_good.is_some_and(|copies| chains.any(|chain| copies.read(&path(&chain.value)).is_some()))
     }
 
-    /// Whether a pair may take the place of the one on disk.
+    /// `true` if a pair may replace the one on disk.
     pub(super) fn may_stand_in(&self, unchanged: bool) -> bool {
         match self.allowed {
             StandIn::Never => false,
@@ -139,7 +138,7 @@ impl<'a> StandIns<'a> {
         }
     }
 
-    /// Whether pairs come from the process itself, and not from a copy.
+    /// `true` if pairs come from this process, not from a copy.
     pub(super) fn are_in_use(&self) -> bool {
         self.before.is_some()
     }

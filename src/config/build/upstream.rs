@@ -1,4 +1,4 @@
-//! `upstream` and `[site.upstream_options]`: where requests go, under which four names.
+//! `upstream` and `[site.upstream_options]`: the place that requests go to, and its four names.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,24 +18,26 @@ use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::{HostPattern, ascii_authority, split_authority};
 use crate::keys::key_file::{self, Want};
+use crate::reason::near::nearest;
+use crate::reason::{Problem, Reason};
 use crate::upstream::dns::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
 use crate::upstream::{Health, HostHeader, Upstream};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Names that lead nowhere on the public network (RFC 6761, RFC 6762, RFC 8375, and ICANN's `.internal`).
+/// Domains that do not exist on the public network (RFC 6761, RFC 6762, RFC 8375, and ICANN's `.internal`).
 const NEAR_DOMAINS: [&str; 4] = [".localhost", ".local", ".home.arpa", ".internal"];
 
-/// What is shared between the upstreams of all sites.
+/// The parts that the upstreams of all sites share.
 #[derive(Default)]
 pub(in crate::config) struct Upstreams {
-    /// Each name is followed once, however many sites go there.
+    /// Each name is followed once, however many sites use it.
     names: HashMap<(String, u16), Addresses>,
-    /// Those that nobody follows yet.
+    /// Names that nobody follows yet.
     new_names: Vec<Name>,
     roots: HashMap<Option<PathBuf>, (Stamp, Arc<RootCertStore>)>,
-    /// Sites that say the same share one upstream, and its connections.
+    /// Sites with the same settings share one upstream, and its connections.
     known: HashMap<String, Known>,
 }
 
@@ -45,7 +47,7 @@ struct Known {
     name: (String, u16),
 }
 
-/// All but the names that are to be followed: each can be given away once.
+/// Copies all but the new names, each of which can be handed out once.
 impl Clone for Upstreams {
     fn clone(&self) -> Self {
         Self { names: self.names.clone(), new_names: Vec::new(), roots: self.roots.clone(), known: self.known.clone() }
@@ -53,7 +55,7 @@ impl Clone for Upstreams {
 }
 
 impl Upstreams {
-    /// The names that nobody follows yet; and forgets what no site uses any more.
+    /// Returns the names that nobody follows yet, and forgets those that no site uses any longer.
     pub(super) fn finish<'a>(&mut self, used: impl Iterator<Item = &'a Target>) -> Vec<Name> {
         let used: HashSet<*const Upstream> = used.map(|t| Arc::as_ptr(&t.upstream)).collect();
         self.known.retain(|_, known| used.contains(&Arc::as_ptr(&known.upstream)));
@@ -77,7 +79,7 @@ impl Upstreams {
     }
 }
 
-/// A site's upstream, and what there is to say about it.
+/// A site's upstream, and its part of the report.
 pub(super) struct Target {
     pub(super) upstream: Arc<Upstream>,
     pub(super) report: report::Upstream,
@@ -121,9 +123,9 @@ pub(super) fn build(
     r: &mut Checker<'_>,
 ) -> Option<Target> {
     let Some(url) = &table.upstream else {
-        // A name that only collects reports needs none.
+        // A site that only collects reports needs no upstream.
         if !table.has_upstream && !collects {
-            r.error_with_hint(&table.span, "site: has no upstream", "upstream = \"https://example.wordpress.com\"");
+            r.error_with_hint(&table.span, "site: upstream is missing", "upstream = \"https://example.wordpress.com\"");
         }
         return None;
     };
@@ -133,12 +135,12 @@ pub(super) fn build(
     let timeouts = [&options.connect_timeout, &options.response_timeout, &options.total_timeout];
     for given in timeouts.into_iter().flatten() {
         if given.value.is_zero() {
-            r.error(&given.span, "site.upstream_options: a timeout of zero lets nothing through");
+            r.error(&given.span, "site.upstream_options: a timeout must be more than 0s");
         }
     }
     let (scheme, endpoint) = parse_url(url, r)?;
     let https = scheme == Scheme::Https;
-    // All of these tell their problems before the first one's absence ends it.
+    // All of these report their problems before the first failure returns.
     let connect = connect(options, &endpoint, r);
     let default_port = scheme.default_port();
     let own_host = endpoint.authority(default_port);
@@ -160,7 +162,7 @@ pub(super) fn build(
     let check = table.health_check.as_deref().map(|check| health::check(check, &host_header, hosts, r));
     let check = match check {
         None => None,
-        // It has told why.
+        // The problem is reported already.
         Some(None) => return None,
         Some(check) => check,
     };
@@ -190,7 +192,7 @@ pub(super) fn build(
             match client(sni, &verification, http2) {
                 Ok(tls) => Some(tls),
                 Err(error) => {
-                    r.error(&url.span, format!("site.upstream: TLS cannot be prepared: {error}"));
+                    r.error(&url.span, format!("site.upstream: cannot prepare TLS: {error}"));
                     return None;
                 }
             }
@@ -220,7 +222,7 @@ pub(super) fn build(
     Some(Target { upstream, report })
 }
 
-/// How an upstream is spoken to.
+/// The protocol of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     Http,
@@ -245,27 +247,42 @@ impl Scheme {
     }
 }
 
-/// `http://host`, `https://host:port`, `h2c://host:port`; a path would have to be put before every other.
+/// Parses `http://host`, `https://host:port`, `h2c://host:port`. A path would have to precede that of every request.
 fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme, Endpoint)> {
-    let hint = "http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; each with :PORT where it has its own";
+    let hint =
+        "expected http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; with :PORT if it is not the default";
     let split = url.value.split_once("://");
     let known = split.and_then(|(word, rest)| Some((Scheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
     let Some((scheme, rest)) = known else {
-        r.error_with_hint(&url.span, format!("site.upstream: {:?} is no http, https or h2c URL", url.value), hint);
+        let reason = match split.and_then(|(word, _)| nearest(word, Scheme::ALL.map(Scheme::word))) {
+            Some(near) => {
+                let meant = url.value.replacen(split.map_or("", |(word, _)| word), near, 1);
+                Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value))
+                    .hint(format!("did you mean {meant:?}?"))
+            }
+            None if split.is_none() => Reason::new(format!("site.upstream: {:?} has no scheme", url.value))
+                .note(hint)
+                .hint(format!("did you mean {:?}?", format!("https://{}", url.value))),
+            None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).hint(hint),
+        };
+        r.error(&url.span, reason);
         return None;
     };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
         r.error_with_hint(
             &url.span,
-            format!("site.upstream: {:?} has a path; requests keep their own", url.value),
-            hint,
+            format!("site.upstream: {:?} has a path, but requests keep their own", url.value),
+            format!(
+                "did you mean {:?}?",
+                format!("{}://{}", scheme.word(), authority.split(['/', '?', '#']).next().unwrap_or(""))
+            ),
         );
         return None;
     }
     let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));
     if endpoint.is_none() {
-        r.error_with_hint(&url.span, format!("site.upstream: {authority:?} is no host"), hint);
+        r.error(&url.span, Reason::new(format!("site.upstream: invalid host {authority:?}")).note(hint));
     }
     endpoint.map(|e| (scheme, e))
 }
@@ -274,26 +291,24 @@ fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) ->
     let Some(connect) = &options.connect else { return Some(endpoint.clone()) };
     let parsed = Endpoint::parse(&connect.value, Some(endpoint.port));
     if parsed.is_none() {
-        r.error(&connect.span, format!("site.upstream_options.connect: {:?} is not HOST:PORT", connect.value));
+        let what = format!("site.upstream_options.connect: invalid address {:?}", connect.value);
+        r.error_with_hint(&connect.span, what, "connect = \"HOST:PORT\"");
     }
     parsed
 }
 
-/// An upstream that is the site itself, by its public name, comes back here for ever.
+/// Warns of an upstream that is the site itself, by its public name: requests would loop.
 fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r: &mut Checker<'_>) {
     if connect.address().is_none() && hosts.iter().any(|h| h.matches(&connect.host)) {
         r.warn(
             &url.span,
-            format!(
-                "site.upstream: {} is this site's own name; once DNS points here, requests go in circles",
-                connect.host
-            ),
-            "name the host behind: upstream = \"https://example.wordpress.com\", or set connect",
+            format!("site.upstream: {} is this site's own name: once DNS points here, requests loop", connect.host),
+            "name the host behind pintle: upstream = \"https://example.wordpress.com\", or set connect",
         );
     }
 }
 
-/// Without TLS, whoever is on the way to the upstream reads cookies and passwords, and changes pages.
+/// Warns of plain HTTP to a public host: anybody on the way reads cookies and passwords, and changes pages.
 fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Checker<'_>) {
     let is_near = match connect.address().map(|a| a.ip().to_canonical()) {
         Some(IpAddr::V4(a)) => a.is_loopback() || a.is_private() || a.is_link_local(),
@@ -304,8 +319,11 @@ fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Checker<'_>)
     if !is_near {
         r.warn(
             &url.span,
-            format!("site.upstream: the way to {} is not encrypted: who is on it reads and changes all", connect.host),
-            "https://, if the host offers it",
+            format!(
+                "site.upstream: the connection to {} is not encrypted: others can read and change all of it",
+                connect.host
+            ),
+            "use https:// if the host offers it",
         );
     }
 }
@@ -313,7 +331,7 @@ fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Checker<'_>)
 fn host_header(options: &UpstreamTable, endpoint: &Endpoint, own: &str, r: &mut Checker<'_>) -> HostHeader {
     let upstream = || HostHeader::Fixed(own.into());
     match options.host_header.as_ref() {
-        // A hosted blog wants its own name; a server that is given by its address has none.
+        // A hosted blog expects its own name. A server that is configured by its address has none.
         None if endpoint.address().is_some() => HostHeader::Client,
         None => upstream(),
         Some(word) => match word.value.as_str() {
@@ -321,8 +339,8 @@ fn host_header(options: &UpstreamTable, endpoint: &Endpoint, own: &str, r: &mut 
             "client" => HostHeader::Client,
             name => {
                 if Endpoint::parse(name, Some(80)).is_none() {
-                    let message = format!("site.upstream_options.host_header: {name:?} is no host");
-                    r.error_with_hint(&word.span, message, "\"upstream\", \"client\" or a name");
+                    let reason = Reason::new(format!("site.upstream_options.host_header: invalid host {name:?}"));
+                    r.error(&word.span, reason.note("expected one of: upstream, client, or a name"));
                 }
                 HostHeader::Fixed(name.into())
             }
@@ -341,33 +359,42 @@ fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) 
         None => Some(default.to_owned()),
         Some(given) if server_name(&given.value).is_some() => Some(given.value.clone()),
         Some(given) => {
-            r.error(&given.span, format!("site.upstream_options.{key}: {:?} is no name", given.value));
+            r.error_with_hint(
+                &given.span,
+                format!("site.upstream_options.{key}: invalid name {:?}", given.value),
+                format!("{key} = \"origin.example.com\""),
+            );
             None
         }
     };
     let sni = name("server_name", &options.server_name, endpoint.bare());
     let verify = name("verify_name", &options.verify_name, sni.as_deref().unwrap_or_default());
     if let (Some(skip), Some(_)) = (options.insecure_skip_verify.as_ref().filter(|s| s.value), &options.verify_name) {
-        r.error(&skip.span, "site.upstream_options: verify_name has no effect with insecure_skip_verify");
+        r.error_with_hint(
+            &skip.span,
+            "site.upstream_options: verify_name has no effect with insecure_skip_verify",
+            "remove one of them",
+        );
     }
     if let Some(skip) = options.insecure_skip_verify.as_ref().filter(|s| s.value) {
         r.warn(
             &skip.span,
-            "site.upstream_options.insecure_skip_verify: anybody on the way can pass for the upstream",
-            "give its CA in ca = \"FILE\"",
+            "site.upstream_options.insecure_skip_verify: anybody on the way can pose as the upstream",
+            "name its CA: ca = \"FILE\"",
         );
     }
     Some(Some(TlsNames { sni: sni?, verify: verify? }))
 }
 
-/// Keys about TLS do nothing for an upstream without.
+/// Reports keys about TLS, which have no effect for an upstream without it.
 fn unused_names(options: &UpstreamTable, scheme: Scheme, r: &mut Checker<'_>) -> Option<Option<TlsNames>> {
     let texts = [("server_name", &options.server_name), ("verify_name", &options.verify_name), ("ca", &options.ca)];
     let flags = [("insecure_skip_verify", &options.insecure_skip_verify), ("http2", &options.http2)];
     let spans = texts.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)));
     for (key, span) in spans.chain(flags.into_iter().filter_map(|(k, v)| v.as_ref().map(|v| (k, &v.span)))) {
         let scheme = scheme.word();
-        r.error(span, format!("site.upstream_options.{key}: has no effect, as the upstream is {scheme} and not https"));
+        let what = format!("site.upstream_options.{key}: has no effect: the upstream is {scheme}, not https");
+        r.error_with_hint(span, what, "remove it, or use https:// in upstream");
     }
     Some(None)
 }
@@ -376,7 +403,7 @@ fn server_name(text: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(text.to_owned()).ok()
 }
 
-/// The roots that the upstream's certificate is verified against: Mozilla's, or those of a file.
+/// The roots for the upstream's certificate: Mozilla's, or those of a file.
 fn roots(
     at: Option<&At<String>>,
     path: Option<&PathBuf>,
@@ -402,15 +429,19 @@ fn roots(
     Some(roots)
 }
 
-/// The roots of a file; one that cannot be a root is warned of, as the others are good all the same.
+/// The roots of a file. Warns of a certificate that cannot be a root, as the others are still good.
 fn roots_of(contents: &[u8], path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<RootCertStore> {
-    const FORM: &str = "a file of CA certificates in PEM";
+    const FORM: &str = "expected CA certificates in PEM";
     let name = format!("site.upstream_options.ca: {}", path.display());
     let certificates = match key_file::certificates(contents) {
         Ok(certificates) => certificates,
         Err(error) => {
-            let hint = error.hint(path, Want::Chain).unwrap_or_else(|| FORM.to_owned());
-            r.error_with_hint(span, format!("{name}: {error}"), hint);
+            let reason = Reason::new(format!("{name}: {error}"));
+            let reason = match error.hint(path, Want::Chain) {
+                Some(hint) => reason.hint(hint),
+                None => reason.note(FORM),
+            };
+            r.report(Problem::error(span, reason).about(path));
             return None;
         }
     };
@@ -418,11 +449,13 @@ fn roots_of(contents: &[u8], path: &Path, span: &Range<usize>, r: &mut Checker<'
     for (line, certificate) in certificates {
         if let Err(error) = store.add(certificate) {
             let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            r.warn(span, format!("{name}: {place}the certificate cannot be a root: {error}"), FORM);
+            let reason = Reason::new(format!("{name}: {place}the certificate cannot be a root: {error}")).note(FORM);
+            r.report(Problem::warning(span, reason).about(path));
         }
     }
     if store.is_empty() {
-        r.error_with_hint(span, format!("{name}: no certificate in it can be a root"), FORM);
+        let reason = Reason::new(format!("{name}: no certificate in it can be a root")).note(FORM);
+        r.report(Problem::error(span, reason).about(path));
         return None;
     }
     Some(store)

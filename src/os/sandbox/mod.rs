@@ -14,6 +14,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::reason::Reason;
+
 /// How strictly a part of the sandbox is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strength {
@@ -90,10 +92,11 @@ pub struct Error {
 }
 
 impl Error {
-    /// The remedy.
+    /// The error with its remedy.
     #[must_use]
-    pub fn hint(&self) -> String {
-        format!("{} = \"auto\" enforces the supported parts, and reports the missing ones", self.key)
+    pub fn reason(&self) -> Reason {
+        let hint = format!("{} = \"auto\" enforces the supported parts, and reports the missing ones", self.key);
+        Reason::new(self.to_string()).hint(hint)
     }
 }
 
@@ -195,15 +198,14 @@ impl Held {
 
     /// The permissions in `rules` that this sandbox lacks, each with its remedy.
     #[must_use]
-    pub fn beyond(&self, rules: &Rules) -> Vec<(String, String)> {
+    pub fn beyond(&self, rules: &Rules) -> Vec<Reason> {
         let Some(files) = &self.files else { return Vec::new() };
         let mut beyond = Vec::new();
         let mut path = |key: &str, what: &str, path: &Path| {
-            let hint = format!("restart pintle; or name it in sandbox.{key} before the next start");
-            beyond.push((
-                format!("{}: the sandbox was set up at the start without permission to {what} it", path.display()),
-                hint,
-            ));
+            let hint = format!("name it in sandbox.{key} before the next start");
+            let what =
+                format!("{}: the sandbox was set up at the start without permission to {what} it", path.display());
+            beyond.push(Reason::new(what).hint("restart pintle").hint(hint));
         };
         for read in rules.read.iter().filter(|p| p.exists() && !files.covers(p, files::Use::Read)) {
             path("read", "read", read);
@@ -214,11 +216,11 @@ impl Held {
             }
         }
         if let (Some(allowed), Some(wanted)) = (&files.connect, &rules.connect) {
-            let hint = "restart pintle; or name the port in sandbox.connect_ports before the next start";
+            let hint = "name the port in sandbox.connect_ports before the next start";
             beyond.extend(wanted.difference(allowed).map(|port| {
                 let what =
                     format!("port {port}: the sandbox was set up at the start without permission to connect to it");
-                (what, hint.to_owned())
+                Reason::new(what).hint("restart pintle").hint(hint)
             }));
         }
         beyond

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::calls::{NO_SUCH_CALL, names, program};
 use super::files::{Use, lacks, testing};
 use super::*;
+use crate::reason::Severity;
 
 const PROCESS: u32 = 4711;
 /// linux/audit.h
@@ -277,7 +278,7 @@ fn what_is_beyond_the_sandbox_is_told_with_a_remedy() {
     };
     assert_eq!(held.beyond(&rules(&["certs"], &["state"], &[443])), []);
     let beyond = held.beyond(&rules(&["certs", "webroot"], &["certs"], &[443, 8080]));
-    let told: Vec<String> = beyond.iter().map(|(what, hint)| format!("{what} | {hint}")).collect();
+    let told: Vec<String> = beyond.iter().map(|reason| reason.render(Severity::Error, false)).collect();
     assert_eq!(told.len(), 3, "{told:?}");
     for (line, words) in
         told.iter().zip([["webroot", "sandbox.read"], ["certs", "sandbox.write"], ["port 8080", "connect_ports"]])

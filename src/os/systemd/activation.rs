@@ -5,6 +5,8 @@ use std::net::TcpListener;
 
 use listenfd::ListenFd;
 
+use crate::reason::Reason;
+
 /// A passed socket.
 #[derive(Debug)]
 pub struct Passed {
@@ -19,7 +21,7 @@ pub struct Passed {
 /// # Errors
 ///
 /// The fault of a socket, and its remedy.
-pub fn passed() -> Result<Vec<Passed>, String> {
+pub fn passed() -> Result<Vec<Passed>, Reason> {
     let meant_for: Option<u32> = std::env::var("LISTEN_PID").ok().and_then(|pid| pid.parse().ok());
     if meant_for != Some(std::process::id()) {
         return Ok(Vec::new());
@@ -31,10 +33,8 @@ pub fn passed() -> Result<Vec<Passed>, String> {
     for at in 0..sockets.len() {
         let name = names.next().filter(|name| name != "unknown").unwrap_or_default();
         let wrong = |why: &str| {
-            format!(
-                "socket {at} of systemd ({name:?}): {why}\n  hint: ListenStream= with a port, or an address and a port, is \
-                 what pintle can serve"
-            )
+            Reason::new(format!("socket {at} of systemd ({name:?}): {why}"))
+                .hint("set ListenStream= to a port, or to an address and a port")
         };
         let listener = sockets.take_tcp_listener(at).map_err(|error| wrong(&error.to_string()))?;
         let listener = listener.ok_or_else(|| wrong("is missing"))?;

@@ -266,23 +266,23 @@ fn what_is_wrong_with_the_keys_is_told_at_once() {
          [site.health_check]\npath = \"x\"\ninterval = \"1ms\"\nstatus = \"ok\"\nhealthy = 0\n\
          [site.upstream_options]\ntotal_timeout = 0\n",
         &[
-            "open_max: is less than open",
+            "open_max: must be at least open",
             "health_check.path",
             "health_check.interval",
-            "no range of status codes",
-            "healthy: 0 is not from 1",
-            "a timeout of zero",
+            "invalid range of status codes",
+            "healthy: must be between 1 and 1,000,000",
+            "a timeout must be more than 0s",
         ],
     );
-    check("[site.health_check]\n", &["health_check: has no path", "hint: path = \"/\""]);
+    check("[site.health_check]\n", &["health_check: path is missing", "hint: path = \"/\""]);
     let url = |url: &str, more: &str, want: &str| {
         let config = authority.write("pintle.toml", blog_at(&authority, url) + more);
         let (_, out, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(config));
         assert!(if want.is_empty() { err.is_empty() } else { err.contains(want) }, "{want} in {err}{out}");
     };
     url("h2c://127.0.0.1:50051", "", "");
-    url("h2c://127.0.0.1", "[site.upstream_options]\nhttp2 = false\n", "as the upstream is h2c and not https");
-    url("h2://127.0.0.1:50051", "", "is no http, https or h2c URL");
+    url("h2c://127.0.0.1", "[site.upstream_options]\nhttp2 = false\n", "the upstream is h2c, not https");
+    url("h2://127.0.0.1:50051", "", "unknown scheme");
     url("h2c://127.0.0.1:50051/package.Service", "", "has a path");
     url("h2c://grpc.example.net:50051", "", "is not encrypted");
 }

@@ -147,7 +147,7 @@ fn nobody_there_and_wrong_usage() {
         let (code, _, err) = outcome(pintle().args(arguments));
         assert!(code == 2 && err.contains(words), "{arguments:?}: {code} {err}");
     }
-    for (file, words) in [("absent", "No such file"), ("empty", "no certificate found")] {
+    for (file, words) in [("absent", "no such file"), ("empty", "no certificate found")] {
         let path = if file == "empty" { authority.write(file, "") } else { authority.folder().join(file) };
         let url = format!("https://{BLOG}/");
         let (code, _, err) = outcome(pintle().args(["verify", &url, "--ca"]).arg(&path));
