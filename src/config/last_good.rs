@@ -1,8 +1,7 @@
 //! The pairs that were served last, kept beside the ledger: if a renewal in place is refused, its files have replaced
 //! the only copy of the key that readers are promised, and the next start needs it.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -16,14 +15,12 @@ use rustls::pki_types::PrivateKeyDer;
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::Config;
 use crate::host::HostPattern;
 use crate::keys::key_file::{FILE_MAX, KeyKind, private_key, public_key};
 use crate::keys::pin::Pin;
-use crate::ledger::Book;
 use crate::ledger::set_id;
 use crate::os::plain_file;
-use crate::policy::promise::{Promise, Promises, Seconds};
+use crate::policy::promise::Promise;
 
 /// The folder in `state.directory`.
 pub const FOLDER: &str = "last-good";
@@ -143,42 +140,6 @@ impl LastGood {
     }
 }
 
-impl Config {
-    /// The pairs that it serves: the chain's path, and the leaf's pin.
-    pub fn pairs(&self) -> impl Iterator<Item = (&Path, Pin)> {
-        self.entries.iter().flat_map(|entry| entry.pairs()).map(|l| (l.path.as_path(), l.chain.pin()))
-    }
-
-    /// The pairs that it serves, but for those that another configuration serves, too; and those that break promises,
-    /// which other nodes may have made since.
-    #[must_use]
-    pub fn fresh_pairs(&self, beside: Option<&Self>, book: &Book, now: Seconds) -> Fresh {
-        let before = beside.iter().flat_map(|config| &config.entries).flat_map(|entry| entry.pairs());
-        let known: HashSet<_, foldhash::fast::RandomState> =
-            before.map(|l| (Arc::as_ptr(&l.chain), l.path.as_path())).collect();
-        let promises = Promises::alive(book.promises(), now);
-        let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |l| (entry, l)));
-        let mut fresh: Vec<Pair> = Vec::new();
-        // Sites may share a chain, and its copy.
-        let mut places = HashMap::new();
-        for (entry, l) in pairs {
-            let breaks = entry.breaks(l, &promises);
-            if breaks.is_empty() && known.contains(&(Arc::as_ptr(&l.chain), l.path.as_path())) {
-                continue;
-            }
-            let breaches = Breaches::of(entry.hosts(), breaks);
-            match places.entry((l.path.as_path(), l.chain.pin())) {
-                Entry::Vacant(place) => {
-                    place.insert(fresh.len());
-                    fresh.push(l.clone().into_pair(breaches));
-                }
-                Entry::Occupied(place) => fresh[*place.get()].breaches.add(breaches),
-            }
-        }
-        Fresh(fresh)
-    }
-}
-
 /// Pairs that have come into use, to be copied.
 pub struct Fresh(pub(super) Vec<Pair>);
 
@@ -203,7 +164,7 @@ impl Breaches {
         Self { hosts: if sets.is_empty() { Vec::new() } else { hosts.to_vec() }, sets }
     }
 
-    fn add(&mut self, more: Self) {
+    pub(super) fn add(&mut self, more: Self) {
         self.hosts.extend(more.hosts);
         self.sets.extend(more.sets);
         self.sets.sort_unstable();

@@ -12,12 +12,6 @@ use code::{Source, functions, tokens};
 const CIRCLES: &[(&str, &str)] = &[
     ("commands", "drop_privileges reach"),
     ("commands/demo", "keys mod"),
-    ("config", "build file last_good mod"),
-    (
-        "config/build",
-        "addresses assemble certificates entry guard headers health hsts keep limits listen mod \
-         offer pins plan process refusal report stand_in upstream",
-    ),
     ("control", "admin adopt client mod refresh reload sandbox_rules served socket starting takeover upgrade"),
     ("export", "apps mod servers tools"),
     ("os/sandbox", "calls files mod"),
@@ -36,10 +30,8 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("commands/run.rs", "serve", NOT_YET),
     ("config/build/assemble.rs", "assemble", NOT_YET),
     ("config/build/certificates.rs", "load_pair", NOT_YET),
-    ("config/build/entry.rs", "candidate", NOT_YET),
-    ("config/build/mod.rs", "build", NOT_YET),
-    ("config/build/mod.rs", "globals", NOT_YET),
-    ("config/build/pins.rs", "tell", NOT_YET),
+    ("config/build/all.rs", "build", NOT_YET),
+    ("config/build/pin_plan.rs", "report", NOT_YET),
     ("config/build/upstream.rs", "build", NOT_YET),
     ("config/file.rs", "read", NOT_YET),
     ("control/admin.rs", "answer", NOT_YET),

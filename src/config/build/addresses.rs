@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 
-use super::Checker;
+use super::checker::Checker;
 use super::listen::Listen;
 use crate::config::file::{File, TlsTable};
 use crate::config::problem::At;

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::entry::{Entry, TICKETS_LIVE, chains_until};
+use super::globals::Globals;
 use super::guard::Admitted;
-use super::{Entry, Globals, Upstreams};
+use super::upstream::Upstreams;
 use crate::config::{Config, Context, Draft, Kept, Problem};
 use crate::host::HostPattern;
 use crate::ledger::Ramp;
@@ -13,8 +15,6 @@ use crate::server::{Earlier, Snapshot};
 use crate::tls::resolver::ForProbes;
 use crate::tls::{Certificates, Tickets, config as tls_config};
 
-/// Seconds. Tickets are good for twelve hours; the rest is for clocks that are set.
-const TICKETS_LIVE: i64 = 24 * 3600;
 /// The largest number of earlier chains of one site.
 const EARLIER_MAX: usize = 100;
 
@@ -101,12 +101,6 @@ pub(super) fn assemble(
         upstreams,
         tickets,
     })
-}
-
-/// The chains of a site, until the tickets that are issued under them now expire.
-pub(in crate::config) fn chains_until(entry: &Entry, now: Seconds) -> impl Iterator<Item = Earlier> {
-    let until = now.saturating_add(TICKETS_LIVE);
-    entry.chains().map(move |chain| Earlier { pins: chain.certain.clone(), until })
 }
 
 /// The chains under which sessions for a site's names may have begun, without its present ones: its own previous chains,

@@ -1,23 +1,18 @@
 //! `[site.certificate]`: chains and keys, and the preflight of both.
 
-use std::fs;
-use std::io;
-use std::ops::Range;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-
+use super::checker::Checker;
+use super::files::{mode, read, read_as};
+use super::loaded::Loaded;
 use super::stand_in::{RefusedPair, StandIns};
-use super::{Checker, report};
 use crate::config::file::{CertificateTable, SiteTable};
-use crate::config::last_good::{Breaches, KeyText, Pair, pem};
+use crate::config::last_good::KeyText;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::keys::key_file::{FILE_MAX, KeyFileError, Want, public_key};
-use crate::os::read_error;
+use crate::keys::key_file::{KeyFileError, Want, public_key};
 use crate::reason::{Kind, Problem, Reason};
 use crate::tls::certificate::Chain;
 use crate::tls::key_process::{self, KeyProcess, RemoteKey};
@@ -25,50 +20,6 @@ use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
 
 const KEY_FORM: &str = "expected a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
-
-/// One `[site.certificate]`, as far as it could be loaded.
-#[derive(Clone)]
-pub(in crate::config) struct Loaded {
-    /// Its place in `[[site.certificate]]`.
-    pub(super) at: usize,
-    pub(in crate::config) path: PathBuf,
-    /// The file of its key, if the key is here.
-    pub(super) key: Option<Box<Path>>,
-    /// The contents of that file, until they have been copied.
-    pub(super) text: KeyText,
-    pub(in crate::config) chain: Arc<Chain>,
-    /// With its key; `None` where TLS ends in front of pintle.
-    pub(super) certificate: Option<Arc<Certificate>>,
-}
-
-impl Loaded {
-    /// `true` if it is the very same chain, certificate by certificate.
-    pub(super) fn is(&self, other: &Self) -> bool {
-        self.der() == other.der() && self.certificate.is_some() == other.certificate.is_some()
-    }
-
-    fn der(&self) -> &[CertificateDer<'static>] {
-        self.certificate.as_ref().map_or_else(|| self.chain.der(), |certificate| certificate.der())
-    }
-
-    /// What a copy of it needs.
-    pub(in crate::config) fn into_pair(self, breaches: Breaches) -> Pair {
-        Pair {
-            breaches,
-            path: self.path.clone(),
-            pin: self.chain.pin(),
-            // A key that another process has is not read by this one, not even for a copy.
-            key: self.key.as_deref().filter(|_| key_process::running().is_none()).map(Path::to_owned),
-            text: self.text.clone(),
-            chain: Box::new(move || self.pem()),
-        }
-    }
-
-    /// The chain in PEM, as it is served.
-    fn pem(&self) -> String {
-        self.der().iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
-    }
-}
 
 /// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
 pub(super) fn build(
@@ -94,7 +45,7 @@ pub(super) fn build(
         match served {
             Some(served) if is_refused && stand_ins.may_stand_in(unchanged) => {
                 let problems = problems.into_list();
-                let certificate = here.as_ref().map(report::Certificate::of);
+                let certificate = here.as_ref().map(Loaded::report);
                 refused.push(RefusedPair { at, problems, unchanged, certificate });
                 loaded.push(served);
             }
@@ -256,39 +207,6 @@ fn load(key_process: &'static KeyProcess, path: &Path, at: &At<String>, r: &mut 
             let note =
                 "the key process reads the folders that keys were in at the start, as the user that started pintle";
             r.report(Problem::error(&at.span, reason.note(note)).about(path));
-            None
-        }
-    }
-}
-
-/// The permission bits of a file.
-pub(super) fn mode(path: &Path) -> Option<u32> {
-    fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
-}
-
-/// Reads a file, or reports why it cannot be read.
-pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
-    read_as(Kind::Unreadable, key, path, span, r)
-}
-
-/// Does the same. A file that this user may not read is a problem of the given kind.
-fn read_as(unreadable: Kind, key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
-    if let Some(contents) = r.instead.get(path) {
-        r.stamps.push((path.to_owned(), Stamp::Given));
-        return Some(contents.clone());
-    }
-    // The stamp comes before the contents: a write in between then counts as a change.
-    r.stamps.push((path.to_owned(), Stamp::of(path)));
-    let contents = fs::metadata(path)
-        .and_then(|m| if m.len() > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(path) });
-    match contents {
-        Ok(contents) => Some(contents),
-        Err(error) => {
-            let what = format!("{key}: {}: {}", r.shown(path), read_error::describe(&error));
-            let reason =
-                Reason::new(what).hints(read_error::hints(path, &error, "the folder of the configuration file"));
-            let kind = if error.kind() == io::ErrorKind::PermissionDenied { unreadable } else { Kind::Other };
-            r.report(Problem::error(span, reason).about(path).of_kind(kind));
             None
         }
     }

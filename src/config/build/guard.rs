@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::certificates::Loaded;
+use super::builder::{Builder, Change};
+use super::candidate::Candidate;
+use super::checker::Checker;
 use super::entry::{Entry, timestamp};
 use super::keep::{keep, keep_unfit, stays_in_use};
+use super::loaded::Loaded;
 use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::{RefusedPair, Served};
-use super::{Builder, Candidate, Change, Checker};
 use crate::config::file::SiteTable;
 use crate::config::{Context, Kept, StandIn};
 use crate::host::HostPattern;

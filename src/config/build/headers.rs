@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::{HeaderName, HeaderValue};
 
-use super::Checker;
+use super::checker::Checker;
 use crate::config::file::{HeadersTable, SiteTable};
 use crate::config::problem::At;
 use crate::message::{Name, folded, is_forbidden_trailer};

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::Checker;
+use super::checker::Checker;
 use crate::config::file::{BreakerTable, CheckTable};
 use crate::config::problem::At;
 use crate::config::value::{show_duration, show_number};

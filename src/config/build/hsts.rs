@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Checker;
+use super::checker::Checker;
 use crate::config::file::{HstsTable, RampKeys};
 use crate::config::problem::At;
 use crate::config::value::show_duration;

@@ -1,6 +1,7 @@
 //! Sites that keep what they have, or a part of it, because their files on disk are unfit.
 
-use super::{Candidate, report};
+use super::candidate::Candidate;
+use super::report;
 use crate::config::{Context, Kept};
 use crate::reason::{Problem, Reason, Severity};
 

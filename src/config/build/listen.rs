@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
-use super::Checker;
+use super::checker::Checker;
 use crate::config::file::{LimitsTable, ListenTable, ReportsTable, TlsTable};
 use crate::config::problem::At;
 use crate::config::value::show_number;

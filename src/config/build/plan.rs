@@ -1,26 +1,17 @@
-//! The part of a site that follows from its text and its files alone. It is reused as long as these stay the same.
+//! The part of a site that follows from its text and its files alone.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
-use super::certificates::{self, Loaded};
-use super::entry::of_site;
 use super::hsts::HstsPlan;
-use super::pins::PinPlan;
-use super::stand_in::{RefusedPair, StandIns};
-use super::upstream::{Target, Upstreams};
-use super::{Checker, Globals, headers, hsts, pins, upstream};
-use crate::config::file::{File, SiteTable};
-use crate::config::problem::At;
+use super::loaded::Loaded;
+use super::pin_plan::PinPlan;
+use super::upstream::Target;
 use crate::config::stamp::{Looked, Stamp};
-use crate::config::{Config, Draft};
 use crate::host::HostPattern;
 use crate::reason::Problem;
 use crate::site::HeaderRules;
-use crate::tls::{CertificateSet, Certificates};
+use crate::tls::CertificateSet;
 
 /// A site, before the ledger and the time are taken into account.
 pub(in crate::config) struct Plan {
@@ -34,19 +25,11 @@ pub(in crate::config) struct Plan {
     pub(super) request: Arc<HeaderRules>,
     pub(super) response: Arc<HeaderRules>,
     /// Problems, with spans from the start of the site.
-    problems: Vec<Problem>,
-    stamps: Vec<(PathBuf, Stamp)>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) stamps: Vec<(PathBuf, Stamp)>,
     pub(super) source: [u8; 32],
     /// Some pair is not the one on disk, which has to be judged again each time.
-    has_stand_ins: bool,
-}
-
-/// A plan, and the findings on the way to it.
-pub(super) struct Planned {
-    pub(super) plan: Arc<Plan>,
-    pub(super) problems: Vec<Problem>,
-    /// Pairs on disk that are not served.
-    pub(super) refused: Vec<RefusedPair>,
+    pub(super) has_stand_ins: bool,
 }
 
 impl Plan {
@@ -62,12 +45,12 @@ impl Plan {
         self.problems.iter().filter(is_new).map(move |p| shifted(p, start))
     }
 
-    fn is_current(&self, looked: &Looked) -> bool {
+    pub(super) fn is_current(&self, looked: &Looked) -> bool {
         !self.has_stand_ins && self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
     }
 
     /// `true` if it serves the same, with the same text.
-    fn serves_the_same(&self, other: &Self) -> bool {
+    pub(super) fn serves_the_same(&self, other: &Self) -> bool {
         let chains = |plan: &Self| plan.loaded.iter().map(|l| Arc::as_ptr(&l.chain)).collect::<Vec<_>>();
         let backups = |plan: &Self| {
             let pins = plan.pins.iter().flat_map(|p| &p.backups).map(|b| b.key.pin);
@@ -81,140 +64,12 @@ impl Plan {
             && problems(self) == problems(other)
     }
 
-    fn is_fit(&self) -> bool {
+    pub(super) fn is_fit(&self) -> bool {
         !self.problems.iter().any(Problem::is_error)
     }
 }
 
-/// The plans of the configuration in use, by what they were made from.
-pub(super) struct Reuse {
-    by_source: HashMap<[u8; 32], Arc<Plan>>,
-}
-
-impl Reuse {
-    pub(super) fn of(before: Option<&Config>) -> Self {
-        let plans = before.iter().flat_map(|b| &b.entries).map(|e| (e.plan.source, e.plan.clone()));
-        Self { by_source: plans.collect() }
-    }
-
-    /// Returns a site's plan, its problems, and the pairs on disk that are not in it.
-    #[expect(clippy::too_many_arguments, reason = "one call, with all that a plan depends on")]
-    pub(super) fn plan(
-        &self,
-        draft: &Draft,
-        file: &File,
-        index: usize,
-        hosts: &[At<HostPattern>],
-        globals: &Globals,
-        stand_ins: &StandIns<'_>,
-        upstreams: &mut Upstreams,
-        r: &mut Checker<'_>,
-    ) -> Planned {
-        let Some(table) = file.sites.get(index) else { unreachable!("called with the places of file.sites") };
-        let start = table.span.start;
-        let end = file.sites.get(index + 1).map_or_else(|| draft.problems.text().len(), |next| next.span.start);
-        let source = source(draft, globals, start..end.max(start));
-        let usable = |plan: &Arc<Plan>| {
-            plan.is_fit() && plan.hosts.iter().eq(hosts.iter().map(|h| &h.value)) && plan.is_current(r.looked)
-        };
-        let is_as_on_disk = |plan: &Plan| plan.stamps.iter().all(|(path, _)| !r.instead.contains_key(path));
-        let known = self.by_source.get(&source).filter(|plan| is_as_on_disk(plan));
-        let (plan, refused) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
-            Some(plan) => (plan.clone(), Vec::new()),
-            None => {
-                let (plan, refused) = make(table, hosts, globals, stand_ins, upstreams, source, r);
-                // Nothing on disk is new: the plan in use stays.
-                let same = known.filter(|known| !refused.is_empty() && known.is_fit() && known.serves_the_same(&plan));
-                (same.cloned().unwrap_or_else(|| Arc::new(plan)), refused)
-            }
-        };
-        let problems = plan.problems.iter().map(|p| shifted(p, start)).collect();
-        Planned { plan, problems, refused }
-    }
-}
-
-fn shifted(problem: &Problem, start: usize) -> Problem {
+/// The same problem, with its span shifted by `start`.
+pub(super) fn shifted(problem: &Problem, start: usize) -> Problem {
     Problem { span: problem.span.start + start..problem.span.end + start, ..problem.clone() }
-}
-
-/// A hash of all that a plan depends on, without its files.
-fn source(draft: &Draft, globals: &Globals, range: std::ops::Range<usize>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(draft.folder.as_os_str().as_encoded_bytes());
-    hash.update([0, u8::from(globals.listen.trust.is_empty())]);
-    if let Some(reports) = &globals.reports {
-        hash.update(reports.host.as_bytes());
-    }
-    hash.update([0]);
-    hash.update(draft.problems.text().as_bytes().get(range).unwrap_or_default());
-    hash.finalize().into()
-}
-
-fn make(
-    table: &SiteTable,
-    hosts: &[At<HostPattern>],
-    globals: &Globals,
-    stand_ins: &StandIns<'_>,
-    upstreams: &mut Upstreams,
-    source: [u8; 32],
-    r: &mut Checker<'_>,
-) -> (Plan, Vec<RefusedPair>) {
-    let mut problems = r.problems.scratch();
-    let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
-    let r = &mut own;
-    let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
-    let (loaded, refused) = certificates::build(table, &names, stand_ins, r);
-    let pins = pins::plan(table, hosts, &loaded, stand_ins, r);
-    let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
-    let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
-    let target = upstream::build(table, &names, collects, upstreams, r);
-    headers::check_policies(table, r);
-    if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
-        r.warn(
-            &table.span,
-            "site: no certificate with a key, and no trusted proxy that ends TLS: clients get nothing but redirects to https",
-            "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
-        );
-    }
-    let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
-    let canonical = canonical(table, hosts, r);
-    let request = Arc::new(headers::build(table.request_headers.as_deref(), "request_headers", r));
-    let response = Arc::new(headers::build(table.response_headers.as_deref(), "response_headers", r));
-    let stamps = std::mem::take(&mut r.stamps);
-    let start = table.span.start;
-    let label = names.first().map(ToString::to_string).unwrap_or_default();
-    let mut problems: Vec<Problem> = problems.into_list().into_iter().map(|p| of_site(&label, p)).collect();
-    for problem in &mut problems {
-        problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
-    }
-    let plan = Plan {
-        hosts: names,
-        canonical,
-        set: (!served.is_empty()).then(|| Certificates::set(served)),
-        loaded,
-        pins,
-        hsts,
-        target,
-        request,
-        response,
-        problems,
-        stamps,
-        source,
-        has_stand_ins: !refused.is_empty(),
-    };
-    (plan, refused)
-}
-
-/// The name that the others are redirected to.
-fn canonical(table: &SiteTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) -> Option<Box<str>> {
-    let wanted = table.canonical_redirect.as_ref().filter(|c| c.value)?;
-    let first = hosts.first()?;
-    match first.value.exact() {
-        Some(name) => Some(name.into()),
-        None => {
-            let message = "site.canonical_redirect: the first host is a wildcard, and a redirect needs an exact name";
-            r.error_with_hint(&wanted.span, message, "put an exact name first in hosts");
-            None
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! `[process]` and `[sandbox]`: the user that serves, and its permissions; and the folder of the log.
 
-use super::Checker;
+use super::checker::Checker;
 use crate::config::AccessTarget;
 use crate::config::file::{ProcessTable, SandboxTable};
 use crate::config::problem::At;

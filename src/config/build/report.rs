@@ -2,13 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::certificates::Loaded;
-use super::plan::Plan;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey};
 use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
-use crate::policy::hpkp::Hpkp;
-use crate::policy::hsts::Hsts;
 use crate::policy::promise::Seconds;
 use crate::policy::ramp::Next;
 
@@ -93,21 +89,6 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    pub(super) fn of(l: &Loaded) -> Self {
-        Self {
-            path: l.path.display().to_string(),
-            serial: l.chain.leaf.serial.clone(),
-            issuer: l.chain.leaf.issuer.clone(),
-            algorithm: l.chain.leaf.algorithm,
-            pin: l.chain.pin(),
-            pins: l.chain.pins.clone(),
-            certain: l.chain.certain.clone(),
-            not_before: l.chain.leaf.not_before,
-            not_after: l.chain.leaf.not_after,
-            served: l.certificate.is_some(),
-        }
-    }
-
     /// `true` if it is the very same certificate.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
@@ -117,28 +98,6 @@ impl Certificate {
 }
 
 impl Site {
-    pub(super) fn new(
-        plan: &Plan,
-        hsts: Option<&Hsts>,
-        hpkp: Option<&Hpkp>,
-        withheld: bool,
-        promoted: &[Pin],
-        ramps: &[Ramp],
-    ) -> Self {
-        let backups = plan.pins.iter().flat_map(|p| &p.backups);
-        Self {
-            hosts: plan.hosts.iter().map(ToString::to_string).collect(),
-            upstream: plan.target.as_ref().map(|t| t.report.clone()),
-            certificates: plan.loaded.iter().map(Certificate::of).collect(),
-            hsts: hsts.map(ToString::to_string),
-            hpkp: hpkp.map(|p| (p.name(), p.value())),
-            withheld,
-            promoted: promoted.to_vec(),
-            ramps: ramps.to_vec(),
-            backups: backups.map(|b| (b.file.clone(), b.key)).collect(),
-        }
-    }
-
     /// Its first name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::certificates::Loaded;
-use super::{Entry, report};
+use super::entry::Entry;
+use super::loaded::Loaded;
+use super::report;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, read_key};
 use crate::config::{Context, LastGood, StandIn};

@@ -1,7 +1,7 @@
 //! `upstream` and `[site.upstream_options]`: the place that requests go to, and its four names.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
-use super::Checker;
-use super::certificates::read;
+use super::checker::Checker;
+use super::files::read;
+use super::upstream_url::{Endpoint, Scheme, parse_url};
 use super::{health, report};
 use crate::config::file::{SiteTable, UpstreamTable};
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
-use crate::host::{HostPattern, ascii_authority, split_authority};
+use crate::host::HostPattern;
 use crate::keys::key_file::{self, Want};
-use crate::reason::near::nearest;
 use crate::reason::{Problem, Reason};
 use crate::upstream::dns::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
@@ -83,36 +83,6 @@ impl Upstreams {
 pub(super) struct Target {
     pub(super) upstream: Arc<Upstream>,
     pub(super) report: report::Upstream,
-}
-
-/// A host and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Endpoint {
-    host: String,
-    port: u16,
-}
-
-impl Endpoint {
-    fn parse(text: &str, default_port: Option<u16>) -> Option<Self> {
-        let mut raw = ascii_authority(text).ok()?.into_owned().into_bytes();
-        let authority = split_authority(&mut raw).ok()?;
-        raw.truncate(authority.host_len);
-        let port = authority.port.or(default_port).filter(|p| *p > 0)?;
-        Some(Self { host: String::from_utf8(raw).ok()?, port })
-    }
-
-    fn bare(&self) -> &str {
-        self.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&self.host)
-    }
-
-    fn address(&self) -> Option<SocketAddr> {
-        self.bare().parse().ok().map(|ip| SocketAddr::new(ip, self.port))
-    }
-
-    /// As a Host field has it: without the scheme's own port.
-    fn authority(&self, default_port: u16) -> String {
-        if self.port == default_port { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
-    }
 }
 
 pub(super) fn build(
@@ -220,71 +190,6 @@ pub(super) fn build(
     let name = (connect.host.clone(), connect.port);
     shared.known.insert(key, Known { upstream: upstream.clone(), name });
     Some(Target { upstream, report })
-}
-
-/// The protocol of an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scheme {
-    Http,
-    Https,
-    /// HTTP/2 without TLS: `h2c`.
-    Http2,
-}
-
-impl Scheme {
-    const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Http2];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-            Self::Http2 => "h2c",
-        }
-    }
-
-    fn default_port(self) -> u16 {
-        if self == Self::Https { 443 } else { 80 }
-    }
-}
-
-/// Parses `http://host`, `https://host:port`, `h2c://host:port`. A path would have to precede that of every request.
-fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme, Endpoint)> {
-    let hint =
-        "expected http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; with :PORT if it is not the default";
-    let split = url.value.split_once("://");
-    let known = split.and_then(|(word, rest)| Some((Scheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
-    let Some((scheme, rest)) = known else {
-        let reason = match split.and_then(|(word, _)| nearest(word, Scheme::ALL.map(Scheme::word))) {
-            Some(near) => {
-                let meant = url.value.replacen(split.map_or("", |(word, _)| word), near, 1);
-                Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value))
-                    .hint(format!("did you mean {meant:?}?"))
-            }
-            None if split.is_none() => Reason::new(format!("site.upstream: {:?} has no scheme", url.value))
-                .note(hint)
-                .hint(format!("did you mean {:?}?", format!("https://{}", url.value))),
-            None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).hint(hint),
-        };
-        r.error(&url.span, reason);
-        return None;
-    };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains(['/', '?', '#']) {
-        r.error_with_hint(
-            &url.span,
-            format!("site.upstream: {:?} has a path, but requests keep their own", url.value),
-            format!(
-                "did you mean {:?}?",
-                format!("{}://{}", scheme.word(), authority.split(['/', '?', '#']).next().unwrap_or(""))
-            ),
-        );
-        return None;
-    }
-    let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));
-    if endpoint.is_none() {
-        r.error(&url.span, Reason::new(format!("site.upstream: invalid host {authority:?}")).note(hint));
-    }
-    endpoint.map(|e| (scheme, e))
 }
 
 fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) -> Option<Endpoint> {

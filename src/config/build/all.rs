@@ -1,0 +1,106 @@
+//! The order of the checks: globals, each site by itself, then the guard over all sites together.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::builder::{Builder, Change};
+use super::candidate::Candidate;
+use super::checker::Checker;
+use super::entry::{Entry, by_name};
+use super::globals::globals;
+use super::hosts::hosts;
+use super::keep::{keep_unfit, mark_shorter, note_refused};
+use super::{assemble, guard, planning, suites};
+use crate::config::file::File;
+use crate::config::problem::{At, Problems};
+use crate::config::{Config, Context, Draft};
+use crate::host::HostPattern;
+use crate::ledger::time::{DOUBT, wall};
+use crate::policy::promise::others;
+
+impl Draft {
+    /// Checks everything. Returns a configuration unless the problems have errors.
+    #[must_use]
+    pub fn build(&self, context: &Context<'_>) -> (Option<Config>, Problems) {
+        let mut problems = self.problems.clone();
+        let Some(file) = &self.file else { return (None, problems) };
+        let config = build(self, file, context, &mut problems);
+        (config.filter(|_| !problems.has_errors()), problems)
+    }
+}
+
+/// Checks everything. Returns a configuration only if there are no errors.
+fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Problems) -> Option<Config> {
+    let mut r = checker(draft, context, problems);
+    let mut taken = HashMap::new();
+    let hosts: Vec<Vec<At<HostPattern>>> =
+        file.sites.iter().enumerate().map(|(index, table)| hosts(table, index, &mut taken, &mut r)).collect();
+    let globals = globals(draft, file, &hosts, &mut r);
+    if context.keeps_sites {
+        // The text is the one in use. A folder that is gone since then must not keep certificates from being renewed.
+        r.problems.forgive();
+    }
+    let names: Vec<Vec<HostPattern>> = hosts.iter().map(|h| h.iter().map(|at| at.value.clone()).collect()).collect();
+    let mut builder = Builder {
+        draft,
+        file,
+        hosts: &hosts,
+        globals: &globals,
+        except: others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+        before: by_name(context.before.map_or(&[], |before| &before.entries)),
+        reuse: planning::Reuse::of(context.before),
+        upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
+        context,
+    };
+    let mut candidates: Vec<Candidate> =
+        (0..file.sites.len()).map(|index| builder.candidate(index, &Change::default(), &mut r)).collect();
+    let mut kept = Vec::new();
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        note_refused(index, candidate, context, &mut kept);
+    }
+    if context.keeps_sites
+        && let Some(settled) = &context.waits_for_chains
+    {
+        mark_shorter(&mut candidates, context, settled);
+    }
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        keep_unfit(candidate, index, context, &mut kept);
+    }
+    let entries: Vec<&Entry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
+    // One renewed certificate is no reason to refuse all others.
+    let may_refuse = !context.keeps_sites;
+    suites::check(&file.tls, &globals.offer, &entries, may_refuse, &mut r);
+    let admitted = guard::admit(&mut candidates, &mut builder, &mut kept, &mut r);
+    let upstreams = builder.upstreams;
+    guard::warn_of_unserved(&names, context, &mut r);
+    for candidate in &candidates {
+        r.problems.extend(candidate.problems.iter().chain(&candidate.notes).cloned());
+    }
+    if r.problems.has_errors() {
+        return None;
+    }
+    let (mut entries, mut news) = (Vec::with_capacity(candidates.len()), Vec::new());
+    for candidate in candidates {
+        let Some(entry) = candidate.entry else { continue };
+        news.extend(candidate.news.into_iter().map(|problem| (entry.site.label(), problem)));
+        entries.push(entry);
+    }
+    let outcome = assemble::Outcome { admitted, kept, news };
+    assemble::assemble(draft, globals, entries, upstreams, outcome, context)
+}
+
+fn checker<'a>(draft: &'a Draft, context: &'a Context<'_>, problems: &'a mut Problems) -> Checker<'a> {
+    let doubted = Some(wall()).filter(|wall| wall.saturating_sub(context.now) > DOUBT);
+    Checker {
+        folder: &draft.folder,
+        problems,
+        now: Timestamp::from_second(context.now).unwrap_or_default(),
+        doubted: doubted.and_then(|wall| Timestamp::from_second(wall).ok()),
+        instead: &context.instead,
+        shown_as: &context.shown_as,
+        chains_alone: context.chains_alone,
+        looked: &context.looked,
+        stamps: Vec::new(),
+    }
+}

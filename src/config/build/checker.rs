@@ -1,0 +1,91 @@
+//! What every check works with: the paths, the clock, and the place for problems.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Display, Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::config::problem::{At, Problem, Problems};
+use crate::config::stamp::{Looked, Stamp};
+use crate::reason::Reason;
+use crate::reason::near::did_you_mean;
+
+/// What every check needs: where relative paths begin, where problems go, and the time.
+pub(super) struct Checker<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) problems: &'a mut Problems,
+    pub(super) now: Timestamp,
+    /// The clock's time, where it is doubtful: either the clock is wrong, or nothing was written down for a year.
+    pub(super) doubted: Option<Timestamp>,
+    /// Contents that replace those of files.
+    pub(super) instead: &'a HashMap<PathBuf, Vec<u8>>,
+    /// Names of files in messages, where they differ from the path.
+    pub(super) shown_as: &'a HashMap<PathBuf, PathBuf>,
+    /// The chains among `instead` have no keys here.
+    pub(super) chains_alone: bool,
+    pub(super) looked: &'a Looked,
+    /// The files that were read, with their stamps.
+    pub(super) stamps: Vec<(PathBuf, Stamp)>,
+}
+
+impl Checker<'_> {
+    pub(super) fn error(&mut self, span: &Range<usize>, reason: impl Into<Reason>) {
+        self.problems.error(span, reason);
+    }
+
+    pub(super) fn error_with_hint(&mut self, span: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.error(span, Reason::new(what).hint(hint));
+    }
+
+    pub(super) fn warn(&mut self, span: &Range<usize>, what: impl Into<String>, hint: impl Into<String>) {
+        self.problems.warn(span, Reason::new(what).hint(hint));
+    }
+
+    pub(super) fn report(&mut self, problem: Problem) {
+        self.problems.insert(problem);
+    }
+
+    /// The name of a file in messages.
+    pub(super) fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
+        self.shown_as.get(path).map_or(path, PathBuf::as_path).display()
+    }
+
+    /// The path that the configuration means: relative ones begin in its folder.
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        self.folder.join(text)
+    }
+
+    /// One of several words; `default` if the value is missing or unknown.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        value: Option<&At<String>>,
+        words: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let Some(value) = value else { return default };
+        if let Some((_, chosen)) = words.iter().find(|(word, _)| *word == value.value) {
+            return *chosen;
+        }
+        let last = key.rsplit('.').next().unwrap_or(key);
+        let noun = if matches!(last, "mode" | "profile" | "format") { last } else { "value" };
+        let reason = unknown(key, noun, &value.value, words.iter().map(|(word, _)| *word));
+        self.error(&value.span, reason);
+        default
+    }
+}
+
+/// An unknown word: which ones are known, and which one may have been meant.
+pub(super) fn unknown<'k>(key: &str, noun: &str, word: &str, known: impl Iterator<Item = &'k str> + Clone) -> Reason {
+    let expected: Vec<&str> = known.clone().collect();
+    let mut reason = Reason::new(format!("{key}: unknown {noun} {word:?}"));
+    reason.notes.push(format!("expected one of: {}", expected.join(", ")));
+    reason.hints.extend(did_you_mean(word, known));
+    reason
+}
+
+/// The same problem, with the site that has it.
+pub(super) fn of_site(label: &str, problem: Problem) -> Problem {
+    Problem { site: Some(label.to_owned()), ..problem }
+}

@@ -1,0 +1,103 @@
+//! The inputs of the checks, beside the file.
+
+use std::collections::HashMap;
+use std::path::{Display, Path, PathBuf};
+
+use super::config::Config;
+use crate::config::last_good::LastGood;
+use crate::config::stamp::Looked;
+use crate::host::HostPattern;
+use crate::ledger::Book;
+use crate::policy::promise::Seconds;
+use crate::server::Earlier;
+
+/// Everything beside the file that the checks depend on.
+pub struct Context<'a> {
+    /// The promises.
+    pub book: &'a Book,
+    /// The time.
+    pub now: Seconds,
+    /// The configuration in use: unchanged parts are reused.
+    pub before: Option<&'a Config>,
+    /// `before` is served. During an upgrade it is not yet: it is the first look of the new process.
+    pub is_served: bool,
+    /// An unfit site keeps what it has in `before`, which must be of the same draft. Otherwise it makes the whole
+    /// configuration unfit.
+    pub keeps_sites: bool,
+    /// The pairs that an earlier process served last.
+    pub last_good: Option<LastGood>,
+    /// Whether such a pair, or one of `before`, replaces an unfit one on disk.
+    pub stand_in: StandIn,
+    /// With `keeps_sites`: a chain that has become shorter counts as unfit, unless its site (the first name) is one of
+    /// these. A file that is being written may end behind any certificate.
+    pub waits_for_chains: Option<Vec<String>>,
+    /// Contents that replace those of files, as if they had been written.
+    pub instead: HashMap<PathBuf, Vec<u8>>,
+    /// Names of files in messages: an operator knows a certificate by the file it comes from.
+    pub shown_as: HashMap<PathBuf, PathBuf>,
+    /// The chains among `instead` are judged without their keys, which only the caller has.
+    pub chains_alone: bool,
+    /// Stamps of files of `before` that were taken just now.
+    pub looked: Looked,
+    /// A site (its first name) and the day until which the operator accepts a lockout, beside those in the file.
+    pub accept: Option<(String, String)>,
+    /// The chains of the sites in the previous process, whose sessions may be resumed here.
+    pub earlier: Vec<SiteBefore>,
+}
+
+/// A site of the previous process.
+#[derive(Debug, Clone)]
+pub struct SiteBefore {
+    /// Its first name.
+    pub name: String,
+    /// All its names.
+    pub hosts: Vec<HostPattern>,
+    /// The chains of sessions that may still be resumed.
+    pub chains: Vec<Earlier>,
+}
+
+impl<'a> Context<'a> {
+    /// A context with nothing in use.
+    #[must_use]
+    pub fn new(book: &'a Book, now: Seconds) -> Self {
+        Self {
+            book,
+            now,
+            before: None,
+            is_served: true,
+            keeps_sites: false,
+            last_good: None,
+            stand_in: StandIn::Never,
+            waits_for_chains: None,
+            instead: HashMap::new(),
+            shown_as: HashMap::new(),
+            chains_alone: false,
+            looked: Looked::default(),
+            accept: None,
+            earlier: Vec::new(),
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The name of a file in messages.
+    pub(super) fn shown<'p>(&'p self, path: &'p Path) -> Display<'p> {
+        self.shown_as.get(path).map_or(path, PathBuf::as_path).display()
+    }
+
+    /// The configuration that clients see now, if this process serves one.
+    pub(super) fn served(&self) -> Option<&'a Config> {
+        self.before.filter(|_| self.is_served)
+    }
+}
+
+/// When the pair that was served last replaces an unfit one on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    /// Never: only the files on disk are judged.
+    Never,
+    /// Only if it is the very same pair: time has made it unfit, and nobody has changed anything.
+    Unchanged,
+    /// Always.
+    Always,
+}

@@ -1,0 +1,52 @@
+//! The files that a configuration names.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::checker::Checker;
+use crate::config::stamp::Stamp;
+use crate::keys::key_file::FILE_MAX;
+use crate::os::read_error;
+use crate::reason::{Kind, Problem, Reason};
+
+/// The permission bits of a file.
+pub(super) fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
+}
+
+/// Reads a file, or reports why it cannot be read.
+pub(super) fn read(key: &str, path: &Path, span: &Range<usize>, r: &mut Checker<'_>) -> Option<Vec<u8>> {
+    read_as(Kind::Unreadable, key, path, span, r)
+}
+
+/// Does the same. A file that this user may not read is a problem of the given kind.
+pub(super) fn read_as(
+    unreadable: Kind,
+    key: &str,
+    path: &Path,
+    span: &Range<usize>,
+    r: &mut Checker<'_>,
+) -> Option<Vec<u8>> {
+    if let Some(contents) = r.instead.get(path) {
+        r.stamps.push((path.to_owned(), Stamp::Given));
+        return Some(contents.clone());
+    }
+    // The stamp comes before the contents: a write in between then counts as a change.
+    r.stamps.push((path.to_owned(), Stamp::of(path)));
+    let contents = fs::metadata(path)
+        .and_then(|m| if m.len() > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(path) });
+    match contents {
+        Ok(contents) => Some(contents),
+        Err(error) => {
+            let what = format!("{key}: {}: {}", r.shown(path), read_error::describe(&error));
+            let reason =
+                Reason::new(what).hints(read_error::hints(path, &error, "the folder of the configuration file"));
+            let kind = if error.kind() == io::ErrorKind::PermissionDenied { unreadable } else { Kind::Other };
+            r.report(Problem::error(span, reason).about(path).of_kind(kind));
+            None
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The settings that belong to no site.
+
+use std::path::PathBuf;
+
+use super::checker::Checker;
+use super::{addresses, limits, listen, offer, process};
+use crate::config::file::File;
+use crate::config::problem::At;
+use crate::config::{AccessTarget, Draft};
+use crate::host::{HostMap, HostPattern};
+use crate::telemetry::AccessFormat;
+use crate::tls::offer::TlsOffer;
+
+/// The settings that belong to no site.
+pub(super) struct Globals {
+    pub(super) listen: listen::Listen,
+    pub(super) limits: crate::limits::Limits,
+    pub(super) reports: Option<crate::site::ReportsAt>,
+    pub(super) offer: Offer,
+    pub(super) access: AccessTarget,
+    pub(super) access_format: AccessFormat,
+    pub(super) acme_webroot: Option<PathBuf>,
+    pub(super) name_servers: crate::upstream::dns::NameServers,
+    pub(super) by_host: HostMap<usize>,
+    pub(super) default_site: Option<usize>,
+    pub(super) sandbox: crate::os::sandbox::Settings,
+}
+
+/// Checks the settings that belong to no site.
+pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>], r: &mut Checker<'_>) -> Globals {
+    let listen = listen::build(&file.listen, r);
+    let mut limits = limits::build(&file.limits, r);
+    listen::check_admin(file.admin_listen.as_ref(), draft, r);
+    if let Some(directory) = &file.state_directory
+        && directory.value.is_empty()
+    {
+        r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
+    }
+    if file.sites.is_empty() {
+        r.error_with_hint(&(0..0), "no site is configured", "add a [[site]] with hosts and upstream");
+    }
+    let mut by_host = HostMap::default();
+    for (index, hosts) in hosts.iter().enumerate() {
+        for host in hosts {
+            by_host.insert(&host.value, index);
+        }
+    }
+    let reports = file.reports.as_ref().and_then(|t| listen::reports(t, &by_host, r));
+    let default_site = listen::default_site(&file.tls, hosts, &by_host, r);
+    let places = addresses::Places { listen: &listen, tls: &file.tls, default_site };
+    addresses::check(file, hosts, &places, r);
+    check_default_site(file, default_site, r);
+    let offer = offer::build(&file.tls, r);
+    let (access, access_format) = access_log(file, draft, r);
+    let acme_webroot = acme_webroot(file, r);
+    let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
+    listen::fit_limits(&file.limits, &mut limits);
+    process::check(&file.process, r);
+    let sandbox = process::sandbox(&file.sandbox, r);
+    Globals {
+        listen,
+        limits,
+        reports,
+        offer,
+        access,
+        access_format,
+        acme_webroot,
+        name_servers,
+        by_host,
+        default_site,
+        sandbox,
+    }
+}
+
+fn check_default_site(file: &File, default_site: Option<usize>, r: &mut Checker<'_>) {
+    if default_site.and_then(|at| file.sites.get(at)).is_some_and(|s| s.certificates.iter().all(|c| c.key.is_none())) {
+        let span = file.tls.default_site.as_ref().map_or(&file.tls.span, |d| &d.span).clone();
+        let hint = "give it [site.certificate] with chain and key, or name another site";
+        r.error_with_hint(&span, "tls.default_site: this site has no certificate with a key", hint);
+    }
+}
+
+fn access_log(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, AccessFormat) {
+    let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
+    let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, AccessFormat::Json);
+    let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
+        None | Some(("stdout", _)) => AccessTarget::Stdout,
+        Some((_, None)) => AccessTarget::Off,
+        Some((_, Some(path))) => AccessTarget::File(path),
+    };
+    process::check_access(file.log.access.as_ref(), &access, r);
+    (access, access_format)
+}
+
+fn acme_webroot(file: &File, r: &mut Checker<'_>) -> Option<PathBuf> {
+    file.acme_webroot.as_ref().map(|w| {
+        let path = r.path(&w.value);
+        if !path.is_dir() {
+            let what = if path.exists() { "not a folder" } else { "no such folder" };
+            r.error_with_hint(
+                &w.span,
+                format!("acme.webroot: {}: {what}", path.display()),
+                format!("mkdir -p {}, or leave the key out", path.display()),
+            );
+        }
+        path
+    })
+}

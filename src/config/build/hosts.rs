@@ -1,0 +1,66 @@
+//! `hosts`: the names of the sites.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::checker::Checker;
+use crate::config::file::SiteTable;
+use crate::config::problem::At;
+use crate::host::HostPattern;
+use crate::reason::Reason;
+
+/// The host that was meant by a URL, or by a host with a port.
+fn host_within(text: &str) -> Option<HostPattern> {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let bracket = authority.rfind(']').unwrap_or(0);
+    let host = authority[bracket..].rfind(':').map_or(authority, |colon| &authority[..bracket + colon]);
+    // An IPv6 address without its brackets.
+    let bare = authority.parse::<std::net::Ipv6Addr>().ok().map(|address| format!("[{address}]"));
+    HostPattern::of_site(&bare.unwrap_or_else(|| host.to_owned())).ok()
+}
+
+/// A site's names; each belongs to one site only.
+pub(super) fn hosts(
+    table: &SiteTable,
+    index: usize,
+    taken: &mut HashMap<HostPattern, (usize, Range<usize>)>,
+    r: &mut Checker<'_>,
+) -> Vec<At<HostPattern>> {
+    let Some(listed) = &table.hosts else {
+        if !table.has_hosts {
+            r.error_with_hint(&table.span, "site: hosts is missing", "hosts = [\"blog.example.com\"]");
+        }
+        return Vec::new();
+    };
+    if listed.is_empty() {
+        r.error_with_hint(&table.span, "site.hosts: must not be empty", "hosts = [\"blog.example.com\"]");
+    }
+    let mut hosts = Vec::new();
+    for text in listed {
+        let pattern = match HostPattern::of_site(&text.value) {
+            Ok(pattern) => pattern,
+            Err(why) => {
+                let message = format!("site.hosts: {:?}: {why}", text.value);
+                match host_within(&text.value) {
+                    Some(host) => r.error_with_hint(&text.span, message, format!("hosts = [{:?}]", host.to_string())),
+                    None => r.error(&text.span, message),
+                }
+                continue;
+            }
+        };
+        if let Some((other, span)) = taken.get(&pattern) {
+            let (line, _) = r.problems.line_and_column(span.start);
+            let whose = if *other == index { "this site" } else { "another site" };
+            r.error(
+                &text.span,
+                Reason::new(format!("site.hosts: {pattern} is taken: {whose} has it in line {line}"))
+                    .hint("remove one of them"),
+            );
+            continue;
+        }
+        taken.insert(pattern.clone(), (index, text.span.clone()));
+        hosts.push(text.with(pattern));
+    }
+    hosts
+}

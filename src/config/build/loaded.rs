@@ -1,0 +1,73 @@
+//! A chain and its key, as far as they could be loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use super::report;
+use crate::config::last_good::{Breaches, KeyText, Pair, pem};
+use crate::tls::Certificate;
+use crate::tls::certificate::Chain;
+use crate::tls::key_process;
+
+/// One `[site.certificate]`, as far as it could be loaded.
+#[derive(Clone)]
+pub(in crate::config) struct Loaded {
+    /// Its place in `[[site.certificate]]`.
+    pub(super) at: usize,
+    pub(in crate::config) path: PathBuf,
+    /// The file of its key, if the key is here.
+    pub(super) key: Option<Box<Path>>,
+    /// The contents of that file, until they have been copied.
+    pub(super) text: KeyText,
+    pub(in crate::config) chain: Arc<Chain>,
+    /// With its key; `None` where TLS ends in front of pintle.
+    pub(super) certificate: Option<Arc<Certificate>>,
+}
+
+impl Loaded {
+    /// `true` if it is the very same chain, certificate by certificate.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.der() == other.der() && self.certificate.is_some() == other.certificate.is_some()
+    }
+
+    fn der(&self) -> &[CertificateDer<'static>] {
+        self.certificate.as_ref().map_or_else(|| self.chain.der(), |certificate| certificate.der())
+    }
+
+    /// What a copy of it needs.
+    pub(in crate::config) fn into_pair(self, breaches: Breaches) -> Pair {
+        Pair {
+            breaches,
+            path: self.path.clone(),
+            pin: self.chain.pin(),
+            // A key that another process has is not read by this one, not even for a copy.
+            key: self.key.as_deref().filter(|_| key_process::running().is_none()).map(Path::to_owned),
+            text: self.text.clone(),
+            chain: Box::new(move || self.pem()),
+        }
+    }
+
+    /// The chain in PEM, as it is served.
+    fn pem(&self) -> String {
+        self.der().iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
+    }
+
+    /// Its part of the report.
+    pub(super) fn report(&self) -> report::Certificate {
+        let l = self;
+        report::Certificate {
+            path: l.path.display().to_string(),
+            serial: l.chain.leaf.serial.clone(),
+            issuer: l.chain.leaf.issuer.clone(),
+            algorithm: l.chain.leaf.algorithm,
+            pin: l.chain.pin(),
+            pins: l.chain.pins.clone(),
+            certain: l.chain.certain.clone(),
+            not_before: l.chain.leaf.not_before,
+            not_after: l.chain.leaf.not_after,
+            served: l.certificate.is_some(),
+        }
+    }
+}

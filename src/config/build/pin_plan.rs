@@ -1,0 +1,158 @@
+//! The pins of a site, and the check that they may be promised.
+
+use std::time::Duration;
+
+use super::checker::Checker;
+use super::loaded::Loaded;
+use crate::config::file::HpkpTable;
+use crate::config::value::show_duration;
+use crate::keys::key_file::PublicKey;
+use crate::keys::pin::Pin;
+use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, judge, standing};
+use crate::policy::ramp::Steps;
+
+/// `[site.hpkp]`, with the keys behind it.
+pub(super) struct PinPlan {
+    /// The site's first name.
+    pub(super) site: Box<str>,
+    pub(super) mode: Mode,
+    /// The max-age at the end of the ramp.
+    pub(super) goal: u64,
+    pub(super) steps: Option<Steps>,
+    pub(super) include_subdomains: bool,
+    pub(super) report_uri: Option<String>,
+    pub(super) backups: Vec<Backup>,
+    /// All files could be read.
+    pub(super) complete: bool,
+    /// A backup was readable once and no longer is, so the promise is unknown.
+    pub(super) lacks_backups: bool,
+}
+
+/// A header that may be sent, or the reason against it.
+pub(super) struct Judged {
+    pub(super) policy: Hpkp,
+    /// It lacks a backup, as the last one has become live.
+    pub(super) withheld: bool,
+    /// Backups that have become live.
+    pub(super) promoted: Vec<Pin>,
+}
+
+impl PinPlan {
+    /// The max-age at a step of the ramp.
+    pub(super) fn max_age(&self, step: usize) -> u64 {
+        self.steps.as_ref().map_or(self.goal, |steps| steps.max_age(step))
+    }
+
+    /// Judges the policy against the chains. `promised` returns `true` for a pin that clients may hold for this site.
+    pub(super) fn judge(
+        &self,
+        hpkp: &HpkpTable,
+        max_age: u64,
+        loaded: &[Loaded],
+        promised: impl Fn(Pin) -> bool,
+        r: &mut Checker<'_>,
+    ) -> Judged {
+        let mut pins: Vec<Pin> = Vec::new();
+        for pin in loaded.iter().map(|l| l.chain.pin()).chain(self.backups.iter().map(|b| b.key.pin)) {
+            if !pins.contains(&pin) {
+                pins.push(pin);
+            }
+        }
+        let policy = Hpkp {
+            mode: self.mode,
+            max_age,
+            pins,
+            include_subdomains: self.include_subdomains,
+            report_uri: self.report_uri.clone(),
+        };
+        report(hpkp, self, policy, loaded, promised, r)
+    }
+}
+
+/// A backup: the file as the configuration names it, and its key.
+#[derive(Clone)]
+pub(super) struct Backup {
+    pub(super) file: String,
+    pub(super) key: PublicKey,
+    /// Its place in `backups`.
+    pub(super) at: usize,
+}
+
+/// The command that makes a site's next key.
+pub(super) fn key_new(site: &str) -> String {
+    format!("`pintle key new --role next --site {site}`")
+}
+
+/// Reports the findings of [`judge`], in the words of the file.
+fn report(
+    hpkp: &HpkpTable,
+    plan: &PinPlan,
+    policy: Hpkp,
+    loaded: &[Loaded],
+    promised: impl Fn(Pin) -> bool,
+    r: &mut Checker<'_>,
+) -> Judged {
+    let (backups, complete) = (&plan.backups, plan.complete);
+    let chains: Vec<Vec<Pin>> = loaded.iter().map(|l| l.chain.pins.clone()).collect();
+    let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
+    let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
+    let lifetime = u64::try_from(shortest.duration_since(r.now).as_secs()).unwrap_or(0);
+    let max_age_span = hpkp.max_age.as_ref().map_or(&hpkp.span, |m| &m.span).clone();
+    let listed = |at: usize| hpkp.backups.as_ref().and_then(|b| b.get(at)).map_or(&hpkp.span, |b| &b.span).clone();
+    let place =
+        |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
+    let findings = judge(&chains, &pins, plan.goal, lifetime);
+    let standing = standing(&findings);
+    for finding in findings {
+        match finding {
+            // A file that could not be read may hold what is missing.
+            Finding::NoLivePin | Finding::NoBackup | Finding::SingleBackup | Finding::OutlivesCertificate if !complete => {}
+            Finding::NoLivePin => {
+                r.error_with_hint(&hpkp.span, "site.hpkp: no pin matches the served chain", "name the chain in [site.certificate]");
+            }
+            Finding::NoBackup if standing.is_withheld => r.warn(
+                &listed(0),
+                "site.hpkp: no backup is left, so pintle sends no pins; it keeps earlier promises",
+                format!("make the next key now, and name it in backups: {}", key_new(&plan.site)),
+            ),
+            Finding::NoBackup => r.error_with_hint(
+                &listed(0),
+                "site.hpkp: backups has no key outside of the served chain: clients would ignore the header, and a lost key would lock them out",
+                "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
+            ),
+            Finding::BackupIsServed(pin) if promised(pin) => r.warn(
+                &place(pin),
+                format!("site.hpkp.backups: {pin} was promised and is live now: the site needs a fresh next key"),
+                format!("{}, and name its CSR instead of this one", key_new(&plan.site)),
+            ),
+            Finding::BackupIsServed(pin) => r.warn(
+                &place(pin),
+                format!("site.hpkp.backups: {pin} is a key of the served chain, not a backup"),
+                format!("name a key that is not in use: {} makes one", key_new(&plan.site)),
+            ),
+            Finding::BackupTwice(pin) => {
+                let what = format!("site.hpkp.backups: {pin} is listed twice, and counts once");
+                r.error_with_hint(&place(pin), what, "remove one, or name another key");
+            }
+            Finding::SingleBackup => r.warn(
+                &listed(0),
+                "site.hpkp.backups: only one key: once it is live, no key is left to rotate to",
+                "add a second one, and keep it offline",
+            ),
+            Finding::MaxAgeAboveCap => r.warn(
+                &max_age_span,
+                format!(
+                    "site.hpkp.max_age: clients keep pins for at most {}, and a mistake for just as long",
+                    show_duration(Duration::from_secs(MAX_AGE_CAP))
+                ),
+                "max_age = \"30d\"",
+            ),
+            Finding::OutlivesCertificate => r.warn(
+                &max_age_span,
+                "site.hpkp.max_age: clients hold the pins longer than the certificate lasts, and backups has one key only",
+                "use a shorter max_age, or add a second backup",
+            ),
+        }
+    }
+    Judged { policy, withheld: standing.is_withheld || plan.lacks_backups, promoted: standing.promoted }
+}

@@ -1,0 +1,104 @@
+//! The URL of an upstream: its protocol, host and port.
+
+use std::net::SocketAddr;
+
+use super::checker::Checker;
+use crate::config::problem::At;
+use crate::host::{ascii_authority, split_authority};
+use crate::reason::Reason;
+use crate::reason::near::nearest;
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Endpoint {
+    pub(super) fn parse(text: &str, default_port: Option<u16>) -> Option<Self> {
+        let mut raw = ascii_authority(text).ok()?.into_owned().into_bytes();
+        let authority = split_authority(&mut raw).ok()?;
+        raw.truncate(authority.host_len);
+        let port = authority.port.or(default_port).filter(|p| *p > 0)?;
+        Some(Self { host: String::from_utf8(raw).ok()?, port })
+    }
+
+    pub(super) fn bare(&self) -> &str {
+        self.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&self.host)
+    }
+
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.bare().parse().ok().map(|ip| SocketAddr::new(ip, self.port))
+    }
+
+    /// As a Host field has it: without the scheme's own port.
+    pub(super) fn authority(&self, default_port: u16) -> String {
+        if self.port == default_port { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+/// The protocol of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+    /// HTTP/2 without TLS: `h2c`.
+    Http2,
+}
+
+impl Scheme {
+    const ALL: [Self; 3] = [Self::Http, Self::Https, Self::Http2];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Http2 => "h2c",
+        }
+    }
+
+    pub(super) fn default_port(self) -> u16 {
+        if self == Self::Https { 443 } else { 80 }
+    }
+}
+
+/// Parses `http://host`, `https://host:port`, `h2c://host:port`. A path would have to precede that of every request.
+pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme, Endpoint)> {
+    let form =
+        "expected http://HOST, https://HOST, or h2c://HOST for gRPC without TLS; with :PORT if it is not the default";
+    let split = url.value.split_once("://");
+    let known = split.and_then(|(word, rest)| Some((Scheme::ALL.into_iter().find(|s| s.word() == word)?, rest)));
+    let Some((scheme, rest)) = known else {
+        let reason = match split.and_then(|(word, _)| nearest(word, Scheme::ALL.map(Scheme::word))) {
+            Some(near) => {
+                let meant = url.value.replacen(split.map_or("", |(word, _)| word), near, 1);
+                Reason::new(format!("site.upstream: unknown scheme in {:?}", url.value))
+                    .hint(format!("did you mean {meant:?}?"))
+            }
+            None if split.is_none() => Reason::new(format!("site.upstream: {:?} has no scheme", url.value))
+                .note(form)
+                .hint(format!("did you mean {:?}?", format!("https://{}", url.value))),
+            None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).hint(form),
+        };
+        r.error(&url.span, reason);
+        return None;
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    if authority.contains(['/', '?', '#']) {
+        r.error_with_hint(
+            &url.span,
+            format!("site.upstream: {:?} has a path, but requests keep their own", url.value),
+            format!(
+                "did you mean {:?}?",
+                format!("{}://{}", scheme.word(), authority.split(['/', '?', '#']).next().unwrap_or(""))
+            ),
+        );
+        return None;
+    }
+    let endpoint = Endpoint::parse(authority, Some(scheme.default_port()));
+    if endpoint.is_none() {
+        r.error(&url.span, Reason::new(format!("site.upstream: invalid host {authority:?}")).note(form));
+    }
+    endpoint.map(|e| (scheme, e))
+}

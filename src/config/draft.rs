@@ -1,0 +1,186 @@
+//! A configuration file as a text: the sites, files and addresses that it names, before anything is checked.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::file;
+use super::problem::{At, Problems};
+use super::process::Process;
+use super::reader;
+
+/// The largest configuration file, in bytes.
+const FILE_MAX: u64 = 64 << 20;
+/// A configuration in this folder is the system's: its state and its socket have defaults.
+const SYSTEM_FOLDER: &str = "/etc/pintle";
+const SYSTEM_STATE: &str = "/var/lib/pintle";
+const SYSTEM_SOCKET: &str = "/run/pintle/admin.sock";
+/// The default name of the admin socket, in the folder of the state.
+const SOCKET: &str = "admin.sock";
+/// The token for commands over TCP, in the folder of the state.
+pub const TOKEN: &str = "admin.token";
+
+/// A configuration file that was read, but not checked beyond its syntax and its keys.
+#[derive(Debug)]
+pub struct Draft {
+    pub(super) path: PathBuf,
+    pub(super) folder: PathBuf,
+    pub(super) file: Option<file::File>,
+    /// A guess at a broken file: good enough to find the process that read it when it was whole.
+    pub(super) guess: Option<file::File>,
+    pub(super) problems: Problems,
+}
+
+/// The address of the admin socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// An address of this machine.
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The file of the token that every request must carry; `None` without state.directory.
+        token: Option<PathBuf>,
+    },
+}
+
+/// Reads a configuration file.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn read(path: &Path) -> io::Result<Draft> {
+    if fs::metadata(path)?.len() > FILE_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any configuration"));
+    }
+    let text = fs::read_to_string(path)?;
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
+    Ok(Draft::new(path, folder, text))
+}
+
+impl Draft {
+    /// A text as if it were that file's. Relative paths begin in `folder`.
+    #[must_use]
+    pub fn new(path: &Path, folder: &Path, text: String) -> Self {
+        let problems = RefCell::new(Problems::new(path, text.clone()));
+        let (root, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            problems.borrow_mut().error(&span, error.message().trim());
+        }
+        // The rest of a broken file is guesswork, and so would be every complaint about it.
+        let is_broken = problems.borrow().has_errors();
+        let read = |problems: &RefCell<Problems>| file::File::read(reader::Reader::new(&root, "", problems));
+        let guess = is_broken.then(|| read(&RefCell::new(problems.borrow().clone())));
+        let file = (!is_broken).then(|| read(&problems));
+        Self { path: path.to_owned(), folder: folder.to_owned(), file, guess, problems: problems.into_inner() }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The problems, with their places.
+    #[must_use]
+    pub fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
+    /// The text of the file.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        self.problems.shared_text()
+    }
+
+    /// The folder of the state, as configured. The system's own configuration has a default.
+    #[must_use]
+    pub fn state(&self) -> Option<PathBuf> {
+        self.state_of(self.file.as_ref()?)
+    }
+
+    fn state_of(&self, file: &file::File) -> Option<PathBuf> {
+        match file.state_directory.as_ref() {
+            Some(directory) if directory.value.is_empty() => None,
+            Some(directory) => Some(self.place(&directory.value)),
+            None => self.is_the_systems().then(|| SYSTEM_STATE.into()),
+        }
+    }
+
+    /// The address of the admin socket, as configured, or in the folder of the state. A guess for a broken file.
+    #[must_use]
+    pub fn admin(&self) -> Option<AdminAddress> {
+        let file = self.file.as_ref().or(self.guess.as_ref())?;
+        match file.admin_listen.as_ref() {
+            Some(listen) => match listen.value.strip_prefix("unix:") {
+                Some("") => None,
+                Some(path) => Some(AdminAddress::Unix(self.place(path))),
+                None => listen.value.parse().ok().map(|address| AdminAddress::Tcp {
+                    address,
+                    token: self.state_of(file).map(|state| state.join(TOKEN)),
+                }),
+            },
+            None if self.is_the_systems() => Some(AdminAddress::Unix(SYSTEM_SOCKET.into())),
+            None => self.state_of(file).map(|state| AdminAddress::Unix(state.join(SOCKET))),
+        }
+    }
+
+    /// The user that serves; the default for a broken file.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        let Some(table) = self.file.as_ref().map(|file| &file.process) else { return Process::default() };
+        let is_set = |flag: &Option<At<bool>>| flag.as_ref().is_some_and(|flag| flag.value);
+        Process {
+            user: table.user.clone(),
+            group: table.group.clone(),
+            allow_root: is_set(&table.allow_root),
+            bind_low_ports: is_set(&table.bind_low_ports),
+            prove_upstream: is_set(&table.prove_upstream),
+        }
+    }
+
+    /// The files of the sites' private keys, if the key process reads them.
+    #[must_use]
+    pub fn kept_keys(&self) -> Option<Vec<At<PathBuf>>> {
+        let file = self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
+        let keys = file.sites.iter().flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
+        Some(keys.map(|key| key.with(self.folder.join(&key.value))).collect())
+    }
+
+    /// The file of the access log, if it goes to a file.
+    #[must_use]
+    pub fn access_file(&self) -> Option<PathBuf> {
+        let access = self.file.as_ref()?.log.access.as_ref()?;
+        (!matches!(access.value.as_str(), "stdout" | "off")).then(|| self.place(&access.value))
+    }
+
+    /// The place of a key that names a writable path; empty if the file lacks it.
+    #[must_use]
+    pub fn place_of(&self, key: &str) -> Range<usize> {
+        let named = self.file.as_ref().and_then(|file| match key {
+            "state.directory" => file.state_directory.as_ref(),
+            "log.access" => file.log.access.as_ref(),
+            "admin.listen" => file.admin_listen.as_ref(),
+            _ => None,
+        });
+        named.map(|named| named.span.clone()).unwrap_or_default()
+    }
+
+    /// A path that pintle writes to: absolute, as processes differ in their working directories.
+    fn place(&self, path: &str) -> PathBuf {
+        let path = self.folder.join(path);
+        std::path::absolute(&path).unwrap_or(path)
+    }
+
+    fn is_the_systems(&self) -> bool {
+        std::path::absolute(&self.path).is_ok_and(|path| path.starts_with(SYSTEM_FOLDER))
+    }
+}
