@@ -19,7 +19,7 @@ pub struct Reason {
     pub what: String,
     /// The place in a file, if the reason is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// Facts that help to understand it: the values that are allowed, for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -311,7 +311,8 @@ mod tests {
              hint: did you mean \"enforce\"?\n  hint: leave the key out"
         );
         let (file, text) = ("c.toml".to_owned(), "\tü = \"x\"".to_owned());
-        reason = Reason { place: Some(Place { file, line: 2, column: 6, text, width: 9 }), ..Reason::new("no") };
+        let place = Place { file, line: 2, column: 6, text, width: 9 };
+        reason = Reason { place: Some(Box::new(place)), ..Reason::new("no") };
         assert_eq!(
             reason.render(Severity::Warning, false),
             "c.toml:2:6: warning: no\n    2 | \tü = \"x\"\n      | \t    ^^^"

@@ -12,7 +12,7 @@ pub use crate::reason::{Problem, Severity};
 /// Sites that one warning names; it counts the others.
 const NAMED_MAX: usize = 3;
 
-/// All that is wrong with one file.
+/// All problems of one file.
 #[derive(Debug, Clone)]
 pub struct Problems {
     path: PathBuf,
@@ -24,29 +24,29 @@ pub struct Problems {
     by_start: HashMap<usize, Vec<usize>>,
 }
 
-/// A value, and where it stands in the file.
+/// A value, and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct At<T> {
     /// The value.
     pub value: T,
-    /// Where it stands, in bytes.
+    /// Its place, in bytes.
     pub span: Range<usize>,
 }
 
 impl<T> At<T> {
-    /// Another value, for the same place.
+    /// Replaces the value by a function of it.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> At<U> {
         At { value: f(self.value), span: self.span }
     }
 
-    /// Another value, for the same place.
+    /// Another value at the same place.
     pub fn with<U>(&self, value: U) -> At<U> {
         At { value, span: self.span.clone() }
     }
 }
 
 impl Problems {
-    /// Nothing is wrong with this file yet.
+    /// No problems yet.
     #[must_use]
     pub fn new(path: &Path, text: String) -> Self {
         let begins = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
@@ -54,24 +54,24 @@ impl Problems {
         Self { path: path.to_owned(), text: text.into(), lines, list: Vec::new(), by_start: HashMap::new() }
     }
 
-    /// For the same file, nothing told yet; without its text.
+    /// No problems yet, for the same file; without its text.
     pub(super) fn scratch(&self) -> Self {
         Self::new(&self.path, String::new())
     }
 
-    /// What was told.
+    /// All problems.
     pub(super) fn into_list(self) -> Vec<Problem> {
         self.list
     }
 
-    /// Adds what was told elsewhere.
+    /// Adds problems that were found elsewhere.
     pub(super) fn extend(&mut self, list: impl IntoIterator<Item = Problem>) {
         for problem in list {
             self.insert(problem);
         }
     }
 
-    /// Makes warnings of all errors so far.
+    /// Turns all errors so far into warnings.
     pub(super) fn forgive(&mut self) {
         for problem in &mut self.list {
             problem.severity = Severity::Warning;
@@ -84,7 +84,7 @@ impl Problems {
         &self.text
     }
 
-    /// The same, to be kept.
+    /// The same text, to keep.
     pub(super) fn shared_text(&self) -> Arc<str> {
         self.text.clone()
     }
@@ -108,7 +108,7 @@ impl Problems {
         }
     }
 
-    /// Whether there are errors, and not only warnings.
+    /// `true` if there is an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.list.iter().any(|p| p.severity == Severity::Error)
@@ -122,7 +122,7 @@ impl Problems {
         all
     }
 
-    /// Whether nothing is wrong.
+    /// `true` if there are no problems.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -154,7 +154,7 @@ impl Problems {
         let text = self.text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default().to_owned();
         let marked = self.text.get(problem.span.clone()).map_or(1, |t| t.lines().next().unwrap_or("").chars().count());
         let place = Place { file: self.path.display().to_string(), line, column, text, width: marked };
-        Problem { reason: Reason { place: Some(place), ..problem.reason.clone() }, ..problem.clone() }
+        Problem { reason: Reason { place: Some(Box::new(place)), ..problem.reason.clone() }, ..problem.clone() }
     }
 
     /// All problems with their places, in the order of the file. Sites with the same warning share one.

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them.
+//! Durations and sizes, as people write them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const TIMES: [(&str, u64); 7] = [
     ("y", 365 * 86_400_000),
 ];
 
-/// Units of size, in bytes. A bare letter is what nginx takes it for.
+/// Units of size, in bytes. A bare letter means what it means to nginx.
 const SIZES: [(&str, u64); 13] = [
     ("b", 1),
     ("k", 1 << 10),
@@ -129,7 +129,7 @@ pub fn show_number(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);
