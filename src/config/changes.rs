@@ -1,5 +1,5 @@
-//! What differs between two configurations: sites, and keys by their names. An operator who reloads wants to know what was
-//! taken up. Values are not shown, as some are secret.
+//! The differences between two configurations: sites, and keys by their names. They tell an operator what a reload has
+//! changed. Values are not shown, as some are secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,31 +10,31 @@ use toml::de::{DeTable, DeValue};
 
 use super::{Config, build, report};
 
-/// The array whose tables are told apart by a name, and that name's key.
+/// The array of the sites, and the key whose first value names each of them.
 const SITES: &str = "site";
 const HOSTS: &str = "hosts";
 
-/// The keys that are not the same.
+/// The keys that differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Of the whole process, as in `limits.idle`.
+    /// Keys of the whole process, as in `limits.idle`.
     pub keys: Vec<String>,
-    /// By a site's first host, as in `hsts.max_age`; sites that are there before and after.
+    /// Keys of the sites that exist before and after, as in `hsts.max_age`, by the site's first host.
     pub sites: BTreeMap<String, Vec<String>>,
 }
 
-/// A site that is not what it was.
+/// A site that has changed.
 pub struct Difference<'c> {
-    /// What it is.
+    /// The site now.
     pub now: &'c report::Site,
-    /// What it was; none if it is new.
+    /// The site before; `None` if it is new.
     pub before: Option<&'c report::Site>,
-    /// Its files that are others than before.
+    /// Its files that have changed.
     pub files: Vec<&'c Path>,
 }
 
 impl Config {
-    /// The sites that are new, or other than they were, with what they were; and the names of those that are gone.
+    /// Returns the new and changed sites, and the names of removed ones.
     #[must_use]
     pub fn differences<'c>(&'c self, before: &'c Self) -> (Vec<Difference<'c>>, Vec<&'c str>) {
         let mut old = build::by_name(&before.entries);
@@ -57,7 +57,7 @@ impl Config {
 }
 
 impl Changes {
-    /// What differs between two texts, as far as they are TOML.
+    /// The differences between two texts, as far as they are TOML.
     #[must_use]
     pub fn between(before: &Arc<str>, after: &Arc<str>) -> Self {
         let mut changes = Self::default();
@@ -148,7 +148,7 @@ mod tests {
             assert_eq!(of_sites, wanted, "{after}");
         };
         check(BEFORE, &[], &[]);
-        // Order, comments and spaces are nothing.
+        // Order, comments and spaces do not count.
         check(&BEFORE.replace("idle = \"75s\"\ndrain = 30", "# new\ndrain  =  30\nidle = \"75s\""), &[], &[]);
         check(&BEFORE.replace("75s", "70s").replace("[::]:80", "[::]:81"), &["limits.idle", "listen.http"], &[]);
         check(
@@ -167,7 +167,7 @@ mod tests {
             &[("a.example", &["upstream"]), ("b.example", &["certificate"])],
         );
         check(&BEFORE.replace(", \"c.example\"", ""), &[], &[("b.example", &["hosts"])]);
-        // One that is new, or gone, is for others to tell.
+        // New and removed sites are reported elsewhere.
         check(&BEFORE.replace("a.example", "z.example"), &[], &[]);
     }
 }

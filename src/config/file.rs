@@ -1,4 +1,4 @@
-//! The configuration file as it is written: every key, with its place, and nothing decided yet.
+//! The configuration file as written: every key with its place, and nothing decided yet.
 
 mod limits;
 mod site;
@@ -91,30 +91,11 @@ impl File {
     pub(super) fn read(root: Reader<'_>) -> Self {
         let mut file = Self::default();
         if let Some(t) = root.table("listen") {
-            file.listen = ListenTable {
-                https: t.texts("https"),
-                http: t.texts("http"),
-                trusted_proxies: t.texts("trusted_proxies").unwrap_or_default(),
-                trust: t.text("trust"),
-                proxy_protocol: t.boolean("proxy_protocol"),
-                health_path: t.text("health_path"),
-                error_details: t.text("error_details"),
-                workers: t.number("workers"),
-                public_https_port: t.number("public_https_port"),
-            };
+            file.listen = ListenTable::read(&t);
             t.finish();
         }
         if let Some(t) = root.table("tls") {
-            file.tls = TlsTable {
-                span: t.span.clone(),
-                versions: t.texts("versions"),
-                profile: t.text("profile"),
-                cipher_suites: t.texts("cipher_suites"),
-                groups: t.texts("groups"),
-                unknown_name: t.text("unknown_name"),
-                default_site: t.text("default_site"),
-                key_process: t.boolean("key_process"),
-            };
+            file.tls = TlsTable::read(&t);
             t.finish();
         }
         if let Some(t) = root.table("limits") {
@@ -146,13 +127,7 @@ impl File {
             t.finish();
         }
         if let Some(t) = root.table("process") {
-            file.process = ProcessTable {
-                user: t.text("user"),
-                group: t.text("group"),
-                allow_root: t.boolean("allow_root"),
-                bind_low_ports: t.boolean("bind_low_ports"),
-                prove_upstream: t.boolean("prove_upstream"),
-            };
+            file.process = ProcessTable::read(&t);
             t.finish();
         }
         if let Some(t) = root.table("sandbox") {
@@ -162,6 +137,49 @@ impl File {
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
         root.finish();
         file
+    }
+}
+
+impl ListenTable {
+    fn read(t: &Reader<'_>) -> Self {
+        Self {
+            https: t.texts("https"),
+            http: t.texts("http"),
+            trusted_proxies: t.texts("trusted_proxies").unwrap_or_default(),
+            trust: t.text("trust"),
+            proxy_protocol: t.boolean("proxy_protocol"),
+            health_path: t.text("health_path"),
+            error_details: t.text("error_details"),
+            workers: t.number("workers"),
+            public_https_port: t.number("public_https_port"),
+        }
+    }
+}
+
+impl TlsTable {
+    fn read(t: &Reader<'_>) -> Self {
+        Self {
+            span: t.span.clone(),
+            versions: t.texts("versions"),
+            profile: t.text("profile"),
+            cipher_suites: t.texts("cipher_suites"),
+            groups: t.texts("groups"),
+            unknown_name: t.text("unknown_name"),
+            default_site: t.text("default_site"),
+            key_process: t.boolean("key_process"),
+        }
+    }
+}
+
+impl ProcessTable {
+    fn read(t: &Reader<'_>) -> Self {
+        Self {
+            user: t.text("user"),
+            group: t.text("group"),
+            allow_root: t.boolean("allow_root"),
+            bind_low_ports: t.boolean("bind_low_ports"),
+            prove_upstream: t.boolean("prove_upstream"),
+        }
     }
 }
 

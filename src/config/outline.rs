@@ -1,5 +1,5 @@
-//! The sites of a configuration and the files of their keys, as far as they are written down: for the commands that
-//! make the very files that a complete configuration would need.
+//! The sites of a configuration and the files of their keys, as written: for the commands that make the files that a
+//! complete configuration needs.
 
 use std::path::PathBuf;
 
@@ -8,21 +8,21 @@ use super::file::SiteTable;
 use super::problem::At;
 use crate::host::HostPattern;
 
-/// A configuration before anything that it names has been looked at.
+/// A configuration, before any file that it names is read.
 #[derive(Debug, Clone)]
 pub struct Outline {
-    /// What relative paths are taken from.
+    /// The folder in which relative paths begin.
     pub folder: PathBuf,
-    /// Where the state is kept, if it is.
+    /// The folder of the state, if there is one.
     pub state_directory: Option<PathBuf>,
     /// The sites that have a name, in the order of the file.
     pub sites: Vec<SiteOutline>,
 }
 
-/// One `[[site]]`. Paths stand here as in the file.
+/// One `[[site]]`, with paths as written.
 #[derive(Debug, Clone)]
 pub struct SiteOutline {
-    /// Its names, without those that are none.
+    /// Its valid names.
     pub hosts: Vec<HostPattern>,
     /// The chains, and their keys.
     pub certificates: Vec<(String, Option<String>)>,
@@ -31,7 +31,7 @@ pub struct SiteOutline {
 }
 
 impl Outline {
-    /// The site that a host belongs to: an exact name wins over a wildcard, as when it is served.
+    /// The site of a host. An exact name wins over a wildcard, as for requests.
     #[must_use]
     pub fn site(&self, host: &str) -> Option<&SiteOutline> {
         let wanted = HostPattern::parse(host).ok()?;
@@ -39,7 +39,7 @@ impl Outline {
         has(&|pattern| *pattern == wanted).or_else(|| wanted.exact().and_then(|name| has(&|p| p.matches(name))))
     }
 
-    /// A path of the file's.
+    /// The path that a text of the file means.
     #[must_use]
     pub fn path(&self, text: &str) -> PathBuf {
         self.folder.join(text)
@@ -47,7 +47,7 @@ impl Outline {
 }
 
 impl SiteOutline {
-    /// How messages call it: its first name.
+    /// Its name in messages: the first one.
     #[must_use]
     pub fn label(&self) -> String {
         self.hosts.first().map(ToString::to_string).unwrap_or_default()
@@ -55,8 +55,7 @@ impl SiteOutline {
 }
 
 impl Draft {
-    /// The sites and their files, unless the file is no TOML. What is wrong with the keys in it is among the draft's
-    /// problems all the same.
+    /// The sites and their files; `None` if the file is not TOML. Wrong keys are among the draft's problems all the same.
     #[must_use]
     pub fn outline(&self) -> Option<Outline> {
         let file = self.file.as_ref()?;

@@ -1,24 +1,24 @@
-//! Who serves.
+//! The user that serves.
 
 use super::At;
 
-/// Who serves: what root becomes once the ports are bound.
+/// The user that root becomes once the ports are bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
-    /// The user's name.
+    /// The name of the user.
     pub user: Option<At<String>>,
-    /// The group's; the user's own by default.
+    /// The name of the group; the user's own by default.
     pub group: Option<At<String>>,
-    /// Root may stay root.
+    /// `true` if root may stay root.
     pub allow_root: bool,
-    /// Listeners below port 1024 may come by a reload.
+    /// `true` if a reload may add listeners below port 1024.
     pub bind_low_ports: bool,
-    /// In an upgrade, each site's upstream must have answered, too.
+    /// `true` if an upgrade also needs an answer from each site's upstream.
     pub prove_upstream: bool,
 }
 
 impl Process {
-    /// What a process has for life, wherever it stands. (`prove_upstream` is for the next one.)
+    /// The settings that a process keeps until it ends. (`prove_upstream` is for the next process.)
     #[must_use]
     pub fn words(&self) -> (Option<&str>, Option<&str>, bool, bool) {
         (

@@ -1,4 +1,4 @@
-//! What files were like when they were read.
+//! The state of files at the time they were read.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -6,19 +6,19 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a file was like when it was read: whatever is written to it, or put in its place, changes this.
+/// The state of a file when it was read. It changes with every write, and with every replacement of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stamp {
-    /// There was a file.
+    /// The file existed.
     File([i64; 7]),
-    /// There was none.
+    /// The file did not exist.
     Absent,
-    /// Its contents were given in place of it.
+    /// Its contents were given instead.
     Given,
 }
 
 impl Stamp {
-    /// What it is like now. Follows symbolic links, and needs no file descriptor.
+    /// The state now. Follows symbolic links, and needs no file descriptor.
     #[must_use]
     pub fn of(path: &Path) -> Self {
         fs::metadata(path).map_or(Self::Absent, |m| {
@@ -29,12 +29,12 @@ impl Stamp {
     }
 }
 
-/// What many files are like, looked at beforehand: ten thousand sites have twenty thousand.
+/// Stamps of many files, taken beforehand: ten thousand sites have twenty thousand files.
 #[derive(Debug, Default)]
 pub struct Looked(HashMap<OsString, Stamp, foldhash::fast::RandomState>);
 
 impl Looked {
-    /// Looks at them. Takes its time.
+    /// Takes the stamps. This blocks, and may take long.
     #[must_use]
     pub fn at(files: Vec<PathBuf>) -> Self {
         let look = |path: PathBuf| {

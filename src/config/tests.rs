@@ -1,4 +1,4 @@
-//! The reader and docs/reference/config.md know the same keys.
+//! The reader and docs/reference/config.md have the same keys.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn every_key_is_documented_and_every_documented_key_is_read() {
     assert!(documented.len() > 50, "only {} keys found in docs/reference/config.md", documented.len());
 }
 
-/// Every key of the file: a table is opened as soon as somebody asks for it, until nothing new is asked for.
+/// Returns every key of the file. Opens each table that the reader asks for, until it asks for nothing new.
 fn keys_read() -> BTreeSet<String> {
     let mut opened = BTreeSet::new();
     loop {

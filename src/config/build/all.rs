@@ -14,7 +14,7 @@ use super::keep::{keep_unfit, mark_shorter, note_refused};
 use super::{assemble, guard, planning, suites};
 use crate::config::file::File;
 use crate::config::problem::{At, Problems};
-use crate::config::{Config, Context, Draft};
+use crate::config::{Config, Context, Draft, Kept};
 use crate::host::HostPattern;
 use crate::ledger::time::{DOUBT, wall};
 use crate::policy::promise::others;
@@ -55,18 +55,7 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
     };
     let mut candidates: Vec<Candidate> =
         (0..file.sites.len()).map(|index| builder.candidate(index, &Change::default(), &mut r)).collect();
-    let mut kept = Vec::new();
-    for (index, candidate) in candidates.iter_mut().enumerate() {
-        note_refused(index, candidate, context, &mut kept);
-    }
-    if context.keeps_sites
-        && let Some(settled) = &context.waits_for_chains
-    {
-        mark_shorter(&mut candidates, context, settled);
-    }
-    for (index, candidate) in candidates.iter_mut().enumerate() {
-        keep_unfit(candidate, index, context, &mut kept);
-    }
+    let mut kept = keep(&mut candidates, context);
     let entries: Vec<&Entry> = candidates.iter().filter_map(|c| c.entry.as_deref()).collect();
     // One renewed certificate is no reason to refuse all others.
     let may_refuse = !context.keeps_sites;
@@ -88,6 +77,23 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
     }
     let outcome = assemble::Outcome { admitted, kept, news };
     assemble::assemble(draft, globals, entries, upstreams, outcome, context)
+}
+
+/// Lets unfit sites keep what they have, or a part of it.
+fn keep(candidates: &mut [Candidate], context: &Context<'_>) -> Vec<Kept> {
+    let mut kept = Vec::new();
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        note_refused(index, candidate, context, &mut kept);
+    }
+    if context.keeps_sites
+        && let Some(settled) = &context.waits_for_chains
+    {
+        mark_shorter(candidates, context, settled);
+    }
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        keep_unfit(candidate, index, context, &mut kept);
+    }
+    kept
 }
 
 fn checker<'a>(draft: &'a Draft, context: &'a Context<'_>, problems: &'a mut Problems) -> Checker<'a> {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
+
 use super::entry::{Entry, TICKETS_LIVE, chains_until};
 use super::globals::Globals;
 use super::guard::Admitted;
@@ -33,29 +35,12 @@ pub(super) fn assemble(
     outcome: Outcome,
     context: &Context<'_>,
 ) -> Option<Config> {
-    let mut certificates = Certificates::default();
-    for entry in &entries {
-        if let Some(set) = &entry.plan.set {
-            certificates.insert(&entry.plan.hosts, set);
-        }
-    }
-    if let Some(set) = globals.default_site.and_then(|index| entries.get(index)?.plan.set.as_ref()) {
-        certificates.set_default(set.clone());
-    }
-    let certificates = Arc::new(certificates);
+    let certificates = certificates(&entries, &globals);
     let tickets = match context.before {
         Some(before) => before.tickets.clone(),
         None => Arc::new(Tickets::new().ok()?),
     };
-    let tls = tls_config::server(certificates.clone(), &globals.offer, tickets.clone()).ok()?;
-    let nameless = entries.iter().find_map(|e| e.plan.set.clone()).filter(|_| globals.listen.health_path.is_some());
-    let probe_tls = match nameless {
-        Some(nameless) => {
-            let resolver = Arc::new(ForProbes { certificates: certificates.clone(), nameless });
-            Some(tls_config::server(resolver, &globals.offer, tickets.clone()).ok()?)
-        }
-        None => None,
-    };
+    let (tls, probe_tls) = tls(&entries, &globals, &certificates, &tickets)?;
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
     let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
     let before = context.before.iter().flat_map(|before| before.entries.iter().enumerate());
@@ -101,6 +86,33 @@ pub(super) fn assemble(
         upstreams,
         tickets,
     })
+}
+
+fn certificates(entries: &[Arc<Entry>], globals: &Globals) -> Arc<Certificates> {
+    let mut certificates = Certificates::default();
+    for entry in entries {
+        if let Some(set) = &entry.plan.set {
+            certificates.insert(&entry.plan.hosts, set);
+        }
+    }
+    if let Some(set) = globals.default_site.and_then(|index| entries.get(index)?.plan.set.as_ref()) {
+        certificates.set_default(set.clone());
+    }
+    Arc::new(certificates)
+}
+
+/// The settings of TLS for clients, and for trusted peers that ask for the health of the process without a name.
+fn tls(
+    entries: &[Arc<Entry>],
+    globals: &Globals,
+    certificates: &Arc<Certificates>,
+    tickets: &Arc<Tickets>,
+) -> Option<(Arc<ServerConfig>, Option<Arc<ServerConfig>>)> {
+    let tls = tls_config::server(certificates.clone(), &globals.offer, tickets.clone()).ok()?;
+    let nameless = entries.iter().find_map(|e| e.plan.set.clone()).filter(|_| globals.listen.health_path.is_some());
+    let Some(nameless) = nameless else { return Some((tls, None)) };
+    let resolver = Arc::new(ForProbes { certificates: certificates.clone(), nameless });
+    Some((tls, Some(tls_config::server(resolver, &globals.offer, tickets.clone()).ok()?)))
 }
 
 /// The chains under which sessions for a site's names may have begun, without its present ones: its own previous chains,

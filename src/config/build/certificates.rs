@@ -19,7 +19,7 @@ use crate::tls::key_process::{self, KeyProcess, RemoteKey};
 use crate::tls::preflight;
 use crate::tls::{Certificate, CertificateError};
 
-const KEY_FORM: &str = "expected a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
+const KEY_FORM: &str = "use a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
 
 /// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
 pub(super) fn build(
@@ -79,19 +79,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
         }
         return None;
     };
-    let mut faults = preflight::judge(&chain, hosts, r.now, None);
-    // If two times may be right, it is enough to be fit at one of them.
-    if let Some(then) = r.doubted.filter(|_| faults.iter().any(preflight::Fault::is_fatal)) {
-        let other = preflight::judge(&chain, hosts, then, None);
-        faults = if other.iter().any(preflight::Fault::is_fatal) { faults } else { other };
-    }
-    for fault in &faults {
-        let reason = Reason::new(format!("{}: {fault}", r.shown(&path))).hint(fault.hint(&chain.leaf));
-        // Where TLS ends in front of pintle, the proxy there may staple.
-        let is_elsewhere = table.key.is_none() && *fault == preflight::Fault::MustStaple;
-        let of_severity = if fault.is_fatal() && !is_elsewhere { Problem::error } else { Problem::warning };
-        r.report(of_severity(&chain_at.span, reason).about(&path));
-    }
+    let faults = judge(table, chain_at, &path, &chain, hosts, r);
     let text = match &key {
         Some((_, Key::Here(contents))) => KeyText::new(contents),
         _ => KeyText::default(),
@@ -102,21 +90,7 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
             // A key that is too weak to load is reported already.
             Err(CertificateError::Key(_)) if faults.iter().any(|f| matches!(f, preflight::Fault::Weak(_))) => None,
             Err(error) => {
-                let key_path = r.path(&key_at.value);
-                let problem = match &error {
-                    CertificateError::KeyMismatch => {
-                        let (chain, key) = (r.shown(&path), r.shown(&key_path));
-                        let reason = Reason::new(format!("{key}: {error}"));
-                        let hint =
-                            format!("`pintle pin {chain} {key}` prints the same pin twice for a chain and its key");
-                        Problem::error(&key_at.span, reason.hint(hint)).about(&key_path)
-                    }
-                    CertificateError::Key(why) => key_problem(key_at, &key_path, &error, why, r),
-                    _ => {
-                        let reason = Reason::new(format!("{}: {error}", r.shown(&key_path))).note(KEY_FORM);
-                        Problem::error(&key_at.span, reason).about(&key_path)
-                    }
-                };
+                let problem = certify_problem(key_at, &path, &error, r);
                 r.report(problem);
                 None
             }
@@ -129,6 +103,48 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     Some(Loaded { at, path, key, text, chain, certificate })
 }
 
+/// Judges a chain by itself, and reports its faults.
+fn judge(
+    table: &CertificateTable,
+    at: &At<String>,
+    path: &Path,
+    chain: &Chain,
+    hosts: &[HostPattern],
+    r: &mut Checker<'_>,
+) -> Vec<preflight::Fault> {
+    let mut faults = preflight::judge(chain, hosts, r.now, None);
+    // If two times may be right, it is enough to be fit at one of them.
+    if let Some(then) = r.doubted.filter(|_| faults.iter().any(preflight::Fault::is_fatal)) {
+        let other = preflight::judge(chain, hosts, then, None);
+        faults = if other.iter().any(preflight::Fault::is_fatal) { faults } else { other };
+    }
+    for fault in &faults {
+        let reason = Reason::new(format!("{}: {fault}", r.shown(path))).hint(fault.hint(&chain.leaf));
+        // Where TLS ends in front of pintle, the proxy there may staple.
+        let is_elsewhere = table.key.is_none() && *fault == preflight::Fault::MustStaple;
+        let of_severity = if fault.is_fatal() && !is_elsewhere { Problem::error } else { Problem::warning };
+        r.report(of_severity(&at.span, reason).about(path));
+    }
+    faults
+}
+
+/// The problem of a key that does not go with its chain.
+fn certify_problem(at: &At<String>, chain: &Path, error: &CertificateError, r: &Checker<'_>) -> Problem {
+    let path = r.path(&at.value);
+    if let CertificateError::Key(why) = error {
+        return key_problem(at, &path, error, why, r);
+    }
+    let (chain, key) = (r.shown(chain), r.shown(&path));
+    let reason = Reason::new(format!("{key}: {error}"));
+    let reason = match error {
+        CertificateError::KeyMismatch => {
+            reason.hint(format!("`pintle pin {chain} {key}` prints the same pin twice for a chain and its key"))
+        }
+        _ => reason.hint(KEY_FORM),
+    };
+    Problem::error(&at.span, reason).about(&path)
+}
+
 /// The problem of a file that should be a private key.
 fn key_problem(
     at: &At<String>,
@@ -139,11 +155,8 @@ fn key_problem(
 ) -> Problem {
     let reason = Reason::new(format!("{}: {error}", r.shown(path)));
     let shown = r.shown_as.get(path).map_or(path, PathBuf::as_path);
-    let reason = match why.hint(shown, Want::Key) {
-        Some(hint) => reason.hint(hint),
-        None => reason.note(KEY_FORM),
-    };
-    Problem::error(&at.span, reason).about(path)
+    let hint = why.hint(shown, Want::Key).unwrap_or_else(|| KEY_FORM.to_owned());
+    Problem::error(&at.span, reason.hint(hint)).about(path)
 }
 
 /// A private key, here or in the key process.

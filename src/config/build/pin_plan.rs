@@ -97,7 +97,6 @@ fn report(
     let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
     let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
     let lifetime = u64::try_from(shortest.duration_since(r.now).as_secs()).unwrap_or(0);
-    let max_age_span = hpkp.max_age.as_ref().map_or(&hpkp.span, |m| &m.span).clone();
     let listed = |at: usize| hpkp.backups.as_ref().and_then(|b| b.get(at)).map_or(&hpkp.span, |b| &b.span).clone();
     let place =
         |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
@@ -139,20 +138,20 @@ fn report(
                 "site.hpkp.backups: only one key: once it is live, no key is left to rotate to",
                 "add a second one, and keep it offline",
             ),
-            Finding::MaxAgeAboveCap => r.warn(
-                &max_age_span,
-                format!(
-                    "site.hpkp.max_age: clients keep pins for at most {}, and a mistake for just as long",
-                    show_duration(Duration::from_secs(MAX_AGE_CAP))
-                ),
-                "max_age = \"30d\"",
-            ),
-            Finding::OutlivesCertificate => r.warn(
-                &max_age_span,
-                "site.hpkp.max_age: clients hold the pins longer than the certificate lasts, and backups has one key only",
-                "use a shorter max_age, or add a second backup",
-            ),
+            Finding::MaxAgeAboveCap | Finding::OutlivesCertificate => report_max_age(hpkp, &finding, r),
         }
     }
     Judged { policy, withheld: standing.is_withheld || plan.lacks_backups, promoted: standing.promoted }
+}
+
+fn report_max_age(hpkp: &HpkpTable, finding: &Finding, r: &mut Checker<'_>) {
+    let span = hpkp.max_age.as_ref().map_or(&hpkp.span, |m| &m.span);
+    if *finding == Finding::OutlivesCertificate {
+        let what =
+            "site.hpkp.max_age: clients hold the pins longer than the certificate lasts, and backups has one key only";
+        return r.warn(span, what, "use a shorter max_age, or add a second backup");
+    }
+    let cap = show_duration(Duration::from_secs(MAX_AGE_CAP));
+    let what = format!("site.hpkp.max_age: clients keep pins for at most {cap}, and a mistake for just as long");
+    r.warn(span, what, "max_age = \"30d\"");
 }

@@ -22,7 +22,7 @@ use crate::keys::key_file::{self, Want};
 use crate::reason::{Problem, Reason};
 use crate::upstream::dns::{Addresses, Name};
 use crate::upstream::tls::{Verification, client, default_roots};
-use crate::upstream::{Health, HostHeader, Upstream};
+use crate::upstream::{Health, HostHeader, Upstream, UpstreamTls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -101,13 +101,7 @@ pub(super) fn build(
     };
     let none = UpstreamTable::default();
     let options = table.upstream_options.as_deref().unwrap_or(&none);
-    let timeout = |given: &Option<At<Duration>>, default| given.as_ref().map_or(default, |t| t.value);
-    let timeouts = [&options.connect_timeout, &options.response_timeout, &options.total_timeout];
-    for given in timeouts.into_iter().flatten() {
-        if given.value.is_zero() {
-            r.error(&given.span, "site.upstream_options: a timeout must be more than 0s");
-        }
-    }
+    let (connect_timeout, response_timeout, total_timeout) = timeouts(options, r);
     let (scheme, endpoint) = parse_url(url, r)?;
     let https = scheme == Scheme::Https;
     // All of these report their problems before the first failure returns.
@@ -124,9 +118,6 @@ pub(super) fn build(
     if !https {
         warn_of_plain_http(url, &connect, r);
     }
-    let connect_timeout = timeout(&options.connect_timeout, CONNECT_TIMEOUT);
-    let response_timeout = timeout(&options.response_timeout, RESPONSE_TIMEOUT);
-    let total_timeout = options.total_timeout.as_ref().map(|t| t.value);
     let http2 = options.http2.as_ref().is_none_or(|h| h.value);
     let rule = health::breaker(table.circuit_breaker.as_deref(), r);
     let check = table.health_check.as_deref().map(|check| health::check(check, &host_header, hosts, r));
@@ -136,16 +127,7 @@ pub(super) fn build(
         Some(None) => return None,
         Some(check) => check,
     };
-    let report = report::Upstream {
-        url: url.value.clone(),
-        connect: format!("{}:{}", connect.host, connect.port),
-        server_name: names.as_ref().map(|n| n.sni.clone()),
-        verify_name: names.as_ref().filter(|_| !skip).map(|n| n.verify.clone()),
-        host_header: match &host_header {
-            HostHeader::Client => None,
-            HostHeader::Fixed(host) => Some(host.to_string()),
-        },
-    };
+    let report = report(url, &connect, names.as_ref(), skip, &host_header);
     let ca_stamp = ca.as_ref().map(|ca| Stamp::of(ca));
     let key = format!(
         "{report:?} {ca:?} {ca_stamp:?} {http2} {skip} {connect_timeout:?} {response_timeout:?} {total_timeout:?} {rule:?} \
@@ -156,25 +138,9 @@ pub(super) fn build(
     }
     let tls = match &names {
         None => None,
-        Some(names) => {
-            let (sni, verify) = (server_name(&names.sni)?, server_name(&names.verify)?);
-            let verification = roots.map_or(Verification::Skip, |roots| Verification::As(roots, verify));
-            match client(sni, &verification, http2) {
-                Ok(tls) => Some(tls),
-                Err(error) => {
-                    r.error(&url.span, format!("site.upstream: cannot prepare TLS: {error}"));
-                    return None;
-                }
-            }
-        }
+        Some(names) => Some(tls(url, names, roots, http2, r)?),
     };
-    let mut own_names: Vec<(Box<str>, u16)> = vec![(endpoint.host.as_str().into(), endpoint.port)];
-    if let HostHeader::Fixed(host) = &host_header
-        && let Some(fixed) = Endpoint::parse(host, Some(default_port))
-    {
-        own_names.push((fixed.host.as_str().into(), fixed.port));
-    }
-    own_names.dedup();
+    let own_names = own_names(&endpoint, &host_header, default_port);
     let upstream = Arc::new(Upstream {
         label: url.value.as_str().into(),
         addresses: shared.addresses(&connect),
@@ -190,6 +156,66 @@ pub(super) fn build(
     let name = (connect.host.clone(), connect.port);
     shared.known.insert(key, Known { upstream: upstream.clone(), name });
     Some(Target { upstream, report })
+}
+
+/// The timeouts for connecting, for the response, and for both together.
+fn timeouts(options: &UpstreamTable, r: &mut Checker<'_>) -> (Duration, Duration, Option<Duration>) {
+    let given = [&options.connect_timeout, &options.response_timeout, &options.total_timeout];
+    for timeout in given.into_iter().flatten().filter(|timeout| timeout.value.is_zero()) {
+        r.error(&timeout.span, "site.upstream_options: a timeout must be more than 0s");
+    }
+    let [connect, response, total] = given.map(|timeout| timeout.as_ref().map(|timeout| timeout.value));
+    (connect.unwrap_or(CONNECT_TIMEOUT), response.unwrap_or(RESPONSE_TIMEOUT), total)
+}
+
+fn report(
+    url: &At<String>,
+    connect: &Endpoint,
+    names: Option<&TlsNames>,
+    skip: bool,
+    host_header: &HostHeader,
+) -> report::Upstream {
+    report::Upstream {
+        url: url.value.clone(),
+        connect: format!("{}:{}", connect.host, connect.port),
+        server_name: names.map(|n| n.sni.clone()),
+        verify_name: names.filter(|_| !skip).map(|n| n.verify.clone()),
+        host_header: match host_header {
+            HostHeader::Client => None,
+            HostHeader::Fixed(host) => Some(host.to_string()),
+        },
+    }
+}
+
+/// Prepares TLS. Without roots, the certificate is not verified.
+fn tls(
+    url: &At<String>,
+    names: &TlsNames,
+    roots: Option<Arc<RootCertStore>>,
+    http2: bool,
+    r: &mut Checker<'_>,
+) -> Option<UpstreamTls> {
+    let (sni, verify) = (server_name(&names.sni)?, server_name(&names.verify)?);
+    let verification = roots.map_or(Verification::Skip, |roots| Verification::As(roots, verify));
+    match client(sni, &verification, http2) {
+        Ok(tls) => Some(tls),
+        Err(error) => {
+            r.error(&url.span, format!("site.upstream: cannot prepare TLS: {error}"));
+            None
+        }
+    }
+}
+
+/// The names that the upstream may call itself in a redirect.
+fn own_names(endpoint: &Endpoint, host_header: &HostHeader, default_port: u16) -> Vec<(Box<str>, u16)> {
+    let mut own_names: Vec<(Box<str>, u16)> = vec![(endpoint.host.as_str().into(), endpoint.port)];
+    if let HostHeader::Fixed(host) = host_header
+        && let Some(fixed) = Endpoint::parse(host, Some(default_port))
+    {
+        own_names.push((fixed.host.as_str().into(), fixed.port));
+    }
+    own_names.dedup();
+    own_names
 }
 
 fn connect(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) -> Option<Endpoint> {

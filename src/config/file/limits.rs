@@ -1,4 +1,4 @@
-//! `[limits]` as it is written.
+//! `[limits]`, as written.
 
 use std::time::Duration;
 

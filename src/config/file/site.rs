@@ -1,4 +1,4 @@
-//! `[[site]]`, as it is written.
+//! `[[site]]`, as written.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::config::problem::At;
 use crate::config::reader::Reader;
 
-/// There may be ten thousand of these; what most of them leave out takes no room.
+/// One site. There may be ten thousand of these, so rare tables are boxed.
 #[derive(Debug, Default)]
 pub(in crate::config) struct SiteTable {
     pub(in crate::config) span: Range<usize>,
-    /// The keys that every site must have are there, if perhaps of the wrong type.
+    /// The key exists, perhaps with a wrong type.
     pub(in crate::config) has_hosts: bool,
     pub(in crate::config) has_upstream: bool,
     pub(in crate::config) hosts: Option<Vec<At<String>>>,
