@@ -1,5 +1,5 @@
-//! The pairs that were served last, kept beside the ledger: if a renewal in place is refused, its files have replaced
-//! the only copy of the key that readers are promised, and the next start needs it.
+//! Copies of the pairs that were served last, beside the ledger. If pintle refuses a renewal in place, its files have
+//! replaced the only copy of the key that readers are promised, and the next start needs that key.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -28,31 +28,31 @@ pub const FOLDER: &str = "last-good";
 const SUFFIX: &str = ".pem";
 /// Bytes of a hash in a copy's name.
 const HASH: usize = 8;
-/// How a section begins.
+/// The beginning of a section.
 const ARMOUR: &[u8] = b"-----BEGIN";
-/// Characters of a file's stem in a copy's name: for people, so that a few will do.
+/// Characters of a file's stem in a copy's name: for people only, so a few are enough.
 const STEM_MAX: usize = 40;
 
 /// The copies of one `state.directory`: one PEM file for each pair, mode 0600, with the chain and then its key.
 ///
-/// A copy's name says whose it is: a hash of the path of the chain in the configuration, and one of the leaf's pin. So a
-/// list of names is enough to know that no copy is of another key than the one that was served last.
+/// A copy's name identifies its pair: a hash of the path of the chain in the configuration, and one of the leaf's pin.
+/// So the names alone prove that no copy has another key than the one that was served last.
 #[derive(Debug, Clone)]
 pub struct LastGood {
     folder: PathBuf,
-    /// The names of the copies that may be there; `None` before anybody has said so. Who writes copies takes its time, on
-    /// a thread of its own: a pair that is not served any more by then gets none.
+    /// The names of the allowed copies; `None` before they are known. Copies are written on a thread of their own: a pair
+    /// that is no longer served by then gets none.
     wanted: Arc<Mutex<Option<HashSet<String>>>>,
 }
 
 impl LastGood {
-    /// Those in a folder of the state.
+    /// The copies in a folder of the state.
     #[must_use]
     pub fn of(state: &Path) -> Self {
         Self { folder: state.join(FOLDER), wanted: Arc::default() }
     }
 
-    /// Where the copy of a pair lies: of the one whose chain is configured with this path, and has this pin.
+    /// The file for the copy of a pair: its chain is configured with this path, and has this pin.
     #[must_use]
     pub fn path(&self, chain: &Path, pin: Pin) -> PathBuf {
         self.folder.join(name(chain, pin))
@@ -70,14 +70,14 @@ impl LastGood {
         read(&newest).ok()
     }
 
-    /// Lets copies of these pairs be written, beside those that are there: for pairs that are about to be served.
+    /// Also allows copies of these pairs, which are about to be served.
     pub fn allow<'p>(&self, pairs: impl Iterator<Item = (&'p Path, Pin)>) {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         wanted.get_or_insert_default().extend(pairs.map(|(chain, pin)| name(chain, pin)));
     }
 
-    /// Removes all copies but those of these pairs. To be done before anything is promised under other pairs: a copy
-    /// must never be of a key that was served before the one that readers were sent pins for last.
+    /// Removes all copies except those of these pairs. Call it before anything is promised under other pairs: a copy must
+    /// never have an older key than the one whose pins readers got last.
     ///
     /// # Errors
     ///
@@ -100,12 +100,12 @@ impl LastGood {
         if removed { File::open(&self.folder)?.sync_all() } else { Ok(()) }
     }
 
-    /// Keeps a pair, on the disk before it says so. Returns `false` if the copy was the same already, or if the pair is
-    /// not served any more.
+    /// Keeps a pair, and returns once it is on the disk. Returns `false` if the copy was the same already, or if the pair
+    /// is no longer served.
     ///
     /// # Errors
     ///
-    /// If the copy cannot be written; the one before is left as it was.
+    /// If the copy cannot be written. The previous copy stays as it was.
     pub fn keep(&self, chain: &Path, pin: Pin, contents: &[u8]) -> io::Result<bool> {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&name(chain, pin))) {
@@ -140,11 +140,11 @@ impl LastGood {
     }
 }
 
-/// Pairs that have come into use, to be copied.
+/// Pairs that have come into use, and need copies.
 pub struct Fresh(pub(super) Vec<Pair>);
 
-/// The promises that a pair breaks already, as other nodes have made them, say; and for which names. A copy says so in text
-/// before its first section: whom it locks out at a start must have been locked out before. So an old copy, of a key that
+/// The promises that a pair breaks already, and for which names: those of other nodes, for one. A copy has them as text
+/// before its first section: a start may lock out only readers who were locked out before. So an old copy, of a key that
 /// was replaced since, excuses nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Breaches {
@@ -152,12 +152,12 @@ pub(super) struct Breaches {
     sets: Vec<String>,
 }
 
-/// Before the hosts, and before the sets, in a copy. Hosts are in base64, since a name may look like a line of PEM.
+/// The words before the hosts and before the sets in a copy. Hosts are in base64: a name may look like a line of PEM.
 const HOSTS: &str = "Served for: ";
 const SETS: &str = "Breaks: ";
 
 impl Breaches {
-    /// Those of a pair that is served for these names.
+    /// The breaches of a pair that is served for these names.
     pub(super) fn of(hosts: &[HostPattern], promises: Vec<&Promise>) -> Self {
         let mut sets: Vec<String> = promises.into_iter().map(set_id).collect();
         sets.sort_unstable();
@@ -171,7 +171,7 @@ impl Breaches {
         self.sets.dedup();
     }
 
-    /// Those that a copy tells of.
+    /// The breaches that a copy names.
     pub(super) fn read(contents: &[u8]) -> Self {
         let text = contents.split(|b| *b == b'\n').take_while(|line| !line.starts_with(b"-----"));
         let lines: Vec<&str> = text.filter_map(|line| std::str::from_utf8(line).ok()).collect();
@@ -201,7 +201,7 @@ impl Breaches {
     }
 }
 
-/// A pair as it is served, and where its key lies.
+/// A pair as it is served, with the file of its key.
 pub(super) struct Pair {
     pub(super) breaches: Breaches,
     pub(super) path: PathBuf,
@@ -211,7 +211,7 @@ pub(super) struct Pair {
     pub(super) text: KeyText,
 }
 
-/// The contents of a key's file as they were read, until they have been copied: a moment later, the file may be another.
+/// The contents of a key's file as they were read, until they are copied: the file may change at any moment.
 #[derive(Clone, Default)]
 pub(super) struct KeyText(Arc<Mutex<Option<Zeroizing<Vec<u8>>>>>);
 
@@ -235,25 +235,24 @@ impl KeyText {
 }
 
 impl Fresh {
-    /// Whether there is nothing to copy.
+    /// `true` if there is nothing to copy.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Forgets the keys, where there is no place for copies.
+    /// Forgets the keys, if there is no place for copies.
     pub fn forget(self) {
         for pair in self.0 {
             drop(pair.text.take());
         }
     }
 
-    /// Copies them. A key that is not here, or that cannot be read any more, is left out: then, the copy only says which
-    /// chain was served.
+    /// Copies the pairs. A copy lacks the key if that is not here, or no longer readable: it then has the chain only.
     ///
     /// # Errors
     ///
-    /// The first failure; what can be copied is copied all the same.
+    /// The first failure. All other pairs are copied all the same.
     pub fn keep(self, copies: &LastGood) -> io::Result<()> {
         let mut outcome = Ok(());
         for pair in self.0 {
@@ -291,7 +290,7 @@ pub(super) fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
     Some(contents)
 }
 
-/// In PEM, whatever form the file has.
+/// The key in PEM, whatever the form of its file.
 fn pem_of(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
     let label = match key {
         PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
@@ -316,7 +315,7 @@ fn is_of(key: &[u8], pin: Pin) -> bool {
     public_key(key).is_ok_and(|key| key.pin == pin && key.kind == KeyKind::PrivateKey)
 }
 
-/// By root's commands, too, in a folder that the user that serves has: neither links nor FIFOs.
+/// Reads a copy. Root's commands read it, too, in a folder of the serving user: so neither links nor FIFOs.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = plain_file::open(path).and_then(|file| plain_file::believed(file, path))?;
     plain_file::read_opened(file, 2 * FILE_MAX)
