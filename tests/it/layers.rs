@@ -10,9 +10,11 @@ use code::{Source, functions, tokens};
 
 /// Circles that are known and still to be opened: the folder, and the modules that lead to each other.
 const CIRCLES: &[(&str, &str)] = &[
-    ("commands", "drop_privileges reach"),
     ("commands/demo", "keys mod"),
-    ("control", "admin adopt client mod refresh reload sandbox_rules served socket starting takeover upgrade"),
+    (
+        "control",
+        "admin adopt client files mod operator promises reload sandbox_rules served socket starting takeover upgrade",
+    ),
     ("export", "apps mod servers tools"),
     ("os/sandbox", "calls files mod"),
     ("server", "asked challenge context health service worker"),

@@ -92,13 +92,7 @@ pub(super) fn build(
     shared: &mut Upstreams,
     r: &mut Checker<'_>,
 ) -> Option<Target> {
-    let Some(url) = &table.upstream else {
-        // A site that only collects reports needs no upstream.
-        if !table.has_upstream && !collects {
-            r.error_with_hint(&table.span, "site: upstream is missing", "upstream = \"https://example.wordpress.com\"");
-        }
-        return None;
-    };
+    let url = url(table, collects, r)?;
     let none = UpstreamTable::default();
     let options = table.upstream_options.as_deref().unwrap_or(&none);
     let (connect_timeout, response_timeout, total_timeout) = timeouts(options, r);
@@ -107,25 +101,19 @@ pub(super) fn build(
     // All of these report their problems before the first failure returns.
     let connect = connect(options, &endpoint, r);
     let default_port = scheme.default_port();
-    let own_host = endpoint.authority(default_port);
-    let host_header = host_header(options, &endpoint, &own_host, r);
+    let host_header = host_header(options, &endpoint, &endpoint.authority(default_port), r);
     let names = if https { tls_names(options, &endpoint, r) } else { unused_names(options, scheme, r) };
     let skip = options.insecure_skip_verify.as_ref().is_some_and(|s| s.value);
     let ca = options.ca.as_ref().map(|ca| r.path(&ca.value));
     let roots = if https && !skip { roots(options.ca.as_ref(), ca.as_ref(), shared, r).map(Some) } else { Some(None) };
     let (connect, names, roots) = (connect?, names?, roots?);
     warn_of_itself(url, &connect, hosts, r);
-    if !https {
-        warn_of_plain_http(url, &connect, r);
-    }
+    warn_of_plain_http(url, scheme, &connect, r);
     let http2 = options.http2.as_ref().is_none_or(|h| h.value);
     let rule = health::breaker(table.circuit_breaker.as_deref(), r);
-    let check = table.health_check.as_deref().map(|check| health::check(check, &host_header, hosts, r));
-    let check = match check {
+    let check = match table.health_check.as_deref() {
         None => None,
-        // The problem is reported already.
-        Some(None) => return None,
-        Some(check) => check,
+        Some(check) => Some(health::check(check, &host_header, hosts, r)?),
     };
     let report = report(url, &connect, names.as_ref(), skip, &host_header);
     let ca_stamp = ca.as_ref().map(|ca| Stamp::of(ca));
@@ -153,9 +141,16 @@ pub(super) fn build(
         total_timeout,
         health: Health::new(&url.value, rule, check),
     });
-    let name = (connect.host.clone(), connect.port);
-    shared.known.insert(key, Known { upstream: upstream.clone(), name });
+    shared.known.insert(key, Known { upstream: upstream.clone(), name: (connect.host, connect.port) });
     Some(Target { upstream, report })
+}
+
+fn url<'t>(table: &'t SiteTable, collects: bool, r: &mut Checker<'_>) -> Option<&'t At<String>> {
+    // A site that only collects reports needs no upstream.
+    if !table.has_upstream && !collects {
+        r.error_with_hint(&table.span, "site: upstream is missing", "upstream = \"https://example.wordpress.com\"");
+    }
+    table.upstream.as_ref()
 }
 
 /// The timeouts for connecting, for the response, and for both together.
@@ -240,14 +235,14 @@ fn warn_of_itself(url: &At<String>, connect: &Endpoint, hosts: &[HostPattern], r
 }
 
 /// Warns of plain HTTP to a public host: anybody on the way reads cookies and passwords, and changes pages.
-fn warn_of_plain_http(url: &At<String>, connect: &Endpoint, r: &mut Checker<'_>) {
+fn warn_of_plain_http(url: &At<String>, scheme: Scheme, connect: &Endpoint, r: &mut Checker<'_>) {
     let is_near = match connect.address().map(|a| a.ip().to_canonical()) {
         Some(IpAddr::V4(a)) => a.is_loopback() || a.is_private() || a.is_link_local(),
         Some(IpAddr::V6(a)) => a.is_loopback() || a.is_unique_local() || a.is_unicast_link_local(),
         // `localhost`, a name of the local network or of a container
         None => !connect.host.contains('.') || NEAR_DOMAINS.iter().any(|d| connect.host.ends_with(d)),
     };
-    if !is_near {
+    if scheme != Scheme::Https && !is_near {
         r.warn(
             &url.span,
             format!(
