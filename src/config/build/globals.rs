@@ -16,7 +16,7 @@ pub(super) struct Globals {
     pub(super) listen: listen::Listen,
     pub(super) limits: crate::limits::Limits,
     pub(super) reports: Option<crate::site::ReportsAt>,
-    pub(super) offer: Offer,
+    pub(super) offer: TlsOffer,
     pub(super) access: AccessTarget,
     pub(super) access_format: AccessFormat,
     pub(super) acme_webroot: Option<PathBuf>,
