@@ -1,30 +1,40 @@
-//! What a request asks for: the host, and by it the site; and who asks.
+//! What a request asks for: its host and site, and its client.
 
 use std::rc::Rc;
 
 use super::context::Context;
 use super::snapshot::{SiteOfView, View};
+use crate::clock::Alarm;
 use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
 
-/// What is known of a request before anything is done about it.
+/// What pintle knows about a request before it decides.
 pub(super) struct Asked {
     pub(super) view: Rc<View>,
     pub(super) site: Option<SiteOfView>,
     pub(super) origin: Origin,
-    /// Whether the request itself names its host: where it does not, no policy goes with the answer.
+    /// `true` if the request itself names its host. If not, no policy goes with the answer.
     pub(super) names_host: bool,
 }
 
 impl Asked {
-    /// `true` if the request is a trusted proxy's own, and not one that it passes on for a stranger.
+    /// Returns `true` if the request is a trusted proxy's own, and not one that it forwards for somebody else.
     pub(super) fn is_trusted(&self, context: &Context) -> bool {
         context.client.peer.proxy.is_some() && self.view.shared.trust.contains(self.origin.client)
     }
 }
 
-/// Finds site and client of a request.
+/// A request on its way to an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) asked: &'a Asked,
+    pub(super) context: &'a Context,
+    pub(super) alarm: &'a Alarm,
+}
+
+/// Finds the site and the client of a request.
 pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
     let view = context.worker.view();
     let names_host = !head.host_bytes().is_empty();
@@ -32,8 +42,8 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
         && head.version == Version::Http10
         && let Some(name) = context.name()
     {
-        // RFC 9112 section 3.3: HTTP/1.0 needs no Host, and by TLS the client has named one before. It is a name that the
-        // resolver of certificates has read; if it were none, the request would be for no site.
+        // HTTP/1.0 needs no Host (RFC 9112 section 3.3), but under TLS the client has named one in its SNI. The certificate
+        // resolver has read that name; an invalid one would lead to no site.
         let _ = head.set_authority(name.as_bytes());
     }
     let site = view.site(head.host_bytes());
@@ -45,7 +55,7 @@ pub(super) fn read(head: &mut RequestHead, context: &Context) -> Asked {
     Asked { view, site, origin, names_host }
 }
 
-/// The same for a request that is refused by its head; none unless it is certain for which host it is.
+/// Does the same for a request whose head is refused. Returns `None` unless its host is certain.
 pub(super) fn read_refused(head: &mut RequestHead, context: &Context) -> Option<Asked> {
     (!head.host_bytes().is_empty()).then(|| read(head, context))
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::context::Context;
 use super::reply::Reply;
-use super::service::{Asked, upstream_failed};
 use crate::message::{Name, RequestHead};
 use crate::telemetry::access::Entry;
 use crate::upstream::UpstreamError;
@@ -109,5 +109,20 @@ pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked
         user_agent: head.fields.get(Name::UserAgent).unwrap_or_default(),
         referer: head.fields.get(Name::Referer).unwrap_or_default(),
         error: outcome.error.as_deref(),
+    });
+}
+
+/// Counts a failure of the upstream, and logs it; each kind once a minute. Requests that an open circuit refuses are left
+/// out: the log has an entry from when it opened.
+pub(super) fn upstream_failed(error: &UpstreamError, asked: &Asked, context: &Context) {
+    let Some(site) = &asked.site else { return };
+    if matches!(error, UpstreamError::RequestBody(_) | UpstreamError::CircuitOpen(_)) {
+        return;
+    }
+    context.worker.counters.upstream_errors.increment();
+    context.worker.warn_seldom(site.index(), error.cause(), || {
+        let upstream = asked.view.pools.get(site.index()).into_iter().flatten().next();
+        let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();
+        tracing::warn!(site = site.label(), upstream, %error, "upstream failed");
     });
 }

@@ -92,32 +92,13 @@ impl Rejection {
         }
     }
 
-    /// What a visitor is told: the headline, and what it means to them. No names, addresses or causes from inside.
+    /// Returns the headline and the text for a visitor. No names, addresses or causes from inside.
     #[must_use]
     pub(super) fn message(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Head(HeadFault::TargetTooLong) => {
-                ("The address is too long", "The address that was asked for is longer than this server takes.")
-            }
-            Self::Head(HeadFault::TooLarge | HeadFault::FieldTooLarge) => (
-                "The request is too large",
-                "Your browser has sent more header fields than this server takes. Deleting the cookies of this site \
-                 helps, most of the time.",
-            ),
-            Self::Head(HeadFault::Version) => ("Unknown version of HTTP", "This server speaks HTTP/1.1 and HTTP/2."),
-            Self::Head(_) => ("The request cannot be understood", "It does not follow the rules of HTTP."),
-            Self::HeadTimeout
-            | Self::Body(RequestBodyError::TooSlow)
-            | Self::Upstream(UpstreamError::RequestBody(RequestBodyError::TooSlow)) => {
-                ("The request took too long", "It did not arrive in time. Please try again.")
-            }
-            Self::Body(RequestBodyError::TooLarge)
-            | Self::Upstream(UpstreamError::RequestBody(RequestBodyError::TooLarge)) => {
-                ("The upload is too large", "What was sent is larger than this site takes.")
-            }
-            Self::Body(_) | Self::Upstream(UpstreamError::RequestBody(_)) => {
-                ("The request cannot be understood", "Its contents ended before, or behind, where they should have.")
-            }
+            Self::Head(fault) => head_message(fault),
+            Self::HeadTimeout => TOO_SLOW,
+            Self::Body(error) | Self::Upstream(UpstreamError::RequestBody(error)) => body_message(error),
             Self::Misdirected => (
                 "There is no such site here",
                 "This server does not serve the name that was asked for on this connection.",
@@ -127,54 +108,22 @@ impl Rejection {
                 "An address that begins with http:// was asked for on a connection with TLS. With https:// it works.",
             ),
             Self::MethodNotAllowed => ("Not allowed", "This method is not available here."),
-            Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation but 100-continue."),
+            Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation except 100-continue."),
             Self::NoChallenge => ("Not found", "There is no such challenge."),
             Self::TooManyChallenges => {
-                ("Too many challenges", "Too many are asked for at once. Please try again in a moment.")
+                ("Too many challenges", "Too many were requested at once. Please try again in a moment.")
             }
             Self::NotFound => ("Not found", "There is nothing under this address."),
-            Self::NoReport => ("No report", "Reports are JSON, as RFC 7469 section 3 has them."),
+            Self::NoReport => ("Not a report", "Reports are JSON, as RFC 7469 section 3 describes them."),
             Self::TooManyReports => ("Too many reports", "This report is not needed any more."),
-            Self::Loop => {
-                ("The request goes in circles", "This server has been asked to pass the request on to itself.")
-            }
-            Self::SchemeNotStated(field) => (
-                "This site redirects to itself for ever",
-                match field {
-                    RequestField::XForwarded => {
-                        "The proxy in front of this server does not say whether you came by https. Its operator must \
-                         make it send the header X-Forwarded-Proto: https with every request that came by TLS (and \
-                         http with every other one)."
-                    }
-                    RequestField::Forwarded => {
-                        "The proxy in front of this server does not say whether you came by https. Its operator must \
-                         make it send the header Forwarded: proto=https with every request that came by TLS (and \
-                         proto=http with every other one)."
-                    }
-                },
-            ),
+            Self::Loop => ("The request goes in circles", "This server was asked to forward the request to itself."),
+            Self::SchemeNotStated(field) => (ENDLESS_REDIRECT, scheme_remedy(*field)),
             Self::UpstreamRedirectsBack => (
-                "This site redirects to itself for ever",
-                "You came by https, but the site behind this server redirects you from http. Its operator must tell \
-                 it that its address begins with https://, or to believe the header X-Forwarded-Proto.",
+                ENDLESS_REDIRECT,
+                "You came over https, but the site behind this server redirects you as if you came over http. Its \
+                 operator must set its address to https://, or make it believe the header X-Forwarded-Proto.",
             ),
-            Self::Upstream(error) if error.is_local() => {
-                ("The site is busy", "Too many visitors at once. Please try again in a moment.")
-            }
-            Self::Upstream(UpstreamError::CircuitOpen(_)) => (
-                "The site cannot be reached",
-                "The site behind this server does not answer at present. Please try again in a moment.",
-            ),
-            Self::Upstream(
-                UpstreamError::ResponseTimeout | UpstreamError::ConnectTimeout | UpstreamError::TotalTimeout,
-            ) => (
-                "The site takes too long",
-                "The site behind this server has not answered in time. Please try again later.",
-            ),
-            Self::Upstream(_) => (
-                "The site cannot be reached",
-                "The site behind this server does not answer as it should. Please try again later.",
-            ),
+            Self::Upstream(error) => upstream_message(error),
         }
     }
 
@@ -249,5 +198,60 @@ impl Rejection {
             self,
             Self::Head(_) | Self::HeadTimeout | Self::Body(_) | Self::Upstream(UpstreamError::RequestBody(_))
         )
+    }
+}
+
+const TOO_SLOW: (&str, &str) = ("The request took too long", "It did not arrive in time. Please try again.");
+const NOT_HTTP: &str = "The request cannot be understood";
+const ENDLESS_REDIRECT: &str = "This site redirects to itself without end";
+const UNREACHABLE: &str = "The site cannot be reached";
+
+fn head_message(fault: &HeadFault) -> (&'static str, &'static str) {
+    match fault {
+        HeadFault::TargetTooLong => ("The address is too long", "It is longer than this server accepts."),
+        HeadFault::TooLarge | HeadFault::FieldTooLarge => (
+            "The request is too large",
+            "Your browser sent more header fields than this server accepts. Deleting the cookies of this site usually \
+             helps.",
+        ),
+        HeadFault::Version => ("Unknown version of HTTP", "This server speaks HTTP/1.1 and HTTP/2."),
+        _ => (NOT_HTTP, "It does not follow the rules of HTTP."),
+    }
+}
+
+fn body_message(error: &RequestBodyError) -> (&'static str, &'static str) {
+    match error {
+        RequestBodyError::TooSlow => TOO_SLOW,
+        RequestBodyError::TooLarge => ("The upload is too large", "It is larger than this site accepts."),
+        RequestBodyError::Malformed(_) | RequestBodyError::Gone | RequestBodyError::Length => {
+            (NOT_HTTP, "Its contents ended too early or too late.")
+        }
+    }
+}
+
+fn upstream_message(error: &UpstreamError) -> (&'static str, &'static str) {
+    match error {
+        error if error.is_local() => ("The site is busy", "Too many visitors at once. Please try again in a moment."),
+        UpstreamError::CircuitOpen(_) => {
+            (UNREACHABLE, "The site behind this server does not answer at present. Please try again in a moment.")
+        }
+        UpstreamError::ResponseTimeout | UpstreamError::ConnectTimeout | UpstreamError::TotalTimeout => {
+            ("The site takes too long", "The site behind this server did not answer in time. Please try again later.")
+        }
+        _ => (UNREACHABLE, "The site behind this server does not answer as it should. Please try again later."),
+    }
+}
+
+fn scheme_remedy(field: RequestField) -> &'static str {
+    match field {
+        RequestField::XForwarded => {
+            "The proxy in front of this server does not say whether you came over https. Its operator must make it send \
+             the header X-Forwarded-Proto: https with every request that came over TLS (and http with every other one)."
+        }
+        RequestField::Forwarded => {
+            "The proxy in front of this server does not say whether you came over https. Its operator must make it send \
+             the header Forwarded: proto=https with every request that came over TLS (and proto=http with every other \
+             one)."
+        }
     }
 }

@@ -41,6 +41,25 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// A reply that pintle makes itself, with no policy and no connection to close.
+    pub(super) fn local(head: ResponseHead, body: ResponseBody) -> Self {
+        Self {
+            head,
+            body,
+            site: None,
+            secure: false,
+            noted: false,
+            pinned: false,
+            forwarded: false,
+            grpc: false,
+            vary: None,
+            upgraded: None,
+            closes: false,
+            error: None,
+            upstream_time: None,
+        }
+    }
+
     /// The number of the body's bytes, if it is known.
     pub(super) fn length(&self) -> Option<u64> {
         match &self.body {

@@ -8,13 +8,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::admission::Network;
+use super::page;
 use super::rejection::Rejection;
 use super::snapshot::Snapshot;
 use crate::clock::Alarm;
+use crate::message::RequestHead;
+use crate::upstream::Interim;
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 use crate::wire::min_rate::{MinRate, RateTimer};
 
@@ -114,14 +118,19 @@ impl Reports {
         state.witnesses.get(site).map_or(0, |known| known.iter().filter(|(_, at)| *at > after).count())
     }
 
-    /// Takes a report in from a request of this client that asks for it.
+    /// Takes in the report in the body of a request.
     pub(super) async fn take(
         &self,
+        head: &RequestHead,
         body: Option<RequestBody>,
         client: IpAddr,
         snapshot: &Snapshot,
         alarm: &Alarm,
+        interim: &mut dyn Interim,
     ) -> Result<(), Rejection> {
+        if head.expects_continue() {
+            interim.interim(&page::answer(StatusCode::CONTINUE));
+        }
         let taken = self.try_take(body, Network::of(client), snapshot, alarm).await;
         if taken.is_err() {
             self.state().refused += 1;

@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::admission::{Admission, Network};
-use super::challenge::Places;
+use super::challenge::ReadSlots;
 use super::channels::{Drain, Peers, Published, SharedState, Vitals};
 use super::connections::{Connections, Entry};
 use super::handshakes::Handshakes;
@@ -49,7 +49,7 @@ pub(super) struct Worker {
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) reports: Arc<Reports>,
     pub(super) handshakes: Rc<Handshakes>,
-    pub(super) challenges: RefCell<Places>,
+    pub(super) challenges: RefCell<ReadSlots>,
     /// The ports of the TLS listeners.
     https_ports: RefCell<Vec<u16>>,
     pub(super) listed: Rc<Connections>,
@@ -79,7 +79,7 @@ impl Worker {
             loop_guard: shared.loop_guard.clone(),
             reports: shared.reports.clone(),
             handshakes: Rc::default(),
-            challenges: RefCell::new(Places::new(0)),
+            challenges: RefCell::new(ReadSlots::new(0)),
             https_ports: RefCell::default(),
             listed: Rc::default(),
             number,

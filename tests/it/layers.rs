@@ -17,7 +17,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ),
     ("export", "apps mod servers tools"),
     ("os/sandbox", "calls files mod"),
-    ("server", "asked challenge context health service worker"),
     ("verify", "fault grammar"),
     ("verify", "mod report visits"),
 ];
@@ -32,8 +31,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("commands/run.rs", "serve", NOT_YET),
     ("control/admin.rs", "answer", NOT_YET),
     ("control/status.rs", "metrics", NOT_YET),
-    ("server/rejection.rs", "message", NOT_YET),
-    ("server/service.rs", "decide", NOT_YET),
     ("verify/chain.rs", "distrust", NOT_YET),
     ("verify/judge/redirect.rs", "judge_location", NOT_YET),
 ];

@@ -11,10 +11,12 @@ use super::connection::Connection;
 use super::link::LinkInterim;
 use super::respond::Sending;
 use crate::message::RequestHead;
+use crate::server::asked::{self, Asked, Turn};
+use crate::server::local_reply::reject;
 use crate::server::record::{Outcome, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
-use crate::server::service::{self, Asked, Asking, Work};
+use crate::server::service::{self, Asking, Work};
 use crate::server::tunnel::Tunnelled;
 use crate::upstream::Upgraded;
 
@@ -112,18 +114,19 @@ impl Exchange {
         self.begin = context.begin();
         if let Err(rejection) = read {
             self.head.keep_alive = false;
-            self.asked = service::read_refused(&mut self.head, context);
-            let reply = service::reject(rejection, &self.head, self.asked.as_ref(), context);
+            self.asked = asked::read_refused(&mut self.head, context);
+            let reply = reject(rejection, &self.head, self.asked.as_ref(), context);
             self.answer(reply, connection);
             return Ok(());
         }
         let head = &mut self.head;
         link.borrow_mut().begin_body(head.framing, context.worker.view().shared.limits.request_body);
         head.keep_alive &= !last;
-        let asked = self.asked.insert(service::read(head, context));
-        match service::answer_at_once(head, asked, context) {
+        let asked = self.asked.insert(asked::read(head, context));
+        let turn = Turn { head, asked, context, alarm };
+        match service::answer_at_once(&turn) {
             Ok(reply) => self.answer(reply, connection),
-            Err(work) => self.stage = Stage::Asking(service::ask_at_once(work, head, asked, context, alarm)?),
+            Err(work) => self.stage = Stage::Asking(service::ask_at_once(work, &turn)?),
         }
         Ok(())
     }
@@ -142,7 +145,8 @@ impl Exchange {
         let Connection { link, context, alarm } = connection;
         if let (Stage::Asking(asking), Some(asked)) = (&mut self.stage, &self.asked) {
             let mut interim = LinkInterim::new(link, &self.head, asked);
-            match asking.poll(&self.head, asked, context, alarm, &mut interim, cx) {
+            let turn = Turn { head: &self.head, asked, context, alarm };
+            match asking.poll(&turn, &mut interim, cx) {
                 Poll::Ready(Ok(reply)) => self.answer(reply, connection),
                 Poll::Ready(Err(work)) => return Poll::Ready(Err(Slow::Work(work))),
                 Poll::Pending => {

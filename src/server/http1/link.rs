@@ -13,9 +13,9 @@ use crate::message::{
     BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, Looked, RequestHead, ResponseHead, Version,
     parse_request,
 };
+use crate::server::asked::Asked;
 use crate::server::context::ClientTransport;
 use crate::server::interim::{InterimFilter, Passed};
-use crate::server::service::Asked;
 use crate::server::snapshot::SiteOfView;
 use crate::server::trailers;
 use crate::server::tunnel::Duplex;

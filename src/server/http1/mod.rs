@@ -15,6 +15,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, ready};
 
+use super::asked::Turn;
 use super::context::{ClientTransport, Context};
 use super::rejection::Rejection;
 use super::reply::Reply;
@@ -129,7 +130,8 @@ async fn answer(work: Work, connection: &Connection, exchange: &Exchange) -> Opt
         _ => Some(Box::new(LinkBody { link: link.clone(), site: asked.site.clone() })),
     };
     let mut interim = LinkInterim::new(link, head, asked);
-    let mut answering = pin!(service::answer(work, head, body, asked, context, alarm, &mut interim));
+    let turn = Turn { head, asked, context, alarm };
+    let mut answering = pin!(service::answer(work, body, &turn, &mut interim));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(reply) => Poll::Ready(Some(reply)),
         Poll::Pending => {

@@ -18,12 +18,14 @@ use super::recv::{Recv, StreamBody, discard};
 use super::send::send;
 use super::tunnel;
 use crate::message::{Framing, RequestHead};
+use crate::server::asked::{self, Asked, Turn};
 use crate::server::context::Context;
 use crate::server::interim::InterimFilter;
+use crate::server::local_reply::reject;
 use crate::server::record::{Outcome, Sent, record};
 use crate::server::rejection::Rejection;
 use crate::server::reply::Reply;
-use crate::server::service::{self, Asked, Work};
+use crate::server::service::{self, Work};
 use crate::server::tunnel::Tunnelled;
 use crate::upstream::{Upgraded, UpstreamError};
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
@@ -64,17 +66,18 @@ pub(super) async fn serve(
     let exchange = Exchange { respond: RefCell::new(respond), recv, share, context, alarm, begin };
     let Exchange { recv, context, alarm, .. } = &exchange;
     if let Err(fault) = read {
-        let asked = service::read_refused(&mut head, context);
-        let mut reply = service::reject(Rejection::Head(fault), &head, asked.as_ref(), context);
+        let asked = asked::read_refused(&mut head, context);
+        let mut reply = reject(Rejection::Head(fault), &head, asked.as_ref(), context);
         let sent = send(&exchange, &mut reply, &head).await;
         record(context, &head, asked.as_ref(), &Outcome::of(&reply, &sent, begin, asked.as_ref(), context));
         discard(recv, alarm, limits.linger).await;
         return Ended::of(&sent);
     }
-    let asked = service::read(&mut head, context);
-    let reply = match service::answer_at_once(&head, &asked, context) {
+    let asked = asked::read(&mut head, context);
+    let turn = Turn { head: &head, asked: &asked, context, alarm };
+    let reply = match service::answer_at_once(&turn) {
         Ok(reply) => Some(reply),
-        Err(work) => answer(work, &exchange, &head, &asked).await,
+        Err(work) => answer(work, &exchange, &turn).await,
     };
     let Some(mut reply) = reply else { return Ended::GivenUp };
     if let Some(upgraded) = reply.upgraded.take() {
@@ -93,8 +96,9 @@ pub(super) async fn serve(
 }
 
 /// Does the work for an answer. Records the request and returns `None` if there is nobody to answer.
-async fn answer(work: Work, exchange: &Exchange, head: &RequestHead, asked: &Asked) -> Option<Reply> {
-    let Exchange { respond, recv, share, context, alarm, begin } = exchange;
+async fn answer(work: Work, exchange: &Exchange, turn: &Turn<'_>) -> Option<Reply> {
+    let Exchange { respond, recv, share, begin, .. } = exchange;
+    let Turn { head, asked, context, .. } = *turn;
     match check_body(exchange, head).await {
         Ok(()) => {}
         Err(RequestBodyError::Gone) => {
@@ -110,10 +114,8 @@ async fn answer(work: Work, exchange: &Exchange, head: &RequestHead, asked: &Ask
     }
     let filter = InterimFilter::new(head, asked.site.as_ref().map(|site| &*site.response));
     let mut interim = StreamInterim::new(respond, filter, share.clone());
-    let done = match service::ask_at_once(work, head, asked, context, alarm) {
-        Ok(mut asking) => {
-            exchange.unless_given_up(|cx| asking.poll(head, asked, context, alarm, &mut interim, cx)).await
-        }
+    let done = match service::ask_at_once(work, turn) {
+        Ok(mut asking) => exchange.unless_given_up(|cx| asking.poll(turn, &mut interim, cx)).await,
         Err(work) => Some(Err(work)),
     };
     let reply = match done {
@@ -122,7 +124,7 @@ async fn answer(work: Work, exchange: &Exchange, head: &RequestHead, asked: &Ask
                 Framing::None => None,
                 _ => Some(Box::new(StreamBody { recv: recv.clone(), site: asked.site.clone() })),
             };
-            let mut answering = Box::pin(service::answer(work, head, body, asked, context, alarm, &mut interim));
+            let mut answering = Box::pin(service::answer(work, body, turn, &mut interim));
             exchange.unless_given_up(|cx| answering.as_mut().poll(cx)).await
         }
         done => done.and_then(Result::ok),
