@@ -16,28 +16,28 @@ use super::connection;
 use super::worker::{EVERY_SITE, Worker};
 use crate::policy::Scheme;
 
-/// How long accepting pauses when there are no more files to be had.
+/// How long accepting pauses when descriptors have run out.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener that is accepted on.
+/// A listener with a task that accepts on it.
 struct Accepting {
     address: (SocketAddr, Scheme),
     stop: watch::Sender<Until>,
     task: JoinHandle<()>,
 }
 
-/// Until when a listener is accepted on.
+/// When a task stops accepting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// It goes on.
-    Told,
-    /// It is to be closed, once what is queued is accepted.
+    /// Not yet.
+    Never,
+    /// Once the queue is empty: the listener will be closed.
     Empty,
-    /// Another process accepts on it, too: what is queued is for that.
+    /// Now: another process accepts on the same listener, and takes the queue.
     Now,
 }
 
-/// Accepts on what there is to listen on, as it changes, until the drain begins.
+/// Accepts on the listeners, as they change, until a drain begins. Returns how to drain.
 pub(super) async fn listen(
     worker: &Rc<Worker>,
     mut listeners: watch::Receiver<Listening>,
@@ -64,12 +64,12 @@ pub(super) async fn listen(
             if !keep.contains(&(address, scheme)) {
                 continue;
             }
-            let (stop, stopped) = watch::channel(Until::Told);
+            let (stop, stopped) = watch::channel(Until::Never);
             let task = accept(TcpListener::from_std(listener)?, scheme, worker.clone(), stopped);
             accepting.push(Accepting { address: (address, scheme), stop, task: tokio::task::spawn_local(task) });
         }
         tokio::select! {
-            // The sender lives as long as the server; without it, too, there is nothing left to do.
+            // The sender lives as long as the server. Without it there is nothing left to do.
             _ = draining.wait_for(|draining| *draining != Drain::No) => break,
             changed = listeners.changed() => if changed.is_err() { break },
         }
@@ -86,12 +86,12 @@ pub(super) async fn listen(
     Ok(how)
 }
 
-/// Accepts until it is stopped, and then what is queued already: with SO_REUSEPORT, closing the listener would reset it.
+/// Accepts until it is stopped, and then empties the queue: with SO_REUSEPORT, closing the listener would reset it.
 async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut stopped: watch::Receiver<Until>) {
     loop {
         tokio::select! {
             biased;
-            _ = stopped.wait_for(|until| *until != Until::Told) => break,
+            _ = stopped.wait_for(|until| *until != Until::Never) => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => begin(socket, address, scheme, &worker),
                 Err(error) => pause_after(&error, &worker).await,
@@ -109,13 +109,13 @@ async fn accept(listener: TcpListener, scheme: Scheme, worker: Rc<Worker>, mut s
 
 fn begin(socket: TcpStream, address: SocketAddr, scheme: Scheme, worker: &Rc<Worker>) {
     worker.counters.connections_accepted.increment();
-    // From here on it counts: a drain that begins before its task has run waits for it.
+    // Counts from here on: a drain that begins before the task has run waits for it.
     let open = worker.connection();
     tokio::task::spawn_local(connection::serve(socket, address, scheme, worker.clone(), open));
 }
 
-/// A connection that ended before it was accepted is nobody's fault. Without files or memory there is no use in
-/// trying again at once; those who have connections keep them.
+/// Pauses after an error. A connection that ended before it was accepted is not an error. Out of descriptors or memory: back
+/// off. Existing connections are unaffected.
 async fn pause_after(error: &io::Error, worker: &Worker) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;

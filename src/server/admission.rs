@@ -1,5 +1,5 @@
-//! How many connections there may be: in all, and from one network. Shared by all workers, without a lock; asked once
-//! per connection.
+//! Counts connections: in all, and from each network. All workers share the counts, without a lock, and use them once per
+//! connection.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 /// Buckets of each of the two tables.
 const BUCKETS: usize = 16 * 1024;
 
-/// The counts.
+/// The counts of connections.
 ///
-/// Networks share buckets by chance; two tables with different hashes, of which the smaller count is believed, make
-/// that rare (a count-min sketch). Memory is bounded whatever addresses come.
+/// Networks may share a bucket by chance. Two tables with different hashes make that rare: the smaller count applies (a
+/// count-min sketch). Memory is bounded, whatever addresses come.
 pub(super) struct Admission {
     total: AtomicUsize,
     tables: [Box<[AtomicU32]>; 2],
@@ -30,7 +30,7 @@ impl Default for Admission {
     }
 }
 
-/// A network of clients: a /32 of IPv4, a /56 of IPv6, which is what a household gets.
+/// A network of clients: a /32 of IPv4, or a /56 of IPv6, as households get it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Network(u64);
 
@@ -44,18 +44,18 @@ impl Network {
     }
 }
 
-/// Which limit a connection has run into.
+/// A limit that a connection exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reached {
-    /// There are as many as there may be.
+    /// The limit of all connections.
     Total,
-    /// The client's network has as many as it may have.
+    /// The limit of the client's network.
     Client(Network),
 }
 
 impl Admission {
-    /// Counts a connection as long as the pass is held, and says which limit it has run into. `network` is none for trusted
-    /// proxies, which speak for many.
+    /// Counts a connection while the pass lives, and returns the limit that it exceeds, if any. `network` is `None` for
+    /// trusted proxies, which speak for many clients.
     pub(super) fn admit(
         self: &Arc<Self>,
         network: Option<Network>,
@@ -68,12 +68,12 @@ impl Admission {
         (pass, of_client.or_else(|| is_full.then_some(Reached::Total)))
     }
 
-    /// Whether there are so many that those at rest are to give way: fifteen of sixteen.
+    /// Returns `true` if idle connections are to make room: at fifteen sixteenths of the limit.
     pub(super) fn is_nearly_full(&self, max: usize) -> bool {
         self.total() > max - max / 16
     }
 
-    /// Connections at present.
+    /// Returns the number of open connections.
     pub(super) fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }
@@ -88,14 +88,15 @@ impl Admission {
     }
 }
 
-/// A connection that counts.
+/// A counted connection.
 pub(super) struct Pass {
     admission: Arc<Admission>,
     buckets: Option<[usize; 2]>,
 }
 
 impl Pass {
-    /// Counts the connection for a network, which is known now, and only for that; says if the network has too many.
+    /// Counts the connection for a network that is known now, instead of the previous one. Returns a limit if the network
+    /// exceeds it.
     pub(super) fn count(&mut self, network: Network, max_per_client: usize) -> Option<Reached> {
         self.forget();
         let buckets = self.admission.buckets(network);

@@ -13,79 +13,79 @@ use super::snapshot::Snapshot;
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
-/// RoomRequests that wait for a worker; more are refused.
+/// Requests for room that may wait for a worker; more are refused.
 const ROOM_REQUESTS_MAX: usize = 1024;
 
-/// How the end is to be.
+/// How connections end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Drain {
-    /// It is not.
+    /// No drain.
     #[default]
     No,
-    /// Nobody comes after: connections at rest are closed at once.
+    /// No process takes over: idle connections are closed at once.
     Stop,
-    /// Another process accepts on these already, and closes none of them: connections at rest may see their next request
-    /// answered, so that nobody sends one just as the connection is closed.
+    /// Another process accepts on these listeners already. Idle connections stay open for one more request, so that none is
+    /// closed just as a client sends a request.
     HandOver(Arc<[(SocketAddr, Scheme)]>),
 }
 
-/// A snapshot, and which one it is.
+/// A snapshot with its number.
 #[derive(Clone)]
 pub(super) struct Published {
     pub(super) number: u64,
     pub(super) snapshot: Arc<Snapshot>,
 }
 
-/// What a worker is to listen on: what is not listed any more is closed, and what is new is there to be taken.
+/// The listeners of a worker: those to keep (others are closed), and new ones to take.
 #[derive(Default)]
 pub(super) struct Listening {
     pub(super) keep: Vec<(SocketAddr, Scheme)>,
     pub(super) new: Mutex<Vec<(TcpListener, Scheme)>>,
 }
 
-/// What all workers share: nothing that one could hold up the others with.
+/// The state that all workers share. No worker can block another with it.
 #[derive(Clone)]
 pub(super) struct SharedState {
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
     pub(super) access: Option<(LogSink, AccessFormat)>,
     pub(super) snapshot: watch::Receiver<Published>,
-    /// Told whenever a worker has taken a snapshot.
+    /// Notified when a worker has taken a snapshot.
     pub(super) news: Arc<Notify>,
     pub(super) draining: watch::Receiver<Drain>,
     pub(super) reports: Arc<Reports>,
     pub(super) peers: Peers,
 }
 
-/// What is seen of a worker from outside.
+/// The state of a worker that the server reads.
 #[derive(Clone, Default)]
 pub(super) struct Vitals {
     pub(super) counters: Arc<Counters>,
-    /// The number of the snapshot that it serves by.
+    /// The number of its snapshot.
     pub(super) taken: Arc<AtomicU64>,
-    /// The uptime of its last sign of life.
+    /// The [`crate::clock::uptime`] of its last sign of life.
     pub(super) pulse: Arc<AtomicU64>,
 }
 
-/// What one worker alone is given.
+/// The input of one worker.
 pub(super) struct Assignment {
     pub(super) number: usize,
     pub(super) listeners: watch::Receiver<Listening>,
-    /// What the other workers ask of it.
+    /// Requests from the other workers.
     pub(super) requests: mpsc::Receiver<RoomRequest>,
     pub(super) vitals: Vitals,
 }
 
-/// A worker asks another one to end a connection: of a network, or of any.
+/// A request from one worker to another: end a connection of a network, or of any.
 pub(super) struct RoomRequest {
     pub(super) network: Option<Network>,
     pub(super) reply: oneshot::Sender<bool>,
 }
 
-/// The ways to all workers, by their numbers.
+/// The senders to all workers, by their numbers.
 pub(super) type Peers = Arc<[mpsc::Sender<RoomRequest>]>;
 
-/// The ways to so many workers, and their ends.
+/// Returns the senders to `workers` workers, and the receivers.
 pub(super) fn peers(workers: usize) -> (Peers, Vec<mpsc::Receiver<RoomRequest>>) {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(ROOM_REQUESTS_MAX)).unzip();
     (senders.into(), receivers)

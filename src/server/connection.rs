@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::admission::{Network, Pass};
 use super::connections::Entry;
 use super::context::{ClientTransport, Context, TlsFacts};
-use super::handshakes::{Begin, Place};
+use super::handshakes::{Begin, HandshakeSlot};
 use super::proxy_header::{self, ProxyHeader};
 use super::relief::Newcomer;
 use super::snapshot::Snapshot;
@@ -78,10 +78,10 @@ async fn establish(
         return Some(Established { transport: Transport::Plain(socket), received, context, http2: false });
     }
     let hello = arrival.read_hello(&client).await?;
-    let place = arrival.begin_handshake(&client)?;
+    let slot = arrival.begin_handshake(&client)?;
     let Arrival { socket, entry, pass, .. } = arrival;
     let stream = handshake(socket, hello.into_received(), shared, worker, &client, alarm).await?;
-    drop(place);
+    drop(slot);
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
     let certificates = choice.certificates()?.clone();
@@ -140,8 +140,8 @@ impl Arrival<'_> {
         Some(hello)
     }
 
-    /// Takes one of the places for handshakes: from here on the connection costs cryptography.
-    fn begin_handshake(&self, client: &Client) -> Option<Place> {
+    /// Takes a slot for the handshake: from here on the connection costs cryptography.
+    fn begin_handshake(&self, client: &Client) -> Option<HandshakeSlot> {
         let Self { shared, worker, alarm, .. } = *self;
         let network = Network::of(client.peer.address);
         let begin = worker.handshakes.begin(shared.limits.handshakes, network, alarm, &worker.clock);
@@ -150,7 +150,7 @@ impl Arrival<'_> {
             tracing::debug!(client = client.address(), "too many handshakes");
         }
         match begin {
-            Begin::Begun(place) | Begin::Instead(place) => Some(place),
+            Begin::Begun(slot) | Begin::Instead(slot) => Some(slot),
             Begin::Full => reset(&self.socket),
         }
     }

@@ -1,5 +1,5 @@
-//! The connections of one worker, as far as it matters which of them give way when there are too many: first those that
-//! have said nothing, then those at rest. One with a request under way never does.
+//! The connections of one worker, and which of them makes room when there are too many: first silent ones, then idle ones.
+//! A connection with a request in progress never does.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,29 +9,29 @@ use super::crowd::{Crowd, Member};
 use super::handshakes::FAIR_SHARE;
 use crate::clock::{Alarm, ticks_of};
 
-/// So many connections are looked at for one that rests.
+/// Connections that one search for an idle one looks at.
 const LOOKED_AT: usize = 64;
 
 /// All connections of a worker.
 #[derive(Default)]
 pub(super) struct Connections {
-    /// Their clients have yet to say what they want: no ClientHello, no request on a plain connection.
+    /// Silent ones: no ClientHello yet, or no request on a plain connection.
     silent: RefCell<Crowd>,
-    /// The others. Whether one rests is noted with its alarm, so that a request changes nothing here.
+    /// The others. The alarm of a connection knows if it is idle, so that a request changes nothing here.
     open: RefCell<Crowd>,
-    /// How far the others have been looked through for one at rest.
+    /// Where the next search for an idle one begins.
     looked_at: Cell<u64>,
 }
 
 impl Connections {
-    /// Lists a connection for as long as the entry is held. Its client has said nothing yet.
+    /// Lists a silent connection while the entry lives. `now` is in ticks.
     pub(super) fn list(self: &Rc<Self>, network: Network, now: u32, alarm: &Alarm) -> Entry {
         let number = self.silent.borrow_mut().add(Member { network, since: now, ringer: alarm.ringer() });
         Entry { connections: self.clone(), number: Cell::new(number), is_silent: Cell::new(true) }
     }
 
-    /// Ends one connection of a network so that another of it may come; or of any, if none is named. Says no if there is
-    /// none to spare. The newcomer is listed already, if it is of this worker.
+    /// Ends one connection of a network to make room for another of it, or one of any network if `network` is `None`.
+    /// Returns `false` if none can be ended. A newcomer of this worker is listed already.
     pub(super) fn make_room(&self, network: Option<Network>, newcomer: Option<&Entry>, now: u32) -> bool {
         let newcomer = newcomer.map(|entry| entry.number.get());
         let end = |number: Option<u64>| number.is_some_and(|n| Some(n) != newcomer && self.end_silent(n));
@@ -54,7 +54,8 @@ impl Connections {
         ended.inspect(|member| member.ringer.ring()).is_some()
     }
 
-    /// A network that has several silent ones can spare one, however young: others may have but one, and are about to speak.
+    /// Returns the oldest silent connection of a network that has several, however young it is. A network with only one may
+    /// be about to speak.
     fn oldest_of_many(&self) -> Option<u64> {
         let silent = self.silent.borrow();
         let (network, _) = silent.largest().filter(|(_, size)| *size > 1)?;
@@ -65,14 +66,14 @@ impl Connections {
         self.silent.borrow().get(number).is_some_and(|member| now.saturating_sub(member.since) >= ticks)
     }
 
-    /// First of the network that has the most.
+    /// Ends an idle connection, first of the network with the most connections.
     fn end_resting(&self) -> bool {
         let largest = self.open.borrow().largest().filter(|(_, size)| *size > 1);
         largest.is_some_and(|(network, _)| self.end_resting_of(Some(network))) || self.end_resting_of(None)
     }
 
-    /// Ends one at rest, of a network or of any. Looks on from where it stopped before, so that a crowd of busy ones is not
-    /// looked through anew each time.
+    /// Ends an idle connection of a network, or of any. Continues where the last search stopped, so that many busy ones are
+    /// not searched again each time.
     fn end_resting_of(&self, network: Option<Network>) -> bool {
         let open = self.open.borrow();
         let mut at = self.looked_at.get();
@@ -81,13 +82,13 @@ impl Connections {
             open.get(*number).is_some_and(|member| member.ringer.is_resting())
         });
         self.looked_at.set(at);
-        // It stays listed until its task has ended it: it may just have got a request.
+        // It stays listed until its task ends it: a request may just have come.
         let member = found.and_then(|number| open.get(number));
         member.inspect(|member| member.ringer.ring()).is_some()
     }
 }
 
-/// A listed connection.
+/// The entry of a listed connection.
 pub(super) struct Entry {
     connections: Rc<Connections>,
     number: Cell<u64>,
@@ -95,7 +96,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The client has said what it wants.
+    /// Notes that the client has sent a ClientHello or a request.
     pub(super) fn speaks(&self) {
         if self.is_silent.get()
             && let Some(member) = self.connections.silent.borrow_mut().remove(self.number.get())
@@ -105,7 +106,7 @@ impl Entry {
         }
     }
 
-    /// The client is of another network than its socket says.
+    /// Notes that the client is in another network than its socket's address.
     pub(super) fn is_of(&self, network: Network) {
         let mut crowd = self.crowd().borrow_mut();
         if let Some(member) = crowd.remove(self.number.get()) {

@@ -1,4 +1,4 @@
-//! What is known about a client's connection for as long as it lives.
+//! The facts about a client's connection that last as long as it does.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ use crate::wire::transport::Transport;
 /// A client's connection.
 pub(super) type ClientTransport = Transport<ServerSession>;
 
-/// What is known about a connection for as long as it lives.
+/// The facts about a connection.
 pub(super) struct Context {
     pub(super) worker: Rc<Worker>,
     pub(super) client: Client,
-    /// Under TLS: the name that the client asked for, and the certificates of that name.
+    /// `None` without TLS.
     tls: Option<TlsFacts>,
-    /// Where it stands among those that may have to make room for others.
+    /// The entry among the connections that may have to make room for others.
     pub(super) entry: Entry,
     _open: Open,
     _pass: Pass,
 }
 
-/// What the handshake has shown.
+/// The facts from the handshake: the name in the SNI, and the certificates for it.
 pub(super) struct TlsFacts {
     pub(super) name: Option<Box<str>>,
     pub(super) certificates: CertificateSet,
-    /// The client has seen the chain of the session that was resumed, and not that of now.
+    /// `true` for a resumed session, whose client has seen the chain of the first handshake, not today's.
     pub(super) resumed: bool,
 }
 
 impl Context {
-    /// For a connection that is established.
+    /// Returns the context of an established connection.
     pub(super) fn new(
         worker: Rc<Worker>,
         client: Client,
@@ -54,36 +54,36 @@ impl Context {
         Self { worker, client, tls, entry, _open: open, _pass: pass }
     }
 
-    /// Whether the certificate that the client was shown is good for `host`, too (RFC 9110 section 7.4). Where TLS
-    /// ended elsewhere, that is not for us to say.
+    /// Returns `true` if the connection's certificate also covers the request's host (RFC 9110 section 7.4), or if TLS ended
+    /// in front of pintle.
     pub(super) fn certificate_covers(&self, site: &SiteOfView, head: &RequestHead) -> bool {
         let Some(tls) = &self.tls else { return true };
         let named = tls.name.as_deref();
         if named.map(str::as_bytes) == Some(head.host_bytes()) {
-            // The usual case; unless the name got the certificates of the default site.
+            // The usual case, unless the name got the default site's certificates.
             let own = site.view().shared.certificates.find(named);
             if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
                 return true;
             }
         }
-        // Which one of a pair the client has seen is not known here: all must do.
+        // The client has seen one of the set, unknown which: all must cover the host.
         tls.certificates.iter().all(|c| c.chain.leaf.covers(head.host()))
     }
 
-    /// Whether a site's pins may be sent here: they are written down as sent until now, and the client has seen a chain
-    /// that they fit. It has not where the certificate was changed since, or is another site's that covers this one, too.
+    /// Returns `true` if a site's pins may be sent here: the ledger covers that they are sent now, and the client has seen a
+    /// chain that they match. A certificate that was changed since, or that of another site, may not match.
     pub(super) fn may_pin(&self, site: &SiteOfView) -> bool {
         let Some(pins) = &site.hpkp else { return false };
         if !pins.lease.holds(self.worker.clock.uptime()) {
             return false;
         }
-        // Where TLS ends in front of pintle, the file of the chain is all that there is to go by.
+        // If TLS ends in front of pintle, the chain's file has to suffice.
         let Some(tls) = &self.tls else { return true };
         let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
         let shared = &site.view().shared;
         if tls.resumed {
-            // The session may have begun under any chain that the name in the SNI had since tickets are about: its site's,
-            // or another's that had the name. What the default site had, to which other names go, is not looked up.
+            // The session may have begun with any chain that the name in the SNI had in the lifetime of tickets: its site's,
+            // or another site's that had the name. Chains of the default site, which gets all other names, are not looked up.
             let fits_earlier = |site: usize| {
                 let earlier = shared.earlier.get(site);
                 earlier.is_none_or(|earlier| earlier.iter().all(|chain| fits(&chain.pins)))
@@ -98,27 +98,27 @@ impl Context {
         is_own || tls.certificates.iter().all(|c| fits(&c.chain.certain))
     }
 
-    /// The time, if it will be asked for: when something begins that the access log tells the length of.
+    /// Returns the time, if the access log needs it for a duration.
     pub(super) fn begin(&self) -> Option<Instant> {
         self.worker.access.is_some().then(Instant::now)
     }
 
-    /// The site that the client named in its SNI: its rules hold for what is said on the connection, its policies do not.
+    /// Returns the site that the client named in its SNI. Its rules apply to answers on the connection, its policies do not.
     pub(super) fn site_of_connection(&self, view: &Rc<View>) -> Option<SiteOfView> {
         view.site(self.name()?.as_bytes())
     }
 
-    /// The name that the client asked for in its SNI.
+    /// Returns the name in the client's SNI.
     pub(super) fn name(&self) -> Option<&str> {
         self.tls.as_ref()?.name.as_deref()
     }
 
-    /// Whether the connection is under TLS that ends here.
+    /// Returns `true` if pintle ends TLS on this connection.
     pub(super) fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// A key to ask for a WebSocket with, when the client came by HTTP/2, where there is none.
+    /// Returns a Sec-WebSocket-Key for a request over HTTP/2, which has none.
     pub(super) fn websocket_key(&self, head: &RequestHead) -> Option<String> {
         if !head.websocket || head.version != Version::Http2 {
             return None;

@@ -1,13 +1,12 @@
-//! Connections of one worker that are in the same state, by age and by their clients' networks: which of them is to give
-//! way is found without looking at all of them.
+//! Connections of one worker in the same state, ordered by age and by network. Finds the one that makes room without a
+//! search through all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::admission::Network;
 use crate::clock::Ringer;
 
-/// The connections, the oldest first. Each change costs the logarithm of their number; none of them is on the path of a
-/// request.
+/// The connections, the oldest first. A change costs the logarithm of their number; no request causes one.
 #[derive(Default)]
 pub(super) struct Crowd {
     members: BTreeMap<u64, Member>,
@@ -21,13 +20,13 @@ pub(super) struct Crowd {
 /// A connection.
 pub(super) struct Member {
     pub(super) network: Network,
-    /// The tick at which it came to this state.
+    /// The tick at which it entered this state.
     pub(super) since: u32,
     pub(super) ringer: Ringer,
 }
 
 impl Crowd {
-    /// Adds a connection; gives its number, which no other ever has.
+    /// Adds a connection, and returns its number, which is never used again.
     pub(super) fn add(&mut self, member: Member) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -37,7 +36,7 @@ impl Crowd {
         number
     }
 
-    /// Takes a connection out, if it is still there.
+    /// Removes a connection, if it is still listed.
     pub(super) fn remove(&mut self, number: u64) -> Option<Member> {
         let member = self.members.remove(&number)?;
         self.by_network.remove(&(member.network, number));
@@ -63,22 +62,22 @@ impl Crowd {
         self.members.get(&number)
     }
 
-    /// How many are of this network.
+    /// Returns the number of connections of a network.
     pub(super) fn size_of(&self, network: Network) -> usize {
         self.sizes.get(&network).copied().unwrap_or_default()
     }
 
-    /// The oldest of all.
+    /// Returns the oldest connection.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.members.first_key_value().map(|(number, _)| *number)
     }
 
-    /// The oldest of this network.
+    /// Returns the oldest connection of a network.
     pub(super) fn oldest_of(&self, network: Network) -> Option<u64> {
         self.by_network.range((network, 0)..=(network, u64::MAX)).next().map(|(_, number)| *number)
     }
 
-    /// All of a network, or of all networks: by their numbers from this one on, then those before it.
+    /// Returns all connections of a network, or of all networks: by number from `from` on, then those before it.
     pub(super) fn round(&self, network: Option<Network>, from: u64) -> impl Iterator<Item = u64> {
         let of_network = network.into_iter().flat_map(move |network| {
             let behind = self.by_network.range((network, from)..=(network, u64::MAX));
@@ -88,7 +87,7 @@ impl Crowd {
         of_network.chain(of_all.into_iter().flatten().map(|(number, _)| *number))
     }
 
-    /// The network that has the most, and how many these are.
+    /// Returns the network with the most connections, and their number.
     pub(super) fn largest(&self) -> Option<(Network, usize)> {
         self.largest.last().map(|(size, network)| (*network, *size))
     }

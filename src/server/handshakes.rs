@@ -1,5 +1,5 @@
-//! How many TLS handshakes a worker has under way: those who are connected already must not wait for those who may never
-//! be. A handshake begins when its ClientHello is there; before that, it costs nothing.
+//! Bounds the TLS handshakes of a worker, so that established connections do not wait for clients that may never finish one.
+//! A handshake begins when its ClientHello is complete; before that it costs nothing.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use super::admission::Network;
 use super::crowd::{Crowd, Member};
 use crate::clock::{Alarm, Clock, ticks_of};
 
-/// A handshake that has had this long is broken off to make room for another: an honest one is over by then.
-/// What is younger stays, unless its network has more of them than the newcomer's, so that no more cryptography begins in
-/// this time than the limit allows.
+/// The age at which a handshake may be broken off to make room for another: an honest one is over by then. A younger one
+/// stays, unless its network has more of them than the newcomer's. So the limit also bounds the cryptography that begins in
+/// this time.
 pub(super) const FAIR_SHARE: Duration = Duration::from_secs(1);
 
 /// The handshakes of one worker.
@@ -20,18 +20,18 @@ pub(super) struct Handshakes {
     under_way: RefCell<Crowd>,
 }
 
-/// What became of the wish to begin.
+/// The answer to a handshake that wants to begin.
 pub(super) enum Begin {
-    /// There was room.
-    Begun(Place),
-    /// There is, now that another was broken off.
-    Instead(Place),
-    /// There are too many that have only just begun.
+    /// A slot was free.
+    Begun(HandshakeSlot),
+    /// Another handshake was broken off for it.
+    Instead(HandshakeSlot),
+    /// All handshakes under way are too young to be broken off.
     Full,
 }
 
 impl Handshakes {
-    /// Begins one, which counts as long as its place is held. The alarm is that of its connection.
+    /// Begins a handshake, which counts while its slot lives. `alarm` is that of its connection.
     pub(super) fn begin(self: &Rc<Self>, max: usize, network: Network, alarm: &Alarm, clock: &Clock) -> Begin {
         let now = clock.ticks();
         let mut under_way = self.under_way.borrow_mut();
@@ -43,13 +43,13 @@ impl Handshakes {
             }
         }
         let number = under_way.add(Member { network, since: now, ringer: alarm.ringer() });
-        let place = Place { handshakes: self.clone(), number };
-        if full { Begin::Instead(place) } else { Begin::Begun(place) }
+        let slot = HandshakeSlot { handshakes: self.clone(), number };
+        if full { Begin::Instead(slot) } else { Begin::Begun(slot) }
     }
 }
 
-/// Who gives way to a newcomer of a network: the oldest of a network that has more than that one will have, or else the
-/// oldest of all, if it has had its time.
+/// Returns the handshake that makes room for one of `network`: the oldest of the largest network, if that has more than
+/// `network` will have; else the oldest of all, if it has had its time.
 fn victim(under_way: &Crowd, network: Network, now: u32) -> Option<u64> {
     let own = under_way.size_of(network) + 1;
     let larger = under_way.largest().filter(|(_, size)| *size > own);
@@ -60,13 +60,13 @@ fn victim(under_way: &Crowd, network: Network, now: u32) -> Option<u64> {
     })
 }
 
-/// A handshake under way.
-pub(super) struct Place {
+/// The slot of a handshake.
+pub(super) struct HandshakeSlot {
     handshakes: Rc<Handshakes>,
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for HandshakeSlot {
     fn drop(&mut self) {
         self.handshakes.under_way.borrow_mut().remove(self.number);
     }

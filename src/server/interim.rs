@@ -1,16 +1,15 @@
-//! What of an interim response (1xx, RFC 9110 section 15.2) passes to a client: nothing that a policy of the site would have
-//! a say in.
+//! Filters interim responses (1xx, RFC 9110 section 15.2): nothing passes to a client that a policy of the site concerns.
 //!
 //! 100 passes once, to clients that wait for it. 103 (RFC 8297) passes with its Link fields, unless the site's rules remove
-//! those; without any it says nothing. All others pass as their status code alone, since a proxy has to pass them (RFC 9110
-//! section 15.2). None but 103 has fields.
+//! those; without a Link field it does not pass. All others pass as their status code alone, since a proxy has to forward
+//! them (RFC 9110 section 15.2). Only 103 has fields.
 
 use http::StatusCode;
 
 use crate::message::{RequestHead, ResponseHead};
 use crate::site::HeaderRules;
 
-/// What passes.
+/// The part that passes.
 pub(super) enum Passed {
     /// The status code, without fields.
     Bare,
@@ -25,23 +24,23 @@ pub(super) struct InterimFilter<'a> {
 }
 
 impl<'a> InterimFilter<'a> {
-    /// For a request's answer, under the rules of its site.
+    /// Returns the filter for the answer to a request, under the rules of its site.
     pub(super) fn new(request: &RequestHead, rules: Option<&'a HeaderRules>) -> Self {
         Self { rules, expects_continue: request.expects_continue() }
     }
 
-    /// Whether an interim response passes, and as what.
+    /// Returns the part of an interim response that passes, or `None`.
     pub(super) fn pass(&mut self, head: &ResponseHead) -> Option<Passed> {
         match head.status {
             StatusCode::CONTINUE => std::mem::take(&mut self.expects_continue).then_some(Passed::Bare),
             StatusCode::EARLY_HINTS => self.hints(head).next().is_some().then_some(Passed::Hints),
-            // Behind it there is another protocol, which nobody has asked for.
+            // Another protocol would follow, which the client has not asked for.
             StatusCode::SWITCHING_PROTOCOLS => None,
             _ => Some(Passed::Bare),
         }
     }
 
-    /// The fields of a 103 that pass.
+    /// Returns the fields of a 103 that pass.
     pub(super) fn hints<'h>(&self, head: &'h ResponseHead) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
         let dropped = self.rules.is_some_and(|rules| rules.drops(b"link"));
         let links = head.fields.iter().filter(move |(_, name, _)| !dropped && name.eq_ignore_ascii_case(b"link"));

@@ -1,4 +1,4 @@
-//! Sockets that listen: one for each address and worker, among which the kernel spreads the connections.
+//! Listening sockets: one for each address and worker. The kernel spreads the connections among them.
 
 use std::fmt;
 use std::io;
@@ -8,35 +8,35 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::policy::Scheme;
 
-/// Connections that wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
+/// Connections that may wait to be accepted; the kernel may allow fewer (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
-/// Bound listeners, yet to be given to workers.
+/// Bound listeners that no worker has yet.
 pub struct Bound {
     listeners: Vec<Group>,
     workers: usize,
 }
 
-/// What listens on one address: at least a socket for each worker.
+/// The listeners of one address: at least one for each worker.
 struct Group {
     asked: SocketAddr,
     scheme: Scheme,
     listeners: Vec<TcpListener>,
-    /// So many of them are sockets of their own. The rest are those again, where the process before had fewer workers:
-    /// a new socket of the same address would lose what is queued on it if this process did not come to serve.
+    /// The number of different sockets among them. The rest are duplicates, if the previous process had fewer workers: a new
+    /// socket for the same address would lose its queue if this process failed to start.
     distinct: usize,
 }
 
-/// Sockets of one address that somebody else has bound: the process before this one, or the service manager.
+/// Sockets of one address that the previous process or the service manager has bound.
 #[derive(Debug)]
 pub struct Lent {
-    /// The address in the configuration of the process before, if it was one.
+    /// The address in the configuration of the previous process. `None` for sockets of the service manager.
     pub asked: Option<SocketAddr>,
     /// The address that they are bound to.
     pub address: SocketAddr,
-    /// What they are for, as far as that was said.
+    /// The scheme that they are for, if it is known.
     pub scheme: Option<Scheme>,
-    /// The sockets, one at least.
+    /// At least one socket.
     pub listeners: Vec<TcpListener>,
 }
 
@@ -46,7 +46,7 @@ pub struct Shared {
     pub asked: SocketAddr,
     /// The address that they are bound to.
     pub address: SocketAddr,
-    /// What they are for.
+    /// The scheme that they are for.
     pub scheme: Scheme,
     /// The sockets.
     pub listeners: Vec<TcpListener>,
@@ -57,12 +57,12 @@ pub struct Shared {
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// Why.
+    /// The error.
     pub error: io::Error,
 }
 
 impl BindError {
-    /// What to do about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self.error.kind() {
@@ -92,12 +92,11 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds all addresses for this many workers. What is lent is taken in place of that, and what nobody wants of it is
-/// left there.
+/// Binds all addresses for this many workers. Takes fitting sockets from `lent` instead, and leaves the others there.
 ///
 /// # Errors
 ///
-/// All addresses that cannot be had.
+/// All addresses that cannot be bound.
 pub fn bind(
     https: &[SocketAddr],
     http: &[SocketAddr],
@@ -120,8 +119,8 @@ pub fn bind(
     if errors.is_empty() { Ok(bound) } else { Err(errors) }
 }
 
-/// The lent sockets that fit best: those that stood for the same words in the configuration before, then those of the same
-/// address. The process before may have used them for another scheme; a name that the operator gave them must fit.
+/// Takes the lent sockets that fit best: those with the same configured address, then those bound to the same address. The
+/// previous process may have used them for another scheme; a scheme that the service manager names must fit.
 fn take(lent: &mut Vec<Lent>, asked: SocketAddr, scheme: Scheme) -> Option<Lent> {
     let is_open = |l: &Lent| asked.port() == 0 && l.address.ip() == asked.ip();
     let fits: [&dyn Fn(&Lent) -> bool; 4] = [
@@ -138,7 +137,7 @@ impl Group {
     fn new(asked: SocketAddr, scheme: Scheme, mut listeners: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
         let distinct = listeners.len();
         for listener in &listeners {
-            // Linux hands it on to every connection that is accepted: a system call less for each.
+            // On Linux, accepted connections inherit the option. That saves a system call for each.
             let _ = SockRef::from(listener).set_tcp_nodelay(true);
         }
         for at in 0..workers.saturating_sub(distinct) {
@@ -155,7 +154,7 @@ impl Group {
 }
 
 fn bind_one(mut address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would let a second pintle share the port in silence: ask without it first.
+    // SO_REUSEPORT would let a second pintle share the port silently, so try without it first.
     if address.port() != 0 {
         drop(socket(address, false)?);
     }
@@ -171,7 +170,7 @@ fn bind_one(mut address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListen
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `[::]` takes in IPv4, whatever the system's default is.
+        // `[::]` includes IPv4, whatever the system's default is.
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
@@ -183,17 +182,17 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 }
 
 impl Bound {
-    /// The addresses that are listened on, with the ports that the kernel chose.
+    /// Returns the bound addresses, with the ports that the kernel chose.
     #[must_use]
     pub fn addresses(&self) -> Vec<(SocketAddr, Scheme)> {
         self.listeners.iter().filter_map(|group| Some((group.address()?, group.scheme))).collect()
     }
 
-    /// The same sockets once more, for a process that takes over.
+    /// Duplicates the sockets for a process that takes over.
     ///
     /// # Errors
     ///
-    /// When there are no more files to be had.
+    /// If descriptors have run out.
     pub(super) fn shared(&self) -> io::Result<Vec<Shared>> {
         let mut shared = Vec::with_capacity(self.listeners.len());
         for group in &self.listeners {
@@ -208,17 +207,17 @@ impl Bound {
         Ok(shared)
     }
 
-    /// How many workers they are for.
+    /// Returns the number of workers.
     pub(super) fn workers(&self) -> usize {
         self.workers.max(1)
     }
 
-    /// The listeners of each worker.
+    /// Returns the listeners of each worker.
     pub(super) fn into_workers(self) -> Vec<Vec<(TcpListener, Scheme)>> {
         let count = self.workers();
         let mut workers: Vec<Vec<(TcpListener, Scheme)>> = (0..count).map(|_| Vec::new()).collect();
         for group in self.listeners {
-            // Sockets of a process with more workers go round: none may be left without somebody who accepts.
+            // Sockets of a process with more workers go round: each needs a worker that accepts on it.
             for (at, socket) in group.listeners.into_iter().enumerate() {
                 workers[at % count].push((socket, group.scheme));
             }

@@ -1,5 +1,5 @@
-//! Redirect loops behind an offloader that never says https: our own redirect comes back as a request for the same
-//! URL, again without a scheme. Told once what is missing, the operator can mend it; redirected for ever, nobody can.
+//! Detects redirect loops behind a TLS offloader that never declares https: pintle's own redirect comes back as a request for
+//! the same URL, again without a scheme. pintle then answers with an error that names the missing field.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Redirects that are remembered at the same time, by chance of their hash.
+/// Slots for remembered redirects. A redirect overwrites another one with the same hash modulo this.
 const SLOTS: usize = 4096;
-/// A browser follows a redirect at once; a person who comes again later is no loop.
+/// A browser follows a redirect at once. A request after this time is a new visit, not a loop.
 const RETURN: Duration = Duration::from_secs(10);
-/// A proxy that stated a scheme for a host not longer ago than this knows how to.
+/// A proxy that has stated a scheme for a host within this time does not cause a loop.
 const MEMORY: Duration = Duration::from_secs(3600);
 
-/// The redirects of late, shared by all workers without a lock.
+/// The latest redirects, shared by all workers without a lock.
 pub(super) struct LoopGuard {
     begin: Instant,
     hasher: RandomState,
@@ -35,16 +35,15 @@ impl LoopGuard {
     /// Notes that a trusted proxy states the schemes of a host's requests.
     pub(super) fn scheme_stated(&self, proxy_and_host: impl Hash) {
         let (slot, mark) = self.slot(&self.stated, proxy_and_host);
-        // A store only when there is something new to say: the line is shared.
+        // Stores only news: all cores share the cache line.
         let old = slot.load(Ordering::Relaxed);
         if old >> 32 != mark >> 32 || self.age(old) > MEMORY / 2 {
             slot.store(mark, Ordering::Relaxed);
         }
     }
 
-    /// Whether the redirect that is about to be sent was sent before, just now, to the same client for the same URL,
-    /// and came back. If so it is forgotten: the next one starts anew. `proxy_and_host` is whose word on the scheme
-    /// is missing.
+    /// Returns `true` if the same redirect was sent to the same client a moment ago, and came back. Forgets it then, so that
+    /// the next request starts over. `proxy_and_host` names the proxy that states no scheme.
     pub(super) fn comes_back(&self, proxy_and_host: impl Hash, client_and_url: impl Hash) -> bool {
         let (slot, mark) = self.slot(&self.stated, proxy_and_host);
         let old = slot.load(Ordering::Relaxed);
@@ -65,7 +64,7 @@ impl LoopGuard {
         (&slots[at], mark)
     }
 
-    /// Tenths of a second since the start, never zero.
+    /// Returns the tenths of a second since the start, plus one.
     fn now(&self) -> u32 {
         u32::try_from(self.begin.elapsed().as_millis() / 100).unwrap_or(u32::MAX - 1) + 1
     }
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_is_told_once() {
+    async fn a_loop_is_reported_once() {
         let guard = LoopGuard::default();
         assert!(!guard.comes_back("proxy, host", "client, /a"));
         assert!(!guard.comes_back("proxy, host", "client, /b"));

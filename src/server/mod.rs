@@ -1,4 +1,4 @@
-//! The server: listeners, workers, and the way from a connection to an answer.
+//! The server: listeners, workers, and everything from a connection to an answer.
 
 mod accept;
 mod admission;
@@ -60,19 +60,19 @@ pub mod fuzzing {
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 
-/// How long to wait for workers to take a snapshot.
+/// How long to wait until all workers have taken a snapshot.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
-/// A running server: N workers, each a thread with everything of its own.
+/// A running server: N workers, each a thread with its own state.
 pub struct Server {
     workers: Vec<WorkerHandle>,
     snapshot: watch::Sender<Published>,
     retired: Retired,
-    /// Told whenever a worker has taken a snapshot.
+    /// Notified when a worker has taken a snapshot.
     news: Arc<Notify>,
     draining: watch::Sender<Drain>,
     admission: Arc<admission::Admission>,
-    /// What is listened on, for a process that takes over.
+    /// The listening sockets, for a process that takes over.
     shared: Vec<Shared>,
     reports: Arc<Reports>,
     listening: Vec<(SocketAddr, Scheme)>,
@@ -90,9 +90,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When there can be no more threads.
+    /// If a thread cannot be started, or a socket not duplicated.
     pub fn start(bound: Bound, snapshot: Arc<Snapshot>, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
-        // The entropy pool of AWS-LC takes its time at first use: better now than in a client's handshake.
+        // The entropy pool of AWS-LC is slow at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
         let (snapshot, snapshots) = watch::channel(Published { number: 1, snapshot });
         let news = Arc::<Notify>::default();
@@ -134,20 +134,19 @@ impl Server {
         Ok(server)
     }
 
-    /// Puts another snapshot in place of the one in use; requests under way keep theirs.
+    /// Replaces the snapshot. Requests under way keep theirs.
     pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
         let number = self.snapshot.borrow().number + 1;
         let before = self.snapshot.send_replace(Published { number, snapshot });
         self.retired.take(before.snapshot);
     }
 
-    /// Drops what was replaced and is not in use any more. To be called now and then.
+    /// Drops replaced snapshots that are no longer in use. Call it regularly.
     pub fn tidy(&mut self) {
         self.retired.tidy();
     }
 
-    /// Waits until every worker serves by the newest snapshot, for a while at most: one that is busy comes to it a little
-    /// later.
+    /// Waits until every worker uses the newest snapshot, but not long: a busy worker takes it a little later.
     pub async fn settled(&self) {
         let newest = self.snapshot.borrow().number;
         let has_it = |worker: &WorkerHandle| worker.vitals.taken.load(Ordering::Acquire) >= newest;
@@ -159,66 +158,68 @@ impl Server {
         .await;
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// Where it listens, with the ports that the kernel chose.
+    /// Returns the listening addresses, with the ports that the kernel chose.
     #[must_use]
     pub fn listening(&self) -> &[(SocketAddr, Scheme)] {
         &self.listening
     }
 
-    /// Listens on these and no others; those that are new are bound already. Connections that there are go on.
+    /// Listens on `all` and no other addresses; `bound` has the new ones. Existing connections are unaffected.
     pub fn listen(&mut self, all: Vec<(SocketAddr, Scheme)>, bound: Bound) {
         self.listening = all;
         self.shared.retain(|shared| self.listening.contains(&(shared.address, shared.scheme)));
         match bound.shared() {
             Ok(shared) => self.shared.extend(shared),
-            Err(error) => tracing::error!(%error, "these listeners cannot be handed over in an upgrade"),
+            Err(error) => {
+                tracing::error!(%error, "cannot duplicate new listeners, the next upgrade will not hand them over")
+            }
         }
         for (worker, new) in self.workers.iter().zip(bound.into_workers()) {
             worker.listeners.send_modify(|listening| {
                 listening.keep.clone_from(&self.listening);
-                // What came with a change that the worker has not seen yet is still to be taken.
+                // Keeps listeners of an earlier change that the worker has not taken yet.
                 listening.new.get_mut().unwrap_or_else(PoisonError::into_inner).extend(new);
             });
         }
     }
 
-    /// What clients have reported.
+    /// Returns the reports of clients.
     #[must_use]
     pub fn reports(&self) -> &Arc<Reports> {
         &self.reports
     }
 
-    /// The sockets, for a process that takes over.
+    /// Returns the sockets for a process that takes over.
     #[must_use]
     pub fn shared(&self) -> &[Shared] {
         &self.shared
     }
 
-    /// Stops accepting, and lets requests under way finish.
+    /// Stops accepting. Requests under way finish.
     pub fn drain(&mut self, how: Drain) {
         self.shared.clear();
         self.draining.send_replace(how);
     }
 
-    /// Whether every worker has ended.
+    /// Returns `true` if every worker has ended.
     #[must_use]
     pub fn has_drained(&self) -> bool {
         self.workers.iter().all(|worker| worker.thread.is_finished())
     }
 
-    /// Connections of clients at present.
+    /// Returns the number of clients' connections.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.admission.total()
     }
 
-    /// Whether every worker has shown a sign of life within this time, or has ended as it should in a drain.
+    /// Returns `true` if every worker has shown a sign of life within this time, or has ended in a drain.
     #[must_use]
     pub fn is_alive(&self, within: Duration) -> bool {
         let oldest = crate::clock::uptime().saturating_sub(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
@@ -229,11 +230,11 @@ impl Server {
         })
     }
 
-    /// Waits for the workers, which have been told to drain.
+    /// Waits for the workers, after [`Self::drain`].
     ///
     /// # Errors
     ///
-    /// When a worker ended by a bug.
+    /// If a worker failed or panicked.
     pub fn finish(self) -> io::Result<()> {
         for worker in self.workers {
             worker.thread.join().map_err(|_| io::Error::other("a worker has panicked"))??;
@@ -241,13 +242,13 @@ impl Server {
         Ok(())
     }
 
-    /// Whether a worker has ended, which none should before the drain.
+    /// Returns `true` if a worker has ended. None should before a drain.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.workers.iter().any(|worker| worker.thread.is_finished())
     }
 
-    /// The counters of all workers, added up.
+    /// Returns the sum of all workers' counters.
     #[must_use]
     pub fn counters(&self) -> Counters {
         let sum = Counters::default();

@@ -1,4 +1,4 @@
-//! The pages that pintle itself answers with: small, complete, and without anything from inside.
+//! The pages of pintle's own answers: small, complete, and without anything from inside.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -8,8 +8,8 @@ use crate::upstream::PSEUDONYM;
 
 use super::rejection::Rejection;
 
-/// The answer to a refused request. With `details`, Proxy-Status says what kind of error it was (RFC 9209 section 2.3);
-/// without, only who has answered.
+/// Returns the answer to a refused request. With `details`, Proxy-Status names the type of error (RFC 9209 section 2.3);
+/// without, only pintle.
 #[must_use]
 pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead, details: bool) -> (ResponseHead, Bytes) {
     let status = rejection.status();
@@ -37,13 +37,13 @@ pub(super) fn of_rejection(rejection: &Rejection, request: &RequestHead, details
     (head, Bytes::from(body))
 }
 
-/// A head of our own making.
+/// Returns a head without fields.
 #[must_use]
 pub(super) fn answer(status: StatusCode) -> ResponseHead {
     ResponseHead { status, framing: Framing::None, keep_alive: true, ..ResponseHead::default() }
 }
 
-/// Whether the client would rather have HTML (RFC 9110 section 12.5.1); browsers say so, most programs don't.
+/// Returns `true` if the client accepts HTML by name (RFC 9110 section 12.5.1), as browsers do and most programs do not.
 fn wants_html(request: &RequestHead) -> bool {
     let accepts =
         |value| tokens(value).any(|range| range.get(..9).is_some_and(|r| r.eq_ignore_ascii_case(b"text/html")));

@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a trusted balancer says before the client's first byte.
+//! The PROXY protocol, versions 1 and 2: a trusted balancer's header before the client's first byte.
 
 use std::net::IpAddr;
 
@@ -6,9 +6,9 @@ use ppp::v2::{Addresses, Header};
 
 use crate::policy::Scheme;
 
-/// A header of version 1, its CRLF included.
+/// The longest header of version 1, with its CRLF.
 const V1_MAX: usize = 107;
-/// A header of version 2 as far as its length is known.
+/// The fixed part of a header of version 2, up to its length.
 const V2_FIXED: usize = 16;
 /// The longest header of version 2 that is read: addresses, and TLVs with a certificate's name or two.
 const V2_MAX: usize = 4096;
@@ -22,24 +22,24 @@ const TLV_SSL: u8 = 0x20;
 /// The client came over TLS.
 const CLIENT_SSL: u8 = 0x01;
 
-/// What the header says.
+/// A PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyHeader {
-    /// The client's address; none if the balancer speaks for itself (LOCAL, UNKNOWN, a Unix socket).
+    /// The client's address. `None` if the balancer speaks for itself (LOCAL, UNKNOWN, a Unix socket).
     pub source: Option<IpAddr>,
-    /// What the TLS TLV says about the client's connection.
+    /// The scheme of the client's connection, from the TLS TLV.
     pub scheme: Option<Scheme>,
 }
 
-/// Bytes that are no PROXY header.
+/// An invalid PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoProxyHeader;
 
-/// Parses the header at the front of `buf`; gives its length, or `None` if it is not all there.
+/// Parses the header at the front of `buf`, and returns it with its length. `None` if it is incomplete.
 ///
 /// # Errors
 ///
-/// [`NoProxyHeader`]: the connection must be closed, not guessed about.
+/// [`NoProxyHeader`]: the connection must be closed.
 pub fn parse(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
     let same = |with: &[u8]| buf.iter().zip(with).all(|(a, b)| a == b);
     if same(V2_SIGNATURE) && !buf.is_empty() {
@@ -77,7 +77,7 @@ fn parse_v1(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
     Ok(Some((end + 1, ProxyHeader { source, scheme: None })))
 }
 
-/// Canonical decimal from 0 to 65535.
+/// Returns `true` for a canonical decimal from 0 to 65535.
 fn is_port(word: &Option<&str>) -> bool {
     let is_number = |w: &str| w.parse::<u16>().is_ok_and(|n| n.to_string() == w);
     word.is_some_and(is_number)
@@ -92,7 +92,7 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
         return Err(NoProxyHeader);
     }
     if buf.len() < len {
-        // What cannot become a header is refused without waiting for its rest.
+        // Another version is refused without waiting for the rest.
         return if buf[12] >> 4 == 2 { Ok(None) } else { Err(NoProxyHeader) };
     }
     if buf[12] == V2_LOCAL {
@@ -116,16 +116,16 @@ fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, NoProxyHeader> {
         Addresses::IPv4(a) => ProxyHeader { source: Some(IpAddr::V4(a.source_address)), scheme },
         Addresses::IPv6(a) => ProxyHeader { source: Some(IpAddr::V6(a.source_address).to_canonical()), scheme },
         Addresses::Unix(_) => ProxyHeader { source: None, scheme },
-        // As UNKNOWN of version 1: what stands behind an unknown family is skipped.
+        // As UNKNOWN of version 1: the rest of an unknown family is skipped.
         Addresses::Unspecified => ProxyHeader { source: None, scheme: None },
     };
     Ok(Some((len, said)))
 }
 
-/// The checksum is over the header with the checksum's own bytes zero.
+/// Returns `true` if the checksum fits the header, in which the checksum's own bytes count as zero.
 fn checksum_fits(header: &[u8], stated: &[u8]) -> bool {
     let Ok(stated) = <[u8; 4]>::try_from(stated) else { return false };
-    // Where the value lies in the header: the TLVs are contiguous, so the first match behind type and length is it.
+    // Finds the value in the header by its type and length: TLVs are contiguous.
     let mark = [&[TLV_CRC32C, 0, 4], &stated[..]].concat();
     let Some(at) = header.windows(mark.len()).rposition(|w| w == mark) else { return false };
     let mut copy = header.to_vec();

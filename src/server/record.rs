@@ -1,4 +1,4 @@
-//! What is noted when a request is over: counters, and a line in the access log.
+//! Records a request when it is over: counters, and a line in the access log.
 
 use std::io;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::message::{Name, RequestHead};
 use crate::telemetry::access::Entry;
 use crate::upstream::UpstreamError;
 
-/// The client went away before it was answered; the number that nginx gives it.
+/// The client left before the answer; nginx uses the same number.
 const CLIENT_GONE: u16 = 499;
 
-/// How sending an answer went.
+/// The result of sending an answer.
 pub(super) struct Sent {
     pub(super) result: io::Result<()>,
     /// Bytes of the body.
     pub(super) bytes: u64,
-    /// Why the upstream's body broke off.
+    /// The error that cut the upstream's body short.
     pub(super) broken: Option<UpstreamError>,
 }
 
@@ -32,12 +32,12 @@ pub(super) struct Outcome {
     begin: Option<Instant>,
     upstream: Option<Duration>,
     error: Option<String>,
-    /// The client was, with our body.
+    /// The client took the body too slowly.
     too_slow: bool,
 }
 
 impl Outcome {
-    /// How it went. `begin` is none where no log is kept. An upstream whose body broke off is told of.
+    /// Returns the outcome of an answer. `begin` is `None` if no access log is kept. Logs an upstream whose body was cut short.
     pub(super) fn of(
         reply: &Reply,
         sent: &Sent,
@@ -66,19 +66,19 @@ impl Outcome {
         }
     }
 
-    /// It was refused, without a reply of its own.
+    /// Returns the outcome of a request that was refused without a reply.
     pub(super) fn refused(status: StatusCode, error: String, begin: Option<Instant>) -> Self {
         Self { status: status.as_u16(), bytes: 0, begin, upstream: None, error: Some(error), too_slow: false }
     }
 
-    /// There was nobody left to answer.
+    /// Returns the outcome of a request whose client left before the answer.
     pub(super) fn gone(begin: Option<Instant>) -> Self {
         let error = Some("the client went away".into());
         Self { status: CLIENT_GONE, bytes: 0, begin, upstream: None, error, too_slow: false }
     }
 }
 
-/// Notes it. `asked` is none where the request could not even be read.
+/// Records a request. `asked` is `None` if its head could not be read.
 pub(super) fn record(context: &Context, head: &RequestHead, asked: Option<&Asked>, outcome: &Outcome) {
     let counters = &context.worker.counters;
     counters.requests.increment();

@@ -1,4 +1,4 @@
-//! The one place where a refusal becomes a status code.
+//! Refusals, and the status code, page and log text of each.
 
 use http::StatusCode;
 
@@ -7,45 +7,45 @@ use crate::policy::forwarded::RequestField;
 use crate::upstream::UpstreamError;
 use crate::wire::body::RequestBodyError;
 
-/// Why pintle answers a request itself, and not with good news.
+/// The reason why pintle refuses a request.
 #[derive(Debug)]
 pub(super) enum Rejection {
     /// The request's head cannot be read, or is too large.
     Head(HeadFault),
-    /// The request's head did not come in time.
+    /// The request's head took too long.
     HeadTimeout,
     /// The request's body is wrong, too large, or too slow.
     Body(RequestBodyError),
     /// No site has this host, or the certificate in use does not cover it.
     Misdirected,
-    /// The request is for an http URI, and came by TLS (RFC 9110 section 7.4).
+    /// The request is for an http URI, and came over TLS (RFC 9110 section 7.4).
     HttpOverTls,
-    /// CONNECT and TRACE.
+    /// The method is CONNECT or TRACE, or the path does not take it.
     MethodNotAllowed,
     /// An expectation other than 100-continue.
     ExpectationFailed,
-    /// No such challenge.
+    /// The ACME challenge does not exist.
     NoChallenge,
-    /// More challenges at the same time than are read.
+    /// Too many challenges are being read.
     TooManyChallenges,
-    /// The site has no upstream, and nothing of its own under this path.
+    /// The site has no upstream.
     NotFound,
-    /// What was sent as a report is none.
+    /// The body is not a report.
     NoReport,
-    /// More reports than are taken in.
+    /// Too many reports in this minute.
     TooManyReports,
     /// The request has been here before.
     Loop,
-    /// The offloader in front does not say which scheme the client used, so that a redirect comes back for ever.
+    /// The TLS offloader in front does not state the client's scheme, so that pintle's redirect comes back.
     SchemeNotStated(RequestField),
-    /// The upstream does not know that the client used https, so that its redirect leads back for ever.
+    /// The upstream does not know that the client used https, so that its redirect leads back.
     UpstreamRedirectsBack,
     /// The upstream failed.
     Upstream(UpstreamError),
 }
 
 impl Rejection {
-    /// The status code of the answer.
+    /// Returns the status code of the answer.
     #[must_use]
     pub(super) fn status(&self) -> StatusCode {
         match self {
@@ -83,7 +83,7 @@ impl Rejection {
         }
     }
 
-    /// Whether the client was too slow with its body.
+    /// Returns `true` if the client sent its body too slowly.
     pub(super) fn is_slow_body(&self) -> bool {
         let slow = |error: &RequestBodyError| *error == RequestBodyError::TooSlow;
         match self {
@@ -127,7 +127,7 @@ impl Rejection {
         }
     }
 
-    /// What Retry-After says (RFC 9110 section 10.2.3), in seconds.
+    /// Returns the seconds for Retry-After (RFC 9110 section 10.2.3).
     #[must_use]
     pub(super) fn retry_after(&self) -> Option<u64> {
         match (self, self.status()) {
@@ -140,7 +140,7 @@ impl Rejection {
         }
     }
 
-    /// The type of error that RFC 9209 section 2.3 has for it.
+    /// Returns the error type of RFC 9209 section 2.3.
     #[must_use]
     pub(super) fn proxy_status(&self) -> &'static str {
         match self {
@@ -151,7 +151,7 @@ impl Rejection {
         }
     }
 
-    /// The cause, for the access log: this is where the details go.
+    /// Returns the cause in detail, for the access log.
     #[must_use]
     pub(super) fn cause(&self) -> String {
         match self {
@@ -162,7 +162,7 @@ impl Rejection {
                 HeadFault::FieldTooLarge => "request field larger than limits.field_size, or its name too long".into(),
                 HeadFault::Version => "unknown HTTP version".into(),
                 HeadFault::Host(Some(why)) => format!("bad host: {why}"),
-                HeadFault::Host(None) => "bad host: not exactly one, or not the one of the target".into(),
+                HeadFault::Host(None) => "bad host: missing, repeated, or different from the target's".into(),
                 HeadFault::Coding => "unknown transfer coding".into(),
             },
             Self::HeadTimeout => "request head timed out".into(),
@@ -185,13 +185,13 @@ impl Rejection {
         }
     }
 
-    /// Whether the host that was asked for is not served on this connection, so that no policy of it is told here.
+    /// Returns `true` if this connection does not serve the host, so that none of its policies may be sent.
     #[must_use]
     pub(super) fn is_misdirected(&self) -> bool {
         matches!(self, Self::Misdirected | Self::HttpOverTls)
     }
 
-    /// Whether the connection (HTTP/1) cannot be used further: what comes next on it is not certain.
+    /// Returns `true` if an HTTP/1 connection cannot be used further: where the next request begins is uncertain.
     #[must_use]
     pub(super) fn ends_connection(&self) -> bool {
         matches!(

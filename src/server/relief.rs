@@ -1,5 +1,4 @@
-//! Room for one more connection, where there are as many as there may be: made by ending one that says nothing or rests, in
-//! this worker or in another.
+//! Makes room for a connection at the limit, by ending a silent or idle one in this worker or in another.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -15,17 +14,17 @@ use super::connections::Entry;
 use super::worker::Worker;
 use crate::clock::Alarm;
 
-/// How long a worker is waited for that is asked.
+/// How long to wait for another worker's reply.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Does what other workers ask for, as long as there are any.
+/// Serves the requests of other workers.
 pub(super) async fn hear(worker: Rc<Worker>, mut requests: mpsc::Receiver<RoomRequest>) {
     while let Some(RoomRequest { network, reply }) = requests.recv().await {
         let _ = reply.send(worker.make_room(network, None));
     }
 }
 
-/// A connection that comes: it is listed already, and may have to give way itself while it waits.
+/// A connection that arrives. It is listed already, and may itself have to make room while it waits.
 pub(super) struct Newcomer<'a> {
     pub(super) worker: &'a Worker,
     pub(super) entry: &'a Entry,
@@ -33,8 +32,8 @@ pub(super) struct Newcomer<'a> {
 }
 
 impl Newcomer<'_> {
-    /// Lets it in, or not. Where its network has too many, one of that network has to give way; where there are nearly too
-    /// many in all, any one.
+    /// Admits the connection, or returns `None`. At its network's limit, a connection of that network makes room; near the
+    /// limit of all, any connection does.
     pub(super) async fn admit(&self, network: Option<Network>) -> Option<Pass> {
         let (worker, view) = (self.worker, self.worker.view());
         let limits = &view.shared.limits;
@@ -48,7 +47,7 @@ impl Newcomer<'_> {
         Some(pass)
     }
 
-    /// Makes room where a limit was reached. Says no if there is none to be had.
+    /// Makes room if a limit was reached. Returns `false` if no connection can be ended.
     pub(super) async fn make_room(&self, reached: Option<Reached>) -> bool {
         let network = match reached {
             None => return true,

@@ -1,4 +1,4 @@
-//! An answer on its way to the client: the upstream's or our own, with the site's policy written over it.
+//! An answer on its way to the client: the upstream's or our own, with the site's policies applied.
 
 use std::task::{Context, Poll, ready};
 
@@ -12,31 +12,31 @@ use crate::wire::body::{Body, Frame};
 
 /// An answer.
 pub(super) struct Reply {
-    /// Its head, without what the policies add.
+    /// The head, without the fields that policies add.
     pub head: ResponseHead,
-    /// Its body.
+    /// The body.
     pub body: ResponseBody,
     /// The site whose policies apply.
     pub(super) site: Option<SiteOfView>,
-    /// Whether the client came over TLS.
+    /// `true` if the client came over TLS.
     pub secure: bool,
-    /// Whether HSTS and pins may go with it: the client came over TLS (RFC 6797 section 7.2), and for a host of the site.
+    /// `true` if HSTS and pins may go with it: the client came over TLS (RFC 6797 section 7.2), for a host of the site.
     pub(super) noted: bool,
-    /// Whether the site's pins may go with it.
+    /// `true` if the site's pins may go with it.
     pub pinned: bool,
-    /// Whether the upstream made it. Of a page of our own, header rules leave what it needs.
+    /// `true` if the upstream made it. Header rules do not remove the fields that a page of our own needs.
     pub forwarded: bool,
-    /// Whether it answers gRPC, whose answers have trailers.
+    /// `true` for an answer to gRPC, which has trailers.
     pub grpc: bool,
-    /// The fields that decide about it: caches in front must not serve it to requests that differ in them.
+    /// The request fields that it depends on. A cache must not serve it to requests that differ in them.
     pub(super) vary: Option<&'static str>,
     /// The WebSocket behind a 101.
     pub upgraded: Option<Box<Upgraded>>,
-    /// The client's connection must end with this answer.
+    /// `true` if the client's connection must end with this answer.
     pub closes: bool,
-    /// Why it is our own, for the log.
+    /// The cause of a refusal, for the access log.
     pub error: Option<String>,
-    /// How long the upstream took to its head, if it was asked.
+    /// The time from the request to the upstream's response head. `None` if the upstream was not asked.
     pub upstream_time: Option<std::time::Duration>,
 }
 
@@ -60,7 +60,7 @@ impl Reply {
         }
     }
 
-    /// The number of the body's bytes, if it is known.
+    /// Returns the length of the body in bytes, if it is known.
     pub(super) fn length(&self) -> Option<u64> {
         match &self.body {
             ResponseBody::Empty => Some(0),
@@ -72,17 +72,18 @@ impl Reply {
         }
     }
 
-    /// Whether the head's own Content-Length speaks of a body that is not sent (RFC 9110 section 8.6).
+    /// Returns `true` if Content-Length describes a body that is not sent (RFC 9110 section 8.6).
     pub(super) fn keeps_length_field(&self, method: &Method) -> bool {
         *method == Method::HEAD || self.head.status == StatusCode::NOT_MODIFIED
     }
 
-    /// The length of that body, if the head states one. It is written anew: a list of equal numbers may be read in two ways.
+    /// Returns the length of that body, if the head states one. pintle writes the field itself: a list of equal numbers can be
+    /// read in two ways.
     pub(super) fn stated_length(&self, method: &Method) -> Option<u64> {
         self.keeps_length_field(method).then(|| content_length(&self.head.fields).ok().flatten()).flatten()
     }
 
-    /// Writes the fields, all but those of framing and connection. `date` is for answers that have none.
+    /// Writes all fields except those of framing and connection. `date` is for an answer that has none.
     pub(super) fn write_fields<S: FieldSink>(&self, sink: &mut S, date: &str) {
         let rules = self.rules();
         let keeps_hsts = self.site.as_ref().is_some_and(|s| s.hsts.is_none() || s.keeps_upstream_hsts());
@@ -91,15 +92,15 @@ impl Reply {
             match field.name {
                 Name::ContentLength => continue,
                 Name::Date => dated = true,
-                // Exactly one, over TLS only, whoever makes it.
+                // Exactly one, and only over TLS.
                 Name::StrictTransportSecurity
                     if (!self.noted || !keeps_hsts || std::mem::replace(&mut has_hsts, true)) =>
                 {
                     continue;
                 }
-                // The upstream's pins are of the upstream's keys; under our name they would be a promise nobody keeps.
+                // The upstream's pins are for the upstream's keys; under the site's name nobody could keep them.
                 Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => continue,
-                // The upstream's alternatives are other ways to the upstream; under our name they lead past pintle, or nowhere.
+                // The upstream's alternatives lead past pintle, or nowhere.
                 Name::AltSvc => continue,
                 Name::Te => continue,
                 Name::Trailer => {
@@ -133,7 +134,7 @@ impl Reply {
             Some(rules) => {
                 let taken =
                     |name: &str| self.head.fields.iter().any(|(_, own, _)| own.eq_ignore_ascii_case(name.as_bytes()));
-                // A rule may set a policy, too.
+                // A rule may also set a policy.
                 let passes = |name: &str| self.noted || !Name::of(name.as_bytes()).is_policy();
                 let added = rules.added.iter().filter(|(name, _)| !taken(name) || !self.needs(name.as_bytes()));
                 let added = added.filter(|(name, _)| passes(name));
@@ -143,13 +144,12 @@ impl Reply {
         }
     }
 
-    /// The site's rules, over https alone: over http there is nothing but what leads there.
+    /// Returns the site's rules, for https only: over http there are only redirects and challenges.
     fn rules(&self) -> Option<&HeaderRules> {
         self.site.as_ref().filter(|_| self.secure).map(|site| &*site.response)
     }
 
-    /// Whether a page of our own would not be what it is without this field: where a redirect leads, what the body is,
-    /// that no cache may keep it.
+    /// Returns `true` if a page of our own needs this field, such as Location, Content-Type or Cache-Control.
     fn needs(&self, name: &[u8]) -> bool {
         !self.forwarded && !name.eq_ignore_ascii_case(b"Proxy-Status")
     }
@@ -164,7 +164,7 @@ impl Reply {
     }
 }
 
-/// The body, with those trailers alone that may pass.
+/// The body, with only the trailers that may pass.
 impl Body for Reply {
     type Error = UpstreamError;
 

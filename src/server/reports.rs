@@ -1,5 +1,5 @@
-//! Reports of pins that did not match (RFC 7469 section 3): taken in, counted and logged, so many of each network of
-//! clients. Anybody can send them; that they come from several networks is all that is to be believed of them.
+//! Reports of failed pin validation (RFC 7469 section 3): accepted, counted and logged, up to a limit for each network of
+//! clients. Anybody can send them. Only the number of networks that they come from is evidence.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -26,15 +26,15 @@ use crate::wire::min_rate::{MinRate, RateTimer};
 const REPORT_MAX: usize = 64 * 1024;
 /// Reports that are remembered whole.
 const RECENT_MAX: usize = 20;
-/// The longest text that is taken over from a report, in bytes: a host name.
+/// The longest text that is copied from a report, in bytes: a host name.
 const TEXT_MAX: usize = 253;
-/// Names that reports are counted under; those of no site share one.
+/// The name under which reports count that are for no site.
 pub const NO_SITE: &str = "(no site)";
 /// Networks that are remembered for each site.
 const WITNESSES_MAX: usize = 16;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What has been reported, in all workers.
+/// The reports of all workers.
 #[derive(Debug, Default)]
 pub struct Reports {
     state: Mutex<State>,
@@ -50,19 +50,19 @@ struct State {
     witnesses: HashMap<String, Vec<(Network, i64)>>,
 }
 
-/// What has come in the minute that is counted.
+/// The reports of the current minute.
 #[derive(Debug)]
 struct Minute {
     begin: Instant,
     count: u64,
-    /// The same by network; no more of them than reports.
+    /// The same by network. No larger than the number of reports.
     by_network: HashMap<Network, u64>,
 }
 
-/// A report, as far as it is of use.
+/// The useful part of a report.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// When it came, in seconds since 1970.
+    /// The time of arrival, in seconds since 1970.
     pub at: i64,
     /// The site whose pins did not match, by its first name.
     pub site: String,
@@ -70,13 +70,13 @@ pub struct Report {
     pub hostname: String,
     /// The host that the pins were noted for.
     pub noted_hostname: String,
-    /// How many certificates the chain had that matched none.
+    /// The number of certificates in the chain that matched no pin.
     pub chain_length: usize,
-    /// How many pins the client held.
+    /// The number of pins that the client held.
     pub known_pins: usize,
 }
 
-/// RFC 7469 section 3. Fields that are of no use here are not asked for.
+/// The JSON of a report (RFC 7469 section 3). Other fields are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Text {
@@ -93,25 +93,25 @@ impl Reports {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many reports there were for each site, by its first name.
+    /// Returns the number of reports for each site, by its first name.
     #[must_use]
     pub fn counts(&self) -> HashMap<String, u64> {
         self.state().counts.clone()
     }
 
-    /// How many were turned away: too many, too large, or no reports.
+    /// Returns the number of refused reports: too many, too large, or invalid.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.state().refused
     }
 
-    /// The last ones, the oldest first.
+    /// Returns the latest reports, the oldest first.
     #[must_use]
     pub fn recent(&self) -> Vec<Report> {
         self.state().recent.iter().cloned().collect()
     }
 
-    /// How many networks of clients have reported a site after that time, in seconds since 1970; 16 at most.
+    /// Returns how many networks of clients have reported a site after `after`, in seconds since 1970; 16 at most.
     #[must_use]
     pub fn witnesses(&self, site: &str, after: i64) -> usize {
         let state = self.state();
@@ -169,7 +169,8 @@ impl Reports {
         Ok(())
     }
 
-    /// Whether there may be one more in this minute. One that is too many for its network does not count for the others.
+    /// Returns `true` if this minute has room for another report. A report beyond its network's limit does not use up the
+    /// limit of all.
     fn is_in_time(&self, network: Network, per_minute: u64, per_client: u64) -> bool {
         let now = Instant::now();
         let mut state = self.state();
@@ -191,7 +192,7 @@ impl Reports {
 impl State {
     fn witness(&mut self, network: Network, report: &Report) {
         let known = self.witnesses.entry(report.site.clone()).or_default();
-        // The newest is the last one.
+        // The newest is the last.
         known.retain(|(other, _)| *other != network);
         if known.len() == WITNESSES_MAX {
             known.remove(0);
@@ -232,7 +233,7 @@ fn read(contents: &[u8], snapshot: &Snapshot) -> Option<Report> {
         let index = snapshot.by_host.get(&name.to_ascii_lowercase())?;
         snapshot.sites.get(*index).map(|site| site.label())
     };
-    // The pins that did not match are those of the noted name; what was visited may be below it, and another site.
+    // The pins are those of the noted name. The visited host may be a subdomain of it, and another site.
     let site = site_of(&noted).or_else(|| site_of(&text.hostname)).unwrap_or_else(|| NO_SITE.to_owned());
     Some(Report {
         at: jiff::Timestamp::now().as_second(),

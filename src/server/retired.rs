@@ -1,13 +1,12 @@
-//! What was replaced and may still be in use: whoever lets go of the last of it has to drop it, and the tables of ten
-//! thousand sites take longer to drop than a request may wait. So it is never a worker: the control thread holds on to
-//! all of it until nobody else does.
+//! Replaced snapshots that may still be in use. The last holder has to drop them, and the tables of ten thousand sites take
+//! longer to drop than a request may wait. So the control thread holds all of it until no worker does.
 
 use std::any::Any;
 use std::sync::Arc;
 
 use super::snapshot::Snapshot;
 
-/// Replaced snapshots, and what connections hold of them for longer than a request.
+/// Replaced snapshots, and their parts that connections hold for longer than a request.
 #[derive(Default)]
 pub(super) struct Retired(Vec<Arc<dyn Any + Send + Sync>>);
 
@@ -17,14 +16,14 @@ impl Retired {
         let tls = std::iter::once(snapshot.tls.clone()).chain(snapshot.probe_tls.clone());
         let tls: Vec<_> = tls.map(|tls| tls as Arc<dyn Any + Send + Sync>).collect();
         let certificates = snapshot.certificates.clone();
-        // In this order each one's drop releases the next; a connection may keep its TLS configuration, but not for
-        // the sake of that the rest of the snapshot.
+        // In this order the drop of each one releases the next. A connection that keeps its TLS configuration does not keep
+        // the rest of the snapshot.
         self.0.push(snapshot);
         self.0.extend(tls);
         self.0.push(certificates);
     }
 
-    /// Drops what nobody else holds. Nobody can come to hold it again, so that the count is not out of date.
+    /// Drops what nobody else holds. A count of one cannot rise again, so that it is not out of date.
     pub(super) fn tidy(&mut self) {
         self.0.retain(|held| Arc::strong_count(held) > 1);
     }

@@ -1,4 +1,4 @@
-//! What the configuration comes to: immutable, swapped whole, shared by all workers.
+//! The configuration as workers use it: immutable, swapped as a whole, shared by all workers.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -20,11 +20,11 @@ use crate::telemetry::Counters;
 use crate::tls::{CertificateSet, Certificates};
 use crate::upstream::{Pool, Upstream};
 
-/// Everything that a request may ask about.
+/// Everything that a request depends on.
 pub struct Snapshot {
     /// The sites, in the order of the configuration.
     pub sites: Vec<Arc<Site>>,
-    /// Each site's upstream; none where a site only collects reports.
+    /// Each site's upstream. `None` for a site that only collects reports.
     pub upstreams: Vec<Option<Arc<Upstream>>>,
     /// From host to site.
     pub by_host: HostMap<usize>,
@@ -32,27 +32,27 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     /// The certificates of each site, if it has any.
     pub sets: Vec<Option<CertificateSet>>,
-    /// The chains that each site had before, for as long as sessions that began with them are resumed.
+    /// The chains that each site had before, while sessions that began with them may be resumed.
     pub earlier: Vec<Arc<[Earlier]>>,
     /// TLS, with these certificates.
     pub tls: Arc<ServerConfig>,
     /// TLS for trusted peers that may name no site, where such peers may ask for this process's health.
     pub probe_tls: Option<Arc<ServerConfig>>,
-    /// Whom to believe.
+    /// The trusted proxies.
     pub trust: Trust,
-    /// Whether trusted peers begin with a PROXY header.
+    /// `true` if trusted peers begin with a PROXY header.
     pub proxy_protocol: bool,
-    /// The port that clients see in front of the TLS listener, if the operator says so.
+    /// The port in front of the TLS listener that clients see, if configured.
     pub public_https_port: Option<u16>,
-    /// The path that tells trusted peers how this process is.
+    /// The path at which trusted peers ask for this process's health.
     pub health_path: Option<Box<str>>,
-    /// Whether every client is told what went wrong, and not trusted ones alone.
+    /// `true` if error details go to every client, not only to trusted ones.
     pub error_details: bool,
     /// The folder that answers ACME's http-01 challenges.
     pub acme_webroot: Option<PathBuf>,
-    /// Where reports of pins that did not match come in.
+    /// The host and path that accept reports of failed pin validation.
     pub reports: Option<ReportsAt>,
-    /// The bounds of everything.
+    /// The limits.
     pub limits: Limits,
 }
 
@@ -61,24 +61,24 @@ pub struct Snapshot {
 pub struct Earlier {
     /// The pins of the whole chain.
     pub pins: Vec<Pin>,
-    /// Until when sessions that began with it may be resumed, in seconds since 1970.
+    /// The time up to which sessions that began with it may be resumed, in seconds since 1970.
     pub until: i64,
 }
 
-/// Sites that a worker goes through before it looks after its connections again: some 50 microseconds of work.
+/// Sites that a worker processes before it serves its connections again: some 50 microseconds of work.
 pub(super) const SITES_AT_ONCE: usize = 256;
 
 /// A snapshot as one worker uses it: with its own connections to the upstreams.
 pub struct View {
-    /// What all workers share.
+    /// The snapshot, shared by all workers.
     pub shared: Arc<Snapshot>,
-    /// The connections, by site; sites of one upstream share theirs.
+    /// The pools of connections, by site. Sites of one upstream share a pool.
     pub pools: Vec<Option<Rc<Pool>>>,
 }
 
 impl View {
-    /// A worker's view of a snapshot. Pools whose upstream goes on are taken over from `before`. Of many sites, it comes
-    /// about bit by bit.
+    /// Builds a worker's view of a snapshot. Takes over from `before` the pools of upstreams that remain. Yields in between if
+    /// there are many sites.
     pub(super) async fn new(
         shared: Arc<Snapshot>,
         before: Option<&Self>,
@@ -113,7 +113,7 @@ impl View {
         Rc::new(Self { shared, pools })
     }
 
-    /// Drops a view that is not in use any more, bit by bit; gives it back while it is.
+    /// Drops a view bit by bit. Returns it if it is still in use.
     pub(super) async fn drop_slowly(view: Rc<Self>) -> Result<(), Rc<Self>> {
         let Self { mut pools, .. } = Rc::try_unwrap(view)?;
         while !pools.is_empty() {
@@ -123,15 +123,15 @@ impl View {
         Ok(())
     }
 
-    /// The site for a host.
+    /// Returns the site for a host.
     pub(super) fn site(self: &Rc<Self>, host: &[u8]) -> Option<SiteOfView> {
         let index = *self.shared.by_host.get(host)?;
         (index < self.shared.sites.len()).then(|| SiteOfView { view: self.clone(), index })
     }
 }
 
-/// A site, held by way of its worker's view: to count who holds the site itself would be for all workers together, in one
-/// place that their cores take from each other with every request.
+/// A site, held through its worker's view. A count of the site's own holders would be shared by all workers, and their cores
+/// would contend for its cache line with every request.
 #[derive(Clone)]
 pub(super) struct SiteOfView {
     view: Rc<View>,
@@ -143,7 +143,7 @@ impl SiteOfView {
         &self.view
     }
 
-    /// Its place among the sites.
+    /// The site's index in the snapshot.
     pub(super) fn index(&self) -> usize {
         self.index
     }

@@ -1,4 +1,4 @@
-//! WebSocket: once both sides have agreed, bytes pass both ways until one side is done.
+//! WebSocket tunnels: once both sides have agreed, bytes pass both ways until one side ends.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,10 +16,10 @@ use crate::tls::Session;
 use crate::wire::http2_send::Account;
 use crate::wire::transport::Transport;
 
-/// What may wait in one direction.
+/// Bytes that may wait in one direction.
 const BUFFER: usize = 16 * 1024;
 
-/// The answer to a Sec-WebSocket-Key (RFC 6455 section 4.2.2).
+/// Returns the Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2).
 pub(super) fn accept_for(key: &str) -> String {
     let mut text = key.to_owned();
     text.push_str("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
@@ -28,11 +28,11 @@ pub(super) fn accept_for(key: &str) -> String {
 
 /// One end of a tunnel.
 pub(super) trait Duplex {
-    /// Reads to the end of `buf`; gives 0 at the end.
+    /// Appends to `buf`. Returns the number of bytes, 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>>;
-    /// Writes from the front of `buf`; ready when it is empty, and everything has gone.
+    /// Writes from the front of `buf`. Ready once `buf` is empty and everything is flushed.
     fn poll_write(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<()>>;
-    /// Says that nothing more comes.
+    /// Ends the writing side.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
@@ -67,7 +67,7 @@ impl<A: Account> Duplex for Http2Duplex<A> {
             Some(Ok(data)) => {
                 let _ = self.recv.flow_control().release_capacity(data.len());
                 buf.extend_from_slice(&data);
-                // An empty frame is no end.
+                // An empty frame is not the end.
                 if data.is_empty() && !self.recv.is_end_stream() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -103,12 +103,12 @@ impl<A: Account> Duplex for Http2Duplex<A> {
 
 impl<A: Account> Drop for Http2Duplex<A> {
     fn drop(&mut self) {
-        // After a proper end this does nothing.
+        // No effect after a proper end.
         self.send.send_reset(Reason::CANCEL);
     }
 }
 
-/// The end of a direction that broke off.
+/// The side on which a direction failed.
 enum Broken {
     From(io::Error),
     To(io::Error),
@@ -119,26 +119,26 @@ enum Broken {
 pub(super) struct Tunnelled {
     /// Bytes that went to the client.
     pub(super) bytes: u64,
-    /// Whether the upstream's end was passed on. A client that has not heard of it must not take any other end for it.
+    /// `true` if the upstream's end was passed on. If not, the client must not see an end that looks like it.
     pub(super) whole: bool,
-    /// Why the upstream broke off, if it did.
+    /// The error of an upstream that failed.
     pub(super) broken: Option<io::Error>,
 }
 
 /// One direction of a tunnel.
-struct Way {
+struct Direction {
     waiting: BytesMut,
     ended: bool,
     closed: bool,
     passed: u64,
 }
 
-impl Way {
+impl Direction {
     fn new(waiting: BytesMut) -> Self {
         Self { waiting, ended: false, closed: false, passed: 0 }
     }
 
-    /// Moves what there is; ready when the end has been passed on, or can be no more.
+    /// Moves bytes. Ready once the end has been passed on, or a side has failed.
     fn poll<A: Duplex, B: Duplex>(
         &mut self,
         from: &mut A,
@@ -168,9 +168,8 @@ impl Way {
     }
 }
 
-/// Joins two ends until both are done, one breaks, or nothing passes for as long as `idle`. `from_client` and
-/// `from_upstream` have been received already. When one side is done, the other has as long as `linger`: a WebSocket
-/// ends on both.
+/// Joins two ends until both end, one fails, or nothing passes for `idle`. `from_client` and `from_upstream` were received
+/// before. Once one side has ended, the other has `linger`: a WebSocket ends on both sides.
 pub(super) async fn run<A: Duplex, B: Duplex>(
     client: &mut A,
     upstream: &mut B,
@@ -180,7 +179,7 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
     idle: Duration,
     linger: Duration,
 ) -> Tunnelled {
-    let (mut up, mut down) = (Way::new(from_client), Way::new(from_upstream));
+    let (mut up, mut down) = (Direction::new(from_client), Direction::new(from_upstream));
     alarm.set(idle);
     let mut ending = false;
     let broken = poll_fn(|cx| {
@@ -204,7 +203,7 @@ pub(super) async fn run<A: Duplex, B: Duplex>(
     })
     .await;
     if broken.is_some() {
-        // The client gets what came before.
+        // The client still gets the bytes from before the failure.
         alarm.set(linger);
         poll_fn(|cx| match client.poll_write(cx, &mut down.waiting) {
             Poll::Ready(_) => Poll::Ready(()),

@@ -22,21 +22,21 @@ use super::snapshot::{SITES_AT_ONCE, View};
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::telemetry::{AccessLog, Counters};
 
-/// How often idle upstream connections are looked through.
+/// How often idle upstream connections are checked.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How long a connection that is new when pintle stops is waited for to say what it wants.
+/// How long a new connection may take to its first request while pintle stops.
 const FRESH: Duration = Duration::from_secs(5);
-/// In place of a site's number, for trouble that concerns them all.
+/// Stands for a site's index in warnings that concern all sites.
 pub(super) const EVERY_SITE: usize = usize::MAX;
-/// The same trouble is told once in this time.
+/// The interval between two log entries about the same trouble.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// How connections are to end, and since which tick.
+/// How connections end in a drain.
 #[derive(Clone, Copy)]
 enum Draining {
-    /// At once, where they are at rest.
+    /// Idle ones end at once.
     Stop,
-    /// With the answer to their next request; without one, in the middle of the time that there is.
+    /// With the answer to the next request; without one, at half of `limits.drain`. `since` is a tick.
     HandOver { since: u32 },
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// A worker that serves by the snapshot of now.
+    /// Returns a worker that uses the current snapshot.
     pub(super) async fn new(number: usize, shared: &mut SharedState, vitals: &Vitals) -> Self {
         let (clock, counters) = (Rc::new(Clock::default()), vitals.counters.clone());
         let streaming = Rc::new(Cell::new(0));
@@ -92,12 +92,12 @@ impl Worker {
         }
     }
 
-    /// The snapshot of now; to be taken once per request.
+    /// Returns the view of the current snapshot. A request takes it once.
     pub(super) fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
     }
 
-    /// The ports of the TLS listeners.
+    /// Returns the ports of the TLS listeners.
     pub(super) fn https_ports(&self) -> Ref<'_, Vec<u16>> {
         self.https_ports.borrow()
     }
@@ -106,23 +106,23 @@ impl Worker {
         self.https_ports.replace(ports);
     }
 
-    /// `true` if the process is going away, and none follows it on its listeners.
+    /// Returns `true` if the process is ending, and no other takes over its listeners.
     pub(super) fn is_leaving(&self) -> bool {
         matches!(self.draining.get(), Some(Draining::Stop))
     }
 
-    /// Whether connections are to end as soon as they can.
+    /// Returns `true` if connections are to end as soon as possible.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get().is_some()
     }
 
-    /// The tick of now.
+    /// Returns the current tick.
     pub(super) fn ticks(&self) -> u32 {
         self.clock.ticks()
     }
 
-    /// Whether a connection that rests since that tick is to end, as nobody needs it any more. A fresh one has not had
-    /// its first request yet: its client has seen a listener, and is right to expect an answer.
+    /// Returns `true` if a connection that is idle since a tick is to end. A `fresh` one has had no request yet: its client has
+    /// seen a listener, and rightly expects an answer.
     pub(super) fn ends_rest(&self, fresh: bool, rests_since: u32) -> bool {
         let now = self.clock.ticks();
         match self.draining.get() {
@@ -134,7 +134,7 @@ impl Worker {
         }
     }
 
-    /// Tells the operator about trouble with a site, but not with every request.
+    /// Logs trouble with a site, at most once a minute.
     pub(super) fn warn_seldom(&self, site: usize, what: &'static str, warn: impl FnOnce()) {
         let now = Instant::now();
         let mut warned = self.warned.borrow_mut();
@@ -145,7 +145,7 @@ impl Worker {
         }
     }
 
-    /// Ends a connection that says nothing or rests: of a network, or of any. Says no if there is none.
+    /// Ends a silent or idle connection of a network, or of any. Returns `false` if there is none.
     pub(super) fn make_room(&self, network: Option<Network>, newcomer: Option<&Entry>) -> bool {
         let made = self.listed.make_room(network, newcomer, self.clock.ticks());
         if made {
@@ -154,7 +154,7 @@ impl Worker {
         made
     }
 
-    /// Counts a connection as long as the guard is held.
+    /// Counts a connection while the guard lives.
     pub(super) fn connection(self: &Rc<Self>) -> Open {
         self.connections.set(self.connections.get() + 1);
         Open(self.clone())
@@ -172,7 +172,7 @@ impl Worker {
             let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters).await;
             self.view.replace(view);
             tokio::task::spawn_local(let_go(before));
-            // Sites may stand elsewhere now; what concerns none of them is told no more often for that.
+            // Indexes of sites may have changed. Warnings that concern all sites keep their interval.
             self.warned.borrow_mut().retain(|(site, _), _| *site == EVERY_SITE);
             taken.store(number, Ordering::Release);
             news.notify_one();
@@ -196,7 +196,7 @@ impl Worker {
         }
     }
 
-    /// Until all connections are gone, or their time is up.
+    /// Waits until all connections have ended, or `limits.drain` has passed.
     pub(super) async fn drain(&self, how: &Drain) {
         self.draining.set(Some(match how {
             Drain::HandOver(_) => Draining::HandOver { since: self.clock.ticks() },
@@ -208,10 +208,10 @@ impl Worker {
         while self.connections.get() > 0 {
             let now = Instant::now();
             if now >= end {
-                tracing::warn!(connections = self.connections.get(), "drain: time is up, closing what is left");
+                tracing::warn!(connections = self.connections.get(), "drain timed out, closing connections");
                 return;
             }
-            // Connections that were busy at the first call look again at each tick.
+            // Connections that were busy at the first call check again at each tick.
             let next = (now + TICK).min(end);
             let _ = tokio::time::timeout_at(next, self.all_gone.notified()).await;
             self.clock.wake_all();
@@ -219,7 +219,7 @@ impl Worker {
     }
 }
 
-/// Drops a view that was replaced, once no request goes by it.
+/// Drops a replaced view once no request uses it.
 async fn let_go(mut view: Rc<View>) {
     while let Err(used) = View::drop_slowly(view).await {
         view = used;

@@ -1,4 +1,4 @@
-//! The client's side of an HTTP/1.1 connection: its bytes, and the body of the request under way.
+//! The bytes of an HTTP/1.1 connection, and the body of the request under way.
 
 use std::cell::RefCell;
 use std::io;
@@ -23,23 +23,23 @@ use crate::upstream::Interim;
 use crate::wire::body::{Body, Frame, RequestBodyError};
 use crate::wire::write_buffer::WriteBuffer;
 
-/// How much of a request's body is read at once.
+/// Bytes of a request's body to read at once.
 const BODY_READ: usize = 64 * 1024;
-/// What a client may send ahead, while its request is being answered.
+/// Bytes that a client may send ahead while its request is being answered.
 const AHEAD_MAX: usize = 16 * 1024;
 
-/// The connection, shared between the task that answers and the body that the upstream reads.
+/// The connection's bytes, shared between the task that answers and the body that the upstream reads.
 pub(super) struct Link {
     pub(super) transport: ClientTransport,
-    /// Received and not used: heads, bodies, and what a client sends ahead.
+    /// Unused bytes: heads, bodies, and requests that a client sends ahead.
     pub(super) received: BytesMut,
-    /// The head that is not all there.
+    /// The incomplete head, as far as it was searched.
     looked: Looked,
     decoder: BodyDecoder,
     body_left: u64,
-    /// Interim responses that wait to be written.
+    /// Unwritten interim responses.
     interim: WriteBuffer,
-    /// The client has ended its side, or broken off.
+    /// The client has ended its side, or reset the connection.
     gone: bool,
 }
 
@@ -56,7 +56,7 @@ impl Link {
         }
     }
 
-    /// Takes a request's head off what was received; says no if it is not all there.
+    /// Takes a request's head from the received bytes. Returns `false` if it is incomplete.
     pub(super) fn take_head(&mut self, limits: &HeadLimits, head: &mut RequestHead) -> Result<bool, HeadFault> {
         if self.received.is_empty() || !self.looked.is_worth_it(&self.received, &[limits.request_line, limits.head]) {
             return Ok(false);
@@ -67,18 +67,18 @@ impl Link {
         Ok(true)
     }
 
-    /// A request's head has been taken; its body comes.
+    /// Prepares for the body of a request, of at most `max` bytes.
     pub(super) fn begin_body(&mut self, framing: Framing, max: u64) {
         self.decoder = BodyDecoder::request(framing);
         self.body_left = max;
     }
 
-    /// Whether the request's body has been read to its end.
+    /// Returns `true` if the request's body has been read to its end.
     pub(super) fn is_body_read(&self) -> bool {
         self.decoder.is_end()
     }
 
-    /// Reads more to the end of `received`; gives 0 at the end.
+    /// Appends to `received`. Returns the number of bytes, 0 at the end.
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.transport.poll_read_lazily(cx, &mut self.received)
     }
@@ -114,7 +114,7 @@ impl Link {
         }
     }
 
-    /// Writes interim responses, and looks whether the client is still there. Ready when it is not.
+    /// Writes interim responses, and watches for the client's end. Ready once the client has left.
     pub(super) fn poll_while_waiting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.interim.is_empty() || !self.transport.is_flushed() {
             let written = self.interim.poll_write(&mut self.transport, cx, &mut |_| {});
@@ -126,7 +126,7 @@ impl Link {
                 self.gone = true;
             }
         }
-        // As long as the body is wanted, its reader sees the end.
+        // Until then, the reader of the body sees the end.
         while !self.gone && self.decoder.is_end() && self.received.len() < AHEAD_MAX {
             match self.poll_receive(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => self.gone = true,
@@ -137,18 +137,18 @@ impl Link {
         if self.gone { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Moves interim responses that wait to be written to the end of `out`.
+    /// Moves unwritten interim responses to the end of `out`.
     pub(super) fn take_interim(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.interim.unsent_head());
         self.interim = WriteBuffer::default();
     }
 
-    /// Whether closing resets the connection, whoever does it: this process, or the kernel at its end.
+    /// Sets if closing resets the connection, whether pintle closes it or the kernel at the end of the process.
     pub(super) fn reset_on_close(&self, resets: bool) {
         let _ = socket2::SockRef::from(self.transport.socket()).set_linger(resets.then_some(Duration::ZERO));
     }
 
-    /// Throws away what is left of the request's body.
+    /// Discards the rest of the request's body.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
         while let Some(frame) = ready!(self.poll_body(cx)) {
             frame?;
@@ -157,7 +157,7 @@ impl Link {
     }
 }
 
-/// After an upgrade the connection is one end of a tunnel.
+/// After an upgrade, the connection is one end of a tunnel.
 impl Duplex for Rc<RefCell<Link>> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut) -> Poll<io::Result<usize>> {
         self.borrow_mut().transport.poll_read_lazily(cx, buf)
@@ -175,7 +175,7 @@ impl Duplex for Rc<RefCell<Link>> {
 /// The body of the request under way, for the upstream to read.
 pub(super) struct LinkBody {
     pub(super) link: Rc<RefCell<Link>>,
-    /// The site whose rules say which trailers pass.
+    /// The site whose rules decide which trailers pass.
     pub(super) site: Option<SiteOfView>,
 }
 
@@ -197,12 +197,12 @@ pub(super) struct LinkInterim<'a> {
     link: &'a RefCell<Link>,
     version: Version,
     filter: InterimFilter<'a>,
-    /// Bytes of hints that may wait to be written.
+    /// The limit for unwritten hints, in bytes.
     most: usize,
 }
 
 impl<'a> LinkInterim<'a> {
-    /// For a request's answer.
+    /// Returns the receiver of interim responses to a request.
     pub(super) fn new(link: &'a RefCell<Link>, head: &RequestHead, asked: &'a Asked) -> Self {
         let filter = InterimFilter::new(head, asked.site.as_ref().map(|site| &*site.response));
         Self { link, version: head.version, filter, most: asked.view.shared.limits.response_header_size }
@@ -211,7 +211,7 @@ impl<'a> LinkInterim<'a> {
 
 impl Interim for LinkInterim<'_> {
     fn interim(&mut self, head: &ResponseHead) {
-        // HTTP/1.0 knows none (RFC 9110 section 15.2).
+        // HTTP/1.0 has no interim responses (RFC 9110 section 15.2).
         if self.version == Version::Http10 {
             return;
         }
@@ -223,7 +223,7 @@ impl Interim for LinkInterim<'_> {
             for (name, value) in self.filter.hints(head) {
                 bytes.field(name, value);
             }
-            // A client that does not read has no use for hints.
+            // A client that does not read gets no more hints.
             if waiting.unsent_head().len() + bytes.len() > self.most {
                 return;
             }

@@ -1,4 +1,4 @@
-//! An answer onto an HTTP/1.1 connection: head, framing, body.
+//! Sends an answer on an HTTP/1.1 connection: head, framing, body.
 
 use std::cell::RefCell;
 use std::io;
@@ -38,26 +38,26 @@ pub(super) struct Sending {
     framing: BodyFraming,
     keep_alive: bool,
     ended: bool,
-    /// The body's end is the connection's (HTTP/1.0). Until it is there, whatever ends the connection resets it: without TLS
-    /// nothing else tells a proper end from any other, and with TLS many clients do not ask for close_notify.
+    /// The end of the connection ends the body (HTTP/1.0). Until the body is complete, any close resets the connection:
+    /// without TLS only that distinguishes a proper end, and with TLS many clients ignore a missing close_notify.
     ends_with_connection: bool,
     rate_timer: RateTimer,
     bytes: u64,
-    /// Bytes that the connection has taken, and whether the upstream has given any, since somebody asked.
+    /// Bytes that the connection has taken since the last poll, and `true` if the upstream has delivered any.
     written: usize,
     loaded: bool,
-    /// Whether it is the client that holds things up.
+    /// `true` while pintle waits for the client, `false` while it waits for the upstream.
     waits_for_client: bool,
-    /// Why the upstream's body broke off.
+    /// The error that cut the upstream's body short.
     broken: Option<UpstreamError>,
 }
 
 impl Sending {
-    /// Writes the head; nothing is sent yet.
+    /// Prepares the head. Nothing is sent yet.
     pub(super) fn begin(connection: &Connection, head: &RequestHead, reply: &mut Reply, keep_alive: bool) -> Self {
         let Connection { link, context, alarm } = connection;
         let mut bytes = HEADS.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(1024));
-        // Interim responses that have not gone yet come first.
+        // Unwritten interim responses come first.
         link.borrow_mut().take_interim(&mut bytes);
         let (framing, keep_alive) = write_head(head, reply, keep_alive, &context.worker.clock.date(), &mut bytes);
         if framing == BodyFraming::None {
@@ -84,7 +84,7 @@ impl Sending {
         }
     }
 
-    /// Sends on; ready when everything has been, or nothing more can be.
+    /// Sends. Ready once everything is sent, or sending has failed.
     pub(super) fn poll_sent(
         &mut self,
         reply: &mut Reply,
@@ -99,7 +99,7 @@ impl Sending {
         let taken = std::mem::take(&mut self.written);
         let loaded = std::mem::take(&mut self.loaded);
         if self.waits_for_client {
-            // What has reached the socket.
+            // Bytes that have reached the socket.
             let moved = (taken + unsent).saturating_sub(link.borrow().transport.unsent());
             self.rate_timer.wait_for_client(moved as u64, alarm);
         } else {
@@ -111,7 +111,7 @@ impl Sending {
         })
     }
 
-    /// Behind a 101: bytes that went to the client, and why the upstream broke off.
+    /// Adds the bytes that a tunnel sent to the client, and the error that ended it.
     pub(super) fn add_tunnelled(&mut self, bytes: u64, broken: Option<io::Error>) {
         self.bytes += bytes;
         self.broken = broken.map(|error| UpstreamError::Truncated(Some(error)));
@@ -122,7 +122,7 @@ impl Sending {
         self.keep_alive
     }
 
-    /// How it went.
+    /// Returns the result.
     pub(super) fn end(&mut self, result: io::Result<()>) -> Sent {
         if result.is_ok() {
             let out = std::mem::take(&mut self.out);
@@ -135,7 +135,7 @@ impl Sending {
         Sent { result, bytes: self.bytes, broken: self.broken.take() }
     }
 
-    /// Whose fault is it that nothing moves? If all that there was has gone, the upstream's.
+    /// Decides whose fault it is that nothing moves: the upstream's, if everything received so far was sent.
     fn time_is_up(&mut self, body: &ResponseBody, alarm: &Alarm, link: &RefCell<Link>) {
         let link = link.borrow();
         if alarm.is_past_cap() {
@@ -153,8 +153,8 @@ impl Sending {
                     Poll::Ready(frame) => {
                         let frame = match frame.transpose() {
                             Ok(frame) => frame,
-                            // Cut off, and visibly so: no last chunk, fewer bytes than announced, no close_notify;
-                            // and a reset where the end of the connection would pass for the body's.
+                            // The client must see that the body is cut short: no last chunk, fewer bytes than stated, no
+                            // close_notify; and a reset if the end of the connection would end the body.
                             Err(error) => {
                                 self.broken = Some(error);
                                 self.ended = true;
@@ -168,7 +168,7 @@ impl Sending {
                         self.ended = self.out.load(frame, chunked) || (!chunked && reply.is_end());
                         self.loaded = true;
                     }
-                    // What there is goes out while the upstream takes its time.
+                    // Sends what it has while the upstream is slow.
                     Poll::Pending if self.out.is_empty() => {
                         self.waits_for_client = true;
                         ready!(link.borrow_mut().transport.poll_flush(cx))?;
@@ -193,7 +193,7 @@ impl Sending {
     }
 }
 
-/// Writes the head; says how the body follows, and what may come behind it.
+/// Writes the head. Returns the framing of the body, and `true` if the connection may take another request.
 fn write_head(
     head: &RequestHead,
     reply: &Reply,
@@ -210,7 +210,7 @@ fn write_head(
     }
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let framing = if head.method == Method::HEAD || bodiless {
-        // The length that a GET would have had, if the upstream says so.
+        // The length of a GET's body, if the upstream states it.
         match (reply.stated_length(&head.method), reply.length()) {
             (Some(stated), _) => write_length(stated, out),
             (None, Some(length)) if !reply.forwarded && !bodiless => {
@@ -226,7 +226,7 @@ fn write_head(
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         BodyFraming::Chunked
     } else {
-        // HTTP/1.0 knows no chunks: the end of the connection is the body's.
+        // HTTP/1.0 has no chunks: the end of the connection ends the body.
         keep_alive = false;
         BodyFraming::Plain
     };

@@ -1,8 +1,8 @@
-//! The head of an HTTP/2 request, as a head like any other.
+//! Translates the head of an HTTP/2 request into a head like any other.
 //!
-//! h2 has checked what RFC 9113 sections 8.2 and 8.3 say of names, of fields that belong to connections, and of the
-//! pseudo-fields' presence and order; and it holds the body to its content-length. A target that is none it hands on as it
-//! came (vendor/README.md): the answer to it is ours, by the same rules as in HTTP/1.1.
+//! h2 has checked names, connection fields, and the presence and order of pseudo-fields (RFC 9113 sections 8.2 and 8.3), and
+//! it compares the body with its content-length. It passes an invalid target on unchanged (vendor/README.md): pintle answers
+//! it by the same rules as in HTTP/1.1.
 
 use h2::ext::{Protocol, Unparsed};
 use http::Method;
@@ -13,15 +13,15 @@ use crate::message::{
     parse_length,
 };
 
-/// What a crumb of a cookie takes as a field of its own (`Cookie: `, and the line's end) beyond what it takes when it is
-/// joined to the others (`; `).
+/// The bytes that a crumb of a cookie takes as a field of its own (`Cookie: ` and CRLF) beyond those when it is joined to the
+/// others (`; `).
 const CRUMB: usize = 8;
 
-/// Translates a head; `ended` says that no body comes.
+/// Translates a head. `ended` if no body comes.
 ///
 /// # Errors
 ///
-/// [`HeadFault`]: what HTTP/1.1 could not say, or not say with one meaning only; or what is too large.
+/// [`HeadFault`]: a head that HTTP/1.1 cannot express, or only ambiguously; or one that is too large.
 pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestHead) -> Result<(), HeadFault> {
     head.version = Version::Http2;
     head.keep_alive = true;
@@ -32,11 +32,11 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     let unparsed = parts.extensions.get::<Unparsed>();
     let target = unparsed.and_then(Unparsed::path).or_else(|| parts.uri.path_and_query().map(|p| p.as_str()));
     let target = target.unwrap_or("/");
-    // `OPTIONS *`, too; whatever else is no path has no business in a request line (section 8.3.1).
+    // `OPTIONS *` is valid; anything else must be a path (section 8.3.1).
     let is_path = target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS);
     let path = if is_path { head.read_target(target.as_bytes()) } else { Err(HeadFault::Syntax("request target")) };
     head.scheme = read_scheme(parts, unparsed)?;
-    // Before all else: a refusal carries the policies of the host that was asked for.
+    // The host comes first: a refusal carries its policies.
     read_host(parts, unparsed, head).inspect_err(|_| head.clear_host())?;
     path?;
     if !parts.headers.keys().all(is_token) {
@@ -49,7 +49,7 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     let protocol = parts.extensions.get::<Protocol>();
     head.websocket = protocol.is_some_and(|p| p.as_str().eq_ignore_ascii_case("websocket"));
     let mut lengths = head.fields.get_all(Name::ContentLength);
-    // The rule of HTTP/1.1: digits, and once. h2 takes an empty one for nought, and two that are equal for one.
+    // The rule of HTTP/1.1: digits, and once. h2 reads an empty one as 0, and accepts two equal ones.
     let length = lengths.next().map(|value| parse_length(value).ok_or(INVALID_LENGTH)).transpose()?;
     if lengths.next().is_some() {
         return Err(INVALID_LENGTH);
@@ -63,8 +63,8 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
     if target.len() > limits.request_line {
         return Err(HeadFault::TargetTooLong);
     }
-    // The names and values that the client sent, as HTTP/1.1 writes them, and the crumbs of a cookie joined as they go
-    // upstream (section 8.2.3). h2 has bounded what came before, more generously.
+    // The size of the head as HTTP/1.1 writes it, with the crumbs of a cookie joined (section 8.2.3). h2 has a more generous
+    // limit.
     let crumbs = parts.headers.get_all(http::header::COOKIE).iter().count().saturating_sub(1);
     let bytes = bytes_of(&parts.headers) - crumbs * CRUMB + target.len();
     if bytes > limits.head || parts.headers.len() - crumbs > limits.fields {
@@ -78,7 +78,7 @@ pub fn read(parts: &Parts, ended: bool, limits: &HeadLimits, head: &mut RequestH
 
 const INVALID_LENGTH: HeadFault = HeadFault::Framing("Content-Length");
 
-/// Bytes of a head as h2 holds it.
+/// Returns the bytes of a head as h2 holds it.
 pub(super) fn bytes<B>(request: &http::Request<B>) -> usize {
     let unparsed = request.extensions().get::<Unparsed>();
     let unparsed =
@@ -86,7 +86,7 @@ pub(super) fn bytes<B>(request: &http::Request<B>) -> usize {
     bytes_of(request.headers()) + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) + unparsed
 }
 
-/// `:scheme`: that of a request which needs a proxy to another protocol is none of ours.
+/// Reads `:scheme`. Other schemes than http and https are refused.
 fn read_scheme(parts: &Parts, unparsed: Option<&Unparsed>) -> Result<Option<TargetScheme>, HeadFault> {
     match unparsed.and_then(Unparsed::scheme).or_else(|| parts.uri.scheme_str()) {
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => Ok(Some(TargetScheme::Https)),
@@ -96,7 +96,7 @@ fn read_scheme(parts: &Parts, unparsed: Option<&Unparsed>) -> Result<Option<Targ
     }
 }
 
-/// `:authority`, or Host where there is none; and if there are both, they must agree (section 8.3.1).
+/// Reads `:authority`, or Host if it is missing. If both are present, they must agree (section 8.3.1).
 fn read_host(parts: &Parts, unparsed: Option<&Unparsed>, head: &mut RequestHead) -> Result<(), HeadFault> {
     let mut hosts = head.fields.get_all(Name::Host);
     let host = hosts.next().map(<[u8]>::to_vec);

@@ -1,7 +1,7 @@
-//! Watches the frames of a connection for heads that are not finished: HEADERS whose payload has not all come, or that lacks
-//! END_HEADERS until CONTINUATION brings it. h2 does not say that it holds one.
+//! Watches the frames of a connection for incomplete heads: HEADERS whose payload is still to come, or without END_HEADERS
+//! until a CONTINUATION has it. h2 does not report that it holds one.
 
-/// The length of a frame's own head (RFC 9113 section 4.1), and of what a client begins with (section 3.4).
+/// The length of a frame header (RFC 9113 section 4.1), and of the client's preface (section 3.4).
 const FRAME_HEAD: usize = 9;
 const PREFACE: usize = 24;
 
@@ -12,14 +12,14 @@ const END_HEADERS: u8 = 4;
 /// Follows the frames that a client sends.
 #[derive(Debug)]
 pub(super) struct HeadWatch {
-    /// Bytes that are still to come of the preface, or of a frame's payload.
+    /// Bytes of the preface, or of a frame's payload, that are still to come.
     rest: usize,
-    /// The head of the frame that is coming, and how much of it is there.
+    /// The frame header that is coming, and how many bytes of it are there.
     frame: [u8; FRAME_HEAD],
     filled: usize,
     /// A head has begun.
     open: bool,
-    /// It ends with the frame whose payload is coming.
+    /// The head ends with the frame whose payload is coming.
     ends: bool,
     begun: u64,
 }
@@ -31,7 +31,7 @@ impl Default for HeadWatch {
 }
 
 impl HeadWatch {
-    /// Takes in what has been received.
+    /// Takes in received bytes.
     pub(super) fn receive(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() || (self.rest == 0 && self.ends) {
             if self.rest > 0 {
@@ -44,7 +44,7 @@ impl HeadWatch {
                 self.open = false;
                 continue;
             }
-            // As nearly always, it is all there.
+            // Nearly always, it is complete.
             if let (0, Some((frame, rest))) = (self.filled, bytes.split_first_chunk()) {
                 self.frame = *frame;
                 bytes = rest;
@@ -62,7 +62,7 @@ impl HeadWatch {
         }
     }
 
-    /// A frame's head is there.
+    /// Reads a complete frame header.
     fn begin(&mut self) {
         let [a, b, c, kind, flags, ..] = self.frame;
         self.rest = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
@@ -73,7 +73,7 @@ impl HeadWatch {
         self.ends = self.open && matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS != 0;
     }
 
-    /// The number of the head that is not finished, if there is one.
+    /// Returns the number of the incomplete head, if there is one.
     pub(super) fn unfinished(&self) -> Option<u64> {
         self.open.then_some(self.begun)
     }

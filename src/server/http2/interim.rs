@@ -1,4 +1,4 @@
-//! Interim responses into a stream.
+//! Sends interim responses into a stream.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::message::{FieldSink as _, HeaderMapSink, ResponseHead};
 use crate::server::interim::{InterimFilter, Passed};
 use crate::upstream::Interim;
 
-/// Passes interim responses into a stream, as long as there is room for them.
+/// Passes interim responses into a stream, while its memory lasts.
 pub(super) struct StreamInterim<'a> {
     respond: &'a RefCell<SendResponse<ChargedBytes>>,
     filter: InterimFilter<'a>,

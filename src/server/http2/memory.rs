@@ -1,8 +1,8 @@
-//! What an HTTP/2 connection holds for its streams, and may hold: `connection_memory`.
+//! The memory that an HTTP/2 connection holds for its streams, bounded by `connection_memory`.
 //!
-//! Bytes are charged when they are read from an upstream, and given back as h2 writes them or drops them. Who finds the
-//! memory full does not read on; a stream that holds nothing may always read one small piece, so that none starves, and none
-//! waits for another. Numbers in cells, and no lock or timer: all streams of a connection are polled by one task.
+//! Bytes are charged when they are read from an upstream, and released when h2 writes or drops them. A stream that finds the
+//! budget spent stops reading. A stream that holds nothing may always read one small piece, so that none starves or waits for
+//! another. One task polls all streams of a connection, so that cells suffice, without a lock or timer.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,16 +13,16 @@ use bytes::{Buf, Bytes};
 use crate::limits::{HTTP2_STREAM_LEAST, Limits};
 use crate::wire::http2_send::{Account, Piece};
 
-/// The smallest piece of an answer's body that is asked for, and which each stream may hold whatever the others do.
+/// The smallest piece of an answer's body to read. Each stream may hold one, whatever the others do.
 const PIECE_MIN: usize = 16 * 1024;
 /// The first piece, and the largest.
 const PIECE_FIRST: usize = 64 * 1024;
 const PIECE_MAX: usize = 256 * 1024;
-/// What h2 needs for a frame that waits, whatever is in it.
+/// Bytes that h2 needs for a waiting frame, besides its payload.
 const FRAME: usize = 256;
-/// Bytes of a request's head that the stream's own memory has space for.
+/// Bytes of a request's head that are not charged.
 const HEAD_FREE: usize = 1024;
-/// How often a head is there: as h2 read it, as we did, as it is written to the upstream, and what the containers take.
+/// Copies of a head: h2's, pintle's, the one written to the upstream, and the overhead of containers.
 const HEAD_COPIES: usize = 4;
 
 const _: () = assert!(PIECE_MIN + HEAD_FREE * HEAD_COPIES < HTTP2_STREAM_LEAST);
@@ -30,13 +30,13 @@ const _: () = assert!(PIECE_MIN + HEAD_FREE * HEAD_COPIES < HTTP2_STREAM_LEAST);
 /// The memory of one connection.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// For bodies and heads of answers, beyond what each stream may always have; and what is held of it.
+    /// The budget for bodies and heads of answers, beyond what each stream may always hold; and how much of it is held.
     bodies: usize,
     held: Cell<usize>,
-    /// The same for the heads of requests, and for what is kept of their bodies.
+    /// The same for heads of requests, and for the kept parts of their bodies.
     heads: usize,
     heads_held: Cell<usize>,
-    /// Streams that wait for memory; and how often they were all woken, so that each is in there once.
+    /// Streams that wait for memory. The round rises when all are woken, so that each is listed once.
     waiting: RefCell<Vec<Waker>>,
     round: Cell<u64>,
 }
@@ -54,7 +54,7 @@ impl Memory {
         })
     }
 
-    /// Memory for another stream whose request has a head of so many bytes; none if there is none.
+    /// Reserves memory for a stream whose request has a head of `head` bytes. Returns `None` if it does not fit.
     pub(super) fn admit(self: &Rc<Self>, head: usize) -> Option<Rc<Share>> {
         let request = head.saturating_sub(HEAD_FREE) * HEAD_COPIES;
         let held = self.heads_held.get() + request;
@@ -81,21 +81,21 @@ impl Memory {
     }
 }
 
-/// What one stream has of it.
+/// One stream's share of the memory.
 #[derive(Debug)]
 pub(super) struct Share {
     memory: Rc<Memory>,
     /// Charged for the request's head.
     request: usize,
-    /// Bytes that are kept of its body.
+    /// Bytes of its body that are kept.
     kept: Cell<usize>,
     /// Bytes of the answer's head.
     head: Cell<usize>,
-    /// Bytes of interim heads: h2 does not say when they have gone, so that they count until the stream ends.
+    /// Bytes of interim heads. h2 does not report when they are sent, so they count until the stream ends.
     interim: Cell<usize>,
-    /// Bytes of its body that were read and not written yet.
+    /// Bytes of its body that were read and are not written yet.
     out: Cell<usize>,
-    /// What the next piece may be read into.
+    /// The reserved buffer for the next piece.
     buffer: Cell<usize>,
     /// The last piece's size.
     last: Cell<usize>,
@@ -115,13 +115,13 @@ impl Share {
         self.memory.held.set(self.memory.held.get() + self.cost() - before);
     }
 
-    /// The answer's head is there.
+    /// Charges the answer's head.
     pub(super) fn hold_head(&self, bytes: usize) {
         self.change(&self.head, bytes);
     }
 
-    /// Charges what is kept of the request's body; zero gives it back. Half of the memory stays for heads: `false` where it
-    /// would not.
+    /// Charges the kept part of the request's body; zero releases it. Returns `false` if less than half of the memory would be
+    /// left for heads.
     pub(super) fn keep(&self, bytes: usize) -> bool {
         let memory = &self.memory;
         let held = memory.heads_held.get() - self.kept.get() + bytes;
@@ -133,10 +133,10 @@ impl Share {
         may
     }
 
-    /// Memory for an interim head; says no if there is none.
+    /// Charges an interim head. Returns `false` if it does not fit.
     pub(super) fn hold_interim(&self, bytes: usize) -> bool {
         let more = bytes + FRAME;
-        // What each stream may hold whatever the others do, and what they have together.
+        // The stream's own allowance, or the common budget.
         let own = self.head.get() + self.interim.get() + self.out.get() + self.buffer.get() + more;
         let fits = own <= PIECE_MIN || self.memory.held.get() + more <= self.memory.bodies;
         if fits {
@@ -148,7 +148,7 @@ impl Share {
     fn release(&self, bytes: usize) {
         self.change(&self.out, self.out.get() - bytes);
         let memory = &self.memory;
-        // Not for each frame: there is to be something to read into.
+        // Only with enough free memory, not for each frame.
         if memory.held.get() <= memory.bodies / 4 * 3 && !memory.waiting.borrow().is_empty() {
             memory.wake_all();
         }
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_nothing_may_always_read() {
+    fn a_stream_that_holds_nothing_may_always_read() {
         let memory = memory();
         let mut held = Vec::new();
         for _ in 0..128 {
@@ -269,14 +269,14 @@ mod tests {
             assert!(share.out.get() >= PIECE_MIN);
         }
         assert!(held.len() < 10_000);
-        // What is over is what each may have.
+        // Only the allowance of each stream is above the budget.
         assert!(memory.held.get() <= memory.bodies + PIECE_MAX + 128 * (PIECE_MIN + FRAME), "{}", memory.held.get());
         drop(held);
         assert_eq!((memory.held.get(), memory.heads_held.get()), (0, 0));
     }
 
     #[test]
-    fn large_heads_find_no_room_and_small_ones_do() {
+    fn large_heads_do_not_fit_and_small_ones_do() {
         let memory = memory();
         let large: Vec<_> = (0..128).map_while(|_| memory.admit(32 * 1024)).collect();
         assert!((5..64).contains(&large.len()), "{}", large.len());
@@ -302,7 +302,7 @@ mod tests {
     proptest! {
         /// However pieces are split, written and dropped, nothing is left of them.
         #[test]
-        fn what_is_held_is_given_back(steps in proptest::collection::vec((0usize..4, 0usize..3000), 0..200)) {
+        fn held_bytes_are_released(steps in proptest::collection::vec((0usize..4, 0usize..3000), 0..200)) {
             let memory = memory();
             let share = memory.admit(2000).unwrap();
             let mut held: Vec<ChargedBytes> = Vec::new();

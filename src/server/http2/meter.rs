@@ -1,8 +1,8 @@
-//! What the client of an HTTP/2 connection brings, and what for: frames that ask for nothing cost work all the same.
+//! Measures how much of a client's HTTP/2 traffic is useful: frames that ask for nothing also cost work.
 //!
-//! h2 bounds what it knows of by itself: CONTINUATION frames, streams that are reset before anybody has looked at them,
-//! empty DATA, the size of fields. Pings, settings, priorities, windows that open byte by byte, and streams that are
-//! given up as soon as the upstream has heard of them, are all proper HTTP/2.
+//! h2 itself bounds CONTINUATION frames, streams that are reset before they are accepted, empty DATA and the size of fields.
+//! Pings, settings, priorities, windows that open byte by byte, and streams that are given up once they are with the upstream
+//! are all valid HTTP/2.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use super::heads::HeadWatch;
 use crate::clock::ticks_of;
 
-/// Bytes that may come without explanation: a ping every ten seconds for a week.
+/// Bytes that are free: a ping every ten seconds for a week.
 const OVERHEAD_FREE: u64 = 1 << 20;
-/// Bytes that may come for each byte of payload, either way. A body in pieces of one byte needs ten.
+/// Bytes that may come for each byte of payload in either direction. A body in pieces of one byte needs ten.
 const OVERHEAD_FACTOR: u64 = 8;
-/// Bytes that are read before the streams get their turn: what h2 has taken in and nobody has looked at stays small.
+/// Bytes that are read before the streams are polled. Keeps the unprocessed input of h2 small.
 const BURST: usize = 256 * 1024;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -25,57 +25,57 @@ pub(super) struct Meter {
     payload: Cell<u64>,
     /// Bytes that came in the present turn.
     burst: Cell<usize>,
-    /// Bytes for the client that were handed down since somebody asked.
+    /// Bytes for the client that were passed down since the last call of `take_written`.
     written: Cell<usize>,
-    /// When the minute began, and how many streams were given up in it.
+    /// The tick at which the minute began, and the streams that were given up in it.
     minute: Cell<(u32, u32)>,
     heads: RefCell<HeadWatch>,
 }
 
 impl Meter {
-    /// Frames, whatever they say.
+    /// Counts received frames of any kind.
     pub(super) fn receive(&self, bytes: &[u8]) {
         self.received.set(self.received.get() + bytes.len() as u64);
         self.burst.set(self.burst.get() + bytes.len());
         self.heads.borrow_mut().receive(bytes);
     }
 
-    /// The number of the head that has begun and is not finished, if there is one.
+    /// Returns the number of the incomplete head, if there is one.
     pub(super) fn unfinished_head(&self) -> Option<u64> {
         self.heads.borrow().unfinished()
     }
 
-    /// The connection has its turn.
+    /// Begins a turn of the connection.
     pub(super) fn begin_turn(&self) {
         self.burst.set(0);
     }
 
-    /// Whether enough has come for one turn.
+    /// Returns `true` if enough was read for one turn.
     pub(super) fn is_sated(&self) -> bool {
         self.burst.get() >= BURST
     }
 
-    /// Bytes for the client.
+    /// Counts bytes for the client.
     pub(super) fn write(&self, bytes: usize) {
         self.written.set(self.written.get() + bytes);
     }
 
-    /// How many there were since the last call.
+    /// Returns the bytes for the client since the last call.
     pub(super) fn take_written(&self) -> usize {
         self.written.take()
     }
 
-    /// Bytes that were worth it: requests, and bodies in both directions.
+    /// Counts useful bytes: requests, and bodies in both directions.
     pub(super) fn payload(&self, bytes: usize) {
         self.payload.set(self.payload.get() + bytes as u64);
     }
 
-    /// Whether too little of what has come was worth it.
+    /// Returns `true` if too little of the received bytes was useful.
     pub(super) fn is_flood(&self) -> bool {
         self.received.get() > OVERHEAD_FREE + OVERHEAD_FACTOR * self.payload.get()
     }
 
-    /// The client has given up a stream; says whether it does that too often.
+    /// Counts a stream that the client has given up. Returns `true` if there are too many in this minute.
     pub(super) fn give_up(&self, now: u32, most: u32) -> bool {
         let (begin, count) = self.minute.get();
         let (begin, count) = if now.saturating_sub(begin) < ticks_of(MINUTE) { (begin, count) } else { (now, 0) };
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_flood() {
+    fn floods() {
         let meter = Meter::default();
         meter.receive(&vec![0; 1 << 20]);
         assert!(!meter.is_flood());

@@ -1,7 +1,7 @@
-//! HTTP/2 towards clients: h2 does the protocol, one task drives the connection and all of its streams.
+//! HTTP/2 to clients: h2 implements the protocol, one task drives the connection and all of its streams.
 //!
-//! h2 is used without hyper around it, because interim responses (103, 100) and a deadline for streams whose window
-//! the client holds shut need the stream itself.
+//! pintle uses h2 without hyper, because interim responses (103, 100) and a deadline for streams with a closed window need
+//! the stream itself.
 
 mod corked;
 mod exchange;
@@ -38,13 +38,13 @@ use crate::limits::HTTP2_WINDOW;
 use crate::message::{RequestHead, Version};
 use crate::wire::min_rate::RateTimer;
 
-/// What h2 gathers for one stream before the window lets it go.
+/// Bytes that h2 buffers for one stream until the window opens.
 const SEND_BUFFER: usize = 400 * 1024;
-/// What h2 may count on top of a head that we would take: 32 bytes for each field, and the crumbs of a cookie are fields.
+/// Bytes that h2 may count on top of a head that pintle accepts: 32 for each field, and each crumb of a cookie is a field.
 const CRUMBS: usize = 16 * 1024;
-/// Streams that the client has reset and that were not looked at yet: more is an attack (CVE-2023-44487).
+/// Streams that the client has reset before pintle has accepted them: more is an attack (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
-/// Streams that the client has made us reset (CVE-2025-8671).
+/// Streams that the client has made pintle reset (CVE-2025-8671).
 const LOCAL_RESETS: usize = 1024;
 
 /// Serves a connection to its end.
@@ -58,7 +58,7 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
         .initial_window_size(HTTP2_WINDOW)
         .initial_connection_window_size(HTTP2_WINDOW)
         .max_concurrent_streams(limits.http2_streams)
-        // h2 counts 32 bytes on top of each field, and answers what is larger by itself; below that the answer is ours.
+        // h2 counts 32 bytes on top of each field, and itself refuses larger heads; below that, pintle answers.
         .max_header_list_size(u32::try_from(limits.header_size * 2 + CRUMBS).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -106,8 +106,8 @@ pub(super) async fn serve(transport: ClientTransport, context: Rc<Context>, alar
     }
 }
 
-/// Ends our side, and listens on for a while: what is still on its way, such as room in a window that the client gives back,
-/// would be met with a reset, which can overtake the end of an answer.
+/// Ends pintle's side, and reads on for a while. Frames still on their way, such as WINDOW_UPDATE, would cause a reset, which
+/// can overtake the end of an answer.
 async fn linger(io: &Corked, context: &Context, alarm: &Alarm) {
     alarm.set(context.worker.view().shared.limits.linger);
     poll_fn(|cx| match io.transport.borrow_mut().poll_linger(cx) {
@@ -119,14 +119,14 @@ async fn linger(io: &Corked, context: &Context, alarm: &Alarm) {
 
 type StreamFuture = Pin<Box<dyn Future<Output = Ended>>>;
 
-/// What the connection's alarm is set for.
+/// The event that the connection's alarm is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Watch {
-    /// Streams are open, and have limits of their own.
+    /// None: streams are open, and have their own limits.
     Nothing,
     /// No stream is open: the idle time runs.
     Rest,
-    /// The head of that number has begun: it has its time to come, whatever else goes on.
+    /// The head of that number has begun, and has its own time to be completed.
     Head(u64),
 }
 
@@ -140,10 +140,10 @@ struct Driver {
     /// GOAWAY has been sent, or is about to be.
     closing: bool,
     watch: Watch,
-    /// The connection is over, but for what waits to be sent.
+    /// The connection is over, except for bytes that wait to be sent.
     finished: bool,
     alarm: Alarm,
-    /// How long the client may leave what is sent unread, whatever the streams are at.
+    /// How long the client may leave sent bytes unread.
     stall: Alarm,
     rate_timer: RateTimer,
     unsent: usize,
@@ -153,8 +153,8 @@ struct Driver {
 }
 
 impl Driver {
-    /// Takes in what has come, lets the streams go on, and sends all that this has made with one write. At the end, says
-    /// whether the client may still have to read something.
+    /// Reads, polls the streams, and sends the result with one write. At the end, returns `true` if the client may still have
+    /// to read something.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
         self.set_alarm();
         self.meter.begin_turn();
@@ -166,7 +166,7 @@ impl Driver {
             self.finished = self.poll_accept(cx);
         }
         if !self.finished && self.poll_streams(cx) {
-            // What the streams have said becomes frames.
+            // Turns the streams' output into frames.
             self.finished = self.connection.poll_closed(cx).is_ready();
         }
         if self.meter.is_flood() && !self.finished {
@@ -174,7 +174,7 @@ impl Driver {
         }
         match self.poll_send(cx) {
             Poll::Ready(Err(_)) => return Poll::Ready(false),
-            // Who floods is not listened to.
+            // pintle does not read on from a client that floods.
             Poll::Ready(Ok(())) if self.finished => return Poll::Ready(!self.meter.is_flood()),
             _ => {}
         }
@@ -207,8 +207,8 @@ impl Driver {
                         self.close();
                     }
                     let Some(share) = self.memory.admit(head::bytes(&request)) else {
-                        // It was not processed (RFC 9113 section 8.7); who goes on like that gives streams up.
-                        tracing::debug!(client = self.context.client.address(), "no room for another head");
+                        // It was not processed (RFC 9113 section 8.7). The refusal counts as a stream given up.
+                        tracing::debug!(client = self.context.client.address(), "no memory for another request head");
                         respond.send_reset(Reason::REFUSED_STREAM);
                         self.streams.push(Box::pin(std::future::ready(Ended::GivenUp)));
                         continue;
@@ -226,7 +226,7 @@ impl Driver {
         }
     }
 
-    /// Whether any stream has gone on.
+    /// Returns `true` if streams were polled.
     fn poll_streams(&mut self, cx: &mut TaskContext<'_>) -> bool {
         if self.streams.is_empty() {
             return false;
@@ -249,8 +249,7 @@ impl Driver {
         self.end_abruptly(cx);
     }
 
-    /// Sends what there is. A client that does not take it is not waited for longer than for one that does not take a
-    /// body, whether a stream is left that cares or not.
+    /// Sends. A client that takes nothing has as long as one that takes no body, even if no stream waits for it.
     fn poll_send(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         let sent = self.io.poll_send(cx);
         let taken = self.meter.take_written();
@@ -261,7 +260,7 @@ impl Driver {
             return sent;
         }
         let unsent = self.io.transport.borrow().unsent();
-        // What has reached the socket.
+        // Bytes that have reached the socket.
         let moved = (self.unsent + taken).saturating_sub(unsent);
         self.unsent = unsent;
         self.rate_timer.wait_for_client(moved as u64, &self.stall);
@@ -273,8 +272,8 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Ends a connection at rest at once, as others need its room. GOAWAY says up to which stream requests were seen, so that
-    /// a client may send any other again (RFC 9113 section 6.8).
+    /// Ends an idle connection at once to make room for others. GOAWAY names the last stream that pintle has seen, so that a
+    /// client may send any other request again (RFC 9113 section 6.8).
     fn make_room(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
         self.connection.abrupt_shutdown(Reason::NO_ERROR);
         let _ = self.connection.poll_closed(cx);
@@ -286,15 +285,15 @@ impl Driver {
         if !self.closing {
             self.closing = true;
             self.connection.graceful_shutdown();
-            // Streams under way have their own limits; a connection without any is closed by the client.
+            // Streams under way have their own limits. The client closes a connection without streams.
             self.watch = Watch::Nothing;
         }
     }
 
-    /// The idle time runs while there are no streams. A head that has begun has its own time, as in HTTP/1.1: until it is
-    /// finished nothing else can be received.
+    /// Sets the alarm. The idle time runs while there are no streams. A head that has begun has its own time, as in HTTP/1.1:
+    /// until it is complete nothing else can be received.
     fn set_alarm(&mut self) {
-        // A head that is not whole is no request yet.
+        // An incomplete head is not a request yet.
         self.alarm.rests(self.streams.is_empty());
         let watch = match self.meter.unfinished_head() {
             Some(number) => Watch::Head(number),
@@ -314,7 +313,7 @@ impl Driver {
         }
     }
 
-    /// A head has not come in time: there is no stream yet to answer it on.
+    /// Records a head that took too long, and ends the connection: there is no stream yet to answer on.
     fn give_up_head(&mut self, cx: &mut TaskContext<'_>) {
         self.context.worker.counters.rejections.increment();
         let mut head = RequestHead::default();
@@ -324,7 +323,7 @@ impl Driver {
         self.end_abruptly(cx);
     }
 
-    /// Ends the connection with ENHANCE_YOUR_CALM (RFC 9113 section 10.5), and all that is under way for it.
+    /// Ends the connection and all of its streams with ENHANCE_YOUR_CALM (RFC 9113 section 10.5).
     fn end_abruptly(&mut self, cx: &mut TaskContext<'_>) {
         self.streams.clear();
         self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
