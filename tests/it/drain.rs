@@ -63,7 +63,7 @@ fn the_time_for_it_is_limited() {
     pintle.signal("QUIT");
     assert_eq!(pintle.wait().code(), Some(0));
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&begin.elapsed()));
-    pintle.logs("time is up");
+    pintle.logs("drain timed out");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn websockets_go_on_until_the_time_is_up() {
     socket.send(message.clone()).unwrap();
     assert_eq!(socket.read().unwrap(), message);
     assert!(socket.read().is_err());
-    pintle.logs("time is up");
+    pintle.logs("drain timed out");
     assert_eq!(pintle.wait().code(), Some(0));
 }
 
