@@ -1,14 +1,15 @@
-//! Apps: OkHttp, Android's Network Security Config, iOS' NSPinnedDomains, TrustKit.
+//! Apps: OkHttp, Android's Network Security Config, NSPinnedDomains of iOS, TrustKit.
 
 use super::{Form, PinSet, describe};
 
-/// `CertificatePinner`, complete. Its patterns are like ours: `*.` stands for one label, and `**.` for the name itself
-/// and any number of labels before it. Several patterns that match are all consulted.
+/// Writes a complete `CertificatePinner`. OkHttp's patterns are like ours: `*.` matches one label,
+/// `**.` matches the name itself and any number of labels before it. All patterns that match a host
+/// apply.
 pub(super) fn okhttp(set: &PinSet) -> String {
     let mut text = format!(
         "// {}\n\
-         // OkHttp compares every certificate of the verified chain. It knows no end date: have a release with the next\n\
-         // export out before this one ends.\n\
+         // OkHttp compares every certificate of the verified chain. It has no end date for pins: ship a release with\n\
+         // the next export before this one ends.\n\
          import okhttp3.CertificatePinner\n\n\
          val certificatePinner: CertificatePinner = CertificatePinner.Builder()\n",
         set.title(Form::OkHttp)
@@ -26,7 +27,7 @@ pub(super) fn okhttp(set: &PinSet) -> String {
     text + "    .build()\n\n// OkHttpClient.Builder().certificatePinner(certificatePinner).build()\n"
 }
 
-/// A string literal; `$` would begin a template.
+/// A string literal; an unescaped `$` would begin a template.
 fn kotlin(text: &str) -> String {
     let mut literal = String::from('"');
     for c in text.chars() {
@@ -39,26 +40,27 @@ fn kotlin(text: &str) -> String {
     literal + "\""
 }
 
-/// A name as apps pin it: they have no wildcards.
+/// A name as apps pin it. Apps have no wildcards.
 struct Domain<'a> {
     name: &'a str,
-    /// Whether names below it are pinned, too.
+    /// `true` if the names below it are pinned, too.
     subdomains: bool,
-    /// Whether it stands for a wildcard, and so pins more than the site has.
+    /// `true` if it replaces a wildcard, and so pins more names than the site has.
     widened: bool,
 }
 
-/// The site's names, each once: what is named twice is an error to Android, and the last one wins in a plist.
+/// Returns the site's names, each once. Android rejects a repeated name; in a plist the last one
+/// wins.
 fn domains(set: &PinSet, form: Form) -> Vec<Domain<'_>> {
     let mut domains: Vec<Domain<'_>> = Vec::new();
     for host in set.named(form) {
-        // An address stands without its brackets.
+        // An IPv6 address is written without its brackets.
         let name = host.base().trim_start_matches('[').trim_end_matches(']');
         let subdomains = set.header.include_subdomains || host.is_wildcard();
         match domains.iter_mut().find(|d| d.name == name) {
             Some(known) => {
                 known.subdomains |= subdomains;
-                // The name itself is the site's, too, so that less is pinned in excess.
+                // The site has the name itself, too: only its wildcard is widened.
                 known.widened &= host.is_wildcard();
             }
             None => domains.push(Domain { name, subdomains, widened: host.is_wildcard() }),
@@ -67,9 +69,10 @@ fn domains(set: &PinSet, form: Form) -> Vec<Domain<'_>> {
     domains
 }
 
-const WIDER: &str = "For the wildcard below this name; the name itself is pinned, too.";
+const WIDER: &str = "Replaces the wildcard below this name; the name itself is pinned, too.";
 
-/// `network_security_config.xml`, by developer.android.com/privacy-and-security/security-config.
+/// Writes `network_security_config.xml`, see
+/// developer.android.com/privacy-and-security/security-config.
 pub(super) fn android(set: &PinSet) -> String {
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<!-- {} -->\n<network-security-config>\n    <domain-config>\n",
@@ -99,11 +102,13 @@ pub(super) fn android(set: &PinSet) -> String {
 const PLIST: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
      <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n";
 
-/// `NSPinnedDomains`, for an Info.plist: iOS 14, macOS 11 and later. It knows no end date; subdomains are those of one
-/// more label.
+/// Writes `NSPinnedDomains` for an Info.plist: iOS 14, macOS 11 and later. It has no end date for
+/// pins, and includes subdomains of one more label only.
 pub(super) fn ios(set: &PinSet) -> String {
     let mut text = format!(
-        "{PLIST}<!-- {}\n     iOS knows no end date: have a release with the next export out before this one ends. -->\n\
+        "{PLIST}<!-- {}
+             iOS has no end date for pins: ship a release with the next export before this one ends. -->
+        \
          <plist version=\"1.0\">\n<dict>\n    <key>NSAppTransportSecurity</key>\n    <dict>\n        \
          <key>NSPinnedDomains</key>\n        <dict>\n",
         xml_comment(&set.title(Form::Ios))
@@ -134,7 +139,8 @@ fn domain_key(domain: &Domain<'_>) -> String {
     format!("{comment}            <key>{}</key>\n            <dict>\n", xml(domain.name))
 }
 
-/// `TSKConfiguration`, for an Info.plist. Without a word on it, TrustKit reports to its makers.
+/// Writes `TSKConfiguration` for an Info.plist. TrustKit reports to its makers unless that is
+/// disabled.
 pub(super) fn trustkit(set: &PinSet) -> String {
     let mut text = format!(
         "{PLIST}<!-- {} -->\n<plist version=\"1.0\">\n<dict>\n    <key>TSKConfiguration</key>\n    <dict>\n        \
@@ -171,18 +177,19 @@ pub(super) fn trustkit(set: &PinSet) -> String {
     text + "        </dict>\n    </dict>\n</dict>\n</plist>\n"
 }
 
-/// Character data.
+/// Escapes character data.
 fn xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// No comment has two hyphens in a row, or one at its end (XML 1.0 section 2.5); names in their `xn--` form do.
+/// Escapes the text of a comment. A comment must not contain `--` or end with `-` (XML 1.0 section
+/// 2.5), but names in their `xn--` form do.
 fn xml_comment(text: &str) -> String {
     let mut comment = text.replace("--", "-\u{2010}");
     if comment.ends_with('-') {
         comment.push('.');
     }
-    // What is no character of XML at all (section 2.2).
+    // These are not characters of XML (section 2.2).
     comment.replace(['\u{fffe}', '\u{ffff}'], "?")
 }
 

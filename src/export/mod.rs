@@ -1,7 +1,9 @@
-//! A site's pins, in the words of those that enforce them: apps, curl, DANE, Envoy, monitors, and other servers.
+//! A site's pins in the formats of the programs that enforce them: apps, curl, DANE, Envoy,
+//! monitors, other servers.
 //!
-//! No I/O here, and no clock: a [`PinSet`] goes in, a text comes out. Every text that allows for comments says which
-//! export it is and until when it holds, so that whoever finds it in an app's sources years later can ask.
+//! No I/O and no clock: a [`PinSet`] goes in, a text comes out. Every format with comments names
+//! the export and its end, so that someone who finds it in an app's sources years later knows its
+//! origin.
 
 mod apps;
 mod servers;
@@ -16,28 +18,28 @@ use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::Hpkp;
 
-/// The port of https where nothing else is said.
+/// The default port of https.
 pub const HTTPS: u16 = 443;
 
-/// What a key is for.
+/// The use of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// The key of the certificate that is served
     Live,
     /// The key of the next certificate, made in advance
     Next,
-    /// Kept offline, for the day on which both are lost
+    /// A key kept offline, for the day both others are lost
     Spare,
 }
 
 impl Role {
-    /// The role of a backup, by its place in the list: the first one is used first.
+    /// Returns the role of a backup by its place in the list: the first one is used first.
     #[must_use]
     pub fn of_backup(index: usize) -> Self {
         if index == 0 { Self::Next } else { Self::Spare }
     }
 
-    /// Its name on the command line, in files and in JSON.
+    /// Returns its name on the command line, in files and in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -48,53 +50,53 @@ impl Role {
     }
 }
 
-/// For whom the pins are written down. The comments are the words of `--help`.
+/// The format of an export. `--help` prints these comments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Form {
     /// The Public-Key-Pins header (RFC 7469)
     Header,
-    /// Kotlin: OkHttp's CertificatePinner
+    /// OkHttp's CertificatePinner, in Kotlin
     #[value(name = "okhttp")]
     OkHttp,
-    /// Android's Network Security Config, XML
+    /// Android's Network Security Config, in XML
     Android,
-    /// NSPinnedDomains of an iOS app's Info.plist
+    /// NSPinnedDomains for the Info.plist of an iOS app
     Ios,
-    /// TSKConfiguration of an Info.plist, for TrustKit
+    /// TSKConfiguration for the Info.plist of an app with TrustKit
     #[value(name = "trustkit")]
     TrustKit,
     /// The argument of curl --pinnedpubkey
     Curl,
-    /// Envoy's verify_certificate_spki, YAML
+    /// verify_certificate_spki of Envoy, in YAML
     Envoy,
-    /// DANE: lines of a zone file, TLSA 3 1 1
+    /// DANE: TLSA 3 1 1 records for a zone file
     #[value(alias = "dane")]
     Tlsa,
-    /// The known keys of a Certificate Transparency monitor, one per line
+    /// Known keys for a Certificate Transparency monitor, one per line
     #[value(name = "certspotter")]
     CertSpotter,
-    /// The header, for an nginx that serves the site
+    /// The header, as configuration of an nginx that serves the site
     Nginx,
-    /// The header, for a Varnish behind the site's TLS
+    /// The header, as configuration of a Varnish behind the site's TLS
     #[value(alias = "varnish")]
     Vcl,
-    /// Everything, for programs
+    /// All facts, in JSON
     Json,
 }
 
-/// What an export without a backup does to those who rely on it.
+/// The effect of an export without a backup on the clients that use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WithoutBackup {
-    /// They refuse the export itself.
+    /// Clients reject the export itself.
     Useless,
-    /// They are locked out by the first change of the key, for as long as it takes to give all of them a new one.
+    /// The first change of the key locks clients out until each of them has a new export.
     LocksOut,
-    /// They are told of a new key as quickly as of the old one.
+    /// Clients take a new key as quickly as they took the old one.
     Warned,
 }
 
 impl Form {
-    /// Its name on the command line, in the ledger and in comments.
+    /// Returns its name on the command line, in the ledger and in comments.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -113,7 +115,8 @@ impl Form {
         }
     }
 
-    /// Whether its clients compare the leaf's key alone, so that no other certificate of the chain can match.
+    /// `true` if its clients compare the leaf's key alone, so that no other certificate of the
+    /// chain can match.
     ///
     /// * `curl`: the server's own certificate (CURLOPT_PINNEDPUBLICKEY; curl issues 1022 and 20538).
     /// * `tlsa`: certificate usage 3 is for the end entity's certificate (RFC 7671 section 5.1).
@@ -122,7 +125,7 @@ impl Form {
     /// * `envoy`: "the SPKI of the presented certificate" (CertificateValidationContext); its validator is handed
     ///   the leaf.
     /// * `certspotter`: PUBKEY_SHA256 is the logged certificate's own.
-    /// * `json`: nobody knows who reads it, and the stricter assumption locks nobody out.
+    /// * `json`: its readers are unknown, and the stricter assumption locks nobody out.
     ///
     /// The others take any certificate of the verified chain: browsers that honoured the header (RFC 7469 section
     /// 2.6), OkHttp (CertificatePinner.check), Android (NetworkSecurityTrustManager.checkPins) and TrustKit
@@ -135,42 +138,44 @@ impl Form {
         }
     }
 
-    /// Whether it is the header, which browsers do not enforce any more.
+    /// `true` if it is the header, which browsers no longer enforce.
     #[must_use]
     pub fn is_header(self) -> bool {
         matches!(self, Self::Header | Self::Nginx | Self::Vcl)
     }
 
-    /// Whether it ends on a date, and not at a time of day.
+    /// `true` if it ends on a date, without a time of day.
     #[must_use]
     pub fn ends_on_a_date(self) -> bool {
         matches!(self, Self::Android | Self::TrustKit)
     }
 
-    /// Whether its clients can only be told of new pins by a new release.
+    /// `true` if its clients get new pins by a new release only.
     #[must_use]
     pub fn is_app(self) -> bool {
         matches!(self, Self::OkHttp | Self::Android | Self::Ios | Self::TrustKit)
     }
 
-    /// What becomes of it where there is no backup key.
+    /// Returns the effect of an export without a backup key.
     #[must_use]
     pub fn without_backup(self) -> WithoutBackup {
         match self {
-            // RFC 7469 section 2.5: such a header is not noted. TrustKit ends the app that has fewer than two pins.
+            // RFC 7469 section 2.5: clients do not note such a header. TrustKit aborts an app with
+            // fewer than two pins.
             Self::Header | Self::Nginx | Self::Vcl | Self::TrustKit => WithoutBackup::Useless,
             Self::OkHttp | Self::Android | Self::Ios | Self::Envoy => WithoutBackup::LocksOut,
             Self::Curl | Self::Tlsa | Self::CertSpotter | Self::Json => WithoutBackup::Warned,
         }
     }
 
-    /// Whether its clients can be told to pin a host that is an address, and no name.
+    /// `true` if its clients can pin a host that is an IP address.
     fn takes_addresses(self) -> bool {
-        // TLSA records belong to names; TrustKit ends the app for a host without a registered domain.
+        // TLSA records belong to names; TrustKit aborts on a host without a registered domain.
         !matches!(self, Self::Tlsa | Self::TrustKit)
     }
 
-    /// Whether its clients cannot say `*.example.com`: they get `example.com` and what is below it, which is more.
+    /// `true` if its clients have no `*.example.com`: they get `example.com` and all names below
+    /// it, which is more.
     #[must_use]
     pub fn widens_wildcards(self) -> bool {
         matches!(self, Self::Android | Self::Ios | Self::TrustKit)
@@ -184,34 +189,34 @@ pub struct Key {
     pub pin: Pin,
     /// Its algorithm.
     pub algorithm: KeyAlgorithm,
-    /// What it is for.
+    /// Its use.
     pub role: Role,
-    /// The file it was read from.
+    /// The file that it was read from.
     pub file: String,
     /// The end of its certificate, if it is live.
     pub not_after: Option<Timestamp>,
 }
 
-/// All there is to say to clients about the keys of a site.
+/// The keys of a site, as an export describes them.
 #[derive(Debug, Clone)]
 pub struct PinSet {
     /// The site, by its first name.
     pub site: String,
-    /// All of its names.
+    /// All names of the site.
     pub hosts: Vec<HostPattern>,
     /// The live keys, then the backups, each once.
     pub keys: Vec<Key>,
-    /// The header: the same pins, and whether the names below the site's are bound, too.
+    /// The header: the same pins, and whether they bind the names below the site's, too.
     pub header: Hpkp,
-    /// Until when the export is meant to hold.
+    /// The end of the export.
     pub valid_until: Timestamp,
     /// The ports at which clients reach the site.
     pub ports: Vec<u16>,
 }
 
 impl PinSet {
-    /// The number of the export: the same for the same pins, names and end, so that a build that exports anew each
-    /// time has the same file each time.
+    /// Returns the number of the export. Equal pins, names and end give an equal number, so that a
+    /// build that exports each time gets the same file each time.
     #[must_use]
     pub fn number(&self, form: Form) -> String {
         let mut digest = Sha256::new();
@@ -229,14 +234,14 @@ impl PinSet {
         digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
     }
 
-    /// The date on which it ends, in UTC.
+    /// Returns the date of its end, in UTC.
     #[must_use]
     pub fn last_day(&self) -> String {
         self.valid_until.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
     }
 
-    /// The last moment at which a client may still enforce it. Android takes the date for midnight wherever the
-    /// device is, and the last place to see it is twelve hours behind UTC.
+    /// Returns the last moment at which a client may still enforce it. Android takes the date as
+    /// midnight in the device's time zone; the last time zone is twelve hours behind UTC.
     #[must_use]
     pub fn held_until(&self, form: Form) -> Timestamp {
         if form != Form::Android {
@@ -247,13 +252,14 @@ impl PinSet {
         last.map_or(self.valid_until, |last| last.max(self.valid_until))
     }
 
-    /// What the export binds, as its clients read it: names, and whether those below them are bound, too.
+    /// Returns the names that the export binds as its clients read it, and `true` with those that
+    /// bind the names below them, too.
     #[must_use]
     pub fn bindings(&self, form: Form) -> Vec<(Vec<HostPattern>, bool)> {
         let mut groups = [(Vec::new(), false), (Vec::new(), true)];
         for host in self.named(form) {
             let base = HostPattern::parse(host.base()).ok().filter(|_| form.widens_wildcards());
-            // A wildcard in DNS stands for any number of labels (RFC 4592 section 2.1.1).
+            // A wildcard in DNS matches any number of labels (RFC 4592 section 2.1.1).
             let wider = host.is_wildcard() && (form.widens_wildcards() || form == Form::Tlsa);
             let below = wider || self.header.include_subdomains && form != Form::Tlsa;
             groups[usize::from(below)].0.push(base.unwrap_or_else(|| host.clone()));
@@ -261,18 +267,19 @@ impl PinSet {
         groups.into_iter().filter(|(hosts, _)| !hosts.is_empty()).collect()
     }
 
-    /// The hosts that the form can name.
+    /// The hosts that the form can express.
     fn named(&self, form: Form) -> impl Iterator<Item = &HostPattern> {
         self.hosts.iter().filter(move |h| form.takes_addresses() || h.address().is_none())
     }
 
-    /// `pintle export 0123456789ab for blog.example.com, valid until 2026-12-01`
+    /// Returns a line like `pintle export 0123456789ab for blog.example.com, valid until
+    /// 2026-12-01`.
     fn title(&self, form: Form) -> String {
         format!("pintle export {} for {}, valid until {}", self.number(form), self.site, self.last_day())
     }
 }
 
-/// The export; none if the form has no way to name any of the hosts.
+/// Renders an export. `None` if the form can express none of the hosts.
 #[must_use]
 pub fn render(form: Form, set: &PinSet) -> Option<String> {
     set.named(form).next()?;
@@ -292,12 +299,12 @@ pub fn render(form: Form, set: &PinSet) -> Option<String> {
     })
 }
 
-/// A text for the rest of a line behind a comment's sign: file names may have line breaks in them.
+/// Makes a text fit for the rest of a comment's line: file names may contain line breaks.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c }).collect()
 }
 
-/// `live, ecdsa-p256, blog.pem`: where the file lies is nobody's business but the operator's.
+/// Returns `live, ecdsa-p256, blog.pem`, without the folder, which concerns the operator alone.
 fn describe(key: &Key) -> String {
     let file = key.file.rsplit('/').next().unwrap_or_default();
     one_line(&format!("{}, {}, {file}", key.role.name(), key.algorithm))

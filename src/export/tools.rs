@@ -1,27 +1,27 @@
-//! Tools: curl, DANE, certificate monitors, and whatever reads JSON.
+//! Tools: curl, DANE, certificate monitors, and programs that read JSON.
 
 use serde_json::json;
 
 use super::{Form, HTTPS, PinSet, describe};
 
-/// `sha256//...;sha256//...`, and nothing beside it: what is printed is an argument.
+/// Writes `sha256//...;sha256//...` and nothing else: the output is an argument.
 pub(super) fn curl(set: &PinSet) -> String {
     let pins: Vec<String> = set.keys.iter().map(|key| format!("sha256//{}", key.pin)).collect();
     pins.join(";") + "\n"
 }
 
-/// `3 1 1`: end entity, SubjectPublicKeyInfo, SHA-256 (RFC 6698 section 2.1, RFC 7671 section 5.1). One record for each
-/// key: the one of the next key must have been there for longer than its TTL before the key is served (RFC 7671
-/// section 8.1).
+/// Writes `3 1 1` records: end entity, SubjectPublicKeyInfo, SHA-256 (RFC 6698 section 2.1, RFC
+/// 7671 section 5.1), one for each key. The next key's record must be published for longer than its
+/// TTL before that key is served (RFC 7671 section 8.1).
 pub(super) fn tlsa(set: &PinSet) -> String {
     let mut text = format!("; {}\n", set.title(Form::Tlsa));
     for host in set.named(Form::Tlsa) {
-        // An asterisk is a wildcard as the leftmost label only (RFC 4592 section 2.1.1), so `_443._tcp.*` would stand
-        // for itself.
+        // An asterisk is a wildcard as the leftmost label only (RFC 4592 section 2.1.1):
+        // `_443._tcp.*` would be a literal name.
         let owners: Vec<String> = if host.is_wildcard() {
             text.push_str(&format!(
-                "; This answers for every port, and only for names that have no record of their own; those that have\n\
-                 ; want lines of their own: _{}._tcp.NAME.{}. IN TLSA ...\n",
+                "; This record is for every port, and only for names without a record of their own. Any other name\n\
+                 ; needs lines of its own: _{}._tcp.NAME.{}. IN TLSA ...\n",
                 set.ports.first().unwrap_or(&HTTPS),
                 host.base()
             ));
@@ -36,13 +36,14 @@ pub(super) fn tlsa(set: &PinSet) -> String {
     text
 }
 
-/// Hexadecimal SHA-256 of each key, one per line. No release of certspotter up to 0.24.2 reads a list of known keys
-/// (issue 88 asks for one); its scripts are given PUBKEY_SHA256 to compare, as certspotter-script(8) recommends.
+/// Writes the hexadecimal SHA-256 of each key, one per line. certspotter up to 0.24.2 reads no list
+/// of known keys (issue 88 asks for one). Its scripts get PUBKEY_SHA256 to compare, as
+/// certspotter-script(8) recommends.
 pub(super) fn certspotter(set: &PinSet) -> String {
     let hosts: Vec<String> = set.hosts.iter().map(ToString::to_string).collect();
     let mut text = format!(
         "# {}\n\
-         # Known keys of {}. certspotter reads no such list by itself; a script of its hooks.d does:\n\
+         # Known keys of {}. certspotter does not read such a list; a script in its hooks.d does:\n\
          #     grep -qx \"$PUBKEY_SHA256\" /etc/certspotter/known-keys && exit 0\n",
         set.title(Form::CertSpotter),
         hosts.join(", ")
@@ -53,7 +54,7 @@ pub(super) fn certspotter(set: &PinSet) -> String {
     text
 }
 
-/// Everything.
+/// Writes all facts.
 pub(super) fn json(set: &PinSet) -> String {
     let pins: Vec<serde_json::Value> = set
         .keys
