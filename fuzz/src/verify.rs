@@ -1,22 +1,23 @@
 //! What `pintle verify` reads of strangers.
 
-use pintle::verify::grammar::{Field, read};
+use pintle::verify::field::PolicyField;
+use pintle::verify::grammar::read;
 use pintle::verify::hello::{ANSWER_MAX, read_answer};
 use pintle::verify::page::scan;
 
 /// A value of Strict-Transport-Security or Public-Key-Pins: a semicolon at the end changes nothing in the one, and voids
 /// the other.
 pub fn policy_field(data: &[u8]) {
-    for field in [Field::Sts, Field::Pkp, Field::PkpReportOnly] {
+    for field in [PolicyField::Sts, PolicyField::Pkp, PolicyField::PkpReportOnly] {
         let reading = read(field, data);
         for fault in &reading.faults {
             let _ = fault.finding(field);
         }
         assert!(reading.pins.len() <= reading.meant_pins.len() && reading.meant_pins.len() <= reading.pin_directives);
         if reading.is_valid() {
-            assert!(reading.max_age.is_some() || field == Field::PkpReportOnly);
+            assert!(reading.max_age.is_some() || field == PolicyField::PkpReportOnly);
             let longer = read(field, &[data, b";"].concat());
-            assert_eq!(longer.is_valid(), field == Field::Sts);
+            assert_eq!(longer.is_valid(), field == PolicyField::Sts);
             assert_eq!((longer.max_age, longer.pins), (reading.max_age, reading.pins));
         }
     }

@@ -1,6 +1,7 @@
 //! Apps: OkHttp, Android's Network Security Config, NSPinnedDomains of iOS, TrustKit.
 
-use super::{Form, PinSet, describe};
+use super::form::Form;
+use super::set::{PinSet, describe};
 
 /// Writes a complete `CertificatePinner`. OkHttp's patterns are like ours: `*.` matches one label,
 /// `**.` matches the name itself and any number of labels before it. All patterns that match a host

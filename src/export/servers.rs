@@ -1,7 +1,8 @@
 //! Servers: the header itself; nginx and Varnish, which send it; Envoy, which enforces the pins of
 //! its upstream.
 
-use super::{Form, PinSet, describe};
+use super::form::Form;
+use super::set::{PinSet, describe};
 
 /// Writes the field line.
 pub(super) fn header(set: &PinSet) -> String {

@@ -5,7 +5,10 @@ use super::*;
 use clap::ValueEnum as _;
 use proptest::prelude::*;
 
-use crate::policy::hpkp::Mode;
+use crate::host::HostPattern;
+use crate::keys::key_file::KeyAlgorithm;
+use crate::keys::pin::Pin;
+use crate::policy::hpkp::{Hpkp, Mode};
 
 fn set(hosts: &[&str], include_subdomains: bool) -> PinSet {
     let key = |n: u8, role| Key {

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{Form, HTTPS, PinSet, describe};
+use super::form::Form;
+use super::set::{HTTPS, PinSet, describe};
 
 /// Writes `sha256//...;sha256//...` and nothing else: the output is an argument.
 pub(super) fn curl(set: &PinSet) -> String {

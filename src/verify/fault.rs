@@ -1,7 +1,7 @@
 //! The ways in which header values miss their grammar: how each is called, and what to do about it.
 
+use super::field::PolicyField;
 use super::finding::{Finding, Group, Level, excerpt};
-use super::grammar::Field;
 
 /// Characters of a value that are shown.
 const SHOWN: usize = 72;
@@ -31,7 +31,7 @@ pub enum FaultKind {
     /// `;;`, or a semicolon at the end, in a field that allows neither.
     EmptyDirective,
     /// White space around `=`: legal in Strict-Transport-Security only.
-    SpaceAroundEquals(Field),
+    SpaceAroundEquals(PolicyField),
     /// A directive that may come once has come again.
     DuplicateDirective,
     /// A value where there must be none.
@@ -66,7 +66,7 @@ impl FaultKind {
     pub fn voids(self) -> bool {
         !matches!(
             self,
-            Self::SpaceAroundEquals(Field::Sts)
+            Self::SpaceAroundEquals(PolicyField::Sts)
                 | Self::UnknownDirective
                 | Self::MisspeltDirective(_)
                 | Self::MaxAgeQuoted
@@ -77,13 +77,13 @@ impl FaultKind {
 
     fn level(self) -> Level {
         match self {
-            Self::UnknownDirective | Self::MaxAgeQuoted | Self::SpaceAroundEquals(Field::Sts) => Level::Note,
+            Self::UnknownDirective | Self::MaxAgeQuoted | Self::SpaceAroundEquals(PolicyField::Sts) => Level::Note,
             _ if self.voids() => Level::Error,
             _ => Level::Warning,
         }
     }
 
-    fn check(self, field: Field) -> &'static str {
+    fn check(self, field: PolicyField) -> &'static str {
         let (sts, pkp) = match self {
             Self::Syntax => ("sts-syntax", "pkp-syntax"),
             Self::Comma => ("sts-comma", "pkp-comma"),
@@ -105,7 +105,7 @@ impl FaultKind {
             Self::UnquotedReportUri => ("sts-syntax", "pkp-unquoted-report-uri"),
             Self::InvalidReportUri => ("sts-syntax", "pkp-invalid-report-uri"),
         };
-        if field == Field::Sts { sts } else { pkp }
+        if field == PolicyField::Sts { sts } else { pkp }
     }
 
     /// What it is, and what to do about it.
@@ -124,7 +124,9 @@ impl FaultKind {
                 "an empty directive, or a semicolon at the end, which RFC 7469 section 2.1 does not have",
                 "end the value with its last directive",
             ),
-            Self::SpaceAroundEquals(Field::Sts) => ("white space around \"=\": legal, but not all parsers take it", ""),
+            Self::SpaceAroundEquals(PolicyField::Sts) => {
+                ("white space around \"=\": legal, but not all parsers take it", "")
+            }
             Self::SpaceAroundEquals(_) => ("white space around \"=\"", "write NAME=VALUE without spaces"),
             Self::DuplicateDirective => ("a directive for the second time, which voids the field", "give it once"),
             Self::UnexpectedValue => ("a value for a directive that has none", "write the name alone"),
@@ -165,7 +167,7 @@ impl Fault {
 
     /// The row of the table.
     #[must_use]
-    pub fn finding(&self, field: Field) -> Finding {
+    pub fn finding(&self, field: PolicyField) -> Finding {
         let (what, hint) = self.kind.words();
         let mut message = what.to_owned();
         if !self.at.is_empty() {
@@ -174,10 +176,10 @@ impl Fault {
         if self.more > 0 {
             message = format!("{message} (and {} more)", self.more);
         }
-        if field == Field::PkpReportOnly {
+        if field == PolicyField::PkpReportOnly {
             message = format!("report-only: {message}");
         }
-        let group = if field == Field::Sts { Group::Hsts } else { Group::Pins };
+        let group = if field == PolicyField::Sts { Group::Hsts } else { Group::Pins };
         let finding = Finding::new(group, self.kind.level(), self.kind.check(field), message);
         if hint.is_empty() { finding } else { finding.hint(hint) }
     }

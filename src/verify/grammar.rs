@@ -10,31 +10,9 @@
 use std::collections::HashSet;
 
 use super::fault::{Fault, FaultKind};
+use super::field::PolicyField;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::is_report_uri;
-
-/// Which header field a value is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
-    /// Strict-Transport-Security
-    Sts,
-    /// Public-Key-Pins
-    Pkp,
-    /// Public-Key-Pins-Report-Only
-    PkpReportOnly,
-}
-
-impl Field {
-    /// The field's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sts => "Strict-Transport-Security",
-            Self::Pkp => "Public-Key-Pins",
-            Self::PkpReportOnly => "Public-Key-Pins-Report-Only",
-        }
-    }
-}
 
 /// What a value says, as far as it says anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,7 +45,7 @@ impl Reading {
 
 /// Reads a field's value.
 #[must_use]
-pub fn read(field: Field, value: &[u8]) -> Reading {
+pub fn read(field: PolicyField, value: &[u8]) -> Reading {
     let mut reader = Reader { field, reading: Reading::default(), seen: HashSet::new() };
     let pieces = split(value, true).unwrap_or_else(|| {
         // The quotes are not what they seem; without them there is something to be told about each directive.
@@ -81,7 +59,7 @@ pub fn read(field: Field, value: &[u8]) -> Reading {
         reader.piece(piece.bytes.trim_ascii());
     }
     // RFC 7469 section 2.1.2: required in Public-Key-Pins, without meaning in its report-only sister.
-    if !reader.seen.contains("max-age") && field != Field::PkpReportOnly {
+    if !reader.seen.contains("max-age") && field != PolicyField::PkpReportOnly {
         reader.fault(FaultKind::MaxAgeMissing, value);
     }
     reader.reading
@@ -124,7 +102,7 @@ enum Argument<'a> {
 }
 
 struct Reader {
-    field: Field,
+    field: PolicyField,
     reading: Reading,
     /// Names so far, in lower case.
     seen: HashSet<String>,
@@ -141,7 +119,7 @@ impl Reader {
     fn piece(&mut self, piece: &[u8]) {
         if piece.is_empty() {
             // RFC 6797 section 6.1 has empty directives; RFC 7469 section 2.1 has none, not even at the end.
-            if self.field != Field::Sts {
+            if self.field != PolicyField::Sts {
                 self.fault(FaultKind::EmptyDirective, b"");
             }
             return;
@@ -172,7 +150,7 @@ impl Reader {
             }
         };
         // Pins are the one directive that may come again (RFC 7469 section 2.1, rule 3).
-        let is_pin = self.field != Field::Sts && lower.starts_with("pin-");
+        let is_pin = self.field != PolicyField::Sts && lower.starts_with("pin-");
         if !is_pin && !self.seen.insert(lower.clone()) {
             self.fault(FaultKind::DuplicateDirective, piece);
         }
@@ -186,12 +164,14 @@ impl Reader {
                 self.reading.include_subdomains = true;
                 self.no_value(argument, piece);
             }
-            ("preload", Field::Sts) => {
+            ("preload", PolicyField::Sts) => {
                 self.reading.preload = true;
                 self.no_value(argument, piece);
             }
-            ("report-uri", Field::Pkp | Field::PkpReportOnly) => self.report_uri(argument, piece),
-            (name, Field::Pkp | Field::PkpReportOnly) if name.starts_with("pin-") => self.pin(name, argument, piece),
+            ("report-uri", PolicyField::Pkp | PolicyField::PkpReportOnly) => self.report_uri(argument, piece),
+            (name, PolicyField::Pkp | PolicyField::PkpReportOnly) if name.starts_with("pin-") => {
+                self.pin(name, argument, piece)
+            }
             (name, _) => {
                 let kind = match meant(name, self.field) {
                     Some(meant) => FaultKind::MisspeltDirective(meant),
@@ -312,15 +292,15 @@ fn is_token(b: u8) -> bool {
 }
 
 /// The directive that a name comes close to.
-fn meant(name: &str, field: Field) -> Option<&'static str> {
+fn meant(name: &str, field: PolicyField) -> Option<&'static str> {
     let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     match letters.as_str() {
         "maxage" | "age" => Some("max-age"),
         "includesubdomains" | "includesubdomain" | "includessubdomains" | "includesubdomians" | "includesub"
         | "includesubs" | "subdomains" => Some("includeSubDomains"),
-        "preloaded" | "preloading" if field == Field::Sts => Some("preload"),
-        "pinsha256" | "sha256" if field != Field::Sts => Some("pin-sha256"),
-        "reporturi" | "reporturl" | "report" if field != Field::Sts => Some("report-uri"),
+        "preloaded" | "preloading" if field == PolicyField::Sts => Some("preload"),
+        "pinsha256" | "sha256" if field != PolicyField::Sts => Some("pin-sha256"),
+        "reporturi" | "reporturl" | "report" if field != PolicyField::Sts => Some("report-uri"),
         _ => None,
     }
 }
@@ -337,7 +317,7 @@ mod tests {
 
     /// The faults of a value in which `A` and `B` stand for pins.
     #[track_caller]
-    fn check(field: Field, value: &str, want: &[FaultKind]) -> Reading {
+    fn check(field: PolicyField, value: &str, want: &[FaultKind]) -> Reading {
         let value = value.replace("{A}", A).replace("{B}", B);
         let reading = read(field, value.as_bytes());
         let kinds: Vec<FaultKind> = reading.faults.iter().map(|f| f.kind).collect();
@@ -348,7 +328,7 @@ mod tests {
     #[test]
     fn strict_transport_security() {
         use FaultKind as K;
-        let sts = |value: &str, want: &[FaultKind]| check(Field::Sts, value, want);
+        let sts = |value: &str, want: &[FaultKind]| check(PolicyField::Sts, value, want);
         let plain = sts("max-age=31536000", &[]);
         assert_eq!((plain.max_age, plain.include_subdomains, plain.preload), (Some(31_536_000), false, false));
         let full = sts("MAX-AGE=63072000 ;includesubdomains;\tpreload;", &[]);
@@ -356,7 +336,7 @@ mod tests {
         sts(";; max-age=0 ;;", &[]);
         assert_eq!(sts("max-age=99999999999999999999999", &[]).max_age, Some(u64::MAX));
         assert_eq!(sts("max-age=\"5\"", &[K::MaxAgeQuoted]).max_age, Some(5));
-        assert!(sts("max-age = 5", &[K::SpaceAroundEquals(Field::Sts)]).is_valid());
+        assert!(sts("max-age = 5", &[K::SpaceAroundEquals(PolicyField::Sts)]).is_valid());
         assert!(sts("max-age=5; other; x=\"a;b,c\"", &[K::UnknownDirective]).is_valid());
         assert!(sts("max-age=5; includeSubDomain", &[K::MisspeltDirective("includeSubDomains")]).is_valid());
         for (value, fault) in [
@@ -383,16 +363,16 @@ mod tests {
             ("max-age=5; =", K::Syntax),
             ("max-age=5; \u{fc}", K::Syntax),
         ] {
-            let reading = read(Field::Sts, value.as_bytes());
+            let reading = read(PolicyField::Sts, value.as_bytes());
             assert!(!reading.is_valid() && reading.faults.iter().any(|f| f.kind == fault), "{value}: {reading:?}");
         }
-        assert!(!read(Field::Sts, b"\"max-age=31536000; includeSubDomains\"").is_valid());
+        assert!(!read(PolicyField::Sts, b"\"max-age=31536000; includeSubDomains\"").is_valid());
     }
 
     #[test]
     fn public_key_pins() {
         use FaultKind as K;
-        let pkp = |value: &str, want: &[FaultKind]| check(Field::Pkp, value, want);
+        let pkp = |value: &str, want: &[FaultKind]| check(PolicyField::Pkp, value, want);
         let full = "pin-sha256=\"{A}\"; max-age=5184000;includeSubDomains ; pin-sha256=\"{B}\"; report-uri=\"https://r.example/a;b,c\"";
         let reading = pkp(full, &[]);
         assert_eq!(reading.pins, [A.parse().unwrap(), B.parse().unwrap()]);
@@ -419,7 +399,7 @@ mod tests {
             ("pin-sha256=\"{A}\";; max-age=5", K::EmptyDirective),
             ("; pin-sha256=\"{A}\"; max-age=5", K::EmptyDirective),
             ("", K::EmptyDirective),
-            ("pin-sha256 = \"{A}\"; max-age=5", K::SpaceAroundEquals(Field::Pkp)),
+            ("pin-sha256 = \"{A}\"; max-age=5", K::SpaceAroundEquals(PolicyField::Pkp)),
             ("pin-sha256=\"{A}\", pin-sha256=\"{B}\", max-age=5", K::Comma),
             ("pin-sha256=\"{A}\"; max-age=5; max-age=6", K::DuplicateDirective),
             ("pin-sha256=\"{A}\"; max-age=5; includeSubDomains=1", K::UnexpectedValue),
@@ -427,7 +407,7 @@ mod tests {
             ("pin-sha256=\"{A}\"; max-age=5 report-uri=\"https://r.example/\"", K::MaxAgeInvalid),
         ] {
             let value = value.replace("{A}", A).replace("{B}", B);
-            let reading = read(Field::Pkp, value.as_bytes());
+            let reading = read(PolicyField::Pkp, value.as_bytes());
             assert!(!reading.is_valid() && reading.faults.iter().any(|f| f.kind == fault), "{value}: {reading:?}");
         }
         for (value, fault) in [
@@ -438,12 +418,12 @@ mod tests {
         ] {
             assert!(pkp(value, &[fault]).is_valid());
         }
-        check(Field::PkpReportOnly, "pin-sha256=\"{A}\"; report-uri=\"https://r.example/\"", &[]);
+        check(PolicyField::PkpReportOnly, "pin-sha256=\"{A}\"; report-uri=\"https://r.example/\"", &[]);
     }
 
     #[test]
     fn the_same_fault_is_told_once() {
-        let reading = check(Field::Pkp, "pin-sha256={A}; pin-sha256={B}; max-age=5", &[FaultKind::UnquotedPin]);
+        let reading = check(PolicyField::Pkp, "pin-sha256={A}; pin-sha256={B}; max-age=5", &[FaultKind::UnquotedPin]);
         assert_eq!((reading.faults[0].more, reading.pin_directives, reading.pins.len()), (1, 2, 0));
         assert!(reading.faults[0].at.starts_with("pin-sha256=47DE"), "{:?}", reading.faults);
         assert_eq!(reading.meant_pins, [A.parse().unwrap(), B.parse().unwrap()]);
@@ -452,7 +432,7 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_never_panic(value in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(&b"max-ge=pin\";, \\:'"[..])], 0..120)) {
-            for field in [Field::Sts, Field::Pkp, Field::PkpReportOnly] {
+            for field in [PolicyField::Sts, PolicyField::Pkp, PolicyField::PkpReportOnly] {
                 let reading = read(field, &value);
                 for fault in &reading.faults {
                     let _ = fault.finding(field);
@@ -467,11 +447,11 @@ mod tests {
         ) {
             let pins: Vec<Pin> = keys.iter().map(|n| Pin::of_spki(&[*n])).collect();
             let hpkp = Hpkp { mode: Mode::Enforce, max_age, pins: pins.clone(), include_subdomains: subdomains, report_uri: uri.clone() };
-            let got = read(Field::Pkp, hpkp.value().as_bytes());
+            let got = read(PolicyField::Pkp, hpkp.value().as_bytes());
             prop_assert_eq!(&got.faults, &[]);
             prop_assert_eq!((got.pins, got.max_age, got.include_subdomains, got.report_uri), (pins, Some(max_age), subdomains, uri));
             let hsts = Hsts { max_age, include_subdomains: subdomains, preload, upstream: UpstreamHeader::Replace };
-            let got = read(Field::Sts, hsts.to_string().as_bytes());
+            let got = read(PolicyField::Sts, hsts.to_string().as_bytes());
             prop_assert_eq!(&got.faults, &[]);
             prop_assert_eq!((got.max_age, got.include_subdomains, got.preload), (Some(max_age), subdomains, preload));
         }

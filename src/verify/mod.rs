@@ -7,11 +7,13 @@
 pub mod chain;
 pub mod client;
 pub mod fault;
+pub mod field;
 pub mod finding;
 pub mod grammar;
 pub mod hello;
 pub mod judge;
 pub mod notes;
+pub mod options;
 pub mod page;
 pub mod pin_file;
 pub mod report;
@@ -19,38 +21,17 @@ pub mod style;
 pub mod target;
 pub mod visits;
 
-use jiff::Timestamp;
-
-use crate::keys::pin::Pin;
-use chain::Trust;
 use client::Failure;
-use target::{Place, Url};
 
+pub use options::Options;
 pub use report::Report;
-
-/// What is to be verified.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The https URL.
-    pub url: Url,
-    /// Where to connect to in place of what DNS says.
-    pub connect: Option<Place>,
-    /// Where plain HTTP is.
-    pub connect_http: Option<Place>,
-    /// Whom to trust.
-    pub trust: Trust,
-    /// Pins that the served chain must have one of.
-    pub pins: Option<Vec<Pin>>,
-    /// The time by which certificates are judged.
-    pub now: Timestamp,
-}
 
 /// Visits, notes, visits again.
 ///
 /// # Errors
 ///
 /// [`Failure`], if nothing is there that could be visited. All that goes wrong later is in the report.
-pub async fn verify(request: &Request) -> Result<Report, Failure> {
-    let gathered = visits::gather(request).await?;
-    Ok(report::report(request, gathered))
+pub async fn verify(options: &Options) -> Result<Report, Failure> {
+    let gathered = visits::gather(options).await?;
+    Ok(report::report(options, gathered))
 }

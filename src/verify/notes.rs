@@ -1,7 +1,8 @@
 //! What a client that goes by RFC 6797 and RFC 7469 notes of a response, and what it does the next time: values in,
 //! values out.
 
-use super::grammar::{Field, read};
+use super::field::PolicyField;
+use super::grammar::read;
 use crate::keys::pin::Pin;
 
 /// One visit, as far as policies care.
@@ -102,7 +103,7 @@ pub fn note_hsts(seen: &Seen<'_>) -> Outcome<NotedHsts> {
     if let Some(reason) = refusal(seen) {
         return Outcome::Ignored(reason);
     }
-    let reading = read(Field::Sts, first);
+    let reading = read(PolicyField::Sts, first);
     match reading.max_age {
         Some(0) if reading.is_valid() => Outcome::Forgotten,
         Some(max_age) if reading.is_valid() => {
@@ -120,7 +121,7 @@ pub fn note_pins(seen: &Seen<'_>) -> Outcome<NotedPins> {
     if let Some(reason) = refusal(seen) {
         return Outcome::Ignored(reason);
     }
-    let reading = read(Field::Pkp, first);
+    let reading = read(PolicyField::Pkp, first);
     let Some(max_age) = reading.max_age.filter(|_| reading.is_valid()) else {
         return Outcome::Ignored(Reason::Grammar);
     };

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use super::Request;
 use super::chain::Chain;
 use super::client::{Failure, Response};
 use super::finding::{Finding, Group, Level};
@@ -14,6 +13,7 @@ use super::judge::redirect::{self, Asked, Plain};
 use super::judge::versions::{self, Offer};
 use super::judge::{certificate, hsts, page as page_judge, pins};
 use super::notes::{Memory, note_hsts, note_pins};
+use super::options::Options;
 use super::page::Page;
 use super::target::Url;
 use super::visits::{Gathered, Landing, Visit};
@@ -66,11 +66,11 @@ impl Report {
 }
 
 /// Judges all that was gathered.
-pub(super) fn report(request: &Request, gathered: Gathered) -> Report {
-    let url = &request.url;
-    let mut judge = Judge { request, findings: versions::judge(&gathered.versions) };
+pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
+    let url = &options.url;
+    let mut judge = Judge { options, findings: versions::judge(&gathered.versions) };
     // A port that was guessed for an https port other than 443 may be another server's.
-    let port_is_known = url.port == 443 || request.connect_http.is_some();
+    let port_is_known = url.port == 443 || options.connect_http.is_some();
     let asked = Asked { plain: &gathered.plain_url, secure: url, port_is_known };
     let (findings, leads) = redirect::judge(&asked, &gathered.plain);
     judge.findings.extend(findings);
@@ -131,15 +131,15 @@ fn paths(first: &Visit, other: Option<&Chain>) -> Vec<Path> {
 }
 
 struct Judge<'a> {
-    request: &'a Request,
+    options: &'a Options,
     findings: Vec<Finding>,
 }
 
 impl Judge<'_> {
     fn chains(&mut self, first: &Visit, other: Option<&Chain>) {
-        self.findings.extend(certificate::judge(&first.chain, self.request.now));
+        self.findings.extend(certificate::judge(&first.chain, self.options.now));
         self.findings.extend(other.map(certificate::judge_other));
-        if let Some(expected) = &self.request.pins {
+        if let Some(expected) = &self.options.pins {
             self.findings.extend(pins::judge_file(&paths(first, other), expected));
         }
         if let Err(failure) = &first.response {
@@ -149,7 +149,7 @@ impl Judge<'_> {
 
     /// The policies of the first response; gives what a client remembers of them.
     fn policies(&mut self, first: &Visit, response: &Response, paths: &[Path]) -> Memory {
-        let url = &self.request.url;
+        let url = &self.options.url;
         let seen = first.seen(url);
         let (noted_hsts, noted_pins) = (note_hsts(&seen), note_pins(&seen));
         self.findings.extend(hsts::judge(&seen.sts, &noted_hsts));
@@ -177,7 +177,7 @@ impl Judge<'_> {
             }
             _ => return memory,
         };
-        let secure = &self.request.url;
+        let secure = &self.options.url;
         let (first, second) = (&first.seen(secure), &visit.seen(secure));
         let (noted_hsts, noted_pins) = (note_hsts(second), note_pins(second));
         let mut alone = Memory::default();

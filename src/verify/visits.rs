@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use rustls::pki_types::ServerName;
 
-use super::Request;
 use super::chain::Chain;
 use super::client::{self, Failure, Handshake, KeyTypes, Response};
 use super::hello::{Answer, Version};
 use super::judge::redirect::{Plain, leads_to};
 use super::judge::versions::Offer;
 use super::notes::Seen;
+use super::options::Options;
 use super::target::{Place, Url};
 use crate::message::Name;
 use crate::policy::Scheme;
@@ -73,21 +73,21 @@ pub(super) struct Gathered {
 /// # Errors
 ///
 /// [`Failure`], if nothing is there that could be visited.
-pub(super) async fn gather(request: &Request) -> Result<Gathered, Failure> {
-    let default = Place { host: request.url.host.trim_matches(['[', ']']).to_owned(), port: None };
-    let place = request.connect.as_ref().unwrap_or(&default);
-    let addresses = client::addresses(place, request.url.port).await?;
-    let name = request.url.server_name().ok_or_else(|| Failure::Http("no certificate can have that name".into()))?;
-    let visitor = Visitor { request, addresses, name };
+pub(super) async fn gather(options: &Options) -> Result<Gathered, Failure> {
+    let default = Place { host: options.url.host.trim_matches(['[', ']']).to_owned(), port: None };
+    let place = options.connect.as_ref().unwrap_or(&default);
+    let addresses = client::addresses(place, options.url.port).await?;
+    let name = options.url.server_name().ok_or_else(|| Failure::Http("no certificate can have that name".into()))?;
+    let visitor = Visitor { options, addresses, name };
 
     // The two visits come first, with nothing in between: servers may count.
-    let first = visitor.visit(0, &request.url).await;
+    let first = visitor.visit(0, &options.url).await;
     let first = match first {
         Err(failure) if failure.is_unreachable() => return Err(failure),
         other => other,
     };
     let second = match &first {
-        Ok(_) => Some(visitor.visit(1, &request.url).await),
+        Ok(_) => Some(visitor.visit(1, &options.url).await),
         Err(_) => None,
     };
     let other = match &first {
@@ -104,7 +104,7 @@ pub(super) async fn gather(request: &Request) -> Result<Gathered, Failure> {
 }
 
 struct Visitor<'a> {
-    request: &'a Request,
+    options: &'a Options,
     addresses: Vec<SocketAddr>,
     name: ServerName<'static>,
 }
@@ -119,7 +119,7 @@ impl Visitor<'_> {
     }
 
     fn examine(&self, handshake: &Handshake) -> Chain {
-        Chain::examine(&handshake.certificates, &self.request.trust, &self.name, self.request.now)
+        Chain::examine(&handshake.certificates, &self.options.trust, &self.name, self.options.now)
     }
 
     /// The chain that clients get who take no keys of the kind that we got; if there is one.
@@ -135,7 +135,7 @@ impl Visitor<'_> {
     async fn versions(&self, first: Option<&Visit>) -> Vec<Offer> {
         let negotiated = first.and_then(|v| v.handshake.version);
         // All at once: a server that says nothing is waited for once.
-        let probes = Version::ALL.map(|version| client::probe(&self.addresses, &self.request.url.host, version));
+        let probes = Version::ALL.map(|version| client::probe(&self.addresses, &self.options.url.host, version));
         let answers = join_all(probes).await;
         let offer = |(version, answer): (Version, Result<Answer, Failure>)| match answer {
             _ if negotiated == Some(version) => Offer { version, offered: Some(true), unknown: None },
@@ -147,7 +147,7 @@ impl Visitor<'_> {
 
     /// Follows redirects on the same host.
     async fn land(&self, first: &Response) -> Landing {
-        let mut landing = Landing { url: self.request.url.clone(), elsewhere: None, response: None };
+        let mut landing = Landing { url: self.options.url.clone(), elsewhere: None, response: None };
         for _ in 0..REDIRECTS_MAX {
             let current = match &landing.response {
                 None => first,
@@ -168,7 +168,7 @@ impl Visitor<'_> {
     /// Asks by plain HTTP: where `--connect-http` says, or at port 80 of where TLS is.
     async fn plain(&self) -> (Url, Plain) {
         let url = self.plain_url(80);
-        if let Some(place) = &self.request.connect_http {
+        if let Some(place) = &self.options.connect_http {
             return match client::addresses(place, 80).await {
                 Ok(addresses) => self.ask_plain(&addresses, url).await,
                 Err(failure) => (url, Plain::Failed(failure)),
@@ -188,9 +188,9 @@ impl Visitor<'_> {
 
     /// The http URL beside ours. Where https is at a port of its own, so is http: at the one that we are told.
     fn plain_url(&self, guess: u16) -> Url {
-        let told = self.request.connect_http.as_ref().and_then(|place| place.port).unwrap_or(guess);
-        let port = if self.request.url.port == 443 { 80 } else { told };
-        Url { scheme: Scheme::Http, port, ..self.request.url.clone() }
+        let told = self.options.connect_http.as_ref().and_then(|place| place.port).unwrap_or(guess);
+        let port = if self.options.url.port == 443 { 80 } else { told };
+        Url { scheme: Scheme::Http, port, ..self.options.url.clone() }
     }
 
     async fn ask_plain(&self, addresses: &[SocketAddr], url: Url) -> (Url, Plain) {

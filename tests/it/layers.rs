@@ -15,10 +15,7 @@ const CIRCLES: &[(&str, &str)] = &[
         "control",
         "admin adopt client files mod operator promises reload sandbox_rules served socket starting takeover upgrade",
     ),
-    ("export", "apps mod servers tools"),
     ("os/sandbox", "calls files mod"),
-    ("verify", "fault grammar"),
-    ("verify", "mod report visits"),
 ];
 
 /// The longest function, in lines from its name to its closing brace.

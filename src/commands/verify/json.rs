@@ -11,16 +11,16 @@ use crate::verify::judge::preload::Preload;
 use crate::verify::judge::versions::Offer;
 use crate::verify::notes::Memory;
 use crate::verify::page::{Insecure, Kind, Page};
-use crate::verify::{Report, Request};
+use crate::verify::{Options, Report};
 
 /// All that was found.
-pub(super) fn report(request: &Request, report: &Report) -> Value {
+pub(super) fn report(options: &Options, report: &Report) -> Value {
     let page = report.page.as_ref();
     json!({
         "ok": report.count(Level::Error) == 0,
-        "url": request.url.to_string(),
+        "url": options.url.to_string(),
         "address": report.address.to_string(),
-        "time": request.now.to_string(),
+        "time": options.now.to_string(),
         "tls": {
             "negotiated": report.negotiated.map(Version::as_str),
             "versions": report.versions.iter().map(offer).collect::<Vec<_>>(),
@@ -42,12 +42,12 @@ pub(super) fn report(request: &Request, report: &Report) -> Value {
 }
 
 /// Nobody was there.
-pub(super) fn unreachable(request: &Request, failure: &Failure) -> Value {
+pub(super) fn unreachable(options: &Options, failure: &Failure) -> Value {
     let row = Finding::new(Group::Tls, Level::Error, "unreachable", failure.to_string());
     json!({
         "ok": false,
-        "url": request.url.to_string(),
-        "time": request.now.to_string(),
+        "url": options.url.to_string(),
+        "time": options.now.to_string(),
         "findings": [finding(&row)],
     })
 }

@@ -20,7 +20,7 @@ use crate::upstream::tls::default_roots;
 use crate::verify::chain::Trust;
 use crate::verify::finding::Level;
 use crate::verify::target::{Place, Url};
-use crate::verify::{Request, pin_file, verify as visit};
+use crate::verify::{Options, pin_file, verify as visit};
 
 /// What the command line says.
 #[derive(Debug)]
@@ -48,23 +48,23 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let Wanted { url, connect, connect_http, .. } = wanted;
-    let request = Request { url, connect, connect_http, trust, pins, now: Timestamp::now() };
-    let outcome = runtime.block_on(visit(&request));
+    let options = Options { url, connect, connect_http, trust, pins, now: Timestamp::now() };
+    let outcome = runtime.block_on(visit(&options));
     // A lookup that nobody waits for any more ends with the process.
     runtime.shutdown_background();
     let (text, code) = match &outcome {
         Ok(report) => {
             let color = output.color && io::stdout().is_terminal();
             let text = match as_json {
-                true => format!("{:#}\n", json::report(&request, report)),
-                false => table::render(&request, report, color),
+                true => format!("{:#}\n", json::report(&options, report)),
+                false => table::render(&options, report, color),
             };
             (text, ExitCode::from(u8::from(report.count(Level::Error) > 0)))
         }
         Err(failure) => {
-            let what = format!("{}: cannot be reached: {failure}", request.url);
+            let what = format!("{}: cannot be reached: {failure}", options.url);
             let code = fail_with_hint(&what, &"--connect ADDR connects to another address than that of DNS");
-            (if as_json { format!("{:#}\n", json::unreachable(&request, failure)) } else { String::new() }, code)
+            (if as_json { format!("{:#}\n", json::unreachable(&options, failure)) } else { String::new() }, code)
         }
     };
     match say(&text) {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::keys::pin::Pin;
 use crate::verify::chain::{Chain, day};
 use crate::verify::finding::{Finding, Group, Level, printable};
-use crate::verify::{Report, Request};
+use crate::verify::{Options, Report};
 
 /// Width of the marks; the name of the check follows, then the message.
 const MARK: usize = 4;
@@ -13,10 +13,10 @@ const MARK: usize = 4;
 const LINE_MAX: usize = 110;
 
 /// All of it, in colour or not.
-pub(super) fn render(request: &Request, report: &Report, color: bool) -> String {
+pub(super) fn render(options: &Options, report: &Report, color: bool) -> String {
     let paint = Paint(color);
     let width = report.findings.iter().map(|f| f.check.len()).max().unwrap_or_default();
-    let mut out = format!("{} at {}\n", paint.bold(&request.url.to_string()), report.address);
+    let mut out = format!("{} at {}\n", paint.bold(&options.url.to_string()), report.address);
     for group in Group::ALL {
         let rows: Vec<&Finding> = report.findings.iter().filter(|f| f.group == group).collect();
         if rows.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn render(request: &Request, report: &Report, color: bool) -> String 
             _ => {}
         }
     }
-    let _ = writeln!(out, "\n{}", verdict(request, report));
+    let _ = writeln!(out, "\n{}", verdict(options, report));
     out
 }
 
@@ -98,13 +98,13 @@ fn pins(out: &mut String, report: &Report, width: usize) {
     }
 }
 
-fn verdict(request: &Request, report: &Report) -> String {
+fn verdict(options: &Options, report: &Report) -> String {
     let plural = |n: usize, noun: &str| if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") };
     let warnings = plural(report.count(Level::Warning), "warning");
     match report.count(Level::Error) {
-        0 if report.count(Level::Warning) == 0 => format!("{}: fine", request.url),
-        0 => format!("{}: no fault, {warnings}", request.url),
-        n => format!("{}: {}, {warnings}", request.url, plural(n, "fault")),
+        0 if report.count(Level::Warning) == 0 => format!("{}: fine", options.url),
+        0 => format!("{}: no fault, {warnings}", options.url),
+        n => format!("{}: {}, {warnings}", options.url, plural(n, "fault")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Strict-Transport-Security.
 
 use super::{read_all, span};
+use crate::verify::field::PolicyField;
 use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::grammar::Field;
 use crate::verify::notes::{NotedHsts, Outcome, Reason};
 
 /// Below this a visit every few months is as good as none; scanners want at least as much.
@@ -14,13 +14,14 @@ pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
     let row = |level, check, message: String| Finding::new(Group::Hsts, level, check, message);
     let mut findings = Vec::new();
     if values.len() > 1 {
-        let message = format!("{} {} fields: clients process the first one only", values.len(), Field::Sts.name());
+        let message =
+            format!("{} {} fields: clients process the first one only", values.len(), PolicyField::Sts.name());
         findings.push(
             row(Level::Error, "sts-duplicate-field", message)
                 .hint("send one (RFC 6797 section 7.1); does the application add its own?"),
         );
     }
-    let reading = read_all(Field::Sts, values, &mut findings);
+    let reading = read_all(PolicyField::Sts, values, &mut findings);
     findings.push(match outcome {
         Outcome::Absent => row(Level::Warning, "sts-missing", "no Strict-Transport-Security".into())
             .hint("without it, each visit by http:// can be hijacked before the redirect"),

@@ -10,11 +10,12 @@ pub mod redirect;
 pub mod versions;
 
 use super::fault::Fault;
+use super::field::PolicyField;
 use super::finding::Finding;
-use super::grammar::{Field, Reading, read};
+use super::grammar::{Reading, read};
 
 /// The faults of all fields of one name, each kind once, and the reading of the first, which is the one that counts.
-fn read_all(field: Field, values: &[&[u8]], findings: &mut Vec<Finding>) -> Option<Reading> {
+fn read_all(field: PolicyField, values: &[&[u8]], findings: &mut Vec<Finding>) -> Option<Reading> {
     let readings: Vec<Reading> = values.iter().map(|value| read(field, value)).collect();
     let mut told: Vec<Fault> = Vec::new();
     for fault in readings.iter().flat_map(|r| &r.faults) {
@@ -54,7 +55,7 @@ mod tests {
     #[test]
     fn the_faults_of_two_fields_are_told_once() {
         let mut findings = Vec::new();
-        let first = read_all(Field::Sts, &[b"max-age: 5", b"max-age: 6; x"], &mut findings).unwrap();
+        let first = read_all(PolicyField::Sts, &[b"max-age: 5", b"max-age: 6; x"], &mut findings).unwrap();
         assert_eq!(first.max_age, None);
         let checks: Vec<&str> = findings.iter().map(|f| f.check).collect();
         assert_eq!(checks, ["sts-max-age-colon", "sts-unknown-directive"]);

@@ -3,8 +3,9 @@
 use super::{read_all, span};
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{MAX_AGE_CAP, TODAY};
+use crate::verify::field::PolicyField;
 use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::grammar::{Field, Reading};
+use crate::verify::grammar::Reading;
 use crate::verify::notes::{NotedPins, Outcome, distinct};
 use crate::verify::target::Url;
 
@@ -36,7 +37,7 @@ pub fn judge(
 ) -> Vec<Finding> {
     let row = |level, check, message: String| Finding::new(Group::Pins, level, check, message);
     let mut findings = Vec::new();
-    judge_field(Field::Pkp, served, enforced, &mut findings);
+    judge_field(PolicyField::Pkp, served, enforced, &mut findings);
     match outcome {
         Outcome::Absent => {}
         Outcome::Ignored(reason) => {
@@ -53,7 +54,7 @@ pub fn judge(
         }
     }
     if !report_only.is_empty() {
-        judge_field(Field::PkpReportOnly, served, report_only, &mut findings);
+        judge_field(PolicyField::PkpReportOnly, served, report_only, &mut findings);
         let message = "Public-Key-Pins-Report-Only: clients report, and let everybody in".to_owned();
         findings.push(row(Level::Note, "pkp-report-only", message));
     }
@@ -64,7 +65,7 @@ pub fn judge(
     findings
 }
 
-fn judge_field(field: Field, served: &Served<'_>, values: &[&[u8]], findings: &mut Vec<Finding>) {
+fn judge_field(field: PolicyField, served: &Served<'_>, values: &[&[u8]], findings: &mut Vec<Finding>) {
     if values.len() > 1 {
         let message = format!("{} {} fields: clients process the first one only", values.len(), field.name());
         findings.push(
@@ -74,7 +75,7 @@ fn judge_field(field: Field, served: &Served<'_>, values: &[&[u8]], findings: &m
     }
     let Some(reading) = read_all(field, values, findings) else { return };
     judge_pins(field, served, &reading, findings);
-    if field == Field::Pkp && reading.max_age.is_some_and(|age| age > MAX_AGE_CAP) {
+    if field == PolicyField::Pkp && reading.max_age.is_some_and(|age| age > MAX_AGE_CAP) {
         let message =
             format!("max-age is {}; clients cap it at 60 (RFC 7469 section 4.1)", span(reading.max_age.unwrap_or(0)));
         findings.push(Finding::new(Group::Pins, Level::Note, "pkp-max-age-long", message));
@@ -82,10 +83,10 @@ fn judge_field(field: Field, served: &Served<'_>, values: &[&[u8]], findings: &m
     judge_report_uri(field, served.url, &reading, findings);
 }
 
-fn judge_pins(field: Field, served: &Served<'_>, reading: &Reading, findings: &mut Vec<Finding>) {
+fn judge_pins(field: PolicyField, served: &Served<'_>, reading: &Reading, findings: &mut Vec<Finding>) {
     // Nothing is enforced by reports: what would void the one is a nuisance in the other.
     let (level, prefix) = match field {
-        Field::PkpReportOnly => (Level::Warning, "report-only: "),
+        PolicyField::PkpReportOnly => (Level::Warning, "report-only: "),
         _ => (Level::Error, ""),
     };
     let mut tell = |level, check, message: String, hint: &str| {
@@ -120,7 +121,7 @@ fn judge_pins(field: Field, served: &Served<'_>, reading: &Reading, findings: &m
 }
 
 /// Reports about a host whose pins fail cannot be sent to that host (RFC 7469 section 2.1.4).
-fn judge_report_uri(field: Field, url: &Url, reading: &Reading, findings: &mut Vec<Finding>) {
+fn judge_report_uri(field: PolicyField, url: &Url, reading: &Reading, findings: &mut Vec<Finding>) {
     let uri = reading.report_uri.as_deref().and_then(|uri| uri.parse::<Url>().ok());
     if let Some(uri) = uri {
         let below = reading.include_subdomains && uri.host.ends_with(&format!(".{}", url.host));
@@ -129,7 +130,7 @@ fn judge_report_uri(field: Field, url: &Url, reading: &Reading, findings: &mut V
             let finding = Finding::new(Group::Pins, Level::Warning, "pkp-report-uri-own-host", message);
             findings.push(finding.hint("name a host of its own"));
         }
-    } else if field == Field::PkpReportOnly && reading.report_uri.is_none() {
+    } else if field == PolicyField::PkpReportOnly && reading.report_uri.is_none() {
         let message = "report-only: no report-uri: the field does nothing".to_owned();
         findings.push(Finding::new(Group::Pins, Level::Warning, "pkp-report-only-no-uri", message));
     }
@@ -166,12 +167,12 @@ mod tests {
 
     /// The checks that are not ok for a value in which `{1}` stands for a pin; the served keys are 1 and 9.
     #[track_caller]
-    fn check(field: Field, values: &[&str], want: &[(&str, Level)]) {
+    fn check(field: PolicyField, values: &[&str], want: &[(&str, Level)]) {
         check_with(&[&[1, 9]], field, values, want);
     }
 
     #[track_caller]
-    fn check_with(paths: &[&[u8]], field: Field, values: &[&str], want: &[(&str, Level)]) {
+    fn check_with(paths: &[&[u8]], field: PolicyField, values: &[&str], want: &[(&str, Level)]) {
         let url: Url = "https://a.example/".parse().unwrap();
         let label = |at: usize| if paths.len() == 1 { String::new() } else { format!("chain {at}") };
         let of = |keys: &[u8]| keys.iter().map(|n| pin(*n)).collect::<Vec<_>>();
@@ -181,7 +182,7 @@ mod tests {
         };
         let values: Vec<String> = values.iter().map(|v| fill(v)).collect();
         let bytes: Vec<&[u8]> = values.iter().map(String::as_bytes).collect();
-        let (enforced, report_only) = if field == Field::Pkp { (bytes, vec![]) } else { (vec![], bytes) };
+        let (enforced, report_only) = if field == PolicyField::Pkp { (bytes, vec![]) } else { (vec![], bytes) };
         let seen = Seen { secure: true, path: paths[0].pins.clone(), pkp: enforced.clone(), ..Seen::default() };
         let served = Served { url: &url, paths: &paths };
         let got = judge(&served, &enforced, &report_only, &note_pins(&seen));
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn enforced() {
         use Level::{Error, Note, Ok, Warning};
-        let pkp = |values: &[&str], want: &[(&str, Level)]| check(Field::Pkp, values, want);
+        let pkp = |values: &[&str], want: &[(&str, Level)]| check(PolicyField::Pkp, values, want);
         let ignored = ("pkp-not-noted", Warning);
         pkp(&[], &[("pkp-absent", Note)]);
         pkp(&["{1}; {2}; max-age=5"], &[("pkp-noted", Ok)]);
@@ -231,7 +232,7 @@ mod tests {
     fn report_only() {
         use Level::{Error, Note, Warning};
         let ro = |values: &[&str], want: &[(&str, Level)]| {
-            check(Field::PkpReportOnly, values, &[want, &[("pkp-report-only", Note)]].concat());
+            check(PolicyField::PkpReportOnly, values, &[want, &[("pkp-report-only", Note)]].concat());
         };
         ro(&["{1}; {2}; report-uri=\"https://r.example/\""], &[]);
         ro(&["{1}; {2}"], &[("pkp-report-only-no-uri", Warning)]);
@@ -245,9 +246,9 @@ mod tests {
     fn every_certificate_must_match() {
         use Level::{Error, Ok};
         let pair: &[&[u8]] = &[&[1, 9], &[5, 9]];
-        check_with(pair, Field::Pkp, &["{1}; {5}; {2}; max-age=5"], &[("pkp-noted", Ok)]);
-        check_with(pair, Field::Pkp, &["{1}; {2}; max-age=5"], &[("pkp-no-match", Error), ("pkp-noted", Ok)]);
-        check_with(pair, Field::Pkp, &["{1}; {5}; max-age=5"], &[("pkp-no-backup", Error), ("pkp-noted", Ok)]);
+        check_with(pair, PolicyField::Pkp, &["{1}; {5}; {2}; max-age=5"], &[("pkp-noted", Ok)]);
+        check_with(pair, PolicyField::Pkp, &["{1}; {2}; max-age=5"], &[("pkp-no-match", Error), ("pkp-noted", Ok)]);
+        check_with(pair, PolicyField::Pkp, &["{1}; {5}; max-age=5"], &[("pkp-no-backup", Error), ("pkp-noted", Ok)]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Readiness for the browsers' preload list (hstspreload.org).
 
+use crate::verify::field::PolicyField;
 use crate::verify::finding::{Finding, Group, Level};
-use crate::verify::grammar::{Field, read};
+use crate::verify::grammar::read;
 use crate::verify::judge::redirect::Leads;
 use crate::verify::target::Url;
 
@@ -39,7 +40,7 @@ pub fn examine(facts: &Facts<'_>) -> Preload {
             reasons.push(reason);
         }
     };
-    let reading = facts.sts.first().map(|value| read(Field::Sts, value)).unwrap_or_default();
+    let reading = facts.sts.first().map(|value| read(PolicyField::Sts, value)).unwrap_or_default();
     let asked = reading.preload;
     if facts.sts.is_empty() {
         need(false, "there is no HSTS".into());

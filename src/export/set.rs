@@ -1,0 +1,151 @@
+//! The keys of a site, as all formats describe them.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use super::form::Form;
+use crate::host::HostPattern;
+use crate::keys::key_file::KeyAlgorithm;
+use crate::keys::pin::Pin;
+use crate::policy::hpkp::Hpkp;
+
+/// The default port of https.
+pub const HTTPS: u16 = 443;
+
+/// The use of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// The key of the certificate that is served
+    Live,
+    /// The key of the next certificate, made in advance
+    Next,
+    /// A key kept offline, for the day both others are lost
+    Spare,
+}
+
+impl Role {
+    /// Returns the role of a backup by its place in the list: the first one is used first.
+    #[must_use]
+    pub fn of_backup(index: usize) -> Self {
+        if index == 0 { Self::Next } else { Self::Spare }
+    }
+
+    /// Returns its name on the command line, in files and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Next => "next",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+/// A key of the site.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its pin.
+    pub pin: Pin,
+    /// Its algorithm.
+    pub algorithm: KeyAlgorithm,
+    /// Its use.
+    pub role: Role,
+    /// The file that it was read from.
+    pub file: String,
+    /// The end of its certificate, if it is live.
+    pub not_after: Option<Timestamp>,
+}
+
+/// The keys of a site, as an export describes them.
+#[derive(Debug, Clone)]
+pub struct PinSet {
+    /// The site, by its first name.
+    pub site: String,
+    /// All names of the site.
+    pub hosts: Vec<HostPattern>,
+    /// The live keys, then the backups, each once.
+    pub keys: Vec<Key>,
+    /// The header: the same pins, and whether they bind the names below the site's, too.
+    pub header: Hpkp,
+    /// The end of the export.
+    pub valid_until: Timestamp,
+    /// The ports at which clients reach the site.
+    pub ports: Vec<u16>,
+}
+
+impl PinSet {
+    /// Returns the number of the export. Equal pins, names and end give an equal number, so that a
+    /// build that exports each time gets the same file each time.
+    #[must_use]
+    pub fn number(&self, form: Form) -> String {
+        let mut digest = Sha256::new();
+        digest.update(form.name());
+        for host in &self.hosts {
+            digest.update(format!(" {host}"));
+        }
+        for key in &self.keys {
+            digest.update(format!(" {}", key.pin));
+        }
+        digest.update(format!(" {} {}", self.header.include_subdomains, self.last_day()));
+        if form == Form::Tlsa && self.ports != [HTTPS] {
+            digest.update(format!(" {:?}", self.ports));
+        }
+        digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Returns the date of its end, in UTC.
+    #[must_use]
+    pub fn last_day(&self) -> String {
+        self.valid_until.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
+    }
+
+    /// Returns the last moment at which a client may still enforce it. Android takes the date as
+    /// midnight in the device's time zone; the last time zone is twelve hours behind UTC.
+    #[must_use]
+    pub fn held_until(&self, form: Form) -> Timestamp {
+        if form != Form::Android {
+            return self.valid_until;
+        }
+        let midnight = self.valid_until.as_second().div_euclid(86400) * 86400;
+        let last = Timestamp::from_second(midnight).and_then(|t| t.checked_add(SignedDuration::from_hours(12)));
+        last.map_or(self.valid_until, |last| last.max(self.valid_until))
+    }
+
+    /// Returns the names that the export binds as its clients read it, and `true` with those that
+    /// bind the names below them, too.
+    #[must_use]
+    pub fn bindings(&self, form: Form) -> Vec<(Vec<HostPattern>, bool)> {
+        let mut groups = [(Vec::new(), false), (Vec::new(), true)];
+        for host in self.named(form) {
+            let base = HostPattern::parse(host.base()).ok().filter(|_| form.widens_wildcards());
+            // A wildcard in DNS matches any number of labels (RFC 4592 section 2.1.1).
+            let wider = host.is_wildcard() && (form.widens_wildcards() || form == Form::Tlsa);
+            let below = wider || self.header.include_subdomains && form != Form::Tlsa;
+            groups[usize::from(below)].0.push(base.unwrap_or_else(|| host.clone()));
+        }
+        groups.into_iter().filter(|(hosts, _)| !hosts.is_empty()).collect()
+    }
+
+    /// The hosts that the form can express.
+    pub(super) fn named(&self, form: Form) -> impl Iterator<Item = &HostPattern> {
+        self.hosts.iter().filter(move |h| form.takes_addresses() || h.address().is_none())
+    }
+
+    /// Returns a line like `pintle export 0123456789ab for blog.example.com, valid until
+    /// 2026-12-01`.
+    pub(super) fn title(&self, form: Form) -> String {
+        format!("pintle export {} for {}, valid until {}", self.number(form), self.site, self.last_day())
+    }
+}
+
+/// Makes a text fit for the rest of a comment's line: file names may contain line breaks.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c }).collect()
+}
+
+/// Returns `live, ecdsa-p256, blog.pem`, without the folder, which concerns the operator alone.
+pub(super) fn describe(key: &Key) -> String {
+    let file = key.file.rsplit('/').next().unwrap_or_default();
+    one_line(&format!("{}, {}, {file}", key.role.name(), key.algorithm))
+}
