@@ -1,4 +1,4 @@
-//! The chain that a server sends, and the path that a client finds through it.
+//! The chain that a server sends, and the path that a client builds from it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,68 +17,68 @@ use crate::keys::pin::Pin;
 use crate::tls::certificate::{Leaf, name_of};
 use crate::tls::config::provider;
 
-/// Certificates of a chain that are looked at; a longer chain is cut.
+/// The most certificates of a chain that are read; the rest of a longer chain is ignored.
 const CHAIN_MAX: usize = 16;
-/// DER: the tag of a SEQUENCE.
+/// The tag of a SEQUENCE in DER.
 const SEQUENCE: u8 = 0x30;
 
-/// One certificate.
+/// A certificate of the chain.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// The part of its name that people know it by.
+    /// The best-known part of its subject name.
     pub subject: String,
     /// The pin of its key.
     pub pin: Pin,
-    /// What else it says.
+    /// Its other contents.
     pub facts: Leaf,
 }
 
-/// The root that the path ends at.
+/// The root of a path.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// The part of its name that people know it by.
+    /// The best-known part of its subject name.
     pub subject: String,
     /// The pin of its key.
     pub pin: Pin,
 }
 
-/// What a server has sent, and what came of it.
+/// A server's chain, and the verdict of a client.
 #[derive(Debug, Clone)]
 pub struct Chain {
-    /// The certificates in the order of the wire, the leaf first; those that cannot be read left out.
+    /// The certificates in the order sent, the leaf first, without unreadable ones.
     pub served: Vec<Certificate>,
-    /// Why a client does not trust it, if so.
+    /// The reason why a client does not trust it, if any.
     pub distrust: Option<Distrust>,
-    /// The root, if a client trusts it.
+    /// The root, if a client trusts the chain.
     pub root: Option<Root>,
-    /// The pins of the validated path, root included. RFC 7469 section 2.6: pins are held against these, not against
-    /// what happens to be sent along.
+    /// The pins of the validated path, root included. RFC 7469 section 2.6: clients compare pins
+    /// with this path, not with the certificates that were sent.
     path: Vec<Pin>,
 }
 
-/// Whom a client trusts.
+/// The certificates that a client trusts.
 #[derive(Debug, Clone)]
 pub struct Trust {
     /// The roots.
     pub roots: Arc<RootCertStore>,
-    /// Certificates that are trusted as they stand, whatever they say about themselves: those of `--ca`. Many a test
-    /// server sends a root as its leaf, which a path cannot begin with.
+    /// Certificates that are trusted as they are: those of `--ca`. Many test servers send a root as
+    /// their leaf, with which a path cannot begin.
     pub own: Vec<CertificateDer<'static>>,
 }
 
-/// Why a client does not trust a chain.
+/// The reason why a client does not trust a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distrust {
     /// The name of the check.
     pub check: &'static str,
-    /// In words.
+    /// The reason in words.
     pub message: String,
-    /// What to do about it.
+    /// A remedy, if there is a general one.
     pub hint: Option<&'static str>,
 }
 
 impl Chain {
-    /// Looks at a chain as a client would that trusts these.
+    /// Examines a chain as a client with this trust would.
     #[must_use]
     pub fn examine(der: &[CertificateDer<'_>], trust: &Trust, name: &ServerName<'_>, now: Timestamp) -> Self {
         let der = der.get(..CHAIN_MAX).unwrap_or(der);
@@ -99,19 +99,20 @@ impl Chain {
         Self { served, distrust, root, path }
     }
 
-    /// The pins that a client holds its own against: those of the validated path; without one, of what was sent.
+    /// Returns the pins that a client compares its own with: those of the validated path, or
+    /// without one those of the certificates sent.
     #[must_use]
     pub fn pins(&self) -> Vec<Pin> {
         if self.path.is_empty() { self.served.iter().map(|c| c.pin).collect() } else { self.path.clone() }
     }
 
-    /// The pin of the leaf.
+    /// Returns the pin of the leaf.
     #[must_use]
     pub fn leaf_pin(&self) -> Option<Pin> {
         self.served.first().map(|c| c.pin)
     }
 
-    /// Whether the leaf's key is RSA.
+    /// Returns `true` if the leaf's key is RSA.
     #[must_use]
     pub fn is_rsa(&self) -> bool {
         self.served.first().is_some_and(|c| matches!(c.facts.algorithm, KeyAlgorithm::Rsa(_)))
@@ -126,7 +127,7 @@ impl Certificate {
     }
 }
 
-/// A day, as people write it.
+/// Formats a day as YYYY-MM-DD.
 #[must_use]
 pub fn day(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
@@ -145,7 +146,8 @@ fn verify(
     verifier.verify_server_cert(leaf, rest, name, &[], now).map(|_| ())
 }
 
-/// A certificate that the user has named: nobody else need vouch for it, but it must be for this name and this day.
+/// Checks a certificate that the user trusts: it needs no issuer, but must be valid for this name
+/// and this day.
 fn verify_own(
     der: &CertificateDer<'_>,
     leaf: Option<&Certificate>,
@@ -164,84 +166,92 @@ fn verify_own(
 }
 
 fn distrust(error: &rustls::Error, leaf: Option<&Certificate>, name: &ServerName<'_>, now: Timestamp) -> Distrust {
-    use CertificateError as E;
     let certificate = match error {
         rustls::Error::InvalidCertificate(certificate) => certificate,
-        rustls::Error::NoCertificatesPresented => {
-            return Distrust { check: "certificate-invalid", message: "no certificate was sent".into(), hint: None };
-        }
-        other => return Distrust { check: "certificate-invalid", message: other.to_string(), hint: None },
+        rustls::Error::NoCertificatesPresented => return invalid("no certificate was sent", None),
+        other => return invalid(other.to_string(), None),
     };
-    let facts = leaf.map(|c| &c.facts);
-    let on = |time: Option<Timestamp>| time.map(|t| format!(" on {}", day(t))).unwrap_or_default();
-    let (check, message, hint) = match certificate {
-        E::Expired | E::ExpiredContext { .. } => {
-            // The date is the leaf's where the leaf is what has expired.
-            let end = facts.map(|f| f.not_after).filter(|end| *end < now);
-            let what = if end.is_some() { "expired" } else { "a certificate of the chain has expired" };
-            ("certificate-expired", format!("{what}{}", on(end)), Some("install a renewed certificate"))
-        }
-        E::NotValidYet | E::NotValidYetContext { .. } => {
-            let begin = facts.map(|f| f.not_before).filter(|begin| *begin > now);
-            ("certificate-not-yet-valid", format!("becomes valid{}", on(begin)), Some("look at the clocks"))
-        }
-        E::NotValidForName | E::NotValidForNameContext { .. } => {
-            let names = facts.map(Leaf::names).unwrap_or_default();
-            (
-                "certificate-name",
-                format!("is for {names}, not for {}", name.to_str()),
-                Some("get a certificate for all names of the site"),
-            )
-        }
-        // Another root of the same name signs otherwise.
-        E::UnknownIssuer | E::BadSignature => {
-            let issuer = facts.map(|f| f.issuer.as_str()).unwrap_or_default();
-            (
-                "certificate-untrusted",
-                format!("no path to a trusted root; the certificate says that it was issued by {issuer}"),
-                Some("is an intermediate certificate missing? --ca FILE names roots of your own"),
-            )
-        }
-        E::UnsupportedSignatureAlgorithmContext { .. } | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            (
-                "certificate-invalid",
-                "a certificate of the chain is signed with an algorithm, or by a key, that clients do not take".into(),
-                Some("have it issued anew, signed with SHA-256 by an ECDSA key, or an RSA key of 2048 bits or more"),
-            )
-        }
-        E::BadEncoding => ("certificate-invalid", "a certificate of the chain is damaged".into(), None),
-        E::InvalidPurpose | E::InvalidPurposeContext { .. } => (
-            "certificate-invalid",
-            "a certificate of the chain is not for servers (no serverAuth in its extended key usage)".into(),
-            Some("ask the CA for one with the extended key usage serverAuth"),
-        ),
-        E::UnhandledCriticalExtension => (
-            "certificate-invalid",
-            "a certificate of the chain has a critical extension that clients do not know".into(),
-            Some("ask the CA for one without it"),
-        ),
-        E::Other(other) => ("certificate-invalid", other_words(&other.0), None),
-        other => ("certificate-invalid", other.to_string(), None),
-    };
-    Distrust { check, message, hint }
+    of_leaf(certificate, leaf.map(|c| &c.facts), name, now).unwrap_or_else(|| of_chain(certificate))
 }
 
-/// What webpki alone knows; its own words where it has some.
+fn invalid(message: impl Into<String>, hint: Option<&'static str>) -> Distrust {
+    Distrust { check: "certificate-invalid", message: message.into(), hint }
+}
+
+/// Explains errors with the leaf's dates, names and issuer.
+fn of_leaf(error: &CertificateError, leaf: Option<&Leaf>, name: &ServerName<'_>, now: Timestamp) -> Option<Distrust> {
+    use CertificateError as E;
+    let on = |time: Option<Timestamp>| time.map(|t| format!(" on {}", day(t))).unwrap_or_default();
+    let (check, message, hint) = match error {
+        E::Expired | E::ExpiredContext { .. } => {
+            // The date is the leaf's only if the leaf has expired.
+            let end = leaf.map(|f| f.not_after).filter(|end| *end < now);
+            let what = if end.is_some() { "expired" } else { "a certificate of the chain has expired" };
+            ("certificate-expired", format!("{what}{}", on(end)), "install a renewed certificate")
+        }
+        E::NotValidYet | E::NotValidYetContext { .. } => {
+            let begin = leaf.map(|f| f.not_before).filter(|begin| *begin > now);
+            ("certificate-not-yet-valid", format!("becomes valid{}", on(begin)), "check the clocks of both machines")
+        }
+        E::NotValidForName | E::NotValidForNameContext { .. } => {
+            let names = leaf.map(Leaf::names).unwrap_or_default();
+            let message = format!("is for {names}, not for {}", name.to_str());
+            ("certificate-name", message, "get a certificate for all names of the site")
+        }
+        // Another root of the same name has another signature.
+        E::UnknownIssuer | E::BadSignature => {
+            let issuer = leaf.map(|f| f.issuer.as_str()).unwrap_or_default();
+            (
+                "certificate-untrusted",
+                format!("no path to a trusted root; the certificate names {issuer} as its issuer"),
+                "check that the server sends all intermediate certificates; --ca FILE trusts roots of your own",
+            )
+        }
+        _ => return None,
+    };
+    Some(Distrust { check, message, hint: Some(hint) })
+}
+
+/// Explains errors of any certificate of the chain.
+fn of_chain(error: &CertificateError) -> Distrust {
+    use CertificateError as E;
+    match error {
+        E::UnsupportedSignatureAlgorithmContext { .. } | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            invalid(
+                "a certificate of the chain is signed with an algorithm or a key that clients do not accept",
+                Some("have it reissued, signed with SHA-256 by an ECDSA key, or by an RSA key of 2048 bits or more"),
+            )
+        }
+        E::BadEncoding => invalid("a certificate of the chain is damaged", None),
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => invalid(
+            "a certificate of the chain is not for servers (no serverAuth in its extended key usage)",
+            Some("ask the CA for a certificate with the extended key usage serverAuth"),
+        ),
+        E::UnhandledCriticalExtension => invalid(
+            "a certificate of the chain has a critical extension that clients do not know",
+            Some("ask the CA for a certificate without it"),
+        ),
+        E::Other(other) => invalid(other_words(&other.0), None),
+        other => invalid(other.to_string(), None),
+    }
+}
+
+/// Describes errors that only webpki knows; falls back to webpki's words.
 fn other_words(error: &Arc<dyn std::error::Error + Send + Sync>) -> String {
     use webpki::Error as E;
     let words = match error.downcast_ref::<E>() {
         Some(E::CaUsedAsEndEntity) => "the leaf is a CA's own certificate",
-        Some(E::EndEntityUsedAsCa) => "a certificate of the chain is no CA, and issues (its basic constraints)",
+        Some(E::EndEntityUsedAsCa) => "a certificate of the chain is an issuer, but not a CA (its basic constraints)",
         Some(E::NameConstraintViolation) => "an issuer may not issue for a name of the leaf (its name constraints)",
-        Some(E::PathLenConstraintViolated) => "there are more CAs in the chain than one of them allows for (pathlen)",
+        Some(E::PathLenConstraintViolated) => "the chain has more CAs than one of them allows (pathlen)",
         Some(E::UnsupportedCertVersion) => "a certificate of the chain is not of version 3",
-        Some(E::SignatureAlgorithmMismatch) => "a certificate of the chain names two algorithms for its one signature",
-        _ => return format!("clients refuse a certificate of the chain: {error}"),
+        Some(E::SignatureAlgorithmMismatch) => "a certificate of the chain names two algorithms for its signature",
+        _ => return format!("clients reject a certificate of the chain: {error}"),
     };
     words.to_owned()
 }
 
-/// The pins of the path from leaf to root, and the root.
+/// Returns the pins of the path from leaf to root, and the root.
 fn validated_path(
     der: &[CertificateDer<'_>],
     roots: &RootCertStore,
@@ -256,7 +266,7 @@ fn validated_path(
     let mut pins = vec![Pin::of_spki(&leaf.subject_public_key_info())];
     pins.extend(path.intermediate_certificates().map(|c| Pin::of_spki(&c.subject_public_key_info())));
     pins.push(root.pin);
-    // A root that is the leaf, or one that is sent along under another's signature, is one key.
+    // A root that is the leaf, or one that is sent along under another's signature, counts once.
     let mut distinct: Vec<Pin> = Vec::new();
     for pin in pins {
         if !distinct.contains(&pin) {
@@ -266,7 +276,8 @@ fn validated_path(
     Some((distinct, Some(root)))
 }
 
-/// Trust anchors hold the contents of their name and key, without the header of the SEQUENCE that pins are made over.
+/// Reads a trust anchor. It holds the contents of its name and key without the header of the
+/// SEQUENCE, which a pin includes.
 fn root_of(anchor: &TrustAnchor<'_>) -> Root {
     let name = sequence(&anchor.subject);
     let subject = X509Name::from_der(&name).map(|(_, name)| name_of(&name)).unwrap_or_default();
@@ -348,7 +359,7 @@ mod tests {
         }
     }
 
-    /// None of them as a program's own data.
+    /// No error is shown in its Debug form.
     #[test]
     fn rarer_distrust_is_told_in_words() {
         use CertificateError as E;
@@ -386,13 +397,13 @@ mod tests {
             let distrust = chain.distrust.clone().unwrap();
             assert_eq!(distrust.check, want.0);
             assert!(distrust.message.contains(want.1), "{distrust:?}");
-            // Without a path, what was sent is all there is to hold pins against.
+            // Without a path, pins are compared with the certificates that were sent.
             assert_eq!(chain.pins(), [pin]);
         };
         check(-9, -1, &root, &root, ("certificate-expired", "expired on 20"));
         check(1, 9, &root, &root, ("certificate-not-yet-valid", "becomes valid on 20"));
         check(-1, 9, &root, &root, ("certificate-name", "is for a.example, not for b.example"));
-        check(-1, 9, &other, &root, ("certificate-untrusted", "issued by root"));
+        check(-1, 9, &other, &root, ("certificate-untrusted", "names root as its issuer"));
         let garbage = CertificateDer::from(b"no certificate".to_vec());
         let chain = examine(&[garbage], &root, "a.example");
         assert_eq!((chain.served.len(), chain.distrust.unwrap().check), (0, "certificate-invalid"));

@@ -1,4 +1,5 @@
-//! The client: connections, handshakes with any certificate, one request each. Every wait and size is bounded.
+//! The client: connections, handshakes with any certificate, one request each. Every wait and size
+//! is bounded.
 
 use std::fmt;
 use std::io;
@@ -22,30 +23,30 @@ pub use crate::tls::KeyTypes;
 use crate::tls::Possession;
 use crate::tls::config::provider;
 
-/// How long each step may take: a lookup, a connection, a handshake, a head, a body.
+/// The most time for each step: a lookup, a connection, a handshake, a head, a body.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Addresses that are tried for one connection.
+/// The most addresses that are tried for one connection.
 const ADDRESSES_MAX: usize = 8;
-/// Bytes of a response's head.
+/// The limits of a response's head, in bytes.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
-/// Bytes of a page that are read; what is behind them is not looked at.
+/// The most bytes of a page that are read.
 pub const BODY_MAX: usize = 2 * 1024 * 1024;
-/// Interim responses in front of the one that counts.
+/// The most interim responses before the final one.
 const INTERIM_MAX: usize = 8;
 
-/// What we are called in the server's log.
+/// The client's name in the server's log.
 const USER_AGENT: &str = concat!("pintle-verify/", env!("CARGO_PKG_VERSION"));
 
-/// Why a visit came to nothing.
+/// The reason why a visit failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The name has no address.
     Lookup(String, io::Error),
-    /// Nobody took the connection.
+    /// The connection was not accepted.
     Connect(SocketAddr, io::Error),
-    /// No TLS came about.
+    /// The TLS handshake failed.
     Tls(io::Error),
-    /// No response that could be read.
+    /// No readable HTTP response.
     Http(String),
     /// The connection broke.
     Broken(io::Error),
@@ -58,7 +59,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Lookup(name, error) => write!(f, "{name}: {error}"),
             Self::Connect(address, error) => write!(f, "{address}: {}", words(error)),
-            Self::Tls(error) => write!(f, "no TLS: {}", words(error)),
+            Self::Tls(error) => write!(f, "TLS failed: {}", words(error)),
             Self::Http(why) => write!(f, "no HTTP response: {why}"),
             Self::Broken(error) => write!(f, "the connection broke: {}", words(error)),
             Self::Timeout(step) => write!(f, "{step} took longer than {} seconds", PATIENCE.as_secs()),
@@ -66,7 +67,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The words of the system without its numbers.
+/// Returns the system's message without the error number.
 fn words(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
@@ -75,13 +76,13 @@ fn words(error: &io::Error) -> String {
 }
 
 impl Failure {
-    /// Whether nothing was there that could have said anything.
+    /// Returns `true` if the server could not be reached.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Lookup(..) | Self::Connect(..))
     }
 
-    /// Whether the connection was refused: nobody listens there.
+    /// Returns `true` if the connection was refused.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Connect(_, error) if error.kind() == io::ErrorKind::ConnectionRefused)
@@ -93,38 +94,38 @@ impl Failure {
 pub struct Response {
     /// Status and fields.
     pub head: ResponseHead,
-    /// The body as it came, at most [`BODY_MAX`] bytes of it.
+    /// The body as sent, at most [`BODY_MAX`] bytes of it.
     pub body: Vec<u8>,
-    /// Whether there was more of it, or it broke off.
+    /// `true` if the body was longer or incomplete.
     pub cut: bool,
 }
 
 impl Response {
-    /// The values of all fields of that name.
+    /// Returns the values of all fields with this name.
     #[must_use]
     pub fn values(&self, name: Name) -> Vec<&[u8]> {
         self.head.fields.get_all(name).collect()
     }
 
-    /// The values of all fields of a name that no rule of the proxy knows.
+    /// Returns the values of all fields with a name that has no [`Name`].
     pub fn values_of(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
         let fields = self.head.fields.iter();
         fields.filter(move |(_, bytes, _)| bytes.eq_ignore_ascii_case(name.as_bytes())).map(|(.., value)| value)
     }
 }
 
-/// What a handshake has shown.
+/// The results of a handshake.
 #[derive(Debug, Clone)]
 pub struct Handshake {
-    /// With whom.
+    /// The server's address.
     pub address: SocketAddr,
-    /// The version that both agreed on.
+    /// The negotiated version.
     pub version: Option<Version>,
-    /// The chain as it was sent.
+    /// The chain as sent.
     pub certificates: Vec<CertificateDer<'static>>,
 }
 
-/// The addresses of a place, in the resolver's order.
+/// Looks up the addresses of a place, in the resolver's order.
 ///
 /// # Errors
 ///
@@ -137,15 +138,15 @@ pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Fail
     if all.is_empty() { Err(failed(io::Error::other("no address"))) } else { Ok(all) }
 }
 
-/// Connects to the first address that takes it, beginning with the one at `first`: visits go to different ones where
-/// there are several.
+/// Connects to the first address that accepts, beginning with number `first`: if there are several,
+/// visits go to different ones.
 ///
 /// # Errors
 ///
-/// [`Failure`], of the last address.
+/// [`Failure`] of the last address.
 pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAddr, TcpStream), Failure> {
     let mut failure = Failure::Timeout("connecting");
-    // All of them share the time.
+    // They share the time.
     let patience = PATIENCE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for at in 0..addresses.len() {
         let address = addresses[(first + at) % addresses.len()];
@@ -161,8 +162,8 @@ pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAd
     Err(failure)
 }
 
-/// A handshake that takes any certificate: whether to trust it is judged afterwards, so that the rest can be told.
-/// Each has a configuration of its own, so that no session is resumed: every visit sees a certificate.
+/// Performs a handshake with any certificate; the caller judges the chain. Each handshake has its
+/// own configuration, so that no session is resumed and every visit sees a certificate.
 ///
 /// # Errors
 ///
@@ -196,7 +197,7 @@ fn config(keys: KeyTypes) -> Result<Arc<ClientConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// Asks for a page, as a browser would that has never been here, and reads the response.
+/// Requests a page like a browser on its first visit, and reads the response.
 ///
 /// # Errors
 ///
@@ -231,7 +232,7 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) 
                 break len;
             }
             if stream.read_buf(buffer).await.map_err(Failure::Broken)? == 0 {
-                let what = if buffer.is_empty() { "the connection was closed at once" } else { "it breaks off" };
+                let what = if buffer.is_empty() { "the connection was closed" } else { "its head is incomplete" };
                 return Err(Failure::Http(what.into()));
             }
         };
@@ -240,19 +241,19 @@ async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) 
             return Ok(head);
         }
     }
-    Err(Failure::Http("nothing but interim responses".into()))
+    Err(Failure::Http("interim responses only".into()))
 }
 
 fn unreadable(fault: HeadFault) -> Failure {
     Failure::Http(match fault {
-        HeadFault::Syntax(what) => format!("the {what} cannot be read"),
-        HeadFault::Framing(what) => format!("where it ends is not certain: {what}"),
+        HeadFault::Syntax(what) => format!("its {what} is invalid"),
+        HeadFault::Framing(what) => format!("its end is ambiguous: {what}"),
         HeadFault::TooLarge | HeadFault::FieldTooLarge => "its head is too large".into(),
-        _ => "its head cannot be read".into(),
+        _ => "its head is invalid".into(),
     })
 }
 
-/// Reads what there is of the body; how it ends is for [`Response::cut`].
+/// Reads the available body; [`Response::cut`] says if it is incomplete.
 async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, mut buffer: BytesMut, response: &mut Response) {
     let mut decoder = BodyDecoder::response(response.head.framing);
     loop {
@@ -266,7 +267,8 @@ async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, mut buffer: BytesMut, r
                 }
             }
             Ok(Decoded::Trailers(_) | Decoded::End) => return,
-            // Servers that close without a goodbye are many; where the framing has no other end, that is one.
+            // Many servers close without close_notify; a body without other framing ends with the
+            // connection.
             Ok(Decoded::More) => match stream.read_buf(&mut buffer).await {
                 Ok(n) if n > 0 => {}
                 _ => {
@@ -282,14 +284,14 @@ async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, mut buffer: BytesMut, r
     }
 }
 
-/// What a server says to a ClientHello of this version alone.
+/// Sends a ClientHello of this version alone, and returns the answer.
 ///
 /// # Errors
 ///
-/// [`Failure`], where it cannot be told.
+/// [`Failure`], if there is no answer.
 pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Result<Answer, Failure> {
     let mut random = [0; RANDOM_LEN];
-    let no_random = |_| Failure::Tls(io::Error::other("no randomness"));
+    let no_random = |_| Failure::Tls(io::Error::other("no random bytes"));
     provider().secure_random.fill(&mut random).map_err(no_random)?;
     let (_, mut socket) = connect(addresses, 0).await?;
     let asking = async {
@@ -306,7 +308,7 @@ pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Re
     };
     match timeout(PATIENCE, asking).await {
         Ok(Ok(answer)) => Ok(answer),
-        // Many say no by a reset.
+        // Many servers refuse with a reset.
         Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
             Ok(Answer::Other)
         }

@@ -1,67 +1,68 @@
-//! The ways in which header values miss their grammar: how each is called, and what to do about it.
+//! Grammar errors of header values: name, message and remedy of each.
 
 use super::field::PolicyField;
 use super::finding::{Finding, Group, Level, excerpt};
 
-/// Characters of a value that are shown.
+/// The most characters of a value that are shown.
 const SHOWN: usize = 72;
 
-/// What is wrong, and where.
+/// A grammar error, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong.
+    /// The kind of error.
     pub kind: FaultKind,
-    /// The directive, or the value, as it came; shortened.
+    /// The directive or value as sent, shortened.
     pub at: String,
-    /// How many directives more have it.
+    /// The number of further directives with the same error.
     pub more: usize,
 }
 
-/// What is wrong with a value.
+/// The kinds of grammar errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// No directive at all by the grammar.
+    /// Not a directive.
     Syntax,
-    /// A comma where a semicolon should be, or two values in one.
+    /// A comma instead of a semicolon, or two values in one.
     Comma,
-    /// `name: value` in place of `name=value`.
+    /// `name: value` instead of `name=value`.
     Colon,
     /// `max-age: N`, the most frequent of these.
     MaxAgeColon,
     /// `;;`, or a semicolon at the end, in a field that allows neither.
     EmptyDirective,
-    /// White space around `=`: legal in Strict-Transport-Security only.
+    /// White space around `=`: allowed in Strict-Transport-Security only.
     SpaceAroundEquals(PolicyField),
-    /// A directive that may come once has come again.
+    /// A repeated directive that may appear once.
     DuplicateDirective,
-    /// A value where there must be none.
+    /// A value for a directive that takes none.
     UnexpectedValue,
-    /// A directive that no RFC knows; clients ignore it.
+    /// A directive unknown to the RFCs; clients ignore it.
     UnknownDirective,
-    /// The same, but close to one that they know.
+    /// An unknown directive that resembles a known one.
     MisspeltDirective(&'static str),
     /// No max-age.
     MaxAgeMissing,
-    /// max-age is no number of seconds.
+    /// max-age is not a number of seconds.
     MaxAgeInvalid,
-    /// max-age as a quoted string: legal, and more than some parsers take.
+    /// max-age as a quoted string: allowed, but some parsers reject it.
     MaxAgeQuoted,
     /// A pin without quotes.
     UnquotedPin,
-    /// A pin in other quotes than `"`.
+    /// A pin in quotes other than `"`.
     MisquotedPin,
     /// A pin that is not the base64 of 32 bytes.
     InvalidPin,
-    /// A pin of another algorithm than SHA-256; clients ignore it.
+    /// A pin with another algorithm than SHA-256; clients ignore it.
     UnknownAlgorithm,
     /// A report-uri without quotes.
     UnquotedReportUri,
-    /// A report-uri that no client can report to.
+    /// A report-uri that clients cannot report to.
     InvalidReportUri,
 }
 
 impl FaultKind {
-    /// Whether the RFCs have clients ignore the whole field for it (RFC 6797 section 6.1, RFC 7469 section 2.1).
+    /// Returns `true` if the RFCs have clients ignore the whole field (RFC 6797 section 6.1, RFC
+    /// 7469 section 2.1).
     #[must_use]
     pub fn voids(self) -> bool {
         !matches!(
@@ -108,52 +109,44 @@ impl FaultKind {
         if field == PolicyField::Sts { sts } else { pkp }
     }
 
-    /// What it is, and what to do about it.
+    /// Returns the message and the remedy, which may be empty.
     fn words(self) -> (&'static str, String) {
         let (what, hint) = match self {
-            Self::Syntax => ("not a directive: NAME, NAME=TOKEN or NAME=\"TEXT\"", ""),
-            Self::Comma => (
-                "a comma between directives; or two fields that something has joined",
-                "divide directives by semicolons",
-            ),
-            Self::Colon => ("a colon in place of \"=\"", "write NAME=VALUE"),
-            Self::MaxAgeColon => {
-                ("a colon behind max-age: the field means nothing to clients", "write max-age=SECONDS")
+            Self::Syntax => ("not a directive: expected NAME, NAME=TOKEN or NAME=\"TEXT\"", ""),
+            Self::Comma => {
+                ("a comma between directives, or two fields joined into one", "separate directives with semicolons")
             }
+            Self::Colon => ("a colon instead of \"=\"", "write NAME=VALUE"),
+            Self::MaxAgeColon => ("a colon after max-age: clients ignore the field", "write max-age=SECONDS"),
             Self::EmptyDirective => (
-                "an empty directive, or a semicolon at the end, which RFC 7469 section 2.1 does not have",
+                "an empty directive, or a semicolon at the end, which RFC 7469 section 2.1 does not allow",
                 "end the value with its last directive",
             ),
             Self::SpaceAroundEquals(PolicyField::Sts) => {
-                ("white space around \"=\": legal, but not all parsers take it", "")
+                ("white space around \"=\": allowed, but some parsers reject it", "")
             }
             Self::SpaceAroundEquals(_) => ("white space around \"=\"", "write NAME=VALUE without spaces"),
-            Self::DuplicateDirective => ("a directive for the second time, which voids the field", "give it once"),
-            Self::UnexpectedValue => ("a value for a directive that has none", "write the name alone"),
-            Self::UnknownDirective => ("a directive that no client knows; ignored", ""),
+            Self::DuplicateDirective => ("a repeated directive, which voids the field", "write it once"),
+            Self::UnexpectedValue => ("a value for a directive that takes none", "write the name alone"),
+            Self::UnknownDirective => ("an unknown directive: clients ignore it", ""),
             Self::MisspeltDirective(meant) => {
-                return ("a directive that no client knows; ignored", format!("is {meant} meant?"));
+                return ("an unknown directive: clients ignore it", format!("did you mean {meant}?"));
             }
-            Self::MaxAgeMissing => ("no max-age, which is required", "add max-age=SECONDS"),
-            Self::MaxAgeInvalid => ("max-age is no number of seconds", "write max-age=SECONDS, digits only"),
-            Self::MaxAgeQuoted => ("max-age in quotes: legal, but not all parsers take it", ""),
-            Self::UnquotedPin => (
-                "a pin without quotes, which voids the field: clients must not repair it",
-                "write pin-sha256=\"BASE64\"",
-            ),
-            Self::MisquotedPin => {
-                ("a pin in quotes that are none: only \" counts, and it must be closed", "write pin-sha256=\"BASE64\"")
-            }
+            Self::MaxAgeMissing => ("max-age is missing, which is required", "add max-age=SECONDS"),
+            Self::MaxAgeInvalid => ("max-age is not a number of seconds", "write max-age=SECONDS, digits only"),
+            Self::MaxAgeQuoted => ("max-age in quotes: allowed, but some parsers reject it", ""),
+            Self::UnquotedPin => ("a pin without quotes, which voids the field", "write pin-sha256=\"BASE64\""),
+            Self::MisquotedPin => ("a pin in wrong quotes: write \" on both sides", "write pin-sha256=\"BASE64\""),
             Self::InvalidPin => (
-                "no pin: not the base64, with padding, of 32 bytes",
+                "not a pin: expected the base64, with padding, of 32 bytes",
                 "`pintle pin FILE` prints the pin of a key or certificate",
             ),
-            Self::UnknownAlgorithm => ("a pin of another algorithm than sha256; clients ignore it", "use pin-sha256"),
+            Self::UnknownAlgorithm => ("a pin with another algorithm than sha256: clients ignore it", "use pin-sha256"),
             Self::UnquotedReportUri => {
                 ("a report-uri without quotes, which voids the field", "write report-uri=\"https://...\"")
             }
             Self::InvalidReportUri => {
-                ("a report-uri that is no absolute http or https URI: nobody can report to it", "")
+                ("report-uri is not an absolute http or https URI: clients cannot report to it", "")
             }
         };
         (what, hint.to_owned())
@@ -165,7 +158,7 @@ impl Fault {
         Self { kind, at: excerpt(at, SHOWN), more: 0 }
     }
 
-    /// The row of the table.
+    /// Returns the row of the table.
     #[must_use]
     pub fn finding(&self, field: PolicyField) -> Finding {
         let (what, hint) = self.kind.words();

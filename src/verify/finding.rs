@@ -1,20 +1,20 @@
-//! What a visit has shown, one row at a time.
+//! The findings of a verification, one row each.
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// Worth knowing; nothing to be done.
+    /// Worth knowing; needs no action.
     Note,
-    /// Worth doing something about; clients cope.
+    /// Worth fixing; clients cope.
     Warning,
-    /// A fault: against a MUST, or clients do not do what the site wants of them.
+    /// A violation of a MUST, or clients do something else than the site wants.
     Error,
 }
 
 impl Level {
-    /// The word that programs read.
+    /// Returns its name in JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -26,28 +26,28 @@ impl Level {
     }
 }
 
-/// What it is about.
+/// The subject of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// Versions and handshakes.
     Tls,
     /// The chain.
     Certificate,
-    /// Plain HTTP, and where it leads.
+    /// Plain HTTP and its redirect.
     Redirect,
     /// Strict-Transport-Security, and the preload list.
     Hsts,
     /// Public-Key-Pins, and the pins of `--pins`.
     Pins,
-    /// The page itself.
+    /// The page.
     Page,
 }
 
 impl Group {
-    /// All of them, in the order of the table.
+    /// All groups, in the order of the table.
     pub const ALL: [Self; 6] = [Self::Tls, Self::Certificate, Self::Redirect, Self::Hsts, Self::Pins, Self::Page];
 
-    /// Its heading.
+    /// Returns the heading.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -64,27 +64,28 @@ impl Group {
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The subject.
     pub group: Group,
-    /// How bad it is.
+    /// The severity.
     pub level: Level,
-    /// What was checked: a name that stays, so that programs can go by it. One of [`CHECKS`].
+    /// The name of the check, one of [`CHECKS`]. Programs depend on it: it does not change.
     pub check: &'static str,
-    /// What was found.
+    /// The finding in words.
     pub message: String,
-    /// What to do about it.
+    /// A remedy.
     pub hint: Option<String>,
 }
 
 impl Finding {
-    /// A row. What strangers sent may be part of the message: nothing in it reaches a terminal as a command.
+    /// Creates a row. The message may contain text from the server: control characters are removed,
+    /// so that a terminal does not interpret them.
     #[must_use]
     pub fn new(group: Group, level: Level, check: &'static str, message: impl AsRef<str>) -> Self {
         debug_assert!(CHECKS.contains(&check), "{check} is not in CHECKS");
         Self { group, level, check, message: printable(message.as_ref()), hint: None }
     }
 
-    /// The same, with what to do about it.
+    /// Adds a remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = Some(printable(hint.as_ref()));
@@ -92,14 +93,15 @@ impl Finding {
     }
 }
 
-/// The text without control characters, and without those that change the direction of what follows.
+/// Returns the text without control characters and without characters that change the text
+/// direction.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let command = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if command(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Bytes as text for a message: at most this many characters of them.
+/// Returns bytes as text for a message, at most this many characters.
 #[must_use]
 pub fn excerpt(bytes: &[u8], max: usize) -> String {
     let text = String::from_utf8_lossy(bytes.get(..max * 4).unwrap_or(bytes));
@@ -110,7 +112,7 @@ pub fn excerpt(bytes: &[u8], max: usize) -> String {
     printable(&short)
 }
 
-/// The name of every check; `docs/guide/verify.md` tells what each is about, and a test compares the two.
+/// The names of all checks. `docs/guide/verify.md` describes each; a test compares the two.
 pub const CHECKS: &[&str] = &[
     "unreachable",
     "tls-1.3",

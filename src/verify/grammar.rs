@@ -1,9 +1,10 @@
-//! The values of Strict-Transport-Security (RFC 6797 section 6.1) and Public-Key-Pins (RFC 7469 section 2.1), by the
-//! letter of their grammars, with a name for each way of missing them.
+//! Reads values of Strict-Transport-Security (RFC 6797 section 6.1) and Public-Key-Pins (RFC 7469
+//! section 2.1) strictly by their grammars, and names each error.
 //!
 //! ```text
-//! Strict-Transport-Security = [ directive ] *( ";" [ directive ] )        ; white space may stand between all parts
-//! Public-Key-Directives     = directive *( OWS ";" OWS directive )        ; and here nowhere else
+//! Strict-Transport-Security = [ directive ] *( ";" [ directive ] )  ; white space between any
+//! parts
+//! Public-Key-Directives     = directive *( OWS ";" OWS directive )  ; white space nowhere else
 //! directive                 = token [ "=" ( token / quoted-string ) ]
 //! ```
 
@@ -14,29 +15,31 @@ use super::field::PolicyField;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::is_report_uri;
 
-/// What a value says, as far as it says anything.
+/// The contents of a value, as far as it is readable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Seconds; numbers that do not fit are as good as the largest that does.
+    /// Seconds; numbers that do not fit are read as the largest that does.
     pub max_age: Option<u64>,
-    /// Whether the policy binds the names below the host.
+    /// `true` if the policy binds the names below the host.
     pub include_subdomains: bool,
-    /// `preload`, which is no RFC's.
+    /// `true` if it has `preload`, which is not in any RFC.
     pub preload: bool,
-    /// The pins, in their order; a pin may come twice.
+    /// The pins, in their order, with repetitions.
     pub pins: Vec<Pin>,
-    /// The same with those that would be pins if their quotes were right; clients must not take them for any.
+    /// The pins, and those that would be pins with right quotes. Clients must not accept the
+    /// latter.
     pub meant_pins: Vec<Pin>,
-    /// How many directives are called pin-sha256, well-formed or not.
+    /// The number of pin-sha256 directives, valid or not.
     pub pin_directives: usize,
-    /// Where violations are reported to.
+    /// The URI for reports of violations.
     pub report_uri: Option<String>,
-    /// What is wrong with the value.
+    /// The grammar errors.
     pub faults: Vec<Fault>,
 }
 
 impl Reading {
-    /// Whether a client that goes by the RFCs takes the value at all. It must not repair anything.
+    /// Returns `true` if a client that follows the RFCs accepts the value. It must not repair
+    /// anything.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.faults.iter().all(|fault| !fault.kind.voids())
@@ -48,7 +51,7 @@ impl Reading {
 pub fn read(field: PolicyField, value: &[u8]) -> Reading {
     let mut reader = Reader { field, reading: Reading::default(), seen: HashSet::new() };
     let pieces = split(value, true).unwrap_or_else(|| {
-        // The quotes are not what they seem; without them there is something to be told about each directive.
+        // A quote is not closed: without quotes, each directive can still be reported on.
         reader.fault(FaultKind::Syntax, value);
         split(value, false).unwrap_or_default()
     });
@@ -58,7 +61,8 @@ pub fn read(field: PolicyField, value: &[u8]) -> Reading {
         }
         reader.piece(piece.bytes.trim_ascii());
     }
-    // RFC 7469 section 2.1.2: required in Public-Key-Pins, without meaning in its report-only sister.
+    // RFC 7469 section 2.1.2: required in Public-Key-Pins, meaningless in
+    // Public-Key-Pins-Report-Only.
     if !reader.seen.contains("max-age") && field != PolicyField::PkpReportOnly {
         reader.fault(FaultKind::MaxAgeMissing, value);
     }
@@ -70,8 +74,8 @@ struct Piece<'a> {
     behind_comma: bool,
 }
 
-/// Cuts at semicolons, and at commas, which many take for them. With `quotes`, not inside of quoted strings; `None`
-/// if one of those does not end.
+/// Splits at semicolons, and at commas, a frequent mistake. With `quotes`, not inside quoted
+/// strings; then `None` if one of those is not closed.
 fn split(value: &[u8], quotes: bool) -> Option<Vec<Piece<'_>>> {
     let (mut pieces, mut start, mut behind_comma) = (Vec::new(), 0, false);
     let (mut quoted, mut escaped) = (false, false);
@@ -104,7 +108,7 @@ enum Argument<'a> {
 struct Reader {
     field: PolicyField,
     reading: Reading,
-    /// Names so far, in lower case.
+    /// The names so far, in lower case.
     seen: HashSet<String>,
 }
 
@@ -118,7 +122,8 @@ impl Reader {
 
     fn piece(&mut self, piece: &[u8]) {
         if piece.is_empty() {
-            // RFC 6797 section 6.1 has empty directives; RFC 7469 section 2.1 has none, not even at the end.
+            // RFC 6797 section 6.1 allows empty directives; RFC 7469 section 2.1 does not, not even
+            // at the end.
             if self.field != PolicyField::Sts {
                 self.fault(FaultKind::EmptyDirective, b"");
             }
@@ -149,7 +154,7 @@ impl Reader {
                 return self.fault(FaultKind::Syntax, piece);
             }
         };
-        // Pins are the one directive that may come again (RFC 7469 section 2.1, rule 3).
+        // Only pins may be repeated (RFC 7469 section 2.1, rule 3).
         let is_pin = self.field != PolicyField::Sts && lower.starts_with("pin-");
         if !is_pin && !self.seen.insert(lower.clone()) {
             self.fault(FaultKind::DuplicateDirective, piece);
@@ -185,7 +190,7 @@ impl Reader {
         }
     }
 
-    /// RFC 6797 section 6.1.1, RFC 7469 section 2.1.2: digits, as a token or, unusually, as a quoted string.
+    /// RFC 6797 section 6.1.1, RFC 7469 section 2.1.2: digits, as a token or a quoted string.
     fn max_age(&mut self, argument: &Argument<'_>, piece: &[u8]) {
         let digits = match argument {
             Argument::Token(text) => text,
@@ -212,7 +217,7 @@ impl Reader {
         if name != "pin-sha256" {
             let kind = match meant(name, self.field) {
                 Some(meant) => FaultKind::MisspeltDirective(meant),
-                // Section 2.1.1: ignored, like any directive that a client does not know.
+                // Section 2.1.1: clients ignore it, like any unknown directive.
                 None => FaultKind::UnknownAlgorithm,
             };
             return self.fault(kind, piece);
@@ -233,7 +238,7 @@ impl Reader {
     }
 
     fn pin_without_quotes(&mut self, bytes: &[u8], piece: &[u8]) {
-        // Single, typographic and escaped quotes, entities of HTML, and a quote that is not closed.
+        // Single, typographic and escaped quotes, HTML entities, and a quote that is not closed.
         const QUOTES: [char; 10] =
             ['"', '\'', '`', '\\', '&', '\u{201c}', '\u{201d}', '\u{201e}', '\u{2018}', '\u{2019}'];
         let text = String::from_utf8_lossy(bytes);
@@ -250,7 +255,7 @@ impl Reader {
                 }
                 self.reading.report_uri.get_or_insert_with(|| uri.clone());
             }
-            // ":" and "/" are no token characters.
+            // ":" and "/" are not token characters.
             Argument::Token(_) | Argument::Bad(_) => self.fault(FaultKind::UnquotedReportUri, piece),
             Argument::None => self.fault(FaultKind::InvalidReportUri, piece),
         }
@@ -267,7 +272,8 @@ fn argument(value: &[u8]) -> Argument<'_> {
     }
 }
 
-/// The text of a quoted string behind its first quote, if that is what all of it is (RFC 9110 section 5.6.4).
+/// Returns the text of a quoted string after its first quote. `None` if the quoted string is not
+/// the whole of it (RFC 9110 section 5.6.4).
 fn unquote(quoted: &[u8]) -> Option<String> {
     let mut text = Vec::with_capacity(quoted.len());
     let mut bytes = quoted.iter();
@@ -291,7 +297,7 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
-/// The directive that a name comes close to.
+/// Returns the known directive that a name resembles.
 fn meant(name: &str, field: PolicyField) -> Option<&'static str> {
     let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     match letters.as_str() {
@@ -315,7 +321,7 @@ mod tests {
     const A: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     const B: &str = "d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=";
 
-    /// The faults of a value in which `A` and `B` stand for pins.
+    /// Returns the errors of a value in which `A` and `B` stand for pins.
     #[track_caller]
     fn check(field: PolicyField, value: &str, want: &[FaultKind]) -> Reading {
         let value = value.replace("{A}", A).replace("{B}", B);

@@ -1,9 +1,10 @@
-//! Which versions of TLS a server takes: a ClientHello of one version, and what the answer to it says. rustls speaks
-//! TLS 1.2 and 1.3 only, so these are written by hand; no key is agreed upon, and nothing is said after the answer.
+//! Finds the TLS versions that a server accepts: sends a ClientHello of one version, and reads the
+//! answer. rustls speaks TLS 1.2 and 1.3 only, so these hellos are written by hand. No key is
+//! agreed, and nothing follows the answer.
 
 use std::net::IpAddr;
 
-/// A version that is asked for alone.
+/// A TLS version, requested alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// SSL 3.0 (RFC 6101); RFC 7568 forbids it.
@@ -19,10 +20,10 @@ pub enum Version {
 }
 
 impl Version {
-    /// All, newest first.
+    /// All versions, newest first.
     pub const ALL: [Self; 5] = [Self::Tls13, Self::Tls12, Self::Tls11, Self::Tls10, Self::Ssl30];
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,28 +46,28 @@ impl Version {
     }
 }
 
-/// What came back.
+/// The answer to a ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// A ServerHello, and the version that it chooses.
+    /// A ServerHello with the version that it chooses.
     Hello(u16),
     /// An alert (RFC 8446 section 6).
     Alert(u8),
-    /// Nothing that TLS has.
+    /// Anything but TLS.
     Other,
 }
 
 impl Answer {
-    /// Whether the server goes on in the version that it was asked for.
+    /// Returns `true` if the server continues in the version requested.
     #[must_use]
     pub fn accepts(self, version: Version) -> bool {
         self == Self::Hello(version.number())
     }
 }
 
-/// Bytes of the answer that are waited for; a ServerHello has about a hundred.
+/// The most bytes of an answer that are read; a ServerHello has about a hundred.
 pub const ANSWER_MAX: usize = 16 * 1024;
-/// Random bytes that a ClientHello takes: its random, its session id, its key share.
+/// The random bytes of a ClientHello: its random, its session id, its key share.
 pub const RANDOM_LEN: usize = 96;
 
 const RECORD_ALERT: u8 = 21;
@@ -75,7 +76,8 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 const SUPPORTED_VERSIONS: u16 = 43;
 
-/// Suites of TLS 1.3, and of all before: what servers of all ages have, RSA, ECDSA and finite-field ones.
+/// Cipher suites of TLS 1.3 and of all earlier versions, for servers of any age: RSA, ECDSA and
+/// finite-field ones.
 const SUITES_13: [u16; 3] = [0x1301, 0x1302, 0x1303];
 const SUITES_12: [u16; 34] = [
     0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc023, 0xc027, 0xc024, 0xc028, 0x009c, 0x009d, 0x009e, 0x009f,
@@ -88,15 +90,15 @@ const GROUPS: [u16; 4] = [0x001d, 0x0017, 0x0018, 0x0019];
 const SIGNATURES: [u16; 13] =
     [0x0403, 0x0503, 0x0603, 0x0807, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601, 0x0203, 0x0201, 0x0202];
 
-/// A ClientHello that offers this version and no other, in its record.
+/// Writes the record of a ClientHello that offers this version and no other.
 #[must_use]
 pub fn client_hello(version: Version, host: &str, random: &[u8; RANDOM_LEN]) -> Vec<u8> {
     let tls13 = version == Version::Tls13;
     let mut hello = Vec::with_capacity(512);
-    // RFC 8446 section 4.1.2: 1.3 is asked for in an extension, under the version of 1.2.
+    // RFC 8446 section 4.1.2: an extension requests 1.3; the version field says 1.2.
     push_u16(&mut hello, version.number().min(Version::Tls12.number()));
     hello.extend_from_slice(&random[..32]);
-    // Appendix D.4: middleboxes let a session id pass, and may stop what has none.
+    // Appendix D.4: middleboxes may block a ClientHello without a session id.
     if tls13 {
         with_len8(&mut hello, |out| out.extend_from_slice(&random[32..64]));
     } else {
@@ -105,21 +107,21 @@ pub fn client_hello(version: Version, host: &str, random: &[u8; RANDOM_LEN]) -> 
     with_len16(&mut hello, |out| list(out, if tls13 { &SUITES_13 } else { &SUITES_12 }));
     // No compression.
     hello.extend_from_slice(&[1, 0]);
-    // Servers of SSL 3.0 know no extensions.
+    // Servers of SSL 3.0 do not understand extensions.
     if version != Version::Ssl30 {
         with_len16(&mut hello, |out| extensions(out, version, host, random));
     }
     let mut message = vec![CLIENT_HELLO, 0];
     with_len16(&mut message, |out| out.extend_from_slice(&hello));
     let mut record = vec![RECORD_HANDSHAKE];
-    // Appendix D: the record says 1.0 whatever is offered; only SSL 3.0's says itself.
+    // Appendix D: the record says 1.0 for any offer; only a record of SSL 3.0 says SSL 3.0.
     push_u16(&mut record, version.number().min(Version::Tls10.number()));
     with_len16(&mut record, |out| out.extend_from_slice(&message));
     record
 }
 
 fn extensions(out: &mut Vec<u8>, version: Version, host: &str, random: &[u8; RANDOM_LEN]) {
-    // RFC 6066 section 3: no addresses.
+    // RFC 6066 section 3: no IP addresses.
     if host.parse::<IpAddr>().is_err() && !host.starts_with('[') {
         extension(out, 0, |out| {
             with_len16(out, |out| {
@@ -131,7 +133,7 @@ fn extensions(out: &mut Vec<u8>, version: Version, host: &str, random: &[u8; RAN
     extension(out, 10, |out| with_len16(out, |out| list(out, &GROUPS)));
     if version == Version::Tls13 {
         extension(out, SUPPORTED_VERSIONS, |out| with_len8(out, |out| list(out, &[version.number()])));
-        // Any 32 bytes are a public key of X25519. Nothing comes of it: the answer is all that is wanted.
+        // Any 32 bytes are a public key of X25519. It is never used: only the answer matters.
         extension(out, 51, |out| {
             with_len16(out, |out| {
                 push_u16(out, GROUPS[0]);
@@ -177,14 +179,14 @@ fn with_len16(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     out[at..at + 2].copy_from_slice(&len.to_be_bytes());
 }
 
-/// Reads what a server says to a ClientHello. `None` as long as it can become an answer yet.
+/// Reads a server's answer. `None` if more bytes can still complete it.
 #[must_use]
 pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
-    // A handshake message may be spread over records (RFC 8446 section 5.1).
+    // A handshake message may span records (RFC 8446 section 5.1).
     let (mut message, mut rest) = (Vec::new(), bytes);
     loop {
         let Some((&[kind, major, _, high, low], body)) = rest.split_first_chunk::<5>() else {
-            // What does not begin like a record does not become one.
+            // Bytes that do not begin like a record never become one.
             let hopeless = rest.first().is_some_and(|kind| !matches!(*kind, RECORD_ALERT | RECORD_HANDSHAKE));
             return (hopeless || bytes.len() >= ANSWER_MAX).then_some(Answer::Other);
         };
@@ -211,7 +213,7 @@ pub fn read_answer(bytes: &[u8]) -> Option<Answer> {
     }
 }
 
-/// The version that a ServerHello (or HelloRetryRequest, which has the same form) chooses.
+/// Returns the version that a ServerHello chooses; a HelloRetryRequest has the same form.
 fn server_hello(message: &[u8]) -> Option<Answer> {
     let (&[kind, high, middle, low], body) = message.split_first_chunk::<4>()?;
     if kind != SERVER_HELLO {
@@ -225,8 +227,8 @@ fn server_hello(message: &[u8]) -> Option<Answer> {
     Some(chosen_version(body).map_or(Answer::Other, Answer::Hello))
 }
 
-/// RFC 8446 section 4.1.3: version, random, session id, suite, compression, extensions; the version of 1.3 stands in
-/// an extension (section 4.2.1), and the old place says 1.2.
+/// RFC 8446 section 4.1.3: version, random, session id, suite, compression, extensions. The version
+/// of 1.3 is in an extension (section 4.2.1); the version field says 1.2.
 fn chosen_version(body: &[u8]) -> Option<u16> {
     let (version, rest) = take_u16(body)?;
     let (_, rest) = rest.split_at_checked(32)?;
@@ -263,7 +265,7 @@ mod tests {
 
     const RANDOM: [u8; RANDOM_LEN] = [9; RANDOM_LEN];
 
-    /// rustls reads what we write: name, suites, signatures.
+    /// rustls reads these hellos: name, suites, signatures.
     #[test]
     fn another_parser_understands_our_hello() {
         for version in [Version::Tls12, Version::Tls13] {
@@ -284,7 +286,7 @@ mod tests {
         }
     }
 
-    /// A record with a ServerHello of this version, and of this one in its extension.
+    /// Writes a record with a ServerHello of this version, and of this one in its extension.
     fn hello(version: u16, extension: Option<u16>) -> Vec<u8> {
         let mut body = version.to_be_bytes().to_vec();
         body.extend_from_slice(&[7; 32]);

@@ -1,8 +1,9 @@
-//! A client that goes by RFC 6797 and RFC 7469: it visits a server, notes what it says, and visits it again; and it
-//! tells all that it has found on the way. `docs/guide/verify.md` lists the checks.
+//! A client that follows RFC 6797 and RFC 7469: it visits a server, notes its policies, visits it
+//! again, and reports its findings. `docs/guide/verify.md` lists the checks.
 //!
-//! What is pure stands apart from what talks: [`grammar`], [`notes`], [`page`], [`hello`] and the [`judge`]s take
-//! values; [`client`] alone has sockets; [`visits`] leads to it, and [`report`] puts together what comes of it.
+//! Pure code is separate from I/O: [`grammar`], [`notes`], [`page`], [`hello`] and the [`judge`]s
+//! take values. Only [`client`] has sockets; [`visits`] uses it, and [`report`] puts the results
+//! together.
 
 pub mod chain;
 pub mod client;
@@ -26,11 +27,11 @@ use client::Failure;
 pub use options::Options;
 pub use report::Report;
 
-/// Visits, notes, visits again.
+/// Verifies a server: two visits, and the checks between them.
 ///
 /// # Errors
 ///
-/// [`Failure`], if nothing is there that could be visited. All that goes wrong later is in the report.
+/// [`Failure`], if the server cannot be reached. Later failures are part of the report.
 pub async fn verify(options: &Options) -> Result<Report, Failure> {
     let gathered = visits::gather(options).await?;
     Ok(report::report(options, gathered))

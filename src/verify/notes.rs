@@ -1,77 +1,78 @@
-//! What a client that goes by RFC 6797 and RFC 7469 notes of a response, and what it does the next time: values in,
-//! values out.
+//! The state that a client keeps under RFC 6797 and RFC 7469, and its effect on the next visit:
+//! values in, values out.
 
 use super::field::PolicyField;
 use super::grammar::read;
 use crate::keys::pin::Pin;
 
-/// One visit, as far as policies care.
+/// One visit, as far as policies depend on it.
 #[derive(Debug, Clone, Default)]
 pub struct Seen<'a> {
-    /// Whether the URL's host is an address.
+    /// `true` if the URL's host is an IP address.
     pub host_is_address: bool,
-    /// Whether TLS came about without any error or warning.
+    /// `true` if TLS was established without any error or warning.
     pub secure: bool,
-    /// The pins of the path that was validated.
+    /// The pins of the validated path.
     pub path: Vec<Pin>,
     /// The values of Strict-Transport-Security, in their order.
     pub sts: Vec<&'a [u8]>,
-    /// The values of Public-Key-Pins.
+    /// The values of Public-Key-Pins, in their order.
     pub pkp: Vec<&'a [u8]>,
 }
 
-/// A host that is known to want TLS (RFC 6797 section 8.1).
+/// A known HSTS host (RFC 6797 section 8.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotedHsts {
     /// Seconds.
     pub max_age: u64,
-    /// Whether the names below it want it, too.
+    /// `true` if HSTS includes the names below it.
     pub include_subdomains: bool,
 }
 
-/// A host that is known to be pinned (RFC 7469 section 2.3.3).
+/// A known pinned host (RFC 7469 section 2.3.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotedPins {
     /// The pins, each once.
     pub pins: Vec<Pin>,
     /// Seconds.
     pub max_age: u64,
-    /// Whether they bind the names below it, too.
+    /// `true` if the pins bind the names below it, too.
     pub include_subdomains: bool,
-    /// Where violations are reported to.
+    /// The URI for reports of violations.
     pub report_uri: Option<String>,
 }
 
-/// What a header comes to.
+/// The effect of a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
-    /// There is none.
+    /// The response has no such header.
     Absent,
-    /// The client goes on as if there were none.
+    /// The client ignores the header.
     Ignored(Reason),
-    /// max-age=0: what was noted is dropped.
+    /// max-age=0: the client forgets its note.
     Forgotten,
-    /// It is noted.
+    /// The client notes it.
     Noted(T),
 }
 
-/// Why a header is ignored.
+/// The reason why a client ignores a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The connection had an error (RFC 6797 section 8.1, RFC 7469 section 2.3.1).
     NotSecure,
-    /// Addresses have no policies (RFC 6797 section 8.1.1, RFC 7469 section 2.3.3).
+    /// IP addresses have no policies (RFC 6797 section 8.1.1, RFC 7469 section 2.3.3).
     Address,
-    /// The first field misses the grammar; the client looks at no other (RFC 6797 section 8.1, RFC 7469 section 2.3.1).
+    /// The first field violates the grammar; the client reads no other (RFC 6797 section 8.1, RFC
+    /// 7469 section 2.3.1).
     Grammar,
     /// No pin is in the validated path (RFC 7469 section 2.5).
     NoMatch,
-    /// Every pin is in it: there is no backup (RFC 7469 section 2.5).
+    /// Every pin is in the validated path: no backup pin (RFC 7469 section 2.5).
     NoBackup,
 }
 
 impl Reason {
-    /// In words.
+    /// Returns the reason in words.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -79,13 +80,13 @@ impl Reason {
             Self::Address => "the host is an address",
             Self::Grammar => "the field is not valid",
             Self::NoMatch => "no pin is in the validated chain",
-            Self::NoBackup => "there is no backup pin",
+            Self::NoBackup => "the field has no backup pin",
         }
     }
 }
 
 impl<T> Outcome<T> {
-    /// What is noted.
+    /// Returns the noted policy, if any.
     #[must_use]
     pub fn noted(&self) -> Option<&T> {
         match self {
@@ -95,10 +96,10 @@ impl<T> Outcome<T> {
     }
 }
 
-/// What a client notes of Strict-Transport-Security.
+/// Returns the effect of Strict-Transport-Security.
 #[must_use]
 pub fn note_hsts(seen: &Seen<'_>) -> Outcome<NotedHsts> {
-    // RFC 6797 section 8.1: only the first one is processed.
+    // RFC 6797 section 8.1: clients process the first field only.
     let Some(first) = seen.sts.first() else { return Outcome::Absent };
     if let Some(reason) = refusal(seen) {
         return Outcome::Ignored(reason);
@@ -113,10 +114,10 @@ pub fn note_hsts(seen: &Seen<'_>) -> Outcome<NotedHsts> {
     }
 }
 
-/// What a client notes of Public-Key-Pins.
+/// Returns the effect of Public-Key-Pins.
 #[must_use]
 pub fn note_pins(seen: &Seen<'_>) -> Outcome<NotedPins> {
-    // RFC 7469 section 2.3.1: only the first one is processed.
+    // RFC 7469 section 2.3.1: clients process the first field only.
     let Some(first) = seen.pkp.first() else { return Outcome::Absent };
     if let Some(reason) = refusal(seen) {
         return Outcome::Ignored(reason);
@@ -153,7 +154,7 @@ fn refusal(seen: &Seen<'_>) -> Option<Reason> {
     }
 }
 
-/// The pins without repetitions, in their order.
+/// Returns the pins without repetitions, in their order.
 #[must_use]
 pub fn distinct(pins: &[Pin]) -> Vec<Pin> {
     let mut distinct = Vec::new();
@@ -165,30 +166,31 @@ pub fn distinct(pins: &[Pin]) -> Vec<Pin> {
     distinct
 }
 
-/// What a client does at its next visit.
+/// The reason why a client ends its next visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// HSTS is noted, and TLS has an error: there is no way around it (RFC 6797 section 8.4).
+    /// HSTS is noted, and TLS has an error: the user cannot click through (RFC 6797 section 8.4).
     Tls,
-    /// No noted pin is in the validated path: the connection is ended (RFC 7469 section 2.6).
+    /// No noted pin is in the validated path: the client ends the connection (RFC 7469 section
+    /// 2.6).
     Pins,
 }
 
-/// What a client remembers of a host.
+/// The policies that a client remembers of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// That it wants TLS.
+    /// The host's HSTS.
     pub hsts: Option<NotedHsts>,
-    /// Its pins.
+    /// The host's pins.
     pub pins: Option<NotedPins>,
 }
 
 impl Memory {
-    /// Whether the client goes on with a visit, by what it remembers.
+    /// Checks a visit against the noted policies.
     ///
     /// # Errors
     ///
-    /// [`Refusal`], where it ends the connection.
+    /// [`Refusal`], if the client ends the connection.
     pub fn admits(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
         if self.hsts.is_some() && !seen.secure {
             return Err(Refusal::Tls);
@@ -199,7 +201,8 @@ impl Memory {
         }
     }
 
-    /// Takes in what a visit says: each valid header replaces what was noted before (RFC 7469 section 2.3.1).
+    /// Notes the policies of a visit: each valid header replaces the previous one (RFC 7469 section
+    /// 2.3.1).
     pub fn note(&mut self, hsts: &Outcome<NotedHsts>, pins: &Outcome<NotedPins>) {
         match hsts {
             Outcome::Noted(noted) => self.hsts = Some(*noted),
@@ -248,7 +251,7 @@ mod tests {
         check(&["max-age=5; includeSubDomains; unknown"], noted(5, true));
         check(&["max-age=0"], Outcome::Forgotten);
         check(&["max-age: 5"], Outcome::Ignored(Reason::Grammar));
-        // The first field alone counts, for better and for worse.
+        // Only the first field counts, valid or not.
         check(&["max-age=5", "max-age=0"], noted(5, false));
         check(&["nonsense", "max-age=5"], Outcome::Ignored(Reason::Grammar));
         let mut visit = seen(&[], &["max-age=5"], &[]);
@@ -275,14 +278,14 @@ mod tests {
         check(&[1, 9], &[&good], Ok(&[1, 2]));
         check(&[1, 9], &[&good, "nonsense"], Ok(&[1, 2]));
         check(&[1, 9], &["nonsense", &good], Err(Outcome::Ignored(Reason::Grammar)));
-        // The root's pin is as good as the leaf's, and twice the same is once.
+        // The root's pin counts like the leaf's, and a repeated pin counts once.
         check(&[7, 9], &[&pins_value(&[9, 9, 2], "max-age=5")], Ok(&[9, 2]));
         check(&[3, 9], &[&good], Err(Outcome::Ignored(Reason::NoMatch)));
         check(&[1, 2, 9], &[&good], Err(Outcome::Ignored(Reason::NoBackup)));
         check(&[1, 9], &[&pins_value(&[1], "max-age=5")], Err(Outcome::Ignored(Reason::NoBackup)));
         check(&[1, 9], &["max-age=5"], Err(Outcome::Ignored(Reason::NoMatch)));
         check(&[1, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(Outcome::Forgotten));
-        // RFC 7469 section 2.3.1: what is to be forgotten must be valid, too.
+        // RFC 7469 section 2.3.1: max-age=0 needs a valid header, too.
         check(&[3, 9], &[&pins_value(&[1, 2], "max-age=0")], Err(Outcome::Ignored(Reason::NoMatch)));
         check(&[1, 9], &[&pins_value(&[1, 2], "max-age=5;")], Err(Outcome::Ignored(Reason::Grammar)));
     }
@@ -301,7 +304,7 @@ mod tests {
         check(&memory, &[2], true, Ok(()));
         check(&memory, &[3, 9], true, Err(Refusal::Pins));
         check(&memory, &[1, 9], false, Err(Refusal::Tls));
-        // Without headers nothing changes; with max-age=0 it does.
+        // Without headers nothing changes; max-age=0 removes the note.
         memory.note(&Outcome::Absent, &Outcome::Ignored(Reason::NoMatch));
         check(&memory, &[3, 9], true, Err(Refusal::Pins));
         let value = pins_value(&[1, 2], "max-age=0");

@@ -6,19 +6,19 @@ use super::chain::Trust;
 use super::target::{Place, Url};
 use crate::keys::pin::Pin;
 
-/// What is to be verified.
+/// The options of a verification.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The https URL.
     pub url: Url,
-    /// Where to connect to in place of what DNS says.
+    /// The address to connect to instead of DNS.
     pub connect: Option<Place>,
-    /// Where plain HTTP is.
+    /// The address of plain HTTP.
     pub connect_http: Option<Place>,
-    /// Whom to trust.
+    /// The certificates to trust.
     pub trust: Trust,
-    /// Pins that the served chain must have one of.
+    /// The pins of which the served chain must have one.
     pub pins: Option<Vec<Pin>>,
-    /// The time by which certificates are judged.
+    /// The time at which certificates must be valid.
     pub now: Timestamp,
 }

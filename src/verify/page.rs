@@ -1,7 +1,8 @@
-//! Mixed content: what a page that came over https fetches without TLS (W3C Mixed Content; HTML Living Standard).
+//! Mixed content: the resources that an https page fetches without TLS (W3C Mixed Content; HTML
+//! Living Standard).
 //!
-//! Browsers refuse scripts, styles and frames of that kind, and ask for pictures and sound by https instead, whether
-//! they are there or not. Links are no subresources: they may lead anywhere.
+//! Browsers block such scripts, styles and frames, and request such pictures and sound by https,
+//! even if they do not exist there. Links are not subresources: they may lead anywhere.
 
 use std::collections::BTreeMap;
 
@@ -11,62 +12,62 @@ use html5gum::{HtmlString, Spanned, StartTag, Token, Tokenizer};
 use super::finding::excerpt;
 use super::style::references;
 
-/// Places that are told one by one.
+/// The most references that are reported one by one.
 const SHOWN_MAX: usize = 100;
-/// Characters of a URL that are shown.
+/// The most characters of a URL that are shown.
 const URL_SHOWN: usize = 160;
 
-/// What browsers do about it.
+/// The reaction of browsers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// They refuse it: scripts, styles, frames, objects.
+    /// Browsers block it: scripts, styles, frames, objects.
     Active,
-    /// They try https in its place: pictures, sound, films.
+    /// Browsers request it by https instead: pictures, sound, films.
     Passive,
-    /// They warn before the form is sent.
+    /// Browsers warn before they send the form.
     Form,
 }
 
-/// One reference that leads away from TLS.
+/// A reference that leads away from TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Insecure {
-    /// What browsers do about it.
+    /// The reaction of browsers.
     pub kind: Kind,
     /// The element and its attribute, such as `img src`.
     pub element: String,
-    /// The URL as the page has it, shortened.
+    /// The URL as written in the page, shortened.
     pub url: String,
-    /// The line of the page.
+    /// The line in the page, from 1.
     pub line: usize,
 }
 
-/// What a page has shown.
+/// The findings about a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The first of the insecure references.
+    /// The first insecure references.
     pub insecure: Vec<Insecure>,
-    /// How many there are of them all.
+    /// The number of insecure references.
     pub count: usize,
-    /// Whether a `meta` element has browsers upgrade them (`upgrade-insecure-requests`).
+    /// `true` if a `meta` element has browsers upgrade them (`upgrade-insecure-requests`).
     pub upgraded: bool,
 }
 
-/// Whether a Content-Security-Policy has browsers ask by https wherever a page says http (W3C Upgrade Insecure
-/// Requests, section 3).
+/// Returns `true` if a Content-Security-Policy has browsers use https for every http reference of
+/// the page (W3C Upgrade Insecure Requests, section 3).
 #[must_use]
 pub fn upgrades(policy: &[u8]) -> bool {
     let mut directives = policy.split(|b| matches!(b, b';' | b','));
     directives.any(|d| d.trim_ascii().eq_ignore_ascii_case(b"upgrade-insecure-requests"))
 }
 
-/// Looks through a page.
+/// Scans a page for insecure references.
 #[must_use]
 pub fn scan(html: &[u8]) -> Page {
     let mut scanner = Scanner { html, ..Scanner::default() };
     let mut emitter = DefaultEmitter::<usize>::new_with_span();
-    // Contents of script, style, title and the like are text.
+    // The contents of script, style, title and the like are text.
     emitter.naively_switch_states(true);
-    // What is in a template is not there until a script takes it out.
+    // The contents of a template are inert until a script uses them.
     let mut templates = 0usize;
     let mut style: Option<(usize, Vec<u8>)> = None;
     for token in Tokenizer::new_with_emitter(html, emitter) {
@@ -95,10 +96,10 @@ pub fn scan(html: &[u8]) -> Page {
 struct Scanner<'a> {
     html: &'a [u8],
     page: Page,
-    /// Whether relative references lead to http, by a `base` element.
+    /// `true` if a `base` element makes relative references lead to http.
     base_is_http: bool,
     has_base: bool,
-    /// How far lines have been counted, and how many there were.
+    /// The place up to which lines are counted, and their number.
     counted: (usize, usize),
 }
 
@@ -116,7 +117,7 @@ impl Scanner<'_> {
         if let Some(style) = get("style") {
             self.style(&format!("{name} style"), style, at);
         }
-        // Of old, and still obeyed.
+        // Obsolete, and still supported.
         if let Some(url) = get("background") {
             self.reference(Kind::Passive, &name, "background", url, at);
         }
@@ -140,7 +141,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// HTML section 4.2.3: the first one with a href counts.
+    /// HTML section 4.2.3: the first one with an href counts.
     fn base(&mut self, href: Option<&[u8]>) {
         if let Some(href) = href.filter(|_| !self.has_base) {
             self.has_base = true;
@@ -171,7 +172,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// HTML section 2.5.10: candidates divided by commas, each a URL and a descriptor.
+    /// HTML section 2.5.10: candidates separated by commas, each a URL and a descriptor.
     fn candidates(&mut self, element: &str, attribute: &str, list: Option<&[u8]>, at: usize) {
         let mut rest = list.unwrap_or_default();
         loop {
@@ -191,7 +192,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// A style element, and where it begins.
+    /// A style element, and its start.
     fn sheet(&mut self, sheet: Option<(usize, Vec<u8>)>) {
         if let Some((at, css)) = sheet {
             self.style("style", &css, at);
@@ -226,7 +227,7 @@ impl Scanner<'_> {
     }
 }
 
-/// The attributes of an element by which browsers fetch something.
+/// Returns the attributes with which browsers fetch a resource for an element.
 fn subresources(element: &str) -> &'static [(Kind, &'static str)] {
     use Kind::{Active, Passive};
     match element {
@@ -238,16 +239,17 @@ fn subresources(element: &str) -> &'static [(Kind, &'static str)] {
         "track" => &[(Active, "src")],
         "img" | "audio" | "source" | "input" => &[(Passive, "src")],
         "video" => &[(Passive, "src"), (Passive, "poster")],
-        // Of SVG.
+        // In SVG.
         "image" | "feimage" => &[(Passive, "href"), (Passive, "xlink:href")],
         _ => &[],
     }
 }
 
-/// Whether a reference on a page that came over https is fetched without TLS. This machine's own addresses are as
+/// Returns `true` if an https page would fetch a reference without TLS. Loopback addresses are as
 /// trustworthy as TLS (W3C Secure Contexts, section 3.1).
 fn leaves_tls(reference: &[u8], base_is_http: bool) -> bool {
-    // URL Standard section 4.4: white space around it, and tabs and line ends within it, are left out.
+    // URL Standard section 4.4: browsers strip white space around it, and tabs and line ends within
+    // it.
     let trimmed = reference.trim_ascii();
     let url: Vec<u8> = trimmed.iter().filter(|b| !matches!(b, b'\t' | b'\n' | b'\r')).copied().collect();
     let scheme_end = url.iter().position(|b| !(b.is_ascii_alphanumeric() || b"+-.".contains(b)));
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What is told of a page, as `line kind element url`.
+    /// Returns the references of a page, as `line kind element url`.
     #[track_caller]
     fn check(html: &str, want: &[&str]) {
         let page = scan(html.as_bytes());

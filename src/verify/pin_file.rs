@@ -1,8 +1,9 @@
-//! The pins that a client brings along: `--pins FILE`.
+//! The pins that the user expects: `--pins FILE`.
 //!
-//! Lines of pins in any of the forms that go around: base64, as `pintle pin` prints it first on each line,
-//! `pin-sha256="..."` as in the header, `sha256//...` as curl has it, hexadecimal, TLSA records. Or JSON: what
-//! `pintle pin`, `pintle export`, `pintle key list` or an earlier `pintle verify` has printed.
+//! The file has lines of pins in any usual form: base64, as `pintle pin` prints it first on each
+//! line; `pin-sha256="..."` of the header; `sha256//...` of curl; hexadecimal; TLSA records. Or it
+//! is JSON: the output of `pintle pin`, `pintle export`, `pintle key list` or an earlier `pintle
+//! verify`.
 
 use std::fmt;
 
@@ -12,32 +13,32 @@ use super::finding::excerpt;
 use super::notes::distinct;
 use crate::keys::pin::Pin;
 
-/// Pins that are taken from one file.
+/// The most pins that are taken from one file.
 const PINS_MAX: usize = 10_000;
-/// Characters of a line that are shown.
+/// The most characters of a line that are shown.
 const SHOWN: usize = 60;
 
-/// Why there are no pins in a file.
+/// The reason why a file gives no pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PinFileError {
-    /// No pin at all.
+    /// The file has no pin.
     Empty,
-    /// The output of a `pintle verify` that has noted none.
+    /// The file is the output of a `pintle verify` that noted none.
     NoneNoted,
-    /// What stands on this line is no pin.
+    /// A line that is not a pin.
     Line(usize, String),
-    /// The JSON is another program's.
+    /// JSON of another program.
     Json(String),
-    /// More pins than anybody has.
+    /// More than [`PINS_MAX`] pins.
     TooMany,
 }
 
 impl fmt::Display for PinFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("no pin in it"),
-            Self::NoneNoted => f.write_str("that visit has noted no pins"),
-            Self::Line(line, text) => write!(f, "line {line}: no pin: {text}"),
+            Self::Empty => f.write_str("no pin found"),
+            Self::NoneNoted => f.write_str("that visit noted no pins"),
+            Self::Line(line, text) => write!(f, "line {line}: not a pin: {text}"),
             Self::Json(why) => write!(f, "not the JSON of pintle pin, export, key list or verify: {why}"),
             Self::TooMany => write!(f, "more than {PINS_MAX} pins"),
         }
@@ -47,18 +48,20 @@ impl fmt::Display for PinFileError {
 impl std::error::Error for PinFileError {}
 
 impl PinFileError {
-    /// What to do about it.
+    /// Returns a remedy.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoneNoted => Some("a server without Public-Key-Pins promises nothing; take `pintle pin CHAIN`"),
-            Self::Empty | Self::Line(..) => Some("one pin on each line, such as `pintle pin FILE...` prints"),
+            Self::NoneNoted => {
+                Some("a server without Public-Key-Pins promises nothing; use the output of `pintle pin CHAIN`")
+            }
+            Self::Empty | Self::Line(..) => Some("write one pin on each line, as `pintle pin FILE...` prints them"),
             Self::Json(_) | Self::TooMany => None,
         }
     }
 }
 
-/// Reads a file's pins.
+/// Reads the pins of a file.
 ///
 /// # Errors
 ///
@@ -92,13 +95,14 @@ fn from_lines(text: &str) -> Result<Vec<Pin>, PinFileError> {
     Ok(pins)
 }
 
-/// All pins of a header's text, quoted or not: this is a user's file, and no header.
+/// Returns all pins of a header's text, quoted or not: a user's file need not follow the header's
+/// grammar.
 fn of_header(line: &str) -> Option<Vec<Pin>> {
     let texts = line.split("pin-sha256=").skip(1);
     texts.map(|text| text.trim_start_matches('"').get(..44)?.parse().ok()).collect()
 }
 
-/// The first word: one pin, or curl's list of them. In a TLSA record, the last one.
+/// Reads the first word: one pin, or curl's list of them. In a TLSA record, the last word.
 fn of_words(line: &str) -> Option<Vec<Pin>> {
     if let Some((_, data)) = line.split_once(" TLSA ") {
         return Pin::from_hex(data.strip_prefix("3 1 1 ")?.trim()).map(|pin| vec![pin]);
@@ -113,7 +117,7 @@ fn of_words(line: &str) -> Option<Vec<Pin>> {
 
 fn from_json(text: &str) -> Result<Vec<Pin>, PinFileError> {
     let value: Value = serde_json::from_str(text).map_err(|e| PinFileError::Json(e.to_string()))?;
-    let unknown = || PinFileError::Json("no pins where they belong".into());
+    let unknown = || PinFileError::Json("no pins found".into());
     let list = match &value {
         Value::Array(list) => list,
         Value::Object(_) => match value.pointer("/noted/pins") {
@@ -123,7 +127,7 @@ fn from_json(text: &str) -> Result<Vec<Pin>, PinFileError> {
         },
         _ => return Err(unknown()),
     };
-    // A site, with its keys.
+    // A site with its keys.
     let keys = |entry: &'_ Value| entry.get("keys").and_then(Value::as_array).cloned();
     let list: Vec<Value> = list.iter().flat_map(|entry| keys(entry).unwrap_or_else(|| vec![entry.clone()])).collect();
     let one = |entry: &Value| entry.as_str().or_else(|| entry.get("pin")?.as_str())?.parse().ok();
@@ -168,18 +172,26 @@ mod tests {
             let error = read(text.replace("{A}", A).as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(want), "{text}: {error}");
         };
-        check("", "no pin in it");
-        check("# nothing\n", "no pin in it");
-        check("[]", "no pin in it");
-        check("{A}\nhello world", "line 2: no pin: hello world");
-        check("pin-sha256=\"AAAA\"", "line 1: no pin");
-        check("sha256//AAAA", "line 1: no pin");
-        check("_443._tcp.a.example. IN TLSA 3 0 1 00", "line 1: no pin");
+        check("", "no pin found");
+        check(
+            "# nothing
+        ",
+            "no pin found",
+        );
+        check("[]", "no pin found");
+        check(
+            "{A}
+        hello world",
+            "line 2: not a pin: hello world",
+        );
+        check("pin-sha256=\"AAAA\"", "line 1: not a pin");
+        check("sha256//AAAA", "line 1: not a pin");
+        check("_443._tcp.a.example. IN TLSA 3 0 1 00", "line 1: not a pin");
         check("{\"pins\": 5}", "not the JSON");
         check("{", "not the JSON");
         check("{}", "not the JSON");
         check("[5]", "not the JSON");
-        check("{\"noted\": {\"hsts\": null, \"pins\": null}}", "that visit has noted no pins");
+        check("{\"noted\": {\"hsts\": null, \"pins\": null}}", "that visit noted no pins");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! What the visits come to.
+//! Judges the visits, and puts the report together.
 
 use std::net::SocketAddr;
 
@@ -19,57 +19,57 @@ use super::target::Url;
 use super::visits::{Gathered, Landing, Visit};
 use crate::message::Name;
 
-/// What was asked for by plain HTTP, and what came of it.
+/// The response to plain HTTP.
 #[derive(Debug, Clone)]
 pub struct PlainAnswer {
     /// The http URL.
     pub url: Url,
-    /// The status, if there was a response.
+    /// The status, if a response came.
     pub status: Option<u16>,
-    /// Where it leads to.
+    /// The value of Location.
     pub location: Option<String>,
 }
 
-/// All that was found.
+/// The findings of a verification, and the facts behind them.
 #[derive(Debug)]
 pub struct Report {
     /// The rows.
     pub findings: Vec<Finding>,
     /// The address of the first visit.
     pub address: SocketAddr,
-    /// Versions of TLS.
+    /// The versions of TLS.
     pub versions: Vec<Offer>,
-    /// The version that the first visit got.
+    /// The version of the first visit.
     pub negotiated: Option<Version>,
     /// The chain of the first visit.
     pub chain: Option<Chain>,
-    /// What other visits got, where that was something else.
+    /// The chains of other visits that differ from the first.
     pub other_chains: Vec<Chain>,
     /// The first response.
     pub response: Option<Response>,
     /// Plain HTTP.
     pub plain: PlainAnswer,
-    /// What a client remembers after the visits.
+    /// The policies that a client remembers after the visits.
     pub memory: Memory,
-    /// Whether the host could be on the preload list.
+    /// The state for the preload list.
     pub preload: Option<Preload>,
     /// The page.
     pub page: Option<Page>,
 }
 
 impl Report {
-    /// How many findings there are of this level.
+    /// Returns the number of findings of a level.
     #[must_use]
     pub fn count(&self, level: Level) -> usize {
         self.findings.iter().filter(|f| f.level == level).count()
     }
 }
 
-/// Judges all that was gathered.
+/// Judges the gathered facts.
 pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
     let url = &options.url;
     let mut judge = Judge { options, findings: versions::judge(&gathered.versions) };
-    // A port that was guessed for an https port other than 443 may be another server's.
+    // The http port is guessed for an https port other than 443, and may belong to another server.
     let port_is_known = url.port == 443 || options.connect_http.is_some();
     let asked = Asked { plain: &gathered.plain_url, secure: url, port_is_known };
     let (findings, leads) = redirect::judge(&asked, &gathered.plain);
@@ -91,7 +91,7 @@ pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
     match gathered.first {
         Err(failure) => {
             let finding = Finding::new(Group::Tls, Level::Error, "tls-handshake", failure.to_string());
-            judge.findings.push(finding.hint("nothing that needs a connection was checked"));
+            judge.findings.push(finding.hint("checks that need a connection were skipped"));
         }
         Ok(first) => {
             judge.chains(&first, gathered.other.as_ref());
@@ -115,12 +115,12 @@ pub(super) fn report(options: &Options, gathered: Gathered) -> Report {
         }
     }
     report.findings = judge.findings;
-    // A stable order: by group, and in each as it was found.
+    // A stable order: by group, and within each by time.
     report.findings.sort_by_key(|f| Group::ALL.iter().position(|g| *g == f.group));
     report
 }
 
-/// The paths of all certificates that clients may get.
+/// Returns the paths of all certificates that clients may get.
 fn paths(first: &Visit, other: Option<&Chain>) -> Vec<Path> {
     let mut paths = vec![Path { label: String::new(), pins: first.chain.pins() }];
     if let Some(other) = other {
@@ -147,7 +147,7 @@ impl Judge<'_> {
         }
     }
 
-    /// The policies of the first response; gives what a client remembers of them.
+    /// Judges the policies of the first response; returns what a client remembers of them.
     fn policies(&mut self, first: &Visit, response: &Response, paths: &[Path]) -> Memory {
         let url = &self.options.url;
         let seen = first.seen(url);
@@ -160,7 +160,7 @@ impl Judge<'_> {
         memory
     }
 
-    /// The second visit, with what a client remembers of the first; gives what it remembers of both.
+    /// Judges the second visit by the client's memory of the first; returns its memory of both.
     fn again(
         &mut self,
         first: &Visit,
@@ -184,7 +184,7 @@ impl Judge<'_> {
         alone.note(&noted_hsts, &noted_pins);
         let visits = Visits { first, second, after_first: &memory, after_second: &alone, plain, secure };
         self.findings.extend(again::judge(&visits));
-        // A client that is not let in reads no headers.
+        // A client that ends the connection reads no headers.
         if memory.admits(second).is_ok() {
             memory.note(&noted_hsts, &noted_pins);
         }

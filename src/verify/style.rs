@@ -1,10 +1,11 @@
-//! What a style sheet fetches: `url(...)` and `@import "..."` (CSS Syntax Level 3, sections 4.3.5 and 4.3.6; CSS
-//! Cascade, section 2). Comments and the contents of other strings are skipped.
+//! The references of a style sheet: `url(...)` and `@import "..."` (CSS Syntax Level 3, sections
+//! 4.3.5 and 4.3.6; CSS Cascade, section 2). Comments and the contents of other strings are
+//! skipped.
 
-/// References that are read from one style sheet.
+/// The most references that are read from one style sheet.
 const REFERENCES_MAX: usize = 4096;
 
-/// All references: whether each is an import, and its text.
+/// Returns all references: `true` with an import, and the text.
 #[must_use]
 pub fn references(css: &[u8]) -> Vec<(bool, Vec<u8>)> {
     let mut found = Vec::new();
@@ -30,7 +31,7 @@ pub fn references(css: &[u8]) -> Vec<(bool, Vec<u8>)> {
             }
             (rest, import) = (behind, false);
         } else if is_name(first) {
-            // A name is taken whole, so that `curl(` is no `url(`.
+            // A name is read whole, so that `curl(` is not taken for `url(`.
             let end = rest.iter().position(|b| !is_name(*b)).unwrap_or(rest.len());
             rest = &rest[end..];
         } else {
@@ -54,7 +55,8 @@ fn is_name(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_') || !b.is_ascii()
 }
 
-/// The contents of `url(`, quoted or not, and what is behind its parenthesis.
+/// Reads the contents of `url(`, quoted or not; returns them with the text after the closing
+/// parenthesis.
 fn url(css: &[u8]) -> (Vec<u8>, &[u8]) {
     let css = css.trim_ascii_start();
     match css.split_first() {
@@ -69,7 +71,7 @@ fn url(css: &[u8]) -> (Vec<u8>, &[u8]) {
     }
 }
 
-/// A string up to its quote, or to the end of its line, where CSS gives it up.
+/// Reads a string up to its quote, or to the end of its line, where CSS ends it.
 fn string(css: &[u8], quote: u8) -> (Vec<u8>, &[u8]) {
     let mut escaped = false;
     for (at, b) in css.iter().enumerate() {
@@ -97,7 +99,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
         let digits = behind.iter().take(6).take_while(|b| b.is_ascii_hexdigit()).count();
         if digits == 0 {
             if let Some((&escaped, behind)) = behind.split_first() {
-                // A backslash at a line's end joins the lines.
+                // A backslash at the end of a line joins the lines.
                 out.extend((escaped != b'\n').then_some(escaped));
                 rest = behind;
             }

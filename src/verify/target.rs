@@ -1,4 +1,4 @@
-//! Where to go: the URL, the addresses that stand in for DNS, and where redirects lead.
+//! Destinations: the URL, the address to connect to instead of DNS, and the targets of redirects.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use crate::host::{ascii_authority, split_authority};
 use crate::policy::Scheme;
 
-/// The longest URL that is read, in bytes.
+/// The longest accepted URL, in bytes.
 const URL_MAX: usize = 16 * 1024;
 
 /// An absolute http or https URL.
@@ -19,40 +19,43 @@ pub struct Url {
     pub scheme: Scheme,
     /// Lower case, without a dot at the end; IPv6 addresses in brackets.
     pub host: String,
-    /// The port, named or not.
+    /// The port, named or default.
     pub port: u16,
     /// Path and query; at least `/`.
     pub target: String,
 }
 
 impl Url {
-    /// `host`, or `host:port` where the port is not the scheme's.
+    /// Returns `host`, or `host:port` if the port is not the scheme's.
     #[must_use]
     pub fn authority(&self) -> String {
         if self.port == default_port(self.scheme) { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 
-    /// The host, if it is an address: such hosts have no policies (RFC 6797 section 8.1.1, RFC 7469 section 2.3.3).
+    /// Returns the host if it is an IP address. Such hosts have no policies (RFC 6797 section
+    /// 8.1.1, RFC 7469 section 2.3.3).
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         bare(&self.host).parse().ok()
     }
 
-    /// What certificates are verified for. `None` for names that no certificate can have.
+    /// Returns the name that certificates are verified for. `None` for names that no certificate
+    /// can have.
     #[must_use]
     pub fn server_name(&self) -> Option<ServerName<'static>> {
         ServerName::try_from(bare(&self.host).to_owned()).ok()
     }
 
-    /// What a client that has noted the host's HSTS asks for in place of an http URL: port 80 becomes 443, any other
-    /// stays (RFC 6797 section 8.3, step 5).
+    /// Returns the URL that a client with noted HSTS requests instead of an http URL: port 80
+    /// becomes 443, any other port stays (RFC 6797 section 8.3, step 5).
     #[must_use]
     pub fn upgraded(&self) -> Self {
         let port = if self.port == 80 { 443 } else { self.port };
         Self { scheme: Scheme::Https, port, ..self.clone() }
     }
 
-    /// The URL that a Location leads to from here (RFC 9110 section 10.2.2), or `None` if it is none of http's.
+    /// Returns the URL that a Location leads to from here (RFC 9110 section 10.2.2). `None` if it
+    /// is not an http or https URL.
     #[must_use]
     pub fn join(&self, location: &str) -> Option<Self> {
         let location = location.split('#').next().unwrap_or_default();
@@ -60,7 +63,7 @@ impl Url {
             return format!("{}://{rest}", self.scheme.as_str()).parse().ok();
         }
         if let Some(colon) = location.find([':', '/', '?']).filter(|at| location.as_bytes()[*at] == b':') {
-            // A colon in the first segment is a scheme's (RFC 3986 section 4.2).
+            // A colon in the first segment belongs to a scheme (RFC 3986 section 4.2).
             return (colon > 0).then(|| location.parse().ok()).flatten();
         }
         let path = self.target.split('?').next().unwrap_or_default();
@@ -86,18 +89,18 @@ impl FromStr for Url {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.len() > URL_MAX {
-            return Err("the URL is too long".into());
+            return Err(format!("the URL has more than {URL_MAX} bytes"));
         }
-        let (scheme, rest) = text.split_once("://").ok_or("not a URL: it begins with https://")?;
+        let (scheme, rest) = text.split_once("://").ok_or("not a URL: write it with https://")?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "https" => Scheme::Https,
             "http" => Scheme::Http,
-            _ => return Err(format!("{scheme} is no scheme of the web")),
+            _ => return Err(format!("{scheme} is not a scheme of the web: write https")),
         };
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if !target.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err("write white space and other than ASCII characters of the path as %XX".into());
+            return Err("white space and non-ASCII characters of the path must be written as %XX".into());
         }
         let mut raw = ascii_authority(authority).map_err(|e| e.to_string())?.into_owned().into_bytes();
         let split = split_authority(&mut raw).map_err(|e| e.to_string())?;
@@ -120,12 +123,13 @@ fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
-/// Where to connect to in place of what DNS says: `HOST:PORT`, `HOST`, or an address with or without a port.
+/// An address to connect to instead of DNS: `HOST:PORT`, `HOST`, or an IP address with or without a
+/// port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// A name, or an address without brackets.
+    /// A name, or an IP address without brackets.
     pub host: String,
-    /// The port, if there is one.
+    /// The port, if given.
     pub port: Option<u16>,
 }
 
@@ -162,13 +166,13 @@ mod tests {
         check("https://[2001:DB8::1]:8443/x", "https://[2001:db8::1]:8443/x");
         check("https://192.0.2.1", "https://192.0.2.1/");
         check("blog.example.com", "error: not a URL");
-        check("ftp://blog.example.com/", "error: ftp is no scheme");
+        check("ftp://blog.example.com/", "error: ftp is not a scheme");
         check("https:///x", "error: no host name");
         check("https://user@blog.example.com/", "error: a host name has");
         check("https://b\u{fc}cher.example:8443/", "https://xn--bcher-kva.example:8443/");
         check("https://blog.example.com:99999/", "error: the port");
-        check("https://blog.example.com/a b", "error: write white space");
-        check("https://blog.example.com/\u{fc}", "error: write white space");
+        check("https://blog.example.com/a b", "error: white space");
+        check("https://blog.example.com/\u{fc}", "error: white space");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! All that is asked of a server, and in which order.
+//! The visits: all requests to a server, in their order.
 
 use std::net::SocketAddr;
 
@@ -16,10 +16,10 @@ use super::target::{Place, Url};
 use crate::message::Name;
 use crate::policy::Scheme;
 
-/// Redirects on the same host that are followed to find the page.
+/// The most redirects on the same host that are followed to find the page.
 const REDIRECTS_MAX: usize = 5;
-/// Where plain HTTP is to be found beside this https port, when nothing answers at 80: the pair that application
-/// servers, and `pintle demo`, use.
+/// The https port and the http port of application servers and `pintle demo`: the http port is
+/// tried if port 80 is closed.
 const ALTERNATE_PORTS: (u16, u16) = (8443, 8080);
 
 /// One visit: a connection, its chain, and the response to one request.
@@ -31,7 +31,7 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// What policies care for.
+    /// Returns the facts that policies depend on.
     pub(super) fn seen(&self, url: &Url) -> Seen<'_> {
         let values = |name| self.response.as_ref().map(|r| r.values(name)).unwrap_or_default();
         Seen {
@@ -44,18 +44,18 @@ impl Visit {
     }
 }
 
-/// Where a page is, and what was there; or why nobody got there.
+/// The page of a visit, or the reason why it was not reached.
 #[derive(Debug)]
 pub(super) struct Landing {
-    /// The URL behind all redirects on the same host.
+    /// The URL after all redirects on the same host.
     pub url: Url,
-    /// Redirects that lead elsewhere end the way.
+    /// The target of a redirect that leads elsewhere; it is not followed.
     pub elsewhere: Option<Url>,
     /// The last response, unless it is the first visit's.
     pub response: Option<Result<Response, Failure>>,
 }
 
-/// All that the connections have shown.
+/// The results of all visits.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub address: SocketAddr,
@@ -72,7 +72,7 @@ pub(super) struct Gathered {
 ///
 /// # Errors
 ///
-/// [`Failure`], if nothing is there that could be visited.
+/// [`Failure`], if nothing listens there. Later failures are part of the result.
 pub(super) async fn gather(options: &Options) -> Result<Gathered, Failure> {
     let default = Place { host: options.url.host.trim_matches(['[', ']']).to_owned(), port: None };
     let place = options.connect.as_ref().unwrap_or(&default);
@@ -80,7 +80,8 @@ pub(super) async fn gather(options: &Options) -> Result<Gathered, Failure> {
     let name = options.url.server_name().ok_or_else(|| Failure::Http("no certificate can have that name".into()))?;
     let visitor = Visitor { options, addresses, name };
 
-    // The two visits come first, with nothing in between: servers may count.
+    // The two visits come first, with nothing between them: the server may react to the number of
+    // visits.
     let first = visitor.visit(0, &options.url).await;
     let first = match first {
         Err(failure) if failure.is_unreachable() => return Err(failure),
@@ -122,7 +123,7 @@ impl Visitor<'_> {
         Chain::examine(&handshake.certificates, &self.options.trust, &self.name, self.options.now)
     }
 
-    /// The chain that clients get who take no keys of the kind that we got; if there is one.
+    /// Returns the chain for clients that accept only the other kind of key, if there is one.
     async fn other_kind(&self, first: &Visit) -> Option<Chain> {
         let keys = if first.chain.is_rsa() { KeyTypes::Elliptic } else { KeyTypes::Rsa };
         let (address, socket) = client::connect(&self.addresses, 0).await.ok()?;
@@ -131,10 +132,11 @@ impl Visitor<'_> {
         (chain.leaf_pin() != first.chain.leaf_pin()).then_some(chain)
     }
 
-    /// Which versions are offered, each asked for alone. What we got is offered, whatever the answer to that was.
+    /// Returns the versions that the server offers, each requested alone. The version of the first
+    /// visit counts as offered in any case.
     async fn versions(&self, first: Option<&Visit>) -> Vec<Offer> {
         let negotiated = first.and_then(|v| v.handshake.version);
-        // All at once: a server that says nothing is waited for once.
+        // In parallel: a server that does not answer costs one timeout.
         let probes = Version::ALL.map(|version| client::probe(&self.addresses, &self.options.url.host, version));
         let answers = join_all(probes).await;
         let offer = |(version, answer): (Version, Result<Answer, Failure>)| match answer {
@@ -165,7 +167,7 @@ impl Visitor<'_> {
         landing
     }
 
-    /// Asks by plain HTTP: where `--connect-http` says, or at port 80 of where TLS is.
+    /// Requests the page by plain HTTP, at `--connect-http` or at port 80 of the TLS server.
     async fn plain(&self) -> (Url, Plain) {
         let url = self.plain_url(80);
         if let Some(place) = &self.options.connect_http {
@@ -186,7 +188,8 @@ impl Visitor<'_> {
         answer
     }
 
-    /// The http URL beside ours. Where https is at a port of its own, so is http: at the one that we are told.
+    /// Returns the http URL that corresponds to ours. If https has a port of its own, http has the
+    /// port of `--connect-http`, or the guessed one.
     fn plain_url(&self, guess: u16) -> Url {
         let told = self.options.connect_http.as_ref().and_then(|place| place.port).unwrap_or(guess);
         let port = if self.options.url.port == 443 { 80 } else { told };

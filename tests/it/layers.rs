@@ -28,8 +28,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("commands/run.rs", "serve", NOT_YET),
     ("control/admin.rs", "answer", NOT_YET),
     ("control/status.rs", "metrics", NOT_YET),
-    ("verify/chain.rs", "distrust", NOT_YET),
-    ("verify/judge/redirect.rs", "judge_location", NOT_YET),
 ];
 const NOT_YET: &str = "not yet split";
 

@@ -1,4 +1,4 @@
-//! The report for programs.
+//! The report as JSON.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::verify::notes::Memory;
 use crate::verify::page::{Insecure, Kind, Page};
 use crate::verify::{Options, Report};
 
-/// All that was found.
+/// Returns all findings, and the facts behind them.
 pub(super) fn report(options: &Options, report: &Report) -> Value {
     let page = report.page.as_ref();
     json!({
@@ -41,7 +41,7 @@ pub(super) fn report(options: &Options, report: &Report) -> Value {
     })
 }
 
-/// Nobody was there.
+/// Returns the report for a server that could not be reached.
 pub(super) fn unreachable(options: &Options, failure: &Failure) -> Value {
     let row = Finding::new(Group::Tls, Level::Error, "unreachable", failure.to_string());
     json!({
@@ -63,7 +63,7 @@ fn offer(offer: &Offer) -> Value {
     json!({ "version": offer.version.as_str(), "offered": offer.offered, "unknown": offer.unknown })
 }
 
-/// The certificates as they were sent, then the root, if it was not.
+/// Returns the certificates as sent, then the root, if it was not sent.
 fn chain(chain: &Chain) -> Vec<Value> {
     let mut all: Vec<Value> = chain.served.iter().map(certificate).collect();
     let root = chain.root.as_ref().filter(|root| chain.served.iter().all(|c| c.pin != root.pin));

@@ -1,4 +1,4 @@
-//! `pintle verify`: what a strict client finds at a site.
+//! `pintle verify`: the verdict of a strict client on a site.
 
 mod json;
 mod table;
@@ -22,14 +22,14 @@ use crate::verify::finding::Level;
 use crate::verify::target::{Place, Url};
 use crate::verify::{Options, pin_file, verify as visit};
 
-/// What the command line says.
+/// The arguments.
 #[derive(Debug)]
 pub struct Wanted {
     /// The https URL.
     pub url: Url,
-    /// Where to connect to in place of what DNS says.
+    /// The address to connect to instead of DNS.
     pub connect: Option<Place>,
-    /// Where plain HTTP is.
+    /// The address of plain HTTP.
     pub connect_http: Option<Place>,
     /// The file of roots.
     pub ca: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub struct Wanted {
     pub pins: Option<PathBuf>,
 }
 
-/// Visits a site twice and tells what was found; exit code 1 if there is a fault.
+/// Verifies a site, and prints the report. Exit code 1 if a check failed.
 pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
     let (trust, pins) = match (trust(wanted.ca.as_deref()), wanted.pins.as_deref().map(read_pins).transpose()) {
         (Ok(trust), Ok(pins)) => (trust, pins),
@@ -50,7 +50,7 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
     let Wanted { url, connect, connect_http, .. } = wanted;
     let options = Options { url, connect, connect_http, trust, pins, now: Timestamp::now() };
     let outcome = runtime.block_on(visit(&options));
-    // A lookup that nobody waits for any more ends with the process.
+    // A lookup that still runs ends with the process.
     runtime.shutdown_background();
     let (text, code) = match &outcome {
         Ok(report) => {
@@ -92,7 +92,7 @@ fn trust(path: Option<&Path>) -> Result<Trust, Reason> {
     let certificates = key_file::certificates(&contents)
         .map_err(|error| wrong(&error.to_string()).hint(error.hint(path, Want::Chain).unwrap_or_else(usage)))?;
     for (_, certificate) in certificates {
-        roots.add(certificate.clone()).map_err(|_| wrong("a certificate in it cannot be a root").hint(usage()))?;
+        roots.add(certificate.clone()).map_err(|_| wrong("a certificate in it is not fit as a root").hint(usage()))?;
         own.push(certificate);
     }
     Ok(Trust { roots: Arc::new(roots), own })

@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as a table.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,12 @@ use crate::verify::chain::{Chain, day};
 use crate::verify::finding::{Finding, Group, Level, printable};
 use crate::verify::{Options, Report};
 
-/// Width of the marks; the name of the check follows, then the message.
+/// The width of the marks; the name of the check follows, then the message.
 const MARK: usize = 4;
-/// Where lines are broken, between words.
+/// The width at which lines are wrapped.
 const LINE_MAX: usize = 110;
 
-/// All of it, in colour or not.
+/// Renders the report, in colour or not.
 pub(super) fn render(options: &Options, report: &Report, color: bool) -> String {
     let paint = Paint(color);
     let width = report.findings.iter().map(|f| f.check.len()).max().unwrap_or_default();
@@ -43,7 +43,7 @@ fn row(out: &mut String, finding: &Finding, width: usize, paint: Paint) {
         Level::Warning => ("warn", "33"),
         Level::Error => ("FAIL", "1;31"),
     };
-    // Padded before it is painted: colours have no width.
+    // Padded before it is coloured: escape sequences have no width.
     let mark = paint.color(&format!("{mark:MARK$}"), color);
     let margin = margin(width);
     let room = LINE_MAX.saturating_sub(margin.len());
@@ -55,7 +55,7 @@ fn row(out: &mut String, finding: &Finding, width: usize, paint: Paint) {
     }
 }
 
-/// The text in lines of at most this many characters; longer words have lines of their own.
+/// Wraps a text at this many characters; longer words get lines of their own.
 fn wrap(text: &str, max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -74,7 +74,7 @@ fn margin(width: usize) -> String {
     " ".repeat(2 + MARK + 2 + width + 2)
 }
 
-/// The keys of the chain, as pins have them.
+/// Writes the keys of the chain, as pins.
 fn chain(out: &mut String, chain: &Chain, width: usize) {
     let margin = margin(width);
     for certificate in &chain.served {
@@ -88,7 +88,7 @@ fn chain(out: &mut String, chain: &Chain, width: usize) {
     }
 }
 
-/// What each noted pin stands for.
+/// Writes the meaning of each noted pin.
 fn pins(out: &mut String, report: &Report, width: usize) {
     let Some(noted) = &report.memory.pins else { return };
     let chains: Vec<Vec<Pin>> = report.chain.iter().chain(&report.other_chains).map(Chain::pins).collect();
@@ -108,7 +108,7 @@ fn verdict(options: &Options, report: &Report) -> String {
     }
 }
 
-/// Colours, or none.
+/// Colours, if wanted.
 #[derive(Clone, Copy)]
 struct Paint(bool);
 

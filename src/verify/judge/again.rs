@@ -1,45 +1,45 @@
-//! The second visit: what has changed, and whether a client that remembers the first one gets in.
+//! The second visit: changes since the first, and the verdict of a client that remembers the first.
 
 use crate::verify::finding::{Finding, Group, Level};
 use crate::verify::notes::{Memory, Refusal, Seen};
 use crate::verify::target::Url;
 
-/// What the second visit is held against.
+/// Both visits.
 #[derive(Debug)]
 pub struct Visits<'a> {
     /// The first.
     pub first: &'a Seen<'a>,
     /// The second.
     pub second: &'a Seen<'a>,
-    /// What a client remembers after the first.
+    /// The memory of a client after the first visit.
     pub after_first: &'a Memory,
-    /// What another remembers that has made the second alone.
+    /// The memory of a client that has made only the second visit.
     pub after_second: &'a Memory,
-    /// What a client that has noted HSTS asks for when it is told this http URL.
+    /// The http URL that a client with noted HSTS replaces.
     pub plain: &'a Url,
-    /// What was asked for.
+    /// The https URL.
     pub secure: &'a Url,
 }
 
-/// The rows.
+/// Judges the second visit.
 #[must_use]
 pub fn judge(visits: &Visits<'_>) -> Vec<Finding> {
     let row = Finding::new;
     let (first, second) = (visits.first, visits.second);
     let mut findings = Vec::new();
     if first.path != second.path {
-        let message = "another visit gets another chain: there are several keys behind this name";
+        let message = "a second visit gets another chain: this name has several keys";
         findings.push(
             row(Group::Certificate, Level::Warning, "chain-varies", message)
-                .hint("with pins, all of them must be promised; see --json for both"),
+                .hint("with pins, all of them must be promised; --json shows both chains"),
         );
     }
     if first.sts != second.sts {
-        let message = "another visit gets another Strict-Transport-Security: the newest one counts";
+        let message = "a second visit gets another Strict-Transport-Security: clients keep the latest";
         findings.push(row(Group::Hsts, Level::Warning, "sts-varies", message).hint("send the same from every server"));
     }
     if first.pkp != second.pkp {
-        let message = "another visit gets other Public-Key-Pins: the newest ones count";
+        let message = "a second visit gets other Public-Key-Pins: clients keep the latest";
         findings.push(row(Group::Pins, Level::Warning, "pkp-varies", message).hint("send the same from every server"));
     }
     if findings.is_empty() {
@@ -57,14 +57,14 @@ pub fn judge(visits: &Visits<'_>) -> Vec<Finding> {
 fn judge_hsts(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Finding {
     let row = |level, message: String| Finding::new(Group::Hsts, level, "sts-second-visit", message);
     if admitted == Err(Refusal::Tls) {
-        return row(Level::Error, "the second visit has a TLS error, and HSTS leaves no way around it".into());
+        return row(Level::Error, "the second visit has a TLS error: with HSTS, browsers let nobody pass".into());
     }
     let upgraded = visits.plain.upgraded();
     if upgraded == *visits.secure {
-        row(Level::Ok, format!("{} is asked for as {upgraded}, without a word in the clear", visits.plain))
+        row(Level::Ok, format!("browsers request {upgraded} instead of {}, with no plain HTTP request", visits.plain))
     } else {
-        // RFC 6797 section 8.3 knows no other pair of ports than 80 and 443.
-        row(Level::Note, format!("{} is asked for as {upgraded}: the port stays", visits.plain))
+        // RFC 6797 section 8.3 has no pair of ports other than 80 and 443.
+        row(Level::Note, format!("browsers request {upgraded} instead of {}: the port stays", visits.plain))
     }
 }
 
@@ -72,16 +72,16 @@ fn judge_pins(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Option<Find
     let row = |level, message: &str| Finding::new(Group::Pins, level, "pkp-second-visit", message);
     const HINT: &str = "add the pins of all live keys to the field on every server";
     if admitted == Err(Refusal::Pins) {
-        let message = "a client that has noted the pins is locked out at its second visit: another key is served";
+        let message = "the second visit serves another key, which locks out a client that noted the pins";
         return Some(row(Level::Error, message).hint(HINT));
     }
-    // The same farm, met in the other order.
+    // The same servers, visited in the other order.
     if visits.after_second.admits(visits.first) == Err(Refusal::Pins) {
-        let message = "a client that notes the pins of the second visit is locked out by the key of the first";
+        let message = "the key of the first visit locks out a client that noted the pins of the second";
         return Some(row(Level::Error, message).hint(HINT));
     }
     let holds = visits.after_first.pins.is_some() && admitted.is_ok();
-    holds.then(|| row(Level::Ok, "a client that has noted the pins gets in again"))
+    holds.then(|| row(Level::Ok, "a client that noted the pins connects again"))
 }
 
 #[cfg(test)]
@@ -134,7 +134,7 @@ mod tests {
         // The backup key is deployed between the visits.
         check((&[1, 9], age, both), (&[2, 9], age, both), &[chain, upgrade, ("pkp-second-visit", Ok)]);
         check((&[1, 9], age, both), (&[3, 9], age, both), &[chain, upgrade, ("pkp-second-visit", Error)]);
-        // A farm whose servers promise their own key alone.
+        // Several servers, each of which promises its own key alone.
         let other = "{3}; {4}; max-age=5";
         let varies = ("pkp-varies", Warning);
         check((&[1, 9], age, both), (&[3, 9], age, other), &[chain, varies, upgrade, ("pkp-second-visit", Error)]);

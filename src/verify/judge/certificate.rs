@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use crate::verify::chain::{Chain, day};
 use crate::verify::finding::{Finding, Group, Level};
 
-/// A certificate that lasts no longer than this, and no longer than a third of its life, is due.
+/// A certificate expires soon if no more than this and no more than a third of its life is left.
 const DUE_SECONDS: i64 = 14 * 86400;
 
-/// The rows for a chain.
+/// Judges a chain.
 #[must_use]
 pub fn judge(chain: &Chain, now: Timestamp) -> Vec<Finding> {
     let row = |level, check, message: String| Finding::new(Group::Certificate, level, check, message);
@@ -42,7 +42,7 @@ pub fn judge(chain: &Chain, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
-/// The row for a second certificate, which clients of another kind get.
+/// Judges a second certificate, which clients with another kind of key get.
 #[must_use]
 pub fn judge_other(chain: &Chain) -> Finding {
     let leaf = chain.served.first();
@@ -54,7 +54,7 @@ pub fn judge_other(chain: &Chain) -> Finding {
         }
         None => {
             let until = leaf.map(|c| day(c.facts.not_after)).unwrap_or_default();
-            let message = format!("other clients get another one: {kind}, until {until}");
+            let message = format!("other clients get another certificate: {kind}, until {until}");
             Finding::new(Group::Certificate, Level::Ok, "certificate-second", message)
         }
     }

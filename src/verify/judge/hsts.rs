@@ -5,10 +5,11 @@ use crate::verify::field::PolicyField;
 use crate::verify::finding::{Finding, Group, Level};
 use crate::verify::notes::{NotedHsts, Outcome, Reason};
 
-/// Below this a visit every few months is as good as none; scanners want at least as much.
+/// A shorter HSTS hardly protects visitors who come every few months; scanners demand at least
+/// this.
 const SHORT_SECONDS: u64 = 180 * 86400;
 
-/// The rows for the fields of a response.
+/// Judges the fields of a response.
 #[must_use]
 pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
     let row = |level, check, message: String| Finding::new(Group::Hsts, level, check, message);
@@ -24,10 +25,12 @@ pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
     let reading = read_all(PolicyField::Sts, values, &mut findings);
     findings.push(match outcome {
         Outcome::Absent => row(Level::Warning, "sts-missing", "no Strict-Transport-Security".into())
-            .hint("without it, each visit by http:// can be hijacked before the redirect"),
-        Outcome::Ignored(Reason::Address) => {
-            row(Level::Warning, "sts-ip-address", "clients note no HSTS for addresses (RFC 6797 section 8.1.1)".into())
-        }
+            .hint("without it, an attacker can hijack each visit by http:// before the redirect"),
+        Outcome::Ignored(Reason::Address) => row(
+            Level::Warning,
+            "sts-ip-address",
+            "clients note no HSTS for IP addresses (RFC 6797 section 8.1.1)".into(),
+        ),
         Outcome::Ignored(reason) => {
             row(Level::Warning, "sts-not-noted", format!("clients do not note it: {}", reason.as_str()))
         }
@@ -43,7 +46,7 @@ pub fn judge(values: &[&[u8]], outcome: &Outcome<NotedHsts>) -> Vec<Finding> {
     if let Some(max_age) = max_age.filter(|age| (1..SHORT_SECONDS).contains(age)) {
         findings.push(
             row(Level::Note, "sts-max-age-short", format!("max-age is {}", span(max_age)))
-                .hint("when all works, a year: max-age=31536000"),
+                .hint("use a year when everything works: max-age=31536000"),
         );
     }
     findings

@@ -1,4 +1,4 @@
-//! The judges: facts in, rows out. None of them talks to anybody.
+//! The judges: facts in, rows out, no I/O.
 
 pub mod again;
 pub mod certificate;
@@ -14,21 +14,22 @@ use super::field::PolicyField;
 use super::finding::Finding;
 use super::grammar::{Reading, read};
 
-/// The faults of all fields of one name, each kind once, and the reading of the first, which is the one that counts.
+/// Reports the grammar errors of all fields of one name, each kind once; returns the reading of the
+/// first field, which clients process.
 fn read_all(field: PolicyField, values: &[&[u8]], findings: &mut Vec<Finding>) -> Option<Reading> {
     let readings: Vec<Reading> = values.iter().map(|value| read(field, value)).collect();
-    let mut told: Vec<Fault> = Vec::new();
+    let mut reported: Vec<Fault> = Vec::new();
     for fault in readings.iter().flat_map(|r| &r.faults) {
-        match told.iter_mut().find(|t| t.kind == fault.kind) {
-            Some(told) => told.more += 1 + fault.more,
-            None => told.push(fault.clone()),
+        match reported.iter_mut().find(|t| t.kind == fault.kind) {
+            Some(reported) => reported.more += 1 + fault.more,
+            None => reported.push(fault.clone()),
         }
     }
-    findings.extend(told.iter().map(|fault| fault.finding(field)));
+    findings.extend(reported.iter().map(|fault| fault.finding(field)));
     readings.into_iter().next()
 }
 
-/// Seconds as people count them.
+/// Formats seconds in the largest fitting unit.
 fn span(seconds: u64) -> String {
     let plural = |n: u64, noun: &str| if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") };
     match seconds {

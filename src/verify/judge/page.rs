@@ -1,4 +1,4 @@
-//! The page: its status, and what it fetches without TLS.
+//! The page: its status, and its mixed content.
 
 use http::StatusCode;
 
@@ -7,7 +7,7 @@ use crate::verify::finding::{Finding, Group, Level};
 use crate::verify::page::{Insecure, Kind, Page, scan, upgrades};
 use crate::verify::target::Url;
 
-/// The row for the response's status, if there is something to be said about it.
+/// Judges the status of the response. `None` if it is as it should be.
 #[must_use]
 pub fn judge_status(url: &Url, status: StatusCode) -> Option<Finding> {
     let bad = status.is_client_error() || status.is_server_error();
@@ -17,7 +17,7 @@ pub fn judge_status(url: &Url, status: StatusCode) -> Option<Finding> {
     })
 }
 
-/// The rows for the page, and what was found on it. `None` where there is no page.
+/// Judges the page; returns the rows, and the page if there is one.
 #[must_use]
 pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
     let row = |level, check, message: String| Finding::new(Group::Page, level, check, message);
@@ -26,10 +26,10 @@ pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
         return not_checked(format!("{url} has no body"));
     }
     if response.values_of("content-encoding").any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
-        return not_checked("the page came compressed, though nobody asked for that".into());
+        return not_checked("the page came compressed, which was not requested".into());
     }
     if !is_html(response) {
-        return not_checked(format!("{url} is no HTML"));
+        return not_checked(format!("{url} is not HTML"));
     }
     let mut page = scan(&response.body);
     page.upgraded |= response.values_of("content-security-policy").any(upgrades);
@@ -40,17 +40,17 @@ pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
         findings.push(row(level, "page-mixed-content", message));
     }
     if page.upgraded && page.count > 0 {
-        let message = "upgrade-insecure-requests has browsers ask for them by https".to_owned();
+        let message = "upgrade-insecure-requests has browsers request them by https".to_owned();
         findings.push(row(Level::Note, "page-upgraded", message));
     }
     if page.count == 0 {
-        findings.push(row(Level::Ok, "page-mixed-content", "nothing on the page is fetched by http://".into()));
+        findings.push(row(Level::Ok, "page-mixed-content", "the page fetches nothing by http://".into()));
     }
     if response.cut {
         let message = if response.body.len() >= BODY_MAX {
-            format!("only the first {} MiB of the page were looked at", BODY_MAX >> 20)
+            format!("only the first {} MiB of the page were checked", BODY_MAX >> 20)
         } else {
-            "the page broke off; its end was not looked at".into()
+            "the page was cut off: its end was not checked".into()
         };
         findings.push(row(Level::Note, "page-not-checked", message));
     }
@@ -60,15 +60,15 @@ pub fn judge(url: &Url, response: &Response) -> (Vec<Finding>, Option<Page>) {
 fn judge_one(insecure: &Insecure, upgraded: bool) -> Finding {
     let Insecure { kind, element, url, line } = insecure;
     let (level, check, what) = match kind {
-        Kind::Active => (Level::Error, "page-mixed-content", "browsers refuse it"),
-        Kind::Passive => (Level::Error, "page-mixed-content", "browsers ask for it by https, or not at all"),
-        Kind::Form => (Level::Warning, "page-insecure-form", "what is typed there travels without TLS"),
+        Kind::Active => (Level::Error, "page-mixed-content", "browsers block it"),
+        Kind::Passive => (Level::Error, "page-mixed-content", "browsers request it by https, or not at all"),
+        Kind::Form => (Level::Warning, "page-insecure-form", "its contents travel without TLS"),
     };
     let level = if upgraded { Level::Note } else { level };
     Finding::new(Group::Page, level, check, format!("line {line}: {element}={url}: {what}"))
 }
 
-/// By its type; without one, by what it begins with, as browsers do (WHATWG MIME Sniffing, section 7.1).
+/// By its type; without one, by its beginning, as browsers do (WHATWG MIME Sniffing, section 7.1).
 fn is_html(response: &Response) -> bool {
     match response.values_of("content-type").next() {
         Some(kind) => {

@@ -9,25 +9,25 @@ use crate::verify::grammar::Reading;
 use crate::verify::notes::{NotedPins, Outcome, distinct};
 use crate::verify::target::Url;
 
-/// Which keys clients of one kind find.
+/// The keys that clients of one kind get.
 #[derive(Debug, Clone)]
 pub struct Path {
-    /// What tells it from others: empty for the only one.
+    /// A name for the path; empty if it is the only one.
     pub label: String,
     /// Its pins.
     pub pins: Vec<Pin>,
 }
 
-/// What the fields are held against.
+/// The facts that the fields are compared with.
 #[derive(Debug, Clone)]
 pub struct Served<'a> {
-    /// What was asked for.
+    /// The https URL.
     pub url: &'a Url,
     /// The paths of all certificates that clients may get.
     pub paths: &'a [Path],
 }
 
-/// The rows for the fields of a response.
+/// Judges the fields of a response.
 #[must_use]
 pub fn judge(
     served: &Served<'_>,
@@ -55,11 +55,11 @@ pub fn judge(
     }
     if !report_only.is_empty() {
         judge_field(PolicyField::PkpReportOnly, served, report_only, &mut findings);
-        let message = "Public-Key-Pins-Report-Only: clients report, and let everybody in".to_owned();
+        let message = "Public-Key-Pins-Report-Only: clients report violations, and connect".to_owned();
         findings.push(row(Level::Note, "pkp-report-only", message));
     }
     if enforced.is_empty() && report_only.is_empty() {
-        findings.push(row(Level::Note, "pkp-absent", "no Public-Key-Pins, and none is needed".into()));
+        findings.push(row(Level::Note, "pkp-absent", "no Public-Key-Pins; none are needed".into()));
     }
     findings.push(row(Level::Note, "pkp-browsers", TODAY.into()));
     findings
@@ -84,7 +84,7 @@ fn judge_field(field: PolicyField, served: &Served<'_>, values: &[&[u8]], findin
 }
 
 fn judge_pins(field: PolicyField, served: &Served<'_>, reading: &Reading, findings: &mut Vec<Finding>) {
-    // Nothing is enforced by reports: what would void the one is a nuisance in the other.
+    // Reports enforce nothing: an error that voids the enforced field is only a warning here.
     let (level, prefix) = match field {
         PolicyField::PkpReportOnly => (Level::Warning, "report-only: "),
         _ => (Level::Error, ""),
@@ -94,17 +94,22 @@ fn judge_pins(field: PolicyField, served: &Served<'_>, reading: &Reading, findin
         findings.push(if hint.is_empty() { finding } else { finding.hint(hint) });
     };
     if reading.pin_directives == 0 {
-        return tell(level, "pkp-no-pins", "no pin at all".into(), "`pintle pin --as header FILE...` prints the field");
+        return tell(
+            level,
+            "pkp-no-pins",
+            "the field has no pin".into(),
+            "`pintle pin --as header FILE...` prints the field",
+        );
     }
-    // Pins with the wrong quotes are looked at as well, so that all there is to mend is told at once.
+    // Pins in wrong quotes are judged as well, so that one visit reports everything.
     let pins = distinct(&reading.meant_pins);
     let all_read = reading.meant_pins.len() == reading.pin_directives;
     if pins.len() < reading.meant_pins.len() {
-        tell(Level::Warning, "pkp-repeated-pin", "the same pin more than once: that counts once".into(), "");
+        tell(Level::Warning, "pkp-repeated-pin", "a repeated pin, which counts once".into(), "");
     }
     if reading.pin_directives == 1 || (pins.len() == 1 && all_read) {
-        let hint = "add the pin of a key that is kept elsewhere: the next certificate's";
-        tell(level, "pkp-single-pin", "one pin only: without a backup pin clients ignore the field".into(), hint);
+        let hint = "add the pin of a key that is kept elsewhere, such as the next certificate's";
+        tell(level, "pkp-single-pin", "only one pin: clients ignore the field without a backup pin".into(), hint);
     }
     let is_served = |pin: &Pin| served.paths.iter().any(|path| path.pins.contains(pin));
     for path in served.paths {
@@ -115,28 +120,28 @@ fn judge_pins(field: PolicyField, served: &Served<'_>, reading: &Reading, findin
         }
     }
     if pins.len() > 1 && pins.iter().all(is_served) {
-        let hint = "add the pin of a key that is kept elsewhere: the next certificate's";
-        tell(level, "pkp-no-backup", "every pin is of a key in the served chain: none is a backup".into(), hint);
+        let hint = "add the pin of a key that is kept elsewhere, such as the next certificate's";
+        tell(level, "pkp-no-backup", "every pin belongs to a key of the served chain: none is a backup".into(), hint);
     }
 }
 
-/// Reports about a host whose pins fail cannot be sent to that host (RFC 7469 section 2.1.4).
+/// If its pins fail, a client cannot send reports to the host itself (RFC 7469 section 2.1.4).
 fn judge_report_uri(field: PolicyField, url: &Url, reading: &Reading, findings: &mut Vec<Finding>) {
     let uri = reading.report_uri.as_deref().and_then(|uri| uri.parse::<Url>().ok());
     if let Some(uri) = uri {
         let below = reading.include_subdomains && uri.host.ends_with(&format!(".{}", url.host));
         if uri.host == url.host || below {
-            let message = format!("reports go to {}, which is pinned itself: they are lost when pins fail", uri.host);
+            let message = format!("reports go to {}, which is pinned itself: they are lost if its pins fail", uri.host);
             let finding = Finding::new(Group::Pins, Level::Warning, "pkp-report-uri-own-host", message);
-            findings.push(finding.hint("name a host of its own"));
+            findings.push(finding.hint("name a host that is not pinned"));
         }
     } else if field == PolicyField::PkpReportOnly && reading.report_uri.is_none() {
-        let message = "report-only: no report-uri: the field does nothing".to_owned();
+        let message = "report-only: report-uri is missing, so the field has no effect".to_owned();
         findings.push(Finding::new(Group::Pins, Level::Warning, "pkp-report-only-no-uri", message));
     }
 }
 
-/// The row for the pins that a client brought along.
+/// Judges the pins of `--pins`.
 #[must_use]
 pub fn judge_file(paths: &[Path], expected: &[Pin]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -165,7 +170,8 @@ mod tests {
         Pin::of_spki(&[n])
     }
 
-    /// The checks that are not ok for a value in which `{1}` stands for a pin; the served keys are 1 and 9.
+    /// Checks the rows that are not ok for a value in which `{1}` stands for a pin; the served keys
+    /// are 1 and 9.
     #[track_caller]
     fn check(field: PolicyField, values: &[&str], want: &[(&str, Level)]) {
         check_with(&[&[1, 9]], field, values, want);
@@ -215,7 +221,7 @@ mod tests {
         pkp(&[&two(1, 9)], &[("pkp-unquoted-pin", Error), ("pkp-no-backup", Error), ignored]);
         let one = format!("{}; max-age=5", bare(1));
         pkp(&[&one], &[("pkp-unquoted-pin", Error), ("pkp-single-pin", Error), ignored]);
-        // A pin that is not there because its quotes are wrong is not missing.
+        // A pin in wrong quotes is not missing.
         pkp(&["{1}; pin-sha256='AAAA'; max-age=5"], &[("pkp-misquoted-pin", Error), ignored]);
         pkp(&["{1}; {2}; max-age=5", "{1}; {2}; max-age=5"], &[("pkp-duplicate-field", Error), ("pkp-noted", Ok)]);
         pkp(&["{1}; {2}; max-age=5184001"], &[("pkp-max-age-long", Note), ("pkp-noted", Ok)]);

@@ -6,32 +6,32 @@ use crate::verify::grammar::read;
 use crate::verify::judge::redirect::Leads;
 use crate::verify::target::Url;
 
-/// What the list asks for, in seconds.
+/// The list's minimum of max-age, in seconds.
 const MAX_AGE: u64 = 365 * 86400;
 
-/// What the list wants to know.
+/// The facts that the list requires.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// What was asked for.
+    /// The https URL.
     pub url: &'a Url,
-    /// Whether the chain is trusted.
+    /// `true` if the chain is trusted.
     pub trusted: bool,
-    /// Whether plain HTTP leads to https on the same host at its first step.
+    /// `true` if the first step of plain HTTP leads to https on the same host.
     pub leads: Leads,
     /// The values of Strict-Transport-Security.
     pub sts: &'a [&'a [u8]],
 }
 
-/// Whether the host could be on the list.
+/// The state for the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preload {
-    /// Whether the header asks for it.
+    /// `true` if the header requests it.
     pub asked: bool,
-    /// What stands in the way.
+    /// The unmet requirements.
     pub reasons: Vec<String>,
 }
 
-/// What stands in the way of the list.
+/// Examines the requirements of the list.
 #[must_use]
 pub fn examine(facts: &Facts<'_>) -> Preload {
     let mut reasons: Vec<String> = Vec::new();
@@ -43,7 +43,7 @@ pub fn examine(facts: &Facts<'_>) -> Preload {
     let reading = facts.sts.first().map(|value| read(PolicyField::Sts, value)).unwrap_or_default();
     let asked = reading.preload;
     if facts.sts.is_empty() {
-        need(false, "there is no HSTS".into());
+        need(false, "HSTS is missing".into());
     } else if !reading.is_valid() || facts.sts.len() > 1 {
         need(false, "the HSTS field is not valid".into());
     } else {
@@ -55,14 +55,14 @@ pub fn examine(facts: &Facts<'_>) -> Preload {
     need(facts.leads != Some(false), "plain HTTP does not redirect to https on the same host first".into());
     let host = facts.url.host.as_str();
     match psl::domain_str(host).filter(|_| facts.url.address().is_none()) {
-        Some(domain) => need(domain == host, format!("the list takes {domain}, not a name below it")),
-        None => need(false, format!("{host} is no domain that can be registered")),
+        Some(domain) => need(domain == host, format!("the list takes {domain}, but no name below it")),
+        None => need(false, format!("{host} is not a domain that can be registered")),
     }
-    need(facts.url.port == 443, format!("the list looks at port 443, not {}", facts.url.port));
+    need(facts.url.port == 443, format!("the list requires port 443, not {}", facts.url.port));
     Preload { asked, reasons }
 }
 
-/// The row.
+/// Judges the state for the list.
 #[must_use]
 pub fn judge(facts: &Facts<'_>, preload: &Preload) -> Finding {
     let row = |level, check, message: String| Finding::new(Group::Hsts, level, check, message);
@@ -72,12 +72,12 @@ pub fn judge(facts: &Facts<'_>, preload: &Preload) -> Finding {
             row(Level::Ok, "preload-ready", "ready for the preload list, if plain HTTP redirects or is closed".into())
         }
         (true, _) => row(Level::Ok, "preload-ready", "ready for the preload list".into()),
-        (false, true) => row(Level::Warning, "preload-not-ready", format!("asks for the preload list, but: {reasons}"))
-            .hint("`preload` is consent to be listed: take it out unless you mean it (hstspreload.org)"),
+        (false, true) => row(Level::Warning, "preload-not-ready", format!("requests the preload list, but: {reasons}"))
+            .hint("`preload` is consent to be listed: remove it unless you want that (hstspreload.org)"),
         (false, false) => row(
             Level::Note,
             "preload-not-ready",
-            format!("not for the preload list, and does not ask to be: {reasons}"),
+            format!("not ready for the preload list, and does not request it: {reasons}"),
         ),
     }
 }
@@ -104,11 +104,11 @@ mod tests {
         check("https://example.com/", &[FULL], true, yes, Level::Ok, &[]);
         check("https://example.co.uk/", &[FULL], true, None, Level::Ok, &[]);
         check("https://www.example.co.uk/", &[FULL], true, yes, Level::Warning, &["takes example.co.uk"]);
-        check("https://co.uk/", &[FULL], true, yes, Level::Warning, &["no domain"]);
-        check("https://192.0.2.1/", &[FULL], true, yes, Level::Warning, &["no domain"]);
+        check("https://co.uk/", &[FULL], true, yes, Level::Warning, &["not a domain"]);
+        check("https://192.0.2.1/", &[FULL], true, yes, Level::Warning, &["not a domain"]);
         check("https://example.com:8443/", &[FULL], true, yes, Level::Warning, &["port 443"]);
         check("https://example.com/", &[FULL], false, Some(false), Level::Warning, &["not trusted", "redirect"]);
-        check("https://example.com/", &[], true, yes, Level::Note, &["no HSTS"]);
+        check("https://example.com/", &[], true, yes, Level::Note, &["HSTS is missing"]);
         check("https://example.com/", &["max-age=31536000"], true, yes, Level::Note, &["includeSubDomains", "preload"]);
         check(
             "https://example.com/",

@@ -1,4 +1,4 @@
-//! Plain HTTP: where it leads, and what it must not say.
+//! Plain HTTP: the redirect, and fields that it must not send.
 
 use http::StatusCode;
 
@@ -7,36 +7,37 @@ use crate::verify::client::{Failure, Response};
 use crate::verify::finding::{Finding, Group, Level, excerpt};
 use crate::verify::target::Url;
 
-/// Characters of a Location that are shown.
+/// The most characters of a Location that are shown.
 const SHOWN: usize = 120;
 
-/// What came of asking by plain HTTP.
+/// The result of a request by plain HTTP.
 #[derive(Debug)]
 pub enum Plain {
     /// A response.
     Answered(Response),
-    /// Nobody listens.
+    /// Nothing listens there.
     Refused,
-    /// Something else.
+    /// Any other failure.
     Failed(Failure),
 }
 
-/// Where plain HTTP was asked for, and where it should lead.
+/// The URLs before and after the redirect.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The http URL.
     pub plain: &'a Url,
     /// The https URL.
     pub secure: &'a Url,
-    /// Whether the https URL's port is the one that a redirect has to name: not so where the http port was guessed for
-    /// an https port other than 443.
+    /// `true` if the redirect must name the port of the https URL. `false` if the http port was
+    /// guessed for an https port other than 443.
     pub port_is_known: bool,
 }
 
-/// How the redirect does, for the preload list: `None` where nobody could tell.
+/// `true` if the redirect suits the preload list; `None` if unknown.
 pub type Leads = Option<bool>;
 
-/// The rows, and whether the first step leads to https on the same host.
+/// Judges plain HTTP; returns the rows, and `true` if the first step leads to https on the same
+/// host.
 #[must_use]
 pub fn judge(asked: &Asked<'_>, plain: &Plain) -> (Vec<Finding>, Leads) {
     let note = |message: String| Finding::new(Group::Redirect, Level::Note, "redirect-not-checked", message);
@@ -47,87 +48,88 @@ pub fn judge(asked: &Asked<'_>, plain: &Plain) -> (Vec<Finding>, Leads) {
             judge_fields(response, &mut findings);
             (findings, Some(leads))
         }
-        // hstspreload.org: whoever does not listen on port 80 need not redirect.
+        // hstspreload.org: a server without port 80 need not redirect.
         Plain::Refused => {
-            let message = format!("not checked: nobody listens at {}", asked.plain);
-            (vec![note(message).hint("--connect-http ADDR says where plain HTTP is")], None)
+            let message = format!("not checked: nothing listens at {}", asked.plain);
+            (vec![note(message).hint("--connect-http ADDR names the address of plain HTTP")], None)
         }
         Plain::Failed(failure) => {
             let message = format!("not checked: {}: {failure}", asked.plain);
             let finding = Finding::new(Group::Redirect, Level::Warning, "redirect-not-checked", message);
-            (vec![finding.hint("--connect-http ADDR says where plain HTTP is")], None)
+            (vec![finding.hint("--connect-http ADDR names the address of plain HTTP")], None)
         }
     }
 }
 
+/// Judges status and Location; returns `true` if they lead to https on the same host.
 fn judge_location(asked: &Asked<'_>, response: &Response, findings: &mut Vec<Finding>) -> bool {
-    let mut tell = |level, check, message: String, hint: &str| {
-        let finding = Finding::new(Group::Redirect, level, check, message);
-        findings.push(if hint.is_empty() { finding } else { finding.hint(hint) });
-    };
     let (status, plain, secure) = (response.head.status, asked.plain, asked.secure);
     let location = response.head.fields.get(Name::Location);
     let (Some(location), true) = (location, is_redirect(status)) else {
-        // RFC 6797 section 7.2: a redirect, or no answer to speak of.
+        // RFC 6797 section 7.2: a redirect, or a refusal.
         let level = if status.is_client_error() || status.is_server_error() { Level::Warning } else { Level::Error };
-        let message = format!("{plain} answers {}, and does not redirect", status.as_u16());
-        tell(level, "redirect-missing", message, "answer 301 to the same URL under https (RFC 6797 section 7.2)");
+        let message = format!("{plain} answers {} without a redirect", status.as_u16());
+        let hint = "answer 301 to the same URL under https (RFC 6797 section 7.2)";
+        findings.push(row(level, "redirect-missing", message, hint));
         return false;
     };
     let shown = excerpt(location, SHOWN);
-    let target = std::str::from_utf8(location).ok().and_then(|l| plain.join(l));
-    let Some(target) = target else {
-        tell(
-            Level::Error,
-            "redirect-unreadable",
-            format!("{plain} redirects to what is no URL of the web: {shown}"),
-            "",
-        );
+    let Some(target) = std::str::from_utf8(location).ok().and_then(|l| plain.join(l)) else {
+        let message = format!("{plain} redirects to {shown}, which is not an http or https URL");
+        findings.push(row(Level::Error, "redirect-unreadable", message, ""));
         return false;
     };
-    let mut right = true;
-    let mut fault = |level, check, message: String, hint: &str| {
-        right = false;
-        tell(level, check, message, hint);
-    };
+    let wrong = judge_target(asked, &target, &shown);
+    let is_right = wrong.is_empty();
+    findings.extend(wrong);
+    if !matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT) {
+        let message = format!("{plain} answers {}: a temporary redirect", status.as_u16());
+        let hint = "answer 301 or 308, which clients and search engines remember";
+        findings.push(row(Level::Warning, "redirect-temporary", message, hint));
+    }
+    if is_right {
+        let message = format!("{plain} answers {} to {shown}", status.as_u16());
+        findings.push(row(Level::Ok, "redirect-ok", message, ""));
+    }
+    target.scheme == secure.scheme && target.host == secure.host
+}
+
+fn row(level: Level, check: &'static str, message: String, hint: &str) -> Finding {
+    let finding = Finding::new(Group::Redirect, level, check, message);
+    if hint.is_empty() { finding } else { finding.hint(hint) }
+}
+
+/// Compares the target of a redirect with the https URL.
+fn judge_target(asked: &Asked<'_>, target: &Url, shown: &str) -> Vec<Finding> {
+    let (plain, secure) = (asked.plain, asked.secure);
+    let error = |check, what: &str, hint| row(Level::Error, check, format!("{plain} redirects to {what}"), hint);
     if target.scheme != secure.scheme {
-        let hint = "the first redirect has to lead to https, before any other";
-        fault(Level::Error, "redirect-not-https", format!("{plain} redirects to {shown}: not https"), hint);
-    } else if target.host != secure.host {
-        let hint = "redirect to https on the same host first, so that its HSTS is seen";
-        fault(Level::Error, "redirect-other-host", format!("{plain} redirects to another host: {shown}"), hint);
-    } else {
-        if target.port != secure.port {
-            let level = if asked.port_is_known { Level::Error } else { Level::Note };
-            fault(level, "redirect-other-port", format!("{plain} redirects to another port: {shown}"), "");
-        }
-        if target.target != secure.target {
-            let hint = "keep path and query, to the letter";
-            fault(Level::Error, "redirect-path-lost", format!("{plain} redirects to another page: {shown}"), hint);
-        }
+        let hint = "the first redirect must lead to https";
+        return vec![error("redirect-not-https", &format!("{shown}: not https"), hint)];
     }
-    let same_host = target.scheme == secure.scheme && target.host == secure.host;
-    let permanent = matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT);
-    if !permanent {
-        let message = format!("{plain} answers {}: a redirect for this once", status.as_u16());
-        tell(
-            Level::Warning,
-            "redirect-temporary",
-            message,
-            "answer 301 or 308, which clients and search engines remember",
-        );
+    if target.host != secure.host {
+        let hint = "redirect to https on the same host first, so that clients see its HSTS";
+        return vec![error("redirect-other-host", &format!("another host: {shown}"), hint)];
     }
-    if right {
-        tell(Level::Ok, "redirect-ok", format!("{plain} answers {} to {shown}", status.as_u16()), "");
+    let mut wrong = Vec::new();
+    if target.port != secure.port {
+        let level = if asked.port_is_known { Level::Error } else { Level::Note };
+        let message = format!("{plain} redirects to another port: {shown}");
+        wrong.push(row(level, "redirect-other-port", message, ""));
     }
-    same_host
+    if target.target != secure.target {
+        let hint = "keep path and query unchanged";
+        wrong.push(error("redirect-path-lost", &format!("another page: {shown}"), hint));
+    }
+    wrong
 }
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// RFC 6797 section 7.2 forbids it, RFC 7469 section 2.2.2 advises against it, and no client minds the field.
+/// RFC 6797 section 7.2 forbids it, RFC 7469 section 2.2.2 advises against it; clients ignore the
+/// field.
 fn judge_fields(response: &Response, findings: &mut Vec<Finding>) {
     let mut tell = |check, names: &str, section: &str| {
         let message = format!("{names} on plain HTTP");
@@ -146,7 +148,7 @@ fn judge_fields(response: &Response, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The row for an https page that redirects to plain HTTP.
+/// Judges an https page that redirects to plain HTTP.
 #[must_use]
 pub fn judge_downgrade(url: &Url, target: &Url) -> Option<Finding> {
     (target.scheme != url.scheme).then(|| {
@@ -155,7 +157,7 @@ pub fn judge_downgrade(url: &Url, target: &Url) -> Option<Finding> {
     })
 }
 
-/// The target of a redirect.
+/// Returns the target of a redirect.
 #[must_use]
 pub fn leads_to(url: &Url, response: &Response) -> Option<Url> {
     let location = response.head.fields.get(Name::Location).filter(|_| is_redirect(response.head.status))?;

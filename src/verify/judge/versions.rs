@@ -1,20 +1,20 @@
-//! Versions of TLS.
+//! TLS versions.
 
 use crate::verify::finding::{Finding, Group, Level};
 use crate::verify::hello::Version;
 
-/// Whether a version is offered; `None` where it could not be told, with the reason.
+/// The result for one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The version.
     pub version: Version,
-    /// Whether the server takes it.
+    /// `true` if the server accepts it; `None` if unknown.
     pub offered: Option<bool>,
-    /// Why that is not known.
+    /// The reason why it is unknown.
     pub unknown: Option<String>,
 }
 
-/// A row for each version.
+/// Judges each version.
 #[must_use]
 pub fn judge(offers: &[Offer]) -> Vec<Finding> {
     let offered = |version| offers.iter().any(|o| o.version == version && o.offered == Some(true));
@@ -27,16 +27,16 @@ fn row(offer: &Offer, has_tls13: bool) -> Finding {
     match (offer.version, offer.offered) {
         (_, None) => {
             let why = offer.unknown.as_deref().unwrap_or_default();
-            row(Level::Note, format!("{name}: not known: {why}"))
+            row(Level::Note, format!("{name}: unknown: {why}"))
         }
         (Version::Tls13 | Version::Tls12, Some(true)) => row(Level::Ok, format!("{name} is offered")),
         (Version::Tls13, Some(false)) => row(Level::Warning, format!("{name} is not offered"))
             .hint("it is faster and hides more of the handshake; all current servers have it"),
         (Version::Tls12, Some(false)) if has_tls13 => {
-            row(Level::Note, format!("{name} is not offered: clients from before 2018 are left out"))
+            row(Level::Note, format!("{name} is not offered, which excludes clients from before 2018"))
         }
         (Version::Tls12, Some(false)) => row(Level::Error, format!("neither {name} nor TLS 1.3 is offered"))
-            .hint("current browsers do not connect at all (RFC 8996)"),
+            .hint("current browsers do not connect (RFC 8996)"),
         (_, Some(false)) => row(Level::Ok, format!("{name} is not offered")),
         (version, Some(true)) => {
             let rfc = if version == Version::Ssl30 { "RFC 7568" } else { "RFC 8996" };

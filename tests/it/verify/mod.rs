@@ -166,7 +166,7 @@ fn pins_of_a_file() {
     assert_eq!((code, levels(&report, "pins-file-no-match")), (1, vec!["error"]));
     // Files without pins are told with their place.
     for (contents, words) in
-        [("", "no pin in it"), ("AAAA\n", "line 1: no pin: AAAA"), ("{}", "not the JSON of pintle")]
+        [("", "no pin found"), ("AAAA\n", "line 1: not a pin: AAAA"), ("{}", "not the JSON of pintle")]
     {
         let file = authority.write("pins", contents);
         let (code, out, err) = outcome(verify(&authority, server.https()).arg("--pins").arg(&file));
