@@ -94,6 +94,14 @@ pub struct Problem {
     pub reason: Reason,
 }
 
+/// Returns a number with its noun: `1 site`, `2 sites`.
+#[must_use]
+pub fn counted(number: impl fmt::Display, noun: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// JSON has no other paths than Unicode ones.
 fn lossy<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)

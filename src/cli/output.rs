@@ -1,4 +1,4 @@
-//! What every command takes: how much it says, and in which form.
+//! The options of every command about its output.
 
 use std::io::IsTerminal as _;
 
@@ -9,13 +9,13 @@ use crate::telemetry::log::LogFormat;
 
 #[derive(clap::Args)]
 pub(super) struct OutputArgs {
-    /// Form of the operator's log on standard error
+    /// The format of the log on standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormatArg::Text)]
     log_format: LogFormatArg,
     /// Log errors and warnings only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// Log more; twice: everything
+    /// Log more; -vv logs everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Use colours
@@ -37,7 +37,7 @@ enum Color {
 }
 
 impl OutputArgs {
-    /// The same, in the commands' words.
+    /// Converts the options for the commands.
     pub(super) fn output(&self) -> Output {
         Output {
             log_format: match self.log_format {

@@ -3,7 +3,6 @@
 //! What is given out binds: the guard of rotations has to know of it before anybody can rely on it. Hence the order:
 //! put the pins together, judge them, write the promise down, and only then print.
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -293,11 +292,15 @@ fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, no
     }
     tell(form, set, promised);
     // What stands in half a file would be enforced all the same.
-    let (place, written) = match &request.out {
-        None => ("standard output".to_owned(), io::stdout().lock().write_all(text.as_bytes())),
-        Some(out) => (out.display().to_string(), files::replace(out, text.as_bytes(), 0o644)),
-    };
-    written.map_or_else(|error| fail(&format!("{place}: {error}")), |()| ExitCode::SUCCESS)
+    match &request.out {
+        None => print!("{text}"),
+        Some(out) => {
+            if let Err(error) = files::replace(out, text.as_bytes(), 0o644) {
+                return fail(&format!("{}: {error}", out.display()));
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// What the export binds us to, as the guard of rotations understands it.

@@ -1,5 +1,8 @@
 //! What each command does. The only place that prints.
 
+#[macro_use]
+pub(crate) mod print;
+
 pub mod check;
 pub mod demo;
 pub mod export;
@@ -38,7 +41,7 @@ use crate::ledger::{Book, Notice, OpenError};
 use crate::os::read_error;
 use crate::policy::promise::Seconds;
 use crate::reason::near::did_you_mean;
-use crate::reason::{Reason, Severity};
+use crate::reason::{Reason, Severity, counted};
 use crate::telemetry::log::LogFormat;
 
 /// How long the running process may take to say what it has promised.
@@ -65,7 +68,7 @@ pub(crate) fn fail(error: &dyn fmt::Display) -> ExitCode {
 }
 
 /// Prints an error with a remedy; exit code 1.
-fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) -> ExitCode {
+pub(crate) fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) -> ExitCode {
     refuse(&Reason::new(error.to_string()).hint(hint.to_string()))
 }
 
@@ -153,8 +156,7 @@ fn try_judge(
 
 fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
     let errors = problems.sorted().iter().filter(|p| p.is_error()).count();
-    let plural = if errors == 1 { "" } else { "s" };
-    format!("{}: {errors} error{plural}", draft.path().display()).into()
+    format!("{}: {}", draft.path().display(), counted(errors, "error")).into()
 }
 
 /// What there is to know at a start: what was promised, and what was served last.

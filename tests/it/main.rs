@@ -17,6 +17,7 @@ mod guard;
 mod bodies;
 mod chains;
 mod clock;
+mod closed_output;
 mod config;
 mod demo;
 mod differential;

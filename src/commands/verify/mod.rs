@@ -3,7 +3,7 @@
 mod json;
 mod table;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -67,19 +67,8 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
             (if as_json { format!("{:#}\n", json::unreachable(&options, failure)) } else { String::new() }, code)
         }
     };
-    match say(&text) {
-        Ok(()) => code,
-        Err(error) => fail(&format!("standard output: {error}")),
-    }
-}
-
-/// Prints a report. Whoever has read enough of it (`| head`) gets the exit code all the same.
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
+    print!("{text}");
+    code
 }
 
 fn trust(path: Option<&Path>) -> Result<Trust, Reason> {

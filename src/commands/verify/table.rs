@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::keys::pin::Pin;
+use crate::reason::counted;
 use crate::verify::chain::{Chain, day};
 use crate::verify::finding::{Finding, Group, Level, printable};
 use crate::verify::{Options, Report};
@@ -99,12 +100,11 @@ fn pins(out: &mut String, report: &Report, width: usize) {
 }
 
 fn verdict(options: &Options, report: &Report) -> String {
-    let plural = |n: usize, noun: &str| if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") };
-    let warnings = plural(report.count(Level::Warning), "warning");
+    let warnings = counted(report.count(Level::Warning), "warning");
     match report.count(Level::Error) {
         0 if report.count(Level::Warning) == 0 => format!("{}: fine", options.url),
         0 => format!("{}: no fault, {warnings}", options.url),
-        n => format!("{}: {}, {warnings}", options.url, plural(n, "fault")),
+        n => format!("{}: {}, {warnings}", options.url, counted(n, "fault")),
     }
 }
 

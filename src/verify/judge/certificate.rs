@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::reason::counted;
 use crate::verify::chain::{Chain, day};
 use crate::verify::finding::{Finding, Group, Level};
 
@@ -33,9 +34,8 @@ pub fn judge(chain: &Chain, now: Timestamp) -> Vec<Finding> {
     let left = leaf.not_after.as_second() - now.as_second();
     if left < DUE_SECONDS && left < life / 3 {
         let days = left.max(0) / 86400;
-        let plural = if days == 1 { "day" } else { "days" };
         findings.push(
-            row(Level::Warning, "certificate-expires-soon", format!("expires in {days} {plural}"))
+            row(Level::Warning, "certificate-expires-soon", format!("expires in {}", counted(days, "day")))
                 .hint("renew it; with pins, the new key must be one that was promised"),
         );
     }

@@ -13,6 +13,7 @@ use super::fault::Fault;
 use super::field::PolicyField;
 use super::finding::Finding;
 use super::grammar::{Reading, read};
+use crate::reason::counted;
 
 /// Reports the grammar errors of all fields of one name, each kind once; returns the reading of the
 /// first field, which clients process.
@@ -31,12 +32,11 @@ fn read_all(field: PolicyField, values: &[&[u8]], findings: &mut Vec<Finding>) -
 
 /// Formats seconds in the largest fitting unit.
 fn span(seconds: u64) -> String {
-    let plural = |n: u64, noun: &str| if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") };
     match seconds {
-        0..60 => plural(seconds, "second"),
-        60..3600 => plural(seconds / 60, "minute"),
-        3600..86400 => plural(seconds / 3600, "hour"),
-        _ => plural(seconds / 86400, "day"),
+        0..60 => counted(seconds, "second"),
+        60..3600 => counted(seconds / 60, "minute"),
+        3600..86400 => counted(seconds / 3600, "hour"),
+        _ => counted(seconds / 86400, "day"),
     }
 }
 

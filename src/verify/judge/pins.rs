@@ -3,6 +3,7 @@
 use super::{read_all, span};
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{MAX_AGE_CAP, TODAY};
+use crate::reason::counted;
 use crate::verify::field::PolicyField;
 use crate::verify::finding::{Finding, Group, Level};
 use crate::verify::grammar::Reading;
@@ -49,7 +50,7 @@ pub fn judge(
         }
         Outcome::Noted(noted) => {
             let below = if noted.include_subdomains { ", with all names below" } else { "" };
-            let message = format!("{} pins noted for {}{below}", noted.pins.len(), span(noted.max_age));
+            let message = format!("{} noted for {}{below}", counted(noted.pins.len(), "pin"), span(noted.max_age));
             findings.push(row(Level::Ok, "pkp-noted", message));
         }
     }
@@ -152,7 +153,7 @@ pub fn judge_file(paths: &[Path], expected: &[Pin]) -> Vec<Finding> {
             Some(pin) => Finding::new(Group::Pins, Level::Ok, "pins-file", format!("{pin} of --pins is in {label}")),
             None => {
                 let leaf = path.pins.first().map(|p| format!("; the live key is {p}")).unwrap_or_default();
-                let message = format!("none of the {} pins of --pins is in {label}{leaf}", expected.len());
+                let message = format!("{label} has no pin of --pins{leaf}");
                 Finding::new(Group::Pins, Level::Error, "pins-file-no-match", message)
                     .hint("clients that hold these pins are locked out")
             }

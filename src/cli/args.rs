@@ -1,0 +1,272 @@
+//! The arguments of each command.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::commands::{key, pin};
+use crate::export::{Form, Role};
+use crate::policy::Scheme;
+use crate::verify::target::{Place, Url};
+
+#[derive(clap::Args)]
+pub(super) struct ConfigArgs {
+    /// The configuration file [default: config/pintle.toml, then /etc/pintle/pintle.toml]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    #[command(flatten)]
+    pub(super) root: RootArgs,
+}
+
+#[derive(clap::Args)]
+pub(super) struct CheckAllArgs {
+    #[command(flatten)]
+    pub(super) check: CheckArgs,
+    #[command(flatten)]
+    pub(super) root: RootArgs,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RootArgs {
+    /// Permit root to serve if no other user is set, like process.allow_root = true
+    #[arg(long = "allow-root", env = "PINTLE_ALLOW_ROOT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(super) allow: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct PinArgs {
+    /// Files with certificates or keys; - reads standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// The format [default: one line per file]
+    #[arg(long = "as", value_enum, value_name = "FORM", conflicts_with = "json")]
+    pub(super) form: Option<PinForm>,
+    /// With --as header: the time for which clients hold the pins
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_duration)]
+    pub(super) max_age: Duration,
+    /// With --as header: bind the names below the host, too
+    #[arg(long)]
+    pub(super) include_subdomains: bool,
+    /// With --as header: the URI for reports of violations
+    #[arg(long, value_name = "URI")]
+    pub(super) report_uri: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct VerifyArgs {
+    /// The page to visit, such as https://blog.example.com/
+    #[arg(value_name = "URL", value_parser = parse_https_url)]
+    pub(super) url: Url,
+    /// Connect to this HOST:PORT or IP address instead of DNS; SNI and Host stay those of the URL
+    #[arg(long, value_name = "ADDR")]
+    pub(super) connect: Option<Place>,
+    /// The address of plain HTTP [default: port 80 of the TLS server]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) connect_http: Option<Place>,
+    /// Trust the certificates in this PEM file instead of Mozilla's roots
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Require one of these pins in the served chain: output of `pintle pin`, or --json of an earlier visit
+    #[arg(long, value_name = "FILE")]
+    pub(super) pins: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum PinForm {
+    /// The Public-Key-Pins header
+    Header,
+    /// For curl --pinnedpubkey
+    Curl,
+    /// Hexadecimal, one per line
+    Hex,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ExportArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Any host of the site
+    #[arg(long, alias = "host", value_name = "HOST")]
+    pub(super) site: String,
+    /// The format
+    #[arg(long = "as", value_enum, value_name = "FORM", required_unless_present = "json", conflicts_with = "json")]
+    pub(super) form: Option<Form>,
+    /// Print JSON, like --as json
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The time for which clients enforce it, recorded as a promise [default: max_age of [site.hpkp], or 90d]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(super) life: Option<Duration>,
+    /// Another backup besides those of [site.hpkp]: a certificate, CSR, public or private key
+    #[arg(long = "backup", value_name = "FILE")]
+    pub(super) backups: Vec<PathBuf>,
+    /// Export the live keys alone; the next change of the key will lock clients out
+    #[arg(long)]
+    pub(super) without_backup: bool,
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a private key that only you can read, and a CSR with the site's names
+    New(NewKeyArgs),
+    /// List the keys of each site: role, pin, algorithm, file, promise, end of the certificate
+    List(ListKeysArgs),
+}
+
+#[derive(clap::Args)]
+pub(super) struct NewKeyArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// The use of the key
+    #[arg(long, value_enum)]
+    pub(super) role: Role,
+    /// Any host of the site
+    #[arg(long, alias = "host", value_name = "HOST")]
+    pub(super) site: String,
+    /// The kind of key
+    #[arg(long, value_enum, default_value_t = key::Algorithm::EcdsaP256)]
+    pub(super) algorithm: key::Algorithm,
+    /// The folder for the files [default: the folder of the site's certificate]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) out: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ListKeysArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// List the keys of this host's site only
+    #[arg(long, alias = "host", value_name = "HOST")]
+    pub(super) site: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DemoArgs {
+    /// The folder of the demo's keys, certificates and configuration
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) dir: Option<PathBuf>,
+    /// The port for https
+    #[arg(long, value_name = "PORT", default_value_t = 8443)]
+    pub(super) https_port: u16,
+    /// The port for http
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub(super) http_port: u16,
+}
+
+#[derive(clap::Args)]
+pub(super) struct InstallArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Any host of the site
+    #[arg(long, alias = "host", value_name = "HOST")]
+    pub(super) site: String,
+    /// The new certificate chain, leaf first
+    pub(super) chain: PathBuf,
+    /// Its key [default: the key in use, or another key in its folder that fits]
+    pub(super) key: Option<PathBuf>,
+    /// Print the verdict, change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Lock out clients that hold older pins: the date that the refusal names
+    #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
+    pub(super) accept_lockout_until: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(super) enum LedgerCommand {
+    /// Show damage of the ledger and the repair; repair it if confirmed
+    Repair {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Continue with the readable part of a damaged ledger, and accept that promises may be lost: today's date
+        #[arg(long, value_name = "DATE")]
+        accept_loss: Option<String>,
+        /// Correct impossible dates as shown, and confirm that this machine's clock is right
+        #[arg(long)]
+        yes: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all promises, as a table and a timeline
+    Show(CheckArgs),
+    /// Add the promises of other nodes, from copies of their ledger.jsonl
+    Merge {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The ledgers of the other nodes
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print the effects, change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl PinArgs {
+    /// Returns the format of the output.
+    pub(super) fn form(&self) -> pin::Form {
+        match self.form {
+            _ if self.json => pin::Form::Json,
+            None => pin::Form::Lines,
+            Some(PinForm::Curl) => pin::Form::Curl,
+            Some(PinForm::Hex) => pin::Form::Hex,
+            Some(PinForm::Header) => pin::Form::Header {
+                max_age: self.max_age.as_secs(),
+                include_subdomains: self.include_subdomains,
+                report_uri: self.report_uri.clone(),
+            },
+        }
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::config::value::duration(text).ok_or_else(|| format!("not {}", crate::config::value::DURATION_FORM))
+}
+
+fn parse_https_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse()?;
+    if url.scheme == Scheme::Https { Ok(url) } else { Err("write the https URL: plain HTTP is checked, too".into()) }
+}
+
+fn parse_date(text: &str) -> Result<String, String> {
+    let date = text.parse::<jiff::civil::Date>().ok().map(|date| date.to_string());
+    date.filter(|date| date == text).ok_or_else(|| "not a date like 2027-01-31".to_owned())
+}

@@ -1,0 +1,61 @@
+//! Output to standard output and standard error that survives a closed pipe, as in `pintle status | head -1`.
+//!
+//! The macros of the standard library panic if a write fails. The macros here have the same names and
+//! replace them in all commands: they ignore a closed pipe, so that a command finishes its work and
+//! keeps its exit code. [`finish`] reports any other error of standard output.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// The first error of standard output, other than a closed pipe.
+static FAILED: OnceLock<io::Error> = OnceLock::new();
+
+macro_rules! print {
+    ($($text:tt)*) => { $crate::commands::print::to_stdout(format_args!($($text)*)) };
+}
+
+macro_rules! println {
+    () => { print!("\n") };
+    ($($text:tt)*) => { print!("{}\n", format_args!($($text)*)) };
+}
+
+macro_rules! eprint {
+    ($($text:tt)*) => { $crate::commands::print::to_stderr(format_args!($($text)*)) };
+}
+
+macro_rules! eprintln {
+    () => { eprint!("\n") };
+    ($($text:tt)*) => { eprint!("{}\n", format_args!($($text)*)) };
+}
+
+/// Writes to standard output.
+pub(crate) fn to_stdout(text: fmt::Arguments<'_>) {
+    note(io::stdout().lock().write_fmt(text));
+}
+
+/// Writes to standard error. Its errors have no other place to go.
+pub(crate) fn to_stderr(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(text);
+}
+
+/// Returns the exit code of a command: its own, or 1 if its output could not be written.
+pub(crate) fn finish(code: ExitCode) -> ExitCode {
+    note(io::stdout().lock().flush());
+    match FAILED.get() {
+        None => code,
+        Some(error) => {
+            eprintln!("pintle: standard output: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn note(written: io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = FAILED.set(error);
+    }
+}
