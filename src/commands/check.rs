@@ -14,7 +14,7 @@ use crate::host::both_forms;
 use crate::os::privileges::Account;
 use crate::os::read_error;
 use crate::policy::hpkp;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Problem, Reason, counted};
 
 /// Without a place for the ledger, promises are forgotten.
 const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
@@ -58,10 +58,10 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
         }
     }
     let warnings = problems.shown().len() + warned.len();
-    let sites = plural(config.sites().len(), "site");
+    let sites = counted(config.sites().len(), "site");
     match warnings {
         0 => println!("{}: fine, {sites}", path.display()),
-        n => println!("{}: can be served, {sites}, {}", path.display(), plural(n, "warning")),
+        n => println!("{}: can be served, {sites}, {}", path.display(), counted(n, "warning")),
     }
     ExitCode::SUCCESS
 }
@@ -82,10 +82,6 @@ fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Pr
 fn as_the_user(path: &Path, known: &Known, allow_root: bool) -> Ahead {
     let Ok(draft) = config::read(path) else { return Default::default() };
     look_ahead(&draft, known, allow_root)
-}
-
-fn plural(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
 fn print_site(site: &report::Site) {

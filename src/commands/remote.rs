@@ -14,7 +14,7 @@ use crate::control::client::{ClientError, PATIENCE, ask_for};
 use crate::control::{Upgraded, Verdict};
 use crate::host::both_forms;
 use crate::os::read_error;
-use crate::reason::Problem;
+use crate::reason::{Problem, counted};
 
 /// Reports that are shown one by one.
 const REPORTS_SHOWN: usize = 3;
@@ -176,7 +176,7 @@ fn print_status(status: &Value) {
     );
     println!("  configuration  {}", text(status, "config"));
     if status["draining"] == true {
-        println!("  DRAINING       {} connections are left", status["connections"]);
+        println!("  DRAINING       {} left", counted(&status["connections"], "connection"));
     }
     for listener in list(status, "listening") {
         println!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme"));
@@ -188,8 +188,8 @@ fn print_status(status: &Value) {
         }
         (Some(_), Some(error)) => println!("  ledger         NOT WRITABLE, pins are withheld: {error}"),
         (Some(directory), None) => {
-            let sets = count(&ledger["promises"], "set");
-            println!("  ledger         {directory}: {sets} of pins, {} alive", ledger["alive"]);
+            let sets = counted(&ledger["promises"], "pin set");
+            println!("  ledger         {directory}: {sets}, {} alive", ledger["alive"]);
         }
     }
     for repair in list(ledger, "repairs") {
@@ -199,8 +199,11 @@ fn print_status(status: &Value) {
     if let Some(error) = status["access_log"]["error"].as_str() {
         println!("  ACCESS LOG     {error}\n    hint: {}", text(&status["access_log"], "hint"));
     }
-    if status["launcher"]["alive"] == false {
-        println!("  NO UPGRADES    there is no launcher ({}): restart pintle", text(&status["launcher"], "error"));
+    let launcher = &status["launcher"];
+    if launcher["wanted"] == false {
+        println!("  upgrades       not in a demo: stop it with Ctrl-C, and start it again");
+    } else if launcher["alive"] == false {
+        println!("  NO UPGRADES    no launcher ({}): restart pintle", text(launcher, "error"));
     }
     print_sandbox(&status["sandbox"]);
     println!(
@@ -259,6 +262,15 @@ fn print_site(site: &Value) {
     let hosts: Vec<&str> = list(site, "hosts").iter().filter_map(Value::as_str).collect();
     println!("\n{}", hosts.into_iter().map(both_forms).collect::<Vec<_>>().join(", "));
     print_upstream(site);
+    print_keys(site);
+    print_policies(site);
+    print_lockouts(site);
+    for todo in list(site, "todo").iter().filter_map(Value::as_str) {
+        println!("  TO DO        {todo}");
+    }
+}
+
+fn print_keys(site: &Value) {
     for c in list(site, "certificates") {
         println!("  certificate  {} until {}, by {}", text(c, "serial"), day(text(c, "not_after")), text(c, "issuer"));
         println!("    live       {} {}", text(c, "pin"), text(c, "algorithm"));
@@ -274,6 +286,10 @@ fn print_site(site: &Value) {
             text(backup, "file")
         );
     }
+}
+
+/// Prints HSTS and pins, with their promises, ramps and reports.
+fn print_policies(site: &Value) {
     if let Some(hsts) = site["hsts"].as_str() {
         println!("  HSTS         {hsts}");
     }
@@ -286,7 +302,7 @@ fn print_site(site: &Value) {
     if let Some(until) = site["promised_until"].as_str() {
         println!(
             "  promised     {} of pins held by clients, until {}",
-            count(&site["promises_alive"], "set"),
+            counted(&site["promises_alive"], "set"),
             minute(until)
         );
     }
@@ -304,9 +320,13 @@ fn print_site(site: &Value) {
         );
     }
     if site["reports"].as_u64().unwrap_or(0) > 0 {
-        let networks = count(&site["report_networks"], "network");
+        let networks = counted(&site["report_networks"], "network");
         println!("  reports      {} of pins that did not match, from {networks}", site["reports"]);
     }
+}
+
+/// Prints accepted lockouts, and the reasons why new files are refused.
+fn print_lockouts(site: &Value) {
     for lockout in list(site, "accepted_lockouts") {
         println!(
             "  LOCKOUT ACCEPTED {}, until {}: {} is served, and is not in {} of the sets that clients hold",
@@ -323,9 +343,6 @@ fn print_site(site: &Value) {
         for hint in hints.chain(reason["hint"].as_str().filter(|_| list(reason, "hints").is_empty())) {
             println!("    hint: {hint}");
         }
-    }
-    for todo in list(site, "todo").iter().filter_map(Value::as_str) {
-        println!("  TO DO        {todo}");
     }
 }
 
@@ -348,11 +365,6 @@ fn print_upstream(site: &Value) {
             println!("    LEFT OUT   {name}: it keeps failing; tried again in {left} s");
         }
     }
-}
-
-/// `1 set`, `2 sets`
-fn count(number: &Value, noun: &str) -> String {
-    if number.as_u64() == Some(1) { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 fn seconds(value: &Value) -> String {

@@ -13,7 +13,7 @@ use crate::ledger::time::{day, wall};
 use crate::ledger::{Book, FILE, Ledger, Notice, OpenError, Record, Repair, salvaged};
 use crate::os::read_error;
 use crate::policy::promise::Seconds;
-use crate::reason::Reason;
+use crate::reason::{Reason, counted};
 
 /// Records that are shown one by one.
 const SHOWN_MAX: usize = 50;
@@ -67,7 +67,7 @@ impl Plan {
         if !self.losses.is_empty() {
             told.say(format!(
                 "       kept: {} of pins that can be made out; further ones may have been promised and are not known",
-                if self.promises == 1 { "1 set".to_owned() } else { format!("{} sets", self.promises) }
+                counted(self.promises, "set")
             ));
         }
         for Redated { before, after } in self.redated.iter().take(SHOWN_MAX) {
@@ -108,7 +108,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told
     let plan = Plan::of(&book, &notices, wall());
     told.set("file", file.display().to_string());
     if plan.is_empty() {
-        told.say(format!("{}: nothing to repair, {} sets of pins", file.display(), plan.promises));
+        told.say(format!("{}: nothing to repair, {}", file.display(), counted(plan.promises, "pin set")));
         return true;
     }
     told.say(format!("{}: it is {} now, and this would be done:", file.display(), day(plan.now)));

@@ -36,7 +36,7 @@ pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
         Err(reason) => return refuse(&reason),
     };
     let lent = passed.into_iter().filter_map(lent).collect();
-    serve(path, allow_root, output, Beginning { lent, ..Beginning::default() }, true, |_| {})
+    serve(path, allow_root, output, Beginning { lent, ..Beginning::default() }, |_| {})
 }
 
 /// A socket of the service manager, for what its name says, if it says that.
@@ -56,7 +56,6 @@ pub(super) fn serve(
     allow_root: bool,
     output: &Output,
     beginning: Beginning,
-    may_launch: bool,
     ready: impl FnOnce(&[(SocketAddr, Scheme)]),
 ) -> ExitCode {
     let draft = match read(path) {
@@ -64,7 +63,7 @@ pub(super) fn serve(
         Err(reason) => return refuse(&reason),
     };
     settle(&draft);
-    let (mut beginning, no_launcher) = match as_who_started_it(&draft, beginning, may_launch) {
+    let (mut beginning, no_launcher) = match as_who_started_it(&draft, beginning) {
         Ok(begun) => begun,
         Err(code) => return code,
     };
@@ -74,17 +73,7 @@ pub(super) fn serve(
         Err(code) => return code,
     };
     let mut opened = None;
-    let book = |draft: &Draft| {
-        if !troubles.is_empty() {
-            // It does not start; what keeps the user from the ledger has been found out, with the remedy for all of it.
-            return Ok(Known::of_book(Book::default()));
-        }
-        let (ledger, notices) = open_ledger(draft)?;
-        let known = Known::of_book(ledger.book().clone());
-        opened = Some((ledger, notices));
-        Ok(known)
-    };
-    let loaded = judge(draft, book, StandIn::Always, output);
+    let loaded = judge(draft, |draft| open_book(draft, &troubles, &mut opened), StandIn::Always, output);
     if !troubles.is_empty() {
         troubles.iter().for_each(|trouble| _ = refuse(trouble));
         return ExitCode::from(1);
@@ -118,6 +107,18 @@ pub(super) fn serve(
     })
 }
 
+/// Opens the ledger into `opened`, and returns its book.
+fn open_book(draft: &Draft, troubles: &[Trouble], opened: &mut Option<(Ledger, Vec<Notice>)>) -> Result<Known, String> {
+    if !troubles.is_empty() {
+        // pintle does not start: the troubles name everything that the user cannot read, the ledger included.
+        return Ok(Known::of_book(Book::default()));
+    }
+    let (ledger, notices) = open_ledger(draft)?;
+    let known = Known::of_book(ledger.book().clone());
+    *opened = Some((ledger, notices));
+    Ok(known)
+}
+
 /// Checks everything, and takes over from the process that has started this one.
 fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Output) -> ExitCode {
     let refused = |newcomer: &Newcomer, reasons: Vec<Problem>| {
@@ -130,7 +131,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         Err(reason) => return refused(&newcomer, vec![reason.into()]),
     };
     settle(&draft);
-    let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default(), true) else {
+    let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default()) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
     let Ok(troubles) = drop_privileges(&draft, allow_root, output) else {
@@ -178,13 +179,9 @@ fn settle(draft: &Draft) {
 
 /// What is done as the user who has started this process: the keys may be for nobody else to read, and what comes after an
 /// upgrade begins as this one did.
-fn as_who_started_it(
-    draft: &Draft,
-    beginning: Beginning,
-    may_launch: bool,
-) -> Result<(Beginning, Option<std::io::Error>), ExitCode> {
+fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, Option<std::io::Error>), ExitCode> {
     keys::start(draft)?;
-    let (launcher, error) = match may_launch.then(|| Launcher::start(std::env::args_os().skip(1))) {
+    let (launcher, error) = match (!beginning.is_demo).then(|| Launcher::start(std::env::args_os().skip(1))) {
         Some(Ok(launcher)) => (Some(launcher), None),
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),

@@ -75,7 +75,9 @@ impl Control {
                 told = Instant::now();
                 let connections = self.server.connections();
                 tracing::info!(connections, "draining");
-                self.operator.notify.status(&format!("draining: {connections} connections left"));
+                self.operator
+                    .notify
+                    .status(&format!("draining: {} left", crate::reason::counted(connections, "connection")));
             }
             self.show_life();
         }

@@ -159,7 +159,11 @@ impl Control {
 
     /// The status text for the service manager.
     fn summary(&self) -> String {
-        format!("serving {} sites by pintle {}", self.config.sites().len(), env!("CARGO_PKG_VERSION"))
+        format!(
+            "pintle {} serves {}",
+            env!("CARGO_PKG_VERSION"),
+            crate::reason::counted(self.config.sites().len(), "site")
+        )
     }
 
     /// Handles one event. Returns the successor once it has taken over.

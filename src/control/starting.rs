@@ -32,6 +32,8 @@ pub struct Beginning {
     pub lent: Vec<Lent>,
     /// The launcher of a later upgrade.
     pub launcher: Option<Launcher>,
+    /// `true` for a demo, which has no launcher by design.
+    pub is_demo: bool,
     /// The connection to the service manager.
     pub notify: Notify,
 }
@@ -105,7 +107,7 @@ impl Control {
             promises: Promises::new(ledger, time, leases, trouble),
             files: Files::new(&config, copies),
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
-            upgrades: Upgrades::new(upgrade_asked, beginning.launcher),
+            upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
             started: Timestamp::now(),
             draining: false,

@@ -52,7 +52,11 @@ impl Control {
                 "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
             },
             "access_log": self.access_log(),
-            "launcher": { "alive": self.upgrades.launcher.is_some(), "error": &self.upgrades.no_launcher },
+            "launcher": {
+                "alive": self.upgrades.launcher.is_some(),
+                "wanted": !self.upgrades.is_demo,
+                "error": &self.upgrades.no_launcher,
+            },
             "sandbox": super::sandbox_rules::status(),
             "reports": {
                 "counts": reports.counts(),

@@ -72,6 +72,8 @@ pub(super) struct Upgrades {
     /// SIGUSR2.
     pub(super) asked: Signal,
     pub(super) launcher: Option<Arc<Mutex<Launcher>>>,
+    /// `true` for a demo, which has no launcher by design.
+    pub(super) is_demo: bool,
     /// Why no upgrade is possible; `None` while there is a launcher.
     pub(super) no_launcher: Option<String>,
     pub(super) under_way: Option<Upgrade>,
@@ -80,10 +82,12 @@ pub(super) struct Upgrades {
 }
 
 impl Upgrades {
-    pub(super) fn new(asked: Signal, launcher: Option<Launcher>) -> Self {
+    pub(super) fn new(asked: Signal, launcher: Option<Launcher>, is_demo: bool) -> Self {
+        let why = if is_demo { "a demo has none" } else { "there has been none since the start" };
         Self {
             asked,
-            no_launcher: launcher.is_none().then(|| "there has been none since the start".to_owned()),
+            is_demo,
+            no_launcher: launcher.is_none().then(|| why.to_owned()),
             launcher: launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
             under_way: None,
             released: None,

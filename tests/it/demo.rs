@@ -45,7 +45,7 @@ impl Demo {
         let mut text = String::new();
         while !text.contains("Ctrl-C") {
             text.push_str(
-                &gathered.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the demo says no more than:\n{text}")),
+                &gathered.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the demo printed only:\n{text}")),
             );
             text.push('\n');
         }
@@ -170,4 +170,19 @@ fn a_port_in_use_is_told() {
     demo.args(["demo", "--https-port", &port, "--http-port", &free_port().to_string()]).env("HOME", home.path());
     let (code, _, err) = outcome(&mut demo);
     assert!(code == 1 && err.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{err}");
+}
+
+/// A demo has no launcher by design: its status does not ask for a restart.
+#[test]
+fn it_says_that_it_is_not_upgraded() {
+    let home = TempDir::new().unwrap();
+    let _demo = Demo::start(home.path());
+    let config = home.path().join(".local/share/pintle/demo/pintle.toml");
+    let run = |name: &str| outcome(pintle().arg(name).arg("-c").arg(&config));
+    let (code, status, err) = run("status");
+    assert_eq!(code, 0, "{err}");
+    assert!(status.contains("  upgrades       not in a demo: stop it with Ctrl-C, and start it again\n"), "{status}");
+    assert!(!status.contains("NO UPGRADES"), "{status}");
+    let (code, _, err) = run("upgrade");
+    assert!(code == 1 && err.contains("no launcher (a demo has none)"), "{err}");
 }

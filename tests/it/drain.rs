@@ -108,7 +108,7 @@ fn while_it_drains_it_says_so() {
     assert!(metrics.contains("\npintle_draining 1\n") && metrics.contains("\npintle_connections 1\n"), "{metrics}");
     assert_eq!(pintle.status()["draining"], true);
     let shown = crate::harness::output(&mut pintle.command("status"));
-    assert!(shown.contains("DRAINING       1 connections are left"), "{shown}");
+    assert!(shown.contains("DRAINING       1 connection left"), "{shown}");
     let (code, _, err) = crate::harness::outcome(&mut pintle.command("reload"));
     assert!(code == 1 && err.contains("pintle is stopping"), "{err}");
     // And, every few seconds, by itself.

@@ -10,7 +10,6 @@ use code::{Source, functions, tokens};
 
 /// Circles that are known and still to be opened: the folder, and the modules that lead to each other.
 const CIRCLES: &[(&str, &str)] = &[
-    ("commands/demo", "keys mod"),
     (
         "control",
         "admin adopt client files mod operator promises reload sandbox_rules served socket starting takeover upgrade",
@@ -23,9 +22,6 @@ const FUNCTION_MAX: usize = 60;
 
 /// Longer functions: the file, the name, and the reason.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
-    ("cli.rs", "run", NOT_YET),
-    ("commands/remote.rs", "print_site", NOT_YET),
-    ("commands/run.rs", "serve", NOT_YET),
     ("control/admin.rs", "answer", NOT_YET),
     ("control/status.rs", "metrics", NOT_YET),
 ];

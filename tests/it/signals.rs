@@ -73,7 +73,7 @@ fn the_end_of_the_launcher_is_told() {
     let status = pintle.status();
     assert_eq!(status["launcher"]["alive"], false, "{status:#}");
     let human = output(&mut pintle.command("status"));
-    assert!(human.contains("NO UPGRADES    there is no launcher (it has ended: signal: 9"), "{human}");
+    assert!(human.contains("NO UPGRADES    no launcher (it has ended: signal: 9"), "{human}");
     assert!(metrics().contains("pintle_launcher_alive 0\n"));
     let (code, _, why) = outcome(&mut pintle.command("upgrade"));
     assert!(code == 1 && why.contains("no launcher (it has ended: signal: 9") && why.contains("restart"), "{why}");

@@ -10,7 +10,6 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData as _,
 };
 
-use super::make_folder;
 use crate::commands::files::replace;
 use crate::keys::pin::Pin;
 use crate::tls::certificate::Chain;
@@ -53,6 +52,12 @@ impl Keys {
         replace(&folder.join("spare.pub"), spare.public_key_pem().as_bytes(), 0o644)?;
         Ok(pins)
     }
+}
+
+/// Makes the folder, for this user alone.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Loads a key, or makes one that only its owner can read.

@@ -3,8 +3,6 @@
 mod blog;
 mod keys;
 
-use std::fs;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,7 +36,8 @@ pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], 
     let port = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
     let (https_port, http_port) = (port(https), port(http));
     // Root may stay root: nobody else reaches what listens on loopback, and all files are its own.
-    run::serve(&path, true, output, Beginning::default(), false, |_| {
+    let beginning = Beginning { is_demo: true, ..Beginning::default() };
+    run::serve(&path, true, output, beginning, |_| {
         // Now, so that its thread is in the sandbox, too.
         match blog::start(listener, blog) {
             Ok(()) => print_welcome(&folder, &keys, https_port, http_port),
@@ -109,10 +108,4 @@ fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-/// Makes the folder, for this user alone.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
