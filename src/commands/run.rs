@@ -108,7 +108,7 @@ pub(super) fn serve(
 }
 
 /// Opens the ledger into `opened`, and returns its book.
-fn open_book(draft: &Draft, troubles: &[Trouble], opened: &mut Option<(Ledger, Vec<Notice>)>) -> Result<Known, String> {
+fn open_book(draft: &Draft, troubles: &[Reason], opened: &mut Option<(Ledger, Vec<Notice>)>) -> Result<Known, Reason> {
     if !troubles.is_empty() {
         // pintle does not start: the troubles name everything that the user cannot read, the ledger included.
         return Ok(Known::of_book(Book::default()));

@@ -21,10 +21,8 @@ const CIRCLES: &[(&str, &str)] = &[
 const FUNCTION_MAX: usize = 60;
 
 /// Longer functions: the file, the name, and the reason.
-const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
-    ("control/admin.rs", "answer", NOT_YET),
-    ("control/status.rs", "metrics", NOT_YET),
-];
+const LONG_FUNCTIONS: &[(&str, &str, &str)] =
+    &[("control/admin.rs", "answer", NOT_YET), ("control/status.rs", "metrics", NOT_YET)];
 const NOT_YET: &str = "not yet split";
 
 /// The modules of the crate from top to bottom, in the order of lib.rs: a module imports from those below it only.
