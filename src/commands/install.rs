@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::told::Told;
 use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
 use super::{Known, Output, files, ledger, look_at_book, no_such_site, probe, warn};
-use crate::config::{self, AdminAddress, Context, Draft, Outline, SiteOutline};
+use crate::config::{self, AcceptedByCommand, AdminAddress, Context, Draft, Outline, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{Judge, ask_for_judgement};
@@ -279,12 +279,13 @@ fn preflight(
     let (before, old) = draft.build(&Context { shown_as: shown_as.clone(), ..Context::new(book, now) });
     let instead: HashMap<PathBuf, Vec<u8>> =
         plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
-    let accept = request.accept.clone().map(|day| (plan.site.clone(), day));
+    let accept = accepted(plan, request);
     let context = Context { before: before.as_ref(), instead, shown_as, accept, ..Context::new(book, now) };
     let (_, problems) = draft.build(&context);
     let known: Vec<&Problem> = old.sorted();
     let about_it = |p: &Problem| p.path.as_ref().is_some_and(|path| plan.places.contains(path));
-    let is_old = |p: &Problem| known.contains(&p) && !(p.is_error() && about_it(p));
+    let is_like = |p: &Problem, k: &Problem| (k.severity, &k.reason.what) == (p.severity, &p.reason.what);
+    let is_old = |p: &Problem| known.iter().any(|k| is_like(p, k)) && !(p.is_error() && about_it(p));
     let (others, own): (Vec<&Problem>, Vec<&Problem>) = problems.sorted().into_iter().partition(|p| is_old(p));
     for problem in &own {
         told.problem(&problems, problem, output);
@@ -293,6 +294,11 @@ fn preflight(
         warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint("pintle check"));
     }
     !own.into_iter().any(Problem::is_error)
+}
+
+/// The lockout that the operator accepts: for this chain only, not for the site's other chains.
+fn accepted(plan: &Plan, request: &Request) -> Option<AcceptedByCommand> {
+    Some(AcceptedByCommand { site: plan.site.clone(), day: request.accept.clone()?, pin: Some(plan.chain.pin()) })
 }
 
 fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> bool {
@@ -373,19 +379,21 @@ fn ask_before(draft: &Draft, plan: &Plan, request: &Request) -> Option<Result<Ve
 /// By the site's first name: the process may know another pattern for the host that was given.
 fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdict, ClientError> {
     let accept = request.accept.as_ref().map(|day| format!("&accept_lockout_until={day}")).unwrap_or_default();
-    let (_, answer) = ask(address, Method::POST, &format!("/certificates?host={}{accept}", plan.site), String::new())?;
+    let installed = format!("&pin={}&serial={}", plan.chain.pin(), plan.chain.leaf.serial);
+    let (_, answer) =
+        ask(address, Method::POST, &format!("/certificates?host={}{accept}{installed}", plan.site), String::new())?;
     serde_json::from_str(&answer)
         .map_err(|_| ClientError::Other(format!("the running process says: {}", answer.trim())))
 }
 
 /// Without a process to tell, what was accepted goes to the ledger from here.
 fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, told: &mut Told) -> bool {
-    if let (Some(day), true) = (&request.accept, draft.state().is_some()) {
+    if let (Some(accept), true) = (accepted(plan, request), draft.state().is_some()) {
         let Known { book, now, .. } = match look_at_book(draft) {
             Ok(known) => known,
             Err(error) => return told.fail(&error),
         };
-        let context = Context { accept: Some((plan.site.clone(), day.clone())), ..Context::new(&book, now) };
+        let context = Context { accept: Some(accept), ..Context::new(&book, now) };
         let Some(config) = draft.build(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
             return told.fail_with_hint(&what, &"pintle check");

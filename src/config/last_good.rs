@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -43,13 +44,26 @@ pub struct LastGood {
     /// The names of the allowed copies; `None` before they are known. Copies are written on a thread of their own: a pair
     /// that is no longer served by then gets none.
     wanted: Arc<Mutex<Option<HashSet<String>>>>,
+    /// A pair could not be copied when that was last tried.
+    failed: Arc<AtomicBool>,
 }
 
 impl LastGood {
     /// The copies in a folder of the state.
     #[must_use]
     pub fn of(state: &Path) -> Self {
-        Self { folder: state.join(FOLDER), wanted: Arc::default() }
+        Self { folder: state.join(FOLDER), wanted: Arc::default(), failed: Arc::default() }
+    }
+
+    /// Returns `true` if a pair could not be copied when that was last tried.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether copying has failed; returns `true` if that is news.
+    pub fn note(&self, failed: bool) -> bool {
+        self.failed.swap(failed, Ordering::Relaxed) != failed
     }
 
     /// The file for the copy of a pair: its chain is configured with this path, and has this pin.

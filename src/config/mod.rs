@@ -18,7 +18,7 @@ pub mod value;
 
 pub use build::refusal::{OwnKey, Refusal};
 pub use build::report;
-pub use build::{AccessTarget, Config, Context, Kept, SiteBefore, StandIn};
+pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, SiteBefore, StandIn};
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
-use super::reload::Verdict;
+use super::reload::{Installed, Verdict};
 use super::served::{Judge, Objection};
 use super::socket::Caller;
 use super::upgrade::Upgraded;
@@ -33,10 +33,12 @@ pub const HEADER: &str = "pintle-admin";
 /// A command of the operator.
 pub(super) enum Command {
     Reload(oneshot::Sender<Verdict>),
-    /// Look at a site's files now, and accept a lockout until `accept`, if given.
+    /// Look at a site's files now, and accept a lockout until `accept`, if given: by any chain of the site, or by the one
+    /// that was installed.
     Certificates {
         host: String,
         accept: Option<String>,
+        installed: Option<Installed>,
         reply: oneshot::Sender<Verdict>,
     },
     Status(oneshot::Sender<Value>),
@@ -129,8 +131,12 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
             None => gone(),
         },
         (&Method::POST, "/certificates") => {
+            let Ok(pin) = parameter("pin").map(|pin| pin.parse()).transpose() else {
+                return bad("pin: not a pin in base64");
+            };
+            let installed = pin.zip(parameter("serial")).map(|(pin, serial)| Installed { pin, serial });
             let (host, accept) = (parameter("host").unwrap_or_default(), parameter("accept_lockout_until"));
-            verdict(ask(commands, |reply| Command::Certificates { host, accept, reply }).await)
+            verdict(ask(commands, |reply| Command::Certificates { host, accept, installed, reply }).await)
         }
         (&Method::GET, "/ledger") => match ask(commands, Command::Book).await {
             Some(known) => json_answer(StatusCode::OK, &json!(known)),
@@ -299,8 +305,8 @@ impl Control {
                 let verdict = self.reload().await;
                 let _ = reply.send(verdict);
             }
-            Command::Certificates { host, accept, reply } => {
-                let verdict = self.look_at_site(&host, accept).await;
+            Command::Certificates { host, accept, installed, reply } => {
+                let verdict = self.look_at_site(&host, accept, installed).await;
                 let _ = reply.send(verdict);
             }
             Command::Ready(reply) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
@@ -18,6 +18,9 @@ use crate::upstream::dns::follow;
 /// How long a new pair waits for its copy before pintle serves it. A slow disk, or thousands of new
 /// pairs, must not hold up a renewal: the copying goes on beside.
 pub(super) const COPY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The time from one attempt to copy the pairs in use to the next, if the disk refuses it.
+const COPY_RETRY: Duration = Duration::from_secs(5);
 
 /// The decisions that a configuration makes: accepted lockouts, and ramps that begin.
 pub(super) fn decisions(config: &Config) -> Vec<Record> {
@@ -71,12 +74,17 @@ fn copy(fresh: Fresh, copies: &LastGood) -> Option<JoinHandle<()>> {
         return None;
     }
     let copies = copies.clone();
-    Some(spawn_blocking(move || {
-        if let Err(error) = fresh.keep(&copies) {
-            tracing::warn!(
-                %error,
-                "cannot copy the pairs in use to state.directory: check free space and permissions"
-            );
+    Some(spawn_blocking(move || match (fresh.keep(&copies), copies.note(false)) {
+        (Ok(()), true) => tracing::info!("copied the pairs in use to state.directory again"),
+        (Ok(()), false) => {}
+        (Err(error), has_failed) => {
+            copies.note(true);
+            if !has_failed {
+                tracing::warn!(
+                    %error,
+                    "cannot copy the pairs in use to state.directory: check free space and permissions"
+                );
+            }
         }
     }))
 }
@@ -143,6 +151,15 @@ impl Control {
                 fresh.forget();
                 None
             }
+        }
+    }
+
+    /// Copies the pairs in use from time to time if that has failed, as on a full disk.
+    pub(super) fn look_after_copies(&mut self) {
+        let has_failed = self.files.copies.as_ref().is_some_and(LastGood::has_failed);
+        if has_failed && self.files.copied.elapsed() >= COPY_RETRY {
+            self.files.copied = Instant::now();
+            self.keep_pairs(None);
         }
     }
 

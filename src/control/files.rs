@@ -32,12 +32,21 @@ pub(super) struct Files {
     unservable: Vec<String>,
     /// Copies of the pairs in use; `None` without state.directory.
     pub(super) copies: Option<LastGood>,
+    /// When copying that has failed was last tried again.
+    pub(super) copied: Instant,
 }
 
 impl Files {
     /// Nothing is watched yet.
     pub(super) fn new(config: &Config, copies: Option<LastGood>) -> Self {
-        Self { watch: Watch::start(), pending: None, refused: at_start(config), unservable: Vec::new(), copies }
+        Self {
+            watch: Watch::start(),
+            pending: None,
+            refused: at_start(config),
+            unservable: Vec::new(),
+            copies,
+            copied: Instant::now(),
+        }
     }
 }
 

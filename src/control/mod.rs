@@ -29,7 +29,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{Config, Context, Draft, Looked, Problems, StandIn};
+use crate::config::{AcceptedByCommand, Config, Context, Draft, Looked, Problems, StandIn};
 use crate::policy::Scheme;
 use crate::server::Server;
 use crate::tls::key_process;
@@ -203,6 +203,7 @@ impl Control {
     async fn tick(&mut self) {
         let _ = self.now();
         self.look_after_ledger().await;
+        self.look_after_copies();
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_door();
@@ -218,7 +219,7 @@ impl Control {
     }
 
     /// Builds the draft again, with the pairs in use.
-    fn build(&self, draft: &Draft, keep: Keep, accept: Option<(String, String)>) -> (Option<Config>, Problems) {
+    fn build(&self, draft: &Draft, keep: Keep, accept: Option<AcceptedByCommand>) -> (Option<Config>, Problems) {
         self.resolve_with(draft, Looked::default(), keep, accept)
     }
 
@@ -228,7 +229,7 @@ impl Control {
         draft: &Draft,
         looked: Looked,
         keep: Keep,
-        accept: Option<(String, String)>,
+        accept: Option<AcceptedByCommand>,
     ) -> (Option<Config>, Problems) {
         let now = self.now();
         let ledger = self.ledger();

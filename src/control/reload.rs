@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Control, Keep, sandbox_rules};
-use crate::config::{self, AccessTarget, Changes, Config, Difference, Looked, Problems, Process};
+use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Looked, Problems, Process};
 use crate::host::HostPattern;
+use crate::keys::pin::Pin;
 use crate::os::read_error;
 use crate::os::sandbox::Settings;
 use crate::policy::Scheme;
@@ -93,6 +94,14 @@ impl Fixed {
         }
         notes
     }
+}
+
+/// A certificate that `pintle install` has put in place.
+#[derive(Debug, Clone)]
+pub(super) struct Installed {
+    pub(super) pin: Pin,
+    /// The leaf's serial number, in hexadecimal.
+    pub(super) serial: String,
 }
 
 /// Where to listen from now on.
@@ -234,12 +243,19 @@ impl Control {
     }
 
     /// Looks at one site's files now, whatever their state.
-    pub(super) async fn look_at_site(&mut self, host: &str, accept: Option<String>) -> Verdict {
+    pub(super) async fn look_at_site(
+        &mut self,
+        host: &str,
+        accept: Option<String>,
+        installed: Option<Installed>,
+    ) -> Verdict {
         let Some(site) = self.site_of(host) else {
             return Verdict::refused(vec![format!("no site has the host {host}").into()]);
         };
         let keep = Keep::UnfitAndShorter(vec![site.clone()]);
-        let (config, problems) = self.build(&self.draft, keep, accept.map(|day| (site.clone(), day)));
+        let pin = installed.as_ref().map(|installed| installed.pin);
+        let accept = accept.map(|day| AcceptedByCommand { site: site.clone(), day, pin });
+        let (config, problems) = self.build(&self.draft, keep, accept);
         let Some(config) = config else {
             return Verdict::refused(problems.shown());
         };
@@ -249,8 +265,18 @@ impl Control {
         }
         match self.files.refused.get(&site) {
             None => Verdict::new(true, problems.shown(), notes),
-            Some(refused) => Verdict::refused(refused.reasons.iter().cloned().map(Problem::from).collect()),
+            Some(refused) => {
+                // Another pair of the site may be the refused one.
+                let ok = installed.is_some_and(|installed| self.serves(&site, &installed));
+                let notes = if ok { notes } else { Vec::new() };
+                Verdict::new(ok, refused.reasons.iter().cloned().map(Problem::from).collect(), notes)
+            }
         }
+    }
+
+    fn serves(&self, site: &str, installed: &Installed) -> bool {
+        let certificates = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.certificates);
+        certificates.into_iter().any(|c| c.pin == installed.pin && c.serial == installed.serial)
     }
 
     /// The first name of the site that has a host, or whose wildcard covers it.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Control;
 use super::client::{ClientError, ask};
 use super::reload::Verdict;
-use crate::config::{AdminAddress, Context, report};
+use crate::config::{AcceptedByCommand, AdminAddress, Context, report};
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
@@ -300,8 +300,12 @@ impl Control {
         };
         let (_, old) = self.draft.build(&context(HashMap::new(), None));
         let instead = HashMap::from([(path.clone(), asked.chain.clone().into_bytes())]);
-        let (_, new) = self.draft.build(&context(instead, asked.accept.clone().map(|day| (site, day))));
-        let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !old.sorted().contains(p));
+        let pin = Some(chain.pin());
+        let accept = asked.accept.clone().map(|day| AcceptedByCommand { site, day, pin });
+        let (_, new) = self.draft.build(&context(instead, accept));
+        // A hint may name the key in use, too, if another chain replaces it here.
+        let is_old = |p: &Problem| old.sorted().iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
+        let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !is_old(p));
         let errors: Vec<Problem> = new.sorted().into_iter().filter(is_own).map(|p| new.placed(p)).collect();
         Verdict::new(errors.is_empty(), errors, Vec::new())
     }

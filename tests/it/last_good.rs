@@ -296,6 +296,44 @@ fn of_a_pair_of_kinds_each_is_judged_apart() {
     assert_eq!(pins, [bed.live.pin.as_str(), rsa.pin.as_str()]);
 }
 
+/// A bad pair holds up no installation of the other, and a lockout is accepted for the chain that is installed alone.
+#[test]
+fn an_installation_is_about_its_own_pair() {
+    let bed = Bed::new();
+    let rsa = bed.authority.leaf_of("rsa", &HOSTS, KeyKind::Rsa, -1, 90);
+    let path = |name: &str| bed.folder.path().join(name);
+    fs::copy(&rsa.key, path("rsa.key")).unwrap();
+    fs::copy(&rsa.chain, path("rsa.pem")).unwrap();
+    let config = bed.config(&bed.pins("30d"), "").replace("[site.certificate]", "[[site.certificate]]").replace(
+        "[site.hpkp]",
+        &format!("[[site.certificate]]\nchain = {:?}\nkey = {:?}\n[site.hpkp]", path("rsa.pem"), path("rsa.key")),
+    );
+    let pintle = Pintle::start(&bed.authority, &config);
+    assert!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").field("public-key-pins").is_some());
+    bed.put(&bed.stranger);
+    eventually("the ECDSA pair is refused", || pintle.log_json(REFUSED).pop());
+    let install = |leaf: &Leaf, more: &[&str]| {
+        let mut install = crate::harness::pintle();
+        install.args(["install", "--site", BLOG, "-c"]).arg(pintle.config_path()).args(more);
+        outcome(install.args([&leaf.chain, &leaf.key]))
+    };
+    let (code, out, err) = install(&bed.authority.renew("rsa-renewed", &rsa.key, &HOSTS, 91), &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let stranger = bed.authority.leaf_of("rsa-stranger", &HOSTS, KeyKind::Rsa, -1, 90);
+    let (code, _, err) = install(&stranger, &[]);
+    assert!(code == 1 && err.contains("would lock readers out"), "{err}");
+    let day = err.split("--accept-lockout-until ").nth(1).unwrap()[..10].to_owned();
+    let (code, out, err) = install(&stranger, &["--accept-lockout-until", &day]);
+    let pins = pintle.status()["sites"][0]["certificates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|certificate| certificate["pin"].as_str().unwrap().to_owned())
+        .collect::<Vec<_>>();
+    assert_eq!(pins, [bed.live.pin.clone(), stranger.pin.clone()], "{code} {out}{err}");
+    assert_eq!(refusal(&pintle)["by_guard"], true);
+}
+
 /// The child's file is bad, and would break the parent's promise; the parent renews with the same key.
 #[test]
 fn a_bad_child_does_not_hold_up_its_parent() {

@@ -138,9 +138,14 @@ fn a_full_disk_withholds_the_pins_and_nothing_else() {
     assert_eq!(status["sites"][0]["hpkp"]["sent"], false);
     pintle.logs("the ledger cannot be written: pins are withheld");
     assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+    // A rotation goes on, but its pair cannot be copied yet.
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    pintle.logs("cannot copy the pairs in use to state.directory");
     // With room again, all is as before.
     filler.set_len(0).unwrap();
     eventually("the pins are back", || bed.header(&pintle));
+    crate::last_good::copied(&bed, &bed.next);
     assert_eq!(pintle.status()["ledger"]["error"], Value::Null);
     let (book, notices) = ledger::look(&state).unwrap();
     assert!(notices.is_empty() && !book.promises().is_empty(), "{notices:?}");

@@ -7,6 +7,7 @@ use super::config::Config;
 use crate::config::last_good::LastGood;
 use crate::config::stamp::Looked;
 use crate::host::HostPattern;
+use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::policy::promise::Seconds;
 use crate::server::Earlier;
@@ -39,10 +40,21 @@ pub struct Context<'a> {
     pub chains_alone: bool,
     /// Stamps of files of `before` that were taken just now.
     pub looked: Looked,
-    /// A site (its first name) and the day until which the operator accepts a lockout, beside those in the file.
-    pub accept: Option<(String, String)>,
+    /// A lockout that the operator accepts by a command, besides those of the file.
+    pub accept: Option<AcceptedByCommand>,
     /// The chains of the sites in the previous process, whose sessions may be resumed here.
     pub earlier: Vec<SiteBefore>,
+}
+
+/// A lockout that the operator accepts by a command.
+#[derive(Debug, Clone)]
+pub struct AcceptedByCommand {
+    /// The site, by its first name.
+    pub site: String,
+    /// The day until which clients are locked out.
+    pub day: String,
+    /// The leaf key of the accepted chain; `None` for any chain of the site.
+    pub pin: Option<Pin>,
 }
 
 /// A site of the previous process.

@@ -12,7 +12,7 @@ use super::loaded::Loaded;
 use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::{RefusedPair, Served};
 use crate::config::file::SiteTable;
-use crate::config::{Context, Kept, StandIn};
+use crate::config::{AcceptedByCommand, Context, Kept, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Accepted;
@@ -299,7 +299,8 @@ fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Con
     if context.book.accepts(&site, refusal.pin, &day, &refusal.broken) {
         return Acceptance::Known;
     }
-    let by_command = context.accept.as_ref().filter(|(of, _)| *of == site).map(|(_, day)| day);
+    let is_meant = |a: &&AcceptedByCommand| a.site == site && a.pin.is_none_or(|pin| pin == refusal.pin);
+    let by_command = context.accept.as_ref().filter(is_meant).map(|accepted| &accepted.day);
     let by_file = table.accept_lockout_until.as_ref().map(|at| &at.value);
     match by_command.or(by_file) {
         Some(given) if *given == day => Acceptance::Given,

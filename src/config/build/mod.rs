@@ -38,5 +38,5 @@ pub(in crate::config) mod refusal;
 pub mod report;
 
 pub use config::{AccessTarget, Config, Kept};
-pub use context::{Context, SiteBefore, StandIn};
+pub use context::{AcceptedByCommand, Context, SiteBefore, StandIn};
 pub(super) use entry::by_name;

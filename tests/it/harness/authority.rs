@@ -15,6 +15,8 @@ use super::output;
 pub struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
+    params: CertificateParams,
+    key_pem: String,
     ca_pem: String,
 }
 
@@ -36,15 +38,32 @@ pub struct Leaf {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("pintle test CA")
+    }
+
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "pintle test CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let ca_pem = params.self_signed(&key).unwrap().pem();
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("ca.pem"), &ca_pem).unwrap();
-        Self { folder, issuer: Issuer::new(params, key), ca_pem }
+        let (issued, key_pem) = (params.clone(), key.serialize_pem());
+        Self { folder, issuer: Issuer::new(params, key), params: issued, key_pem, ca_pem }
+    }
+
+    /// Its certificate as another authority has signed it.
+    pub fn crossed(&self, by: &Self) -> String {
+        let key = KeyPair::from_pem(&self.key_pem).unwrap();
+        self.params.signed_by(&key, &by.issuer).unwrap().pem()
+    }
+
+    /// The pin of its key.
+    pub fn pin(&self) -> String {
+        let key = KeyPair::from_pem(&self.key_pem).unwrap();
+        pintle::keys::pin::Pin::of_spki(&key.subject_public_key_info()).to_string()
     }
 
     pub fn folder(&self) -> &Path {

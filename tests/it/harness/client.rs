@@ -62,8 +62,15 @@ impl Client {
 
     /// A configuration to be changed.
     pub fn config(authority: &Authority) -> ClientConfig {
+        Self::config_with(&[authority])
+    }
+
+    /// The same, of a client that trusts several.
+    pub fn config_with(authorities: &[&Authority]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap()).unwrap();
+        for authority in authorities {
+            roots.add(CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap()).unwrap();
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

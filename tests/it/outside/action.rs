@@ -13,7 +13,7 @@ use super::world::{LEDGER_FILES, World};
 const HOUR: Seconds = 3600;
 const DAY: Seconds = 86_400;
 /// All that is played; each at least once in so many histories.
-pub const KINDS: [(&str, u64); 18] = [
+pub const KINDS: [(&str, u64); 20] = [
     ("put", 2),
     ("put badly", 2),
     ("renew", 4),
@@ -29,7 +29,9 @@ pub const KINDS: [(&str, u64); 18] = [
     ("sleep", 10),
     ("down", 10),
     ("clock behind", 20),
+    ("clock ahead", 60),
     ("clock right", 60),
+    ("disk full", 20),
     ("ledger touched", 2),
     ("start", 1),
 ];
@@ -37,6 +39,10 @@ pub const KINDS: [(&str, u64); 18] = [
 /// Does what a number says; then it is looked at.
 pub fn act(world: &mut World<'_>, number: u64, trace: &mut dyn FnMut(String)) -> Result<(), String> {
     world.random = Random::new(number);
+    if world.is_full && world.random.once_in(3) {
+        world.has_room();
+        trace("the disk has room again".into());
+    }
     world.are_copied();
     let done = do_one(world);
     match done {
@@ -53,7 +59,7 @@ pub fn act(world: &mut World<'_>, number: u64, trace: &mut dyn FnMut(String)) ->
 }
 
 fn do_one(world: &mut World<'_>) -> Result<String, String> {
-    Ok(match world.random.below(30) {
+    Ok(match world.random.below(31) {
         0..=4 => put(world)?,
         5..=6 => put_badly(world),
         7..=8 => renew(world)?,
@@ -74,6 +80,7 @@ fn do_one(world: &mut World<'_>) -> Result<String, String> {
         24..=25 => sleep(world),
         26 => down(world)?,
         27 => clock(world),
+        28 => fill_disk(world),
         _ => touch_ledger(world)?,
     })
 }
@@ -194,6 +201,8 @@ fn renew(world: &mut World<'_>) -> Result<String, String> {
         && others_are_whole
         && world.is_taken()
         && said.text.contains("would lock readers out: no key")
+        // The same key under another authority may break what the authority's own key has kept.
+        && !world.is_needed(site)
     {
         let is_other = world.tables.kinds(site).len() > 1;
         if !is_other {
@@ -228,22 +237,26 @@ fn install(world: &mut World<'_>) -> Result<String, String> {
     let words = ["install", "--site", Tables::label(site)];
     let files = [leaf.chain.to_str().unwrap(), leaf.key.to_str().unwrap()];
     let mut said = world.node.command(&[&words[..], &files].concat());
+    let mut refused = String::new();
     world.count("install");
     if said.ok {
         world.files.insert((site, kind), Some((key, version)));
     } else if said.text.contains("would lock readers out: no key") {
         world.count("install refused");
-        let day = said.text.split("safe from ").nth(1).and_then(|rest| rest.get(..10)).map(str::to_owned);
+        let day = said.text.split("--accept-lockout-until ").nth(1).and_then(|rest| rest.get(..10)).map(str::to_owned);
         if let Some(day) = day.filter(|_| world.random.once_in(3)) {
+            refused = format!("refused, accepted until {day}: {}; ", errors(&said.text));
             said = world.node.command(&[&words[..], &["--accept-lockout-until", &day], &files].concat());
             if said.ok {
                 world.files.insert((site, kind), Some((key, version)));
             }
             world.count("install accepted");
-            world.accept_lockout(site, key);
+            world.accept_lockout(site, (key, version));
+            // The ledger does not tell what is promised in the same second, before his word, from what is after it.
+            std::thread::sleep(std::time::Duration::from_millis(1100));
         }
     }
-    Ok(format!("install key {key} for {}, {kind}: {}", Tables::label(site), told(Some(&said))))
+    Ok(format!("install key {key} for {}, {kind}: {refused}{}", Tables::label(site), told(Some(&said))))
 }
 
 fn restart(world: &mut World<'_>, at_once: bool) -> Result<String, String> {
@@ -258,11 +271,13 @@ fn upgrade(world: &mut World<'_>) -> Result<String, String> {
     world.count("upgrade");
     let said = world.node.upgrade();
     if said.ok {
+        // The new process may write as much as it likes.
+        world.is_full = false;
         world.taken = world.tables.clone();
         world.blind = false;
     } else {
         world.count("upgrade refused");
-        if world.is_taken() && !world.blind {
+        if world.is_taken() && !world.blind && !world.uncopied {
             return Err(format!("an upgrade of nothing is refused: {}", said.text));
         }
     }
@@ -370,6 +385,16 @@ fn down(world: &mut World<'_>) -> Result<String, String> {
 
 /// The clock was behind when the machine came up, or is set right.
 fn clock(world: &mut World<'_>) -> String {
+    if world.behind == 0 && world.random.once_in(3) {
+        return clock_ahead(world);
+    }
+    if world.behind < 0 {
+        world.behind = 0;
+        world.set_clock();
+        world.count("clock right");
+        let said = world.reload();
+        return format!("the clock is set back, and right: {}", told(Some(&said)));
+    }
     if world.behind == 0 {
         world.stop(true);
         world.behind = any_time(world);
@@ -391,6 +416,41 @@ fn clock(world: &mut World<'_>) -> String {
     world.count("clock right");
     let said = world.reload();
     format!("the clock is set right by {by} s: {}", told(Some(&said)))
+}
+
+/// The clock goes wrong, ahead of the clients': while it runs, or at a start.
+fn clock_ahead(world: &mut World<'_>) -> String {
+    let by = *world.random.pick(&[90, HOUR, 10 * HOUR, 3 * DAY, 12 * DAY]);
+    world.count("clock ahead");
+    if world.random.once_in(2) {
+        world.behind = -by;
+        world.clock_goes_forward(by);
+        return format!("the clock goes {by} s ahead while it runs");
+    }
+    world.stop(true);
+    world.behind = -by;
+    world.set_clock();
+    match world.start() {
+        Ok(()) => format!("start with a clock {by} s ahead"),
+        Err(why) => {
+            world.behind = 0;
+            world.set_clock();
+            let well = world.start();
+            format!("a start with a clock ahead fails: {why}; with the right time: {well:?}")
+        }
+    }
+}
+
+/// Nothing can be written any more, for a while.
+fn fill_disk(world: &mut World<'_>) -> String {
+    if world.node.fill_disk(true) {
+        world.is_full = true;
+        world.uncopied = true;
+        world.count("disk full");
+    }
+    // What is sent goes on until its lease ends, and nothing else begins.
+    let said = if world.random.once_in(2) { Some(world.reload()) } else { None };
+    format!("the disk is full; {}", told(said.as_ref()))
 }
 
 /// Somebody is at the ledger's files; then the program is stopped, or upgraded.

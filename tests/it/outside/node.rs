@@ -10,7 +10,7 @@ use std::thread;
 use http::Method;
 use pintle::config::AdminAddress;
 use pintle::control::client::ask;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process, prlimit, waitpid};
 use serde_json::Value;
 
 use crate::harness::pintle;
@@ -64,7 +64,10 @@ impl Node {
     }
 
     fn program(&self) -> Command {
-        let mut command = pintle();
+        self.with_clock(pintle())
+    }
+
+    fn with_clock(&self, mut command: Command) -> Command {
         command.env("PINTLE_TEST_CLOCK", self.folder.join("clock"));
         command
     }
@@ -72,8 +75,10 @@ impl Node {
     /// Starts it; if it does not serve, gives what it said.
     pub fn start(&mut self) -> Result<(), String> {
         assert!(self.running.is_none());
-        let mut command = self.program();
-        command.args(["run", "-v", "--log-format", "json", "-c"]).arg(self.config());
+        // A file that would grow beyond its limit is an error, and not the end.
+        let mut command = self.with_clock(Command::new("sh"));
+        command.env("PINTLE_ALLOW_ROOT", "1").args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
+        command.arg(pintle().get_program()).args(["run", "-v", "--log-format", "json", "-c"]).arg(self.config());
         let stdout = File::create(self.folder.join("access")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -97,6 +102,12 @@ impl Node {
         let pid = Pid::from_child(&child);
         self.running = Some(Running { child, pid, https: https.unwrap() });
         Ok(())
+    }
+
+    /// The disk is full for the running process, as far as files grow; or has room again.
+    pub fn fill_disk(&self, is_full: bool) -> bool {
+        let limit = Rlimit { current: is_full.then_some(0), maximum: None };
+        self.running.as_ref().is_some_and(|running| prlimit(Some(running.pid), Resource::Fsize, limit).is_ok())
     }
 
     /// Ends it: at once, or by SIGTERM.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::model::random::Random;
 
-use super::keys::{Keys, RSA_FROM, SITES};
+use super::keys::{BACKUPS, KEYS, Keys, RSA_FROM, SITES};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -30,7 +30,7 @@ pub struct Site {
     pub include_subdomains: bool,
     pub binds_with_keys: bool,
     pub has_ramp: bool,
-    /// Keys whose CSRs are backups, as bits.
+    /// Keys that are backups, as bits.
     pub backups: u8,
     pub hsts: bool,
     pub has_rsa: bool,
@@ -64,7 +64,10 @@ impl Tables {
             include_subdomains: false,
             binds_with_keys: random.once_in(3),
             has_ramp: random.once_in(8),
-            backups: if random.once_in(3) { 0b11_0110 } else { 0b10_0010 },
+            backups: {
+                let own = if random.once_in(3) { 0b11_0110 } else { 0b10_0010 };
+                own | u8::from(random.once_in(6)) << KEYS | u8::from(random.once_in(6)) << (KEYS + 1)
+            },
             hsts: random.once_in(2),
             has_rsa: random.once_in(4),
         };
@@ -115,7 +118,7 @@ impl Tables {
                 "ramp"
             }
             8 => {
-                site.backups ^= 1 << random.below(6);
+                site.backups ^= 1 << random.index(BACKUPS);
                 "backups"
             }
             9 => {
@@ -172,8 +175,8 @@ impl Tables {
                 continue;
             }
             // A parent that binds its child has the child's keys as backups.
-            let of_child = (0..6).filter(|_| at == 0 && site.binds_with_keys).map(|key| keys.backup(1, key));
-            let own = (0..6).filter(|key| site.backups & 1 << key != 0).map(|key| keys.backup(at, key));
+            let of_child = (0..KEYS).filter(|_| at == 0 && site.binds_with_keys).map(|key| keys.backup(1, key));
+            let own = (0..BACKUPS).filter(|key| site.backups & 1 << key != 0).map(|key| keys.backup(at, key));
             let backups: Vec<_> = own.chain(of_child).collect();
             let mode = match site.mode {
                 Mode::ReportOnly => "report-only",

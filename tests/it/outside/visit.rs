@@ -11,9 +11,10 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::{ClientConfig, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use crate::harness::{Authority, Client, Connection, read_response};
+use crate::harness::{Client, Connection, read_response};
 
 use super::client::pins_of;
+use super::keys::Keys;
 
 /// A field of an answer, by its name.
 type Fields = Vec<(String, String)>;
@@ -45,21 +46,29 @@ pub enum Ask {
 
 pub const ASKS: [Ask; 5] = [Ask::Page, Ask::Early, Ask::Malformed, Ask::LongLine, Ask::LargeHead];
 
-pub struct Visitor {
+/// Who comes by: today's clients, those that understand RSA alone, and those that trust an authority of before.
+pub const VISITORS: usize = 3;
+const OLD: usize = 2;
+
+pub struct Visitor<'k> {
+    keys: &'k Keys,
     any: ClientConfig,
+    old: ClientConfig,
     rsa: ClientConfig,
     h2: RefCell<Arc<ClientConfig>>,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Visitor {
-    pub fn new(authority: &Authority) -> Self {
-        let mut any = Client::config(authority);
+impl<'k> Visitor<'k> {
+    pub fn new(keys: &'k Keys) -> Self {
+        let mut any = Client::config_with(&[&keys.own, &keys.new]);
         any.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let mut h2 = Client::config(authority);
+        let mut old = Client::config_with(&[&keys.own, &keys.old]);
+        old.alpn_protocols = any.alpn_protocols.clone();
+        let mut h2 = any.clone();
         h2.alpn_protocols = vec![b"h2".to_vec()];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { rsa: rsa_only(&any), any, h2: RefCell::new(Arc::new(h2)), runtime }
+        Self { keys, rsa: rsa_only(&any), any, old, h2: RefCell::new(Arc::new(h2)), runtime }
     }
 
     /// All sessions of HTTP/2 are forgotten.
@@ -70,8 +79,8 @@ impl Visitor {
     }
 
     /// Clients that nobody has seen before, and that keep their sessions: one of each kind.
-    pub fn clients(&self) -> [Client; 2] {
-        [&self.any, &self.rsa].map(|config| {
+    pub fn clients(&self) -> [Client; VISITORS] {
+        [&self.any, &self.rsa, &self.old].map(|config| {
             let mut config = config.clone();
             config.resumption = Resumption::in_memory_sessions(64);
             Client::with(config)
@@ -81,6 +90,7 @@ impl Visitor {
     /// The chain for a name, and what was told for each question; none if there was no handshake.
     pub fn visit(
         &self,
+        kind: usize,
         client: &Client,
         address: SocketAddr,
         name: &'static str,
@@ -88,7 +98,7 @@ impl Visitor {
     ) -> io::Result<(Vec<String>, Vec<Told>)> {
         let mut connection = client.try_connect(address, name)?;
         let tls = connection.stream.tls().unwrap();
-        let chain = pins_of(tls.peer_certificates().unwrap());
+        let chain = self.keys.path_of(pins_of(tls.peer_certificates().unwrap()), kind == OLD);
         let is_resumed = tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         let mut told = Vec::new();
         for (ask, asked) in asks {
@@ -107,13 +117,19 @@ impl Visitor {
         let ask = async {
             let socket = tokio::net::TcpStream::connect(address).await.ok()?;
             let tls = TlsConnector::from(config).connect(name.try_into().ok()?, socket).await.ok()?;
-            let chain = pins_of(tls.get_ref().1.peer_certificates()?);
+            let chain = self.keys.path_of(pins_of(tls.get_ref().1.peer_certificates()?), false);
             let is_resumed = tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             let (mut sender, connection) = h2::client::handshake(tls).await.ok()?;
             let connection = tokio::spawn(connection);
             let mut told = Vec::new();
-            for asked in names {
-                let request = http::Request::get(format!("https://{asked}/")).body(()).ok()?;
+            for (at, asked) in names.iter().enumerate() {
+                // Every other one asks for more than there is room for, in its line or in its fields.
+                let path = if at % 4 == 1 { "x".repeat(9000) } else { String::new() };
+                let mut request = http::Request::get(format!("https://{asked}/{path}"));
+                if at % 4 == 3 {
+                    request = (0..120).fold(request, |request, at| request.header(format!("x-{at}"), "y"));
+                }
+                let request = request.body(()).ok()?;
                 sender = sender.ready().await.ok()?;
                 let Ok((response, _)) = sender.send_request(request, true) else { break };
                 let Ok(response) = response.await else { break };

@@ -15,10 +15,10 @@ use crate::harness::Client;
 use crate::model::random::Random;
 
 use super::client::{Ghost, Policy, Seconds, hsts_age};
-use super::keys::{KEYS, Keys, NAMES, RSA_FROM, SITES};
+use super::keys::{KEYS, Keys, NAMES, RSA_FROM, SITES, VERSIONS};
 use super::node::{Node, Said};
 use super::tables::{Tables, chain_path, key_path, owner};
-use super::visit::{ASKS, Ask, Told, Visitor};
+use super::visit::{ASKS, Ask, Told, VISITORS, Visitor};
 
 /// The max-age that stands in the upstream's own fields.
 pub const UPSTREAMS_AGE: u64 = 666;
@@ -26,6 +26,8 @@ pub const UPSTREAMS_AGE: u64 = 666;
 const TICKS: Duration = Duration::from_secs(2);
 /// A pair is copied by then.
 const COPIED: Duration = Duration::from_secs(4);
+/// After a full disk, by then.
+const COPIED_LATE: Duration = Duration::from_secs(12);
 
 /// How often each thing happened.
 pub type Counts = BTreeMap<String, u64>;
@@ -44,28 +46,33 @@ pub struct World<'w> {
     /// By site and kind: the pair on the disk; none if it is no pair.
     pub files: BTreeMap<(usize, &'static str), Option<Pair>>,
     pub ghosts: Vec<Ghost>,
-    /// By how much the time is ahead of this machine's, and the node's clock behind the time, in seconds.
+    /// By how much the time is ahead of this machine's, and the node's clock behind the time (below 0: ahead of it), in
+    /// seconds.
     pub ahead: Seconds,
     pub behind: Seconds,
     /// When the node's clock was set forward last.
     pub stepped: Option<Instant>,
     /// Somebody has been at the ledger's files, and it has not been written anew since.
     pub blind: bool,
+    /// The running process cannot write.
+    pub is_full: bool,
     /// Some pair that is served was not copied in time: if its files go bad, it is lost with the process.
     pub uncopied: bool,
     /// Copies of the ledger's files.
     pub copies: Vec<Vec<(&'static str, Vec<u8>)>>,
     /// Leaves that were met in the last visits.
     pub leaves: BTreeSet<String>,
+    /// And paths, as clients of today build them.
+    pub paths: BTreeSet<Vec<String>>,
     pub counts: Counts,
-    visitor: &'w Visitor,
-    clients: [Client; 2],
+    visitor: &'w Visitor<'w>,
+    clients: [Client; VISITORS],
 }
 
 pub const LEDGER_FILES: [&str; 2] = ["ledger.jsonl", "ledger.head"];
 
 impl<'w> World<'w> {
-    pub fn new(keys: &'w Keys, visitor: &'w Visitor, upstream: &str, folder: &Path, mut random: Random) -> Self {
+    pub fn new(keys: &'w Keys, visitor: &'w Visitor<'w>, upstream: &str, folder: &Path, mut random: Random) -> Self {
         let tables = Tables::any(&mut random);
         let mut world = Self {
             keys,
@@ -79,9 +86,11 @@ impl<'w> World<'w> {
             behind: 0,
             stepped: None,
             blind: false,
+            is_full: false,
             uncopied: false,
             copies: Vec::new(),
             leaves: BTreeSet::new(),
+            paths: BTreeSet::new(),
             counts: Counts::new(),
             visitor,
             clients: visitor.clients(),
@@ -150,9 +159,15 @@ impl<'w> World<'w> {
         fs::rename(new, to).unwrap();
     }
 
-    /// The chain that a pair makes.
-    pub fn chain(&self, site: usize, key: usize) -> Vec<String> {
-        vec![self.keys.pin(site, key).to_owned()]
+    /// The path of a pair.
+    pub fn chain(&self, site: usize, (key, version): Pair) -> Vec<String> {
+        self.keys.path(site, key, version)
+    }
+
+    /// The running process can write again.
+    pub fn has_room(&mut self) {
+        self.node.fill_disk(false);
+        self.is_full = false;
     }
 
     /// Starts it. What is served before a stop can always be started again.
@@ -193,8 +208,9 @@ impl<'w> World<'w> {
             for site in 0..SITES {
                 for (kind, first) in [("e", 0), ("r", RSA_FROM)] {
                     let keys = if kind == "e" { 0..RSA_FROM } else { RSA_FROM..KEYS };
-                    let served = keys.into_iter().find(|key| self.leaves.contains(self.keys.pin(site, *key)));
-                    self.put(site, kind, (served.unwrap_or(first), 0));
+                    let mut pairs = keys.flat_map(|key| (0..VERSIONS).map(move |version| (key, version)));
+                    let served = pairs.find(|pair| self.paths.contains(&self.chain(site, *pair)));
+                    self.put(site, kind, served.unwrap_or((first, 0)));
                 }
             }
             match self.node.start() {
@@ -229,13 +245,17 @@ impl<'w> World<'w> {
 
     /// Waits until the pairs that are served have been copied: that happens beside, and a moment later.
     pub fn are_copied(&mut self) {
+        if self.is_full {
+            return;
+        }
         let sites = (0..SITES).filter(|site| self.taken.sites[*site].is_there);
         let pairs: usize = sites.map(|site| self.taken.kinds(site).len()).sum();
-        let end = Instant::now() + COPIED;
+        let end = Instant::now() + if self.uncopied { COPIED_LATE } else { COPIED };
         let is_whole = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("PRIVATE KEY"));
         while self.node.is_running() && Instant::now() < end {
             let copies = fs::read_dir(self.node.state().join("last-good")).into_iter().flatten().flatten();
-            if copies.filter(|entry| is_whole(&entry.path())).count() >= pairs {
+            let copies = copies.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "pem"));
+            if copies.filter(|path| is_whole(path)).count() >= pairs {
                 self.uncopied = false;
                 return;
             }
@@ -253,7 +273,7 @@ impl<'w> World<'w> {
         let places = sites.flat_map(|site| self.taken.kinds(site).iter().map(move |(kind, _)| (site, *kind)));
         let is_served = |(site, kind)| {
             let pair: Option<Pair> = self.files[&(site, kind)];
-            pair.is_some_and(|(key, _)| kind == "r" || self.leaves.contains(self.keys.pin(site, key)))
+            pair.is_some_and(|pair| kind == "r" || self.paths.contains(&self.chain(site, pair)))
         };
         !self.taken.sites.iter().any(|site| site.has_rsa) && places.into_iter().all(is_served)
     }
@@ -265,6 +285,7 @@ impl<'w> World<'w> {
     fn started(&mut self) {
         self.taken = self.tables.clone();
         self.blind = false;
+        self.is_full = false;
         self.stepped = None;
     }
 
@@ -284,8 +305,8 @@ impl<'w> World<'w> {
             self.tables.kinds(site).iter().filter_map(|(kind, _)| self.files[&(site, *kind)]).collect();
         let names: Vec<_> = NAMES.iter().filter(|name| owner(name) == Some(site)).collect();
         let rejects = |ghost: &Ghost| {
-            chains.iter().any(|(key, _)| {
-                let chain = self.chain(site, *key);
+            chains.iter().any(|pair| {
+                let chain = self.chain(site, *pair);
                 names.iter().any(|name| ghost.may_reject(name, &chain, now))
             })
         };
@@ -322,11 +343,12 @@ impl<'w> World<'w> {
             return Ok(());
         }
         self.leaves.clear();
+        self.paths.clear();
         let has_rsa = self.taken.sites.iter().any(|site| site.has_rsa) || self.random.once_in(8);
         let fresh = self.visitor.clients();
         for name in NAMES {
-            let kinds = if has_rsa { 2 } else { 1 };
-            for (kind, newcomer) in fresh.iter().enumerate().take(kinds) {
+            let comes_by = [true, has_rsa, self.random.once_in(4)];
+            for (kind, newcomer) in fresh.iter().enumerate().filter(|(kind, _)| comes_by[*kind]) {
                 let asks: Vec<_> = (0..self.random.index(3))
                     .map(|_| {
                         (
@@ -341,13 +363,13 @@ impl<'w> World<'w> {
                 let returning = self.random.once_in(2);
                 if returning {
                     let clients = &self.clients[kind];
-                    if let Ok((_, told)) = self.visitor.visit(clients, self.node.https(), name, &asks) {
+                    if let Ok((_, told)) = self.visitor.visit(kind, clients, self.node.https(), name, &asks) {
                         told.into_iter().try_for_each(|told| self.hear(told))?;
                     }
                 }
                 // Its own page is read by a new client in any case: whoever may know of it is known here.
                 let asks = if returning { &[(Ask::Page, name)][..] } else { &asks[..] };
-                let Ok((chain, told)) = self.visitor.visit(newcomer, self.node.https(), name, asks) else {
+                let Ok((chain, told)) = self.visitor.visit(kind, newcomer, self.node.https(), name, asks) else {
                     self.count("no handshake");
                     continue;
                 };
@@ -364,12 +386,20 @@ impl<'w> World<'w> {
     /// A chain is met by all who have been here: nobody may reject it.
     fn meet(&mut self, name: &str, chain: &[String]) -> Result<(), String> {
         self.leaves.insert(chain[0].clone());
+        self.paths.insert(chain.to_vec());
         // The default site's chain is shown for names that nobody serves.
         if !self.taken.serves(name) {
             return Ok(());
         }
-        let now = self.now();
+        // Whoever is locked out since the node's clock is ahead is not claimed to be helped.
+        let now = self.now() + (-self.behind).max(0);
         self.ghosts.retain(|ghost| ghost.until + ghost.slack + 90_000 > now);
+        let theirs = self.now();
+        for ghost in self.ghosts.iter_mut().filter(|ghost| ghost.until < now) {
+            if !ghost.accepts(name, chain, theirs) {
+                ghost.excused.push(chain[0].clone());
+            }
+        }
         let visits = self.ghosts.len() as u64;
         *self.counts.entry("visit".into()).or_default() += visits;
         match self.ghosts.iter().find(|g| !g.accepts(name, chain, now) && !g.excused.contains(&chain[0])) {
@@ -461,15 +491,15 @@ impl<'w> World<'w> {
             leaf_only: false,
             is_app: false,
             until,
-            slack: 0,
+            slack: (-self.behind).max(0),
             is_early,
             excused: Vec::new(),
         });
     }
 
     /// The operator accepts, with the day, that whoever rejects this site's new chain is locked out.
-    pub fn accept_lockout(&mut self, site: usize, key: usize) {
-        let (chain, now) = (self.chain(site, key), self.now());
+    pub fn accept_lockout(&mut self, site: usize, pair: Pair) {
+        let (chain, now) = (self.chain(site, pair), self.now());
         let names: Vec<_> = NAMES.iter().filter(|name| owner(name) == Some(site)).collect();
         for ghost in &mut self.ghosts {
             if names.iter().any(|name| !ghost.accepts(name, &chain, now)) {
