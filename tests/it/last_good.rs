@@ -186,7 +186,7 @@ fn half_a_pair_is_no_reason_not_to_start() {
     fs::copy(&bed.next.key, bed.key()).unwrap();
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
-    assert!(refusal(&pintle)["reasons"].to_string().contains("does not fit"), "{}", refusal(&pintle));
+    assert!(refusal(&pintle)["reasons"].to_string().contains("does not match"), "{}", refusal(&pintle));
     fs::copy(&bed.next.chain, bed.chain()).unwrap();
     eventually("the other half is taken up", || (bed.served(&pintle) == bed.next.pin).then_some(()));
     drop(pintle);
