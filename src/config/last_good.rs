@@ -22,6 +22,7 @@ use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::os::plain_file;
 use crate::policy::promise::Promise;
+use crate::tls::key_process;
 
 /// The folder in `state.directory`.
 pub const FOLDER: &str = "last-good";
@@ -275,8 +276,9 @@ impl Fresh {
             let key = text.clone().or_else(|| read_key(pair.key.as_deref()?)).filter(|key| is_of(key, pair.pin));
             let key = key.and_then(|key| private_key(&key).ok()).map(|key| pem_of(&key));
             let path = copies.path(&pair.path, pair.pin);
-            if key.is_none() && fs::exists(&path).unwrap_or(false) {
-                // The copy may have the key, which is nowhere else then.
+            // A pair in use whose key is in the key process has its key in its own file: no copy needs it.
+            if key.is_none() && key_process::running().is_none() && fs::exists(&path).unwrap_or(false) {
+                // The copy may have the only key.
                 let Ok(known) = read(&path).map(Zeroizing::new) else { continue };
                 let begin = known.windows(ARMOUR.len()).position(|at| at == ARMOUR).unwrap_or_default();
                 contents.extend_from_slice(&known[begin..]);

@@ -389,6 +389,28 @@ fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
 }
 
+/// Copies made before a key process has the keys have keys of their own: the serving process neither uses nor keeps them.
+#[test]
+fn a_key_process_takes_the_keys_out_of_copies() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let has_key = || copies(&bed).iter().any(|copy| fs::read_to_string(copy).unwrap().contains("PRIVATE KEY"));
+    eventually("the pair is copied", || has_key().then_some(()));
+    drop(pintle);
+    let config = format!("[tls]\nkey_process = true\n{}", bed.config(&bed.pins("30d"), ""));
+    // The file has another key: the copied one is not let into this process.
+    bed.put(&bed.stranger);
+    let path = bed.folder.path().join("kept.toml");
+    fs::write(&path, format!("{LISTEN}{config}")).unwrap();
+    let refused = does_not_start(&path);
+    assert!(refused.contains("would lock readers out"), "{refused}");
+    assert!(has_key(), "the only copy of the live key is lost");
+    bed.put(&bed.live);
+    let pintle = Pintle::start(&bed.authority, &config);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    eventually("the copy has the chain alone", || (!has_key() && !copies(&bed).is_empty()).then_some(()));
+}
+
 /// A process of their own has the keys, so that the copy has none: the key's file still has it, and the start goes on.
 #[test]
 fn a_copy_without_a_key_is_served_with_the_key_in_its_file() {

@@ -70,15 +70,17 @@ impl Served {
     }
 }
 
-/// Makes a certificate of a copy. A copy has no key if another process has the keys: then the key is the one in its own
-/// file, if that still fits the chain.
+/// Makes a certificate of a copy. With a key process, the key comes from its own file only, even if a copy made earlier
+/// has one: this process must have no key. Otherwise the file is used if the copy has no key.
 fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
     let chain = || Chain::from_pem(contents).ok();
-    let whole = Certificate::new(chain()?, contents).ok();
-    whole.or_else(|| match key_process::running() {
+    match key_process::running() {
         Some(keys) => Certificate::with_signer(chain()?, Arc::new(keys.load(key).ok()?)).ok(),
-        None => Certificate::new(chain()?, &read_key(key)?).ok(),
-    })
+        None => {
+            let whole = Certificate::new(chain()?, contents).ok();
+            whole.or_else(|| Certificate::new(chain()?, &read_key(key)?).ok())
+        }
+    }
 }
 
 fn is_within(host: &HostPattern, known: &HostPattern) -> bool {
@@ -110,7 +112,7 @@ impl<'a> StandIns<'a> {
                 (certificate.chain.clone(), Some(certificate))
             }
         };
-        let text = KeyText::of_copy(&contents);
+        let text = if key_process::running().is_some() { KeyText::default() } else { KeyText::of_copy(&contents) };
         Some(Served { loaded: Loaded { at, path: path.to_owned(), key, text, chain, certificate }, by })
     }
 
