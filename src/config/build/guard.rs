@@ -130,11 +130,12 @@ fn rebuild(
     refused
 }
 
-/// `true` if another pair was served last where this one is configured.
+/// `true` if another pair was served last where this one is configured. A chain of the same key under another issuer is
+/// another pair: the issuer's key may be a promised one.
 fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> bool {
     let Some(here) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
     let served = builder.served(candidate, here);
-    served.is_some_and(|served| served.loaded.chain.pin() != here.chain.pin())
+    served.is_some_and(|served| served.loaded.chain.certain != here.chain.certain)
 }
 
 fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
