@@ -65,7 +65,7 @@ use visit::Visitor;
 use world::{Counts, UPSTREAMS_AGE, World};
 
 /// Histories in an ordinary run.
-const HISTORIES: u64 = 40;
+const HISTORIES: u64 = 300;
 const ACTIONS: i64 = 10;
 /// Histories that are played at the same time.
 const AT_ONCE: u64 = 4;
