@@ -1,19 +1,20 @@
-//! pintle is an HTTPS edge proxy: it stands in front of a site that somebody else hosts, ends TLS by SNI, sends plain
-//! HTTP to https, and adds the HSTS and Public-Key-Pins headers that it computes from the operator's keys.
+//! pintle is an HTTPS edge proxy: it stands in front of a site that somebody else hosts, terminates
+//! TLS by SNI, redirects plain HTTP to https, and adds the HSTS and Public-Key-Pins headers that it
+//! computes from the operator's keys.
 //!
-//! What it is not: a web server, a cache, or a load balancer.
+//! It is not a web server, a cache, or a load balancer.
 //!
 //! # The life of a request
 //!
-//! A worker accepts a connection ([`server`]), ends TLS ([`tls`]) and reads a request into a [`message::RequestHead`].
-//! Its host leads to a [`site`]; the [`policy`] rules say whether the client came over https, and if not, where to
-//! send it. Otherwise the request is written anew and sent on ([`upstream`]); the answer comes back with the
-//! upstream's names told as the site's, the policy headers are written over it, and a line goes to the access log
-//! ([`telemetry`]). `ARCHITECTURE.md` tells it at length.
+//! A worker accepts a connection ([`server`]), terminates TLS ([`tls`]) and reads a request into a
+//! [`message::RequestHead`]. Its host selects a [`site`]. The [`policy`] rules decide whether the
+//! client came over https, and if not, where to redirect it. Otherwise pintle writes the request to
+//! the upstream ([`upstream`]), rewrites the upstream's names in the response, adds the policy
+//! headers, and writes a line to the access log ([`telemetry`]). `ARCHITECTURE.md` has the details.
 //!
 //! # Modules, in reading order
 //!
-//! Imports run from top to bottom only; `tests/it/layers.rs` checks that.
+//! Imports go from top to bottom only; `tests/it/layers.rs` checks that.
 
 pub mod cli;
 pub mod commands;

@@ -1,4 +1,4 @@
-//! `pintle check`: all that `run` does, short of binding.
+//! `pintle check`: everything that `run` does before it binds.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,10 +16,10 @@ use crate::os::read_error;
 use crate::policy::hpkp;
 use crate::reason::{Problem, Reason, counted};
 
-/// Without a place for the ledger, promises are forgotten.
-const NO_STATE: &str = "state.directory is not set: at the next start nobody knows what was promised";
+/// The note without a place for the ledger.
+const NO_STATE: &str = "state.directory is not set: the next start will not know the promises";
 
-/// Checks a configuration; exit code 0 if it can be served.
+/// Checks a configuration. Exit code 0 if it can be served.
 pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> ExitCode {
     if as_json {
         return check_json(path, allow_root);
@@ -66,19 +66,19 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     ExitCode::SUCCESS
 }
 
-/// A check changes nothing; a start would.
+/// A check changes nothing. A start would.
 fn tell_of_unfinished(draft: &Draft) {
     unfinished::settle(draft, true, &mut |reason| warn(&reason));
 }
 
-/// Files that the serving process should not be able to read, or to change.
+/// Files that the serving process should not be able to read or change.
 fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
     let mut warned = if account.is_some() { Vec::new() } else { keys_in_reach(draft, config) };
     warned.extend(writes_beside(draft, config, account));
     warned
 }
 
-/// What only the user lacks that is to serve, where this is root.
+/// Problems of the serving user only, if this process is root.
 fn as_the_user(path: &Path, known: &Known, allow_root: bool) -> Ahead {
     let Ok(draft) = config::read(path) else { return Default::default() };
     look_ahead(&draft, known, allow_root)
@@ -145,12 +145,12 @@ fn problems_json(problems: &Problems) -> Vec<Value> {
     problems.sorted().into_iter().map(|p| problem_json(problems, p)).collect()
 }
 
-/// A problem, for programs.
+/// A problem, in JSON.
 pub(super) fn problem_json(problems: &Problems, problem: &Problem) -> Value {
     placed_json(&problems.placed(problem))
 }
 
-/// A problem with its place, for programs.
+/// A problem with its place, in JSON.
 pub(super) fn placed_json(problem: &Problem) -> Value {
     let Problem { severity, kind, path, site, reason, .. } = problem;
     let place = reason.place.as_ref();
@@ -169,14 +169,14 @@ pub(super) fn placed_json(problem: &Problem) -> Value {
     })
 }
 
-/// A reason that has no place in the file, for programs.
+/// A reason without a place in the file, in JSON.
 fn of_file_json(path: &Path, reason: &Reason) -> Value {
     let mut problem = placed_json(&reason.clone().into());
     problem["file"] = path.display().to_string().into();
     problem
 }
 
-/// The answer if nothing can be checked, for programs.
+/// The answer if nothing can be checked, in JSON.
 fn unreadable(path: &Path, reason: &Reason) -> ExitCode {
     println!("{:#}", json!({ "ok": false, "problems": [of_file_json(path, reason)], "sites": [] }));
     refuse(reason)

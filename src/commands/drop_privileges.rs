@@ -1,4 +1,5 @@
-//! From root to the user that serves: who that is, what it must be able to read and write, and the step itself.
+//! From root to the serving user: which user that is, what it must be able to read and write, and
+//! the change itself.
 
 use std::process::ExitCode;
 
@@ -8,12 +9,12 @@ use crate::config::{Context, Draft, Problems};
 use crate::os::privileges::{self, Account};
 use crate::reason::{Kind, Problem, Reason};
 
-/// The user that serves where nobody else is named.
+/// The default user.
 const USER: &str = "pintle";
 
-/// Becomes the user that serves, if this is root; gives what that user lacks.
+/// Becomes the serving user if this process is root. Returns the problems of that user.
 pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Reason>, ExitCode> {
-    // What cannot be understood is told when it is judged.
+    // The judgement reports a configuration that cannot be parsed.
     if !privileges::is_root() || draft.problems().has_errors() {
         return Ok(Vec::new());
     }
@@ -21,7 +22,7 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) 
         Ok(Some(account)) => account,
         Ok(None) => return Ok(Vec::new()),
         Err(trouble) => {
-            // All that is wrong is told at once.
+            // Report all problems at once.
             if let Ok(Known { book, now, .. }) = look_at_book(draft) {
                 print_problems(&draft.build(&Context::new(&book, now)).1, output);
             }
@@ -35,7 +36,7 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) 
     Ok(reach::troubles(draft, &folders, &account, Pass::Making))
 }
 
-/// Who is to serve; nobody else, if root may.
+/// The user that serves; `None` if root may serve.
 fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
     let process = draft.process();
     let allow_root = allow_root || process.allow_root;
@@ -66,7 +67,8 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
     Ok((!account.is_root()).then_some(account))
 }
 
-/// Makes what the user will own. Whatever fails is told by `reach`, which looks at what has come of it.
+/// Creates the folders and files that the user will own. `reach` reports failures, since it
+/// inspects the results.
 fn prepare(draft: &Draft, account: &Account) {
     for folder in reach::folders(draft) {
         let _ = account.own_folder(&folder.path);
@@ -76,27 +78,29 @@ fn prepare(draft: &Draft, account: &Account) {
     }
 }
 
-/// Makes the folder of the state for the user that will serve, for commands that write there while nobody serves.
+/// Creates the state folder for the serving user: for commands that write there while no process
+/// serves.
 pub(super) fn make_state(draft: &Draft) {
     if let (true, Some(state), Ok(Some(account))) = (privileges::is_root(), draft.state(), account(draft, false)) {
         let _ = account.own_folder(&state);
     }
 }
 
-/// What is found out about the user that will serve.
+/// What a check finds out about the serving user.
 #[derive(Default)]
 pub(super) struct Ahead {
-    /// What keeps it from serving.
+    /// The problems that keep it from serving.
     pub(super) troubles: Vec<Reason>,
-    /// What it may not read.
+    /// The files that it cannot read.
     pub(super) forbidden: Vec<Problem>,
-    /// Keys that it may read itself, although another process has them.
+    /// Keys that it can read, although a key process holds them.
     pub(super) readable: Vec<Problem>,
-    /// Who it is, if it is another one than whoever starts pintle.
+    /// The user, if it is not the one that starts pintle.
     pub(super) account: Option<Account>,
 }
 
-/// What would keep `pintle run` from serving as somebody else than root: for `pintle check`, which stays who it is.
+/// The problems that would keep `pintle run` from serving as another user than root: for `pintle
+/// check`, which stays root.
 pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahead {
     if !privileges::is_root() || draft.problems().has_errors() {
         return Ahead::default();
@@ -121,7 +125,7 @@ pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahea
     Ahead { troubles, forbidden, readable, account: Some(account) }
 }
 
-/// The problems that come of what the user may not read.
+/// The problems of files that the user cannot read.
 fn forbidden(problems: &Problems) -> Vec<Problem> {
     let all = problems.sorted().into_iter().filter(|p| p.is_error());
     all.filter(|p| matches!(p.kind, Kind::Unreadable | Kind::UnreadableKey)).cloned().collect()

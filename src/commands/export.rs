@@ -1,7 +1,7 @@
-//! `pintle export`: a site's pins, for those that enforce them.
+//! `pintle export`: a site's pins, for clients that enforce them.
 //!
-//! What is given out binds: the guard of rotations has to know of it before anybody can rely on it. Hence the order:
-//! put the pins together, judge them, write the promise down, and only then print.
+//! An export binds: the guard must know it before anybody can rely on it. So the order is: collect
+//! the pins, judge them, record the promise, and only then print.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,29 +26,29 @@ use crate::reason::Reason;
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);
-/// How long an export is meant to hold if neither the command nor the site says.
+/// How long an export holds if neither the command nor the site says.
 const LIFE: Duration = Duration::from_secs(90 * 86400);
 /// The same for the header, as in the configuration.
 const HEADER_LIFE: Duration = Duration::from_secs(30 * 86400);
 
-/// What is asked for.
+/// The arguments.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Any host of the site.
     pub host: String,
-    /// For whom.
+    /// The format.
     pub form: Form,
-    /// How long it is meant to hold; if given, it is a promise.
+    /// How long it holds. If given, the export is a promise.
     pub life: Option<Duration>,
-    /// Backups beside those of the configuration.
+    /// Backups besides those of the configuration.
     pub backups: Vec<PathBuf>,
-    /// Whether the live keys alone will do.
+    /// `true` to export the live keys alone.
     pub without_backup: bool,
-    /// A file in place of standard output.
+    /// A file instead of standard output.
     pub out: Option<PathBuf>,
 }
 
-/// Prints the export, and nothing else, to standard output.
+/// Prints the export to standard output, and nothing else there.
 pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
     let draft = match read(path) {
         Ok(draft) => draft,
@@ -92,7 +92,7 @@ fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Reason {
     Reason::new(what).hint(hint)
 }
 
-/// The site of a host: looked up as requests are.
+/// The site of a host, looked up in the same way as for a request.
 fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::Site)> {
     let wanted = HostPattern::parse(host).ok()?;
     let by_host = &config.snapshot.by_host;
@@ -103,7 +103,7 @@ fn find<'c>(config: &'c Config, host: &str) -> Option<(&'c Site, &'c report::Sit
     Some((config.snapshot.sites.get(index)?, config.sites().nth(index)?))
 }
 
-/// The ports at which clients reach the sites: the one that the configuration tells, or those of its listeners.
+/// The ports at which clients reach the sites: the configured one, or those of the listeners.
 fn ports(config: &Config) -> Vec<u16> {
     let listeners = config.https.iter().map(|address| address.port()).filter(|port| *port != 0);
     let mut ports = Vec::new();
@@ -115,7 +115,7 @@ fn ports(config: &Config) -> Vec<u16> {
     if ports.is_empty() { vec![HTTPS] } else { ports }
 }
 
-/// Puts together what is said about the site, unless saying it would hurt.
+/// Collects the site's pins, unless an export of them would do harm.
 fn pin_set(
     request: &Request,
     path: &Path,
@@ -161,7 +161,7 @@ fn pin_set(
     Ok(PinSet { site: site.label(), hosts: site.hosts.clone(), keys, header, valid_until, ports: vec![HTTPS] })
 }
 
-/// The live keys, then the backups, each key once.
+/// The live keys, then the backups; each key once.
 fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key>, Reason> {
     let mut keys: Vec<Key> = Vec::new();
     let mut add = |key: Key| {
@@ -200,7 +200,8 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
     Ok(keys)
 }
 
-/// The rules of the header hold for everybody who enforces pins; what it comes to where there is no backup does not.
+/// The rules of the header apply to every client that enforces pins; the consequence of a missing
+/// backup differs.
 fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Reason> {
     let form = request.form;
     let chains = chains(report);
@@ -232,8 +233,8 @@ fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u
     Ok(())
 }
 
-/// Clients of an export look at its names whichever site serves them: one with other keys would be out of their reach
-/// from the first day on.
+/// Clients of an export check its names whichever site serves them. A site with other keys would be
+/// unreachable for them from the first day.
 fn judge_sites(
     request: &Request,
     set: PinSet,
@@ -257,7 +258,7 @@ fn judge_sites(
             }
             warn(&what, hint);
         }
-        // What a reload would serve is judged when it comes; who exports is told before.
+        // A reload is judged when it comes; the operator of an export hears of it now.
         let later = on_disk.locked_out(&promise).into_iter().filter(|site| site.site != set.site);
         for LockedOut { hosts, pin, .. } in later.filter(|site| !locked_out.contains(site)) {
             let what =
@@ -272,7 +273,7 @@ fn chains(report: &report::Site) -> Vec<Vec<Pin>> {
     report.certificates.iter().map(|c| c.pins.clone()).collect()
 }
 
-/// Writes the promise down, then prints the export.
+/// Records the promise, then prints the export.
 fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, now: Timestamp) -> ExitCode {
     let form = request.form;
     let Some(text) = render(form, set) else {
@@ -291,7 +292,7 @@ fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, no
         });
     }
     tell(form, set, promised);
-    // What stands in half a file would be enforced all the same.
+    // Clients would enforce half a file, too.
     match &request.out {
         None => print!("{text}"),
         Some(out) => {
@@ -303,7 +304,7 @@ fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, no
     ExitCode::SUCCESS
 }
 
-/// What the export binds us to, as the guard of rotations understands it.
+/// The promise that the export makes, in the guard's form.
 fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     let mut pins = set.header.pins.clone();
     pins.sort_unstable();
@@ -311,7 +312,7 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     let promise = |(hosts, include_subdomains)| Promise {
         site: set.site.clone(),
         hosts,
-        // Clients of an export go by its names, whichever site serves them.
+        // Clients of an export check its names, whichever site serves them.
         except: Vec::new(),
         pins: pins.clone(),
         max_age: u64::try_from(held_for).unwrap_or(0),
@@ -323,7 +324,8 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
     set.bindings(form).into_iter().map(promise).collect()
 }
 
-/// Writes promises down before anybody can rely on them: by the running process, which judges them once more.
+/// Records promises before anybody can rely on them: through the running process, which judges them
+/// once more.
 fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> Result<(), Objection> {
     if draft.state().is_none() {
         warn("nobody remembers this promise: state.directory is not set", "[state] directory = \"/var/lib/pintle\"");
@@ -349,7 +351,7 @@ fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> R
     }
 }
 
-/// Notes for whoever reads along, on standard error.
+/// Notes for the operator, on standard error.
 fn tell(form: Form, set: &PinSet, promised: bool) {
     let name = form.name();
     if form.is_header() {

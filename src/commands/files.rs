@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::os::plain_file::{folder_of, follow_own_links};
 
-/// Writes a file whole or not at all, and never wider open than `mode`.
+/// Writes a file whole or not at all, with at most the permissions of `mode`.
 pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -17,8 +17,8 @@ pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()>
     fs::rename(new, path)
 }
 
-/// Puts a file in another's place, whole or not at all, and on the disk: behind symbolic links that root or this user has
-/// made, and with the same owner.
+/// Replaces a file, whole or not at all, and syncs it to disk. Follows symbolic links of root and
+/// of this user only, and keeps the owner.
 pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let path = follow_own_links(path)?;
     let owner = fs::symlink_metadata(&path).ok().map(|m| (m.uid(), m.gid()));
@@ -27,7 +27,7 @@ pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let new = path.with_file_name(name);
     let _ = fs::remove_file(&new);
     let file = open_new(&new, mode)?;
-    // By the open file, and not by its name: somebody else may have put another one there.
+    // Through the open file, not by name: somebody else may have replaced the file.
     let written = (|| {
         let made = file.metadata()?;
         if let Some((user, group)) = owner
@@ -35,7 +35,7 @@ pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
         {
             fchown(&file, Some(user), Some(group))?;
         }
-        // Whatever the umask has taken away.
+        // The umask may have removed permissions.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         write(file, contents)?;
         fs::rename(&new, &path)
@@ -48,13 +48,13 @@ pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder_of(&path))?.sync_all()
 }
 
-/// Makes a file that was not there, and has it on the disk before it says so. One that is there, if only as a link
-/// that leads nowhere, is left alone: `AlreadyExists`.
+/// Creates a missing file and syncs it to disk. An existing one, even a link that leads nowhere, is
+/// left alone: `AlreadyExists`.
 pub(super) fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let file = open_new(path, mode)?;
     let written = write(file, contents).and_then(|()| File::open(folder_of(path))?.sync_all());
     if written.is_err() {
-        // The file is ours, and half of it is of no use.
+        // The file is ours, and half of it is useless.
         let _ = fs::remove_file(path);
     }
     written

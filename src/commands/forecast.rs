@@ -1,4 +1,4 @@
-//! What promises of other nodes would mean here, before they are in the ledger.
+//! The effect of other nodes' promises on the served sites, before they are in the ledger.
 
 use std::collections::HashSet;
 
@@ -14,9 +14,9 @@ use crate::ledger::{Book, Record};
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::Reason;
 
-/// What a merge would change.
+/// The effect of a merge.
 pub(super) struct Forecast {
-    /// How many records are new.
+    /// The number of new records.
     pub(super) news: usize,
     /// The chains in use that break new promises.
     pub(super) broken: Vec<BrokenHere>,
@@ -26,7 +26,7 @@ pub(super) struct Forecast {
 pub(super) struct BrokenHere {
     here: LockedOut,
     promises: usize,
-    /// Until when their clients are locked out.
+    /// The time until which their clients are locked out.
     until: Seconds,
     /// The keys that are in all of them.
     fit: Vec<Pin>,
@@ -70,7 +70,7 @@ impl BrokenHere {
     }
 }
 
-/// Looks what records would mean for the chains in use: the running process's, or else those on disk.
+/// Judges the chains in use by new records: those of the running process, or else those on disk.
 pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Result<Forecast, Reason> {
     let known = glance_at_book(draft)?;
     let mut other = Book::default();

@@ -1,4 +1,4 @@
-//! `pintle install`: a renewed certificate, judged, put in its place, and looked at from outside.
+//! `pintle install`: judges a renewed certificate, puts it in place, and checks it from outside.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,34 +26,34 @@ use crate::reason::{Problem, Reason};
 use crate::tls::CertificateError;
 use crate::tls::certificate::Chain;
 
-/// Files that are looked through for the key of a chain.
+/// The most files that are searched for the key of a chain.
 const SEARCH_MAX: usize = 1000;
 
-/// What is asked for.
+/// The arguments.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Any host of the site.
     pub host: String,
     /// The chain.
     pub chain: PathBuf,
-    /// Its key; else the one in use, or another that fits and lies beside it.
+    /// Its key. Default: the key in use, or another key in its folder that fits.
     pub key: Option<PathBuf>,
-    /// Whether only the verdict is wanted.
+    /// `true` to print the verdict only.
     pub dry_run: bool,
-    /// The day until which the operator accepts that clients are locked out.
+    /// The day until which the operator accepts a lockout.
     pub accept: Option<String>,
-    /// Whether the answer is for programs.
+    /// `true` for JSON.
     pub as_json: bool,
 }
 
-/// Where things go, and what they are.
+/// The files to write, and their places.
 struct Plan {
     /// The site's first name.
     site: String,
     chain: Chain,
-    /// Where the site has its chain and its key.
+    /// The site's places for chain and key.
     places: Vec<PathBuf>,
-    /// What is to be written; the key first.
+    /// The files to write; the key first.
     files: Vec<Placed>,
 }
 
@@ -68,11 +68,11 @@ impl Plan {
     }
 }
 
-/// A file that is to be put in place.
+/// A file to put in place.
 struct Placed {
-    /// Where it goes.
+    /// Its place.
     path: PathBuf,
-    /// Where it comes from.
+    /// Its source.
     source: PathBuf,
     contents: Vec<u8>,
     mode: u32,
@@ -80,10 +80,11 @@ struct Placed {
 
 const CHAIN_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
-/// Where the old key's file had it, its group is the one of the user that serves.
+/// The group of the key's file, if the old file has it: the serving user's.
 const KEY_MODE_GROUP: u32 = 0o040;
 
-/// Judges the certificate, and installs it if it is fit and that is wanted; exit code 0 if it is.
+/// Judges the certificate, and installs it if it is fit and `request` says so. Exit code 0 if it is
+/// fit.
 pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
     let mut told = Told::new(request.as_json);
     let ok = judge_and_install(path, request, output, &mut told);
@@ -143,7 +144,7 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut
     }
 }
 
-/// What would be written where.
+/// Plans which file goes where.
 fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Told) -> Result<Plan, Reason> {
     let contents = read(&request.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
@@ -168,7 +169,7 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Tol
             }
         };
         let before = fs::metadata(&path).map_or(0, |m| m.permissions().mode());
-        // A file that others could read, too, was made by somebody who had no group in mind.
+        // A file that others can read was created without a group in mind.
         let mode = if before & 0o007 == 0 { KEY_MODE | before & KEY_MODE_GROUP } else { KEY_MODE };
         plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode }));
     }
@@ -176,12 +177,12 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Tol
     Ok(plan)
 }
 
-/// The key that is given, if it is the chain's.
+/// Returns the given key, if it is the chain's.
 fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, Reason> {
     let contents = read(path)?;
     let key = match public_key(&contents) {
         Ok(key) => key,
-        // One of a kind that cannot be used, too small for one: the preflight has the words for it.
+        // The preflight words the problem of an unusable key, for example one that is too small.
         Err(KeyFileError::Unsupported(_)) => return Ok(contents),
         Err(error) => {
             let reason = Reason::new(format!("{}: {error}", path.display()));
@@ -214,7 +215,7 @@ fn pin_of(path: &Path) -> Option<Pin> {
     key_of(path).map(|key| key.pin)
 }
 
-/// The pair of files of the site that this one is to take the place of: of several, the one of the same kind of key.
+/// The pair of files that the new one replaces: of several, the one with the same kind of key.
 fn place(outline: &Outline, site: &SiteOutline, chain: &Chain) -> Result<(PathBuf, Option<PathBuf>), Reason> {
     let pair =
         |(chain, key): &(String, Option<String>)| (outline.path(chain), key.as_ref().map(|key| outline.path(key)));
@@ -234,7 +235,7 @@ fn place(outline: &Outline, site: &SiteOutline, chain: &Chain) -> Result<(PathBu
     }
 }
 
-/// Looks for the private key of a chain: beside the chain, the key in use, and the backups.
+/// Searches for the private key of a chain: beside the chain, in use, among the backups.
 fn find_key(
     outline: &Outline,
     site: &SiteOutline,
@@ -263,8 +264,8 @@ fn find_key(
     Err(Reason::new(what).hint("name it: pintle install --site HOST CHAIN KEY"))
 }
 
-/// The same judgement as at start, as if the files were there. Errors that are there without them are not this
-/// certificate's, unless they are about its places.
+/// Judges as a start would with the files in place. Problems that exist without the new files are
+/// not this certificate's, unless they are about its places.
 fn preflight(
     draft: &Draft,
     known: &Known,
@@ -273,7 +274,7 @@ fn preflight(
     told: &mut Told,
 ) -> bool {
     let (book, now) = (&known.book, known.now);
-    // The operator knows the files by where they come from.
+    // Messages name the operator's own files.
     let shown_as: HashMap<PathBuf, PathBuf> =
         plan.files.iter().map(|file| (file.path.clone(), file.source.clone())).collect();
     let (before, old) = draft.build(&Context { shown_as: shown_as.clone(), ..Context::new(book, now) });
@@ -305,7 +306,7 @@ fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> 
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
     let kept = match Kept::keep(plan.places_of_files()) {
         Ok(kept) => kept,
-        Err(error) => return told.fail(&format!("not installed, as the files of before cannot be kept: {error}")),
+        Err(error) => return told.fail(&format!("not installed, as the previous files cannot be kept: {error}")),
     };
     die_at(0);
     for (at, file) in plan.files.iter().enumerate() {
@@ -326,12 +327,12 @@ fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> 
     if is_whole {
         kept.remove();
     } else if !kept.names().is_empty() {
-        told.say(format!("until it is verified, the files of before are kept: {}", kept.names().join(", ")));
+        told.say(format!("the previous files are kept until the new ones are verified: {}", kept.names().join(", ")));
     }
     ok
 }
 
-/// Whether the files of before are not needed any more, and whether all is well.
+/// Returns whether the previous files are no longer needed, and whether all went well.
 fn bring_into_use(
     draft: &Draft,
     plan: &Plan,
@@ -354,7 +355,7 @@ fn bring_into_use(
             both(told.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself"))
         }
         Some((Ok(verdict), address)) if verdict.ok => {
-            // Its warnings have been told by the preflight.
+            // The preflight has printed its warnings.
             verdict.notes.into_iter().for_each(|note| told.say(note));
             told.say("taken up by the running process");
             both(verify(&address, plan, &request.host, told))
@@ -368,15 +369,15 @@ fn bring_into_use(
     }
 }
 
-/// The verdict of the running process, before anything is written; it sees the chain, and never its key. `None` if nobody
-/// runs, or one that is too old to say.
+/// The running process's verdict, before anything is written. It gets the chain, never the key.
+/// `None` if there is no process, or one too old to say.
 fn ask_before(draft: &Draft, plan: &Plan, request: &Request) -> Option<Result<Verdict, ClientError>> {
     let chain = plan.files.last().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).unwrap_or_default();
     let asked = Judge { host: plan.site.clone(), chain, accept: request.accept.clone() };
     draft.admin().and_then(|address| ask_for_judgement(&address, &asked).transpose())
 }
 
-/// By the site's first name: the process may know another pattern for the host that was given.
+/// By the site's first name: the process may know another pattern for the given host.
 fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdict, ClientError> {
     let accept = request.accept.as_ref().map(|day| format!("&accept_lockout_until={day}")).unwrap_or_default();
     let installed = format!("&pin={}&serial={}", plan.chain.pin(), plan.chain.leaf.serial);
@@ -386,7 +387,7 @@ fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdic
         .map_err(|_| ClientError::Other(format!("the running process says: {}", answer.trim())))
 }
 
-/// Without a process to tell, what was accepted goes to the ledger from here.
+/// Without a running process, this command records the accepted lockout.
 fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, told: &mut Told) -> bool {
     if let (Some(accept), true) = (accepted(plan, request), draft.state().is_some()) {
         let Known { book, now, .. } = match look_at_book(draft) {
@@ -406,7 +407,7 @@ fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, to
     true
 }
 
-/// Looks at what is served, as a client would.
+/// Checks what is served, as a client does.
 fn verify(address: &AdminAddress, plan: &Plan, host: &str, told: &mut Told) -> bool {
     if plan.places.len() == 1 {
         told.say("not verified: TLS ends in front of pintle, which has no key for it");

@@ -1,7 +1,7 @@
 //! `pintle key`: the keys behind the pins, by role.
 //!
-//! Both commands read the configuration's outline alone: the key that is made here may be the very one for want of
-//! which the configuration is not complete.
+//! Both commands read the outline of the configuration only: it may be incomplete because the new
+//! key is missing.
 
 use std::fs;
 use std::io;
@@ -29,10 +29,10 @@ use crate::tls::certificate::Chain;
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
 
-/// Names that are tried for a new key's files.
+/// The most names tried for a new key's files.
 const NAMES_MAX: u32 = 100;
 
-/// A kind of key. The comments are the words of `--help`.
+/// A kind of key. The comments are the texts of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Algorithm {
     /// Small, fast, and taken by every client of the last ten years
@@ -45,22 +45,22 @@ pub enum Algorithm {
     Ed25519,
 }
 
-/// Which key is to be made.
+/// The arguments.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Any host of the site.
     pub host: String,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
     /// Its kind.
     pub algorithm: Algorithm,
-    /// Where the files go; else, beside the site's certificate.
+    /// The folder for the files. Default: the folder of the site's certificate.
     pub folder: Option<PathBuf>,
-    /// Whether the answer is for programs.
+    /// `true` for JSON.
     pub as_json: bool,
 }
 
-/// Makes a key and its CSR, and says what to do with them.
+/// Creates a key and its CSR, and prints the next steps.
 pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
     let Request { host, role, algorithm, folder, as_json } = request;
     let outline = match read_outline(path, output) {
@@ -69,7 +69,8 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
     };
     let Some(site) = outline.site(host) else { return refuse(&no_such_site(host, all_hosts(&outline))) };
     let folder = match folder {
-        // From here on, all paths are the configuration's, while this one is the shell's.
+        // This path is relative to the shell's folder; all later ones are relative to the
+        // configuration's.
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
         None => Place::of(site),
     };
@@ -112,20 +113,21 @@ fn made_json(site: &SiteOutline, role: Role, made: &PublicKey, [key, csr]: [Stri
     })
 }
 
-/// Where a key's files go, in the words of the configuration: relative to its own folder.
+/// The path of a key's files as the configuration writes it: relative to the configuration's
+/// folder.
 struct Place {
     folder: String,
     stem: String,
 }
 
 impl Place {
-    /// The folder of the site's first chain, or the configuration's own.
+    /// The folder of the site's first chain, or the configuration's.
     fn of(site: &SiteOutline) -> String {
         let chain = site.certificates.first().map(|(chain, _)| Path::new(chain));
         chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
     }
 
-    /// Names that no file has: after the first key of a role, those of others have the day, and a number if need be.
+    /// Unused names: after the first key of a role, names carry the date, and a number if needed.
     fn free(outline: &Outline, folder: String, stem: &str) -> Self {
         let today = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
         let dated = (1..NAMES_MAX).map(|n| match n {
@@ -145,7 +147,8 @@ impl Place {
     }
 }
 
-/// The site's first name, as a file's: an asterisk would be for the shell, brackets and colons for others.
+/// The site's first name as a file name: without the asterisk, brackets and colons, which shells
+/// and other systems treat specially.
 fn stem(site: &SiteOutline) -> String {
     site.label().replace('*', "_wildcard").replace(['[', ']'], "").replace(':', "-")
 }
@@ -158,23 +161,23 @@ fn all_hosts(outline: &Outline) -> impl Iterator<Item = String> {
     outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string))
 }
 
-/// Why there is no key.
+/// Why no key was created.
 enum Failure {
     Exists(PathBuf),
     NoFolder(PathBuf),
     Other(String),
 }
 
-/// Makes both files, or none.
+/// Creates both files, or none.
 fn make(outline: &Outline, site: &SiteOutline, algorithm: Algorithm, place: &Place) -> Result<PublicKey, Failure> {
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
-    // Told before the work; what counts is that the files are opened as new ones.
+    // An early message. The files are opened as new ones, which decides.
     if let Some(there) = [&key_path, &csr_path].into_iter().find(|p| p.symlink_metadata().is_ok()) {
         return Err(Failure::Exists(there.clone()));
     }
     let (key, csr) = generate(site, algorithm).map_err(|e| Failure::Other(format!("no key could be made: {e}")))?;
     let key_pem = key.serialize_pem();
-    // The key must be one that pintle can serve with, and the CSR must be the key's, before anybody relies on them.
+    // Nobody may rely on a key that pintle cannot serve with, or on a CSR of another key.
     let made = public_key(key_pem.as_bytes()).map_err(|e| Failure::Other(format!("no key could be made: {e}")))?;
     if public_key(csr.as_bytes()).ok().map(|k| k.pin) != Some(made.pin) {
         return Err(Failure::Other("no key could be made: its CSR is another's".to_owned()));
@@ -188,21 +191,21 @@ fn make(outline: &Outline, site: &SiteOutline, algorithm: Algorithm, place: &Pla
     };
     write(&key_path, &key_pem, 0o600)?;
     if let Err(failure) = write(&csr_path, &csr, 0o644) {
-        // It was made a moment ago, and nobody has its pin.
+        // It is new, so nobody has its pin.
         let _ = fs::remove_file(&key_path);
         return Err(failure);
     }
     Ok(made)
 }
 
-/// A key, and a CSR for all names of the site.
+/// Generates a key, and a CSR for all names of the site.
 fn generate(site: &SiteOutline, algorithm: Algorithm) -> Result<(KeyPair, String), rcgen::Error> {
     let key = match algorithm {
         Algorithm::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
         Algorithm::Rsa2048 => KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)?,
         Algorithm::Ed25519 => ed25519()?,
     };
-    // An address without its brackets becomes an iPAddress, anything else a dNSName.
+    // An address without brackets becomes an iPAddress, anything else a dNSName.
     let name = |host: &HostPattern| host.address().map_or_else(|| host.to_string(), |address| address.to_string());
     let names: Vec<String> = site.hosts.iter().map(name).collect();
     let common = names.first().filter(|name| name.len() <= COMMON_NAME_MAX).cloned();
@@ -215,14 +218,15 @@ fn generate(site: &SiteOutline, algorithm: Algorithm) -> Result<(KeyPair, String
     Ok((key, csr))
 }
 
-/// In version 1 of PKCS#8, which OpenSSL reads; rcgen's own are of version 2 (RFC 5958), which OpenSSL 3.0 does not.
+/// PKCS#8 version 1, which OpenSSL reads. rcgen writes version 2 (RFC 5958), which OpenSSL 3.0 does
+/// not.
 fn ed25519() -> Result<KeyPair, rcgen::Error> {
     let unavailable = |_| rcgen::Error::KeyGenerationUnavailable;
     let key = aws_lc_rs::signature::Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map_err(unavailable)?;
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.as_ref()), &rcgen::PKCS_ED25519)
 }
 
-/// What to do next, by role.
+/// Prints the next steps, by role.
 fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &Place) {
     let (key, csr) = (place.name("key"), place.name("csr"));
     println!("Next:");
@@ -279,12 +283,12 @@ fn pin_of(path: &Path) -> Option<Pin> {
     public_key(&pin::read(path).ok()?).ok().map(|key| key.pin)
 }
 
-/// A string of TOML; JSON's escapes are among its own.
+/// A TOML string. TOML accepts the escapes of JSON.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// One key of a site, or why it cannot be told.
+/// One key of a site, or why it cannot be shown.
 struct Row {
     role: Role,
     file: String,
@@ -292,11 +296,11 @@ struct Row {
     key_file: Option<String>,
     found: Result<(PublicKey, Option<Timestamp>), String>,
     promised_since: Option<Timestamp>,
-    /// From when on a certificate for it breaks no promise; `None` if it breaks none now.
+    /// The time from which a certificate for it breaks no promise; `None` if it breaks none now.
     usable_from: Option<Timestamp>,
 }
 
-/// Lists the keys of all sites, or of one; exit code 1 if one cannot be read.
+/// Lists the keys of all sites, or of one. Exit code 1 if a key cannot be read.
 pub fn list(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> ExitCode {
     let outline = match read_outline(path, output) {
         Ok(outline) => outline,
@@ -355,7 +359,7 @@ fn rows(
         let file = outline.path(text);
         let found = pin::read(&file).map_err(|e| e.to_string()).and_then(|contents| {
             let key = public_key(&contents).map_err(|e| e.to_string())?;
-            // A backup may be a certificate, too, but it is the live one whose end matters.
+            // A backup may be a certificate, too, but only the live one's end matters.
             let chain = (role == Role::Live).then(|| Chain::from_pem(&contents).ok()).flatten();
             Ok((key, chain.map(|c| c.leaf.not_after)))
         });
@@ -371,7 +375,7 @@ fn rows(
     live.chain(backups).collect()
 }
 
-/// Since when clients have been told of a key.
+/// The time since which a key has been promised.
 fn promised_since(book: &Book, site: &SiteOutline, pin: Pin) -> Option<Timestamp> {
     Timestamp::from_second(book.promised_since(&site.label(), pin)?).ok()
 }
@@ -422,7 +426,7 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
             }
             Err(_) => ("-".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()),
         };
-        // In UTC, as all times here; a minute may matter to whoever waits for it.
+        // In UTC, as all times here, with minutes.
         let minute = |time: Timestamp| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M").to_string();
         let since = row.promised_since.map_or_else(|| "-".to_owned(), minute);
         let usable = row.usable_from.map_or_else(|| "now".to_owned(), minute);
@@ -436,7 +440,7 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
     println!();
 }
 
-/// The sites and the files that they name; what is wrong with the rest is for `pintle check`.
+/// The sites and their files. `pintle check` reports other problems.
 fn read_outline(path: &Path, output: &Output) -> Result<Outline, ExitCode> {
     let draft = super::read(path).map_err(|reason| refuse(&reason))?;
     draft.outline().ok_or_else(|| {

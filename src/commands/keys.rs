@@ -1,4 +1,4 @@
-//! The process that has the private keys: started by `pintle run`, with its orders on standard input.
+//! The key process: started by `pintle run`, with its orders on standard input.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -15,8 +15,8 @@ use crate::os::privileges;
 use crate::os::sandbox::{self, Settings, Strength};
 use crate::tls::key_process::{self, KeyProcess};
 
-/// Starts it, if the configuration wants one. It stays who started pintle, and so can read what the user that serves
-/// cannot.
+/// Starts it, if the configuration says so. It keeps the user that started pintle, and so can read
+/// keys that the serving user cannot.
 pub(super) fn start(draft: &Draft) -> Result<(), ExitCode> {
     let Some(keys) = draft.kept_keys() else { return Ok(()) };
     let started = std::env::current_exe().and_then(|program| {
@@ -32,7 +32,7 @@ fn plan(keys: &[At<PathBuf>]) -> Value {
     json!({ "keys": keys.collect::<Vec<_>>() })
 }
 
-/// Serves until who started it is gone.
+/// Serves until its parent ends.
 pub fn keys() -> ExitCode {
     crate::os::signals::hold_off_in_helper();
     let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
@@ -43,7 +43,7 @@ pub fn keys() -> ExitCode {
     let plan: Value = serde_json::from_slice(&plan).unwrap_or_default();
     let keys = plan["keys"].as_array().into_iter().flatten().filter_map(|key| key.as_str().map(PathBuf::from));
     let keys: Vec<PathBuf> = keys.collect();
-    // The entropy of AWS-LC comes from wherever it likes, once.
+    // AWS-LC opens its source of entropy once.
     let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
     let settings = Settings { landlock: Strength::Auto, seccomp: Strength::Auto, ..Settings::default() };
     let rules = sandbox_rules::key_process_rules(&keys);

@@ -1,4 +1,4 @@
-//! `pintle ledger`: what was promised, and what other nodes have promised.
+//! `pintle ledger`: the promises, and those of other nodes.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::Reason;
 
-/// Records that are sent to the running process at once, in bytes: it takes twice as much of one.
+/// Bytes of records per request to the running process, which needs twice as much memory.
 const BODY_MAX: usize = 32 << 20;
 /// Columns of the timeline.
 const TIMELINE: usize = 48;
@@ -79,7 +79,7 @@ fn lockout_json(accepted: &Accepted, now: Seconds) -> Value {
     })
 }
 
-/// What the operator took upon himself.
+/// Prints the lockouts that the operator accepted.
 fn print_accepted(book: &Book, now: Seconds) {
     for accepted in book.lockouts() {
         let Accepted { site, pin, sets, until, at } = accepted;
@@ -114,7 +114,7 @@ fn promise_json(promise: &Promise, now: Seconds) -> Value {
     value
 }
 
-/// How it was made.
+/// How a promise was made.
 fn word(promise: &Promise) -> &str {
     match &promise.channel {
         Channel::Header(Mode::Enforce) => "enforce",
@@ -132,7 +132,7 @@ fn minute(seconds: Seconds) -> String {
     Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-/// Whether it binds, in a word.
+/// The state of a promise, in one word.
 fn state(promise: &Promise, now: Seconds) -> &'static str {
     match &promise.channel {
         Channel::Header(Mode::ReportOnly | Mode::Withdraw) => "binds nobody",
@@ -169,7 +169,7 @@ fn print_table(promises: &[&Promise], now: Seconds) {
     }
 }
 
-/// One line for each set: `=` while it was sent, `-` while it is held after that, `|` is now.
+/// One line per set: `=` while it was sent, `-` while clients hold it after that, `|` for now.
 fn print_timeline(promises: &[&Promise], now: Seconds) {
     let begin = promises.iter().map(|p| p.first_sent).min().unwrap_or(now).min(now);
     let end = promises.iter().map(|p| p.honoured_until()).max().unwrap_or(now).max(now).max(begin + 1);
@@ -191,19 +191,20 @@ fn print_timeline(promises: &[&Promise], now: Seconds) {
     println!("     = sent   - held by clients that saw it last   | now");
 }
 
-/// What other nodes' ledgers are to do here.
+/// The arguments of a merge.
 #[derive(Debug, Clone)]
 pub struct Merge {
-    /// Their files.
+    /// The other nodes' files.
     pub files: Vec<std::path::PathBuf>,
-    /// Only say what it would mean.
+    /// `true` to print the effect only.
     pub dry_run: bool,
-    /// Whether the answer is for programs.
+    /// `true` for JSON.
     pub as_json: bool,
 }
 
-/// Adds what other nodes have promised to this one's ledger, and says before what that means for the chains in use. It
-/// goes on even where they break a promise: it was made, and to know nothing of it would help nobody.
+/// Adds other nodes' promises to this node's ledger, after printing their effect on the chains in
+/// use. It adds them even if a chain breaks them: the promises exist, and ignoring them would help
+/// nobody.
 pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
     let Merge { files, dry_run, as_json } = request;
     let draft = match read(path) {
@@ -235,7 +236,8 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    // While nobody serves, nobody notes that the pair that was served last breaks some of it, so the ledger does.
+    // Without a running process, the ledger itself notes that the pair served last breaks some of
+    // the promises.
     let excuses = |news: &[Record], merged: &Book| {
         let promises = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
         let excuses = draft.excuses(&promises.collect(), merged, wall());
@@ -253,7 +255,7 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
     }
 }
 
-/// The records of other nodes' files that are for all nodes.
+/// The records of other nodes' files that concern all nodes.
 fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, Reason> {
     let (mut records, now) = (Vec::new(), wall());
     for file in files {
@@ -273,12 +275,13 @@ fn read_others(files: &[std::path::PathBuf]) -> Result<Vec<Record>, Reason> {
     Ok(records)
 }
 
-/// Adds records to a configuration's ledger: through the process that has it, if one has. Gives how many were news.
+/// Adds records to a configuration's ledger, through the process that holds it, if any. Returns the
+/// number of new ones.
 pub(super) fn add(draft: &Draft, records: Vec<Record>) -> Result<usize, Reason> {
     add_with(draft, records, |_, _| Vec::new())
 }
 
-/// The same. `more` returns records to write with the news, by the book as it will be.
+/// The same. `more` returns records to write with the new ones, for the resulting book.
 fn add_with(
     draft: &Draft,
     records: Vec<Record>,
@@ -290,7 +293,7 @@ fn add_with(
     }
 }
 
-/// The same, unless a process has the ledger: then it gives `None`.
+/// The same, unless a process holds the ledger: `None` then.
 pub(super) fn add_to_file(draft: &Draft, records: Vec<Record>) -> Result<Option<usize>, Reason> {
     add_to_file_with(draft, records, |_, _| Vec::new())
 }
@@ -349,7 +352,7 @@ fn add_remotely(draft: &Draft, records: &[Record]) -> Result<usize, Reason> {
     Ok(news)
 }
 
-/// Records in as many bodies as they need; at least one.
+/// Records in as many bodies as needed; at least one.
 fn bodies(records: &[Record]) -> Vec<String> {
     let mut bodies = vec![String::new()];
     for line in records.iter().map(Record::line) {

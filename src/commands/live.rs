@@ -1,4 +1,4 @@
-//! What is served, beside what is on disk: an export has the keys of the first.
+//! The served state beside the files on disk: an export contains the served keys.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use crate::host::HostPattern;
 use crate::ledger::Book;
 use crate::reason::Reason;
 
-/// The configuration on disk. Beside a process that serves, promises that it would break are no error: what is served
-/// keeps them, and a reload is refused.
+/// The configuration on disk. While a process serves, broken promises are not an error: the served
+/// pairs keep them, and the process refuses a reload.
 pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Result<Config, ExitCode> {
     let known = look_at_book(draft).map_err(|reason| refuse(&reason))?;
     let stand_in = if is_running { StandIn::Always } else { StandIn::Unchanged };
@@ -28,7 +28,7 @@ pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Resul
     config.ok_or_else(|| refuse(&super::count_of_errors(draft, &problems)))
 }
 
-/// A site with the chains that the running process serves for a host, whatever lies on disk.
+/// A site with the chains that the running process serves for a host, whatever is on disk.
 pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) -> report::Site {
     let Some(site) = site_of(served, host) else {
         warn(
@@ -54,7 +54,7 @@ pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) ->
     report::Site { certificates: site.chains.iter().filter_map(certificate).collect(), ..report.clone() }
 }
 
-/// As requests find it: an exact name wins over a wildcard.
+/// As for a request: an exact name takes precedence over a wildcard.
 fn site_of<'s>(served: &'s [Served], host: &str) -> Option<&'s Served> {
     let wanted = HostPattern::parse(host).ok()?;
     let has = |test: &dyn Fn(&HostPattern) -> bool| {
@@ -63,7 +63,7 @@ fn site_of<'s>(served: &'s [Served], host: &str) -> Option<&'s Served> {
     has(&|pattern| *pattern == wanted).or_else(|| wanted.exact().and_then(|name| has(&|pattern| pattern.matches(name))))
 }
 
-/// Says how the files differ from what is served, and what a reload would change.
+/// Reports how the files differ from the served state, and what a reload would change.
 pub(super) fn tell_of_reload(files: &report::Site, live: &report::Site, set: &PinSet) {
     let news = files.certificates.iter().filter(|c| live.certificates.iter().all(|l| l.pin != c.pin));
     for certificate in news {

@@ -1,4 +1,4 @@
-//! What each command does. The only place that prints.
+//! The commands. Only this module prints.
 
 #[macro_use]
 pub(crate) mod print;
@@ -44,21 +44,21 @@ use crate::reason::near::did_you_mean;
 use crate::reason::{Reason, Severity, counted};
 use crate::telemetry::log::LogFormat;
 
-/// How long the running process may take to say what it has promised.
+/// Time limit for the running process's answer about its promises.
 const BOOK_PATIENCE: Duration = Duration::from_secs(20);
-/// Warnings that are printed at once.
+/// The number of warnings printed at once.
 const WARNINGS_MAX: usize = 100;
-/// Hosts that one message names.
+/// The number of hosts in one message.
 const HOSTS_SHOWN: usize = 20;
 
-/// How commands talk.
+/// The options for output.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    /// The form of the operator's log.
+    /// The format of the operator's log.
     pub log_format: LogFormat,
-    /// How much of it.
+    /// The level of the log.
     pub log_level: Level,
-    /// Whether in colour.
+    /// `true` for colours.
     pub color: bool,
 }
 
@@ -99,14 +99,14 @@ fn no_such_site(host: &str, hosts: impl Iterator<Item = String>) -> Reason {
     reason.note(format!("expected one of: {named}{more}")).hints(near)
 }
 
-/// A configuration that can be served, and what it was made from.
+/// A configuration that can be served, and its draft.
 struct Loaded {
     draft: Draft,
     config: Config,
     problems: Problems,
 }
 
-/// Reads and checks a configuration with what is known of promises, and says what is wrong with it.
+/// Reads and checks a configuration by the known promises, and prints its problems.
 fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, Reason>, output: &Output) -> Result<Loaded, ExitCode> {
     judge(read(path).map_err(|reason| refuse(&reason))?, known, StandIn::Unchanged, output)
 }
@@ -116,7 +116,7 @@ fn read(path: &Path) -> Result<Draft, Reason> {
     config::read(path).map_err(|error| read_error::reason(path, &error))
 }
 
-/// Checks what has been read, and says what is wrong with it.
+/// Checks a draft, and prints its problems.
 fn judge(
     draft: Draft,
     known: impl FnOnce(&Draft) -> Result<Known, Reason>,
@@ -131,13 +131,13 @@ fn judge(
     loaded.map_err(|unfit| refuse(&unfit.reason))
 }
 
-/// Why a configuration cannot be served: what is wrong with it, if that is it, and all in all.
+/// Why a configuration cannot be served: its problems, if these are the reason, and a summary.
 struct Unfit {
     problems: Option<Problems>,
     reason: Reason,
 }
 
-/// The same, without a word.
+/// The same, without printing.
 fn try_judge(
     draft: Draft,
     known: impl FnOnce(&Draft) -> Result<Known, Reason>,
@@ -159,13 +159,13 @@ fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
     format!("{}: {}", draft.path().display(), counted(errors, "error")).into()
 }
 
-/// What there is to know at a start: what was promised, and what was served last.
+/// The inputs of a start: the promises, and the pairs served last.
 fn context<'a>(draft: &Draft, known: &'a Known, stand_in: StandIn) -> Context<'a> {
     let last_good = draft.state().map(|state| LastGood::of(&state));
     Context { last_good, stand_in, ..Context::new(&known.book, known.now) }
 }
 
-/// Errors are printed all; of very many warnings, the first ones will do.
+/// Prints all errors, and the first warnings if there are very many.
 fn print_problems(problems: &Problems, output: &Output) {
     let mut warnings = 0;
     for problem in problems.shown() {
@@ -179,14 +179,14 @@ fn print_problems(problems: &Problems, output: &Output) {
     }
 }
 
-/// What is known of promises, and the time to judge by.
+/// The known promises, and the time for judgements.
 #[derive(Clone)]
 struct Known {
     book: Book,
     now: Seconds,
-    /// What is wrong with the ledger's file, and what to do.
+    /// The faults of the ledger's file, with remedies.
     damage: Option<Reason>,
-    /// The running process was asked, and knows all.
+    /// `true` if the running process answered: it knows all promises.
     is_whole: bool,
 }
 
@@ -200,11 +200,11 @@ impl Known {
     }
 }
 
-/// What there is to know of promises, for commands that judge: by the file, and by the process that has it.
+/// The known promises, for commands that judge: from the file, and from the process that holds it.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or promises may be lost.
+/// If the file cannot be read, or promises may be lost.
 fn look_at_book(draft: &Draft) -> Result<Known, Reason> {
     let known = glance_at_book(draft)?;
     match &known.damage {
@@ -213,13 +213,13 @@ fn look_at_book(draft: &Draft) -> Result<Known, Reason> {
     }
 }
 
-/// The same, whatever the file is like.
+/// The same, whatever the state of the file.
 fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
-    // It sees to its file before it answers.
+    // The process writes its file before it answers.
     let asked = draft.admin().and_then(|address| ask_for_book(&address));
     let (mut book, damage) = match draft.state() {
         Some(folder) => look_at(draft.path(), &folder).or_else(|why| match &asked {
-            // What cannot be read is known all the same.
+            // If the file cannot be read, the process's book is still there.
             Some(_) => Ok(Default::default()),
             None => Err(why),
         })?,
@@ -232,7 +232,7 @@ fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
     Ok(Known { book, now, damage, is_whole: true })
 }
 
-/// The book of the running process, if one answers.
+/// The book of the running process, if it answers.
 fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
     match ask_for(address, Method::GET, "/ledger", String::new(), BOOK_PATIENCE) {
         Ok((StatusCode::OK, answer)) => {
@@ -248,7 +248,7 @@ fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
     }
 }
 
-/// What a file says, and what is wrong with it.
+/// The contents of a file, and its faults.
 type Looked = (Book, Option<Reason>);
 
 fn look_at(config: &Path, folder: &Path) -> Result<Looked, Reason> {
@@ -258,7 +258,7 @@ fn look_at(config: &Path, folder: &Path) -> Result<Looked, Reason> {
     for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. })) {
         warn(&format!("{}: {notice}", file.display()).into());
     }
-    // A running server may just be writing its last line: what is torn is no damage.
+    // A running process may be writing its last line: a torn line is not damage.
     let damage = notices.iter().any(Notice::is_loss).then(|| {
         let error = OpenError::Damaged(notices);
         Reason::new(format!("{}: {error}", file.display())).hints(remedy(config))

@@ -14,7 +14,7 @@ use crate::os::read_error;
 use crate::policy::hpkp::{Hpkp, Mode, is_report_uri};
 use crate::reason::Reason;
 
-/// What is printed.
+/// The format of the output.
 #[derive(Debug, Clone)]
 pub enum Form {
     /// `base64  kind  algorithm  file`
@@ -29,14 +29,14 @@ pub enum Form {
     Header {
         /// Seconds.
         max_age: u64,
-        /// Whether the names below the host are bound, too.
+        /// `true` to bind the names below the host, too.
         include_subdomains: bool,
-        /// Where violations are reported to.
+        /// The URI for reports of violations.
         report_uri: Option<String>,
     },
 }
 
-/// Prints the pins of all files; exit code 1 if one has none.
+/// Prints the pins of all files. Exit code 1 if a file has none.
 pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
     let mut keys: Vec<(&Path, PublicKey)> = Vec::new();
     let mut failed = false;
@@ -82,7 +82,7 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
                 fail(&"--report-uri: not an absolute http or https URI");
                 return ExitCode::from(2);
             }
-            // A header without one of its pins would be another header.
+            // A header that lacks one of its pins would be a different header.
             if !failed {
                 failed = !print_header(&pins, *max_age, *include_subdomains, report_uri.clone());
             }
@@ -91,7 +91,7 @@ pub fn pin(files: &[PathBuf], form: &Form) -> ExitCode {
     ExitCode::from(u8::from(failed))
 }
 
-/// Says no if clients would ignore the header.
+/// Refuses a header that clients would ignore.
 fn print_header(pins: &[Pin], max_age: u64, include_subdomains: bool, report_uri: Option<String>) -> bool {
     let mut distinct: Vec<Pin> = Vec::new();
     for pin in pins {
@@ -108,7 +108,7 @@ fn print_header(pins: &[Pin], max_age: u64, include_subdomains: bool, report_uri
     true
 }
 
-/// A file that may have a key in it; `-` is standard input.
+/// Reads a file that may contain a key; `-` is standard input.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     let input: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) };

@@ -1,4 +1,4 @@
-//! A client that looks at a served certificate, whoever issued it.
+//! A client that fetches a served certificate, whatever its issuer.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -10,14 +10,15 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 use crate::tls::{KeyTypes, Possession};
 
-/// How long each step may take.
+/// Time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The certificate that is served at an address under a name, for clients that take RSA keys, or others only.
+/// The certificate that an address serves for a name, to clients that accept RSA keys only, or no
+/// RSA keys.
 ///
 /// # Errors
 ///
-/// When there is no handshake.
+/// If the handshake fails.
 pub(super) fn leaf(address: SocketAddr, name: &str, rsa: bool) -> io::Result<CertificateDer<'static>> {
     let keys = if rsa { KeyTypes::Rsa } else { KeyTypes::Elliptic };
     let config = Possession::of_any(keys).client().map_err(io::Error::other)?;
@@ -35,7 +36,7 @@ pub(super) fn leaf(address: SocketAddr, name: &str, rsa: bool) -> io::Result<Cer
     leaf.map(CertificateDer::into_owned).ok_or_else(|| io::Error::other("no certificate was shown"))
 }
 
-/// Where to connect to for what listens on all addresses.
+/// The address to connect to for a listener on all addresses.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

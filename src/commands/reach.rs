@@ -1,5 +1,6 @@
-//! What the user that serves can read and write, and a remedy for each thing that it cannot. Nothing here changes the
-//! owner of anything, and no remedy does so for what may be somebody else's.
+//! The files and folders that the serving user can read and write, with a remedy for each missing
+//! permission. Nothing here changes an owner, and no remedy does so for a file that may belong to
+//! somebody else.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -16,36 +17,36 @@ use crate::os::privileges::{self, Account, is_roots_alone};
 use crate::reason::{Problem, Reason};
 use crate::telemetry::open_log;
 
-/// Everybody may write here.
+/// Write permission for everybody.
 const WRITABLE_BY_ALL: u32 = 0o002;
-/// What the folder of a state has that pintle has made.
+/// The files in a state folder that pintle has created.
 const STATE_FILES: [&str; 6] = [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD];
 
-/// Whether what is missing is made, or only looked at.
+/// Whether missing folders are created, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// By the user that serves, before it does.
+    /// By the serving user, before it serves.
     Making,
     /// By `pintle check`, which leaves no trace.
     Looking,
 }
 
-/// A folder in which the user makes files as it serves.
+/// A folder in which the user creates files while it serves.
 pub(super) struct Own {
     pub(super) path: PathBuf,
-    /// The key of the configuration that names it.
+    /// The configuration key that names it.
     key: &'static str,
-    /// The socket in it, if that is what it is for.
+    /// The socket in it, if that is its purpose.
     socket: Option<PathBuf>,
-    /// What root found in it, if it is there.
+    /// Its contents, as root found them.
     entries: Option<Vec<PathBuf>>,
-    /// And in the folder of copies there.
+    /// The contents of its folder of copies.
     last_good: Vec<PathBuf>,
-    /// Root can make a folder of pintle's own in it, or beside it.
+    /// `true` if root can create pintle's own folder in it, or beside it.
     is_roots: bool,
 }
 
-/// The folders in which the user makes files as it serves, as whoever asks finds them.
+/// The folders in which the user creates files while it serves, as the caller finds them.
 pub(super) fn folders(draft: &Draft) -> Vec<Own> {
     let list = |path: &Path| -> Option<Vec<PathBuf>> {
         fs::read_dir(path).ok().map(|found| found.flatten().map(|entry| entry.path()).collect())
@@ -68,12 +69,12 @@ pub(super) fn folders(draft: &Draft) -> Vec<Own> {
     folders
 }
 
-/// Where another folder can be made: in a folder, or beside what is none.
+/// The place for another folder: inside a folder, or beside something that is not a folder.
 fn above(path: &Path) -> &Path {
     if path.is_dir() { path } else { folder_of(path) }
 }
 
-/// What this process, or this thread, cannot do as the user that it has become.
+/// The permissions that this process, or this thread, lacks as the user that it has become.
 pub(super) fn troubles(draft: &Draft, folders: &[Own], account: &Account, pass: Pass) -> Vec<Reason> {
     let mut troubles = Vec::new();
     if let Err(error) = fs::File::open(draft.path()) {
@@ -130,13 +131,13 @@ fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Reason> {
 }
 
 impl Own {
-    /// The files that pintle makes in such a folder.
+    /// The files that pintle creates in such a folder.
     fn known_files(&self) -> Vec<PathBuf> {
         if self.socket.is_some() { Vec::new() } else { STATE_FILES.iter().map(|name| self.path.join(name)).collect() }
     }
 
-    /// What lets the user have it: the folder itself, where root has it with nothing in it but what pintle makes; else
-    /// another one.
+    /// A remedy for a folder: its owner becomes the user if root has it with nothing but pintle's
+    /// files in it; otherwise another folder.
     fn remedy(&self, metadata: &Metadata, account: &Account) -> String {
         let Account { user, group, .. } = account;
         let mut known = self.known_files();
@@ -154,10 +155,10 @@ impl Own {
         format!("chown -h {user}:{group} {}{files}", folder.display())
     }
 
-    /// The setting that gives pintle a folder of its own.
+    /// The setting for a folder of pintle's own.
     fn another(&self, account: &Account) -> String {
         let Account { user, group, .. } = account;
-        // Beside what is in the way, or below the folder that is somebody else's.
+        // Beside the obstacle, or inside the folder of another user.
         let own = above(&self.path).join("pintle");
         let setting = match &self.socket {
             Some(socket) => {
@@ -191,7 +192,8 @@ fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
             Some(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
         }
         (Ok(_), Pass::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
-        // Its folder is judged with the configuration; who can make it there, by making it.
+        // The judgement of the configuration covers its folder, and creating the folder shows who
+        // can.
         (Err(_), Pass::Looking) => None,
         (_, Pass::Making) => open_log(file).err(),
     }?;
@@ -203,15 +205,15 @@ fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
     Some(Reason::new(what).hint(hint))
 }
 
-/// What to do about a file that the user cannot write. The file is given to the user only where it is nothing else by another
-/// name: whoever can make files in its folder may have put there what leads to somebody else's.
+/// A remedy for a file that the user cannot write. The user gets the file only if it has no other
+/// name: whoever can create files in the folder may have planted a link to another user's file.
 fn of_file(file: &Path, what: String, account: &Account) -> Reason {
     let Account { user, group, .. } = account;
     if let Some(link) = planted_link(folder_of(file)) {
         return link.trouble(&what);
     }
     let at = file.display();
-    // Where the user cannot make it again.
+    // If the user cannot create it again.
     let made = match access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => String::new(),
         Err(_) => format!(" && install -o {user} -g {group} -m 640 /dev/null {at}"),
@@ -232,7 +234,7 @@ fn of_file(file: &Path, what: String, account: &Account) -> Reason {
     }
 }
 
-/// A symbolic link on the way to something.
+/// A symbolic link on the way to a file.
 struct PlantedLink(PathBuf);
 
 impl PlantedLink {
@@ -247,7 +249,7 @@ fn planted_link(path: &Path) -> Option<PlantedLink> {
     privileges::planted_link(path).map(PlantedLink)
 }
 
-/// Keys that a process of their own is to have, and that this user, or this thread's, can read as well.
+/// Keys of the key process that this user, or this thread's user, can read as well.
 pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
     let keys = draft.kept_keys().unwrap_or_default();
     let readable = keys.into_iter().filter(|key| access(&key.value, Access::READ_OK).is_ok());
@@ -263,7 +265,7 @@ pub(super) fn readable_keys(draft: &Draft, user: &str) -> Vec<Problem> {
         .collect()
 }
 
-/// The same where nobody becomes another user: keys that the sandbox leaves in reach of the serving process.
+/// The same if the user does not change: keys that the sandbox lets the serving process read.
 pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
     let keys = sandbox_rules::keys_in_reach(draft, config);
     keys.into_iter()
@@ -281,8 +283,8 @@ pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
         .collect()
 }
 
-/// Folders that the sandbox lets the serving process write in, and that hold what it should only read, as far as the
-/// user, or whoever calls this, may write it.
+/// Folders in which the sandbox lets the serving process write, and whose files it should only
+/// read, if the user, or the caller, may write there.
 pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
     let kept = draft.kept_keys().unwrap_or_default().into_iter().map(|key| key.value);
     let read: Vec<PathBuf> = config.files().map(Path::to_owned).chain([draft.path().to_owned()]).chain(kept).collect();
@@ -296,7 +298,7 @@ pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Acc
         let by_name = || real.iter().any(|file| file.starts_with(&folder) && may_write(folder_of(file)));
         let itself = || real.iter().find(|file| file.starts_with(&folder) && may_write(file));
         let is_open = || match key {
-            // Another file can be put in its place.
+            // The file can be replaced.
             "state.directory" => by_name() || itself().is_some(),
             _ => by_name(),
         };

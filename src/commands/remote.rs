@@ -1,4 +1,4 @@
-//! `pintle reload`, `upgrade` and `status`: what is asked of the running process.
+//! `pintle reload`, `upgrade` and `status`: requests to the running process.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,13 +16,13 @@ use crate::host::both_forms;
 use crate::os::read_error;
 use crate::reason::{Problem, counted};
 
-/// Reports that are shown one by one.
+/// The number of reports shown one by one.
 const REPORTS_SHOWN: usize = 3;
 
-/// An upgrade has limits of its own (`limits.upgrade`), which the running process keeps.
+/// An upgrade has its own limit (`limits.upgrade`), which the running process enforces.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
-/// Has the running process read its configuration again; exit code 0 if it has.
+/// Makes the running process reload its configuration. Exit code 0 if it does.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut told = Told::new(as_json);
     let Some(answer) = send(path, Method::POST, "/reload", PATIENCE, output, &mut told) else { return told.end(false) };
@@ -37,14 +37,14 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
         let summary = match (verdict.ok, verdict.notes.is_empty()) {
             (true, true) => "reloaded: nothing has changed",
             (true, false) => "reloaded",
-            (false, _) => "not reloaded; what was in use goes on",
+            (false, _) => "not reloaded; pintle keeps serving the previous configuration",
         };
         print_verdict(verdict, summary, output);
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Has the running process start the program anew, as it lies on disk now, and hand over to it; exit code 0 if it has.
+/// Makes the running process start the program on disk and hand over to it. Exit code 0 if it does.
 pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut told = Told::new(as_json);
     let Some(answer) = send(path, Method::POST, "/upgrade", UPGRADE_PATIENCE, output, &mut told) else {
@@ -61,7 +61,7 @@ pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     if !as_json {
         let summary = match (pid, version) {
             (Some(pid), Some(version)) if ok => format!("process {pid} serves now, by pintle {version}"),
-            _ => "not upgraded; the process that serves goes on".to_owned(),
+            _ => "not upgraded; the old process keeps serving".to_owned(),
         };
         print_outcome(ok, &reasons, &notes, &summary, output);
     }
@@ -73,7 +73,7 @@ fn print_verdict(verdict: Verdict, summary: &str, output: &Output) {
     print_outcome(ok, &verdict.reasons(), &notes, summary, output);
 }
 
-/// Prints an outcome, and the reasons for it.
+/// Prints an outcome and its reasons.
 fn print_outcome(ok: bool, reasons: &[Problem], notes: &[String], summary: &str, output: &Output) {
     for reason in reasons {
         eprintln!("{}", reason.render(output.color));
@@ -88,7 +88,7 @@ fn print_outcome(ok: bool, reasons: &[Problem], notes: &[String], summary: &str,
     }
 }
 
-/// Shows what the running process does.
+/// Prints the state of the running process.
 pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let mut told = Told::new(as_json);
     let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut told) else { return told.end(false) };
@@ -105,7 +105,7 @@ pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     }
 }
 
-/// What the running process answers; if there is no answer, it has been told why.
+/// The answer of the running process. Without one, the reason has been printed.
 fn send(
     path: &Path,
     method: Method,
@@ -126,7 +126,7 @@ fn send(
         return None;
     };
     match ask_for(&address, method, command, String::new(), patience) {
-        // A refusal with its reasons is an answer.
+        // A refusal with reasons is an answer.
         Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => return Some(answer),
         Ok((status, answer)) => {
             let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
@@ -221,7 +221,7 @@ fn print_status(status: &Value) {
     }
 }
 
-/// Who serves, and what the process may do.
+/// Prints the user, and the sandbox of the process.
 fn print_sandbox(sandbox: &Value) {
     if sandbox.is_null() {
         return;
@@ -242,7 +242,7 @@ fn print_sandbox(sandbox: &Value) {
     }
 }
 
-/// Reports of pins that did not match: how many in all, and the last ones.
+/// Prints the reports of failed pins: their number, and the last ones.
 fn print_reports(reports: &Value) {
     let counts = reports["counts"].as_object();
     let taken: u64 = counts.into_iter().flat_map(|c| c.values()).filter_map(Value::as_u64).sum();
@@ -288,7 +288,7 @@ fn print_keys(site: &Value) {
     }
 }
 
-/// Prints HSTS and pins, with their promises, ramps and reports.
+/// Prints HSTS and pins, with promises, ramps and reports.
 fn print_policies(site: &Value) {
     if let Some(hsts) = site["hsts"].as_str() {
         println!("  HSTS         {hsts}");
@@ -338,7 +338,7 @@ fn print_lockouts(site: &Value) {
     }
     for reason in list(&site["refused"], "reasons") {
         println!("  REFUSED      since {}: {}", minute(text(&site["refused"], "since")), text(reason, "reason"));
-        // An older process has one hint alone.
+        // An older process sends one hint only.
         let hints = list(reason, "hints").iter().filter_map(Value::as_str);
         for hint in hints.chain(reason["hint"].as_str().filter(|_| list(reason, "hints").is_empty())) {
             println!("    hint: {hint}");
@@ -346,7 +346,7 @@ fn print_lockouts(site: &Value) {
     }
 }
 
-/// Where it goes, and what is wrong there.
+/// Prints the upstream and its problems.
 fn print_upstream(site: &Value) {
     let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { return };
     println!("  upstream     {url}");

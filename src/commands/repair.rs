@@ -1,5 +1,5 @@
-//! `pintle ledger repair`: what is wrong with the ledger, what would become of it, and, where the operator confirms it, the
-//! repair.
+//! `pintle ledger repair`: the faults of the ledger, the plan to repair them, and, once the
+//! operator confirms it, the repair.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,20 +15,20 @@ use crate::os::read_error;
 use crate::policy::promise::Seconds;
 use crate::reason::{Reason, counted};
 
-/// Records that are shown one by one.
+/// The number of records shown one by one.
 const SHOWN_MAX: usize = 50;
 
-/// What is to be done.
+/// The plan.
 struct Plan {
     /// The time, which the operator confirms.
     now: Seconds,
-    /// What may be lost.
+    /// The possible losses.
     losses: Vec<String>,
-    /// Dates that cannot be right.
+    /// Impossible dates.
     redated: Vec<Redated>,
     /// The last date in the book, if the clock is far beyond it.
     jumped: Option<Seconds>,
-    /// Promises that are left.
+    /// The readable promises.
     promises: usize,
 }
 
@@ -47,7 +47,7 @@ impl Plan {
         self.losses.is_empty() && !self.needs_yes()
     }
 
-    /// Returns what goes on record. The dates are in it only if they are confirmed.
+    /// Returns the description for the ledger. It has the dates only if they are confirmed.
     fn what(&self, with_dates: bool) -> Vec<String> {
         let mut what = self.losses.clone();
         if !with_dates {
@@ -84,7 +84,7 @@ impl Plan {
     }
 }
 
-/// Shows the plan, and carries out the part that is confirmed: the loss, the dates, or both.
+/// Prints the plan, and carries out the confirmed part: the loss, the dates, or both.
 pub fn repair(path: &Path, accept_loss: Option<&str>, yes: bool, as_json: bool) -> ExitCode {
     let mut told = Told::new(as_json);
     let ok = try_repair(path, accept_loss, yes, &mut told);
@@ -118,7 +118,8 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told
         let reason = Reason::new(format!("--accept-loss is {given}, should be today's date: nothing is changed"));
         return told.refuse(&reason.hints(confirmation(&draft, &plan)));
     }
-    // A file with a loss cannot be written anew before the loss is accepted, so the dates wait for that.
+    // A file with a loss cannot be rewritten before the loss is accepted, so the dates wait for
+    // that.
     if !plan.losses.is_empty() && accept_loss.is_none() || plan.losses.is_empty() && !yes {
         return told.refuse(&Reason::new("nothing is changed").hints(confirmation(&draft, &plan)));
     }
@@ -135,7 +136,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told
     true
 }
 
-/// The command that confirms a plan; if it has two parts, also the command for the loss alone.
+/// The command that confirms a plan. If it has two parts, also the command for the loss alone.
 fn confirmation(draft: &Draft, plan: &Plan) -> Vec<String> {
     let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
     let command = format!("pintle ledger repair -c {}{loss}", draft.path().display());
@@ -167,7 +168,7 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: 
         Err(OpenError::Io(error)) => return fail_for(told, file, &error),
         Err(error) => return told.fail(&error),
     };
-    // The date of a repair confirms the clock, so without that it is the last one in the book.
+    // The date of a repair confirms the clock. Without that, it is the last date in the book.
     let at = plan.jumped.filter(|_| !with_dates).unwrap_or(plan.now);
     let as_planned = |book: &Book| if with_dates { carried_out(book, plan.now, None) } else { book.clone() };
     let mut book = as_planned(ledger.book());

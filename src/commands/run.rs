@@ -1,5 +1,5 @@
-//! `pintle run`: step down, load, write down, bind, enter the sandbox, serve, drain; or take over from a process that
-//! serves.
+//! `pintle run`: drop privileges, load, record promises, bind, enter the sandbox, serve, drain; or
+//! take over from a serving process.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,9 +22,9 @@ use crate::server::{BindError, Lent, bind};
 use crate::telemetry::{LogThread, log};
 use crate::tls::key_process;
 
-/// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade; a second signal does not wait for what is under way.
+/// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade. A second signal ends it at once.
 pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
-    // Sockets that come from elsewhere count, too.
+    // Sockets from elsewhere count, too.
     crate::os::open_files::raise();
     match Newcomer::of_process() {
         Ok(Some(newcomer)) => return take_over(path, allow_root, newcomer, output),
@@ -39,7 +39,7 @@ pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
     serve(path, allow_root, output, Beginning { lent, ..Beginning::default() }, |_| {})
 }
 
-/// A socket of the service manager, for what its name says, if it says that.
+/// A socket of the service manager, for the listener that its name says, if it says one.
 fn lent(passed: Passed) -> Option<Lent> {
     let scheme = match passed.name.as_str() {
         "https" => Some(Scheme::Https),
@@ -50,7 +50,7 @@ fn lent(passed: Passed) -> Option<Lent> {
     Some(Lent { asked: None, address, scheme, listeners: vec![passed.listener] })
 }
 
-/// Loads and serves a configuration. `ready` is told the addresses once everything is up.
+/// Loads and serves a configuration. `ready` gets the addresses once everything is up.
 pub(super) fn serve(
     path: &Path,
     allow_root: bool,
@@ -67,7 +67,8 @@ pub(super) fn serve(
         Ok(begun) => begun,
         Err(code) => return code,
     };
-    // From here on, everything is done as the user that serves: what it cannot do is found out now, and not by a reload.
+    // From here on, everything runs as the serving user, so that missing permissions show now and
+    // not at a reload.
     let troubles = match drop_privileges(&draft, allow_root, output) {
         Ok(troubles) => troubles,
         Err(code) => return code,
@@ -163,7 +164,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     log_warnings(&problems.shown());
     tell_of_start(no_launcher);
     block_on(log, async {
-        // Whoever serves says why this one does not.
+        // The serving process reports why this one does not serve.
         let control = Control::take_over(draft, config, newcomer, listeners, beginning)
             .await
             .map_err(|_| StartError(Reason::default()))?;
@@ -172,13 +173,14 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     })
 }
 
-/// Before anybody reads a key, and as the user who has started this process: he may have installed them.
+/// Before anybody reads a key, and as the user that started this process, who may have installed
+/// them.
 fn settle(draft: &Draft) {
     unfinished::settle(draft, false, &mut |reason| warn(&reason));
 }
 
-/// What is done as the user who has started this process: the keys may be for nobody else to read, and what comes after an
-/// upgrade begins as this one did.
+/// The steps that run as the user that started this process: only that user may be able to read the
+/// keys, and a later upgrade must begin in the same way.
 fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, Option<std::io::Error>), ExitCode> {
     keys::start(draft)?;
     let (launcher, error) = match (!beginning.is_demo).then(|| Launcher::start(std::env::args_os().skip(1))) {
@@ -189,8 +191,9 @@ fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, 
     Ok((Beginning { launcher, notify: Notify::from_env(), ..beginning }, error))
 }
 
-/// Gives up what is left of root, and enters the sandbox: before there are threads, and with all that needs no leave
-/// later. `probed` is a port that this process will connect to itself.
+/// Gives up what is left of root, and enters the sandbox: before there are threads, and with
+/// everything that the sandbox forbids later. `probed` is a port that this process connects to
+/// itself.
 fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -> Result<(), Reason> {
     if let Err(error) = privileges::settle(config.process.bind_low_ports) {
         return Err(Reason::new(format!("cannot drop capabilities: {error}"))
@@ -200,7 +203,8 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
     let mut rules = sandbox_rules::rules(draft, config);
     rules.connect.iter_mut().for_each(|ports| ports.extend(probed));
     sandbox::enter(&rules, &config.sandbox).map(drop).map_err(|error| error.reason())?;
-    // Its thread is to be in the sandbox, too; without it, memory is given back when somebody allocates.
+    // jemalloc's thread must be in the sandbox, too. Without it, memory is returned when somebody
+    // allocates.
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
     Ok(())
 }
@@ -210,7 +214,7 @@ fn tell_of_start(no_launcher: Option<std::io::Error>) {
         sandbox_rules::announce(held);
     }
     if let Some(error) = no_launcher {
-        tracing::warn!(%error, "there is no launcher: upgrades are not possible");
+        tracing::warn!(%error, "no launcher: upgrades are impossible");
     }
 }
 
@@ -239,7 +243,7 @@ fn tell(notices: &[Notice]) {
     }
 }
 
-/// The control thread, from start to end.
+/// Runs the control thread from start to end.
 fn block_on(log: LogThread, start: impl Future<Output = Result<Control, StartError>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     let runtime = match runtime {
@@ -253,7 +257,7 @@ fn block_on(log: LogThread, start: impl Future<Output = Result<Control, StartErr
             if reason == Reason::default() { ExitCode::from(1) } else { refuse(&reason) }
         }
     };
-    // What is left of a drain that nobody wants to wait for ends with the process.
+    // After the drain's time limit, the rest ends with the process.
     runtime.shutdown_background();
     code
 }

@@ -1,4 +1,4 @@
-//! What a command says on its way: to people line by line, to programs in one answer at its end.
+//! A command's output: line by line for people, as one JSON answer at the end for programs.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use super::{Output, check};
 use crate::config::Problems;
 use crate::reason::{Problem, Reason};
 
-/// What was said.
+/// The collected output.
 pub(super) struct Told {
     as_json: bool,
     answer: Map<String, Value>,
@@ -22,7 +22,7 @@ impl Told {
         Self { as_json, answer: Map::new(), notes: Vec::new(), problems: Vec::new() }
     }
 
-    /// A line on standard output, or one of the answer's notes.
+    /// Prints a line, or adds a note to the answer.
     pub(super) fn say(&mut self, line: impl Into<String>) {
         let line = line.into();
         if !self.as_json {
@@ -31,12 +31,12 @@ impl Told {
         self.notes.push(line);
     }
 
-    /// Something that people read in the lines.
+    /// Prints a line that only people read.
     pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.answer.insert(name.to_owned(), value.into());
     }
 
-    /// Something about the configuration.
+    /// Adds a problem of the configuration.
     pub(super) fn problem(&mut self, problems: &Problems, problem: &Problem, output: &Output) {
         if !self.as_json {
             eprintln!("{}", problems.placed(problem).render(output.color));
@@ -44,7 +44,7 @@ impl Told {
         self.problems.push(check::problem_json(problems, problem));
     }
 
-    /// Problems that another process has found.
+    /// Adds problems found by another process.
     pub(super) fn found_elsewhere(&mut self, problems: &[Problem]) {
         for problem in problems {
             if !self.as_json {
@@ -54,17 +54,17 @@ impl Told {
         }
     }
 
-    /// Why it failed.
+    /// Adds an error.
     pub(super) fn fail(&mut self, error: &dyn fmt::Display) -> bool {
         self.refuse(&Reason::new(error.to_string()))
     }
 
-    /// Why it failed, and what to do about it.
+    /// Adds an error with a remedy.
     pub(super) fn fail_with_hint(&mut self, error: &dyn fmt::Display, hint: &dyn fmt::Display) -> bool {
         self.refuse(&Reason::new(error.to_string()).hint(hint.to_string()))
     }
 
-    /// Why it failed.
+    /// Adds an error.
     pub(super) fn refuse(&mut self, reason: &Reason) -> bool {
         if !self.as_json {
             super::refuse(reason);
@@ -77,7 +77,7 @@ impl Told {
         false
     }
 
-    /// The answer, and the exit code.
+    /// Prints the answer, and returns the exit code.
     pub(super) fn end(mut self, ok: bool) -> ExitCode {
         if self.as_json {
             self.set("ok", ok);

@@ -1,5 +1,5 @@
-//! Installations that were killed half way: the files before are kept beside the new ones until these are verified, and
-//! whoever comes next finishes or undoes what was begun.
+//! Interrupted installations: the previous files are kept beside the new ones until these are
+//! verified. The next start or installation finishes or undoes an interrupted one.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,7 +13,7 @@ use crate::keys::pin::Pin;
 use crate::os::plain_file::{self, follow_own_links};
 use crate::reason::Reason;
 
-/// What the name of a file of before ends with.
+/// The end of a previous file's name.
 const OLD: &str = ".pintle-old";
 /// For its owner alone: it may be a key.
 const OLD_MODE: u32 = 0o600;
@@ -21,15 +21,15 @@ const OLD_MODE: u32 = 0o600;
 /// A file as it was: contents and mode.
 pub(super) type Before = Option<(Vec<u8>, u32)>;
 
-/// The files of before, for as long as an installation is not verified.
+/// The previous files, until an installation is verified.
 pub(super) struct Kept {
     old: Vec<PathBuf>,
-    /// Says to others that the installation is under way.
+    /// Marks the installation as running, for other processes.
     _locks: Vec<File>,
 }
 
 impl Kept {
-    /// Copies the files that are there, on the disk before it says so.
+    /// Copies the existing files, and syncs the copies to disk.
     pub(super) fn keep<'p>(places: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
         let mut kept = Self { old: Vec::new(), _locks: Vec::new() };
         for place in places {
@@ -61,12 +61,12 @@ impl Kept {
         Ok(())
     }
 
-    /// What they are called.
+    /// The names of the copies.
     pub(super) fn names(&self) -> Vec<String> {
         self.old.iter().map(|old| old.display().to_string()).collect()
     }
 
-    /// They are not needed any more.
+    /// Removes the copies, which are no longer needed.
     pub(super) fn remove(self) {
         for old in &self.old {
             if let Err(error) = fs::remove_file(old) {
@@ -87,12 +87,12 @@ fn old_of(place: &Path) -> io::Result<PathBuf> {
 struct Place {
     path: PathBuf,
     now: Option<Vec<u8>>,
-    /// The file of before, and its contents.
+    /// The previous file, and its contents.
     old: Option<(PathBuf, Vec<u8>)>,
 }
 
-/// Finishes installations that were killed when all files were in place, and undoes others; says what it does. With
-/// `only_tell`, it says what is to be done.
+/// Finishes interrupted installations whose files are all in place, undoes others, and reports it.
+/// With `only_tell`, it reports only.
 pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)) {
     let Some(outline) = draft.outline() else { return };
     for (chain, key) in outline.sites.iter().flat_map(|site| &site.certificates) {
@@ -114,7 +114,7 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)
     }
 }
 
-/// `None` if it is under way still.
+/// `None` if the installation is still running.
 fn settle_pair(paths: &[PathBuf], only_tell: bool) -> io::Result<Option<String>> {
     let (mut places, mut locks) = (Vec::new(), Vec::new());
     for path in paths {
@@ -139,18 +139,18 @@ fn settle_pair(paths: &[PathBuf], only_tell: bool) -> io::Result<Option<String>>
         places.iter().map(|p| p.old.as_ref().map(|(_, old)| old.as_slice()).or(p.now.as_deref())).collect();
     let what = match (fits(&of_now), fits(&of_before), only_tell) {
         (true, _, true) => {
-            return Ok(Some("its files are whole; the copies of those before are removed at the start".into()));
+            return Ok(Some("its files are complete; the start removes the copies of the previous ones".into()));
         }
-        (true, _, false) => "its files are whole, so that it is finished now",
+        (true, _, false) => "its files are complete, so it is finished now",
         (false, true, true) => {
-            return Ok(Some("the start, or the next `pintle install`, puts the files of before back".into()));
+            return Ok(Some("the start, or the next `pintle install`, restores the previous files".into()));
         }
         (false, true, false) => {
             restore(&places)?;
-            "it is undone, and the files of before are back"
+            "it is undone, and the previous files are back"
         }
         (false, false, _) => {
-            let why = "neither the files there nor those of before are a chain and its key";
+            let why = "neither the new nor the previous files are a chain and its key";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
     };
@@ -160,7 +160,7 @@ fn settle_pair(paths: &[PathBuf], only_tell: bool) -> io::Result<Option<String>>
     Ok(Some(what.to_owned()))
 }
 
-/// The key last: until then, the pair does not fit, and it is done anew by whoever comes next.
+/// The key last: until then the pair does not fit, and an interruption is repaired by the next run.
 fn restore(places: &[Place]) -> io::Result<()> {
     for Place { path, old, .. } in places {
         if let Some((_, contents)) = old {
@@ -171,7 +171,7 @@ fn restore(places: &[Place]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a chain, and its key if there is one, belong together.
+/// `true` if a chain, and its key if there is one, belong together.
 fn fits(pair: &[Option<&[u8]>]) -> bool {
     let key = |contents: &Option<&[u8]>| contents.and_then(|contents| public_key(contents).ok());
     let pins: Option<Vec<Pin>> = pair.iter().map(|contents| key(contents).map(|key| key.pin)).collect();
@@ -179,7 +179,7 @@ fn fits(pair: &[Option<&[u8]>]) -> bool {
     is_private && pins.is_some_and(|pins| pins.windows(2).all(|two| matches!(two, [a, b] if a == b)))
 }
 
-/// For the tests: dies without a word after a step.
+/// For the tests: exits silently after a step.
 #[cfg(debug_assertions)]
 pub(super) fn die_at(step: usize) {
     if std::env::var("PINTLE_TEST_DIE_AT").is_ok_and(|at| at == step.to_string()) {
@@ -190,7 +190,7 @@ pub(super) fn die_at(step: usize) {
 #[cfg(not(debug_assertions))]
 pub(super) fn die_at(_: usize) {}
 
-/// Puts what was there back in place; `false` if that cannot be done.
+/// Restores the previous files. Returns `false` if that fails.
 pub(super) fn put_back<'f>(files: impl Iterator<Item = (&'f Path, &'f Before)>) -> bool {
     let mut all = true;
     for (path, before) in files {

@@ -1,4 +1,4 @@
-//! The other side of the admin socket: how commands reach the running process.
+//! The client of the admin socket: how commands reach the running process.
 
 use std::fmt;
 use std::io;
@@ -16,19 +16,19 @@ use super::admin::HEADER;
 use super::token;
 use crate::config::AdminAddress;
 
-/// How long a command may take: a reload looks at every file, and writes the ledger.
+/// Time limit for a command: a reload reads every file, and writes the ledger.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest answer.
+/// The longest answer, in bytes.
 const ANSWER_MAX: usize = 256 << 20;
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody listens there.
+    /// No process listens.
     NotRunning(String),
-    /// This user may not.
+    /// This user has no permission.
     Forbidden(String),
-    /// Anything else.
+    /// Any other failure.
     Other(String),
 }
 
@@ -44,11 +44,11 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// Asks the running process. Gives the status code and the answer.
+/// Sends a request to the running process. Returns the status code and the answer.
 ///
 /// # Errors
 ///
-/// [`ClientError`], when there is no answer.
+/// [`ClientError`] if there is no answer.
 pub fn ask(
     address: &AdminAddress,
     method: Method,
@@ -58,11 +58,11 @@ pub fn ask(
     ask_for(address, method, path, body, PATIENCE)
 }
 
-/// Asks the running process for something that may take longer.
+/// The same, with a time limit of the caller's.
 ///
 /// # Errors
 ///
-/// [`ClientError`], when there is no answer.
+/// [`ClientError`] if there is no answer.
 pub fn ask_for(
     address: &AdminAddress,
     method: Method,
@@ -89,7 +89,7 @@ pub fn ask_for(
         };
         tokio::time::timeout(patience, asking)
             .await
-            .unwrap_or_else(|_| Err(ClientError::Other(format!("pintle does not answer within {patience:?}"))))
+            .unwrap_or_else(|_| Err(ClientError::Other(format!("no answer from pintle within {patience:?}"))))
     })
 }
 
@@ -101,7 +101,7 @@ fn refused(error: &io::Error, place: String) -> ClientError {
     }
 }
 
-/// The token of the process that listens on a port.
+/// Reads the token of the process that listens on a port.
 fn of_file(path: &Path) -> Result<String, ClientError> {
     token::of_running(path).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden(path.display().to_string()),

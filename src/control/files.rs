@@ -1,5 +1,5 @@
-//! Certificates that change on disk: looked at when they have come to rest, put to use if they are fit, and refused
-//! aloud, once, if they are not.
+//! Certificates that change on disk: read once they have settled, used if they are fit, and refused
+//! with one log line if they are not.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,26 +13,27 @@ use crate::ledger::time::wall;
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::{Problem, Reason};
 
-/// Files are looked at when nothing has happened to them for this long,
+/// The quiet time after which changed files are read,
 const QUIET: Duration = Duration::from_millis(300);
-/// or, if there is no end to it, after this time.
+/// and the limit if changes never stop.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What cannot be read, or does not fit together, may be half written: it is told of only after this time of quiet.
+/// An unreadable or mismatched file may be half written. It is reported only after this quiet time.
 const SETTLE: Duration = Duration::from_secs(3);
-/// What was refused is looked at again after this time, as a promise may have run out, or a day have come.
+/// Refused files are judged again after this time, since a promise may have ended, or a date have
+/// come.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The files of the sites: watched, read, refused; and copies of the pairs in use.
 pub(super) struct Files {
     pub(super) watch: Watch,
     pub(super) pending: Option<Pending>,
-    /// Sites whose files are not fit to be served, by their first name.
+    /// Sites whose files are unfit to be served, by their first name.
     pub(super) refused: BTreeMap<String, Refused>,
     /// Why the files on disk cannot be served at all.
     unservable: Vec<String>,
     /// Copies of the pairs in use; `None` without state.directory.
     pub(super) copies: Option<LastGood>,
-    /// When copying that has failed was last tried again.
+    /// When failed copying was last retried.
     pub(super) copied: Instant,
 }
 
@@ -54,32 +55,32 @@ impl Files {
 pub(super) struct Pending {
     first: Instant,
     last: Instant,
-    /// When they are to be looked at.
+    /// When they will be read.
     pub(super) due: Instant,
 }
 
-/// A site whose files are not fit to be served.
+/// A site whose files are unfit to be served.
 #[derive(Debug, Clone)]
 pub struct Refused {
-    /// Why, and what to do.
+    /// The reasons, with remedies.
     pub reasons: Vec<Reason>,
-    /// Whether promises would be broken.
+    /// `true` if promises would be broken.
     pub by_guard: bool,
-    /// Since when, by the wall clock.
+    /// The time of the refusal, by the wall clock.
     pub since: Seconds,
     candidate: String,
     pub(super) look_again: Instant,
 }
 
 impl Control {
-    /// Something has happened to a file.
+    /// Notes that a file has changed.
     pub(super) fn files_changed(&mut self) {
         let now = Instant::now();
         let first = self.files.pending.as_ref().map_or(now, |p| p.first);
         self.files.pending = Some(Pending { first, last: now, due: (now + QUIET).min(first + PATIENCE) });
     }
 
-    /// Looks at all files, and takes what is fit.
+    /// Reads all files, and uses the fit ones.
     pub(super) async fn look_at_files(&mut self) {
         let now = Instant::now();
         let last = self.files.pending.take().map_or(now, |p| p.last);
@@ -94,7 +95,7 @@ impl Control {
         let _ = self.take(config, &problems, |_| settled).await;
     }
 
-    /// Not a site's fault: a folder of the configuration is gone, for one.
+    /// The fault is not a site's: for example, a folder of the configuration is gone.
     fn cannot_serve(&mut self, problems: &Problems) {
         for refused in self.files.refused.values_mut() {
             refused.look_again = Instant::now() + LOOK_AGAIN;
@@ -103,18 +104,18 @@ impl Control {
         if self.files.unservable != errors {
             tracing::error!(
                 problems = errors.join("; "),
-                "the configuration cannot be served as it is on disk now; what is in use goes on"
+                "cannot serve the files on disk; pintle keeps serving the previous configuration"
             );
             self.files.unservable = errors;
         }
     }
 
-    /// Puts to use what is fit, and tells of what is not; of what may only be half written, if its site is
-    /// `settled`.
+    /// Uses the fit parts of a configuration, and reports unfit ones. A file that may be half
+    /// written is reported only if its site is `settled`.
     ///
     /// # Errors
     ///
-    /// When a lockout was accepted that cannot be put on record.
+    /// If an accepted lockout cannot be recorded.
     pub(super) async fn take(
         &mut self,
         mut config: Config,
@@ -131,7 +132,7 @@ impl Control {
         Ok(())
     }
 
-    /// How long it is until a promise ends, of whatever site.
+    /// The time until the next promise of any site ends.
     fn next_end(&self) -> Duration {
         let now = self.now();
         let ledger = self.ledger();
@@ -140,7 +141,7 @@ impl Control {
         Duration::from_secs(seconds.saturating_add(1))
     }
 
-    /// Whether it was told before that a site's files are refused, and they are the same still.
+    /// `true` if a site's files are the same ones whose refusal was reported before.
     pub(super) fn is_known_refusal(&self, kept: &Kept) -> bool {
         self.files.refused.get(&kept.site).is_some_and(|known| known.candidate == candidate(kept))
     }
@@ -182,14 +183,14 @@ impl Control {
         }
     }
 
-    /// What was refused is gone, or served.
+    /// The refused files are gone, or served.
     async fn refusal_ends(&mut self, site: &str) {
-        tracing::info!(site, "nothing is refused any more");
+        tracing::info!(site, "certificate no longer refused");
         self.reset_ramps(site).await;
     }
 }
 
-/// What a start has found unfit, and serves copies in place of.
+/// The sites that a start found unfit, and serves from copies.
 fn at_start(config: &Config) -> BTreeMap<String, Refused> {
     let refused = |kept: &Kept| {
         let reasons = kept.problems.iter().filter(|p| p.is_error()).map(|p| p.reason.clone()).collect();
@@ -200,8 +201,8 @@ fn at_start(config: &Config) -> BTreeMap<String, Refused> {
     config.kept.iter().map(refused).collect()
 }
 
-/// What is refused, whatever words there are for it: dates in the reasons move as the promises that would be broken are
-/// renewed, and places as the file is edited.
+/// Identifies refused files independently of the messages: dates in them move as promises are
+/// renewed, and places move as the file is edited.
 fn candidate(kept: &Kept) -> String {
     if kept.by_guard && !kept.certificates.is_empty() {
         return kept.certificates.iter().map(|c| format!("{} {} {};", c.serial, c.pin, c.not_after)).collect();
@@ -210,7 +211,7 @@ fn candidate(kept: &Kept) -> String {
     errors.map(|p| p.reason.what.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// Everything that is wrong with a site, each with its place, and what to do.
+/// All problems of a site, each with its place and remedy.
 fn reasons(kept: &Kept, problems: &Problems) -> Vec<Reason> {
     kept.problems.iter().filter(|p| p.is_error()).map(|p| problems.placed(p).reason).collect()
 }

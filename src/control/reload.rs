@@ -1,4 +1,4 @@
-//! Reload: the whole configuration, by difference. What is wrong with it changes nothing.
+//! Reload: applies the difference between two configurations. An error changes nothing.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use crate::server::{BindError, Bound, bind};
 use crate::telemetry::{AccessFormat, LogThread};
 use crate::upstream::dns::NameServers;
 
-/// What came of a reload, or of looking at a certificate.
+/// The outcome of a reload, or of a look at a certificate.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Verdict {
-    /// It is in use.
+    /// `true` if it is in use.
     pub ok: bool,
     /// Errors and warnings as texts, for programs and commands of older versions.
     pub problems: Vec<String>,
     /// Errors and warnings.
     #[serde(default)]
     pub reasons: Vec<Problem>,
-    /// What is new.
+    /// The changes.
     pub notes: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ impl Verdict {
     }
 }
 
-/// What is looked at when the process starts, and not again.
+/// Settings that are read at the start only.
 pub(super) struct Fixed {
     pub(super) state: Option<PathBuf>,
     pub(super) access: AccessTarget,
@@ -69,7 +69,7 @@ impl Fixed {
         }
     }
 
-    /// The keys that take effect at the next start alone, and have changed; with a note about each.
+    /// The changed settings that take effect at the next start only, each with a note.
     fn differs_from(&self, config: &Config) -> Vec<(&'static str, String)> {
         let mut notes = Vec::new();
         let mut note = |key: &'static str, changed: bool| {
@@ -104,18 +104,19 @@ pub(super) struct Installed {
     pub(super) serial: String,
 }
 
-/// Where to listen from now on.
+/// The new listeners.
 struct Listeners {
-    /// In the order of the file: an address whose port the kernel chose is known by its place.
+    /// In the order of the file: an address whose port the kernel chose is identified by its index.
     all: Vec<(SocketAddr, Scheme)>,
     bound: Bound,
     notes: Vec<String>,
 }
 
 impl Control {
-    /// Reads the file again. An error leaves everything as it is.
+    /// Reads the file again. An error changes nothing.
     pub(super) async fn reload(&mut self) -> Verdict {
-        // Whatever the file says: who moves a log away does not wait for it to be right.
+        // Whatever the file contains: a program that moves a log away does not wait for it to be
+        // valid.
         let reopening = self.operator.access_log.as_ref().map(LogThread::reopen);
         self.operator.notify.reloading();
         let reloaded = self.try_reload().await;
@@ -127,7 +128,7 @@ impl Control {
         match reloaded {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
-                // Each of ten thousand sites may have a warning, and none is waited for.
+                // Each of ten thousand sites may have a warning, and nothing waits for them.
                 let reasons = tokio::task::spawn_blocking(move || {
                     let reasons = problems.shown();
                     log_warnings(&reasons);
@@ -145,7 +146,7 @@ impl Control {
                     tracing::error!(
                         problem = reason.line(),
                         hint = reason.hint_line(),
-                        "reload refused; what is in use goes on"
+                        "reload refused; pintle keeps serving the previous configuration"
                     );
                 }
                 Verdict::refused(refusal.into_iter().chain(log_trouble).collect())
@@ -153,10 +154,10 @@ impl Control {
         }
     }
 
-    /// Reopens the access log, as logrotate wants it.
+    /// Reopens the access log, for logrotate.
     pub(super) async fn reopen_log(&mut self) {
         let Some(log) = &self.operator.access_log else { return };
-        // What goes wrong is logged by the thread that writes it.
+        // The thread that writes it logs failures.
         if log.reopen().await.is_none() {
             tracing::info!("access log reopened");
         }
@@ -165,7 +166,7 @@ impl Control {
     async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Vec<Problem>> {
         let path = self.draft.path().to_owned();
         let files = self.config.files().map(Path::to_owned).collect();
-        // Of ten thousand sites, on another thread: it takes its time, and needs nothing of what is here.
+        // On another thread: ten thousand sites take their time, and nothing here is needed.
         let read = {
             let (path, before) = (path.clone(), self.draft.text());
             tokio::task::spawn_blocking(move || {
@@ -181,7 +182,7 @@ impl Control {
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
         let Some(mut config) = config else { return Err(problems.shown()) };
         let kept = std::mem::take(&mut config.kept);
-        // Only changes are refused. Files that were refused before do not hold up what else is new.
+        // Only changes are refused. Files that were refused before do not delay other changes.
         if !kept.iter().all(|kept| self.is_known_refusal(kept)) {
             let (_, problems) = self.resolve_with(&draft, Looked::default(), Keep::NoPair, None);
             return Err(problems.shown());
@@ -213,7 +214,7 @@ impl Control {
         Ok((problems, notes))
     }
 
-    /// Binds what is new, and lets go of what is not wanted any more; none if all is as before.
+    /// Binds new addresses, and closes unwanted listeners; `None` if nothing changes.
     fn listeners(&self, config: &Config) -> Result<Option<Listeners>, Vec<Problem>> {
         let (old, new) = (wanted(&self.config), wanted(config));
         if old == new {
@@ -242,7 +243,7 @@ impl Control {
         Ok(Some(Listeners { all, bound, notes }))
     }
 
-    /// Looks at one site's files now, whatever their state.
+    /// Reads one site's files now, settled or not.
     pub(super) async fn look_at_site(
         &mut self,
         host: &str,
@@ -310,7 +311,7 @@ pub fn log_warnings(problems: &[Problem]) {
     }
 }
 
-/// Addresses that cannot be had; among them those that this process itself has, in another way.
+/// The addresses that cannot be bound, including those that this process itself uses differently.
 pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Scheme)]) -> Vec<Problem> {
     let hint = |error: &BindError| {
         let overlaps = |(own, _): &&(SocketAddr, Scheme)| {
@@ -328,7 +329,7 @@ pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Sche
     errors.iter().map(|error| Reason::new(error.to_string()).hints(hint(error)).into()).collect()
 }
 
-/// The keys of the whole process that are in use from now on: without those of which it is known already that they are not.
+/// The changed settings of the process that take effect now: without those already known to wait.
 fn changed_keys(changes: &Changes, known: &[(&str, String)]) -> Vec<String> {
     let is_within =
         |key: &str, name: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
@@ -336,7 +337,7 @@ fn changed_keys(changes: &Changes, known: &[(&str, String)]) -> Vec<String> {
     changes.keys.iter().filter(|key| !is_known(key)).map(|key| format!("{key} has changed")).collect()
 }
 
-/// What a reader of the log would like to know of the sites.
+/// The changes of sites that the log reports.
 fn differences(before: &Config, after: &Config, changes: &Changes) -> Vec<String> {
     let mut notes = Vec::new();
     let (different, gone) = after.differences(before);

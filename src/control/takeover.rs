@@ -1,5 +1,5 @@
-//! An upgrade, from the side of the new process: it checks and proves everything while the old one serves, then takes
-//! the ledger, judges again, writes down what it will send, and begins.
+//! An upgrade, seen from the new process: it checks and proves everything while the old one serves,
+//! then takes the ledger, judges again, records its promises, and serves.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -24,28 +24,28 @@ use crate::reason::{Problem, Reason, texts};
 use crate::server::{Bound, Earlier, Lent, Server, bind};
 use crate::upstream::dns::follow;
 
-/// How long the old process may take to say what it wants.
+/// Time limit for the old process's first message.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long sending a message may take.
+/// Time limit for sending a message.
 const SEND: Duration = Duration::from_secs(10);
-/// How long the old process may take to let go of its name, once this one serves.
+/// Time limit for the old process to give up its name once this one serves.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// A new process, as it was started to take over from another.
+/// A new process that was started to take over from another.
 pub struct Newcomer {
     channel: Arc<Mutex<Channel>>,
     lent: Vec<Lent>,
     records: Vec<Record>,
-    /// These records are all that was promised.
+    /// `true` if these records are all promises.
     whole: bool,
 }
 
 impl Newcomer {
-    /// What the process before this one has to say; none if there is none.
+    /// Receives the old process's first message; `None` if this is not an upgrade.
     ///
     /// # Errors
     ///
-    /// When this is claimed to be an upgrade, and is none.
+    /// If the environment claims an upgrade, and there is none.
     pub fn of_process() -> Result<Option<Self>, Reason> {
         if std::env::var_os(VARIABLE).is_none() {
             return Ok(None);
@@ -88,11 +88,11 @@ impl Newcomer {
         Ok(())
     }
 
-    /// What the ledger says, without taking it.
+    /// The contents of the ledger, without taking it.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// If it cannot be read.
     pub fn book(&self, draft: &Draft) -> Result<Book, Reason> {
         let mut book = match draft.state() {
             Some(folder) => {
@@ -112,22 +112,22 @@ impl Newcomer {
         Ok(book)
     }
 
-    /// Takes the sockets that were handed over, and binds what is new.
+    /// Takes over the passed sockets, and binds new addresses.
     ///
     /// # Errors
     ///
-    /// What cannot be listened on.
+    /// The addresses that cannot be bound.
     pub fn bind(&mut self, config: &Config) -> Result<Listeners, Vec<Problem>> {
         Listeners::bind(config, std::mem::take(&mut self.lent))
     }
 
-    /// Tells the process before why it must go on.
+    /// Tells the old process why it must continue.
     pub fn fail(&self, problems: Vec<Problem>) {
         let answer = Answer::Failed { reasons: texts(&problems), problems };
         let _ = self.channel.lock().unwrap_or_else(PoisonError::into_inner).send(&answer, &[], SEND);
     }
 
-    /// Says that everything is checked, and waits until the process before says go.
+    /// Reports that everything is checked, and waits for the old process's go.
     async fn stand_by(&self, ready: Answer) -> Result<Go, ChannelError> {
         let channel = self.channel.clone();
         let waiting = spawn_blocking(move || {
@@ -138,7 +138,7 @@ impl Newcomer {
         waiting.await.unwrap_or_else(|panic| Err(ChannelError::Io(io::Error::other(panic))))
     }
 
-    /// Says that this process serves. If nobody is there to hear it, it serves all the same.
+    /// Reports that this process serves. It serves even if nobody hears that.
     fn serves(&self) -> JoinHandle<()> {
         let channel = self.channel.clone();
         spawn_blocking(move || {
@@ -154,7 +154,7 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// When it cannot serve as it should; the other process has been told, and goes on.
+    /// If it cannot serve correctly. The other process knows, and continues.
     pub async fn take_over(
         draft: Draft,
         config: Config,
@@ -185,7 +185,8 @@ impl Control {
             .map_err(|error| vec![error.to_string().into()])?;
         let mut names = std::mem::take(&mut config.names);
         if config.process.prove_upstream {
-            // Before anybody asks for their addresses; else they are followed when this process serves.
+            // Before a request needs their addresses; otherwise this process follows them once it
+            // serves.
             for name in names.drain(..) {
                 spawn_local(follow(name, parts.resolver.clone()));
             }
@@ -209,7 +210,7 @@ impl Control {
             earlier: earlier(go.chains),
             ..Context::new(ledger.book(), now)
         };
-        // What has changed since the first look may be a promise, or a file.
+        // A promise or a file may have changed since the first look.
         let (again, problems) = draft.build(&context);
         let Some(mut config) = again else { return Err(problems.shown()) };
         config.names.extend(names);
@@ -219,7 +220,7 @@ impl Control {
         server.listen(bound.addresses(), bound);
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         match control.config.admin {
-            // The other process has the port for another moment.
+            // The other process holds the port for another moment.
             Some(AdminAddress::Tcp { .. }) => control.operator.listener.wait(),
             _ => control.replace_door(),
         }
@@ -228,17 +229,17 @@ impl Control {
     }
 }
 
-/// What is listened on: taken over, and new.
+/// The listeners: passed ones and new ones.
 pub struct Listeners {
     bound: Bound,
-    /// Where this process proves itself, to itself alone.
+    /// The listener on loopback for this process's own proof.
     probed: Bound,
     kept: Vec<(SocketAddr, bool)>,
     notes: Vec<String>,
 }
 
 impl Listeners {
-    /// The port where this process proves itself.
+    /// The port of that listener.
     #[must_use]
     pub fn probed_port(&self) -> Option<u16> {
         self.probed.addresses().first().map(|(address, _)| address.port())
@@ -256,7 +257,7 @@ impl Listeners {
         for (address, scheme) in bound.addresses().iter().filter(|(address, _)| !taken(address)) {
             notes.push(format!("listening on {address} ({})", scheme.as_str()));
         }
-        // By their scheme in the process before: it is that one which must not close them.
+        // By their scheme in the old process, which must not close them.
         let kept = all.iter().filter(|(address, _)| taken(address));
         let kept = kept.map(|(address, scheme)| (*address, *scheme == Scheme::Https)).collect();
         let probed = bind(&[(Ipv4Addr::LOCALHOST, 0).into()], &[], config.workers, &mut Vec::new());
@@ -270,8 +271,8 @@ fn told(StartError(why): StartError) -> Vec<Problem> {
     vec![why.into()]
 }
 
-/// The ledger, for this process from now on; with what the process before knew. If that is all, the file may be in any
-/// state, or none.
+/// Takes the ledger for this process, with the old process's records. If those are all, the file
+/// may be in any state, or missing.
 fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<Problem>> {
     let known =
         records(&go.ledger).map_err(|error| vec![format!("what was promised cannot be understood: {error}").into()])?;
@@ -291,7 +292,7 @@ fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<Problem>> {
 
 fn earlier(chains: Vec<SiteChains>) -> Vec<SiteBefore> {
     let chain = |(pins, until): (Vec<String>, i64)| Earlier {
-        // A pin that cannot be read fits nothing: the chain is believed to have none.
+        // An unreadable pin fits nothing: the chain counts as having none.
         pins: pins.iter().filter_map(|pin| pin.parse::<Pin>().ok()).collect(),
         until,
     };
@@ -303,7 +304,7 @@ fn earlier(chains: Vec<SiteChains>) -> Vec<SiteBefore> {
     chains.into_iter().map(site).collect()
 }
 
-/// When the process before has let go of its name.
+/// Completes when the old process has given up its name.
 pub(super) async fn released(waiting: &mut Option<JoinHandle<()>>) {
     match waiting {
         Some(waiting) => _ = waiting.await,

@@ -1,5 +1,6 @@
-//! An upgrade, from the side of the process that serves: it has a new one started, waits until that has checked
-//! everything, and hands over. Whatever goes wrong before the new one serves, this one goes on.
+//! An upgrade, seen from the serving process: it has a new process started, waits until that has
+//! checked everything, and hands over. If anything fails before the new one serves, this one
+//! continues.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,33 +25,34 @@ use crate::ledger::{Ledger, OpenError, Record};
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
 
-/// How long sending a message may take: the new process reads at once.
+/// Time limit for sending a message: the new process reads at once.
 const SEND: Duration = Duration::from_secs(10);
-/// From the moment at which the ledger is free to that at which the new process serves. It has checked everything
-/// before; what is left is a look at what has changed since, and a few writes.
+/// Time limit between the release of the ledger and the new process's service. Everything is
+/// checked before; a look at recent changes and a few writes remain.
 const TAKE_OVER: Duration = Duration::from_secs(15);
-/// How often, and after which pause, the ledger is asked for again after an upgrade that failed.
+/// The number of attempts, and the pause between them, to take the ledger back after a failed
+/// upgrade.
 const RETAKE_TRIES: usize = 20;
 const RETAKE_PAUSE: Duration = Duration::from_millis(100);
-/// What the ledger says while it is another's.
+/// The ledger's error while another process has it.
 const LENT: &str = "an upgrade is under way";
 const OUT_OF_ORDER: &str = "the new process sent a message out of order";
 const TRY_IT: &str = "does the file that started this process hold a pintle that runs here? Try `pintle --version` and \
                       `pintle check`";
 
-/// What came of an upgrade.
+/// The outcome of an upgrade.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Upgraded {
-    /// The new process serves.
+    /// `true` if the new process serves.
     pub ok: bool,
     /// The reasons against it as texts, for programs and commands of older versions.
     pub problems: Vec<String>,
     /// The reasons against it.
     #[serde(default)]
     pub reasons: Vec<Problem>,
-    /// What there is to know.
+    /// Notes for the operator.
     pub notes: Vec<String>,
-    /// The process that serves now, if it is a new one.
+    /// The new process's id.
     pub pid: Option<u32>,
     /// Its version.
     pub version: Option<String>,
@@ -126,7 +128,7 @@ impl Drop for Upgrade {
 }
 
 impl Control {
-    /// Has a new process started, unless that is under way already.
+    /// Has a new process started, unless an upgrade is under way.
     pub(super) fn begin_upgrade(&mut self, reply: Option<oneshot::Sender<Upgraded>>) {
         match self.have_started() {
             Ok((standing_by, called_off)) => {
@@ -146,7 +148,7 @@ impl Control {
             let what = format!("this process has no launcher ({why}), and cannot start another one");
             return Err(Reason::new(what).hint("restart pintle"));
         };
-        // The new process looks at the file, too.
+        // The new process reads the file, too.
         let _ = self.ledger().keep();
         let mut hello = Hello { version: VERSION, sockets: Vec::new(), ledger: self.known().lines, whole: true };
         let mut files = Vec::new();
@@ -170,7 +172,7 @@ impl Control {
         Ok((standing_by, called_off))
     }
 
-    /// The new process is ready, or not. If all goes well, it serves when this returns.
+    /// Handles the new process's readiness or failure. On success, it serves when this returns.
     pub(super) async fn hand_over(&mut self, standby: Result<Standby, Vec<Problem>>) -> Option<Successor> {
         let reply = self.upgrades.under_way.take().and_then(|mut upgrade| upgrade.reply.take());
         let standby = match standby {
@@ -182,7 +184,7 @@ impl Control {
         };
         let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
         if let Err(error) = self.keep_ledger().await {
-            tracing::warn!(%error, "the ledger's file cannot be written: the new process is told what it should say");
+            tracing::warn!(%error, "cannot write the ledger's file: the new process gets its contents");
         }
         let go = Go {
             tickets: self.config.tickets().keys(),
@@ -206,7 +208,7 @@ impl Control {
             Err(mut reasons) => {
                 reasons.extend(self.give_up_successor().await.ok().flatten().map(Problem::from));
                 self.retake_ledger().await;
-                // The new process may have put its own copies in place of these.
+                // The new process may have replaced these copies.
                 forget_other_pairs(self.files.copies.as_ref(), &self.config);
                 self.keep_pairs(None);
                 self.upgrade_failed(reply, reasons);
@@ -224,7 +226,7 @@ impl Control {
         self.config.chains(wall()).map(of_site).collect()
     }
 
-    /// Lets go of the ledger's file. Pins go on being sent for as long as their leases hold, which is on disk.
+    /// Releases the ledger's file. Pins are sent while their leases hold, which are on disk.
     fn lend_ledger(&mut self) {
         let mut ledger = lock(&self.promises.ledger);
         if ledger.is_durable() {
@@ -233,7 +235,8 @@ impl Control {
         }
     }
 
-    /// Takes the ledger again, with what the other process may have written there: it was promised, though not sent.
+    /// Takes the ledger back, with the records that the other process may have written: they are
+    /// promised, though not sent.
     async fn retake_ledger(&mut self) {
         let Some(folder) = self.fixed.state.clone().filter(|_| self.ledger().is_broken()) else { return };
         for _ in 0..RETAKE_TRIES {
@@ -244,41 +247,47 @@ impl Control {
                     return;
                 }
                 Ok(Err(OpenError::Locked)) => sleep(RETAKE_PAUSE).await,
-                // It stays as one that cannot be written, and is tried again with each record.
-                Ok(Err(error)) => return tracing::error!(%error, "the ledger cannot be had back"),
+                // It stays unwritable, and is retried with each record.
+                Ok(Err(error)) => {
+                    return tracing::error!(%error, "cannot reopen the ledger: check free space and permissions");
+                }
                 Err(_) => return,
             }
         }
-        tracing::error!("the ledger cannot be had back: another process has it");
+        tracing::error!("cannot reopen the ledger: another process has it");
     }
 
-    /// Sees to it that a new process that has not come to serve is gone. Says so if it may not be.
+    /// Ends a new process that does not serve. Returns an error if it may still run.
     pub(super) fn give_up_successor(&self) -> JoinHandle<Option<String>> {
         let launcher = self.upgrades.launcher.clone();
         spawn_blocking(move || launcher?.lock().unwrap_or_else(PoisonError::into_inner).kill().err())
     }
 
-    /// Says once that the launcher has ended, as long as no upgrade is under way, which would notice by itself.
+    /// Logs the launcher's end, once. During an upgrade, the upgrade notices it.
     pub(super) fn watch_launcher(&mut self) {
         let Some(launcher) = &self.upgrades.launcher else { return };
         let Ok(mut held) = launcher.try_lock() else { return };
         let Some(how) = held.ended() else { return };
         drop(held);
-        tracing::error!(how, hint = "restart pintle", "the launcher has ended: upgrades are not possible any more");
+        tracing::error!(how, hint = "restart pintle", "the launcher has ended: no more upgrades");
         self.upgrades.launcher = None;
         self.upgrades.no_launcher = Some(format!("it has ended: {how}"));
     }
 
     fn upgrade_failed(&self, reply: Option<oneshot::Sender<Upgraded>>, reasons: Vec<Problem>) {
         for Problem { reason, .. } in reasons.iter().filter(|problem| problem.is_error()) {
-            tracing::error!(reason = reason.line(), hint = reason.hint_line(), "upgrade failed; this process goes on");
+            tracing::error!(
+                reason = reason.line(),
+                hint = reason.hint_line(),
+                "upgrade failed; the old process keeps serving"
+            );
         }
         if let Some(reply) = reply {
             let _ = reply.send(Upgraded { problems: texts(&reasons), reasons, ..Upgraded::default() });
         }
     }
 
-    /// Tells the world, and the successor, that this process has no name any more.
+    /// Tells the service manager and the successor that this process has no name any more.
     pub(super) async fn make_way(&mut self, successor: Successor) {
         self.close_door();
         if let Some(launcher) = self.upgrades.launcher.take().and_then(|l| Arc::try_unwrap(l).ok()) {
@@ -291,7 +300,7 @@ impl Control {
     }
 }
 
-/// When the new process of an upgrade is ready, or has failed.
+/// Completes when the new process of an upgrade is ready, or has failed.
 pub(super) async fn stands_by(upgrade: &mut Option<Upgrade>) -> Result<Standby, Vec<Problem>> {
     match upgrade {
         Some(upgrade) => {
@@ -301,7 +310,7 @@ pub(super) async fn stands_by(upgrade: &mut Option<Upgrade>) -> Result<Standby, 
     }
 }
 
-/// Starts a new process, and waits until it is ready. One that is not is killed.
+/// Starts a new process, and waits until it is ready. A process that fails is killed.
 fn stand_by(
     launcher: &mut Launcher,
     hello: &Hello,
@@ -313,7 +322,7 @@ fn stand_by(
     let (mut channel, theirs) = Channel::pair().map_err(|e| failed(&e))?;
     let pid = launcher.launch(theirs).map_err(|e| failed(&e))?;
     let files: Vec<BorrowedFd<'_>> = files.iter().map(|f| f.as_fd()).collect();
-    // A process that ends without listening has reasons of its own, which are heard below.
+    // If the process ends without listening, its reasons arrive below.
     let _ = channel.send(hello, &files, SEND.min(limit));
     let reason = match channel.receive(Some(limit), Some(called_off)) {
         Ok(Answer::Ready { version, kept, notes }) => return Ok(Standby { channel, pid, version, kept, notes }),
@@ -323,7 +332,7 @@ fn stand_by(
         }
         Ok(Answer::Serving) => Reason::new(OUT_OF_ORDER),
         Err(ChannelError::Ended) => {
-            // It may just be about to end: how it does is worth waiting for.
+            // It may be about to end: its exit status is worth the wait.
             std::thread::sleep(RETAKE_PAUSE);
             let how = launcher.kill().unwrap_or_else(|why| why);
             let what = format!("the new process ended before it was ready ({how})");
@@ -351,12 +360,12 @@ fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<Problem>> {
         }
         Ok(Answer::Failed { reasons, problems }) => Err(of_peer(problems, &reasons)),
         Ok(Answer::Ready { .. }) => Err(vec![OUT_OF_ORDER.into()]),
-        Err(ChannelError::Ended) => Err(vec!["the new process has ended when it was to take over".into()]),
-        Err(error) => Err(vec![format!("the new process has not taken over: {error}").into()]),
+        Err(ChannelError::Ended) => Err(vec!["the new process ended while taking over".into()]),
+        Err(error) => Err(vec![format!("the new process did not take over: {error}").into()]),
     }
 }
 
-/// The records in lines of the ledger.
+/// Parses ledger lines as records.
 pub(super) fn records(lines: &[String]) -> io::Result<Vec<Record>> {
     let (book, notices) = crate::ledger::read_book(lines.concat().as_bytes());
     match notices.first() {

@@ -395,9 +395,9 @@ fn killed_half_way() {
         assert_eq!((code == 0, old(bed.key()).exists()), (step != 1, true), "step {step}: {err}");
         let served = Pintle::start(&bed.authority, &without_state);
         let (told, leaf) = match step {
-            0 => ("so that it is finished now", &bed.live),
-            1 => ("it is undone, and the files of before are back", &bed.live),
-            _ => ("so that it is finished now", &bed.next),
+            0 => ("so it is finished now", &bed.live),
+            1 => ("it is undone, and the previous files are back", &bed.live),
+            _ => ("so it is finished now", &bed.next),
         };
         assert_eq!(bed.served(&served), leaf.pin, "step {step}");
         assert!(served.log().contains(told), "step {step}: {}", served.log());

@@ -54,7 +54,7 @@ fn a_bad_configuration_changes_nothing() {
         fs::write(pintle.config_path(), good.replacen(from, to, 1)).unwrap();
         let err = pintle.reload_fails();
         assert!(err.contains(reason) && err.contains(hint), "{to}: {err}");
-        assert!(err.contains("not reloaded; what was in use goes on"), "{err}");
+        assert!(err.contains("not reloaded; pintle keeps serving the previous configuration"), "{err}");
         let after = client.get(pintle.https(), BLOG, "/");
         assert_eq!((after.status, &after.text()), (200, &before.text()), "{to}");
         for field in ["strict-transport-security", "public-key-pins"] {
@@ -65,7 +65,7 @@ fn a_bad_configuration_changes_nothing() {
     let status = pintle.status();
     assert_eq!((&status["reloads"], &status["reloads_refused"]), (&Value::from(0), &Value::from(cases.len())));
     // In the log with the remedy, too: by SIGHUP, that is the only place.
-    let told = pintle.logged("reload refused; what is in use goes on", cases.len());
+    let told = pintle.logged("reload refused; pintle keeps serving the previous configuration", cases.len());
     assert!(told.iter().any(|l| l["hint"].as_str().is_some_and(|h| h.contains("did you mean \"http://"))), "{told:?}");
     // As JSON, with the same exit code.
     let (code, out, _) = outcome(pintle.command("reload").arg("--json"));
@@ -99,7 +99,9 @@ fn sighup_does_the_same() {
     });
     pintle.rewrite(|text| text.replace("http://", "gopher://"));
     pintle.signal("HUP");
-    eventually("the refusal is logged", || pintle.log_json("reload refused; what is in use goes on").pop());
+    eventually("the refusal is logged", || {
+        pintle.log_json("reload refused; pintle keeps serving the previous configuration").pop()
+    });
     assert_eq!(client.get(pintle.https(), BLOG, "/").text(), "two");
     // What is only worth a warning is told as well, though nobody waits for the answer.
     pintle.rewrite(|text| text.replace("gopher://", "http://").split("[site.hpkp]").next().unwrap().to_owned());

@@ -68,7 +68,7 @@ fn the_end_of_the_launcher_is_told() {
     assert!(metrics().contains("pintle_launcher_alive 1\n"));
     let (launcher, _) = helpers(&pintle).into_iter().find(|(_, name)| name == "launcher").unwrap();
     send("KILL", launcher);
-    let told = pintle.logged("the launcher has ended: upgrades are not possible any more", 1);
+    let told = pintle.logged("the launcher has ended: no more upgrades", 1);
     assert!(told[0]["level"] == "ERROR" && told[0]["how"].as_str().unwrap().contains("SIGKILL"), "{told:?}");
     let status = pintle.status();
     assert_eq!(status["launcher"]["alive"], false, "{status:#}");
@@ -80,7 +80,7 @@ fn the_end_of_the_launcher_is_told() {
     // Nothing else suffers.
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
     pintle.reload();
-    assert_eq!(pintle.logged("the launcher has ended: upgrades are not possible any more", 1).len(), 1);
+    assert_eq!(pintle.logged("the launcher has ended: no more upgrades", 1).len(), 1);
 }
 
 /// What comes while the process starts is not lost, and does not end it.

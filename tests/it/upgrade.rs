@@ -92,7 +92,7 @@ impl Line {
         assert_eq!((&answer["ok"], &answer["pid"]), (&Value::Bool(false), &Value::Null), "{answer}");
         let status = self.pintle.status();
         assert_eq!((&status["pid"], &status["draining"]), (&Value::from(self.pid()), &Value::Bool(false)));
-        self.pintle.logs("upgrade failed; this process goes on");
+        self.pintle.logs("upgrade failed; the old process keeps serving");
         let problems: Vec<_> = answer["problems"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
         problems.join("\n")
     }
@@ -616,7 +616,7 @@ fn a_new_process_that_dies_when_it_takes_over() {
     // It has the ledger when it dies: the old one had let go of it.
     let takes = format!("l = open({lock:?}, 'w')\nfcntl.flock(l, fcntl.LOCK_EX | fcntl.LOCK_NB)\n");
     for (then, told) in [
-        (takes.clone() + "os.kill(os.getpid(), 9)", "has ended when it was to take over"),
+        (takes.clone() + "os.kill(os.getpid(), 9)", "ended while taking over"),
         (takes.clone() + "f.write('{\"Failed\":{\"reasons\":[\"no luck\"]}}\\n'); f.flush()", "no luck"),
         (takes + "f.write('nonsense\\n'); f.flush()\nimport time\ntime.sleep(1000)", "unknown message"),
     ] {
