@@ -87,22 +87,36 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
     if let Some(refusal) = refusal(&request, caller) {
         return refusal;
     }
-    // hyper leaves the body out of responses to HEAD.
-    let method = if *request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     let path = request.uri().path().to_owned();
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let parameter =
-        |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-    match (&method, path.as_str()) {
-        (&Method::GET, "/status") => match ask(commands, Command::Status).await {
-            Some(status) => json_answer(StatusCode::OK, &status),
-            None => gone(),
-        },
-        (&Method::GET, "/metrics") => match ask(commands, Command::Metrics).await {
+    let answered = match *request.method() {
+        // hyper leaves the body out of responses to HEAD.
+        Method::GET | Method::HEAD => shown(&path, &query, commands).await,
+        Method::POST => done(request, &path, &query, commands).await,
+        _ => None,
+    };
+    answered.unwrap_or_else(|| match path.as_str() {
+        "/status" | "/metrics" | "/ready" | "/promised" | "/served" => other_method("GET, HEAD"),
+        "/ledger" => other_method("GET, HEAD, POST"),
+        "/reload" | "/certificates" | "/certificates/judge" | "/ledger/promise" | "/upgrade" => other_method("POST"),
+        _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
+    })
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+}
+
+/// Answers a question; `None` if the path is unknown.
+async fn shown(path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+    let json = |shown: Option<Value>| shown.map_or_else(gone, |shown| json_answer(StatusCode::OK, &shown));
+    Some(match path {
+        "/status" => json(ask(commands, Command::Status).await),
+        "/metrics" => match ask(commands, Command::Metrics).await {
             Some(text) => text_answer("text/plain; version=0.0.4; charset=utf-8", text),
             None => gone(),
         },
-        (&Method::GET, "/ready") => match ask(commands, Command::Ready).await {
+        "/ready" => match ask(commands, Command::Ready).await {
             Some(true) => text_answer("text/plain; charset=utf-8", "ready\n".into()),
             Some(false) | None => {
                 let mut answer = text_answer("text/plain; charset=utf-8", "draining\n".into());
@@ -110,58 +124,48 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
                 answer
             }
         },
-        (&Method::GET, "/promised") => {
-            let site = parameter("site").unwrap_or_default();
-            match ask(commands, |reply| Command::Promised { site, reply }).await {
-                Some(pins) => {
-                    let pins: Vec<Value> = pins
-                        .into_iter()
-                        .map(|(pin, since)| json!({ "pin": pin.to_string(), "since": since }))
-                        .collect();
-                    json_answer(StatusCode::OK, &json!(pins))
-                }
-                None => gone(),
-            }
+        "/promised" => {
+            let site = parameter(query, "site").unwrap_or_default();
+            let promised = ask(commands, |reply| Command::Promised { site, reply }).await;
+            let row = |(pin, since): (Pin, i64)| json!({ "pin": pin.to_string(), "since": since });
+            json(promised.map(|pins| pins.into_iter().map(row).collect::<Vec<_>>().into()))
         }
-        (&Method::POST, "/reload") => verdict(ask(commands, Command::Reload).await),
-        (&Method::POST, "/upgrade") => match ask(commands, Command::Upgrade).await {
+        "/ledger" => json(ask(commands, Command::Book).await.map(|known| json!(known))),
+        "/served" => json(ask(commands, Command::Served).await),
+        _ => return None,
+    })
+}
+
+/// Carries a command out; `None` if the path is unknown.
+async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+    Some(match path {
+        "/reload" => verdict(ask(commands, Command::Reload).await),
+        "/upgrade" => match ask(commands, Command::Upgrade).await {
             Some(upgraded) => {
                 json_answer(if upgraded.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(upgraded))
             }
             None => gone(),
         },
-        (&Method::POST, "/certificates") => {
-            let Ok(pin) = parameter("pin").map(|pin| pin.parse()).transpose() else {
-                return bad("pin: not a pin in base64");
+        "/certificates" => {
+            let Ok(pin) = parameter(query, "pin").map(|pin| pin.parse()).transpose() else {
+                return Some(bad("pin: not a pin in base64"));
             };
-            let installed = pin.zip(parameter("serial")).map(|(pin, serial)| Installed { pin, serial });
-            let (host, accept) = (parameter("host").unwrap_or_default(), parameter("accept_lockout_until"));
+            let installed = pin.zip(parameter(query, "serial")).map(|(pin, serial)| Installed { pin, serial });
+            let host = parameter(query, "host").unwrap_or_default();
+            let accept = parameter(query, "accept_lockout_until");
             verdict(ask(commands, |reply| Command::Certificates { host, accept, installed, reply }).await)
         }
-        (&Method::GET, "/ledger") => match ask(commands, Command::Book).await {
-            Some(known) => json_answer(StatusCode::OK, &json!(known)),
-            None => gone(),
-        },
-        (&Method::GET, "/served") => match ask(commands, Command::Served).await {
-            Some(served) => json_answer(StatusCode::OK, &served),
-            None => gone(),
-        },
-        (&Method::POST, "/ledger" | "/ledger/promise" | "/certificates/judge") => match body(request).await {
+        "/ledger" | "/ledger/promise" | "/certificates/judge" => match body(request).await {
             Ok(body) if path == "/certificates/judge" => judge(&body, commands).await,
             Ok(body) => ledger(&body, path == "/ledger/promise", commands).await,
             Err(answer) => answer,
         },
         #[cfg(debug_assertions)]
-        (&Method::POST, "/attempt") => {
-            attempt(parameter("what").unwrap_or_default(), parameter("with").unwrap_or_default()).await
+        "/attempt" => {
+            attempt(parameter(query, "what").unwrap_or_default(), parameter(query, "with").unwrap_or_default()).await
         }
-        (_, "/status" | "/metrics" | "/ready" | "/promised" | "/served") => other_method("GET, HEAD"),
-        (_, "/ledger") => other_method("GET, HEAD, POST"),
-        (_, "/reload" | "/certificates" | "/certificates/judge" | "/ledger/promise" | "/upgrade") => {
-            other_method("POST")
-        }
-        _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
-    }
+        _ => return None,
+    })
 }
 
 /// The refusal of a caller who may not send commands; `None` if the caller may.

@@ -7,6 +7,7 @@ pub mod sandbox_rules;
 mod adopt;
 mod ending;
 mod files;
+mod metrics;
 mod operator;
 mod promises;
 mod prove;

@@ -1,6 +1,5 @@
 //! The state of the process: for `pintle status`, and for Prometheus.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +16,6 @@ use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, Ramped};
 use crate::policy::promise::{Promise, Promises, Seconds, others};
 use crate::reason::Reason;
-use crate::server::NO_SITE;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
@@ -76,7 +74,7 @@ impl Control {
     }
 
     /// Each site with its upstream.
-    fn sites(&self) -> impl Iterator<Item = (&report::Site, Option<&Upstream>)> {
+    pub(super) fn sites(&self) -> impl Iterator<Item = (&report::Site, Option<&Upstream>)> {
         let upstreams = self.config.snapshot.upstreams.iter().map(Option::as_deref);
         self.config.sites().zip(upstreams)
     }
@@ -168,110 +166,6 @@ impl Control {
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
-
-    /// All metrics in Prometheus' text format.
-    pub(super) fn metrics(&self) -> String {
-        let mut out = String::new();
-        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
-            let _ = writeln!(out, "# HELP pintle_{name} {help}\n# TYPE pintle_{name} {kind}");
-            for (labels, value) in values {
-                let _ = writeln!(out, "pintle_{name}{labels} {value}");
-            }
-        };
-        let one = |value: u64| vec![(String::new(), value as f64)];
-        let counters = self.server.counters();
-        for (name, value) in counters.iter() {
-            metric(&format!("{name}_total"), "counter", "See docs/reference.", &one(value));
-        }
-        metric(
-            "rotations_total",
-            "counter",
-            "Certificates that came into use after the start.",
-            &one(self.counts.rotations),
-        );
-        metric(
-            "rotations_refused_total",
-            "counter",
-            "Certificates that were refused.",
-            &one(self.counts.rotations_refused),
-        );
-        metric(
-            "lockouts_accepted_total",
-            "counter",
-            "Lockouts that the operator accepted.",
-            &one(self.counts.lockouts_accepted),
-        );
-        metric("reloads_total", "counter", "Reloads.", &one(self.counts.reloads));
-        metric("reloads_refused_total", "counter", "Reloads that were refused.", &one(self.counts.reloads_refused));
-        metric("connections", "gauge", "Connections of clients.", &one(self.server.connections() as u64));
-        metric(
-            "draining",
-            "gauge",
-            "1 while this process accepts nothing new and lets running requests finish.",
-            &one(u64::from(self.draining)),
-        );
-        let log = self.operator.access_log.as_ref();
-        let written = u64::from(log.is_none_or(|log| log.trouble().is_none()));
-        metric("access_log_ok", "gauge", "1 if the access log is written to its configured file.", &one(written));
-        let lost = log.map_or(0, LogThread::lost);
-        metric("access_log_lines_lost_total", "counter", "Lost access log lines.", &one(lost));
-        let launcher = u64::from(self.upgrades.launcher.is_some());
-        metric("launcher_alive", "gauge", "1 if an upgrade is possible.", &one(launcher));
-        let writable = u64::from(self.promises.trouble.is_none());
-        metric("ledger_writable", "gauge", "1 if promises can be written.", &one(writable));
-        let at = self.now();
-        let (alive, promises, lockouts, repairs) = {
-            let ledger = self.ledger();
-            let (book, promises) = (ledger.book(), ledger.book().promises());
-            let lockouts = book.lockouts().iter().filter(|a| !a.is_over(at)).count() as u64;
-            let alive = promises.iter().filter(|p| p.is_alive(at)).count() as u64;
-            (alive, promises.len() as u64, lockouts, book.repairs().len() as u64)
-        };
-        metric("lockouts_in_force", "gauge", "Accepted lockouts that have not ended.", &one(lockouts));
-        metric("ledger_repairs", "gauge", "Faults of the ledger that the operator accepted.", &one(repairs));
-        metric("promises", "gauge", "Sets of pins in the ledger.", &one(promises));
-        metric("promises_alive", "gauge", "Sets of pins that clients may hold.", &one(alive));
-        let by_site = |value: &dyn Fn(&report::Site) -> f64| -> Vec<(String, f64)> {
-            self.config.sites().map(|s| (label(&[("site", s.name())]), value(s))).collect()
-        };
-        let refused = by_site(&|s| f64::from(u8::from(self.files.refused.contains_key(s.name()))));
-        metric("certificate_refused", "gauge", "1 if the files on disk are refused.", &refused);
-        let of_upstreams = |value: &dyn Fn(&Upstream) -> f64| -> Vec<(String, f64)> {
-            let sites = self.sites().filter_map(|(site, upstream)| upstream.map(|u| (site, u)));
-            sites.map(|(site, upstream)| (label(&[("site", site.name())]), value(upstream))).collect()
-        };
-        let now = uptime();
-        let circuits = of_upstreams(&|u| match u.health.circuit(now) {
-            Circuit::Closed => 0.0,
-            Circuit::HalfOpen => 1.0,
-            Circuit::Open(_) => 2.0,
-        });
-        metric("upstream_circuit", "gauge", "0 closed, 1 half open, 2 open: requests get 503.", &circuits);
-        let left_out = of_upstreams(&|u| u.addresses.known().iter().filter(|a| is_out(u, **a, now)).count() as f64);
-        metric("upstream_addresses_left_out", "gauge", "Addresses that are out of use because they fail.", &left_out);
-        let counts = self.server.reports().counts();
-        let mut reported = by_site(&|s| counts.get(s.name()).copied().unwrap_or_default() as f64);
-        reported.extend(counts.get(NO_SITE).map(|count| (label(&[("site", NO_SITE)]), *count as f64)));
-        metric("pin_reports_total", "counter", "Reports of pins that did not match.", &reported);
-        let refused = self.server.reports().refused();
-        metric(
-            "pin_reports_refused_total",
-            "counter",
-            "Reports that were too many, too large or malformed.",
-            &one(refused),
-        );
-        let ends: Vec<(String, f64)> = self
-            .config
-            .sites()
-            .flat_map(|s| s.certificates.iter().map(move |c| (s, c)))
-            .map(|(s, c)| {
-                let labels = [("site", s.name()), ("serial", &c.serial), ("pin", &c.pin.to_string())];
-                (label(&labels), c.not_after.as_second() as f64)
-            })
-            .collect();
-        metric("certificate_not_after_seconds", "gauge", "When a certificate ends, in seconds since 1970.", &ends);
-        out
-    }
 }
 
 fn lockout(accepted: &Accepted) -> Value {
@@ -302,19 +196,13 @@ fn health(upstream: &Upstream) -> Value {
     })
 }
 
-fn is_out(upstream: &Upstream, address: SocketAddr, now: u64) -> bool {
+pub(super) fn is_out(upstream: &Upstream, address: SocketAddr, now: u64) -> bool {
     upstream.health.address(address, now) != (false, Duration::ZERO)
 }
 
 /// Whole seconds, rounded up.
 fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
-/// Labels in Prometheus' format. The values are names and base64 only, so nothing needs escaping.
-fn label(pairs: &[(&str, &str)]) -> String {
-    let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
-    format!("{{{}}}", pairs.join(","))
 }
 
 fn ramp(ramp: &report::Ramp) -> Value {

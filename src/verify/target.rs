@@ -167,7 +167,7 @@ mod tests {
         check("https://192.0.2.1", "https://192.0.2.1/");
         check("blog.example.com", "error: not a URL");
         check("ftp://blog.example.com/", "error: ftp is not a scheme");
-        check("https:///x", "error: no host name");
+        check("https:///x", "error: a host name is needed");
         check("https://user@blog.example.com/", "error: a host name has");
         check("https://b\u{fc}cher.example:8443/", "https://xn--bcher-kva.example:8443/");
         check("https://blog.example.com:99999/", "error: the port");

@@ -7,7 +7,7 @@
 use seccompiler::{BpfProgram, TargetArch, apply_filter_all_threads, compile_from_json};
 use serde_json::{Value, json};
 
-use super::Calls;
+use super::rules::Calls;
 
 /// ENOSYS, which has this number on every Linux architecture of Rust except MIPS and Alpha.
 pub(super) const NO_SUCH_CALL: u32 = 38;

@@ -11,7 +11,7 @@ use landlock::{
     PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, make_bitflags,
 };
 
-use super::{Calls, Rules};
+use super::rules::{Calls, Rules};
 
 /// Files that the C library reads to resolve a name (nsswitch.conf(5), gai.conf(5)), and the
 /// plugins that it loads for it on first use.
