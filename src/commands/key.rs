@@ -1,7 +1,6 @@
 //! `pintle key`: the keys behind the pins, by role.
 //!
-//! Both commands read the outline of the configuration only: it may be incomplete because the new
-//! key is missing.
+//! Both commands read the configuration's outline only: the new key may be what it lacks.
 
 use std::fs;
 use std::io;
@@ -69,8 +68,7 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
     };
     let Some(site) = outline.site(host) else { return refuse(&no_such_site(host, all_hosts(&outline))) };
     let folder = match folder {
-        // This path is relative to the shell's folder; all later ones are relative to the
-        // configuration's.
+        // This path is the shell's; all later ones are relative to the configuration's folder.
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
         None => Place::of(site),
     };
@@ -113,8 +111,7 @@ fn made_json(site: &SiteOutline, role: Role, made: &PublicKey, [key, csr]: [Stri
     })
 }
 
-/// The path of a key's files as the configuration writes it: relative to the configuration's
-/// folder.
+/// The path of a key's files, relative to the configuration's folder.
 struct Place {
     folder: String,
     stem: String,
@@ -127,7 +124,7 @@ impl Place {
         chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
     }
 
-    /// Unused names: after the first key of a role, names carry the date, and a number if needed.
+    /// Unused names: after the first key of a role, with the date, and a number if needed.
     fn free(outline: &Outline, folder: String, stem: &str) -> Self {
         let today = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
         let dated = (1..NAMES_MAX).map(|n| match n {
@@ -147,8 +144,7 @@ impl Place {
     }
 }
 
-/// The site's first name as a file name: without the asterisk, brackets and colons, which shells
-/// and other systems treat specially.
+/// The site's first name as a file name, without the asterisk, brackets and colons.
 fn stem(site: &SiteOutline) -> String {
     site.label().replace('*', "_wildcard").replace(['[', ']'], "").replace(':', "-")
 }
@@ -218,8 +214,7 @@ fn generate(site: &SiteOutline, algorithm: Algorithm) -> Result<(KeyPair, String
     Ok((key, csr))
 }
 
-/// PKCS#8 version 1, which OpenSSL reads. rcgen writes version 2 (RFC 5958), which OpenSSL 3.0 does
-/// not.
+/// PKCS#8 version 1: rcgen writes version 2 (RFC 5958), which OpenSSL 3.0 does not read.
 fn ed25519() -> Result<KeyPair, rcgen::Error> {
     let unavailable = |_| rcgen::Error::KeyGenerationUnavailable;
     let key = aws_lc_rs::signature::Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map_err(unavailable)?;
