@@ -111,5 +111,5 @@ fn a_ledger_that_cannot_be_read() {
     let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
     let config = authority.write("pintle.toml", format!("{listen}{text}"));
     let (code, _, why) = outcome(pintle().args(["run", "-c"]).arg(config));
-    assert!(code == 1 && why.contains("what was promised cannot be read"), "{why}");
+    assert!(code == 1 && why.contains("cannot read the promises"), "{why}");
 }

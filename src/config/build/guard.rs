@@ -159,7 +159,11 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
     let pledged = || sites.iter().filter_map(|(_, _, entry, _)| entry.pledge.as_ref());
     let sent: HashSet<String> = match objections.breaches.is_empty() {
         true => HashSet::new(),
-        false => pledged().map(|pledge| set_id(&pledge.promise)).collect(),
+        // If the candidate is refused, the configuration in use keeps sending its sets.
+        false => {
+            let in_use = context.before.iter().flat_map(|before| &before.pledges);
+            pledged().chain(in_use).map(|pledge| set_id(&pledge.promise)).collect()
+        }
     };
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
@@ -223,7 +227,7 @@ struct Broken<'a> {
     /// The chain with the same key that is served already, if there is one. Refusing this one would help nobody whom that
     /// one locks out.
     served: Option<&'a Served>,
-    /// The sets that pintle sends from now on.
+    /// The sets that pintle sends from now on, whether this chain is refused or not.
     sent: &'a HashSet<String>,
     context: &'a Context<'a>,
 }

@@ -152,7 +152,7 @@ fn less_than_what_is_needed_is_refused() {
         assert_eq!(said.contains("connection_memory"), want.is_some(), "{said}");
         assert!(said.contains(want.unwrap_or_default()), "{said}");
     };
-    check("connection_memory = \"4MiB\"", Some("at least \"4736KiB\""));
+    check("connection_memory = \"4MiB\"", Some("must be at least 4,736 KiB"));
     check("connection_memory = \"4MiB\"\nhttp2_streams = 32", None);
     // What is not given follows.
     check("http2_streams = 10000", None);
