@@ -138,8 +138,8 @@ fn nobody_there_and_wrong_usage() {
     assert_eq!((code, levels(&report, "unreachable")), (1, vec!["error"]));
     for (arguments, words) in [
         (&["verify"][..], "URL"),
-        (&["verify", "blog.example.com"], "begins with https://"),
-        (&["verify", "http://blog.example.com/"], "name the https URL"),
+        (&["verify", "blog.example.com"], "write it with https://"),
+        (&["verify", "http://blog.example.com/"], "write the https URL"),
         (&["verify", "https://blog.example.com/ x"], "%XX"),
         (&["verify", "https://blog.example.com/", "--connect", "a b"], "--connect"),
         (&["verify", "https://blog.example.com/", "--colour"], "--colour"),
