@@ -73,7 +73,7 @@ pub(super) struct PinArgs {
 
 #[derive(clap::Args)]
 pub(super) struct VerifyArgs {
-    /// The page to visit, such as https://blog.example.com/
+    /// The page to visit, such as `https://blog.example.com/`
     #[arg(value_name = "URL", value_parser = parse_https_url)]
     pub(super) url: Url,
     /// Connect to this HOST:PORT or IP address instead of DNS; SNI and Host stay those of the URL

@@ -29,7 +29,7 @@ pub enum PinFileError {
     Line(usize, String),
     /// JSON of another program.
     Json(String),
-    /// More than [`PINS_MAX`] pins.
+    /// More than `PINS_MAX` pins.
     TooMany,
 }
 

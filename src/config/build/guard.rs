@@ -156,15 +156,8 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
         .collect();
     let offers: Vec<Offer<'_>> = sites.iter().map(|(.., offer)| offer.clone()).collect();
     let objections = guard::judge(&offers, context.book.promises(), context.now);
-    let pledged = || sites.iter().filter_map(|(_, _, entry, _)| entry.pledge.as_ref());
-    let sent: HashSet<String> = match objections.breaches.is_empty() {
-        true => HashSet::new(),
-        // If the candidate is refused, the configuration in use keeps sending its sets.
-        false => {
-            let in_use = context.before.iter().flat_map(|before| &before.pledges);
-            pledged().chain(in_use).map(|pledge| set_id(&pledge.promise)).collect()
-        }
-    };
+    let entries = sites.iter().map(|(_, _, entry, _)| *entry).filter(|_| !objections.breaches.is_empty());
+    let sent = sent_from_now_on(entries, context);
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
         let is_wanted = table.accept_lockout_until.is_some();
@@ -207,6 +200,17 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
         }
     }
     (admitted, warnings, errors)
+}
+
+/// The sets that pintle sends from now on, whether the entries are refused or not: if they are, the configuration in use
+/// keeps sending its sets.
+fn sent_from_now_on<'e>(entries: impl Iterator<Item = &'e Arc<Entry>>, context: &Context<'_>) -> HashSet<String> {
+    let mut entries = entries.peekable();
+    // Ten thousand sites have as many sets, and only a refusal names them.
+    let in_use = context.before.filter(|_| entries.peek().is_some());
+    let in_use = in_use.iter().flat_map(|before| &before.pledges).map(|pledge| set_id(&pledge.promise));
+    let in_use: Vec<String> = in_use.collect();
+    entries.filter_map(|entry| entry.pledge.as_ref()).map(|pledge| set_id(&pledge.promise)).chain(in_use).collect()
 }
 
 fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {

@@ -210,7 +210,7 @@ fn write_head(
     }
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let framing = if head.method == Method::HEAD || bodiless {
-        // The length of a GET's body, if the upstream states it.
+        // The length of the body in the response to a GET, if the upstream states it.
         match (reply.stated_length(&head.method), reply.length()) {
             (Some(stated), _) => write_length(stated, out),
             (None, Some(length)) if !reply.forwarded && !bodiless => {
