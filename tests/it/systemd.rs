@@ -64,7 +64,7 @@ fn what_the_service_manager_hears() {
             command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "4000000").env_remove("WATCHDOG_PID");
         });
         manager.hears("READY=1", 1);
-        manager.hears("STATUS=serving 1 site", 1);
+        manager.hears(concat!("STATUS=pintle ", env!("CARGO_PKG_VERSION"), " serves 1 site"), 1);
         manager.hears("WATCHDOG=1", 2);
         line.signal("HUP");
         manager.hears("RELOADING=1", 1);
