@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// Why something is refused or doubtful, and what to do about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// What is wrong: one line, without a full stop.
+    /// The fault: one line, without a full stop.
     pub what: String,
     /// The place in a file, if the reason is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ pub enum Severity {
     Error,
 }
 
-/// What code has to tell apart: one variant for each reaction.
+/// The distinctions that code reacts to: one variant for each reaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -77,7 +77,7 @@ pub struct Problem {
     /// How bad it is.
     #[serde(default)]
     pub severity: Severity,
-    /// What to react to.
+    /// The kind, for code that reacts.
     #[serde(default)]
     pub kind: Kind,
     /// Where in the configuration file, in bytes, as long as nobody has made a [`Place`] of it.
@@ -89,7 +89,7 @@ pub struct Problem {
     /// The site that it is about, by its first name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
-    /// What is wrong, and what to do.
+    /// The fault, and its remedies.
     #[serde(flatten)]
     pub reason: Reason,
 }
@@ -150,7 +150,7 @@ impl Reason {
         Self { what, notes, ..Self::default() }
     }
 
-    /// What is wrong, on one line with its place: for logs.
+    /// The fault on one line, with its place: for logs.
     #[must_use]
     pub fn line(&self) -> String {
         let place = self.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();

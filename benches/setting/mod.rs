@@ -11,7 +11,7 @@ use pintle::site::Site;
 use pintle::upstream::dns::Name;
 use pintle::upstream::{Client, Health, HostHeader, Upstream};
 
-/// What a browser asks for.
+/// A browser's request.
 pub(crate) const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\
     Host: blog.example.com\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
@@ -22,7 +22,7 @@ pub(crate) const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source
     Cookie: wordpress_test_cookie=WP%20Cookie%20check; wp-settings-time-1=1763900000\r\n\
     Upgrade-Insecure-Requests: 1\r\n\r\n";
 
-/// What a hosted blog answers.
+/// A hosted blog's response.
 pub(crate) const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Server: nginx\r\n\
     Date: Mon, 23 Nov 2026 10:00:00 GMT\r\n\

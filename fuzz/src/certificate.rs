@@ -61,7 +61,7 @@ pub fn certificate(data: &[u8]) {
     }
 }
 
-/// What it says, and what there is to say about it.
+/// A certificate's contents, and the findings about them.
 fn look_at(chain: &Chain, now: Timestamp) {
     let hosts = [HOST, "*.example.com"].map(|host| HostPattern::parse(host).expect("a host"));
     for fault in judge(chain, &hosts, now, Some(chain)) {

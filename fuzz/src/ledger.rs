@@ -21,7 +21,7 @@ pub fn ledger(data: &[u8]) {
     for record in records {
         again.apply(record);
     }
-    // What a ledger writes of it, it reads back equal.
+    // A ledger reads back equal whatever it writes.
     let written = pintle::ledger::written(&book);
     let (read, notices) = read_book(written.as_bytes());
     assert_eq!(notices, []);

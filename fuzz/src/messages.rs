@@ -58,7 +58,7 @@ fn request_head_within(data: &[u8], limits: &HeadLimits) {
     }
 }
 
-/// What a field is held to be is what its bytes say, however many they are.
+/// The name of a field follows from its bytes, however many there are.
 fn every_field_is_whole(fields: &Fields) {
     for (name, bytes, value) in fields.iter() {
         assert_eq!(name, FieldName::of(bytes));
@@ -75,7 +75,7 @@ fn trust(field: Option<TrustedField>) -> Trust {
     Trust::new(ranges.into_iter().collect(), field.unwrap_or_default())
 }
 
-/// What goes upstream for a head is one request, as another parser reads it.
+/// A forwarded head is one request for another parser, too.
 pub(super) fn forward(head: &RequestHead, field: Option<TrustedField>) {
     let trust = trust(field);
     let client = Client::new(Peer::new(PEER, Scheme::Https, &trust));

@@ -44,7 +44,7 @@ fn configs() -> &'static Configs {
     })
 }
 
-/// What the other side does, read from the input: two bytes say what, and the rest of the input is there to be sent.
+/// Actions of the other side, read from the input: two bytes select one, and it sends the rest.
 struct Script<'a>(&'a [u8]);
 
 enum Step<'a> {

@@ -1,4 +1,4 @@
-//! What `pintle verify` reads of strangers.
+//! The parsers of `pintle verify` for strangers' bytes.
 
 use pintle::verify::field::PolicyField;
 use pintle::verify::grammar::read;

@@ -86,7 +86,7 @@ pub(super) fn make_state(draft: &Draft) {
     }
 }
 
-/// What a check finds out about the serving user.
+/// The findings of a check about the serving user.
 #[derive(Default)]
 pub(super) struct Ahead {
     /// The problems that keep it from serving.

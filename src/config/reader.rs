@@ -348,7 +348,7 @@ impl Type {
         }
     }
 
-    /// What to do where another type was found.
+    /// A remedy for a value of the wrong type.
     fn remedy(self, found: Self) -> Option<&'static str> {
         match (self, found) {
             (Self::Strings | Self::Durations, Self::String) => Some("put it in brackets: [\"...\"]"),

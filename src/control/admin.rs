@@ -56,7 +56,7 @@ pub(super) enum Command {
         records: Vec<Record>,
         reply: oneshot::Sender<Result<usize, Objection>>,
     },
-    /// What is served?
+    /// Return the served sites.
     Served(oneshot::Sender<Value>),
     /// May this certificate be served? It is not in place yet.
     Judge {

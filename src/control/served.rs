@@ -59,7 +59,7 @@ pub struct LockedOut {
 /// Why a promise is refused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Objection {
-    /// What is wrong.
+    /// The fault.
     #[serde(default)]
     pub error: String,
     /// The remedies.

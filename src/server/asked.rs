@@ -1,4 +1,4 @@
-//! What a request asks for: its host and site, and its client.
+//! The host, the site and the client of a request.
 
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use crate::message::{RequestHead, TargetScheme, Version};
 use crate::policy::Scheme;
 use crate::policy::forwarded::{Origin, origin};
 
-/// What pintle knows about a request before it decides.
+/// The facts about a request, before the decision.
 pub(super) struct Asked {
     pub(super) view: Rc<View>,
     pub(super) site: Option<SiteOfView>,

@@ -20,7 +20,7 @@ use crate::wire::body::RequestBodyError;
 /// Requests of our own that a chain of proxies may show before it is a loop.
 const OWN_HOPS_MAX: usize = 4;
 
-/// What pintle does about a request.
+/// pintle's decision about a request.
 pub(super) enum Decision {
     /// Redirects to this location.
     Redirect(Vec<u8>),

@@ -96,7 +96,7 @@ fn front(comments: &Comments) -> String {
     )
 }
 
-/// What the blog sees of its visitors: what pintle tells it.
+/// The page that shows a visitor's request, as pintle passed it on.
 fn about(request: &Request<Incoming>) -> String {
     let rows: String = request
         .headers()

@@ -37,7 +37,7 @@ impl Keys {
         if !is_good(&folder.join("ca.pem"), &ca) {
             let certificate = authority.self_signed(&ca).map_err(io::Error::other)?;
             replace(&folder.join("ca.pem"), certificate.pem().as_bytes(), 0o644)?;
-            // What another CA signed is of no use.
+            // A certificate of another CA is useless.
             let _ = fs::remove_file(folder.join("live.pem"));
         }
         if !is_good(&folder.join("live.pem"), &live) {
@@ -78,7 +78,7 @@ fn pin_of(key: &KeyPair) -> Pin {
     Pin::of_spki(&key.subject_public_key_info())
 }
 
-/// Whether a certificate is there, of this key, and valid for a while yet.
+/// Returns `true` if a certificate of this key exists and stays valid for a while.
 fn is_good(path: &Path, key: &KeyPair) -> bool {
     let chain = fs::read(path).ok().and_then(|contents| Chain::from_pem(&contents).ok());
     let soon = Timestamp::now() + (RENEW_DAYS * 24).hours();

@@ -29,7 +29,7 @@ pub(super) struct Builder<'a> {
     pub(super) context: &'a Context<'a>,
 }
 
-/// What a candidate must do differently from its text and files.
+/// The ways in which a candidate must differ from its text and files.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Change {
     /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise: the pair that was served last stays.

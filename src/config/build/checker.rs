@@ -1,4 +1,4 @@
-//! What every check works with: the paths, the clock, and the place for problems.
+//! The common inputs of every check: the paths, the clock, and the place for problems.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::config::stamp::{Looked, Stamp};
 use crate::reason::Reason;
 use crate::reason::near::did_you_mean;
 
-/// What every check needs: where relative paths begin, where problems go, and the time.
+/// The common inputs of every check: the folder of relative paths, the problems, and the time.
 pub(super) struct Checker<'a> {
     pub(super) folder: &'a Path,
     pub(super) problems: &'a mut Problems,

@@ -32,7 +32,7 @@ pub(in crate::config) struct Entry {
     pub(super) pledge: Option<Pledge>,
     /// Ramps that begin with this site.
     pub(super) ramps: Vec<Ramp>,
-    /// What it was made from, beside the plan.
+    /// Its inputs besides the plan.
     pub(super) made_from: MadeFrom,
 }
 

@@ -85,7 +85,7 @@ fn addresses(key: &str, list: Option<&[At<String>]>, default_port: u16, r: &mut 
     addresses
 }
 
-/// What is wrong with an address to listen on: its port, most often.
+/// The fault of an address to listen on: mostly its port.
 fn not_listenable(key: &str, text: &str, default_port: u16) -> Reason {
     let reason = Reason::new(format!("{key}: invalid address {text:?}"));
     let host = text.parse::<IpAddr>().ok().or_else(|| text.trim_matches(['[', ']']).parse().ok());

@@ -36,7 +36,7 @@ impl Loaded {
         self.certificate.as_ref().map_or_else(|| self.chain.der(), |certificate| certificate.der())
     }
 
-    /// What a copy of it needs.
+    /// The contents of its copy.
     pub(in crate::config) fn into_pair(self, breaches: Breaches) -> Pair {
         Pair {
             breaches,

@@ -34,10 +34,10 @@ pub struct Refusal {
     pub safe_from: Seconds,
 }
 
-/// What the configuration says about the key of a refused chain.
+/// The place of a refused chain's key in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnKey {
-    /// Nothing.
+    /// The configuration does not name it.
     Unknown,
     /// It is a backup of the site.
     Backup {

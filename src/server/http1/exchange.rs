@@ -69,7 +69,7 @@ pub(super) enum Slow {
     Tunnel(Box<Upgraded>),
 }
 
-/// What becomes of the connection after an exchange.
+/// The fate of the connection after an exchange.
 pub(super) enum Next {
     /// It takes another request.
     Request,
