@@ -10,7 +10,7 @@ use http::Method;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
-use super::told::Told;
+use super::results::Results;
 use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
 use super::{Known, Output, files, ledger, look_at_book, no_such_site, probe, warn};
 use crate::config::{self, AcceptedByCommand, AdminAddress, Context, Draft, Outline, SiteOutline};
@@ -86,66 +86,67 @@ const KEY_MODE_GROUP: u32 = 0o040;
 /// Judges the certificate, and installs it if it is fit and `request` says so. Exit code 0 if it is
 /// fit.
 pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
-    let mut told = Told::new(request.as_json);
-    let ok = judge_and_install(path, request, output, &mut told);
-    told.end(ok)
+    let mut results = Results::new(request.as_json);
+    let ok = judge_and_install(path, request, output, &mut results);
+    results.end(ok)
 }
 
-fn judge_and_install(path: &Path, request: &Request, output: &Output, told: &mut Told) -> bool {
+fn judge_and_install(path: &Path, request: &Request, output: &Output, results: &mut Results) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return told.refuse(&read_error::reason(path, &error)),
+        Err(error) => return results.refuse(&read_error::reason(path, &error)),
     };
     let Some(outline) = draft.outline() else {
         for problem in draft.problems().sorted() {
-            told.problem(draft.problems(), problem, output);
+            results.problem(draft.problems(), problem, output);
         }
-        return told.fail(&format!("{}: cannot be read", path.display()));
+        return results.fail(&format!("{}: cannot be read", path.display()));
     };
     let Some(site) = outline.site(&request.host) else {
         let hosts = outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string));
-        return told.refuse(&no_such_site(&request.host, hosts));
+        return results.refuse(&no_such_site(&request.host, hosts));
     };
     unfinished::settle(&draft, request.dry_run, &mut |reason| warn(&reason));
-    let plan = match plan(&outline, site, request, told) {
+    let plan = match plan(&outline, site, request, results) {
         Ok(plan) => plan,
-        Err(reason) => return told.refuse(&reason),
+        Err(reason) => return results.refuse(&reason),
     };
     let known = match look_at_book(&draft) {
         Ok(known) => known,
-        Err(reason) => return told.refuse(&reason),
+        Err(reason) => return results.refuse(&reason),
     };
-    told.set("site", plan.site.clone());
-    told.set("pin", plan.chain.pin().to_string());
-    told.set("dry_run", request.dry_run);
-    let is_fit = preflight(&draft, &known, &plan, (request, output), told);
+    results.set("site", plan.site.clone());
+    results.set("pin", plan.chain.pin().to_string());
+    results.set("dry_run", request.dry_run);
+    let is_fit = preflight(&draft, &known, &plan, (request, output), results);
     let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, request)).flatten() {
         None => (is_fit, false),
         Some(Ok(verdict)) => {
             let ok = verdict.ok;
-            told.found_elsewhere(&verdict.reasons());
+            results.found_elsewhere(&verdict.reasons());
             (ok, !ok)
         }
         Some(Err(error)) => {
-            return told.fail(&format!("not installed: the running process cannot be asked for its verdict: {error}"));
+            return results
+                .fail(&format!("not installed: the running process cannot be asked for its verdict: {error}"));
         }
     };
     let verdict = if is_fit { "fit to be served" } else { "refused" };
-    told.set("verdict", verdict);
-    told.say(format!("{}: {}, pin {}: {verdict}", plan.site, request.chain.display(), plan.chain.pin()));
+    results.set("verdict", verdict);
+    results.say(format!("{}: {}, pin {}: {verdict}", plan.site, request.chain.display(), plan.chain.pin()));
     match (is_fit, request.dry_run) {
-        (false, _) if is_refused => told.fail_with_hint(
+        (false, _) if is_refused => results.fail_with_hint(
             &"not installed: the running process refuses it, as it has read the configuration; nothing was written",
             &"if the configuration has changed since, `pintle reload` first",
         ),
-        (false, _) => told.fail(&"not installed: see above"),
+        (false, _) => results.fail(&"not installed: see above"),
         (true, true) => true,
-        (true, false) => carry_out(&draft, &plan, request, told),
+        (true, false) => carry_out(&draft, &plan, request, results),
     }
 }
 
 /// Plans which file goes where.
-fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Told) -> Result<Plan, Reason> {
+fn plan(outline: &Outline, site: &SiteOutline, request: &Request, results: &mut Results) -> Result<Plan, Reason> {
     let contents = read(&request.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
         let hint = match &e {
@@ -164,7 +165,7 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, told: &mut Tol
             None if pin_of(&path) == Some(plan.chain.pin()) => None,
             None => {
                 let (source, contents) = find_key(outline, site, &path, &request.chain, plan.chain.pin())?;
-                told.say(format!("the key of this chain is {}", source.display()));
+                results.say(format!("the key of this chain is {}", source.display()));
                 Some((source, contents))
             }
         };
@@ -271,7 +272,7 @@ fn preflight(
     known: &Known,
     plan: &Plan,
     (request, output): (&Request, &Output),
-    told: &mut Told,
+    results: &mut Results,
 ) -> bool {
     let (book, now) = (&known.book, known.now);
     // Messages name the operator's own files.
@@ -289,7 +290,7 @@ fn preflight(
     let is_old = |p: &Problem| known.iter().any(|k| is_like(p, k)) && !(p.is_error() && about_it(p));
     let (others, own): (Vec<&Problem>, Vec<&Problem>) = problems.sorted().into_iter().partition(|p| is_old(p));
     for problem in &own {
-        told.problem(&problems, problem, output);
+        results.problem(&problems, problem, output);
     }
     if others.into_iter().any(Problem::is_error) {
         warn(&Reason::new(format!("{}: has other errors", draft.path().display())).hint("pintle check"));
@@ -302,11 +303,11 @@ fn accepted(plan: &Plan, request: &Request) -> Option<AcceptedByCommand> {
     Some(AcceptedByCommand { site: plan.site.clone(), day: request.accept.clone()?, pin: Some(plan.chain.pin()) })
 }
 
-fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> bool {
+fn carry_out(draft: &Draft, plan: &Plan, request: &Request, results: &mut Results) -> bool {
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
     let kept = match Kept::keep(plan.places_of_files()) {
         Ok(kept) => kept,
-        Err(error) => return told.fail(&format!("not installed, as the previous files cannot be kept: {error}")),
+        Err(error) => return results.fail(&format!("not installed, as the previous files cannot be kept: {error}")),
     };
     die_at(0);
     for (at, file) in plan.files.iter().enumerate() {
@@ -314,20 +315,21 @@ fn carry_out(draft: &Draft, plan: &Plan, request: &Request, told: &mut Told) -> 
             if put_back(plan.places_of_files().take(at).zip(&before)) {
                 kept.remove();
             }
-            return told.fail(&format!("not installed: {}: {error}", file.path.display()));
+            return results.fail(&format!("not installed: {}: {error}", file.path.display()));
         }
         die_at(at + 1);
     }
     for file in &plan.files {
-        told.say(format!("wrote {}", file.path.display()));
+        results.say(format!("wrote {}", file.path.display()));
     }
     let running = draft.admin().map(|address| (swap(&address, plan, request), address));
     die_at(plan.files.len() + 1);
-    let (is_whole, ok) = bring_into_use(draft, plan, request, running, &before, told);
+    let (is_whole, ok) = bring_into_use(draft, plan, request, running, &before, results);
     if is_whole {
         kept.remove();
     } else if !kept.names().is_empty() {
-        told.say(format!("the previous files are kept until the new ones are verified: {}", kept.names().join(", ")));
+        results
+            .say(format!("the previous files are kept until the new ones are verified: {}", kept.names().join(", ")));
     }
     ok
 }
@@ -339,32 +341,32 @@ fn bring_into_use(
     request: &Request,
     running: Option<(Result<Verdict, ClientError>, AdminAddress)>,
     before: &[Before],
-    told: &mut Told,
+    results: &mut Results,
 ) -> (bool, bool) {
     let both = |ok: bool| (ok, ok);
     match running {
         None => {
             let what_now = "a running pintle takes it up by itself; it has no admin socket to ask";
-            both(not_running(draft, plan, request, what_now, told))
+            both(not_running(draft, plan, request, what_now, results))
         }
         Some((Err(ClientError::NotRunning(_)), _)) => {
             let what_now = "pintle is not running with this configuration: served at the next start";
-            both(not_running(draft, plan, request, what_now, told))
+            both(not_running(draft, plan, request, what_now, results))
         }
         Some((Err(error), _)) => {
-            both(told.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself"))
+            both(results.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself"))
         }
         Some((Ok(verdict), address)) if verdict.ok => {
             // The preflight has printed its warnings.
-            verdict.notes.into_iter().for_each(|note| told.say(note));
-            told.say("taken up by the running process");
-            both(verify(&address, plan, &request.host, told))
+            verdict.notes.into_iter().for_each(|note| results.say(note));
+            results.say("taken up by the running process");
+            both(verify(&address, plan, &request.host, results))
         }
         Some((Ok(verdict), _)) => {
             let is_back = put_back(plan.places_of_files().zip(before));
-            told.found_elsewhere(&verdict.reasons());
-            told.set("verdict", "refused");
-            (is_back, told.fail(&"not installed: the running process refuses it; the old files are back"))
+            results.found_elsewhere(&verdict.reasons());
+            results.set("verdict", "refused");
+            (is_back, results.fail(&"not installed: the running process refuses it; the old files are back"))
         }
     }
 }
@@ -388,55 +390,55 @@ fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdic
 }
 
 /// Without a running process, this command records the accepted lockout.
-fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, told: &mut Told) -> bool {
+fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, results: &mut Results) -> bool {
     if let (Some(accept), true) = (accepted(plan, request), draft.state().is_some()) {
         let Known { book, now, .. } = match look_at_book(draft) {
             Ok(known) => known,
-            Err(error) => return told.fail(&error),
+            Err(error) => return results.fail(&error),
         };
         let context = Context { accept: Some(accept), ..Context::new(&book, now) };
         let Some(config) = draft.build(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
-            return told.fail_with_hint(&what, &"pintle check");
+            return results.fail_with_hint(&what, &"pintle check");
         };
         if let Err(why) = ledger::add(draft, config.accepted.into_iter().map(Record::Accepted).collect()) {
-            return told.fail(&why);
+            return results.fail(&why);
         }
     }
-    told.say(what_now);
+    results.say(what_now);
     true
 }
 
 /// Checks what is served, as a client does.
-fn verify(address: &AdminAddress, plan: &Plan, host: &str, told: &mut Told) -> bool {
+fn verify(address: &AdminAddress, plan: &Plan, host: &str, results: &mut Results) -> bool {
     if plan.places.len() == 1 {
-        told.say("not verified: TLS ends in front of pintle, which has no key for it");
+        results.say("not verified: TLS ends in front of pintle, which has no key for it");
         return true;
     }
     let status = ask(address, Method::GET, "/status", String::new());
     let status: Value = match status.map(|(_, answer)| serde_json::from_str(&answer)) {
         Ok(Ok(status)) => status,
-        _ => return told.fail(&"not verified: the process does not say where it listens"),
+        _ => return results.fail(&"not verified: the process does not say where it listens"),
     };
     let listeners = status["listening"].as_array().map(Vec::as_slice).unwrap_or_default();
     let https = listeners.iter().find(|l| l["scheme"] == "https").and_then(|l| l["address"].as_str()?.parse().ok());
     let Some(https) = https else {
-        told.say("not verified: it listens for no TLS");
+        results.say("not verified: it listens for no TLS");
         return true;
     };
     let host = &*ascii(host).unwrap_or_else(|_| host.into());
     let name = host.strip_prefix("*.").map_or_else(|| host.to_owned(), |base| format!("pintle-install.{base}"));
     match probe::leaf(https, &name, matches!(plan.chain.leaf.algorithm, KeyAlgorithm::Rsa(_))) {
         Ok(leaf) if Some(&leaf) == plan.leaf() => {
-            told.set("verified", true);
-            told.say(format!("verified: {https} serves it for {name}"));
+            results.set("verified", true);
+            results.say(format!("verified: {https} serves it for {name}"));
             true
         }
-        Ok(_) => told.fail_with_hint(
+        Ok(_) => results.fail_with_hint(
             &format!("not verified: {https} still serves another certificate for {name}"),
             &"`pintle reload`, if the configuration has changed since the process read it",
         ),
-        Err(error) => told.fail_with_hint(
+        Err(error) => results.fail_with_hint(
             &format!("not verified: {https}: {error}"),
             &format!("openssl s_client -connect {https} -servername {name}"),
         ),

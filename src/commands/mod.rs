@@ -20,7 +20,7 @@ pub mod remote;
 pub mod repair;
 pub mod run;
 mod drop_privileges;
-mod told;
+mod results;
 mod unfinished;
 pub mod verify;
 
@@ -248,10 +248,10 @@ fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
     }
 }
 
-/// The contents of a file, and its faults.
-type Looked = (Book, Option<Reason>);
+/// The book of a file, and its damage.
+type BookAndDamage = (Book, Option<Reason>);
 
-fn look_at(config: &Path, folder: &Path) -> Result<Looked, Reason> {
+fn look_at(config: &Path, folder: &Path) -> Result<BookAndDamage, Reason> {
     let file = folder.join(crate::ledger::FILE);
     let (book, notices) = crate::ledger::look(folder)
         .map_err(|error| Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error)))?;

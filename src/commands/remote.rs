@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::told::Told;
+use super::results::Results;
 use super::{Output, fail};
 use crate::config::{self, Draft};
 use crate::control::client::{ClientError, PATIENCE, ask_for};
@@ -24,8 +24,10 @@ const UPGRADE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes the running process reload its configuration. Exit code 0 if it does.
 pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
-    let mut told = Told::new(as_json);
-    let Some(answer) = send(path, Method::POST, "/reload", PATIENCE, output, &mut told) else { return told.end(false) };
+    let mut results = Results::new(as_json);
+    let Some(answer) = send(path, Method::POST, "/reload", PATIENCE, output, &mut results) else {
+        return results.end(false);
+    };
     if as_json {
         print!("{answer}");
     }
@@ -46,9 +48,9 @@ pub fn reload(path: &Path, as_json: bool, output: &Output) -> ExitCode {
 
 /// Makes the running process start the program on disk and hand over to it. Exit code 0 if it does.
 pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
-    let mut told = Told::new(as_json);
-    let Some(answer) = send(path, Method::POST, "/upgrade", UPGRADE_PATIENCE, output, &mut told) else {
-        return told.end(false);
+    let mut results = Results::new(as_json);
+    let Some(answer) = send(path, Method::POST, "/upgrade", UPGRADE_PATIENCE, output, &mut results) else {
+        return results.end(false);
     };
     if as_json {
         print!("{answer}");
@@ -90,8 +92,10 @@ fn print_outcome(ok: bool, reasons: &[Problem], notes: &[String], summary: &str,
 
 /// Prints the state of the running process.
 pub fn status(path: &Path, as_json: bool, output: &Output) -> ExitCode {
-    let mut told = Told::new(as_json);
-    let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut told) else { return told.end(false) };
+    let mut results = Results::new(as_json);
+    let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut results) else {
+        return results.end(false);
+    };
     if as_json {
         print!("{answer}");
         return ExitCode::SUCCESS;
@@ -112,17 +116,17 @@ fn send(
     command: &str,
     patience: Duration,
     output: &Output,
-    told: &mut Told,
+    results: &mut Results,
 ) -> Option<String> {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => {
-            told.refuse(&read_error::reason(path, &error));
+            results.refuse(&read_error::reason(path, &error));
             return None;
         }
     };
     let Some(address) = draft.admin() else {
-        no_door(path, &draft, output, told);
+        no_door(path, &draft, output, results);
         return None;
     };
     match ask_for(&address, method, command, String::new(), patience) {
@@ -130,31 +134,31 @@ fn send(
         Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => return Some(answer),
         Ok((status, answer)) => {
             let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
-            told.fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string())))
+            results.fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string())))
         }
-        Err(error @ ClientError::NotRunning(_)) => told.fail_with_hint(
+        Err(error @ ClientError::NotRunning(_)) => results.fail_with_hint(
             &error,
             &"`pintle run` starts it; if it runs with another configuration, name that with -c; if admin.listen or \
               state.directory has changed since, SIGHUP makes it reload",
         ),
         Err(error @ ClientError::Forbidden(_)) => {
-            told.fail_with_hint(&error, &"ask as the user that runs pintle, or as root")
+            results.fail_with_hint(&error, &"ask as the user that runs pintle, or as root")
         }
-        Err(error) => told.fail(&error),
+        Err(error) => results.fail(&error),
     };
     None
 }
 
-fn no_door(path: &Path, draft: &Draft, output: &Output, told: &mut Told) {
+fn no_door(path: &Path, draft: &Draft, output: &Output, results: &mut Results) {
     if draft.problems().has_errors() {
         for problem in draft.problems().sorted() {
-            told.problem(draft.problems(), problem, output);
+            results.problem(draft.problems(), problem, output);
         }
-        told.fail(&format!("{}: cannot be read, so that the running process is not found", path.display()));
+        results.fail(&format!("{}: cannot be read, so that the running process is not found", path.display()));
         return;
     }
-    told.fail_with_hint(
-        &format!("{}: there is no admin socket", path.display()),
+    results.fail_with_hint(
+        &format!("{}: no admin socket configured", path.display()),
         &"set admin.listen, or state.directory, and start pintle anew; SIGHUP makes it reload without one",
     );
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::told::Told;
+use super::results::Results;
 use crate::config::{self, Draft};
 use crate::control::hints_to_read;
 use crate::ledger::repair::{Redated, carried_out, clock_jumped, in_words, redated};
@@ -60,77 +60,76 @@ impl Plan {
         what
     }
 
-    fn tell(&self, told: &mut Told) {
+    fn tell(&self, results: &mut Results) {
         for loss in &self.losses {
-            told.say(format!("LOST   {loss}"));
+            results.say(format!("LOST   {loss}"));
         }
         if !self.losses.is_empty() {
-            told.say(format!(
+            results.say(format!(
                 "       kept: {} of pins that can be made out; further ones may have been promised and are not known",
                 counted(self.promises, "set")
             ));
         }
         for Redated { before, after } in self.redated.iter().take(SHOWN_MAX) {
-            told.say(format!("DATE   {}", in_words(before)));
-            told.say(format!("       becomes {}", in_words(after)));
+            results.say(format!("DATE   {}", in_words(before)));
+            results.say(format!("       becomes {}", in_words(after)));
         }
         if let more @ 1.. = self.redated.len().saturating_sub(SHOWN_MAX) {
-            told.say(format!("       and {more} more"));
+            results.say(format!("       and {more} more"));
         }
         if let Some(last) = self.jumped {
-            told.say(format!("CLOCK  the last date is {}, and the clock says {}", day(last), day(self.now)));
-            told.say("       becomes the date to go on from, if the clock is right");
+            results.say(format!("CLOCK  the last date is {}, and the clock says {}", day(last), day(self.now)));
+            results.say("       becomes the date to go on from, if the clock is right");
         }
     }
 }
 
 /// Prints the plan, and carries out the confirmed part: the loss, the dates, or both.
 pub fn repair(path: &Path, accept_loss: Option<&str>, yes: bool, as_json: bool) -> ExitCode {
-    let mut told = Told::new(as_json);
-    let ok = try_repair(path, accept_loss, yes, &mut told);
-    told.end(ok)
+    let mut results = Results::new(as_json);
+    let ok = try_repair(path, accept_loss, yes, &mut results);
+    results.end(ok)
 }
 
-fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, told: &mut Told) -> bool {
+fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut Results) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return told.refuse(&read_error::reason(path, &error)),
+        Err(error) => return results.refuse(&read_error::reason(path, &error)),
     };
     let Some(folder) = draft.state() else {
-        return told
-            .fail_with_hint(&format!("{}: there is no ledger to repair", path.display()), &"set state.directory");
+        return results.fail_with_hint(&format!("{}: no ledger to repair", path.display()), &"set state.directory");
     };
     let file = folder.join(FILE);
     let (book, notices) = match crate::ledger::look(&folder) {
         Ok(found) => found,
-        Err(error) => return fail_for(told, &file, &error),
+        Err(error) => return fail_for(results, &file, &error),
     };
     let plan = Plan::of(&book, &notices, wall());
-    told.set("file", file.display().to_string());
+    results.set("file", file.display().to_string());
     if plan.is_empty() {
-        told.say(format!("{}: nothing to repair, {}", file.display(), counted(plan.promises, "pin set")));
+        results.say(format!("{}: nothing to repair, {}", file.display(), counted(plan.promises, "pin set")));
         return true;
     }
-    told.say(format!("{}: it is {} now, and this would be done:", file.display(), day(plan.now)));
-    plan.tell(told);
+    results.say(format!("{}: it is {} now, and this would be done:", file.display(), day(plan.now)));
+    plan.tell(results);
     let today = day(plan.now);
     if let Some(given) = accept_loss.filter(|given| *given != today) {
         let reason = Reason::new(format!("--accept-loss is {given}, should be today's date: nothing is changed"));
-        return told.refuse(&reason.hints(confirmation(&draft, &plan)));
+        return results.refuse(&reason.hints(confirmation(&draft, &plan)));
     }
     // A file with a loss cannot be rewritten before the loss is accepted, so the dates wait for
     // that.
     if !plan.losses.is_empty() && accept_loss.is_none() || plan.losses.is_empty() && !yes {
-        return told.refuse(&Reason::new("nothing is changed").hints(confirmation(&draft, &plan)));
+        return results.refuse(&Reason::new("nothing is changed").hints(confirmation(&draft, &plan)));
     }
     let with_dates = yes && plan.needs_yes();
-    if !carry_out(&draft, &folder, &plan, with_dates, told) {
+    if !carry_out(&draft, &folder, &plan, with_dates, results) {
         return false;
     }
     if plan.needs_yes() && !with_dates {
-        told.say("the dates are as they were, and no pins are sent while they cannot be right");
+        results.say("the dates are as they were, and no pins are sent while they cannot be right");
         for hint in confirmation(&draft, &Plan { losses: Vec::new(), ..plan }) {
-            told.say(format!("  hint: {hint}"));
+            results.say(format!("  hint: {hint}"));
         }
     }
     true
@@ -150,23 +149,23 @@ fn confirmation(draft: &Draft, plan: &Plan) -> Vec<String> {
     }
 }
 
-fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: &mut Told) -> bool {
+fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, results: &mut Results) -> bool {
     let file = &folder.join(FILE);
     let salvaged = match salvaged(folder) {
         Ok(salvaged) => salvaged,
-        Err(error) => return fail_for(told, file, &error),
+        Err(error) => return fail_for(results, file, &error),
     };
     let mut ledger = match Ledger::mend(folder, Book::default(), plan.now) {
         Ok((ledger, _)) => ledger,
         Err(OpenError::Locked) => {
-            return told.fail_with_hint(
+            return results.fail_with_hint(
                 &"nothing is changed: a process of pintle has the ledger",
                 &"it knows what it has promised, and writes a damaged file anew by itself; for dates that cannot be \
                   right, stop it first (`systemctl stop pintle`)",
             );
         }
-        Err(OpenError::Io(error)) => return fail_for(told, file, &error),
-        Err(error) => return told.fail(&error),
+        Err(OpenError::Io(error)) => return fail_for(results, file, &error),
+        Err(error) => return results.fail(&error),
     };
     // The date of a repair confirms the clock. Without that, it is the last date in the book.
     let at = plan.jumped.filter(|_| !with_dates).unwrap_or(plan.now);
@@ -177,13 +176,13 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, told: 
     book.apply(Record::Repair(Repair { what: plan.what(with_dates), at }));
     excuses.into_iter().for_each(|excuse| _ = book.apply(Record::Accepted(excuse)));
     if let Err(error) = ledger.replace(book) {
-        return fail_for(told, file, &error);
+        return fail_for(results, file, &error);
     }
-    told.say("done");
+    results.say("done");
     true
 }
 
-fn fail_for(told: &mut Told, file: &Path, error: &std::io::Error) -> bool {
+fn fail_for(results: &mut Results, file: &Path, error: &std::io::Error) -> bool {
     let reason = Reason::new(format!("{}: {error}", file.display()));
-    told.refuse(&reason.hints(hints_to_read(file, error)))
+    results.refuse(&reason.hints(hints_to_read(file, error)))
 }

@@ -25,7 +25,7 @@ pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use process::Process;
-pub use stamp::{Looked, Stamp};
+pub use stamp::{Stamp, Stamps};
 
 /// The default paths of the file, in their order.
 pub const DEFAULT_PATHS: [&str; 2] = ["config/pintle.toml", "/etc/pintle/pintle.toml"];

@@ -31,9 +31,9 @@ impl Stamp {
 
 /// Stamps of many files, taken beforehand: ten thousand sites have twenty thousand files.
 #[derive(Debug, Default)]
-pub struct Looked(HashMap<OsString, Stamp, foldhash::fast::RandomState>);
+pub struct Stamps(HashMap<OsString, Stamp, foldhash::fast::RandomState>);
 
-impl Looked {
+impl Stamps {
     /// Takes the stamps. This blocks, and may take long.
     #[must_use]
     pub fn at(files: Vec<PathBuf>) -> Self {

@@ -30,7 +30,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{AcceptedByCommand, Config, Context, Draft, Looked, Problems, StandIn};
+use crate::config::{AcceptedByCommand, Config, Context, Draft, Problems, Stamps, StandIn};
 use crate::policy::Scheme;
 use crate::server::Server;
 use crate::tls::key_process;
@@ -221,14 +221,14 @@ impl Control {
 
     /// Builds the draft again, with the pairs in use.
     fn build(&self, draft: &Draft, keep: Keep, accept: Option<AcceptedByCommand>) -> (Option<Config>, Problems) {
-        self.resolve_with(draft, Looked::default(), keep, accept)
+        self.resolve_with(draft, Stamps::default(), keep, accept)
     }
 
     /// The same, with the stamps of files just looked at.
     fn resolve_with(
         &self,
         draft: &Draft,
-        looked: Looked,
+        looked: Stamps,
         keep: Keep,
         accept: Option<AcceptedByCommand>,
     ) -> (Option<Config>, Problems) {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Control, Keep, sandbox_rules};
-use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Looked, Problems, Process};
+use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::os::read_error;
@@ -173,7 +173,7 @@ impl Control {
                 let draft = config::read(&path);
                 let changes = draft.as_ref().map(|draft| Changes::between(&before, &draft.text()));
                 let changes = changes.unwrap_or_default();
-                (draft, Looked::at(files), changes)
+                (draft, Stamps::at(files), changes)
             })
             .await
         };
@@ -184,7 +184,7 @@ impl Control {
         let kept = std::mem::take(&mut config.kept);
         // Only changes are refused. Files that were refused before do not delay other changes.
         if !kept.iter().all(|kept| self.is_known_refusal(kept)) {
-            let (_, problems) = self.resolve_with(&draft, Looked::default(), Keep::NoPair, None);
+            let (_, problems) = self.resolve_with(&draft, Stamps::default(), Keep::NoPair, None);
             return Err(problems.shown());
         }
         let beyond = sandbox_rules::beyond(&draft, &config, &self.config);

@@ -18,7 +18,7 @@ use super::error::UpstreamError;
 use super::health::Check;
 use super::settings::{Protocols, Upstream, UpstreamTransport};
 use super::tls::secure;
-use crate::message::{Looked, ResponseHead, ResponseLimits, parse_response};
+use crate::message::{ParseProgress, ResponseHead, ResponseLimits, parse_response};
 
 /// The limits of an answer's head.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
@@ -93,17 +93,17 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
     let closed = |e| UpstreamError::Closed(Some(e));
     transport.write_all(request.as_bytes()).await.map_err(closed)?;
     transport.flush().await.map_err(closed)?;
-    let (mut received, mut looked) = (BytesMut::new(), Looked::default());
+    let (mut received, mut progress) = (BytesMut::new(), ParseProgress::default());
     loop {
         let mut head = ResponseHead::default();
         let fault = |_| UpstreamError::Malformed("not an HTTP response");
-        let parsed = match looked.is_worth_it(&received, &[HEAD_LIMITS.head]) {
+        let parsed = match progress.is_worth_it(&received, &[HEAD_LIMITS.head]) {
             true => parse_response(&received, false, &HEAD_LIMITS, &mut head).map_err(fault)?,
             false => None,
         };
         match parsed {
             Some(len) if head.status.is_informational() => {
-                looked = Looked::default();
+                progress = ParseProgress::default();
                 received.advance(len);
             }
             Some(_) => return Ok(head.status.as_u16()),

@@ -7,7 +7,7 @@ use std::path::{Display, Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::config::problem::{At, Problem, Problems};
-use crate::config::stamp::{Looked, Stamp};
+use crate::config::stamp::{Stamp, Stamps};
 use crate::reason::Reason;
 use crate::reason::near::did_you_mean;
 
@@ -24,7 +24,7 @@ pub(super) struct Checker<'a> {
     pub(super) shown_as: &'a HashMap<PathBuf, PathBuf>,
     /// The chains among `instead` have no keys here.
     pub(super) chains_alone: bool,
-    pub(super) looked: &'a Looked,
+    pub(super) looked: &'a Stamps,
     /// The files that were read, with their stamps.
     pub(super) stamps: Vec<(PathBuf, Stamp)>,
 }

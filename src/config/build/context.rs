@@ -5,7 +5,7 @@ use std::path::{Display, Path, PathBuf};
 
 use super::config::Config;
 use crate::config::last_good::LastGood;
-use crate::config::stamp::Looked;
+use crate::config::stamp::Stamps;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
@@ -39,7 +39,7 @@ pub struct Context<'a> {
     /// The chains among `instead` are judged without their keys, which only the caller has.
     pub chains_alone: bool,
     /// Stamps of files of `before` that were taken just now.
-    pub looked: Looked,
+    pub looked: Stamps,
     /// A lockout that the operator accepts by a command, besides those of the file.
     pub accept: Option<AcceptedByCommand>,
     /// The chains of the sites in the previous process, whose sessions may be resumed here.
@@ -84,7 +84,7 @@ impl<'a> Context<'a> {
             instead: HashMap::new(),
             shown_as: HashMap::new(),
             chains_alone: false,
-            looked: Looked::default(),
+            looked: Stamps::default(),
             accept: None,
             earlier: Vec::new(),
         }

@@ -7,7 +7,7 @@ use super::hsts::HstsPlan;
 use super::loaded::Loaded;
 use super::pin_plan::PinPlan;
 use super::upstream::Target;
-use crate::config::stamp::{Looked, Stamp};
+use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
 use crate::reason::Problem;
 use crate::site::HeaderRules;
@@ -45,7 +45,7 @@ impl Plan {
         self.problems.iter().filter(is_new).map(move |p| shifted(p, start))
     }
 
-    pub(super) fn is_current(&self, looked: &Looked) -> bool {
+    pub(super) fn is_current(&self, looked: &Stamps) -> bool {
         !self.has_stand_ins && self.stamps.iter().all(|(path, stamp)| looked.is_still(path, stamp))
     }
 

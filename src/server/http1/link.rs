@@ -10,8 +10,8 @@ use bytes::{Buf as _, BufMut as _, BytesMut};
 use http::StatusCode;
 
 use crate::message::{
-    BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, Looked, RequestHead, ResponseHead, Version,
-    parse_request,
+    BodyDecoder, Decoded, FieldSink as _, Framing, HeadFault, HeadLimits, ParseProgress, RequestHead, ResponseHead,
+    Version, parse_request,
 };
 use crate::server::asked::Asked;
 use crate::server::context::ClientTransport;
@@ -34,7 +34,7 @@ pub(super) struct Link {
     /// Unused bytes: heads, bodies, and requests that a client sends ahead.
     pub(super) received: BytesMut,
     /// The incomplete head, as far as it was searched.
-    looked: Looked,
+    progress: ParseProgress,
     decoder: BodyDecoder,
     body_left: u64,
     /// Unwritten interim responses.
@@ -48,7 +48,7 @@ impl Link {
         Self {
             transport,
             received: BytesMut::from(&received[..]),
-            looked: Looked::default(),
+            progress: ParseProgress::default(),
             decoder: BodyDecoder::request(Framing::None),
             body_left: 0,
             interim: WriteBuffer::default(),
@@ -58,11 +58,11 @@ impl Link {
 
     /// Takes a request's head from the received bytes. Returns `false` if it is incomplete.
     pub(super) fn take_head(&mut self, limits: &HeadLimits, head: &mut RequestHead) -> Result<bool, HeadFault> {
-        if self.received.is_empty() || !self.looked.is_worth_it(&self.received, &[limits.request_line, limits.head]) {
+        if self.received.is_empty() || !self.progress.is_worth_it(&self.received, &[limits.request_line, limits.head]) {
             return Ok(false);
         }
         let Some(len) = parse_request(&self.received, limits, head)? else { return Ok(false) };
-        self.looked = Looked::default();
+        self.progress = ParseProgress::default();
         self.received.advance(len);
         Ok(true)
     }

@@ -13,7 +13,7 @@ use http::StatusCode;
 use super::body::{Http1Body, Streaming};
 use super::upload::{Upload, UploadError, poll_send};
 use crate::clock::Alarm;
-use crate::message::{BodyDecoder, Framing, HeadFault, Looked, ResponseHead, parse_response};
+use crate::message::{BodyDecoder, Framing, HeadFault, ParseProgress, ResponseHead, parse_response};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::interim::{CONTINUE_WAIT, INTERIM_MAX, Interim};
 use crate::upstream::pool::Pool;
@@ -74,7 +74,7 @@ pub(in crate::upstream) struct Exchange {
     has_body: bool,
     received: BytesMut,
     /// The bytes of an incomplete head at its last parse.
-    looked: Looked,
+    progress: ParseProgress,
     rate_timer: RateTimer,
     /// Why the upstream takes no more of the request. It may have answered all the same.
     broken: Option<io::Error>,
@@ -108,7 +108,7 @@ impl Exchange {
             has_body: body.is_some(),
             upload: body.map(|body| Upload::new(body, chunked, held)),
             received: BytesMut::new(),
-            looked: Looked::default(),
+            progress: ParseProgress::default(),
             rate_timer: RateTimer::new(pool.limits().min_rate),
             broken: None,
             interims: 0,
@@ -192,10 +192,10 @@ impl Exchange {
         // Bytes that came behind an interim response.
         if !self.received.is_empty()
             && self.interims > 0
-            && self.looked.is_worth_it(&self.received, &[max.head])
+            && self.progress.is_worth_it(&self.received, &[max.head])
             && let Some(len) = parse_response(&self.received, self.to_head, &max, &mut head).map_err(head_fault)?
         {
-            self.looked = Looked::default();
+            self.progress = ParseProgress::default();
             bytes::Buf::advance(&mut self.received, len);
             return Poll::Ready(Ok(head));
         }
@@ -217,14 +217,14 @@ impl Exchange {
                 if begun {
                     self.received.extend_from_slice(bytes);
                     bytes = &self.received;
-                    if !self.looked.is_worth_it(bytes, &[max.head]) {
+                    if !self.progress.is_worth_it(bytes, &[max.head]) {
                         continue;
                     }
                 }
                 match parse_response(bytes, self.to_head, &max, &mut head).map_err(head_fault)? {
                     Some(len) => {
                         self.received = BytesMut::from(&bytes[len..]);
-                        self.looked = Looked::default();
+                        self.progress = ParseProgress::default();
                         return Poll::Ready(Ok(head));
                     }
                     None if begun => {}

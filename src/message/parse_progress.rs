@@ -7,9 +7,9 @@ use super::http1::LEADING_EMPTY_MAX;
 /// The bytes of an incomplete head at its last parse. A head is parsed from its beginning each
 /// time: one that comes byte by byte would cost its size squared.
 #[derive(Debug, Default)]
-pub struct Looked(usize);
+pub struct ParseProgress(usize);
 
-impl Looked {
+impl ParseProgress {
     /// The size up to which a head is parsed whenever bytes come.
     const SMALL: usize = 4096;
 
@@ -39,14 +39,14 @@ mod tests {
     #[test]
     fn a_head_that_trickles_is_read_a_few_times_over() {
         let head = [&b"GET / HTTP/1.1\r\n"[..], &b"X: y\r\n".repeat(10_000), b"\r\n"].concat();
-        let (mut looked, mut read, mut last) = (Looked::default(), 0, 0);
+        let (mut progress, mut read, mut last) = (ParseProgress::default(), 0, 0);
         for len in 1..=head.len() {
-            if looked.is_worth_it(&head[..len], &[8192, 1 << 20]) {
+            if progress.is_worth_it(&head[..len], &[8192, 1 << 20]) {
                 (read, last) = (read + len, len);
             }
         }
         assert_eq!(last, head.len(), "the end is seen at once");
-        let small = Looked::SMALL * Looked::SMALL / 2;
+        let small = ParseProgress::SMALL * ParseProgress::SMALL / 2;
         assert!(read < small + 12 * head.len(), "{read} bytes for {}", head.len());
     }
 
@@ -54,10 +54,10 @@ mod tests {
     fn a_head_beyond_a_limit_is_refused_at_once() {
         let limits = [10_000, 20_000];
         for limit in limits {
-            let mut looked = Looked(limit);
-            assert!(looked.is_worth_it(&vec![b'x'; limit + 1], &limits));
-            assert!(looked.is_worth_it(&vec![b'x'; limit + LEADING_EMPTY_MAX + 1], &limits));
-            assert!(!looked.is_worth_it(&vec![b'x'; limit + LEADING_EMPTY_MAX + 2], &limits));
+            let mut progress = ParseProgress(limit);
+            assert!(progress.is_worth_it(&vec![b'x'; limit + 1], &limits));
+            assert!(progress.is_worth_it(&vec![b'x'; limit + LEADING_EMPTY_MAX + 1], &limits));
+            assert!(!progress.is_worth_it(&vec![b'x'; limit + LEADING_EMPTY_MAX + 2], &limits));
         }
     }
 }

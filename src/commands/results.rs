@@ -10,14 +10,14 @@ use crate::config::Problems;
 use crate::reason::{Problem, Reason};
 
 /// The collected output.
-pub(super) struct Told {
+pub(super) struct Results {
     as_json: bool,
     answer: Map<String, Value>,
     notes: Vec<String>,
     problems: Vec<Value>,
 }
 
-impl Told {
+impl Results {
     pub(super) fn new(as_json: bool) -> Self {
         Self { as_json, answer: Map::new(), notes: Vec::new(), problems: Vec::new() }
     }
