@@ -215,15 +215,19 @@ fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u
         let name = form.name();
         match form.without_backup() {
             WithoutBackup::Useless => {
-                return Err(refusal(format!("{name}: there is no backup key, and such pins are not taken"), hint));
+                return Err(refusal(format!("{name}: the site has no backup key, and apps refuse such pins"), hint));
             }
             WithoutBackup::LocksOut if !request.without_backup => {
-                let what =
-                    format!("{name}: there is no backup key: the next change of the key would lock all clients out");
+                let what = format!(
+                    "{name}: the site has no backup key: the next change of the key would lock all clients out"
+                );
                 return Err(refusal(what, hint));
             }
             WithoutBackup::LocksOut | WithoutBackup::Warned => {
-                warn("there is no backup key: the next change of the key locks out whoever relies on this", &hint);
+                warn(
+                    "the site has no backup key: the next change of the key locks out every client with these pins",
+                    &hint,
+                );
             }
         }
     }

@@ -244,7 +244,7 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
         println!("       [site.hpkp]");
         println!("       backups = [{}]", backups.join(", "));
         for file in gone {
-            println!("     ({file} is left out: there is no such file)");
+            println!("     ({file} is left out: file not found)");
         }
         for file in promoted {
             println!("     ({file} is left out: its key is live now)");

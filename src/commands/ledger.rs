@@ -57,7 +57,7 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
     }
     let Some(state) = draft.state() else {
         return fail_with_hint(
-            &format!("{}: there is no ledger", path.display()),
+            &format!("{}: no ledger", path.display()),
             &"set state.directory; without it, promises are forgotten when pintle stops",
         );
     };
@@ -212,10 +212,7 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
         Err(reason) => return refuse(&reason),
     };
     if draft.state().is_none() {
-        return fail_with_hint(
-            &format!("{}: there is no ledger to merge into", path.display()),
-            &"set state.directory",
-        );
+        return fail_with_hint(&format!("{}: no ledger to merge into", path.display()), &"set state.directory");
     }
     let records = match read_others(files) {
         Ok(records) => records,

@@ -282,7 +282,7 @@ fn without_anybody_there() {
     // Without state and socket there is nobody to ask.
     fs::write(&config, blog(&bed.authority, &bed.origin)).unwrap();
     let (code, _, err) = run("status", &config);
-    assert!(code == 1 && err.contains("there is no admin socket") && err.contains("hint: set admin.listen"), "{err}");
+    assert!(code == 1 && err.contains("no admin socket configured") && err.contains("hint: set admin.listen"), "{err}");
     // Nor can there be, in a file that says nothing.
     fs::write(&config, "[[[[").unwrap();
     let (code, _, err) = run("reload", &config);

@@ -389,7 +389,10 @@ fn without_a_backup() {
     for form in ["okhttp", "android", "ios", "envoy", "trustkit", "header", "nginx", "vcl"] {
         let (code, out, err) = export(form, &[]);
         assert_eq!((code, out.as_str()), (1, ""), "{form}: {err}");
-        assert!(err.contains("there is no backup key") && err.contains("hint: pintle key new --role next"), "{err}");
+        assert!(
+            err.contains("the site has no backup key") && err.contains("hint: pintle key new --role next"),
+            "{err}"
+        );
         let waived = export(form, &["--without-backup"]);
         assert_eq!(waived.0 == 0, ["okhttp", "android", "ios", "envoy"].contains(&form), "{form}: {}", waived.2);
         let (code, out, err) = export(form, &backup);
@@ -397,7 +400,7 @@ fn without_a_backup() {
     }
     for form in ["curl", "tlsa", "certspotter", "json"] {
         let (code, out, err) = export(form, &[]);
-        assert!(code == 0 && !out.is_empty() && err.contains("warning: there is no backup key"), "{form}: {err}");
+        assert!(code == 0 && !out.is_empty() && err.contains("warning: the site has no backup key"), "{form}: {err}");
     }
     let json: Value = serde_json::from_str(&export("json", &backup).1).unwrap();
     assert_eq!((&json["pins"][1]["role"], &json["valid_until"].as_str().unwrap()[..10]), (&json!("next"), &*date(90)));
