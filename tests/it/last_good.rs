@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::{BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, eventually, outcome, output, pintle};
+use crate::harness::{
+    Authority, BLOG, Client, KeyKind, Leaf, Origin, Pintle, Reply, eventually, outcome, output, pintle,
+};
 use crate::rotation::{Bed, refusal};
 use crate::upgrade::Line;
 
@@ -110,6 +112,36 @@ fn a_start_serves_the_pair_that_was_served_last() {
     bed.put(&bed.next);
     eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
     eventually("the refusal is over", || refusal(&pintle).is_null().then_some(()));
+}
+
+/// The promised pin is the issuer's: the same key under another issuer breaks the promise, so it is another pair.
+#[test]
+fn the_same_key_under_another_issuer_is_another_pair() {
+    let bed = Bed::new();
+    let other = Authority::named("another test CA");
+    let backups = [bed.authority.ca_path(), bed.next.key.with_extension("csr")];
+    let pins = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = {backups:?}\n");
+    let pintle = bed.start(&pins);
+    assert!(bed.header(&pintle).unwrap().contains(&bed.authority.pin()));
+    // A key that nobody was told of, under the promised issuer.
+    bed.put(&bed.stranger);
+    eventually("the issuer's key keeps the promise", || (bed.served(&pintle) == bed.stranger.pin).then_some(()));
+    copied(&bed, &bed.stranger);
+    // The same key under another issuer.
+    let moved = other.renew("moved", &bed.stranger.key, &HOSTS, 91);
+    bed.put(&moved);
+    eventually("the other issuer is refused", || (refusal(&pintle)["by_guard"] == true).then_some(()));
+    let client = Client::new(&bed.authority);
+    assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
+    for _ in 0..2 {
+        let (code, _, err) = outcome(&mut pintle.command("reload"));
+        assert_eq!(code, 0, "{err}");
+    }
+    drop(pintle);
+    let pintle = bed.start(&pins);
+    assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200, "the pair that was served, from its copy");
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    assert_eq!(refusal(&pintle)["by_guard"], true);
 }
 
 /// The hint says: name this chain's own key in backups now.
