@@ -114,7 +114,7 @@ fn judge_refusal(world: &mut World<'_>, site: usize, said: Option<&Said>) -> Res
     // Other sites' files may be what a reload is refused for.
     let needed = (0..SITES).any(|other| world.is_needed(other)) || world.is_needed(site);
     // What lies in place of a bad pair may be half of a good one.
-    if needed || world.blind || world.files.values().any(Option::is_none) {
+    if needed || world.blind || world.is_changed || world.files.values().any(Option::is_none) {
         return Ok(());
     }
     Err(format!("REFUSED WITHOUT NEED: {}\nghosts: {:?}", said.text, world.ghosts))
@@ -486,6 +486,7 @@ fn touch_ledger(world: &mut World<'_>) -> Result<String, String> {
             let at = world.random.index(bytes.len());
             bytes[at] ^= 1 << world.random.below(7);
             fs::write(&file, &bytes).unwrap();
+            world.is_changed = true;
             "damaged"
         }
         3 if !bytes.is_empty() => {

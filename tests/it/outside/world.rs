@@ -54,6 +54,9 @@ pub struct World<'w> {
     pub stepped: Option<Instant>,
     /// Somebody has been at the ledger's files, and it has not been written anew since.
     pub blind: bool,
+    /// A record of the ledger was changed. pintle keeps to it as long as it can be read, so it may refuse chains for a
+    /// promise that nobody has heard.
+    pub is_changed: bool,
     /// The running process cannot write.
     pub is_full: bool,
     /// Some pair that is served was not copied in time: if its files go bad, it is lost with the process.
@@ -86,6 +89,7 @@ impl<'w> World<'w> {
             behind: 0,
             stepped: None,
             blind: false,
+            is_changed: false,
             is_full: false,
             uncopied: false,
             copies: Vec::new(),
