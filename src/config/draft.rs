@@ -80,7 +80,10 @@ impl Draft {
         let read = |problems: &RefCell<Problems>| file::File::read(reader::Reader::new(&root, "", problems));
         let guess = is_broken.then(|| read(&RefCell::new(problems.borrow().clone())));
         let file = (!is_broken).then(|| read(&problems));
-        Self { path: path.to_owned(), folder: folder.to_owned(), file, guess, problems: problems.into_inner() }
+        let (path, folder) = (path.to_owned(), folder.to_owned());
+        let mut draft = Self { path, folder, file, guess, problems: problems.into_inner() };
+        draft.place_managed();
+        draft
     }
 
     /// The file.

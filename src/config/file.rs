@@ -1,5 +1,6 @@
 //! The configuration file as written: every key with its place, and nothing decided yet.
 
+mod acme;
 mod limits;
 mod site;
 
@@ -8,9 +9,11 @@ use std::ops::Range;
 use super::problem::At;
 use super::reader::Reader;
 
+pub(super) use acme::{AcmeTable, EabTable};
 pub(super) use limits::LimitsTable;
 pub(super) use site::{
-    BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, RampKeys, SiteTable, UpstreamTable,
+    BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, ManagedTable, RampKeys, SiteTable,
+    UpstreamTable,
 };
 
 /// The whole file.
@@ -23,7 +26,7 @@ pub(super) struct File {
     pub(super) state_directory: Option<At<String>>,
     pub(super) log: LogTable,
     pub(super) name_servers: Option<Vec<At<String>>>,
-    pub(super) acme_webroot: Option<At<String>>,
+    pub(super) acme: AcmeTable,
     pub(super) reports: Option<ReportsTable>,
     pub(super) process: ProcessTable,
     pub(super) sandbox: SandboxTable,
@@ -119,8 +122,7 @@ impl File {
             t.finish();
         }
         if let Some(t) = root.table("acme") {
-            file.acme_webroot = t.text("webroot");
-            t.finish();
+            file.acme = AcmeTable::read(t);
         }
         if let Some(t) = root.table("reports") {
             file.reports = Some(ReportsTable { span: t.span.clone(), host: t.text("host"), path: t.text("path") });

@@ -3,6 +3,7 @@
 //! A [`Draft`] knows the text alone. With the ledger's book and the files that it names, it becomes a [`Config`]. A draft
 //! can be checked again and again: unchanged parts are reused.
 
+pub mod acme;
 mod changes;
 mod draft;
 mod file;
@@ -16,6 +17,7 @@ mod build;
 mod stamp;
 pub mod value;
 
+pub use acme::{Acme, Authority, Managed};
 pub use build::refusal::{OwnKey, Refusal};
 pub use build::report;
 pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, SiteBefore, StandIn};

@@ -26,7 +26,7 @@ pub struct SiteOutline {
     pub hosts: Vec<HostPattern>,
     /// The chains, and their keys.
     pub certificates: Vec<(String, Option<String>)>,
-    /// The backups of `[site.hpkp]`.
+    /// The next keys of certificates that pintle obtains, and the backups of `[site.hpkp]`.
     pub backups: Vec<String>,
 }
 
@@ -59,7 +59,9 @@ impl Draft {
     #[must_use]
     pub fn outline(&self) -> Option<Outline> {
         let file = self.file.as_ref()?;
-        let texts = |list: Option<&Vec<At<String>>>| list.into_iter().flatten().map(|at| at.value.clone()).collect();
+        let texts = |list: Option<&Vec<At<String>>>| -> Vec<String> {
+            list.into_iter().flatten().map(|at| at.value.clone()).collect()
+        };
         let site = |site: &SiteTable| SiteOutline {
             hosts: site.hosts.iter().flatten().filter_map(|host| HostPattern::parse(&host.value).ok()).collect(),
             certificates: site
@@ -67,7 +69,10 @@ impl Draft {
                 .iter()
                 .filter_map(|c| Some((c.chain.as_ref()?.value.clone(), c.key.as_ref().map(|key| key.value.clone()))))
                 .collect(),
-            backups: texts(site.hpkp.as_ref().and_then(|hpkp| hpkp.backups.as_ref())),
+            backups: [Some(&site.own_next), site.hpkp.as_ref().and_then(|hpkp| hpkp.backups.as_ref())]
+                .into_iter()
+                .flat_map(texts)
+                .collect(),
         };
         let sites = file.sites.iter().map(site).filter(|site| !site.hosts.is_empty()).collect();
         Some(Outline { folder: self.folder.clone(), state_directory: self.state(), sites })

@@ -77,6 +77,7 @@ pub(super) fn assemble(
         process: draft.process(),
         key_process: draft.kept_keys().is_some(),
         sandbox: globals.sandbox,
+        acme: globals.acme.map(Arc::new),
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
         accepted: outcome.admitted.accepted,
         ramps: entries.iter().flat_map(|e| e.ramps.clone()).filter(is_new).collect(),

@@ -61,10 +61,20 @@ pub(super) fn build(
 
 fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Checker<'_>) -> Option<Loaded> {
     let Some(chain_at) = &table.chain else {
-        r.error_with_hint(&table.span, "site.certificate: chain is missing", "chain = \"fullchain.pem\"");
+        if table.by_acme().is_some() {
+            // Reported with the settings of [acme].
+            return None;
+        }
+        let reason = Reason::new("site.certificate: chain is missing").hint("chain = \"fullchain.pem\"");
+        r.error(&table.span, reason.hint("acme = true, and pintle obtains the certificate"));
         return None;
     };
     let path = r.path(&chain_at.value);
+    if table.managed.is_some() && !r.instead.contains_key(&path) && !path.exists() {
+        // pintle obtains it: until then, the site has no TLS.
+        r.stamps.push((path.clone(), Stamp::of(&path)));
+        return None;
+    }
     // The key's own problems are reported even if the chain cannot be read.
     let is_alone = r.chains_alone && r.instead.contains_key(&path);
     let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key(key, r));

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::entry::{Entry, chains_until};
 use super::report;
 use super::upstream::Upstreams;
+use crate::config::acme::Acme;
 use crate::config::draft::AdminAddress;
 use crate::config::last_good::{Breaches, Fresh, Pair};
 use crate::config::process::Process;
@@ -52,6 +53,8 @@ pub struct Config {
     pub key_process: bool,
     /// The settings of the sandbox.
     pub sandbox: sandbox::Settings,
+    /// The certificates that pintle obtains, if there are any.
+    pub acme: Option<Arc<Acme>>,
     /// The promises of the pin headers, site by site. They have to be in the ledger before pintle sends them.
     pub pledges: Vec<Pledge>,
     /// Lockouts that the operator has just accepted. They have to be in the ledger before they happen.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::checker::Checker;
-use super::{addresses, limits, listen, offer, process};
+use super::{acme, addresses, limits, listen, offer, process};
 use crate::config::file::File;
 use crate::config::problem::At;
-use crate::config::{AccessTarget, Draft};
+use crate::config::{AccessTarget, Acme, Draft};
 use crate::host::{HostMap, HostPattern};
 use crate::telemetry::AccessFormat;
 use crate::tls::offer::TlsOffer;
@@ -20,6 +20,7 @@ pub(super) struct Globals {
     pub(super) access: AccessTarget,
     pub(super) access_format: AccessFormat,
     pub(super) acme_webroot: Option<PathBuf>,
+    pub(super) acme: Option<Acme>,
     pub(super) name_servers: crate::upstream::dns::NameServers,
     pub(super) by_host: HostMap<usize>,
     pub(super) default_site: Option<usize>,
@@ -53,6 +54,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     let offer = offer::build(&file.tls, r);
     let (access, access_format) = access_log(file, draft, r);
     let acme_webroot = acme_webroot(file, r);
+    let acme = acme::build(draft, file, hosts, &listen, r);
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
     listen::fit_limits(&file.limits, &mut limits);
     process::check(&file.process, r);
@@ -65,6 +67,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
         access,
         access_format,
         acme_webroot,
+        acme,
         name_servers,
         by_host,
         default_site,
@@ -93,7 +96,7 @@ fn access_log(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget,
 }
 
 fn acme_webroot(file: &File, r: &mut Checker<'_>) -> Option<PathBuf> {
-    file.acme_webroot.as_ref().map(|w| {
+    file.acme.webroot.as_ref().map(|w| {
         let path = r.path(&w.value);
         if !path.is_dir() {
             let what = if path.exists() { "not a folder" } else { "no such folder" };

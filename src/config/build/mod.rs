@@ -3,6 +3,7 @@
 //! A site is made in two steps. Its plan comes from the text and the files alone, and is reused as long as these stay
 //! the same. Its entry adds what the ledger and the time contribute. The guard then judges all sites together.
 
+mod acme;
 mod addresses;
 mod all;
 mod assemble;

@@ -26,6 +26,8 @@ pub(super) struct PinPlan {
     pub(super) complete: bool,
     /// A backup was readable once and no longer is, so the promise is unknown.
     pub(super) lacks_backups: bool,
+    /// pintle makes a fresh next key whenever one becomes live.
+    pub(super) renews_itself: bool,
 }
 
 /// A header that may be sent, or the reason against it.
@@ -97,7 +99,7 @@ fn report(
     let pins: Vec<Pin> = backups.iter().map(|b| b.key.pin).collect();
     let shortest = loaded.iter().map(|l| l.chain.leaf.not_after).min().unwrap_or(r.now);
     let lifetime = u64::try_from(shortest.duration_since(r.now).as_secs()).unwrap_or(0);
-    let listed = |at: usize| hpkp.backups.as_ref().and_then(|b| b.get(at)).map_or(&hpkp.span, |b| &b.span).clone();
+    let listed = |at: usize| hpkp.listed().nth(at).map_or(&hpkp.span, |b| &b.span).clone();
     let place =
         |pin: Pin| backups.iter().rev().find(|b| b.key.pin == pin).map_or_else(|| hpkp.span.clone(), |b| listed(b.at));
     let findings = judge(&chains, &pins, plan.goal, lifetime);
@@ -133,6 +135,7 @@ fn report(
                 let what = format!("site.hpkp.backups: {pin} is listed twice, and counts once");
                 r.error_with_hint(&place(pin), what, "remove one, or name another key");
             }
+            Finding::SingleBackup | Finding::OutlivesCertificate if plan.renews_itself => {}
             Finding::SingleBackup => r.warn(
                 &listed(0),
                 "site.hpkp.backups: only one key: once it is live, no key is left to rotate to",

@@ -11,6 +11,7 @@ use super::pin_plan::{Backup, PinPlan, key_new};
 use super::stand_in::StandIns;
 use crate::config::file::{HpkpTable, SiteTable};
 use crate::config::problem::At;
+use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
 use crate::keys::key_file::{KeyKind, Want, has_private_key, public_key};
 use crate::policy::hpkp::{Mode, is_report_uri};
@@ -47,8 +48,7 @@ pub(super) fn plan(
     }
     let given = hpkp.max_age.as_ref().map(|m| m.value.as_secs());
     let goal = given.or_else(|| steps.as_ref().map(Steps::goal)).unwrap_or(MAX_AGE.as_secs());
-    let complete =
-        backups.len() == hpkp.backups.as_ref().map_or(0, Vec::len) && loaded.len() == table.certificates.len();
+    let complete = backups.len() == hpkp.listed().count() && loaded.len() == table.certificates.len();
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
     Some(PinPlan {
         site: site.into(),
@@ -60,6 +60,7 @@ pub(super) fn plan(
         backups,
         complete,
         lacks_backups,
+        renews_itself: !hpkp.own.is_empty(),
     })
 }
 
@@ -77,6 +78,8 @@ fn backups_of(
     let backups = backups(hpkp, &mut own);
     let stamps = std::mem::take(&mut own.stamps);
     r.stamps.extend(stamps);
+    // Without its own next key, a promise would have no backup.
+    let lacks_own = backups.iter().filter(|backup| backup.at < hpkp.own.len()).count() < hpkp.own.len();
     let lacks = problems.has_errors() && stand_ins.were_served(table, |text| r.path(text));
     if lacks {
         problems.forgive();
@@ -87,13 +90,19 @@ fn backups_of(
         );
     }
     r.problems.extend(problems.into_list());
-    (backups, lacks)
+    (backups, lacks || lacks_own)
 }
 
 fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
     let mut backups = Vec::new();
-    for (place, at) in hpkp.backups.iter().flatten().enumerate() {
+    for (place, at) in hpkp.listed().enumerate() {
         let path = r.path(&at.value);
+        let is_own = place < hpkp.own.len();
+        if is_own && !path.exists() {
+            // pintle makes it before it serves.
+            r.stamps.push((path.clone(), Stamp::of(&path)));
+            continue;
+        }
         let Some(contents) = read("site.hpkp.backups", &path, &at.span, r) else { continue };
         let key = match public_key(&contents) {
             Ok(key) => key,
@@ -108,7 +117,7 @@ fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
                 continue;
             }
         };
-        if key.kind == KeyKind::PrivateKey || has_private_key(&contents) {
+        if !is_own && (key.kind == KeyKind::PrivateKey || has_private_key(&contents)) {
             let problem = private_backup(at, &path, r);
             r.report(problem);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::problem::At;
 use crate::config::reader::Reader;
+use crate::keys::key_file::KeyAlgorithm;
 
 /// One site. There may be ten thousand of these, so rare tables are boxed.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(in crate::config) struct SiteTable {
     pub(in crate::config) circuit_breaker: Option<Box<BreakerTable>>,
     pub(in crate::config) health_check: Option<Box<CheckTable>>,
     pub(in crate::config) certificates: Vec<CertificateTable>,
+    /// The next keys of pairs that pintle obtains.
+    pub(in crate::config) own_next: Vec<At<String>>,
     pub(in crate::config) hsts: Option<Box<HstsTable>>,
     pub(in crate::config) hpkp: Option<Box<HpkpTable>>,
     pub(in crate::config) request_headers: Option<Box<HeadersTable>>,
@@ -64,6 +67,25 @@ pub(in crate::config) struct CertificateTable {
     pub(in crate::config) span: Range<usize>,
     pub(in crate::config) chain: Option<At<String>>,
     pub(in crate::config) key: Option<At<String>>,
+    pub(in crate::config) acme: Option<At<bool>>,
+    pub(in crate::config) algorithms: Option<Vec<At<String>>>,
+    /// Set where pintle obtains the certificate: `chain` and `key` are its own files then.
+    pub(in crate::config) managed: Option<Box<ManagedTable>>,
+}
+
+/// A pair that pintle obtains by ACME.
+#[derive(Debug)]
+pub(in crate::config) struct ManagedTable {
+    pub(in crate::config) algorithm: KeyAlgorithm,
+    /// The file of a key that becomes the first live key.
+    pub(in crate::config) adopt: Option<At<String>>,
+}
+
+impl CertificateTable {
+    /// Returns the place of `acme = true`.
+    pub(in crate::config) fn by_acme(&self) -> Option<&Range<usize>> {
+        self.acme.as_ref().filter(|acme| acme.value).map(|acme| &acme.span)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +104,8 @@ pub(in crate::config) struct HpkpTable {
     pub(in crate::config) mode: Option<At<String>>,
     pub(in crate::config) max_age: Option<At<Duration>>,
     pub(in crate::config) backups: Option<Vec<At<String>>>,
+    /// The next keys of pairs that pintle obtains: backups by themselves.
+    pub(in crate::config) own: Vec<At<String>>,
     pub(in crate::config) include_subdomains: Option<At<bool>>,
     pub(in crate::config) report_uri: Option<At<String>>,
     pub(in crate::config) ramp: RampKeys,
@@ -117,6 +141,7 @@ impl SiteTable {
             circuit_breaker: t.table("circuit_breaker").map(BreakerTable::read).map(Box::new),
             health_check: t.table("health_check").map(CheckTable::read).map(Box::new),
             certificates: t.tables("certificate").into_iter().map(CertificateTable::read).collect(),
+            own_next: Vec::new(),
             hsts: t.table("hsts").map(HstsTable::read).map(Box::new),
             hpkp: t.table("hpkp").map(HpkpTable::read).map(Box::new),
             request_headers: t.table("request_headers").map(HeadersTable::read).map(Box::new),
@@ -172,7 +197,14 @@ impl CheckTable {
 
 impl CertificateTable {
     fn read(t: Reader<'_>) -> Self {
-        let table = Self { span: t.span.clone(), chain: t.text("chain"), key: t.text("key") };
+        let table = Self {
+            span: t.span.clone(),
+            chain: t.text("chain"),
+            key: t.text("key"),
+            acme: t.boolean("acme"),
+            algorithms: t.texts("algorithms"),
+            managed: None,
+        };
         t.finish();
         table
     }
@@ -206,12 +238,20 @@ impl HpkpTable {
             mode: t.text("mode"),
             max_age: t.duration("max_age"),
             backups: t.texts("backups"),
+            own: Vec::new(),
             include_subdomains: t.boolean("include_subdomains"),
             report_uri: t.text("report_uri"),
             ramp: RampKeys::read(&t),
         };
         t.finish();
         table
+    }
+}
+
+impl HpkpTable {
+    /// Returns all backups: pintle's own next keys, then those of the file.
+    pub(in crate::config) fn listed(&self) -> impl Iterator<Item = &At<String>> {
+        self.own.iter().chain(self.backups.iter().flatten())
     }
 }
 

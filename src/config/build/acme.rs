@@ -1,0 +1,523 @@
+//! `[acme]`, and the sites whose certificates pintle obtains.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+
+use super::checker::{Checker, of_site, unknown};
+use super::files::{mode, read};
+use super::listen::Listen;
+use crate::config::Draft;
+use crate::config::acme::{ALGORITHMS, Acme, Authority, Eab, FOLDER, KEY, Method};
+use crate::config::file::{AcmeTable, CertificateTable, EabTable, File, SiteTable};
+use crate::config::problem::At;
+use crate::config::value::show_duration;
+use crate::host::HostPattern;
+use crate::keys::key_file;
+use crate::reason::{Problem, Reason};
+
+/// A public authority.
+struct Known {
+    name: &'static str,
+    title: &'static str,
+    directory: &'static str,
+    /// Its account belongs to a customer account.
+    needs_eab: bool,
+    /// Its profiles; empty if it has none.
+    profiles: &'static [&'static str],
+    /// The profile that certificates for addresses need.
+    for_addresses: Option<&'static str>,
+}
+
+const LETS_ENCRYPT: [&str; 3] = ["classic", "tlsserver", "shortlived"];
+const KNOWN: [Known; 4] = [
+    Known {
+        name: "letsencrypt",
+        title: "Let's Encrypt",
+        directory: "https://acme-v02.api.letsencrypt.org/directory",
+        needs_eab: false,
+        profiles: &LETS_ENCRYPT,
+        for_addresses: Some("shortlived"),
+    },
+    Known {
+        name: "letsencrypt-staging",
+        title: "Let's Encrypt",
+        directory: "https://acme-staging-v02.api.letsencrypt.org/directory",
+        needs_eab: false,
+        profiles: &LETS_ENCRYPT,
+        for_addresses: Some("shortlived"),
+    },
+    Known {
+        name: "zerossl",
+        title: "ZeroSSL",
+        directory: "https://acme.zerossl.com/v2/DV90",
+        needs_eab: true,
+        profiles: &[],
+        for_addresses: None,
+    },
+    Known {
+        name: "google",
+        title: "Google Trust Services",
+        directory: "https://dv.acme-v02.api.pki.goog/directory",
+        needs_eab: true,
+        profiles: &[],
+        for_addresses: None,
+    },
+];
+/// The largest number of names that public authorities take in one certificate; and in a short-lived one.
+const NAMES_MAX: usize = 100;
+const NAMES_MAX_SHORT: usize = 25;
+/// Names that no public authority certifies (RFC 6761, RFC 6762, RFC 8375).
+const PRIVATE: [&str; 7] = ["test", "localhost", "invalid", "local", "internal", "lan", "home.arpa"];
+/// The bounds of `rotate_every`.
+const ROTATE_MIN: Duration = Duration::from_secs(3600);
+const ROTATE_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn known(name: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.name == name)
+}
+
+/// Checks the settings. Returns them if pintle obtains a certificate.
+pub(super) fn build(
+    draft: &Draft,
+    file: &File,
+    hosts: &[Vec<At<HostPattern>>],
+    listen: &Listen,
+    r: &mut Checker<'_>,
+) -> Option<Acme> {
+    let table = &file.acme;
+    let authorities = authorities(table, r);
+    let challenges = challenges(table, r);
+    let dns_hook = table.dns_hook.as_ref().map(|hook| dns_hook(hook, r));
+    let email = table.email.as_ref().and_then(|email| check_email(email, r));
+    let rotate_every = table.rotate_every.as_ref().and_then(|every| check_rotation(every, r));
+    check_profile(table, r);
+    let mut first = None;
+    for (site, hosts) in file.sites.iter().zip(hosts) {
+        check_tables(site, r);
+        let Some(certificate) = site.certificates.iter().find(|c| c.by_acme().is_some()) else { continue };
+        first.get_or_insert(certificate);
+        check_names(table, hosts, r);
+        site.certificates.iter().for_each(|certificate| check_adopted(certificate, hosts, r));
+    }
+    let certificate = first?;
+    check_needs(draft, file, certificate, r);
+    check_listeners(table, &challenges, listen, r);
+    Some(Acme {
+        folder: draft.state()?.join(FOLDER),
+        authorities,
+        email,
+        profile: table.profile.as_ref().map(|profile| profile.value.clone()),
+        rotate_every,
+        dns_hook,
+        challenges,
+        certificates: draft.managed(),
+    })
+}
+
+fn authorities(table: &AcmeTable, r: &mut Checker<'_>) -> Vec<Authority> {
+    let default = At { value: KNOWN[0].name.to_owned(), span: table.span.clone() };
+    let roots = roots(table, r);
+    let first = table.directory.as_ref().unwrap_or(&default);
+    let mut authorities: Vec<Authority> =
+        authority("acme.directory", first, ("eab", table.eab.as_ref()), roots.as_ref(), r).into_iter().collect();
+    match &table.fallback {
+        Some(fallback) => {
+            let eab = ("fallback_eab", table.fallback_eab.as_ref());
+            let second = authority("acme.fallback", fallback, eab, roots.as_ref(), r);
+            if second.is_some() && second.as_ref().map(|s| &s.directory) == authorities.first().map(|a| &a.directory) {
+                r.error_with_hint(
+                    &fallback.span,
+                    "acme.fallback: the same authority as acme.directory",
+                    "name another one, or leave the key out",
+                );
+            }
+            authorities.extend(second);
+        }
+        None => {
+            if let Some(eab) = &table.fallback_eab {
+                let what = "acme.fallback_eab: has no effect without acme.fallback";
+                r.error_with_hint(&eab.span, what, "fallback = \"zerossl\"");
+            }
+        }
+    }
+    authorities
+}
+
+/// Reads one authority: a known name, or the URL of a directory.
+fn authority(
+    key: &str,
+    at: &At<String>,
+    (eab_key, eab): (&str, Option<&EabTable>),
+    roots: Option<&Vec<Vec<u8>>>,
+    r: &mut Checker<'_>,
+) -> Option<Authority> {
+    let public = known(&at.value);
+    let directory = match (public, at.value.split_once("://")) {
+        (Some(known), _) => known.directory.to_owned(),
+        (None, Some(("https", _))) if is_url(&at.value) => at.value.clone(),
+        (None, Some(("http", rest))) => {
+            let what = format!("{key}: ACME runs over https only (RFC 8555 section 6.1)");
+            r.error_with_hint(&at.span, what, format!("{} = \"https://{rest}\"", last(key)));
+            return None;
+        }
+        (None, Some(_)) => {
+            let what = format!("{key}: invalid URL {:?}", at.value);
+            r.error_with_hint(&at.span, what, format!("{} = \"https://ca.example.com/directory\"", last(key)));
+            return None;
+        }
+        (None, None) => {
+            let reason = unknown(key, "authority", &at.value, KNOWN.iter().map(|known| known.name));
+            r.error(&at.span, reason.hint("a URL for any other: \"https://ca.example.com/directory\""));
+            return None;
+        }
+    };
+    if let (None, Some(known)) = (eab, public.filter(|known| known.needs_eab)) {
+        let what = format!("{key}: {} needs an external account binding", known.title);
+        let hint =
+            format!("{eab_key} = {{ key_id = \"...\", hmac_key_file = \"...\" }} in [acme], from your account there");
+        r.error_with_hint(&at.span, what, hint);
+    }
+    Some(Authority {
+        name: at.value.clone(),
+        directory,
+        eab: eab.and_then(|eab| check_eab(eab_key, eab, r)),
+        roots: roots.filter(|_| public.is_none()).cloned(),
+    })
+}
+
+fn last(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+fn check_eab(key: &str, table: &EabTable, r: &mut Checker<'_>) -> Option<Eab> {
+    let key_id = table.key_id.as_ref().filter(|id| !id.value.is_empty());
+    if key_id.is_none() {
+        let example = format!("{key} = {{ key_id = \"...\", hmac_key_file = \"eab.key\" }}");
+        r.error_with_hint(&table.span, format!("acme.{key}: key_id is missing"), example);
+    }
+    let Some(file) = &table.hmac_key_file else {
+        let example = format!("{key} = {{ key_id = \"...\", hmac_key_file = \"eab.key\" }}");
+        r.error_with_hint(&table.span, format!("acme.{key}: hmac_key_file is missing"), example);
+        return None;
+    };
+    let path = r.path(&file.value);
+    let contents = read(&format!("acme.{key}.hmac_key_file"), &path, &file.span, r)?;
+    if mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
+        let what = format!("{}: everybody on this host can read the key", r.shown(&path));
+        let hint = format!("chmod o= {}", r.shown(&path));
+        r.warn(&file.span, what, hint);
+    }
+    let text = String::from_utf8_lossy(&contents);
+    let text = text.trim().trim_end_matches('=');
+    let decoded = BASE64_URL_SAFE_NO_PAD.decode(text).or_else(|_| BASE64_STANDARD_NO_PAD.decode(text));
+    let Some(hmac_key) = decoded.ok().filter(|decoded| !decoded.is_empty()) else {
+        let what = format!("acme.{key}.hmac_key_file: {}: not a key in base64url", r.shown(&path));
+        r.error_with_hint(&file.span, what, "put the HMAC key there, as the authority shows it, and nothing else");
+        return None;
+    };
+    Some(Eab { key_id: key_id?.value.clone(), hmac_key })
+}
+
+/// Reads the roots of private authorities.
+fn roots(table: &AcmeTable, r: &mut Checker<'_>) -> Option<Vec<Vec<u8>>> {
+    let at = table.ca.as_ref()?;
+    let names = [table.directory.as_ref(), table.fallback.as_ref()];
+    if !names.into_iter().flatten().any(|name| known(&name.value).is_none()) {
+        r.warn(
+            &at.span,
+            "acme.ca: has no effect: it is for directories that are given by a URL",
+            "leave the key out, or directory = \"https://ca.example.com/directory\"",
+        );
+    }
+    let path = r.path(&at.value);
+    let contents = read("acme.ca", &path, &at.span, r)?;
+    match key_file::certificates(&contents) {
+        Ok(list) => Some(list.into_iter().map(|(_, certificate)| certificate.to_vec()).collect()),
+        Err(why) => {
+            let what = format!("acme.ca: {}: no certificates: {why}", r.shown(&path));
+            r.error_with_hint(&at.span, what, "name a PEM file with the authority's root certificates");
+            None
+        }
+    }
+}
+
+fn challenges(table: &AcmeTable, r: &mut Checker<'_>) -> Vec<Method> {
+    let by_default = || {
+        let dns = table.dns_hook.iter().map(|_| Method::Dns01);
+        [Method::Http01, Method::TlsAlpn01].into_iter().chain(dns).collect()
+    };
+    let Some(listed) = &table.challenges else { return by_default() };
+    let mut methods = Vec::new();
+    for name in listed {
+        let Some(method) = Method::ALL.into_iter().find(|method| method.name() == name.value) else {
+            let reason =
+                unknown("acme.challenges", "challenge", &name.value, Method::ALL.into_iter().map(Method::name));
+            r.error(&name.span, reason);
+            continue;
+        };
+        if method == Method::Dns01 && table.dns_hook.is_none() {
+            let what = "acme.challenges: dns-01 needs a program that sets DNS records";
+            r.error_with_hint(&name.span, what, "dns_hook = \"/etc/pintle/dns-hook\" in [acme]");
+        }
+        if methods.contains(&method) {
+            r.error_with_hint(&name.span, format!("acme.challenges: {} is listed twice", name.value), "remove one");
+        } else {
+            methods.push(method);
+        }
+    }
+    if listed.is_empty() {
+        let hint = "challenges = [\"http-01\", \"tls-alpn-01\"], or leave the key out";
+        r.error_with_hint(&table.span, "acme.challenges: must not be empty", hint);
+    }
+    if methods.is_empty() { by_default() } else { methods }
+}
+
+fn dns_hook(at: &At<String>, r: &mut Checker<'_>) -> PathBuf {
+    let path = r.path(&at.value);
+    let shown = r.shown(&path).to_string();
+    match fs::metadata(&path) {
+        Ok(is) if !is.is_file() => {
+            r.error_with_hint(&at.span, format!("acme.dns_hook: {shown}: not a file"), "name a program");
+        }
+        Ok(is) if is.permissions().mode() & 0o111 == 0 => {
+            let what = format!("acme.dns_hook: {shown}: nobody may execute it");
+            r.error_with_hint(&at.span, what, format!("chmod +x {shown}"));
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let what = format!("acme.dns_hook: {shown}: no such file");
+            r.error_with_hint(&at.span, what, "name a program that sets DNS records, or leave the key out");
+        }
+    }
+    path
+}
+
+fn check_email(email: &At<String>, r: &mut Checker<'_>) -> Option<String> {
+    let address = email.value.strip_prefix("mailto:").unwrap_or(&email.value);
+    let is_address = address
+        .split_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && domain.contains('.') && HostPattern::parse(domain).is_ok())
+        && !address.contains(|c: char| c.is_whitespace() || c.is_control() || c == ',');
+    if !is_address {
+        let what = format!("acme.email: invalid address {:?}", email.value);
+        r.error_with_hint(&email.span, what, "email = \"you@example.com\", or leave the key out");
+        return None;
+    }
+    if address.len() < email.value.len() {
+        let what = "acme.email: the address alone is enough";
+        r.warn(&email.span, what, format!("email = {address:?}"));
+    }
+    Some(address.to_owned())
+}
+
+fn check_rotation(every: &At<Duration>, r: &mut Checker<'_>) -> Option<Duration> {
+    if (ROTATE_MIN..=ROTATE_MAX).contains(&every.value) {
+        return Some(every.value);
+    }
+    let bounds = format!("{} and {}", show_duration(ROTATE_MIN), show_duration(ROTATE_MAX));
+    r.error_with_hint(&every.span, format!("acme.rotate_every: must be between {bounds}"), "rotate_every = \"1y\"");
+    None
+}
+
+fn check_profile(table: &AcmeTable, r: &mut Checker<'_>) {
+    let Some(profile) = &table.profile else { return };
+    if profile.value.is_empty() {
+        r.error_with_hint(&profile.span, "acme.profile: must not be empty", "leave the key out, or name a profile");
+        return;
+    }
+    let public = known(table.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value));
+    if let Some(known) = public.filter(|known| !known.profiles.contains(&profile.value.as_str())) {
+        let reason = match known.profiles {
+            [] => Reason::new(format!("acme.profile: {} has no profiles", known.title)).hint("leave the key out"),
+            some => unknown("acme.profile", "profile", &profile.value, some.iter().copied()),
+        };
+        // The authority may offer more by now: its directory decides.
+        r.report(Problem::warning(&profile.span, reason));
+    }
+}
+
+/// Reports tables of a site that contradict themselves.
+fn check_tables(site: &SiteTable, r: &mut Checker<'_>) {
+    let mut seen = Vec::new();
+    for table in &site.certificates {
+        let listed = table.algorithms.as_deref();
+        let Some(span) = table.by_acme() else {
+            if let Some(first) = listed.and_then(|listed| listed.first()) {
+                let what = "site.certificate.algorithms: has no effect without acme = true";
+                r.error_with_hint(&first.span, what, "acme = true, or leave the key out");
+            }
+            continue;
+        };
+        if let (Some(chain), None) = (&table.chain, &table.managed) {
+            let what = "site.certificate: chain and acme = true exclude each other: pintle stores the chain itself";
+            r.error_with_hint(&chain.span, what, "leave chain out, or acme = true");
+        }
+        check_algorithms(table, r);
+        if let Some(managed) = &table.managed {
+            if seen.contains(&managed.algorithm) {
+                let what = format!("site.certificate: acme = true twice for {}", managed.algorithm);
+                r.error_with_hint(span, what, "one table: algorithms = [\"ecdsa-p256\", \"rsa-2048\"]");
+            }
+            seen.push(managed.algorithm);
+        }
+    }
+}
+
+fn check_algorithms(table: &CertificateTable, r: &mut Checker<'_>) {
+    let Some(listed) = &table.algorithms else { return };
+    if listed.is_empty() {
+        let what = "site.certificate.algorithms: must not be empty";
+        r.error_with_hint(&table.span, what, "algorithms = [\"ecdsa-p256\"], or leave the key out");
+    }
+    for (at, name) in listed.iter().enumerate() {
+        if !ALGORITHMS.iter().any(|(word, _)| *word == name.value) {
+            let words = ALGORITHMS.iter().map(|(word, _)| *word);
+            let reason = unknown("site.certificate.algorithms", "algorithm", &name.value, words);
+            r.error(&name.span, reason);
+        } else if listed.iter().take(at).any(|before| before.value == name.value) {
+            let what = format!("site.certificate.algorithms: {} is listed twice", name.value);
+            r.error_with_hint(&name.span, what, "remove one");
+        }
+    }
+}
+
+/// Reports names that the authorities do not certify.
+fn check_names(table: &AcmeTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) {
+    let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
+    let public = known(table.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value));
+    let profile = table.profile.as_ref().map(|profile| profile.value.as_str());
+    for host in hosts {
+        let name = &host.value;
+        let problem = |reason: Reason| of_site(&label, Problem::error(&host.span, reason));
+        if name.is_wildcard() && table.dns_hook.is_none() {
+            let what = format!("site.hosts: {name}: authorities certify wildcards by dns-01 only");
+            let reason = Reason::new(what).hint("dns_hook = \"/etc/pintle/dns-hook\" in [acme]");
+            r.report(problem(reason.hint("list the names one by one instead of the wildcard")));
+        }
+        let Some(known) = public else { continue };
+        let wanted = known.for_addresses;
+        match (name.address(), wanted) {
+            (Some(_), None) => {
+                let what = format!("site.hosts: {name}: {} does not certify addresses", known.title);
+                r.report(problem(Reason::new(what).hint("give the site a name")));
+            }
+            (Some(_), Some(wanted)) if profile != Some(wanted) => {
+                let what = format!("site.hosts: {name}: {} certifies addresses by one profile only", known.title);
+                r.report(problem(Reason::new(what).hint(format!("profile = {wanted:?} in [acme]"))));
+            }
+            (None, _) if is_private(name) => {
+                let what = format!("site.hosts: {name}: no public authority certifies this name");
+                let reason = Reason::new(what).hint("a public name, or the directory of a private authority in [acme]");
+                r.report(of_site(&label, Problem::warning(&host.span, reason)));
+            }
+            _ => {}
+        }
+    }
+    let most = if matches!(profile, Some("shortlived" | "tlsserver")) { NAMES_MAX_SHORT } else { NAMES_MAX };
+    if let (Some(known), Some(over)) = (public, hosts.get(most)) {
+        let what = format!("site.hosts: {} takes at most {most} names in one certificate", known.title);
+        let reason = Reason::new(what).hint("spread the names over several sites");
+        r.report(of_site(&label, Problem::error(&over.span, reason)));
+    }
+}
+
+fn is_private(name: &HostPattern) -> bool {
+    let base = name.base();
+    let is_below = |end: &&str| base == *end || base.strip_suffix(*end).is_some_and(|rest| rest.ends_with('.'));
+    !base.contains('.') || PRIVATE.iter().any(is_below)
+}
+
+/// Reads a key that is to be adopted, unless that has happened before.
+fn check_adopted(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) {
+    let Some((managed, adopt)) = table.managed.as_ref().and_then(|m| Some((m, m.adopt.as_ref()?))) else { return };
+    let own = table.chain.as_ref().and_then(|chain| Path::new(&chain.value).parent()).map(|folder| folder.join(KEY));
+    if own.is_some_and(|own| own.exists()) {
+        return;
+    }
+    let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
+    let path = r.path(&adopt.value);
+    let Some(contents) = read("site.certificate.key", &path, &adopt.span, r) else { return };
+    let private = key_file::private_key(&contents).and_then(|_| key_file::public_key(&contents));
+    let reason = match private {
+        Ok(key) if key.algorithm == managed.algorithm => return,
+        // One of several: the others are new.
+        Ok(key) if is_listed(table, &key.algorithm.to_string()) => return,
+        Ok(key) => {
+            let what = format!("{}: the key to adopt is {}, not {}", r.shown(&path), key.algorithm, managed.algorithm);
+            Reason::new(what).hint(format!("algorithms = [\"{}\"]", key.algorithm))
+        }
+        Err(why) => Reason::new(format!("{}: no private key to adopt: {why}", r.shown(&path)))
+            .hint("name a private key in PEM, or leave key out: pintle makes one"),
+    };
+    r.report(of_site(&label, Problem::error(&adopt.span, reason).about(&path)));
+}
+
+fn is_listed(table: &CertificateTable, algorithm: &str) -> bool {
+    table.algorithms.iter().flatten().any(|listed| listed.value == algorithm)
+}
+
+/// Reports missing settings that every certificate needs.
+fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &mut Checker<'_>) {
+    let Some(span) = certificate.by_acme().cloned() else { return };
+    if draft.state().is_none() && file.state_directory.is_none() {
+        let what = "site.certificate.acme: keys and certificates need a place: state.directory is not set";
+        r.error_with_hint(&span, what, "[state] directory = \"/var/lib/pintle\"");
+    }
+    if !file.acme.terms.as_ref().is_some_and(|terms| terms.value) {
+        let authority = file.acme.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value);
+        let title = known(authority).map_or(authority, |known| known.title);
+        let place = file.acme.terms.as_ref().map_or(&span, |terms| &terms.span).clone();
+        let what = format!("acme.terms: {title} issues certificates only to those who agree to its terms of service");
+        let reason = Reason::new(what).note("the directory of the authority links to them");
+        r.error(&place, reason.hint("[acme] terms = true"));
+    }
+    if let Some(kept) = file.tls.key_process.as_ref().filter(|kept| kept.value) {
+        let what = "tls.key_process: pintle makes the keys of acme = true itself, so the serving process has them";
+        r.error_with_hint(&kept.span, what, "key_process = false, or certificates from another ACME client");
+    }
+}
+
+/// Reports challenges that no listener answers.
+fn check_listeners(table: &AcmeTable, challenges: &[Method], listen: &Listen, r: &mut Checker<'_>) {
+    let is_answered = |method: &Method| match method {
+        Method::Http01 => !listen.http.is_empty(),
+        Method::TlsAlpn01 => !listen.https.is_empty(),
+        Method::Dns01 => true,
+    };
+    if challenges.iter().any(is_answered) {
+        return;
+    }
+    let span = table.challenges.as_ref().and_then(|listed| listed.first()).map_or(&table.span, |first| &first.span);
+    let (what, hint) = match challenges.first() {
+        Some(Method::TlsAlpn01) => ("tls-alpn-01 needs a listener for TLS", "https = [\"[::]:443\"] in [listen]"),
+        _ => ("http-01 needs a listener for plain HTTP", "http = [\"[::]:80\"] in [listen]"),
+    };
+    r.error_with_hint(&span.clone(), format!("acme.challenges: {what}"), hint);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_names() {
+        let check = |name: &str, want: bool| assert_eq!(is_private(&HostPattern::parse(name).unwrap()), want, "{name}");
+        check("blog.example.com", false);
+        check("*.example.com", false);
+        check("blog.test", true);
+        check("test", true);
+        check("contest.example", false);
+        check("printer", true);
+        check("nas.home.arpa", true);
+        check("a.internal", true);
+    }
+}
