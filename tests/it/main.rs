@@ -47,6 +47,7 @@ mod loss;
 mod main_path;
 mod model;
 mod outside;
+mod pebble;
 mod pem;
 mod pins;
 mod preflight;

@@ -3,9 +3,11 @@
 mod authority;
 mod browser;
 mod client;
+pub mod double;
 pub mod http2_frame;
 mod origin;
 mod origin2;
+pub mod pebble;
 mod process;
 mod programs;
 mod secure;

@@ -1,0 +1,4 @@
+//! Certificates from an ACME CA, which is pebble: tests/run installs it, and fetches the current one. What no pebble can
+//! answer, a proxy in front of it does.
+
+mod rig;
