@@ -164,6 +164,10 @@ impl Control {
     }
 
     async fn try_reload(&mut self) -> Result<(Problems, Vec<String>), Vec<Problem>> {
+        if self.upgrades.under_way.is_some() {
+            let what = "an upgrade is under way: the new process has read the configuration already";
+            return Err(vec![Reason::new(what).hint("once it serves, `pintle reload` again").into()]);
+        }
         let path = self.draft.path().to_owned();
         let files = self.config.files().map(Path::to_owned).collect();
         // On another thread: ten thousand sites take their time, and nothing here is needed.

@@ -595,6 +595,9 @@ fn a_new_program_that_hangs() {
     eventually("the first is under way", || (line.pintle.status()["upgrading"] == true).then_some(()));
     let (code, _, err) = outcome(&mut line.pintle.command("upgrade"));
     assert!(code == 1 && err.contains("under way already"), "{err}");
+    // The new process has read the file, so that a reload of this one would be undone.
+    let err = line.pintle.reload_fails();
+    assert!(err.contains("an upgrade is under way") && err.contains("hint: once it serves"), "{err}");
     assert_eq!(first.join().unwrap().0, 1);
 }
 
