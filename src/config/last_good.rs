@@ -62,6 +62,15 @@ impl LastGood {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Returns `true` if a wanted copy is missing: somebody has deleted it, or it was never written.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(wanted) = wanted.as_ref().filter(|wanted| !wanted.is_empty()) else { return false };
+        let there: HashSet<String> = self.names().unwrap_or_default().into_iter().collect();
+        !wanted.is_subset(&there)
+    }
+
     /// Notes whether copying has failed; returns `true` if that is news.
     pub fn note(&self, failed: bool) -> bool {
         self.failed.swap(failed, Ordering::Relaxed) != failed
@@ -345,6 +354,8 @@ fn name(chain: &Path, pin: Pin) -> String {
 fn prefix(chain: &Path) -> String {
     let stem = chain.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let stem: String = stem.chars().filter(|c| c.is_alphanumeric() || matches!(c, '.' | '_')).take(STEM_MAX).collect();
+    // `-c pintle.toml` and `-c /etc/pintle/pintle.toml` are one configuration.
+    let chain = std::path::absolute(chain).unwrap_or_else(|_| chain.to_owned());
     format!("{stem}-{}-", short(chain.as_os_str().as_encoded_bytes()))
 }
 
@@ -391,6 +402,14 @@ mod tests {
         // One that is allowed is written beside the ones that are there.
         copies.allow([(one, old)].into_iter());
         assert!(copies.keep(one, old, b"fifth").unwrap() && !copies.keep(one, new, b"sixth").unwrap());
+    }
+
+    #[test]
+    fn a_path_is_the_same_however_it_is_written() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(prefix(Path::new("certs/blog.pem")), prefix(&here.join("certs/blog.pem")));
+        assert_eq!(prefix(Path::new("./certs/blog.pem")), prefix(&here.join("certs/blog.pem")));
+        assert_ne!(prefix(Path::new("certs/blog.pem")), prefix(Path::new("/certs/blog.pem")));
     }
 
     #[test]

@@ -154,11 +154,14 @@ impl Control {
         }
     }
 
-    /// Copies the pairs in use from time to time if that has failed, as on a full disk.
+    /// Copies the pairs in use again if that has failed, as on a full disk, or if copies were
+    /// deleted.
     pub(super) fn look_after_copies(&mut self) {
-        let has_failed = self.files.copies.as_ref().is_some_and(LastGood::has_failed);
-        if has_failed && self.files.copied.elapsed() >= COPY_RETRY {
-            self.files.copied = Instant::now();
+        if self.files.copied.elapsed() < COPY_RETRY {
+            return;
+        }
+        self.files.copied = Instant::now();
+        if self.files.copies.as_ref().is_some_and(|copies| copies.has_failed() || copies.is_incomplete()) {
             self.keep_pairs(None);
         }
     }

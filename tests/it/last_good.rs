@@ -114,6 +114,20 @@ fn a_start_serves_the_pair_that_was_served_last() {
     eventually("the refusal is over", || refusal(&pintle).is_null().then_some(()));
 }
 
+/// A folder of the state that somebody empties is filled again.
+#[test]
+fn deleted_copies_are_written_again() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+    copied(&bed, &bed.live);
+    refused_in_place(&bed, &pintle);
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+}
+
 /// The promised pin is the issuer's: the same key under another issuer breaks the promise, so it is another pair.
 #[test]
 fn the_same_key_under_another_issuer_is_another_pair() {
