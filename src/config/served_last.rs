@@ -16,7 +16,8 @@ use crate::tls::certificate::Chain;
 
 impl Draft {
     /// Returns an accepted lockout for each pair that was served last and breaks one of the `new` promises of the book.
-    /// `new` has their set ids. Any other pair is still refused.
+    /// `new` has their set ids. The lockout also covers the broken promises that were accepted for
+    /// this pair before: one record must cover all of them. Any other pair is still refused.
     #[must_use]
     pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Vec<Accepted> {
         let (Some(file), Some(state)) = (&self.file, self.state()) else { return Vec::new() };
@@ -27,7 +28,7 @@ impl Draft {
         let hosts: Vec<Vec<HostPattern>> =
             file.sites.iter().map(|site| site.hosts.as_deref().map(names).unwrap_or_default()).collect();
         let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let promises = Promises::alive(book.promises().iter().filter(|promise| new.contains(&set_id(promise))), now);
+        let promises = Promises::alive(book.promises().iter(), now);
         // A clock that was set back must not make the note older than the promises in it.
         let at = book.newest().map_or(now, |newest| newest.max(now));
         let mut excuses = Vec::new();
@@ -37,6 +38,24 @@ impl Draft {
                 let served = copies.read(&self.folder.join(&path.value));
                 let Some(chain) = served.and_then(|contents| Chain::from_pem(&contents).ok()) else { continue };
                 let broken = promises.broken_by(hosts, except, &chain.certain);
+                let accepted: HashSet<&String> = book
+                    .lockouts()
+                    .iter()
+                    .filter(|lockout| lockout.site == label && lockout.pin == chain.pin())
+                    .flat_map(|lockout| &lockout.sets)
+                    .collect();
+                let mut is_new = false;
+                let broken: Vec<_> = broken
+                    .into_iter()
+                    .filter(|promise| {
+                        let set = set_id(promise);
+                        is_new |= new.contains(&set);
+                        new.contains(&set) || accepted.contains(&set)
+                    })
+                    .collect();
+                if !is_new {
+                    continue;
+                }
                 let Some(until) = broken.iter().map(|promise| promise.honoured_until()).max() else { continue };
                 let (site, pin, until): (_, Pin, _) = (label.clone(), chain.pin(), safe_day(until));
                 let sets = broken.into_iter().map(set_id).collect();

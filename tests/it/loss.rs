@@ -274,6 +274,29 @@ fn a_merge_while_it_is_stopped_refuses_no_served_pair() {
     pintle.logged("certificate refused; the old one keeps serving", 1);
 }
 
+/// One merge after the other: the pair that was served last breaks promises of both.
+#[test]
+fn merges_one_by_one_refuse_no_served_pair() {
+    let (bed, nodes) = (Bed::new(), [Bed::new(), Bed::new()]);
+    let pins = bed.pins("30d");
+    let pintle = bed.start(&pins);
+    crate::last_good::copied(&bed, &bed.live);
+    drop(pintle);
+    let config = config(&bed, &pins);
+    for node in &nodes {
+        drop(node.start(&node.pins("30d")));
+        let (code, _, err) = outcome(command(&["ledger", "merge"], &config).arg(node.state().join("ledger.jsonl")));
+        assert!(code == 0 && err.contains("are locked out by this node until"), "{err}");
+    }
+    for _ in 0..2 {
+        let pintle = bed.start(&pins);
+        assert_eq!(bed.served(&pintle), bed.live.pin);
+    }
+    bed.put(&bed.stranger);
+    let pintle = bed.start(&pins);
+    assert_eq!(bed.served(&pintle), bed.live.pin, "a key that was not served is refused");
+}
+
 /// Loss and dates are two things to accept: a start needs the first alone.
 #[test]
 fn a_loss_is_accepted_without_the_dates() {
