@@ -151,7 +151,8 @@ fn trailer_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Hea
 pub(super) fn check_policies(table: &SiteTable, r: &mut Checker<'_>) {
     let Some(headers) = &table.response_headers else { return };
     for (name, _) in headers.set.iter().chain(&headers.add) {
-        let (policy, taken) = match Name::of(name.value.as_bytes()) {
+        let field = Name::of(name.value.as_bytes());
+        let (policy, taken) = match field {
             Name::StrictTransportSecurity => ("hsts", table.hsts.is_some()),
             Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => ("hpkp", table.hpkp.is_some()),
             _ => continue,
@@ -159,6 +160,10 @@ pub(super) fn check_policies(table: &SiteTable, r: &mut Checker<'_>) {
         if taken {
             let message = format!("site.response_headers: [site.{policy}] sends {:?} already", name.value);
             r.error_with_hint(&name.span, message, "keep one of them: clients may refuse two such fields");
+        } else if field == Name::PublicKeyPins {
+            // The guard knows nothing of these pins: the next rotation would lock their holders out.
+            let message = "site.response_headers: Public-Key-Pins would be a promise that the ledger does not have";
+            r.error_with_hint(&name.span, message, "use [site.hpkp]: it makes the header, and no rotation breaks it");
         } else {
             let message = format!("site.response_headers: pintle sends this {:?} without any check", name.value);
             r.warn(
