@@ -112,7 +112,12 @@ fn judge_refusal(world: &mut World<'_>, site: usize, said: Option<&Said>) -> Res
     };
     world.count("refused by the guard");
     // Other sites' files may be what a reload is refused for.
-    let needed = (0..SITES).any(|other| world.is_needed(other)) || world.is_needed(site);
+    let is_needed = |world: &World<'_>| (0..SITES).any(|other| world.is_needed(other)) || world.is_needed(site);
+    // Files may have been taken since the last visit, and other pins are sent with them.
+    let needed = is_needed(world) || {
+        world.check()?;
+        is_needed(world)
+    };
     // What lies in place of a bad pair may be half of a good one.
     if needed || world.blind || world.is_changed || world.files.values().any(Option::is_none) {
         return Ok(());
