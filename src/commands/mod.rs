@@ -35,7 +35,7 @@ use tracing::Level;
 use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, Problems, StandIn};
 use crate::control::admin::Known as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{hints_to_read, remedy};
+use crate::control::{dates_ahead, hints_to_read, remedy};
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
 use crate::os::read_error;
@@ -225,6 +225,9 @@ fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
         })?,
         None => Default::default(),
     };
+    if let Some(reason) = dates_ahead(draft.path(), asked.as_ref().map_or(&book, |(_, theirs)| theirs)) {
+        warn(&reason);
+    }
     let Some((now, theirs)) = asked else {
         return Ok(Known { damage, ..Known::of_book(book) });
     };

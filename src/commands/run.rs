@@ -10,7 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::drop_privileges::drop_privileges;
 use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn};
 use crate::config::{Draft, StandIn};
-use crate::control::{Beginning, Control, Ended, Newcomer, StartError, log_warnings, open_ledger, sandbox_rules};
+use crate::control::{
+    Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
+};
 use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
@@ -84,6 +86,7 @@ pub(super) fn serve(
         Err(code) => return code,
     };
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
+    let ahead = dates_ahead(path, ledger.book());
     let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
         Ok(bound) => bound,
         Err(errors) => return cannot_bind(&errors),
@@ -98,7 +101,7 @@ pub(super) fn serve(
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    tell(&notices);
+    tell(&notices, ahead);
     tell_of_start(no_launcher);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
@@ -237,7 +240,11 @@ fn cannot_bind(errors: &[BindError]) -> ExitCode {
     ExitCode::from(1)
 }
 
-fn tell(notices: &[Notice]) {
+fn tell(notices: &[Notice], ahead: Option<Reason>) {
+    if let Some(reason) = ahead {
+        let (problem, hint) = (reason.line(), reason.hint_line());
+        tracing::warn!(problem, hint, "the ledger has dates ahead of the clock");
+    }
     for notice in notices {
         tracing::warn!(%notice, "ledger");
     }

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use super::Control;
 use crate::config::Draft;
 use crate::ledger::leases::Leases;
-use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, wall};
+use crate::ledger::repair::dated_ahead;
+use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, day, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
@@ -22,6 +23,8 @@ use crate::reason::Reason;
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
 /// How often the ledger's file is checked for deletion and foreign changes.
 const LEDGER_LOOK: Duration = Duration::from_secs(5);
+/// How often the ledger gets a date if nothing else is written, in seconds.
+const DATED_EVERY: Seconds = 86400;
 
 /// The ledger, the leases, and what has delayed a ramp.
 pub(super) struct Promises {
@@ -115,7 +118,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
 /// The remedies for a ledger that may have lost promises.
 #[must_use]
 pub fn remedy(config: &Path) -> [String; 2] {
-    let (config, today) = (config.display(), crate::ledger::time::day(wall()));
+    let (config, today) = (config.display(), day(wall()));
     [
         format!(
             "put a newer copy of the file back, if there is one; `pintle ledger repair -c {config}` shows what is left"
@@ -125,6 +128,20 @@ pub fn remedy(config: &Path) -> [String; 2] {
              -c {config} --accept-loss {today}"
         ),
     ]
+}
+
+/// The reason to look at a ledger's dates: this machine's clock was ahead once, or another node's
+/// was, and promises count as held for that much longer.
+#[must_use]
+pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
+    let (now, latest) = (wall(), dated_ahead(book, wall())?);
+    let what = format!(
+        "the ledger has dates up to {}, and this machine's clock shows {}: promises count as held for longer than they are",
+        day(latest),
+        day(now)
+    );
+    let hint = "if the clock is right now, stop pintle and correct the dates: pintle ledger repair";
+    Some(Reason::new(what).hint(format!("{hint} -c {}", config.display())))
 }
 
 /// The remedies for a file of the state that this user may not read or write.
@@ -232,6 +249,23 @@ impl Control {
             let trouble = LedgerTrouble::new(&error);
             trouble.tell();
             self.promises.trouble = Some(trouble);
+            return;
+        }
+        self.date_ledger().await;
+    }
+
+    /// Notes the time in the ledger if nothing else was written for a day, so that the next start
+    /// does not doubt a clock that is right.
+    async fn date_ledger(&mut self) {
+        let reading = ClockReading::take();
+        let (now, doubt) = {
+            let time = self.promises.time.borrow();
+            (time.now(reading), time.doubt(reading))
+        };
+        let newest = self.ledger().book().newest();
+        if doubt.is_none() && newest.is_some_and(|newest| now.saturating_sub(newest) >= DATED_EVERY) {
+            // A failure is retried at the next look. Nothing depends on it meanwhile.
+            let _ = self.record(vec![Record::Seen(now)]).await;
         }
     }
 

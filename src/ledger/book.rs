@@ -20,6 +20,8 @@ pub struct Book {
     ramps: HashMap<(String, Ramped), Ramp>,
     accepted: Vec<Accepted>,
     repairs: Vec<Repair>,
+    /// When a process last noted that it keeps this ledger.
+    seen: Option<Seconds>,
     /// Records of newer versions, in order of arrival.
     unknown: Vec<String>,
     known_unknown: HashSet<String>,
@@ -84,6 +86,11 @@ impl Book {
                 if is_new {
                     self.repairs.push(repair);
                 }
+                is_new
+            }
+            Record::Seen(at) => {
+                let is_new = self.seen.is_none_or(|seen| seen < at);
+                self.seen = self.seen.max(Some(at));
                 is_new
             }
             Record::Unknown(json) => self.foreign(json),
@@ -183,7 +190,13 @@ impl Book {
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
         let repairs = self.repairs.iter().map(|r| r.at);
-        self.promises.iter().map(written).chain(self.accepted.iter().map(|a| a.at)).chain(repairs).max()
+        self.promises
+            .iter()
+            .map(written)
+            .chain(self.accepted.iter().map(|a| a.at))
+            .chain(repairs)
+            .chain(self.seen)
+            .max()
     }
 
     /// Returns the lockouts that the operator accepted, in order of acceptance.
@@ -202,7 +215,11 @@ impl Book {
     #[must_use]
     pub fn len(&self) -> usize {
         let own = self.promises.len() - self.derived.len();
-        own + self.ramps.len() + self.accepted.len() + self.repairs.len() + self.unknown.len()
+        own + self.ramps.len()
+            + self.accepted.len()
+            + self.repairs.len()
+            + usize::from(self.seen.is_some())
+            + self.unknown.len()
     }
 
     /// Returns `true` if the book has no records.
@@ -221,6 +238,7 @@ impl Book {
             .chain(ramps.into_iter().map(|r| Record::Ramp(r.clone())))
             .chain(self.accepted.iter().map(|a| Record::Accepted(a.clone())))
             .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
+            .chain(self.seen.map(Record::Seen))
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
 

@@ -51,6 +51,9 @@ enum RecordJson {
         what: Vec<String>,
         at: Timestamp,
     },
+    Seen {
+        at: Timestamp,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,6 +135,7 @@ pub(super) fn of_record(record: &Record) -> String {
             at: time(a.at),
         },
         Record::Repair(r) => RecordJson::Repair { what: r.what.clone(), at: time(r.at) },
+        Record::Seen(at) => RecordJson::Seen { at: time(*at) },
         Record::Unknown(json) => return json.clone(),
     };
     serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
@@ -150,7 +154,7 @@ pub(super) fn is_foreign(json: &str) -> bool {
         kind: std::borrow::Cow<'a, str>,
     }
     serde_json::from_str::<Typed<'_>>(json)
-        .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair"))
+        .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair" | "seen"))
 }
 
 /// Reads the promise in a newer version's record in its strictest sense: an unknown mode enforces,
@@ -247,6 +251,7 @@ fn of_json(text: RecordJson) -> Option<Record> {
             Record::Accepted(Accepted { site, pin: pin.parse().ok()?, sets, until, at: at.as_second() })
         }
         RecordJson::Repair { what, at } => Record::Repair(Repair { what, at: at.as_second() }),
+        RecordJson::Seen { at } => Record::Seen(at.as_second()),
     })
 }
 

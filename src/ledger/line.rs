@@ -167,9 +167,10 @@ pub(super) mod tests {
             Record::Accepted(Accepted { site, pin: Pin::of_spki(&[key]), sets, until: "2026-12-01".into(), at })
         });
         let unknown = Just(Record::Unknown("{\"type\":\"later\",\"x\":[1, 2]}".into()));
+        let seen = (0i64..1_000_000).prop_map(Record::Seen);
         let repair =
             ("[a-c]{1,2}", 0i64..1_000_000).prop_map(|(what, at)| Record::Repair(Repair { what: vec![what], at }));
-        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair]
+        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair, 1 => seen]
     }
 
     #[test]

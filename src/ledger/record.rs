@@ -19,6 +19,9 @@ pub enum Record {
     Accepted(Accepted),
     /// The operator accepts a lost promise or a clock that jumped.
     Repair(Repair),
+    /// A process kept the ledger at this time. Without it, a ledger that nothing is added to would
+    /// make the clock look wrong after a year.
+    Seen(Seconds),
     /// A newer version's record, kept unchanged. [`Record::strictest`] returns the promise in it,
     /// if any.
     Unknown(String),
@@ -84,6 +87,6 @@ impl Record {
     /// not accepted on another, which may be sending these very pins.
     #[must_use]
     pub fn travels(&self) -> bool {
-        !matches!(self, Self::Accepted(_) | Self::Repair(_))
+        !matches!(self, Self::Accepted(_) | Self::Repair(_) | Self::Seen(_))
     }
 }

@@ -32,6 +32,7 @@ pub fn date(record: &Record) -> Option<Seconds> {
         Record::Ramp(r) => Some(r.since),
         Record::Accepted(a) => Some(a.at),
         Record::Repair(r) => Some(r.at),
+        Record::Seen(at) => Some(*at),
         Record::Unknown(json) => Record::strictest(json).map(|p| written(&p).max(p.first_sent)),
         Record::Format(_) => None,
     }
@@ -77,6 +78,7 @@ pub fn in_words(record: &Record) -> String {
         Record::Ramp(r) => format!("a ramp of {}, at step {} since {}", r.site, r.step + 1, day(r.since)),
         Record::Accepted(a) => format!("a lockout of {}, accepted on {}", a.site, day(a.at)),
         Record::Repair(r) => format!("a repair of {}", day(r.at)),
+        Record::Seen(at) => format!("the time of {}", day(*at)),
         Record::Unknown(json) => match Record::strictest(json) {
             Some(promise) => in_words(&Record::Promise(promise)),
             None => "a record of a newer pintle".into(),
@@ -103,6 +105,13 @@ pub fn carried_out(book: &Book, now: Seconds, repair: Option<Repair>) -> Book {
         mended.apply(Record::Repair(repair));
     }
     mended
+}
+
+/// Returns the latest date in the book if it lies ahead of the clock by more than [`SKEW`]: promises
+/// are held for that much longer.
+#[must_use]
+pub fn dated_ahead(book: &Book, now: Seconds) -> Option<Seconds> {
+    book.records().filter_map(|record| date(&record)).max().filter(|date| *date > now.saturating_add(SKEW))
 }
 
 /// Returns the newest date in the book if the clock is too far beyond it. pintle then withholds
@@ -138,6 +147,7 @@ fn as_of(record: &Record, now: Seconds) -> Record {
             repair.at = repair.at.min(now);
             Record::Repair(repair)
         }
+        Record::Seen(at) => Record::Seen(at.min(now)),
         // A newer version's promise becomes one of this version.
         Record::Unknown(json) => match Record::strictest(&json) {
             Some(promise) => as_of(&Record::Promise(promise), now),

@@ -200,6 +200,51 @@ fn a_clock_that_went_on_is_confirmed() {
     assert!(bed.header(&pintle).is_some());
 }
 
+/// Pins were removed long ago. While it serves, the ledger gets dates all the same: the clock of the next start is right.
+#[test]
+fn a_year_without_pins_is_no_wrong_clock() {
+    let bed = Bed::new(-500 * DAY);
+    drop(bed.start(&bed.config(&bed.live)));
+    let config = bed.config(&bed.stranger);
+    let without = config.split("[site.hpkp]").next().unwrap();
+    bed.set_clock(-400 * DAY);
+    let pintle = bed.start(without);
+    for day in [-250, -100, 0] {
+        bed.set_clock(day * DAY);
+        let at = jiff::Timestamp::now().as_second() + (day - 1) * DAY;
+        eventually("the ledger has this date", || {
+            (ledger::look(&bed.state()).unwrap().0.newest().unwrap() > at).then_some(())
+        });
+    }
+    assert_eq!(pintle.stop(), 0);
+    let pintle = bed.start(without);
+    assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
+    let (code, _, err) = outcome(&mut bed.command(&pintle, "check"));
+    assert!(code == 0 && !err.contains("the clock shows"), "{err}");
+}
+
+/// A clock that was ahead by less than a year is not doubted, but its dates are named, with the way out.
+#[test]
+fn dates_ahead_of_the_clock_are_named() {
+    let bed = Bed::new(200 * DAY);
+    let config = bed.config(&bed.live);
+    drop(bed.start(&config));
+    bed.set_clock(0);
+    let pintle = bed.start(&config);
+    let told = pintle.logged("the ledger has dates ahead of the clock", 1).remove(0);
+    assert!(told["hint"].as_str().unwrap().contains("pintle ledger repair -c "), "{told}");
+    let path = bed.folder.path().join("pintle.toml");
+    fs::write(&path, fs::read_to_string(pintle.config_path()).unwrap()).unwrap();
+    let check = || outcome(crate::harness::pintle().env("PINTLE_ALLOW_ROOT", "1").args(["check", "-c"]).arg(&path));
+    assert_eq!(pintle.stop(), 0);
+    let (_, _, err) = check();
+    let remedy = err.lines().find_map(|line| line.split_once("correct the dates: ")).expect(&err).1.to_owned();
+    let words: Vec<&str> = remedy.split(' ').skip(1).chain(["--yes"]).collect();
+    output(crate::harness::pintle().args(words));
+    let (_, _, err) = check();
+    assert!(!err.contains("dates up to"), "{err}");
+}
+
 /// Nothing was promised for more than a year, so that the clock is doubted: certificates of now are good all the same, at a
 /// start and while it serves.
 #[test]
