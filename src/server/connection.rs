@@ -80,7 +80,10 @@ async fn establish(
     let hello = arrival.read_hello(&client).await?;
     let slot = arrival.begin_handshake(&client)?;
     let Arrival { socket, entry, pass, .. } = arrival;
-    let stream = handshake(socket, hello.into_received(), shared, worker, &client, alarm).await?;
+    // Clients open connections ahead of time. One that speaks after a rotation must not get the
+    // chain from before it: on another connection, its client may have noted the new pins.
+    let view = worker.view();
+    let stream = handshake(socket, hello.into_received(), &view.shared, worker, &client, alarm).await?;
     drop(slot);
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;

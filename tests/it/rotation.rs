@@ -1,6 +1,7 @@
 //! Certificates that change while pintle serves: what is taken up, what is refused, and what the clients see.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -144,6 +145,25 @@ fn the_next_key_may_be_served_and_asks_for_another() {
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.next.pin);
     assert!(pintle.status()["sites"][0]["todo"][0].as_str().unwrap().contains(&bed.next.pin));
+}
+
+/// Browsers open connections ahead of time. One that speaks after a rotation gets the new chain: its client may know the
+/// new pins.
+#[test]
+fn a_connection_opened_before_a_rotation_gets_the_new_chain() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let early: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(pintle.https()).unwrap()).collect();
+    eventually("they are accepted", || (pintle.status()["connections"].as_u64() >= Some(4)).then_some(()));
+    bed.put(&bed.next);
+    eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
+    for socket in early {
+        let connection = Client::new(&bed.authority).handshake(socket, BLOG).unwrap();
+        let leaf = connection.stream.tls().unwrap().peer_certificates().unwrap()[0].to_vec();
+
+        let leaf = x509_parser::parse_x509_certificate(&leaf).unwrap().1.public_key().raw.to_vec();
+        assert_eq!(pintle::keys::pin::Pin::of_spki(&leaf).to_string(), bed.next.pin);
+    }
 }
 
 #[test]
