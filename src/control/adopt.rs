@@ -123,10 +123,13 @@ impl Control {
         }
         let before = std::mem::replace(&mut self.config, config);
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
-        self.renew_leases().await;
+        // New pins are on disk before they are sent, and they are sent once no worker serves the
+        // chains from before.
+        let renewal = self.record_leases().await;
         self.follow_upstreams();
         self.server.publish(self.config.snapshot.clone());
         self.server.settled().await;
+        self.grant_leases(renewal);
         self.counts.rotations += announce_changes(&before, &self.config);
         self.keep_pairs(Some(&before));
         self.files.watch.files(self.config.stamps().cloned().collect());

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Control;
 use crate::config::Draft;
-use crate::ledger::leases::Leases;
+use crate::ledger::leases::{Leases, Renewal};
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, day, wall};
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
@@ -272,8 +272,23 @@ impl Control {
     /// Renews the leases that are due. Pins whose leases cannot be renewed are withheld when these
     /// end.
     pub(super) async fn renew_leases(&mut self) {
+        let renewal = self.record_leases().await;
+        self.grant_leases(renewal);
+    }
+
+    /// Lets workers send the pins of a renewal that is durable.
+    pub(super) fn grant_leases(&mut self, renewal: Option<Renewal>) {
+        let Some(renewal) = renewal else { return };
+        self.promises.leases.borrow_mut().granted(&renewal);
+        if self.promises.trouble.take().is_some() {
+            tracing::info!("the ledger is written again: pins are sent");
+        }
+    }
+
+    /// Writes the leases that are due. Returns those that may be granted.
+    pub(super) async fn record_leases(&mut self) -> Option<Renewal> {
         if self.promises.trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
-            return;
+            return None;
         }
         let reading = ClockReading::take();
         let (now, doubt) = {
@@ -286,26 +301,22 @@ impl Control {
                 trouble.tell();
                 self.promises.trouble = Some(trouble);
             }
-            return;
+            return None;
         }
         if self.promises.trouble.take_if(|trouble| trouble.by_clock).is_some() {
             tracing::info!("the clock is plausible again: pins are sent");
         }
         let due = self.promises.leases.borrow().due(now, reading.uptime);
-        let Some(renewal) = due else { return };
+        let renewal = due?;
         match self.record(renewal.records.clone()).await {
-            Ok(()) => {
-                self.promises.leases.borrow_mut().granted(&renewal);
-                if self.promises.trouble.take().is_some() {
-                    tracing::info!("the ledger is written again: pins are sent");
-                }
-            }
+            Ok(()) => Some(renewal),
             Err(error) => {
                 let trouble = LedgerTrouble::new(&error);
                 if self.promises.trouble.as_ref().is_none_or(|known| known.error != trouble.error) {
                     trouble.tell();
                 }
                 self.promises.trouble = Some(trouble);
+                None
             }
         }
     }

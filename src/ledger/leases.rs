@@ -5,8 +5,8 @@
 //! waits for a disk. This module does no I/O and reads no clock: it returns the records to write,
 //! and is called again when they are durable.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
 
 use super::book::Book;
 use super::record::Record;
@@ -33,6 +33,8 @@ pub struct Pledge {
 #[derive(Debug, Default)]
 pub struct Leases {
     held: Vec<HeldLease>,
+    /// Leases that are no longer held: a request from before may still send their pins.
+    past: Vec<Weak<Lease>>,
     /// Corrections of records that were dated too early, still to be written.
     mended: Vec<Record>,
 }
@@ -66,6 +68,11 @@ impl Leases {
             before.iter().map(|h| (Arc::as_ptr(&h.pledge.lease), h.renew_at)).collect();
         let renew_at = |pledge: &Pledge| known.get(&Arc::as_ptr(&pledge.lease)).copied().unwrap_or_default();
         self.held = pledges.iter().map(|p| HeldLease { pledge: p.clone(), renew_at: renew_at(p) }).collect();
+        let held: HashSet<*const Lease> = pledges.iter().map(|p| Arc::as_ptr(&p.lease)).collect();
+        let dropped = before.iter().map(|h| &h.pledge.lease).filter(|lease| !held.contains(&Arc::as_ptr(lease)));
+        self.past.extend(dropped.map(Arc::downgrade));
+        drop(before);
+        self.past.retain(|lease| lease.strong_count() > 0);
     }
 
     /// Handles a clock that was behind: clients hold their pins for longer than the book says.
@@ -84,6 +91,9 @@ impl Leases {
         for held in &mut self.held {
             held.pledge.lease.revoke();
             held.renew_at = 0;
+        }
+        for lease in self.past.drain(..).filter_map(|lease| lease.upgrade()) {
+            lease.revoke();
         }
     }
 
@@ -162,6 +172,25 @@ mod tests {
             let end = 50_000 + 1000 * lease::length(max_age);
             assert!(granted.until <= end - MARGIN_MIN && granted.renew_at < granted.until, "{max_age}");
         }
+    }
+
+    #[test]
+    fn leases_of_before_are_revoked_as_well() {
+        let (old, new) = (pledge(1, 1000), pledge(2, 1000));
+        let mut leases = Leases::default();
+        leases.hold(std::slice::from_ref(&old));
+        let renewal = leases.due(5000, 0).unwrap();
+        leases.granted(&renewal);
+        leases.hold(std::slice::from_ref(&new));
+        assert!(old.lease.holds(1000), "a request from before may still use it");
+        leases.revoke();
+        assert!(!old.lease.holds(1000));
+        // One that is held again, after all, is granted as usual.
+        leases.hold(std::slice::from_ref(&old));
+        let renewal = leases.due(5001, 1000).unwrap();
+        leases.granted(&renewal);
+        leases.hold(std::slice::from_ref(&old));
+        assert!(old.lease.holds(2000));
     }
 
     #[test]
