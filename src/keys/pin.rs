@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of the DER of a SubjectPublicKeyInfo (RFC 7469 section 2.4).
@@ -76,6 +77,18 @@ impl FromStr for Pin {
     }
 }
 
+impl Serialize for Pin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +110,7 @@ mod tests {
             prop_assert_eq!(pin.to_string().parse(), Ok(pin));
             prop_assert_eq!(Pin::from_hex(&pin.to_hex()), Some(pin));
             prop_assert_eq!(Pin::from_hex(&pin.to_hex()[1..]), None);
+            prop_assert_eq!(serde_json::from_str::<Pin>(&serde_json::to_string(&pin).unwrap()).unwrap(), pin);
         }
 
         #[test]

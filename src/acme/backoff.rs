@@ -1,0 +1,316 @@
+//! The attempts at one CA: the last result, and the wait before the next attempt. Kept on disk.
+
+use serde::{Deserialize, Serialize};
+
+use super::problem::Remedy;
+use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
+
+/// One day, in seconds.
+pub const DAY: Seconds = 86_400;
+/// The waits after the first, second and third failure in a row, in seconds. Then it is a day.
+const LADDER: [Seconds; 3] = [60, 600, 6000];
+/// The shortest wait after the ladder, however short the time that is left.
+const WAIT_MIN: Seconds = 3600;
+/// The longest wait after the certificate has expired.
+const EXPIRED_MAX: Seconds = 6 * 3600;
+/// The wait before another attempt after a rate limit without Retry-After.
+const RATE_LIMIT: Seconds = 3600;
+/// The bounds of Retry-After, in seconds.
+const RETRY_AFTER: (Seconds, Seconds) = (1, DAY);
+/// A wait takes up to this much longer, by chance.
+const JITTER: f64 = 0.1;
+/// Failures in a row after which the operator must act: Let's Encrypt pauses a name after 1152.
+pub const FAILURES_MAX: u32 = 1000;
+/// Keys remembered as refused by a CA.
+const REFUSED_KEYS_MAX: usize = 16;
+
+/// The attempts at one CA, for one certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempts {
+    /// Failures in a row.
+    pub failures: u32,
+    /// The last result.
+    pub last: Option<Outcome>,
+    /// The wait after it, in seconds.
+    pub wait: Seconds,
+    /// `true` if no retry helps before the operator acts: [`Attempts::release`].
+    pub stopped: bool,
+    /// `true` if the next order goes without `replaces`, as the CA knows a successor already.
+    pub without_replaces: bool,
+    /// Keys that this CA has refused.
+    pub refused_keys: Vec<Pin>,
+}
+
+/// The result of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The time.
+    pub at: Seconds,
+    /// The remedy of a failure; `None` after a success.
+    pub remedy: Option<Remedy>,
+    /// The result in words.
+    pub text: String,
+}
+
+/// A failed attempt.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The remedy, from the problem's type.
+    pub remedy: Remedy,
+    /// The failure in words.
+    pub text: String,
+    /// Retry-After of the answer, in seconds from now.
+    pub retry_after: Option<Seconds>,
+    /// The key of the order.
+    pub key: Option<Pin>,
+}
+
+/// The time of the next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// At this time, or since then.
+    At(Seconds),
+    /// Not before the operator acts.
+    Stopped,
+}
+
+impl Attempts {
+    /// Records a success: the next failure is the first one again.
+    pub fn succeeded(&mut self, text: String, now: Seconds) {
+        let refused_keys = std::mem::take(&mut self.refused_keys);
+        *self = Self { last: Some(Outcome { at: now, remedy: None, text }), refused_keys, ..Self::default() };
+    }
+
+    /// Records a failure. `left` is the time until the certificate in use expires, in seconds,
+    /// `None` without one; `random` is a number from 0 to 1 (exclusive).
+    pub fn failed(&mut self, failure: Failure, now: Seconds, left: Option<Seconds>, random: f64) {
+        let Failure { remedy, text, retry_after, key } = failure;
+        let again = self.last.as_ref().is_some_and(|last| last.remedy == Some(remedy));
+        let retry_after = retry_after.map(|seconds| seconds.clamp(RETRY_AFTER.0, RETRY_AFTER.1));
+        let mut is_failure = true;
+        let mut wait = None;
+        match remedy {
+            Remedy::WithoutReplaces if !self.without_replaces => {
+                self.without_replaces = true;
+                (is_failure, wait) = (false, Some(0));
+            }
+            // Once. An account that vanishes again is a matter for the operator.
+            Remedy::Register if !again => (is_failure, wait) = (false, Some(0)),
+            Remedy::RateLimit => (is_failure, wait) = (false, Some(RATE_LIMIT)),
+            Remedy::Caa => wait = Some(DAY),
+            Remedy::Key => match key {
+                Some(key) if !self.refused_keys.contains(&key) => {
+                    self.refused_keys.truncate(REFUSED_KEYS_MAX - 1);
+                    self.refused_keys.insert(0, key);
+                    // Another key is another attempt; the plan knows whether there is one.
+                    wait = Some(0);
+                }
+                _ => self.stopped = true,
+            },
+            Remedy::Register | Remedy::Profile | Remedy::Name | Remedy::Operator => self.stopped = true,
+            Remedy::NewNonce
+            | Remedy::WithoutReplaces
+            | Remedy::ReadOrder
+            | Remedy::Temporary
+            | Remedy::Validation
+            | Remedy::Candidate => {}
+        }
+        self.failures = self.failures.saturating_add(u32::from(is_failure));
+        self.stopped |= self.failures >= FAILURES_MAX;
+        let wait = match (wait, retry_after) {
+            // The CA's own time, or an hour.
+            (Some(_), Some(said)) if remedy == Remedy::RateLimit => said,
+            (Some(wait), said) => wait.max(said.unwrap_or(0)),
+            (None, said) => {
+                let least = if remedy == Remedy::Candidate { LADDER[2] } else { 0 };
+                longer(ladder(self.failures, left).max(least), random).max(said.unwrap_or(0))
+            }
+        };
+        self.wait = wait;
+        self.last = Some(Outcome { at: now, remedy: Some(remedy), text });
+    }
+
+    /// Returns the time of the next attempt.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match &self.last {
+            _ if self.stopped => Retry::Stopped,
+            Some(last) if last.remedy.is_some() => Retry::At(last.at.saturating_add(self.wait)),
+            _ => Retry::At(Seconds::MIN),
+        }
+    }
+
+    /// Returns `true` if the last attempt failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.remedy.is_some())
+    }
+
+    /// Permits an attempt now: the operator asked for it, or changed what the CA objected to. Waits
+    /// that the CA asked for remain.
+    pub fn release(&mut self) {
+        self.stopped = false;
+        self.refused_keys.clear();
+        self.failures = 0;
+        if !self.last.as_ref().is_some_and(|last| last.remedy == Some(Remedy::RateLimit)) {
+            self.wait = 0;
+        }
+    }
+
+    /// Corrects a time in the future, which a clock that was ahead has left: the wait begins now.
+    pub fn settle(&mut self, now: Seconds) {
+        if let Some(last) = self.last.as_mut().filter(|last| last.at > now) {
+            last.at = now;
+        }
+    }
+}
+
+/// Returns the wait after so many failures in a row. It shrinks with the time that is left: a CA that
+/// returns late must still find somebody asking.
+fn ladder(failures: u32, left: Option<Seconds>) -> Seconds {
+    let rung = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
+    let Some(wait) = LADDER.get(rung) else {
+        return match left {
+            None => DAY,
+            Some(left) if left <= 0 => EXPIRED_MAX,
+            Some(left) => (left / 8).clamp(WAIT_MIN, DAY),
+        };
+    };
+    *wait
+}
+
+/// Returns a wait that is up to a tenth longer. `random` is from 0 to 1.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "at most a few days of seconds")]
+pub fn longer(wait: Seconds, random: f64) -> Seconds {
+    let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 0.0 };
+    wait.saturating_add((wait.clamp(0, 400 * DAY) as f64 * JITTER * random) as Seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn failure(remedy: Remedy) -> Failure {
+        Failure { remedy, text: "why".to_owned(), retry_after: None, key: None }
+    }
+
+    /// Fails as often as permitted; returns the waits.
+    fn waits(count: usize, left: impl Fn(Seconds) -> Option<Seconds>) -> Vec<Seconds> {
+        let (mut attempts, mut now) = (Attempts::default(), 1000);
+        let mut found = Vec::new();
+        for _ in 0..count {
+            attempts.failed(failure(Remedy::Temporary), now, left(now), 0.0);
+            let Retry::At(at) = attempts.retry() else { panic!("stopped") };
+            found.push(at - now);
+            now = at;
+        }
+        found
+    }
+
+    #[test]
+    fn waits_grow_to_a_day_and_shrink_with_the_time_left() {
+        assert_eq!(waits(6, |_| None), [60, 600, 6000, DAY, DAY, DAY]);
+        assert_eq!(waits(5, |_| Some(30 * DAY)), [60, 600, 6000, DAY, DAY]);
+        assert_eq!(waits(4, |_| Some(80 * 3600))[3], 10 * 3600);
+        assert_eq!(waits(4, |_| Some(60))[3], WAIT_MIN);
+        assert_eq!(waits(4, |_| Some(-5))[3], EXPIRED_MAX);
+    }
+
+    #[test]
+    fn each_remedy() {
+        for (remedy, said, want, failures) in [
+            (Remedy::Temporary, None, Retry::At(1060), 1),
+            (Remedy::Temporary, Some(500), Retry::At(1500), 1),
+            (Remedy::Temporary, Some(900 * DAY), Retry::At(1000 + DAY), 1),
+            (Remedy::Validation, Some(-5), Retry::At(1060), 1),
+            (Remedy::Candidate, None, Retry::At(7000), 1),
+            (Remedy::RateLimit, None, Retry::At(4600), 0),
+            (Remedy::RateLimit, Some(90), Retry::At(1090), 0),
+            (Remedy::RateLimit, Some(0), Retry::At(1001), 0),
+            (Remedy::Caa, None, Retry::At(1000 + DAY), 1),
+            (Remedy::WithoutReplaces, None, Retry::At(1000), 0),
+            (Remedy::Register, None, Retry::At(1000), 0),
+            (Remedy::Profile, None, Retry::Stopped, 1),
+            (Remedy::Name, None, Retry::Stopped, 1),
+            (Remedy::Operator, Some(5), Retry::Stopped, 1),
+            (Remedy::Key, None, Retry::Stopped, 1),
+        ] {
+            let mut attempts = Attempts::default();
+            attempts.failed(Failure { retry_after: said, ..failure(remedy) }, 1000, None, 0.0);
+            assert_eq!((attempts.retry(), attempts.failures), (want, failures), "{remedy:?} {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_tried_once_is_not_tried_for_ever() {
+        let mut attempts = Attempts::default();
+        attempts.failed(failure(Remedy::Register), 1000, None, 0.0);
+        attempts.failed(failure(Remedy::Register), 1000, None, 0.0);
+        assert_eq!(attempts.retry(), Retry::Stopped);
+        let mut attempts = Attempts::default();
+        attempts.failed(failure(Remedy::WithoutReplaces), 1000, None, 0.0);
+        attempts.failed(failure(Remedy::WithoutReplaces), 1000, None, 0.0);
+        assert_eq!(attempts.retry(), Retry::At(1060));
+        let key = |n: u8| Failure { key: Some(Pin::of_spki(&[n])), ..failure(Remedy::Key) };
+        let mut attempts = Attempts::default();
+        attempts.failed(key(1), 1000, None, 0.0);
+        attempts.failed(key(2), 1000, None, 0.0);
+        assert_eq!((attempts.retry(), attempts.refused_keys.len()), (Retry::At(1000), 2));
+        attempts.failed(key(1), 1000, None, 0.0);
+        assert_eq!(attempts.retry(), Retry::Stopped);
+        attempts.release();
+        assert_eq!((attempts.retry(), attempts.refused_keys.len()), (Retry::At(1000), 0));
+    }
+
+    #[test]
+    fn a_success_ends_it_and_refused_keys_stay() {
+        let mut attempts = Attempts::default();
+        attempts.failed(Failure { key: Some(Pin::of_spki(&[1])), ..failure(Remedy::Key) }, 1000, None, 0.0);
+        attempts.failed(failure(Remedy::Operator), 1001, None, 0.0);
+        attempts.succeeded("issued".to_owned(), 1002);
+        assert!(!attempts.has_failed() && attempts.failures == 0 && attempts.refused_keys.len() == 1);
+        assert_eq!(attempts.retry(), Retry::At(Seconds::MIN));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead() {
+        let mut attempts = Attempts::default();
+        attempts.failed(failure(Remedy::Temporary), 1_000_000, None, 0.0);
+        attempts.settle(1000);
+        assert_eq!(attempts.retry(), Retry::At(1060));
+        attempts.settle(1030);
+        assert_eq!(attempts.retry(), Retry::At(1060));
+    }
+
+    #[test]
+    fn kept_on_disk() {
+        let mut attempts = Attempts::default();
+        attempts.failed(Failure { key: Some(Pin::of_spki(&[1])), ..failure(Remedy::Key) }, 1000, None, 0.0);
+        let text = serde_json::to_string(&attempts).unwrap();
+        assert_eq!(serde_json::from_str::<Attempts>(&text).unwrap(), attempts);
+        assert_eq!(serde_json::from_str::<Attempts>("{\"later\":1}").unwrap(), Attempts::default());
+    }
+
+    proptest! {
+        /// Attempts end or wait, a wait is a day and a tenth at most, and each failure in a row waits
+        /// a minute at least.
+        #[test]
+        fn waits_are_bounded(
+            left in prop::option::of(-1000 * DAY..1000 * DAY),
+            said in prop::option::of(any::<i64>()),
+            random in any::<f64>(),
+            count in 1usize..20,
+        ) {
+            let mut attempts = Attempts::default();
+            for _ in 0..count {
+                attempts.failed(Failure { retry_after: said, ..failure(Remedy::Validation) }, 5000, left, random);
+            }
+            let Retry::At(at) = attempts.retry() else { panic!("stopped") };
+            prop_assert!((60..=DAY + DAY / 10).contains(&(at - 5000)), "{}", at - 5000);
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The budget of orders: Let's Encrypt's rate limits as data, and lower ones of our own. Kept on disk.
+//!
+//! Each limit is a bucket of tokens. An order takes one of each bucket that it concerns; a bucket gets
+//! one back after a fixed time. Our buckets are smaller and slower than the CA's, so pintle never
+//! meets a limit of the CA, whatever restarts, reloads and clocks do.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::backoff::DAY;
+use crate::policy::promise::Seconds;
+
+/// Buckets in one budget. Beyond, the emptiest are full again anyway.
+const BUCKETS_MAX: usize = 100_000;
+
+/// Tokens at once, and the seconds after which one returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens of a full bucket.
+    pub burst: i64,
+    /// Seconds until one token is back.
+    pub refill: Seconds,
+}
+
+/// A limit: the CA's, and ours below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name in the budget's file.
+    pub name: &'static str,
+    /// The limited thing, as the plan words it.
+    pub what: &'static str,
+    /// Let's Encrypt's limit (2026-08-05).
+    pub theirs: Rate,
+    /// Ours.
+    pub ours: Rate,
+}
+
+/// Certificates for exactly the same names: 5 in 7 days.
+pub const SAME_NAMES: Limit = Limit {
+    name: "names",
+    what: "orders for the same names",
+    theirs: Rate { burst: 5, refill: 34 * 3600 },
+    ours: Rate { burst: 4, refill: 36 * 3600 },
+};
+/// Renewals that name their predecessor. Let's Encrypt exempts them from all limits; a CA that shows
+/// a past window for each new certificate must still not get an order a minute.
+pub const REPLACED: Limit = Limit {
+    name: "replaces",
+    what: "renewals of the same names",
+    theirs: Rate { burst: i64::MAX, refill: 1 },
+    ours: Rate { burst: 8, refill: 12 * 3600 },
+};
+/// Certificates of a registered domain: 50 in 7 days.
+pub const DOMAIN: Limit = Limit {
+    name: "domain",
+    what: "orders for the registered domain",
+    theirs: Rate { burst: 50, refill: 202 * 60 },
+    ours: Rate { burst: 40, refill: 240 * 60 },
+};
+/// Orders of an account: 300 in 3 hours.
+pub const ORDERS: Limit = Limit {
+    name: "orders",
+    what: "orders of the account",
+    theirs: Rate { burst: 300, refill: 36 },
+    ours: Rate { burst: 200, refill: 50 },
+};
+/// Failed validations of a name: 5 in an hour.
+pub const VALIDATIONS: Limit = Limit {
+    name: "validation",
+    what: "failed validations of a name",
+    theirs: Rate { burst: 5, refill: 12 * 60 },
+    ours: Rate { burst: 4, refill: 15 * 60 },
+};
+/// New accounts of an address: 10 in 3 hours.
+pub const ACCOUNTS: Limit = Limit {
+    name: "accounts",
+    what: "new accounts",
+    theirs: Rate { burst: 10, refill: 18 * 60 },
+    ours: Rate { burst: 4, refill: 30 * 60 },
+};
+
+/// An order, as the limits see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The names of the certificate.
+    pub names: &'a [String],
+    /// `true` if the order names the certificate that it replaces.
+    pub replaces: bool,
+}
+
+/// What was taken from each bucket at one CA.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Budget {
+    buckets: BTreeMap<String, Bucket>,
+}
+
+/// The state of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Bucket {
+    /// The time of the last use.
+    at: Seconds,
+    /// Seconds from then until the bucket is full.
+    debt: Seconds,
+}
+
+impl Budget {
+    /// Returns the time from which an order is within the budget, with the limit that delays it;
+    /// `None` if it is now.
+    #[must_use]
+    pub fn order_from(&self, ask: Ask<'_>, now: Seconds) -> Option<(Seconds, &'static Limit)> {
+        let taken = buckets(ask).into_iter().chain(ask.names.iter().map(|name| (&VALIDATIONS, key_of(name))));
+        let waits = taken.filter_map(|(limit, of)| Some((self.free_from(limit, &of, now)?, limit)));
+        waits.max_by_key(|(from, _)| *from)
+    }
+
+    /// Counts an order. Write the budget to disk before the order is made.
+    pub fn take_order(&mut self, ask: Ask<'_>, now: Seconds) {
+        for (limit, of) in buckets(ask) {
+            self.take(limit, &of, now);
+        }
+        self.tidy(now);
+    }
+
+    /// Counts a failed validation of a name.
+    pub fn take_failed_validation(&mut self, name: &str, now: Seconds) {
+        self.take(&VALIDATIONS, &key_of(name), now);
+    }
+
+    /// Returns the time from which a new account is within the budget; `None` if it is now.
+    #[must_use]
+    pub fn account_from(&self, now: Seconds) -> Option<Seconds> {
+        self.free_from(&ACCOUNTS, "", now)
+    }
+
+    /// Counts a new account.
+    pub fn take_account(&mut self, now: Seconds) {
+        self.take(&ACCOUNTS, "", now);
+    }
+
+    /// Corrects times in the future, which a clock that was ahead has left: the tokens return from
+    /// now on.
+    pub fn settle(&mut self, now: Seconds) {
+        for bucket in self.buckets.values_mut() {
+            bucket.at = bucket.at.min(now);
+        }
+    }
+
+    fn free_from(&self, limit: &'static Limit, of: &str, now: Seconds) -> Option<Seconds> {
+        let bucket = self.buckets.get(&name(limit, of))?;
+        let room = (limit.ours.burst - 1).saturating_mul(limit.ours.refill);
+        let from = bucket.at.saturating_add(bucket.debt).saturating_sub(room);
+        (from > now).then_some(from)
+    }
+
+    fn take(&mut self, limit: &'static Limit, of: &str, now: Seconds) {
+        let bucket = self.buckets.entry(name(limit, of)).or_insert(Bucket { at: now, debt: 0 });
+        let full = limit.ours.burst.saturating_mul(limit.ours.refill);
+        let passed = now.saturating_sub(bucket.at).max(0);
+        let debt = bucket.debt.saturating_sub(passed).max(0);
+        *bucket = Bucket { at: now.max(bucket.at), debt: debt.saturating_add(limit.ours.refill).min(full) };
+    }
+
+    /// Removes full buckets, so that the budget does not grow with every name ever used.
+    fn tidy(&mut self, now: Seconds) {
+        self.buckets.retain(|_, bucket| bucket.at.saturating_add(bucket.debt) > now);
+        while self.buckets.len() > BUCKETS_MAX {
+            self.buckets.pop_first();
+        }
+    }
+}
+
+/// The buckets that an order takes from.
+fn buckets(ask: Ask<'_>) -> Vec<(&'static Limit, String)> {
+    let mut names: Vec<String> = ask.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let set = names.join(" ");
+    let mut found = vec![(&ORDERS, String::new())];
+    if ask.replaces {
+        found.push((&REPLACED, set));
+        return found;
+    }
+    found.push((&SAME_NAMES, set));
+    let mut domains: Vec<String> = names.iter().map(|name| registered(name)).collect();
+    domains.sort_unstable();
+    domains.dedup();
+    found.extend(domains.into_iter().map(|domain| (&DOMAIN, domain)));
+    found
+}
+
+/// The registered domain of a name, or the name itself if it has none: an address, a private name.
+fn registered(name: &str) -> String {
+    let name = key_of(name);
+    psl::domain_str(&name).map_or_else(|| name.clone(), str::to_owned)
+}
+
+/// A name in lower case, without the asterisk of a wildcard.
+fn key_of(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    name.strip_prefix("*.").unwrap_or(&name).to_owned()
+}
+
+/// The name of a bucket in the file.
+fn name(limit: &Limit, of: &str) -> String {
+    if of.is_empty() { limit.name.to_owned() } else { format!("{} {of}", limit.name) }
+}
+
+/// The longest wait for a token of ours, in seconds.
+pub const LONGEST_WAIT: Seconds = DAY + DAY / 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMITS: [&Limit; 6] = [&SAME_NAMES, &REPLACED, &DOMAIN, &ORDERS, &VALIDATIONS, &ACCOUNTS];
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn our_limits_are_lower() {
+        for limit in LIMITS {
+            assert!(limit.ours.burst < limit.theirs.burst && limit.ours.refill > limit.theirs.refill, "{}", limit.name);
+            assert!(limit.ours.refill <= LONGEST_WAIT);
+        }
+    }
+
+    #[test]
+    fn the_same_names() {
+        let mut budget = Budget::default();
+        let (set, same) = (names(&["b.example.com", "A.example.com"]), names(&["a.example.com", "b.example.com"]));
+        for _ in 0..4 {
+            assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None);
+            budget.take_order(Ask { names: &set, replaces: false }, 1000);
+        }
+        let found = budget.order_from(Ask { names: &same, replaces: false }, 1000);
+        assert_eq!(found, Some((1000 + 36 * 3600, &SAME_NAMES)));
+        assert_eq!(budget.order_from(Ask { names: &same, replaces: false }, 1000 + 36 * 3600), None);
+        // Other names, and renewals that name their predecessor, have buckets of their own.
+        assert_eq!(budget.order_from(Ask { names: &same[..1], replaces: false }, 1000), None);
+        assert_eq!(budget.order_from(Ask { names: &same, replaces: true }, 1000), None);
+    }
+
+    #[test]
+    fn a_domain_is_the_registered_one() {
+        for (name, want) in [
+            ("www.a.example.com", "example.com"),
+            ("*.example.co.uk", "example.co.uk"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("localhost", "localhost"),
+        ] {
+            assert_eq!(registered(name), want);
+        }
+        let mut budget = Budget::default();
+        for n in 0..40 {
+            let set = names(&[&format!("n{n}.example.com")]);
+            assert_eq!(budget.order_from(Ask { names: &set, replaces: false }, 1000), None, "{n}");
+            budget.take_order(Ask { names: &set, replaces: false }, 1000);
+        }
+        let found = budget.order_from(Ask { names: &names(&["x.example.com"]), replaces: false }, 1000);
+        assert_eq!(found.map(|(_, limit)| limit), Some(&DOMAIN));
+        assert_eq!(budget.order_from(Ask { names: &names(&["x.example.org"]), replaces: false }, 1000), None);
+    }
+
+    #[test]
+    fn failed_validations_delay_each_set_with_the_name() {
+        let mut budget = Budget::default();
+        for _ in 0..4 {
+            budget.take_failed_validation("A.example.com", 1000);
+        }
+        let set = names(&["b.example.com", "a.example.com"]);
+        let found = budget.order_from(Ask { names: &set, replaces: true }, 1000);
+        assert_eq!(found, Some((1000 + 15 * 60, &VALIDATIONS)));
+        assert_eq!(budget.order_from(Ask { names: &set[..1], replaces: true }, 1000), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead() {
+        let mut budget = Budget::default();
+        let set = names(&["a.example.com"]);
+        for _ in 0..4 {
+            budget.take_order(Ask { names: &set, replaces: false }, 900 * DAY);
+        }
+        budget.settle(1000);
+        let found = budget.order_from(Ask { names: &set, replaces: false }, 1000);
+        assert_eq!(found, Some((1000 + 36 * 3600, &SAME_NAMES)));
+    }
+
+    #[test]
+    fn kept_on_disk_and_tidied() {
+        let mut budget = Budget::default();
+        budget.take_account(0);
+        for n in 0..100 {
+            let set = names(&[&format!("n{n}.example{n}.com")]);
+            budget.take_order(Ask { names: &set, replaces: false }, n * 30 * DAY);
+        }
+        assert!(budget.buckets.len() <= 4, "{budget:?}");
+        let text = serde_json::to_string(&budget).unwrap();
+        assert_eq!(serde_json::from_str::<Budget>(&text).unwrap(), budget);
+    }
+
+    proptest! {
+        /// Whoever orders as soon as our budget permits, with restarts and clocks that step back, is
+        /// never refused by the CA's bucket.
+        #[test]
+        fn stays_below_the_limits_of_the_ca(
+            steps in prop::collection::vec((0i64..3 * DAY, 0i64..2 * DAY, any::<bool>()), 1..120),
+        ) {
+            let set = names(&["www.example.com"]);
+            let ask = Ask { names: &set, replaces: false };
+            let mut budget = Budget::default();
+            let theirs = SAME_NAMES.theirs;
+            // The CA's bucket, in real time, as seconds until it is full. Our clock falls behind.
+            let (mut real, mut behind, mut debt) = (0i64, 0i64, 0i64);
+            for (passes, step, is_restart) in steps {
+                real += passes;
+                debt = (debt - passes).max(0);
+                if is_restart {
+                    behind += step;
+                    budget = serde_json::from_str(&serde_json::to_string(&budget).unwrap()).unwrap();
+                }
+                budget.settle(real - behind);
+                while budget.order_from(ask, real - behind).is_none() {
+                    budget.take_order(ask, real - behind);
+                    debt += theirs.refill;
+                    prop_assert!(debt <= theirs.burst * theirs.refill);
+                }
+            }
+        }
+
+        /// A budget never delays an order for longer than it says.
+        #[test]
+        fn waits_are_bounded(uses in prop::collection::vec(0i64..DAY, 0..60)) {
+            let set = names(&["www.example.com"]);
+            let (mut budget, mut now) = (Budget::default(), 0);
+            for passes in uses {
+                now += passes;
+                budget.take_order(Ask { names: &set, replaces: false }, now);
+            }
+            let from = budget.order_from(Ask { names: &set, replaces: false }, now).map_or(now, |(from, _)| from);
+            prop_assert!(from - now <= LONGEST_WAIT);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The facts about one certificate that the plan is made from: what is on disk, what the ledger says,
+//! and what the CA and the operator said last.
+
+use serde::{Deserialize, Serialize};
+
+use super::backoff::Attempts;
+use super::renewal_info::RenewalInfo;
+use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
+
+/// All facts about one certificate: one site, one algorithm.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The site, by its first name.
+    pub site: String,
+    /// The algorithm of its keys, as the configuration names it.
+    pub algorithm: String,
+    /// The names that the certificate must have, in lower case and in order.
+    pub names: Vec<String>,
+    /// The chain in use; `None` before the first certificate.
+    pub chain: Option<Held>,
+    /// The pin of the live key; `None` if there is no such file yet.
+    pub live: Option<Pin>,
+    /// The time at which the live key came into use.
+    pub live_since: Seconds,
+    /// The next key; `None` if there is no such file yet.
+    pub next: Option<NextKey>,
+    /// The renewal information of the chain in use.
+    pub info: RenewalInfo,
+    /// An order that was begun.
+    pub order: Option<OpenOrder>,
+    /// The last preflight.
+    pub checked: Option<Checked>,
+    /// What the operator asked for.
+    pub asked: Asked,
+    /// A key that the operator declared compromised.
+    pub compromise: Option<Compromise>,
+    /// Keys that the ledger marks as burnt: compromised once, and never to be used again.
+    pub burnt: Vec<Pin>,
+    /// The CAs, in order of preference: one or two.
+    pub cas: Vec<Ca>,
+    /// The time from one planned changeover to the next; `None` if only by hand.
+    pub rotate_every: Option<Seconds>,
+}
+
+/// The chain in use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Held {
+    /// The start of its validity.
+    pub not_before: Seconds,
+    /// The end of its validity.
+    pub not_after: Seconds,
+    /// The pin of its leaf.
+    pub pin: Pin,
+    /// The names in it.
+    pub names: Vec<String>,
+    /// Its identifier for renewal information (`renewal_info::certificate_id`); `None` without an
+    /// authority key identifier.
+    pub id: Option<String>,
+    /// The directory of the CA that issued it; `None` if pintle did not order it.
+    pub from: Option<String>,
+    /// A random number from 0 to 1, drawn when the chain came and kept with it: it spreads renewals.
+    pub spread: f64,
+}
+
+impl Held {
+    /// Returns the length of its validity, in seconds.
+    #[must_use]
+    pub fn lifetime(&self) -> Seconds {
+        self.not_after.saturating_sub(self.not_before).max(1)
+    }
+}
+
+/// The next key, with the ledger's facts about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextKey {
+    /// Its pin.
+    pub pin: Pin,
+    /// The time since which clients of the site receive it; `None` if they never did.
+    pub promised_since: Option<Seconds>,
+    /// The time from which a certificate with it breaks no living promise
+    /// (`policy::promise::Promises::safe_from`); `None` if that is now.
+    pub usable_from: Option<Seconds>,
+    /// The longest max-age among the living promises that bind the site's names, in seconds; 0
+    /// without any.
+    pub longest: Seconds,
+}
+
+/// An order at a CA. Written to disk before the order is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenOrder {
+    /// Its URL; `None` until the CA has answered.
+    pub url: Option<String>,
+    /// The directory of the CA.
+    pub ca: String,
+    /// The pin of the key that the certificate is ordered for.
+    pub key: Pin,
+    /// The ordered names.
+    pub names: Vec<String>,
+    /// The time of the order.
+    pub since: Seconds,
+    /// The end that the CA set.
+    pub expires: Option<Seconds>,
+    /// The time before which the CA does not want to be asked about it (Retry-After).
+    #[serde(default)]
+    pub poll_from: Seconds,
+}
+
+/// The last preflight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// The time.
+    pub at: Seconds,
+    /// The names that were checked.
+    pub names: Vec<String>,
+    /// The result.
+    pub verdict: Verdict,
+    /// Broken results in a row.
+    #[serde(default)]
+    pub failures: u32,
+    /// The result in words: the record to change, for instance.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// The result of a preflight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The CA will reach pintle.
+    Fine,
+    /// Nobody can say from here: a host that cannot reach its own public address, for instance.
+    Unknown,
+    /// The CA will not reach pintle, or may not issue.
+    Broken,
+}
+
+/// What the operator asked for, since the last certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    /// A certificate now: `pintle acme renew`.
+    pub renew: bool,
+    /// A changeover as soon as possible: `pintle key rotate`.
+    pub rotate: bool,
+}
+
+/// A key that the operator declared compromised: `pintle key revoke`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compromise {
+    /// The key.
+    pub pin: Pin,
+    /// The time of the command.
+    pub since: Seconds,
+    /// `true` if the operator accepts that clients are locked out who do not know the next key.
+    #[serde(default)]
+    pub accepts_lockout: bool,
+    /// `true` once the CA has revoked its certificates, or if it has none.
+    #[serde(default)]
+    pub is_revoked: bool,
+    /// The attempts at the revocation.
+    #[serde(default)]
+    pub attempts: Attempts,
+}
+
+/// A CA, with what is known about the attempts there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ca {
+    /// The URL of its directory.
+    pub directory: String,
+    /// `true` if it offers renewal information.
+    pub has_renewal_info: bool,
+    /// The attempts for this certificate.
+    pub attempts: Attempts,
+    /// The time from which an order is within the budget (`budget::Budget::order_from`), and the
+    /// limit that delays it; `None` if that is now.
+    pub order_from: Option<(Seconds, String)>,
+}
+
+impl Facts {
+    /// Returns the identifier for `replaces` in an order at a CA: only the issuer of the chain in use
+    /// knows it.
+    #[must_use]
+    pub fn replaces(&self, ca: usize) -> Option<&str> {
+        let (chain, ca) = (self.chain.as_ref()?, self.cas.get(ca)?);
+        let is_issuer = chain.from.as_ref() == Some(&ca.directory);
+        let shares = chain.names.iter().any(|name| self.names.contains(name));
+        let id = chain.id.as_deref().filter(|_| is_issuer && shares && ca.has_renewal_info)?;
+        (!ca.attempts.without_replaces).then_some(id)
+    }
+
+    /// Returns the wanted names that the chain in use lacks.
+    #[must_use]
+    pub fn missing_names(&self) -> Vec<String> {
+        let Some(chain) = &self.chain else { return self.names.clone() };
+        self.names.iter().filter(|name| !chain.names.contains(name)).cloned().collect()
+    }
+
+    /// Returns `true` if a key must not be ordered with any more.
+    #[must_use]
+    pub fn is_burnt(&self, key: Pin) -> bool {
+        self.burnt.contains(&key)
+    }
+
+    /// Corrects times in the future, which a clock that was ahead has left. Call it with facts that
+    /// were read from disk.
+    pub fn settle(&mut self, now: Seconds) {
+        self.info.settle(now);
+        self.live_since = self.live_since.min(now);
+        self.cas.iter_mut().for_each(|ca| ca.attempts.settle(now));
+        if let Some(compromise) = &mut self.compromise {
+            compromise.attempts.settle(now);
+        }
+        if let Some(checked) = &mut self.checked {
+            checked.at = checked.at.min(now);
+        }
+        if let Some(order) = self.order.as_mut().filter(|order| order.since > now) {
+            order.since = now;
+            order.poll_from = order.poll_from.min(now);
+        }
+    }
+}

@@ -1,0 +1,496 @@
+use proptest::prelude::*;
+
+use super::super::backoff::{Attempts, Failure};
+use super::super::facts::{Asked, Checked, Held};
+use super::super::problem::Remedy;
+use super::super::renewal_info::{RenewalInfo, Window};
+use super::*;
+
+const T0: Seconds = 1_800_000_000;
+const HOUR: Seconds = 3600;
+
+fn pin(key: u8) -> Pin {
+    Pin::of_spki(&[key])
+}
+
+/// A site with a certificate for 90 days since T0 on key 1, next key 2, checked just now, and two CAs.
+fn facts(now: Seconds) -> Facts {
+    let names = vec!["a.example".to_owned(), "b.example".to_owned()];
+    let ca = |directory: &str| Ca { directory: directory.to_owned(), has_renewal_info: true, ..Ca::default() };
+    let chain = Held {
+        not_before: T0,
+        not_after: T0 + 90 * DAY,
+        pin: pin(1),
+        names: names.clone(),
+        id: Some("a.b".to_owned()),
+        from: Some("first".to_owned()),
+        spread: 0.0,
+    };
+    Facts {
+        site: "a.example".to_owned(),
+        algorithm: "ecdsa-p256".to_owned(),
+        names: names.clone(),
+        chain: Some(chain),
+        live: Some(pin(1)),
+        live_since: T0,
+        next: Some(NextKey { pin: pin(2), promised_since: Some(T0), usable_from: None, longest: 30 * DAY }),
+        info: RenewalInfo { asked: Some(now), wait: 6 * HOUR, ..RenewalInfo::default() },
+        checked: Some(Checked { at: now, names, verdict: Verdict::Fine, failures: 0, text: String::new() }),
+        cas: vec![ca("first"), ca("second")],
+        ..Facts::default()
+    }
+}
+
+fn window(facts: &mut Facts, start: Seconds, end: Seconds, chosen: Seconds) {
+    facts.info.window = Some(Window { start, end, chosen, explanation: None });
+}
+
+fn fail(facts: &mut Facts, ca: usize, remedy: Remedy, at: Seconds) {
+    let failure = Failure { remedy, text: "why".to_owned(), retry_after: None, key: facts.live };
+    facts.cas[ca].attempts.failed(failure, at, Some(DAY), 0.0);
+}
+
+fn order(key: KeyChoice, ca: usize) -> Next {
+    Next::Order { key, ca, replaces: (ca == 0).then(|| "a.b".to_owned()) }
+}
+
+#[test]
+fn from_nothing_to_a_certificate() {
+    let mut f = Facts { chain: None, live: None, next: None, checked: None, ..facts(T0) };
+    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Live));
+    f.live = Some(pin(1));
+    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+    f.next = facts(T0).next;
+    assert_eq!(next(&f, T0).next, Next::Preflight);
+    f.checked = facts(T0).checked;
+    let plan = next(&f, T0);
+    assert_eq!(plan.next, Next::Order { key: KeyChoice::Live, ca: 0, replaces: None });
+    assert_eq!((plan.standing, plan.why, plan.key), (Standing::Missing, Why::First, KeyChoice::Live));
+    // The second CA from the first failure on, since there is no certificate.
+    fail(&mut f, 0, Remedy::Temporary, T0);
+    assert_eq!(next(&f, T0).next, Next::Order { key: KeyChoice::Live, ca: 1, replaces: None });
+    fail(&mut f, 1, Remedy::RateLimit, T0);
+    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
+    fail(&mut f, 0, Remedy::Operator, T0);
+    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + HOUR });
+    fail(&mut f, 1, Remedy::Name, T0);
+    let stop = Stop::Refused("why".to_owned());
+    assert_eq!(next(&f, T0).next, Next::OperatorsTurn { stop, until: T0 + DAY });
+    f.cas.clear();
+    assert_eq!(next(&f, T0).next, Next::OperatorsTurn { stop: Stop::NoAuthority, until: T0 + DAY });
+}
+
+#[test]
+fn a_preflight_that_fails_costs_no_order() {
+    let mut f = Facts { chain: None, ..facts(T0) };
+    for (failures, wait) in [(1, 60), (2, 300), (3, 900), (4, HOUR), (40, HOUR)] {
+        let checked = f.checked.as_mut().unwrap();
+        (checked.verdict, checked.failures) = (Verdict::Broken, failures);
+        assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + wait });
+        assert_eq!(next(&f, T0 + wait).next, Next::Preflight);
+    }
+    f.checked.as_mut().unwrap().verdict = Verdict::Unknown;
+    assert!(matches!(next(&f, T0).next, Next::Order { .. }));
+    f.names.push("c.example".to_owned());
+    assert_eq!(next(&f, T0).next, Next::Preflight);
+}
+
+#[test]
+fn the_challenge_path_is_checked_every_day() {
+    let f = facts(T0);
+    assert_eq!(next(&f, T0 + HOUR).next, Next::Wait { until: T0 + 6 * HOUR });
+    let mut f = facts(T0);
+    f.info.wait = 30 * DAY;
+    assert_eq!(next(&f, T0 + HOUR).next, Next::Wait { until: T0 + DAY });
+    assert_eq!(next(&f, T0 + DAY).next, Next::Preflight);
+}
+
+/// A broken preflight does not stop a renewal for ever: it may be wrong.
+#[test]
+fn a_broken_preflight_before_a_renewal() {
+    let broken = |now| {
+        let mut f = facts(now);
+        let checked = f.checked.as_mut().unwrap();
+        (checked.verdict, checked.failures) = (Verdict::Broken, 9);
+        next(&f, now)
+    };
+    let due = T0 + 60 * DAY;
+    assert_eq!((broken(due).next, broken(due).standing), (Next::Wait { until: due + HOUR }, Standing::Overdue));
+    assert_eq!(broken(due + 15 * DAY - 1).next, Next::Wait { until: due + 15 * DAY - 1 + HOUR });
+    assert_eq!(broken(due + 15 * DAY).next, order(KeyChoice::Live, 0));
+}
+
+#[test]
+fn when_by_the_lifetime() {
+    for (lifetime, spread, due) in [
+        (90 * DAY, 0.0, 60 * DAY),
+        (90 * DAY, 0.5, 60 * DAY - 3 * DAY / 2),
+        (45 * DAY, 0.0, 30 * DAY),
+        (160 * HOUR, 0.0, 80 * HOUR),
+        (160 * HOUR, 0.999_999, 72 * HOUR),
+        (60, 0.0, 30),
+    ] {
+        let mut f = facts(T0);
+        let chain = f.chain.as_mut().unwrap();
+        (chain.not_after, chain.spread) = (T0 + lifetime, spread);
+        let plan = next(&f, T0);
+        assert!((plan.due - T0 - due).abs() <= 1, "{lifetime} {spread}: {}", plan.due - T0);
+        assert_eq!((plan.why, plan.standing), (Why::Lifetime, Standing::Current));
+    }
+}
+
+#[test]
+fn when_by_the_window() {
+    let mut f = facts(T0);
+    window(&mut f, T0 + 10 * DAY, T0 + 12 * DAY, T0 + 11 * DAY);
+    let plan = next(&f, T0);
+    assert_eq!((plan.due, plan.why), (T0 + 11 * DAY, Why::Window(None)));
+    // The past: now.
+    window(&mut f, T0 - 9 * DAY, T0 - 8 * DAY, T0 - 8 * DAY);
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Live, 0));
+    assert_eq!(next(&f, T0).standing, Standing::Due);
+    // After the end, or nearly: half of the usual time is left.
+    window(&mut f, T0 + 100 * DAY, T0 + 101 * DAY, T0 + 101 * DAY);
+    assert_eq!(next(&f, T0).due, T0 + 75 * DAY);
+    // The question comes first.
+    f.info.wait = 0;
+    assert_eq!(next(&f, T0).next, Next::AskWindow);
+    assert_ne!(next(&f, T0 + 90 * DAY).next, Next::AskWindow);
+    f.cas[0].has_renewal_info = false;
+    assert_ne!(next(&f, T0).next, Next::AskWindow);
+    f.cas[0].has_renewal_info = true;
+    f.chain.as_mut().unwrap().from = None;
+    assert_ne!(next(&f, T0).next, Next::AskWindow);
+}
+
+#[test]
+fn overdue_is_a_state_of_its_own() {
+    let due = T0 + 60 * DAY;
+    let mut f = facts(due);
+    for (now, want) in [
+        (due - 1, Standing::Current),
+        (due, Standing::Due),
+        (due + 90 * DAY / 100 - 1, Standing::Due),
+        (due + 90 * DAY / 100, Standing::Overdue),
+        (T0 + 90 * DAY - 1, Standing::Overdue),
+        (T0 + 90 * DAY, Standing::Expired),
+    ] {
+        assert_eq!(next(&f, now).standing, want, "{}", now - due);
+    }
+    // A failure before it was due does not count, one since then does at once.
+    fail(&mut f, 0, Remedy::Temporary, due - 5);
+    assert_eq!(next(&f, due).standing, Standing::Due);
+    fail(&mut f, 0, Remedy::Temporary, due);
+    assert_eq!(next(&f, due).standing, Standing::Overdue);
+    assert!(next(&f, due).is_overdue() && Standing::Missing.is_alarming());
+    assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
+}
+
+#[test]
+fn the_second_ca_only_if_it_is_due() {
+    let mut f = facts(T0);
+    f.asked = Asked { renew: true, rotate: false };
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Live, 0));
+    fail(&mut f, 0, Remedy::Temporary, T0);
+    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
+    let due = T0 + 60 * DAY;
+    let mut f = Facts { cas: f.cas, asked: f.asked, ..facts(due) };
+    fail(&mut f, 0, Remedy::Temporary, due);
+    assert_eq!(next(&f, due).next, order(KeyChoice::Live, 1));
+}
+
+#[test]
+fn the_budget_delays() {
+    let mut f = facts(T0 + 60 * DAY);
+    let now = T0 + 60 * DAY;
+    f.cas[0].order_from = Some((now + 100, "orders for the same names".to_owned()));
+    assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
+    f.cas[1].order_from = Some((now + 50, "orders for the same names".to_owned()));
+    assert_eq!(next(&f, now).next, Next::Wait { until: now + 50 });
+}
+
+#[test]
+fn names_added_and_removed() {
+    let mut f = facts(T0);
+    f.names = vec!["a.example".to_owned()];
+    f.checked.as_mut().unwrap().names = f.names.clone();
+    assert_eq!(next(&f, T0 + 1).standing, Standing::Current);
+    f.names.push("c.example".to_owned());
+    f.checked.as_mut().unwrap().names = f.names.clone();
+    let plan = next(&f, T0 + 1);
+    assert_eq!((plan.next, plan.why), (order(KeyChoice::Live, 0), Why::Names(vec!["c.example".to_owned()])));
+    // No shared name: nothing is replaced.
+    f.names.remove(0);
+    f.checked.as_mut().unwrap().names = f.names.clone();
+    assert_eq!(next(&f, T0 + 1).next, Next::Order { key: KeyChoice::Live, ca: 0, replaces: None });
+}
+
+/// Renewal is not rotation.
+#[test]
+fn which_key() {
+    let year = 365 * DAY;
+    let mut f = facts(T0 + 60 * DAY);
+    assert_eq!(next(&f, T0 + 60 * DAY).next, order(KeyChoice::Live, 0));
+    f.rotate_every = Some(year);
+    let plan = next(&f, T0 + 60 * DAY);
+    assert_eq!((plan.next, plan.key), (order(KeyChoice::Live, 0), KeyChoice::Live));
+    let want = Changeover { cause: Cause::RotateEvery, wanted: T0 + year, from: T0 + year };
+    assert_eq!(plan.changeover, Some(want));
+    // The day of the changeover, with a certificate that is not due.
+    let at = |now: Seconds, edit: &dyn Fn(&mut Facts)| {
+        let mut f = facts(now);
+        f.rotate_every = Some(year);
+        let chain = f.chain.as_mut().unwrap();
+        (chain.not_before, chain.not_after) = (now - DAY, now + 89 * DAY);
+        edit(&mut f);
+        next(&f, now)
+    };
+    let plan = at(T0 + year, &|_| {});
+    assert_eq!((plan.next, plan.why), (order(KeyChoice::Next, 0), Why::Changeover(Cause::RotateEvery)));
+    assert_eq!(at(T0 + year - 1, &|_| {}).key, KeyChoice::Next);
+    // The next key is not known for long enough, or not to all.
+    let young = |f: &mut Facts| f.next.as_mut().unwrap().promised_since = Some(T0 + year - 30 * DAY + 5);
+    let plan = at(T0 + year, &young);
+    assert!(plan.changeover.unwrap().waits(T0 + year) && plan.next == Next::Wait { until: T0 + year + 5 });
+    let unknown = |f: &mut Facts| f.next.as_mut().unwrap().usable_from = Some(T0 + year + 7);
+    assert_eq!(at(T0 + year, &unknown).next, Next::Wait { until: T0 + year + 7 });
+    // A renewal that is due meanwhile takes the live key.
+    let due = |f: &mut Facts| {
+        unknown(f);
+        f.chain.as_mut().unwrap().not_after = T0 + year + 20 * DAY;
+        f.chain.as_mut().unwrap().not_before = T0 + year - 70 * DAY;
+    };
+    assert_eq!(at(T0 + year, &due).next, order(KeyChoice::Live, 0));
+    // By hand: as soon as possible.
+    let asked = |f: &mut Facts| f.asked.rotate = true;
+    assert_eq!(at(T0 + 40 * DAY, &asked).next, order(KeyChoice::Next, 0));
+    let plan = at(T0 + 20 * DAY, &asked);
+    assert_eq!(plan.changeover.unwrap().from, T0 + 30 * DAY);
+    assert_eq!((plan.due, plan.key), (T0 + 30 * DAY, KeyChoice::Next));
+}
+
+#[test]
+fn a_refused_key() {
+    let now = T0 + 60 * DAY;
+    let mut f = facts(now);
+    fail(&mut f, 0, Remedy::Key, now);
+    // Every living promise has the next key: it is used.
+    assert_eq!(next(&f, now).next, order(KeyChoice::Next, 0));
+    // Else the other CA, and else it is the operator's turn, until the next key is usable.
+    f.next.as_mut().unwrap().usable_from = Some(now + 5 * DAY);
+    assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
+    fail(&mut f, 1, Remedy::Key, now);
+    let Next::OperatorsTurn { stop, .. } = next(&f, now).next else { panic!() };
+    assert_eq!(stop, Stop::KeysRefused(Some(now + 5 * DAY)));
+    assert_eq!(next(&Facts { checked: facts(now + 5 * DAY).checked, ..f }, now + 5 * DAY).next, Next::AskWindow);
+}
+
+fn compromise(key: u8, accepts_lockout: bool) -> Option<Compromise> {
+    let (since, is_revoked, attempts) = (T0, false, Attempts::default());
+    Some(Compromise { pin: pin(key), since, accepts_lockout, is_revoked, attempts })
+}
+
+#[test]
+fn a_compromised_key() {
+    let mut f = Facts { compromise: compromise(1, false), ..facts(T0) };
+    // Without the operator's consent it waits, and the certificate stays valid meanwhile.
+    assert_eq!(next(&f, T0).changeover.unwrap().from, T0 + 30 * DAY);
+    assert_eq!(next(&f, T0).key, KeyChoice::Next);
+    assert!(matches!(next(&f, T0).next, Next::Wait { .. }));
+    f.compromise = compromise(1, true);
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
+    fail(&mut f, 0, Remedy::Temporary, T0);
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 1));
+    // The new key serves: revoke, then mark as burnt. And a fresh next key first.
+    (f.live, f.chain.as_mut().unwrap().pin) = (Some(pin(2)), pin(2));
+    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+    f.next.as_mut().unwrap().pin = pin(3);
+    assert_eq!(next(&f, T0).next, Next::Revoke);
+    let failure = Failure { remedy: Remedy::Temporary, text: String::new(), retry_after: None, key: None };
+    f.compromise.as_mut().unwrap().attempts.failed(failure, T0, None, 0.0);
+    assert_eq!(next(&f, T0).next, Next::Wait { until: T0 + 60 });
+    assert_eq!(next(&f, T0 + 60).next, Next::Revoke);
+    f.compromise.as_mut().unwrap().is_revoked = true;
+    assert_eq!(next(&f, T0).next, Next::Burn);
+}
+
+#[test]
+fn a_burnt_key_is_never_ordered_with() {
+    let mut f = Facts { burnt: vec![pin(1)], ..facts(T0 + 40 * DAY) };
+    assert_eq!(next(&f, T0 + 40 * DAY).next, order(KeyChoice::Next, 0));
+    f.next.as_mut().unwrap().usable_from = Some(T0 + 50 * DAY);
+    assert_eq!(next(&f, T0 + 40 * DAY).due, T0 + 50 * DAY);
+    let now = T0 + 60 * DAY;
+    let mut f = Facts { burnt: vec![pin(1)], ..facts(now) };
+    f.next.as_mut().unwrap().usable_from = Some(T0 + 70 * DAY);
+    let stop = Stop::Burnt(T0 + 70 * DAY);
+    assert_eq!(next(&f, now).next, Next::OperatorsTurn { stop, until: now + 6 * HOUR });
+    let f = Facts { burnt: vec![pin(2)], ..facts(T0) };
+    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+    let f = Facts { compromise: compromise(2, false), ..facts(T0) };
+    assert_eq!(next(&f, T0).next, Next::MakeKey(KeyChoice::Next));
+}
+
+#[test]
+fn an_open_order() {
+    let now = T0 + 60 * DAY;
+    let mut f = facts(now);
+    let open = OpenOrder {
+        url: None,
+        ca: "first".to_owned(),
+        key: pin(1),
+        names: f.names.clone(),
+        since: now,
+        expires: Some(now + DAY),
+        poll_from: 0,
+    };
+    let mut with = |edit: &dyn Fn(&mut OpenOrder)| {
+        let mut order = open.clone();
+        edit(&mut order);
+        f.order = Some(order);
+        next(&f, now).next
+    };
+    assert_eq!(with(&|_| {}), Next::Resume);
+    assert_eq!(with(&|o| o.poll_from = now + 9), Next::Wait { until: now + 9 });
+    assert_eq!(with(&|o| o.expires = Some(now)), Next::Abandon { why: Abandoned::Expired });
+    assert_eq!(with(&|o| o.names.clear()), Next::Abandon { why: Abandoned::Names });
+    assert_eq!(with(&|o| o.key = pin(9)), Next::Abandon { why: Abandoned::Key });
+    assert_eq!(with(&|o| o.ca.clear()), Next::Abandon { why: Abandoned::Authority });
+    // Its CA is down, and the certificate is due.
+    f.order = Some(open);
+    fail(&mut f, 0, Remedy::Temporary, now);
+    assert_eq!(next(&f, now).next, order(KeyChoice::Live, 1));
+    fail(&mut f, 1, Remedy::RateLimit, now);
+    assert_eq!(next(&f, now).next, Next::Wait { until: now + 60 });
+    assert_eq!(next(&f, now + 60).next, Next::Resume);
+}
+
+fn any_facts() -> impl Strategy<Value = (Facts, Seconds)> {
+    let time = || T0 - 100 * DAY..T0 + 200 * DAY;
+    let chain = prop::option::of((time(), prop::sample::select(vec![60, 160 * HOUR, 45 * DAY, 90 * DAY]), 0u8..4));
+    let next_key = prop::option::of((0u8..4, prop::option::of(time()), prop::option::of(time()), 0..90 * DAY));
+    let window = prop::option::of((time(), 1..9 * DAY));
+    let failures = prop::collection::vec((0usize..2, 0usize..13, time()), 0..5);
+    let checked = prop::option::of((time(), 0u32..6, 0u8..3));
+    let flags = (any::<bool>(), any::<bool>(), prop::option::of((0u8..4, any::<bool>(), any::<bool>())));
+    let rest =
+        (prop::option::of(0..400 * DAY), prop::collection::vec(0u8..4, 0..2), prop::option::of(time()), 0..3usize);
+    (chain, prop::option::of(0u8..4), next_key, window, failures, checked, flags, rest, time()).prop_map(build)
+}
+
+type Drawn = (
+    Option<(Seconds, Seconds, u8)>,
+    Option<u8>,
+    Option<(u8, Option<Seconds>, Option<Seconds>, Seconds)>,
+    Option<(Seconds, Seconds)>,
+    Vec<(usize, usize, Seconds)>,
+    Option<(Seconds, u32, u8)>,
+    (bool, bool, Option<(u8, bool, bool)>),
+    (Option<Seconds>, Vec<u8>, Option<Seconds>, usize),
+    Seconds,
+);
+
+fn build((chain, live, next_key, window_at, failures, checked, flags, rest, now): Drawn) -> (Facts, Seconds) {
+    const REMEDIES: [Remedy; 13] = [
+        Remedy::NewNonce,
+        Remedy::WithoutReplaces,
+        Remedy::ReadOrder,
+        Remedy::Register,
+        Remedy::Temporary,
+        Remedy::RateLimit,
+        Remedy::Validation,
+        Remedy::Candidate,
+        Remedy::Caa,
+        Remedy::Key,
+        Remedy::Profile,
+        Remedy::Name,
+        Remedy::Operator,
+    ];
+    let mut f = facts(now);
+    f.live = live.map(pin);
+    match chain {
+        Some((not_before, lifetime, key)) => {
+            let held = f.chain.as_mut().unwrap();
+            (held.not_before, held.not_after, held.pin) = (not_before, not_before + lifetime, pin(key));
+        }
+        None => f.chain = None,
+    }
+    f.next = next_key.map(|(key, promised_since, usable_from, longest)| NextKey {
+        pin: pin(key),
+        promised_since,
+        usable_from,
+        longest,
+    });
+    if let Some((start, length)) = window_at {
+        window(&mut f, start, start + length, start + length / 2);
+    }
+    for (ca, remedy, at) in failures {
+        fail(&mut f, ca, REMEDIES[remedy], at.min(now));
+    }
+    match checked {
+        Some((at, failures, verdict)) => {
+            let checked = f.checked.as_mut().unwrap();
+            (checked.at, checked.failures) = (at.min(now), failures);
+            checked.verdict = [Verdict::Fine, Verdict::Unknown, Verdict::Broken][usize::from(verdict)];
+        }
+        None => f.checked = None,
+    }
+    f.asked = Asked { renew: flags.0, rotate: flags.1 };
+    f.compromise = flags.2.and_then(|(key, accepts, is_revoked)| {
+        compromise(key, accepts).map(|compromise| Compromise { is_revoked, ..compromise })
+    });
+    let (rotate_every, burnt, budget, cas) = rest;
+    f.rotate_every = rotate_every;
+    f.burnt = burnt.into_iter().map(pin).collect();
+    f.cas.truncate(cas);
+    if let Some(ca) = f.cas.first_mut() {
+        ca.order_from = budget.map(|at| (at, "orders".to_owned()));
+    }
+    (f, now)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever the facts are: a wait ends later than now and within a day; an order is within the
+    /// budget, for a key that no living promise lacks (unless the operator accepts it), that no
+    /// ledger marks as burnt and that the CA has not refused.
+    #[test]
+    fn any_plan((facts, now) in any_facts()) {
+        let plan = next(&facts, now);
+        match plan.next {
+            Next::Wait { until } | Next::OperatorsTurn { until, .. } => {
+                prop_assert!((now + 1..=now + DAY).contains(&until), "{}", until - now);
+            }
+            Next::Order { key, ca, .. } => {
+                prop_assert!(plan.due <= now && ca < facts.cas.len());
+                let next_key = facts.next.as_ref().unwrap();
+                let pin = if key == KeyChoice::Live { facts.live.unwrap() } else { next_key.pin };
+                prop_assert!(!facts.is_burnt(pin) && !facts.cas[ca].attempts.refused_keys.contains(&pin));
+                let accepts = facts.compromise.as_ref().is_some_and(|c| c.accepts_lockout && Some(c.pin) == facts.live);
+                prop_assert!(key == KeyChoice::Live || accepts || due::usable_from(next_key) <= now);
+                prop_assert!(facts.cas[ca].order_from.as_ref().is_none_or(|(from, _)| *from <= now));
+            }
+            _ => {}
+        }
+        // The same facts, the same plan.
+        prop_assert_eq!(next(&facts, now), next(&facts, now));
+        if plan.is_overdue() {
+            prop_assert!(plan.standing.is_alarming());
+        }
+    }
+
+    /// The certificate is renewed before it ends, whatever window the CA shows.
+    #[test]
+    fn no_window_leads_to_a_day_without_a_certificate(
+        lifetime in 60..400 * DAY, chosen in any::<i64>(), spread in any::<f64>(),
+    ) {
+        let mut f = facts(T0);
+        let chain = f.chain.as_mut().unwrap();
+        (chain.not_after, chain.spread) = (T0 + lifetime, spread);
+        let without = next(&f, T0).due;
+        prop_assert!((T0..T0 + lifetime).contains(&without));
+        window(&mut f, chosen, chosen.saturating_add(1), chosen);
+        prop_assert!(next(&f, T0).due < T0 + lifetime - lifetime / 7);
+    }
+}

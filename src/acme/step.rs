@@ -1,0 +1,229 @@
+//! What a plan says: the next action, its time, its key, and the reasons.
+
+use std::fmt;
+
+use crate::policy::promise::Seconds;
+
+/// One of the two keys of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyChoice {
+    /// The live key.
+    Live,
+    /// The next key.
+    Next,
+}
+
+/// The next action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing before this time, at most a day from now.
+    Wait {
+        /// The time.
+        until: Seconds,
+    },
+    /// Ask the issuer for the renewal information of the chain in use.
+    AskWindow,
+    /// Make this key. A next key is promised at once.
+    MakeKey(KeyChoice),
+    /// Check that the CA will reach pintle, and may issue.
+    Preflight,
+    /// Order a certificate.
+    Order {
+        /// The key to order for.
+        key: KeyChoice,
+        /// The CA, by its place in the facts.
+        ca: usize,
+        /// The identifier of the replaced certificate.
+        replaces: Option<String>,
+    },
+    /// Continue the open order.
+    Resume,
+    /// Forget the open order.
+    Abandon {
+        /// The reason.
+        why: Abandoned,
+    },
+    /// Revoke the certificates of the compromised key. The new key serves already.
+    Revoke,
+    /// Mark the compromised key as burnt in the ledger, and forget the compromise.
+    Burn,
+    /// No retry helps before the operator acts.
+    OperatorsTurn {
+        /// The reason.
+        stop: Stop,
+        /// The time at which the plan may look different.
+        until: Seconds,
+    },
+}
+
+/// Why an order is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    /// It expired. This counts as a failure.
+    Expired,
+    /// The site has other names now.
+    Names,
+    /// Its key must not be used any more, or not yet.
+    Key,
+    /// Its CA is no longer configured, or gives no certificate.
+    Authority,
+}
+
+/// Why only the operator can help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// Each CA refused for a reason that no retry changes. The last one's words.
+    Refused(String),
+    /// No CA takes the keys that may be used now. The time from which the next key may be used, if
+    /// that helps.
+    KeysRefused(Option<Seconds>),
+    /// The live key is burnt, and the next one would lock out clients until this time.
+    Burnt(Seconds),
+    /// No CA is configured.
+    NoAuthority,
+}
+
+/// Why a certificate is ordered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// There is none yet.
+    First,
+    /// The site has names that the certificate lacks.
+    Names(Vec<String>),
+    /// The certificate belongs to another key than the live one.
+    OtherKey,
+    /// The CA's window; with the page that explains it, if any.
+    Window(Option<String>),
+    /// The part of the lifetime that is left.
+    Lifetime,
+    /// `pintle acme renew`.
+    Asked,
+    /// The changeover to the next key.
+    Changeover(Cause),
+}
+
+/// Why the key changes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// `rotate_every` has passed.
+    RotateEvery,
+    /// `pintle key rotate`.
+    Asked,
+    /// `pintle key revoke`, or the ledger: the live key is compromised.
+    Compromised,
+}
+
+/// A changeover to the next key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changeover {
+    /// Why.
+    pub cause: Cause,
+    /// The time from which it is wanted.
+    pub wanted: Seconds,
+    /// The time from which it is possible and wanted.
+    pub from: Seconds,
+}
+
+impl Changeover {
+    /// Returns `true` if it is wanted, and waits until clients know the next key.
+    #[must_use]
+    pub fn waits(&self, now: Seconds) -> bool {
+        self.wanted <= now && now < self.from
+    }
+}
+
+/// The state of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// In use, and not due.
+    Current,
+    /// Due for renewal, and under way.
+    Due,
+    /// Due for renewal and not renewed: an attempt failed, or a hundredth of the lifetime passed.
+    Overdue,
+    /// There is none yet.
+    Missing,
+    /// Expired.
+    Expired,
+}
+
+impl Standing {
+    /// Returns its name, as in JSON and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Due => "due",
+            Self::Overdue => "overdue",
+            Self::Missing => "missing",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Returns `true` if somebody should look at it.
+    #[must_use]
+    pub const fn is_alarming(self) -> bool {
+        matches!(self, Self::Overdue | Self::Missing | Self::Expired)
+    }
+}
+
+/// The plan of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The next action.
+    pub next: Next,
+    /// The time of the next order, from which it is wanted. In the past if it is under way.
+    pub due: Seconds,
+    /// Why that order is made.
+    pub why: Why,
+    /// The key that it will be made for, as far as the facts say now.
+    pub key: KeyChoice,
+    /// The state of the certificate.
+    pub standing: Standing,
+    /// The planned changeover, if any.
+    pub changeover: Option<Changeover>,
+}
+
+impl Plan {
+    /// Returns `true` if a renewal is due and not done, or if there is no valid certificate.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        matches!(self.standing, Standing::Overdue | Standing::Expired)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("first certificate"),
+            Self::Names(names) => write!(f, "new name {}", names.join(", ")),
+            Self::OtherKey => f.write_str("the certificate is not for the live key"),
+            Self::Window(None) => f.write_str("the CA's renewal window"),
+            Self::Window(Some(page)) => write!(f, "the CA's renewal window, see {page}"),
+            Self::Lifetime => f.write_str("part of the lifetime left"),
+            Self::Asked => f.write_str("pintle acme renew"),
+            Self::Changeover(cause) => write!(f, "changeover: {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RotateEvery => "rotate_every",
+            Self::Asked => "pintle key rotate",
+            Self::Compromised => "compromised key",
+        })
+    }
+}
+
+impl KeyChoice {
+    /// Returns its name, as in the list of keys.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Next => "next",
+        }
+    }
+}
