@@ -5,6 +5,7 @@
 //! meets a limit of the CA, whatever restarts, reloads and clocks do.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -193,6 +194,10 @@ fn buckets(ask: Ask<'_>) -> Vec<(&'static Limit, String)> {
 /// The registered domain of a name, or the name itself if it has none: an address, a private name.
 fn registered(name: &str) -> String {
     let name = key_of(name);
+    // The list would take the last octets of an address for a domain.
+    if name.parse::<IpAddr>().is_ok() {
+        return name;
+    }
     psl::domain_str(&name).map_or_else(|| name.clone(), str::to_owned)
 }
 
@@ -251,6 +256,7 @@ mod tests {
             ("www.a.example.com", "example.com"),
             ("*.example.co.uk", "example.co.uk"),
             ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
             ("localhost", "localhost"),
         ] {
             assert_eq!(registered(name), want);

@@ -275,7 +275,9 @@ impl<'a> Planner<'a> {
         }
         let failed = |ca: &Ca| ca.attempts.last.as_ref().is_some_and(|l| l.remedy.is_some() && l.at >= renewal.at);
         let is_broken = self.facts.checked.as_ref().is_some_and(|c| c.verdict == Verdict::Broken);
-        let is_late = self.now >= due::overdue_from(chain, renewal.at);
+        // A window that moved to the past was not missed before it was known.
+        let known = self.facts.info.window.as_ref().map_or(Seconds::MIN, |window| window.since);
+        let is_late = self.now >= due::overdue_from(chain, renewal.at.max(known));
         if is_late || is_broken || self.facts.cas.iter().any(failed) { Standing::Overdue } else { Standing::Due }
     }
 }

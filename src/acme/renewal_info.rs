@@ -62,6 +62,9 @@ pub struct Window {
     pub end: Seconds,
     /// A random time in it. It stays while the window does.
     pub chosen: Seconds,
+    /// The time since which it is known.
+    #[serde(default)]
+    pub since: Seconds,
     /// A page that explains the window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<String>,
@@ -97,8 +100,8 @@ impl RenewalInfo {
         let Answer { start, end, explanation } = answer;
         let known = self.window.as_ref().filter(|window| (window.start, window.end) == (start, end));
         let has_moved = known.is_none() && self.window.is_some();
-        let chosen = known.map_or_else(|| within(start, end, random), |window| window.chosen);
-        self.window = Some(Window { start, end, chosen, explanation });
+        let (chosen, since) = known.map_or_else(|| (within(start, end, random), now), |w| (w.chosen, w.since));
+        self.window = Some(Window { start, end, chosen, since, explanation });
         self.asked = Some(now);
         self.wait = retry_after.unwrap_or(LASTING).clamp(RETRY_AFTER.0, RETRY_AFTER.1);
         self.failures = 0;
@@ -124,6 +127,9 @@ impl RenewalInfo {
     /// Corrects a time in the future, which a clock that was ahead has left.
     pub fn settle(&mut self, now: Seconds) {
         self.asked = self.asked.map(|asked| asked.min(now));
+        if let Some(window) = &mut self.window {
+            window.since = window.since.min(now);
+        }
     }
 }
 

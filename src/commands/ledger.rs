@@ -16,7 +16,7 @@ use crate::control::served::Objection;
 use crate::control::{hints_to_read, remedy};
 use crate::ledger::set_id;
 use crate::ledger::time::wall;
-use crate::ledger::{Accepted, Book, Ledger, OpenError, Record, Repair, repair};
+use crate::ledger::{Accepted, Book, Burnt, Ledger, OpenError, Record, Repair, repair};
 use crate::os::read_error;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
@@ -50,6 +50,7 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
                 "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>(),
                 "accepted_lockouts": book.lockouts().iter().map(|a| lockout_json(a, now)).collect::<Vec<_>>(),
                 "repairs": book.repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
+                "burnt_keys": book.burnt_keys().map(burnt_json).collect::<Vec<_>>(),
                 "damage": damage.map(|damage| damage.line()),
             })
         );
@@ -79,7 +80,11 @@ fn lockout_json(accepted: &Accepted, now: Seconds) -> Value {
     })
 }
 
-/// Prints the lockouts that the operator accepted.
+fn burnt_json(burnt: &Burnt) -> Value {
+    json!({ "site": burnt.site, "pin": burnt.pin.to_string(), "at": time(burnt.at) })
+}
+
+/// Prints the lockouts that the operator accepted, and other decisions.
 fn print_accepted(book: &Book, now: Seconds) {
     for accepted in book.lockouts() {
         let Accepted { site, pin, sets, until, at } = accepted;
@@ -92,6 +97,9 @@ fn print_accepted(book: &Book, now: Seconds) {
     }
     for Repair { what, at } in book.repairs() {
         println!("\nREPAIRED          {}: {}", minute(*at), what.join("; "));
+    }
+    for Burnt { site, pin, at } in book.burnt_keys() {
+        println!("\nBURNT             {} for {site}: {pin} is compromised, and never serves again", minute(*at));
     }
 }
 

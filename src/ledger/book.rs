@@ -1,9 +1,9 @@
 //! The contents of the ledger in memory: the sum of its records.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::line::set_id;
-use super::record::{Accepted, Ramp, Ramped, Record, Repair};
+use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
@@ -22,6 +22,9 @@ pub struct Book {
     repairs: Vec<Repair>,
     /// When a process last noted that it keeps this ledger.
     seen: Option<Seconds>,
+    burnt: BTreeMap<Pin, Burnt>,
+    /// Burnt keys that only newer versions' records contain.
+    derived_burnt: BTreeMap<Pin, Burnt>,
     /// Records of newer versions, in order of arrival.
     unknown: Vec<String>,
     known_unknown: HashSet<String>,
@@ -93,6 +96,7 @@ impl Book {
                 self.seen = self.seen.max(Some(at));
                 is_new
             }
+            Record::Burnt(burnt) => self.burn(burnt),
             Record::Unknown(json) => self.foreign(json),
         }
     }
@@ -109,7 +113,20 @@ impl Book {
             }
             self.promise(promise);
         }
+        if let Some(burnt) = Burnt::strictest(&json) {
+            self.derived_burnt.entry(burnt.pin).or_insert(burnt);
+        }
         self.unknown.push(json);
+        true
+    }
+
+    /// A key stays burnt, whatever else is recorded. Of two records, the earlier one counts.
+    fn burn(&mut self, burnt: Burnt) -> bool {
+        match self.burnt.get_mut(&burnt.pin) {
+            Some(known) if (known.at, &known.site) <= (burnt.at, &burnt.site) => return false,
+            Some(known) => *known = burnt,
+            None => _ = self.burnt.insert(burnt.pin, burnt),
+        }
         true
     }
 
@@ -190,12 +207,14 @@ impl Book {
     #[must_use]
     pub fn newest(&self) -> Option<Seconds> {
         let repairs = self.repairs.iter().map(|r| r.at);
+        let burnt = self.burnt.values().map(|b| b.at);
         self.promises
             .iter()
             .map(written)
             .chain(self.accepted.iter().map(|a| a.at))
             .chain(repairs)
             .chain(self.seen)
+            .chain(burnt)
             .max()
     }
 
@@ -211,6 +230,18 @@ impl Book {
         &self.repairs
     }
 
+    /// Returns the record of a burnt key: it never serves again, and is no backup.
+    #[must_use]
+    pub fn burnt(&self, pin: Pin) -> Option<&Burnt> {
+        self.burnt.get(&pin).or_else(|| self.derived_burnt.get(&pin))
+    }
+
+    /// Returns all burnt keys.
+    pub fn burnt_keys(&self) -> impl Iterator<Item = &Burnt> {
+        let derived = self.derived_burnt.values().filter(|burnt| !self.burnt.contains_key(&burnt.pin));
+        self.burnt.values().chain(derived)
+    }
+
     /// Returns the number of records that a new file of this book has.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -219,6 +250,7 @@ impl Book {
             + self.accepted.len()
             + self.repairs.len()
             + usize::from(self.seen.is_some())
+            + self.burnt.len()
             + self.unknown.len()
     }
 
@@ -239,6 +271,7 @@ impl Book {
             .chain(self.accepted.iter().map(|a| Record::Accepted(a.clone())))
             .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
             .chain(self.seen.map(Record::Seen))
+            .chain(self.burnt.values().map(|b| Record::Burnt(b.clone())))
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
 
@@ -299,6 +332,11 @@ mod tests {
             };
             prop_assert_eq!(times(&ab), times(&ba));
             prop_assert!(ab.news(&other).is_empty() && ab.news(&one).is_empty());
+            // A burnt key stays burnt.
+            for burnt in one.burnt_keys().chain(other.burnt_keys()) {
+                prop_assert!(ab.burnt(burnt.pin).is_some_and(|known| known.at <= burnt.at));
+            }
+            prop_assert_eq!(&ab.burnt, &ba.burnt);
             // A record never shortens anything.
             for promise in one.promises().iter().chain(other.promises()) {
                 let merged = ab.find(promise).unwrap();

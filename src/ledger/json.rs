@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::record::{Accepted, Ramp, Ramped, Record, Repair};
+use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::Mode;
@@ -52,6 +52,11 @@ enum RecordJson {
         at: Timestamp,
     },
     Seen {
+        at: Timestamp,
+    },
+    Burnt {
+        site: String,
+        pin: String,
         at: Timestamp,
     },
 }
@@ -136,6 +141,7 @@ pub(super) fn of_record(record: &Record) -> String {
         },
         Record::Repair(r) => RecordJson::Repair { what: r.what.clone(), at: time(r.at) },
         Record::Seen(at) => RecordJson::Seen { at: time(*at) },
+        Record::Burnt(b) => RecordJson::Burnt { site: b.site.clone(), pin: b.pin.to_string(), at: time(b.at) },
         Record::Unknown(json) => return json.clone(),
     };
     serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
@@ -153,8 +159,9 @@ pub(super) fn is_foreign(json: &str) -> bool {
         #[serde(rename = "type", borrow)]
         kind: std::borrow::Cow<'a, str>,
     }
-    serde_json::from_str::<Typed<'_>>(json)
-        .is_ok_and(|t| !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair" | "seen"))
+    serde_json::from_str::<Typed<'_>>(json).is_ok_and(|t| {
+        !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair" | "seen" | "burnt")
+    })
 }
 
 /// Reads the promise in a newer version's record in its strictest sense: an unknown mode enforces,
@@ -196,6 +203,16 @@ pub(super) fn strictest(json: &str) -> Option<Promise> {
         first_sent: any.first_sent.as_second(),
         last_sent: any.last_sent.as_second(),
     })
+}
+
+/// Reads the burnt key in a newer version's record. Its other members, and a time in an unknown form,
+/// do not make the key any safer.
+pub(super) fn strictest_burnt(json: &str) -> Option<Burnt> {
+    let any: Value = serde_json::from_str(json).ok()?;
+    let text = |member: &str| any.get(member).and_then(Value::as_str);
+    let pin = text("pin").filter(|_| text("type") == Some("burnt"))?.parse().ok()?;
+    let at = text("at").and_then(|at| at.parse::<Timestamp>().ok()).map_or(0, Timestamp::as_second);
+    Some(Burnt { site: text("site").unwrap_or_default().to_owned(), pin, at })
 }
 
 fn time(seconds: Seconds) -> Timestamp {
@@ -252,6 +269,9 @@ fn of_json(text: RecordJson) -> Option<Record> {
         }
         RecordJson::Repair { what, at } => Record::Repair(Repair { what, at: at.as_second() }),
         RecordJson::Seen { at } => Record::Seen(at.as_second()),
+        RecordJson::Burnt { site, pin, at } => {
+            Record::Burnt(Burnt { site, pin: pin.parse().ok()?, at: at.as_second() })
+        }
     })
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::json::{self, LineJson};
-use super::record::Record;
+use super::record::{Burnt, Record};
 use crate::policy::promise::Promise;
 
 /// Hexadecimal digits of the checksum.
@@ -91,6 +91,13 @@ impl Record {
     }
 }
 
+impl Burnt {
+    /// Returns the burnt key in a newer version's record (`json::strictest_burnt`).
+    pub(super) fn strictest(json: &str) -> Option<Self> {
+        json::strictest_burnt(json)
+    }
+}
+
 /// Returns an id of the promised set, independent of its times.
 #[must_use]
 pub fn set_id(promise: &Promise) -> String {
@@ -170,7 +177,9 @@ pub(super) mod tests {
         let seen = (0i64..1_000_000).prop_map(Record::Seen);
         let repair =
             ("[a-c]{1,2}", 0i64..1_000_000).prop_map(|(what, at)| Record::Repair(Repair { what: vec![what], at }));
-        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair, 1 => seen]
+        let burnt = ("[a-c]{1,2}", 0u8..3, 0i64..1_000_000)
+            .prop_map(|(site, key, at)| Record::Burnt(Burnt { site, pin: Pin::of_spki(&[key]), at }));
+        prop_oneof![8 => promise, 1 => ramp, 1 => accepted, 1 => unknown, 1 => repair, 1 => seen, 1 => burnt]
     }
 
     #[test]
@@ -192,6 +201,27 @@ pub(super) mod tests {
                     \"include_subdomains\":false,\"first_sent\":\"2026-09-21T14:13:20Z\",\
                     \"last_sent\":\"2026-09-21T15:13:20Z\",\"mode\":\"report-only\"}";
         assert_eq!(line, format!("{{\"sum\":\"{}\",\"record\":{want}}}\n", sum(want)));
+    }
+
+    #[test]
+    fn a_burnt_key_of_a_newer_version_is_burnt() {
+        let pin = Pin::of_spki(b"");
+        let known = Record::Burnt(Burnt { site: "a.example".into(), pin, at: 1_790_000_000 });
+        let want =
+            format!("{{\"type\":\"burnt\",\"site\":\"a.example\",\"pin\":\"{pin}\",\"at\":\"2026-09-21T14:13:20Z\"}}");
+        assert_eq!(known.json(), want);
+        let line = |json: &str| format!("{{\"sum\":\"{}\",\"record\":{json}}}", sum(json));
+        for (json, at) in [
+            (want.replace("}", ",\"why\":\"stolen\"}"), 1_790_000_000),
+            (format!("{{\"type\":\"burnt\",\"pin\":\"{pin}\",\"at\":[1]}}"), 0),
+        ] {
+            let Read::Good(record) = Record::read(line(&json).as_bytes()) else { panic!("{json}") };
+            assert_eq!(record, Record::Unknown(json.clone()));
+            let mut book = crate::ledger::Book::default();
+            assert!(book.apply(record) && book.burnt(pin).is_some_and(|burnt| burnt.at == at));
+            // It is kept unchanged.
+            assert_eq!(book.records().map(|r| r.json()).collect::<Vec<_>>(), [json]);
+        }
     }
 
     proptest! {

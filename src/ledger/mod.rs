@@ -26,7 +26,7 @@ pub use line::set_id;
 pub use look::{look, read_book, salvaged};
 pub use names::{DAMAGED, FILE, HEAD, LOCK};
 pub use notice::{Notice, OpenError};
-pub use record::{Accepted, Ramp, Ramped, Record, Repair};
+pub use record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
 
 use crate::policy::promise::Seconds;
 use disk::{Disk, Folder, FolderError};

@@ -22,6 +22,8 @@ pub enum Record {
     /// A process kept the ledger at this time. Without it, a ledger that nothing is added to would
     /// make the clock look wrong after a year.
     Seen(Seconds),
+    /// A key was compromised: it never serves again, and is no backup.
+    Burnt(Burnt),
     /// A newer version's record, kept unchanged. [`Record::strictest`] returns the promise in it,
     /// if any.
     Unknown(String),
@@ -79,6 +81,17 @@ pub struct Repair {
     /// The accepted faults, in words.
     pub what: Vec<String>,
     /// The time of the repair, which the operator confirms with it.
+    pub at: Seconds,
+}
+
+/// A compromised key. It stays so for ever, on every node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Burnt {
+    /// The site that had it, by its first name.
+    pub site: String,
+    /// Its pin.
+    pub pin: Pin,
+    /// The time of the record.
     pub at: Seconds,
 }
 

@@ -33,6 +33,7 @@ pub fn date(record: &Record) -> Option<Seconds> {
         Record::Accepted(a) => Some(a.at),
         Record::Repair(r) => Some(r.at),
         Record::Seen(at) => Some(*at),
+        Record::Burnt(b) => Some(b.at),
         Record::Unknown(json) => Record::strictest(json).map(|p| written(&p).max(p.first_sent)),
         Record::Format(_) => None,
     }
@@ -79,6 +80,7 @@ pub fn in_words(record: &Record) -> String {
         Record::Accepted(a) => format!("a lockout of {}, accepted on {}", a.site, day(a.at)),
         Record::Repair(r) => format!("a repair of {}", day(r.at)),
         Record::Seen(at) => format!("the time of {}", day(*at)),
+        Record::Burnt(b) => format!("a burnt key of {}, since {}", b.site, day(b.at)),
         Record::Unknown(json) => match Record::strictest(json) {
             Some(promise) => in_words(&Record::Promise(promise)),
             None => "a record of a newer pintle".into(),
@@ -148,6 +150,10 @@ fn as_of(record: &Record, now: Seconds) -> Record {
             Record::Repair(repair)
         }
         Record::Seen(at) => Record::Seen(at.min(now)),
+        Record::Burnt(mut burnt) => {
+            burnt.at = burnt.at.min(now);
+            Record::Burnt(burnt)
+        }
         // A newer version's promise becomes one of this version.
         Record::Unknown(json) => match Record::strictest(&json) {
             Some(promise) => as_of(&Record::Promise(promise), now),

@@ -42,7 +42,7 @@ fn facts(now: Seconds) -> Facts {
 }
 
 fn window(facts: &mut Facts, start: Seconds, end: Seconds, chosen: Seconds) {
-    facts.info.window = Some(Window { start, end, chosen, explanation: None });
+    facts.info.window = Some(Window { start, end, chosen, since: start.max(T0), explanation: None });
 }
 
 fn fail(facts: &mut Facts, ca: usize, remedy: Remedy, at: Seconds) {

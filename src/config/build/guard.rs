@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::builder::{Builder, Change};
+use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::{Entry, timestamp};
@@ -178,6 +179,15 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
                 Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
             breach.report(&mut admitted, &mut problems);
             add(Some(loaded.at), problems.into_list());
+        }
+        if !offer.is_kept {
+            let is_served = |loaded: &Loaded| {
+                builder.served(candidate, loaded).is_some_and(|s| s.loaded.chain.pin() == loaded.chain.pin())
+            };
+            for (pair, problem) in burnt::live(table, entry, context, is_served) {
+                add(Some(pair), vec![problem]);
+            }
+            add(None, burnt::backup(table, entry, context).into_iter().collect());
         }
         let mut problems = r.problems.scratch();
         if let (false, false, Some(accepted)) = (breaks, offer.is_kept, &table.accept_lockout_until) {

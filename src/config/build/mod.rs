@@ -8,6 +8,7 @@ mod addresses;
 mod all;
 mod assemble;
 mod builder;
+mod burnt;
 mod candidate;
 mod certificates;
 mod checker;

@@ -1,0 +1,53 @@
+//! Keys that the ledger marks as burnt: they were compromised, never serve again, and are no backups.
+
+use super::entry::{Entry, timestamp};
+use super::loaded::Loaded;
+use crate::config::Context;
+use crate::config::file::SiteTable;
+use crate::ledger::Burnt;
+use crate::reason::{Problem, Reason};
+
+/// Returns the problems of pairs with a burnt key, each with the index of the pair. `is_served` says
+/// whether the same key serves already: a refusal would then help nobody.
+pub(super) fn live(
+    table: &SiteTable,
+    entry: &Entry,
+    context: &Context<'_>,
+    is_served: impl Fn(&Loaded) -> bool,
+) -> Vec<(usize, Problem)> {
+    let problem = |loaded: &Loaded| {
+        let burnt = context.book.burnt(loaded.chain.pin())?;
+        let certificate = table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref());
+        let span = certificate.map_or(&table.span, |c| &c.span);
+        let reason = Reason::new(format!("{}: {}", context.shown(&loaded.path), compromised(burnt)));
+        let problem = if is_served(loaded) {
+            let note = "the certificate in use has this key, too, so pintle still serves it";
+            Problem::warning(span, reason.note(note).hint(format!("change over now: {}", revoke(entry))))
+        } else {
+            Problem::error(
+                span,
+                reason.hint("use a certificate for another key: `pintle key list` shows which keys clients know"),
+            )
+        };
+        Some((loaded.at, problem.about(&loaded.path)))
+    };
+    entry.plan.loaded.iter().filter_map(problem).collect()
+}
+
+/// Returns the problem of a burnt backup, if there is one.
+pub(super) fn backup(table: &SiteTable, entry: &Entry, context: &Context<'_>) -> Option<Problem> {
+    let backups = entry.plan.pins.iter().flat_map(|pins| &pins.backups);
+    let (file, burnt) = backups.filter_map(|b| Some((&b.file, context.book.burnt(b.key.pin)?))).next()?;
+    let span = table.hpkp.as_ref().map_or(&table.span, |hpkp| &hpkp.span);
+    let reason = Reason::new(format!("site.hpkp.backups: {file}: {}", compromised(burnt)));
+    let hint = format!("make another backup: pintle key new --site {} --role next", entry.site.label());
+    Some(Problem::error(span, reason.hint(hint)))
+}
+
+fn compromised(burnt: &Burnt) -> String {
+    format!("the key {} is burnt: it was revoked as compromised on {}", burnt.pin, timestamp(burnt.at))
+}
+
+fn revoke(entry: &Entry) -> String {
+    format!("pintle key revoke --site {}", entry.site.label())
+}
