@@ -154,7 +154,7 @@ impl Attempts {
         self.stopped = false;
         self.refused_keys.clear();
         self.failures = 0;
-        if !self.last.as_ref().is_some_and(|last| last.remedy == Some(Remedy::RateLimit)) {
+        if self.last.as_ref().is_none_or(|last| last.remedy != Some(Remedy::RateLimit)) {
             self.wait = 0;
         }
     }

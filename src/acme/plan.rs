@@ -241,7 +241,7 @@ impl<'a> Planner<'a> {
             }
             None if lacks_key && refusals.is_empty() => {
                 let from = self.facts.next.as_ref().map(due::usable_from).filter(|from| *from > self.now);
-                Choice::Never(Stop::KeysRefused(from.or(changeover.map(|changeover| changeover.from))))
+                Choice::Never(Stop::KeysRefused(from.or_else(|| changeover.map(|changeover| changeover.from))))
             }
             None => Choice::Never(Stop::Refused(refusals.pop().unwrap_or_default())),
         }
@@ -334,7 +334,7 @@ fn goal(facts: &Facts, now: Seconds, renewal: Option<due::Renewal>, changeover: 
 fn keys(facts: &Facts, now: Seconds, changeover: Option<Changeover>) -> Vec<(KeyChoice, Pin)> {
     let is_reached = changeover.is_some_and(|changeover| changeover.from <= now);
     let is_compromised = facts.live.is_some_and(|live| facts.compromise.as_ref().is_some_and(|c| c.pin == live));
-    let live = facts.live.filter(|live| !facts.is_burnt(*live) && !(is_compromised && is_reached));
+    let live = facts.live.filter(|live| !(facts.is_burnt(*live) || is_compromised && is_reached));
     let is_usable = |next: &&NextKey| is_reached || due::usable_from(next) <= now;
     let next = facts.next.as_ref().filter(|next| !facts.is_burnt(next.pin)).filter(is_usable).map(|next| next.pin);
     let (live, next) = (live.map(|pin| (KeyChoice::Live, pin)), next.map(|pin| (KeyChoice::Next, pin)));
