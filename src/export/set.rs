@@ -100,10 +100,16 @@ impl PinSet {
         self.valid_until.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
     }
 
-    /// Returns the last moment at which a client may still enforce it. Android takes the date as
+    /// Returns the last moment at which a client may still enforce it. A client that gets a header
+    /// on its last day holds the pins for `max-age` after that. Android takes the date as
     /// midnight in the device's time zone; the last time zone is twelve hours behind UTC.
     #[must_use]
     pub fn held_until(&self, form: Form) -> Timestamp {
+        if form.is_header() {
+            let held = i64::try_from(self.header.max_age).unwrap_or(i64::MAX);
+            let end = self.valid_until.checked_add(SignedDuration::from_secs(held));
+            return end.unwrap_or(Timestamp::MAX);
+        }
         if form != Form::Android {
             return self.valid_until;
         }
@@ -135,7 +141,12 @@ impl PinSet {
     /// Returns a line like `pintle export 0123456789ab for blog.example.com, valid until
     /// 2026-12-01`.
     pub(super) fn title(&self, form: Form) -> String {
-        format!("pintle export {} for {}, valid until {}", self.number(form), self.site, self.last_day())
+        let (number, site, last) = (self.number(form), &self.site, self.last_day());
+        if !form.is_header() {
+            return format!("pintle export {number} for {site}, valid until {last}");
+        }
+        let held = self.held_until(form).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d");
+        format!("pintle export {number} for {site}, to be sent until {last}, held by clients until {held}")
     }
 }
 

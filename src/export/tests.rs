@@ -74,6 +74,10 @@ fn numbers() {
     assert_ne!(one.number(Form::Tlsa), elsewhere.number(Form::Tlsa));
     // Midnight in the last time zone is noon in UTC.
     assert_eq!(one.held_until(Form::Curl), one.valid_until);
+    let held = i64::try_from(one.header.max_age).unwrap();
+    for form in [Form::Header, Form::Nginx, Form::Vcl] {
+        assert_eq!(one.held_until(form).as_second(), one.valid_until.as_second() + held, "{form:?}");
+    }
     assert_eq!(one.held_until(Form::Android), "2026-12-01T12:00:00Z".parse().unwrap());
     assert_eq!(later.held_until(Form::Android), later.valid_until);
 }
