@@ -12,7 +12,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, check, demo, export, install, key, keys, ledger, pin, remote, repair, run, verify,
+    self, Output, check, demo, export, init, install, key, keys, ledger, pin, remote, repair, run, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -20,8 +20,8 @@ use crate::export::Form;
 use crate::reason::Reason;
 
 use args::{
-    CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InstallArgs, KeyCommand, LedgerCommand, PinArgs,
-    RunArgs, VerifyArgs,
+    CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand,
+    PinArgs, RunArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -39,6 +39,13 @@ struct Cli {
 enum Command {
     /// Serve a demo on loopback: a blog, a test CA, keys and the proxy
     Demo(DemoArgs),
+    /// Look at a hosted blog, and write a first configuration for it
+    ///
+    /// Sends at most eight requests to the blog: over https and http, under its own name and under yours. Writes a
+    /// commented file. Only lines that the answers prove are active. It overwrites no file. On a terminal, it asks for
+    /// missing names.
+    #[command(after_help = INIT_EXAMPLES)]
+    Init(InitArgs),
     /// Serve
     Run(RunArgs),
     /// Check everything that `run` would load, and report all problems
@@ -93,6 +100,14 @@ enum Command {
     Keys,
 }
 
+const INIT_EXAMPLES: &str = "\
+Examples:
+  pintle init https://example.wordpress.com --host blog.example.com
+  pintle init https://example.wordpress.com --host blog.example.com --host www.example.com \\
+      --email you@example.com --accept-terms
+  pintle init http://10.0.0.5:8080 --host blog.example.com --dry-run
+  pintle init https://blog.example.com --host blog.example.com --connect 192.0.2.80";
+
 /// Runs the program.
 ///
 /// Exit codes: 0 success, 1 a problem was found, 2 wrong usage.
@@ -106,6 +121,7 @@ pub fn run() -> ExitCode {
                 |port| [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))];
             demo::demo(args.dir, &loopback(args.https_port), &loopback(args.http_port), &output)
         }
+        Command::Init(args) => init(args, &output),
         Command::Run(args) => {
             crate::os::signals::hold_off();
             with_config(args.config, |path| run::run(path, args.root.allow, &output))
@@ -127,6 +143,29 @@ pub fn run() -> ExitCode {
         Command::Launcher { program, arguments } => launcher(&program, &arguments),
         Command::Keys => keys::keys(),
     })
+}
+
+fn init(args: InitArgs, output: &Output) -> ExitCode {
+    let InitArgs { url, hosts, email, accept_terms, dry_run, out, ca, connect, connect_http, json } = args;
+    let mut distinct = Vec::new();
+    for host in hosts {
+        if !distinct.contains(&host) {
+            distinct.push(host);
+        }
+    }
+    let request = init::Request {
+        url,
+        hosts: distinct,
+        email,
+        terms: accept_terms,
+        dry_run,
+        out,
+        ca,
+        connect,
+        connect_http,
+        as_json: json,
+    };
+    init::init(request, output)
 }
 
 fn export(args: ExportArgs, output: &Output) -> ExitCode {

@@ -21,6 +21,7 @@ pub mod commands;
 pub mod control;
 pub mod acme;
 pub mod config;
+pub mod init;
 pub mod verify;
 pub mod export;
 pub mod ledger;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use crate::commands::{key, pin};
+use crate::commands::{init, key, pin};
 use crate::export::{Form, Role};
+use crate::host::HostPattern;
 use crate::policy::Scheme;
 use crate::verify::target::{Place, Url};
 
@@ -185,6 +186,40 @@ pub(super) struct DemoArgs {
 }
 
 #[derive(clap::Args)]
+pub(super) struct InitArgs {
+    /// The blog as it is now, such as `https://example.wordpress.com`
+    #[arg(value_name = "URL", value_parser = parse_url)]
+    pub(super) url: Url,
+    /// A name under which visitors will see the blog; the first one is the canonical name
+    #[arg(long = "host", value_name = "NAME", value_parser = HostPattern::of_site)]
+    pub(super) hosts: Vec<HostPattern>,
+    /// Get certificates from Let's Encrypt, with this address for its messages
+    #[arg(long, value_name = "ADDRESS", value_parser = init::email)]
+    pub(super) email: Option<String>,
+    /// Agree to the terms of Let's Encrypt
+    #[arg(long, requires = "email")]
+    pub(super) accept_terms: bool,
+    /// Print the file, write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// The file to write [default: /etc/pintle/pintle.toml as root, else pintle.toml]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(super) out: Option<PathBuf>,
+    /// Trust the certificates in this PEM file instead of Mozilla's roots, now and in the configuration
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
+    /// Connect to this HOST:PORT or IP address instead of DNS, now and in the configuration
+    #[arg(long, value_name = "ADDR")]
+    pub(super) connect: Option<Place>,
+    /// The address of plain HTTP [default: port 80 of the same address]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) connect_http: Option<Place>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
 pub(super) struct InstallArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
@@ -264,6 +299,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_https_url(text: &str) -> Result<Url, String> {
     let url: Url = text.parse()?;
     if url.scheme == Scheme::Https { Ok(url) } else { Err("write the https URL: plain HTTP is checked, too".into()) }
+}
+
+/// Without a scheme, https is meant.
+fn parse_url(text: &str) -> Result<Url, String> {
+    if text.contains("://") { text.parse() } else { format!("https://{text}").parse() }
 }
 
 fn parse_date(text: &str) -> Result<String, String> {

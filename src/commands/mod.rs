@@ -8,6 +8,7 @@ pub mod demo;
 pub mod export;
 mod files;
 mod forecast;
+pub mod init;
 pub mod install;
 pub mod key;
 pub mod keys;

@@ -50,8 +50,8 @@ pub enum Failure {
     Http(String),
     /// The connection broke.
     Broken(io::Error),
-    /// The step took too long.
-    Timeout(&'static str),
+    /// The step took longer than its time limit.
+    Timeout(&'static str, Duration),
 }
 
 impl fmt::Display for Failure {
@@ -62,7 +62,7 @@ impl fmt::Display for Failure {
             Self::Tls(error) => write!(f, "TLS failed: {}", words(error)),
             Self::Http(why) => write!(f, "no HTTP response: {why}"),
             Self::Broken(error) => write!(f, "the connection broke: {}", words(error)),
-            Self::Timeout(step) => write!(f, "{step} took longer than {} seconds", PATIENCE.as_secs()),
+            Self::Timeout(step, limit) => write!(f, "{step} took longer than {} seconds", limit.as_secs()),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Failure {
 pub struct Response {
     /// Status and fields.
     pub head: ResponseHead,
-    /// The body as sent, at most [`BODY_MAX`] bytes of it.
+    /// The body as sent, or its first bytes: [`get`] reads [`BODY_MAX`] at most.
     pub body: Vec<u8>,
     /// `true` if the body was longer or incomplete.
     pub cut: bool,
@@ -133,7 +133,8 @@ pub struct Handshake {
 pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let (name, port) = (place.host.as_str(), place.port.unwrap_or(port));
     let failed = |e| Failure::Lookup(name.to_owned(), e);
-    let found = timeout(PATIENCE, lookup_host((name, port))).await.map_err(|_| Failure::Timeout("the DNS lookup"))?;
+    let found =
+        timeout(PATIENCE, lookup_host((name, port))).await.map_err(|_| Failure::Timeout("the DNS lookup", PATIENCE))?;
     let all: Vec<SocketAddr> = found.map_err(failed)?.take(ADDRESSES_MAX).collect();
     if all.is_empty() { Err(failed(io::Error::other("no address"))) } else { Ok(all) }
 }
@@ -145,7 +146,7 @@ pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Fail
 ///
 /// [`Failure`] of the last address.
 pub async fn connect(addresses: &[SocketAddr], first: usize) -> Result<(SocketAddr, TcpStream), Failure> {
-    let mut failure = Failure::Timeout("connecting");
+    let mut failure = Failure::Timeout("connecting", PATIENCE);
     // They share the time.
     let patience = PATIENCE / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     for at in 0..addresses.len() {
@@ -176,7 +177,7 @@ pub async fn handshake(
 ) -> Result<(Handshake, TlsStream<TcpStream>), Failure> {
     let connecting = TlsConnector::from(config(keys).map_err(|e| Failure::Tls(io::Error::other(e)))?);
     let connecting = connecting.connect(name.clone(), socket);
-    let stream = timeout(PATIENCE, connecting).await.map_err(|_| Failure::Timeout("the TLS handshake"))?;
+    let stream = timeout(PATIENCE, connecting).await.map_err(|_| Failure::Timeout("the TLS handshake", PATIENCE))?;
     let stream = stream.map_err(Failure::Tls)?;
     let session = stream.get_ref().1;
     let shown = Handshake {
@@ -209,16 +210,31 @@ pub async fn get<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, url: &Url) -
         url.target,
         url.authority()
     );
+    exchange(stream, request.as_bytes(), BODY_MAX, PATIENCE).await
+}
+
+/// Sends a request and reads the response, of its body at most `body_max` bytes. The head may take
+/// `patience`, and the body again.
+///
+/// # Errors
+///
+/// [`Failure`], if there is no head. A failure in the body sets [`Response::cut`].
+pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    request: &[u8],
+    body_max: usize,
+    patience: Duration,
+) -> Result<Response, Failure> {
     let mut buffer = BytesMut::new();
     let asking = async {
-        stream.write_all(request.as_bytes()).await.map_err(Failure::Broken)?;
+        stream.write_all(request).await.map_err(Failure::Broken)?;
         stream.flush().await.map_err(Failure::Broken)?;
         read_head(stream, &mut buffer).await
     };
-    let head = timeout(PATIENCE, asking).await.map_err(|_| Failure::Timeout("waiting for a response"))??;
+    let head = timeout(patience, asking).await.map_err(|_| Failure::Timeout("waiting for a response", patience))??;
     let mut response = Response { head, ..Response::default() };
-    let reading = read_body(stream, buffer, &mut response);
-    if timeout(PATIENCE, reading).await.is_err() {
+    let reading = read_body(stream, buffer, body_max, &mut response);
+    if timeout(patience, reading).await.is_err() {
         response.cut = true;
     }
     Ok(response)
@@ -254,12 +270,17 @@ fn unreadable(fault: HeadFault) -> Failure {
 }
 
 /// Reads the available body; [`Response::cut`] says if it is incomplete.
-async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, mut buffer: BytesMut, response: &mut Response) {
+async fn read_body<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    mut buffer: BytesMut,
+    body_max: usize,
+    response: &mut Response,
+) {
     let mut decoder = BodyDecoder::response(response.head.framing);
     loop {
         match decoder.decode(&mut buffer) {
             Ok(Decoded::Data(data)) => {
-                let room = BODY_MAX - response.body.len();
+                let room = body_max - response.body.len();
                 response.body.extend_from_slice(&data[..data.len().min(room)]);
                 if data.len() > room {
                     response.cut = true;
@@ -313,6 +334,6 @@ pub async fn probe(addresses: &[SocketAddr], host: &str, version: Version) -> Re
             Ok(Answer::Other)
         }
         Ok(Err(error)) => Err(Failure::Broken(error)),
-        Err(_) => Err(Failure::Timeout("the answer to a ClientHello")),
+        Err(_) => Err(Failure::Timeout("the answer to a ClientHello", PATIENCE)),
     }
 }

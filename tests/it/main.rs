@@ -34,6 +34,7 @@ mod health;
 mod hostile;
 mod http1;
 mod http2;
+mod init;
 mod install;
 mod interim;
 mod key;

@@ -71,7 +71,8 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
     code
 }
 
-fn trust(path: Option<&Path>) -> Result<Trust, Reason> {
+/// Reads the file of roots, or takes Mozilla's.
+pub(super) fn trust(path: Option<&Path>) -> Result<Trust, Reason> {
     let Some(path) = path else { return Ok(Trust { roots: default_roots(), own: Vec::new() }) };
     let contents = read(path)?;
     let usage = || "--ca takes certificates in PEM: roots, or the server's own".to_owned();

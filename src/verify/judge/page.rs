@@ -68,8 +68,10 @@ fn judge_one(insecure: &Insecure, upgraded: bool) -> Finding {
     Finding::new(Group::Page, level, check, format!("line {line}: {element}={url}: {what}"))
 }
 
-/// By its type; without one, by its beginning, as browsers do (WHATWG MIME Sniffing, section 7.1).
-fn is_html(response: &Response) -> bool {
+/// Returns `true` for a page: by its type, and without one by its beginning, as browsers do (WHATWG
+/// MIME Sniffing, section 7.1).
+#[must_use]
+pub fn is_html(response: &Response) -> bool {
     match response.values_of("content-type").next() {
         Some(kind) => {
             let kind = kind.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();

@@ -1,0 +1,223 @@
+//! `pintle init`: a first configuration for a hosted blog.
+
+mod ask;
+mod json;
+mod steps;
+mod table;
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::runtime::Runtime;
+
+pub use ask::email;
+
+use super::{Output, files, refuse};
+use crate::host::HostPattern;
+use crate::init::conclude::{Conclusion, conclude};
+use crate::init::evidence::Evidence;
+use crate::init::probe::{Prober, Target};
+use crate::init::write::{Wishes, render, shell_word};
+use crate::reason::Reason;
+use crate::verify::target::{Place, Url};
+
+/// The folder of a system's configuration.
+const SYSTEM_FOLDER: &str = "/etc/pintle";
+/// The file's name.
+const FILE: &str = "pintle.toml";
+
+/// The arguments.
+#[derive(Debug)]
+pub struct Request {
+    /// The blog's URL.
+    pub url: Url,
+    /// The site's names.
+    pub hosts: Vec<HostPattern>,
+    /// The address for the certificate authority.
+    pub email: Option<String>,
+    /// `true` if the operator agrees to the authority's terms.
+    pub terms: bool,
+    /// `true` to print the file only.
+    pub dry_run: bool,
+    /// The file to write.
+    pub out: Option<PathBuf>,
+    /// The file of roots.
+    pub ca: Option<PathBuf>,
+    /// The address to connect to instead of DNS.
+    pub connect: Option<Place>,
+    /// The address of plain HTTP.
+    pub connect_http: Option<Place>,
+    /// `true` for JSON.
+    pub as_json: bool,
+}
+
+/// Looks at a blog, and writes a configuration for it.
+pub fn init(request: Request, output: &Output) -> ExitCode {
+    match run(request, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Refusal::Usage(reason)) => {
+            refuse(&reason);
+            ExitCode::from(2)
+        }
+        Err(Refusal::Problem(reason)) => refuse(&reason),
+    }
+}
+
+/// Why nothing was written.
+enum Refusal {
+    /// An argument is missing.
+    Usage(Reason),
+    /// Something else.
+    Problem(Reason),
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Problem(reason)
+    }
+}
+
+fn run(mut request: Request, output: &Output) -> Result<(), Refusal> {
+    let path = request.out.clone().unwrap_or_else(default_path);
+    let is_asked = ask::can_ask();
+    if request.hosts.is_empty() && !is_asked {
+        let reason = Reason::new("no host: init needs the names under which visitors will see the blog");
+        let url = shell_word(&request.url.to_string());
+        return Err(Refusal::Usage(reason.hint(format!("pintle init {url} --host blog.example.com"))));
+    }
+    // An early message. The file is created as a new one, which decides.
+    if !request.dry_run && path.symlink_metadata().is_ok() {
+        return Err(exists(&path, &request).into());
+    }
+    let ca = request.ca.as_deref().map(absolute).transpose()?;
+    let target = Target {
+        url: request.url.clone(),
+        connect: request.connect.clone(),
+        connect_http: request.connect_http.clone(),
+        trust: super::verify::trust(request.ca.as_deref())?,
+        now: Timestamp::now(),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Err(Reason::new(error.to_string()).into()),
+    };
+    let conclusion = look(&runtime, &target, &mut request, ca)?;
+    // A lookup that still runs ends with the process.
+    runtime.shutdown_background();
+    let is_system = std::path::absolute(&path).is_ok_and(|path| path.starts_with(SYSTEM_FOLDER));
+    let wishes = Wishes {
+        email: request.email.clone(),
+        terms: request.terms,
+        is_system,
+        day: Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string(),
+        path: shell_word(&path.display().to_string()),
+    };
+    let text = render(&conclusion, &wishes);
+    finish(&request, &path, &conclusion, &wishes, &text, output)
+}
+
+/// Sends the requests, and asks for missing answers in between.
+fn look(runtime: &Runtime, target: &Target, request: &mut Request, ca: Option<PathBuf>) -> Result<Conclusion, Refusal> {
+    let mut prober = Prober::new(target);
+    let mut evidence: Evidence = runtime.block_on(prober.first()).map_err(|why| {
+        let reason = Reason::new(format!("{}: cannot be reached: {why}", target.url));
+        reason.hint("check the URL; --connect ADDR connects to another address than that of DNS")
+    })?;
+    if ask::can_ask() {
+        ask::fill(request, &evidence)?;
+    }
+    evidence.set_hosts(request.hosts.clone());
+    let choice = runtime.block_on(prober.rest(&mut evidence));
+    Ok(conclude(&evidence, target, choice, ca))
+}
+
+/// Prints the file, or writes it; then the conclusions and the next steps.
+fn finish(
+    request: &Request,
+    path: &Path,
+    conclusion: &Conclusion,
+    wishes: &Wishes,
+    text: &str,
+    output: &Output,
+) -> Result<(), Refusal> {
+    if !request.dry_run {
+        write(path, text, wishes.is_system).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(path, request),
+            _ => Reason::new(format!("{}: {error}", path.display()))
+                .hint("name another file with -o FILE, or print it with --dry-run"),
+        })?;
+    }
+    if request.as_json {
+        let written = (!request.dry_run).then_some(path);
+        println!("{:#}", json::report(conclusion, written, text));
+        return Ok(());
+    }
+    if request.dry_run {
+        // Standard output has the file alone.
+        eprintln!("{}", table::render(conclusion));
+        tell(conclusion, output);
+        print!("{text}");
+        return Ok(());
+    }
+    println!("{}", table::render(conclusion));
+    tell(conclusion, output);
+    println!("wrote {}\n", path.display());
+    print!("{}", steps::render(path, conclusion, wishes));
+    Ok(())
+}
+
+/// Prints the remarks.
+fn tell(conclusion: &Conclusion, output: &Output) {
+    for note in &conclusion.notes {
+        let mut reason = Reason::new(note.text.trim_end_matches(['.', ':']));
+        if let Some(code) = note.code {
+            reason = reason.note(code);
+        }
+        if note.is_warning {
+            eprintln!("{}", reason.render(crate::reason::Severity::Warning, output.color));
+        } else {
+            eprintln!("note: {}", reason.what);
+        }
+    }
+}
+
+/// `/etc/pintle/pintle.toml` for root, `pintle.toml` for others.
+fn default_path() -> PathBuf {
+    if rustix::process::geteuid().is_root() { Path::new(SYSTEM_FOLDER).join(FILE) } else { PathBuf::from(FILE) }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Reason> {
+    let absolute = std::path::absolute(path).map_err(|e| Reason::new(format!("{}: {e}", path.display())))?;
+    match absolute.to_str() {
+        Some(_) => Ok(absolute),
+        None => Err(Reason::new(format!("{}: the configuration cannot name this path", path.display()))
+            .hint("give the file a name in Unicode")),
+    }
+}
+
+fn exists(path: &Path, request: &Request) -> Reason {
+    let url = shell_word(&request.url.to_string());
+    let hosts: String = request.hosts.iter().map(|h| format!(" --host {}", shell_word(&h.to_string()))).collect();
+    Reason::new(format!("{}: exists already, and init overwrites no file", path.display()))
+        .hint(format!("pintle init {url}{hosts} --dry-run prints the file"))
+        .hint("name another file with -o FILE")
+}
+
+/// Creates the file. A system's configuration is readable for the user that serves, whatever the
+/// umask is: it contains no secrets.
+fn write(path: &Path, text: &str, is_system: bool) -> io::Result<()> {
+    if is_system && !Path::new(SYSTEM_FOLDER).exists() {
+        fs::create_dir(SYSTEM_FOLDER)?;
+        fs::set_permissions(SYSTEM_FOLDER, Permissions::from_mode(0o755))?;
+    }
+    files::create(path, text.as_bytes(), 0o644)?;
+    if is_system {
+        fs::set_permissions(path, Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}

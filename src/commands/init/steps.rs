@@ -1,0 +1,48 @@
+//! The next steps, as commands to paste.
+
+use std::path::Path;
+
+use crate::config::DEFAULT_PATHS;
+use crate::init::conclude::Conclusion;
+use crate::init::write::{Wishes, shell_word};
+
+/// Where a package installs its unit.
+const UNITS: [&str; 3] = [
+    "/etc/systemd/system/pintle.service",
+    "/usr/lib/systemd/system/pintle.service",
+    "/lib/systemd/system/pintle.service",
+];
+
+/// Renders the next steps.
+pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> String {
+    let option = if is_default(path) { String::new() } else { format!(" -c {}", wishes.path) };
+    let host = conclusion.hosts.iter().find(|host| !host.starts_with('*')).unwrap_or(&conclusion.public);
+    let has_unit = wishes.is_system && UNITS.iter().any(|unit| Path::new(unit).exists());
+    let start = if has_unit { "systemctl enable --now pintle".to_owned() } else { format!("pintle run{option}") };
+    let names = conclusion.hosts.join(", ");
+    let url = shell_word(&format!("https://{host}/"));
+    let mut steps = vec![format!("# all that pintle would load: problems with their remedies\n  pintle check{option}")];
+    if wishes.email.is_none() {
+        let what = "# a certificate: uncomment [site.certificate] once its files are there; check says what is wrong";
+        steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
+    } else if !wishes.terms {
+        let what = "# the terms of the authority: uncomment terms and acme if you agree";
+        steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
+    }
+    steps.push(format!("# serve; ports 80 and 443 need root\n  {start}"));
+    steps.push(format!("# once the names lead here ({names})\n  pintle verify {url}"));
+    format!("Next:\n\n  {}\n", steps.join("\n\n  "))
+}
+
+/// Returns `true` if the commands find the file by themselves, from this folder.
+fn is_default(path: &Path) -> bool {
+    let found = DEFAULT_PATHS.iter().map(Path::new).find(|default| default.exists());
+    found.is_some_and(|found| same(found, path))
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}

@@ -1,0 +1,37 @@
+//! The conclusions for people. All texts of servers are plain ASCII already.
+
+use std::fmt::Write as _;
+
+use crate::init::choose::Host;
+use crate::init::conclude::{Conclusion, host_word, platform_name};
+
+/// Renders the conclusions.
+pub(super) fn render(conclusion: &Conclusion) -> String {
+    let Conclusion { verdict, choice, names, .. } = conclusion;
+    let mut out = format!("{}\n", conclusion.url);
+    let signs: Vec<&str> = verdict.signs.iter().map(|sign| sign.words.as_str()).collect();
+    let signs = if signs.is_empty() { String::new() } else { format!(" ({})", signs.join("; ")) };
+    let open = |proven: bool| if proven { "" } else { "  (not proven)" };
+    let _ = writeln!(out, "  platform     {}{signs}", platform_name(verdict));
+    let _ = writeln!(out, "  upstream     {}{}", names.upstream, open(choice.scheme.proven));
+    let _ = writeln!(out, "    connect    {}", names.connects_to);
+    if let Some(name) = &names.tls_name {
+        let _ = writeln!(out, "    SNI        {name}");
+        let _ = writeln!(out, "    verify     {name}");
+    }
+    let host = match choice.host.value {
+        Host::Client => "as the client says",
+        host @ Host::Upstream => host_word(host),
+    };
+    let _ = writeln!(out, "    Host       {host}{}", open(choice.host.proven));
+    let believed = match conclusion.forwarded_proto {
+        Some(true) => "believed",
+        Some(false) => "not believed",
+        None => "not known",
+    };
+    let _ = writeln!(out, "    X-Forwarded-Proto  {believed}");
+    for (asked, answer) in &conclusion.answers {
+        let _ = writeln!(out, "  {asked}: {answer}");
+    }
+    out
+}

@@ -1,0 +1,228 @@
+//! Picks the scheme and the Host for the upstream, with the reasons.
+
+use super::answer::{Answer, Look};
+use super::evidence::{Certificate, Evidence};
+use super::text::contains;
+use crate::message::Name;
+use crate::policy::Scheme;
+
+/// A decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision<T> {
+    /// The choice.
+    pub value: T,
+    /// `true` if the answers prove it.
+    pub proven: bool,
+    /// The evidence, or the reason for doubt.
+    pub why: String,
+}
+
+/// The Host field that the upstream gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// The blog's own name.
+    Upstream,
+    /// The name that the client asked for.
+    Client,
+}
+
+/// Scheme and Host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The scheme of the upstream.
+    pub scheme: Decision<Scheme>,
+    /// The Host field.
+    pub host: Decision<Host>,
+}
+
+fn proven<T>(value: T, why: String) -> Decision<T> {
+    Decision { value, proven: true, why }
+}
+
+fn open<T>(value: T, why: String) -> Decision<T> {
+    Decision { value, proven: false, why }
+}
+
+/// Picks scheme and Host.
+#[must_use]
+pub fn choose(evidence: &Evidence) -> Choice {
+    let scheme = scheme(evidence);
+    let host = host(evidence, scheme.value);
+    Choice { scheme, host }
+}
+
+/// Picks the scheme to look at first, before anything else is known.
+#[must_use]
+pub fn scheme(evidence: &Evidence) -> Decision<Scheme> {
+    let own = &evidence.url.host;
+    let certificate = match (&evidence.certificate, evidence.secure.answer()) {
+        (Certificate::Trusted, Some(_)) => {
+            return proven(Scheme::Https, format!("https answers with a valid certificate for {own}"));
+        }
+        // An address has no certificate; a name of the site may have one there.
+        (_, Some(_)) if evidence.foreign_certificate == Certificate::Trusted => {
+            let public = &evidence.public;
+            return proven(Scheme::Https, format!("https answers with a valid certificate for {public}"));
+        }
+        (Certificate::Refused(why), _) => format!("the certificate of {own}: {why}"),
+        _ => format!("https: {}", evidence.secure.words()),
+    };
+    let plain = evidence.plain.answer();
+    let declared = evidence.declared.answer();
+    match plain {
+        Some(answer) if !answer.leads_to_https() => proven(Scheme::Http, format!("http answers; {certificate}")),
+        Some(_) if declared.is_some_and(|answer| !answer.leads_to_https()) => {
+            proven(Scheme::Http, format!("http answers if X-Forwarded-Proto says https; {certificate}"))
+        }
+        Some(answer) => open(Scheme::Https, format!("http answers {}, but {certificate}", answer.words())),
+        None => open(Scheme::Https, certificate),
+    }
+}
+
+/// The answer under the own name that pintle would get.
+fn own_answer(evidence: &Evidence, scheme: Scheme) -> Option<&Answer> {
+    match scheme {
+        Scheme::Https => evidence.secure.answer(),
+        Scheme::Http => evidence.declared.answer().or_else(|| evidence.plain.answer()),
+    }
+}
+
+fn host(evidence: &Evidence, scheme: Scheme) -> Decision<Host> {
+    let (own_name, public) = (&evidence.url.host, &evidence.public);
+    if evidence.is_own_public() {
+        return proven(Host::Client, format!("{own_name} is a name of the site"));
+    }
+    let default = if evidence.url.address().is_some() { Host::Client } else { Host::Upstream };
+    let own = own_answer(evidence, scheme);
+    let foreign = evidence.foreign.answer();
+    let words = |look: Option<&Answer>| look.map_or_else(|| "no answer".to_owned(), Answer::words);
+    let both =
+        format!("with Host: {own_name} the server answers {}, with Host: {public} {}", words(own), words(foreign));
+    let leads_to_public =
+        own.and_then(Answer::redirect).is_some_and(|to| to.host != *own_name && evidence.is_public(&to.host));
+    let is_own = own.is_some_and(|a| a.is_here() && !a.is_refusal());
+    let is_foreign = foreign.is_some_and(|a| a.is_here() && !a.is_refusal() && !is_stock(a));
+    let is_missing = own.is_some_and(|a| matches!(a.status().as_u16(), 400 | 404 | 410 | 421));
+    let leads_away = own.is_some_and(|a| a.status().is_redirection() && !a.is_here());
+    match (is_own, is_foreign) {
+        (_, true) if leads_to_public => proven(Host::Client, both),
+        _ if leads_to_public => open(Host::Client, both),
+        (true, false) => proven(Host::Upstream, both),
+        (false, true) if is_missing || leads_away => proven(Host::Client, both),
+        (true, true) => of_two_pages(evidence, own, foreign, default, both),
+        _ => open(default, both),
+    }
+}
+
+/// Both names lead to a page: the names that the pages give themselves decide.
+fn of_two_pages(
+    evidence: &Evidence,
+    own: Option<&Answer>,
+    foreign: Option<&Answer>,
+    default: Host,
+    both: String,
+) -> Decision<Host> {
+    let (Some(own), Some(foreign)) = (own, foreign) else { return open(default, both) };
+    let leads_to_own = foreign.redirect().is_some_and(|to| to.host == evidence.url.host);
+    let names = |answer: &Answer, is_it: &dyn Fn(&str) -> bool| {
+        let own = answer.page.own.iter().filter_map(|url| answer.url.join(std::str::from_utf8(url).ok()?));
+        own.map(|url| url.host).any(|host| is_it(&host))
+    };
+    let is_own = |host: &str| host == evidence.url.host;
+    if leads_to_own || names(foreign, &is_own) {
+        return proven(Host::Upstream, format!("{both}; the pages call themselves {}", evidence.url.host));
+    }
+    if names(own, &|host| evidence.is_public(host)) {
+        return proven(Host::Client, format!("{both}; the pages call themselves {}", evidence.public));
+    }
+    if own.body() != foreign.body() && !are_alike(own, foreign) {
+        return match default {
+            Host::Upstream => proven(default, format!("{both}, but another page")),
+            Host::Client => open(default, format!("{both}, but another page")),
+        };
+    }
+    proven(default, format!("{both}: both work"))
+}
+
+/// Pages of one blog under two names differ in these names, tokens and times. Their generators and
+/// titles do not.
+fn are_alike(one: &Answer, other: &Answer) -> bool {
+    title(one.body()) == title(other.body())
+        && one.page.generators == other.page.generators
+        && one.page.references.len() == other.page.references.len()
+}
+
+fn title(body: &[u8]) -> Option<&[u8]> {
+    let at = |text: &[u8], part: &[u8]| text.windows(part.len()).position(|w| w.eq_ignore_ascii_case(part));
+    let rest = &body[at(body, b"<title")?..];
+    Some(rest[..at(rest, b"</title")?].trim_ascii())
+}
+
+/// The page of a fresh server, or of a platform that does not know the name.
+fn is_stock(answer: &Answer) -> bool {
+    const STOCK: [&str; 9] = [
+        "Welcome to nginx!",
+        "Apache2 Debian Default Page",
+        "Apache2 Ubuntu Default Page",
+        "It works!</h1>",
+        "Test Page for the",
+        "Do you want to register",
+        "Site unavailable",
+        "Isn't Connected To A Website Yet",
+        "404 Blog is not found",
+    ];
+    STOCK.iter().any(|text| contains(answer.body(), text.as_bytes()))
+}
+
+/// Returns `true` if the upstream believes `X-Forwarded-Proto: https`, `false` if it does not, and
+/// `None` if its answers do not tell.
+#[must_use]
+pub fn honours_forwarded_proto(evidence: &Evidence) -> Option<bool> {
+    let (plain, declared) = (evidence.plain.answer()?, evidence.declared.answer()?);
+    if plain.is_refusal() || declared.is_refusal() {
+        return None;
+    }
+    let (before, after) = (leads_to_secure(plain, evidence), leads_to_secure(declared, evidence));
+    if before {
+        return Some(!after);
+    }
+    if !plain.is_page() || !declared.is_page() {
+        return None;
+    }
+    match (links(plain, evidence), links(declared, evidence)) {
+        ([0, 0], _) | (_, [0, 0]) => None,
+        ([http, _], [0, https]) if http > 0 && https > 0 => Some(true),
+        ([http, _], [still, _]) if http > 0 && still > 0 => Some(false),
+        _ => None,
+    }
+}
+
+/// A redirect to https, under the own name or a name of the site.
+fn leads_to_secure(answer: &Answer, evidence: &Evidence) -> bool {
+    answer
+        .redirect()
+        .is_some_and(|to| to.scheme == Scheme::Https && (to.host == evidence.url.host || evidence.is_public(&to.host)))
+}
+
+/// The number of absolute links to the blog itself: by http, and by https.
+fn links(answer: &Answer, evidence: &Evidence) -> [usize; 2] {
+    let count = |scheme: &str| {
+        let urls = answer.page.references.iter().filter_map(|r| std::str::from_utf8(r).ok());
+        let urls = urls.filter(|r| r.get(..scheme.len()).is_some_and(|s| s.eq_ignore_ascii_case(scheme)));
+        urls.filter_map(|r| answer.url.join(r))
+            .filter(|u| u.host == evidence.url.host || evidence.is_public(&u.host))
+            .count()
+    };
+    [count("http://"), count("https://")]
+}
+
+/// Returns `true` for a redirect to the page that was asked for: with pintle in between, it would
+/// never end.
+#[must_use]
+pub fn is_loop(look: &Look, evidence: &Evidence) -> bool {
+    let Some(answer) = look.answer() else { return false };
+    let Some(to) = answer.redirect() else { return false };
+    // A cookie may end it.
+    let is_ours = to.host == evidence.url.host || evidence.is_public(&to.host);
+    is_ours && to.target == answer.url.target && answer.response.values(Name::SetCookie).is_empty()
+}

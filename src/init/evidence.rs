@@ -1,0 +1,123 @@
+//! The recorded answers.
+
+use std::net::SocketAddr;
+
+use super::answer::{Answer, Look};
+use crate::host::HostPattern;
+use crate::policy::Scheme;
+use crate::verify::target::Url;
+
+/// The verdict on the certificate that the server showed for its own name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Certificate {
+    /// None was seen.
+    #[default]
+    Unseen,
+    /// A client accepts it.
+    Trusted,
+    /// A client refuses it, for this reason.
+    Refused(String),
+}
+
+/// The recorded answers of a blog.
+#[derive(Debug)]
+pub struct Evidence {
+    /// The URL to look at: the blog's own name.
+    pub url: Url,
+    /// The site's names.
+    pub hosts: Vec<HostPattern>,
+    /// The site's name that is asked for.
+    pub public: String,
+    /// The own name over https.
+    pub secure: Look,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// The own name over http.
+    pub plain: Look,
+    /// The own name over http, with `X-Forwarded-Proto: https`.
+    pub declared: Look,
+    /// The public name, by Host.
+    pub foreign: Look,
+    /// The certificate shown for the public name, if that name was sent as SNI.
+    pub foreign_certificate: Certificate,
+    /// The start page, asked for as pintle will ask.
+    pub rehearsal: Look,
+    /// `/robots.txt`.
+    pub robots: Look,
+    /// The feed that the start page names.
+    pub feed: Look,
+    /// `/wp-login.php`, asked for as pintle will ask.
+    pub login: Look,
+    /// The address that answered over https.
+    pub secure_address: Option<SocketAddr>,
+    /// The address that answered over http.
+    pub plain_address: Option<SocketAddr>,
+    /// The number of requests that were sent.
+    pub requests: usize,
+}
+
+impl Evidence {
+    /// Returns empty records about a URL.
+    #[must_use]
+    pub fn new(url: Url) -> Self {
+        Self {
+            url,
+            hosts: Vec::new(),
+            public: String::new(),
+            secure: Look::NotAsked,
+            certificate: Certificate::Unseen,
+            plain: Look::NotAsked,
+            declared: Look::NotAsked,
+            foreign: Look::NotAsked,
+            foreign_certificate: Certificate::Unseen,
+            rehearsal: Look::NotAsked,
+            robots: Look::NotAsked,
+            feed: Look::NotAsked,
+            login: Look::NotAsked,
+            secure_address: None,
+            plain_address: None,
+            requests: 0,
+        }
+    }
+
+    /// Sets the site's names. The first exact name is the one to ask for; of a wildcard, a name below.
+    pub fn set_hosts(&mut self, hosts: Vec<HostPattern>) {
+        let exact = hosts.iter().find_map(|host| host.exact().map(str::to_owned));
+        let below = || hosts.first().map(|host| format!("www.{}", host.base()));
+        self.public = exact.or_else(below).unwrap_or_default();
+        self.hosts = hosts;
+    }
+
+    /// Returns `true` for a name of the site.
+    #[must_use]
+    pub fn is_public(&self, host: &str) -> bool {
+        self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+
+    /// Returns `true` if the blog's own name is a name of the site, too.
+    #[must_use]
+    pub fn is_own_public(&self) -> bool {
+        self.is_public(&self.url.host)
+    }
+
+    /// Returns the answers under the blog's own name.
+    pub fn own(&self) -> impl Iterator<Item = &Answer> {
+        [&self.secure, &self.plain, &self.declared].into_iter().filter_map(Look::answer)
+    }
+
+    /// Returns all answers that describe the blog: those of its own name, and pages under the public
+    /// one.
+    pub fn of_blog(&self) -> impl Iterator<Item = &Answer> {
+        let others = [&self.foreign, &self.rehearsal].into_iter().filter_map(Look::answer).filter(|a| a.is_page());
+        self.own().chain(others).filter(|answer| !answer.is_refusal())
+    }
+
+    /// Returns the address that answered over this scheme.
+    #[must_use]
+    pub fn address(&self, scheme: Scheme) -> Option<SocketAddr> {
+        match scheme {
+            Scheme::Https => self.secure_address,
+            Scheme::Http => self.plain_address,
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! `pintle init`: blogs of every platform from data files, sites that are none of them, hostile servers, and the file.
+
+mod hostile;
+mod server;
+mod terminal;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{Authority, BLOG, Pintle, outcome, pintle};
+use server::{Blog, Fixture};
+
+/// All data files of a folder.
+fn fixtures(folder: &str) -> Vec<Fixture> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/init").join(folder);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    files.iter().map(|path| Fixture::read(&name(path), &fs::read_to_string(path).unwrap())).collect()
+}
+
+fn fixture(name: &str) -> Fixture {
+    fixtures("fixtures").into_iter().find(|fixture| fixture.name == name).unwrap()
+}
+
+/// `pintle init` of a blog at its addresses, for [`BLOG`].
+fn init(authority: &Authority, blog: &Blog, url: &str) -> Command {
+    let mut command = pintle();
+    command.args(["init", url, "--host", BLOG, "--connect", &blog.https.to_string()]);
+    command.args(["--connect-http", &blog.http.to_string(), "--ca"]).arg(authority.ca_path());
+    command
+}
+
+/// The same of a data file: one without https is asked over http only.
+fn init_fixture(authority: &Authority, blog: &Blog, fixture: &Fixture) -> Command {
+    let url = fixture.value("url").unwrap();
+    if fixture.value("no-https").is_none() {
+        return init(authority, blog, url);
+    }
+    let mut command = pintle();
+    command.args(["init", url, "--host", BLOG, "--connect", &blog.http.to_string()]);
+    command
+}
+
+/// The conclusions, after the file was written; `check` accepts it.
+#[track_caller]
+fn conclusions(command: &mut Command) -> (Value, String) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    let (code, out, err) = outcome(command.args(["--json", "-o"]).arg(&path));
+    assert_eq!(code, 0, "{command:?}\n{out}\n{err}");
+    let text = fs::read_to_string(&path).unwrap();
+    let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}\n{out}"));
+    assert_eq!(report["config"], text);
+    assert_eq!(report["file"], path.display().to_string());
+    assert!(report["requests"].as_u64().unwrap() <= 8, "{report:#}");
+    check_accepts(&path, &text);
+    (report, text)
+}
+
+/// `pintle check` accepts the file as it is, and every line is plain.
+#[track_caller]
+fn check_accepts(path: &Path, text: &str) {
+    let (code, out, err) = outcome(pintle().args(["check", "-c"]).arg(path));
+    assert_eq!(code, 0, "{text}\n{out}\n{err}");
+    assert!(text.bytes().all(|b| b == b'\n' || (b' '..=b'~').contains(&b)), "{text}");
+}
+
+/// The lines that are no comments.
+fn active(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+#[test]
+fn every_platform_is_named_by_its_answers() {
+    let authority = Authority::new();
+    let all = fixtures("fixtures");
+    for platform in pintle::init::platform::Platform::ALL {
+        assert!(all.iter().any(|f| f.value("platform") == Some(platform.id())), "no data file of {platform:?}");
+    }
+    for fixture in &all {
+        let blog = Blog::serve(&authority, fixture);
+        let (report, text) = conclusions(&mut init_fixture(&authority, &blog, fixture));
+        let name = &fixture.name;
+        assert_eq!(report["platform"], fixture.value("platform").unwrap(), "{name}: {report:#}");
+        assert!(!report["signs"].as_array().unwrap().is_empty(), "{name}: {report:#}");
+        for key in ["upstream", "host_header"] {
+            if let Some(want) = fixture.value(key) {
+                assert_eq!(report[key], want, "{name}: {report:#}");
+            }
+        }
+        assert_eq!(report["host_header_proven"], true, "{name}: {report:#}");
+        let wanted = format!("host_header = {}", report["host_header"]);
+        assert!(active(&text).contains(&wanted.as_str()), "{name}: {text}");
+        if let Some(believed) = fixture.value("forwarded_proto") {
+            assert_eq!(report["forwarded_proto"].to_string(), believed, "{name}: {report:#}");
+        }
+        for part in fixture.values("note") {
+            assert!(report["notes"].to_string().contains(part), "{name}: {part}: {report:#}");
+        }
+        for cookie in fixture.values("cookie") {
+            let found = report["cookies"].as_array().unwrap().iter().find(|c| c["name"] == cookie);
+            assert_eq!(found.unwrap()["rewritten"], true, "{name}: {report:#}");
+        }
+        for line in fixture.values("active") {
+            assert!(active(&text).iter().any(|l| l.starts_with(line)), "{name}: {line}: {text}");
+        }
+        assert!(active(&text).len() <= 14, "{name}: {text}");
+    }
+}
+
+/// A wrong name is worse than none. The file is still valid.
+#[test]
+fn other_sites_stay_unknown() {
+    let authority = Authority::new();
+    let all = fixtures("unknown");
+    assert!(all.len() >= 30, "{}", all.len());
+    for fixture in &all {
+        let blog = Blog::serve(&authority, fixture);
+        let (report, text) = conclusions(&mut init_fixture(&authority, &blog, fixture));
+        assert_eq!(report["platform"], "unknown", "{}: {report:#}", fixture.name);
+        assert!(text.contains("# Platform: unknown"), "{text}");
+    }
+}
+
+/// At most eight GETs, without cookies, with a name of its own.
+#[test]
+fn requests_are_few_and_polite() {
+    let authority = Authority::new();
+    for name in ["wordpress-own", "wordpress-own-public", "ghost-pro", "squarespace"] {
+        let fixture = fixture(name);
+        let blog = Blog::serve(&authority, &fixture);
+        let (report, _) = conclusions(&mut init_fixture(&authority, &blog, &fixture));
+        let requests = blog.requests();
+        assert_eq!(report["requests"], requests.len(), "{requests:?}");
+        assert!((4..=8).contains(&requests.len()), "{requests:?}");
+        for request in requests {
+            assert!(request.starts_with("GET /"), "{request}");
+            assert!(request.contains("\r\nUser-Agent: pintle-init/"), "{request}");
+            assert!(!request.to_ascii_lowercase().contains("\r\ncookie:"), "{request}");
+        }
+    }
+}
+
+/// The written file serves the blog, once its certificate is there.
+#[test]
+fn the_file_serves_the_blog() {
+    let authority = Authority::new();
+    for (name, page) in
+        [("wordpress-com", "About"), ("wordpress-com-mapped", "Example"), ("wordpress-own-public", "hello")]
+    {
+        let fixture = fixture(name);
+        let blog = Blog::serve(&authority, &fixture);
+        let (_, text) = conclusions(&mut init_fixture(&authority, &blog, &fixture));
+        let leaf = authority.leaf("public", &[BLOG]);
+        let chain = format!("chain = {:?}", leaf.chain);
+        let text = text.replace("# [site.certificate]", "[site.certificate]");
+        let text = text.replace("# chain = \"certs/blog.example.com.pem\"", &chain);
+        let text = text.replace("# key = \"certs/blog.example.com.key\"", &format!("key = {:?}", leaf.key));
+        let server = Pintle::start(&authority, &text);
+        let mut command = server.curl();
+        let (code, out, err) = outcome(command.args(["--include", &format!("https://{BLOG}/")]));
+        assert!(code == 0 && out.contains(" 200") && out.contains(page), "{name}: {out} {err}");
+        assert!(out.to_ascii_lowercase().contains("strict-transport-security: max-age="), "{name}: {out}");
+    }
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let authority = Authority::new();
+    let fixture = fixture("github-pages");
+    let blog = Blog::serve(&authority, &fixture);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    fs::write(&path, "mine").unwrap();
+    let dangling = folder.path().join("link.toml");
+    std::os::unix::fs::symlink(folder.path().join("elsewhere"), &dangling).unwrap();
+    for path in [&path, &dangling] {
+        let (code, out, err) = outcome(init_fixture(&authority, &blog, &fixture).arg("-o").arg(path));
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        for part in [&*path.display().to_string(), "overwrites no file", "--dry-run", "-o FILE"] {
+            assert!(err.contains(part), "{part}: {err}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    assert!(!folder.path().join("elsewhere").exists() && blog.requests().is_empty());
+    // --dry-run prints the file, and nothing else, on standard output.
+    let (code, out, err) = outcome(init_fixture(&authority, &blog, &fixture).arg("--dry-run").current_dir(&folder));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("# Written by `pintle init`") && err.contains("GitHub Pages"), "{out}{err}");
+    let printed = folder.path().join("printed.toml");
+    fs::write(&printed, &out).unwrap();
+    check_accepts(&printed, &out);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    // A folder that does not exist.
+    let lost = folder.path().join("no/pintle.toml");
+    let (code, _, err) = outcome(init_fixture(&authority, &blog, &fixture).arg("-o").arg(lost));
+    assert!(code == 1 && err.contains("no/pintle.toml") && err.contains("hint:"), "{err}");
+}
+
+#[test]
+fn without_a_terminal_a_missing_host_is_an_error() {
+    let (code, out, err) = outcome(pintle().args(["init", "https://example.wordpress.com"]));
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("no host") && err.contains("--host blog.example.com"), "{err}");
+    for wrong in [
+        &["init"][..],
+        &["init", "ftp://example.com", "--host", BLOG],
+        &["init", "https://example.com", "--host", "https://blog.example.com"],
+        &["init", "https://example.com", "--host", "127.1"],
+        &["init", "https://example.com", "--host", BLOG, "--email", "nobody"],
+        &["init", "https://example.com", "--host", BLOG, "--accept-terms"],
+        &["init", "https://example.com", "--host", BLOG, "--dry-run", "-o", "x"],
+    ] {
+        let (code, out, err) = outcome(pintle().args(wrong));
+        assert!(code == 2 && out.is_empty() && err.contains("error:"), "{wrong:?}: {err}");
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_reached() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    let nobody = "127.0.0.1:1";
+    let mut command = pintle();
+    command.args([
+        "init",
+        "https://example.wordpress.com",
+        "--host",
+        BLOG,
+        "--connect",
+        nobody,
+        "--connect-http",
+        nobody,
+    ]);
+    let (code, out, err) = outcome(command.arg("-o").arg(&path));
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("https://example.wordpress.com/: cannot be reached") && err.contains("--connect"), "{err}");
+    assert!(!path.exists());
+}
+
+/// Four names for an address: its certificate is for the public name.
+#[test]
+fn an_address_with_the_certificate_of_the_site() {
+    let authority = Authority::new();
+    let blog = Blog::start(&authority, &[BLOG], |scheme, request, stream| {
+        let is_ours = request.contains("\r\nHost: blog.example.com\r\n");
+        let (status, body) = if is_ours { ("200 OK", "<title>ours</title>") } else { ("404 Not Found", "") };
+        let body = format!("{body}<!-- {scheme} -->");
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    });
+    let (report, text) = conclusions(&mut init(&authority, &blog, "https://192.0.2.80"));
+    assert_eq!(
+        (&report["upstream"], &report["server_name"]),
+        (&"https://192.0.2.80".into(), &BLOG.into()),
+        "{report:#}"
+    );
+    assert_eq!((&report["host_header"], &report["host_header_proven"]), (&"client".into(), &true.into()), "{report:#}");
+    assert!(active(&text).contains(&"server_name = \"blog.example.com\""), "{text}");
+    let connect = format!("connect = \"{}\"", blog.https);
+    assert!(active(&text).contains(&connect.as_str()), "{text}");
+}
+
+/// A certificate that pintle would refuse proves nothing: https is written, with a remedy.
+#[test]
+fn a_certificate_of_another_ca() {
+    let (authority, other) = (Authority::new(), Authority::named("another CA"));
+    let fixture = fixture("netlify");
+    let blog = Blog::serve(&other, &fixture);
+    let (report, text) = conclusions(&mut init_fixture(&authority, &blog, &fixture));
+    assert_eq!(
+        (&report["upstream_proven"], &report["upstream"]),
+        (&false.into(), &"https://example.netlify.app".into())
+    );
+    assert!(report["notes"].to_string().contains("another CA"), "{report:#}");
+    assert!(report["hsts"].is_null(), "{report:#}");
+    assert!(text.contains("# Platform: Netlify"), "{text}");
+}
+
+#[test]
+fn certificates_by_acme() {
+    let authority = Authority::new();
+    let fixture = fixture("github-pages");
+    let blog = Blog::serve(&authority, &fixture);
+    let run = |more: &[&str]| conclusions(init_fixture(&authority, &blog, &fixture).args(more)).1;
+    let agreed = run(&["--email", "you@example.com", "--accept-terms"]);
+    assert!(agreed.contains("email = \"you@example.com\"") && agreed.contains("acme = true"), "{agreed}");
+    let open = run(&["--email", "you@example.com"]);
+    assert!(open.contains("# terms = true") && open.contains("letsencrypt.org/repository"), "{open}");
+    assert!(!active(&open).iter().any(|line| line.starts_with("terms")), "{open}");
+    for host in ["*.example.org", "192.0.2.7", "[2001:db8::7]", "b\u{fc}cher.example"] {
+        let text = run(&["--email", "you@example.com", "--accept-terms", "--host", host]);
+        assert!(text.contains("hosts = [\"blog.example.com\", "), "{text}");
+    }
+    let without = run(&[]);
+    assert!(!without.contains("email") && without.contains("# chain = \"certs/blog.example.com.pem\""), "{without}");
+}
+
+#[test]
+fn next_steps_work_as_pasted() {
+    let authority = Authority::new();
+    let fixture = fixture("tumblr");
+    let blog = Blog::serve(&authority, &fixture);
+    let folder = TempDir::new().unwrap();
+    let (code, out, err) =
+        outcome(init_fixture(&authority, &blog, &fixture).args(["-o", "my blog.toml"]).current_dir(&folder));
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.contains("platform     Tumblr (`x-tumblr-user: example`") && out.contains("wrote my blog.toml"),
+        "{out}"
+    );
+    let step = out.lines().map(str::trim).find(|line| line.starts_with("pintle check")).unwrap();
+    assert_eq!(step, "pintle check -c 'my blog.toml'");
+    assert!(
+        out.contains("  pintle run -c 'my blog.toml'") && out.contains("  pintle verify https://blog.example.com/")
+    );
+    // Where the commands look by themselves, they need no option.
+    fs::create_dir(folder.path().join("config")).unwrap();
+    let (code, out, err) =
+        outcome(init_fixture(&authority, &blog, &fixture).args(["-o", "config/pintle.toml"]).current_dir(&folder));
+    assert!(code == 0 && out.contains("  pintle check\n") && out.contains("  pintle run\n"), "{out}{err}");
+}
