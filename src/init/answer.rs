@@ -130,3 +130,41 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+impl Look {
+    /// Makes an answer with these fields, each `name: value`.
+    pub(super) fn sample(url: &str, status: u16, fields: &[&str], body: &str) -> Self {
+        let mut response = Response { body: body.as_bytes().to_vec(), ..Response::default() };
+        response.head.status = StatusCode::from_u16(status).unwrap();
+        response.head.fields.push(b"Content-Type", b"text/html");
+        for (name, value) in fields.iter().filter_map(|field| field.split_once(": ")) {
+            response.head.fields.push(name.as_bytes(), value.as_bytes());
+        }
+        Self::Answered(Box::new(Answer::new(url.parse().unwrap(), response)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects() {
+        let check = |url: &str, status: u16, location: &str, leads_to_https: bool, is_here: bool| {
+            let look = Look::sample(url, status, &[&format!("location: {location}")], "");
+            let answer = look.answer().unwrap();
+            assert_eq!((answer.leads_to_https(), answer.is_here()), (leads_to_https, is_here), "{url} {location}");
+        };
+        check("http://a.example/", 301, "https://a.example/", true, false);
+        check("http://a.example/", 301, "https://a.example/en/", true, true);
+        check("http://a.example/", 301, "https://b.example/", false, false);
+        check("https://a.example/", 301, "https://a.example/", false, false);
+        check("https://a.example/", 302, "/en/", false, true);
+        check("https://a.example/", 200, "https://b.example/", false, true);
+        check("https://a.example/", 301, "https://[", false, false);
+        check("https://a.example/", 404, "", false, false);
+        assert_eq!(Look::sample("http://a.example/", 301, &["location: x\u{1b}[0m"], "").words(), "301 to x?[0m");
+        assert_eq!(Look::NotAsked.words(), "not asked");
+    }
+}

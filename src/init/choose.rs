@@ -226,3 +226,107 @@ pub fn is_loop(look: &Look, evidence: &Evidence) -> bool {
     let is_ours = to.host == evidence.url.host || evidence.is_public(&to.host);
     is_ours && to.target == answer.url.target && answer.response.values(Name::SetCookie).is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostPattern;
+
+    const OWN: &str = "https://own.example/";
+    const PUBLIC: &str = "https://blog.example/";
+
+    /// Answers over https with a valid certificate: of the own name, and of the public one.
+    fn secure(own: Look, foreign: Look) -> Evidence {
+        let mut evidence = Evidence::new(OWN.parse().unwrap());
+        evidence.set_hosts(vec![HostPattern::parse("blog.example").unwrap()]);
+        evidence.certificate = Certificate::Trusted;
+        evidence.secure = own;
+        evidence.foreign = foreign;
+        evidence
+    }
+
+    fn own(status: u16, fields: &[&str], body: &str) -> Look {
+        Look::sample(OWN, status, fields, body)
+    }
+
+    fn foreign(status: u16, fields: &[&str], body: &str) -> Look {
+        Look::sample(PUBLIC, status, fields, body)
+    }
+
+    #[test]
+    fn hosts() {
+        let check = |one: Look, other: Look, want: Host, is_proven: bool| {
+            let evidence = secure(one, other);
+            let host = choose(&evidence).host;
+            assert_eq!((host.value, host.proven), (want, is_proven), "{}", host.why);
+        };
+        let to_public = ["location: https://blog.example/"];
+        let canonical = "<link rel=canonical href=https://blog.example/>";
+        check(own(200, &[], "a"), foreign(404, &[], ""), Host::Upstream, true);
+        check(own(200, &[], "a"), foreign(301, &["location: https://own.example/"], ""), Host::Upstream, true);
+        check(own(200, &[], "a"), foreign(200, &[], "Welcome to nginx!"), Host::Upstream, true);
+        check(own(200, &[], "<title>a</title>"), foreign(200, &[], "<title>b</title>"), Host::Upstream, true);
+        check(own(200, &[], canonical), foreign(200, &[], canonical), Host::Client, true);
+        check(own(302, &["location: /en/"], ""), foreign(421, &[], ""), Host::Upstream, true);
+        check(own(301, &to_public, ""), foreign(200, &[], "a"), Host::Client, true);
+        check(own(301, &to_public, ""), foreign(404, &[], ""), Host::Client, false);
+        check(own(404, &[], ""), foreign(200, &[], "a"), Host::Client, true);
+        check(own(403, &[], ""), foreign(200, &[], "a"), Host::Upstream, false);
+        check(own(403, &[], ""), foreign(403, &[], ""), Host::Upstream, false);
+        check(own(301, &["location: https://else.example/"], ""), foreign(404, &[], ""), Host::Upstream, false);
+        check(Look::NotAsked, Look::NotAsked, Host::Upstream, false);
+    }
+
+    #[test]
+    fn schemes() {
+        let plain = |status: u16, fields: &[&str]| Look::sample("http://own.example/", status, fields, "");
+        let to_https = ["location: https://own.example/"];
+        let check = |certificate: Certificate, plain: Look, declared: Look, want: Scheme, is_proven: bool| {
+            let mut evidence = secure(own(200, &[], "a"), Look::NotAsked);
+            (evidence.certificate, evidence.plain, evidence.declared) = (certificate, plain, declared);
+            let scheme = choose(&evidence).scheme;
+            assert_eq!((scheme.value, scheme.proven), (want, is_proven), "{}", scheme.why);
+        };
+        let refused = || Certificate::Refused("expired".into());
+        check(Certificate::Trusted, plain(200, &[]), plain(200, &[]), Scheme::Https, true);
+        check(refused(), plain(200, &[]), plain(200, &[]), Scheme::Http, true);
+        check(refused(), plain(301, &to_https), plain(200, &[]), Scheme::Http, true);
+        check(refused(), plain(301, &to_https), plain(301, &to_https), Scheme::Https, false);
+        check(refused(), Look::NotAsked, Look::NotAsked, Scheme::Https, false);
+    }
+
+    #[test]
+    fn two_answers_show_what_the_upstream_believes() {
+        let page = |links: &str| Look::sample("http://own.example/", 200, &[], links);
+        let to_https = || Look::sample("http://own.example/", 301, &["location: https://own.example/"], "");
+        let check = |plain: Look, declared: Look, want: Option<bool>| {
+            let mut evidence = Evidence::new("http://own.example/".parse().unwrap());
+            (evidence.plain, evidence.declared) = (plain, declared);
+            assert_eq!(honours_forwarded_proto(&evidence), want);
+        };
+        let (http, https) = ("<a href=http://own.example/a>", "<a href=https://own.example/a>");
+        check(to_https(), page(""), Some(true));
+        check(to_https(), to_https(), Some(false));
+        check(page(http), page(https), Some(true));
+        check(page(http), page(http), Some(false));
+        check(page(https), page(https), None);
+        check(page("<a href=/a>"), page("<a href=/a>"), None);
+        check(page("<a href=http://else.example/>"), page("<a href=https://else.example/>"), None);
+        check(page(http), Look::sample("http://own.example/", 403, &[], https), None);
+        check(page(""), Look::NotAsked, None);
+    }
+
+    #[test]
+    fn loops() {
+        let evidence = secure(Look::NotAsked, Look::NotAsked);
+        let check = |url: &str, fields: &[&str], want: bool| {
+            assert_eq!(is_loop(&Look::sample(url, 302, fields, ""), &evidence), want, "{url} {fields:?}");
+        };
+        check("http://blog.example/x", &["location: https://blog.example/x"], true);
+        check("http://own.example/x", &["location: https://blog.example/x"], true);
+        check("https://own.example/x", &["location: /x"], true);
+        check("https://own.example/x", &["location: /x", "set-cookie: a=b"], false);
+        check("https://own.example/x", &["location: /y"], false);
+        check("https://own.example/x", &["location: https://else.example/x"], false);
+    }
+}

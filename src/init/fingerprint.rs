@@ -218,22 +218,12 @@ fn is_vetoed(sign: &Sign, evidence: &Evidence) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::client::Response;
-    use http::StatusCode;
-
-    fn answer(url: &str, status: u16, fields: &[(&str, &str)], body: &str) -> Look {
-        let mut response = Response { body: body.as_bytes().to_vec(), ..Response::default() };
-        response.head.status = StatusCode::from_u16(status).unwrap();
-        response.head.fields.push(b"Content-Type", b"text/html");
-        for (name, value) in fields {
-            response.head.fields.push(name.as_bytes(), value.as_bytes());
-        }
-        Look::Answered(Box::new(Answer::new(url.parse().unwrap(), response)))
-    }
 
     fn named(fields: &[(&str, &str)], body: &str) -> Option<&'static str> {
         let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
-        evidence.secure = answer("https://own.example/", 200, fields, body);
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        evidence.secure = Look::sample("https://own.example/", 200, &fields, body);
         identify(&evidence).platform.map(Platform::id)
     }
 
@@ -302,13 +292,13 @@ mod tests {
             [(403, ("host-header", "WordPress.com")), (429, ("x-tumblr-user", "a")), (503, ("server", "Netlify"))]
         {
             let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
-            evidence.secure = answer("https://own.example/", status, &[field], "");
+            evidence.secure = Look::sample("https://own.example/", status, &[field], "");
             let verdict = identify(&evidence);
             assert_eq!((verdict.platform, verdict.doubt.is_some()), (None, true), "{status}");
         }
         let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
         evidence.secure =
-            answer("https://own.example/", 200, &[("cf-mitigated", "challenge"), ("server", "Netlify")], "");
+            Look::sample("https://own.example/", 200, &["cf-mitigated: challenge", "server: Netlify"], "");
         assert_eq!(identify(&evidence).platform, None);
     }
 

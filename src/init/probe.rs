@@ -165,7 +165,9 @@ impl<'a> Prober<'a> {
         }
         let public = ServerName::try_from(evidence.public.clone()).ok();
         let sni = if evidence.url.address().is_some() { public.clone() } else { evidence.url.server_name() };
-        let mut ask = self.request(scheme, sni.clone(), "");
+        // Without TLS, an answer to a visitor by http would only be a redirect.
+        let fields = if scheme == Scheme::Http { "X-Forwarded-Proto: https\r\n" } else { "" };
+        let mut ask = self.request(scheme, sni.clone(), fields);
         ask.url.host = evidence.public.clone();
         let (look, shown) = self.ask(&ask).await;
         evidence.foreign = look;

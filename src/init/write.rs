@@ -188,17 +188,11 @@ enum Acme {
     Unwanted,
 }
 
-/// `true` if the configuration knows `site.certificate.acme`.
-const SUPPORTED: bool = false;
-
 impl Acme {
     fn of(conclusion: &Conclusion, wishes: &Wishes) -> Self {
         let mut hosts = conclusion.hosts.iter().filter_map(|host| HostPattern::parse(host).ok());
         if wishes.email.is_none() {
             return Self::Unwanted;
-        }
-        if !SUPPORTED {
-            return Self::Possible("This version of pintle does not order certificates itself.");
         }
         if hosts.any(|host| host.is_wildcard() || host.address().is_some()) {
             return Self::Possible("Wildcards need acme.dns_hook, and addresses need a profile of the authority.");
@@ -215,12 +209,12 @@ impl Acme {
     fn table(file: &mut File, wishes: &Wishes) {
         let Some(email) = &wishes.email else { return };
         file.blank();
-        file.line(if SUPPORTED { "[acme]" } else { "# [acme]" });
-        file.key("email", &quoted(email), SUPPORTED);
+        file.line("[acme]");
+        file.key("email", &quoted(email), true);
         if !wishes.terms {
             file.comment(&format!("Set it if you agree to the terms of the authority: {TERMS}"));
         }
-        file.key("terms", "true", SUPPORTED && wishes.terms);
+        file.key("terms", "true", wishes.terms);
     }
 }
 
@@ -292,7 +286,7 @@ fn pins(file: &mut File, conclusion: &Conclusion, wishes: &Wishes) {
 /// Quotes a word for a shell, if necessary.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/.-_:@%+,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
     } else {

@@ -1,6 +1,6 @@
 //! Servers that want to write into the file, to command the terminal, or to keep init busy.
 
-use std::io::{self, Write};
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 

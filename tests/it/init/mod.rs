@@ -287,14 +287,25 @@ fn certificates_by_acme() {
     let fixture = fixture("github-pages");
     let blog = Blog::serve(&authority, &fixture);
     let run = |more: &[&str]| conclusions(init_fixture(&authority, &blog, &fixture).args(more)).1;
-    let agreed = run(&["--email", "you@example.com", "--accept-terms"]);
-    assert!(agreed.contains("email = \"you@example.com\"") && agreed.contains("acme = true"), "{agreed}");
-    let open = run(&["--email", "you@example.com"]);
+    let email = ["--email", "you@example.com"];
+    let lines = ["[acme]", "email = \"you@example.com\"", "terms = true", "[site.certificate]", "acme = true"];
+    let agreed = run(&[&email[..], &["--accept-terms"]].concat());
+    assert!(lines.iter().all(|line| active(&agreed).contains(line)), "{agreed}");
+    assert!(active(&agreed).len() <= 16, "{agreed}");
+    // Nobody agrees for the operator.
+    let open = run(&email);
     assert!(open.contains("# terms = true") && open.contains("letsencrypt.org/repository"), "{open}");
-    assert!(!active(&open).iter().any(|line| line.starts_with("terms")), "{open}");
-    for host in ["*.example.org", "192.0.2.7", "[2001:db8::7]", "b\u{fc}cher.example"] {
-        let text = run(&["--email", "you@example.com", "--accept-terms", "--host", host]);
+    assert_eq!(lines.map(|line| active(&open).contains(&line)), [true, true, false, false, false], "{open}");
+    for (host, fits) in [
+        ("*.example.org", false),
+        ("192.0.2.7", false),
+        ("[2001:db8::7]", false),
+        ("b\u{fc}cher.example", true),
+        ("www.example.org", true),
+    ] {
+        let text = run(&[&email[..], &["--accept-terms", "--host", host]].concat());
         assert!(text.contains("hosts = [\"blog.example.com\", "), "{text}");
+        assert_eq!(active(&text).contains(&"acme = true"), fits, "{text}");
     }
     let without = run(&[]);
     assert!(!without.contains("email") && without.contains("# chain = \"certs/blog.example.com.pem\""), "{without}");
