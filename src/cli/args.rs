@@ -203,7 +203,7 @@ pub(super) struct InitArgs {
     #[arg(long)]
     pub(super) dry_run: bool,
     /// The file to write [default: /etc/pintle/pintle.toml as root, else pintle.toml]
-    #[arg(short, long, value_name = "FILE", conflicts_with = "dry_run")]
+    #[arg(short, long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
     /// Trust the certificates in this PEM file instead of Mozilla's roots, now and in the configuration
     #[arg(long, value_name = "FILE")]

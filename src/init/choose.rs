@@ -57,25 +57,29 @@ pub fn scheme(evidence: &Evidence) -> Decision<Scheme> {
     let own = &evidence.url.host;
     let certificate = match (&evidence.certificate, evidence.secure.answer()) {
         (Certificate::Trusted, Some(_)) => {
-            return proven(Scheme::Https, format!("https answers with a valid certificate for {own}"));
+            return proven(Scheme::Https, format!("The server answers by https with a valid certificate for {own}"));
         }
         // An address has no certificate; a name of the site may have one there.
         (_, Some(_)) if evidence.foreign_certificate == Certificate::Trusted => {
             let public = &evidence.public;
-            return proven(Scheme::Https, format!("https answers with a valid certificate for {public}"));
+            return proven(Scheme::Https, format!("The server answers by https with a valid certificate for {public}"));
         }
-        (Certificate::Refused(why), _) => format!("the certificate of {own}: {why}"),
-        _ => format!("https: {}", evidence.secure.words()),
+        (Certificate::Refused(why), _) => format!(". The certificate of {own} is refused: {why}"),
+        _ if matches!(evidence.secure, Look::NotAsked) => String::new(),
+        _ => format!(". By https there is {}", evidence.secure.words()),
     };
     let plain = evidence.plain.answer();
     let declared = evidence.declared.answer();
     match plain {
-        Some(answer) if !answer.leads_to_https() => proven(Scheme::Http, format!("http answers; {certificate}")),
-        Some(_) if declared.is_some_and(|answer| !answer.leads_to_https()) => {
-            proven(Scheme::Http, format!("http answers if X-Forwarded-Proto says https; {certificate}"))
+        Some(answer) if !answer.leads_to_https() => {
+            proven(Scheme::Http, format!("The server answers by http{certificate}"))
         }
-        Some(answer) => open(Scheme::Https, format!("http answers {}, but {certificate}", answer.words())),
-        None => open(Scheme::Https, certificate),
+        Some(_) if declared.is_some_and(|answer| !answer.leads_to_https()) => {
+            let what = "The server answers by http if X-Forwarded-Proto says https";
+            proven(Scheme::Http, format!("{what}{certificate}"))
+        }
+        Some(answer) => open(Scheme::Https, format!("By http the server answers {}{certificate}", answer.words())),
+        None => open(Scheme::Https, format!("There is no answer by http{certificate}")),
     }
 }
 
@@ -90,14 +94,14 @@ fn own_answer(evidence: &Evidence, scheme: Scheme) -> Option<&Answer> {
 fn host(evidence: &Evidence, scheme: Scheme) -> Decision<Host> {
     let (own_name, public) = (&evidence.url.host, &evidence.public);
     if evidence.is_own_public() {
-        return proven(Host::Client, format!("{own_name} is a name of the site"));
+        return proven(Host::Client, format!("{own_name} is a name of the site, and the blog's own name"));
     }
     let default = if evidence.url.address().is_some() { Host::Client } else { Host::Upstream };
     let own = own_answer(evidence, scheme);
     let foreign = evidence.foreign.answer();
     let words = |look: Option<&Answer>| look.map_or_else(|| "no answer".to_owned(), Answer::words);
     let both =
-        format!("with Host: {own_name} the server answers {}, with Host: {public} {}", words(own), words(foreign));
+        format!("The server answers {} with Host: {own_name}, and {} with Host: {public}", words(own), words(foreign));
     let leads_to_public =
         own.and_then(Answer::redirect).is_some_and(|to| to.host != *own_name && evidence.is_public(&to.host));
     let is_own = own.is_some_and(|a| a.is_here() && !a.is_refusal());
@@ -130,10 +134,10 @@ fn of_two_pages(
     };
     let is_own = |host: &str| host == evidence.url.host;
     if leads_to_own || names(foreign, &is_own) {
-        return proven(Host::Upstream, format!("{both}; the pages call themselves {}", evidence.url.host));
+        return proven(Host::Upstream, format!("{both}. The pages call themselves {}", evidence.url.host));
     }
     if names(own, &|host| evidence.is_public(host)) {
-        return proven(Host::Client, format!("{both}; the pages call themselves {}", evidence.public));
+        return proven(Host::Client, format!("{both}. The pages call themselves {}", evidence.public));
     }
     if own.body() != foreign.body() && !are_alike(own, foreign) {
         return match default {
@@ -141,7 +145,7 @@ fn of_two_pages(
             Host::Client => open(default, format!("{both}, but another page")),
         };
     }
-    proven(default, format!("{both}: both work"))
+    proven(default, format!("{both}. Both work"))
 }
 
 /// Pages of one blog under two names differ in these names, tokens and times. Their generators and

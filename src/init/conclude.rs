@@ -98,7 +98,7 @@ pub struct Conclusion {
     /// The insecure references of the start page, if there was a page.
     pub page: Option<Page>,
     /// The answers in words.
-    pub answers: Vec<(&'static str, String)>,
+    pub answers: Vec<(String, String)>,
     /// Remarks.
     pub notes: Vec<Note>,
     /// The number of requests.
@@ -230,16 +230,17 @@ fn cookies(evidence: &Evidence) -> Vec<Cookie> {
     cookies
 }
 
-fn answers(evidence: &Evidence) -> Vec<(&'static str, String)> {
+fn answers(evidence: &Evidence) -> Vec<(String, String)> {
+    let (own, public) = (&evidence.url.host, &evidence.public);
     let looks = [
-        ("https, own name", &evidence.secure),
-        ("http, own name", &evidence.plain),
-        ("public name", &evidence.foreign),
-        ("http, X-Forwarded-Proto: https", &evidence.declared),
-        ("as pintle asks", &evidence.rehearsal),
-        ("robots.txt", &evidence.robots),
-        ("feed", &evidence.feed),
-        ("wp-login.php", &evidence.login),
+        (format!("https://{own}"), &evidence.secure),
+        (format!("http://{own}"), &evidence.plain),
+        (format!("http://{own}, X-Forwarded-Proto: https"), &evidence.declared),
+        (format!("Host: {public}"), &evidence.foreign),
+        ("as pintle will ask".to_owned(), &evidence.rehearsal),
+        ("/robots.txt".to_owned(), &evidence.robots),
+        ("the feed".to_owned(), &evidence.feed),
+        ("/wp-login.php".to_owned(), &evidence.login),
     ];
     let asked = looks.into_iter().filter(|(_, look)| !matches!(look, Look::NotAsked));
     asked.map(|(what, look)| (what, look.words())).collect()
@@ -270,11 +271,11 @@ fn of_connection(evidence: &Evidence, conclusion: &Conclusion, notes: &mut Vec<N
         let from = "If it comes from a CA of your own, name that CA in ca.";
         notes.push(warning(format!("pintle will refuse the upstream's certificate: {why}. {from}")));
     } else if !choice.scheme.proven {
-        notes.push(warning(format!("The upstream's scheme is not proven: {}.", choice.scheme.why)));
+        notes.push(warning(format!("The upstream's scheme is not proven. {}.", choice.scheme.why)));
     }
     if !choice.host.proven {
         let why = &choice.host.why;
-        notes.push(warning(format!("The Host field is not proven: {why}. Try \"upstream\", then \"client\".")));
+        notes.push(warning(format!("The Host field is not proven. {why}. Try \"upstream\", then \"client\".")));
     }
     if choice.scheme.value == Scheme::Http && conclusion.forwarded_proto == Some(false) {
         let what = "The upstream does not believe X-Forwarded-Proto: it takes visitors for visitors by http.";

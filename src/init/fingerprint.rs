@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn refusals_say_nothing() {
         for (status, field) in
-            [(403, ("host-header", "WordPress.com")), (429, ("x-tumblr-user", "a")), (503, ("server", "Netlify"))]
+            [(403, "host-header: WordPress.com"), (429, "x-tumblr-user: a"), (503, "server: Netlify")]
         {
             let mut evidence = Evidence::new("https://own.example/".parse().unwrap());
             evidence.secure = Look::sample("https://own.example/", status, &[field], "");

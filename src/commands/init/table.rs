@@ -29,9 +29,11 @@ pub(super) fn render(conclusion: &Conclusion) -> String {
         Some(false) => "not believed",
         None => "not known",
     };
-    let _ = writeln!(out, "    X-Forwarded-Proto  {believed}");
+    let _ = writeln!(out, "    X-Forwarded-Proto: https is {believed}");
+    let width = conclusion.answers.iter().map(|(asked, _)| asked.len()).max().unwrap_or_default();
+    let _ = writeln!(out, "  answers");
     for (asked, answer) in &conclusion.answers {
-        let _ = writeln!(out, "  {asked}: {answer}");
+        let _ = writeln!(out, "    {asked:width$}  {answer}");
     }
     out
 }

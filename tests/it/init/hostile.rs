@@ -2,7 +2,9 @@
 
 use std::io;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::server::{Blog, Stream};
 use super::{active, conclusions, init};

@@ -30,7 +30,7 @@ impl Fixture {
         }
         for part in parts {
             let (selector, rest) = part.split_once('\n').unwrap();
-            let (head, body) = rest.split_once("\n\n").unwrap_or((rest.trim_end(), ""));
+            let (head, body) = rest.split_once("\n\n").unwrap_or_else(|| (rest.trim_end(), ""));
             let length =
                 if head.contains(" 204 ") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
             let response = format!("{}\r\n{length}Connection: close\r\n\r\n{body}", head.replace('\n', "\r\n"));
