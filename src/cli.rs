@@ -155,9 +155,7 @@ fn init(args: InitArgs, output: &Output) -> ExitCode {
     }
     let request = init::Request {
         url,
-        hosts: distinct,
-        email,
-        terms: accept_terms,
+        given: init::Given { hosts: distinct, email, terms: accept_terms },
         dry_run,
         out,
         ca,

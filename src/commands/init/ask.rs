@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
-use super::Request;
 use crate::host::HostPattern;
 use crate::init::evidence::Evidence;
 use crate::init::write::TERMS;
@@ -15,32 +14,43 @@ const ATTEMPTS_MAX: usize = 5;
 /// The longest address (RFC 5321 section 4.5.3.1.3, without the brackets).
 const EMAIL_MAX: usize = 254;
 
+/// What init cannot know: from arguments, or from a terminal.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The site's names.
+    pub hosts: Vec<HostPattern>,
+    /// The address for the certificate authority.
+    pub email: Option<String>,
+    /// `true` if the operator agrees to the authority's terms.
+    pub terms: bool,
+}
+
 /// Returns `true` if somebody can answer.
 pub(super) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Asks for names, address and agreement, as far as the arguments do not have them.
-pub(super) fn fill(request: &mut Request, evidence: &Evidence) -> Result<(), Reason> {
-    if request.hosts.is_empty() {
+pub(super) fn fill(given: &mut Given, evidence: &Evidence) -> Result<(), Reason> {
+    if given.hosts.is_empty() {
         let named = redirect_host(evidence);
         let suggested = named.as_ref().map(|host| format!(" [{host}]")).unwrap_or_default();
         let question = format!("Names under which visitors will see the blog, separated by spaces{suggested}: ");
-        request.hosts = repeat(&question, |answer| match (answer, &named) {
+        given.hosts = repeat(&question, |answer| match (answer, &named) {
             ("", Some(named)) => hosts(named),
             (answer, _) => hosts(answer),
         })?;
     }
-    if request.email.is_none() {
+    if given.email.is_none() {
         let question = "E-mail address for the certificate authority, or nothing for certificates from elsewhere: ";
-        request.email = repeat(question, |answer| match answer {
+        given.email = repeat(question, |answer| match answer {
             "" => Ok(None),
             answer => email(answer).map(Some),
         })?;
     }
-    if request.email.is_some() && !request.terms {
+    if given.email.is_some() && !given.terms {
         let question = format!("Do you agree to the terms of Let's Encrypt ({TERMS})? [y/N] ");
-        request.terms = repeat(&question, |answer| match answer.to_ascii_lowercase().as_str() {
+        given.terms = repeat(&question, |answer| match answer.to_ascii_lowercase().as_str() {
             "y" | "yes" => Ok(true),
             "" | "n" | "no" => Ok(false),
             _ => Err("answer y or n".into()),

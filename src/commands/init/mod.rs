@@ -15,10 +15,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::runtime::Runtime;
 
-pub use ask::email;
+pub use ask::{Given, email};
 
 use super::{Output, files, refuse};
-use crate::host::HostPattern;
 use crate::init::conclude::{Conclusion, conclude};
 use crate::init::evidence::Evidence;
 use crate::init::probe::{Prober, Target};
@@ -36,12 +35,8 @@ const FILE: &str = "pintle.toml";
 pub struct Request {
     /// The blog's URL.
     pub url: Url,
-    /// The site's names.
-    pub hosts: Vec<HostPattern>,
-    /// The address for the certificate authority.
-    pub email: Option<String>,
-    /// `true` if the operator agrees to the authority's terms.
-    pub terms: bool,
+    /// Names, address and agreement.
+    pub given: Given,
     /// `true` to print the file only.
     pub dry_run: bool,
     /// The file to write.
@@ -85,7 +80,7 @@ impl From<Reason> for Refusal {
 fn run(mut request: Request, output: &Output) -> Result<(), Refusal> {
     let path = request.out.clone().unwrap_or_else(default_path);
     let is_asked = ask::can_ask();
-    if request.hosts.is_empty() && !is_asked {
+    if request.given.hosts.is_empty() && !is_asked {
         let reason = Reason::new("no host: init needs the names under which visitors will see the blog");
         let url = shell_word(&request.url.to_string());
         return Err(Refusal::Usage(reason.hint(format!("pintle init {url} --host blog.example.com"))));
@@ -111,8 +106,8 @@ fn run(mut request: Request, output: &Output) -> Result<(), Refusal> {
     runtime.shutdown_background();
     let is_system = std::path::absolute(&path).is_ok_and(|path| path.starts_with(SYSTEM_FOLDER));
     let wishes = Wishes {
-        email: request.email.clone(),
-        terms: request.terms,
+        email: request.given.email.clone(),
+        terms: request.given.terms,
         is_system,
         day: Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string(),
         path: shell_word(&path.display().to_string()),
@@ -129,9 +124,9 @@ fn look(runtime: &Runtime, target: &Target, request: &mut Request, ca: Option<Pa
         reason.hint("check the URL; --connect ADDR connects to another address than that of DNS")
     })?;
     if ask::can_ask() {
-        ask::fill(request, &evidence)?;
+        ask::fill(&mut request.given, &evidence)?;
     }
-    evidence.set_hosts(request.hosts.clone());
+    evidence.set_hosts(request.given.hosts.clone());
     let choice = runtime.block_on(prober.rest(&mut evidence));
     Ok(conclude(&evidence, target, choice, ca))
 }
@@ -202,7 +197,7 @@ fn absolute(path: &Path) -> Result<PathBuf, Reason> {
 
 fn exists(path: &Path, request: &Request) -> Reason {
     let url = shell_word(&request.url.to_string());
-    let hosts: String = request.hosts.iter().map(|h| format!(" --host {}", shell_word(&h.to_string()))).collect();
+    let hosts: String = request.given.hosts.iter().map(|h| format!(" --host {}", shell_word(&h.to_string()))).collect();
     Reason::new(format!("{}: exists already, and init overwrites no file", path.display()))
         .hint(format!("pintle init {url}{hosts} --dry-run prints the file"))
         .hint("name another file with -o FILE")
