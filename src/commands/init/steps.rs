@@ -29,7 +29,9 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
         let what = "# the terms of the authority: uncomment terms and acme if you agree";
         steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
     }
-    steps.push(format!("# serve; ports 80 and 443 need root\n  {start}"));
+    let orders =
+        if wishes.email.is_some() && wishes.terms { "; the certificate comes once the names lead here" } else { "" };
+    steps.push(format!("# serve; ports 80 and 443 need root{orders}\n  {start}"));
     steps.push(format!("# once the names lead here ({names})\n  pintle verify {url}"));
     format!("Next:\n\n  {}\n", steps.join("\n\n  "))
 }
