@@ -50,6 +50,11 @@ impl ReadSlots {
     }
 }
 
+/// Returns the answer to a challenge of pintle's own orders.
+pub(super) fn answered(head: &RequestHead, shared: &Snapshot) -> Option<Bytes> {
+    shared.answers.http(head.host_bytes(), head.path().strip_prefix(PATH)?)
+}
+
 /// Reads the key authorization of the token in a request's path, from the configured folder.
 pub(super) async fn read(
     head: &RequestHead,

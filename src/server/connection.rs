@@ -22,7 +22,7 @@ use super::{http1, http2};
 use crate::clock::Alarm;
 use crate::policy::Scheme;
 use crate::policy::forwarded::Peer;
-use crate::tls::{FirstMessage, ServerSession, TlsStream};
+use crate::tls::{FirstMessage, ServerSession, TlsStream, acme_challenge};
 use crate::upstream::Client;
 use crate::wire::transport::Transport;
 
@@ -85,6 +85,9 @@ async fn establish(
     let view = worker.view();
     let stream = handshake(socket, hello.into_received(), &view.shared, worker, &client, alarm).await?;
     drop(slot);
+    if stream.alpn() == Some(acme_challenge::PROTOCOL) {
+        return close(stream, alarm).await;
+    }
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
     let certificates = choice.certificates()?.clone();
@@ -199,6 +202,16 @@ async fn read_proxy_header(socket: &mut TcpStream, received: &mut Vec<u8>, alarm
     }
 }
 
+/// Closes a connection that has served its purpose: the validation of a name.
+async fn close<T>(mut stream: TlsStream<ServerSession>, alarm: &Alarm) -> Option<T> {
+    let closed = poll_fn(|cx| match stream.poll_shutdown(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => alarm.poll_due(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+    });
+    let _ = closed.await;
+    None
+}
+
 async fn handshake(
     socket: TcpStream,
     received: Vec<u8>,
@@ -208,7 +221,9 @@ async fn handshake(
     alarm: &Alarm,
 ) -> Option<TlsStream<ServerSession>> {
     let is_probe = client.peer.proxy == Some(client.peer.address);
-    let tls = shared.probe_tls.as_ref().filter(|_| is_probe).unwrap_or(&shared.tls);
+    let challenge = shared.answers.tls(&received);
+    let probe = || shared.probe_tls.as_ref().filter(|_| is_probe);
+    let tls = challenge.as_ref().or_else(probe).unwrap_or(&shared.tls);
     let session = match ServerSession::new(tls.clone()) {
         Ok(session) => session,
         Err(error) => {

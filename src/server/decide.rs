@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::Method;
 
 use super::asked::Turn;
@@ -28,6 +29,8 @@ pub(super) enum Decision {
     Options,
     /// Reports the health of this process.
     Health,
+    /// Proves control of a name to an ACME authority.
+    Proof(Bytes),
     Work(Work),
 }
 
@@ -51,6 +54,9 @@ pub(super) fn decide(turn: &Turn<'_>) -> Result<Decision, Rejection> {
     // Challenges come first: their certificate need not exist yet, and their name need not be a site's.
     let is_read = matches!(head.method, Method::GET | Method::HEAD);
     let is_challenge = is_read && head.target_bytes().starts_with(challenge::PATH.as_bytes());
+    if is_challenge && let Some(contents) = challenge::answered(head, shared) {
+        return Ok(Decision::Proof(contents));
+    }
     if is_challenge && asked.origin.scheme == Scheme::Http && (asked.site.is_some() || shared.acme_webroot.is_some()) {
         return Ok(Decision::Work(Work::Challenge));
     }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod answers;
 mod asked;
 mod challenge;
 mod channels;
@@ -45,6 +46,7 @@ use tokio::sync::{Notify, watch};
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
+pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
 pub use listener::{BindError, Bound, Lent, Shared, bind};
 pub use reports::{NO_SITE, Report, Reports};

@@ -25,6 +25,7 @@ pub(super) fn answer_at_once(turn: &Turn<'_>) -> Result<Reply, Work> {
     match decide(turn) {
         Ok(Decision::Redirect(location)) => Ok(local_reply::redirect(&location, turn)),
         Ok(Decision::Options) => Ok(local_reply::options(turn)),
+        Ok(Decision::Proof(contents)) => Ok(local_reply::challenge(contents, turn)),
         Ok(Decision::Health) => Ok(health::answer(turn.context)),
         Ok(Decision::Work(work)) => Err(work),
         Err(rejection) => Ok(reject(rejection, turn.head, Some(turn.asked), turn.context)),

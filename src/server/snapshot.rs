@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use tokio::task::yield_now;
 
+use super::answers::Answers;
 use crate::clock::Clock;
 use crate::host::HostMap;
 use crate::keys::pin::Pin;
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub error_details: bool,
     /// The folder that answers ACME's http-01 challenges.
     pub acme_webroot: Option<PathBuf>,
+    /// Answers to the challenges of pintle's own orders.
+    pub answers: Arc<Answers>,
     /// The host and path that accept reports of failed pin validation.
     pub reports: Option<ReportsAt>,
     /// The limits.

@@ -239,6 +239,12 @@ impl Leaf {
         &self.unusable
     }
 
+    /// Returns its names, and its addresses in their normal form.
+    pub fn all_names(&self) -> impl Iterator<Item = String> {
+        let names = self.names.iter().map(ToString::to_string);
+        names.chain(self.addresses.iter().map(|address| address.to_canonical().to_string()))
+    }
+
     /// Returns its names for messages.
     #[must_use]
     pub fn names(&self) -> String {

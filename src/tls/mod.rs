@@ -1,5 +1,6 @@
 //! TLS towards clients: certificates, the choice between them, and the connection itself.
 
+pub mod acme_challenge;
 pub mod certificate;
 pub mod config;
 mod constraints;

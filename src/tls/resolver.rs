@@ -8,11 +8,14 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::acme_challenge;
 use super::certificate::Certificate;
 use crate::host::{HostMap, HostPattern};
 
 /// The alert for a name that is not served (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: u8 = 112;
+/// The alert for a validation by tls-alpn-01 that nobody has asked for (RFC 7301 section 3.2).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
 /// The alert for a client that can use none of the name's certificates.
 const HANDSHAKE_FAILURE: u8 = 40;
 
@@ -143,7 +146,11 @@ impl Certificates {
         // rustls has already reduced the schemes to those that fit the client's cipher suites.
         let usable = |c: &&Arc<Certificate>| c.key().key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = set.and_then(|set| set.iter().find(usable));
+        // A validation never gets a certificate of a site (RFC 8737 section 3).
+        let is_validation = acme_challenge::validates(hello);
+        let chosen = chosen.filter(|_| !is_validation);
         let outcome = match (set, chosen) {
+            _ if is_validation => Err(NO_APPLICATION_PROTOCOL),
             (Some(set), Some(_)) => Ok(set.clone()),
             (Some(_), None) => Err(HANDSHAKE_FAILURE),
             (None, _) => Err(UNRECOGNIZED_NAME),

@@ -36,10 +36,7 @@ pub(super) fn assemble(
     context: &Context<'_>,
 ) -> Option<Config> {
     let certificates = certificates(&entries, &globals);
-    let tickets = match context.before {
-        Some(before) => before.tickets.clone(),
-        None => Arc::new(Tickets::new().ok()?),
-    };
+    let tickets = tickets(context)?;
     let (tls, probe_tls) = tls(&entries, &globals, &certificates, &tickets)?;
     let names = upstreams.finish(entries.iter().filter_map(|e| e.plan.target.as_ref()));
     let is_new = |ramp: &Ramp| context.book.ramp(&ramp.site, ramp.policy).is_none();
@@ -60,6 +57,7 @@ pub(super) fn assemble(
         health_path: globals.listen.health_path,
         error_details: globals.listen.error_details,
         acme_webroot: globals.acme_webroot,
+        answers: context.before.map(|before| before.snapshot.answers.clone()).unwrap_or_default(),
         reports: globals.reports,
         limits: globals.limits,
     };
@@ -87,6 +85,14 @@ pub(super) fn assemble(
         upstreams,
         tickets,
     })
+}
+
+/// The keys of session tickets: those in use, if there are any.
+fn tickets(context: &Context<'_>) -> Option<Arc<Tickets>> {
+    match context.before {
+        Some(before) => Some(before.tickets.clone()),
+        None => Some(Arc::new(Tickets::new().ok()?)),
+    }
 }
 
 fn certificates(entries: &[Arc<Entry>], globals: &Globals) -> Arc<Certificates> {
