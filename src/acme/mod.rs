@@ -4,11 +4,22 @@
 //! after every living promise has contained that key for long enough. `plan` decides, from facts and
 //! the time; it performs no I/O.
 
+pub mod account;
 pub mod backoff;
 pub mod budget;
+pub mod client;
+mod directory;
+pub mod driver;
 mod due;
 pub mod facts;
+mod fault;
+mod held;
+mod order;
 pub mod plan;
 pub mod problem;
 pub mod renewal_info;
+pub mod request;
+mod shown;
 pub mod step;
+pub mod store;
+mod task;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN};
+use crate::config::{AdminAddress, Config, Draft, LAST_GOOD, TOKEN, acme};
 use crate::control::sandbox_rules;
 use crate::ledger;
 use crate::os::plain_file::folder_of;
@@ -20,7 +20,8 @@ use crate::telemetry::open_log;
 /// Write permission for everybody.
 const WRITABLE_BY_ALL: u32 = 0o002;
 /// The files in a state folder that pintle has created.
-const STATE_FILES: [&str; 6] = [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD];
+const STATE_FILES: [&str; 7] =
+    [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
 
 /// Whether missing folders are created, or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

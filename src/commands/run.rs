@@ -75,6 +75,9 @@ pub(super) fn serve(
         Ok(troubles) => troubles,
         Err(code) => return code,
     };
+    if let Err(trouble) = prepare_keys(&draft, &troubles) {
+        return refuse(&trouble);
+    }
     let mut opened = None;
     let loaded = judge(draft, |draft| open_book(draft, &troubles, &mut opened), StandIn::Always, output);
     if !troubles.is_empty() {
@@ -141,6 +144,9 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
     let Ok(troubles) = drop_privileges(&draft, allow_root, output) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
+    if let Err(trouble) = prepare_keys(&draft, &troubles) {
+        return refused(&newcomer, vec![trouble.into()]);
+    }
     let known = |draft: &Draft| newcomer.book(draft).map(Known::of_book);
     let Loaded { draft, config, problems } = match try_judge(draft, known, StandIn::Always) {
         Ok(loaded) => loaded,
@@ -180,6 +186,15 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
 /// them.
 fn settle(draft: &Draft) {
     unfinished::settle(draft, false, &mut |reason| warn(&reason));
+}
+
+/// Makes the keys of certificates that pintle obtains, as the user that serves: their pins are promised from the beginning.
+fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<(), Reason> {
+    // With troubles, pintle does not start, and names them all.
+    match troubles.is_empty() && !draft.problems().has_errors() {
+        true => crate::acme::store::prepare(&draft.managed()).map_err(Reason::new),
+        false => Ok(()),
+    }
 }
 
 /// The steps that run as the user that started this process: only that user may be able to read the

@@ -68,6 +68,14 @@ pub(super) enum Command {
         site: String,
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
     },
+    /// Return the plans of the certificates that pintle obtains.
+    AcmePlans(oneshot::Sender<Value>),
+    /// Renew the certificates of a site now, or change over to their next keys. Answers with their algorithms.
+    AcmeRenew {
+        host: String,
+        rotate: bool,
+        reply: oneshot::Sender<Vec<String>>,
+    },
     /// All records of the ledger.
     Book(oneshot::Sender<Known>),
 }
@@ -96,9 +104,11 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
         _ => None,
     };
     answered.unwrap_or_else(|| match path.as_str() {
-        "/status" | "/metrics" | "/ready" | "/promised" | "/served" => other_method("GET, HEAD"),
+        "/status" | "/metrics" | "/ready" | "/promised" | "/served" | "/acme" => other_method("GET, HEAD"),
         "/ledger" => other_method("GET, HEAD, POST"),
-        "/reload" | "/certificates" | "/certificates/judge" | "/ledger/promise" | "/upgrade" => other_method("POST"),
+        "/reload" | "/acme/renew" | "/certificates" | "/certificates/judge" | "/ledger/promise" | "/upgrade" => {
+            other_method("POST")
+        }
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
     })
 }
@@ -132,6 +142,7 @@ async fn shown(path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Opt
         }
         "/ledger" => json(ask(commands, Command::Book).await.map(|known| json!(known))),
         "/served" => json(ask(commands, Command::Served).await),
+        "/acme" => json(ask(commands, Command::AcmePlans).await),
         _ => return None,
     })
 }
@@ -146,6 +157,11 @@ async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mp
             }
             None => gone(),
         },
+        "/acme/renew" => {
+            let host = parameter(query, "host").unwrap_or_default();
+            let rotate = parameter(query, "rotate").is_some_and(|rotate| rotate == "true");
+            renewing(ask(commands, |reply| Command::AcmeRenew { host, rotate, reply }).await)
+        }
         "/certificates" => {
             let Ok(pin) = parameter(query, "pin").map(|pin| pin.parse()).transpose() else {
                 return Some(bad("pin: not a pin in base64"));
@@ -269,6 +285,19 @@ async fn attempt(what: String, with: String) -> Answer {
     json_answer(StatusCode::OK, &json!({ "outcome": outcome }))
 }
 
+/// The answer to a renewal that was asked for.
+fn renewing(algorithms: Option<Vec<String>>) -> Answer {
+    match algorithms {
+        None => gone(),
+        Some(none) if none.is_empty() => {
+            let error = "pintle obtains no certificate for this host";
+            let hint = "acme = true in its [site.certificate], then `pintle reload`";
+            json_answer(StatusCode::CONFLICT, &json!({ "ok": false, "error": error, "hints": [hint] }))
+        }
+        Some(algorithms) => json_answer(StatusCode::OK, &json!({ "ok": true, "algorithms": algorithms })),
+    }
+}
+
 fn verdict(verdict: Option<Verdict>) -> Answer {
     match verdict {
         Some(verdict) => {
@@ -340,6 +369,8 @@ impl Control {
             Command::Promised { site, reply } => {
                 let _ = reply.send(self.promised(&site));
             }
+            Command::AcmePlans(reply) => self.acme_plans(reply).await,
+            Command::AcmeRenew { host, rotate, reply } => self.acme_renew(&host, rotate, reply).await,
             Command::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;

@@ -37,6 +37,7 @@ impl Control {
     pub(super) async fn end(mut self, successor: Option<Successor>, stop: &mut impl AsyncFnMut()) -> io::Result<Ended> {
         let limit = self.config.snapshot.limits.drain;
         self.draining = true;
+        self.end_acme().await;
         match successor {
             Some(successor) => {
                 self.server.drain(Drain::HandOver(successor.kept.clone().into()));
@@ -114,6 +115,8 @@ impl Control {
             | Command::Certificates { .. }
             | Command::Ledger { .. }
             | Command::Promise { .. }
+            | Command::AcmePlans(_)
+            | Command::AcmeRenew { .. }
             | Command::Upgrade(_) => {}
         }
     }

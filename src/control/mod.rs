@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod client;
 pub mod sandbox_rules;
+mod acme;
 mod adopt;
 mod ending;
 mod files;
@@ -69,6 +70,7 @@ pub struct Control {
     operator: Operator,
     upgrades: Upgrades,
     counts: Counts,
+    acme: acme::Desk,
     started: Timestamp,
     draining: bool,
 }
@@ -138,6 +140,7 @@ impl Control {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.upgrades.released.is_none() {
             self.operator.notify.ready(&self.summary());
+            self.drive_acme().await;
         }
         let successor = loop {
             tokio::select! {
@@ -181,7 +184,9 @@ impl Control {
                 self.upgrades.released = None;
                 self.open_door();
                 self.operator.notify.ready(&self.summary());
+                self.drive_acme().await;
             }
+            request = self.acme.request() => self.answer_acme(request).await,
             Some(command) = self.operator.commands.recv() => self.obey(command).await,
             () = self.files.watch.changed() => self.files_changed(),
             () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Control, Keep, sandbox_rules};
+use super::{Control, Keep, acme, sandbox_rules};
 use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -183,6 +183,8 @@ impl Control {
         };
         let (draft, looked, changes) = read.map_err(|error| vec![error.to_string().into()])?;
         let draft = draft.map_err(|error| vec![read_error::reason(&path, &error).into()])?;
+        // New sites get their keys before anything is judged: their pins are promised from the beginning.
+        acme::prepare(draft.managed().into()).await.map_err(|error| vec![error.into()])?;
         let (config, problems) = self.resolve_with(&draft, looked, Keep::Nothing, None);
         let Some(mut config) = config else { return Err(problems.shown()) };
         let kept = std::mem::take(&mut config.kept);
@@ -214,6 +216,7 @@ impl Control {
         tokio::task::spawn_blocking(move || drop(before));
         self.files.pending = None;
         self.note_refusals(&kept, &problems, |_| true).await;
+        self.drive_acme().await;
         self.open_door();
         Ok((problems, notes))
     }

@@ -14,6 +14,9 @@ use crate::tls::key_process;
 
 /// The port of DNS.
 const DNS: u16 = 53;
+/// The ports on which authorities validate names.
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
 /// Paths that name devices or open files: their folders need no permission.
 const DEVICES: [&str; 2] = ["/dev", "/proc"];
 
@@ -52,7 +55,7 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     }
     let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
     let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
-    let connect = upstreams.chain(servers).chain([DNS]).collect();
+    let connect = upstreams.chain(servers).chain(ports_of_acme(config)).chain([DNS]).collect();
     // The service manager may use an abstract socket.
     let abstract_sockets =
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
@@ -81,6 +84,16 @@ pub fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<At<PathBuf>> {
 pub fn key_process_rules(keys: &[PathBuf]) -> Rules {
     let read = Ways::default().folders(keys.iter().map(PathBuf::as_path));
     Rules { read, connect: Some(BTreeSet::new()), calls: Calls::Keys, ..Rules::default() }
+}
+
+/// The ports of the authorities, and of pintle's own listeners, where it looks at its answers as an authority does.
+fn ports_of_acme(config: &Config) -> Vec<u16> {
+    let Some(acme) = &config.acme else { return Vec::new() };
+    let directory = |authority: &crate::config::Authority| {
+        authority.directory.parse::<http::Uri>().ok().and_then(|url| url.port_u16()).unwrap_or(HTTPS)
+    };
+    let own = config.http.iter().chain(&config.https).map(std::net::SocketAddr::port).filter(|port| *port > 0);
+    acme.authorities.iter().map(directory).chain(own).chain([HTTP, HTTPS]).collect()
 }
 
 fn port_of(authority: &str) -> Option<u16> {

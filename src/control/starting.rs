@@ -109,6 +109,7 @@ impl Control {
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
+            acme: super::acme::Desk::default(),
             started: Timestamp::now(),
             draining: false,
             config,

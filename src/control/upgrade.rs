@@ -183,6 +183,7 @@ impl Control {
             }
         };
         let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
+        self.end_acme().await;
         if let Err(error) = self.keep_ledger().await {
             tracing::warn!(%error, "cannot write the ledger's file: the new process gets its contents");
         }
@@ -211,6 +212,7 @@ impl Control {
                 // The new process may have replaced these copies.
                 forget_other_pairs(self.files.copies.as_ref(), &self.config);
                 self.keep_pairs(None);
+                self.drive_acme().await;
                 self.upgrade_failed(reply, reasons);
                 None
             }

@@ -198,6 +198,20 @@ impl Resolver {
         Self { servers, current: RefCell::default() }
     }
 
+    /// Looks a name up once, and returns its addresses; an address is its own.
+    ///
+    /// # Errors
+    ///
+    /// The reason, if it has no addresses.
+    pub async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let (name, addresses) = Name::new(host, port);
+        self.look_up(&name).await?;
+        Ok(addresses.known().to_vec())
+    }
+
     /// Looks a name up, publishes the addresses, and returns their TTL.
     ///
     /// If DNS fails, asks the C library, which also follows nsswitch.conf.

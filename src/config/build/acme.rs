@@ -2,84 +2,29 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 
-use super::checker::{Checker, of_site, unknown};
+use super::acme_sites::{check_adopted, check_names, check_tables};
+use super::authorities::{KNOWN, known};
+use super::checker::{Checker, unknown};
 use super::files::{mode, read};
 use super::listen::Listen;
 use crate::config::Draft;
-use crate::config::acme::{ALGORITHMS, Acme, Authority, Eab, FOLDER, KEY, Method};
-use crate::config::file::{AcmeTable, CertificateTable, EabTable, File, SiteTable};
+use crate::config::acme::{Acme, Authority, Eab, FOLDER, Method};
+use crate::config::file::{AcmeTable, CertificateTable, EabTable, File};
 use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::host::HostPattern;
 use crate::keys::key_file;
 use crate::reason::{Problem, Reason};
 
-/// A public authority.
-struct Known {
-    name: &'static str,
-    title: &'static str,
-    directory: &'static str,
-    /// Its account belongs to a customer account.
-    needs_eab: bool,
-    /// Its profiles; empty if it has none.
-    profiles: &'static [&'static str],
-    /// The profile that certificates for addresses need.
-    for_addresses: Option<&'static str>,
-}
-
-const LETS_ENCRYPT: [&str; 3] = ["classic", "tlsserver", "shortlived"];
-const KNOWN: [Known; 4] = [
-    Known {
-        name: "letsencrypt",
-        title: "Let's Encrypt",
-        directory: "https://acme-v02.api.letsencrypt.org/directory",
-        needs_eab: false,
-        profiles: &LETS_ENCRYPT,
-        for_addresses: Some("shortlived"),
-    },
-    Known {
-        name: "letsencrypt-staging",
-        title: "Let's Encrypt",
-        directory: "https://acme-staging-v02.api.letsencrypt.org/directory",
-        needs_eab: false,
-        profiles: &LETS_ENCRYPT,
-        for_addresses: Some("shortlived"),
-    },
-    Known {
-        name: "zerossl",
-        title: "ZeroSSL",
-        directory: "https://acme.zerossl.com/v2/DV90",
-        needs_eab: true,
-        profiles: &[],
-        for_addresses: None,
-    },
-    Known {
-        name: "google",
-        title: "Google Trust Services",
-        directory: "https://dv.acme-v02.api.pki.goog/directory",
-        needs_eab: true,
-        profiles: &[],
-        for_addresses: None,
-    },
-];
-/// The largest number of names that public authorities take in one certificate; and in a short-lived one.
-const NAMES_MAX: usize = 100;
-const NAMES_MAX_SHORT: usize = 25;
-/// Names that no public authority certifies (RFC 6761, RFC 6762, RFC 8375).
-const PRIVATE: [&str; 7] = ["test", "localhost", "invalid", "local", "internal", "lan", "home.arpa"];
 /// The bounds of `rotate_every`.
 const ROTATE_MIN: Duration = Duration::from_secs(3600);
 const ROTATE_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-fn known(name: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| known.name == name)
-}
 
 /// Checks the settings. Returns them if pintle obtains a certificate.
 pub(super) fn build(
@@ -345,126 +290,6 @@ fn check_profile(table: &AcmeTable, r: &mut Checker<'_>) {
     }
 }
 
-/// Reports tables of a site that contradict themselves.
-fn check_tables(site: &SiteTable, r: &mut Checker<'_>) {
-    let mut seen = Vec::new();
-    for table in &site.certificates {
-        let listed = table.algorithms.as_deref();
-        let Some(span) = table.by_acme() else {
-            if let Some(first) = listed.and_then(|listed| listed.first()) {
-                let what = "site.certificate.algorithms: has no effect without acme = true";
-                r.error_with_hint(&first.span, what, "acme = true, or leave the key out");
-            }
-            continue;
-        };
-        if let (Some(chain), None) = (&table.chain, &table.managed) {
-            let what = "site.certificate: chain and acme = true exclude each other: pintle stores the chain itself";
-            r.error_with_hint(&chain.span, what, "leave chain out, or acme = true");
-        }
-        check_algorithms(table, r);
-        if let Some(managed) = &table.managed {
-            if seen.contains(&managed.algorithm) {
-                let what = format!("site.certificate: acme = true twice for {}", managed.algorithm);
-                r.error_with_hint(span, what, "one table: algorithms = [\"ecdsa-p256\", \"rsa-2048\"]");
-            }
-            seen.push(managed.algorithm);
-        }
-    }
-}
-
-fn check_algorithms(table: &CertificateTable, r: &mut Checker<'_>) {
-    let Some(listed) = &table.algorithms else { return };
-    if listed.is_empty() {
-        let what = "site.certificate.algorithms: must not be empty";
-        r.error_with_hint(&table.span, what, "algorithms = [\"ecdsa-p256\"], or leave the key out");
-    }
-    for (at, name) in listed.iter().enumerate() {
-        if !ALGORITHMS.iter().any(|(word, _)| *word == name.value) {
-            let words = ALGORITHMS.iter().map(|(word, _)| *word);
-            let reason = unknown("site.certificate.algorithms", "algorithm", &name.value, words);
-            r.error(&name.span, reason);
-        } else if listed.iter().take(at).any(|before| before.value == name.value) {
-            let what = format!("site.certificate.algorithms: {} is listed twice", name.value);
-            r.error_with_hint(&name.span, what, "remove one");
-        }
-    }
-}
-
-/// Reports names that the authorities do not certify.
-fn check_names(table: &AcmeTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) {
-    let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
-    let public = known(table.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value));
-    let profile = table.profile.as_ref().map(|profile| profile.value.as_str());
-    for host in hosts {
-        let name = &host.value;
-        let problem = |reason: Reason| of_site(&label, Problem::error(&host.span, reason));
-        if name.is_wildcard() && table.dns_hook.is_none() {
-            let what = format!("site.hosts: {name}: authorities certify wildcards by dns-01 only");
-            let reason = Reason::new(what).hint("dns_hook = \"/etc/pintle/dns-hook\" in [acme]");
-            r.report(problem(reason.hint("list the names one by one instead of the wildcard")));
-        }
-        let Some(known) = public else { continue };
-        let wanted = known.for_addresses;
-        match (name.address(), wanted) {
-            (Some(_), None) => {
-                let what = format!("site.hosts: {name}: {} does not certify addresses", known.title);
-                r.report(problem(Reason::new(what).hint("give the site a name")));
-            }
-            (Some(_), Some(wanted)) if profile != Some(wanted) => {
-                let what = format!("site.hosts: {name}: {} certifies addresses by one profile only", known.title);
-                r.report(problem(Reason::new(what).hint(format!("profile = {wanted:?} in [acme]"))));
-            }
-            (None, _) if is_private(name) => {
-                let what = format!("site.hosts: {name}: no public authority certifies this name");
-                let reason = Reason::new(what).hint("a public name, or the directory of a private authority in [acme]");
-                r.report(of_site(&label, Problem::warning(&host.span, reason)));
-            }
-            _ => {}
-        }
-    }
-    let most = if matches!(profile, Some("shortlived" | "tlsserver")) { NAMES_MAX_SHORT } else { NAMES_MAX };
-    if let (Some(known), Some(over)) = (public, hosts.get(most)) {
-        let what = format!("site.hosts: {} takes at most {most} names in one certificate", known.title);
-        let reason = Reason::new(what).hint("spread the names over several sites");
-        r.report(of_site(&label, Problem::error(&over.span, reason)));
-    }
-}
-
-fn is_private(name: &HostPattern) -> bool {
-    let base = name.base();
-    let is_below = |end: &&str| base == *end || base.strip_suffix(*end).is_some_and(|rest| rest.ends_with('.'));
-    !base.contains('.') || PRIVATE.iter().any(is_below)
-}
-
-/// Reads a key that is to be adopted, unless that has happened before.
-fn check_adopted(table: &CertificateTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) {
-    let Some((managed, adopt)) = table.managed.as_ref().and_then(|m| Some((m, m.adopt.as_ref()?))) else { return };
-    let own = table.chain.as_ref().and_then(|chain| Path::new(&chain.value).parent()).map(|folder| folder.join(KEY));
-    if own.is_some_and(|own| own.exists()) {
-        return;
-    }
-    let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
-    let path = r.path(&adopt.value);
-    let Some(contents) = read("site.certificate.key", &path, &adopt.span, r) else { return };
-    let private = key_file::private_key(&contents).and_then(|_| key_file::public_key(&contents));
-    let reason = match private {
-        Ok(key) if key.algorithm == managed.algorithm => return,
-        // One of several: the others are new.
-        Ok(key) if is_listed(table, &key.algorithm.to_string()) => return,
-        Ok(key) => {
-            let what = format!("{}: the key to adopt is {}, not {}", r.shown(&path), key.algorithm, managed.algorithm);
-            Reason::new(what).hint(format!("algorithms = [\"{}\"]", key.algorithm))
-        }
-        Err(why) => Reason::new(format!("{}: no private key to adopt: {why}", r.shown(&path)))
-            .hint("name a private key in PEM, or leave key out: pintle makes one"),
-    };
-    r.report(of_site(&label, Problem::error(&adopt.span, reason).about(&path)));
-}
-
-fn is_listed(table: &CertificateTable, algorithm: &str) -> bool {
-    table.algorithms.iter().flatten().any(|listed| listed.value == algorithm)
-}
-
 /// Reports missing settings that every certificate needs.
 fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &mut Checker<'_>) {
     let Some(span) = certificate.by_acme().cloned() else { return };
@@ -502,22 +327,4 @@ fn check_listeners(table: &AcmeTable, challenges: &[Method], listen: &Listen, r:
         _ => ("http-01 needs a listener for plain HTTP", "http = [\"[::]:80\"] in [listen]"),
     };
     r.error_with_hint(&span.clone(), format!("acme.challenges: {what}"), hint);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_names() {
-        let check = |name: &str, want: bool| assert_eq!(is_private(&HostPattern::parse(name).unwrap()), want, "{name}");
-        check("blog.example.com", false);
-        check("*.example.com", false);
-        check("blog.test", true);
-        check("test", true);
-        check("contest.example", false);
-        check("printer", true);
-        check("nas.home.arpa", true);
-        check("a.internal", true);
-    }
 }

@@ -4,9 +4,11 @@
 //! the same. Its entry adds what the ledger and the time contribute. The guard then judges all sites together.
 
 mod acme;
+mod acme_sites;
 mod addresses;
 mod all;
 mod assemble;
+mod authorities;
 mod builder;
 mod burnt;
 mod candidate;

@@ -1,0 +1,184 @@
+//! The account at an authority. Its key is on disk before the authority hears of it.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use instant_acme::{Account, AccountCredentials, ExternalAccountKey, Key, NewAccount};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::client::Client;
+use super::fault::{Fault, signed};
+use super::problem::Remedy;
+use super::store;
+use crate::config::Authority;
+use crate::keys::key_file;
+use crate::keys::pin::Pin;
+
+/// The file of an account.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Stored {
+    /// The directory of the authority.
+    pub directory: String,
+    /// The URL of the account; `None` until the authority has answered.
+    pub url: Option<String>,
+    /// The address that the authority knows.
+    pub email: Option<String>,
+    /// The key of the external account binding.
+    pub eab: Option<String>,
+    /// The key, in PKCS#8 and base64url.
+    key: String,
+}
+
+impl Stored {
+    /// Reads the account at an authority; `None` if there is none yet.
+    #[must_use]
+    pub fn read(folder: &Path, directory: &str) -> Option<Self> {
+        store::load(&store::file_of(folder, "account", directory))
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), Fault> {
+        let path = store::file_of(folder, "account", &self.directory);
+        store::save(&path, self).map_err(|error| Fault::here(format!("{}: {error}", path.display())))
+    }
+
+    fn key(&self) -> Result<PrivatePkcs8KeyDer<'static>, Fault> {
+        let der = BASE64_URL_SAFE_NO_PAD.decode(&self.key);
+        der.map(PrivatePkcs8KeyDer::from).map_err(|_| Fault::here("the account's key is damaged".to_owned()))
+    }
+
+    /// Returns the pin of the account's key.
+    #[must_use]
+    pub fn pin(&self) -> Option<Pin> {
+        key_file::public_key(self.key().ok()?.secret_pkcs8_der()).ok().map(|key| key.pin)
+    }
+}
+
+/// Forgets the URL of an account that the authority does not know. Its key stays.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn forget(folder: &Path, directory: &str) -> Result<(), Fault> {
+    match Stored::read(folder, directory) {
+        Some(stored) => Stored { url: None, email: None, ..stored }.write(folder),
+        None => Ok(()),
+    }
+}
+
+/// Opens the account, and registers it if it is new.
+///
+/// # Errors
+///
+/// Why there is none.
+pub async fn open(
+    folder: &Path,
+    authority: &Authority,
+    email: Option<&str>,
+    client: &Client,
+) -> Result<Account, Fault> {
+    let http = || Box::new(client.clone());
+    let directory = authority.directory.clone();
+    let stored = Stored::read(folder, &directory);
+    if let Some((stored, url)) = stored.as_ref().and_then(|stored| Some((stored, stored.url.clone()?))) {
+        let credentials = json!({"id": url, "key_pkcs8": stored.key, "directory": directory});
+        let credentials: AccountCredentials =
+            serde_json::from_value(credentials).map_err(|error| Fault::here(error.to_string()))?;
+        let opened = Account::builder_with_http(http()).from_credentials(credentials).await;
+        let account = opened.map_err(|error| Fault::of(error, client))?;
+        return contact(account, stored.clone(), folder, email, client).await;
+    }
+    tracing::info!(authority = authority.name, "registering an account");
+    let (account, stored) = match &authority.eab {
+        None => by_key(folder, stored, &directory, client).await?,
+        Some(eab) => {
+            let (contacts, key) = (contacts(email), ExternalAccountKey::new(eab.key_id.clone(), &eab.hmac_key));
+            let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
+            let new = NewAccount { contact: &contacts, terms_of_service_agreed: true, only_return_existing: false };
+            let created =
+                signed!(Account::builder_with_http(http()).create(&new, directory.clone(), Some(&key)), client);
+            let (account, credentials) = created.map_err(|fault| refused(fault, &eab.key_id))?;
+            let key = BASE64_URL_SAFE_NO_PAD.encode(credentials.private_key().secret_pkcs8_der());
+            let (url, email) = (Some(account.id().to_owned()), email.map(str::to_owned));
+            let stored = Stored { directory, url, email, eab: Some(eab.key_id.clone()), key };
+            stored.write(folder)?;
+            (account, stored)
+        }
+    };
+    tracing::info!(authority = authority.name, account = account.id(), "account registered");
+    contact(account, stored, folder, email, client).await
+}
+
+/// A refused binding is a matter for the operator.
+fn refused(fault: Fault, key_id: &str) -> Fault {
+    match fault.remedy {
+        Remedy::Temporary | Remedy::RateLimit => fault,
+        _ => {
+            let text = format!(
+                "the external account binding with key_id {key_id:?} is refused: {}: compare key_id and hmac_key_file in \
+                 [acme] with the authority's",
+                fault.text
+            );
+            Fault { remedy: Remedy::Operator, text, ..fault }
+        }
+    }
+}
+
+/// Registers a key that is on disk, as often as needed: the authority returns the same account.
+async fn by_key(
+    folder: &Path,
+    stored: Option<Stored>,
+    directory: &str,
+    client: &Client,
+) -> Result<(Account, Stored), Fault> {
+    let stored = match stored {
+        Some(stored) => stored,
+        None => {
+            let (_, key) = Key::generate_pkcs8().map_err(|error| Fault::here(error.to_string()))?;
+            let key = BASE64_URL_SAFE_NO_PAD.encode(key.secret_pkcs8_der());
+            Stored { directory: directory.to_owned(), url: None, email: None, eab: None, key }
+        }
+    };
+    stored.write(folder)?;
+    let register = async || {
+        let der = stored.key().map_err(|_| instant_acme::Error::KeyRejected)?;
+        let key = Key::from_pkcs8_der(der.clone_key())?;
+        Account::builder_with_http(Box::new(client.clone()))
+            .create_from_key((key, PrivateKeyDer::Pkcs8(der)), directory.to_owned())
+            .await
+    };
+    let (account, _) = signed!(register(), client)?;
+    let stored = Stored { url: Some(account.id().to_owned()), ..stored };
+    stored.write(folder)?;
+    Ok((account, stored))
+}
+
+fn contacts(email: Option<&str>) -> Vec<String> {
+    email.map(|email| format!("mailto:{email}")).into_iter().collect()
+}
+
+/// Tells the authority the operator's address, if it knows another. An authority that takes none gets none.
+async fn contact(
+    account: Account,
+    stored: Stored,
+    folder: &Path,
+    email: Option<&str>,
+    client: &Client,
+) -> Result<Account, Fault> {
+    if stored.email.as_deref() == email {
+        return Ok(account);
+    }
+    let contacts = contacts(email);
+    let contacts: Vec<&str> = contacts.iter().map(String::as_str).collect();
+    match signed!(account.update_contacts(&contacts), client) {
+        Ok(()) => {}
+        Err(fault) if fault.remedy == Remedy::Register => return Err(fault),
+        Err(fault) => {
+            tracing::warn!(problem = fault.text, "the authority does not take the address in acme.email");
+        }
+    }
+    Stored { email: email.map(str::to_owned), ..stored }.write(folder)?;
+    Ok(account)
+}

@@ -1,0 +1,34 @@
+//! The directory of an authority, as far as instant-acme does not show it.
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::fault::Fault;
+use super::problem::Problem;
+
+/// The members of a directory that instant-acme does not show.
+pub(super) struct Directory(Value);
+
+impl Directory {
+    pub(super) async fn fetch(client: &Client, url: &str) -> Result<Self, Fault> {
+        let received = client.get(url).await.map_err(Fault::here)?;
+        if received.status != 200 {
+            return Err(Fault::reported(&Problem::read(received.status, &received.body), received.retry_after));
+        }
+        let found = serde_json::from_slice(&received.body);
+        found.map(Self).map_err(|error| Fault::here(format!("{url}: not the directory of an authority: {error}")))
+    }
+
+    pub(super) fn profiles(&self) -> Vec<&str> {
+        let profiles = self.0["meta"]["profiles"].as_object();
+        profiles.into_iter().flat_map(|profiles| profiles.keys()).map(String::as_str).collect()
+    }
+
+    pub(super) fn needs_eab(&self) -> bool {
+        self.0["meta"]["externalAccountRequired"] == true
+    }
+
+    pub(super) fn has_renewal_info(&self) -> bool {
+        self.0["renewalInfo"].is_string()
+    }
+}

@@ -1,0 +1,430 @@
+//! Carries the plans out, on a thread of its own: it may wait for disks and authorities, and nobody waits for it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::budget::{Ask, Budget};
+use super::facts::{Ca, Facts, NextKey};
+use super::fault::Fault;
+use super::order::{Surroundings, Work};
+use super::request::{Asked, Request};
+use super::shown::{plan_json, stop_text, time};
+use super::step::{KeyChoice, Next, Plan};
+use super::store;
+use super::task::Task;
+use super::{held, plan};
+use crate::config::{Acme, Managed};
+use crate::keys::pin::Pin;
+use crate::ledger::time::wall;
+use crate::policy::promise::Seconds;
+use crate::server::Answers;
+use crate::upstream::dns::NameServers;
+
+/// Certificates that are worked on at the same time.
+const TASKS_MAX: usize = 4;
+/// How often all plans are made again, at least: the clock and the ledger may have changed.
+const LOOK: Duration = Duration::from_secs(30);
+/// The shortest time between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Messages that wait for their turn, in each direction.
+const QUEUE: usize = 16;
+/// How long the end of the thread is waited for.
+const END: Duration = Duration::from_secs(3);
+
+/// A message to the driver.
+enum Message {
+    /// Other settings, or none.
+    Settings(Option<Arc<Acme>>),
+    /// Renew the certificates of a site now. Answers with their algorithms.
+    Renew { site: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
+    /// The plans of all certificates.
+    Plans(oneshot::Sender<Value>),
+}
+
+/// The driver, as the control thread holds it. It ends with this.
+pub struct Driver {
+    messages: mpsc::Sender<Message>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Driver {
+    /// Starts the thread. Returns its questions, too.
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be started.
+    pub fn start(name_servers: NameServers, answers: Arc<Answers>) -> io::Result<(Self, mpsc::Receiver<Request>)> {
+        let (messages, inbox) = mpsc::channel(QUEUE);
+        let (questions, requests) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new().name("acme".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(Run::new(name_servers, answers, questions).run(inbox)),
+                Err(error) => tracing::error!(%error, "ACME: no runtime; no certificate is obtained"),
+            }
+        })?;
+        Ok((Self { messages, thread: Some(thread) }, requests))
+    }
+
+    /// Gives other settings to the driver; with none, it rests.
+    pub async fn settings(&self, settings: Option<Arc<Acme>>) {
+        let _ = self.messages.send(Message::Settings(settings)).await;
+    }
+
+    /// Renews the certificates of a site now. `rotate` asks for a changeover to the next key. The answer has their
+    /// algorithms.
+    pub async fn renew(&self, site: String, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
+        let _ = self.messages.send(Message::Renew { site, rotate, reply }).await;
+    }
+
+    /// Asks for the plans of all certificates.
+    pub async fn plans(&self, reply: oneshot::Sender<Value>) {
+        let _ = self.messages.send(Message::Plans(reply)).await;
+    }
+
+    /// Ends the thread: nothing is ordered or written any more. An open order is on disk.
+    pub async fn end(self) {
+        let Self { messages, thread } = self;
+        drop(messages);
+        let joined = thread.map(|thread| tokio::task::spawn_blocking(move || thread.join()));
+        if let Some(joined) = joined
+            && timeout(END, joined).await.is_err()
+        {
+            tracing::warn!("ACME: the thread does not end");
+        }
+    }
+}
+
+/// The result of a task.
+struct Done {
+    place: Place,
+    result: Result<(), Fault>,
+}
+
+/// A certificate's folder.
+type Place = PathBuf;
+
+/// The thread's state.
+struct Run {
+    settings: Option<Arc<Acme>>,
+    name_servers: NameServers,
+    answers: Arc<Answers>,
+    questions: mpsc::Sender<Request>,
+    certificates: BTreeMap<Place, Rc<Work>>,
+    /// Certificates that are worked on.
+    busy: HashSet<Place>,
+    budgets: HashMap<String, Rc<RefCell<Budget>>>,
+    /// What was logged about each certificate last, so that it is logged once.
+    said: HashMap<Place, String>,
+    /// The ledger's facts at the last look.
+    next_keys: HashMap<Place, NextKey>,
+    burnt: Vec<Pin>,
+}
+
+impl Run {
+    fn new(name_servers: NameServers, answers: Arc<Answers>, questions: mpsc::Sender<Request>) -> Self {
+        Self {
+            settings: None,
+            name_servers,
+            answers,
+            questions,
+            certificates: BTreeMap::new(),
+            busy: HashSet::new(),
+            budgets: HashMap::new(),
+            said: HashMap::new(),
+            next_keys: HashMap::new(),
+            burnt: Vec::new(),
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let (finished, mut done) = mpsc::channel(TASKS_MAX);
+        let mut look = Instant::now();
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => {
+                        self.take(message).await;
+                        look = Instant::now();
+                    }
+                    None => return,
+                },
+                Some(Done { place, result }) = done.recv() => {
+                    self.busy.remove(&place);
+                    if let Some(work) = self.certificates.get(&place) {
+                        // Its settings may have changed in between: the task had the record of before.
+                        *work.record.borrow_mut() = store::record(&work.certificate);
+                    }
+                    if let Err(fault) = result {
+                        tracing::error!(problem = fault.text, "ACME: cannot work on a certificate");
+                        look = Instant::now() + LOOK;
+                    } else {
+                        look = Instant::now();
+                    }
+                }
+                () = sleep_until(look) => look = Instant::now() + self.look(&finished).await.max(PAUSE),
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
+        match message {
+            Message::Settings(settings) => self.set(settings),
+            Message::Renew { site, rotate, reply } => {
+                let _ = reply.send(self.renew(&site, rotate));
+            }
+            Message::Plans(reply) => {
+                self.ask_ledger().await;
+                let _ = reply.send(self.plans());
+            }
+        }
+    }
+
+    fn set(&mut self, settings: Option<Arc<Acme>>) {
+        self.settings = settings;
+        let wanted: &[Managed] = self.settings.as_ref().map_or(&[], |settings| &settings.certificates);
+        let known = std::mem::take(&mut self.certificates);
+        for certificate in wanted {
+            let place = certificate.folder.clone();
+            let work = match known.get(&place) {
+                Some(work) if work.certificate == *certificate => work.clone(),
+                // A task that is under way has its own record, which is read again when it ends.
+                Some(work) => Rc::new(Work { certificate: certificate.clone(), record: work.record.clone() }),
+                None => {
+                    let record = store::record(certificate);
+                    self.answers.set(&place.display().to_string(), record.answers.clone());
+                    Rc::new(Work { certificate: certificate.clone(), record: RefCell::new(record) })
+                }
+            };
+            self.certificates.insert(place, work);
+        }
+        for place in known.keys().filter(|place| !self.certificates.contains_key(*place)) {
+            self.answers.set(&place.display().to_string(), Vec::new());
+        }
+        self.release_after_changes();
+    }
+
+    /// Permits attempts now if the settings are not those of the last attempts: they may be what an authority objected to.
+    fn release_after_changes(&self) {
+        let Some(settings) = &self.settings else { return };
+        let Acme { authorities, email, profile, challenges, dns_hook, .. } = &**settings;
+        for work in self.certificates.values() {
+            let names = held::names(&work.certificate);
+            let made_from = format!("{authorities:?} {email:?} {profile:?} {challenges:?} {dns_hook:?} {names:?}");
+            let fingerprint = store::fingerprint(&made_from);
+            if work.record.borrow().settings == fingerprint {
+                continue;
+            }
+            let changed = work.change(|record| {
+                record.settings = fingerprint;
+                record.checked = None;
+                record.authorities.values_mut().for_each(|known| known.attempts.release());
+            });
+            if let Err(fault) = changed {
+                tracing::error!(problem = fault.text, "ACME: cannot write the record of a certificate");
+            }
+        }
+    }
+
+    fn renew(&mut self, site: &str, rotate: bool) -> Vec<String> {
+        let mut algorithms = Vec::new();
+        for work in self.certificates.values().filter(|work| work.certificate.site == site) {
+            let changed = work.change(|record| {
+                record.asked.renew |= !rotate;
+                record.asked.rotate |= rotate;
+                record.checked = None;
+                record.authorities.values_mut().for_each(|known| known.attempts.release());
+            });
+            match changed {
+                Ok(()) => algorithms.push(work.certificate.algorithm.to_string()),
+                Err(fault) => tracing::error!(problem = fault.text, "ACME: cannot note that a renewal was asked for"),
+            }
+        }
+        algorithms
+    }
+
+    /// Asks for the ledger's facts about all next keys.
+    async fn ask_ledger(&mut self) {
+        let mut places = Vec::new();
+        let mut asked = Vec::new();
+        for (place, work) in &self.certificates {
+            if let Some(pin) = store::pin_of(&work.certificate, KeyChoice::Next) {
+                let Managed { site, hosts, .. } = &work.certificate;
+                places.push(place.clone());
+                asked.push(Asked { site: site.clone(), hosts: hosts.clone(), pin });
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        if !asked.is_empty()
+            && self.questions.send(Request::Keys { asked, reply }).await.is_ok()
+            && let Ok(known) = answer.await
+        {
+            self.next_keys = places.into_iter().zip(known.next).collect();
+            self.burnt = known.burnt;
+        }
+    }
+
+    /// Makes all plans, and begins what they say. Returns the time until the next look.
+    async fn look(&mut self, finished: &mpsc::Sender<Done>) -> Duration {
+        if self.certificates.is_empty() {
+            return LOOK;
+        }
+        self.ask_ledger().await;
+        let Some(settings) = self.settings.clone() else { return LOOK };
+        let now = wall();
+        let mut soonest = now + 3600;
+        // Orders of one site follow each other: tls-alpn-01 has one answer for each name.
+        let mut sites: HashSet<String> = self
+            .busy
+            .iter()
+            .filter_map(|place| self.certificates.get(place))
+            .map(|work| work.certificate.site.clone())
+            .collect();
+        for (place, work) in self.certificates.clone() {
+            if self.busy.contains(&place) || sites.contains(&work.certificate.site) {
+                continue;
+            }
+            let facts = self.facts(&work, &settings, now);
+            let plan = plan::next(&facts, now);
+            self.say(&place, &work, &plan, now);
+            if let Next::Wait { until } | Next::OperatorsTurn { until, .. } = plan.next {
+                soonest = soonest.min(until);
+                continue;
+            }
+            if self.busy.len() >= TASKS_MAX {
+                continue;
+            }
+            sites.insert(work.certificate.site.clone());
+            self.busy.insert(place.clone());
+            let task = self.task(work, facts, plan, &settings);
+            let finished = finished.clone();
+            tokio::task::spawn_local(async move {
+                let result = task.perform().await;
+                let _ = finished.send(Done { place, result }).await;
+            });
+        }
+        let left = u64::try_from(soonest.saturating_sub(now)).unwrap_or(0);
+        Duration::from_secs(left).min(LOOK)
+    }
+
+    fn task(&mut self, work: Rc<Work>, facts: Facts, plan: Plan, settings: &Arc<Acme>) -> Task {
+        let around = Surroundings {
+            settings: settings.clone(),
+            name_servers: self.name_servers.clone(),
+            answers: self.answers.clone(),
+        };
+        let budgets =
+            settings.authorities.iter().map(|authority| self.budget(settings, &authority.directory)).collect();
+        Task { work, facts, plan, around, budgets, questions: self.questions.clone() }
+    }
+
+    fn budget(&mut self, settings: &Acme, directory: &str) -> Rc<RefCell<Budget>> {
+        let load = || {
+            let mut budget: Budget =
+                store::load(&store::file_of(&settings.folder, "budget", directory)).unwrap_or_default();
+            budget.settle(wall());
+            Rc::new(RefCell::new(budget))
+        };
+        self.budgets.entry(directory.to_owned()).or_insert_with(load).clone()
+    }
+
+    fn facts(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> Facts {
+        let certificate = &work.certificate;
+        let record = work.record.borrow().clone();
+        let chain = store::chain(certificate).map(|chain| held::held(&chain, &record));
+        let pin = store::pin_of(certificate, KeyChoice::Next);
+        let unknown = |pin| NextKey { pin, promised_since: None, usable_from: None, longest: 0 };
+        let known = self.next_keys.get(&certificate.folder).filter(|key| Some(key.pin) == pin).cloned();
+        let mut facts = Facts {
+            site: certificate.site.clone(),
+            algorithm: certificate.algorithm.to_string(),
+            names: held::names(certificate),
+            chain,
+            live: store::pin_of(certificate, KeyChoice::Live),
+            live_since: record.live_since,
+            next: known.or_else(|| pin.map(unknown)),
+            info: record.info,
+            order: record.order,
+            checked: record.checked,
+            asked: record.asked,
+            compromise: record.compromise,
+            burnt: self.burnt.clone(),
+            cas: Vec::new(),
+            rotate_every: settings.rotate_every.and_then(|every| Seconds::try_from(every.as_secs()).ok()),
+        };
+        for authority in &settings.authorities {
+            let known = record.authorities.get(&authority.directory).cloned().unwrap_or_default();
+            facts.cas.push(Ca {
+                directory: authority.directory.clone(),
+                has_renewal_info: known.has_renewal_info,
+                attempts: known.attempts,
+                order_from: None,
+            });
+        }
+        facts.settle(now);
+        for at in 0..facts.cas.len() {
+            let budget = self.budget(settings, &facts.cas[at].directory);
+            let ask = Ask { names: &facts.names, replaces: facts.replaces(at).is_some() };
+            let from = budget.borrow().order_from(ask, now).map(|(from, limit)| (from, limit.what.to_owned()));
+            facts.cas[at].order_from = from;
+        }
+        facts
+    }
+
+    /// Logs what only the operator can end, once.
+    fn say(&mut self, place: &Place, work: &Work, plan: &Plan, now: Seconds) {
+        let certificate = &work.certificate;
+        let (site, algorithm) = (&certificate.site, certificate.algorithm);
+        let text = match &plan.next {
+            Next::OperatorsTurn { stop, .. } => format!("{stop:?}"),
+            _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
+            _ => String::new(),
+        };
+        if self.said.get(place) == Some(&text) || (text.is_empty() && !self.said.contains_key(place)) {
+            return;
+        }
+        match &plan.next {
+            Next::OperatorsTurn { stop, .. } => {
+                tracing::error!(
+                    site,
+                    %algorithm,
+                    reason = stop_text(stop),
+                    hint = format!("then `pintle acme renew --site {site}`"),
+                    "no certificate can be ordered before the operator acts"
+                );
+            }
+            _ => {
+                if let Some(changeover) = plan.changeover.filter(|changeover| changeover.waits(now)) {
+                    let from = time(changeover.from);
+                    tracing::info!(site, %algorithm, from, "the changeover to the next key waits until clients know it");
+                }
+            }
+        }
+        self.said.insert(place.clone(), text);
+    }
+
+    /// The plans of all certificates, for the operator.
+    fn plans(&mut self) -> Value {
+        let Some(settings) = self.settings.clone() else { return json!([]) };
+        let now = wall();
+        let works: Vec<Rc<Work>> = self.certificates.values().cloned().collect();
+        let mut plans = Vec::new();
+        for work in works {
+            let facts = self.facts(&work, &settings, now);
+            let plan = plan::next(&facts, now);
+            let is_busy = self.busy.contains(&work.certificate.folder);
+            plans.push(plan_json(&facts, &plan, &settings, is_busy, now));
+        }
+        Value::Array(plans)
+    }
+}

@@ -1,0 +1,97 @@
+//! Why a step of an order failed, and the remedy.
+
+use instant_acme::Error;
+
+use super::backoff::Failure;
+use super::client::Client;
+use super::problem::{Problem, Remedy};
+use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
+
+/// Nonces that an authority may reject in a row, beyond the three of each call.
+pub(super) const NONCES_MAX: usize = 40;
+
+/// A failed step.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// The remedy.
+    pub remedy: Remedy,
+    /// The failure in words.
+    pub text: String,
+    /// Retry-After of the answer, in seconds.
+    pub retry_after: Option<Seconds>,
+    /// Names whose validation failed.
+    pub names: Vec<String>,
+    /// `true` if the order is of no more use.
+    pub ends_order: bool,
+}
+
+impl Fault {
+    /// A failure of this host: its disk, for instance.
+    #[must_use]
+    pub fn here(text: String) -> Self {
+        Self { remedy: Remedy::Temporary, text, retry_after: None, names: Vec::new(), ends_order: false }
+    }
+
+    /// A failure that only the operator can end.
+    #[must_use]
+    pub fn operator(text: String) -> Self {
+        Self { remedy: Remedy::Operator, ..Self::here(text) }
+    }
+
+    /// A problem that the authority reports.
+    #[must_use]
+    pub fn reported(problem: &Problem, retry_after: Option<Seconds>) -> Self {
+        Self {
+            remedy: problem.remedy(),
+            text: problem.to_string(),
+            retry_after,
+            names: problem.failed_names().map(str::to_owned).collect(),
+            ends_order: false,
+        }
+    }
+
+    /// An error of a request: the last answer has more to say about it than the error.
+    #[must_use]
+    pub fn of(error: Error, client: &Client) -> Self {
+        let last = client.last();
+        match &error {
+            Error::Api(_) | Error::Json(_) | Error::Str(_) if last.status >= 400 => {
+                Self::reported(&Problem::read(last.status, &last.body), last.retry_after)
+            }
+            Error::Api(problem) => {
+                let kind = problem.r#type.clone().unwrap_or_default();
+                let document = serde_json::json!({ "type": kind, "detail": problem.detail });
+                Self::reported(&Problem::of_json(&document), last.retry_after)
+            }
+            error => Self { retry_after: last.retry_after, ..Self::here(error.to_string()) },
+        }
+    }
+
+    /// Returns the failure for the record of attempts.
+    #[must_use]
+    pub fn failure(&self, key: Option<Pin>) -> Failure {
+        Failure { remedy: self.remedy, text: self.text.clone(), retry_after: self.retry_after, key }
+    }
+}
+
+/// Returns `true` if the authority rejects a nonce, and nothing else.
+pub(super) fn is_nonce(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:badNonce"))
+}
+
+/// Makes a signed request, again and again while the authority rejects the nonce.
+macro_rules! signed {
+    ($request:expr, $client:expr) => {{
+        let mut nonces = 0;
+        loop {
+            match $request.await {
+                Err(error) if nonces < $crate::acme::fault::NONCES_MAX && $crate::acme::fault::is_nonce(&error) => {
+                    nonces += 1;
+                }
+                done => break done.map_err(|error| $crate::acme::fault::Fault::of(error, $client)),
+            }
+        }
+    }};
+}
+pub(super) use signed;

@@ -1,0 +1,84 @@
+//! What is known about a chain on disk, and the judgement of one that has just arrived.
+
+use jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer as _;
+
+use super::facts::Held;
+use super::renewal_info::certificate_id;
+use super::store::Record;
+use crate::config::Managed;
+use crate::host::HostPattern;
+use crate::keys::pin::Pin;
+use crate::tls::certificate::Chain;
+use crate::tls::rule::Rule;
+
+/// Returns the names of a certificate as an authority takes them: in lower case, sorted, addresses without brackets.
+#[must_use]
+pub(super) fn names(certificate: &Managed) -> Vec<String> {
+    let mut names: Vec<String> = certificate.hosts.iter().map(name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn name(host: &HostPattern) -> String {
+    host.address().map_or_else(|| host.to_string(), |address| address.to_canonical().to_string())
+}
+
+/// Returns the facts about a chain.
+#[must_use]
+pub(super) fn held(chain: &Chain, record: &Record) -> Held {
+    let leaf = &chain.leaf;
+    Held {
+        not_before: leaf.not_before.as_second(),
+        not_after: leaf.not_after.as_second(),
+        pin: chain.pin(),
+        names: leaf.all_names().collect(),
+        id: chain.der().first().and_then(|der| id(der)),
+        from: record.from.clone(),
+        spread: record.spread,
+    }
+}
+
+/// Returns the identifier of a certificate for renewal information.
+fn id(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let key = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref().map(|key| key.0.to_vec()),
+        _ => None,
+    })?;
+    Some(certificate_id(&key, certificate.raw_serial()))
+}
+
+/// Judges a chain before it becomes a candidate.
+///
+/// # Errors
+///
+/// Its fault.
+pub(super) fn judge(pem: &str, names: &[String], key: Pin, now: Timestamp) -> Result<Chain, String> {
+    let chain = Chain::from_pem(pem.as_bytes()).map_err(|error| format!("the authority's chain: {error}"))?;
+    if chain.pin() != key {
+        return Err("the authority's certificate belongs to another key".to_owned());
+    }
+    let missing: Vec<&str> = names.iter().map(String::as_str).filter(|name| !covers(&chain, name)).collect();
+    if !missing.is_empty() {
+        return Err(format!("the authority's certificate lacks {}", missing.join(", ")));
+    }
+    if chain.leaf.not_after <= now {
+        return Err(format!("the authority's certificate has expired on {}", chain.leaf.not_after));
+    }
+    let broken: Vec<Rule> = chain.broken_rules(now.max(chain.leaf.not_before));
+    match broken.first() {
+        Some(rule) => Err(format!("the authority's chain: {rule}")),
+        None => Ok(chain),
+    }
+}
+
+fn covers(chain: &Chain, name: &str) -> bool {
+    let bracketed = || format!("[{name}]");
+    HostPattern::parse(name)
+        .or_else(|_| HostPattern::parse(&bracketed()))
+        .is_ok_and(|pattern| chain.leaf.covers_pattern(&pattern))
+}

@@ -1,0 +1,85 @@
+//! The plans as the operator sees them.
+
+use serde_json::{Value, json};
+
+use super::backoff::Retry;
+use super::facts::Facts;
+use super::step::{Next, Plan, Stop};
+use crate::config::Acme;
+use crate::policy::promise::Seconds;
+
+/// Returns why only the operator can help.
+pub(super) fn stop_text(stop: &Stop) -> String {
+    match stop {
+        Stop::Refused(text) => text.clone(),
+        Stop::KeysRefused(None) => "no authority takes the key".to_owned(),
+        Stop::KeysRefused(Some(from)) => {
+            format!("no authority takes the live key; the next one may be used from {}", time(*from))
+        }
+        Stop::Burnt(until) => {
+            format!("the live key is compromised, and the next one locks out clients until {}", time(*until))
+        }
+        Stop::NoAuthority => "no authority is configured".to_owned(),
+    }
+}
+
+/// Returns a time in words.
+pub(super) fn time(seconds: Seconds) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |time| time.to_string())
+}
+
+/// Returns a plan for programs.
+pub(super) fn plan_json(facts: &Facts, plan: &Plan, settings: &Acme, is_busy: bool, now: Seconds) -> Value {
+    let last = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?))).max_by_key(|(_, last)| last.at);
+    let name = |directory: &str| {
+        let known = settings.authorities.iter().find(|authority| authority.directory == directory);
+        known.map_or_else(|| directory.to_owned(), |authority| authority.name.clone())
+    };
+    let (action, until, stop) = match &plan.next {
+        Next::Wait { until } => ("wait", Some(*until), None),
+        Next::AskWindow => ("ask-window", None, None),
+        Next::MakeKey(_) => ("make-key", None, None),
+        Next::Preflight => ("preflight", None, None),
+        Next::Order { .. } => ("order", None, None),
+        Next::Resume => ("resume", None, None),
+        Next::Abandon { .. } => ("abandon", None, None),
+        Next::Revoke => ("revoke", None, None),
+        Next::Burn => ("burn", None, None),
+        Next::OperatorsTurn { stop, until } => ("operator", Some(*until), Some(stop_text(stop))),
+    };
+    json!({
+        "site": facts.site,
+        "algorithm": facts.algorithm,
+        "names": facts.names,
+        "standing": plan.standing.name(),
+        "action": action,
+        "busy": is_busy,
+        "stop": stop,
+        "due": time(plan.due.max(0)),
+        "is_due": plan.due <= now,
+        "next_try": until.map(time),
+        "why": plan.why.to_string(),
+        "key": plan.key.name(),
+        "live": facts.live.map(|pin| pin.to_string()),
+        "next": facts.next.as_ref().map(|next| next.pin.to_string()),
+        "not_before": facts.chain.as_ref().map(|chain| time(chain.not_before)),
+        "not_after": facts.chain.as_ref().map(|chain| time(chain.not_after)),
+        "from": facts.chain.as_ref().and_then(|chain| chain.from.as_deref()).map(name),
+        "changeover": plan.changeover.map(|changeover| json!({
+            "from": time(changeover.from), "why": changeover.cause.to_string(), "waits": changeover.waits(now),
+        })),
+        "window": facts.info.window.as_ref().map(|window| json!({
+            "start": time(window.start), "end": time(window.end), "chosen": time(window.chosen),
+            "explanation": window.explanation,
+        })),
+        "last": last.map(|(ca, last)| json!({
+            "at": time(last.at), "authority": name(&ca.directory), "ok": last.remedy.is_none(), "text": last.text,
+            "failures": ca.attempts.failures,
+            "retry": match ca.attempts.retry() { Retry::At(at) if at > 0 => Some(time(at)), _ => None },
+        })),
+        "preflight": facts.checked.as_ref().map(|checked| json!({
+            "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
+        })),
+        "order": facts.order.as_ref().map(|order| json!({ "url": order.url, "authority": name(&order.ca) })),
+    })
+}

@@ -1,0 +1,391 @@
+//! The files of ACME in the folder of the state: keys, chains, and the record of each certificate. Every change is whole on
+//! disk before anything depends on it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rcgen::{KeyPair, RsaKeySize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::backoff::Attempts;
+use super::facts::{Asked, Checked, Compromise, OpenOrder};
+use super::renewal_info::RenewalInfo;
+use super::step::KeyChoice;
+use crate::config::Managed;
+use crate::keys::key_file::{self, KeyAlgorithm};
+use crate::keys::pin::Pin;
+use crate::os::plain_file;
+use crate::policy::promise::Seconds;
+use crate::server::ChallengeAnswer;
+use crate::tls::certificate::Chain;
+
+/// The longest file, in bytes.
+const FILE_MAX: u64 = 4 << 20;
+/// The record of a certificate, in its folder.
+const RECORD: &str = "order.json";
+/// A chain that is complete, and takes the place of the chain in use.
+const ARRIVED: &str = "chain.new.pem";
+
+/// Everything that is known about a certificate, besides its key and chain.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// The time at which the live key came into use.
+    pub live_since: Seconds,
+    /// The directory of the authority that issued the chain in use.
+    pub from: Option<String>,
+    /// A random number from 0 to 1, drawn with that chain.
+    pub spread: f64,
+    /// Its renewal information.
+    pub info: RenewalInfo,
+    /// An order that was begun.
+    pub order: Option<OpenOrder>,
+    /// The answers to its challenges.
+    pub answers: Vec<ChallengeAnswer>,
+    /// The last preflight.
+    pub checked: Option<Checked>,
+    /// What the operator asked for.
+    pub asked: Asked,
+    /// A key that the operator declared compromised.
+    pub compromise: Option<Compromise>,
+    /// Identifies the settings of the last attempts: others may succeed.
+    pub settings: String,
+    /// The authorities, by their directories.
+    pub authorities: BTreeMap<String, Known>,
+}
+
+/// What is known about an authority.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Known {
+    /// `true` if it offers renewal information.
+    pub has_renewal_info: bool,
+    /// The attempts for this certificate.
+    pub attempts: Attempts,
+}
+
+/// Makes the missing folders and keys, and completes a change that was interrupted.
+///
+/// # Errors
+///
+/// The file that cannot be read or written, and why.
+pub fn prepare(certificates: &[Managed]) -> Result<(), String> {
+    for certificate in certificates {
+        let told = |error: io::Error| format!("{}: {error}", certificate.folder.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&certificate.folder).map_err(told)?;
+        complete(certificate).map_err(told)?;
+        for choice in [KeyChoice::Live, KeyChoice::Next] {
+            if !key_path(certificate, choice).exists() {
+                make_key(certificate, choice)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes a key, or adopts the operator's as the first live one.
+///
+/// # Errors
+///
+/// The file, and why.
+pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), String> {
+    let path = key_path(certificate, choice);
+    let adopted = certificate.adopt.as_ref().filter(|_| choice == KeyChoice::Live).map(|file| adopt(file, certificate));
+    let pem = match adopted.transpose()?.flatten() {
+        Some(pem) => pem,
+        None => generate(certificate.algorithm).map_err(|error| format!("no key could be made: {error}"))?,
+    };
+    match create(&path, pem.as_bytes()) {
+        // Another process has made it in between.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        done => done.map_err(|error| format!("{}: {error}", path.display())),
+    }
+}
+
+/// Reads a key that is to be adopted; `None` if it has another algorithm, as one of several keys.
+fn adopt(file: &Path, certificate: &Managed) -> Result<Option<String>, String> {
+    let told = |why: &dyn std::fmt::Display| format!("site.certificate.key: {}: {why}", file.display());
+    let contents = fs::read(file).map_err(|error| told(&error))?;
+    let key = key_file::public_key(&contents).map_err(|error| told(&error))?;
+    if key.algorithm != certificate.algorithm {
+        return Ok(None);
+    }
+    key_file::private_key(&contents).map_err(|error| told(&error))?;
+    String::from_utf8(contents).map(Some).map_err(|error| told(&error))
+}
+
+fn generate(algorithm: KeyAlgorithm) -> Result<String, rcgen::Error> {
+    let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
+    let key = match algorithm {
+        KeyAlgorithm::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384)?,
+        KeyAlgorithm::Rsa(4096) => rsa(RsaKeySize::_4096)?,
+        KeyAlgorithm::Rsa(3072) => rsa(RsaKeySize::_3072)?,
+        KeyAlgorithm::Rsa(_) => rsa(RsaKeySize::_2048)?,
+        _ => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
+    };
+    Ok(key.serialize_pem())
+}
+
+/// Returns the file of a key.
+#[must_use]
+pub fn key_path(certificate: &Managed, choice: KeyChoice) -> PathBuf {
+    match choice {
+        KeyChoice::Live => certificate.key(),
+        KeyChoice::Next => certificate.next(),
+    }
+}
+
+/// Returns the pin of a key; `None` if there is no such file.
+#[must_use]
+pub fn pin_of(certificate: &Managed, choice: KeyChoice) -> Option<Pin> {
+    let contents = plain_file::read(&key_path(certificate, choice), FILE_MAX).ok()?;
+    key_file::public_key(&contents).ok().map(|key| key.pin)
+}
+
+/// Reads a key.
+///
+/// # Errors
+///
+/// The file, and why.
+pub fn key(certificate: &Managed, choice: KeyChoice) -> Result<String, String> {
+    let path = key_path(certificate, choice);
+    fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Reads the chain in use.
+#[must_use]
+pub fn chain(certificate: &Managed) -> Option<Chain> {
+    Chain::from_pem(&plain_file::read(&certificate.chain(), FILE_MAX).ok()?).ok()
+}
+
+/// Puts a chain in place, with the key that it belongs to. If the process ends in between, the next start completes it.
+///
+/// # Errors
+///
+/// If a file cannot be written.
+pub fn install(certificate: &Managed, chain: &str) -> io::Result<()> {
+    write(&certificate.folder.join(ARRIVED), chain.as_bytes(), 0o600)?;
+    complete(certificate)
+}
+
+/// Completes the change to an arrived chain. Its presence says that it is whole.
+fn complete(certificate: &Managed) -> io::Result<()> {
+    let arrived = certificate.folder.join(ARRIVED);
+    let contents = match plain_file::read(&arrived, FILE_MAX) {
+        Ok(contents) => contents,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let pin = Chain::from_pem(&contents).ok().map(|chain| chain.pin());
+    if pin.is_some() && pin == pin_of(certificate, KeyChoice::Next) {
+        rename(&certificate.next(), &certificate.key())?;
+    }
+    match pin.is_some() && pin == pin_of(certificate, KeyChoice::Live) {
+        true => rename(&arrived, &certificate.chain())?,
+        // Its key is gone: nobody can serve it.
+        false => fs::remove_file(&arrived)?,
+    }
+    sync(&certificate.folder)
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        // Another process has done it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Reads the record of a certificate. A damaged one counts as absent: it costs an order, not a certificate.
+#[must_use]
+pub fn record(certificate: &Managed) -> Record {
+    load(&certificate.folder.join(RECORD)).unwrap_or_default()
+}
+
+/// Writes the record of a certificate.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn save_record(certificate: &Managed, record: &Record) -> io::Result<()> {
+    save(&certificate.folder.join(RECORD), record)
+}
+
+/// Returns a short hash.
+#[must_use]
+pub fn fingerprint(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the file of something that belongs to an authority.
+#[must_use]
+pub fn file_of(folder: &Path, what: &str, directory: &str) -> PathBuf {
+    folder.join(format!("{what}-{}.json", fingerprint(directory)))
+}
+
+/// Reads a file of JSON; `None` if it does not exist, or is damaged.
+#[must_use]
+pub fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let contents = plain_file::read(path, FILE_MAX).ok()?;
+    match serde_json::from_slice(&contents) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::error!(file = %path.display(), %error, "damaged file; pintle begins it again");
+            let _ = fs::rename(path, path.with_extension("damaged"));
+            None
+        }
+    }
+}
+
+/// Writes a file of JSON that its owner alone can read.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write(path, &serde_json::to_vec_pretty(value)?, 0o600)
+}
+
+/// Replaces a file, whole or not at all.
+fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let new = beside(path);
+    let _ = fs::remove_file(&new);
+    let written = write_new(&new, contents, mode).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written?;
+    sync(plain_file::folder_of(path))
+}
+
+/// Creates a file, whole or not at all, unless it exists.
+fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let new = beside(path);
+    let _ = fs::remove_file(&new);
+    let made = write_new(&new, contents, 0o600).and_then(|()| match path.symlink_metadata() {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        // The sandbox permits no hard links.
+        Err(_) => fs::rename(&new, path),
+    });
+    if made.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    made?;
+    sync(plain_file::folder_of(path))
+}
+
+/// Returns a name beside a file that no other process uses.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::HostPattern;
+    use rcgen::CertificateParams;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn certificate(folder: &Path) -> Managed {
+        Managed {
+            site: "a.example".to_owned(),
+            hosts: vec![HostPattern::parse("a.example").unwrap()],
+            algorithm: KeyAlgorithm::EcdsaP256,
+            folder: folder.join("a.example/ecdsa-p256"),
+            adopt: None,
+        }
+    }
+
+    fn chain_for(key: &str) -> String {
+        let key = KeyPair::from_pem(key).unwrap();
+        CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+    }
+
+    #[test]
+    fn keys_are_made_once() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let one = certificate(folder.path());
+        prepare(std::slice::from_ref(&one)).unwrap();
+        let pins = [KeyChoice::Live, KeyChoice::Next].map(|choice| pin_of(&one, choice).unwrap());
+        assert_ne!(pins[0], pins[1]);
+        prepare(std::slice::from_ref(&one)).unwrap();
+        assert_eq!([KeyChoice::Live, KeyChoice::Next].map(|choice| pin_of(&one, choice).unwrap()), pins);
+        assert_eq!(fs::metadata(one.key()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&one.folder).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_operators_key_is_adopted_and_not_touched() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("own.key");
+        fs::write(&file, generate(KeyAlgorithm::EcdsaP256).unwrap()).unwrap();
+        let one = Managed { adopt: Some(file.clone()), ..certificate(folder.path()) };
+        let two = Managed { algorithm: KeyAlgorithm::EcdsaP384, folder: folder.path().join("b"), ..one.clone() };
+        prepare(&[one.clone(), two.clone()]).unwrap();
+        let own = key_file::public_key(&fs::read(&file).unwrap()).unwrap().pin;
+        assert_eq!(pin_of(&one, KeyChoice::Live), Some(own));
+        assert_ne!(pin_of(&two, KeyChoice::Live), Some(own));
+        fs::remove_file(&file).unwrap();
+        prepare(&[one]).unwrap();
+    }
+
+    #[test]
+    fn a_change_of_key_and_chain_that_was_interrupted_is_completed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let one = certificate(folder.path());
+        prepare(std::slice::from_ref(&one)).unwrap();
+        install(&one, &chain_for(&key(&one, KeyChoice::Live).unwrap())).unwrap();
+        let next = pin_of(&one, KeyChoice::Next).unwrap();
+        let arrived = one.folder.join(ARRIVED);
+        // Killed after the chain was written.
+        fs::write(&arrived, chain_for(&key(&one, KeyChoice::Next).unwrap())).unwrap();
+        prepare(std::slice::from_ref(&one)).unwrap();
+        assert_eq!((pin_of(&one, KeyChoice::Live), chain(&one).unwrap().pin()), (Some(next), next));
+        assert!(!arrived.exists() && pin_of(&one, KeyChoice::Next).is_some_and(|fresh| fresh != next));
+        // Killed after the key was renamed.
+        let next = pin_of(&one, KeyChoice::Next).unwrap();
+        fs::write(&arrived, chain_for(&key(&one, KeyChoice::Next).unwrap())).unwrap();
+        fs::rename(one.next(), one.key()).unwrap();
+        prepare(std::slice::from_ref(&one)).unwrap();
+        assert_eq!((pin_of(&one, KeyChoice::Live), chain(&one).unwrap().pin()), (Some(next), next));
+        // A chain for neither key.
+        fs::write(&arrived, chain_for(&generate(KeyAlgorithm::EcdsaP256).unwrap())).unwrap();
+        prepare(std::slice::from_ref(&one)).unwrap();
+        assert_eq!(
+            (pin_of(&one, KeyChoice::Live), chain(&one).unwrap().pin(), arrived.exists()),
+            (Some(next), next, false)
+        );
+    }
+
+    #[test]
+    fn records() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let one = certificate(folder.path());
+        prepare(std::slice::from_ref(&one)).unwrap();
+        assert_eq!(record(&one), Record::default());
+        let kept =
+            Record { live_since: 5, spread: 0.25, from: Some("https://ca.example/d".into()), ..Record::default() };
+        save_record(&one, &kept).unwrap();
+        assert_eq!(record(&one), kept);
+        fs::write(one.folder.join(RECORD), "{").unwrap();
+        assert_eq!(record(&one), Record::default());
+        assert!(one.folder.join("order.damaged").exists());
+    }
+}

@@ -1,0 +1,300 @@
+//! One action for one certificate: what a plan says, carried out and written down.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use super::backoff::{Failure, Retry};
+use super::budget::Budget;
+use super::client::Client;
+use super::facts::{Checked, Facts, OpenOrder, Verdict};
+use super::fault::Fault;
+use super::order::{self, Ended, Surroundings, Wanted, Work};
+use super::problem::Remedy;
+use super::renewal_info::{Answer, NoAnswer, RenewalInfo};
+use super::request::Request;
+use super::shown::time;
+use super::step::{Abandoned, KeyChoice, Next, Plan};
+use super::{account, store};
+use crate::config::Authority;
+use crate::ledger::time::wall;
+use crate::policy::promise::Seconds;
+use crate::tls::certificate::Chain;
+use crate::upstream::dns::NameServers;
+
+/// One action for one certificate.
+pub(super) struct Task {
+    pub(super) work: Rc<Work>,
+    pub(super) facts: Facts,
+    pub(super) plan: Plan,
+    pub(super) around: Surroundings,
+    /// By the places of the authorities.
+    pub(super) budgets: Vec<Rc<RefCell<Budget>>>,
+    pub(super) questions: mpsc::Sender<Request>,
+}
+
+impl Task {
+    /// Performs the action. Failures at an authority are in the record afterwards; an error means that the record could
+    /// not be written.
+    pub(super) async fn perform(self) -> Result<(), Fault> {
+        match self.plan.next.clone() {
+            Next::MakeKey(choice) => {
+                if choice == KeyChoice::Next {
+                    // One that must not be used any more.
+                    let _ = std::fs::remove_file(self.work.certificate.next());
+                }
+                store::make_key(&self.work.certificate, choice).map_err(Fault::here)?;
+                tracing::info!(
+                    site = self.facts.site,
+                    algorithm = self.facts.algorithm,
+                    key = choice.name(),
+                    "key made"
+                );
+                Ok(())
+            }
+            Next::AskWindow => self.ask_window().await,
+            Next::Preflight => self.preflight().await,
+            Next::Order { key, ca, replaces } => self.order(key, ca, replaces).await,
+            Next::Resume => {
+                let open = self.facts.order.clone();
+                let at = open.as_ref().and_then(|open| self.facts.cas.iter().position(|ca| ca.directory == open.ca));
+                let is_next = |open: &OpenOrder| self.facts.next.as_ref().is_some_and(|next| next.pin == open.key);
+                match (at, open) {
+                    (Some(at), Some(open)) => {
+                        let key = if is_next(&open) { KeyChoice::Next } else { KeyChoice::Live };
+                        let replaces = self.facts.replaces(at).map(str::to_owned);
+                        self.order(key, at, replaces).await
+                    }
+                    _ => self.work.change(|record| record.order = None),
+                }
+            }
+            Next::Abandon { why } => self.abandon(why),
+            Next::Burn | Next::Revoke => self.work.change(|record| record.compromise = None),
+            Next::Wait { .. } | Next::OperatorsTurn { .. } => Ok(()),
+        }
+    }
+
+    fn abandon(&self, why: Abandoned) -> Result<(), Fault> {
+        tracing::info!(site = self.facts.site, algorithm = self.facts.algorithm, ?why, "forgetting an order");
+        self.around.answers.set(&self.work.name(), Vec::new());
+        let directory = self.facts.order.as_ref().map(|order| order.ca.clone()).unwrap_or_default();
+        let (left, random) = (self.left(), random());
+        self.work.change(|record| {
+            record.order = None;
+            record.answers.clear();
+            if why == Abandoned::Expired {
+                let failure = Fault::here("the order has expired".to_owned()).failure(None);
+                record.authorities.entry(directory).or_default().attempts.failed(failure, wall(), left, random);
+            }
+        })
+    }
+
+    /// The time until the chain in use expires.
+    fn left(&self) -> Option<Seconds> {
+        self.facts.chain.as_ref().map(|chain| chain.not_after.saturating_sub(wall()))
+    }
+
+    async fn ask_window(&self) -> Result<(), Fault> {
+        let chain = self.facts.chain.as_ref();
+        let authority = chain.and_then(|chain| {
+            self.around.settings.authorities.iter().find(|authority| Some(&authority.directory) == chain.from.as_ref())
+        });
+        let (Some(authority), Some(id)) = (authority, chain.and_then(|chain| chain.id.clone())) else { return Ok(()) };
+        let answer = ask_window(&authority.directory, authority, &self.around.name_servers, &id).await;
+        let site = &self.facts.site;
+        let mut has_moved = false;
+        let mut explanation = None;
+        self.work.change(|record| {
+            let (now, random) = (wall(), random());
+            match answer {
+                Ok((answer, retry_after)) => {
+                    explanation.clone_from(&answer.explanation);
+                    has_moved = record.info.answered(answer, retry_after, now, random);
+                }
+                Err((why, retry_after, text)) => {
+                    tracing::debug!(site, problem = text, "no renewal information");
+                    record.info.unanswered(why, retry_after, now, random);
+                }
+            }
+        })?;
+        if has_moved {
+            tracing::warn!(site, explanation, "the authority has moved the renewal window");
+        }
+        Ok(())
+    }
+
+    async fn preflight(&self) -> Result<(), Fault> {
+        self.work.change(|record| {
+            record.checked = Some(Checked {
+                at: wall(),
+                names: self.facts.names.clone(),
+                verdict: Verdict::Unknown,
+                failures: 0,
+                text: String::new(),
+            });
+        })
+    }
+
+    async fn order(&self, key: KeyChoice, ca: usize, replaces: Option<String>) -> Result<(), Fault> {
+        let (Some(authority), Some(budget)) = (self.around.settings.authorities.get(ca), self.budgets.get(ca)) else {
+            return Ok(());
+        };
+        let pin = store::pin_of(&self.work.certificate, key);
+        let Some(pin) = pin else { return Err(Fault::here("the key of the order is gone".to_owned())) };
+        let wanted = Wanted { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
+        let done = match order::run(&self.work, &wanted, &self.around, budget).await {
+            Ok(Ended::Later) => return Ok(()),
+            Ok(Ended::Issued(pem)) => self.serve(&pem).await,
+            Err(fault) => Err(fault),
+        };
+        match done {
+            Ok(chain) => self.succeeded(&wanted, &chain),
+            Err(fault) => self.failed(&wanted, &fault, budget),
+        }
+    }
+
+    /// Puts a chain in place and in use, if the configuration admits it.
+    async fn serve(&self, pem: &str) -> Result<Chain, Fault> {
+        let refused = |problems: Vec<String>| Fault {
+            remedy: Remedy::Candidate,
+            ends_order: true,
+            ..Fault::here(format!("the new certificate is refused: {}", problems.join("; ")))
+        };
+        let gone = || Fault::here("pintle is stopping".to_owned());
+        let chain = Chain::from_pem(pem.as_bytes()).map_err(|error| Fault::here(error.to_string()))?;
+        let site = self.facts.site.clone();
+        let (reply, answer) = oneshot::channel();
+        let path = self.work.certificate.chain();
+        let judge = Request::Judge { site: site.clone(), path, chain: pem.to_owned(), reply };
+        self.questions.send(judge).await.map_err(|_| gone())?;
+        let problems = answer.await.map_err(|_| gone())?;
+        if !problems.is_empty() {
+            return Err(refused(problems));
+        }
+        let certificate = &self.work.certificate;
+        store::install(certificate, pem)
+            .map_err(|error| Fault::here(format!("{}: {error}", certificate.folder.display())))?;
+        // A fresh next key comes at once: the promise needs it.
+        if !certificate.next().exists() {
+            store::make_key(certificate, KeyChoice::Next).map_err(Fault::here)?;
+        }
+        let (reply, answer) = oneshot::channel();
+        let certificate = (chain.pin(), chain.leaf.serial.clone());
+        self.questions.send(Request::Serve { site, certificate, reply }).await.map_err(|_| gone())?;
+        let problems = answer.await.map_err(|_| gone())?;
+        if problems.is_empty() { Ok(chain) } else { Err(refused(problems)) }
+    }
+
+    fn succeeded(&self, wanted: &Wanted, chain: &Chain) -> Result<(), Fault> {
+        let (now, random) = (wall(), random());
+        let is_changeover = wanted.key == KeyChoice::Next;
+        self.work.change(|record| {
+            if is_changeover || record.live_since == 0 {
+                record.live_since = now;
+            }
+            record.from = Some(wanted.authority.directory.clone());
+            record.spread = random;
+            record.info = RenewalInfo::default();
+            record.order = None;
+            record.answers.clear();
+            record.asked.renew = false;
+            record.asked.rotate &= !is_changeover;
+            for (directory, known) in &mut record.authorities {
+                match *directory == wanted.authority.directory {
+                    true => known.attempts.succeeded("issued".to_owned(), now),
+                    false => known.attempts.release(),
+                }
+            }
+        })?;
+        tracing::info!(
+            site = self.facts.site,
+            algorithm = self.facts.algorithm,
+            authority = wanted.authority.name,
+            key = wanted.key.name(),
+            pin = %chain.pin(),
+            serial = chain.leaf.serial,
+            not_after = %chain.leaf.not_after,
+            why = %self.plan.why,
+            "certificate obtained"
+        );
+        Ok(())
+    }
+
+    fn failed(&self, wanted: &Wanted, fault: &Fault, budget: &Rc<RefCell<Budget>>) -> Result<(), Fault> {
+        let (now, random, left) = (wall(), random(), self.left());
+        let folder = &self.around.settings.folder;
+        let directory = &wanted.authority.directory;
+        if !fault.names.is_empty() {
+            fault.names.iter().for_each(|name| budget.borrow_mut().take_failed_validation(name, now));
+            let path = store::file_of(folder, "budget", directory);
+            if let Err(error) = store::save(&path, &*budget.borrow()) {
+                tracing::error!(file = %path.display(), %error, "cannot write the budget of orders");
+            }
+        }
+        if fault.remedy == Remedy::Register {
+            account::forget(folder, directory)?;
+        }
+        let ends = fault.ends_order || matches!(fault.remedy, Remedy::Register | Remedy::WithoutReplaces);
+        let failure: Failure = fault.failure(Some(wanted.pin));
+        let mut retry = Retry::Stopped;
+        self.work.change(|record| {
+            if ends {
+                record.order = None;
+                record.answers.clear();
+            }
+            let known = record.authorities.entry(directory.clone()).or_default();
+            known.attempts.failed(failure, now, left, random);
+            retry = known.attempts.retry();
+        })?;
+        let again = match retry {
+            Retry::At(at) => time(at.max(now)),
+            Retry::Stopped => "after the operator acts".to_owned(),
+        };
+        tracing::warn!(
+            site = self.facts.site,
+            algorithm = self.facts.algorithm,
+            authority = wanted.authority.name,
+            problem = fault.text,
+            again,
+            "no certificate obtained"
+        );
+        Ok(())
+    }
+}
+
+type NoWindow = (NoAnswer, Option<Seconds>, String);
+
+/// Asks an authority for the renewal information of a certificate.
+async fn ask_window(
+    directory: &str,
+    authority: &Authority,
+    servers: &NameServers,
+    id: &str,
+) -> Result<(Answer, Option<Seconds>), NoWindow> {
+    let temporary = |text: String| (NoAnswer::Temporary, None, text);
+    let client = Client::start(authority, servers).map_err(temporary)?;
+    let found = client.get(directory).await.map_err(temporary)?;
+    let document: Value = serde_json::from_slice(&found.body).unwrap_or_default();
+    let Some(base) = document["renewalInfo"].as_str() else {
+        let is_lasting = found.status == 200;
+        let why = if is_lasting { NoAnswer::Lasting } else { NoAnswer::Temporary };
+        return Err((why, found.retry_after, "the directory has no renewalInfo".to_owned()));
+    };
+    let received = client.get(&format!("{}/{id}", base.trim_end_matches('/'))).await.map_err(temporary)?;
+    match (received.status, Answer::read(&received.body)) {
+        (200, Some(answer)) => Ok((answer, received.retry_after)),
+        (status, _) => {
+            let why = if status == 429 || status >= 500 { NoAnswer::Temporary } else { NoAnswer::Lasting };
+            Err((why, received.retry_after, format!("status {status}, or no window")))
+        }
+    }
+}
+
+/// Returns a random number from 0 to 1.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_ne_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

@@ -1,0 +1,343 @@
+//! Orders, from outside: first certificates by each challenge, renewals on the live key, restarts, a second CA, external
+//! accounts, profiles.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::double::{Act, Answer, Double, Step, When};
+use crate::harness::pebble::{Pebble, Settings, is_current};
+use crate::harness::{Authority, BLOG, Connection, Origin, Pintle, eventually, outcome, output, pintle};
+
+/// A site with certificates from a CA, and everything around it.
+struct Bed {
+    pebble: Pebble,
+    origin: Origin,
+    authority: Authority,
+}
+
+impl Bed {
+    #[track_caller]
+    fn new(settings: Settings) -> Self {
+        Self { pebble: Pebble::start(settings), origin: Origin::hello(), authority: Authority::new() }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.authority.folder().join("state")
+    }
+
+    fn folder(&self, algorithm: &str) -> PathBuf {
+        self.state().join("acme").join(BLOG).join(algorithm)
+    }
+
+    fn acme(&self, directory: &str, more: &str) -> String {
+        format!(
+            "[acme]\ndirectory = {directory:?}\nterms = true\nca = {:?}\n{more}\n[state]\ndirectory = {:?}\n",
+            self.pebble.authority.ca_path(),
+            self.state()
+        )
+    }
+
+    fn site(&self, hosts: &[&str], certificate: &str, more: &str) -> String {
+        format!(
+            "[[site]]\nhosts = {hosts:?}\nupstream = {:?}\n[site.certificate]\nacme = true\n{certificate}\n{more}\n",
+            self.origin.url()
+        )
+    }
+
+    fn start(&self, acme: &str, sites: &str) -> Pintle {
+        Pintle::start_with(&self.authority, &self.pebble.listen(), &format!("{acme}{sites}"))
+    }
+
+    /// The usual one: a site, and pebble.
+    fn run(&self) -> Pintle {
+        self.start(&self.acme(&self.pebble.directory(), ""), &self.site(&[BLOG], "", ""))
+    }
+
+    fn get(&self, pintle: &Pintle, host: &str) -> (i32, String, String) {
+        let url = format!("https://{host}/");
+        let root = self.pebble.root_file();
+        outcome(pintle.curl().arg("--cacert").arg(root).args(["--include", &url]))
+    }
+
+    /// The page over https, with the certificate of the CA.
+    #[track_caller]
+    fn page(&self, pintle: &Pintle, host: &str) -> String {
+        let (code, text, error) = self.get(pintle, host);
+        assert_eq!(code, 0, "{error}\n{}", pintle.log());
+        text
+    }
+
+    fn spki(&self, algorithm: &str) -> String {
+        let chain = self.folder(algorithm).join("chain.pem");
+        output(pintle().arg("pin").arg(chain)).split_whitespace().next().unwrap().to_owned()
+    }
+}
+
+/// Waits for so many certificates.
+#[track_caller]
+fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
+    pintle.logged("certificate obtained", count)
+}
+
+fn ask(bed: &Bed, method: &str, path: &str) -> Value {
+    let socket = bed.state().join("admin.sock");
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--request", method, "--unix-socket"]).arg(socket);
+    serde_json::from_str(&output(curl.arg(format!("http://localhost{path}")))).unwrap()
+}
+
+/// `pintle acme renew`
+#[track_caller]
+fn renew(bed: &Bed) {
+    assert_eq!(ask(bed, "POST", &format!("/acme/renew?host={BLOG}"))["ok"], true);
+}
+
+fn orders(bed: &Bed) -> usize {
+    bed.pebble.requests("POST /order-plz")
+}
+
+#[test]
+fn the_first_certificate_by_http_01() {
+    let bed = Bed::new(Settings::default());
+    let policies = "[site.hsts]\nmax_age = \"1y\"\n[site.hpkp]\nmax_age = \"30d\"\n";
+    let acme = bed.acme(&bed.pebble.directory(), "email = \"you@example.com\"\nchallenges = [\"http-01\"]");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "", policies));
+    obtained(&pintle, 1);
+    let page = bed.page(&pintle, BLOG);
+    assert!(page.contains("hello from the origin"), "{page}");
+    assert!(page.to_lowercase().contains("strict-transport-security: max-age=31536000"), "{page}");
+    let pins = page.lines().find(|line| line.to_lowercase().starts_with("public-key-pins:")).unwrap();
+    let next = output(crate::harness::pintle().arg("pin").arg(bed.folder("ecdsa-p256").join("next.pem")));
+    let next = next.split_whitespace().next().unwrap();
+    assert!(pins.contains(&bed.spki("ecdsa-p256")) && pins.contains(next), "{pins}");
+    assert_eq!(orders(&bed), 1);
+    // Answers do not stay.
+    let record: Value =
+        serde_json::from_slice(&fs::read(bed.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap();
+    assert_eq!((record["answers"].as_array().unwrap().len(), &record["order"]), (0, &Value::Null));
+}
+
+#[test]
+fn the_first_certificate_by_tls_alpn_01() {
+    let bed = Bed::new(Settings::default());
+    let acme = bed.acme(&bed.pebble.directory(), "challenges = [\"tls-alpn-01\"]");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG, "www.example.com"], "", ""));
+    obtained(&pintle, 1);
+    assert!(bed.page(&pintle, "www.example.com").contains("hello from the origin"));
+    // Nobody validates any more: no certificate of a site for that protocol.
+    let address = pintle.https().to_string();
+    let openssl = |alpn: &str| {
+        outcome(Command::new("openssl").args(["s_client", "-connect", &address, "-servername", BLOG, "-alpn", alpn]))
+    };
+    let (_, out, error) = openssl("acme-tls/1");
+    assert!(format!("{out}{error}").contains("alert number 120"), "{out}{error}");
+    let (_, out, _) = openssl("acme-tls/1,h2");
+    assert!(out.contains("ALPN protocol: h2"), "{out}");
+}
+
+#[test]
+fn renewals_keep_the_key_and_a_reload_orders_nothing() {
+    let bed = Bed::new(Settings::default());
+    let pintle = bed.run();
+    let first = obtained(&pintle, 1);
+    let pin = bed.spki("ecdsa-p256");
+    for _ in 0..100 {
+        pintle.reload();
+    }
+    for count in 2..4 {
+        renew(&bed);
+        obtained(&pintle, count);
+        assert_eq!(bed.spki("ecdsa-p256"), pin);
+    }
+    assert_eq!(orders(&bed), 3);
+    let last = obtained(&pintle, 3);
+    assert_ne!(first[0]["serial"], last[2]["serial"]);
+    assert!(bed.page(&pintle, BLOG).contains("hello from the origin"));
+}
+
+#[test]
+fn nonces_that_are_rejected() {
+    let bed = Bed::new(Settings { nonce_reject: 90, ..Settings::default() });
+    let pintle = bed.run();
+    obtained(&pintle, 1);
+    bed.page(&pintle, BLOG);
+}
+
+#[test]
+fn authorizations_that_are_valid_already() {
+    let bed = Bed::new(Settings { authz_reuse: 100, ..Settings::default() });
+    let pintle = bed.run();
+    obtained(&pintle, 1);
+    renew(&bed);
+    obtained(&pintle, 2);
+}
+
+#[test]
+fn rsa_and_ecdsa_are_two_orders() {
+    let bed = Bed::new(Settings::default());
+    let acme = bed.acme(&bed.pebble.directory(), "");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "algorithms = [\"ecdsa-p256\", \"rsa-2048\"]", ""));
+    obtained(&pintle, 2);
+    bed.page(&pintle, BLOG);
+    let root = bed.pebble.root_file();
+    let old =
+        ["--tlsv1.2", "--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES128-GCM-SHA256", "https://blog.example.com/"];
+    output(pintle.curl().arg("--cacert").arg(root).args(old));
+    assert_eq!(orders(&bed), 2);
+}
+
+#[test]
+fn a_restart_at_each_step_continues_the_order() {
+    for step in [Step::Order, Step::Authorization, Step::Challenge, Step::Finalize, Step::Certificate] {
+        let bed = Bed::new(Settings::default());
+        let double = Double::before(&bed.pebble);
+        double.on(step, When::Always, Act::Hang(Duration::from_secs(60)));
+        let (acme, site) = (bed.acme(&double.directory(), ""), bed.site(&[BLOG], "", ""));
+        let pintle = bed.start(&acme, &site);
+        eventually("the step is reached", || (double.count(step) > 0).then_some(()));
+        drop(pintle);
+        double.behave();
+        let pintle = bed.start(&acme, &site);
+        obtained(&pintle, 1);
+        assert_eq!(double.count(Step::NewOrder), 1, "{step:?}");
+        bed.page(&pintle, BLOG);
+    }
+}
+
+#[test]
+fn the_second_authority_if_the_first_fails() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    double.answer(Step::NewOrder, When::Always, Answer::problem(500, "serverInternal", "out of order"));
+    let acme = bed.acme(&double.directory(), &format!("fallback = {:?}", bed.pebble.directory()));
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
+    let found = obtained(&pintle, 1);
+    assert_eq!(found[0]["authority"], bed.pebble.directory());
+    let failed = pintle.log_json("no certificate obtained");
+    assert!(failed[0]["problem"].as_str().unwrap().contains("out of order"), "{failed:?}");
+    // A site of a reload has the same authorities.
+    let more = bed.site(&["more.example.com"], "", "");
+    pintle.rewrite(|before| format!("{before}{more}"));
+    pintle.reload();
+    obtained(&pintle, 2);
+}
+
+#[test]
+fn external_accounts() {
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let bed = Bed::new(Settings { eab: vec![("kid-1", key)], ..Settings::default() });
+    let file = bed.authority.write("eab.key", format!("{key}\n"));
+    let wrong = bed.authority.write("wrong.key", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    let eab = |id: &str, file: &PathBuf| format!("eab = {{ key_id = {id:?}, hmac_key_file = {file:?} }}");
+    for (eab, want) in [
+        (String::new(), "needs an external account binding: eab = {"),
+        (eab("kid-2", &file), "key_id \"kid-2\" is refused"),
+        (eab("kid-1", &wrong), "key_id \"kid-1\" is refused"),
+    ] {
+        let acme = bed.acme(&bed.pebble.directory(), &eab);
+        let pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
+        let failed = pintle.logged("no certificate obtained", 1);
+        let problem = failed[0]["problem"].as_str().unwrap().to_lowercase();
+        assert!(problem.contains(&want.to_lowercase()), "{problem}");
+        assert_eq!(failed[0]["again"], "after the operator acts");
+        drop(pintle);
+        fs::remove_dir_all(bed.state()).unwrap();
+    }
+    let acme = bed.acme(&bed.pebble.directory(), &eab("kid-1", &file));
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+}
+
+#[test]
+fn profiles() {
+    if !is_current() {
+        return;
+    }
+    let bed = Bed::new(Settings::default());
+    let acme = |profile: &str| bed.acme(&bed.pebble.directory(), &format!("profile = {profile:?}"));
+    let pintle = bed.start(&acme("longlived"), &bed.site(&[BLOG], "", ""));
+    let failed = pintle.logged("no certificate obtained", 1);
+    assert!(failed[0]["problem"].as_str().unwrap().contains("it offers default, shortlived"), "{failed:?}");
+    assert_eq!(orders(&bed), 0);
+    pintle.rewrite(|before| before.replace("longlived", "shortlived"));
+    pintle.reload();
+    let found = obtained(&pintle, 1);
+    let end: jiff::Timestamp = found[0]["not_after"].as_str().unwrap().parse().unwrap();
+    assert!(end.duration_since(jiff::Timestamp::now()).as_hours() <= 6 * 24, "{found:?}");
+}
+
+#[test]
+fn a_hundred_names_then_one_more_and_one_less() {
+    let bed = Bed::new(Settings::default());
+    let names: Vec<String> = (0..100).map(|n| format!("n{n}.example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let pintle = bed.start(&bed.acme(&bed.pebble.directory(), ""), &bed.site(&names, "", ""));
+    obtained(&pintle, 1);
+    bed.page(&pintle, "n99.example.com");
+    pintle.rewrite(|before| before.replace("\"n99.example.com\"", "\"more.example.com\""));
+    pintle.reload();
+    obtained(&pintle, 2);
+    bed.page(&pintle, "more.example.com");
+    // A name less needs no other certificate.
+    pintle.rewrite(|before| before.replace(", \"more.example.com\"", ""));
+    pintle.reload();
+    assert_eq!(ask(&bed, "GET", "/acme")[0]["standing"], "current");
+    assert_eq!(orders(&bed), 2);
+}
+
+#[test]
+fn a_name_that_the_authority_refuses() {
+    let bed = Bed::new(Settings::default());
+    let sites = bed.site(&[BLOG], "", "") + &bed.site(&["blocked.example"], "", "");
+    let pintle = bed.start(&bed.acme(&bed.pebble.directory(), ""), &sites);
+    obtained(&pintle, 1);
+    let failed = pintle.logged("no certificate obtained", 1);
+    assert_eq!(
+        (&failed[0]["site"], &failed[0]["again"]),
+        (&"blocked.example".into(), &"after the operator acts".into())
+    );
+    bed.page(&pintle, BLOG);
+}
+
+#[test]
+fn an_authority_that_has_forgotten_the_account() {
+    let mut bed = Bed::new(Settings::default());
+    let pintle = bed.run();
+    obtained(&pintle, 1);
+    bed.pebble.restart();
+    renew(&bed);
+    obtained(&pintle, 2);
+    bed.page(&pintle, BLOG);
+}
+
+#[test]
+fn answers_come_before_every_rule_and_over_https() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+    double.on(Step::Challenge, When::Always, Act::Hang(Duration::from_secs(60)));
+    renew(&bed);
+    eventually("the challenge is posted", || (double.count(Step::Challenge) > 1).then_some(()));
+    let record: Value =
+        serde_json::from_slice(&fs::read(bed.folder("ecdsa-p256").join("order.json")).unwrap()).unwrap();
+    let answer = &record["answers"][0];
+    let path = format!("/.well-known/acme-challenge/{}", answer["token"].as_str().unwrap());
+    let want = answer["authorization"].as_str().unwrap();
+    for _ in 0..8 {
+        let response = Connection::plain(pintle.http()).get(BLOG, &path);
+        assert_eq!((response.status, response.text().as_str()), (200, want));
+    }
+    assert_eq!(Connection::plain(pintle.http()).get("other.example.com", &path).status, 421);
+    let root = bed.pebble.root_file();
+    let url = format!("https://{BLOG}{path}");
+    for version in ["--http1.1", "--http2"] {
+        assert_eq!(output(pintle.curl().arg("--cacert").arg(&root).args([version, &url])), want);
+        let head = output(pintle.curl().arg("--cacert").arg(&root).args([version, "--head", &url]));
+        assert!(head.contains("200") && !head.to_lowercase().contains("strict-transport"), "{head}");
+    }
+}
