@@ -12,7 +12,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, check, demo, export, init, install, key, keys, ledger, pin, remote, repair, run, verify,
+    self, Output, check, demo, export, init, install, key, keys, ledger, pin, remote, repair, run, status, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -21,7 +21,7 @@ use crate::reason::Reason;
 
 use args::{
     CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand,
-    PinArgs, RunArgs, VerifyArgs,
+    PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -72,7 +72,7 @@ enum Command {
     /// it, the old process continues, and the exit code is 1. SIGUSR2 does the same, and logs the result.
     Upgrade(CheckArgs),
     /// Show the sites, promises and pending work of the running process
-    Status(CheckArgs),
+    Status(StatusArgs),
     /// Check a site as a client that follows RFC 6797 and RFC 7469 sees it
     ///
     /// Visits the site twice and checks TLS versions, chain, redirect from http, Strict-Transport-Security and
@@ -115,6 +115,7 @@ Examples:
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let output = cli.output.output();
+    commands::print::set_color(output.color);
     commands::print::finish(match cli.command {
         Command::Demo(args) => {
             let loopback =
@@ -124,7 +125,7 @@ pub fn run() -> ExitCode {
         Command::Init(args) => init(args, &output),
         Command::Run(args) => {
             crate::os::signals::hold_off();
-            with_config(args.config, |path| run::run(path, args.root.allow, &output))
+            with_config(args.config, |path| run::run(path, args.root.allow, args.strict, &output))
         }
         Command::Check(CheckAllArgs { check, root }) => {
             with_config(check.config, |path| check::check(path, root.allow, check.json, &output))
@@ -136,7 +137,10 @@ pub fn run() -> ExitCode {
         Command::Ledger(command) => ledger(command, &output),
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
-        Command::Status(args) => with_config(args.config, |path| remote::status(path, args.json, &output)),
+        Command::Status(StatusArgs { check, exit_code }) => {
+            let wanted = status::Wanted { as_json: check.json, exit_code };
+            with_config(check.config, |path| status::status(path, wanted, &output))
+        }
         Command::Verify(args) => verify(args, &output),
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),

@@ -24,6 +24,8 @@ pub struct Site {
     pub request: Arc<HeaderRules>,
     /// Rules for response headers.
     pub response: Arc<HeaderRules>,
+    /// `true` if pintle should end TLS for it, and has no certificate that it may serve.
+    pub lacks_certificate: bool,
 }
 
 impl Site {

@@ -137,7 +137,7 @@ fn rewrite_within(data: &[u8], limits: &ResponseLimits) {
     let site = Site { hosts: vec![HostPattern::parse("blog.example.com").expect("a name")], ..Site::default() };
     let https = HttpsPorts { public: None, listeners: &[8443] };
     let before: Vec<Vec<u8>> = response.fields.iter().map(|(_, _, value)| value.to_vec()).collect();
-    if rewritten(&mut response, &request, &site, &upstream(), https).is_err() {
+    if rewritten(&mut response, &request, &site, &upstream(), https).is_some() {
         return;
     }
     assert_eq!(response.fields.len(), before.len());

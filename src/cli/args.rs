@@ -22,6 +22,9 @@ pub(super) struct ConfigArgs {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
+    /// Refuse to start if a site has no certificate that can be served; without it, pintle serves the other sites
+    #[arg(long)]
+    pub(super) strict: bool,
     #[command(flatten)]
     pub(super) root: RootArgs,
 }
@@ -48,6 +51,15 @@ pub(super) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) check: CheckArgs,
+    /// Exit with code 1 if something needs attention
+    #[arg(long)]
+    pub(super) exit_code: bool,
 }
 
 #[derive(clap::Args)]

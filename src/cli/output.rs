@@ -1,6 +1,6 @@
 //! The options of every command about its output.
 
-use std::io::IsTerminal as _;
+use std::io::IsTerminal;
 
 use clap::ValueEnum;
 
@@ -36,6 +36,22 @@ enum Color {
     Never,
 }
 
+impl Color {
+    /// The one rule for all commands: on a terminal, unless NO_COLOR has a value (no-color.org) or TERM is `dumb`.
+    fn is_on(self, stream: &impl IsTerminal) -> bool {
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                stream.is_terminal()
+                    && !is_set("NO_COLOR")
+                    && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+            }
+        }
+    }
+}
+
 impl OutputArgs {
     /// Converts the options for the commands.
     pub(super) fn output(&self) -> Output {
@@ -50,11 +66,8 @@ impl OutputArgs {
                 (_, 1) => tracing::Level::DEBUG,
                 _ => tracing::Level::TRACE,
             },
-            color: match self.color {
-                Color::Always => true,
-                Color::Never => false,
-                Color::Auto => std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            },
+            color: self.color.is_on(&std::io::stderr()),
+            color_of_stdout: self.color.is_on(&std::io::stdout()),
         }
     }
 }

@@ -8,14 +8,16 @@ use serde_json::{Value, json};
 
 use super::drop_privileges::{Ahead, look_ahead};
 use super::reach::{keys_in_reach, writes_beside};
-use super::{Known, Loaded, Output, context, load, look_at_book, refuse, unfinished, warn};
-use crate::config::{self, Config, Draft, Problems, StandIn, report};
+use super::{Known, Like, Loaded, Output, context, load, look_at_book, refuse, unfinished, warn};
+use crate::config::{self, Config, Draft, Problems, report};
 use crate::host::both_forms;
 use crate::os::privileges::Account;
 use crate::os::read_error;
 use crate::policy::hpkp;
 use crate::reason::{Problem, Reason, counted};
 
+/// The number of sites named in one note.
+const NAMED_MAX: usize = 3;
 /// The note without a place for the ledger.
 const NO_STATE: &str = "state.directory is not set: the next start will not know the promises";
 
@@ -31,6 +33,11 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
         Ok(known.insert(looked).clone())
     };
     let loaded = load(path, look, output);
+    if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path))
+        && let Some(without) = without_certificate(&draft, known)
+    {
+        eprintln!("{}", start_without(&without));
+    }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
     troubles.extend(known.and_then(|known| known.damage));
@@ -127,7 +134,8 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
         Ok(known) => known,
         Err(reason) => return unreadable(path, &reason),
     };
-    let (config, problems) = draft.build(&context(&draft, &known, StandIn::Unchanged));
+    let (config, problems) = draft.build(&context(&draft, &known, &Like::CHECK));
+    let without = if config.is_none() { without_certificate(&draft, &known) } else { None };
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
@@ -136,9 +144,30 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
     told.extend(forbidden.iter().chain(&warned).map(|p| problem_json(&problems, p)));
     told.extend(troubles.iter().map(|trouble| of_file_json(path, trouble)));
     let sites: Vec<Value> = config.iter().flat_map(Config::sites).map(site_json).collect();
-    let answer = json!({ "ok": is_fine, "problems": told, "sites": sites });
+    let answer = json!({ "ok": is_fine, "starts": is_fine || without.is_some(), "without_certificate": without, "problems": told, "sites": sites });
     println!("{answer:#}");
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// The sites that `pintle run` would serve without a certificate, if it would start with these files.
+fn without_certificate(draft: &Draft, known: &Known) -> Option<Vec<String>> {
+    let (config, _) = draft.build(&context(draft, known, &Like::start(false)));
+    config.map(|config| config.without_certificate().map(|(site, _)| site.name().to_owned()).collect())
+}
+
+/// What `pintle run` would do with files that this check refuses.
+fn start_without(without: &[String]) -> String {
+    let named = without.iter().take(NAMED_MAX).map(|name| both_forms(name)).collect::<Vec<_>>().join(", ");
+    let more = match without.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match without {
+        [] => "note: `pintle run` starts all the same, with the pairs that it served last".to_owned(),
+        _ => format!(
+            "note: `pintle run` starts all the same, and refuses TLS for {named}{more}; `pintle run --strict` does not start"
+        ),
+    }
 }
 
 fn problems_json(problems: &Problems) -> Vec<Value> {

@@ -102,12 +102,15 @@ pub(super) struct Ahead {
 /// The problems that would keep `pintle run` from serving as another user than root: for `pintle
 /// check`, which stays root.
 pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahead {
-    if !privileges::is_root() || draft.problems().has_errors() {
+    if draft.problems().has_errors() {
         return Ahead::default();
+    }
+    if !privileges::is_root() {
+        return Ahead { forbidden: reach::of_own_log(draft).into_iter().collect(), ..Ahead::default() };
     }
     let account = match account(draft, allow_root) {
         Ok(Some(account)) => account,
-        Ok(None) => return Ahead::default(),
+        Ok(None) => return Ahead { forbidden: reach::of_own_log(draft).into_iter().collect(), ..Ahead::default() },
         Err(trouble) => return Ahead { troubles: vec![trouble], ..Ahead::default() },
     };
     let folders = reach::folders(draft);

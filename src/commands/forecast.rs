@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Output, context, glance_at_book};
-use crate::config::{Draft, StandIn};
+use super::{Like, Output, context, glance_at_book};
+use crate::config::Draft;
 use crate::control::served::{LockedOut, Sites, ask_for_served};
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
@@ -85,7 +85,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Re
     };
     let sites = match served {
         Some(served) => Sites::of(&served),
-        None => match draft.build(&context(draft, &known, StandIn::Always)) {
+        None => match draft.build(&context(draft, &known, &Like::start(false))) {
             (Some(config), _) => Sites::of_reports(config.sites()),
             (None, problems) => {
                 super::print_problems(&problems, output);

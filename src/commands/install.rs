@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::results::Results;
 use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
 use super::{Known, Output, files, ledger, look_at_book, no_such_site, probe, warn};
-use crate::config::{self, AcceptedByCommand, AdminAddress, Context, Draft, Outline, SiteOutline};
+use crate::config::{self, AcceptedByCommand, AdminAddress, Context, Draft, MayLack, Outline, SiteOutline};
 use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{Judge, ask_for_judgement};
@@ -396,7 +396,8 @@ fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, re
             Ok(known) => known,
             Err(error) => return results.fail(&error),
         };
-        let context = Context { accept: Some(accept), ..Context::new(&book, now) };
+        // Another site may be without a certificate.
+        let context = Context { accept: Some(accept), may_lack: MayLack::All, ..Context::new(&book, now) };
         let Some(config) = draft.build(&context).0 else {
             let what = "the files are in place, but the lockout is not accepted: the configuration has other errors";
             return results.fail_with_hint(&what, &"pintle check");

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::{Known, Output, context, look_at_book, print_problems, refuse};
-use crate::config::{Config, Draft, StandIn, report};
+use super::{Known, Like, Output, context, look_at_book, print_problems, refuse};
+use crate::config::{Config, Draft, report};
 use crate::control::served::{self, Served};
 use crate::export::PinSet;
 use crate::host::HostPattern;
@@ -14,13 +14,18 @@ use crate::reason::Reason;
 /// pairs keep them, and the process refuses a reload.
 pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Result<Config, ExitCode> {
     let known = look_at_book(draft).map_err(|reason| refuse(&reason))?;
-    let stand_in = if is_running { StandIn::Always } else { StandIn::Unchanged };
-    let (config, problems) = draft.build(&context(draft, &known, stand_in));
+    let like = if is_running { Like::start(true) } else { Like::CHECK };
+    let (config, problems) = draft.build(&context(draft, &known, &like));
     if is_running && config.is_none() {
         let unbound = Known { book: Book::default(), ..known };
-        if let (Some(config), _) = draft.build(&context(draft, &unbound, stand_in)) {
+        if let (Some(config), _) = draft.build(&context(draft, &unbound, &like)) {
             let what = format!("{}: the files cannot be served, as they would break promises", draft.path().display());
             warn(&what, &format!("pintle check -c {}", draft.path().display()));
+            return Ok(config);
+        }
+        // Another site may be without a certificate.
+        if let (Some(config), problems) = draft.build(&context(draft, &unbound, &Like::start(false))) {
+            print_problems(&problems, output);
             return Ok(config);
         }
     }

@@ -22,6 +22,8 @@ pub mod repair;
 pub mod run;
 mod drop_privileges;
 mod results;
+mod sheet;
+pub mod status;
 mod unfinished;
 pub mod verify;
 
@@ -33,7 +35,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tracing::Level;
 
-use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, Problems, StandIn};
+use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, MayLack, Problems, StandIn};
 use crate::control::admin::Known as Answer;
 use crate::control::client::{ClientError, ask_for};
 use crate::control::{dates_ahead, hints_to_read, remedy};
@@ -59,8 +61,10 @@ pub struct Output {
     pub log_format: LogFormat,
     /// The level of the log.
     pub log_level: Level,
-    /// `true` for colours.
+    /// `true` for colours on standard error.
     pub color: bool,
+    /// `true` for colours on standard output.
+    pub color_of_stdout: bool,
 }
 
 /// Prints an error; exit code 1.
@@ -75,13 +79,13 @@ pub(crate) fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) 
 
 /// Prints an error; exit code 1.
 pub(crate) fn refuse(reason: &Reason) -> ExitCode {
-    eprintln!("{}", reason.render(Severity::Error, false));
+    eprintln!("{}", reason.render(Severity::Error, print::has_color()));
     ExitCode::from(1)
 }
 
 /// Prints a warning.
 fn warn(reason: &Reason) {
-    eprintln!("{}", reason.render(Severity::Warning, false));
+    eprintln!("{}", reason.render(Severity::Warning, print::has_color()));
 }
 
 /// The error for a host that no site has.
@@ -107,9 +111,26 @@ struct Loaded {
     problems: Problems,
 }
 
+/// The leniency of a judgement: what replaces unfit pairs, and which sites may be without one.
+#[derive(Clone)]
+struct Like {
+    stand_in: StandIn,
+    may_lack: MayLack,
+}
+
+impl Like {
+    /// Only the files on disk count.
+    const CHECK: Self = Self { stand_in: StandIn::Unchanged, may_lack: MayLack::None };
+
+    /// As at a start.
+    fn start(strict: bool) -> Self {
+        Self { stand_in: StandIn::Always, may_lack: if strict { MayLack::None } else { MayLack::All } }
+    }
+}
+
 /// Reads and checks a configuration by the known promises, and prints its problems.
 fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, Reason>, output: &Output) -> Result<Loaded, ExitCode> {
-    judge(read(path).map_err(|reason| refuse(&reason))?, known, StandIn::Unchanged, output)
+    judge(read(path).map_err(|reason| refuse(&reason))?, known, &Like::CHECK, output)
 }
 
 /// Reads a configuration.
@@ -121,10 +142,10 @@ fn read(path: &Path) -> Result<Draft, Reason> {
 fn judge(
     draft: Draft,
     known: impl FnOnce(&Draft) -> Result<Known, Reason>,
-    stand_in: StandIn,
+    like: &Like,
     output: &Output,
 ) -> Result<Loaded, ExitCode> {
-    let loaded = try_judge(draft, known, stand_in);
+    let loaded = try_judge(draft, known, like);
     let problems = loaded.as_ref().map_or_else(|unfit| unfit.problems.as_ref(), |loaded| Some(&loaded.problems));
     if let Some(problems) = problems {
         print_problems(problems, output);
@@ -142,10 +163,10 @@ struct Unfit {
 fn try_judge(
     draft: Draft,
     known: impl FnOnce(&Draft) -> Result<Known, Reason>,
-    stand_in: StandIn,
+    like: &Like,
 ) -> Result<Loaded, Box<Unfit>> {
     let known = known(&draft).map_err(|reason| Box::new(Unfit { problems: None, reason }))?;
-    let (config, problems) = draft.build(&context(&draft, &known, stand_in));
+    let (config, problems) = draft.build(&context(&draft, &known, like));
     match config {
         Some(config) => Ok(Loaded { draft, config, problems }),
         None => {
@@ -161,9 +182,10 @@ fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
 }
 
 /// The inputs of a start: the promises, and the pairs served last.
-fn context<'a>(draft: &Draft, known: &'a Known, stand_in: StandIn) -> Context<'a> {
+fn context<'a>(draft: &Draft, known: &'a Known, like: &Like) -> Context<'a> {
     let last_good = draft.state().map(|state| LastGood::of(&state));
-    Context { last_good, stand_in, ..Context::new(&known.book, known.now) }
+    let Like { stand_in, may_lack } = like.clone();
+    Context { last_good, stand_in, may_lack, ..Context::new(&known.book, known.now) }
 }
 
 /// Prints all errors, and the first warnings if there are very many.

@@ -12,6 +12,19 @@ use std::sync::OnceLock;
 /// The first error of standard output, other than a closed pipe.
 static FAILED: OnceLock<io::Error> = OnceLock::new();
 
+/// `true` for colours on standard error, in messages that carry no options.
+static COLOR: OnceLock<bool> = OnceLock::new();
+
+/// Sets the colours of standard error for the whole command.
+pub(crate) fn set_color(color: bool) {
+    let _ = COLOR.set(color);
+}
+
+/// Returns `true` if messages on standard error are coloured.
+pub(crate) fn has_color() -> bool {
+    COLOR.get().copied().unwrap_or_default()
+}
+
 macro_rules! print {
     ($($text:tt)*) => { $crate::commands::print::to_stdout(format_args!($($text)*)) };
 }

@@ -186,6 +186,35 @@ impl Own {
     }
 }
 
+/// The reason why this process could not open its access log, for a check by the user that serves.
+pub(super) fn of_own_log(draft: &Draft) -> Option<Problem> {
+    let file = draft.access_file()?;
+    let folder = folder_of(&file);
+    let error = match fs::symlink_metadata(&file) {
+        // A missing folder is an error of the configuration already.
+        Err(_) if !folder.is_dir() => return None,
+        Err(_) => access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?,
+        Ok(is) if is.is_dir() => return None,
+        Ok(is) if is.file_type().is_fifo() || is.file_type().is_socket() => rustix::io::Errno::INVAL,
+        Ok(is) if is.is_symlink() && fs::metadata(&file).is_err() => {
+            // The file would be created where the link leads.
+            let target = fs::read_link(&file).ok().map(|target| folder.join(target))?;
+            access(folder_of(&target), Access::WRITE_OK | Access::EXEC_OK).err()?
+        }
+        Ok(_) => access(&file, Access::WRITE_OK).err()?,
+    };
+    let user = privileges::user();
+    let (why, hint) = match error {
+        rustix::io::Errno::INVAL => ("not a regular file".to_owned(), format!("mv -T {0} {0}.aside", file.display())),
+        error => (
+            format!("the user {user} cannot write it: {}", io::Error::from(error)),
+            format!("let {user} write in {}, or name another file", folder.display()),
+        ),
+    };
+    let reason = Reason::new(format!("log.access: {}: {why}", file.display())).hint(hint);
+    Some(Problem::error(&draft.place_of("log.access"), reason))
+}
+
 fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
     let Account { user, group, .. } = account;
     let error = match (fs::symlink_metadata(file), pass) {
@@ -193,9 +222,13 @@ fn of_log(file: &Path, account: &Account, pass: Pass) -> Option<Reason> {
             Some(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
         }
         (Ok(_), Pass::Looking) => access(file, Access::WRITE_OK).err().map(io::Error::from),
-        // The judgement of the configuration covers its folder, and creating the folder shows who
-        // can.
-        (Err(_), Pass::Looking) => None,
+        // The judgement of the configuration covers a missing folder. A start as root creates the file only where nobody
+        // else could have prepared its place.
+        (Err(_), Pass::Looking) => match is_roots_alone(folder_of(file)) {
+            Ok(true) if planted_link(file).is_none() => None,
+            _ if !folder_of(file).is_dir() => None,
+            _ => access(folder_of(file), Access::WRITE_OK | Access::EXEC_OK).err().map(io::Error::from),
+        },
         (_, Pass::Making) => open_log(file).err(),
     }?;
     let what = format!("log.access: {}: the user {user} cannot write it: {error}", file.display());

@@ -48,7 +48,7 @@ impl Results {
     pub(super) fn found_elsewhere(&mut self, problems: &[Problem]) {
         for problem in problems {
             if !self.as_json {
-                eprintln!("{}", problem.render(false));
+                eprintln!("{}", problem.render(super::print::has_color()));
             }
             self.problems.push(check::placed_json(problem));
         }

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drop_privileges::drop_privileges;
-use super::{Known, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn};
-use crate::config::{Draft, StandIn};
+use super::{
+    Known, Like, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn,
+};
+use crate::config::{Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
 };
@@ -25,11 +27,11 @@ use crate::telemetry::{LogThread, log};
 use crate::tls::key_process;
 
 /// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade. A second signal ends it at once.
-pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
+pub fn run(path: &Path, allow_root: bool, strict: bool, output: &Output) -> ExitCode {
     // Sockets from elsewhere count, too.
     crate::os::open_files::raise();
     match Newcomer::of_process() {
-        Ok(Some(newcomer)) => return take_over(path, allow_root, newcomer, output),
+        Ok(Some(newcomer)) => return take_over(path, allow_root, (newcomer, strict), output),
         Ok(None) => {}
         Err(reason) => return refuse(&reason),
     }
@@ -38,7 +40,7 @@ pub fn run(path: &Path, allow_root: bool, output: &Output) -> ExitCode {
         Err(reason) => return refuse(&reason),
     };
     let lent = passed.into_iter().filter_map(lent).collect();
-    serve(path, allow_root, output, Beginning { lent, ..Beginning::default() }, |_| {})
+    serve(path, allow_root, output, Beginning { lent, strict, ..Beginning::default() }, |_| {})
 }
 
 /// A socket of the service manager, for the listener that its name says, if it says one.
@@ -79,7 +81,8 @@ pub(super) fn serve(
         return refuse(&trouble);
     }
     let mut opened = None;
-    let loaded = judge(draft, |draft| open_book(draft, &troubles, &mut opened), StandIn::Always, output);
+    let like = Like::start(beginning.strict);
+    let loaded = judge(draft, |draft| open_book(draft, &troubles, &mut opened), &like, output);
     if !troubles.is_empty() {
         troubles.iter().for_each(|trouble| _ = refuse(trouble));
         return ExitCode::from(1);
@@ -127,7 +130,7 @@ fn open_book(draft: &Draft, troubles: &[Reason], opened: &mut Option<(Ledger, Ve
 }
 
 /// Checks everything, and takes over from the process that has started this one.
-fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Output) -> ExitCode {
+fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, bool), output: &Output) -> ExitCode {
     let refused = |newcomer: &Newcomer, reasons: Vec<Problem>| {
         newcomer.fail(reasons);
         ExitCode::from(1)
@@ -138,7 +141,7 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         Err(reason) => return refused(&newcomer, vec![reason.into()]),
     };
     settle(&draft);
-    let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning::default()) else {
+    let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning { strict, ..Beginning::default() }) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
     let Ok(troubles) = drop_privileges(&draft, allow_root, output) else {
@@ -148,7 +151,9 @@ fn take_over(path: &Path, allow_root: bool, mut newcomer: Newcomer, output: &Out
         return refused(&newcomer, vec![trouble.into()]);
     }
     let known = |draft: &Draft| newcomer.book(draft).map(Known::of_book);
-    let Loaded { draft, config, problems } = match try_judge(draft, known, StandIn::Always) {
+    let may_lack = if strict { MayLack::None } else { newcomer.may_lack() };
+    let like = Like { stand_in: StandIn::Always, may_lack };
+    let Loaded { draft, config, problems } = match try_judge(draft, known, &like) {
         Ok(loaded) => loaded,
         Err(unfit) => {
             let problems = unfit.problems.iter().flat_map(|all| all.shown());

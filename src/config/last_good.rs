@@ -100,13 +100,19 @@ impl LastGood {
         wanted.get_or_insert_default().extend(pairs.map(|(chain, pin)| name(chain, pin)));
     }
 
-    /// Removes all copies except those of these pairs. Call it before anything is promised under other pairs: a copy must
+    /// Removes all copies except those of these pairs, and those of the chains in `missing`, which nothing has replaced yet:
+    /// such a copy may have the only live key. Call it before anything is promised under other pairs: a copy must
     /// never have an older key than the one whose pins readers got last.
     ///
     /// # Errors
     ///
     /// If a copy may still be there.
-    pub fn retain<'p>(&self, pairs: impl Iterator<Item = (&'p Path, Pin)>) -> io::Result<()> {
+    pub fn retain<'p>(
+        &self,
+        pairs: impl Iterator<Item = (&'p Path, Pin)>,
+        missing: impl Iterator<Item = &'p Path>,
+    ) -> io::Result<()> {
+        let missing: Vec<String> = missing.map(prefix).collect();
         let pairs: HashSet<String> = pairs.map(|(chain, pin)| name(chain, pin)).collect();
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = wanted.insert(pairs);
@@ -117,7 +123,8 @@ impl LastGood {
             names => names?,
         };
         let mut removed = false;
-        for name in names.iter().filter(|name| !wanted.contains(*name)) {
+        let is_spared = |name: &&String| missing.iter().any(|prefix| name.starts_with(prefix));
+        for name in names.iter().filter(|name| !wanted.contains(*name) && !is_spared(name)) {
             fs::remove_file(self.folder.join(name))?;
             removed = true;
         }
@@ -379,7 +386,7 @@ mod tests {
         let (one, two) = (Path::new("/etc/a/blog.pem"), Path::new("/etc/b/blog.pem"));
         let (old, new) = (Pin::of_spki(b"old"), Pin::of_spki(b"new"));
         assert_eq!(copies.read(one), None);
-        LastGood::of(state.path()).retain(std::iter::empty()).unwrap();
+        LastGood::of(state.path()).retain(std::iter::empty(), std::iter::empty()).unwrap();
         assert!(copies.keep(one, old, b"first").unwrap());
         assert!(!copies.keep(one, old, b"first").unwrap());
         assert!(copies.keep(two, old, b"other").unwrap() && copies.keep(one, old, b"second").unwrap());
@@ -387,7 +394,9 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&copies.path(one, old)), mode(&state.path().join(FOLDER))), (0o600, 0o700));
         // Another key: the copy of the old one goes before the new one is there.
-        copies.retain([(one, new), (two, old)].into_iter()).unwrap();
+        copies.retain([(two, old)].into_iter(), [one].into_iter()).unwrap();
+        assert_eq!(copies.read(one).unwrap(), b"second");
+        copies.retain([(one, new), (two, old)].into_iter(), std::iter::empty()).unwrap();
         assert_eq!((copies.read(one), copies.read(two).unwrap()), (None, b"other".to_vec()));
         // Whoever was still at work on the old one is too late.
         assert!(!copies.clone().keep(one, old, b"second").unwrap());
@@ -397,7 +406,7 @@ mod tests {
         // A copy that a kill has left half written is none.
         fs::write(copies.path(one, old).with_extension("new"), b"fourth").unwrap();
         assert_eq!(copies.read(one).unwrap(), b"third");
-        copies.retain(std::iter::empty()).unwrap();
+        copies.retain(std::iter::empty(), std::iter::empty()).unwrap();
         assert_eq!((copies.read(one), copies.read(two)), (None, None));
         // One that is allowed is written beside the ones that are there.
         copies.allow([(one, old)].into_iter());

@@ -29,6 +29,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The header that commands over TCP must carry. A browser cannot send it to another origin without
 /// a preflight request.
 pub const HEADER: &str = "pintle-admin";
+/// The answer of `/ready` from a process that accepts no connections any more.
+pub(super) const DRAINING: &str = "draining";
 
 /// A command of the operator.
 pub(super) enum Command {
@@ -44,7 +46,11 @@ pub(super) enum Command {
     Status(oneshot::Sender<Value>),
     Metrics(oneshot::Sender<String>),
     /// Is this process accepting connections?
-    Ready(oneshot::Sender<bool>),
+    /// With `strict`: does each site have its certificate, too? Answers with the reason if not.
+    Ready {
+        strict: bool,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
     Upgrade(oneshot::Sender<Upgraded>),
     /// Add records to the ledger. Answers with the number of new ones.
     Ledger {
@@ -126,14 +132,18 @@ async fn shown(path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Opt
             Some(text) => text_answer("text/plain; version=0.0.4; charset=utf-8", text),
             None => gone(),
         },
-        "/ready" => match ask(commands, Command::Ready).await {
-            Some(true) => text_answer("text/plain; charset=utf-8", "ready\n".into()),
-            Some(false) | None => {
-                let mut answer = text_answer("text/plain; charset=utf-8", "draining\n".into());
-                *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                answer
+        "/ready" => {
+            let strict = query.split('&').any(|name| name == "strict");
+            let ready = ask(commands, |reply| Command::Ready { strict, reply }).await;
+            match ready.unwrap_or_else(|| Err(DRAINING.to_owned())) {
+                Ok(()) => text_answer("text/plain; charset=utf-8", "ready\n".into()),
+                Err(why) => {
+                    let mut answer = text_answer("text/plain; charset=utf-8", format!("{why}\n"));
+                    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    answer
+                }
             }
-        },
+        }
         "/promised" => {
             let site = parameter(query, "site").unwrap_or_default();
             let promised = ask(commands, |reply| Command::Promised { site, reply }).await;
@@ -342,8 +352,8 @@ impl Control {
                 let verdict = self.look_at_site(&host, accept, installed).await;
                 let _ = reply.send(verdict);
             }
-            Command::Ready(reply) => {
-                let _ = reply.send(true);
+            Command::Ready { strict, reply } => {
+                let _ = reply.send(if strict { self.strictly_ready() } else { Ok(()) });
             }
             Command::Upgrade(reply) => self.begin_upgrade(Some(reply)),
             Command::Status(reply) => {
@@ -377,6 +387,12 @@ impl Control {
                 let _ = reply.send(self.known());
             }
         }
+    }
+
+    /// Checks that each site has its certificate.
+    fn strictly_ready(&self) -> Result<(), String> {
+        let without: Vec<&str> = self.config.without_certificate().map(|(site, _)| site.name()).collect();
+        if without.is_empty() { Ok(()) } else { Err(format!("without a certificate: {}", without.join(", "))) }
     }
 
     /// The book, and the time for judgements.

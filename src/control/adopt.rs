@@ -43,7 +43,7 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
 /// Removes the copies of pairs that a configuration does not serve. This comes before any promise:
 /// a previous key must not pass for the key that readers were promised last.
 pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config) {
-    if let Some(Err(error)) = copies.map(|copies| copies.retain(config.pairs())) {
+    if let Some(Err(error)) = copies.map(|copies| copies.retain(config.pairs(), config.missing_chains())) {
         tracing::error!(
             %error,
             "state.directory: cannot remove the copies of pairs that are no longer served: check permissions"
@@ -122,6 +122,7 @@ impl Control {
             tell_of_lockout(&accepted.site, &accepted.until);
         }
         let before = std::mem::replace(&mut self.config, config);
+        self.endings.look_again();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
         // New pins are on disk before they are sent, and they are sent once no worker serves the
         // chains from before.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, interval, sleep};
 
 use super::Control;
-use super::admin::Command;
+use super::admin::{Command, DRAINING};
 use super::upgrade::Successor;
 use crate::server::Drain;
 
@@ -106,7 +106,7 @@ impl Control {
         match command {
             Command::Status(reply) => _ = reply.send(self.status()),
             Command::Metrics(reply) => _ = reply.send(self.metrics()),
-            Command::Ready(reply) => _ = reply.send(false),
+            Command::Ready { reply, .. } => _ = reply.send(Err(DRAINING.to_owned())),
             Command::Promised { site, reply } => _ = reply.send(self.promised(&site)),
             Command::Book(reply) => _ = reply.send(self.known()),
             Command::Served(reply) => _ = reply.send(self.served()),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::watch::Watch;
 use super::{Control, Keep};
-use crate::config::{Config, Kept, LastGood, Problems};
+use crate::config::{Config, Draft, Kept, LastGood, Problems};
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::{Problem, Reason};
@@ -39,14 +39,37 @@ pub(super) struct Files {
 
 impl Files {
     /// Nothing is watched yet.
-    pub(super) fn new(config: &Config, copies: Option<LastGood>) -> Self {
+    pub(super) fn new(draft: &Draft, config: &Config, copies: Option<LastGood>) -> Self {
         Self {
             watch: Watch::start(),
             pending: None,
-            refused: at_start(config),
+            refused: at_start(draft, config),
             unservable: Vec::new(),
             copies,
             copied: Instant::now(),
+        }
+    }
+}
+
+impl Files {
+    /// Logs the sites that have no certificate, at the start.
+    pub(super) fn announce_sites_without(&self) {
+        for (site, refused) in self.refused.iter().filter(|(_, refused)| refused.lacks) {
+            refused.log(site);
+        }
+    }
+}
+
+impl Refused {
+    /// Logs each reason.
+    fn log(&self, site: &str) {
+        for reason in &self.reasons {
+            let (reason, hint) = (reason.line(), reason.hint_line());
+            if self.lacks {
+                tracing::error!(site, reason, hint, "site without a certificate");
+            } else {
+                tracing::error!(site, reason, hint, "certificate refused; the old one keeps serving");
+            }
         }
     }
 }
@@ -66,6 +89,8 @@ pub struct Refused {
     pub reasons: Vec<Reason>,
     /// `true` if promises would be broken.
     pub by_guard: bool,
+    /// `true` if the site has no certificate at all.
+    pub lacks: bool,
     /// The time of the refusal, by the wall clock.
     pub since: Seconds,
     candidate: String,
@@ -156,22 +181,14 @@ impl Control {
             }
             let reasons = reasons(site, problems);
             let candidate = candidate(site);
-            let known = known.filter(|known| known.candidate == candidate);
+            let known = known.filter(|known| known.candidate == candidate && known.lacks == site.lacks);
             let since = known.as_ref().map_or_else(wall, |known| known.since);
             let look_again = Instant::now() + self.next_end().min(LOOK_AGAIN);
-            let by_guard = site.by_guard;
-            let refused = Refused { reasons, by_guard, since, candidate, look_again };
+            let (by_guard, lacks) = (site.by_guard, site.lacks);
+            let refused = Refused { reasons, by_guard, lacks, since, candidate, look_again };
             if known.is_none() {
                 self.counts.rotations_refused += 1;
-                for reason in &refused.reasons {
-                    let (site, hint) = (&site.site, reason.hint_line());
-                    tracing::error!(
-                        site,
-                        reason = reason.line(),
-                        hint,
-                        "certificate refused; the old one keeps serving"
-                    );
-                }
+                refused.log(&site.site);
             }
             self.files.refused.insert(site.site.clone(), refused);
             if known.is_none() {
@@ -191,12 +208,13 @@ impl Control {
 }
 
 /// The sites that a start found unfit, and serves from copies.
-fn at_start(config: &Config) -> BTreeMap<String, Refused> {
+fn at_start(draft: &Draft, config: &Config) -> BTreeMap<String, Refused> {
     let refused = |kept: &Kept| {
-        let reasons = kept.problems.iter().filter(|p| p.is_error()).map(|p| p.reason.clone()).collect();
-        let candidate = candidate(kept);
+        let reasons =
+            kept.problems.iter().filter(|p| p.is_error()).map(|p| draft.problems().placed(p).reason).collect();
+        let (by_guard, lacks, candidate) = (kept.by_guard, kept.lacks, candidate(kept));
         let look_again = Instant::now() + LOOK_AGAIN;
-        (kept.site.clone(), Refused { reasons, by_guard: kept.by_guard, since: wall(), candidate, look_again })
+        (kept.site.clone(), Refused { reasons, by_guard, lacks, since: wall(), candidate, look_again })
     };
     config.kept.iter().map(refused).collect()
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Control;
+use super::expiry::Stage;
 use super::status::is_out;
 use crate::clock::uptime;
 use crate::config::report;
@@ -66,6 +67,8 @@ impl Control {
         let written = u64::from(log.is_none_or(|log| log.trouble().is_none()));
         metrics.gauge("access_log_ok", "1 if the access log is written to its configured file.", written);
         metrics.counter("access_log_lines_lost_total", "Lost access log lines.", log.map_or(0, LogThread::lost));
+        let failures = log.map_or(0, LogThread::reopen_failures);
+        metrics.counter("access_log_reopen_failures_total", "Failed attempts to reopen the access log.", failures);
         let launcher = u64::from(self.upgrades.launcher.is_some());
         metrics.gauge("launcher_alive", "1 if an upgrade is possible.", launcher);
     }
@@ -113,12 +116,24 @@ impl Control {
     fn certificate_metrics(&self, metrics: &mut Metrics) {
         let refused = self.by_site(&|s| f64::from(u8::from(self.files.refused.contains_key(s.name()))));
         metrics.gauges("certificate_refused", "1 if the files on disk are refused.", &refused);
+        let lacks = self.by_site(&|s| f64::from(u8::from(s.lacks_certificate.is_some())));
+        metrics.gauges("site_without_certificate", "1 if TLS is refused, as the site has no certificate.", &lacks);
         let certificates = self.config.sites().flat_map(|s| s.certificates.iter().map(move |c| (s, c)));
         let ends = certificates.map(|(s, c)| {
             let labels = [("site", s.name()), ("serial", &c.serial), ("pin", &c.pin.to_string())];
             (label(&labels), c.not_after.as_second() as f64)
         });
         let ends: Values = ends.collect();
+        let now = self.now();
+        let stages = self.config.sites().flat_map(|s| s.certificates.iter().map(move |c| (s, c)));
+        let stages = stages.map(|(s, c)| {
+            let labels = [("site", s.name()), ("serial", &c.serial), ("pin", &c.pin.to_string())];
+            (label(&labels), Stage::of(c, now).number() as f64)
+        });
+        let stages: Values = stages.collect();
+        let help =
+            "0 valid; 1 to 4 less than 14, 7, 3, 1 days left, or the same fractions of a short lifetime; 5 ended.";
+        metrics.gauges("certificate_ending_stage", help, &stages);
         metrics.gauges("certificate_not_after_seconds", "When a certificate ends, in seconds since 1970.", &ends);
     }
 

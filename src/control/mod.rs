@@ -6,7 +6,9 @@ pub mod client;
 pub mod sandbox_rules;
 mod acme;
 mod adopt;
+mod attention;
 mod ending;
+mod expiry;
 mod files;
 mod metrics;
 mod operator;
@@ -31,12 +33,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::config::{AcceptedByCommand, Config, Context, Draft, Problems, Stamps, StandIn};
+use crate::config::{AcceptedByCommand, Config, Context, Draft, MayLack, Problems, Stamps, StandIn};
 use crate::policy::Scheme;
 use crate::server::Server;
 use crate::tls::key_process;
 use crate::upstream::dns::Resolver;
 
+use expiry::Reported;
 use files::Files;
 use operator::Operator;
 use promises::Promises;
@@ -73,6 +76,10 @@ pub struct Control {
     acme: acme::Desk,
     started: Timestamp,
     draining: bool,
+    /// No site may be without a certificate.
+    strict: bool,
+    /// The certificates that were reported, since they are about to end.
+    endings: Reported,
 }
 
 /// Which sites keep their present pairs if the files on disk are unfit.
@@ -127,6 +134,7 @@ impl Control {
                  kept then"
             );
         }
+        self.files.announce_sites_without();
         tracing::info!(workers = self.server.workers(), sites = self.config.sites().len(), "serving");
     }
 
@@ -163,11 +171,12 @@ impl Control {
 
     /// The status text for the service manager.
     fn summary(&self) -> String {
-        format!(
-            "pintle {} serves {}",
-            env!("CARGO_PKG_VERSION"),
-            crate::reason::counted(self.config.sites().len(), "site")
-        )
+        let sites = crate::reason::counted(self.config.sites().len(), "site");
+        let without = match self.config.without_certificate().count() {
+            0 => String::new(),
+            without => format!(", {without} of them without a certificate"),
+        };
+        format!("pintle {} serves {sites}{without}", env!("CARGO_PKG_VERSION"))
     }
 
     /// Handles one event. Returns the successor once it has taken over.
@@ -212,6 +221,7 @@ impl Control {
         self.look_after_copies();
         self.renew_leases().await;
         self.climb_ramps().await;
+        self.watch_endings();
         self.watch_door();
         self.watch_launcher();
         self.show_life();
@@ -243,6 +253,7 @@ impl Control {
             before: Some(&self.config),
             keeps_sites: !matches!(keep, Keep::NoPair | Keep::Nothing),
             stand_in: if keep == Keep::NoPair { StandIn::Never } else { StandIn::Always },
+            may_lack: if self.strict || keep == Keep::NoPair { MayLack::None } else { MayLack::All },
             waits_for_chains: match keep {
                 Keep::UnfitAndShorter(settled) => Some(settled),
                 Keep::NoPair | Keep::Nothing | Keep::Unfit => None,

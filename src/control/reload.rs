@@ -157,9 +157,10 @@ impl Control {
     /// Reopens the access log, for logrotate.
     pub(super) async fn reopen_log(&mut self) {
         let Some(log) = &self.operator.access_log else { return };
-        // The thread that writes it logs failures.
-        if log.reopen().await.is_none() {
-            tracing::info!("access log reopened");
+        match log.reopen().await {
+            None => tracing::info!("access log reopened"),
+            // The thread that writes it logs the first failure. Whoever asks again hears again.
+            Some(reason) => tracing::error!(what = reason.what, hint = reason.hint_line(), "access log not reopened"),
         }
     }
 
@@ -189,7 +190,7 @@ impl Control {
         let Some(mut config) = config else { return Err(problems.shown()) };
         let kept = std::mem::take(&mut config.kept);
         // Only changes are refused. Files that were refused before do not delay other changes.
-        if !kept.iter().all(|kept| self.is_known_refusal(kept)) {
+        if !kept.iter().all(|kept| kept.lacks || self.is_known_refusal(kept)) {
             let (_, problems) = self.resolve_with(&draft, Stamps::default(), Keep::NoPair, None);
             return Err(problems.shown());
         }

@@ -280,13 +280,18 @@ impl Control {
             Err(error) => return refused(error.to_string().into()),
         };
         let is_rsa = |algorithm: &KeyAlgorithm| matches!(algorithm, KeyAlgorithm::Rsa(_));
-        let places: Vec<&report::Certificate> =
-            self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.certificates).collect();
-        let place = match places.as_slice() {
-            [one] => Some(one),
-            several => several.iter().find(|c| is_rsa(&c.algorithm) == is_rsa(&chain.leaf.algorithm)),
+        let of_site = || self.config.sites().filter(|s| s.name() == site);
+        let places: Vec<&report::Certificate> = of_site().flat_map(|s| &s.certificates).collect();
+        let missing: Vec<&PathBuf> = of_site().flat_map(|s| &s.missing).filter_map(|m| m.path.as_ref()).collect();
+        let like = places.iter().find(|c| is_rsa(&c.algorithm) == is_rsa(&chain.leaf.algorithm));
+        let place = match (places.as_slice(), missing.as_slice()) {
+            ([one], []) => Some(PathBuf::from(&one.path)),
+            // Nobody knows what kind of key a missing pair has.
+            ([], [one, ..]) => Some((*one).clone()),
+            (_, [one, ..]) if like.is_none() => Some((*one).clone()),
+            _ => like.map(|c| PathBuf::from(&c.path)),
         };
-        let Some(path) = place.map(|c| PathBuf::from(&c.path)) else {
+        let Some(path) = place else {
             return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm).into());
         };
         let now = self.now();

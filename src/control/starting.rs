@@ -34,6 +34,8 @@ pub struct Beginning {
     pub launcher: Option<Launcher>,
     /// `true` for a demo, which has no launcher by design.
     pub is_demo: bool,
+    /// `true` to refuse every configuration in which a site would be without a certificate.
+    pub strict: bool,
     /// The connection to the service manager.
     pub notify: Notify,
 }
@@ -100,12 +102,14 @@ impl Control {
         let Parts { hangup, reopen_asked, upgrade_asked, access_log, resolver, copies } = parts;
         let Promised { ledger, time, leases, trouble } = promised;
         let mut control = Self {
-            draft,
+            strict: beginning.strict,
+            endings: Default::default(),
             fixed: Fixed::of(&config),
             server,
             resolver,
             promises: Promises::new(ledger, time, leases, trouble),
-            files: Files::new(&config, copies),
+            files: Files::new(&draft, &config, copies),
+            draft,
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },

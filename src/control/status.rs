@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Control;
+use super::expiry::{Stage, left};
 use super::promises::LedgerTrouble;
 use crate::clock::uptime;
 use crate::config::{self, AccessTarget, report};
@@ -18,6 +19,9 @@ use crate::policy::promise::{Promise, Promises, Seconds, others};
 use crate::reason::Reason;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
+
+/// Seconds of a day.
+const DAY: Seconds = 86_400;
 
 impl Control {
     /// The whole state, as JSON.
@@ -37,6 +41,7 @@ impl Control {
             "config": absolute(self.draft.path()),
             "draining": self.draining,
             "connections": self.server.connections(),
+            "attention": self.attention(),
             "upgrading": self.upgrades.under_way.is_some(),
             "listening": listening.map(|(a, s)| json!({ "address": a.to_string(), "scheme": s.as_str() })).collect::<Vec<_>>(),
             "sites": self.all_sites(ledger.book(), now),
@@ -103,6 +108,10 @@ impl Control {
                 "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
                 "pin": c.pin.to_string(), "not_before": c.not_before.to_string(), "not_after": c.not_after.to_string(),
                 "served": c.served,
+                "seconds_left": c.not_after.as_second().saturating_sub(now).max(0),
+                "days_left": c.not_after.as_second().saturating_sub(now).max(0) / DAY,
+                "left": left(c, now),
+                "state": Stage::of(c, now).word(),
             })
         });
         let own = |p: &&Promise| p.site == name && p.is_alive(now);
@@ -114,6 +123,10 @@ impl Control {
             "upstream": site.upstream.as_ref().map(|u| &u.url),
             "upstream_health": upstream.map(health),
             "certificates": certificates.collect::<Vec<_>>(),
+            "without_certificate": site.lacks_certificate.map(report::Lack::word),
+            "missing": site.missing.iter().map(|missing| json!({
+                "file": missing.path.as_deref().map(absolute), "reason": missing.lack.word(),
+            })).collect::<Vec<_>>(),
             "hsts": site.hsts,
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
                 "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
@@ -162,7 +175,8 @@ impl Control {
 
     fn why_not_sent(&self, site: &report::Site) -> Option<String> {
         if site.withheld {
-            return Some("no backup left".into());
+            let lacks_pair = !site.missing.is_empty();
+            return Some(if lacks_pair { "a certificate is missing" } else { "no backup left" }.into());
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
@@ -217,7 +231,7 @@ fn ramp(ramp: &report::Ramp) -> Value {
 }
 
 /// The operator's tasks, as commands that can be pasted.
-fn todo(site: &report::Site, config: &Path) -> Vec<String> {
+pub(super) fn todo(site: &report::Site, config: &Path) -> Vec<String> {
     let config = match config::DEFAULT_PATHS.iter().any(|default| Path::new(default) == config) {
         true => String::new(),
         false => format!(" -c {}", absolute(config)),

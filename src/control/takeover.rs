@@ -12,9 +12,9 @@ use super::promises::{open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
-use crate::config::{AdminAddress, Config, Context, Draft, LastGood, SiteBefore, StandIn};
+use crate::config::{AdminAddress, Config, Context, Draft, LastGood, MayLack, ServedBefore, SiteBefore, StandIn};
 use crate::handover::channel::ChannelError;
-use crate::handover::{Answer, Channel, Go, Hello, Released, SiteChains, VARIABLE, VERSION};
+use crate::handover::{Answer, Channel, Go, Hello, Released, ServedSite, SiteChains, VARIABLE, VERSION};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::time::judged_now;
@@ -38,6 +38,7 @@ pub struct Newcomer {
     records: Vec<Record>,
     /// `true` if these records are all promises.
     whole: bool,
+    may_lack: MayLack,
 }
 
 impl Newcomer {
@@ -54,8 +55,13 @@ impl Newcomer {
             |why: &dyn std::fmt::Display| Reason::new(format!("{VARIABLE} is set, but this is not an upgrade: {why}"));
         let mut channel = Channel::of_stdin().map_err(|e| wrong(&format!("standard input: {e}")))?;
         let hello: Hello = channel.receive(Some(HELLO), None).map_err(|e| wrong(&e))?;
-        let mut newcomer =
-            Self { channel: Arc::new(Mutex::new(channel)), lent: Vec::new(), records: Vec::new(), whole: false };
+        let mut newcomer = Self {
+            channel: Arc::new(Mutex::new(channel)),
+            lent: Vec::new(),
+            records: Vec::new(),
+            whole: false,
+            may_lack: MayLack::None,
+        };
         match newcomer.take(hello) {
             Ok(()) => Ok(Some(newcomer)),
             Err(why) => {
@@ -73,6 +79,7 @@ impl Newcomer {
         }
         self.records = records(&hello.ledger).map_err(|e| format!("what was promised cannot be understood: {e}"))?;
         self.whole = hello.whole;
+        self.may_lack = hello.served.map_or(MayLack::None, may_lack);
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         for sockets in hello.sockets {
             let listeners: Vec<TcpListener> =
@@ -86,6 +93,12 @@ impl Newcomer {
             self.lent.push(Lent { asked, address, scheme: Some(scheme), listeners });
         }
         Ok(())
+    }
+
+    /// The sites that may be without a certificate: those that the old process serves must keep theirs.
+    #[must_use]
+    pub fn may_lack(&self) -> MayLack {
+        self.may_lack.clone()
     }
 
     /// The contents of the ledger, without taking it.
@@ -207,6 +220,7 @@ impl Control {
             is_served: false,
             last_good: config.state.as_deref().map(LastGood::of),
             stand_in: StandIn::Always,
+            may_lack: if beginning.strict { MayLack::None } else { newcomer.may_lack() },
             earlier: earlier(go.chains),
             ..Context::new(ledger.book(), now)
         };
@@ -288,6 +302,14 @@ fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<Problem>> {
         ledger.believe(known);
     }
     Ok(ledger)
+}
+
+fn may_lack(served: Vec<ServedSite>) -> MayLack {
+    let site = |ServedSite { hosts, missing }| ServedBefore {
+        hosts: hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+        missing,
+    };
+    MayLack::AllBut(served.into_iter().map(site).collect())
 }
 
 fn earlier(chains: Vec<SiteChains>) -> Vec<SiteBefore> {

@@ -19,7 +19,7 @@ use super::adopt::forget_other_pairs;
 use super::promises::lock;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
-use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, SiteChains, Sockets, VERSION};
+use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, ServedSite, SiteChains, Sockets, VERSION};
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
 use crate::policy::Scheme;
@@ -150,7 +150,13 @@ impl Control {
         };
         // The new process reads the file, too.
         let _ = self.ledger().keep();
-        let mut hello = Hello { version: VERSION, sockets: Vec::new(), ledger: self.known().lines, whole: true };
+        let mut hello = Hello {
+            version: VERSION,
+            sockets: Vec::new(),
+            ledger: self.known().lines,
+            whole: true,
+            served: Some(self.served_sites()),
+        };
         let mut files = Vec::new();
         for shared in self.server.shared() {
             hello.sockets.push(Sockets {
@@ -217,6 +223,16 @@ impl Control {
                 None
             }
         }
+    }
+
+    /// The sites with a certificate: the new process must not be without one for them.
+    fn served_sites(&self) -> Vec<ServedSite> {
+        let with_certificate = self.config.sites().filter(|site| !site.certificates.is_empty());
+        let served = with_certificate.map(|site| ServedSite {
+            hosts: site.hosts.clone(),
+            missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
+        });
+        served.collect()
     }
 
     fn chains(&self) -> Vec<SiteChains> {

@@ -11,6 +11,7 @@ pub mod channel;
 pub mod launcher;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -39,6 +40,18 @@ pub struct Hello {
     /// that were not on disk.
     #[serde(default)]
     pub whole: bool,
+    /// The sites with a certificate. `None` from a version that serves each pair that it has.
+    #[serde(default)]
+    pub served: Option<Vec<ServedSite>>,
+}
+
+/// A site that clients reach over TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedSite {
+    /// Its hosts.
+    pub hosts: Vec<String>,
+    /// The chains that it should have and has not.
+    pub missing: Vec<PathBuf>,
 }
 
 /// Sockets that listen on one address.

@@ -10,6 +10,7 @@ use super::admission::{Admission, Network};
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::Snapshot;
+use super::untrusted::Untrusted;
 use crate::policy::Scheme;
 use crate::telemetry::{AccessFormat, Counters, LogSink};
 
@@ -53,6 +54,7 @@ pub(super) struct SharedState {
     /// Notified when a worker has taken a snapshot.
     pub(super) news: Arc<Notify>,
     pub(super) draining: watch::Receiver<Drain>,
+    pub(super) untrusted: Arc<Untrusted>,
     pub(super) reports: Arc<Reports>,
     pub(super) peers: Peers,
 }

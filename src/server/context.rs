@@ -66,6 +66,10 @@ impl Context {
                 return true;
             }
         }
+        // A site without a certificate is served on no connection, not even if another site's certificate covers it.
+        if site.lacks_certificate {
+            return false;
+        }
         // The client has seen one of the set, unknown which: all must cover the host.
         tls.certificates.iter().all(|c| c.chain.leaf.covers(head.host()))
     }

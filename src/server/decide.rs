@@ -86,17 +86,21 @@ pub(super) fn decide(turn: &Turn<'_>) -> Result<Decision, Rejection> {
     let ports = context.worker.https_ports();
     let https = HttpsPorts { public: shared.public_https_port, listeners: &ports };
     match asked.origin.scheme {
+        Scheme::Http if site.lacks_certificate => Err(Rejection::NoCertificate),
         Scheme::Http => to_https(turn, https),
         Scheme::Https => decide_https(turn, site, https),
     }
 }
 
 fn to_https(turn: &Turn<'_>, https: HttpsPorts<'_>) -> Result<Decision, Rejection> {
-    let Turn { head, asked, .. } = *turn;
+    let Turn { head, asked, context, .. } = *turn;
     if !asked.origin.scheme_stated
         && let Some(field) = loops(turn)
     {
         return Err(Rejection::SchemeNotStated(field));
+    }
+    if context.client.peer.proxy.is_none() {
+        context.worker.untrusted.look_at(context.client.peer.address, head);
     }
     Ok(Decision::Redirect(redirect::to_https(head.host_bytes(), head.port(), head.target_bytes(), https)))
 }

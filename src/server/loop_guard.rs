@@ -57,6 +57,15 @@ impl LoopGuard {
         back
     }
 
+    /// Returns `true` if an upstream's redirect to the same URL was passed to the same client a moment ago. Forgets it then.
+    pub(super) fn repeats(&self, client_and_url: impl Hash) -> bool {
+        let (slot, mark) = self.slot(&self.redirects, ("upstream", client_and_url));
+        let old = slot.load(Ordering::Relaxed);
+        let back = old >> 32 == mark >> 32 && self.age(old) < RETURN;
+        slot.store(if back { 0 } else { mark }, Ordering::Relaxed);
+        back
+    }
+
     fn slot<'a>(&self, slots: &'a [AtomicU64], key: impl Hash) -> (&'a AtomicU64, u64) {
         let hash = self.hasher.hash_one(key);
         let mark = (hash & !0xffff_ffff) | u64::from(self.now());

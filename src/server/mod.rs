@@ -32,6 +32,7 @@ mod snapshot;
 mod thread;
 mod trailers;
 mod tunnel;
+mod untrusted;
 mod worker;
 
 use std::io;
@@ -105,6 +106,7 @@ impl Server {
         let shared = SharedState {
             admission: admission.clone(),
             loop_guard: Arc::default(),
+            untrusted: Arc::default(),
             access,
             snapshot: snapshots,
             news: news.clone(),

@@ -28,6 +28,8 @@ pub(super) enum Rejection {
     NoChallenge,
     /// Too many challenges are being read.
     TooManyChallenges,
+    /// The site has no certificate that it may serve, so that https leads nowhere.
+    NoCertificate,
     /// The site has no upstream.
     NotFound,
     /// The body is not a report.
@@ -40,6 +42,8 @@ pub(super) enum Rejection {
     SchemeNotStated(RequestField),
     /// The upstream does not know that the client used https, so that its redirect leads back.
     UpstreamRedirectsBack,
+    /// The upstream redirects to the very URL that was asked for. `knows_scheme` says that it is reached over https.
+    UpstreamRedirectsToItself { knows_scheme: bool },
     /// The upstream failed.
     Upstream(UpstreamError),
 }
@@ -70,8 +74,11 @@ impl Rejection {
             Self::NoChallenge | Self::NotFound => StatusCode::NOT_FOUND,
             Self::NoReport => StatusCode::BAD_REQUEST,
             Self::TooManyReports => StatusCode::TOO_MANY_REQUESTS,
-            Self::TooManyChallenges => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Loop | Self::SchemeNotStated(_) | Self::UpstreamRedirectsBack => StatusCode::LOOP_DETECTED,
+            Self::TooManyChallenges | Self::NoCertificate => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Loop
+            | Self::SchemeNotStated(_)
+            | Self::UpstreamRedirectsBack
+            | Self::UpstreamRedirectsToItself { .. } => StatusCode::LOOP_DETECTED,
             Self::Upstream(error) => match error {
                 UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout | UpstreamError::TotalTimeout => {
                     StatusCode::GATEWAY_TIMEOUT
@@ -113,6 +120,11 @@ impl Rejection {
             Self::TooManyChallenges => {
                 ("Too many challenges", "Too many were requested at once. Please try again in a moment.")
             }
+            Self::NoCertificate => (
+                "This site has no valid certificate yet",
+                "It is served over https only, and cannot be reached until its operator has a certificate for it. Please try \
+                 again later.",
+            ),
             Self::NotFound => ("Not found", "There is nothing under this address."),
             Self::NoReport => ("Not a report", "Reports are JSON, as RFC 7469 section 3 describes them."),
             Self::TooManyReports => ("Too many reports", "This report is not needed any more."),
@@ -122,6 +134,18 @@ impl Rejection {
                 ENDLESS_REDIRECT,
                 "You came over https, but the site behind this server redirects you as if you came over http. Its \
                  operator must set its address to https://, or make it believe the header X-Forwarded-Proto.",
+            ),
+            Self::UpstreamRedirectsToItself { knows_scheme: false } => (
+                ENDLESS_REDIRECT,
+                "You came over https, but the site behind this server does not know that, and redirects you to the page that \
+                 you asked for. Its operator must make it believe the header X-Forwarded-Proto. In WordPress, this line in \
+                 wp-config.php does that: if (($_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '') === 'https') { $_SERVER['HTTPS'] = \
+                 'on'; }",
+            ),
+            Self::UpstreamRedirectsToItself { knows_scheme: true } => (
+                ENDLESS_REDIRECT,
+                "The site behind this server redirects you to the page that you asked for. Its operator must make it serve \
+                 this name instead of redirecting to it.",
             ),
             Self::Upstream(error) => upstream_message(error),
         }
@@ -134,6 +158,7 @@ impl Rejection {
             (Self::Upstream(UpstreamError::CircuitOpen(wait)), _) => {
                 Some(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
             }
+            (Self::NoCertificate, _) => Some(60),
             (_, StatusCode::SERVICE_UNAVAILABLE) => Some(1),
             (_, StatusCode::TOO_MANY_REQUESTS) => Some(60),
             _ => None,
@@ -145,7 +170,10 @@ impl Rejection {
     pub(super) fn proxy_status(&self) -> &'static str {
         match self {
             Self::Upstream(error) => error.proxy_status(),
-            Self::Loop | Self::SchemeNotStated(_) | Self::UpstreamRedirectsBack => "proxy_loop_detected",
+            Self::Loop
+            | Self::SchemeNotStated(_)
+            | Self::UpstreamRedirectsBack
+            | Self::UpstreamRedirectsToItself { .. } => "proxy_loop_detected",
             Self::Misdirected | Self::HttpOverTls | Self::MethodNotAllowed => "http_request_denied",
             _ => "http_request_error",
         }
@@ -173,6 +201,7 @@ impl Rejection {
             Self::ExpectationFailed => "unknown expectation".into(),
             Self::NoChallenge => "no such ACME challenge".into(),
             Self::TooManyChallenges => "more ACME challenges at once than limits.challenges".into(),
+            Self::NoCertificate => "the site has no valid certificate".into(),
             Self::NotFound => "the site has no upstream".into(),
             Self::NoReport => "not a report".into(),
             Self::TooManyReports => "more reports than limits.reports_per_minute or limits.reports_per_client".into(),
@@ -181,6 +210,7 @@ impl Rejection {
                 format!("redirect loop: a trusted proxy sends no {}", field.scheme_field())
             }
             Self::UpstreamRedirectsBack => "redirect loop: the upstream redirects from http to the same page".into(),
+            Self::UpstreamRedirectsToItself { .. } => "redirect loop: the upstream redirects to the same URL".into(),
             Self::Upstream(error) => error.to_string(),
         }
     }

@@ -11,6 +11,7 @@ use super::local_reply::{self, reject};
 use super::record::upstream_failed;
 use super::rejection::Rejection;
 use super::reply::Reply;
+use super::snapshot::SiteOfView;
 use super::{challenge, health, tunnel};
 use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
@@ -118,10 +119,10 @@ fn answered(
             let checked = check_upgrade(head, &response, key, upgraded.is_some()).and_then(|()| {
                 let ports = context.worker.https_ports();
                 let https = HttpsPorts { public: site.view().shared.public_https_port, listeners: &ports };
-                rewrite(&mut response, head, site, upstream, https).map_err(|SendsBack| {
-                    context.worker.counters.loops_broken.increment();
-                    Rejection::UpstreamRedirectsBack
-                })
+                match rewrite(&mut response, head, site, upstream, https) {
+                    Some(back) => break_loop(back, turn, site, upstream),
+                    None => Ok(()),
+                }
             });
             match checked {
                 Ok(()) => {
@@ -152,6 +153,41 @@ fn answered(
     let mut reply = reject(rejection, head, Some(asked), context);
     reply.upstream_time = upstream_time;
     reply
+}
+
+/// Refuses a redirect of the upstream that leads back to the same page, if it leads there without end. A redirect to the
+/// very URL may be right once for a client with cookies: the upstream may have noted something about its session.
+fn break_loop(back: SendsBack, turn: &Turn<'_>, site: &SiteOfView, upstream: &Upstream) -> Result<(), Rejection> {
+    let Turn { head, asked, context, .. } = *turn;
+    let worker = &context.worker;
+    let rejection = match back {
+        SendsBack::ToHttp => Rejection::UpstreamRedirectsBack,
+        SendsBack::ToItself => {
+            let agent = head.fields.get(Name::UserAgent);
+            let client_and_url = (asked.origin.client, agent, head.host(), head.target());
+            if head.fields.has(Name::Cookie) && !worker.loop_guard.repeats(client_and_url) {
+                return Ok(());
+            }
+            Rejection::UpstreamRedirectsToItself { knows_scheme: upstream.tls.is_some() }
+        }
+    };
+    worker.counters.loops_broken.increment();
+    worker.warn_seldom(site.index(), "upstream redirects back", || {
+        let hint = match back {
+            SendsBack::ToItself if upstream.tls.is_some() => {
+                "let the upstream serve this name instead of redirecting to it: upstream_options.host_header names the Host that it gets"
+            }
+            _ => "let the upstream believe X-Forwarded-Proto: docs/guide/wordpress.md has the lines for WordPress",
+        };
+        tracing::warn!(
+            site = site.label(),
+            url = format!("https://{}{}", head.authority(), head.path()),
+            upstream = upstream.label,
+            hint,
+            "redirect loop: the upstream redirects to the page that was asked for"
+        );
+    });
+    Err(rejection)
 }
 
 /// Checks the upstream's answer to our own WebSocket key (RFC 6455 section 4.1).

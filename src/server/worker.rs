@@ -19,6 +19,7 @@ use super::handshakes::Handshakes;
 use super::loop_guard::LoopGuard;
 use super::reports::Reports;
 use super::snapshot::{SITES_AT_ONCE, View};
+use super::untrusted::Untrusted;
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::telemetry::{AccessLog, Counters};
 
@@ -47,6 +48,7 @@ pub(super) struct Worker {
     pub(super) access: Option<AccessLog>,
     pub(super) admission: Arc<Admission>,
     pub(super) loop_guard: Arc<LoopGuard>,
+    pub(super) untrusted: Arc<Untrusted>,
     pub(super) reports: Arc<Reports>,
     pub(super) handshakes: Rc<Handshakes>,
     pub(super) challenges: RefCell<ReadSlots>,
@@ -77,6 +79,7 @@ impl Worker {
             access: shared.access.clone().map(|(sink, format)| AccessLog::new(sink, format)),
             admission: shared.admission.clone(),
             loop_guard: shared.loop_guard.clone(),
+            untrusted: shared.untrusted.clone(),
             reports: shared.reports.clone(),
             handshakes: Rc::default(),
             challenges: RefCell::new(ReadSlots::new(0)),

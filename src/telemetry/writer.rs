@@ -58,6 +58,8 @@ impl Target {
 struct Progress {
     /// The number of requests to reopen the file that were carried out, successful or not.
     reopened: u64,
+    /// The number of attempts to reopen it that failed.
+    failures: u64,
     trouble: Option<Reason>,
 }
 
@@ -158,6 +160,12 @@ impl LogThread {
         self.sink.as_ref().map_or(0, |sink| sink.lost.load(Ordering::Relaxed))
     }
 
+    /// The number of failed attempts to reopen the file.
+    #[must_use]
+    pub fn reopen_failures(&self) -> u64 {
+        self.progress.borrow().failures
+    }
+
     fn start(target: Target) -> io::Result<Self> {
         let (queue, batches) = sync_channel::<Vec<u8>>(QUEUE);
         let (lost, asked) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -169,6 +177,7 @@ impl LogThread {
             told: 0,
             asked: asked.clone(),
             reopened: 0,
+            failures: 0,
             not_reopened: None,
             tried: Instant::now(),
             not_written: None,
@@ -193,6 +202,7 @@ struct Writer {
     told: u64,
     asked: Arc<AtomicU64>,
     reopened: u64,
+    failures: u64,
     not_reopened: Option<io::Error>,
     /// When the thread last tried to reopen the file.
     tried: Instant,
@@ -260,14 +270,21 @@ impl Writer {
                 self.not_reopened = None;
             }
             // The old file is better than none.
-            Err(error) => self.not_reopened = Some(error),
+            Err(error) => {
+                self.failures += 1;
+                self.not_reopened = Some(error);
+            }
         }
     }
 
     /// Publishes the state, and logs a change of it.
     fn publish(&self) {
         let trouble = self.trouble();
-        let before = self.published.send_replace(Progress { reopened: self.reopened, trouble: trouble.clone() });
+        let before = self.published.send_replace(Progress {
+            reopened: self.reopened,
+            failures: self.failures,
+            trouble: trouble.clone(),
+        });
         // The operator's own log has no other place to report its faults.
         if before.trouble == trouble || matches!(self.target, Target::Stderr) {
             return;

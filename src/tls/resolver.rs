@@ -65,10 +65,12 @@ pub type CertificateSet = Arc<[Arc<Certificate>]>;
 /// Certificates by name.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    by_name: HostMap<CertificateSet>,
+    /// `None` for a name that pintle should serve and has no certificate for: not even the default is shown to its
+    /// visitors.
+    by_name: HostMap<Option<CertificateSet>>,
     /// For clients without SNI, by the address that they have reached: SNI cannot carry an address
     /// (RFC 6066 section 3).
-    by_address: HashMap<IpAddr, CertificateSet>,
+    by_address: HashMap<IpAddr, Option<CertificateSet>>,
     /// For clients without SNI, or with an unknown name.
     default: Option<CertificateSet>,
 }
@@ -84,10 +86,19 @@ impl Certificates {
 
     /// Adds a site's certificates under its names.
     pub fn insert(&mut self, names: &[HostPattern], set: &CertificateSet) {
+        self.put(names, Some(set));
+    }
+
+    /// Refuses handshakes for a site's names.
+    pub fn refuse(&mut self, names: &[HostPattern]) {
+        self.put(names, None);
+    }
+
+    fn put(&mut self, names: &[HostPattern], set: Option<&CertificateSet>) {
         for name in names {
-            self.by_name.insert(name, set.clone());
+            self.by_name.insert(name, set.cloned());
             if let Some(address) = name.address() {
-                self.by_address.insert(address.to_canonical(), set.clone());
+                self.by_address.insert(address.to_canonical(), set.cloned());
             }
         }
     }
@@ -106,13 +117,19 @@ impl Certificates {
     /// Returns the choice for a client without SNI that has reached this address.
     #[must_use]
     pub fn find_reached(&self, address: Option<IpAddr>) -> Option<&CertificateSet> {
-        address.and_then(|a| self.by_address.get(&a.to_canonical())).or(self.default.as_ref())
+        match address.and_then(|a| self.by_address.get(&a.to_canonical())) {
+            Some(known) => known.as_ref(),
+            None => self.default.as_ref(),
+        }
     }
 
     /// Returns the choice for a name: certificates of the exact name, then of a wildcard.
     #[must_use]
     pub fn find(&self, name: Option<&str>) -> Option<&CertificateSet> {
-        name.and_then(|n| self.by_name.get(n)).or(self.default.as_ref())
+        match name.and_then(|n| self.by_name.get(n)) {
+            Some(known) => known.as_ref(),
+            None => self.default.as_ref(),
+        }
     }
 }
 

@@ -9,27 +9,29 @@ use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::site::Site;
 
-/// A redirect loop: the upstream redirects an https request to the same page over http, because it
-/// does not know that the client came over https.
+/// A redirect of the upstream to the page that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SendsBack;
+pub enum SendsBack {
+    /// To the same page over http: the upstream does not know that the client came over https.
+    ToHttp,
+    /// To the very URL of the request, without a cookie that could make a difference.
+    ToItself,
+}
 
 /// Rewrites the names in a response to an https request. Repeats the port that the client named
 /// only if it is one of pintle's.
 ///
-/// # Errors
-///
-/// Returns [`SendsBack`] if the rewritten redirect leads to the page that was asked for.
+/// Returns [`SendsBack`] if the response is a redirect to the page that was asked for.
 pub fn rewrite(
     head: &mut ResponseHead,
     request: &RequestHead,
     site: &Site,
     upstream: &Upstream,
     https: HttpsPorts<'_>,
-) -> Result<(), SendsBack> {
+) -> Option<SendsBack> {
     let touched = [Name::Location, Name::ContentLocation, Name::Refresh, Name::SetCookie];
     if !touched.iter().any(|name| head.fields.has(*name)) {
-        return Ok(());
+        return None;
     }
     let mut authority = request.host().to_owned();
     if let Some(port) = https.of_client(request.port()) {
@@ -37,7 +39,12 @@ pub fn rewrite(
         authority.push_str(itoa::Buffer::new().format(port));
     }
     let names = Names { request, authority, site, upstream };
-    let sets_cookies = head.fields.has(Name::SetCookie);
+    // A cookie, or the time, may make a difference.
+    let may_end = |head: &ResponseHead| {
+        head.fields.has(Name::SetCookie)
+            || head.fields.iter().any(|(_, name, _)| name.eq_ignore_ascii_case(b"Retry-After"))
+    };
+    let mut back = None;
     for at in 0..head.fields.len() {
         let field = head.fields.list()[at];
         let value = head.fields.value(&field);
@@ -47,14 +54,14 @@ pub fn rewrite(
             Name::SetCookie => names.cookie(value),
             _ => None,
         };
+        if field.name == Name::Location && !may_end(head) {
+            back = names.leads_back(head.status, value, new.as_deref());
+        }
         if let Some(new) = new {
-            if field.name == Name::Location && !sets_cookies && names.leads_back(head.status, value, &new) {
-                return Err(SendsBack);
-            }
             head.fields.replace(at, &new);
         }
     }
-    Ok(())
+    back
 }
 
 struct Names<'a> {
@@ -186,14 +193,37 @@ impl Names<'_> {
         !domain.is_empty() && !self.is_site(&domain) && self.upstream.own_names.iter().any(|(name, _)| below(name))
     }
 
-    /// Returns `true` if the rewritten redirect names the requested page, and the upstream wrote
-    /// http.
-    fn leads_back(&self, status: StatusCode, before: &[u8], after: &[u8]) -> bool {
-        let safe = matches!(self.request.method, Method::GET | Method::HEAD);
-        let from_http = Url::parse(before).is_some_and(|u| u.scheme == Some(false));
-        let here = format!("https://{}{}", self.request.authority(), self.request.target());
-        let same = after == here.as_bytes() || [after, b"/"].concat() == here.as_bytes();
-        status.is_redirection() && safe && from_http && same
+    /// Compares a redirect with the requested page: as the upstream wrote it, and as it was rewritten, if it was.
+    fn leads_back(&self, status: StatusCode, before: &[u8], after: Option<&[u8]>) -> Option<SendsBack> {
+        let is_safe = matches!(self.request.method, Method::GET | Method::HEAD);
+        if !status.is_redirection() || status == StatusCode::NOT_MODIFIED || !is_safe {
+            return None;
+        }
+        let leads_here = match Url::parse(after.unwrap_or(before)) {
+            Some(url) => {
+                let is_here = url.host == self.request.host() && self.is_port_of_request(url.port);
+                url.scheme != Some(false) && is_here && self.is_target(url.rest)
+            }
+            // A path, which begins at the requested host.
+            None => before.starts_with(b"/") && self.is_target(before),
+        };
+        let to_http = Url::parse(before).is_some_and(|url| url.scheme == Some(false));
+        leads_here.then_some(if to_http { SendsBack::ToHttp } else { SendsBack::ToItself })
+    }
+
+    /// Returns `true` if a URL with this port leads to the port that the client asked for.
+    fn is_port_of_request(&self, port: Option<u16>) -> bool {
+        port.unwrap_or(443) == self.request.port().unwrap_or(443)
+    }
+
+    /// Compares path and query with those of the request. Clients do not send a fragment.
+    fn is_target(&self, rest: &[u8]) -> bool {
+        let rest = rest.split(|b| *b == b'#').next().unwrap_or_default();
+        let target = self.request.target_bytes();
+        match rest.first() {
+            Some(b'/') => rest == target,
+            _ => target.strip_prefix(b"/") == Some(rest),
+        }
     }
 }
 
@@ -234,10 +264,16 @@ mod tests {
     }
 
     fn rewritten(authority: &str, name: &str, value: &str) -> Result<String, SendsBack> {
+        rewritten_at("/here", authority, name, value)
+    }
+
+    fn rewritten_at(target: &str, authority: &str, name: &str, value: &str) -> Result<String, SendsBack> {
         let mut head = ResponseHead { status: StatusCode::FOUND, ..ResponseHead::default() };
         head.fields.push(name.as_bytes(), value.as_bytes());
         let https = HttpsPorts { public: None, listeners: &[8443] };
-        rewrite(&mut head, &asked(authority, "/here"), &site(), &upstream(), https)?;
+        if let Some(back) = rewrite(&mut head, &asked(authority, target), &site(), &upstream(), https) {
+            return Err(back);
+        }
         Ok(String::from_utf8(head.fields.value(&head.fields.list()[0]).to_vec()).unwrap())
     }
 
@@ -323,10 +359,40 @@ mod tests {
     #[test]
     fn redirect_loops() {
         let back = |value: &str| rewritten("blog.example.com", "Location", value);
-        assert_eq!(back("http://blog.example.com/here"), Err(SendsBack));
-        assert_eq!(back("http://example.wordpress.com/here"), Err(SendsBack));
-        assert!(back("https://example.wordpress.com/here").is_ok());
-        assert!(back("http://blog.example.com/there").is_ok());
+        assert_eq!(back("http://blog.example.com/here"), Err(SendsBack::ToHttp));
+        assert_eq!(back("http://example.wordpress.com/here"), Err(SendsBack::ToHttp));
+        for itself in [
+            "https://blog.example.com/here",
+            "https://blog.example.com:443/here",
+            "https://Blog.Example.com/here#top",
+            "https://example.wordpress.com/here",
+            "//blog.example.com/here",
+            "/here",
+            "/here#top",
+        ] {
+            assert_eq!(back(itself), Err(SendsBack::ToItself), "{itself}");
+        }
+        for other in [
+            "http://blog.example.com/there",
+            "https://blog.example.com/here?again",
+            "https://blog.example.com/here/",
+            "https://blog.example.com:8443/here",
+            "https://www.example.com/here",
+            "https://other.example/here",
+            "/there",
+            "here",
+            "?here",
+            "",
+        ] {
+            assert!(back(other).is_ok(), "{other}");
+        }
+        let root = |value: &str| rewritten_at("/", "blog.example.com:8443", "Location", value);
+        assert_eq!(root("https://blog.example.com:8443"), Err(SendsBack::ToItself));
+        assert_eq!(root("http://example.wordpress.com"), Err(SendsBack::ToHttp));
+        assert!(root("https://blog.example.com/").is_ok(), "another port");
+        let query = |value: &str| rewritten_at("/?a=b", "blog.example.com", "Location", value);
+        assert_eq!(query("https://blog.example.com?a=b"), Err(SendsBack::ToItself));
+        assert!(query("https://blog.example.com/?a=c").is_ok());
     }
 
     proptest! {

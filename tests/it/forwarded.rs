@@ -271,3 +271,60 @@ fn the_rule_holds_on_tls_listeners_too() {
     assert_eq!((response.status, response.field("strict-transport-security")), (301, None));
     assert_eq!(ask("X-Forwarded-Proto: https\r\n").status, 200);
 }
+
+/// An offloader that nobody has named sees the redirect without end: the log says so, once for each peer.
+#[test]
+fn an_untrusted_offloader_is_reported_once() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let state = format!("[state]\ndirectory = {:?}\n", authority.folder().join("state"));
+    let pintle = Pintle::start(&authority, &(state + &blog(&authority, &origin)));
+    let told = || {
+        let log = pintle.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let is_it = |line: &serde_json::Value| {
+            line["message"].as_str().is_some_and(|m| m.contains("is not in trusted_proxies"))
+        };
+        lines.filter(is_it).collect::<Vec<_>>()
+    };
+    for fields in ["", "X-Forwarded-Proto: http\r\n", "X-Forwarded-For: 192.0.2.1\r\n", "Forwarded: for=192.0.2.1\r\n"]
+    {
+        assert_eq!(ask(&pintle, fields).status, 301, "{fields}");
+    }
+    for _ in 0..3 {
+        assert_eq!(ask(&pintle, "X-Forwarded-Proto: https\r\n").status, 301);
+    }
+    assert_eq!(ask(&pintle, "Forwarded: proto=https\r\n").status, 301);
+    pintle.logs("127.0.0.1 sends X-Forwarded-Proto but is not in trusted_proxies");
+    assert_eq!(told().len(), 1, "{:?}", told());
+    assert!(told()[0]["hint"].as_str().unwrap().contains("trusted_proxies = [\"127.0.0.1\"]"), "{:?}", told());
+    // With that line, it is served.
+    let trust = "trusted_proxies = [\"127.0.0.1\"]";
+    pintle.rewrite(|text| text.replace("workers = 2\n", &format!("workers = 2\n{trust}\n")));
+    pintle.reload();
+    assert_eq!(ask(&pintle, "X-Forwarded-Proto: https\r\n").status, 200);
+}
+
+/// So is one that speaks the other field; and the table of such peers is bounded.
+#[test]
+fn untrusted_peers_are_counted() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"0.0.0.0:0\"]\nworkers = 2\n";
+    let pintle = Pintle::start_with(&authority, listen, &blog(&authority, &origin));
+    let port = pintle.http().port();
+    for host in 1..=80 {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let from = std::net::SocketAddr::from(([127, 0, 1, host], 0));
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        let mut stream: std::net::TcpStream = socket.into();
+        let request =
+            format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\nForwarded: for=_x;proto=https\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 301"), "{answer}");
+    }
+    pintle.logs("further peers like this are not reported");
+    assert_eq!(pintle.log().matches("sends Forwarded but is not in trusted_proxies").count(), 64);
+    assert!(pintle.log().contains("trust = \\\"forwarded\\\""));
+}

@@ -103,6 +103,7 @@ fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
     fs::remove_file(bed.log()).unwrap();
     eventually("it is reopened", || bed.log().is_file().then_some(()));
     bed.pintle.logs("access log recovered");
+    assert!(!bed.metrics().contains("pintle_access_log_reopen_failures_total 0\n"), "{}", bed.metrics());
     bed.visit("/three");
     eventually("a line in the new file", || has(&bed.log(), "/three").then_some(()));
     eventually("nothing is wrong any more", || bed.pintle.status()["access_log"]["error"].is_null().then_some(()));
@@ -206,4 +207,53 @@ fn logrotate_moves_the_log() {
     assert!(has(&bed.logs().join("access.log.1"), "/round-3"));
     assert!(bed.logs().join("access.log.2.gz").exists() && bed.logs().join("access.log.3.gz").exists());
     assert!(bed.pintle.status()["access_log"]["error"].is_null());
+}
+
+/// Each signal that asks for the file again hears why it was not opened.
+#[test]
+fn a_failed_reopening_is_never_silent() {
+    let bed = Bed::new();
+    let moved = bed.logs().join("access.log.1");
+    fs::rename(bed.log(), &moved).unwrap();
+    fs::create_dir(bed.log()).unwrap();
+    for times in 1..=2 {
+        bed.pintle.signal("USR1");
+        let told = bed.pintle.logged("access log not reopened", times);
+        assert!(told[0]["what"].as_str().unwrap().contains("cannot reopen"), "{told:?}");
+        assert!(told[0]["hint"].as_str().unwrap().contains("move it away"), "{told:?}");
+    }
+    bed.visit("/kept");
+    eventually("the old file is written", || has(&moved, "/kept").then_some(()));
+}
+
+/// `check` refuses a log that `run` could not open, and the hint works as written.
+#[test]
+fn a_log_that_cannot_be_opened_is_known_before_the_start() {
+    let (authority, folder, origin) = (Authority::new(), TempDir::new().unwrap(), Origin::hello());
+    let log = folder.path().join("no/such/folder/access.log");
+    let text = format!(
+        "[log]\naccess = {log:?}\n[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}",
+        blog(&authority, &origin)
+    );
+    let config = folder.path().join("pintle.toml");
+    fs::write(&config, &text).unwrap();
+    let said = |command: &str| {
+        let mut run = Command::new("timeout");
+        run.args(["20", env!("CARGO_BIN_EXE_pintle"), command, "--allow-root", "-c"]).arg(&config);
+        let (code, out, err) = outcome(&mut run);
+        assert!(code == 1 && err.contains("log.access: "), "{command}: {out}{err}");
+        err
+    };
+    let err = said("check");
+    assert_eq!(said("run"), err);
+    let remedy = err.lines().find_map(|line| line.trim().strip_prefix("hint: ")).unwrap();
+    output(Command::new("sh").args(["-c", remedy]));
+    let (code, out, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(&config));
+    assert_eq!(code, 0, "{out}{err}");
+    // What is there and is no file: `check` knows it, too.
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    assert!(said("check").contains("not a regular file") && said("run").contains("not a regular file"));
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    assert!(said("check").contains("a folder") && said("run").contains("a folder"));
 }

@@ -44,7 +44,7 @@ fn start_fails(config: &Path) -> String {
     let program = env!("CARGO_BIN_EXE_pintle");
     let mut command = Command::new("timeout");
     let (code, out, err) =
-        outcome(command.env("PINTLE_ALLOW_ROOT", "1").args(["20", program, "run", "-c"]).arg(config));
+        outcome(command.env("PINTLE_ALLOW_ROOT", "1").args(["20", program, "run", "--strict", "-c"]).arg(config));
     assert_eq!(code, 1, "{out}{err}");
     err
 }

@@ -143,7 +143,7 @@ fn at_the_start() {
         let hint = found.1.lines().find(|l| l.starts_with("  hint: ")).unwrap_or_default();
         assert!(hint.contains(bad.remedy), "{}: {hint}", bad.name);
     }
-    let (code, _, err) = outcome(pintle().args(["run", "-c"]).arg(&config));
+    let (code, _, err) = outcome(pintle().args(["run", "--strict", "-c"]).arg(&config));
     assert!(code == 1 && bed.bad.iter().all(|bad| err.contains(bad.reason)), "{err}");
 }
 

@@ -1,6 +1,6 @@
 //! Plain HTTP is sent to https: for configured hosts only, path and query to the letter.
 
-use crate::harness::{Authority, BLOG, Connection, Origin, Pintle, Response, blog, policies};
+use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, Reply, Response, blog, policies};
 
 fn ask(pintle: &Pintle, method: &str, authority: &str, target: &str) -> Response {
     let mut connection = Connection::plain(pintle.http());
@@ -82,7 +82,7 @@ fn a_public_port_is_named() {
 fn ports_that_a_client_makes_up_are_not_repeated() {
     let authority = Authority::new();
     let to = format!("Location: http://{BLOG}/to\r\n");
-    let origin = Origin::start(move |_| crate::harness::Reply::new("302 Found", &to, ""));
+    let origin = Origin::start(move |_| Reply::new("302 Found", &to, ""));
     let leaf = authority.leaf("both", &["blog.example.com", "www.example.com"]);
     let config = format!(
         "[[site]]\nhosts = [\"blog.example.com\", \"www.example.com\"]\nupstream = \"{}\"\ncanonical_redirect = true\n\
@@ -91,7 +91,7 @@ fn ports_that_a_client_makes_up_are_not_repeated() {
         leaf.chain,
         leaf.key
     );
-    let client = crate::harness::Client::new(&authority);
+    let client = Client::new(&authority);
     let check = |listen: &str, named: &dyn Fn(&Pintle) -> String, want: &dyn Fn(&Pintle) -> String| {
         let pintle = Pintle::start_listening(&authority, listen, &config);
         let (named, want) = (named(&pintle), want(&pintle));
@@ -131,7 +131,7 @@ fn other_names_of_a_site_lead_to_the_first() {
     let pintle = Pintle::start(&authority, &config);
     // Plain HTTP goes to https under the same name first: the preload list wants it so.
     assert_eq!(ask(&pintle, "GET", "www.example.com", "/x").one("location"), "https://www.example.com/x");
-    let client = crate::harness::Client::new(&authority);
+    let client = Client::new(&authority);
     let response = client.get(pintle.https(), "www.example.com", "/x?y");
     assert_eq!((response.status, response.one("location")), (301, "https://blog.example.com/x?y"));
     assert_eq!(response.one("strict-transport-security"), "max-age=31536000");
@@ -139,4 +139,65 @@ fn other_names_of_a_site_lead_to_the_first() {
     connection.send("POST /x HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(connection.response("POST").status, 308);
     assert_eq!(client.get(pintle.https(), "blog.example.com", "/x").status, 200);
+}
+
+/// WordPress with an https address of its own, behind a proxy whose X-Forwarded-Proto it does not read: it sends whoever
+/// asks over https to where they are.
+#[test]
+fn a_redirect_of_the_upstream_to_the_same_url_is_answered_once() {
+    let authority = Authority::new();
+    let origin = Origin::start(|request| {
+        let (path, query) = request.path().split_once('?').unwrap_or_else(|| (request.path(), ""));
+        let here = format!("Location: https://{BLOG}{}\r\n", request.path());
+        match path {
+            _ if request.fields("cookie").iter().any(|c| c.contains("seen=1")) => Reply::ok("in"),
+            "/cookie" => Reply::new("302 Found", &format!("{here}Set-Cookie: seen=1; Secure\r\n"), ""),
+            "/later" => Reply::new("302 Found", &format!("{here}Retry-After: 1\r\n"), ""),
+            "/relative" => Reply::new("307 Temporary Redirect", &format!("Location: /relative?{query}\r\n"), ""),
+            "/slash" => Reply::new("301 Moved Permanently", &format!("Location: https://{BLOG}/slash/\r\n"), ""),
+            _ => Reply::new("302 Found", &here, ""),
+        }
+    });
+    let pintle = Pintle::start(&authority, &blog(&authority, &origin));
+    let ask = |method: &str, path: &str, fields: &str| {
+        let mut connection = Client::new(&authority).connect(pintle.https(), BLOG);
+        connection.send(format!("{method} {path} HTTP/1.1\r\nHost: {BLOG}\r\n{fields}\r\n"));
+        connection.response(method)
+    };
+    for (method, path) in
+        [("GET", "/wp-login.php"), ("HEAD", "/wp-login.php"), ("GET", "/a?b=c"), ("GET", "/relative?x")]
+    {
+        let page = ask(method, path, "");
+        assert_eq!((page.status, page.field("location"), page.one("cache-control")), (508, None, "no-store"), "{path}");
+        if method == "GET" {
+            let line = "if (($_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '') === 'https') { $_SERVER['HTTPS'] = 'on'; }";
+            assert!(page.text().contains(line), "{}", page.text());
+        }
+    }
+    pintle.logs("redirect loop: the upstream redirects to the page that was asked for");
+    // What may end by itself passes: a cookie, a wait, another path, another method.
+    for (method, path) in [("GET", "/cookie"), ("GET", "/later"), ("GET", "/slash"), ("POST", "/wp-login.php")] {
+        assert!(matches!(ask(method, path, "").status, 301 | 302), "{method} {path}");
+    }
+    assert_eq!(ask("GET", "/cookie", "Cookie: seen=1\r\n").text(), "in");
+    // With a cookie, the upstream may have noted something: once.
+    let statuses = [0; 3].map(|_| ask("GET", "/session", "Cookie: id=1\r\n").status);
+    assert_eq!(statuses, [302, 508, 302]);
+    assert_eq!(ask("GET", "/session", "Cookie: id=1\r\nUser-Agent: other\r\n").status, 302);
+}
+
+/// A hosted blog that sends its second name to the first one: over https, X-Forwarded-Proto is no remedy.
+#[test]
+fn an_https_upstream_that_redirects_to_itself_is_not_told_of_wordpress() {
+    let authority = Authority::new();
+    let leaf = authority.leaf("upstream", &["localhost"]);
+    let origin = crate::harness::SecureServer::start(&[&leaf], |_, _| {
+        format!("HTTP/1.1 301 Moved Permanently\r\nLocation: https://{BLOG}/\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    });
+    let upstream = format!("https://localhost:{}", origin.address.port());
+    let ca = format!("[site.upstream_options]\nca = {:?}\n", authority.ca_path());
+    let pintle = Pintle::start(&authority, &(crate::harness::blog_at(&authority, &upstream) + &ca));
+    let page = Client::new(&authority).get(pintle.https(), BLOG, "/");
+    assert_eq!(page.status, 508);
+    assert!(!page.text().contains("HTTP_X_FORWARDED_PROTO") && page.text().contains("this name"), "{}", page.text());
 }

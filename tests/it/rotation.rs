@@ -212,7 +212,7 @@ fn a_key_that_was_never_promised_is_refused() {
     let config = bed.folder.path().join("again.toml");
     fs::write(&config, format!("[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{}", bed.config(&bed.pins("30d"), "")))
         .unwrap();
-    let (code, _, err) = outcome(crate::harness::pintle().args(["run", "-c"]).arg(&config));
+    let (code, _, err) = outcome(crate::harness::pintle().args(["run", "--strict", "-c"]).arg(&config));
     assert!(code == 1 && err.contains("would lock readers out"), "{err}");
 }
 

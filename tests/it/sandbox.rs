@@ -266,7 +266,7 @@ fn what_the_sandbox_was_not_made_for_is_refused_at_reload() {
         // The socket's place is taken from the file: a signal asks without it.
         pintle.signal("HUP");
         eventually(reason, || pintle.log().contains(reason).then_some(()));
-        assert!(pintle.log().contains(remedy), "{}", pintle.log());
+        assert!(pintle.log().contains(remedy) && pintle.log().contains("`pintle upgrade`"), "{}", pintle.log());
         assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").text(), "0 bytes");
     }
     // What was foreseen is taken.
@@ -465,4 +465,33 @@ fn what_the_process_may_write_lies_apart_from_what_it_reads() {
     assert!(code == 0 && err.contains("warning: admin.listen: whoever takes the process over can remove "), "{err}");
     let (code, out, err) = check("[state]\ndirectory = \"state\"\n[admin]\nlisten = \"unix:run/admin.sock\"\n");
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
+}
+
+/// A second site in another folder, on another port: a reload names the command that takes it in, and that works.
+#[test]
+fn a_site_beyond_the_sandbox_comes_with_an_upgrade() {
+    let bed = Bed::new();
+    let second = Origin::start(|_| Reply::ok("second"));
+    let line = crate::upgrade::Line::start(
+        &bed.authority,
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n",
+        &bed.config(""),
+    );
+    if !is_held(&line.pintle) {
+        return;
+    }
+    let other = TempDir::new().unwrap();
+    let leaf = bed.authority.leaf("shop", &["shop.example.com"]);
+    let [chain, key] = [&leaf.chain, &leaf.key].map(|file| other.path().join(file.file_name().unwrap()));
+    fs::copy(&leaf.chain, &chain).unwrap();
+    fs::copy(&leaf.key, &key).unwrap();
+    let url = second.url();
+    let site = format!(
+        "[[site]]\nhosts = [\"shop.example.com\"]\nupstream = \"{url}\"\n[site.certificate]\nchain = {chain:?}\nkey = {key:?}\n"
+    );
+    line.pintle.rewrite(|text| format!("{text}{site}"));
+    let refused = line.pintle.reload_fails();
+    assert!(refused.contains("hint: `pintle upgrade`"), "{refused}");
+    line.upgrade();
+    assert_eq!(Client::new(&bed.authority).get(line.pintle.https(), "shop.example.com", "/").text(), "second");
 }

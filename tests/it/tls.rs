@@ -39,7 +39,7 @@ fn s_client(pintle: &Pintle, arguments: &[&str]) -> String {
     format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
 }
 
-fn alert_of(error: &std::io::Error) -> AlertDescription {
+pub fn alert_of(error: &std::io::Error) -> AlertDescription {
     match error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::AlertReceived(alert)) => *alert,
         other => panic!("no alert: {error}: {other:?}"),

@@ -3,7 +3,6 @@
 mod json;
 mod table;
 
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,7 +53,7 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
     runtime.shutdown_background();
     let (text, code) = match &outcome {
         Ok(report) => {
-            let color = output.color && io::stdout().is_terminal();
+            let color = output.color_of_stdout;
             let text = match as_json {
                 true => format!("{:#}\n", json::report(&options, report)),
                 false => table::render(&options, report, color),

@@ -10,7 +10,7 @@ use super::checker::Checker;
 use super::entry::{Entry, by_name};
 use super::globals::globals;
 use super::hosts::hosts;
-use super::keep::{keep_unfit, mark_shorter, note_refused};
+use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
 use super::{assemble, guard, planning, suites};
 use crate::config::file::File;
 use crate::config::problem::{At, Problems};
@@ -20,13 +20,14 @@ use crate::ledger::time::{DOUBT, wall};
 use crate::policy::promise::others;
 
 impl Draft {
-    /// Checks everything. Returns a configuration unless the problems have errors.
+    /// Checks everything. Returns a configuration unless the problems have errors; errors of pairs that nothing replaces
+    /// count only if the context says so ([`Context::may_lack`]).
     #[must_use]
     pub fn build(&self, context: &Context<'_>) -> (Option<Config>, Problems) {
         let mut problems = self.problems.clone();
         let Some(file) = &self.file else { return (None, problems) };
         let config = build(self, file, context, &mut problems);
-        (config.filter(|_| !problems.has_errors()), problems)
+        (config, problems)
     }
 }
 
@@ -66,7 +67,11 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
     for candidate in &candidates {
         r.problems.extend(candidate.problems.iter().chain(&candidate.notes).cloned());
     }
-    if r.problems.has_errors() {
+    let has_errors = r.problems.has_errors();
+    for (index, candidate) in candidates.iter_mut().enumerate() {
+        r.problems.extend(note_missing(index, candidate, &mut kept));
+    }
+    if has_errors {
         return None;
     }
     let (mut entries, mut news) = (Vec::with_capacity(candidates.len()), Vec::new());

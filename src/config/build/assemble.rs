@@ -98,8 +98,10 @@ fn tickets(context: &Context<'_>) -> Option<Arc<Tickets>> {
 fn certificates(entries: &[Arc<Entry>], globals: &Globals) -> Arc<Certificates> {
     let mut certificates = Certificates::default();
     for entry in entries {
-        if let Some(set) = &entry.plan.set {
-            certificates.insert(&entry.plan.hosts, set);
+        match &entry.plan.set {
+            Some(set) => certificates.insert(&entry.plan.hosts, set),
+            None if entry.plan.lack.is_some() => certificates.refuse(&entry.plan.hosts),
+            None => {}
         }
     }
     if let Some(set) = globals.default_site.and_then(|index| entries.get(index)?.plan.set.as_ref()) {

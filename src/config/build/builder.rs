@@ -1,6 +1,7 @@
 //! Makes candidates of sites, also again where something must differ from their files.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::candidate::{self, Candidate};
@@ -9,12 +10,13 @@ use super::entry::{ByName, Entry};
 use super::globals::Globals;
 use super::loaded::Loaded;
 use super::planning::Reuse;
-use super::stand_in::{Served, StandIns};
+use super::stand_in::{MayLackHere, Served, StandIns};
 use super::upstream::Upstreams;
 use crate::config::file::File;
 use crate::config::problem::At;
-use crate::config::{Context, Draft, StandIn};
+use crate::config::{Context, Draft, MayLack, StandIn};
 use crate::host::HostPattern;
+use crate::reason::Problem;
 
 /// Makes candidates of sites.
 pub(super) struct Builder<'a> {
@@ -34,6 +36,8 @@ pub(super) struct Builder<'a> {
 pub(super) struct Change {
     /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise: the pair that was served last stays.
     pub(super) forced: BTreeSet<usize>,
+    /// Indexes of pairs that would break a promise and that nothing replaces, with the guard's objections.
+    pub(super) dropped: BTreeMap<usize, Vec<Problem>>,
     /// Its pins would lock readers out of another site: pintle sends none.
     pub(super) withhold: bool,
 }
@@ -45,7 +49,8 @@ impl Builder<'_> {
         };
         let except = self.except.get(index).cloned().unwrap_or_default();
         let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
-        let stand_ins = StandIns::of(self.served_as(&label), self.context, &change.forced);
+        let may_lack = self.may_lack(index);
+        let stand_ins = StandIns::of(self.served_as(&label), self.context, change, may_lack);
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
         let mut candidate =
@@ -70,7 +75,47 @@ impl<'a> Builder<'a> {
     }
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    /// The pairs that a site may be without: all, if none of its names has a certificate now, and otherwise those that it
+    /// lacks already.
+    fn may_lack(&self, index: usize) -> MayLackHere<'a> {
+        let hosts: Vec<&HostPattern> = self.hosts.get(index).into_iter().flatten().map(|at| &at.value).collect();
+        let is_one = |host: &HostPattern| hosts.contains(&host);
+        match (&self.context.may_lack, self.context.served()) {
+            (MayLack::None, _) => MayLackHere::Only(Vec::new()),
+            (_, Some(served)) => {
+                let with_certificate = served.entries.iter().filter(|entry| entry.plan.set.is_some());
+                let lacks = served.entries.iter().filter(|entry| entry.hosts().iter().any(is_one));
+                match with_certificate.flat_map(|entry| entry.hosts()).any(is_one) {
+                    true => MayLackHere::Only(lacks.flat_map(|entry| entry.missing()).collect()),
+                    false => MayLackHere::Any,
+                }
+            }
+            (MayLack::All, None) => MayLackHere::Any,
+            (MayLack::AllBut(served), None) => {
+                let own: Vec<_> = served.iter().filter(|site| site.hosts.iter().any(is_one)).collect();
+                match own.is_empty() {
+                    true => MayLackHere::Any,
+                    false => MayLackHere::Only(
+                        own.into_iter().flat_map(|site| &site.missing).map(PathBuf::as_path).collect(),
+                    ),
+                }
+            }
+        }
+    }
+
+    /// `true` if a pair that breaks a promise may be left out. At a reload, only a site that lacks the pair already may
+    /// do so: the operator is there to decide.
+    pub(super) fn may_drop(&self, candidate: &Candidate, site: usize, pair: usize) -> bool {
+        let Some(loaded) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
+        let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+        let lacks = |before: &Arc<Entry>| before.missing().any(|path| path == loaded.path);
+        match self.may_lack(site) {
+            MayLackHere::Any if self.context.served().is_some() => self.served_as(&label).is_some_and(lacks),
+            may_lack => may_lack.includes(Some(&loaded.path)),
+        }
+    }
+
     /// The pair that was served last where this one is configured.
     pub(super) fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
         let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
@@ -83,8 +128,8 @@ impl Builder<'_> {
             .0
             .certificates
             .get(pair.at)?;
-        let none = BTreeSet::new();
-        let stand_ins = StandIns::of(self.served_as(&label), self.context, &none);
+        let none = Change::default();
+        let stand_ins = StandIns::of(self.served_as(&label), self.context, &none, MayLackHere::Only(Vec::new()));
         stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
     }
 }

@@ -7,7 +7,7 @@ use super::entry::{ByName, Entry, MadeFrom, make};
 use super::plan::Plan;
 use super::planning::Planned;
 use super::report;
-use super::stand_in::RefusedPair;
+use super::stand_in::{MissingPair, RefusedPair};
 use crate::config::Context;
 use crate::config::file::SiteTable;
 use crate::host::HostPattern;
@@ -28,6 +28,8 @@ pub(super) struct Candidate {
     pub(super) news: Vec<Problem>,
     /// Pairs on disk that other pairs replace.
     pub(super) refused: Vec<RefusedPair>,
+    /// Pairs on disk that nothing replaces.
+    pub(super) missing: Vec<MissingPair>,
     /// Problems of files that something else replaces.
     pub(super) notes: Vec<Problem>,
     /// The fallback if this candidate is rejected: the previous files, with the ledger and the time of now.
@@ -43,10 +45,10 @@ impl Candidate {
         plan: Arc<Plan>,
         problems: Vec<Problem>,
         news: Vec<Problem>,
-        refused: Vec<RefusedPair>,
+        (refused, missing): (Vec<RefusedPair>, Vec<MissingPair>),
     ) -> Self {
         let (notes, standing) = (Vec::new(), None);
-        Self { entry, plan, problems, news, refused, notes, standing, by_guard: false, is_kept: false }
+        Self { entry, plan, problems, news, refused, missing, notes, standing, by_guard: false, is_kept: false }
     }
 
     pub(super) fn is_fit(&self) -> bool {
@@ -65,7 +67,8 @@ pub(super) fn candidate(
     context: &Context<'_>,
     r: &mut Checker<'_>,
 ) -> Candidate {
-    let Planned { plan, mut problems, refused } = planned;
+    let Planned { plan, mut problems, refused, missing } = planned;
+    let unserved = (refused, missing);
     let mut scratch = r.problems.scratch();
     let mut own = Checker { problems: &mut scratch, stamps: Vec::new(), ..*r };
     let label = plan.hosts.first().map(ToString::to_string).unwrap_or_default();
@@ -79,7 +82,9 @@ pub(super) fn candidate(
     let mut ramps = Vec::new();
     let mut climb = |policy: Ramped, steps: Option<&Steps>| climb(&label, policy, steps, context, &mut ramps);
     // Clients note nothing about addresses (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
-    let is_noted = plan.hosts.iter().any(|host| host.address().is_none());
+    let has_name = plan.hosts.iter().any(|host| host.address().is_none());
+    // Without a certificate, no client sees a policy, and no ramp begins.
+    let is_noted = has_name && plan.lack.is_none();
     let (planned_hsts, planned_pins) =
         (plan.hsts.as_ref().filter(|_| is_noted), plan.pins.as_ref().filter(|_| is_noted));
     let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, planned_hsts.and_then(|h| h.steps.as_ref()));
@@ -89,7 +94,7 @@ pub(super) fn candidate(
         None => h.policy,
     });
     let promised = |pin: Pin| is_promised(context, &plan, &except, pin);
-    if !is_noted {
+    if !has_name {
         warn_of_addresses(table, &plan, &mut own);
     }
     let judged = match (planned_pins, &table.hpkp) {
@@ -98,7 +103,7 @@ pub(super) fn candidate(
     };
     problems.extend(scratch.into_list().into_iter().map(|problem| of_site(&label, problem)));
     if problems.iter().any(Problem::is_error) {
-        return Candidate::new(None, plan, problems, news, refused);
+        return Candidate::new(None, plan, problems, news, unserved);
     }
     let made_from = MadeFrom {
         withheld: judged.as_ref().is_some_and(|j| j.withheld || withhold),
@@ -114,7 +119,7 @@ pub(super) fn candidate(
         }
         _ => Arc::new(make(plan.clone(), made_from, ramps)),
     };
-    Candidate::new(Some(entry), plan, problems, news, refused)
+    Candidate::new(Some(entry), plan, problems, news, unserved)
 }
 
 /// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.
@@ -135,7 +140,8 @@ pub(super) fn standing(
             Some(entry.clone())
         }
         _ => {
-            let planned = Planned { plan: before.plan.clone(), problems: Vec::new(), refused: Vec::new() };
+            let planned =
+                Planned { plan: before.plan.clone(), problems: Vec::new(), refused: Vec::new(), missing: Vec::new() };
             let again = self::candidate(known, table, except, planned, withhold, context, r);
             again.entry.or_else(|| Some(before.clone()))
         }
@@ -143,14 +149,15 @@ pub(super) fn standing(
 }
 
 fn warn_of_older(table: &SiteTable, plan: &Plan, before: &Entry, r: &mut Checker<'_>) {
-    for (at, loaded) in plan.loaded.iter().enumerate() {
+    for loaded in &plan.loaded {
         let same_kind = |c: &&Chain| {
             std::mem::discriminant(&c.leaf.algorithm) == std::mem::discriminant(&loaded.chain.leaf.algorithm)
         };
         let in_use = before.chains().find(same_kind);
         for fault in preflight::judge(&loaded.chain, &plan.hosts, r.now, in_use) {
             if matches!(fault, preflight::Fault::Older { .. } | preflight::Fault::Shorter(..)) {
-                let span = table.certificates.get(at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
+                let span =
+                    table.certificates.get(loaded.at).and_then(|c| c.chain.as_ref()).map_or(&table.span, |c| &c.span);
                 let reason = Reason::new(format!("{}: {fault}", r.shown(&loaded.path)));
                 r.report(Problem::warning(span, reason.hint(fault.hint(&loaded.chain.leaf))).about(&loaded.path));
             }

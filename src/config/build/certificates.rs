@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::checker::Checker;
 use super::files::{mode, read, read_as};
 use super::loaded::Loaded;
-use super::stand_in::{RefusedPair, StandIns};
+use super::report::Lack;
+use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::KeyText;
 use crate::config::problem::At;
@@ -21,42 +22,64 @@ use crate::tls::{Certificate, CertificateError};
 
 const KEY_FORM: &str = "use a key in PEM: PKCS#8, PKCS#1 or SEC1; RSA from 2048 bits, ECDSA, Ed25519";
 
+/// The pairs of one site.
+#[derive(Default)]
+pub(super) struct Pairs {
+    /// The pairs to serve.
+    pub(super) loaded: Vec<Loaded>,
+    /// Pairs on disk that others replace.
+    pub(super) refused: Vec<RefusedPair>,
+    /// Pairs on disk that nothing replaces, where the site may do without them.
+    pub(super) missing: Vec<MissingPair>,
+}
+
 /// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
-pub(super) fn build(
-    table: &SiteTable,
-    hosts: &[HostPattern],
-    stand_ins: &StandIns<'_>,
-    r: &mut Checker<'_>,
-) -> (Vec<Loaded>, Vec<RefusedPair>) {
-    let (mut loaded, mut refused) = (Vec::new(), Vec::new());
+pub(super) fn build(table: &SiteTable, hosts: &[HostPattern], stand_ins: &StandIns<'_>, r: &mut Checker<'_>) -> Pairs {
+    let mut pairs = Pairs::default();
     for (at, pair) in table.certificates.iter().enumerate() {
         let mut problems = r.problems.scratch();
         let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
         let here = load_pair(pair, at, hosts, &mut own);
         let stamps = std::mem::take(&mut own.stamps);
         r.stamps.extend(stamps);
-        let is_refused = problems.has_errors() || stand_ins.is_forced(at);
+        let dropped = stand_ins.dropped(at);
+        // pintle obtains the pair itself, and has not yet.
+        let is_awaited = pair.managed.is_some() && here.is_none() && !problems.has_errors();
+        let is_refused = problems.has_errors() || stand_ins.is_forced(at) || dropped.is_some() || is_awaited;
         let path = pair.chain.as_ref().map(|chain| r.path(&chain.value));
         let served = path
-            .filter(|_| is_refused || stand_ins.are_in_use())
-            .and_then(|path| stand_ins.served(pair, at, &path, r.folder))
+            .as_ref()
+            .filter(|_| dropped.is_none() && (is_refused || stand_ins.are_in_use()))
+            .and_then(|path| stand_ins.served(pair, at, path, r.folder))
             .map(|served| served.loaded);
         let unchanged = here.as_ref().zip(served.as_ref()).is_some_and(|(here, served)| here.is(served));
         match served {
             Some(served) if is_refused && stand_ins.may_stand_in(unchanged) => {
-                let problems = problems.into_list();
+                let mut problems = problems.into_list();
+                if let (true, Some(path)) = (is_awaited, &path) {
+                    let reason = Reason::new(format!("{}: the file is gone", r.shown(path)));
+                    problems.push(Problem::error(&pair.span, reason).about(path));
+                }
                 let certificate = here.as_ref().map(Loaded::report);
-                refused.push(RefusedPair { at, problems, unchanged, certificate });
-                loaded.push(served);
+                pairs.refused.push(RefusedPair { at, problems, unchanged, certificate });
+                pairs.loaded.push(served);
             }
+            _ if is_awaited || is_refused && stand_ins.may_lack(path.as_deref()) => pairs.missing.push(MissingPair {
+                path,
+                has_key: pair.key.is_some(),
+                lack: if is_awaited { Lack::NotYet } else { Lack::Broken },
+                by_guard: dropped.is_some(),
+                problems: problems.into_list().into_iter().chain(dropped.into_iter().flatten().cloned()).collect(),
+                certificate: here.as_ref().map(Loaded::report),
+            }),
             served => {
                 r.problems.extend(problems.into_list());
                 // A pair that is in use already is reused.
-                loaded.extend(served.filter(|_| unchanged && !is_refused).or(here));
+                pairs.loaded.extend(served.filter(|_| unchanged && !is_refused).or(here));
             }
         }
     }
-    (loaded, refused)
+    pairs
 }
 
 fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Checker<'_>) -> Option<Loaded> {

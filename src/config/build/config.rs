@@ -83,6 +83,8 @@ pub struct Kept {
     pub by_guard: bool,
     /// The refused certificates, if they could be read.
     pub certificates: Vec<report::Certificate>,
+    /// `true` if the site has no certificate at all.
+    pub lacks: bool,
 }
 
 /// The target of the access log.
@@ -100,6 +102,11 @@ impl Config {
     /// The report of each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
         self.entries.iter().map(|entry| &entry.report)
+    }
+
+    /// The sites that pintle refuses TLS for, since they have no certificate.
+    pub fn without_certificate(&self) -> impl Iterator<Item = (&report::Site, report::Lack)> {
+        self.sites().filter_map(|site| Some((site, site.lacks_certificate?)))
     }
 
     /// The keys of session tickets.
@@ -138,6 +145,11 @@ impl Config {
     /// The pairs that it serves: the path of the chain, and the pin of the leaf.
     pub fn pairs(&self) -> impl Iterator<Item = (&Path, Pin)> {
         self.entries.iter().flat_map(|entry| entry.pairs()).map(|l| (l.path.as_path(), l.chain.pin()))
+    }
+
+    /// The chains that sites should have and have not.
+    pub fn missing_chains(&self) -> impl Iterator<Item = &Path> {
+        self.entries.iter().flat_map(|entry| entry.missing())
     }
 
     /// The pairs that it serves and another configuration does not; and all that break promises, which other nodes may

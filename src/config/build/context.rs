@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub last_good: Option<LastGood>,
     /// Whether such a pair, or one of `before`, replaces an unfit one on disk.
     pub stand_in: StandIn,
+    /// The sites that may be without a certificate if nothing replaces an unfit pair.
+    pub may_lack: MayLack,
     /// With `keeps_sites`: a chain that has become shorter counts as unfit, unless its site (the first name) is one of
     /// these. A file that is being written may end behind any certificate.
     pub waits_for_chains: Option<Vec<String>>,
@@ -80,6 +82,7 @@ impl<'a> Context<'a> {
             keeps_sites: false,
             last_good: None,
             stand_in: StandIn::Never,
+            may_lack: MayLack::None,
             waits_for_chains: None,
             instead: HashMap::new(),
             shown_as: HashMap::new(),
@@ -112,4 +115,26 @@ pub enum StandIn {
     Unchanged,
     /// Always.
     Always,
+}
+
+/// The sites that may be without a certificate if a pair cannot be served and nothing replaces it. A site that clients reach
+/// now keeps its pairs, whatever this says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MayLack {
+    /// None: an unfit pair makes the whole configuration unfit.
+    #[default]
+    None,
+    /// All of them.
+    All,
+    /// All except these, which the previous process serves.
+    AllBut(Vec<ServedBefore>),
+}
+
+/// A site that the previous process serves with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedBefore {
+    /// Its names.
+    pub hosts: Vec<HostPattern>,
+    /// The chains that it lacks all the same.
+    pub missing: Vec<PathBuf>,
 }

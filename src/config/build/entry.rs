@@ -1,6 +1,7 @@
 //! A site as it is served now: its plan, with the ledger and the time taken into account.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -54,6 +55,11 @@ impl Entry {
         &self.plan.loaded
     }
 
+    /// The chains that it should have and has not.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Path> {
+        self.plan.missing.iter().filter_map(|missing| missing.path.as_deref())
+    }
+
     pub(in crate::config) fn hosts(&self) -> &[HostPattern] {
         &self.plan.hosts
     }
@@ -101,6 +107,7 @@ pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> En
         hpkp: sent,
         request: plan.request.clone(),
         response: plan.response.clone(),
+        lacks_certificate: plan.lack.is_some(),
     };
     Entry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
 }
@@ -119,6 +126,8 @@ fn site_report(
         hosts: plan.hosts.iter().map(ToString::to_string).collect(),
         upstream: plan.target.as_ref().map(|t| t.report.clone()),
         certificates: plan.loaded.iter().map(Loaded::report).collect(),
+        missing: plan.missing.clone(),
+        lacks_certificate: plan.lack,
         hsts: hsts.map(ToString::to_string),
         hpkp: hpkp.map(|p| (p.name(), p.value())),
         withheld,

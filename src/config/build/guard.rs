@@ -13,7 +13,7 @@ use super::loaded::Loaded;
 use super::refusal::{OwnKey, Refusal, safe_day};
 use super::stand_in::{RefusedPair, Served};
 use crate::config::file::SiteTable;
-use crate::config::{AcceptedByCommand, Context, Kept, StandIn};
+use crate::config::{AcceptedByCommand, Context, Kept, MayLack, StandIn};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Accepted;
@@ -85,15 +85,21 @@ fn settle(
     let context = builder.context;
     let Some(candidate) = candidates.get_mut(objection.site).filter(|c| !c.is_kept) else { return false };
     let change = changes.entry(objection.site).or_default();
+    let is_alone = context.may_lack == MayLack::All && context.served().is_none();
     if context.stand_in == StandIn::Always {
         match objection.pair {
-            // An operator who accepts a lockout wants this chain and no other.
-            Some(_) if !context.keeps_sites && objection.is_wanted => return false,
+            // An operator who accepts a lockout wants this chain and no other. At a start, nobody may be there.
+            Some(_) if !context.keeps_sites && objection.is_wanted && !is_alone => return false,
             Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
                 let refused = rebuild(objection.site, candidate, change, builder, r);
                 candidate.by_guard = true;
                 let certificates = refused.into_iter().filter(|p| p.at == pair).filter_map(|p| p.certificate);
                 keep(objection.site, candidate, vec![objection.problem.clone()], certificates, context, kept);
+                return true;
+            }
+            Some(pair) if !change.dropped.contains_key(&pair) && builder.may_drop(candidate, objection.site, pair) => {
+                change.dropped.insert(pair, vec![objection.problem.clone()]);
+                rebuild(objection.site, candidate, change, builder, r);
                 return true;
             }
             None if !change.withhold && context.served().is_none() && was_served(candidate, context) => {
@@ -364,7 +370,8 @@ fn clash_problem(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Ent
             format!("remove include_subdomains, or add the key of {first} to backups"),
         )
     } else {
-        let chain = table.certificates.get(clash.chain).and_then(|c| c.chain.as_ref());
+        let at = bound.plan.loaded.get(clash.chain).map_or(clash.chain, |l| l.at);
+        let chain = table.certificates.get(at).and_then(|c| c.chain.as_ref());
         let site = promiser.site.label();
         (
             Some(chain.map_or(&table.span, |c| &c.span).clone()),

@@ -2,8 +2,14 @@
 
 use super::candidate::Candidate;
 use super::report;
+use super::report::Lack;
+use super::stand_in::MissingPair;
 use crate::config::{Context, Kept};
 use crate::reason::{Problem, Reason, Severity};
+
+/// What follows from a pair that nothing replaces.
+const WITHOUT: &str = "until it can be served, the site is without a certificate: pintle refuses TLS for its names, and answers \
+                       plain HTTP with 503, except ACME challenges";
 
 /// Notes the pairs on disk that are not served.
 pub(super) fn note_refused(index: usize, candidate: &mut Candidate, context: &Context<'_>, kept: &mut Vec<Kept>) {
@@ -43,7 +49,44 @@ pub(super) fn keep(
         return;
     }
     let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
-    kept.push(Kept { index, site, problems, by_guard, certificates: certificates.into_iter().collect() });
+    let certificates = certificates.into_iter().collect();
+    kept.push(Kept { index, site, problems, by_guard, certificates, lacks: false });
+}
+
+/// Notes the pairs that nothing replaces. Returns their problems.
+pub(super) fn note_missing(index: usize, candidate: &mut Candidate, kept: &mut Vec<Kept>) -> Vec<Problem> {
+    let site = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
+    let mut all = Vec::new();
+    for missing in std::mem::take(&mut candidate.missing) {
+        let MissingPair { by_guard, mut problems, certificate, lack, .. } = missing;
+        problems.iter_mut().filter(|problem| problem.is_error()).for_each(|problem| {
+            problem.site = Some(site.clone());
+            if candidate.plan.lack.is_some() {
+                problem.reason.notes.push(WITHOUT.to_owned());
+            }
+        });
+        all.extend(problems.iter().cloned());
+        if lack == Lack::NotYet {
+            continue;
+        }
+        match kept.iter_mut().find(|known| known.index == index) {
+            Some(known) => {
+                known.problems.extend(problems);
+                known.certificates.extend(certificate);
+                known.by_guard |= by_guard;
+                known.lacks |= candidate.plan.lack.is_some();
+            }
+            None => kept.push(Kept {
+                index,
+                site: site.clone(),
+                problems,
+                by_guard,
+                certificates: certificate.into_iter().collect(),
+                lacks: candidate.plan.lack.is_some(),
+            }),
+        }
+    }
+    all
 }
 
 /// Makes a warning of an error about files that something else replaces.
@@ -57,7 +100,11 @@ pub(super) fn mark_shorter(candidates: &mut [Candidate], context: &Context<'_>, 
     let Some(before) = context.before else { return };
     for (candidate, before) in candidates.iter_mut().zip(&before.entries) {
         let Some(entry) = candidate.entry.as_ref().filter(|e| !settled.contains(&e.site.label())) else { continue };
-        let shorter = before.chains().zip(entry.chains()).find(|(b, a)| a.pins.len() < b.pins.len());
+        let pairs = before.plan.loaded.iter().filter_map(|b| {
+            let after = entry.plan.loaded.iter().find(|a| a.at == b.at)?;
+            Some((&b.chain, &after.chain))
+        });
+        let shorter = pairs.into_iter().find(|(b, a)| a.pins.len() < b.pins.len());
         if let Some((before, after)) = shorter {
             let what = format!("the chain has {} certificates instead of {}", after.pins.len(), before.pins.len());
             candidate.problems.push(Problem::error(&(0..0), what));

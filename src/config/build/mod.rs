@@ -42,5 +42,5 @@ pub(in crate::config) mod refusal;
 pub mod report;
 
 pub use config::{AccessTarget, Config, Kept};
-pub use context::{AcceptedByCommand, Context, SiteBefore, StandIn};
+pub use context::{AcceptedByCommand, Context, MayLack, ServedBefore, SiteBefore, StandIn};
 pub(super) use entry::by_name;

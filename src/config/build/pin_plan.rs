@@ -28,6 +28,8 @@ pub(super) struct PinPlan {
     pub(super) lacks_backups: bool,
     /// pintle makes a fresh next key whenever one becomes live.
     pub(super) renews_itself: bool,
+    /// A pair of the site is missing: without its key, the pins would lock out clients that get it later.
+    pub(super) lacks_pair: bool,
 }
 
 /// A header that may be sent, or the reason against it.
@@ -144,7 +146,11 @@ fn report(
             Finding::MaxAgeAboveCap | Finding::OutlivesCertificate => report_max_age(hpkp, &finding, r),
         }
     }
-    Judged { policy, withheld: standing.is_withheld || plan.lacks_backups, promoted: standing.promoted }
+    Judged {
+        policy,
+        withheld: standing.is_withheld || plan.lacks_backups || plan.lacks_pair,
+        promoted: standing.promoted,
+    }
 }
 
 fn report_max_age(hpkp: &HpkpTable, finding: &Finding, r: &mut Checker<'_>) {

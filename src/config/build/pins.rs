@@ -24,7 +24,7 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 86400);
 pub(super) fn plan(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
-    loaded: &[Loaded],
+    (loaded, lacks_pair): (&[Loaded], bool),
     stand_ins: &StandIns<'_>,
     r: &mut Checker<'_>,
 ) -> Option<PinPlan> {
@@ -32,7 +32,8 @@ pub(super) fn plan(
     let words = [("enforce", Mode::Enforce), ("report-only", Mode::ReportOnly), ("withdraw", Mode::Withdraw)];
     let mode = r.choice("site.hpkp.mode", hpkp.mode.as_ref(), &words, Mode::Enforce);
     let site = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
-    let (backups, lacks_backups) = backups_of(table, hpkp, &site, stand_ins, r);
+    let sends_none = loaded.is_empty() && lacks_pair;
+    let (backups, lacks_backups) = backups_of(table, hpkp, &site, sends_none, stand_ins, r);
     let report_uri = report_uri(hpkp, mode, hosts, r);
     let steps = ramp(&hpkp.ramp, "site.hpkp", hpkp.max_age.as_ref(), r);
     if loaded.is_empty() {
@@ -61,15 +62,17 @@ pub(super) fn plan(
         complete,
         lacks_backups,
         renews_itself: !hpkp.own.is_empty(),
+        lacks_pair,
     })
 }
 
 /// The backups, and `true` if some are missing that an earlier process has had. The site is then served without pins,
-/// as it was served before.
+/// as it was served before. A site without a certificate (`sends_none`) sends none in any case.
 fn backups_of(
     table: &SiteTable,
     hpkp: &HpkpTable,
     site: &str,
+    sends_none: bool,
     stand_ins: &StandIns<'_>,
     r: &mut Checker<'_>,
 ) -> (Vec<Backup>, bool) {
@@ -80,7 +83,7 @@ fn backups_of(
     r.stamps.extend(stamps);
     // Without its own next key, a promise would have no backup.
     let lacks_own = backups.iter().filter(|backup| backup.at < hpkp.own.len()).count() < hpkp.own.len();
-    let lacks = problems.has_errors() && stand_ins.were_served(table, |text| r.path(text));
+    let lacks = problems.has_errors() && (sends_none || stand_ins.were_served(table, |text| r.path(text)));
     if lacks {
         problems.forgive();
         r.warn(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::hsts::HstsPlan;
 use super::loaded::Loaded;
 use super::pin_plan::PinPlan;
+use super::report::{Lack, Missing};
 use super::upstream::Target;
 use crate::config::stamp::{Stamp, Stamps};
 use crate::host::HostPattern;
@@ -19,6 +20,10 @@ pub(in crate::config) struct Plan {
     pub(super) canonical: Option<Box<str>>,
     pub(super) loaded: Vec<Loaded>,
     pub(super) set: Option<CertificateSet>,
+    /// The pairs that it should have and has not.
+    pub(super) missing: Vec<Missing>,
+    /// Why TLS is refused for its names, if it is.
+    pub(super) lack: Option<Lack>,
     pub(super) pins: Option<PinPlan>,
     pub(super) hsts: Option<HstsPlan>,
     pub(super) target: Option<Target>,
@@ -59,6 +64,8 @@ impl Plan {
         let upstream = |plan: &Self| plan.target.as_ref().map(|t| Arc::as_ptr(&t.upstream));
         let problems = |plan: &Self| plan.problems.iter().map(|p| p.reason.what.clone()).collect::<Vec<_>>();
         chains(self) == chains(other)
+            && self.missing == other.missing
+            && self.lack == other.lack
             && backups(self) == backups(other)
             && upstream(self) == upstream(other)
             && problems(self) == problems(other)

@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 use super::checker::{Checker, of_site};
 use super::globals::Globals;
 use super::plan::{Plan, shifted};
-use super::stand_in::{RefusedPair, StandIns};
+use super::report::{Lack, Missing};
+use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::upstream::Upstreams;
 use super::{certificates, headers, hsts, pins, upstream};
 use crate::config::file::{File, SiteTable};
@@ -24,6 +25,8 @@ pub(super) struct Planned {
     pub(super) problems: Vec<Problem>,
     /// Pairs on disk that are not served.
     pub(super) refused: Vec<RefusedPair>,
+    /// Pairs that nothing replaces.
+    pub(super) missing: Vec<MissingPair>,
 }
 
 /// The plans of the configuration in use, by what they were made from.
@@ -59,17 +62,19 @@ impl Reuse {
         };
         let is_as_on_disk = |plan: &Plan| plan.stamps.iter().all(|(path, _)| !r.instead.contains_key(path));
         let known = self.by_source.get(&source).filter(|plan| is_as_on_disk(plan));
-        let (plan, refused) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
-            Some(plan) => (plan.clone(), Vec::new()),
+        let (plan, refused, missing) = match known.filter(|p| usable(p) && stand_ins.are_none_forced()) {
+            Some(plan) => (plan.clone(), Vec::new(), Vec::new()),
             None => {
-                let (plan, refused) = make(table, hosts, globals, stand_ins, upstreams, source, r);
+                let (plan, refused, missing) = make(table, hosts, globals, stand_ins, upstreams, source, r);
                 // Nothing on disk is new: the plan in use stays.
-                let same = known.filter(|known| !refused.is_empty() && known.is_fit() && known.serves_the_same(&plan));
-                (same.cloned().unwrap_or_else(|| Arc::new(plan)), refused)
+                let same = known.filter(|known| {
+                    (!refused.is_empty() || !missing.is_empty()) && known.is_fit() && known.serves_the_same(&plan)
+                });
+                (same.cloned().unwrap_or_else(|| Arc::new(plan)), refused, missing)
             }
         };
         let problems = plan.problems.iter().map(|p| shifted(p, start)).collect();
-        Planned { plan, problems, refused }
+        Planned { plan, problems, refused, missing }
     }
 }
 
@@ -94,13 +99,13 @@ fn make(
     upstreams: &mut Upstreams,
     source: [u8; 32],
     r: &mut Checker<'_>,
-) -> (Plan, Vec<RefusedPair>) {
+) -> (Plan, Vec<RefusedPair>, Vec<MissingPair>) {
     let mut problems = r.problems.scratch();
     let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
     let r = &mut own;
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
-    let (loaded, refused) = certificates::build(table, &names, stand_ins, r);
-    let pins = pins::plan(table, hosts, &loaded, stand_ins, r);
+    let certificates::Pairs { loaded, refused, missing } = certificates::build(table, &names, stand_ins, r);
+    let pins = pins::plan(table, hosts, (&loaded, !missing.is_empty()), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
@@ -126,7 +131,9 @@ fn make(
     let plan = Plan {
         hosts: names,
         canonical,
+        lack: lack(&missing).filter(|_| served.is_empty()),
         set: (!served.is_empty()).then(|| Certificates::set(served)),
+        missing: missing.iter().map(|pair| Missing { path: pair.path.clone(), lack: pair.lack }).collect(),
         loaded,
         pins,
         hsts,
@@ -136,9 +143,16 @@ fn make(
         problems,
         stamps,
         source,
-        has_stand_ins: !refused.is_empty(),
+        has_stand_ins: !refused.is_empty() || !missing.is_empty(),
     };
-    (plan, refused)
+    (plan, refused, missing)
+}
+
+/// Why a site without any certificate has none: a broken pair is worse than one that is still to come.
+fn lack(missing: &[MissingPair]) -> Option<Lack> {
+    let mut lacks = missing.iter().filter(|pair| pair.has_key).map(|pair| pair.lack);
+    let first = lacks.next()?;
+    Some(if lacks.any(|lack| lack == Lack::Broken) { Lack::Broken } else { first })
 }
 
 /// The name that the others are redirected to.

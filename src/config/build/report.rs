@@ -1,5 +1,7 @@
 //! The facts about a site that `pintle check` prints, and that pintle logs at the start.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 
 use crate::keys::key_file::{KeyAlgorithm, PublicKey};
@@ -17,6 +19,10 @@ pub struct Site {
     pub upstream: Option<Upstream>,
     /// Its certificates.
     pub certificates: Vec<Certificate>,
+    /// The pairs that it should have and has not.
+    pub missing: Vec<Missing>,
+    /// Why pintle refuses TLS for its names; `None` if it has a certificate, or needs none.
+    pub lacks_certificate: Option<Lack>,
     /// Its Strict-Transport-Security.
     pub hsts: Option<String>,
     /// Name and value of its pin header.
@@ -29,6 +35,35 @@ pub struct Site {
     pub ramps: Vec<Ramp>,
     /// The backups behind the pins: file and key.
     pub backups: Vec<(String, PublicKey)>,
+}
+
+/// Why a site has no certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It waits for its first certificate from the CA.
+    NotYet,
+    /// Its files cannot be served: they are missing, unreadable, expired or broken, or the guard refuses them.
+    Broken,
+}
+
+impl Lack {
+    /// The word for programs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NotYet => "not_yet",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// A pair that a site should have and has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The file of its chain, if the table names one.
+    pub path: Option<PathBuf>,
+    /// The reason.
+    pub lack: Lack,
 }
 
 /// The state of a ramp.

@@ -1,12 +1,13 @@
 //! Pairs that replace unfit ones on disk. A pair that is served now may always be served again: only changes are refused.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::builder::Change;
 use super::entry::Entry;
 use super::loaded::Loaded;
 use super::report;
+use super::report::Lack;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, read_key};
 use crate::config::{Context, LastGood, StandIn};
@@ -22,8 +23,41 @@ pub(super) struct StandIns<'a> {
     before: Option<&'a Arc<Entry>>,
     last_good: Option<&'a LastGood>,
     allowed: StandIn,
-    /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise.
-    forced: &'a BTreeSet<usize>,
+    change: &'a Change,
+    may_lack: MayLackHere<'a>,
+}
+
+/// The pairs that one site may be without.
+pub(super) enum MayLackHere<'a> {
+    /// All of them.
+    Any,
+    /// Those with these chains.
+    Only(Vec<&'a Path>),
+}
+
+impl MayLackHere<'_> {
+    pub(super) fn includes(&self, path: Option<&Path>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(chains) => path.is_some_and(|path| chains.contains(&path)),
+        }
+    }
+}
+
+/// A pair that cannot be served and that nothing replaces.
+#[derive(Debug, Clone)]
+pub(super) struct MissingPair {
+    /// The file of its chain, if the table names one.
+    pub(super) path: Option<PathBuf>,
+    /// `true` if pintle would end TLS with it.
+    pub(super) has_key: bool,
+    pub(super) lack: Lack,
+    /// The guard refuses it.
+    pub(super) by_guard: bool,
+    /// Its problems.
+    pub(super) problems: Vec<Problem>,
+    /// The certificate, if it could be read.
+    pub(super) certificate: Option<report::Certificate>,
 }
 
 /// A pair on disk that is not served.
@@ -88,9 +122,24 @@ fn is_within(host: &HostPattern, known: &HostPattern) -> bool {
 }
 
 impl<'a> StandIns<'a> {
-    /// Those of the site with this first name.
-    pub(super) fn of(before: Option<&'a Arc<Entry>>, context: &'a Context<'_>, forced: &'a BTreeSet<usize>) -> Self {
-        Self { before, last_good: context.last_good.as_ref(), allowed: context.stand_in, forced }
+    /// Those of one site.
+    pub(super) fn of(
+        before: Option<&'a Arc<Entry>>,
+        context: &'a Context<'_>,
+        change: &'a Change,
+        may_lack: MayLackHere<'a>,
+    ) -> Self {
+        Self { before, last_good: context.last_good.as_ref(), allowed: context.stand_in, change, may_lack }
+    }
+
+    /// `true` if the site may be without the pair with this chain.
+    pub(super) fn may_lack(&self, path: Option<&Path>) -> bool {
+        self.may_lack.includes(path)
+    }
+
+    /// The guard's objections to a pair that is to be left out.
+    pub(super) fn dropped(&self, at: usize) -> Option<&'a [Problem]> {
+        self.change.dropped.get(&at).map(Vec::as_slice)
     }
 
     /// The pair that was served last with this path of a chain, whatever the file holds now.
@@ -117,11 +166,11 @@ impl<'a> StandIns<'a> {
     }
 
     pub(super) fn is_forced(&self, at: usize) -> bool {
-        self.forced.contains(&at)
+        self.change.forced.contains(&at)
     }
 
     pub(super) fn are_none_forced(&self) -> bool {
-        self.forced.is_empty()
+        self.change.forced.is_empty() && self.change.dropped.is_empty()
     }
 
     /// `true` if an earlier process has served the site.

@@ -93,6 +93,9 @@ pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Held, Error>
     Ok(HELD.get_or_init(|| held))
 }
 
+/// The remedy for what the sandbox of this process does not allow: a new process has a sandbox of its own.
+const UPGRADE: &str = "`pintle upgrade` applies it without a stop: the new process sets up its own sandbox";
+
 /// The sandbox of this process; `None` outside one.
 #[must_use]
 pub fn held() -> Option<&'static Held> {
@@ -104,9 +107,7 @@ pub fn held() -> Option<&'static Held> {
 pub fn hint(path: &Path) -> Option<String> {
     let files = held()?.files.as_ref()?;
     (!files.covers(path, files::Use::Read)).then(|| {
-        "the sandbox was set up at the start without it: restart pintle, or name its folder in sandbox.read before the next \
-         start"
-            .to_owned()
+        format!("the sandbox was set up at the start without it: {UPGRADE}, or name its folder in sandbox.read before the next start")
     })
 }
 
@@ -150,7 +151,7 @@ impl Held {
             let hint = format!("name it in sandbox.{key} before the next start");
             let what =
                 format!("{}: the sandbox was set up at the start without permission to {what} it", path.display());
-            beyond.push(Reason::new(what).hint("restart pintle").hint(hint));
+            beyond.push(Reason::new(what).hint(UPGRADE).hint(hint));
         };
         for read in rules.read.iter().filter(|p| p.exists() && !files.covers(p, files::Use::Read)) {
             path("read", "read", read);
@@ -165,7 +166,7 @@ impl Held {
             beyond.extend(wanted.difference(allowed).map(|port| {
                 let what =
                     format!("port {port}: the sandbox was set up at the start without permission to connect to it");
-                Reason::new(what).hint("restart pintle").hint(hint)
+                Reason::new(what).hint(UPGRADE).hint(hint)
             }));
         }
         beyond

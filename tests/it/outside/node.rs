@@ -72,13 +72,17 @@ impl Node {
         command
     }
 
-    /// Starts it; if it does not serve, gives what it said.
+    /// Starts it; if it does not serve, gives what it said. Strictly: a start that would leave a site without a certificate is
+    /// refused, so that a way back to what was served is needed.
     pub fn start(&mut self) -> Result<(), String> {
         assert!(self.running.is_none());
         // A file that would grow beyond its limit is an error, and not the end.
         let mut command = self.with_clock(Command::new("sh"));
         command.env("PINTLE_ALLOW_ROOT", "1").args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]);
-        command.arg(pintle().get_program()).args(["run", "-v", "--log-format", "json", "-c"]).arg(self.config());
+        command
+            .arg(pintle().get_program())
+            .args(["run", "--strict", "-v", "--log-format", "json", "-c"])
+            .arg(self.config());
         let stdout = File::create(self.folder.join("access")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());

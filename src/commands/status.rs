@@ -1,0 +1,317 @@
+//! `pintle status`: the state of the running process, its problems first.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use super::remote::send;
+use super::results::Results;
+use super::sheet::Sheet;
+use super::{Output, fail};
+use crate::config;
+use crate::control::client::PATIENCE;
+use crate::host::both_forms;
+use crate::reason::counted;
+
+/// The number of reports shown one by one.
+const REPORTS_SHOWN: usize = 3;
+
+/// The options.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// `true` for JSON.
+    pub as_json: bool,
+    /// `true` for exit code 1 if something needs attention.
+    pub exit_code: bool,
+}
+
+/// Prints the state of the running process. Exit code 0 if it answers, and nothing needs attention where that counts.
+pub fn status(path: &Path, wanted: Wanted, output: &Output) -> ExitCode {
+    let mut results = Results::new(wanted.as_json);
+    let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut results) else {
+        return results.end(false);
+    };
+    let status = match serde_json::from_str::<Value>(&answer) {
+        Ok(status) => status,
+        Err(error) => return fail(&format!("the answer cannot be understood: {error}")),
+    };
+    if wanted.as_json {
+        print!("{answer}");
+    } else {
+        print_status(&status, &Sheet::new(output));
+    }
+    let is_fine = list(&status, "attention").is_empty();
+    if is_fine || !wanted.exit_code { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Prints the problems, each with its remedies.
+fn print_attention(status: &Value, sheet: &Sheet) {
+    for item in list(status, "attention") {
+        let site = item["site"].as_str().map(|site| format!("{}: ", both_forms(site))).unwrap_or_default();
+        sheet.line(&format!("  ATTENTION      {site}{}", text(item, "what")));
+        for hint in list(item, "hints").iter().filter_map(Value::as_str) {
+            sheet.line(&format!("    hint:        {hint}"));
+        }
+    }
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or("-")
+}
+
+fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn print_status(status: &Value, sheet: &Sheet) {
+    sheet.line(&format!(
+        "pintle {}, process {}, since {}",
+        text(status, "version"),
+        status["pid"],
+        minute(text(status, "started"))
+    ));
+    print_attention(status, sheet);
+    sheet.line(&format!("  configuration  {}", text(status, "config")));
+    if status["draining"] == true {
+        sheet.line(&format!("  DRAINING       {} left", counted(&status["connections"], "connection")));
+    }
+    for listener in list(status, "listening") {
+        sheet.line(&format!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme")));
+    }
+    let ledger = &status["ledger"];
+    match (ledger["directory"].as_str(), ledger["error"].as_str()) {
+        (None, _) => {
+            sheet.line("  ledger         in memory: set state.directory, or promises are forgotten at the next start")
+        }
+        (Some(_), Some(error)) => sheet.line(&format!("  ledger         NOT WRITABLE, pins are withheld: {error}")),
+        (Some(directory), None) => {
+            let sets = counted(&ledger["promises"], "pin set");
+            sheet.line(&format!("  ledger         {directory}: {sets}, {} alive", ledger["alive"]));
+        }
+    }
+    for repair in list(ledger, "repairs") {
+        let what: Vec<&str> = list(repair, "what").iter().filter_map(Value::as_str).collect();
+        sheet.line(&format!("    REPAIRED     {}: {}", minute(text(repair, "at")), what.join("; ")));
+    }
+    if let Some(error) = status["access_log"]["error"].as_str() {
+        sheet.line(&format!("  ACCESS LOG     {error}\n    hint: {}", text(&status["access_log"], "hint")));
+    }
+    let launcher = &status["launcher"];
+    if launcher["wanted"] == false {
+        sheet.line("  upgrades       not in a demo: stop it with Ctrl-C, and start it again");
+    } else if launcher["alive"] == false {
+        sheet.line(&format!("  NO UPGRADES    no launcher ({}): restart pintle", text(launcher, "error")));
+    }
+    print_sandbox(&status["sandbox"], sheet);
+    sheet.line(&format!(
+        "  rotations      {} done, {} refused; reloads {} done, {} refused; lockouts accepted {}",
+        status["rotations"],
+        status["rotations_refused"],
+        status["reloads"],
+        status["reloads_refused"],
+        status["lockouts_accepted"]
+    ));
+    let counters = &status["counters"];
+    sheet.line(&format!("  connections    {}", status["connections"]));
+    sheet.line(&format!(
+        "  requests       {}: {} with 2xx, {} with 3xx, {} with 4xx, {} with 5xx",
+        counters["requests"],
+        counters["responses_2xx"],
+        counters["responses_3xx"],
+        counters["responses_4xx"],
+        counters["responses_5xx"]
+    ));
+    print_reports(&status["reports"], sheet);
+    for site in list(status, "sites") {
+        print_site(site, sheet);
+    }
+}
+
+/// Prints the user, and the sandbox of the process.
+fn print_sandbox(sandbox: &Value, sheet: &Sheet) {
+    if sandbox.is_null() {
+        return;
+    }
+    let landlock = match sandbox["landlock"].as_u64() {
+        Some(version) => format!("landlock {version}"),
+        None => "no landlock".to_owned(),
+    };
+    let calls = match sandbox["system_calls"].as_u64() {
+        Some(calls) => format!("{calls} system calls"),
+        None => "all system calls".to_owned(),
+    };
+    let ports: Vec<String> = list(sandbox, "ports").iter().map(Value::to_string).collect();
+    let connects = if ports.is_empty() { "any port".to_owned() } else { format!("ports {}", ports.join(", ")) };
+    sheet
+        .line(&format!("  sandbox        user {}; {landlock}; {calls}; connects to {connects}", text(sandbox, "user")));
+    for lack in list(sandbox, "lacks").iter().filter_map(Value::as_str) {
+        sheet.line(&format!("    lacks        {lack}"));
+    }
+}
+
+/// Prints the reports of failed pins: their number, and the last ones.
+fn print_reports(reports: &Value, sheet: &Sheet) {
+    let counts = reports["counts"].as_object();
+    let taken: u64 = counts.into_iter().flat_map(|c| c.values()).filter_map(Value::as_u64).sum();
+    let refused = reports["refused"].as_u64().unwrap_or_default();
+    if taken + refused == 0 {
+        return;
+    }
+    sheet.line(&format!("  reports        {taken} of pins that did not match; {refused} refused"));
+    for report in list(reports, "recent").iter().rev().take(REPORTS_SHOWN) {
+        let (host, noted) = (text(report, "hostname"), text(report, "noted_hostname"));
+        let of = if host == noted { String::new() } else { format!(", by the pins of {noted}") };
+        sheet.line(&format!("    {}  {host}{of}", minute(text(report, "at"))));
+    }
+}
+
+fn print_site(site: &Value, sheet: &Sheet) {
+    let hosts: Vec<&str> = list(site, "hosts").iter().filter_map(Value::as_str).collect();
+    sheet.line("");
+    sheet.heading(&hosts.into_iter().map(both_forms).collect::<Vec<_>>().join(", "));
+    print_lack(site, sheet);
+    print_upstream(site, sheet);
+    print_keys(site, sheet);
+    print_policies(site, sheet);
+    print_lockouts(site, sheet);
+    for todo in list(site, "todo").iter().filter_map(Value::as_str) {
+        sheet.line(&format!("  TO DO        {todo}"));
+    }
+}
+
+/// Prints why a site has no certificate.
+fn print_lack(site: &Value, sheet: &Sheet) {
+    let what = match site["without_certificate"].as_str() {
+        None => return,
+        Some("not_yet") => "it waits for its first one from the CA",
+        Some(_) => "its files cannot be served",
+    };
+    sheet.line(&format!("  NO CERTIFICATE {what}: TLS is refused, plain HTTP gets 503"));
+}
+
+fn print_keys(site: &Value, sheet: &Sheet) {
+    for c in list(site, "certificates") {
+        let left = c["left"].as_str().map(|left| format!(" ({left})")).unwrap_or_default();
+        sheet.line(&format!(
+            "  certificate  {} until {}{left}, by {}",
+            text(c, "serial"),
+            day(text(c, "not_after")),
+            text(c, "issuer")
+        ));
+        sheet.line(&format!("    live       {} {}", text(c, "pin"), text(c, "algorithm")));
+    }
+    for backup in list(site, "backups") {
+        let usable =
+            backup["usable_from"].as_str().map_or_else(String::new, |at| format!(", usable from {}", minute(at)));
+        sheet.line(&format!(
+            "    {:9}  {} {} {}{usable}",
+            text(backup, "role"),
+            text(backup, "pin"),
+            text(backup, "algorithm"),
+            text(backup, "file")
+        ));
+    }
+}
+
+/// Prints HSTS and pins, with promises, ramps and reports.
+fn print_policies(site: &Value, sheet: &Sheet) {
+    if let Some(hsts) = site["hsts"].as_str() {
+        sheet.line(&format!("  HSTS         {hsts}"));
+    }
+    if let Some(header) = site["hpkp"]["name"].as_str() {
+        match site["hpkp"]["why_not"].as_str() {
+            None => sheet.line(&format!("  pins         sent as {header}")),
+            Some(why) => sheet.line(&format!("  pins         WITHHELD: {why}")),
+        }
+    }
+    if let Some(until) = site["promised_until"].as_str() {
+        sheet.line(&format!(
+            "  promised     {} of pins held by clients, until {}",
+            counted(&site["promises_alive"], "set"),
+            minute(until)
+        ));
+    }
+    for ramp in list(site, "ramps") {
+        let next = match ramp["next"]["at"].as_str() {
+            Some(at) => format!("next {} on {}", seconds(&ramp["next"]["max_age"]), minute(at)),
+            None => "the last one".to_owned(),
+        };
+        sheet.line(&format!(
+            "  ramp         {}: step {} of {}, max-age {}; {next}",
+            text(ramp, "policy"),
+            ramp["step"],
+            ramp["steps"],
+            seconds(&ramp["max_age"])
+        ));
+    }
+    if site["reports"].as_u64().unwrap_or(0) > 0 {
+        let networks = counted(&site["report_networks"], "network");
+        sheet.line(&format!("  reports      {} of pins that did not match, from {networks}", site["reports"]));
+    }
+}
+
+/// Prints accepted lockouts, and the reasons why new files are refused.
+fn print_lockouts(site: &Value, sheet: &Sheet) {
+    for lockout in list(site, "accepted_lockouts") {
+        sheet.line(&format!(
+            "  LOCKOUT ACCEPTED {}, until {}: {} is served, and is not in {} of the sets that clients hold",
+            minute(text(lockout, "at")),
+            text(lockout, "until"),
+            text(lockout, "pin"),
+            lockout["sets"]
+        ));
+    }
+    for reason in list(&site["refused"], "reasons") {
+        sheet.line(&format!(
+            "  REFUSED      since {}: {}",
+            minute(text(&site["refused"], "since")),
+            text(reason, "reason")
+        ));
+        // An older process sends one hint only.
+        let hints = list(reason, "hints").iter().filter_map(Value::as_str);
+        for hint in hints.chain(reason["hint"].as_str().filter(|_| list(reason, "hints").is_empty())) {
+            sheet.line(&format!("    hint: {hint}"));
+        }
+    }
+}
+
+/// Prints the upstream and its problems.
+fn print_upstream(site: &Value, sheet: &Sheet) {
+    let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { return };
+    sheet.line(&format!("  upstream     {url}"));
+    match (text(health, "circuit"), health["tried_in"].as_u64()) {
+        ("half-open", _) => sheet.line("    CIRCUIT HALF OPEN: one request is under way to see whether it answers"),
+        ("open", left) => {
+            sheet.line(&format!("    CIRCUIT OPEN: requests get 503; tried again in {} s", left.unwrap_or_default()))
+        }
+        _ => {}
+    }
+    for address in list(health, "addresses") {
+        let name = text(address, "address");
+        if address["check_fails"] == true {
+            sheet.line(&format!("    LEFT OUT   {name}: its health check fails"));
+        } else if let Some(left @ 1..) = address["left_out_for"].as_u64() {
+            sheet.line(&format!("    LEFT OUT   {name}: it keeps failing; tried again in {left} s"));
+        }
+    }
+}
+
+fn seconds(value: &Value) -> String {
+    config::value::show_duration(Duration::from_secs(value.as_u64().unwrap_or_default()))
+}
+
+/// `2026-11-23`
+fn day(time: &str) -> &str {
+    time.get(..10).unwrap_or(time)
+}
+
+/// `2026-11-23 10:15 UTC`
+fn minute(time: &str) -> String {
+    match (time.get(..10), time.get(11..16)) {
+        (Some(day), Some(minute)) => format!("{day} {minute} UTC"),
+        _ => time.to_owned(),
+    }
+}

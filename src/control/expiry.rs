@@ -1,0 +1,184 @@
+//! Certificates that are about to end: each threshold is reported once.
+
+use std::collections::HashMap;
+
+use super::Control;
+use crate::config::report;
+use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
+
+/// The days left at which a certificate is reported.
+const DAYS: [i64; 4] = [14, 7, 3, 1];
+/// Certificates with a shorter lifetime, in days, are reported at the same fractions of it: the first threshold is a third.
+const WHOLE_DAYS_FROM: i64 = 42;
+const DAY: i64 = 86_400;
+
+/// How near the end of a certificate is: the number of passed thresholds, the end included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stage(usize);
+
+impl Stage {
+    /// The certificate has ended.
+    pub(super) const ENDED: Self = Self(DAYS.len() + 1);
+
+    /// The stage of a certificate.
+    pub(super) fn of(certificate: &report::Certificate, now: Seconds) -> Self {
+        let end = certificate.not_after.as_second();
+        if end <= now {
+            return Self::ENDED;
+        }
+        Self(thresholds(certificate).filter(|threshold| *threshold <= now).count())
+    }
+
+    /// The number, for programs: 0 far from the end, 5 ended.
+    pub(super) fn number(self) -> usize {
+        self.0
+    }
+
+    /// The word for programs.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self(0) => "valid",
+            Self::ENDED => "ended",
+            Self(_) => "ending",
+        }
+    }
+}
+
+/// The times of the thresholds, without the end.
+fn thresholds(certificate: &report::Certificate) -> impl Iterator<Item = Seconds> {
+    let end = certificate.not_after.as_second();
+    let lifetime = end.saturating_sub(certificate.not_before.as_second()).max(0);
+    DAYS.iter().map(move |days| {
+        let left = (days * DAY).min(lifetime.saturating_mul(*days) / WHOLE_DAYS_FROM);
+        end.saturating_sub(left)
+    })
+}
+
+/// The time left, for people, to the nearest day; below two days to the nearest hour.
+pub(super) fn left(certificate: &report::Certificate, now: Seconds) -> String {
+    match certificate.not_after.as_second().saturating_sub(now) {
+        ..=0 => "ended".to_owned(),
+        seconds if seconds >= 2 * DAY => format!("{} days left", (seconds + DAY / 2) / DAY),
+        seconds if seconds >= 2 * 3600 => format!("{} hours left", (seconds + 1800) / 3600),
+        seconds => format!("{} minutes left", seconds / 60),
+    }
+}
+
+/// The reports so far.
+#[derive(Default)]
+pub(super) struct Reported {
+    /// By site, serial number and pin.
+    stages: HashMap<(String, String, Pin), Stage>,
+    /// The next threshold of any certificate; `None` after a change of certificates.
+    next: Option<Seconds>,
+}
+
+impl Reported {
+    /// Looks at all certificates at the next opportunity.
+    pub(super) fn look_again(&mut self) {
+        self.next = None;
+    }
+}
+
+impl Control {
+    /// Logs each threshold that a certificate has passed, once. A jump of the clock over several thresholds reports the
+    /// last of them.
+    pub(super) fn watch_endings(&mut self) {
+        let now = self.now();
+        if self.endings.next.is_some_and(|next| now < next) {
+            return;
+        }
+        let mut stages = HashMap::new();
+        let mut next = Seconds::MAX;
+        for site in self.config.sites() {
+            for certificate in &site.certificates {
+                let ends = std::iter::once(certificate.not_after.as_second());
+                next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
+                let key = (site.name().to_owned(), certificate.serial.clone(), certificate.pin);
+                let stage = Stage::of(certificate, now);
+                let known = self.endings.stages.get(&key).copied().unwrap_or_default();
+                if stage > known {
+                    log(site, certificate, stage, now);
+                }
+                // A clock that is set back reports nothing anew.
+                stages.insert(key, stage.max(known));
+            }
+        }
+        self.endings.stages = stages;
+        self.endings.next = Some(next);
+    }
+}
+
+fn log(site: &report::Site, certificate: &report::Certificate, stage: Stage, now: Seconds) {
+    let (site, file) = (site.name(), certificate.path.as_str());
+    let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
+    let hint = "renew it: pintle takes new files up by itself, and `pintle install` checks them first";
+    if stage == Stage::ENDED {
+        tracing::error!(site, file, serial, not_after, hint, "certificate has ended: clients refuse it");
+    } else {
+        let left = left(certificate, now);
+        tracing::warn!(site, file, serial, not_after, left, hint, "certificate is about to end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::keys::key_file::KeyAlgorithm;
+
+    fn certificate(lifetime: i64) -> report::Certificate {
+        report::Certificate {
+            path: String::new(),
+            serial: "01".into(),
+            issuer: String::new(),
+            algorithm: KeyAlgorithm::named("ECDSA P-256"),
+            pin: Pin::of_spki(b""),
+            pins: Vec::new(),
+            certain: Vec::new(),
+            not_before: Timestamp::from_second(0).unwrap(),
+            not_after: Timestamp::from_second(lifetime).unwrap(),
+            served: true,
+        }
+    }
+
+    #[test]
+    fn thresholds_by_lifetime() {
+        let check = |lifetime: i64, left: i64, stage: usize| {
+            let got = Stage::of(&certificate(lifetime), lifetime - left).number();
+            assert_eq!(got, stage, "{} h of {} h left", left / 3600, lifetime / 3600);
+        };
+        for lifetime in [42, 47, 64, 90, 398].map(|days| days * DAY) {
+            for (days, stage) in [(14, 1), (7, 2), (3, 3), (1, 4)] {
+                check(lifetime, days * DAY + 1, stage - 1);
+                check(lifetime, days * DAY, stage);
+            }
+            check(lifetime, lifetime, 0);
+            check(lifetime, 1, 4);
+            check(lifetime, 0, 5);
+            check(lifetime, -DAY, 5);
+        }
+        // Six days: a third, a sixth, a fourteenth and a forty-second part of 160 hours.
+        let short = 160 * 3600;
+        for (left, stage) in [(160, 0), (80, 0), (54, 0), (53, 1), (27, 1), (26, 2), (12, 2), (11, 3), (4, 3), (3, 4)] {
+            check(short, left * 3600, stage);
+        }
+        check(short, 0, 5);
+        check(0, 0, 5);
+        check(0, 1, 0);
+    }
+
+    #[test]
+    fn time_left() {
+        let check = |left: i64, want: &str| assert_eq!(self::left(&certificate(90 * DAY), 90 * DAY - left), want);
+        check(90 * DAY, "90 days left");
+        check(2 * DAY, "2 days left");
+        check(14 * DAY - 60, "14 days left");
+        check(2 * DAY - 1, "48 hours left");
+        check(7199, "119 minutes left");
+        check(0, "ended");
+        check(-5, "ended");
+    }
+}
