@@ -114,6 +114,15 @@ fn print_status(status: &Value, sheet: &Sheet) {
         status["reloads_refused"],
         status["lockouts_accepted"]
     ));
+    print_traffic(status, sheet);
+    print_reports(&status["reports"], sheet);
+    for site in list(status, "sites") {
+        print_site(site, sheet);
+    }
+}
+
+/// Prints the numbers of connections and requests.
+fn print_traffic(status: &Value, sheet: &Sheet) {
     let counters = &status["counters"];
     sheet.line(&format!("  connections    {}", status["connections"]));
     sheet.line(&format!(
@@ -124,10 +133,6 @@ fn print_status(status: &Value, sheet: &Sheet) {
         counters["responses_4xx"],
         counters["responses_5xx"]
     ));
-    print_reports(&status["reports"], sheet);
-    for site in list(status, "sites") {
-        print_site(site, sheet);
-    }
 }
 
 /// Prints the user, and the sandbox of the process.

@@ -124,9 +124,7 @@ impl Control {
             "upstream_health": upstream.map(health),
             "certificates": certificates.collect::<Vec<_>>(),
             "without_certificate": site.lacks_certificate.map(report::Lack::word),
-            "missing": site.missing.iter().map(|missing| json!({
-                "file": missing.path.as_deref().map(absolute), "reason": missing.lack.word(),
-            })).collect::<Vec<_>>(),
+            "missing": missing(site),
             "hsts": site.hsts,
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
                 "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
@@ -180,6 +178,12 @@ impl Control {
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
+}
+
+/// The pairs that a site should have and has not.
+fn missing(site: &report::Site) -> Vec<Value> {
+    let pairs = site.missing.iter();
+    pairs.map(|pair| json!({ "file": pair.path.as_deref().map(absolute), "reason": pair.lack.word() })).collect()
 }
 
 fn lockout(accepted: &Accepted) -> Value {

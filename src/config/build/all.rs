@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::builder::{Builder, Change};
+use super::builder::Builder;
 use super::candidate::Candidate;
 use super::checker::Checker;
 use super::entry::{Entry, by_name};
 use super::globals::globals;
 use super::hosts::hosts;
 use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
+use super::stand_in::Change;
 use super::{assemble, guard, planning, suites};
 use crate::config::file::File;
 use crate::config::problem::{At, Problems};

@@ -1,6 +1,5 @@
 //! Makes candidates of sites, also again where something must differ from their files.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,13 +9,12 @@ use super::entry::{ByName, Entry};
 use super::globals::Globals;
 use super::loaded::Loaded;
 use super::planning::Reuse;
-use super::stand_in::{MayLackHere, Served, StandIns};
+use super::stand_in::{Change, MayLackHere, Served, StandIns};
 use super::upstream::Upstreams;
 use crate::config::file::File;
 use crate::config::problem::At;
 use crate::config::{Context, Draft, MayLack, StandIn};
 use crate::host::HostPattern;
-use crate::reason::Problem;
 
 /// Makes candidates of sites.
 pub(super) struct Builder<'a> {
@@ -29,17 +27,6 @@ pub(super) struct Builder<'a> {
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
     pub(super) context: &'a Context<'a>,
-}
-
-/// The ways in which a candidate must differ from its text and files.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Change {
-    /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise: the pair that was served last stays.
-    pub(super) forced: BTreeSet<usize>,
-    /// Indexes of pairs that would break a promise and that nothing replaces, with the guard's objections.
-    pub(super) dropped: BTreeMap<usize, Vec<Problem>>,
-    /// Its pins would lock readers out of another site: pintle sends none.
-    pub(super) withhold: bool,
 }
 
 impl Builder<'_> {

@@ -81,10 +81,7 @@ pub(super) fn candidate(
     news.extend(own.problems.sorted().into_iter().map(|problem| of_site(&label, problem.clone())));
     let mut ramps = Vec::new();
     let mut climb = |policy: Ramped, steps: Option<&Steps>| climb(&label, policy, steps, context, &mut ramps);
-    // Clients note nothing about addresses (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
-    let has_name = plan.hosts.iter().any(|host| host.address().is_none());
-    // Without a certificate, no client sees a policy, and no ramp begins.
-    let is_noted = has_name && plan.lack.is_none();
+    let (has_name, is_noted) = noted(&plan);
     let (planned_hsts, planned_pins) =
         (plan.hsts.as_ref().filter(|_| is_noted), plan.pins.as_ref().filter(|_| is_noted));
     let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, planned_hsts.and_then(|h| h.steps.as_ref()));
@@ -120,6 +117,14 @@ pub(super) fn candidate(
         _ => Arc::new(make(plan.clone(), made_from, ramps)),
     };
     Candidate::new(Some(entry), plan, problems, news, unserved)
+}
+
+/// Returns `true` if the site has a name, and `true` if clients note its policies.
+fn noted(plan: &Plan) -> (bool, bool) {
+    // Clients note nothing about addresses (RFC 6797 section 8.1.1, RFC 7469 section 2.3.1).
+    let has_name = plan.hosts.iter().any(|host| host.address().is_none());
+    // Without a certificate, no client sees a policy, and no ramp begins.
+    (has_name, has_name && plan.lack.is_none())
 }
 
 /// The fallback of a site whose files are unfit: what it has now. Its ramps follow the ledger all the same.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::builder::{Builder, Change};
+use super::builder::Builder;
 use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
@@ -11,7 +11,7 @@ use super::entry::{Entry, timestamp};
 use super::keep::{keep, keep_unfit, stays_in_use};
 use super::loaded::Loaded;
 use super::refusal::{OwnKey, Refusal, safe_day};
-use super::stand_in::{RefusedPair, Served};
+use super::stand_in::{Change, RefusedPair, Served};
 use crate::config::file::SiteTable;
 use crate::config::{AcceptedByCommand, Context, Kept, MayLack, StandIn};
 use crate::host::HostPattern;

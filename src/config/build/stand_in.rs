@@ -1,9 +1,9 @@
 //! Pairs that replace unfit ones on disk. A pair that is served now may always be served again: only changes are refused.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::builder::Change;
 use super::entry::Entry;
 use super::loaded::Loaded;
 use super::report;
@@ -25,6 +25,17 @@ pub(super) struct StandIns<'a> {
     allowed: StandIn,
     change: &'a Change,
     may_lack: MayLackHere<'a>,
+}
+
+/// The ways in which a candidate must differ from its text and files.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Change {
+    /// Indexes in `[[site.certificate]]` whose pair on disk would break a promise: the pair that was served last stays.
+    pub(super) forced: BTreeSet<usize>,
+    /// Indexes of pairs that would break a promise and that nothing replaces, with the guard's objections.
+    pub(super) dropped: BTreeMap<usize, Vec<Problem>>,
+    /// Its pins would lock readers out of another site: pintle sends none.
+    pub(super) withhold: bool,
 }
 
 /// The pairs that one site may be without.
