@@ -2,4 +2,5 @@
 //! answer, a proxy in front of it does.
 
 mod orders;
+mod preflight;
 mod rig;

@@ -1,0 +1,197 @@
+//! DNS as a certificate authority sees it: without /etc/hosts and search domains, and with errors
+//! told apart from missing records.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use tokio::time::timeout;
+
+use super::preflight::caa::Record;
+use crate::upstream::dns::NameServers;
+
+/// The time for one question, all attempts together.
+const LOOKUP: Duration = Duration::from_secs(12);
+/// The time for one attempt.
+const ATTEMPT: Duration = Duration::from_secs(4);
+/// The most records of one answer that are read.
+const RECORDS_MAX: usize = 64;
+/// The most name servers of a zone that are asked.
+const SERVERS_MAX: usize = 8;
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found<T> {
+    /// Records, at least one.
+    Records(Vec<T>),
+    /// The name does not exist, or has no such record.
+    Nothing,
+    /// No answer, or an error.
+    Failed(String),
+}
+
+impl<T> Found<T> {
+    /// Returns the records, none for any other answer.
+    #[must_use]
+    pub fn records(self) -> Vec<T> {
+        match self {
+            Self::Records(records) => records,
+            Self::Nothing | Self::Failed(_) => Vec::new(),
+        }
+    }
+}
+
+/// A resolver without a memory.
+#[derive(Clone)]
+pub struct Lookup {
+    resolver: TokioResolver,
+    /// The port of the zones' own servers.
+    port: u16,
+}
+
+impl Lookup {
+    /// Makes one for these name servers; for those of the system, if there are none.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no readable configuration.
+    pub fn new(servers: &NameServers) -> Result<Self, String> {
+        let provider = TokioRuntimeProvider::default();
+        let builder = if servers.0.is_empty() {
+            TokioResolver::builder(provider).map_err(|e| format!("/etc/resolv.conf: {e}"))?
+        } else {
+            TokioResolver::builder_with_config(of_servers(&servers.0), provider)
+        };
+        Self::build(builder, true).map(|resolver| Self { resolver, port: PORT })
+    }
+
+    fn build(
+        mut builder: hickory_resolver::ResolverBuilder<TokioRuntimeProvider>,
+        recursion: bool,
+    ) -> Result<TokioResolver, String> {
+        configure(builder.options_mut(), recursion);
+        builder.build().map_err(|e| e.to_string())
+    }
+
+    /// Looks up the A records, or the AAAA records.
+    pub async fn addresses(&self, name: &str, v6: bool) -> Found<IpAddr> {
+        let kind = if v6 { RecordType::AAAA } else { RecordType::A };
+        self.ask(name, kind, |data| match data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Looks up the CAA records of exactly this name.
+    pub async fn caa(&self, name: &str) -> Found<Record> {
+        self.ask(name, RecordType::CAA, |data| match data {
+            RData::CAA(caa) => {
+                Some(Record { critical: caa.issuer_critical, tag: caa.tag.clone(), value: caa.value.clone() })
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Looks up the TXT records, the strings of each joined.
+    pub async fn txt(&self, name: &str) -> Found<String> {
+        self.ask(name, RecordType::TXT, |data| match data {
+            RData::TXT(txt) => {
+                let bytes: Vec<u8> = txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Returns a resolver for each name server of the zone that has this name. Empty if nobody
+    /// names them.
+    pub async fn authoritative(&self, name: &str) -> Vec<(String, Self)> {
+        let mut zone = Some(name.trim_end_matches('.'));
+        while let Some(at) = zone {
+            let servers = self.ask(at, RecordType::NS, |data| match data {
+                RData::NS(ns) => Some(ns.0.to_ascii()),
+                _ => None,
+            });
+            let Found::Records(servers) = servers.await else {
+                zone = at.split_once('.').map(|(_, above)| above);
+                continue;
+            };
+            let mut resolvers = Vec::new();
+            for server in servers.into_iter().take(SERVERS_MAX) {
+                let mut addresses = self.addresses(&server, false).await.records();
+                addresses.extend(self.addresses(&server, true).await.records());
+                let to: Vec<SocketAddr> = addresses.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
+                if to.is_empty() {
+                    continue;
+                }
+                let builder = TokioResolver::builder_with_config(of_servers(&to), TokioRuntimeProvider::default());
+                if let Ok(resolver) = Self::build(builder, false) {
+                    resolvers.push((server.trim_end_matches('.').to_owned(), Self { resolver, port: self.port }));
+                }
+            }
+            return resolvers;
+        }
+        Vec::new()
+    }
+
+    async fn ask<T>(&self, name: &str, kind: RecordType, read: impl Fn(&RData) -> Option<T>) -> Found<T> {
+        let Ok(mut name) = Name::from_ascii(name) else { return Found::Failed("no valid DNS name".into()) };
+        name.set_fqdn(true);
+        let answer = match timeout(LOOKUP, self.resolver.lookup(name, kind)).await {
+            Ok(answer) => answer,
+            Err(_) => return Found::Failed("timeout".into()),
+        };
+        match answer {
+            Ok(found) => {
+                let records: Vec<T> =
+                    found.answers().iter().filter_map(|record| read(&record.data)).take(RECORDS_MAX).collect();
+                if records.is_empty() { Found::Nothing } else { Found::Records(records) }
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Found::Nothing,
+            Err(error) => Found::Failed(words(&error)),
+        }
+    }
+}
+
+fn words(error: &NetError) -> String {
+    match error {
+        NetError::Timeout => "timeout".to_owned(),
+        NetError::NoConnections => "no name server answers".to_owned(),
+        NetError::Dns(DnsError::ResponseCode(code)) => {
+            format!("the name server answers {}", code.to_string().to_ascii_uppercase())
+        }
+        other => other.to_string(),
+    }
+}
+
+fn of_servers(servers: &[SocketAddr]) -> ResolverConfig {
+    let one = |address: &SocketAddr| {
+        let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        for connection in &mut connections {
+            connection.port = address.port();
+        }
+        NameServerConfig::new(address.ip(), true, connections)
+    };
+    ResolverConfig::from_name_servers(servers.iter().map(one).collect())
+}
+
+fn configure(options: &mut ResolverOpts, recursion: bool) {
+    // As for upstreams: some servers do not answer queries with EDNS.
+    options.edns0 = false;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.cache_size = 0;
+    options.attempts = 2;
+    options.timeout = ATTEMPT;
+    options.recursion_desired = recursion;
+    options.try_tcp_on_error = true;
+}

@@ -1,0 +1,206 @@
+//! Everything that would make an order fail, found before the order: addresses that lead elsewhere,
+//! CAA records, name servers that fail, a content delivery network in between. A failed validation
+//! costs a part of the CA's rate limit; a lookup costs nothing.
+//!
+//! `caa` and `address` judge, and perform no I/O; `probe` and [`super::lookup`] gather the facts.
+
+pub mod address;
+pub mod caa;
+mod probe;
+mod words;
+
+use std::net::IpAddr;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::lookup::{Found, Lookup};
+use crate::config::acme::Method;
+use crate::keys::pin::Pin;
+use crate::reason::{Reason, Severity};
+use crate::upstream::dns::NameServers;
+
+pub use probe::{Ports, Probe};
+
+/// The names that are checked at the same time.
+const NAMES_AT_ONCE: usize = 8;
+/// The most addresses of a name that are probed. A CA tries one or two.
+const ADDRESSES_MAX: usize = 16;
+
+/// A CA, as CAA records see it.
+#[derive(Debug, Clone, Default)]
+pub struct Issuer {
+    /// Its name for people.
+    pub title: String,
+    /// `meta.caaIdentities` of its directory.
+    pub identities: Vec<String>,
+    /// The URL of the account.
+    pub account: Option<String>,
+}
+
+/// The order that is planned.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// Its names, as they will be ordered: `example.com`, `*.example.com`, addresses.
+    pub names: Vec<String>,
+    /// The challenge.
+    pub method: Method,
+    /// The CA.
+    pub issuer: Issuer,
+    /// The second CA.
+    pub fallback: Option<Issuer>,
+    /// The challenge that pintle has published for its own probe, on all workers.
+    pub probe: Probe,
+    /// The pins of all certificates that this pintle serves.
+    pub own: Vec<Pin>,
+    /// The ports at which the CA validates.
+    pub ports: Ports,
+    /// `true` if pintle trusts proxies in front of it (`listen.trusted_proxies`).
+    pub behind_proxy: bool,
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The name.
+    pub name: String,
+    /// The part that was checked.
+    pub subject: Subject,
+    /// An error forbids the order of all names.
+    pub severity: Severity,
+    /// The record to change.
+    pub reason: Reason,
+}
+
+/// The parts of the check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// A lookup failed.
+    Dns,
+    /// The A and AAAA records.
+    Address,
+    /// The CAA records.
+    Caa,
+    /// The challenge cannot be used for the name.
+    Method,
+}
+
+impl Subject {
+    /// Returns its name in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Address => "address",
+            Self::Caa => "caa",
+            Self::Method => "method",
+        }
+    }
+}
+
+/// Returns `true` if nothing forbids the order. Half a set of names is not ordered.
+#[must_use]
+pub fn may_order(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.severity < Severity::Error)
+}
+
+/// Checks all names of an order. Takes at most about a minute for a hundred names that time out.
+pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
+    let lookup = match Lookup::new(servers) {
+        Ok(lookup) => lookup,
+        Err(why) => {
+            let reason = Reason::new(format!("no name server to ask: {why}"));
+            let reason = reason.hint("[resolver] name_servers = [\"192.0.2.53\"]");
+            let name = ask.names.first().cloned().unwrap_or_default();
+            return vec![Finding { name, subject: Subject::Dns, severity: Severity::Error, reason }];
+        }
+    };
+    let lookup = &lookup;
+    let all = stream::iter(&ask.names).map(|name| check_name(ask, name, lookup)).buffered(NAMES_AT_ONCE);
+    all.collect::<Vec<_>>().await.into_iter().flatten().collect()
+}
+
+async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
+    let by_dns = !matches!(ask.method, Method::Http01 | Method::TlsAlpn01);
+    let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+    if name.starts_with("*.") && !by_dns {
+        return vec![words::wildcard(name, ask.method)];
+    }
+    let mut findings = Vec::new();
+    match address {
+        Some(_) if by_dns => return vec![words::address_by_dns(name, ask.method)],
+        Some(ip) => findings.extend(check_address(ask, &ip.to_string(), ip, None).await),
+        None if !by_dns => findings.extend(check_addresses(ask, name, lookup).await),
+        None => {}
+    }
+    if address.is_none() {
+        findings.extend(check_caa(ask, name, lookup).await);
+    }
+    findings
+}
+
+async fn check_addresses(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
+    let (v4, v6) = futures_util::join!(lookup.addresses(name, false), lookup.addresses(name, true));
+    let mut findings = Vec::new();
+    let mut all = Vec::new();
+    for (record, found) in [("A", v4), ("AAAA", v6)] {
+        match found {
+            Found::Records(addresses) => all.extend(addresses.into_iter().map(|address| (record, address))),
+            Found::Nothing => {}
+            Found::Failed(why) => findings.push(words::failed(name, record, &why)),
+        }
+    }
+    if all.is_empty() && findings.is_empty() {
+        return vec![words::no_address(name)];
+    }
+    let each = all.into_iter().take(ADDRESSES_MAX);
+    let probed = stream::iter(each).map(|(record, ip)| check_address(ask, name, ip, Some(record)));
+    findings.extend(probed.buffered(ADDRESSES_MAX).collect::<Vec<_>>().await.into_iter().flatten());
+    findings
+}
+
+async fn check_address(ask: &Ask, name: &str, address: IpAddr, record: Option<&'static str>) -> Option<Finding> {
+    let answer = match ask.method {
+        Method::TlsAlpn01 => probe::by_tls(name, address, ask.ports, &ask.probe).await,
+        _ => probe::by_http(name, address, ask.ports, &ask.probe).await,
+    };
+    let is_ours = matches!(answer, address::Answer::Ours { .. });
+    let foreign = match ask.method {
+        // The challenge itself has shown who ends TLS.
+        Method::Http01 if is_ours => probe::foreign(name, address, ask.ports, &ask.own).await,
+        _ => None,
+    };
+    let seen = address::Seen { address, answer, source: probe::source(address), foreign };
+    words::of_address(ask, name, record, &seen, address::judge(&seen, ask.behind_proxy))
+}
+
+async fn check_caa(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
+    for at in caa::climb(name) {
+        let set = match lookup.caa(at).await {
+            Found::Nothing => continue,
+            Found::Records(set) => set,
+            Found::Failed(why) => return Some(words::failed(at, "CAA", &why)),
+        };
+        let verdict = |issuer: &Issuer| {
+            let wanted = caa::Wanted {
+                identities: &issuer.identities,
+                account: issuer.account.as_deref(),
+                method: ask.method.name(),
+                wildcard: name.starts_with("*."),
+            };
+            caa::judge(&set, &wanted)
+        };
+        return match (verdict(&ask.issuer), ask.fallback.as_ref().map(|second| (second, verdict(second)))) {
+            (caa::Verdict::Refused(refusal), _) => {
+                Some(words::of_caa(ask, name, at, &ask.issuer, &refusal, Severity::Error))
+            }
+            (caa::Verdict::Unknown, _) => Some(words::caa_unknown(name, at, &ask.issuer)),
+            // An account that is to be made yet matches no URI.
+            (_, Some((second, caa::Verdict::Refused(refusal)))) => {
+                Some(words::of_caa(ask, name, at, second, &refusal, Severity::Warning))
+            }
+            (caa::Verdict::Allowed, _) => None,
+        };
+    }
+    None
+}
