@@ -95,6 +95,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run the program that sets DNS records; started by `pintle run`
+    #[command(hide = true)]
+    DnsHook {
+        /// The program
+        program: OsString,
+        /// Its time limit, in seconds
+        limit: u64,
+    },
     /// Hold the private keys; started by `pintle run`
     #[command(hide = true)]
     Keys,
@@ -145,6 +153,7 @@ pub fn run() -> ExitCode {
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
         Command::Launcher { program, arguments } => launcher(&program, &arguments),
+        Command::DnsHook { program, limit } => dns_hook(&program, limit),
         Command::Keys => keys::keys(),
     })
 }
@@ -237,6 +246,14 @@ fn launcher(program: &OsString, arguments: &[OsString]) -> ExitCode {
     match crate::handover::launcher::run(program, arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => commands::fail(&format!("launcher: {error}")),
+    }
+}
+
+fn dns_hook(program: &OsString, limit: u64) -> ExitCode {
+    crate::os::signals::hold_off_in_helper();
+    match crate::acme::hook::run(program, std::time::Duration::from_secs(limit)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => commands::fail(&format!("dns-hook: {error}")),
     }
 }
 

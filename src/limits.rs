@@ -78,6 +78,10 @@ pub struct Limits {
     pub reports_per_client: u64,
     /// ACME challenges that one worker reads at the same time; more get 503.
     pub challenges: usize,
+    /// The time for one run of the program that sets DNS records.
+    pub dns_hook: Duration,
+    /// The time until a DNS record that it has set must be visible.
+    pub dns_propagation: Duration,
 }
 
 impl Default for Limits {
@@ -124,6 +128,8 @@ impl Default for Limits {
             reports_per_client: 10,
             // A certificate authority validates from a handful of places.
             challenges: 32,
+            dns_hook: Duration::from_secs(120),
+            dns_propagation: Duration::from_secs(300),
         }
     }
 }
@@ -180,6 +186,8 @@ impl Limits {
             reports_per_minute: 1_000_000,
             reports_per_client: 1_000_000,
             challenges: 1_000_000,
+            dns_hook: TIME_MOST,
+            dns_propagation: TIME_MOST,
         }
     }
 

@@ -101,6 +101,15 @@ impl Lookup {
         .await
     }
 
+    /// Looks up the name that this one is an alias of.
+    pub async fn alias(&self, name: &str) -> Found<String> {
+        self.ask(name, RecordType::CNAME, |data| match data {
+            RData::CNAME(cname) => Some(cname.0.to_ascii().trim_end_matches('.').to_owned()),
+            _ => None,
+        })
+        .await
+    }
+
     /// Looks up the TXT records, the strings of each joined.
     pub async fn txt(&self, name: &str) -> Found<String> {
         self.ask(name, RecordType::TXT, |data| match data {
@@ -168,7 +177,7 @@ fn words(error: &NetError) -> String {
         NetError::Timeout => "timeout".to_owned(),
         NetError::NoConnections => "no name server answers".to_owned(),
         NetError::Dns(DnsError::ResponseCode(code)) => {
-            format!("the name server answers {}", code.to_string().to_ascii_uppercase())
+            format!("the name server answers {}", format!("{code:?}").to_ascii_uppercase())
         }
         other => other.to_string(),
     }

@@ -376,13 +376,14 @@ fn kind(method: Method) -> ChallengeType {
         Method::Http01 => ChallengeType::Http01,
         Method::TlsAlpn01 => ChallengeType::TlsAlpn01,
         Method::Dns01 => ChallengeType::Dns01,
+        Method::DnsPersist01 => ChallengeType::Unknown(method.name().to_owned()),
     }
 }
 
 /// Returns the first way to prove a name that the authority offers, and pintle may use.
 fn method(around: &Surroundings, name: &str, is_offered: impl Fn(Method) -> bool) -> Result<Method, Fault> {
     let fits = |method: &Method| match method {
-        Method::Dns01 => false,
+        Method::Dns01 | Method::DnsPersist01 => false,
         Method::Http01 | Method::TlsAlpn01 => !name.starts_with("*."),
     };
     let chosen = around.settings.challenges.iter().copied().find(|method| fits(method) && is_offered(*method));

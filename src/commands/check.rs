@@ -215,7 +215,7 @@ fn site_json(site: &report::Site) -> Value {
     let certificate = |c: &report::Certificate| {
         json!({
             "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
-            "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "served": c.served,
+            "pin": c.pin.to_string(), "not_after": c.not_after.to_string(), "scts": c.scts, "served": c.served,
         })
     };
     let backup = |(file, key): &(String, crate::keys::key_file::PublicKey)| {

@@ -14,7 +14,7 @@ use super::{Output, fail, fail_with_hint, files, ledger, no_such_site, pin, read
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
 use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
-use crate::export::{Form, HTTPS, Key, PinSet, Role, WithoutBackup, render};
+use crate::export::{Form, HTTPS, Issuer, Key, PinSet, Role, WithoutBackup, render};
 use crate::host::HostPattern;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
@@ -30,6 +30,14 @@ const DAY: Duration = Duration::from_secs(86400);
 const LIFE: Duration = Duration::from_secs(90 * 86400);
 /// The same for the header, as in the configuration.
 const HEADER_LIFE: Duration = Duration::from_secs(30 * 86400);
+
+/// The directories of public authorities, and their names in CAA records.
+const IDENTITIES: [(&str, &str); 4] = [
+    ("https://acme-v02.api.letsencrypt.org/directory", "letsencrypt.org"),
+    ("https://acme-staging-v02.api.letsencrypt.org/directory", "letsencrypt.org"),
+    ("https://acme.zerossl.com/v2/DV90", "sectigo.com"),
+    ("https://dv.acme-v02.api.pki.goog/directory", "pki.goog"),
+];
 
 /// The arguments.
 #[derive(Debug, Clone)]
@@ -72,7 +80,8 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
         return refuse(&no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone())));
     };
     let now = Timestamp::now();
-    let with_ports = |set| PinSet { ports: ports(&config), ..set };
+    let with_ports = |set| PinSet { ports: ports(&config), issuers: issuers(&config, &site.hosts), ..set };
+    let request = &with_next_keys(request, &config, site, report);
     let live = served.as_deref().map_or_else(|| report.clone(), |served| as_served(report, served, &request.host));
     match pin_set(request, path, site, &live, now)
         .map(with_ports)
@@ -113,6 +122,39 @@ fn ports(config: &Config) -> Vec<u16> {
         }
     }
     if ports.is_empty() { vec![HTTPS] } else { ports }
+}
+
+/// The authorities that pintle asks for a site's certificates.
+fn issuers(config: &Config, hosts: &[HostPattern]) -> Vec<Issuer> {
+    let is_managed =
+        |acme: &&std::sync::Arc<crate::config::Acme>| acme.certificates.iter().any(|one| one.hosts == hosts);
+    let Some(acme) = config.acme.as_ref().filter(is_managed) else { return Vec::new() };
+    let issuer = |authority: &crate::config::Authority| Issuer {
+        identity: IDENTITIES.iter().find(|(url, _)| *url == authority.directory).map(|(_, name)| (*name).to_owned()),
+        title: authority.name.clone(),
+        account: account(&acme.folder, &authority.directory),
+        methods: acme.challenges.iter().map(|method| method.name()).collect(),
+    };
+    acme.authorities.iter().map(issuer).collect()
+}
+
+/// Adds the next keys that pintle keeps itself, if the site sends no header that lists them.
+fn with_next_keys(request: &Request, config: &Config, site: &Site, report: &report::Site) -> Request {
+    let own = config.acme.iter().flat_map(|acme| &acme.certificates).filter(|one| one.hosts == site.hosts);
+    let next = own.map(crate::config::Managed::next).filter(|next| pin::read(next).is_ok());
+    let is_new = |next: &PathBuf| !report.backups.iter().any(|(file, _)| Path::new(file) == next);
+    let mut request = request.clone();
+    request.backups.extend(next.filter(is_new));
+    request
+}
+
+/// The URL of the account with this directory, from the file that says so.
+fn account(folder: &Path, directory: &str) -> Option<String> {
+    let files = std::fs::read_dir(folder).ok()?.flatten();
+    let accounts = files.filter(|file| file.file_name().to_string_lossy().starts_with("account-"));
+    let stored = accounts.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok());
+    let mut own = stored.filter(|stored: &serde_json::Value| stored["directory"] == directory);
+    own.next()?["url"].as_str().map(str::to_owned)
 }
 
 /// Collects the site's pins, unless an export of them would do harm.
@@ -158,7 +200,15 @@ fn pin_set(
         header.max_age = life.as_secs();
     }
     judge_pins(request, report, &keys, header.max_age)?;
-    Ok(PinSet { site: site.label(), hosts: site.hosts.clone(), keys, header, valid_until, ports: vec![HTTPS] })
+    Ok(PinSet {
+        site: site.label(),
+        hosts: site.hosts.clone(),
+        keys,
+        header,
+        valid_until,
+        ports: vec![HTTPS],
+        issuers: Vec::new(),
+    })
 }
 
 /// The live keys, then the backups; each key once.

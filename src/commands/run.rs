@@ -100,6 +100,7 @@ pub(super) fn serve(
     if let Some(unused) = beginning.lent.first() {
         return unused_socket(unused);
     }
+    let no_hook = begin_hook(&config).err();
     if let Err(trouble) = confine(&draft, &config, None) {
         return refuse(&trouble);
     }
@@ -108,7 +109,7 @@ pub(super) fn serve(
         Err(error) => return fail(&error),
     };
     tell(&notices, ahead);
-    tell_of_start(no_launcher);
+    tell_of_start(no_launcher, no_hook);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
         control.announce();
@@ -168,6 +169,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Ok(listeners) => listeners,
         Err(reasons) => return refused(&newcomer, reasons),
     };
+    let no_hook = begin_hook(&config).err();
     if let Err(trouble) = confine(&draft, &config, listeners.probed_port()) {
         return refused(&newcomer, vec![trouble.into()]);
     }
@@ -176,7 +178,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Err(error) => return refused(&newcomer, vec![error.to_string().into()]),
     };
     log_warnings(&problems.shown());
-    tell_of_start(no_launcher);
+    tell_of_start(no_launcher, no_hook);
     block_on(log, async {
         // The serving process reports why this one does not serve.
         let control = Control::take_over(draft, config, newcomer, listeners, beginning)
@@ -232,12 +234,21 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
     Ok(())
 }
 
-fn tell_of_start(no_launcher: Option<std::io::Error>) {
+/// Starts the process that runs `acme.dns_hook`, as the serving user: inside the sandbox, nothing can be started.
+fn begin_hook(config: &crate::config::Config) -> std::io::Result<()> {
+    let program = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_deref());
+    program.map_or(Ok(()), |program| crate::acme::hook::begin(program, config.snapshot.limits.dns_hook))
+}
+
+fn tell_of_start(no_launcher: Option<std::io::Error>, no_hook: Option<std::io::Error>) {
     if let Some(held) = sandbox::held() {
         sandbox_rules::announce(held);
     }
     if let Some(error) = no_launcher {
         tracing::warn!(%error, "no launcher: upgrades are impossible");
+    }
+    if let Some(error) = no_hook {
+        tracing::error!(%error, hint = "restart pintle", "no hook process: no certificate is obtained by dns-01");
     }
 }
 

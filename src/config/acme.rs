@@ -45,6 +45,10 @@ pub struct Acme {
     pub dns_hook: Option<PathBuf>,
     /// The challenges, in order of preference.
     pub challenges: Vec<Method>,
+    /// The port at which the authorities validate http-01.
+    pub http_port: u16,
+    /// The same for tls-alpn-01.
+    pub tls_port: u16,
     /// The certificates, in the order of the file.
     pub certificates: Vec<Managed>,
 }
@@ -87,11 +91,13 @@ pub enum Method {
     TlsAlpn01,
     /// RFC 8555 section 8.4.
     Dns01,
+    /// draft-ietf-acme-dns-persist.
+    DnsPersist01,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Http01, Self::TlsAlpn01, Self::Dns01];
+    pub const ALL: [Self; 4] = [Self::Http01, Self::TlsAlpn01, Self::Dns01, Self::DnsPersist01];
 
     /// Returns its name in the configuration and in the protocol.
     #[must_use]
@@ -100,7 +106,15 @@ impl Method {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Dns01 => "dns-01",
+            Self::DnsPersist01 => "dns-persist-01",
         }
+    }
+
+    /// Returns `true` if it proves control by a DNS record: of wildcards, too, and of names that lead
+    /// elsewhere.
+    #[must_use]
+    pub fn is_by_dns(self) -> bool {
+        matches!(self, Self::Dns01 | Self::DnsPersist01)
     }
 }
 

@@ -93,7 +93,9 @@ fn ports_of_acme(config: &Config) -> Vec<u16> {
         authority.directory.parse::<http::Uri>().ok().and_then(|url| url.port_u16()).unwrap_or(HTTPS)
     };
     let own = config.http.iter().chain(&config.https).map(std::net::SocketAddr::port).filter(|port| *port > 0);
-    acme.authorities.iter().map(directory).chain(own).chain([HTTP, HTTPS]).collect()
+    // The preflight asks for its own challenges, as the authorities do.
+    let probed = [acme.http_port, acme.tls_port];
+    acme.authorities.iter().map(directory).chain(own).chain([HTTP, HTTPS]).chain(probed).collect()
 }
 
 fn port_of(authority: &str) -> Option<u16> {

@@ -22,9 +22,14 @@ pub enum Form {
     /// DANE: TLSA 3 1 1 records for a zone file
     #[value(alias = "dane")]
     Tlsa,
+    /// All DNS records of the site: HTTPS, CAA and TLSA, for a zone file
+    Dns,
     /// Known keys for a Certificate Transparency monitor, one per line
     #[value(name = "certspotter")]
     CertSpotter,
+    /// Known keys for SSLMate's Cert Spotter, one request body per line
+    #[value(name = "sslmate")]
+    SslMate,
     /// The header, as configuration of an nginx that serves the site
     Nginx,
     /// The header, as configuration of a Varnish behind the site's TLS
@@ -58,7 +63,9 @@ impl Form {
             Self::Curl => "curl",
             Self::Envoy => "envoy",
             Self::Tlsa => "tlsa",
+            Self::Dns => "dns",
             Self::CertSpotter => "certspotter",
+            Self::SslMate => "sslmate",
             Self::Nginx => "nginx",
             Self::Vcl => "vcl",
             Self::Json => "json",
@@ -74,7 +81,8 @@ impl Form {
     ///   well*, is left out.
     /// * `envoy`: "the SPKI of the presented certificate" (CertificateValidationContext); its validator is handed
     ///   the leaf.
-    /// * `certspotter`: PUBKEY_SHA256 is the logged certificate's own.
+    /// * `dns`: its TLSA records.
+    /// * `certspotter`, `sslmate`: the logged certificate's own key.
     /// * `json`: its readers are unknown, and the stricter assumption locks nobody out.
     ///
     /// The others take any certificate of the verified chain: browsers that honoured the header (RFC 7469 section
@@ -83,7 +91,14 @@ impl Form {
     #[must_use]
     pub fn leaf_only(self) -> bool {
         match self {
-            Self::Curl | Self::Tlsa | Self::Ios | Self::Envoy | Self::CertSpotter | Self::Json => true,
+            Self::Curl
+            | Self::Tlsa
+            | Self::Dns
+            | Self::Ios
+            | Self::Envoy
+            | Self::CertSpotter
+            | Self::SslMate
+            | Self::Json => true,
             Self::Header | Self::Nginx | Self::Vcl | Self::OkHttp | Self::Android | Self::TrustKit => false,
         }
     }
@@ -114,14 +129,22 @@ impl Form {
             // fewer than two pins.
             Self::Header | Self::Nginx | Self::Vcl | Self::TrustKit => WithoutBackup::Useless,
             Self::OkHttp | Self::Android | Self::Ios | Self::Envoy => WithoutBackup::LocksOut,
-            Self::Curl | Self::Tlsa | Self::CertSpotter | Self::Json => WithoutBackup::Warned,
+            Self::Curl | Self::Tlsa | Self::Dns | Self::CertSpotter | Self::SslMate | Self::Json => {
+                WithoutBackup::Warned
+            }
         }
     }
 
     /// `true` if its clients can pin a host that is an IP address.
     pub(super) fn takes_addresses(self) -> bool {
         // TLSA records belong to names; TrustKit aborts on a host without a registered domain.
-        !matches!(self, Self::Tlsa | Self::TrustKit)
+        !matches!(self, Self::Tlsa | Self::Dns | Self::TrustKit)
+    }
+
+    /// `true` if it has TLSA records.
+    #[must_use]
+    pub fn has_tlsa(self) -> bool {
+        matches!(self, Self::Tlsa | Self::Dns)
     }
 
     /// `true` if its clients have no `*.example.com`: they get `example.com` and all names below

@@ -6,13 +6,14 @@
 //! origin.
 
 mod apps;
+mod dns;
 mod form;
 mod servers;
 mod set;
 mod tools;
 
 pub use form::{Form, WithoutBackup};
-pub use set::{HTTPS, Key, PinSet, Role};
+pub use set::{HTTPS, Issuer, Key, PinSet, Role};
 
 /// Renders an export. `None` if the form can express none of the hosts.
 #[must_use]
@@ -29,7 +30,9 @@ pub fn render(form: Form, set: &PinSet) -> Option<String> {
         Form::TrustKit => apps::trustkit(set),
         Form::Curl => tools::curl(set),
         Form::Tlsa => tools::tlsa(set),
+        Form::Dns => dns::zone(set),
         Form::CertSpotter => tools::certspotter(set),
+        Form::SslMate => tools::sslmate(set),
         Form::Json => tools::json(set),
     })
 }

@@ -57,6 +57,19 @@ pub struct Key {
     pub not_after: Option<Timestamp>,
 }
 
+/// An authority that may issue certificates for the site, as CAA records name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// Its name in CAA records; `None` if it is unknown.
+    pub identity: Option<String>,
+    /// The authority's name for people.
+    pub title: String,
+    /// The URL of pintle's account there, once it exists.
+    pub account: Option<String>,
+    /// The challenges that pintle uses, as CAA records name them.
+    pub methods: Vec<&'static str>,
+}
+
 /// The keys of a site, as an export describes them.
 #[derive(Debug, Clone)]
 pub struct PinSet {
@@ -72,6 +85,8 @@ pub struct PinSet {
     pub valid_until: Timestamp,
     /// The ports at which clients reach the site.
     pub ports: Vec<u16>,
+    /// The authorities that pintle asks for the site's certificates; none if they come from elsewhere.
+    pub issuers: Vec<Issuer>,
 }
 
 impl PinSet {
@@ -88,8 +103,11 @@ impl PinSet {
             digest.update(format!(" {}", key.pin));
         }
         digest.update(format!(" {} {}", self.header.include_subdomains, self.last_day()));
-        if form == Form::Tlsa && self.ports != [HTTPS] {
+        if form.has_tlsa() && self.ports != [HTTPS] {
             digest.update(format!(" {:?}", self.ports));
+        }
+        if form == Form::Dns && !self.issuers.is_empty() {
+            digest.update(format!(" {:?}", self.issuers));
         }
         digest.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
     }
@@ -126,8 +144,8 @@ impl PinSet {
         for host in self.named(form) {
             let base = HostPattern::parse(host.base()).ok().filter(|_| form.widens_wildcards());
             // A wildcard in DNS matches any number of labels (RFC 4592 section 2.1.1).
-            let wider = host.is_wildcard() && (form.widens_wildcards() || form == Form::Tlsa);
-            let below = wider || self.header.include_subdomains && form != Form::Tlsa;
+            let wider = host.is_wildcard() && (form.widens_wildcards() || form.has_tlsa());
+            let below = wider || self.header.include_subdomains && !form.has_tlsa();
             groups[usize::from(below)].0.push(base.unwrap_or_else(|| host.clone()));
         }
         groups.into_iter().filter(|(hosts, _)| !hosts.is_empty()).collect()

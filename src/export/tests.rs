@@ -32,6 +32,7 @@ fn set(hosts: &[&str], include_subdomains: bool) -> PinSet {
         keys,
         valid_until: "2026-12-01T06:00:00Z".parse().unwrap(),
         ports: vec![HTTPS],
+        issuers: Vec::new(),
     }
 }
 
@@ -53,8 +54,8 @@ fn every_form_has_every_pin_and_says_which_export_it_is() {
         for key in &set.keys {
             assert!(text.contains(&key.pin.to_string()) || text.contains(&key.pin.to_hex()), "{form:?}: {text}");
         }
-        // These two have no comments.
-        if !matches!(form, Form::Header | Form::Curl) {
+        // These have no comments.
+        if !matches!(form, Form::Header | Form::Curl | Form::SslMate) {
             assert!(text.contains(&set.number(*form)) && text.contains("2026-12-01"), "{form:?}: {text}");
         }
     }
@@ -123,6 +124,55 @@ fn tlsa_records_name_the_ports() {
         ["_8443._tcp.a.example.", "_9443._tcp.a.example.", "*.b.example."].into_iter().flat_map(each).collect();
     assert_eq!(owners, want);
     assert!(text.contains("_8443._tcp.NAME.b.example."), "{text}");
+}
+
+#[test]
+fn zones() {
+    let mut set = set(&["a.example", "*.b.example"], false);
+    set.ports = vec![443, 8443];
+    let text = render(Form::Dns, &set).unwrap();
+    let has = |text: &str, line: &str| assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    has(&text, "a.example. IN HTTPS 1 . alpn=\"h2,http/1.1\"");
+    has(&text, "_8443._https.a.example. IN HTTPS 1 a.example. alpn=\"h2,http/1.1\" port=8443");
+    has(&text, "*.b.example. IN HTTPS 1 . alpn=\"h2,http/1.1\"");
+    has(&text, &format!("_443._tcp.a.example. IN TLSA 3 1 1 {}", set.keys[1].pin.to_hex()));
+    assert!(!text.lines().any(|line| !line.starts_with(';') && line.contains(" CAA ")), "{text}");
+    let issuer = |identity: Option<&str>, account: Option<&str>| Issuer {
+        identity: identity.map(str::to_owned),
+        title: "x".into(),
+        account: account.map(str::to_owned),
+        methods: vec!["http-01", "dns-01"],
+    };
+    set.issuers =
+        vec![issuer(Some("ca.example"), Some("https://ca.example/acct/7")), issuer(Some("second.example"), None)];
+    let text = render(Form::Dns, &set).unwrap();
+    let value = "ca.example; accounturi=https://ca.example/acct/7; validationmethods=http-01,dns-01";
+    has(&text, &format!("a.example. IN CAA 0 issue \"{value}\""));
+    has(&text, "a.example. IN CAA 0 issue \"second.example; validationmethods=http-01,dns-01\"");
+    // Wildcards are proved by DNS only.
+    let wild = "ca.example; accounturi=https://ca.example/acct/7; validationmethods=dns-01";
+    has(&text, &format!("b.example. IN CAA 0 issuewild \"{wild}\""));
+    set.issuers = vec![issuer(None, None)];
+    let text = render(Form::Dns, &set).unwrap();
+    assert!(text.contains("; No CAA records: the name of x there is unknown"), "{text}");
+    set.issuers[0].methods.push("dns-persist-01");
+    set.issuers[0].identity = Some("ca.example".into());
+    set.issuers[0].account = Some("https://ca.example/acct/7".into());
+    let text = render(Form::Dns, &set).unwrap();
+    has(&text, "_validation-persist.a.example. IN TXT \"ca.example; accounturi=https://ca.example/acct/7\"");
+    let wild = "ca.example; accounturi=https://ca.example/acct/7; policy=wildcard";
+    has(&text, &format!("_validation-persist.b.example. IN TXT \"{wild}\""));
+}
+
+#[test]
+fn monitors_know_the_next_key() {
+    let set = set(&["a.example", "*.b.example", "192.0.2.1"], false);
+    let lines = render(Form::SslMate, &set).unwrap();
+    let bodies: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(bodies.len(), 3);
+    assert_eq!(bodies[1]["pubkey_sha256"], set.keys[1].pin.to_hex());
+    assert_eq!(bodies[1]["dns_names"], serde_json::json!(["a.example", "*.b.example"]));
+    assert!(render(Form::CertSpotter, &set).unwrap().contains(&format!("\n{}\n", set.keys[1].pin.to_hex())));
 }
 
 #[test]

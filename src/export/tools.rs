@@ -15,7 +15,12 @@ pub(super) fn curl(set: &PinSet) -> String {
 /// 7671 section 5.1), one for each key. The next key's record must be published for longer than its
 /// TTL before that key is served (RFC 7671 section 8.1).
 pub(super) fn tlsa(set: &PinSet) -> String {
-    let mut text = format!("; {}\n", set.title(Form::Tlsa));
+    format!("; {}\n", set.title(Form::Tlsa)) + &tlsa_records(set)
+}
+
+/// Writes the records alone.
+pub(super) fn tlsa_records(set: &PinSet) -> String {
+    let mut text = String::new();
     for host in set.named(Form::Tlsa) {
         // An asterisk is a wildcard as the leftmost label only (RFC 4592 section 2.1.1):
         // `_443._tcp.*` would be a literal name.
@@ -53,6 +58,15 @@ pub(super) fn certspotter(set: &PinSet) -> String {
         text.push_str(&format!("# {}\n{}\n", describe(key), key.pin.to_hex()));
     }
     text
+}
+
+/// Writes a body for each key, for `POST https://sslmate.com/api/v3/monitoring/known_keys`: Cert
+/// Spotter then reports no certificate with that key and these names. JSON has no comments.
+pub(super) fn sslmate(set: &PinSet) -> String {
+    let names: Vec<String> =
+        set.named(Form::SslMate).filter(|h| h.address().is_none()).map(ToString::to_string).collect();
+    let body = |key: &super::set::Key| json!({ "pubkey_sha256": key.pin.to_hex(), "dns_names": names });
+    set.keys.iter().map(|key| format!("{}\n", body(key))).collect()
 }
 
 /// Writes all facts.

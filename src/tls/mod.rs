@@ -14,6 +14,7 @@ pub mod resolver;
 pub mod rule;
 pub mod stream;
 pub mod tickets;
+pub mod transparency;
 
 pub use certificate::{Certificate, CertificateError};
 pub use possession::{KeyTypes, Possession};

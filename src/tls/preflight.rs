@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::certificate::{Chain, Leaf};
 use super::rule::{Rule, SOON, day};
+use super::transparency;
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
 
@@ -62,6 +63,8 @@ pub enum Fault {
         /// The end of validity of the one in use.
         in_use: Timestamp,
     },
+    /// It is from a public CA, and browsers want more promises of Certificate Transparency logs.
+    Transparency(transparency::TooFew),
 }
 
 impl Fault {
@@ -76,7 +79,8 @@ impl Fault {
             | Self::Alone
             | Self::Shorter(..)
             | Self::Unusual(_)
-            | Self::Lifetime { .. } => false,
+            | Self::Lifetime { .. }
+            | Self::Transparency(_) => false,
             _ => true,
         }
     }
@@ -113,6 +117,9 @@ impl Fault {
             }
             Self::Weak(_) => "make a new key: `pintle key new --role next`".into(),
             Self::Older { .. } => "check that no old file has replaced the current one".into(),
+            Self::Transparency(_) => {
+                "have it issued again, by a CA that submits its certificates to current logs".into()
+            }
         }
     }
 }
@@ -148,6 +155,7 @@ impl fmt::Display for Fault {
             Self::Older { ends, in_use } => {
                 write!(f, "expires on {}, before the one in use, which expires on {}", day(*ends), day(*in_use))
             }
+            Self::Transparency(too_few) => too_few.fmt(f),
         }
     }
 }
@@ -184,6 +192,9 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
         faults.push(Fault::KeyUsage);
     }
     faults.extend(lifetime(leaf));
+    if let transparency::Verdict::TooFew(too_few) = transparency::judge_chain(chain.der(), now) {
+        faults.push(Fault::Transparency(too_few));
+    }
     if matches!(leaf.algorithm, KeyAlgorithm::Ed25519 | KeyAlgorithm::EcdsaP521) {
         faults.push(Fault::Unusual(leaf.algorithm));
     }

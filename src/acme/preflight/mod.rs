@@ -121,7 +121,7 @@ pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
 }
 
 async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
-    let by_dns = !matches!(ask.method, Method::Http01 | Method::TlsAlpn01);
+    let by_dns = ask.method.is_by_dns();
     let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
     if name.starts_with("*.") && !by_dns {
         return vec![words::wildcard(name, ask.method)];

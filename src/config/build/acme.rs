@@ -41,6 +41,8 @@ pub(super) fn build(
     let email = table.email.as_ref().and_then(|email| check_email(email, r));
     let rotate_every = table.rotate_every.as_ref().and_then(|every| check_rotation(every, r));
     check_profile(table, r);
+    let http_port = port("http_port", table.http_port.as_ref(), 80, r);
+    let tls_port = port("tls_port", table.tls_port.as_ref(), 443, r);
     let mut first = None;
     for (site, hosts) in file.sites.iter().zip(hosts) {
         check_tables(site, r);
@@ -60,8 +62,23 @@ pub(super) fn build(
         rotate_every,
         dns_hook,
         challenges,
+        http_port,
+        tls_port,
         certificates: draft.managed(),
     })
+}
+
+/// Returns a port at which the authorities validate.
+fn port(key: &str, given: Option<&At<u64>>, default: u16, r: &mut Checker<'_>) -> u16 {
+    let Some(given) = given else { return default };
+    match u16::try_from(given.value) {
+        Ok(port) if port > 0 => port,
+        _ => {
+            let what = format!("acme.{key}: must be between 1 and 65,535");
+            r.error_with_hint(&given.span, what, format!("{key} = {default}, or leave the key out"));
+            default
+        }
+    }
 }
 
 fn authorities(table: &AcmeTable, r: &mut Checker<'_>) -> Vec<Authority> {
@@ -316,7 +333,7 @@ fn check_listeners(table: &AcmeTable, challenges: &[Method], listen: &Listen, r:
     let is_answered = |method: &Method| match method {
         Method::Http01 => !listen.http.is_empty(),
         Method::TlsAlpn01 => !listen.https.is_empty(),
-        Method::Dns01 => true,
+        Method::Dns01 | Method::DnsPersist01 => true,
     };
     if challenges.iter().any(is_answered) {
         return;

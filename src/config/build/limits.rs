@@ -55,6 +55,8 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         upgrade second,
         upstream_queue_wait second,
         upstream_idle none,
+        dns_hook second,
+        dns_propagation none,
     }
     connection_memory(table, most.connection_memory, &mut limits, r);
     limits

@@ -67,6 +67,7 @@ impl Loaded {
             certain: l.chain.certain.clone(),
             not_before: l.chain.leaf.not_before,
             not_after: l.chain.leaf.not_after,
+            scts: crate::tls::transparency::count(l.chain.der()),
             served: l.certificate.is_some(),
         }
     }

@@ -119,6 +119,8 @@ pub struct Certificate {
     pub not_before: Timestamp,
     /// The end of the leaf's validity.
     pub not_after: Timestamp,
+    /// The SCTs in the leaf.
+    pub scts: usize,
     /// `true` if the key is here, too.
     pub served: bool,
 }

@@ -21,6 +21,8 @@ pub(in crate::config) struct AcmeTable {
     pub(in crate::config) rotate_every: Option<At<Duration>>,
     pub(in crate::config) dns_hook: Option<At<String>>,
     pub(in crate::config) challenges: Option<Vec<At<String>>>,
+    pub(in crate::config) http_port: Option<At<u64>>,
+    pub(in crate::config) tls_port: Option<At<u64>>,
 }
 
 /// `eab` and `fallback_eab`.
@@ -47,6 +49,8 @@ impl AcmeTable {
             rotate_every: t.duration("rotate_every"),
             dns_hook: t.text("dns_hook"),
             challenges: t.texts("challenges"),
+            http_port: t.number("http_port"),
+            tls_port: t.number("tls_port"),
         };
         t.finish();
         table

@@ -38,6 +38,8 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) reports_per_minute: Option<At<u64>>,
     pub(in crate::config) reports_per_client: Option<At<u64>>,
     pub(in crate::config) challenges: Option<At<u64>>,
+    pub(in crate::config) dns_hook: Option<At<Duration>>,
+    pub(in crate::config) dns_propagation: Option<At<Duration>>,
 }
 
 impl LimitsTable {
@@ -74,6 +76,8 @@ impl LimitsTable {
             reports_per_minute: t.number("reports_per_minute"),
             reports_per_client: t.number("reports_per_client"),
             challenges: t.number("challenges"),
+            dns_hook: t.duration("dns_hook"),
+            dns_propagation: t.duration("dns_propagation"),
         }
     }
 }

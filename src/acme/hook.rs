@@ -1,0 +1,339 @@
+//! The hook process: starts the program that sets DNS records (`acme.dns_hook`), and nothing else.
+//!
+//! The serving process may start nothing. It asks the hook process, which starts before the sandbox,
+//! with the program from the configuration of that start. The hook process takes names and values of
+//! dns-01 only, so an attacker in the serving process gains the right to set challenges, and no
+//! other. It removes the records that are left when the serving process ends, however that ends.
+
+use std::ffi::OsStr;
+use std::io::{self, Read as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::handover::Channel;
+use crate::handover::channel::ChannelError;
+
+/// The hidden command that runs it.
+pub const COMMAND: &str = "dns-hook";
+/// The time for messages.
+const SEND: Duration = Duration::from_secs(10);
+/// The time that the hook process has beyond the program's own limit.
+const GRACE: Duration = Duration::from_secs(15);
+/// The most of the program's standard error that is kept, in bytes.
+const SAID_MAX: usize = 8 * 1024;
+/// How often it is checked whether the program has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// The time that the program's output may stay open after its end.
+const OUTPUT: Duration = Duration::from_secs(1);
+/// The most records that are remembered.
+const RECORDS_MAX: usize = 1000;
+/// The beginning of every name.
+const PREFIX: &str = "_acme-challenge.";
+/// Variables of pintle's own, which the program does not get.
+const OWN: [&str; 8] = [
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "PINTLE_HANDOVER",
+    "PINTLE_ALLOW_ROOT",
+];
+
+/// The first argument of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Set a TXT record, beside those that are there.
+    Present,
+    /// Remove it again.
+    Cleanup,
+}
+
+impl Action {
+    /// Returns the argument.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
+/// A TXT record of dns-01.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// `_acme-challenge.example.com`
+    pub name: String,
+    /// The digest of the key authorization.
+    pub value: String,
+}
+
+impl Record {
+    /// Returns `true` for a name and value of dns-01. Neither can be an option or contain anything
+    /// that a shell would read.
+    fn is_sound(&self) -> bool {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+        };
+        let name = self.name.strip_prefix(PREFIX);
+        name.is_some_and(|rest| self.name.len() <= 253 && rest.split('.').all(label))
+            && self.value.len() == 43
+            && self.value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Request {
+    action: Action,
+    record: Record,
+}
+
+/// How a run of the program has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Report {
+    /// `None` for exit code 0.
+    failure: Option<String>,
+    /// Its standard error, cut to [`SAID_MAX`].
+    said: String,
+}
+
+/// The hook process of this process.
+static RUNNING: OnceLock<Arc<Hook>> = OnceLock::new();
+
+/// Returns the hook process, if this process has one.
+#[must_use]
+pub fn running() -> Option<Arc<Hook>> {
+    RUNNING.get().cloned()
+}
+
+/// Starts the hook process of this process. Must be called before the sandbox.
+///
+/// # Errors
+///
+/// If no more processes can be created.
+pub fn begin(program: &Path, limit: Duration) -> io::Result<()> {
+    let hook = Arc::new(Hook::start(program, limit)?);
+    let _ = RUNNING.set(hook);
+    Ok(())
+}
+
+/// The hook process, as seen from the serving process.
+#[derive(Debug)]
+pub struct Hook {
+    program: PathBuf,
+    limit: Duration,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    channel: Channel,
+    process: Child,
+}
+
+impl Hook {
+    /// Starts a hook process for this program, which may run for `limit` each time.
+    ///
+    /// # Errors
+    ///
+    /// If no more processes can be created.
+    pub fn start(program: &Path, limit: Duration) -> io::Result<Self> {
+        Self::start_as(Command::new(std::env::current_exe()?), program, limit)
+    }
+
+    /// Does the same with a command that runs pintle.
+    ///
+    /// # Errors
+    ///
+    /// If no more processes can be created.
+    pub fn start_as(mut pintle: Command, program: &Path, limit: Duration) -> io::Result<Self> {
+        let (channel, theirs) = Channel::pair()?;
+        let process = pintle
+            .arg(COMMAND)
+            .arg(program)
+            .arg(limit.as_secs().max(1).to_string())
+            .stdin(Stdio::from(theirs))
+            .spawn()?;
+        Ok(Self { program: program.to_owned(), limit, inner: Mutex::new(Inner { channel, process }) })
+    }
+
+    /// Returns the program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs the program, and logs what it says. Blocks for up to its time limit.
+    ///
+    /// # Errors
+    ///
+    /// If it fails or takes too long, or the hook process is gone.
+    pub fn run(&self, action: Action, record: &Record) -> Result<(), String> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |error: ChannelError| format!("the hook process does not answer ({error}): restart pintle");
+        let request = Request { action, record: record.clone() };
+        inner.channel.send(&request, &[], SEND).map_err(gone)?;
+        let report: Report = inner.channel.receive(Some(self.limit + GRACE), None).map_err(gone)?;
+        let (name, program) = (&record.name, self.program.display());
+        for line in report.said.lines().filter(|line| !line.trim().is_empty()) {
+            tracing::info!(%program, action = action.word(), name, line, "dns hook says");
+        }
+        match report.failure {
+            None => Ok(()),
+            Some(failure) => {
+                let last = report.said.lines().rfind(|line| !line.trim().is_empty());
+                let last = last.map(|line| format!(": {line}")).unwrap_or_default();
+                Err(format!("{program} {} {name}: {failure}{last}", action.word()))
+            }
+        }
+    }
+}
+
+impl Drop for Hook {
+    /// Lets the hook process remove the records that are left. It ends when the channel closes.
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = inner.process.try_wait();
+    }
+}
+
+/// Runs the hook process until its parent ends.
+///
+/// # Errors
+///
+/// If standard input is not a channel.
+pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
+    let mut channel = Channel::of_stdin()?;
+    let mut left: Vec<Record> = Vec::new();
+    // The parent's end closes the channel.
+    while let Ok(Request { action, record }) = channel.receive::<Request>(None, None) {
+        let report = if !record.is_sound() {
+            Report { failure: Some("no record of dns-01".into()), said: String::new() }
+        } else if action == Action::Present && left.len() >= RECORDS_MAX {
+            Report { failure: Some("too many records".into()), said: String::new() }
+        } else {
+            if action == Action::Present {
+                // Before the start: a program that fails may have set it all the same.
+                left.push(record.clone());
+            }
+            let report = start(program, action, &record, limit);
+            if action == Action::Cleanup && report.failure.is_none() {
+                left.retain(|known| *known != record);
+            }
+            report
+        };
+        if channel.send(&report, &[], SEND).is_err() {
+            break;
+        }
+    }
+    for record in left {
+        let _ = start(program, Action::Cleanup, &record, limit);
+    }
+    Ok(())
+}
+
+/// Runs the program to its end, or kills it and its children.
+fn start(program: &OsStr, action: Action, record: &Record, limit: Duration) -> Report {
+    let mut command = Command::new(program);
+    command
+        .arg(action.word())
+        .args([&record.name, &record.value])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    for own in OWN {
+        command.env_remove(own);
+    }
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return Report { failure: Some(format!("cannot be started: {error}")), said: String::new() },
+    };
+    let said: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let (done, reader) = channel::<()>();
+    if let Some(mut stderr) = child.stderr.take() {
+        let said = said.clone();
+        thread::spawn(move || {
+            let mut piece = [0; 1024];
+            while let Ok(read @ 1..) = stderr.read(&mut piece) {
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = SAID_MAX.saturating_sub(said.len());
+                said.extend(piece.iter().take(read.min(room)));
+            }
+            drop(done);
+        });
+    }
+    let ended = wait(&mut child, limit);
+    if ended.is_none() {
+        kill(&child);
+        let _ = child.wait();
+    }
+    // A child of the program that keeps the pipe is not waited for.
+    let _: Result<(), RecvTimeoutError> = reader.recv_timeout(OUTPUT);
+    let failure = match ended {
+        None => Some(format!("killed after {} s (limits.dns_hook)", limit.as_secs())),
+        Some(status) if status.success() => None,
+        Some(status) => Some(status.to_string()),
+    };
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    let said = String::from_utf8_lossy(&said).chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c });
+    Report { failure, said: said.collect() }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let end = Instant::now() + limit;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < end => thread::sleep(LOOK_EVERY),
+            _ => return None,
+        }
+    }
+}
+
+/// Kills the program with its children.
+fn kill(child: &Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_records_of_dns_01_reach_the_program() {
+        let value = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
+        let check = |name: &str, value: &str, want: bool| {
+            assert_eq!(Record { name: name.into(), value: value.into() }.is_sound(), want, "{name} {value}");
+        };
+        check("_acme-challenge.example.com", value, true);
+        check("_acme-challenge.xn--bcher-kva.example", value, true);
+        check("_acme-challenge._a.example", value, true);
+        check("example.com", value, false);
+        check("_acme-challenge.", value, false);
+        check("_acme-challenge..com", value, false);
+        check("_acme-challenge.a b", value, false);
+        check("_acme-challenge.$(id)", value, false);
+        check("_acme-challenge.a\n.example", value, false);
+        check(&format!("_acme-challenge.{}", "a".repeat(64)), value, false);
+        check(&format!("_acme-challenge.{}com", "a.".repeat(120)), value, false);
+        check("_acme-challenge.example.com", "", false);
+        check("_acme-challenge.example.com", &value[1..], false);
+        check("_acme-challenge.example.com", &value.replace('9', "$"), false);
+    }
+}
