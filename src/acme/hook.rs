@@ -288,8 +288,9 @@ fn start(program: &OsStr, action: Action, record: &Record, limit: Duration) -> R
         Some(status) => Some(status.to_string()),
     };
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = String::from_utf8_lossy(&said).chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c });
-    Report { failure, said: said.collect() }
+    let said = String::from_utf8_lossy(&said);
+    let said = said.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+    Report { failure, said }
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {

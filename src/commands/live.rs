@@ -51,6 +51,7 @@ pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) ->
             pin: chain.pin()?,
             pins: chain.all_pins(),
             certain: Vec::new(),
+            scts: 0,
             not_before: chain.not_after,
             not_after: chain.not_after,
             served: true,
