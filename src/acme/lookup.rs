@@ -11,7 +11,6 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::timeout;
 
-use super::preflight::caa::Record;
 use crate::upstream::dns::NameServers;
 
 /// The time for one question, all attempts together.
@@ -24,6 +23,17 @@ const RECORDS_MAX: usize = 64;
 const SERVERS_MAX: usize = 8;
 /// The port of DNS.
 const PORT: u16 = 53;
+
+/// A CAA record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CaaRecord {
+    /// `true` if a CA that does not know the tag must not issue.
+    pub critical: bool,
+    /// The tag, in any case.
+    pub tag: String,
+    /// The value.
+    pub value: Vec<u8>,
+}
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,10 +101,10 @@ impl Lookup {
     }
 
     /// Looks up the CAA records of exactly this name.
-    pub async fn caa(&self, name: &str) -> Found<Record> {
+    pub async fn caa(&self, name: &str) -> Found<CaaRecord> {
         self.ask(name, RecordType::CAA, |data| match data {
             RData::CAA(caa) => {
-                Some(Record { critical: caa.issuer_critical, tag: caa.tag.clone(), value: caa.value.clone() })
+                Some(CaaRecord { critical: caa.issuer_critical, tag: caa.tag.clone(), value: caa.value.clone() })
             }
             _ => None,
         })

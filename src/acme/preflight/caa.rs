@@ -3,22 +3,13 @@
 
 use std::fmt;
 
+use crate::acme::lookup::CaaRecord as Record;
+
 /// Tags that do not restrict certificates for servers, or that [`judge`] reads. A record with any
 /// other tag and the critical flag forbids everything.
 const KNOWN: [&str; 7] = ["issue", "issuewild", "iodef", "issuemail", "issuevmc", "contactemail", "contactphone"];
 /// The most values of one kind that a refusal names.
 const NAMED_MAX: usize = 8;
-
-/// A CAA record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// `true` if a CA that does not know the tag must not issue.
-    pub critical: bool,
-    /// The tag, in any case.
-    pub tag: String,
-    /// The value.
-    pub value: Vec<u8>,
-}
 
 /// The certificate that somebody wants.
 #[derive(Debug, Clone, Copy)]

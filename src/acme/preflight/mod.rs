@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod caa;
+mod ask;
 mod probe;
 mod words;
 
@@ -16,87 +17,16 @@ use futures_util::stream;
 
 use super::lookup::{Found, Lookup};
 use crate::config::acme::Method;
-use crate::keys::pin::Pin;
 use crate::reason::{Reason, Severity};
 use crate::upstream::dns::NameServers;
 
+pub use ask::{Ask, Finding, Issuer, Subject};
 pub use probe::{Ports, Probe};
 
 /// The names that are checked at the same time.
 const NAMES_AT_ONCE: usize = 8;
 /// The most addresses of a name that are probed. A CA tries one or two.
 const ADDRESSES_MAX: usize = 16;
-
-/// A CA, as CAA records see it.
-#[derive(Debug, Clone, Default)]
-pub struct Issuer {
-    /// Its name for people.
-    pub title: String,
-    /// `meta.caaIdentities` of its directory.
-    pub identities: Vec<String>,
-    /// The URL of the account.
-    pub account: Option<String>,
-}
-
-/// The order that is planned.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// Its names, as they will be ordered: `example.com`, `*.example.com`, addresses.
-    pub names: Vec<String>,
-    /// The challenge.
-    pub method: Method,
-    /// The CA.
-    pub issuer: Issuer,
-    /// The second CA.
-    pub fallback: Option<Issuer>,
-    /// The challenge that pintle has published for its own probe, on all workers.
-    pub probe: Probe,
-    /// The pins of all certificates that this pintle serves.
-    pub own: Vec<Pin>,
-    /// The ports at which the CA validates.
-    pub ports: Ports,
-    /// `true` if pintle trusts proxies in front of it (`listen.trusted_proxies`).
-    pub behind_proxy: bool,
-}
-
-/// One thing that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The name.
-    pub name: String,
-    /// The part that was checked.
-    pub subject: Subject,
-    /// An error forbids the order of all names.
-    pub severity: Severity,
-    /// The record to change.
-    pub reason: Reason,
-}
-
-/// The parts of the check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
-    /// A lookup failed.
-    Dns,
-    /// The A and AAAA records.
-    Address,
-    /// The CAA records.
-    Caa,
-    /// The challenge cannot be used for the name.
-    Method,
-}
-
-impl Subject {
-    /// Returns its name in JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Address => "address",
-            Self::Caa => "caa",
-            Self::Method => "method",
-        }
-    }
-}
 
 /// Returns `true` if nothing forbids the order. Half a set of names is not ordered.
 #[must_use]

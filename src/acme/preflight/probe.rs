@@ -318,7 +318,7 @@ fn words(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "timeout".to_owned(),
         io::ErrorKind::NetworkUnreachable => "this host has no route to it".to_owned(),
         io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-        _ => error.to_string().split(" (os error").next().unwrap_or_default().to_ascii_lowercase(),
+        kind => error.get_ref().map_or_else(|| kind.to_string(), ToString::to_string),
     }
 }
 

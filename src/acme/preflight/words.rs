@@ -1,8 +1,8 @@
 //! The findings in words: each names the record to change.
 
 use super::address::{Fault, Seen, Verdict};
+use super::ask::{Ask, Finding, Issuer, Subject};
 use super::caa::Refusal;
-use super::{Ask, Finding, Issuer, Subject};
 use crate::config::acme::Method;
 use crate::reason::{Reason, Severity};
 

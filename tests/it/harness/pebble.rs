@@ -339,7 +339,7 @@ impl TestDns {
     /// The record types that were asked of this name, in order: 1 A, 16 TXT, 28 AAAA, 257 CAA.
     pub fn asked(&self, host: &str) -> Vec<u64> {
         let history: Value = serde_json::from_str(&self.set("dns-request-history", &json!({ "host": host }))).unwrap();
-        history.as_array().unwrap().iter().map(|event| event["question"]["Qtype"].as_u64().unwrap()).collect()
+        history.as_array().unwrap().iter().map(|event| event["Question"]["Qtype"].as_u64().unwrap()).collect()
     }
 
     pub fn clear_asked(&self, host: &str) {
