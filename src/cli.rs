@@ -250,7 +250,7 @@ fn launcher(program: &OsString, arguments: &[OsString]) -> ExitCode {
 }
 
 fn dns_hook(program: &OsString, limit: u64) -> ExitCode {
-    crate::os::signals::hold_off_in_helper();
+    crate::os::signals::hold_off_end_in_helper();
     match crate::acme::hook::run(program, std::time::Duration::from_secs(limit)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => commands::fail(&format!("dns-hook: {error}")),

@@ -45,6 +45,13 @@ pub fn hold_off_in_helper() {
     let _ = set(&OF_TERMINAL).thread_block();
 }
 
+/// The same, for a helper process that has something to do after the serving process has ended: a
+/// service manager sends SIGTERM to all processes of a service.
+pub fn hold_off_end_in_helper() {
+    hold_off_in_helper();
+    let _ = set(&[Signal::SIGTERM]).thread_block();
+}
+
 /// Unblocks the signals that this thread listens for, including pending ones.
 pub fn let_in() {
     let _ = set(&HEARD).thread_unblock();
