@@ -166,9 +166,8 @@ impl Lookup {
     async fn ask<T>(&self, name: &str, kind: RecordType, read: impl Fn(&RData) -> Option<T>) -> Found<T> {
         let Ok(mut name) = Name::from_ascii(name) else { return Found::Failed("no valid DNS name".into()) };
         name.set_fqdn(true);
-        let answer = match timeout(LOOKUP, self.resolver.lookup(name, kind)).await {
-            Ok(answer) => answer,
-            Err(_) => return Found::Failed("timeout".into()),
+        let Ok(answer) = timeout(LOOKUP, self.resolver.lookup(name, kind)).await else {
+            return Found::Failed("timeout".into());
         };
         match answer {
             Ok(found) => {

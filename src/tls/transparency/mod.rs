@@ -328,7 +328,8 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let own = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
         assert_eq!(judge_chain(&[own.der().to_vec()], at("2026-09-01T00:00:00Z")), Verdict::Private);
-        assert_eq!(judge_chain(&[Vec::new(); 0], at("2026-09-01T00:00:00Z")), Verdict::Private);
+        let none: [Vec<u8>; 0] = [];
+        assert_eq!(judge_chain(&none, at("2026-09-01T00:00:00Z")), Verdict::Private);
     }
 
     #[test]
