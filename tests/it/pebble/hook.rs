@@ -88,7 +88,7 @@ fn a_failure_is_told_and_cleaned_up() {
     let path = program(folder.path(), "echo 'no such zone' >&2\nif [ \"$1\" = present ]; then exit 3; fi");
     let hook = hook(&path, Duration::from_secs(20));
     let one = record("example.com", "a.thumb");
-    let error = block_on(present(&hook, &[one.clone()])).map(|_: Presented| ()).unwrap_err();
+    let error = block_on(present(&hook, std::slice::from_ref(&one))).map(|_: Presented| ()).unwrap_err();
     for part in ["dns_hook", "_acme-challenge.example.com", "exit status: 3", "no such zone"] {
         assert!(error.what.contains(part), "{error}");
     }
