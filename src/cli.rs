@@ -12,7 +12,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, check, demo, export, init, install, key, keys, ledger, pin, remote, repair, run, status, verify,
+    self, Output, acme, check, demo, export, init, install, key, keys, ledger, pin, remote, repair, run, status, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -20,8 +20,8 @@ use crate::export::Form;
 use crate::reason::Reason;
 
 use args::{
-    CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand,
-    PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InitArgs, InstallArgs, KeyCommand,
+    LedgerCommand, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -54,9 +54,12 @@ enum Command {
     Pin(PinArgs),
     /// Export the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, servers
     Export(ExportArgs),
-    /// Create a key with its CSR, or list the keys of each site
+    /// Create a key with its CSR, list the keys of each site, or change over to the next key
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Show the plan of the certificates that pintle obtains by itself, renew one now, or show the accounts
+    #[command(subcommand)]
+    Acme(AcmeCommand),
     /// Check a renewed certificate, install it, and have it served
     Install(InstallArgs),
     /// Show or repair the ledger of pin promises, or merge other nodes' ledgers
@@ -141,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::Pin(args) => pin::pin(&args.files, &args.form()),
         Command::Export(args) => export(args, &output),
         Command::Key(command) => key(command, &output),
+        Command::Acme(command) => acme(command, &output),
         Command::Install(args) => install(args, &output),
         Command::Ledger(command) => ledger(command, &output),
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
@@ -196,6 +200,17 @@ fn key(command: KeyCommand, output: &Output) -> ExitCode {
         KeyCommand::List(args) => {
             with_config(args.config, |path| key::list(path, args.site.as_deref(), args.json, output))
         }
+        KeyCommand::Rotate(args) => with_config(args.config, |path| acme::rotate(path, &args.site, args.json, output)),
+    }
+}
+
+fn acme(command: AcmeCommand, output: &Output) -> ExitCode {
+    match command {
+        AcmeCommand::Plan(args) => {
+            with_config(args.config, |path| acme::plan(path, args.site.as_deref(), args.json, output))
+        }
+        AcmeCommand::Renew(args) => with_config(args.config, |path| acme::renew(path, &args.site, args.json, output)),
+        AcmeCommand::Account(args) => with_config(args.config, |path| acme::account(path, args.json)),
     }
 }
 

@@ -149,6 +149,35 @@ pub(super) enum KeyCommand {
     New(NewKeyArgs),
     /// List the keys of each site: role, pin, algorithm, file, promise, end of the certificate
     List(ListKeysArgs),
+    /// Change over to the next key of a site whose certificates pintle obtains, as soon as every client knows it
+    ///
+    /// pintle says from when that is possible. Until then, it renews on the live key.
+    Rotate(SiteArgs),
+}
+
+#[derive(Subcommand)]
+pub(super) enum AcmeCommand {
+    /// Show what pintle orders for each certificate: when, with which key, why; the last result and the next try
+    ///
+    /// The exit code is 1 if a certificate is missing, overdue or expired, or waits for you.
+    Plan(ListKeysArgs),
+    /// Order a certificate for a site now; also after a failure that pintle does not retry by itself
+    Renew(SiteArgs),
+    /// Show the account at each CA; CAA records name its URL as accounturi
+    Account(CheckArgs),
+}
+
+/// One site.
+#[derive(clap::Args)]
+pub(super) struct SiteArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Any host of the site
+    #[arg(long, alias = "host", value_name = "HOST")]
+    pub(super) site: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(clap::Args)]
@@ -176,7 +205,7 @@ pub(super) struct NewKeyArgs {
 pub(super) struct ListKeysArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
-    /// List the keys of this host's site only
+    /// Show this host's site only
     #[arg(long, alias = "host", value_name = "HOST")]
     pub(super) site: Option<String>,
     /// Print JSON

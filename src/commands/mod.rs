@@ -3,6 +3,7 @@
 #[macro_use]
 pub(crate) mod print;
 
+pub mod acme;
 pub mod check;
 pub mod demo;
 pub mod export;

@@ -58,11 +58,11 @@ fn print_attention(status: &Value, sheet: &Sheet) {
     }
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or("-")
 }
 
-fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+pub(super) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -314,7 +314,7 @@ fn day(time: &str) -> &str {
 }
 
 /// `2026-11-23 10:15 UTC`
-fn minute(time: &str) -> String {
+pub(super) fn minute(time: &str) -> String {
     match (time.get(..10), time.get(11..16)) {
         (Some(day), Some(minute)) => format!("{day} {minute} UTC"),
         _ => time.to_owned(),

@@ -32,6 +32,7 @@
 //! `PINTLE_HISTORIES=1000000 cargo test --test it model` plays that many histories in place of the usual number;
 //! `PINTLE_SEED` makes them other ones. A history that fails is cut down to the actions that it takes, and told.
 
+mod acme;
 mod action;
 mod client;
 #[path = "../../../src/ledger/fake_disk.rs"]
