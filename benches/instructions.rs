@@ -28,6 +28,7 @@ use rustls::pki_types::ServerName;
 
 use setting::{LIMITS, REQUEST, RESPONSE, RESPONSE_LIMITS, Setting, setting};
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

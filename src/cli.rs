@@ -1,18 +1,22 @@
 //! The command line: arguments in, a command's exit code out.
 
 mod args;
+mod examples;
+mod man;
 mod output;
+mod version;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, acme, check, demo, export, init, install, key, keys, ledger, pin, remote, repair, run, status, verify,
+    self, Output, acme, check, demo, export, health, init, install, key, keys, ledger, pages, pin, remote, repair, run,
+    status, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -21,13 +25,13 @@ use crate::reason::Reason;
 
 use args::{
     AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InitArgs, InstallArgs, KeyCommand,
-    LedgerCommand, PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
 /// An HTTPS edge proxy that keeps its pin promises.
 #[derive(Parser)]
-#[command(name = "pintle", version, max_term_width = 100)]
+#[command(name = "pintle", version = version::SHORT, long_version = version::LONG, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -44,7 +48,6 @@ enum Command {
     /// Sends at most eight requests to the blog: over https and http, under its own name and under yours. Writes a
     /// commented file. Only lines that the answers prove are active. It overwrites no file. On a terminal, it asks for
     /// missing names.
-    #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
     /// Serve
     Run(RunArgs),
@@ -76,6 +79,11 @@ enum Command {
     Upgrade(CheckArgs),
     /// Show the sites, promises and pending work of the running process
     Status(StatusArgs),
+    /// Check that the running process accepts connections: exit code 0 if it does, 1 if not
+    ///
+    /// For health checks of containers and load balancers. The state of upstreams does not count: a restart of pintle
+    /// would not mend them. pintle answers by the admin socket, within five seconds.
+    Health(CheckArgs),
     /// Check a site as a client that follows RFC 6797 and RFC 7469 sees it
     ///
     /// Visits the site twice and checks TLS versions, chain, redirect from http, Strict-Transport-Security and
@@ -86,9 +94,8 @@ enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the man page
-    #[command(hide = true)]
-    Man,
+    /// Print a man page, or write all of them into a folder
+    Man(ManArgs),
     /// Start this program again on request of the serving process; started by `pintle run`
     #[command(hide = true)]
     Launcher {
@@ -111,20 +118,12 @@ enum Command {
     Keys,
 }
 
-const INIT_EXAMPLES: &str = "\
-Examples:
-  pintle init https://example.wordpress.com --host blog.example.com
-  pintle init https://example.wordpress.com --host blog.example.com --host www.example.com \\
-      --email you@example.com --accept-terms
-  pintle init http://10.0.0.5:8080 --host blog.example.com --dry-run
-  pintle init https://blog.example.com --host blog.example.com --connect 192.0.2.80";
-
 /// Runs the program.
 ///
 /// Exit codes: 0 success, 1 a problem was found, 2 wrong usage.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let output = cli.output.output();
     commands::print::set_color(output.color);
     commands::print::finish(match cli.command {
@@ -153,9 +152,10 @@ pub fn run() -> ExitCode {
             let wanted = status::Wanted { as_json: check.json, exit_code };
             with_config(check.config, |path| status::status(path, wanted, &output))
         }
+        Command::Health(args) => with_config(args.config, |path| health::health(path, args.json, &output)),
         Command::Verify(args) => verify(args, &output),
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man(args) => man(&args),
         Command::Launcher { program, arguments } => launcher(&program, &arguments),
         Command::DnsHook { program, limit } => dns_hook(&program, limit),
         Command::Keys => keys::keys(),
@@ -240,20 +240,37 @@ fn verify(args: VerifyArgs, output: &Output) -> ExitCode {
 
 fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "pintle", &mut script);
+    clap_complete::generate(shell, &mut command(), "pintle", &mut script);
     commands::print::to_stdout(format_args!("{}", String::from_utf8_lossy(&script)));
     ExitCode::SUCCESS
 }
 
-fn man() -> ExitCode {
-    let mut page = Vec::new();
-    match clap_mangen::Man::new(Cli::command()).render(&mut page) {
-        Ok(()) => {
-            commands::print::to_stdout(format_args!("{}", String::from_utf8_lossy(&page)));
+fn man(args: &ManArgs) -> ExitCode {
+    let pages = match man::pages(command()) {
+        Ok(pages) => pages,
+        Err(error) => return commands::fail(&error),
+    };
+    if let Some(folder) = &args.dir {
+        return pages::write(folder, pages.iter().map(|page| (page.section, page.name.as_str(), page.text.as_str())));
+    }
+    // `pintle man key` finds pintle-key.
+    let is_asked = |page: &&man::Page| page.name == args.page || page.name == format!("pintle-{}", args.page);
+    match pages.iter().find(is_asked) {
+        Some(page) => {
+            commands::print::to_stdout(format_args!("{}", page.text));
             ExitCode::SUCCESS
         }
-        Err(error) => commands::fail(&error),
+        None => {
+            let names: Vec<&str> = pages.iter().map(|page| page.name.as_str()).collect();
+            let reason = Reason::new(format!("there is no man page {:?}", args.page));
+            commands::refuse(&reason.hint(format!("the pages are: {}", names.join(", "))))
+        }
     }
+}
+
+/// The command line, with its examples.
+fn command() -> clap::Command {
+    examples::add(Cli::command(), "")
 }
 
 fn launcher(program: &OsString, arguments: &[OsString]) -> ExitCode {
@@ -290,6 +307,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

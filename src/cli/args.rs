@@ -261,6 +261,16 @@ pub(super) struct InitArgs {
 }
 
 #[derive(clap::Args)]
+pub(super) struct ManArgs {
+    /// The page: a command, or pintle.toml
+    #[arg(default_value = "pintle")]
+    pub(super) page: String,
+    /// Write all pages into man5 and man8 below this folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "page")]
+    pub(super) dir: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 pub(super) struct InstallArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,

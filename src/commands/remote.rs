@@ -95,6 +95,20 @@ pub(super) fn send(
     output: &Output,
     results: &mut Results,
 ) -> Option<String> {
+    // A refusal with reasons is an answer.
+    let answers = [StatusCode::OK, StatusCode::CONFLICT];
+    ask_running(path, (method, command), patience, &answers, output, results).map(|(_, answer)| answer)
+}
+
+/// The same with its status code, which is one of `answers`.
+pub(super) fn ask_running(
+    path: &Path,
+    (method, command): (Method, &str),
+    patience: Duration,
+    answers: &[StatusCode],
+    output: &Output,
+    results: &mut Results,
+) -> Option<(StatusCode, String)> {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => {
@@ -107,8 +121,7 @@ pub(super) fn send(
         return None;
     };
     match ask_for(&address, method, command, String::new(), patience) {
-        // A refusal with reasons is an answer.
-        Ok((StatusCode::OK | StatusCode::CONFLICT, answer)) => return Some(answer),
+        Ok((status, answer)) if answers.contains(&status) => return Some((status, answer)),
         Ok((status, answer)) => {
             let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));
             results.fail(&format!("the running process says: {}", why.unwrap_or_else(|| status.to_string())))

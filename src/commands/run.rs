@@ -19,6 +19,7 @@ use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
 use crate::os::sandbox;
+use crate::os::supervisor;
 use crate::os::systemd::{self, Notify, Passed};
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason};
@@ -207,13 +208,16 @@ fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<(), Reason> {
 /// The steps that run as the user that started this process: only that user may be able to read the
 /// keys, and a later upgrade must begin in the same way.
 fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, Option<std::io::Error>), ExitCode> {
+    // Before any other process starts: where something ends with this one, no other can take over.
+    let tie = supervisor::tie();
     keys::start(draft)?;
-    let (launcher, error) = match (!beginning.is_demo).then(|| Launcher::start(std::env::args_os().skip(1))) {
+    let can_upgrade = !beginning.is_demo && tie.is_none();
+    let (launcher, error) = match can_upgrade.then(|| Launcher::start(std::env::args_os().skip(1))) {
         Some(Ok(launcher)) => (Some(launcher), None),
         Some(Err(error)) => (None, Some(error)),
         None => (None, None),
     };
-    Ok((Beginning { launcher, notify: Notify::from_env(), ..beginning }, error))
+    Ok((Beginning { launcher, tie, notify: Notify::from_env(), ..beginning }, error))
 }
 
 /// Gives up what is left of root, and enters the sandbox: before there are threads, and with
@@ -230,6 +234,7 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
     sandbox::enter(&rules, &config.sandbox).map(drop).map_err(|error| error.reason())?;
     // jemalloc's thread must be in the sandbox, too. Without it, memory is returned when somebody
     // allocates.
+    #[cfg(feature = "jemalloc")]
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
     Ok(())
 }

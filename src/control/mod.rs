@@ -224,6 +224,7 @@ impl Control {
         self.watch_endings();
         self.watch_door();
         self.watch_launcher();
+        reap_orphans();
         self.show_life();
         self.server.tidy();
         if self.files.refused.values().any(|refused| refused.look_again <= Instant::now()) {
@@ -264,4 +265,10 @@ impl Control {
         };
         draft.build(&context)
     }
+}
+
+/// Reaps the processes that process 1 of a container inherits.
+fn reap_orphans() {
+    let keys = key_process::running().map(key_process::KeyProcess::process);
+    crate::os::supervisor::reap(keys.as_slice());
 }

@@ -18,6 +18,7 @@ use crate::handover::Launcher;
 use crate::ledger::Ledger;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{ClockReading, Time};
+use crate::os::supervisor::Tie;
 use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
@@ -36,6 +37,8 @@ pub struct Beginning {
     pub is_demo: bool,
     /// `true` to refuse every configuration in which a site would be without a certificate.
     pub strict: bool,
+    /// What ends with this process; then there is no launcher either.
+    pub tie: Option<Tie>,
     /// The connection to the service manager.
     pub notify: Notify,
 }
@@ -111,7 +114,7 @@ impl Control {
             files: Files::new(&draft, &config, copies),
             draft,
             operator: Operator::new(hangup, reopen_asked, beginning.notify, access_log),
-            upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo),
+            upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo, beginning.tie),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
             acme: super::acme::Desk::default(),
             started: Timestamp::now(),

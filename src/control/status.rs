@@ -57,7 +57,7 @@ impl Control {
             "access_log": self.access_log(),
             "launcher": {
                 "alive": self.upgrades.launcher.is_some(),
-                "wanted": !self.upgrades.is_demo,
+                "wanted": !self.upgrades.is_demo && self.upgrades.tie.is_none(),
                 "error": &self.upgrades.no_launcher,
             },
             "sandbox": super::sandbox_rules::status(),

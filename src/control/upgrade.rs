@@ -22,6 +22,7 @@ use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, ServedSite, SiteChains, Sockets, VERSION};
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
+use crate::os::supervisor::Tie;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, of_peer, texts};
 
@@ -76,6 +77,8 @@ pub(super) struct Upgrades {
     pub(super) launcher: Option<Arc<Mutex<Launcher>>>,
     /// `true` for a demo, which has no launcher by design.
     pub(super) is_demo: bool,
+    /// What ends with this process, so that another one cannot take over.
+    pub(super) tie: Option<Tie>,
     /// Why no upgrade is possible; `None` while there is a launcher.
     pub(super) no_launcher: Option<String>,
     pub(super) under_way: Option<Upgrade>,
@@ -84,12 +87,13 @@ pub(super) struct Upgrades {
 }
 
 impl Upgrades {
-    pub(super) fn new(asked: Signal, launcher: Option<Launcher>, is_demo: bool) -> Self {
+    pub(super) fn new(asked: Signal, launcher: Option<Launcher>, is_demo: bool, tie: Option<Tie>) -> Self {
         let why = if is_demo { "a demo has none" } else { "there has been none since the start" };
         Self {
             asked,
             is_demo,
-            no_launcher: launcher.is_none().then(|| why.to_owned()),
+            tie,
+            no_launcher: launcher.is_none().then(|| tie.map_or_else(|| why.to_owned(), |tie| tie.to_string())),
             launcher: launcher.map(|launcher| Arc::new(Mutex::new(launcher))),
             under_way: None,
             released: None,
@@ -142,6 +146,9 @@ impl Control {
     fn have_started(&self) -> Result<(StandingBy, Arc<AtomicBool>), Reason> {
         if self.upgrades.under_way.is_some() {
             return Err("an upgrade is under way already".into());
+        }
+        if let Some(tie) = self.upgrades.tie {
+            return Err(tie.reason());
         }
         let Some(launcher) = self.upgrades.launcher.clone() else {
             let why = self.upgrades.no_launcher.as_deref().unwrap_or("it has been dismissed");

@@ -7,3 +7,4 @@ pub mod read_error;
 pub mod signals;
 pub mod plain_file;
 pub mod open_files;
+pub mod supervisor;
