@@ -1,8 +1,11 @@
-"""The upstream server: answers immediately, except /slow, which it sends in pieces over three
-seconds."""
+"""The upstream server, at the port that it is given or 8080: answers immediately, except /slow, which
+it sends in pieces over three seconds."""
 
 import http.server
+import sys
 import time
+
+PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -27,4 +30,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

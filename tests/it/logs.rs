@@ -185,6 +185,7 @@ fn logrotate_moves_the_log() {
     let adapted = shipped
         .replace("/var/log/pintle", bed.logs().to_str().unwrap())
         .replace(wanted, &format!("kill -s USR1 {}", bed.pintle.pid()))
+        .replace("systemctl --quiet is-active pintle.service", "true")
         .replace("    su pintle pintle\n", "");
     let rules = bed.folder.path().join("rules");
     fs::write(&rules, adapted).unwrap();
