@@ -13,7 +13,8 @@ use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
-use super::{Output, fail, fail_with_hint, files, look_at, no_such_site, pin, refuse, warn};
+use super::live_chain::{book, live_chain, live_pins};
+use super::{Output, fail, fail_with_hint, files, no_such_site, pin, refuse, warn};
 use crate::config::{Outline, SiteOutline};
 use crate::export::Role;
 use crate::host::{HostPattern, both_forms};
@@ -22,7 +23,6 @@ use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promises, others};
-use crate::reason::Reason;
 use crate::tls::certificate::Chain;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
@@ -233,7 +233,7 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
         println!("       key   = {}", quoted(&key));
         println!("     If anybody holds pins of this site, it must be a key that they know of: `pintle key list`");
     } else {
-        let live: Vec<Pin> = site.certificates.iter().filter_map(|(chain, _)| pin_of(&outline.path(chain))).collect();
+        let live = live_pins(path, outline, site);
         let is_live = |file: &str| pin_of(&outline.path(file)).is_some_and(|pin| live.contains(&pin));
         let (promoted, others): (Vec<&String>, Vec<&String>) = site.backups.iter().partition(|b| is_live(b));
         let (kept, gone): (Vec<&String>, Vec<&String>) =
@@ -289,6 +289,8 @@ struct Row {
     file: String,
     /// The private key's file, if the configuration names it.
     key_file: Option<String>,
+    /// The key in the file, if the guard refuses it and another one is served.
+    refused: Option<Pin>,
     found: Result<(PublicKey, Option<Timestamp>), String>,
     promised_since: Option<Timestamp>,
     /// The time from which a certificate for it breaks no promise; `None` if it breaks none now.
@@ -352,7 +354,10 @@ fn rows(
 ) -> Vec<Row> {
     let row = |role, text: &String, key: Option<&String>| {
         let file = outline.path(text);
-        let found = pin::read(&file).map_err(|e| e.to_string()).and_then(|contents| {
+        let served = (role == Role::Live).then(|| live_chain(outline, site, text, (alive, except))).flatten();
+        let refused = served.as_ref().and_then(|served| served.refused);
+        let read = served.map_or_else(|| pin::read(&file).map_err(|e| e.to_string()), |served| Ok(served.contents));
+        let found = read.and_then(|contents| {
             let key = public_key(&contents).map_err(|e| e.to_string())?;
             // A backup may be a certificate, too, but only the live one's end matters.
             let chain = (role == Role::Live).then(|| Chain::from_pem(&contents).ok()).flatten();
@@ -363,7 +368,7 @@ fn rows(
         let key = found.as_ref().ok().map(|(key, _): &(PublicKey, _)| key.pin);
         let usable_from = key.and_then(|pin| alive.safe_from(&site.hosts, except, pin));
         let usable_from = usable_from.and_then(|time| Timestamp::from_second(time).ok());
-        Row { role, file: file.display().to_string(), key_file, found, promised_since, usable_from }
+        Row { role, file: file.display().to_string(), key_file, refused, found, promised_since, usable_from }
     };
     let live = site.certificates.iter().map(|(chain, key)| row(Role::Live, chain, key.as_ref()));
     let backups = site.backups.iter().enumerate().map(|(index, file)| row(Role::of_backup(index), file, None));
@@ -373,15 +378,6 @@ fn rows(
 /// The time since which a key has been promised.
 fn promised_since(book: &Book, site: &SiteOutline, pin: Pin) -> Option<Timestamp> {
     Timestamp::from_second(book.promised_since(&site.label(), pin)?).ok()
-}
-
-fn book(path: &Path, outline: &Outline) -> Result<Book, Reason> {
-    let Some(folder) = &outline.state_directory else { return Ok(Book::default()) };
-    let (book, damage) = look_at(path, folder)?;
-    if let Some(damage) = damage {
-        warn(&damage);
-    }
-    Ok(book)
 }
 
 fn row_json(row: &Row) -> Value {
@@ -394,6 +390,7 @@ fn row_json(row: &Row) -> Value {
         "kind": key.map(|(key, _)| key.kind.to_string()),
         "file": row.file,
         "key": row.key_file,
+        "refused_in_file": row.refused.map(|pin| pin.to_string()),
         "promised_since": row.promised_since.map(|t| t.to_string()),
         "usable_from": row.usable_from.map(|t| t.to_string()),
         "not_after": key.and_then(|(_, not_after)| *not_after).map(|t| t.to_string()),
@@ -431,6 +428,11 @@ fn print_table(site: &SiteOutline, rows: &[Row]) {
             row.role.name(),
             row.file
         );
+        if let Some(refused) = row.refused {
+            println!(
+                "         {refused}  is in that file, and refused: pintle serves the live key from its copy in state.directory"
+            );
+        }
     }
     println!();
 }

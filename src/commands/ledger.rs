@@ -48,7 +48,7 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
             json!({
                 "now": time(now),
                 "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>(),
-                "accepted_lockouts": book.lockouts().iter().map(|a| lockout_json(a, now)).collect::<Vec<_>>(),
+                "accepted_lockouts": book.lockouts().iter().map(|a| lockout_json(a, &book, now)).collect::<Vec<_>>(),
                 "repairs": book.repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
                 "burnt_keys": book.burnt_keys().map(burnt_json).collect::<Vec<_>>(),
                 "damage": damage.map(|damage| damage.line()),
@@ -73,10 +73,10 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn lockout_json(accepted: &Accepted, now: Seconds) -> Value {
+fn lockout_json(accepted: &Accepted, book: &Book, now: Seconds) -> Value {
     json!({
         "site": accepted.site, "pin": accepted.pin.to_string(), "sets": accepted.sets.len(), "until": accepted.until,
-        "at": time(accepted.at), "over": accepted.is_over(now),
+        "at": time(accepted.at), "over": accepted.is_over(now) || book.is_replaced(accepted),
     })
 }
 
@@ -87,8 +87,8 @@ fn burnt_json(burnt: &Burnt) -> Value {
 /// Prints the lockouts that the operator accepted, and other decisions.
 fn print_accepted(book: &Book, now: Seconds) {
     for accepted in book.lockouts() {
-        let Accepted { site, pin, sets, until, at } = accepted;
-        let over = if accepted.is_over(now) { " (over)" } else { "" };
+        let Accepted { site, pin, sets, until, at, .. } = accepted;
+        let over = if accepted.is_over(now) || book.is_replaced(accepted) { " (over)" } else { "" };
         println!(
             "\nLOCKOUT ACCEPTED  {} for {site} until {until}{over}: {pin} is served, and is not in {} of the sets",
             minute(*at),

@@ -16,6 +16,7 @@ pub mod key;
 pub mod keys;
 pub mod ledger;
 mod live;
+mod live_chain;
 pub mod pages;
 pub mod pin;
 mod probe;

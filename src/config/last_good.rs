@@ -21,7 +21,7 @@ use crate::keys::key_file::{FILE_MAX, KeyKind, private_key, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::os::plain_file;
-use crate::policy::promise::Promise;
+use crate::policy::promise::{Promise, SiteNames};
 use crate::tls::key_process;
 
 /// The folder in `state.directory`.
@@ -180,23 +180,30 @@ pub struct Fresh(pub(super) Vec<Pair>);
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Breaches {
     hosts: Vec<HostPattern>,
+    /// The names that wildcards among the hosts do not cover.
+    except: Vec<HostPattern>,
     sets: Vec<String>,
 }
 
 /// The words before the hosts and before the sets in a copy. Hosts are in base64: a name may look like a line of PEM.
 const HOSTS: &str = "Served for: ";
+const EXCEPT: &str = "Except: ";
 const SETS: &str = "Breaks: ";
 
 impl Breaches {
     /// The breaches of a pair that is served for these names.
-    pub(super) fn of(hosts: &[HostPattern], promises: Vec<&Promise>) -> Self {
+    pub(super) fn of(names: SiteNames<'_>, promises: Vec<&Promise>) -> Self {
         let mut sets: Vec<String> = promises.into_iter().map(set_id).collect();
         sets.sort_unstable();
-        Self { hosts: if sets.is_empty() { Vec::new() } else { hosts.to_vec() }, sets }
+        if sets.is_empty() {
+            return Self::default();
+        }
+        Self { hosts: names.hosts.to_vec(), except: names.except.to_vec(), sets }
     }
 
     pub(super) fn add(&mut self, more: Self) {
         self.hosts.extend(more.hosts);
+        self.except.extend(more.except);
         self.sets.extend(more.sets);
         self.sets.sort_unstable();
         self.sets.dedup();
@@ -207,10 +214,14 @@ impl Breaches {
         let text = contents.split(|b| *b == b'\n').take_while(|line| !line.starts_with(b"-----"));
         let lines: Vec<&str> = text.filter_map(|line| std::str::from_utf8(line).ok()).collect();
         let line = |of: &str| lines.iter().find_map(|line| line.strip_prefix(of)).unwrap_or_default();
-        let hosts =
-            STANDARD.decode(line(HOSTS)).ok().and_then(|hosts| String::from_utf8(hosts).ok()).unwrap_or_default();
+        let names = |of: &str| {
+            let names = STANDARD.decode(line(of)).ok().and_then(|names| String::from_utf8(names).ok());
+            let names = names.unwrap_or_default();
+            names.split_whitespace().filter_map(|name| HostPattern::parse(name).ok()).collect()
+        };
         Self {
-            hosts: hosts.split_whitespace().filter_map(|host| HostPattern::parse(host).ok()).collect(),
+            hosts: names(HOSTS),
+            except: names(EXCEPT),
             sets: line(SETS).split_whitespace().map(str::to_owned).collect(),
         }
     }
@@ -219,16 +230,20 @@ impl Breaches {
         self.sets.contains(&set_id(promise))
     }
 
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostPattern> {
-        self.hosts.iter()
+    pub(super) fn names(&self) -> SiteNames<'_> {
+        SiteNames { hosts: &self.hosts, except: &self.except }
     }
 
     fn text(&self) -> String {
         if self.sets.is_empty() {
             return String::new();
         }
-        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
-        format!("{HOSTS}{}\n{SETS}{}\n", STANDARD.encode(hosts.join(" ")), self.sets.join(" "))
+        let line = |of: &str, names: &[HostPattern]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            format!("{of}{}\n", STANDARD.encode(names.join(" ")))
+        };
+        let except = if self.except.is_empty() { String::new() } else { line(EXCEPT, &self.except) };
+        format!("{}{except}{SETS}{}\n", line(HOSTS, &self.hosts), self.sets.join(" "))
     }
 }
 
@@ -426,7 +441,8 @@ mod tests {
         let hosts: Vec<HostPattern> =
             ["a.example", "*.b.example", "a--end.example"].map(|h| HostPattern::parse(h).unwrap()).into();
         let sets = vec!["0123".to_owned(), "4567".to_owned()];
-        let breaches = Breaches { hosts, sets };
+        let except = vec![HostPattern::parse("c.b.example").unwrap()];
+        let breaches = Breaches { hosts, except, sets };
         let section = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
         let copy = breaches.text() + section;
         assert_eq!(crate::keys::pem::read(copy.as_bytes()).unwrap().len(), 1, "{copy}");

@@ -20,7 +20,7 @@ pub mod value;
 pub use acme::{Acme, Authority, Managed};
 pub use build::refusal::{OwnKey, Refusal};
 pub use build::report;
-pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, MayLack, ServedBefore, SiteBefore, StandIn};
+pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, MayLack, ServedBefore, StandIn};
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
 pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};

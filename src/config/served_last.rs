@@ -6,18 +6,57 @@
 use std::collections::HashSet;
 
 use super::build::refusal::safe_day;
-use super::{Draft, LastGood};
+use super::{Config, Draft, LastGood};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
 use crate::ledger::{Accepted, Book};
-use crate::policy::promise::{Promises, Seconds, others};
+use crate::policy::promise::{Promise, Promises, Seconds, SiteNames, others};
 use crate::tls::certificate::Chain;
 
+/// A pair in use, and the names that it is used for.
+struct InUse<'a> {
+    label: String,
+    names: SiteNames<'a>,
+    chain: &'a Chain,
+}
+
+impl InUse<'_> {
+    /// The excuse for the promises that the pair breaks, if one of them is new. It also covers those
+    /// that were accepted for this pair and these names before: one record must cover all of them.
+    fn excuse(&self, new: &HashSet<String>, book: &Book, promises: &Promises<'_>, now: Seconds) -> Option<Accepted> {
+        let Self { label, names, chain } = self;
+        let broken = promises.broken_by(names.hosts, names.except, &chain.certain);
+        let is_new = |promise: &Promise| new.contains(&set_id(promise));
+        if !broken.iter().any(|promise| is_new(promise)) {
+            return None;
+        }
+        let is_accepted = |promise: &Promise| {
+            let until = safe_day(promise.honoured_until());
+            book.accepts(label, chain.pin(), &until, std::slice::from_ref(promise), *names)
+        };
+        let excused: Vec<&Promise> =
+            broken.into_iter().filter(|promise| is_new(promise) || is_accepted(promise)).collect();
+        let until = excused.iter().map(|promise| promise.honoured_until()).max()?;
+        let is_bound = |host: &&HostPattern| excused.iter().any(|promise| promise.binds(host, names.except));
+        let hosts: Vec<HostPattern> = names.hosts.iter().filter(is_bound).cloned().collect();
+        Some(Accepted {
+            site: label.clone(),
+            pin: chain.pin(),
+            sets: excused.into_iter().map(set_id).collect(),
+            until: safe_day(until),
+            // A clock that was set back must not make the note older than the promises in it.
+            at: book.newest().map_or(now, |newest| newest.max(now)),
+            except: if hosts.iter().any(HostPattern::is_wildcard) { names.except.to_vec() } else { Vec::new() },
+            hosts,
+            is_excuse: true,
+        })
+    }
+}
+
 impl Draft {
-    /// Returns an accepted lockout for each pair that was served last and breaks one of the `new` promises of the book.
-    /// `new` has their set ids. The lockout also covers the broken promises that were accepted for
-    /// this pair before: one record must cover all of them. Any other pair is still refused.
+    /// Returns an excuse for each pair that was served last and breaks one of the `new` promises of the book. `new` has
+    /// their set ids. Any other pair is still refused.
     #[must_use]
     pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Vec<Accepted> {
         let (Some(file), Some(state)) = (&self.file, self.state()) else { return Vec::new() };
@@ -29,39 +68,38 @@ impl Draft {
             file.sites.iter().map(|site| site.hosts.as_deref().map(names).unwrap_or_default()).collect();
         let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let promises = Promises::alive(book.promises().iter(), now);
-        // A clock that was set back must not make the note older than the promises in it.
-        let at = book.newest().map_or(now, |newest| newest.max(now));
         let mut excuses = Vec::new();
         for ((site, hosts), except) in file.sites.iter().zip(&hosts).zip(&except) {
             let Some(label) = hosts.first().map(ToString::to_string) else { continue };
             for path in site.certificates.iter().filter_map(|pair| pair.chain.as_ref()) {
                 let served = copies.read(&self.folder.join(&path.value));
                 let Some(chain) = served.and_then(|contents| Chain::from_pem(&contents).ok()) else { continue };
-                let broken = promises.broken_by(hosts, except, &chain.certain);
-                let accepted: HashSet<&String> = book
-                    .lockouts()
-                    .iter()
-                    .filter(|lockout| lockout.site == label && lockout.pin == chain.pin())
-                    .flat_map(|lockout| &lockout.sets)
-                    .collect();
-                let mut is_new = false;
-                let broken: Vec<_> = broken
-                    .into_iter()
-                    .filter(|promise| {
-                        let set = set_id(promise);
-                        is_new |= new.contains(&set);
-                        new.contains(&set) || accepted.contains(&set)
-                    })
-                    .collect();
-                if !is_new {
-                    continue;
-                }
-                let Some(until) = broken.iter().map(|promise| promise.honoured_until()).max() else { continue };
-                let (site, pin, until): (_, Pin, _) = (label.clone(), chain.pin(), safe_day(until));
-                let sets = broken.into_iter().map(set_id).collect();
-                excuses.push(Accepted { site, pin, sets, until, at });
+                let pair = InUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
+                excuses.extend(pair.excuse(new, book, &promises, now));
             }
         }
         excuses
+    }
+}
+
+impl Config {
+    /// Returns an excuse for each pair in use that breaks one of the `new` promises of the book. `new` has their set ids.
+    #[must_use]
+    pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Vec<Accepted> {
+        let promises = Promises::alive(book.promises().iter(), now);
+        let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
+        let in_use = pairs.map(|(entry, pair)| InUse {
+            label: entry.report.name().to_owned(),
+            names: entry.names(),
+            chain: &pair.chain,
+        });
+        in_use.filter_map(|pair| pair.excuse(new, book, &promises, now)).collect()
+    }
+
+    /// Returns the pins that a site serves, by its first name.
+    #[must_use]
+    pub fn pins_of(&self, site: &str) -> Option<Vec<Pin>> {
+        let entry = self.entries.iter().find(|entry| entry.report.name() == site)?;
+        Some(entry.pairs().iter().map(|pair| pair.chain.pin()).collect())
     }
 }

@@ -22,10 +22,12 @@ pub(super) const COPY_PATIENCE: Duration = Duration::from_secs(2);
 /// The time from one attempt to copy the pairs in use to the next, if the disk refuses it.
 const COPY_RETRY: Duration = Duration::from_secs(5);
 
-/// The decisions that a configuration makes: accepted lockouts, and ramps that begin.
-pub(super) fn decisions(config: &Config) -> Vec<Record> {
+/// The decisions that a configuration makes: accepted lockouts, excuses that end, and ramps that
+/// begin.
+pub(super) fn decisions(config: &Config, book: &Book) -> Vec<Record> {
     let accepted = config.accepted.iter().cloned().map(Record::Accepted);
-    accepted.chain(config.ramps.iter().cloned().map(Record::Ramp)).collect()
+    let ended = book.ended_excuses(|site| config.pins_of(site));
+    accepted.chain(ended).chain(config.ramps.iter().cloned().map(Record::Ramp)).collect()
 }
 
 /// Writes decisions to the ledger before anything else. A ramp that cannot be written begins at the
@@ -34,7 +36,8 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
     for accepted in &config.accepted {
         tell_of_lockout(&accepted.site, &accepted.until);
     }
-    match ledger.record(decisions(config)) {
+    let decisions = decisions(config, ledger.book());
+    match ledger.record(decisions) {
         Err(_) if config.accepted.is_empty() => Ok(()),
         recorded => recorded,
     }
@@ -108,7 +111,7 @@ impl Control {
             let _ = timeout(COPY_PATIENCE, copying).await;
         }
         forget_other_pairs(self.files.copies.as_ref(), &config);
-        let records = decisions(&config);
+        let records = decisions(&config, self.ledger().book());
         if let Err(error) = self.record(records).await
             && !config.accepted.is_empty()
         {

@@ -79,7 +79,7 @@ impl Control {
         let at = self.now();
         let ledger = self.ledger();
         let (book, promises) = (ledger.book(), ledger.book().promises());
-        let lockouts = book.lockouts().iter().filter(|a| !a.is_over(at)).count() as u64;
+        let lockouts = book.lockouts().iter().filter(|a| !a.is_over(at) && !book.is_replaced(a)).count() as u64;
         let alive = promises.iter().filter(|p| p.is_alive(at)).count() as u64;
         metrics.gauge("lockouts_in_force", "Accepted lockouts that have not ended.", lockouts);
         let repairs = book.repairs().len() as u64;

@@ -117,7 +117,7 @@ impl Control {
         });
         let own = |p: &&Promise| p.site == name && p.is_alive(now);
         let until = promises.iter().filter(own).map(Promise::honoured_until).max();
-        let sent = site.hpkp.is_some() && !site.withheld && self.promises.trouble.is_none();
+        let sent = site.hpkp.is_some() && site.withheld.is_none() && self.promises.trouble.is_none();
         json!({
             "site": name,
             "hosts": site.hosts,
@@ -132,7 +132,7 @@ impl Control {
             })),
             "promises_alive": promises.iter().filter(own).count(),
             "promised_until": until.map(time),
-            "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now)).map(lockout).collect::<Vec<_>>(),
+            "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now) && !book.is_replaced(a)).map(lockout).collect::<Vec<_>>(),
             "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
                 "role": match at {
                     _ if site.promoted.contains(&key.pin) => "promoted",
@@ -173,9 +173,8 @@ impl Control {
     }
 
     fn why_not_sent(&self, site: &report::Site) -> Option<String> {
-        if site.withheld {
-            let lacks_pair = !site.missing.is_empty();
-            return Some(if lacks_pair { "a certificate is missing" } else { "no backup left" }.into());
+        if let Some(withheld) = site.withheld {
+            return Some(withheld.why().into());
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }

@@ -12,16 +12,15 @@ use super::promises::{open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
-use crate::config::{AdminAddress, Config, Context, Draft, LastGood, MayLack, ServedBefore, SiteBefore, StandIn};
+use crate::config::{AdminAddress, Config, Context, Draft, LastGood, MayLack, ServedBefore, StandIn};
 use crate::handover::channel::ChannelError;
-use crate::handover::{Answer, Channel, Go, Hello, Released, ServedSite, SiteChains, VARIABLE, VERSION};
+use crate::handover::{Answer, Channel, Go, Hello, Released, ServedSite, VARIABLE, VERSION};
 use crate::host::HostPattern;
-use crate::keys::pin::Pin;
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason, texts};
-use crate::server::{Bound, Earlier, Lent, Server, bind};
+use crate::server::{Bound, Lent, Server, bind};
 use crate::upstream::dns::follow;
 
 /// Time limit for the old process's first message.
@@ -221,7 +220,6 @@ impl Control {
             last_good: config.state.as_deref().map(LastGood::of),
             stand_in: StandIn::Always,
             may_lack: if beginning.strict { MayLack::None } else { newcomer.may_lack() },
-            earlier: earlier(go.chains),
             ..Context::new(ledger.book(), now)
         };
         // A promise or a file may have changed since the first look.
@@ -310,20 +308,6 @@ fn may_lack(served: Vec<ServedSite>) -> MayLack {
         missing,
     };
     MayLack::AllBut(served.into_iter().map(site).collect())
-}
-
-fn earlier(chains: Vec<SiteChains>) -> Vec<SiteBefore> {
-    let chain = |(pins, until): (Vec<String>, i64)| Earlier {
-        // An unreadable pin fits nothing: the chain counts as having none.
-        pins: pins.iter().filter_map(|pin| pin.parse::<Pin>().ok()).collect(),
-        until,
-    };
-    let site = |of: SiteChains| SiteBefore {
-        hosts: of.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
-        chains: of.chains.into_iter().map(chain).collect(),
-        name: of.site,
-    };
-    chains.into_iter().map(site).collect()
 }
 
 /// Completes when the old process has given up its name.

@@ -19,7 +19,7 @@ use super::adopt::forget_other_pairs;
 use super::promises::lock;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
-use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, ServedSite, SiteChains, Sockets, VERSION};
+use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, ServedSite, Sockets, VERSION};
 use crate::ledger::time::wall;
 use crate::ledger::{Ledger, OpenError, Record};
 use crate::os::supervisor::Tie;
@@ -202,7 +202,7 @@ impl Control {
         }
         let go = Go {
             tickets: self.config.tickets().keys(),
-            chains: self.chains(),
+            chains: Vec::new(),
             ledger: self.known().lines,
             whole: true,
             since: Some(self.promises.time.borrow().since()),
@@ -240,15 +240,6 @@ impl Control {
             missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
         });
         served.collect()
-    }
-
-    fn chains(&self) -> Vec<SiteChains> {
-        let of_site = |(site, chains): (&crate::config::report::Site, Vec<crate::server::Earlier>)| SiteChains {
-            site: site.name().to_owned(),
-            hosts: site.hosts.clone(),
-            chains: chains.iter().map(|c| (c.pins.iter().map(ToString::to_string).collect(), c.until)).collect(),
-        };
-        self.config.chains(wall()).map(of_site).collect()
     }
 
     /// Releases the ledger's file. Pins are sent while their leases hold, which are on disk.

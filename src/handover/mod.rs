@@ -97,8 +97,10 @@ pub enum Answer {
 pub struct Go {
     /// The keys of session tickets, the newest first.
     pub tickets: Vec<TicketKey>,
-    /// By site: the chains of sessions that may still be resumed.
-    pub chains: Vec<SiteChains>,
+    /// Empty. Versions whose tickets do not say under which chain a session began expect the chains
+    /// of each site here.
+    #[serde(default)]
+    pub chains: Vec<serde_json::Value>,
     /// The ledger's records now, one per line.
     pub ledger: Vec<String>,
     /// `true` if `ledger` is complete.
@@ -107,18 +109,6 @@ pub struct Go {
     /// When this machine's clock began to date promises, in seconds since 1970.
     #[serde(default)]
     pub since: Option<i64>,
-}
-
-/// The chains of one site.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SiteChains {
-    /// Its first host.
-    pub site: String,
-    /// All its hosts. `None` from a version that did not send them.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// The pins of each chain, and when its sessions expire, in seconds since 1970.
-    pub chains: Vec<(Vec<String>, i64)>,
 }
 
 /// A session ticket key. No debug output contains it.

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::line::set_id;
-use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
+use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair, Replaced};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
-use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::policy::promise::{Channel, Promise, Seconds, SiteNames};
 
 /// Seconds that an expired promise stays in the history.
 const HISTORY: i64 = 400 * 86400;
@@ -19,6 +19,8 @@ pub struct Book {
     by_set: HashMap<SetKey, usize>,
     ramps: HashMap<(String, Ramped), Ramp>,
     accepted: Vec<Accepted>,
+    /// By site and key: excuses up to this time are over.
+    replaced: HashMap<(String, Pin), Seconds>,
     repairs: Vec<Repair>,
     /// When a process last noted that it keeps this ledger.
     seen: Option<Seconds>,
@@ -84,6 +86,12 @@ impl Book {
             }
             Record::Ramp(ramp) => self.ramp_to(ramp),
             Record::Accepted(accepted) => self.accept(accepted),
+            Record::Replaced(Replaced { site, pin, at }) => {
+                let known = self.replaced.entry((site, pin)).or_insert(Seconds::MIN);
+                let is_new = *known < at;
+                *known = at.max(*known);
+                is_new
+            }
             Record::Repair(repair) => {
                 let is_new = !self.repairs.contains(&repair);
                 if is_new {
@@ -144,9 +152,7 @@ impl Book {
     }
 
     fn accept(&mut self, accepted: Accepted) -> bool {
-        let is_same = |a: &&mut Accepted| {
-            (&a.site, a.pin, &a.sets, &a.until) == (&accepted.site, accepted.pin, &accepted.sets, &accepted.until)
-        };
+        let is_same = |a: &&mut Accepted| Accepted { at: accepted.at, ..(**a).clone() } == accepted;
         match self.accepted.iter_mut().find(is_same) {
             Some(known) if known.at >= accepted.at => return false,
             Some(known) => known.at = accepted.at,
@@ -194,12 +200,40 @@ impl Book {
 
     /// Returns `true` if the operator accepted serving a chain with this leaf until that day,
     /// although it breaks these promises. The acceptance covers the sets that were recorded then,
-    /// not later promises.
+    /// for the names that the site had then, and not later promises or names.
     #[must_use]
-    pub fn accepts(&self, site: &str, pin: Pin, until: &str, broken: &[Promise]) -> bool {
-        let is_about = |a: &Accepted, promise: &Promise| written(promise) <= a.at && a.sets.contains(&set_id(promise));
-        let mut words = self.accepted.iter().filter(|a| a.site == site && a.pin == pin && *a.until >= *until);
+    pub fn accepts(&self, site: &str, pin: Pin, until: &str, broken: &[Promise], names: SiteNames<'_>) -> bool {
+        let is_about = |a: &Accepted, promise: &Promise| {
+            written(promise) <= a.at
+                && a.sets.contains(&set_id(promise))
+                && a.names().is_none_or(|had| names.were_all_among(had, promise))
+        };
+        let of_key = self.accepted.iter().filter(|a| a.site == site && a.pin == pin && *a.until >= *until);
+        let mut words = of_key.filter(|a| !self.is_replaced(a));
         words.any(|a| broken.iter().all(|promise| is_about(a, promise)))
+    }
+
+    /// Returns `true` if an excuse is over, since another key has replaced the excused one.
+    #[must_use]
+    pub fn is_replaced(&self, accepted: &Accepted) -> bool {
+        let ended = || self.replaced.get(&(accepted.site.clone(), accepted.pin));
+        accepted.is_excuse && ended().is_some_and(|ended| accepted.at <= *ended)
+    }
+
+    /// Returns the other key that the operator accepted for a site under the same day, if any: the
+    /// day in the configuration accepts one key, not the next one, too.
+    #[must_use]
+    pub fn accepted_instead(&self, site: &str, pin: Pin, until: &str) -> Option<Pin> {
+        let of_day = self.accepted.iter().filter(|a| a.site == site && a.until == until && !a.is_excuse);
+        of_day.map(|a| a.pin).find(|known| *known != pin)
+    }
+
+    /// Returns the ends of excuses for keys that a site no longer serves. `serves` has the pins of a
+    /// site, by its first name; `None` if there is no such site.
+    pub fn ended_excuses<'s>(&self, serves: impl Fn(&str) -> Option<Vec<Pin>> + 's) -> Vec<Record> {
+        let excuses = self.accepted.iter().filter(|a| a.is_excuse && !self.is_replaced(a));
+        let ended = excuses.filter(|a| serves(&a.site).is_some_and(|pins| !pins.contains(&a.pin)));
+        ended.map(|a| Record::Replaced(Replaced { site: a.site.clone(), pin: a.pin, at: a.at })).collect()
     }
 
     /// Returns the newest time at which anything was recorded. The end of a lease does not count:
@@ -248,6 +282,7 @@ impl Book {
         let own = self.promises.len() - self.derived.len();
         own + self.ramps.len()
             + self.accepted.len()
+            + self.replaced.len()
             + self.repairs.len()
             + usize::from(self.seen.is_some())
             + self.burnt.len()
@@ -264,11 +299,17 @@ impl Book {
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         let mut ramps: Vec<&Ramp> = self.ramps.values().collect();
         ramps.sort_by(|a, b| (&a.site, a.policy).cmp(&(&b.site, b.policy)));
+        let mut replaced: Vec<_> = self.replaced.iter().collect();
+        replaced.sort_unstable();
+        let replaced = replaced
+            .into_iter()
+            .map(|((site, pin), at)| Record::Replaced(Replaced { site: site.clone(), pin: *pin, at: *at }));
         let is_own = |p: &&Promise| self.derived.is_empty() || !self.derived.contains(&SetKey::of(p));
         let promises = self.promises.iter().filter(is_own).map(|p| Record::Promise(p.clone()));
         promises
             .chain(ramps.into_iter().map(|r| Record::Ramp(r.clone())))
             .chain(self.accepted.iter().map(|a| Record::Accepted(a.clone())))
+            .chain(replaced)
             .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
             .chain(self.seen.map(Record::Seen))
             .chain(self.burnt.values().map(|b| Record::Burnt(b.clone())))
@@ -369,18 +410,77 @@ mod tests {
         let (pin, site) = (Pin::of_spki(b"new"), "a.example".to_owned());
         let word = |at| {
             let (site, sets) = (site.clone(), vec![set_id(&promise(7))]);
-            Record::Accepted(Accepted { site, pin, sets, until: "1970-01-02".into(), at })
+            let (until, hosts) = ("1970-01-02".into(), Vec::new());
+            Record::Accepted(Accepted { site, pin, sets, until, at, hosts, except: Vec::new(), is_excuse: false })
         };
         let mut book = book(&[word(1000)]);
         let accepts =
-            |book: &Book, until: &str, last_sent| book.accepts("a.example", pin, until, &[promise(last_sent)]);
+            |book: &Book, until: &str, last_sent| book.accepts("a.example", pin, until, &[promise(last_sent)], NONE);
         // A lease and the flight last 21 seconds together.
         assert!(accepts(&book, "1970-01-02", 1021) && accepts(&book, "1970-01-01", 1000));
         assert!(!accepts(&book, "1970-01-03", 1021) && !accepts(&book, "1970-01-02", 1022));
         assert!(!book.apply(word(900)) && book.apply(word(1001)) && !book.apply(word(1001)));
         assert!(accepts(&book, "1970-01-02", 1022));
         let elsewhere = Promise { hosts: vec![HostPattern::parse("b.example").unwrap()], ..promise(1000) };
-        assert!(!book.accepts("a.example", pin, "1970-01-02", &[promise(1000), elsewhere]));
+        assert!(!book.accepts("a.example", pin, "1970-01-02", &[promise(1000), elsewhere], NONE));
+    }
+
+    const NONE: SiteNames<'_> = SiteNames { hosts: &[], except: &[] };
+
+    /// The acceptance is about the names that the site had, and an excuse is about the key in use.
+    #[test]
+    fn what_was_accepted_covers_its_names_and_its_key() {
+        let names = |names: &[&str]| names.iter().map(|n| HostPattern::parse(n).unwrap()).collect::<Vec<_>>();
+        let promise = Promise {
+            site: "a.e.test".into(),
+            hosts: names(&["e.test"]),
+            except: Vec::new(),
+            pins: vec![Pin::of_spki(b"")],
+            max_age: 100,
+            include_subdomains: true,
+            channel: Channel::Header(crate::policy::hpkp::Mode::Enforce),
+            first_sent: 0,
+            last_sent: 0,
+        };
+        let (pin, until, site) = (Pin::of_spki(b"new"), "1970-01-02", "a.e.test");
+        let word = |hosts: &[&str], except: &[&str], is_excuse| Accepted {
+            site: site.into(),
+            pin,
+            sets: vec![set_id(&promise)],
+            until: until.into(),
+            at: 50,
+            hosts: names(hosts),
+            except: names(except),
+            is_excuse,
+        };
+        let accepts = |book: &Book, hosts: &[&str], except: &[&str]| {
+            let (hosts, except) = (names(hosts), names(except));
+            let names = SiteNames { hosts: &hosts, except: &except };
+            book.accepts(site, pin, until, std::slice::from_ref(&promise), names)
+        };
+        let one = book(&[Record::Accepted(word(&["a.e.test"], &[], false))]);
+        assert!(accepts(&one, &["a.e.test"], &[]) && accepts(&one, &["a.e.test", "other.test"], &[]));
+        assert!(!accepts(&one, &["a.e.test", "shop.e.test"], &[]) && !accepts(&one, &["*.e.test"], &[]));
+        let wide = book(&[Record::Accepted(word(&["*.e.test"], &["shop.e.test"], false))]);
+        assert!(accepts(&wide, &["*.e.test"], &["shop.e.test"]) && accepts(&wide, &["b.e.test"], &[]));
+        assert!(!accepts(&wide, &["*.e.test"], &[]) && !accepts(&wide, &["shop.e.test"], &[]));
+        // Without names: a record of an older version.
+        let mut old = book(&[Record::Accepted(word(&[], &[], true))]);
+        assert!(accepts(&old, &["b.e.test"], &[]));
+        assert_eq!(old.accepted_instead(site, Pin::of_spki(b"x"), until), None);
+        assert_eq!(one.accepted_instead(site, Pin::of_spki(b"x"), until), Some(pin));
+        assert_eq!(
+            (one.accepted_instead(site, pin, until), one.accepted_instead(site, pin, "1970-01-03")),
+            (None, None)
+        );
+        // The excuse ends with another key, once; and a later one begins anew.
+        assert!(old.ended_excuses(|_| Some(vec![pin])).is_empty() && old.ended_excuses(|_| None).is_empty());
+        let ended = old.ended_excuses(|_| Some(Vec::new()));
+        assert_eq!(ended.len(), 1);
+        assert!(old.apply(ended[0].clone()) && !old.apply(ended[0].clone()));
+        assert!(!accepts(&old, &["b.e.test"], &[]) && old.ended_excuses(|_| Some(Vec::new())).is_empty());
+        old.apply(Record::Accepted(Accepted { at: 51, ..word(&[], &[], true) }));
+        assert!(accepts(&old, &["b.e.test"], &[]));
     }
 
     #[test]

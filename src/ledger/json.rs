@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
+use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair, Replaced};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::Mode;
@@ -45,6 +45,17 @@ enum RecordJson {
         pin: String,
         sets: Vec<String>,
         until: String,
+        at: Timestamp,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        except: Vec<String>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        excuse: bool,
+    },
+    Replaced {
+        site: String,
+        pin: String,
         at: Timestamp,
     },
     Repair {
@@ -138,7 +149,11 @@ pub(super) fn of_record(record: &Record) -> String {
             sets: a.sets.clone(),
             until: a.until.clone(),
             at: time(a.at),
+            hosts: texts(&a.hosts),
+            except: texts(&a.except),
+            excuse: a.is_excuse,
         },
+        Record::Replaced(r) => RecordJson::Replaced { site: r.site.clone(), pin: r.pin.to_string(), at: time(r.at) },
         Record::Repair(r) => RecordJson::Repair { what: r.what.clone(), at: time(r.at) },
         Record::Seen(at) => RecordJson::Seen { at: time(*at) },
         Record::Burnt(b) => RecordJson::Burnt { site: b.site.clone(), pin: b.pin.to_string(), at: time(b.at) },
@@ -160,7 +175,10 @@ pub(super) fn is_foreign(json: &str) -> bool {
         kind: std::borrow::Cow<'a, str>,
     }
     serde_json::from_str::<Typed<'_>>(json).is_ok_and(|t| {
-        !matches!(&*t.kind, "format" | "promise" | "export" | "ramp" | "accepted" | "repair" | "seen" | "burnt")
+        !matches!(
+            &*t.kind,
+            "format" | "promise" | "export" | "ramp" | "accepted" | "replaced" | "repair" | "seen" | "burnt"
+        )
     })
 }
 
@@ -264,8 +282,18 @@ fn of_json(text: RecordJson) -> Option<Record> {
         RecordJson::Ramp { site, policy, step, since } => {
             Record::Ramp(Ramp { site, policy, step, since: since.as_second() })
         }
-        RecordJson::Accepted { site, pin, sets, until, at } => {
-            Record::Accepted(Accepted { site, pin: pin.parse().ok()?, sets, until, at: at.as_second() })
+        RecordJson::Accepted { site, pin, sets, until, at, hosts, except, excuse } => Record::Accepted(Accepted {
+            site,
+            pin: pin.parse().ok()?,
+            sets,
+            until,
+            at: at.as_second(),
+            hosts: patterns(&hosts)?,
+            except: patterns(&except)?,
+            is_excuse: excuse,
+        }),
+        RecordJson::Replaced { site, pin, at } => {
+            Record::Replaced(Replaced { site, pin: pin.parse().ok()?, at: at.as_second() })
         }
         RecordJson::Repair { what, at } => Record::Repair(Repair { what, at: at.as_second() }),
         RecordJson::Seen { at } => Record::Seen(at.as_second()),

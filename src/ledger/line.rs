@@ -119,7 +119,7 @@ pub(super) mod tests {
     use super::*;
     use crate::host::HostPattern;
     use crate::keys::pin::Pin;
-    use crate::ledger::record::{Accepted, Ramp, Ramped, Repair};
+    use crate::ledger::record::{Accepted, Ramp, Ramped, Repair, Replaced};
     use crate::policy::hpkp::Mode;
     use crate::policy::promise::Channel;
     use proptest::prelude::*;
@@ -171,7 +171,25 @@ pub(super) mod tests {
         });
         let accepted = ("[a-c]{1,2}", any::<u8>(), 0i64..1_000_000).prop_map(|(site, key, at)| {
             let sets = vec!["0123456789abcdef".into()];
-            Record::Accepted(Accepted { site, pin: Pin::of_spki(&[key]), sets, until: "2026-12-01".into(), at })
+            let pin = Pin::of_spki(&[key]);
+            let hosts: Vec<HostPattern> = ["*.x.example", "y.example"][..usize::from(key % 3)]
+                .iter()
+                .filter_map(|h| HostPattern::parse(h).ok())
+                .collect();
+            let except = hosts.first().map(|_| HostPattern::parse("a.x.example").unwrap()).into_iter().collect();
+            match key % 5 {
+                0 => Record::Replaced(Replaced { site, pin, at }),
+                more => Record::Accepted(Accepted {
+                    site,
+                    pin,
+                    sets,
+                    until: "2026-12-01".into(),
+                    at,
+                    hosts,
+                    except,
+                    is_excuse: more == 1,
+                }),
+            }
         });
         let unknown = Just(Record::Unknown("{\"type\":\"later\",\"x\":[1, 2]}".into()));
         let seen = (0i64..1_000_000).prop_map(Record::Seen);

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::time::day;
+use crate::host::HostPattern;
 use crate::keys::pin::Pin;
-use crate::policy::promise::{Promise, Seconds};
+use crate::policy::promise::{Promise, Seconds, SiteNames};
 
 /// One entry of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Record {
     Ramp(Ramp),
     /// The operator accepts that clients are locked out.
     Accepted(Accepted),
+    /// Another key is served where an excused one was.
+    Replaced(Replaced),
     /// The operator accepts a lost promise or a clock that jumped.
     Repair(Repair),
     /// A process kept the ledger at this time. Without it, a ledger that nothing is added to would
@@ -65,6 +68,25 @@ pub struct Accepted {
     pub until: String,
     /// The time of the acceptance.
     pub at: Seconds,
+    /// The hosts whose clients are locked out. Empty in a record of a version that did not note
+    /// them: such a record covers all hosts of the site.
+    pub hosts: Vec<HostPattern>,
+    /// The names that wildcards among the hosts do not cover.
+    pub except: Vec<HostPattern>,
+    /// `true` if nobody chose the lockout: a merged or repaired promise is broken by the key that
+    /// was in use. It ends with the use of the key ([`Replaced`]).
+    pub is_excuse: bool,
+}
+
+/// The end of an excuse: the site serves another key now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Replaced {
+    /// The site, by its first name.
+    pub site: String,
+    /// The pin of the excused key.
+    pub pin: Pin,
+    /// Excuses up to this time are over.
+    pub at: Seconds,
 }
 
 impl Accepted {
@@ -72,6 +94,12 @@ impl Accepted {
     #[must_use]
     pub fn is_over(&self, now: Seconds) -> bool {
         day(now) >= self.until
+    }
+
+    /// Returns the names whose clients are locked out; `None` if the record does not have them.
+    #[must_use]
+    pub fn names(&self) -> Option<SiteNames<'_>> {
+        (!self.hosts.is_empty()).then_some(SiteNames { hosts: &self.hosts, except: &self.except })
     }
 }
 
@@ -100,6 +128,6 @@ impl Record {
     /// not accepted on another, which may be sending these very pins.
     #[must_use]
     pub fn travels(&self) -> bool {
-        !matches!(self, Self::Accepted(_) | Self::Repair(_) | Self::Seen(_))
+        !matches!(self, Self::Accepted(_) | Self::Replaced(_) | Self::Repair(_) | Self::Seen(_))
     }
 }

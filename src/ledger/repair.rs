@@ -31,6 +31,7 @@ pub fn date(record: &Record) -> Option<Seconds> {
         Record::Promise(p) => Some(written(p).max(p.first_sent)),
         Record::Ramp(r) => Some(r.since),
         Record::Accepted(a) => Some(a.at),
+        Record::Replaced(r) => Some(r.at),
         Record::Repair(r) => Some(r.at),
         Record::Seen(at) => Some(*at),
         Record::Burnt(b) => Some(b.at),
@@ -78,6 +79,7 @@ pub fn in_words(record: &Record) -> String {
         ),
         Record::Ramp(r) => format!("a ramp of {}, at step {} since {}", r.site, r.step + 1, day(r.since)),
         Record::Accepted(a) => format!("a lockout of {}, accepted on {}", a.site, day(a.at)),
+        Record::Replaced(r) => format!("the end of an excuse of {} from {}", r.site, day(r.at)),
         Record::Repair(r) => format!("a repair of {}", day(r.at)),
         Record::Seen(at) => format!("the time of {}", day(*at)),
         Record::Burnt(b) => format!("a burnt key of {}, since {}", b.site, day(b.at)),
@@ -144,6 +146,10 @@ fn as_of(record: &Record, now: Seconds) -> Record {
         Record::Accepted(mut accepted) => {
             accepted.at = accepted.at.min(now);
             Record::Accepted(accepted)
+        }
+        Record::Replaced(mut replaced) => {
+            replaced.at = replaced.at.min(now);
+            Record::Replaced(replaced)
         }
         Record::Repair(mut repair) => {
             repair.at = repair.at.min(now);

@@ -17,7 +17,7 @@ pub struct Offer<'a> {
     /// The promise that its header would make.
     pub set: Option<&'a Promise>,
     /// `true` if it keeps its present pairs, because the new ones are unfit. There is nothing
-    /// better to fall back to, so no objection is raised against it.
+    /// better to fall back to, so no coming promise is held against it.
     pub is_kept: bool,
 }
 
@@ -69,7 +69,7 @@ pub fn judge<'p>(offers: &[Offer<'_>], past: &'p [Promise], now: Seconds) -> Obj
     let mut found = Objections::default();
     for (site, (offer, except)) in offers.iter().zip(&except).enumerate() {
         for (chain, pins) in offer.chains.iter().enumerate() {
-            let broken = if offer.is_kept { Vec::new() } else { past.broken_by(offer.hosts, except, pins) };
+            let broken = past.broken_by(offer.hosts, except, pins);
             if !broken.is_empty() {
                 found.breaches.push(Breach { site, chain, broken });
             }
@@ -162,8 +162,9 @@ mod tests {
         // Without that site, the wildcard serves the host.
         offers.pop();
         assert_eq!(judge(&offers, std::slice::from_ref(&promised), 1000).breaches.len(), 1);
+        // A kept site, too: its pairs are no excuse for a name that it did not have.
         offers[0].is_kept = true;
-        assert_eq!(judge(&offers, std::slice::from_ref(&promised), 1000), Objections::default());
+        assert_eq!(judge(&offers, std::slice::from_ref(&promised), 1000).breaches.len(), 1);
     }
 
     #[test]

@@ -110,6 +110,36 @@ impl Promise {
     }
 }
 
+/// The names of a site.
+#[derive(Debug, Clone, Copy)]
+pub struct SiteNames<'a> {
+    /// Its hosts.
+    pub hosts: &'a [HostPattern],
+    /// The names that its wildcards do not cover ([`others`]).
+    pub except: &'a [HostPattern],
+}
+
+impl SiteNames<'_> {
+    /// `true` if a site with the names `before` already had each of these names that a promise
+    /// binds: whoever the promise locks out here was locked out there.
+    #[must_use]
+    pub fn were_all_among(self, before: Self, promise: &Promise) -> bool {
+        let mut bound = self.hosts.iter().filter(|host| promise.binds(host, self.except));
+        bound.all(|host| match host.exact() {
+            Some(name) => {
+                let is_below = || before.hosts.iter().any(|had| had.is_wildcard() && had.matches(name));
+                before.hosts.contains(host) || is_below() && !lists(before.except, name)
+            }
+            None => {
+                let is_below = |name: &&HostPattern| name.exact().is_some_and(|name| host.matches(name));
+                let mut had_not = before.except.iter().filter(is_below).filter(|name| !before.hosts.contains(name));
+                before.hosts.contains(host)
+                    && had_not.all(|name| self.except.contains(name) || !promise.binds(name, &[]))
+            }
+        })
+    }
+}
+
 /// The names that a pattern covers, without the exceptions.
 type Names<'a> = (&'a HostPattern, &'a [HostPattern]);
 

@@ -91,7 +91,7 @@ async fn establish(
     let http2 = stream.alpn() == Some(b"h2");
     let choice = stream.session().choice()?;
     let certificates = choice.certificates()?.clone();
-    let tls = TlsFacts { name: choice.name.clone(), certificates, resumed: stream.session().is_resumed() };
+    let tls = TlsFacts { name: choice.name.clone(), certificates };
     let context = Context::new(worker.clone(), client, Some(tls), entry, open, pass);
     Some(Established { transport: Transport::Tls(stream), received: Vec::new(), context, http2 })
 }

@@ -37,8 +37,6 @@ pub(super) struct Context {
 pub(super) struct TlsFacts {
     pub(super) name: Option<Box<str>>,
     pub(super) certificates: CertificateSet,
-    /// `true` for a resumed session, whose client has seen the chain of the first handshake, not today's.
-    pub(super) resumed: bool,
 }
 
 impl Context {
@@ -74,8 +72,10 @@ impl Context {
         tls.certificates.iter().all(|c| c.chain.leaf.covers(head.host()))
     }
 
-    /// Returns `true` if a site's pins may be sent here: the ledger covers that they are sent now, and the client has seen a
-    /// chain that they match. A certificate that was changed since, or that of another site, may not match.
+    /// Returns `true` if a site's pins may be sent here: the ledger covers that they are sent now, the client asked for this
+    /// site in its SNI, or got its certificates without one, and it has seen a chain that they match. A certificate that was
+    /// changed since may not match. Over a connection of another site, a client would note pins that the guard does not
+    /// judge that site's next chain by.
     pub(super) fn may_pin(&self, site: &SiteOfView) -> bool {
         let Some(pins) = &site.hpkp else { return false };
         if !pins.lease.holds(self.worker.clock.uptime()) {
@@ -83,23 +83,14 @@ impl Context {
         }
         // If TLS ends in front of pintle, the chain's file has to suffice.
         let Some(tls) = &self.tls else { return true };
-        let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
         let shared = &site.view().shared;
-        if tls.resumed {
-            // The session may have begun with any chain that the name in the SNI had in the lifetime of tickets: its site's,
-            // or another site's that had the name. Chains of the default site, which gets all other names, are not looked up.
-            let fits_earlier = |site: usize| {
-                let earlier = shared.earlier.get(site);
-                earlier.is_none_or(|earlier| earlier.iter().all(|chain| fits(&chain.pins)))
-            };
-            let named = tls.name.as_deref().and_then(|name| shared.by_host.get(name));
-            if !named.is_some_and(|named| fits_earlier(*named)) || !fits_earlier(site.index()) {
-                return false;
-            }
-        }
         let own = shared.sets.get(site.index()).and_then(Option::as_ref);
-        let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates));
-        is_own || tls.certificates.iter().all(|c| fits(&c.chain.certain))
+        if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
+            return true;
+        }
+        let named = tls.name.as_deref().and_then(|name| shared.by_host.get(name));
+        let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
+        named == Some(&site.index()) && tls.certificates.iter().all(|c| fits(&c.chain.certain))
     }
 
     /// Returns the time, if the access log needs it for a duration.

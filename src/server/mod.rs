@@ -51,7 +51,7 @@ pub use answers::{Answers, ChallengeAnswer};
 pub use channels::Drain;
 pub use listener::{BindError, Bound, Lent, Shared, bind};
 pub use reports::{NO_SITE, Report, Reports};
-pub use snapshot::{Earlier, Snapshot, View};
+pub use snapshot::{Snapshot, View};
 
 use channels::{Assignment, Listening, Published, SharedState, Vitals, peers};
 use retired::Retired;

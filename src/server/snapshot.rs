@@ -13,7 +13,6 @@ use tokio::task::yield_now;
 use super::answers::Answers;
 use crate::clock::Clock;
 use crate::host::HostMap;
-use crate::keys::pin::Pin;
 use crate::limits::Limits;
 use crate::policy::forwarded::Trust;
 use crate::site::{ReportsAt, Site};
@@ -33,8 +32,6 @@ pub struct Snapshot {
     pub certificates: Arc<Certificates>,
     /// The certificates of each site, if it has any.
     pub sets: Vec<Option<CertificateSet>>,
-    /// The chains that each site had before, while sessions that began with them may be resumed.
-    pub earlier: Vec<Arc<[Earlier]>>,
     /// TLS, with these certificates.
     pub tls: Arc<ServerConfig>,
     /// TLS for trusted peers that may name no site, where such peers may ask for this process's health.
@@ -57,15 +54,6 @@ pub struct Snapshot {
     pub reports: Option<ReportsAt>,
     /// The limits.
     pub limits: Limits,
-}
-
-/// A chain that was served under a site's names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Earlier {
-    /// The pins of the whole chain.
-    pub pins: Vec<Pin>,
-    /// The time up to which sessions that began with it may be resumed, in seconds since 1970.
-    pub until: i64,
 }
 
 /// Sites that a worker processes before it serves its connections again: some 50 microseconds of work.

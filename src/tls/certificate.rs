@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Extension};
 use super::extensions;
 use super::path::Paths;
 use super::rule::Rule;
+use super::session_chain::ChainId;
 use crate::host::HostPattern;
 use crate::keys::key_file::{self, KeyAlgorithm, KeyFileError, algorithm_of};
 use crate::keys::pin::Pin;
@@ -148,6 +149,12 @@ impl Chain {
     #[must_use]
     pub fn pin(&self) -> Pin {
         self.pins[0]
+    }
+
+    /// Returns the identity of the chain for sessions.
+    #[must_use]
+    pub fn id(&self) -> ChainId {
+        ChainId::of(&self.certain)
     }
 
     /// Returns the path rules that the chain breaks at a time.

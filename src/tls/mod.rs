@@ -12,6 +12,7 @@ pub mod possession;
 pub mod preflight;
 pub mod resolver;
 pub mod rule;
+pub mod session_chain;
 pub mod stream;
 pub mod tickets;
 pub mod transparency;

@@ -10,6 +10,7 @@ use rustls::sign::CertifiedKey;
 
 use super::acme_challenge;
 use super::certificate::Certificate;
+use super::session_chain::{self, ChainId};
 use crate::host::{HostMap, HostPattern};
 
 /// The alert for a name that is not served (RFC 6066 section 3).
@@ -40,6 +41,8 @@ pub struct Choice {
     pub name: Option<Box<str>>,
     /// The certificates of that name, or the alert to send.
     outcome: Result<CertificateSet, u8>,
+    /// The chain of a full handshake.
+    pub(super) chain: Option<ChainId>,
 }
 
 impl Choice {
@@ -172,7 +175,9 @@ impl Certificates {
             (Some(_), None) => Err(HANDSHAKE_FAILURE),
             (None, _) => Err(UNRECOGNIZED_NAME),
         };
-        CHOICE.set(Some(Choice { name: name.map(Into::into), outcome }));
+        session_chain::serve(set.iter().flat_map(|set| set.iter()).map(|c| c.chain.id()));
+        let chain = chosen.map(|c| c.chain.id());
+        CHOICE.set(Some(Choice { name: name.map(Into::into), outcome, chain }));
         chosen.map(|c| c.key().clone())
     }
 }

@@ -4,6 +4,11 @@
 //! Otherwise they are like those of rustls: a key makes tickets for six hours, and opens them for
 //! six more. A ticket is the key's name, a random nonce, and the session sealed with
 //! AES-256-GCM-SIV, which tolerates a repeated nonce.
+//!
+//! A session also has the chain under which it began. A client that resumes it judges its pins by
+//! that chain (RFC 7469 section 2.6), and may have noted newer pins over another connection. So a
+//! ticket opens only while the requested name has a chain with the same keys. After a change of
+//! keys, the next handshake is a full one.
 
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
@@ -14,6 +19,7 @@ use aws_lc_rs::rand;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
+use super::session_chain::{self, ChainId};
 use crate::handover::TicketKey;
 
 /// The time in which a key makes tickets, in seconds.
@@ -21,6 +27,9 @@ const ROTATE: u64 = 6 * 3600;
 /// The lifetime of a ticket, in seconds: keys open tickets for as long.
 const LIFETIME: u32 = 12 * 3600;
 const NAME_LEN: usize = 16;
+/// The format of the sealed contents: the id of a chain, then rustls' session. Tickets of versions
+/// without the id do not open.
+const FORMAT: u8 = 2;
 
 /// The ticket keys of all workers.
 pub struct Tickets {
@@ -122,11 +131,11 @@ impl Tickets {
         }
     }
 
-    fn encrypt_at(&self, now: Moment, session: &[u8]) -> Option<Vec<u8>> {
+    fn encrypt_at(&self, now: Moment, chain: ChainId, session: &[u8]) -> Option<Vec<u8>> {
         let is_due = |keys: &[SealingKey]| keys.first().is_none_or(|key| key.is_aged(ROTATE, now));
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         if !is_due(&keys) {
-            return seal(keys.first()?, session);
+            return seal(keys.first()?, chain, session);
         }
         drop(keys);
         let fresh = SealingKey::generate(now).ok()?;
@@ -136,28 +145,36 @@ impl Tickets {
             keys.insert(0, fresh);
             keys.retain(|key| !key.is_aged(u64::from(LIFETIME), now));
         }
-        seal(keys.first()?, session)
+        seal(keys.first()?, chain, session)
     }
 
-    fn decrypt_at(&self, now: Moment, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn decrypt_at(&self, now: Moment, ticket: &[u8]) -> Option<(ChainId, Vec<u8>)> {
         let (name, rest) = ticket.split_at_checked(NAME_LEN)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let key = keys.iter().find(|key| key.raw.name == name && !key.is_aged(u64::from(LIFETIME), now))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut session = sealed.to_vec();
-        let len = key.key.open_in_place(nonce, Aad::from(name), &mut session).ok()?.len();
+        let len = key.key.open_in_place(nonce, Aad::from(bound(&key.raw)), &mut session).ok()?.len();
         session.truncate(len);
-        Some(session)
+        let (chain, session) = session.split_first_chunk()?;
+        Some((ChainId(*chain), session.to_vec()))
     }
 }
 
-fn seal(key: &SealingKey, session: &[u8]) -> Option<Vec<u8>> {
+/// Returns the bytes that a ticket is bound to, beside its secret.
+fn bound(key: &TicketKey) -> [u8; NAME_LEN + 1] {
+    let mut bound = [FORMAT; NAME_LEN + 1];
+    bound[..NAME_LEN].copy_from_slice(&key.name);
+    bound
+}
+
+fn seal(key: &SealingKey, chain: ChainId, session: &[u8]) -> Option<Vec<u8>> {
     let mut nonce = [0; NONCE_LEN];
     rand::fill(&mut nonce).ok()?;
-    let mut sealed = session.to_vec();
+    let mut sealed = [&chain.0[..], session].concat();
     let unique = Nonce::assume_unique_for_key(nonce);
-    key.key.seal_in_place_append_tag(unique, Aad::from(&key.raw.name), &mut sealed).ok()?;
+    key.key.seal_in_place_append_tag(unique, Aad::from(bound(&key.raw)), &mut sealed).ok()?;
     Some([&key.raw.name[..], &nonce, &sealed].concat())
 }
 
@@ -170,12 +187,18 @@ impl ProducesTickets for Tickets {
         LIFETIME
     }
 
+    /// Makes no ticket if the chain of the session is not known.
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.encrypt_at(Moment::now(), plain)
+        self.encrypt_at(Moment::now(), session_chain::current()?, plain)
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.decrypt_at(Moment::now(), cipher)
+        let (chain, session) = self.decrypt_at(Moment::now(), cipher)?;
+        if !session_chain::is_served(chain) {
+            return None;
+        }
+        session_chain::open(chain);
+        Some(session)
     }
 }
 
@@ -183,19 +206,45 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
 
+    const CHAIN: ChainId = ChainId([7; 32]);
+
+    impl Tickets {
+        fn seal(&self, now: Moment, session: &[u8]) -> Option<Vec<u8>> {
+            self.encrypt_at(now, CHAIN, session)
+        }
+
+        fn open(&self, now: Moment, ticket: &[u8]) -> Option<Vec<u8>> {
+            let (chain, session) = self.decrypt_at(now, ticket)?;
+            assert_eq!(chain, CHAIN);
+            Some(session)
+        }
+    }
+
     #[test]
     fn what_was_sealed_can_be_opened_and_nothing_else() {
         let (own, other) = (Tickets::new().unwrap(), Tickets::new().unwrap());
-        let ticket = own.encrypt(b"session").unwrap();
-        assert_eq!(own.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        assert_ne!(own.encrypt(b"session").unwrap(), ticket);
-        assert_eq!(other.decrypt(&ticket), None);
+        let ticket = own.seal(Moment::now(), b"session").unwrap();
+        assert_eq!(own.open(Moment::now(), &ticket).as_deref(), Some(&b"session"[..]));
+        assert_ne!(own.seal(Moment::now(), b"session").unwrap(), ticket);
+        assert_eq!(other.open(Moment::now(), &ticket), None);
         for at in 0..ticket.len() {
             let mut damaged = ticket.clone();
             damaged[at] ^= 1;
-            assert_eq!(own.decrypt(&damaged), None, "byte {at}");
-            assert_eq!(own.decrypt(&ticket[..at]), None, "{at} bytes");
+            assert_eq!(own.open(Moment::now(), &damaged), None, "byte {at}");
+            assert_eq!(own.open(Moment::now(), &ticket[..at]), None, "{at} bytes");
         }
+    }
+
+    /// Tickets of versions before the id of the chain had the key's name alone as associated data.
+    #[test]
+    fn a_ticket_without_a_chain_does_not_open() {
+        let tickets = Tickets::new().unwrap();
+        let keys = tickets.keys.read().unwrap();
+        let (nonce, mut sealed) = ([1; NONCE_LEN], vec![0; 64]);
+        let unique = Nonce::assume_unique_for_key(nonce);
+        keys[0].key.seal_in_place_append_tag(unique, Aad::from(&keys[0].raw.name), &mut sealed).unwrap();
+        let ticket = [&keys[0].raw.name[..], &nonce, &sealed].concat();
+        assert_eq!(tickets.decrypt_at(Moment::now(), &ticket), None);
     }
 
     /// Returns a moment this many seconds later on both clocks.
@@ -208,15 +257,15 @@ mod tests {
         let tickets = Tickets::new().unwrap();
         let now = Moment::now();
         let start = |seconds| later(now, seconds);
-        let first = tickets.encrypt_at(start(0), b"first").unwrap();
-        assert_eq!(tickets.encrypt_at(start(ROTATE - 60), b"x").unwrap()[..NAME_LEN], first[..NAME_LEN]);
-        let second = tickets.encrypt_at(start(ROTATE + 60), b"second").unwrap();
+        let first = tickets.seal(start(0), b"first").unwrap();
+        assert_eq!(tickets.seal(start(ROTATE - 60), b"x").unwrap()[..NAME_LEN], first[..NAME_LEN]);
+        let second = tickets.seal(start(ROTATE + 60), b"second").unwrap();
         assert_ne!(second[..NAME_LEN], first[..NAME_LEN]);
         let lifetime = u64::from(LIFETIME);
-        assert_eq!(tickets.decrypt_at(start(lifetime - 60), &first).as_deref(), Some(&b"first"[..]));
-        assert_eq!(tickets.decrypt_at(start(lifetime + 60), &first), None);
-        assert_eq!(tickets.decrypt_at(start(lifetime + 60), &second).as_deref(), Some(&b"second"[..]));
-        tickets.encrypt_at(start(2 * lifetime), b"third").unwrap();
+        assert_eq!(tickets.open(start(lifetime - 60), &first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(tickets.open(start(lifetime + 60), &first), None);
+        assert_eq!(tickets.open(start(lifetime + 60), &second).as_deref(), Some(&b"second"[..]));
+        tickets.seal(start(2 * lifetime), b"third").unwrap();
         assert_eq!(tickets.keys().len(), 1, "keys that open nothing are forgotten");
     }
 
@@ -229,41 +278,41 @@ mod tests {
         for ahead in [0, 3600, 10 * 365 * 86_400] {
             let tickets = Tickets { keys: RwLock::new(Vec::new()) };
             let wrong = Moment { wall: right.wall + ahead, ..right };
-            let first = tickets.encrypt_at(wrong, b"first").unwrap();
-            assert_eq!(tickets.decrypt_at(right, &first).as_deref(), Some(&b"first"[..]), "{ahead}");
-            let next = tickets.encrypt_at(later(right, ROTATE), b"x").unwrap();
+            let first = tickets.seal(wrong, b"first").unwrap();
+            assert_eq!(tickets.open(right, &first).as_deref(), Some(&b"first"[..]), "{ahead}");
+            let next = tickets.seal(later(right, ROTATE), b"x").unwrap();
             assert_ne!(next[..NAME_LEN], first[..NAME_LEN], "{ahead}");
-            assert_eq!(tickets.decrypt_at(later(right, lifetime), &first), None, "{ahead}");
+            assert_eq!(tickets.open(later(right, lifetime), &first), None, "{ahead}");
             // Handed over half-way, to a process whose monotonic clock begins anew.
             let heir = Tickets::new().unwrap();
             let handed = later(right, ROTATE);
             let begin = Moment { wall: handed.wall, uptime: 5 };
             heir.take_over_at(begin, tickets.keys_at(handed));
             let left = lifetime - ROTATE;
-            assert!(heir.decrypt_at(later(begin, left - 1), &first).is_some(), "{ahead}");
-            assert_eq!(heir.decrypt_at(later(begin, left), &first), None, "{ahead}");
+            assert!(heir.open(later(begin, left - 1), &first).is_some(), "{ahead}");
+            assert_eq!(heir.open(later(begin, left), &first), None, "{ahead}");
             // From a process with wrong ages: the key ages from here on.
             let old = tickets.keys.read().unwrap().iter().map(|key| key.raw.clone()).collect();
             heir.take_over_at(begin, old);
-            assert_eq!(heir.decrypt_at(later(begin, lifetime), &first), None, "{ahead}");
+            assert_eq!(heir.open(later(begin, lifetime), &first), None, "{ahead}");
         }
         // A machine that slept: only the wall clock has advanced.
         let tickets = Tickets { keys: RwLock::new(Vec::new()) };
-        let first = tickets.encrypt_at(right, b"first").unwrap();
-        assert_eq!(tickets.decrypt_at(Moment { wall: right.wall + lifetime, ..right }, &first), None);
+        let first = tickets.seal(right, b"first").unwrap();
+        assert_eq!(tickets.open(Moment { wall: right.wall + lifetime, ..right }, &first), None);
     }
 
     #[test]
     fn the_next_process_goes_on_with_the_keys() {
         let (old, new) = (Tickets::new().unwrap(), Tickets::new().unwrap());
-        let first = old.encrypt(b"first").unwrap();
-        let second = old.encrypt_at(later(Moment::now(), ROTATE + 60), b"second").unwrap();
+        let first = old.seal(Moment::now(), b"first").unwrap();
+        let second = old.seal(later(Moment::now(), ROTATE + 60), b"second").unwrap();
         let json = serde_json::to_string(&old.keys()).unwrap();
         new.take_over(serde_json::from_str(&json).unwrap());
-        assert_eq!(new.decrypt(&first).as_deref(), Some(&b"first"[..]));
-        assert_eq!(new.decrypt(&second).as_deref(), Some(&b"second"[..]));
+        assert_eq!(new.open(Moment::now(), &first).as_deref(), Some(&b"first"[..]));
+        assert_eq!(new.open(Moment::now(), &second).as_deref(), Some(&b"second"[..]));
         new.take_over(Vec::new());
-        assert!(new.decrypt(&second).is_some(), "an empty list keeps the keys");
+        assert!(new.open(Moment::now(), &second).is_some(), "an empty list keeps the keys");
         assert_eq!(format!("{new:?}"), "Tickets");
     }
 }

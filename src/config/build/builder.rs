@@ -9,6 +9,7 @@ use super::entry::{ByName, Entry};
 use super::globals::Globals;
 use super::loaded::Loaded;
 use super::planning::Reuse;
+use super::report::Withheld;
 use super::stand_in::{Change, MayLackHere, Served, StandIns};
 use super::upstream::Upstreams;
 use crate::config::file::File;
@@ -40,8 +41,9 @@ impl Builder<'_> {
         let stand_ins = StandIns::of(self.served_as(&label), self.context, change, may_lack);
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
+        let withhold = change.withhold.then_some(Withheld::OtherSite);
         let mut candidate =
-            candidate::candidate(&self.before, table, except.clone(), planned, change.withhold, self.context, r);
+            candidate::candidate(&self.before, table, except.clone(), planned, withhold, self.context, r);
         // A reload must not fail because of files that it did not change: with the same text, they are as good or bad as
         // they were.
         let has_same_text = || {
@@ -57,7 +59,7 @@ impl Builder<'_> {
 
 impl<'a> Builder<'a> {
     /// The site with this first name that clients see now.
-    fn served_as(&self, label: &str) -> Option<&'a Arc<Entry>> {
+    pub(super) fn served_as(&self, label: &str) -> Option<&'a Arc<Entry>> {
         self.before.get(label).copied().filter(|_| self.context.is_served)
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn candidate(
     table: &SiteTable,
     except: Vec<HostPattern>,
     planned: Planned,
-    withhold: bool,
+    withhold: Option<report::Withheld>,
     context: &Context<'_>,
     r: &mut Checker<'_>,
 ) -> Candidate {
@@ -86,11 +86,8 @@ pub(super) fn candidate(
         (plan.hsts.as_ref().filter(|_| is_noted), plan.pins.as_ref().filter(|_| is_noted));
     let (hsts_step, hsts_ramp) = climb(Ramped::Hsts, planned_hsts.and_then(|h| h.steps.as_ref()));
     let (hpkp_step, hpkp_ramp) = climb(Ramped::Hpkp, planned_pins.and_then(|p| p.steps.as_ref()));
-    let hsts = planned_hsts.map(|h| match &h.steps {
-        Some(steps) => Hsts { max_age: steps.max_age(hsts_step), ..h.policy },
-        None => h.policy,
-    });
-    let promised = |pin: Pin| is_promised(context, &plan, &except, pin);
+    let hsts = planned_hsts.map(|h| at_step(h.policy, h.steps.as_ref(), hsts_step));
+    let promised = |pin: Pin| is_live_promise(context, &plan, &except, pin);
     if !has_name {
         warn_of_addresses(table, &plan, &mut own);
     }
@@ -103,7 +100,8 @@ pub(super) fn candidate(
         return Candidate::new(None, plan, problems, news, unserved);
     }
     let made_from = MadeFrom {
-        withheld: judged.as_ref().is_some_and(|j| j.withheld || withhold),
+        accepts_until: table.accept_lockout_until.as_ref().map(|day| day.value.clone()),
+        withheld: judged.as_ref().and_then(|j| j.withheld.or(withhold)),
         promoted: judged.as_ref().map(|j| j.promoted.clone()).unwrap_or_default(),
         hpkp: judged.map(|j| j.policy),
         except,
@@ -179,6 +177,31 @@ fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Checker<'_>) {
         let reason = reason.hint("add a name to hosts").hint("remove [site.hpkp]; `pintle export` makes pins for apps");
         r.report(Problem::warning(&hpkp.span, reason));
     }
+}
+
+/// `true` if the guard refuses all chains with this key: it is not live, whatever their files say.
+fn is_refused(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> bool {
+    let mut live = plan.loaded.iter().filter(|l| l.chain.pins.contains(&pin)).peekable();
+    live.peek().is_some() && live.all(|l| breaks_any(context, plan, except, &l.chain))
+}
+
+fn at_step(policy: Hsts, steps: Option<&Steps>, step: usize) -> Hsts {
+    steps.map_or(policy, |steps| Hsts { max_age: steps.max_age(step), ..policy })
+}
+
+/// `true` if clients of a site may hold a pin; `None` for a key that is in refused chains only: it is not live, whatever
+/// their files say.
+fn is_live_promise(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> Option<bool> {
+    let mut live = plan.loaded.iter().filter(|l| l.chain.pins.contains(&pin)).peekable();
+    let is_refused = live.peek().is_some() && live.all(|l| breaks_any(context, plan, except, &l.chain));
+    (!is_refused).then(|| is_promised(context, plan, except, pin))
+}
+
+/// `true` if a chain breaks a promise for a name of the site.
+fn breaks_any(context: &Context<'_>, plan: &Plan, except: &[HostPattern], chain: &Chain) -> bool {
+    let mut broken =
+        context.book.promises().iter().filter(|p| p.is_alive(context.now) && !p.is_kept_by(&chain.certain));
+    broken.any(|p| plan.hosts.iter().any(|host| p.binds(host, except)))
 }
 
 /// `true` if clients of a site may hold a pin: an enforced set that is alive for one of its names has it.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{Entry, chains_until};
+use super::entry::Entry;
 use super::report;
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
@@ -20,7 +20,7 @@ use crate::ledger::{Accepted, Book, Ramp};
 use crate::os::sandbox;
 use crate::policy::promise::{Promises, Seconds};
 use crate::reason::Problem;
-use crate::server::{Earlier, Snapshot};
+use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
 use crate::tls::Tickets;
 use crate::upstream::dns::{Name, NameServers};
@@ -115,15 +115,6 @@ impl Config {
         &self.tickets
     }
 
-    /// The sites, with the chains of sessions that may still be resumed.
-    pub fn chains(&self, now: Seconds) -> impl Iterator<Item = (&report::Site, Vec<Earlier>)> {
-        self.entries.iter().enumerate().map(move |(index, entry)| {
-            let earlier = self.snapshot.earlier.get(index).map(|e| e.to_vec()).unwrap_or_default();
-            let own = chains_until(entry, now);
-            (&entry.report, earlier.into_iter().filter(|chain| chain.until > now).chain(own).collect())
-        })
-    }
-
     /// All files that the sites were made from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.stamps().map(|(path, _)| path.as_path())
@@ -169,7 +160,7 @@ impl Config {
             if breaks.is_empty() && known.contains(&(Arc::as_ptr(&l.chain), l.path.as_path())) {
                 continue;
             }
-            let breaches = Breaches::of(entry.hosts(), breaks);
+            let breaches = Breaches::of(entry.names(), breaks);
             match places.entry((l.path.as_path(), l.chain.pin())) {
                 Vacant(place) => {
                     place.insert(fresh.len());

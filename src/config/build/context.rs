@@ -6,11 +6,9 @@ use std::path::{Display, Path, PathBuf};
 use super::config::Config;
 use crate::config::last_good::LastGood;
 use crate::config::stamp::Stamps;
-use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::policy::promise::Seconds;
-use crate::server::Earlier;
 
 /// Everything beside the file that the checks depend on.
 pub struct Context<'a> {
@@ -44,8 +42,6 @@ pub struct Context<'a> {
     pub looked: Stamps,
     /// A lockout that the operator accepts by a command, besides those of the file.
     pub accept: Option<AcceptedByCommand>,
-    /// The chains of the sites in the previous process, whose sessions may be resumed here.
-    pub earlier: Vec<SiteBefore>,
 }
 
 /// A lockout that the operator accepts by a command.
@@ -57,17 +53,6 @@ pub struct AcceptedByCommand {
     pub day: String,
     /// The leaf key of the accepted chain; `None` for any chain of the site.
     pub pin: Option<Pin>,
-}
-
-/// A site of the previous process.
-#[derive(Debug, Clone)]
-pub struct SiteBefore {
-    /// Its first name.
-    pub name: String,
-    /// All its names.
-    pub hosts: Vec<HostPattern>,
-    /// The chains of sessions that may still be resumed.
-    pub chains: Vec<Earlier>,
 }
 
 impl<'a> Context<'a> {
@@ -89,7 +74,6 @@ impl<'a> Context<'a> {
             chains_alone: false,
             looked: Stamps::default(),
             accept: None,
-            earlier: Vec::new(),
         }
     }
 }

@@ -17,13 +17,9 @@ use crate::ledger::leases::Pledge;
 use crate::message::Rendered;
 use crate::policy::hpkp::Hpkp;
 use crate::policy::hsts::Hsts;
-use crate::policy::promise::{Promise, Promises, Seconds};
-use crate::server::Earlier;
+use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
 use crate::site::{PinHeader, Policy, Site};
 use crate::tls::certificate::Chain;
-
-/// Seconds. Tickets are good for twelve hours; the rest is for clocks that are set.
-pub(super) const TICKETS_LIVE: i64 = 24 * 3600;
 
 /// A site, ready.
 pub(in crate::config) struct Entry {
@@ -43,7 +39,9 @@ pub(super) struct MadeFrom {
     pub(super) hpkp: Option<Hpkp>,
     /// Names that its wildcards do not cover.
     pub(super) except: Vec<HostPattern>,
-    pub(super) withheld: bool,
+    pub(super) withheld: Option<report::Withheld>,
+    /// The day in `accept_lockout_until`.
+    pub(super) accepts_until: Option<String>,
     pub(super) promoted: Vec<Pin>,
     pub(super) hsts: Option<Hsts>,
     pub(super) ramps: Vec<report::Ramp>,
@@ -73,6 +71,11 @@ impl Entry {
         self.plan.loaded.iter().map(|l| &*l.chain)
     }
 
+    /// Its names.
+    pub(in crate::config) fn names(&self) -> SiteNames<'_> {
+        SiteNames { hosts: self.hosts(), except: self.except() }
+    }
+
     /// Names that its wildcards do not cover.
     pub(super) fn except(&self) -> &[HostPattern] {
         &self.made_from.except
@@ -90,7 +93,7 @@ pub(in crate::config) fn by_name(entries: &[Arc<Entry>]) -> ByName<'_> {
 /// Makes an entry.
 pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> Entry {
     let MadeFrom { hpkp, withheld, .. } = &made_from;
-    let sent = hpkp.clone().filter(|_| !withheld).map(|policy| {
+    let sent = hpkp.clone().filter(|_| withheld.is_none()).map(|policy| {
         let field = rendered(policy.name(), &policy.value());
         PinHeader { policy, field, lease: Arc::new(Lease::default()) }
     });
@@ -117,7 +120,7 @@ fn site_report(
     plan: &Plan,
     hsts: Option<&Hsts>,
     hpkp: Option<&Hpkp>,
-    withheld: bool,
+    withheld: Option<report::Withheld>,
     promoted: &[Pin],
     ramps: &[report::Ramp],
 ) -> report::Site {
@@ -146,10 +149,4 @@ fn rendered(name: &str, value: &str) -> Rendered {
 /// The wall clock's time as a timestamp.
 pub(super) fn timestamp(seconds: Seconds) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or_default()
-}
-
-/// The chains of a site, until the tickets that are issued under them now expire.
-pub(in crate::config) fn chains_until(entry: &Entry, now: Seconds) -> impl Iterator<Item = Earlier> {
-    let until = now.saturating_add(TICKETS_LIVE);
-    entry.chains().map(move |chain| Earlier { pins: chain.certain.clone(), until })
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::breach::{Admitted, Broken};
 use super::builder::Builder;
 use super::burnt;
 use super::candidate::Candidate;
@@ -10,24 +11,16 @@ use super::checker::Checker;
 use super::entry::{Entry, timestamp};
 use super::keep::{keep, keep_unfit, stays_in_use};
 use super::loaded::Loaded;
-use super::refusal::{OwnKey, Refusal, safe_day};
-use super::stand_in::{Change, RefusedPair, Served};
+use super::refusal::{Refusal, safe_day};
+use super::stand_in::{Change, RefusedPair};
 use crate::config::file::SiteTable;
-use crate::config::{AcceptedByCommand, Context, Kept, MayLack, StandIn};
+use crate::config::{Context, Kept, StandIn};
 use crate::host::HostPattern;
-use crate::keys::pin::Pin;
-use crate::ledger::Accepted;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::{Problem, Reason};
-
-/// The lockouts that the operator has accepted.
-#[derive(Debug, Default)]
-pub(super) struct Admitted {
-    pub(super) accepted: Vec<Accepted>,
-}
 
 /// A reason against a site.
 struct Objection {
@@ -36,9 +29,31 @@ struct Objection {
     /// The index in `[[site.certificate]]` of a pair that breaks a promise; `None` if the objection is to what the site
     /// would promise.
     pair: Option<usize>,
-    /// The operator has accepted a lockout for it, if not this one.
+    /// This reload brings `accept_lockout_until`, with another day: the operator wants this chain and no other.
     is_wanted: bool,
     problem: Problem,
+    /// The words of a refused pair.
+    refusal: Option<(Refusal, Vec<String>)>,
+}
+
+impl Objection {
+    /// The problem, once another pair is served instead: its promise is sent from now on.
+    fn beside(&self, entry: Option<&Arc<Entry>>) -> Problem {
+        let (Some((refusal, notes)), Some(sent)) = (&self.refusal, entry.and_then(|entry| entry.pledge.as_ref()))
+        else {
+            return self.problem.clone();
+        };
+        let (mut refusal, promised) = (refusal.clone(), &sent.promise);
+        let sent = set_id(promised);
+        for (is_sent, promise) in refusal.still_sent.iter_mut().zip(&refusal.broken) {
+            *is_sent |= set_id(promise) == sent;
+        }
+        if !promised.is_kept_by(&refusal.certain) {
+            refusal.also_sent_by.push(promised.site.clone());
+        }
+        let reason = notes.iter().fold(refusal.reason(), |reason, note| reason.note(note.clone()));
+        Problem { reason, ..self.problem.clone() }
+    }
 }
 
 /// Judges all sites against all existing promises, and all that they would make now. Adds an error to each that fails.
@@ -85,16 +100,16 @@ fn settle(
     let context = builder.context;
     let Some(candidate) = candidates.get_mut(objection.site).filter(|c| !c.is_kept) else { return false };
     let change = changes.entry(objection.site).or_default();
-    let is_alone = context.may_lack == MayLack::All && context.served().is_none();
     if context.stand_in == StandIn::Always {
         match objection.pair {
-            // An operator who accepts a lockout wants this chain and no other. At a start, nobody may be there.
-            Some(_) if !context.keeps_sites && objection.is_wanted && !is_alone => return false,
+            // An operator who accepts a lockout wants this chain and no other. A line that was there before wants nothing.
+            Some(_) if !context.keeps_sites && objection.is_wanted => return false,
             Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
                 let refused = rebuild(objection.site, candidate, change, builder, r);
                 candidate.by_guard = true;
                 let certificates = refused.into_iter().filter(|p| p.at == pair).filter_map(|p| p.certificate);
-                keep(objection.site, candidate, vec![objection.problem.clone()], certificates, context, kept);
+                let problem = objection.beside(candidate.entry.as_ref());
+                keep(objection.site, candidate, vec![problem], certificates, context, kept);
                 return true;
             }
             Some(pair) if !change.dropped.contains_key(&pair) && builder.may_drop(candidate, objection.site, pair) => {
@@ -167,42 +182,38 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
     let sent = sent_from_now_on(entries, context);
     for (at, (index, candidate, entry, offer)) in sites.iter().enumerate() {
         let Some(table) = file.sites.get(*index) else { continue };
-        let is_wanted = table.accept_lockout_until.is_some();
-        let mut add = |pair: Option<usize>, problems: Vec<Problem>| {
+        let is_wanted = brings_acceptance(builder, table, entry);
+        let mut add = |pair: Option<usize>, problems: Vec<Problem>, refusal: Option<(Refusal, Vec<String>)>| {
             for problem in problems {
                 let list = if problem.is_error() { &mut errors } else { &mut warnings };
                 let problem = Problem { site: Some(entry.site.label()), ..problem };
-                list.push(Objection { site: *index, pair, is_wanted, problem });
+                list.push(Objection { site: *index, pair, is_wanted, problem, refusal: refusal.clone() });
             }
         };
         let mut breaks = false;
-        for Breach { chain, broken, .. } in objections.breaches.iter().filter(|b| b.site == at && !offer.is_kept) {
+        for Breach { chain, broken, .. } in objections.breaches.iter().filter(|b| b.site == at) {
             let Some(loaded) = entry.plan.loaded.get(*chain) else { continue };
-            breaks = true;
             let mut problems = r.problems.scratch();
             let served = builder.served(candidate, loaded).filter(|s| s.loaded.chain.pin() == loaded.chain.pin());
             let breach =
                 Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
-            breach.report(&mut admitted, &mut problems);
-            add(Some(loaded.at), problems.into_list());
-        }
-        if !offer.is_kept {
-            let is_served = |loaded: &Loaded| {
-                builder.served(candidate, loaded).is_some_and(|s| s.loaded.chain.pin() == loaded.chain.pin())
-            };
-            for (pair, problem) in burnt::live(table, entry, context, is_served) {
-                add(Some(pair), vec![problem]);
+            // Pairs that a site keeps may break for its names what they broke before, and nothing else.
+            if offer.is_kept && breach.news().is_empty() {
+                continue;
             }
-            add(None, burnt::backup(table, entry, context).into_iter().collect());
+            breaks = true;
+            let refusal = breach.report(&mut admitted, &mut problems);
+            add(Some(loaded.at), problems.into_list(), refusal);
+        }
+        for (pair, problem) in burnt_keys(builder, candidate, table, entry) {
+            add(pair, vec![problem], None);
         }
         let mut problems = r.problems.scratch();
-        if let (false, false, Some(accepted)) = (breaks, offer.is_kept, &table.accept_lockout_until) {
-            let reason = Reason::new("site.accept_lockout_until: has no effect: this chain locks nobody out");
-            problems
-                .warn(&accepted.span, reason.hint("remove it, so that it does not accept a lockout by another chain"));
+        if !breaks && !offer.is_kept {
+            warn_of_idle_acceptance(table, &mut problems);
         }
         warn_of_removal(table, entry, context, &mut problems);
-        add(None, problems.into_list());
+        add(None, problems.into_list(), None);
     }
     for clash in &objections.clashes {
         let [Some(promiser), Some(bound), Some(blamed)] =
@@ -212,10 +223,42 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
         };
         if let Some(table) = file.sites.get(blamed.0) {
             let problem = clash_problem(table, clash, promiser.2, bound.2);
-            errors.push(Objection { site: blamed.0, pair: None, is_wanted: false, problem });
+            errors.push(Objection { site: blamed.0, pair: None, is_wanted: false, problem, refusal: None });
         }
     }
     (admitted, warnings, errors)
+}
+
+/// Warns of `accept_lockout_until` if the site's chains break nothing.
+fn warn_of_idle_acceptance(table: &SiteTable, problems: &mut crate::config::Problems) {
+    if let Some(accepted) = &table.accept_lockout_until {
+        let reason = Reason::new("site.accept_lockout_until: has no effect: this chain locks nobody out");
+        problems.warn(&accepted.span, reason.hint("remove it, so that it does not accept a lockout by another chain"));
+    }
+}
+
+/// `true` if this reload brings `accept_lockout_until`, or another value of it.
+fn brings_acceptance(builder: &Builder<'_>, table: &SiteTable, entry: &Entry) -> bool {
+    let line = table.accept_lockout_until.as_ref().map(|day| &day.value);
+    let in_use = builder.served_as(&entry.site.label());
+    line.is_some() && in_use.is_some_and(|in_use| in_use.made_from.accepts_until.as_ref() != line)
+}
+
+/// The objections to burnt keys, each with the index of its pair. None to a site that keeps what it has.
+fn burnt_keys(
+    builder: &Builder<'_>,
+    candidate: &Candidate,
+    table: &SiteTable,
+    entry: &Entry,
+) -> Vec<(Option<usize>, Problem)> {
+    if candidate.is_kept {
+        return Vec::new();
+    }
+    let is_served =
+        |loaded: &Loaded| builder.served(candidate, loaded).is_some_and(|s| s.loaded.chain.pin() == loaded.chain.pin());
+    let live = burnt::live(table, entry, builder.context, is_served).into_iter();
+    let backup = burnt::backup(table, entry, builder.context);
+    live.map(|(pair, problem)| (Some(pair), problem)).chain(backup.map(|problem| (None, problem))).collect()
 }
 
 /// The sets that pintle sends from now on, whether the entries are refused or not: if they are, the configuration in use
@@ -236,120 +279,6 @@ fn offer(entry: &Entry, is_kept: bool) -> Offer<'_> {
         set: entry.pledge.as_ref().map(|pledge| &pledge.promise),
         is_kept,
     }
-}
-
-/// Promises that a chain breaks.
-struct Broken<'a> {
-    table: &'a SiteTable,
-    entry: &'a Entry,
-    loaded: &'a Loaded,
-    promises: &'a [&'a Promise],
-    /// The chain with the same key that is served already, if there is one. Refusing this one would help nobody whom that
-    /// one locks out.
-    served: Option<&'a Served>,
-    /// The sets that pintle sends from now on, whether this chain is refused or not.
-    sent: &'a HashSet<String>,
-    context: &'a Context<'a>,
-}
-
-impl Broken<'_> {
-    fn report(&self, admitted: &mut Admitted, problems: &mut crate::config::Problems) {
-        let Self { table, entry, context, .. } = *self;
-        let certificate = table.certificates.get(self.loaded.at).and_then(|c| c.chain.as_ref());
-        let span = certificate.map_or(&table.span, |c| &c.span);
-        let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, entry));
-        let news: Vec<&Promise> = self.promises.iter().filter(is_news).copied().collect();
-        let path = &self.loaded.path;
-        if news.is_empty() {
-            let note = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its certificate \
-                        would help nobody";
-            let reason = Reason::new(self.refusal(self.promises).to_string()).note(note);
-            return problems.insert(Problem::warning(span, reason).about(path));
-        }
-        let refusal = self.refusal(&news);
-        match acceptance(table, entry, &refusal, context) {
-            Acceptance::Known => {}
-            Acceptance::Given => {
-                let note = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
-                let reason = Reason::new(refusal.to_string()).note(note);
-                problems.insert(Problem::warning(span, reason).about(path));
-                admitted.accepted.push(Accepted {
-                    site: entry.site.label(),
-                    pin: refusal.pin,
-                    sets: refusal.broken.iter().map(set_id).collect(),
-                    until: refusal.safe_day(),
-                    // A clock that was set back must not make it look older than what it is about.
-                    at: context.book.newest().map_or(context.now, |newest| newest.max(context.now)),
-                });
-            }
-            Acceptance::Another(given) => {
-                let note = format!("accept_lockout_until is {given:?}, should be {:?}", refusal.safe_day());
-                problems.insert(Problem::error(span, refusal.reason().note(note)).about(path));
-            }
-            Acceptance::None => problems.insert(Problem::error(span, refusal.reason()).about(path)),
-        }
-    }
-
-    fn refusal(&self, broken: &[&Promise]) -> Refusal {
-        let (pin, label) = (self.loaded.chain.pin(), self.entry.site.label());
-        let is_backup = self.entry.plan.pins.iter().flat_map(|p| &p.backups).any(|b| b.key.pin == pin);
-        Refusal {
-            chain: self.context.shown(&self.loaded.path).to_string(),
-            pin,
-            satisfied_by: satisfying(self.entry, broken, self.context),
-            own_key: match is_backup {
-                true => OwnKey::Backup { promised_since: self.context.book.promised_since(&label, pin) },
-                false => OwnKey::Unknown,
-            },
-            still_sent: broken.iter().map(|p| self.sent.contains(&set_id(p))).collect(),
-            broken: broken.iter().map(|p| (*p).clone()).collect(),
-            safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
-        }
-    }
-}
-
-enum Acceptance {
-    /// The ledger has it.
-    Known,
-    /// It names the right day.
-    Given,
-    /// It names another day.
-    Another(String),
-    None,
-}
-
-fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Context<'_>) -> Acceptance {
-    let site = entry.site.label();
-    let day = refusal.safe_day();
-    if context.book.accepts(&site, refusal.pin, &day, &refusal.broken) {
-        return Acceptance::Known;
-    }
-    let is_meant = |a: &&AcceptedByCommand| a.site == site && a.pin.is_none_or(|pin| pin == refusal.pin);
-    let by_command = context.accept.as_ref().filter(is_meant).map(|accepted| &accepted.day);
-    let by_file = table.accept_lockout_until.as_ref().map(|at| &at.value);
-    match by_command.or(by_file) {
-        Some(given) if *given == day => Acceptance::Given,
-        Some(given) => Acceptance::Another(given.clone()),
-        None => Acceptance::None,
-    }
-}
-
-/// The configured keys, each of which would keep these promises: those of the chains, the backups, and the one in use as
-/// long as its file is there. (It is there while a chain is judged before it replaces the file.)
-fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
-    let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), context.shown(&l.path).to_string()));
-    let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
-    let label = entry.site.label();
-    let before = context.before.filter(|_| !context.instead.is_empty());
-    let before = before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
-    let in_use = before.into_iter().flat_map(|b| b.chains()).map(|chain| (chain.pin(), "in use".to_owned()));
-    let mut found: Vec<(Pin, String)> = Vec::new();
-    for (pin, whose) in live.chain(backups).chain(in_use) {
-        if broken.iter().all(|p| p.is_kept_by(&[pin])) && !found.iter().any(|(known, _)| *known == pin) {
-            found.push((pin, whose));
-        }
-    }
-    found
 }
 
 /// The problem of a set that binds another site, whose chain has none of its pins. The site that promises is to blame,

@@ -9,6 +9,7 @@ mod addresses;
 mod all;
 mod assemble;
 mod authorities;
+mod breach;
 mod builder;
 mod burnt;
 mod candidate;
@@ -42,5 +43,5 @@ pub(in crate::config) mod refusal;
 pub mod report;
 
 pub use config::{AccessTarget, Config, Kept};
-pub use context::{AcceptedByCommand, Context, MayLack, ServedBefore, SiteBefore, StandIn};
+pub use context::{AcceptedByCommand, Context, MayLack, ServedBefore, StandIn};
 pub(super) use entry::by_name;

@@ -1,9 +1,11 @@
 //! The pins of a site, and the check that they may be promised.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::checker::Checker;
 use super::loaded::Loaded;
+use super::report::Withheld;
 use crate::config::file::HpkpTable;
 use crate::config::value::show_duration;
 use crate::keys::key_file::PublicKey;
@@ -35,8 +37,8 @@ pub(super) struct PinPlan {
 /// A header that may be sent, or the reason against it.
 pub(super) struct Judged {
     pub(super) policy: Hpkp,
-    /// It lacks a backup, as the last one has become live.
-    pub(super) withheld: bool,
+    /// It lacks a backup.
+    pub(super) withheld: Option<Withheld>,
     /// Backups that have become live.
     pub(super) promoted: Vec<Pin>,
 }
@@ -47,13 +49,14 @@ impl PinPlan {
         self.steps.as_ref().map_or(self.goal, |steps| steps.max_age(step))
     }
 
-    /// Judges the policy against the chains. `promised` returns `true` for a pin that clients may hold for this site.
+    /// Judges the policy against the chains. `promised` returns `true` for a pin that clients may
+    /// hold for this site, and `None` for a key of a chain that the guard refuses.
     pub(super) fn judge(
         &self,
         hpkp: &HpkpTable,
         max_age: u64,
         loaded: &[Loaded],
-        promised: impl Fn(Pin) -> bool,
+        promised: impl Fn(Pin) -> Option<bool>,
         r: &mut Checker<'_>,
     ) -> Judged {
         let mut pins: Vec<Pin> = Vec::new();
@@ -93,7 +96,7 @@ fn report(
     plan: &PinPlan,
     policy: Hpkp,
     loaded: &[Loaded],
-    promised: impl Fn(Pin) -> bool,
+    promised: impl Fn(Pin) -> Option<bool>,
     r: &mut Checker<'_>,
 ) -> Judged {
     let (backups, complete) = (&plan.backups, plan.complete);
@@ -123,16 +126,11 @@ fn report(
                 "site.hpkp: backups has no key outside of the served chain: clients would ignore the header, and a lost key would lock them out",
                 "make one with `pintle key new --role spare`, keep it offline, and name its public key or CSR in backups",
             ),
-            Finding::BackupIsServed(pin) if promised(pin) => r.warn(
-                &place(pin),
-                format!("site.hpkp.backups: {pin} was promised and is live now: the site needs a fresh next key"),
-                format!("{}, and name its CSR instead of this one", key_new(&plan.site)),
-            ),
-            Finding::BackupIsServed(pin) => r.warn(
-                &place(pin),
-                format!("site.hpkp.backups: {pin} is a key of the served chain, not a backup"),
-                format!("name a key that is not in use: {} makes one", key_new(&plan.site)),
-            ),
+            Finding::BackupIsServed(pin) => {
+                if let Some(promised) = promised(pin) {
+                    report_live(&plan.site, pin, promised, &place(pin), r);
+                }
+            }
             Finding::BackupTwice(pin) => {
                 let what = format!("site.hpkp.backups: {pin} is listed twice, and counts once");
                 r.error_with_hint(&place(pin), what, "remove one, or name another key");
@@ -146,11 +144,23 @@ fn report(
             Finding::MaxAgeAboveCap | Finding::OutlivesCertificate => report_max_age(hpkp, &finding, r),
         }
     }
-    Judged {
-        policy,
-        withheld: standing.is_withheld || plan.lacks_backups || plan.lacks_pair,
-        promoted: standing.promoted,
+    let reasons = [
+        (plan.lacks_pair, Withheld::MissingPair),
+        (standing.is_withheld, Withheld::NoBackup),
+        (plan.lacks_backups, Withheld::UnreadableBackup),
+    ];
+    let withheld = reasons.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why);
+    Judged { policy, withheld, promoted: standing.promoted }
+}
+
+/// Warns of a backup that is live.
+fn report_live(site: &str, pin: Pin, promised: bool, span: &Range<usize>, r: &mut Checker<'_>) {
+    if promised {
+        let what = format!("site.hpkp.backups: {pin} was promised and is live now: the site needs a fresh next key");
+        return r.warn(span, what, format!("{}, and name its CSR instead of this one", key_new(site)));
     }
+    let what = format!("site.hpkp.backups: {pin} is a key of the served chain, not a backup");
+    r.warn(span, what, format!("name a key that is not in use: {} makes one", key_new(site)));
 }
 
 fn report_max_age(hpkp: &HpkpTable, finding: &Finding, r: &mut Checker<'_>) {

@@ -22,10 +22,14 @@ pub struct Refusal {
     pub chain: String,
     /// The leaf's pin.
     pub pin: Pin,
+    /// The pins of the chain that count.
+    pub certain: Vec<Pin>,
     /// The promises that it would break.
     pub broken: Vec<Promise>,
     /// For each of them, `true` if pintle still sends it: each visit makes a client hold it longer.
     pub still_sent: Vec<bool>,
+    /// The sites whose sets pintle sends from now on and that the chain breaks, too. They begin to be held.
+    pub also_sent_by: Vec<String>,
     /// The configured keys that would keep them: pin and source.
     pub satisfied_by: Vec<(Pin, String)>,
     /// The leaf's key: whether it is among the site's backups, and since when clients know it.
@@ -57,10 +61,21 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> Reason {
         let day = self.safe_day();
-        let lockout = format!(
+        self.reason_with(format!(
             "to lock those readers out all the same: accept_lockout_until = \"{day}\" in [[site]], or \
              `pintle install --accept-lockout-until {day}`"
-        );
+        ))
+    }
+
+    /// The same, if the day in `[[site]]` was used for another key.
+    pub(super) fn reason_by_command(&self) -> Reason {
+        self.reason_with(format!(
+            "to lock those readers out all the same: `pintle install --accept-lockout-until {}`",
+            self.safe_day()
+        ))
+    }
+
+    fn reason_with(&self, lockout: String) -> Reason {
         let reason = Reason::new(self.to_string());
         let reason = match self.keys() {
             Some(keys) => reason.hint(keys),
@@ -107,7 +122,8 @@ impl Refusal {
     /// The sites that still send the broken promises.
     fn senders(&self) -> Vec<&str> {
         let sent = self.broken.iter().zip(&self.still_sent).filter(|(_, sent)| **sent);
-        let mut sites: Vec<&str> = sent.map(|(promise, _)| promise.site.as_str()).collect();
+        let also = self.also_sent_by.iter().map(String::as_str);
+        let mut sites: Vec<&str> = sent.map(|(promise, _)| promise.site.as_str()).chain(also).collect();
         sites.sort_unstable();
         sites.dedup();
         sites
@@ -203,8 +219,10 @@ mod tests {
             let refusal = Refusal {
                 chain: "c.pem".into(),
                 pin: Pin::of_spki(b"new"),
+                certain: vec![Pin::of_spki(b"new")],
                 broken: vec![promise.clone()],
                 still_sent: vec![still_sent],
+                also_sent_by: Vec::new(),
                 satisfied_by: Vec::new(),
                 own_key,
                 safe_from: promise.honoured_until(),

@@ -27,8 +27,8 @@ pub struct Site {
     pub hsts: Option<String>,
     /// Name and value of its pin header.
     pub hpkp: Option<(&'static str, String)>,
-    /// pintle does not send its pins, because it lacks a backup.
-    pub withheld: bool,
+    /// Why pintle does not send its pins; `None` if it does.
+    pub withheld: Option<Withheld>,
     /// Backups that have become live: each needs a fresh key to replace it.
     pub promoted: Vec<Pin>,
     /// The state of its ramps.
@@ -53,6 +53,32 @@ impl Lack {
         match self {
             Self::NotYet => "not_yet",
             Self::Broken => "broken",
+        }
+    }
+}
+
+/// Why a site's pins are not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Withheld {
+    /// A certificate is missing.
+    MissingPair,
+    /// The last backup has become live.
+    NoBackup,
+    /// A backup that was promised is no longer readable.
+    UnreadableBackup,
+    /// Its pins would lock readers out of another site.
+    OtherSite,
+}
+
+impl Withheld {
+    /// Returns the reason in a few words.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::MissingPair => "a certificate is missing",
+            Self::NoBackup => "no backup left",
+            Self::UnreadableBackup => "a backup is no longer readable",
+            Self::OtherSite => "they would lock readers out of another site: `pintle check` names it",
         }
     }
 }

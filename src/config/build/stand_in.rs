@@ -11,7 +11,6 @@ use super::report::Lack;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, read_key};
 use crate::config::{Context, LastGood, StandIn};
-use crate::host::HostPattern;
 use crate::policy::promise::Promise;
 use crate::reason::Problem;
 use crate::tls::Certificate;
@@ -100,18 +99,11 @@ impl Served {
     /// `true` if it breaks a promise already, for all names for which the same key would break it at this site. A site
     /// that gets another name does not lock out that name's readers yet.
     pub(super) fn breaks(&self, promise: &Promise, site: &Entry) -> bool {
-        let mut bound = site.hosts().iter().filter(|host| promise.binds(host, site.except()));
-        match &self.by {
-            By::Site(before) => {
-                let is_bound = |host: &&HostPattern| promise.binds(host, before.except());
-                let known: Vec<&HostPattern> = before.hosts().iter().filter(is_bound).collect();
-                !promise.is_kept_by(&self.loaded.chain.certain)
-                    && bound.all(|host| known.iter().any(|known| is_within(host, known)))
-            }
-            By::Copy(breaches) => {
-                breaches.has(promise) && bound.all(|host| breaches.hosts().any(|known| is_within(host, known)))
-            }
-        }
+        let (breaks, names) = match &self.by {
+            By::Site(before) => (!promise.is_kept_by(&self.loaded.chain.certain), before.names()),
+            By::Copy(breaches) => (breaches.has(promise), breaches.names()),
+        };
+        breaks && site.names().were_all_among(names, promise)
     }
 }
 
@@ -126,10 +118,6 @@ fn certificate_of(contents: &[u8], key: &Path) -> Option<Certificate> {
             whole.or_else(|| Certificate::new(chain()?, &read_key(key)?).ok())
         }
     }
-}
-
-fn is_within(host: &HostPattern, known: &HostPattern) -> bool {
-    host == known || host.exact().is_some_and(|host| known.is_wildcard() && known.matches(host))
 }
 
 impl<'a> StandIns<'a> {

@@ -9,6 +9,7 @@ use rustls::unbuffered::UnbufferedStatus;
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::tls::resolver::{self, Choice};
+use crate::tls::session_chain::{self, ChainId};
 
 /// rustls' unbuffered connection: bytes in, bytes out.
 pub trait Session: Unpin + 'static {
@@ -38,6 +39,8 @@ pub struct ServerSession {
     tls: UnbufferedServerConnection,
     /// The requested name, and the outcome.
     choice: Option<Choice>,
+    /// The chain under which a resumed session began, as its ticket says.
+    opened: Option<ChainId>,
     /// The address that the client has reached, if certificates depend on it.
     reached: Option<IpAddr>,
 }
@@ -49,7 +52,7 @@ impl ServerSession {
     ///
     /// If rustls cannot make one; its configuration would have to be wrong.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Ok(Self { tls: UnbufferedServerConnection::new(config)?, choice: None, reached: None })
+        Ok(Self { tls: UnbufferedServerConnection::new(config)?, choice: None, opened: None, reached: None })
     }
 
     /// Sets the address that the client has reached.
@@ -76,10 +79,19 @@ impl Session for ServerSession {
         if self.reached.is_some() && self.choice.is_none() {
             resolver::reached(self.reached);
         }
+        let is_handshaking = self.tls.is_handshaking();
+        if is_handshaking {
+            // A ticket that opens does not have to be the one that is resumed, or any.
+            let opened = self.opened.filter(|_| self.is_resumed());
+            session_chain::begun_under(opened.or_else(|| self.choice.as_ref()?.chain));
+        }
         let status = self.tls.process_tls_records(incoming);
         // A resolver can return only a certificate. It was called within this very call, if at all.
         if let Some(choice) = resolver::take_choice() {
             self.choice = Some(choice);
+        }
+        if is_handshaking && let Some(opened) = session_chain::take_opened() {
+            self.opened = Some(opened);
         }
         status
     }

@@ -8,7 +8,7 @@ use pintle::host::HostPattern;
 use pintle::ledger::set_id;
 use pintle::ledger::{Accepted, Book, Ramp};
 use pintle::policy::guard::{Breach, judge};
-use pintle::policy::promise::{Promise, Seconds, others};
+use pintle::policy::promise::{Promise, Seconds, SiteNames, others};
 
 use super::site::{Entry, Table, make, pattern};
 
@@ -85,28 +85,38 @@ fn guard(
     objections: &mut Vec<Objection>,
 ) -> (Vec<usize>, Vec<Accepted>) {
     let offers: Vec<_> = offered.iter().map(|(entry, is_kept)| entry.offer(*is_kept)).collect();
+    let except = others(&offered.iter().map(|(entry, _)| &*entry.hosts).collect::<Vec<_>>());
     let found = judge(&offers, book.promises(), now);
     let all = || offered.iter().map(|(entry, _)| entry.clone()).collect::<Vec<_>>();
     let (mut refused, mut accepted) = (Vec::new(), Vec::new());
     for Breach { site, chain, broken } in found.breaches {
-        let entry = &offered[site].0;
+        let (entry, is_kept) = &offered[site];
+        // The names of a site do not change here: it breaks what it broke before.
+        if *is_kept {
+            continue;
+        }
         let refusal = Refusal {
             own_key: pintle::config::OwnKey::Unknown,
             still_sent: vec![false; broken.len()],
+            also_sent_by: Vec::new(),
             chain: String::new(),
             pin: entry.chains[chain][0],
+            certain: entry.chains[chain].clone(),
             broken: broken.iter().map(|p| (*p).clone()).collect(),
             satisfied_by: Vec::new(),
             safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap(),
         };
         let (day, label) = (refusal.safe_day(), entry.label());
-        if book.accepts(&label, refusal.pin, &day, &refusal.broken) {
+        let names = SiteNames { hosts: &entry.hosts, except: &except[site] };
+        if book.accepts(&label, refusal.pin, &day, &refusal.broken, names) {
             continue;
         }
         if entry.table.accept_lockout_until.as_ref() == Some(&day) {
             let at = book.newest().map_or(now, |newest| newest.max(now));
             let sets = refusal.broken.iter().map(set_id).collect();
-            accepted.push(Accepted { site: label, sets, pin: refusal.pin, until: day, at });
+            let (hosts, except) = (entry.hosts.clone(), except[site].clone());
+            let pin = refusal.pin;
+            accepted.push(Accepted { site: label, sets, pin, until: day, at, hosts, except, is_excuse: false });
             continue;
         }
         refused.push(site);

@@ -367,7 +367,10 @@ impl<'w> World<'w> {
                 let returning = self.random.once_in(2);
                 if returning {
                     let clients = &self.clients[kind];
-                    if let Ok((_, told)) = self.visitor.visit(kind, clients, self.node.https(), name, &asks) {
+                    if let Ok((chain, told)) = self.visitor.visit(kind, clients, self.node.https(), name, &asks) {
+                        if told.iter().any(|told| told.is_resumed) {
+                            self.resume(name, &chain)?;
+                        }
                         told.into_iter().try_for_each(|told| self.hear(told))?;
                     }
                 }
@@ -408,6 +411,22 @@ impl<'w> World<'w> {
         *self.counts.entry("visit".into()).or_default() += visits;
         match self.ghosts.iter().find(|g| !g.accepts(name, chain, now) && !g.excused.contains(&chain[0])) {
             Some(ghost) => Err(format!("LOCKED OUT of {name}, whose chain is {chain:?}, at {now}: {ghost:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// A session is resumed. Its client judges it by the chain under which it began (RFC 7469 section 2.6), and may have
+    /// noted whatever was said meanwhile: browsers have several sessions and one store of pins.
+    fn resume(&mut self, name: &str, chain: &[String]) -> Result<(), String> {
+        self.count("session resumed");
+        let now = self.now() + (-self.behind).max(0);
+        if !self.taken.serves(name) {
+            return Ok(());
+        }
+        match self.ghosts.iter().find(|g| !g.accepts(name, chain, now) && !g.excused.contains(&chain[0])) {
+            Some(ghost) => {
+                Err(format!("A SESSION OF {name} IS REJECTED, whose chain is {chain:?}, at {now}: {ghost:?}"))
+            }
             None => Ok(()),
         }
     }

@@ -1,0 +1,201 @@
+//! A pair that breaks promises: the judgement of the lockout, and its record.
+
+use std::collections::HashSet;
+
+use super::entry::Entry;
+use super::loaded::Loaded;
+use super::refusal::{OwnKey, Refusal};
+use super::stand_in::Served;
+use crate::config::file::SiteTable;
+use crate::config::{AcceptedByCommand, Context, Problems};
+use crate::host::HostPattern;
+use crate::keys::pin::Pin;
+use crate::ledger::{Accepted, set_id};
+use crate::policy::promise::{Channel, Promise};
+use crate::reason::{Problem, Reason};
+
+/// The note about a pair that is as good or bad as the one in use.
+const BROKEN_BY_BOTH: &str = "the key in use breaks these promises, too: they were merged, or accepted. Refusing its \
+                              certificate would help nobody";
+
+/// The lockouts that the operator has accepted.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    pub(super) accepted: Vec<Accepted>,
+}
+
+/// Promises that a chain breaks.
+pub(super) struct Broken<'a> {
+    pub(super) table: &'a SiteTable,
+    pub(super) entry: &'a Entry,
+    pub(super) loaded: &'a Loaded,
+    pub(super) promises: &'a [&'a Promise],
+    /// The chain with the same key that is served already, if there is one. Refusing this one would help nobody whom that
+    /// one locks out.
+    pub(super) served: Option<&'a Served>,
+    /// The sets that pintle sends from now on, whether this chain is refused or not.
+    pub(super) sent: &'a HashSet<String>,
+    pub(super) context: &'a Context<'a>,
+}
+
+impl Broken<'_> {
+    /// The promises that the served chain of this key does not break already.
+    pub(super) fn news(&self) -> Vec<&Promise> {
+        let is_news = |promise: &&&Promise| self.served.is_none_or(|served| !served.breaks(promise, self.entry));
+        self.promises.iter().filter(is_news).copied().collect()
+    }
+
+    /// Reports the breach. Returns the words of a refusal.
+    pub(super) fn report(&self, admitted: &mut Admitted, problems: &mut Problems) -> Option<(Refusal, Vec<String>)> {
+        let Self { table, entry, context, .. } = *self;
+        let certificate = table.certificates.get(self.loaded.at).and_then(|c| c.chain.as_ref());
+        let span = certificate.map_or(&table.span, |c| &c.span);
+        let path = &self.loaded.path;
+        let warn = |reason: Reason| Problem::warning(span, reason).about(path);
+        let news = self.news();
+        if news.is_empty() {
+            problems.insert(warn(Reason::new(self.refusal(self.promises).to_string()).note(BROKEN_BY_BOTH)));
+            return None;
+        }
+        let refusal = self.refusal(&news);
+        let accepted = |refusal: &Refusal| {
+            let note = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
+            warn(Reason::new(refusal.to_string()).note(note))
+        };
+        let (note, reason) = match acceptance(table, entry, &refusal, context) {
+            Acceptance::Known => return None,
+            Acceptance::Excused => {
+                problems.insert(warn(Reason::new(refusal.to_string()).note(BROKEN_BY_BOTH)));
+                return None;
+            }
+            Acceptance::Given => {
+                problems.insert(accepted(&refusal));
+                admitted.accepted.push(self.accepted(refusal));
+                return None;
+            }
+            Acceptance::Another(given) => (
+                Some(format!(
+                    "accept_lockout_until is {given:?}, should be {:?} for this chain; without a lockout, remove it",
+                    refusal.safe_day()
+                )),
+                refusal.reason(),
+            ),
+            Acceptance::BeforeTheChain => (
+                Some("accept_lockout_until was set before this chain came: `pintle reload` accepts the lockout".into()),
+                refusal.reason(),
+            ),
+            Acceptance::Used(pin) => (
+                Some(format!("accept_lockout_until accepted the key {pin}, and accepts no other one: remove it")),
+                refusal.reason_by_command(),
+            ),
+            Acceptance::None => (None, refusal.reason()),
+        };
+        let notes: Vec<String> = note.into_iter().collect();
+        let reason = notes.iter().fold(reason, |reason, note| reason.note(note.clone()));
+        problems.insert(Problem::error(span, reason).about(path));
+        Some((refusal, notes))
+    }
+
+    /// The record of an accepted lockout: for this key, these promises, and the names that they bind.
+    fn accepted(&self, refusal: Refusal) -> Accepted {
+        let (names, book) = (self.entry.names(), self.context.book);
+        let is_bound = |host: &&HostPattern| refusal.broken.iter().any(|promise| promise.binds(host, names.except));
+        let hosts: Vec<HostPattern> = names.hosts.iter().filter(is_bound).cloned().collect();
+        Accepted {
+            site: self.entry.site.label(),
+            pin: refusal.pin,
+            sets: refusal.broken.iter().map(set_id).collect(),
+            until: refusal.safe_day(),
+            // A clock that was set back must not make it look older than what it is about.
+            at: book.newest().map_or(self.context.now, |newest| newest.max(self.context.now)),
+            except: if hosts.iter().any(HostPattern::is_wildcard) { names.except.to_vec() } else { Vec::new() },
+            hosts,
+            is_excuse: false,
+        }
+    }
+
+    /// `true` if pintle sends a set from now on. A command does not know what a running process sends: the promise's lease
+    /// tells.
+    fn is_sent(&self, promise: &Promise) -> bool {
+        let is_leased = || matches!(promise.channel, Channel::Header(_)) && promise.last_sent >= self.context.now;
+        self.sent.contains(&set_id(promise)) || self.context.before.is_none() && is_leased()
+    }
+
+    fn refusal(&self, broken: &[&Promise]) -> Refusal {
+        let (pin, label) = (self.loaded.chain.pin(), self.entry.site.label());
+        let is_backup = self.entry.plan.pins.iter().flat_map(|p| &p.backups).any(|b| b.key.pin == pin);
+        Refusal {
+            chain: self.context.shown(&self.loaded.path).to_string(),
+            pin,
+            certain: self.loaded.chain.certain.clone(),
+            satisfied_by: satisfying(self.entry, broken, self.context),
+            own_key: match is_backup {
+                true => OwnKey::Backup { promised_since: self.context.book.promised_since(&label, pin) },
+                false => OwnKey::Unknown,
+            },
+            still_sent: broken.iter().map(|p| self.is_sent(p)).collect(),
+            also_sent_by: Vec::new(),
+            broken: broken.iter().map(|p| (*p).clone()).collect(),
+            safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
+        }
+    }
+}
+
+enum Acceptance {
+    /// The ledger has it.
+    Known,
+    /// The ledger has it, as the effect of a merge or a repair.
+    Excused,
+    /// It names the right day.
+    Given,
+    /// It names another day.
+    Another(String),
+    /// It names the right day, but the chain came later: the operator has not seen this refusal.
+    BeforeTheChain,
+    /// The day was used for this key.
+    Used(Pin),
+    None,
+}
+
+fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Context<'_>) -> Acceptance {
+    let (site, book) = (entry.site.label(), context.book);
+    let day = refusal.safe_day();
+    if book.accepts(&site, refusal.pin, &day, &refusal.broken, entry.names()) {
+        let sets: HashSet<String> = refusal.broken.iter().map(set_id).collect();
+        let mut own = book.lockouts().iter().filter(|a| a.site == site && a.pin == refusal.pin);
+        let is_excuse = own.any(|a| a.is_excuse && !book.is_replaced(a) && a.sets.iter().any(|set| sets.contains(set)));
+        return if is_excuse { Acceptance::Excused } else { Acceptance::Known };
+    }
+    let is_meant = |a: &&AcceptedByCommand| a.site == site && a.pin.is_none_or(|pin| pin == refusal.pin);
+    if let Some(accepted) = context.accept.as_ref().filter(is_meant) {
+        let is_right = accepted.day == day;
+        return if is_right { Acceptance::Given } else { Acceptance::Another(accepted.day.clone()) };
+    }
+    match table.accept_lockout_until.as_ref().map(|at| &at.value) {
+        Some(given) if *given != day => Acceptance::Another(given.clone()),
+        Some(_) => match book.accepted_instead(&site, refusal.pin, &day) {
+            Some(pin) => Acceptance::Used(pin),
+            None if context.keeps_sites => Acceptance::BeforeTheChain,
+            None => Acceptance::Given,
+        },
+        None => Acceptance::None,
+    }
+}
+
+/// The configured keys, each of which would keep these promises: those of the chains, the backups, and the one in use as
+/// long as its file is there. (It is there while a chain is judged before it replaces the file.)
+fn satisfying(entry: &Entry, broken: &[&Promise], context: &Context<'_>) -> Vec<(Pin, String)> {
+    let live = entry.plan.loaded.iter().map(|l| (l.chain.pin(), context.shown(&l.path).to_string()));
+    let backups = entry.plan.pins.iter().flat_map(|p| &p.backups).map(|b| (b.key.pin, b.file.clone()));
+    let label = entry.site.label();
+    let before = context.before.filter(|_| !context.instead.is_empty());
+    let before = before.and_then(|before| before.entries.iter().find(|e| e.site.label() == label));
+    let in_use = before.into_iter().flat_map(|b| b.chains()).map(|chain| (chain.pin(), "in use".to_owned()));
+    let mut found: Vec<(Pin, String)> = Vec::new();
+    for (pin, whose) in live.chain(backups).chain(in_use) {
+        if broken.iter().all(|p| p.is_kept_by(&[pin])) && !found.iter().any(|(known, _)| *known == pin) {
+            found.push((pin, whose));
+        }
+    }
+    found
+}

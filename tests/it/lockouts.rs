@@ -1,0 +1,272 @@
+//! Lockouts that the operator accepts, and excuses: what they are about, and when they end.
+
+use std::fs;
+
+use crate::harness::{Client, Leaf, Pintle, eventually, outcome, output};
+use crate::last_good::copied;
+use crate::rotation::{Bed, refusal};
+
+const REFUSED: &str = "certificate refused; the old one keeps serving";
+
+/// The day in a refusal.
+fn day_in(text: &str) -> String {
+    let quoted = text.split("accept_lockout_until = \"").nth(1).unwrap_or_else(|| panic!("{text}"));
+    quoted.split('"').next().unwrap().to_owned()
+}
+
+fn with_line(text: &str, day: &str) -> String {
+    text.replacen("[site.certificate]", &format!("accept_lockout_until = \"{day}\"\n[site.certificate]"), 1)
+}
+
+/// A name that no other test issues a certificate for.
+fn another(bed: &Bed, name: &str) -> Leaf {
+    bed.authority.leaf(name, &[crate::harness::BLOG, "www.example.com"])
+}
+
+/// The day was used for one key: the next one is refused, whoever looks.
+#[test]
+fn a_day_accepts_one_key() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    bed.put(&bed.stranger);
+    let refused = eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+    let day = day_in(refused["hint"].as_str().unwrap());
+    pintle.rewrite(|text| with_line(text, &day));
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    copied(&bed, &bed.stranger);
+    let second = another(&bed, "second");
+    bed.put(&second);
+    let refused = eventually("the second is refused", || {
+        pintle.log_json(REFUSED).pop().filter(|_| pintle.log_json(REFUSED).len() == 2)
+    });
+    let why = refused.to_string();
+    assert!(why.contains(&format!("accept_lockout_until accepted the key {}", bed.stranger.pin)), "{why}");
+    assert!(why.contains("pintle install --accept-lockout-until"), "{why}");
+    // A reload of nothing, and a restart, go on with the key that was accepted.
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+    let text = fs::read_to_string(pintle.config_path()).unwrap();
+    drop(pintle);
+    let again = Pintle::start(&bed.authority, &text[text.find("[state]").unwrap()..]);
+    assert_eq!(bed.served(&again), bed.stranger.pin);
+    // By a command that names the chain, the operator says so again.
+    let mut install = again.command("install");
+    install.args(["--accept-lockout-until", &day, "--site", crate::harness::BLOG]).arg(&second.chain).arg(&second.key);
+    let (code, out, err) = outcome(&mut install);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(bed.served(&again), second.pin);
+}
+
+/// A day that was written before the chain came accepts nothing until the operator has seen the refusal.
+#[test]
+fn a_day_before_the_chain_accepts_nothing() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    let (_, _, err) = outcome(
+        pintle
+            .command("install")
+            .args(["--dry-run", "--site", crate::harness::BLOG])
+            .arg(&bed.stranger.chain)
+            .arg(&bed.stranger.key),
+    );
+    let day = day_in(&err);
+    pintle.rewrite(|text| with_line(text, &day));
+    output(&mut pintle.command("reload"));
+    bed.put(&bed.stranger);
+    let refused = eventually("the stranger is refused", || pintle.log_json(REFUSED).pop()).to_string();
+    assert!(refused.contains("was set before this chain came: `pintle reload` accepts the lockout"), "{refused}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.served(&pintle), bed.stranger.pin);
+}
+
+/// A line that was left behind wants no chain: what is served goes on.
+#[test]
+fn a_stale_day_holds_up_no_reload_and_no_start() {
+    let bed = Bed::new();
+    let config = bed.config(&bed.pins("30d"), "accept_lockout_until = \"2026-03-01\"");
+    let pintle = Pintle::start(&bed.authority, &config);
+    copied(&bed, &bed.live);
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+    let (code, out, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 0 && err.contains("accept_lockout_until is \"2026-03-01\", should be"), "{out}{err}");
+    drop(pintle);
+    let pintle = Pintle::start(&bed.authority, &config);
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    assert_eq!(refusal(&pintle)["by_guard"], true);
+    // A day that this reload brings is meant, and must be right.
+    pintle.rewrite(|text| text.replace("2026-03-01", "2026-03-02"));
+    let (code, _, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains("should be"), "{err}");
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+}
+
+/// What was accepted for one name is not accepted for a name that the site gets later.
+#[test]
+fn an_accepted_lockout_is_about_its_names() {
+    let bed = Bed::new();
+    let hosts = ["e.test", "a.e.test", "shop.e.test"];
+    let [shared, stranger] = ["shared", "x"].map(|name| bed.authority.leaf(name, &hosts));
+    let site = |hosts: &[&str], leaf: &Leaf, more: &str| {
+        format!(
+            "[[site]]\nhosts = {hosts:?}\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n{more}\n",
+            bed.origin.url(),
+            leaf.chain,
+            leaf.key
+        )
+    };
+    let own = bed.authority.write("own.pem", fs::read(&shared.chain).unwrap());
+    let own = Leaf {
+        chain: own,
+        key: bed.authority.write("own.key", fs::read(&shared.key).unwrap()),
+        pin: shared.pin.clone(),
+    };
+    let state = format!("[state]\ndirectory = {:?}\n", bed.state());
+    let parent = |more: &str| site(&["e.test"], &shared, &(bed.pins("30d") + more));
+    let children = site(&["a.e.test"], &own, "") + &site(&["shop.e.test"], &shared, "");
+    let text = state.clone() + &parent("include_subdomains = true\n") + &children;
+    let pintle = Pintle::start(&bed.authority, &text);
+    assert!(Client::new(&bed.authority).get(pintle.https(), "e.test", "/").field("public-key-pins").is_some());
+    pintle.rewrite(|text| text.replace("include_subdomains = true\n", ""));
+    output(&mut pintle.command("reload"));
+    let install = |more: &[&str]| {
+        let mut command = pintle.command("install");
+        outcome(command.args(["--site", "a.e.test"]).args(more).arg(&stranger.chain).arg(&stranger.key))
+    };
+    let day = day_in(&install(&[]).2);
+    let (code, out, err) = install(&["--accept-lockout-until", &day]);
+    assert_eq!(code, 0, "{out}{err}");
+    // The same again goes on.
+    output(&mut pintle.command("reload"));
+    let moved = site(&["a.e.test", "shop.e.test"], &own, "");
+    pintle.rewrite(|text| text.replace(&children, &moved));
+    let (code, out, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains("would lock readers out"), "{out}{err}");
+}
+
+/// A site that keeps what it has, as its backup's file is gone, may not get another site's name unseen.
+#[test]
+fn a_kept_site_is_judged_by_its_new_names() {
+    let bed = Bed::new();
+    let wide = bed.authority.leaf("wide", &["*.x.test"]);
+    let shop = bed.authority.leaf("shop", &["shop.x.test"]);
+    let backup = |name: &str| bed.authority.public_key(name);
+    let site = |host: &str, leaf: &Leaf, backups: [std::path::PathBuf; 2]| {
+        format!(
+            "[[site]]\nhosts = [{host:?}]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n\
+             [site.hpkp]\nmax_age = \"30d\"\nbackups = {backups:?}\n",
+            bed.origin.url(),
+            leaf.chain,
+            leaf.key
+        )
+    };
+    let gone = backup("gone");
+    let own = site("shop.x.test", &shop, [backup("m"), backup("s")]);
+    let text = format!("[state]\ndirectory = {:?}\n", bed.state());
+    let pintle = Pintle::start(&bed.authority, &(text + &site("*.x.test", &wide, [gone.clone(), backup("s")]) + &own));
+    assert!(Client::new(&bed.authority).get(pintle.https(), "shop.x.test", "/").field("public-key-pins").is_some());
+    fs::remove_file(&gone).unwrap();
+    eventually("the missing backup is noticed", || (!refusal(&pintle).is_null()).then_some(()));
+    output(&mut pintle.command("reload"));
+    pintle.rewrite(|text| text.replace(&own, ""));
+    let (code, out, err) = outcome(&mut pintle.command("reload"));
+    assert!(code == 1 && err.contains("would lock readers out"), "{out}{err}");
+    let pins = Client::new(&bed.authority).get(pintle.https(), "shop.x.test", "/");
+    assert!(pins.field("public-key-pins").is_some_and(|pins| pins.contains(&shop.pin)));
+}
+
+/// A merge excuses the key in use, as refusing it helps nobody. Once another key is served, it is a key like any other.
+#[test]
+fn an_excuse_ends_with_its_key() {
+    for running in [false, true] {
+        let (bed, node) = (Bed::new(), Bed::new());
+        let csr = |leaf: &Leaf| leaf.key.with_extension("csr");
+        let pins = |backups: [&Leaf; 2]| {
+            let backups = backups.map(csr);
+            format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = {backups:?}\n")
+        };
+        for leaf in [&bed.live, &bed.stranger] {
+            bed.authority.csr(leaf);
+        }
+        // The other node has rotated to the next key already.
+        let config = |bed_of: &Bed, backups| bed_of.config_of(&node.chain(), &node.key(), &pins(backups), "");
+        node.put(&bed.next);
+        let theirs = Pintle::start(&bed.authority, &config(&node, [&bed.stranger, &bed.spare]));
+        assert!(
+            Client::new(&bed.authority)
+                .get(theirs.https(), crate::harness::BLOG, "/")
+                .field("public-key-pins")
+                .is_some()
+        );
+        drop(theirs);
+        let merged = node.state().join("ledger.jsonl");
+        let text = bed.config(&pins([&bed.next, &bed.spare]), "");
+        let mut pintle = Pintle::start(&bed.authority, &text);
+        copied(&bed, &bed.live);
+        if running {
+            output(pintle.command("ledger merge").arg(&merged));
+        } else {
+            drop(pintle);
+            let path = bed.folder.path().join("merge.toml");
+            fs::write(&path, &text).unwrap();
+            output(crate::harness::pintle().args(["ledger", "merge", "-c"]).arg(&path).arg(&merged));
+            let (code, _, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(&path));
+            assert!(code == 0 && err.contains("the key in use breaks these promises, too"), "{err}");
+            pintle = Pintle::start(&bed.authority, &text);
+        }
+        let site = |pintle: &Pintle| pintle.status()["sites"][0].clone();
+        assert_eq!(site(&pintle)["accepted_lockouts"].as_array().unwrap().len(), 1, "running: {running}");
+        assert_eq!(bed.served(&pintle), bed.live.pin);
+        // To the key that all clients know.
+        bed.put(&bed.next);
+        pintle.rewrite(|text| text.replace(&pins([&bed.next, &bed.spare]), &pins([&bed.live, &bed.spare])));
+        output(&mut pintle.command("reload"));
+        assert_eq!(bed.served(&pintle), bed.next.pin);
+        assert_eq!(site(&pintle)["accepted_lockouts"].as_array().unwrap().len(), 0, "running: {running}");
+        // And back.
+        bed.put(&bed.live);
+        let (code, out, err) = outcome(&mut pintle.command("reload"));
+        assert!(code == 1 && err.contains("would lock readers out"), "running: {running}: {out}{err}");
+        assert_eq!(bed.served(&pintle), bed.next.pin);
+    }
+}
+
+/// The refused key waits in `backups`: what is said about it at a restart is true.
+#[test]
+fn a_refusal_at_a_start_knows_what_is_sent() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert!(bed.header(&pintle).is_some());
+    let why = refusal(&pintle).to_string();
+    assert!(why.contains("and still sent") && !why.contains("no longer sent"), "{why}");
+    assert!(why.contains("name this chain's own key in backups"), "{why}");
+}
+
+/// The refused key waits in `backups`, as the refusal advises: nothing takes it for the live one.
+#[test]
+fn a_refused_key_is_not_live() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    bed.put(&bed.stranger);
+    eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
+    let waiting = bed.authority.csr(&bed.stranger);
+    pintle.rewrite(|text| text.replace("backups = [", &format!("backups = [{waiting:?}, ")));
+    output(&mut pintle.command("reload"));
+    let keys: serde_json::Value = serde_json::from_str(&output(pintle.command("key list").arg("--json"))).unwrap();
+    let keys = &keys[0]["keys"];
+    assert_eq!((&keys[0]["role"], &keys[0]["pin"]), (&"live".into(), &bed.live.pin.as_str().into()), "{keys}");
+    assert_eq!(keys[0]["refused_in_file"], bed.stranger.pin.as_str(), "{keys}");
+    assert_eq!((&keys[1]["role"], &keys[1]["pin"]), (&"next".into(), &bed.stranger.pin.as_str().into()), "{keys}");
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 1 && err.contains("would lock readers out") && !err.contains("is live now"), "{err}");
+    let made = output(pintle.command("key new").args(["--role", "next", "--site", crate::harness::BLOG]));
+    assert!(made.contains(waiting.to_str().unwrap()) && !made.contains("left out"), "{made}");
+}
