@@ -81,8 +81,8 @@ impl Control {
                 _ => {}
             }
         }
-        if site.withheld && site.missing.is_empty() {
-            add(Reason::new("pins are withheld: no backup left"));
+        if let Some(withheld) = site.withheld.filter(|_| site.missing.is_empty()) {
+            add(Reason::new(format!("pins are withheld: {}", withheld.why())));
         }
         for task in super::status::todo(site, self.draft.path()) {
             add(Reason::new(task));

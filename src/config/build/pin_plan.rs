@@ -144,13 +144,16 @@ fn report(
             Finding::MaxAgeAboveCap | Finding::OutlivesCertificate => report_max_age(hpkp, &finding, r),
         }
     }
+    Judged { policy, withheld: withheld(plan, standing.is_withheld), promoted: standing.promoted }
+}
+
+fn withheld(plan: &PinPlan, no_backup: bool) -> Option<Withheld> {
     let reasons = [
         (plan.lacks_pair, Withheld::MissingPair),
-        (standing.is_withheld, Withheld::NoBackup),
+        (no_backup, Withheld::NoBackup),
         (plan.lacks_backups, Withheld::UnreadableBackup),
     ];
-    let withheld = reasons.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why);
-    Judged { policy, withheld, promoted: standing.promoted }
+    reasons.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why)
 }
 
 /// Warns of a backup that is live.
