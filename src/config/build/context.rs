@@ -6,6 +6,7 @@ use std::path::{Display, Path, PathBuf};
 use super::config::Config;
 use crate::config::last_good::LastGood;
 use crate::config::stamp::Stamps;
+use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::policy::promise::Seconds;
