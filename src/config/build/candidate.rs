@@ -179,12 +179,6 @@ fn warn_of_addresses(table: &SiteTable, plan: &Plan, r: &mut Checker<'_>) {
     }
 }
 
-/// `true` if the guard refuses all chains with this key: it is not live, whatever their files say.
-fn is_refused(context: &Context<'_>, plan: &Plan, except: &[HostPattern], pin: Pin) -> bool {
-    let mut live = plan.loaded.iter().filter(|l| l.chain.pins.contains(&pin)).peekable();
-    live.peek().is_some() && live.all(|l| breaks_any(context, plan, except, &l.chain))
-}
-
 fn at_step(policy: Hsts, steps: Option<&Steps>, step: usize) -> Hsts {
     steps.map_or(policy, |steps| Hsts { max_age: steps.max_age(step), ..policy })
 }
