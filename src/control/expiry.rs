@@ -141,6 +141,7 @@ mod tests {
             not_before: Timestamp::from_second(0).unwrap(),
             not_after: Timestamp::from_second(lifetime).unwrap(),
             served: true,
+            scts: 0,
         }
     }
 
