@@ -11,6 +11,7 @@ use super::drop_privileges::drop_privileges;
 use super::{
     Known, Like, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn,
 };
+use crate::acme::hook;
 use crate::config::{Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
@@ -101,7 +102,6 @@ pub(super) fn serve(
     if let Some(unused) = beginning.lent.first() {
         return unused_socket(unused);
     }
-    let no_hook = begin_hook(&config).err();
     if let Err(trouble) = confine(&draft, &config, None) {
         return refuse(&trouble);
     }
@@ -110,7 +110,7 @@ pub(super) fn serve(
         Err(error) => return fail(&error),
     };
     tell(&notices, ahead);
-    tell_of_start(no_launcher, no_hook);
+    tell_of_start(no_launcher);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
         control.announce();
@@ -170,7 +170,6 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Ok(listeners) => listeners,
         Err(reasons) => return refused(&newcomer, reasons),
     };
-    let no_hook = begin_hook(&config).err();
     if let Err(trouble) = confine(&draft, &config, listeners.probed_port()) {
         return refused(&newcomer, vec![trouble.into()]);
     }
@@ -179,7 +178,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Err(error) => return refused(&newcomer, vec![error.to_string().into()]),
     };
     log_warnings(&problems.shown());
-    tell_of_start(no_launcher, no_hook);
+    tell_of_start(no_launcher);
     block_on(log, async {
         // The serving process reports why this one does not serve.
         let control = Control::take_over(draft, config, newcomer, listeners, beginning)
@@ -224,6 +223,11 @@ fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, 
 /// everything that the sandbox forbids later. `probed` is a port that this process connects to
 /// itself.
 fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -> Result<(), Reason> {
+    // As the serving user, and outside the sandbox, where nothing can be started later.
+    if let Some(program) = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_deref()) {
+        hook::begin(program, config.snapshot.limits.dns_hook)
+            .map_err(|error| Reason::new(format!("cannot start the process for acme.dns_hook: {error}")))?;
+    }
     if let Err(error) = privileges::settle(config.process.bind_low_ports) {
         return Err(Reason::new(format!("cannot drop capabilities: {error}"))
             .hint("start pintle as the user that serves")
@@ -239,21 +243,12 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
     Ok(())
 }
 
-/// Starts the process that runs `acme.dns_hook`, as the serving user: inside the sandbox, nothing can be started.
-fn begin_hook(config: &crate::config::Config) -> std::io::Result<()> {
-    let program = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_deref());
-    program.map_or(Ok(()), |program| crate::acme::hook::begin(program, config.snapshot.limits.dns_hook))
-}
-
-fn tell_of_start(no_launcher: Option<std::io::Error>, no_hook: Option<std::io::Error>) {
+fn tell_of_start(no_launcher: Option<std::io::Error>) {
     if let Some(held) = sandbox::held() {
         sandbox_rules::announce(held);
     }
     if let Some(error) = no_launcher {
         tracing::warn!(%error, "no launcher: upgrades are impossible");
-    }
-    if let Some(error) = no_hook {
-        tracing::error!(%error, hint = "restart pintle", "no hook process: no certificate is obtained by dns-01");
     }
 }
 
