@@ -89,6 +89,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "key rotate",
+        &[("Change over to the next key once all clients know it", "pintle key rotate --site blog.example.com")],
+    ),
+    ("acme", &[("Show what is ordered when, and why", "pintle acme plan")]),
+    (
+        "acme plan",
+        &[
+            ("Show what is ordered when, and why", "pintle acme plan"),
+            ("The same for a program", "pintle acme plan --json"),
+        ],
+    ),
+    ("acme renew", &[("Order the certificate of a site now", "pintle acme renew --site blog.example.com")]),
+    ("acme account", &[("Show the URL that CAA records name as accounturi", "pintle acme account")]),
+    (
         "init",
         &[
             (
@@ -96,8 +110,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "sudo pintle init https://example.wordpress.com --host blog.example.com",
             ),
             (
-                "The same with certificates from Let's Encrypt",
-                "sudo pintle init https://example.wordpress.com --host blog.example.com --email you@example.com --accept-terms",
+                "The same with certificates from Let's Encrypt; asks whether you agree to its terms",
+                "sudo pintle init https://example.wordpress.com --host blog.example.com --email a@example.com",
             ),
             (
                 "Print the configuration for a server of your own",
