@@ -73,8 +73,7 @@ pub(super) fn serve(
         Ok(begun) => begun,
         Err(code) => return code,
     };
-    // From here on, everything runs as the serving user, so that missing permissions show now and
-    // not at a reload.
+    // From here on as the serving user: missing permissions show now and not at a reload.
     let troubles = match drop_privileges(&draft, allow_root, output) {
         Ok(troubles) => troubles,
         Err(code) => return code,
