@@ -101,7 +101,10 @@ fn print_status(status: &Value, sheet: &Sheet) {
     }
     let launcher = &status["launcher"];
     if launcher["wanted"] == false {
-        sheet.line(&format!("  upgrades       none: {}", text(launcher, "error")));
+        match launcher["tie"].as_str() {
+            Some(tie) => sheet.line(&format!("  upgrades       none: {tie}")),
+            None => sheet.line("  upgrades       not in a demo: stop it with Ctrl-C, and start it again"),
+        }
     } else if launcher["alive"] == false {
         sheet.line(&format!("  NO UPGRADES    no launcher ({}): restart pintle", text(launcher, "error")));
     }

@@ -59,6 +59,7 @@ impl Control {
                 "alive": self.upgrades.launcher.is_some(),
                 "wanted": !self.upgrades.is_demo && self.upgrades.tie.is_none(),
                 "error": &self.upgrades.no_launcher,
+                "tie": self.upgrades.tie.map(|tie| tie.to_string()),
             },
             "sandbox": super::sandbox_rules::status(),
             "reports": {
