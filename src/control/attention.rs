@@ -43,7 +43,7 @@ impl Control {
             reasons.push(reason.hint("check free space and permissions of state.directory"));
         }
         reasons.extend(self.operator.access_log.as_ref().and_then(LogThread::trouble));
-        if self.upgrades.launcher.is_none() && !self.upgrades.is_demo {
+        if self.upgrades.launcher.is_none() && !self.upgrades.is_demo && self.upgrades.tie.is_none() {
             reasons.push(Reason::new("the launcher has ended: no upgrade is possible").hint("restart pintle"));
         }
         reasons.into_iter().map(|reason| Item { site: None, reason }).collect()

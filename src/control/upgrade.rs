@@ -88,7 +88,11 @@ pub(super) struct Upgrades {
 
 impl Upgrades {
     pub(super) fn new(asked: Signal, launcher: Option<Launcher>, is_demo: bool, tie: Option<Tie>) -> Self {
-        let why = if is_demo { "a demo has none" } else { "there has been none since the start" };
+        let why = if is_demo {
+            "a demo has none: stop it with Ctrl-C, and start it again"
+        } else {
+            "there has been none since the start"
+        };
         Self {
             asked,
             is_demo,
