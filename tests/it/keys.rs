@@ -1,10 +1,10 @@
 //! Private keys in a process of their own: they sign there, and are nowhere else.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rcgen::KeyPair;
 use tempfile::TempDir;
@@ -244,6 +244,43 @@ fn the_key_process_reads_the_folders_of_its_keys_only() {
     });
 }
 
+/// A path with `..`, as in the documents, and links with it, as certbot makes them.
+#[test]
+fn keys_are_found_above_and_behind_links() {
+    use std::os::unix::fs::symlink;
+
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let leaf = authority.leaf("blog-key", &[BLOG]);
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["config", "certs", "archive/blog", "live/blog"] {
+        fs::create_dir_all(path(name)).unwrap();
+    }
+    for (from, to) in [(&leaf.chain, "fullchain.pem"), (&leaf.key, "privkey.pem")] {
+        fs::copy(from, path("certs").join(to)).unwrap();
+        fs::copy(from, path("archive/blog").join(to)).unwrap();
+        symlink(Path::new("../../archive/blog").join(to), path("live/blog").join(to)).unwrap();
+    }
+    for place in ["../certs", "../live/blog"] {
+        let config = path("config/pintle.toml");
+        let text = format!(
+            "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n{KEPT}[[site]]\nhosts = [\"{BLOG}\"]\nupstream = \"{}\"\n\
+             [site.certificate]\nchain = \"{place}/fullchain.pem\"\nkey = \"{place}/privkey.pem\"\n",
+            origin.url()
+        );
+        fs::write(&config, text).unwrap();
+        let mut run = pintle();
+        run.env("PINTLE_ALLOW_ROOT", "1").args(["run", "-c", "config/pintle.toml"]).current_dir(folder.path());
+        let mut running = run.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(running.stderr.take().unwrap()).lines();
+        let line = log.find(|line| line.as_ref().is_ok_and(|line| line.contains("serving") || line.contains("error")));
+        let _ = running.kill();
+        let _ = running.wait();
+        let line = line.unwrap().unwrap();
+        assert!(!line.contains("error"), "{place}: {line}");
+    }
+}
+
 #[test]
 fn one_does_not_outlive_the_other() {
     let (authority, origin) = (Authority::new(), Origin::hello());
@@ -272,7 +309,7 @@ fn one_does_not_outlive_the_other() {
 /// Nobody starts it by hand.
 #[test]
 fn it_is_no_command() {
-    let (code, _, err) = outcome(pintle().arg("keys").stdin(std::process::Stdio::null()));
+    let (code, _, err) = outcome(pintle().arg("keys").stdin(Stdio::null()));
     assert!(code == 1 && err.contains("nobody asks for keys here"), "{err}");
     assert!(!output(pintle().arg("--help")).contains("\n  keys"));
 }

@@ -116,7 +116,7 @@ const FREE_X86_64: [&str; 11] =
     ["open", "stat", "lstat", "access", "readlink", "mkdir", "unlink", "rename", "chmod", "poll", "epoll_wait"];
 
 /// For the key process: it reads files, receives sockets and signs.
-const FREE_OF_KEYS: [&str; 41] = [
+const FREE_OF_KEYS: [&str; 43] = [
     "read",
     "readv",
     "write",
@@ -156,12 +156,15 @@ const FREE_OF_KEYS: [&str; 41] = [
     "fcntl",
     "getcpu",
     "geteuid",
+    // The C library resolves `..` with these, also in the target of a symbolic link.
+    "faccessat",
+    "faccessat2",
     "readlinkat",
     "membarrier",
 ];
 
 /// The same calls under names that newer architectures no longer have.
-const FREE_OF_KEYS_X86_64: [&str; 5] = ["open", "stat", "lstat", "readlink", "poll"];
+const FREE_OF_KEYS_X86_64: [&str; 6] = ["open", "stat", "lstat", "access", "readlink", "poll"];
 
 // These numbers are the same on x86_64 and aarch64 (linux/socket.h, asm-generic/mman-common.h,
 // asm-generic/ioctls.h).
