@@ -103,7 +103,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
                 // A path that is not a folder contains no ledger.
                 Err(unread) if unread.kind() == io::ErrorKind::NotADirectory => Default::default(),
                 Err(unread) => {
-                    let file = folder.join(crate::ledger::FILE);
+                    let file = crate::ledger::unreadable(&folder);
                     let reason = Reason::new(format!("{}: cannot read the promises: {unread}", file.display()));
                     return Err(reason.hints(hints_to_read(&file, &unread)));
                 }
@@ -148,6 +148,10 @@ pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
 #[must_use]
 pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
+    if std::fs::symlink_metadata(file).is_ok_and(|is| !is.is_file()) {
+        let at = file.display();
+        return vec![format!("move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so")];
+    }
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Vec::new();
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
-use super::promises::{open_ledger_with, remedy};
+use super::promises::{hints_to_read, open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
@@ -109,7 +109,10 @@ impl Newcomer {
         let mut book = match draft.state() {
             Some(folder) => {
                 let file = folder.join(crate::ledger::FILE);
-                let (book, notices) = crate::ledger::look(&folder).map_err(|e| format!("{}: {e}", file.display()))?;
+                let (book, notices) = crate::ledger::look(&folder).map_err(|error| {
+                    let file = crate::ledger::unreadable(&folder);
+                    Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error))
+                })?;
                 if let (false, true) = (self.whole, notices.iter().any(Notice::is_loss)) {
                     let error = OpenError::Damaged(notices);
                     return Err(Reason::new(format!("{}: {error}", file.display())).hints(remedy(draft.path())));

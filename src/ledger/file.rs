@@ -48,20 +48,33 @@ impl Position {
     }
 }
 
-/// Reads the head's file: returns its last two complete lines, and `true` if another line may be
-/// appended.
-pub(super) fn read_head(contents: &[u8]) -> (Vec<Position>, bool) {
+/// The contents of the head's file.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    /// Its last two readable lines, the newest at the end.
+    pub(super) positions: Vec<Position>,
+    /// Another line may be appended.
+    pub(super) is_clean: bool,
+    /// A complete line is damaged, and none after it is readable: it may have named a newer record.
+    pub(super) is_damaged: bool,
+}
+
+/// Reads the head's file.
+pub(super) fn read_head(contents: &[u8]) -> Head {
     let mut positions = Vec::new();
-    let mut is_clean = true;
+    let (mut is_clean, mut is_damaged) = (true, false);
     for line in contents.split_inclusive(|b| *b == b'\n') {
         let position = line.strip_suffix(b"\n").and_then(|line| {
             let (text, of) = std::str::from_utf8(line).ok()?.split_once(' ')?;
             (sum(text) == of).then(|| Position::parse(text)).flatten()
         });
         is_clean &= position.is_some();
+        if position.is_some() || line.ends_with(b"\n") {
+            is_damaged = position.is_none();
+        }
         positions.extend(position);
     }
-    (positions.split_off(positions.len().saturating_sub(2)), is_clean)
+    Head { positions: positions.split_off(positions.len().saturating_sub(2)), is_clean, is_damaged }
 }
 
 /// Lines to be written.

@@ -1,14 +1,15 @@
 //! Reads a ledger without opening it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::book::Book;
 use super::disk::{Disk, Folder};
-use super::file::{self, FileContents, Position};
+use super::file::{self, FileContents, Head, Position};
 use super::names::{FILE, HEAD};
 use super::notice::Notice;
+use crate::os::plain_file;
 
 /// A reader without the lock may catch the file during a rewrite: it tries this often, with a pause
 /// between.
@@ -34,6 +35,16 @@ pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
     Ok((found.book, found.notices))
 }
 
+/// Returns the file of a folder's ledger that cannot be read; the main one if it is not a file that fails.
+#[must_use]
+pub fn unreadable(folder: &Path) -> PathBuf {
+    let paths = [FILE, HEAD].map(|name| folder.join(name));
+    let fails = |path: &&PathBuf| {
+        plain_file::open(path).is_err_and(|error| !matches!(error.kind(), io::ErrorKind::NotFound))
+    };
+    paths.iter().find(fails).unwrap_or(&paths[0]).clone()
+}
+
 /// Returns the promises of a folder's damaged lines: their records are readable, but their
 /// checksums are wrong.
 ///
@@ -54,12 +65,20 @@ pub fn read_book(contents: &[u8]) -> (Book, Vec<Notice>) {
 
 /// Reads both files of a disk, the head first: the other one is never behind it.
 pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Option<Vec<u8>>, Heads)> {
-    let head = disk.read(HEAD)?.unwrap_or_default();
-    let (positions, is_clean) = file::read_head(&head);
+    let head = disk.read(HEAD)?;
+    // Nobody makes the head before the file has a record.
+    let is_there = head.is_some();
+    let head = head.unwrap_or_default();
+    let Head { positions, is_clean, is_damaged } = file::read_head(&head);
     let contents = disk.read(FILE)?;
     let mut found = file::read(contents.as_deref().unwrap_or_default(), positions.last());
     if let (None, Some(last)) = (&contents, positions.last()) {
         found.notices = vec![Notice::Gone { head: last.seq }];
+    }
+    if positions.is_empty() && is_there && contents.as_ref().is_none_or(Vec::is_empty) {
+        found.notices = vec![Notice::Emptied];
+    } else if is_damaged && !found.notices.iter().any(Notice::is_loss) {
+        found.notices.push(Notice::DamagedHead);
     }
     Ok((found, contents, Heads { positions, is_clean, len: head.len() as u64 }))
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 
 pub use book::Book;
 pub use line::set_id;
-pub use look::{look, read_book, salvaged};
+pub use look::{look, read_book, salvaged, unreadable};
 pub use names::{DAMAGED, FILE, HEAD, LOCK};
 pub use notice::{Notice, OpenError};
 pub use record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
@@ -264,7 +264,7 @@ impl<D: Disk> Ledger<D> {
         let mut written = disk.append(FILE, lines.text.as_bytes());
         if written.is_err() {
             // A full disk may have taken a part. A record appended to half a line would be lost.
-            self.suspect = disk.truncate(FILE, self.len).is_err();
+            self.suspect = cut(disk, FILE, self.len).is_err();
             return written;
         }
         written = disk.sync(FILE);
@@ -276,7 +276,7 @@ impl<D: Disk> Ledger<D> {
             // report success. Remove the unacknowledged lines if possible: the next start should
             // not find them.
             self.suspect = true;
-            let _ = disk.truncate(FILE, self.len);
+            let _ = cut(disk, FILE, self.len);
             return written;
         }
         let head = lines.position.head_line();
@@ -290,8 +290,12 @@ impl<D: Disk> Ledger<D> {
             // The head may be durable nevertheless. A file that ends before its head looks damaged,
             // and the next start would refuse it needlessly. So remove the record only after the
             // head that names it is certainly gone.
-            let gone = disk.truncate(HEAD, self.head_len).and_then(|()| disk.sync(HEAD));
-            let _ = gone.and_then(|()| disk.truncate(FILE, self.len));
+            let gone = match cut(disk, HEAD, self.head_len) {
+                Ok(()) if is_first => disk.sync_folder(),
+                Ok(()) => disk.sync(HEAD),
+                failed => failed,
+            };
+            let _ = gone.and_then(|()| cut(disk, FILE, self.len));
             self.heads.push(lines.position);
             return written;
         }
@@ -383,6 +387,11 @@ impl<D: Disk> Ledger<D> {
         }
         written
     }
+}
+
+/// Takes back an append. An empty file would look like one whose records are lost, so it goes.
+fn cut(disk: &mut impl Disk, name: &str, len: u64) -> io::Result<()> {
+    if len == 0 { disk.remove(name) } else { disk.truncate(name, len) }
 }
 
 /// Keeps one copy of a damaged file.

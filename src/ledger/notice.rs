@@ -40,6 +40,10 @@ pub enum Notice {
         /// The number of the head's record.
         head: u64,
     },
+    /// The head exists, and neither file has a record.
+    Emptied,
+    /// The newest line of the head is damaged, so nothing shows if the file was truncated.
+    DamagedHead,
     /// A newer version wrote the file.
     Newer {
         /// The number of the format.
@@ -85,6 +89,12 @@ impl fmt::Display for Notice {
             ),
             Self::Gone { head } => {
                 write!(f, "the file is missing, and {} names {head} records: all promises in it are lost", HEAD)
+            }
+            Self::Emptied => {
+                write!(f, "{HEAD} exists, and no file has a record: both were emptied, and all promises in them are lost")
+            }
+            Self::DamagedHead => {
+                write!(f, "{HEAD} is damaged: nothing shows if the file was truncated, and promises may be lost")
             }
             Self::Newer { format } => write!(f, "written by a newer pintle, in format {format}"),
         }

@@ -254,15 +254,26 @@ pub fn is_roots_alone(folder: &Path) -> io::Result<bool> {
 pub fn hint(file: &Path) -> String {
     let gid = nix::unistd::getegid();
     let group = Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name);
-    hint_to_read(file, &group)
+    hint_of_owner(file, rustix::process::geteuid().as_raw()).unwrap_or_else(|| hint_to_read(file, &group))
+}
+
+/// The command if this user owns what is closed: the permissions of a group do not help its owner.
+fn hint_of_owner(file: &Path, me: u32) -> Option<String> {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let (closed, mode) = closed_folder(&file).map_or((file, "u+r"), |folder| (folder, "u+rx"));
+    let is_mine = fs::metadata(&closed).is_ok_and(|of| of.uid() == me);
+    is_mine.then(|| format!("chmod {mode} {}", closed.display()))
+}
+
+/// The outermost closed folder on the way to a file: folders below it cannot be inspected yet.
+fn closed_folder(file: &Path) -> Option<PathBuf> {
+    let is_shut = |folder: &&Path| matches!(fs::metadata(folder.join(".")), Err(e) if e.kind() == io::ErrorKind::PermissionDenied);
+    file.ancestors().skip(1).filter(is_shut).last().map(Path::to_owned)
 }
 
 fn hint_to_read(file: &Path, group: &str) -> String {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let is_shut = |folder: &&Path| matches!(fs::metadata(folder.join(".")), Err(e) if e.kind() == io::ErrorKind::PermissionDenied);
-    let mut folders: Vec<PathBuf> = file.ancestors().skip(1).filter(is_shut).map(Path::to_owned).collect();
-    match folders.pop() {
-        // The outermost closed folder: folders below it cannot be inspected yet.
+    match closed_folder(&file) {
         Some(folder) => format!("chgrp {group} {0} && chmod g+x {0}", folder.display()),
         None => format!("chgrp {group} {0} && chmod 640 {0}", file.display()),
     }
