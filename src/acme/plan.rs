@@ -343,4 +343,6 @@ fn keys(facts: &Facts, now: Seconds, changeover: Option<Changeover>) -> Vec<(Key
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -283,11 +283,10 @@ type BookAndDamage = (Book, Option<Reason>);
 
 fn look_at(config: &Path, folder: &Path) -> Result<BookAndDamage, Reason> {
     let file = folder.join(crate::ledger::FILE);
-    let (book, notices) = crate::ledger::look(folder)
-        .map_err(|error| {
-            let file = crate::ledger::unreadable(folder);
-            Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error))
-        })?;
+    let (book, notices) = crate::ledger::look(folder).map_err(|error| {
+        let file = crate::ledger::unreadable(folder);
+        Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error))
+    })?;
     for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. })) {
         warn(&format!("{}: {notice}", file.display()).into());
     }

@@ -1,6 +1,8 @@
 //! Puts a configuration into use: first the ledger, then the wire, then the log.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -9,6 +11,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
+use crate::lease::Lease;
+use crate::ledger::leases::Pledge;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
@@ -127,9 +131,14 @@ impl Control {
         let before = std::mem::replace(&mut self.config, config);
         self.endings.look_again();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
-        // New pins are on disk before they are sent, and they are sent once no worker serves the
-        // chains from before.
-        let renewal = self.record_leases().await;
+        // New pins are on disk before they are sent. If a chain from before does not keep them,
+        // they are sent once no worker serves it.
+        let mut renewal = self.record_leases().await;
+        let at_once = renewal.as_mut().map(|renewal| {
+            let kept = kept_by_chains(&before, &self.config);
+            renewal.part(|lease| kept.contains(&Arc::as_ptr(lease)))
+        });
+        self.grant_leases(at_once);
         self.follow_upstreams();
         self.server.publish(self.config.snapshot.clone());
         self.server.settled().await;
@@ -182,6 +191,20 @@ impl Control {
             spawn_local(checks);
         }
     }
+}
+
+/// The leases of a configuration whose pins the chains of the previous one keep.
+fn kept_by_chains(before: &Config, after: &Config) -> HashSet<*const Lease> {
+    let chains: HashMap<&str, &report::Site> = before.sites().map(|site| (site.name(), site)).collect();
+    let is_kept = |pledge: &&Pledge| {
+        let pins = &pledge.promise.pins;
+        chains.get(pledge.promise.site.as_str()).is_some_and(|site| {
+            let mut certificates = site.certificates.iter();
+            site.lacks_certificate.is_none()
+                && certificates.all(|c| c.certain.iter().any(|pin| pins.binary_search(pin).is_ok()))
+        })
+    };
+    after.pledges.iter().filter(is_kept).map(|pledge| Arc::as_ptr(&pledge.lease)).collect()
 }
 
 /// Logs the new certificates. Returns their number.

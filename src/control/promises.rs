@@ -150,7 +150,9 @@ pub fn hints_to_read(file: &Path, error: &io::Error) -> Vec<String> {
     use std::os::unix::fs::MetadataExt as _;
     if std::fs::symlink_metadata(file).is_ok_and(|is| !is.is_file()) {
         let at = file.display();
-        return vec![format!("move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so")];
+        return vec![format!(
+            "move it away: mv -T {at} {at}.aside; if promises are missing then, the next start says so"
+        )];
     }
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Vec::new();

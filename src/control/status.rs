@@ -108,8 +108,7 @@ impl Control {
             json!({
                 "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
                 "pin": c.pin.to_string(), "not_before": c.not_before.to_string(), "not_after": c.not_after.to_string(),
-                "scts": c.scts,
-                "served": c.served,
+                "scts": c.scts, "served": c.served,
                 "seconds_left": c.not_after.as_second().saturating_sub(now).max(0),
                 "days_left": c.not_after.as_second().saturating_sub(now).max(0) / DAY,
                 "left": left(c, now),

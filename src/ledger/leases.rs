@@ -60,6 +60,16 @@ struct Granted {
     renew_at: u64,
 }
 
+impl Renewal {
+    /// Parts the leases that may be granted at once from the others. The records stay where they
+    /// are.
+    pub fn part(&mut self, at_once: impl Fn(&Arc<Lease>) -> bool) -> Self {
+        let (now, later) = std::mem::take(&mut self.granted).into_iter().partition(|(lease, _)| at_once(lease));
+        self.granted = later;
+        Self { records: Vec::new(), granted: now }
+    }
+}
+
 impl Leases {
     /// Replaces the held pledges; those that stay keep their leases.
     pub fn hold(&mut self, pledges: &[Pledge]) {

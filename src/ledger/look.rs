@@ -39,9 +39,8 @@ pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
 #[must_use]
 pub fn unreadable(folder: &Path) -> PathBuf {
     let paths = [FILE, HEAD].map(|name| folder.join(name));
-    let fails = |path: &&PathBuf| {
-        plain_file::open(path).is_err_and(|error| !matches!(error.kind(), io::ErrorKind::NotFound))
-    };
+    let fails =
+        |path: &&PathBuf| plain_file::open(path).is_err_and(|error| !matches!(error.kind(), io::ErrorKind::NotFound));
     paths.iter().find(fails).unwrap_or(&paths[0]).clone()
 }
 

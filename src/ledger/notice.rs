@@ -91,7 +91,10 @@ impl fmt::Display for Notice {
                 write!(f, "the file is missing, and {} names {head} records: all promises in it are lost", HEAD)
             }
             Self::Emptied => {
-                write!(f, "{HEAD} exists, and no file has a record: both were emptied, and all promises in them are lost")
+                write!(
+                    f,
+                    "{HEAD} exists, and no file has a record: both were emptied, and all promises in them are lost"
+                )
             }
             Self::DamagedHead => {
                 write!(f, "{HEAD} is damaged: nothing shows if the file was truncated, and promises may be lost")

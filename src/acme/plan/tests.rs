@@ -1,20 +1,18 @@
-use proptest::prelude::*;
-
 use super::super::backoff::{Attempts, Failure};
 use super::super::facts::{Asked, Checked, Held};
 use super::super::problem::Remedy;
 use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
 
-const T0: Seconds = 1_800_000_000;
-const HOUR: Seconds = 3600;
+pub(super) const T0: Seconds = 1_800_000_000;
+pub(super) const HOUR: Seconds = 3600;
 
-fn pin(key: u8) -> Pin {
+pub(super) fn pin(key: u8) -> Pin {
     Pin::of_spki(&[key])
 }
 
 /// A site with a certificate for 90 days since T0 on key 1, next key 2, checked just now, and two CAs.
-fn facts(now: Seconds) -> Facts {
+pub(super) fn facts(now: Seconds) -> Facts {
     let names = vec!["a.example".to_owned(), "b.example".to_owned()];
     let ca = |directory: &str| Ca { directory: directory.to_owned(), has_renewal_info: true, ..Ca::default() };
     let chain = Held {
@@ -41,16 +39,16 @@ fn facts(now: Seconds) -> Facts {
     }
 }
 
-fn window(facts: &mut Facts, start: Seconds, end: Seconds, chosen: Seconds) {
+pub(super) fn window(facts: &mut Facts, start: Seconds, end: Seconds, chosen: Seconds) {
     facts.info.window = Some(Window { start, end, chosen, since: start.max(T0), explanation: None });
 }
 
-fn fail(facts: &mut Facts, ca: usize, remedy: Remedy, at: Seconds) {
+pub(super) fn fail(facts: &mut Facts, ca: usize, remedy: Remedy, at: Seconds) {
     let failure = Failure { remedy, text: "why".to_owned(), retry_after: None, key: facts.live };
     facts.cas[ca].attempts.failed(failure, at, Some(DAY), 0.0);
 }
 
-fn order(key: KeyChoice, ca: usize) -> Next {
+pub(super) fn order(key: KeyChoice, ca: usize) -> Next {
     Next::Order { key, ca, replaces: (ca == 0).then(|| "a.b".to_owned()) }
 }
 
@@ -285,7 +283,7 @@ fn a_refused_key() {
     assert_eq!(next(&Facts { checked: facts(now + 5 * DAY).checked, ..f }, now + 5 * DAY).next, Next::AskWindow);
 }
 
-fn compromise(key: u8, accepts_lockout: bool) -> Option<Compromise> {
+pub(super) fn compromise(key: u8, accepts_lockout: bool) -> Option<Compromise> {
     let (since, is_revoked, attempts) = (T0, false, Attempts::default());
     Some(Compromise { pin: pin(key), since, accepts_lockout, is_revoked, attempts })
 }
@@ -363,134 +361,4 @@ fn an_open_order() {
     fail(&mut f, 1, Remedy::RateLimit, now);
     assert_eq!(next(&f, now).next, Next::Wait { until: now + 60 });
     assert_eq!(next(&f, now + 60).next, Next::Resume);
-}
-
-fn any_facts() -> impl Strategy<Value = (Facts, Seconds)> {
-    let time = || T0 - 100 * DAY..T0 + 200 * DAY;
-    let chain = prop::option::of((time(), prop::sample::select(vec![60, 160 * HOUR, 45 * DAY, 90 * DAY]), 0u8..4));
-    let next_key = prop::option::of((0u8..4, prop::option::of(time()), prop::option::of(time()), 0..90 * DAY));
-    let window = prop::option::of((time(), 1..9 * DAY));
-    let failures = prop::collection::vec((0usize..2, 0usize..13, time()), 0..5);
-    let checked = prop::option::of((time(), 0u32..6, 0u8..3));
-    let flags = (any::<bool>(), any::<bool>(), prop::option::of((0u8..4, any::<bool>(), any::<bool>())));
-    let rest =
-        (prop::option::of(0..400 * DAY), prop::collection::vec(0u8..4, 0..2), prop::option::of(time()), 0..3usize);
-    (chain, prop::option::of(0u8..4), next_key, window, failures, checked, flags, rest, time()).prop_map(build)
-}
-
-type Drawn = (
-    Option<(Seconds, Seconds, u8)>,
-    Option<u8>,
-    Option<(u8, Option<Seconds>, Option<Seconds>, Seconds)>,
-    Option<(Seconds, Seconds)>,
-    Vec<(usize, usize, Seconds)>,
-    Option<(Seconds, u32, u8)>,
-    (bool, bool, Option<(u8, bool, bool)>),
-    (Option<Seconds>, Vec<u8>, Option<Seconds>, usize),
-    Seconds,
-);
-
-fn build((chain, live, next_key, window_at, failures, checked, flags, rest, now): Drawn) -> (Facts, Seconds) {
-    const REMEDIES: [Remedy; 13] = [
-        Remedy::NewNonce,
-        Remedy::WithoutReplaces,
-        Remedy::ReadOrder,
-        Remedy::Register,
-        Remedy::Temporary,
-        Remedy::RateLimit,
-        Remedy::Validation,
-        Remedy::Candidate,
-        Remedy::Caa,
-        Remedy::Key,
-        Remedy::Profile,
-        Remedy::Name,
-        Remedy::Operator,
-    ];
-    let mut f = facts(now);
-    f.live = live.map(pin);
-    match chain {
-        Some((not_before, lifetime, key)) => {
-            let held = f.chain.as_mut().unwrap();
-            (held.not_before, held.not_after, held.pin) = (not_before, not_before + lifetime, pin(key));
-        }
-        None => f.chain = None,
-    }
-    f.next = next_key.map(|(key, promised_since, usable_from, longest)| NextKey {
-        pin: pin(key),
-        promised_since,
-        usable_from,
-        longest,
-    });
-    if let Some((start, length)) = window_at {
-        window(&mut f, start, start + length, start + length / 2);
-    }
-    for (ca, remedy, at) in failures {
-        fail(&mut f, ca, REMEDIES[remedy], at.min(now));
-    }
-    match checked {
-        Some((at, failures, verdict)) => {
-            let checked = f.checked.as_mut().unwrap();
-            (checked.at, checked.failures) = (at.min(now), failures);
-            checked.verdict = [Verdict::Fine, Verdict::Unknown, Verdict::Broken][usize::from(verdict)];
-        }
-        None => f.checked = None,
-    }
-    f.asked = Asked { renew: flags.0, rotate: flags.1 };
-    f.compromise = flags.2.and_then(|(key, accepts, is_revoked)| {
-        compromise(key, accepts).map(|compromise| Compromise { is_revoked, ..compromise })
-    });
-    let (rotate_every, burnt, budget, cas) = rest;
-    f.rotate_every = rotate_every;
-    f.burnt = burnt.into_iter().map(pin).collect();
-    f.cas.truncate(cas);
-    if let Some(ca) = f.cas.first_mut() {
-        ca.order_from = budget.map(|at| (at, "orders".to_owned()));
-    }
-    (f, now)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    /// Whatever the facts are: a wait ends later than now and within a day; an order is within the
-    /// budget, for a key that no living promise lacks (unless the operator accepts it), that no
-    /// ledger marks as burnt and that the CA has not refused.
-    #[test]
-    fn any_plan((facts, now) in any_facts()) {
-        let plan = next(&facts, now);
-        match plan.next {
-            Next::Wait { until } | Next::OperatorsTurn { until, .. } => {
-                prop_assert!((now + 1..=now + DAY).contains(&until), "{}", until - now);
-            }
-            Next::Order { key, ca, .. } => {
-                prop_assert!(plan.due <= now && ca < facts.cas.len());
-                let next_key = facts.next.as_ref().unwrap();
-                let pin = if key == KeyChoice::Live { facts.live.unwrap() } else { next_key.pin };
-                prop_assert!(!facts.is_burnt(pin) && !facts.cas[ca].attempts.refused_keys.contains(&pin));
-                let accepts = facts.compromise.as_ref().is_some_and(|c| c.accepts_lockout && Some(c.pin) == facts.live);
-                prop_assert!(key == KeyChoice::Live || accepts || due::usable_from(next_key) <= now);
-                prop_assert!(facts.cas[ca].order_from.as_ref().is_none_or(|(from, _)| *from <= now));
-            }
-            _ => {}
-        }
-        // The same facts, the same plan.
-        prop_assert_eq!(next(&facts, now), next(&facts, now));
-        if plan.is_overdue() {
-            prop_assert!(plan.standing.is_alarming());
-        }
-    }
-
-    /// The certificate is renewed before it ends, whatever window the CA shows.
-    #[test]
-    fn no_window_leads_to_a_day_without_a_certificate(
-        lifetime in 60..400 * DAY, chosen in any::<i64>(), spread in any::<f64>(),
-    ) {
-        let mut f = facts(T0);
-        let chain = f.chain.as_mut().unwrap();
-        (chain.not_after, chain.spread) = (T0 + lifetime, spread);
-        let without = next(&f, T0).due;
-        prop_assert!((T0..T0 + lifetime).contains(&without));
-        window(&mut f, chosen, chosen.saturating_add(1), chosen);
-        prop_assert!(next(&f, T0).due < T0 + lifetime - lifetime / 7);
-    }
 }

@@ -1,0 +1,138 @@
+//! Properties of the plan: over any facts, and over the time before a renewal.
+
+use proptest::prelude::*;
+
+use super::super::facts::Asked;
+use super::super::problem::Remedy;
+use super::tests::*;
+use super::*;
+
+fn any_facts() -> impl Strategy<Value = (Facts, Seconds)> {
+    let time = || T0 - 100 * DAY..T0 + 200 * DAY;
+    let chain = prop::option::of((time(), prop::sample::select(vec![60, 160 * HOUR, 45 * DAY, 90 * DAY]), 0u8..4));
+    let next_key = prop::option::of((0u8..4, prop::option::of(time()), prop::option::of(time()), 0..90 * DAY));
+    let window = prop::option::of((time(), 1..9 * DAY));
+    let failures = prop::collection::vec((0usize..2, 0usize..13, time()), 0..5);
+    let checked = prop::option::of((time(), 0u32..6, 0u8..3));
+    let flags = (any::<bool>(), any::<bool>(), prop::option::of((0u8..4, any::<bool>(), any::<bool>())));
+    let rest =
+        (prop::option::of(0..400 * DAY), prop::collection::vec(0u8..4, 0..2), prop::option::of(time()), 0..3usize);
+    (chain, prop::option::of(0u8..4), next_key, window, failures, checked, flags, rest, time()).prop_map(build)
+}
+
+type Drawn = (
+    Option<(Seconds, Seconds, u8)>,
+    Option<u8>,
+    Option<(u8, Option<Seconds>, Option<Seconds>, Seconds)>,
+    Option<(Seconds, Seconds)>,
+    Vec<(usize, usize, Seconds)>,
+    Option<(Seconds, u32, u8)>,
+    (bool, bool, Option<(u8, bool, bool)>),
+    (Option<Seconds>, Vec<u8>, Option<Seconds>, usize),
+    Seconds,
+);
+
+fn build((chain, live, next_key, window_at, failures, checked, flags, rest, now): Drawn) -> (Facts, Seconds) {
+    const REMEDIES: [Remedy; 13] = [
+        Remedy::NewNonce,
+        Remedy::WithoutReplaces,
+        Remedy::ReadOrder,
+        Remedy::Register,
+        Remedy::Temporary,
+        Remedy::RateLimit,
+        Remedy::Validation,
+        Remedy::Candidate,
+        Remedy::Caa,
+        Remedy::Key,
+        Remedy::Profile,
+        Remedy::Name,
+        Remedy::Operator,
+    ];
+    let mut f = facts(now);
+    f.live = live.map(pin);
+    match chain {
+        Some((not_before, lifetime, key)) => {
+            let held = f.chain.as_mut().unwrap();
+            (held.not_before, held.not_after, held.pin) = (not_before, not_before + lifetime, pin(key));
+        }
+        None => f.chain = None,
+    }
+    f.next = next_key.map(|(key, promised_since, usable_from, longest)| NextKey {
+        pin: pin(key),
+        promised_since,
+        usable_from,
+        longest,
+    });
+    if let Some((start, length)) = window_at {
+        window(&mut f, start, start + length, start + length / 2);
+    }
+    for (ca, remedy, at) in failures {
+        fail(&mut f, ca, REMEDIES[remedy], at.min(now));
+    }
+    match checked {
+        Some((at, failures, verdict)) => {
+            let checked = f.checked.as_mut().unwrap();
+            (checked.at, checked.failures) = (at.min(now), failures);
+            checked.verdict = [Verdict::Fine, Verdict::Unknown, Verdict::Broken][usize::from(verdict)];
+        }
+        None => f.checked = None,
+    }
+    f.asked = Asked { renew: flags.0, rotate: flags.1 };
+    f.compromise = flags.2.and_then(|(key, accepts, is_revoked)| {
+        compromise(key, accepts).map(|compromise| Compromise { is_revoked, ..compromise })
+    });
+    let (rotate_every, burnt, budget, cas) = rest;
+    f.rotate_every = rotate_every;
+    f.burnt = burnt.into_iter().map(pin).collect();
+    f.cas.truncate(cas);
+    if let Some(ca) = f.cas.first_mut() {
+        ca.order_from = budget.map(|at| (at, "orders".to_owned()));
+    }
+    (f, now)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever the facts are: a wait ends later than now and within a day; an order is within the
+    /// budget, for a key that no living promise lacks (unless the operator accepts it), that no
+    /// ledger marks as burnt and that the CA has not refused.
+    #[test]
+    fn any_plan((facts, now) in any_facts()) {
+        let plan = next(&facts, now);
+        match plan.next {
+            Next::Wait { until } | Next::OperatorsTurn { until, .. } => {
+                prop_assert!((now + 1..=now + DAY).contains(&until), "{}", until - now);
+            }
+            Next::Order { key, ca, .. } => {
+                prop_assert!(plan.due <= now && ca < facts.cas.len());
+                let next_key = facts.next.as_ref().unwrap();
+                let pin = if key == KeyChoice::Live { facts.live.unwrap() } else { next_key.pin };
+                prop_assert!(!facts.is_burnt(pin) && !facts.cas[ca].attempts.refused_keys.contains(&pin));
+                let accepts = facts.compromise.as_ref().is_some_and(|c| c.accepts_lockout && Some(c.pin) == facts.live);
+                prop_assert!(key == KeyChoice::Live || accepts || due::usable_from(next_key) <= now);
+                prop_assert!(facts.cas[ca].order_from.as_ref().is_none_or(|(from, _)| *from <= now));
+            }
+            _ => {}
+        }
+        // The same facts, the same plan.
+        prop_assert_eq!(next(&facts, now), next(&facts, now));
+        if plan.is_overdue() {
+            prop_assert!(plan.standing.is_alarming());
+        }
+    }
+
+    /// The certificate is renewed before it ends, whatever window the CA shows.
+    #[test]
+    fn no_window_leads_to_a_day_without_a_certificate(
+        lifetime in 60..400 * DAY, chosen in any::<i64>(), spread in any::<f64>(),
+    ) {
+        let mut f = facts(T0);
+        let chain = f.chain.as_mut().unwrap();
+        (chain.not_after, chain.spread) = (T0 + lifetime, spread);
+        let without = next(&f, T0).due;
+        prop_assert!((T0..T0 + lifetime).contains(&without));
+        window(&mut f, chosen, chosen.saturating_add(1), chosen);
+        prop_assert!(next(&f, T0).due < T0 + lifetime - lifetime / 7);
+    }
+}
