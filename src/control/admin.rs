@@ -27,8 +27,7 @@ use crate::reason::Reason;
 const BODY_MAX: usize = 64 << 20;
 /// Time limit for a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// The header that commands over TCP must carry. A browser cannot send it to another origin without
-/// a preflight request.
+/// The header that commands over TCP must carry: a browser asks before it sends it elsewhere.
 pub const HEADER: &str = "pintle-admin";
 /// The answer of `/ready` from a process that accepts no connections any more.
 pub(super) const DRAINING: &str = "draining";
@@ -36,8 +35,7 @@ pub(super) const DRAINING: &str = "draining";
 /// A command of the operator.
 pub(super) enum Command {
     Reload(oneshot::Sender<Verdict>),
-    /// Look at a site's files now, and accept a lockout until `accept`, if given: by any chain of the site, or by the one
-    /// that was installed.
+    /// Look at a site's files now, and accept a lockout until `accept`: by any chain, or by the installed one.
     Certificates {
         host: String,
         accept: Option<String>,
@@ -46,8 +44,7 @@ pub(super) enum Command {
     },
     Status(oneshot::Sender<Value>),
     Metrics(oneshot::Sender<String>),
-    /// Is this process accepting connections?
-    /// With `strict`: does each site have its certificate, too? Answers with the reason if not.
+    /// Is this process accepting connections? `strict`: and has each site its certificate? The reason if not.
     Ready {
         strict: bool,
         reply: oneshot::Sender<Result<(), String>>,
