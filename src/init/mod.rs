@@ -3,7 +3,7 @@
 //! Rules are separate from I/O. [`probe`] alone has sockets: it sends at most eight requests and
 //! records the answers as [`evidence`]. [`fingerprint`] names the platform by the table in
 //! [`signs`], [`choose`] picks scheme and Host, [`conclude`] collects all conclusions with their
-//! evidence, and [`write`] puts them into a commented file. Only proven lines are active.
+//! evidence, and [`mod@write`] puts them into a commented file. Only proven lines are active.
 
 pub mod answer;
 pub mod choose;

@@ -408,6 +408,8 @@ fn keep_copy(disk: &mut impl Disk, contents: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod emptied;
+#[cfg(test)]
 mod fake_disk;
 #[cfg(test)]
 mod tests;

@@ -98,7 +98,7 @@ proptest! {
     }
 }
 
-fn sample(count: usize) -> (Vec<Record>, String) {
+pub(super) fn sample(count: usize) -> (Vec<Record>, String) {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut records = Vec::new();
     while records.len() < count {
@@ -116,7 +116,7 @@ fn read(contents: &[u8]) -> FileContents {
 }
 
 /// Returns a ledger's folder with these records, each written by itself.
-fn folder_with(records: &[Record]) -> tempfile::TempDir {
+pub(super) fn folder_with(records: &[Record]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (mut ledger, notices) = Ledger::open(folder.path(), 0).unwrap();
     assert_eq!(notices, []);
@@ -127,7 +127,7 @@ fn folder_with(records: &[Record]) -> tempfile::TempDir {
 }
 
 /// Returns the losses that opening a folder reports.
-fn losses(folder: &Path) -> Vec<Notice> {
+pub(super) fn losses(folder: &Path) -> Vec<Notice> {
     let looked = look(folder).unwrap().1;
     match Ledger::open(folder, 0) {
         Ok((_, notices)) => {
@@ -433,52 +433,4 @@ fn what_is_deleted_is_written_anew() {
     let _second = Ledger::open(&state, 0).unwrap();
     let error = ledger.record(vec![any()]).unwrap_err();
     assert!(error.to_string().contains("another process has the folder"), "{error}");
-}
-
-/// Nobody empties a file that has a record: a promise may be lost.
-#[test]
-fn emptied_files_and_damaged_heads_are_noticed() {
-    let (records, _) = sample(3);
-    let path = |folder: &tempfile::TempDir, name: &str| folder.path().join(name);
-    let folder = folder_with(&records);
-    std::fs::write(path(&folder, FILE), "").unwrap();
-    assert!(matches!(losses(folder.path())[..], [Notice::Behind { .. }]));
-    std::fs::write(path(&folder, HEAD), "").unwrap();
-    assert_eq!(losses(folder.path()), [Notice::Emptied]);
-    std::fs::remove_file(path(&folder, FILE)).unwrap();
-    assert_eq!(losses(folder.path()), [Notice::Emptied]);
-    // Any changed byte in the newest line of the head, while the ledger is truncated.
-    let whole = folder_with(&records);
-    let [ledger, head] = [FILE, HEAD].map(|name| std::fs::read(path(&whole, name)).unwrap());
-    let first = ledger.iter().position(|b| *b == b'\n').unwrap() + 1;
-    let newest = head[..head.len() - 1].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-    for at in newest..head.len() - 1 {
-        let folder = folder_with(&[]);
-        let mut changed = head.clone();
-        changed[at] ^= 1;
-        std::fs::write(path(&folder, HEAD), &changed).unwrap();
-        for contents in [&ledger[..first], &ledger[..]] {
-            std::fs::write(path(&folder, FILE), contents).unwrap();
-            assert!(!losses(folder.path()).is_empty(), "byte {at}");
-        }
-    }
-    // A head that a crash has torn names nothing that was sent.
-    let folder = folder_with(&[]);
-    std::fs::write(path(&folder, FILE), &ledger).unwrap();
-    std::fs::write(path(&folder, HEAD), &head[..head.len() - 1]).unwrap();
-    assert_eq!(losses(folder.path()), []);
-}
-
-/// A disk that is full before the first record leaves nothing that looks like a loss.
-#[test]
-fn a_first_record_that_does_not_fit_leaves_no_empty_file() {
-    let (records, _) = sample(1);
-    for room in (0..2000).step_by(7) {
-        let disk = FakeDisk { room: Some(room), ..FakeDisk::default() };
-        let (mut ledger, _) = Ledger::on(disk, 0).unwrap();
-        let written = ledger.record(records.clone()).is_ok();
-        let (again, notices) = Ledger::on(ledger.disk.unwrap().reboot(), 0).unwrap();
-        assert!(!notices.iter().any(Notice::is_loss), "{room}: {notices:?}");
-        assert!(!written || again.book().promises().len() == 1, "{room}");
-    }
 }

@@ -181,10 +181,7 @@ fn it_says_that_it_is_not_upgraded() {
     let run = |name: &str| outcome(pintle().arg(name).arg("-c").arg(&config));
     let (code, status, err) = run("status");
     assert_eq!(code, 0, "{err}");
-    assert!(
-        status.contains("  upgrades       none: a demo has none: stop it with Ctrl-C, and start it again\n"),
-        "{status}"
-    );
+    assert!(status.contains("  upgrades       not in a demo: stop it with Ctrl-C, and start it again\n"), "{status}");
     assert!(!status.contains("NO UPGRADES"), "{status}");
     let (code, _, err) = run("upgrade");
     assert!(code == 1 && err.contains("no launcher (a demo has none"), "{err}");
