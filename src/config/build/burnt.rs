@@ -22,12 +22,9 @@ pub(super) fn live(
         let reason = Reason::new(format!("{}: {}", context.shown(&loaded.path), compromised(burnt)));
         let problem = if is_served(loaded) {
             let note = "the certificate in use has this key, too, so pintle still serves it";
-            Problem::warning(span, reason.note(note).hint(format!("change over now: {}", revoke(entry))))
+            Problem::warning(span, reason.note(note).hint(change_over(entry)))
         } else {
-            Problem::error(
-                span,
-                reason.hint("use a certificate for another key: `pintle key list` shows which keys clients know"),
-            )
+            Problem::error(span, reason.hint(change_over(entry)))
         };
         Some((loaded.at, problem.about(&loaded.path)))
     };
@@ -48,6 +45,7 @@ fn compromised(burnt: &Burnt) -> String {
     format!("the key {} is burnt: it was revoked as compromised on {}", burnt.pin, timestamp(burnt.at))
 }
 
-fn revoke(entry: &Entry) -> String {
-    format!("pintle key revoke --site {}", entry.site.label())
+fn change_over(entry: &Entry) -> String {
+    let site = entry.site.label();
+    format!("change over to another key: `pintle key list --site {site}` shows which keys clients know")
 }
