@@ -90,7 +90,7 @@ pub struct Ask<'a> {
     pub replaces: bool,
 }
 
-/// What was taken from each bucket at one CA.
+/// The orders and failures counted in each bucket at one CA.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Budget {
@@ -194,7 +194,7 @@ fn buckets(ask: Ask<'_>) -> Vec<(&'static Limit, String)> {
 /// The registered domain of a name, or the name itself if it has none: an address, a private name.
 fn registered(name: &str) -> String {
     let name = key_of(name);
-    // The list would take the last octets of an address for a domain.
+    // The list would take the last bytes of an address for a domain.
     if name.parse::<IpAddr>().is_ok() {
         return name;
     }

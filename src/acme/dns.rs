@@ -136,7 +136,7 @@ async fn follow(lookup: &Lookup, name: &str) -> String {
     at
 }
 
-/// Returns who lacks the record, in words.
+/// Names the servers that lack the record.
 async fn lacking(lookup: &Lookup, servers: &[(String, Lookup)], record: &Record, target: &str) -> Option<String> {
     let mut asked = false;
     for (server, authoritative) in servers {

@@ -124,7 +124,7 @@ struct Run {
     /// Certificates that are worked on.
     busy: HashSet<Place>,
     budgets: HashMap<String, Rc<RefCell<Budget>>>,
-    /// What was logged about each certificate last, so that it is logged once.
+    /// The last log line about each certificate, so that none is repeated.
     said: HashMap<Place, String>,
     /// The ledger's facts at the last look.
     next_keys: HashMap<Place, NextKey>,
@@ -162,7 +162,7 @@ impl Run {
                 Some(Done { place, result }) = done.recv() => {
                     self.busy.remove(&place);
                     if let Some(work) = self.certificates.get(&place) {
-                        // Its settings may have changed in between: the task had the record of before.
+                        // Its settings may have changed meanwhile: the task had the previous record.
                         *work.record.borrow_mut() = store::record(&work.certificate);
                     }
                     if let Err(fault) = result {

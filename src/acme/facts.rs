@@ -31,7 +31,7 @@ pub struct Facts {
     pub order: Option<OpenOrder>,
     /// The last preflight.
     pub checked: Option<Checked>,
-    /// What the operator asked for.
+    /// The operator's requests.
     pub asked: Asked,
     /// A key that the operator declared compromised.
     pub compromise: Option<Compromise>,
@@ -135,7 +135,7 @@ pub enum Verdict {
     Broken,
 }
 
-/// What the operator asked for, since the last certificate.
+/// The operator's requests since the last certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Asked {
@@ -145,14 +145,14 @@ pub struct Asked {
     pub rotate: bool,
 }
 
-/// A key that the operator declared compromised: `pintle key revoke`.
+/// A key that the operator declared compromised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compromise {
     /// The key.
     pub pin: Pin,
     /// The time of the command.
     pub since: Seconds,
-    /// `true` if the operator accepts that clients are locked out who do not know the next key.
+    /// `true` if the operator accepts the lockout of clients that do not know the next key.
     #[serde(default)]
     pub accepts_lockout: bool,
     /// `true` once the CA has revoked its certificates, or if it has none.

@@ -1,4 +1,4 @@
-//! What is known about a chain on disk, and the judgement of one that has just arrived.
+//! The facts about a chain on disk, and the judgement of a new one.
 
 use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;

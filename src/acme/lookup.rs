@@ -1,5 +1,5 @@
 //! DNS as a certificate authority sees it: without /etc/hosts and search domains, and with errors
-//! told apart from missing records.
+//! distinguished from missing records.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

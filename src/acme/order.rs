@@ -73,7 +73,7 @@ pub(super) struct Surroundings {
     pub(super) answers: Arc<Answers>,
 }
 
-/// What is ordered.
+/// The subject of an order.
 pub(super) struct Wanted {
     pub(super) authority: Authority,
     pub(super) key: KeyChoice,
@@ -287,7 +287,7 @@ async fn follow(
                 has_finalized = true;
                 match signed!(order.finalize_csr(&csr), client) {
                     Ok(()) => continue,
-                    // It changed in between, or the authority was told before: the order says what holds.
+                    // It has changed, or the authority had the request already: the order shows which.
                     Err(fault) if fault.remedy == Remedy::ReadOrder => {}
                     Err(fault) => {
                         return Err(Fault { ends_order: fault.remedy != Remedy::Temporary, ..fault });

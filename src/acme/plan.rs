@@ -42,7 +42,7 @@ struct Planner<'a> {
     keys: Vec<(KeyChoice, Pin)>,
 }
 
-/// What is to be done about an order now.
+/// The next action for an order.
 enum Choice {
     Now(KeyChoice, usize),
     Later(Seconds),
@@ -133,7 +133,7 @@ impl<'a> Planner<'a> {
         facts.compromise.as_ref().filter(|compromise| !in_use.contains(&Some(compromise.pin)))
     }
 
-    /// What to do about an open order; `None` if another order is made in its place.
+    /// The next action for an open order; `None` if another order replaces it.
     fn open_order(&self, order: &OpenOrder) -> Option<Next> {
         let abandon = |why| Some(Next::Abandon { why });
         if order.names != self.facts.names {

@@ -10,7 +10,7 @@ use crate::keys::pin::Pin;
 
 /// A question of the driver to the control thread.
 pub enum Request {
-    /// What does the ledger say about these next keys?
+    /// Return the times since when clients know these next keys.
     Keys {
         /// The keys.
         asked: Vec<Asked>,

@@ -1,4 +1,4 @@
-//! What a plan says: the next action, its time, its key, and the reasons.
+//! The output of a plan: the next action, its time, its key, and the reasons.
 
 use std::fmt;
 
@@ -109,7 +109,7 @@ pub enum Cause {
     RotateEvery,
     /// `pintle key rotate`.
     Asked,
-    /// `pintle key revoke`, or the ledger: the live key is compromised.
+    /// The operator or the ledger declares the live key compromised.
     Compromised,
 }
 

@@ -49,7 +49,7 @@ pub struct Record {
     pub answers: Vec<ChallengeAnswer>,
     /// The last preflight.
     pub checked: Option<Checked>,
-    /// What the operator asked for.
+    /// The operator's requests.
     pub asked: Asked,
     /// A key that the operator declared compromised.
     pub compromise: Option<Compromise>,
@@ -59,7 +59,7 @@ pub struct Record {
     pub authorities: BTreeMap<String, Known>,
 }
 
-/// What is known about an authority.
+/// The facts about an authority.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Known {

@@ -155,7 +155,7 @@ fn without_certificate(draft: &Draft, known: &Known) -> Option<Vec<String>> {
     config.map(|config| config.without_certificate().map(|(site, _)| site.name().to_owned()).collect())
 }
 
-/// What `pintle run` would do with files that this check refuses.
+/// The action of `pintle run` for files that this check refuses.
 fn start_without(without: &[String]) -> String {
     let named = without.iter().take(NAMED_MAX).map(|name| both_forms(name)).collect::<Vec<_>>().join(", ");
     let more = match without.len().saturating_sub(NAMED_MAX) {

@@ -164,7 +164,7 @@ fn folder_of(state: &Path, first: &HostPattern, algorithm: KeyAlgorithm) -> Path
 }
 
 impl Draft {
-    /// Puts the paths of pintle's own files in place of `acme = true`. Tables that contradict themselves stay as
+    /// Replaces `acme = true` with the paths of pintle's own files. Tables that contradict themselves stay as
     /// written, for the checks to report.
     pub(super) fn place_managed(&mut self) {
         let Some(state) = self.state() else { return };

@@ -1,4 +1,4 @@
-//! What needs the operator's attention, for `pintle status`: present problems, each with a remedy if there is one.
+//! Matters that need the operator's attention, for `pintle status`: present problems, each with a remedy if there is one.
 
 use std::time::Duration;
 

@@ -101,7 +101,7 @@ impl Control {
                 if stage > known {
                     log(site, certificate, stage, now);
                 }
-                // A clock that is set back reports nothing anew.
+                // A clock that is set back repeats no report.
                 stages.insert(key, stage.max(known));
             }
         }

@@ -37,7 +37,7 @@ pub struct Beginning {
     pub is_demo: bool,
     /// `true` to refuse every configuration in which a site would be without a certificate.
     pub strict: bool,
-    /// What ends with this process; then there is no launcher either.
+    /// The container or service that ends with this process; there is no launcher then.
     pub tie: Option<Tie>,
     /// The connection to the service manager.
     pub notify: Notify,

@@ -77,7 +77,7 @@ pub(super) struct Upgrades {
     pub(super) launcher: Option<Arc<Mutex<Launcher>>>,
     /// `true` for a demo, which has no launcher by design.
     pub(super) is_demo: bool,
-    /// What ends with this process, so that another one cannot take over.
+    /// The container or service that ends with this process, so that another one cannot take over.
     pub(super) tie: Option<Tie>,
     /// Why no upgrade is possible; `None` while there is a launcher.
     pub(super) no_launcher: Option<String>,

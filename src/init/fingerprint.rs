@@ -14,7 +14,7 @@ use crate::verify::target::Url;
 pub struct Seen {
     /// Its platform.
     pub platform: Platform,
-    /// What it proves.
+    /// Its strength as evidence.
     pub weight: Weight,
     /// The sign in words; plain ASCII.
     pub words: String,

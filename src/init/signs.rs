@@ -65,7 +65,7 @@ pub enum Test {
 pub struct Sign {
     /// Its platform.
     pub platform: Platform,
-    /// What it proves.
+    /// Its strength as evidence.
     pub weight: Weight,
     /// The condition.
     pub test: Test,

@@ -473,7 +473,7 @@ mod tests {
             (one.accepted_instead(site, pin, until), one.accepted_instead(site, pin, "1970-01-03")),
             (None, None)
         );
-        // The excuse ends with another key, once; and a later one begins anew.
+        // The excuse ends with another key, once; a later excuse counts again.
         assert!(old.ended_excuses(|_| Some(vec![pin])).is_empty() && old.ended_excuses(|_| None).is_empty());
         let ended = old.ended_excuses(|_| Some(Vec::new()));
         assert_eq!(ended.len(), 1);

@@ -1,4 +1,4 @@
-//! What ends with this process: a container, or a service. Where something does, another process
+//! A container or a service that ends with this process. Where there is one, another process
 //! cannot take over. Process 1 of a container has duties, too: it reaps orphans.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ const HOST_NAMESPACE: &str = "pid:[4026531836]";
 /// The number of orphans that [`reap`] reaps at a time.
 const REAPED_MAX: usize = 64;
 
-/// What ends when this process ends.
+/// The container or service that ends with this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tie {
     /// The container, whose process 1 this is.

@@ -115,7 +115,7 @@ fn a_child_of_process_1_refuses_upgrades() {
     serves(container.pintle.https(), &authority);
 }
 
-/// What a program that somebody has started in the container leaves behind becomes a child of process 1.
+/// Processes that a program in the container leaves behind become children of process 1.
 #[test]
 fn process_1_reaps_orphans() {
     if !is_root("make a process namespace") {

@@ -23,7 +23,7 @@ impl Bed {
         Self { authority: Authority::new(), folder: TempDir::new().unwrap(), origin: Origin::hello() }
     }
 
-    /// A certificate that was valid for so many hours, and is for so many more.
+    /// A certificate with this lifetime, valid for `left` more hours; both in hours.
     fn leaf(&self, lifetime: i64, left: i64) -> Leaf {
         let key = self.authority.key("live", crate::harness::KeyKind::Ecdsa);
         self.authority.issue_as("live", key, &[BLOG], |params| {
@@ -32,7 +32,7 @@ impl Bed {
         })
     }
 
-    /// The test's clock, so many hours ahead.
+    /// Sets the test's clock ahead by this number of hours.
     fn set_clock(&self, hours: i64) {
         fs::write(self.folder.path().join("new"), (hours * 3600).to_string()).unwrap();
         fs::rename(self.folder.path().join("new"), self.folder.path().join("clock")).unwrap();
@@ -101,7 +101,7 @@ fn a_jump_over_several_thresholds_is_one_report() {
     bed.set_clock(18 * 24);
     let told = pintle.logged(NEAR, 1);
     assert_eq!(told[0]["left"], "2 days left", "{told:?}");
-    // A renewal ends it, and the next certificate begins anew.
+    // A renewal ends it; the next certificate has reports of its own.
     let pin = |pintle: &Pintle| pintle.status()["sites"][0]["certificates"][0]["serial"].clone();
     let before = pin(&pintle);
     bed.leaf(200 * 24, 100 * 24);

@@ -137,7 +137,7 @@ fn the_same_key_under_another_issuer_is_another_pair() {
     let pins = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = {backups:?}\n");
     let pintle = bed.start(&pins);
     assert!(bed.header(&pintle).unwrap().contains(&bed.authority.pin()));
-    // A key that nobody was told of, under the promised issuer.
+    // A key that no client knows, under the promised issuer.
     bed.put(&bed.stranger);
     eventually("the issuer's key keeps the promise", || (bed.served(&pintle) == bed.stranger.pin).then_some(()));
     copied(&bed, &bed.stranger);
@@ -561,7 +561,7 @@ fn a_name_that_moves_to_a_key_in_use_takes_its_promises_along() {
     assert!(refused.contains("would lock readers out"), "{refused}");
 }
 
-/// What a strict start says that is refused.
+/// The errors of a strict start that is refused.
 fn does_not_start(config: &Path) -> String {
     let mut command = std::process::Command::new("timeout");
     command

@@ -81,7 +81,7 @@ fn a_day_before_the_chain_accepts_nothing() {
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
 }
 
-/// A line that was left behind wants no chain: what is served goes on.
+/// A forgotten line asks for no chain: pintle serves the same pair as before.
 #[test]
 fn a_stale_day_holds_up_no_reload_and_no_start() {
     let bed = Bed::new();
@@ -103,7 +103,7 @@ fn a_stale_day_holds_up_no_reload_and_no_start() {
     assert_eq!(bed.served(&pintle), bed.live.pin);
 }
 
-/// What was accepted for one name is not accepted for a name that the site gets later.
+/// A lockout accepted for one name does not cover a name that the site gets later.
 #[test]
 fn an_accepted_lockout_is_about_its_names() {
     let bed = Bed::new();
@@ -138,7 +138,7 @@ fn an_accepted_lockout_is_about_its_names() {
     let day = day_in(&install(&[]).2);
     let (code, out, err) = install(&["--accept-lockout-until", &day]);
     assert_eq!(code, 0, "{out}{err}");
-    // The same again goes on.
+    // The same report a second time changes nothing.
     output(&mut pintle.command("reload"));
     let moved = site(&["a.e.test", "shop.e.test"], &own, "");
     pintle.rewrite(|text| text.replace(&children, &moved));

@@ -251,7 +251,7 @@ fn a_log_that_cannot_be_opened_is_known_before_the_start() {
     output(Command::new("sh").args(["-c", remedy]));
     let (code, out, err) = outcome(crate::harness::pintle().args(["check", "-c"]).arg(&config));
     assert_eq!(code, 0, "{out}{err}");
-    // What is there and is no file: `check` knows it, too.
+    // A path that is not a file: `check` notices it, too.
     assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
     assert!(said("check").contains("not a regular file") && said("run").contains("not a regular file"));
     fs::remove_file(&log).unwrap();

@@ -1,4 +1,4 @@
-//! What an installation brings besides the program: version, man pages, completions; and the files of `dist`.
+//! The parts of an installation besides the program: version, man pages, completions; and the files of `dist`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -175,7 +175,7 @@ fn a_redirect_of_the_upstream_to_the_same_url_is_answered_once() {
         }
     }
     pintle.logs("redirect loop: the upstream redirects to the page that was asked for");
-    // What may end by itself passes: a cookie, a wait, another path, another method.
+    // Redirects that may end by themselves pass: a cookie, a wait, another path, another method.
     for (method, path) in [("GET", "/cookie"), ("GET", "/later"), ("GET", "/slash"), ("POST", "/wp-login.php")] {
         assert!(matches!(ask(method, path, "").status, 301 | 302), "{method} {path}");
     }

@@ -62,7 +62,7 @@ impl Two {
         self.authority.folder().join("state")
     }
 
-    /// What the admin socket answers.
+    /// The answer of the admin socket.
     fn ask(&self, path: &str) -> String {
         crate::admin::get(&self.state().join("admin.sock"), path)
     }
@@ -82,7 +82,7 @@ fn site<'s>(status: &'s Value, name: &str) -> &'s Value {
     status["sites"].as_array().unwrap().iter().find(|site| site["site"] == name).unwrap()
 }
 
-/// What visitors of a site without a certificate get.
+/// The answer to visitors of a site without a certificate.
 #[track_caller]
 fn is_without(two: &Two, pintle: &Pintle) {
     let client = Client::new(&two.authority);

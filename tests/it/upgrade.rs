@@ -460,7 +460,7 @@ fn sessions_and_pins_go_on() {
     }
     let status = line.pintle.status();
     assert_eq!((&status["ledger"]["durable"], &status["ledger"]["error"]), (&Value::Bool(true), &Value::Null));
-    // The next process serves the next key: sessions of before are over, as their clients may have noted its pins since.
+    // The next process serves the next key: earlier sessions end, as their clients may have noted its pins since.
     line.pintle.rewrite(|text| {
         let (live, next) = (format!("{:?}", bed.chain()), format!("{:?}", bed.next.chain));
         let (live_key, next_key) = (format!("{:?}", bed.key()), format!("{:?}", bed.next.key));

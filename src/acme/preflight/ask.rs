@@ -1,4 +1,4 @@
-//! What the preflight is asked, and what it finds.
+//! The preflight's questions, and its findings.
 
 use super::probe::{Ports, Probe};
 use crate::config::acme::Method;

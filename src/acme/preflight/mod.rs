@@ -96,7 +96,7 @@ async fn check_address(ask: &Ask, name: &str, address: IpAddr, record: Option<&'
     };
     let is_ours = matches!(answer, address::Answer::Ours { .. });
     let foreign = match ask.method {
-        // The challenge itself has shown who ends TLS.
+        // The challenge itself has shown where TLS ends.
         Method::Http01 if is_ours => probe::foreign(name, address, ask.ports, &ask.own).await,
         _ => None,
     };

@@ -35,7 +35,7 @@ const ACME_TLS: &[u8] = b"acme-tls/1";
 /// The extension with the digest of the key authorization (RFC 8737 section 3).
 const ACME_IDENTIFIER: &str = "1.3.6.1.5.5.7.1.31";
 
-/// What a CA would ask for, and the right answer. pintle must publish it on all workers first, as
+/// The CA's question, and the right answer. pintle must publish it on all workers first, as
 /// it does for a challenge: `content` as http-01, and its SHA-256 as tls-alpn-01 of each name.
 #[derive(Debug, Clone)]
 pub struct Probe {
@@ -276,7 +276,7 @@ pub(super) async fn by_tls(name: &str, address: IpAddr, ports: Ports, probe: &Pr
                 None => Answer::Other { what: describe(&leaf), cdn: None },
             }
         }
-        // An alert is an answer, of somebody who has never heard of the challenge.
+        // An alert is an answer of a server that does not know the challenge.
         Err(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
             Answer::Other { what: "TLS without acme-tls/1".into(), cdn: None }
         }

@@ -14,7 +14,7 @@ const ATTEMPTS_MAX: usize = 5;
 /// The longest address (RFC 5321 section 4.5.3.1.3, without the brackets).
 const EMAIL_MAX: usize = 254;
 
-/// What init cannot know: from arguments, or from a terminal.
+/// The facts that init cannot find out: from arguments, or from a terminal.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
     /// The site's names.

@@ -102,7 +102,7 @@ fn settle(
     let change = changes.entry(objection.site).or_default();
     if context.stand_in == StandIn::Always {
         match objection.pair {
-            // An operator who accepts a lockout wants this chain and no other. A line that was there before wants nothing.
+            // An operator who accepts a lockout wants this chain and no other. A line from an earlier lockout does not count.
             Some(_) if !context.keeps_sites && objection.is_wanted => return false,
             Some(pair) if has_other_pair(candidate, pair, builder) && change.forced.insert(pair) => {
                 let refused = rebuild(objection.site, candidate, change, builder, r);

@@ -7,7 +7,7 @@ use super::stand_in::MissingPair;
 use crate::config::{Context, Kept};
 use crate::reason::{Problem, Reason, Severity};
 
-/// What follows from a pair that nothing replaces.
+/// The note for a pair without a replacement.
 const WITHOUT: &str = "until it can be served, the site is without a certificate: pintle refuses TLS for its names, and answers \
                        plain HTTP with 503, except ACME challenges";
 

@@ -163,7 +163,7 @@ pub struct TooFew {
     pub needed: usize,
     /// The browser.
     pub by: &'static str,
-    /// What is missing.
+    /// The shortfall.
     pub lack: Lack,
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::pebble::Pebble;
 use super::{Client, server_config};
 
-/// A request of the protocol, told apart by pebble's paths.
+/// A request of the protocol, recognised by pebble's paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Directory,
@@ -72,7 +72,7 @@ pub enum When {
 pub type Edit = dyn Fn(&mut Value) + Send + Sync;
 pub type EditText = dyn Fn(&mut String, &mut Vec<String>) + Send + Sync;
 
-/// What happens to such a request.
+/// The answer to such a request.
 #[derive(Clone)]
 pub enum Act {
     /// The double answers; pebble never sees the request.

@@ -81,7 +81,7 @@ pub struct Pebble {
     port: u16,
     management: u16,
     running: Option<Program>,
-    /// What the processes that were stopped have said.
+    /// The output of the stopped processes.
     before: String,
 }
 
@@ -213,7 +213,7 @@ impl Pebble {
         path
     }
 
-    /// What it says about the certificate with this serial number in hexadecimal: `Status`, `Reason`, `Certificate`.
+    /// Its status of the certificate with this serial number in hexadecimal: `Status`, `Reason`, `Certificate`.
     pub fn status(&self, serial: &str) -> Value {
         serde_json::from_str(&self.manage("GET", &format!("/cert-status-by-serial/{serial}"), "")).unwrap()
     }

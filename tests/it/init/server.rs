@@ -71,7 +71,7 @@ impl Fixture {
     }
 }
 
-/// What a server does with a connection, once its request is read.
+/// The server's action on a connection, once it has read the request.
 pub type Act = dyn Fn(&str, &str, &mut dyn Stream) -> io::Result<()> + Send + Sync;
 
 pub trait Stream: Read + Write {}

@@ -27,7 +27,7 @@ use operator::{Operator, Played};
 
 const HOUR: Seconds = 3600;
 const DAY: Seconds = 86_400;
-/// What a history lasts.
+/// The length of a history.
 const YEARS: Seconds = 3652 * DAY;
 /// Histories in an ordinary run.
 const HISTORIES: u64 = 8;

@@ -77,7 +77,7 @@ impl Bed {
     }
 }
 
-/// Waits for so many certificates.
+/// Waits for this number of certificates.
 #[track_caller]
 fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
     pintle.logged("certificate obtained", count)

@@ -22,9 +22,9 @@ pub struct Authority {
     outages: Vec<(Seconds, Seconds)>,
     /// Since when it refuses a key, and which.
     pub refused: Option<(Seconds, Pin)>,
-    /// When it asks for certificates of before to be replaced at once.
+    /// The time at which it asks for the immediate replacement of earlier certificates.
     replacements: Vec<Seconds>,
-    /// Whether its windows lie beyond the end of the certificates.
+    /// `true` if its windows lie beyond the end of the certificates.
     is_late: bool,
     unlucky: u32,
     pub limited_until: Seconds,

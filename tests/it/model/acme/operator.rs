@@ -24,11 +24,11 @@ use super::{DAY, HOUR, YEARS};
 
 const HOST: &str = "shop.example.com";
 const CLIENTS: usize = 8;
-/// What the plan may do without waiting.
+/// The actions that the plan may take without a wait.
 const ACTIONS_MAX: usize = 200;
 const TRACE: usize = 60;
 
-/// What has happened, so that a run that proves nothing fails.
+/// Counts of events, so that a run that proves nothing fails.
 #[derive(Debug, Default, Clone)]
 pub struct Played {
     renewals: u64,
@@ -182,7 +182,7 @@ impl Operator {
         self.played.clone()
     }
 
-    /// What is sent is in the ledger, as leases see to it.
+    /// Sent pins are in the ledger, as leases ensure.
     fn send(&mut self) {
         let Some(promise) = self.promise() else { return };
         let last_sent = self.now + ahead(promise.max_age);
@@ -221,7 +221,7 @@ impl Operator {
         assert!(accepted || self.now <= self.lockout_until, "a client is locked out: key {key}");
     }
 
-    /// What the operator and the world do.
+    /// The actions of the operator and of the world.
     fn event(&mut self, random: &mut Random) {
         let at = random.index(self.certificates.len());
         match random.below(14) {
@@ -260,7 +260,7 @@ impl Operator {
         self.told(|| format!("key {key} is compromised, lockout accepted: {accepts_lockout}"));
     }
 
-    /// What is kept is what has a form on disk.
+    /// Only facts with a form on disk are kept.
     fn restart(&mut self) {
         fn again<T: serde::Serialize + serde::de::DeserializeOwned>(kept: &mut T) {
             *kept = serde_json::from_str(&serde_json::to_string(kept).unwrap()).unwrap();
