@@ -62,6 +62,13 @@ impl LastGood {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// Returns `true` while a thread copies pairs: it has a clone of this value. A second thread would find the keys taken,
+    /// and could replace a copy with one that lacks its key.
+    #[must_use]
+    pub fn is_copying(&self) -> bool {
+        Arc::strong_count(&self.wanted) > 1
+    }
+
     /// Returns `true` if a wanted copy is missing: somebody has deleted it, or it was never written.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {

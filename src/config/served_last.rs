@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use super::build::by_name;
 use super::build::refusal::safe_day;
 use super::{Config, Draft, LastGood};
 use crate::host::HostPattern;
@@ -24,7 +25,7 @@ struct InUse<'a> {
 impl InUse<'_> {
     /// The excuse for the promises that the pair breaks, if one of them is new. It also covers those
     /// that were accepted for this pair and these names before: one record must cover all of them.
-    fn excuse(&self, new: &HashSet<String>, book: &Book, promises: &Promises<'_>, now: Seconds) -> Option<Accepted> {
+    fn excuse(&self, new: &HashSet<String>, book: &Book, promises: &Promises<'_>, at: Seconds) -> Option<Accepted> {
         let Self { label, names, chain } = self;
         let broken = promises.broken_by(names.hosts, names.except, &chain.certain);
         let is_new = |promise: &Promise| new.contains(&set_id(promise));
@@ -45,13 +46,17 @@ impl InUse<'_> {
             pin: chain.pin(),
             sets: excused.into_iter().map(set_id).collect(),
             until: safe_day(until),
-            // A clock that was set back must not make the note older than the promises in it.
-            at: book.newest().map_or(now, |newest| newest.max(now)),
+            at,
             except: if hosts.iter().any(HostPattern::is_wildcard) { names.except.to_vec() } else { Vec::new() },
             hosts,
             is_excuse: true,
         })
     }
+}
+
+/// Returns the date of a note. A clock that was set back must not make it older than the promises in it.
+fn noted_at(book: &Book, now: Seconds) -> Seconds {
+    book.newest().map_or(now, |newest| newest.max(now))
 }
 
 impl Draft {
@@ -68,6 +73,7 @@ impl Draft {
             file.sites.iter().map(|site| site.hosts.as_deref().map(names).unwrap_or_default()).collect();
         let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let promises = Promises::alive(book.promises().iter(), now);
+        let at = noted_at(book, now);
         let mut excuses = Vec::new();
         for ((site, hosts), except) in file.sites.iter().zip(&hosts).zip(&except) {
             let Some(label) = hosts.first().map(ToString::to_string) else { continue };
@@ -75,7 +81,7 @@ impl Draft {
                 let served = copies.read(&self.folder.join(&path.value));
                 let Some(chain) = served.and_then(|contents| Chain::from_pem(&contents).ok()) else { continue };
                 let pair = InUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
-                excuses.extend(pair.excuse(new, book, &promises, now));
+                excuses.extend(pair.excuse(new, book, &promises, at));
             }
         }
         excuses
@@ -87,19 +93,23 @@ impl Config {
     #[must_use]
     pub fn excuses(&self, new: &HashSet<String>, book: &Book, now: Seconds) -> Vec<Accepted> {
         let promises = Promises::alive(book.promises().iter(), now);
+        let at = noted_at(book, now);
         let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
         let in_use = pairs.map(|(entry, pair)| InUse {
             label: entry.report.name().to_owned(),
             names: entry.names(),
             chain: &pair.chain,
         });
-        in_use.filter_map(|pair| pair.excuse(new, book, &promises, now)).collect()
+        in_use.filter_map(|pair| pair.excuse(new, book, &promises, at)).collect()
     }
 
-    /// Returns the pins that a site serves, by its first name.
-    #[must_use]
-    pub fn pins_of(&self, site: &str) -> Option<Vec<Pin>> {
-        let entry = self.entries.iter().find(|entry| entry.report.name() == site)?;
-        Some(entry.pairs().iter().map(|pair| pair.chain.pin()).collect())
+    /// Returns the pins that each site serves, by its first name. Leaves out sites that lack a pair: no other key has
+    /// replaced it yet.
+    pub fn pins_by_site(&self) -> impl Fn(&str) -> Option<Vec<Pin>> + '_ {
+        let entries = by_name(&self.entries);
+        move |site| {
+            let entry = entries.get(site).filter(|entry| entry.report.missing.is_empty())?;
+            Some(entry.pairs().iter().map(|pair| pair.chain.pin()).collect())
+        }
     }
 }

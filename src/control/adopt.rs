@@ -1,6 +1,5 @@
 //! Puts a configuration into use: first the ledger, then the wire, then the log.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +10,6 @@ use tokio::time::{Instant, timeout};
 
 use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
-use crate::lease::Lease;
-use crate::ledger::leases::Pledge;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
@@ -30,7 +27,7 @@ const COPY_RETRY: Duration = Duration::from_secs(5);
 /// begin.
 pub(super) fn decisions(config: &Config, book: &Book) -> Vec<Record> {
     let accepted = config.accepted.iter().cloned().map(Record::Accepted);
-    let ended = book.ended_excuses(|site| config.pins_of(site));
+    let ended = book.ended_excuses(config.pins_by_site());
     accepted.chain(ended).chain(config.ramps.iter().cloned().map(Record::Ramp)).collect()
 }
 
@@ -131,11 +128,11 @@ impl Control {
         let before = std::mem::replace(&mut self.config, config);
         self.endings.look_again();
         self.promises.leases.borrow_mut().hold(&self.config.pledges);
-        // New pins are on disk before they are sent. If a chain from before does not keep them,
-        // they are sent once no worker serves it.
+        // New pins are on disk before they are sent. If a previous chain breaks them, workers send
+        // them only once none of them serves it.
         let mut renewal = self.record_leases().await;
         let at_once = renewal.as_mut().map(|renewal| {
-            let kept = kept_by_chains(&before, &self.config);
+            let kept = self.config.kept_leases(&before);
             renewal.part(|lease| kept.contains(&Arc::as_ptr(lease)))
         });
         self.grant_leases(at_once);
@@ -177,7 +174,8 @@ impl Control {
             return;
         }
         self.files.copied = Instant::now();
-        if self.files.copies.as_ref().is_some_and(|copies| copies.has_failed() || copies.is_incomplete()) {
+        let lacks = |copies: &LastGood| !copies.is_copying() && (copies.has_failed() || copies.is_incomplete());
+        if self.files.copies.as_ref().is_some_and(lacks) {
             self.keep_pairs(None);
         }
     }
@@ -191,20 +189,6 @@ impl Control {
             spawn_local(checks);
         }
     }
-}
-
-/// The leases of a configuration whose pins the chains of the previous one keep.
-fn kept_by_chains(before: &Config, after: &Config) -> HashSet<*const Lease> {
-    let chains: HashMap<&str, &report::Site> = before.sites().map(|site| (site.name(), site)).collect();
-    let is_kept = |pledge: &&Pledge| {
-        let pins = &pledge.promise.pins;
-        chains.get(pledge.promise.site.as_str()).is_some_and(|site| {
-            let mut certificates = site.certificates.iter();
-            site.lacks_certificate.is_none()
-                && certificates.all(|c| c.certain.iter().any(|pin| pins.binary_search(pin).is_ok()))
-        })
-    };
-    after.pledges.iter().filter(is_kept).map(|pledge| Arc::as_ptr(&pledge.lease)).collect()
 }
 
 /// Logs the new certificates. Returns their number.

@@ -134,7 +134,8 @@ pub fn remedy(config: &Path) -> [String; 2] {
 /// was, and promises count as held for that much longer.
 #[must_use]
 pub fn dates_ahead(config: &Path, book: &Book) -> Option<Reason> {
-    let (now, latest) = (wall(), dated_ahead(book, wall())?);
+    let now = wall();
+    let latest = dated_ahead(book, now)?;
     let what = format!(
         "the ledger has dates up to {}, and this machine's clock shows {}: promises count as held for longer than they are",
         day(latest),

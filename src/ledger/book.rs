@@ -152,7 +152,8 @@ impl Book {
     }
 
     fn accept(&mut self, accepted: Accepted) -> bool {
-        let is_same = |a: &&mut Accepted| Accepted { at: accepted.at, ..(**a).clone() } == accepted;
+        let is_same =
+            |a: &&mut Accepted| a.site == accepted.site && Accepted { at: accepted.at, ..(**a).clone() } == accepted;
         match self.accepted.iter_mut().find(is_same) {
             Some(known) if known.at >= accepted.at => return false,
             Some(known) => known.at = accepted.at,

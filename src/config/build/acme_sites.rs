@@ -5,7 +5,7 @@ use std::path::Path;
 use super::authorities::{KNOWN, known};
 use super::checker::{Checker, of_site, unknown};
 use super::files::read;
-use crate::config::acme::{ALGORITHMS, KEY, Method};
+use crate::config::acme::{ALGORITHMS, KEY};
 use crate::config::file::{AcmeTable, CertificateTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
@@ -71,11 +71,13 @@ pub(super) fn check_names(table: &AcmeTable, hosts: &[At<HostPattern>], r: &mut 
     for host in hosts {
         let name = &host.value;
         let problem = |reason: Reason| of_site(&label, Problem::error(&host.span, reason));
-        let persists = table.challenges.iter().flatten().any(|name| name.value == Method::DnsPersist01.name());
-        if name.is_wildcard() && table.dns_hook.is_none() && !persists {
-            let what = format!("site.hosts: {name}: authorities certify wildcards by dns-01 only");
-            let reason = Reason::new(what).hint("dns_hook = \"/etc/pintle/dns-hook\" in [acme]");
-            r.report(problem(reason.hint("list the names one by one instead of the wildcard")));
+        if name.is_wildcard() {
+            let what = format!("site.hosts: {name}: pintle cannot order certificates for wildcards yet");
+            let reason = Reason::new(what).note("authorities certify wildcards by DNS records only");
+            let reason = reason.hint("list the names one by one instead of the wildcard");
+            r.report(problem(
+                reason.hint("let another program obtain the certificate: chain and key in [site.certificate]"),
+            ));
         }
         let Some(known) = public else { continue };
         let wanted = known.for_addresses;

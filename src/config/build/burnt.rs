@@ -33,6 +33,8 @@ pub(super) fn live(
 
 /// Returns the problem of a burnt backup, if there is one.
 pub(super) fn backup(table: &SiteTable, entry: &Entry, context: &Context<'_>) -> Option<Problem> {
+    // Without pins that are sent, no backup is promised.
+    entry.pledge.as_ref()?;
     let backups = entry.plan.pins.iter().flat_map(|pins| &pins.backups);
     let (file, burnt) = backups.filter_map(|b| Some((&b.file, context.book.burnt(b.key.pin)?))).next()?;
     let span = table.hpkp.as_ref().map_or(&table.span, |hpkp| &hpkp.span);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::Entry;
+use super::entry::{Entry, by_name};
 use super::report;
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
@@ -15,10 +15,11 @@ use crate::config::last_good::{Breaches, Fresh, Pair};
 use crate::config::process::Process;
 use crate::config::stamp::Stamp;
 use crate::keys::pin::Pin;
+use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
 use crate::os::sandbox;
-use crate::policy::promise::{Promises, Seconds};
+use crate::policy::promise::{Promise, Promises, Seconds};
 use crate::reason::Problem;
 use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
@@ -141,6 +142,23 @@ impl Config {
     /// The chains that sites should have and have not.
     pub fn missing_chains(&self) -> impl Iterator<Item = &Path> {
         self.entries.iter().flat_map(|entry| entry.missing())
+    }
+
+    /// The leases whose pins all chains of the previous configuration keep, wherever these pins bind.
+    #[must_use]
+    pub fn kept_leases(&self, before: &Self) -> HashSet<*const Lease> {
+        let promises = Promises::alive(self.pledges.iter().map(|pledge| &pledge.promise), Seconds::MIN);
+        let pairs = before.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
+        let broken: HashSet<*const Promise> =
+            pairs.flat_map(|(entry, pair)| entry.breaks(pair, &promises)).map(std::ptr::from_ref).collect();
+        let known = by_name(&before.entries);
+        let is_kept = |pledge: &&Pledge| {
+            // A new site waits: another one may have had its names.
+            let site = known.get(pledge.promise.site.as_str());
+            site.is_some_and(|entry| entry.plan.lack.is_none())
+                && !broken.contains(&std::ptr::from_ref(&pledge.promise))
+        };
+        self.pledges.iter().filter(is_kept).map(|pledge| Arc::as_ptr(&pledge.lease)).collect()
     }
 
     /// The pairs that it serves and another configuration does not; and all that break promises, which other nodes may

@@ -239,12 +239,12 @@ fn warn_of_idle_acceptance(table: &SiteTable, problems: &mut crate::config::Prob
 
 /// `true` if this reload brings `accept_lockout_until`, or another value of it.
 fn brings_acceptance(builder: &Builder<'_>, table: &SiteTable, entry: &Entry) -> bool {
-    let line = table.accept_lockout_until.as_ref().map(|day| &day.value);
+    let Some(line) = table.accept_lockout_until.as_ref().map(|day| &day.value) else { return false };
     let in_use = builder.served_as(&entry.site.label());
-    line.is_some() && in_use.is_some_and(|in_use| in_use.made_from.accepts_until.as_ref() != line)
+    in_use.is_some_and(|in_use| in_use.made_from.accepts_until.as_ref() != Some(line))
 }
 
-/// The objections to burnt keys, each with the index of its pair. None to a site that keeps what it has.
+/// The objections to burnt keys, each with the index of its pair. A kept site gets none.
 fn burnt_keys(
     builder: &Builder<'_>,
     candidate: &Candidate,
