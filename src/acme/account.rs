@@ -1,4 +1,4 @@
-//! The account at an authority. Its key is on disk before the authority hears of it.
+//! The account at an authority. Without an external account binding, its key is on disk before the authority knows it.
 
 use std::path::Path;
 
@@ -34,9 +34,13 @@ pub struct Stored {
 
 impl Stored {
     /// Reads the account at an authority; `None` if there is none yet.
-    #[must_use]
-    pub fn read(folder: &Path, directory: &str) -> Option<Self> {
-        store::load(&store::file_of(folder, "account", directory))
+    ///
+    /// # Errors
+    ///
+    /// If its file exists and cannot be read: its key must not be replaced.
+    pub fn read(folder: &Path, directory: &str) -> Result<Option<Self>, Fault> {
+        let path = store::file_of(folder, "account", directory);
+        store::load(&path).map_err(|error| Fault::here(format!("{}: {error}", path.display())))
     }
 
     fn write(&self, folder: &Path) -> Result<(), Fault> {
@@ -62,7 +66,7 @@ impl Stored {
 ///
 /// If the file cannot be written.
 pub fn forget(folder: &Path, directory: &str) -> Result<(), Fault> {
-    match Stored::read(folder, directory) {
+    match Stored::read(folder, directory)? {
         Some(stored) => Stored { url: None, email: None, ..stored }.write(folder),
         None => Ok(()),
     }
@@ -81,7 +85,7 @@ pub async fn open(
 ) -> Result<Account, Fault> {
     let http = || Box::new(client.clone());
     let directory = authority.directory.clone();
-    let stored = Stored::read(folder, &directory);
+    let stored = Stored::read(folder, &directory)?;
     if let Some((stored, url)) = stored.as_ref().and_then(|stored| Some((stored, stored.url.clone()?))) {
         let credentials = json!({"id": url, "key_pkcs8": stored.key, "directory": directory});
         let credentials: AccountCredentials =

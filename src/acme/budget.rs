@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::backoff::DAY;
 use crate::policy::promise::Seconds;
 
-/// Buckets in one budget. Beyond, the emptiest are full again anyway.
-const BUCKETS_MAX: usize = 100_000;
+/// Buckets in one budget: its file stays readable. Beyond, those that are full again first are forgotten.
+const BUCKETS_MAX: usize = 20_000;
 
 /// Tokens at once, and the seconds after which one returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,9 +165,13 @@ impl Budget {
 
     /// Removes full buckets, so that the budget does not grow with every name ever used.
     fn tidy(&mut self, now: Seconds) {
-        self.buckets.retain(|_, bucket| bucket.at.saturating_add(bucket.debt) > now);
-        while self.buckets.len() > BUCKETS_MAX {
-            self.buckets.pop_first();
+        let full_at = |bucket: &Bucket| bucket.at.saturating_add(bucket.debt);
+        self.buckets.retain(|_, bucket| full_at(bucket) > now);
+        if let Some(beyond) = self.buckets.len().checked_sub(BUCKETS_MAX).filter(|beyond| *beyond > 0) {
+            let mut all: Vec<Seconds> = self.buckets.values().map(full_at).collect();
+            let (_, last, _) = all.select_nth_unstable(beyond - 1);
+            let last = *last;
+            self.buckets.retain(|_, bucket| full_at(bucket) > last);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Carries the plans out, on a thread of its own: it may wait for disks and authorities, and nobody waits for it.
+//! Carries the plans out, on a thread of its own: it may wait for disks and authorities; no other thread waits for it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,14 +10,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Ask, Budget};
 use super::facts::{Ca, Facts, NextKey};
 use super::fault::Fault;
 use super::order::{Surroundings, Work};
-use super::request::{Asked, Request};
+use super::request::{Asked, Message, Request};
 use super::shown::{plan_json, stop_text, time};
 use super::step::{KeyChoice, Next, Plan};
 use super::store;
@@ -32,27 +32,19 @@ use crate::upstream::dns::NameServers;
 
 /// Certificates that are worked on at the same time.
 const TASKS_MAX: usize = 4;
-/// How often all plans are made again, at least: the clock and the ledger may have changed.
+/// The longest time between two looks: the clock and the ledger may have changed.
 const LOOK: Duration = Duration::from_secs(30);
 /// The shortest time between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Messages that wait for their turn, in each direction.
-const QUEUE: usize = 16;
-/// How long the end of the thread is waited for.
+/// Messages that wait for their turn, in each direction: more than the admin socket has callers. The control thread never
+/// waits for the driver, which waits for the control thread's answers; a message beyond is dropped with its reply.
+const QUEUE: usize = 64;
+/// The time limit for the end of the thread.
 const END: Duration = Duration::from_secs(3);
 
-/// A message to the driver.
-enum Message {
-    /// Other settings, or none.
-    Settings(Option<Arc<Acme>>),
-    /// Renew the certificates of a site now. Answers with their algorithms.
-    Renew { site: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
-    /// The plans of all certificates.
-    Plans(oneshot::Sender<Value>),
-}
-
-/// The driver, as the control thread holds it. It ends with this.
+/// The driver, as the control thread holds it. Its thread ends with this value.
 pub struct Driver {
+    settings: watch::Sender<Option<Arc<Acme>>>,
     messages: mpsc::Sender<Message>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,37 +56,38 @@ impl Driver {
     ///
     /// If no thread can be started.
     pub fn start(name_servers: NameServers, answers: Arc<Answers>) -> io::Result<(Self, mpsc::Receiver<Request>)> {
+        let (settings, wanted) = watch::channel(None);
         let (messages, inbox) = mpsc::channel(QUEUE);
         let (questions, requests) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new().name("acme".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(Run::new(name_servers, answers, questions).run(inbox)),
+                Ok(runtime) => runtime.block_on(Run::new(name_servers, answers, questions).run(wanted, inbox)),
                 Err(error) => tracing::error!(%error, "ACME: no runtime; no certificate is obtained"),
             }
         })?;
-        Ok((Self { messages, thread: Some(thread) }, requests))
+        Ok((Self { settings, messages, thread: Some(thread) }, requests))
     }
 
     /// Gives other settings to the driver; with none, it rests.
-    pub async fn settings(&self, settings: Option<Arc<Acme>>) {
-        let _ = self.messages.send(Message::Settings(settings)).await;
+    pub fn settings(&self, settings: Option<Arc<Acme>>) {
+        self.settings.send_replace(settings);
     }
 
     /// Renews the certificates of a site now. `rotate` asks for a changeover to the next key. The answer has their
     /// algorithms.
-    pub async fn renew(&self, site: String, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
-        let _ = self.messages.send(Message::Renew { site, rotate, reply }).await;
+    pub fn renew(&self, site: String, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
+        let _ = self.messages.try_send(Message::Renew { site, rotate, reply });
     }
 
     /// Asks for the plans of all certificates.
-    pub async fn plans(&self, reply: oneshot::Sender<Value>) {
-        let _ = self.messages.send(Message::Plans(reply)).await;
+    pub fn plans(&self, reply: oneshot::Sender<Value>) {
+        let _ = self.messages.try_send(Message::Plans(reply));
     }
 
     /// Ends the thread: nothing is ordered or written any more. An open order is on disk.
     pub async fn end(self) {
-        let Self { messages, thread } = self;
+        let Self { messages, thread, .. } = self;
         drop(messages);
         let joined = thread.map(|thread| tokio::task::spawn_blocking(move || thread.join()));
         if let Some(joined) = joined
@@ -147,11 +140,18 @@ impl Run {
         }
     }
 
-    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+    async fn run(mut self, mut settings: watch::Receiver<Option<Arc<Acme>>>, mut inbox: mpsc::Receiver<Message>) {
         let (finished, mut done) = mpsc::channel(TASKS_MAX);
         let mut look = Instant::now();
         loop {
             tokio::select! {
+                // A message that follows other settings is about those.
+                biased;
+                Ok(()) = settings.changed() => {
+                    let settings = settings.borrow_and_update().clone();
+                    self.set(settings);
+                    look = Instant::now();
+                }
                 message = inbox.recv() => match message {
                     Some(message) => {
                         self.take(message).await;
@@ -161,10 +161,8 @@ impl Run {
                 },
                 Some(Done { place, result }) = done.recv() => {
                     self.busy.remove(&place);
-                    if let Some(work) = self.certificates.get(&place) {
-                        // Its settings may have changed meanwhile: the task had the previous record.
-                        *work.record.borrow_mut() = store::record(&work.certificate);
-                    }
+                    // Its settings may have changed meanwhile.
+                    self.release_after_changes();
                     if let Err(fault) = result {
                         tracing::error!(problem = fault.text, "ACME: cannot work on a certificate");
                         look = Instant::now() + LOOK;
@@ -179,7 +177,6 @@ impl Run {
 
     async fn take(&mut self, message: Message) {
         match message {
-            Message::Settings(settings) => self.set(settings),
             Message::Renew { site, rotate, reply } => {
                 let _ = reply.send(self.renew(&site, rotate));
             }
@@ -198,12 +195,19 @@ impl Run {
             let place = certificate.folder.clone();
             let work = match known.get(&place) {
                 Some(work) if work.certificate == *certificate => work.clone(),
-                // A task that is under way has its own record, which is read again when it ends.
+                // A task that is under way shares the record.
                 Some(work) => Rc::new(Work { certificate: certificate.clone(), record: work.record.clone() }),
                 None => {
-                    let record = store::record(certificate);
+                    let record = match store::record(certificate) {
+                        Ok(record) => record,
+                        // The next look tries again.
+                        Err(error) => {
+                            tracing::error!(folder = %place.display(), %error, "ACME: cannot read the record of a certificate");
+                            continue;
+                        }
+                    };
                     self.answers.set(&place.display().to_string(), record.answers.clone());
-                    Rc::new(Work { certificate: certificate.clone(), record: RefCell::new(record) })
+                    Rc::new(Work { certificate: certificate.clone(), record: Rc::new(RefCell::new(record)) })
                 }
             };
             self.certificates.insert(place, work);
@@ -214,14 +218,17 @@ impl Run {
         self.release_after_changes();
     }
 
-    /// Permits attempts now if the settings are not those of the last attempts: they may be what an authority objected to.
+    /// Permits attempts now if the settings have changed since the last ones: an authority may have objected to those.
     fn release_after_changes(&self) {
         let Some(settings) = &self.settings else { return };
         let Acme { authorities, email, profile, challenges, dns_hook, .. } = &**settings;
-        for work in self.certificates.values() {
+        // A key of an external account binding shows itself in no text, and is hashed here.
+        let secrets: Vec<_> = authorities.iter().map(|a| a.eab.as_ref().map(|eab| &eab.hmac_key)).collect();
+        let common = format!("{authorities:?} {secrets:?} {email:?} {profile:?} {challenges:?} {dns_hook:?}");
+        let common = store::fingerprint(&common);
+        for (_, work) in self.certificates.iter().filter(|(place, _)| !self.busy.contains(*place)) {
             let names = held::names(&work.certificate);
-            let made_from = format!("{authorities:?} {email:?} {profile:?} {challenges:?} {dns_hook:?} {names:?}");
-            let fingerprint = store::fingerprint(&made_from);
+            let fingerprint = store::fingerprint(&format!("{common} {names:?}"));
             if work.record.borrow().settings == fingerprint {
                 continue;
             }
@@ -276,6 +283,10 @@ impl Run {
 
     /// Makes all plans, and begins what they say. Returns the time until the next look.
     async fn look(&mut self, finished: &mpsc::Sender<Done>) -> Duration {
+        let wanted = self.settings.as_ref().map_or(0, |settings| settings.certificates.len());
+        if self.certificates.len() < wanted {
+            self.set(self.settings.clone());
+        }
         if self.certificates.is_empty() {
             return LOOK;
         }
@@ -330,8 +341,12 @@ impl Run {
 
     fn budget(&mut self, settings: &Acme, directory: &str) -> Rc<RefCell<Budget>> {
         let load = || {
-            let mut budget: Budget =
-                store::load(&store::file_of(&settings.folder, "budget", directory)).unwrap_or_default();
+            let path = store::file_of(&settings.folder, "budget", directory);
+            let read = store::load(&path).unwrap_or_else(|error| {
+                tracing::error!(file = %path.display(), %error, "ACME: cannot read the budget of orders");
+                None
+            });
+            let mut budget: Budget = read.unwrap_or_default();
             budget.settle(wall());
             Rc::new(RefCell::new(budget))
         };
@@ -343,7 +358,7 @@ impl Run {
         let record = work.record.borrow().clone();
         let chain = store::chain(certificate).map(|chain| held::held(&chain, &record));
         let pin = store::pin_of(certificate, KeyChoice::Next);
-        let unknown = |pin| NextKey { pin, promised_since: None, usable_from: None, longest: 0 };
+        let unknown = |pin| NextKey { pin, promised_since: None, usable_from: Some(Seconds::MAX), longest: 0 };
         let known = self.next_keys.get(&certificate.folder).filter(|key| Some(key.pin) == pin).cloned();
         let mut facts = Facts {
             site: certificate.site.clone(),
@@ -381,7 +396,7 @@ impl Run {
         facts
     }
 
-    /// Logs what only the operator can end, once.
+    /// Logs each stop that only the operator can end, once.
     fn say(&mut self, place: &Place, work: &Work, plan: &Plan, now: Seconds) {
         let certificate = &work.certificate;
         let (site, algorithm) = (&certificate.site, certificate.algorithm);

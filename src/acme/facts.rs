@@ -104,6 +104,9 @@ pub struct OpenOrder {
     /// The time before which the CA does not want to be asked about it (Retry-After).
     #[serde(default)]
     pub poll_from: Seconds,
+    /// `true` if the key was the next one when the order was made.
+    #[serde(default)]
+    pub is_changeover: bool,
 }
 
 /// The last preflight.

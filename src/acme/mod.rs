@@ -16,6 +16,7 @@ pub mod facts;
 mod fault;
 mod held;
 pub mod hook;
+mod invalid;
 pub mod lookup;
 mod order;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! One order, from its first request to the chain. Every step is on disk before it is made, so that whoever is killed
+//! One order, from its first request to the chain. Every step is on disk before it is made, so a killed process
 //! continues.
 
 use std::cell::RefCell;
@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
-    OrderStatus, Problem as Reported,
+    OrderStatus,
 };
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::budget::{Ask, Budget};
@@ -22,7 +21,8 @@ use super::client::Client;
 use super::directory::Directory;
 use super::facts::OpenOrder;
 use super::fault::{Fault, signed};
-use super::problem::{Problem, Remedy, Subproblem};
+use super::invalid::{gone, invalid, not_made};
+use super::problem::Remedy;
 use super::step::KeyChoice;
 use super::store::{self, Record};
 use super::{account, held};
@@ -46,7 +46,7 @@ const EXPIRES: i64 = 7 * 86_400;
 /// A certificate, as the driver and its tasks share it.
 pub(super) struct Work {
     pub(super) certificate: Managed,
-    pub(super) record: RefCell<Record>,
+    pub(super) record: Rc<RefCell<Record>>,
 }
 
 impl Work {
@@ -102,10 +102,13 @@ pub(super) async fn run(
     let folder = &around.settings.folder;
     let client = Client::start(authority, &around.name_servers).map_err(Fault::operator)?;
     let directory = Directory::fetch(&client, &authority.directory).await?;
-    work.change(|record| {
-        record.authorities.entry(authority.directory.clone()).or_default().has_renewal_info =
-            directory.has_renewal_info();
-    })?;
+    let has_renewal_info = directory.has_renewal_info();
+    let known = work.record.borrow().authorities.get(&authority.directory).map(|known| known.has_renewal_info);
+    if known != Some(has_renewal_info) {
+        work.change(|record| {
+            record.authorities.entry(authority.directory.clone()).or_default().has_renewal_info = has_renewal_info;
+        })?;
+    }
     if directory.needs_eab() && authority.eab.is_none() {
         let key = if wanted.is_fallback { "fallback_eab" } else { "eab" };
         return Err(Fault::operator(format!(
@@ -132,20 +135,9 @@ pub(super) async fn run(
     ended
 }
 
-/// An open order that the authority does not show any more counts as one failure.
-fn gone(fault: Fault) -> Fault {
-    match fault.remedy {
-        Remedy::Temporary | Remedy::RateLimit | Remedy::Register => fault,
-        _ => {
-            let text = format!("the open order is gone: {}", fault.text);
-            Fault { remedy: Remedy::Temporary, text, ends_order: true, ..fault }
-        }
-    }
-}
-
 /// The account's key never signs a CSR (RFC 8555 section 11.1).
 fn check_account_key(work: &Work, folder: &Path, authority: &Authority) -> Result<(), Fault> {
-    let Some(account) = account::Stored::read(folder, &authority.directory).and_then(|stored| stored.pin()) else {
+    let Some(account) = account::Stored::read(folder, &authority.directory)?.and_then(|stored| stored.pin()) else {
         return Ok(());
     };
     for choice in [KeyChoice::Live, KeyChoice::Next] {
@@ -184,10 +176,12 @@ fn identifier(name: &str) -> Identifier {
 
 /// Counts an order, on disk before it is made.
 fn count(ask: Ask<'_>, budget: &Rc<RefCell<Budget>>, folder: &Path, directory: &str) -> Result<(), Fault> {
-    budget.borrow_mut().take_order(ask, wall());
+    let mut taken = budget.borrow().clone();
+    taken.take_order(ask, wall());
     let path = store::file_of(folder, "budget", directory);
-    let saved = store::save(&path, &*budget.borrow());
-    saved.map_err(|error| Fault::here(format!("{}: {error}", path.display())))
+    store::save(&path, &taken).map_err(|error| Fault::here(format!("{}: {error}", path.display())))?;
+    *budget.borrow_mut() = taken;
+    Ok(())
 }
 
 fn announce(work: &Work, wanted: &Wanted, profile: Option<&str>, names: &[String]) {
@@ -235,6 +229,7 @@ async fn begin(
         since: wall(),
         expires: Some(wall() + EXPIRES),
         poll_from: 0,
+        is_changeover: wanted.key == KeyChoice::Next,
     };
     if is_new {
         count(Ask { names: &names, replaces: replaces.is_some() }, budget, folder, directory)?;
@@ -242,16 +237,7 @@ async fn begin(
     work.change(|record| record.order = Some(begun.clone()))?;
     announce(work, wanted, profile, &names);
     let order = signed!(account.new_order(&new), client);
-    let mut order = order.map_err(|fault| Fault {
-        // An authority that has lost its memory, or has another issuer by now, takes the order without it.
-        remedy: if replaces.is_some() && fault.remedy == Remedy::Operator {
-            Remedy::WithoutReplaces
-        } else {
-            fault.remedy
-        },
-        ends_order: true,
-        ..fault
-    })?;
+    let mut order = order.map_err(|fault| not_made(fault, replaces.is_some(), client))?;
     let url = Some(order.url().to_owned());
     work.change(|record| record.order = Some(OpenOrder { url, ..begun }))?;
     if profile.is_some() && order.state().profile.as_deref() != profile {
@@ -290,7 +276,8 @@ async fn follow(
                     // It has changed, or the authority had the request already: the order shows which.
                     Err(fault) if fault.remedy == Remedy::ReadOrder => {}
                     Err(fault) => {
-                        return Err(Fault { ends_order: fault.remedy != Remedy::Temporary, ..fault });
+                        let ends_order = !matches!(fault.remedy, Remedy::Temporary | Remedy::RateLimit);
+                        return Err(Fault { ends_order, ..fault });
                     }
                 }
             }
@@ -338,7 +325,7 @@ async fn prove(work: &Work, around: &Surroundings, order: &mut Order, client: &C
     if answers != work.record.borrow().answers {
         work.change(|record| record.answers.clone_from(&answers))?;
     }
-    // All workers share the answers: whoever asks from here on gets them.
+    // All workers share the answers: every later request gets them.
     around.answers.set(&work.name(), answers);
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -350,7 +337,7 @@ async fn prove(work: &Work, around: &Surroundings, order: &mut Order, client: &C
         match signed!(challenge.set_ready(), client) {
             Ok(()) => {}
             // The authority has judged it already, in an earlier process: the order says how.
-            Err(fault) if fault.remedy == Remedy::Operator => {
+            Err(fault) if matches!(fault.remedy, Remedy::Operator | Remedy::Validation) => {
                 tracing::debug!(name, problem = fault.text, "the challenge is no longer pending");
             }
             Err(fault) => return Err(fault),
@@ -406,45 +393,13 @@ fn csr(work: &Work, wanted: &Wanted) -> Result<Vec<u8>, Fault> {
     made().map_err(|error| Fault::operator(format!("no request can be made with the key: {error}")))
 }
 
-/// Takes the chain of a valid order, if it is what was ordered.
+/// Takes the chain of a valid order, if it fits the order.
 async fn issued(work: &Work, wanted: &Wanted, order: &mut Order, client: &Client) -> Result<Ended, Fault> {
     let pem = signed!(order.certificate(), client)?;
-    let Some(pem) = pem else { return Ok(Ended::Later) };
+    let pem = pem.ok_or_else(|| Fault::here("the authority has no certificate for a valid order".to_owned()))?;
     let now = Timestamp::from_second(wall()).unwrap_or_default();
     match held::judge(&pem, &held::names(&work.certificate), wanted.pin, now) {
         Ok(_) => Ok(Ended::Issued(pem)),
         Err(text) => Err(Fault { remedy: Remedy::Candidate, ends_order: true, ..Fault::here(text) }),
     }
-}
-
-/// Returns why an order is invalid: the problems of its names say most.
-async fn invalid(order: &mut Order, client: &Client) -> Fault {
-    let mut problems: Vec<Subproblem> = Vec::new();
-    let own = order.state().error.as_ref().map(reported);
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        // The states in memory are those of the beginning.
-        if signed!(authorization.refresh(), client).is_err() {
-            break;
-        }
-        let document: Value = serde_json::from_slice(&client.last().body).unwrap_or_default();
-        let errors = document["challenges"].as_array().into_iter().flatten().filter_map(|c| c.get("error"));
-        let name = authorization.identifier().to_string();
-        problems.extend(errors.map(Problem::of_json).map(|problem| Subproblem {
-            identifier: Some(name.clone()),
-            kind: problem.kind,
-            detail: problem.detail,
-        }));
-    }
-    let problem = match (own, problems.is_empty()) {
-        (Some(own), true) => own,
-        (None, true) => Problem { detail: "the order is invalid".to_owned(), ..Problem::default() },
-        (_, false) => Problem { kind: "compound".to_owned(), subproblems: problems, ..Problem::default() },
-    };
-    Fault { ends_order: true, ..Fault::reported(&problem, None) }
-}
-
-fn reported(problem: &Reported) -> Problem {
-    let document = serde_json::json!({ "type": problem.r#type, "detail": problem.detail });
-    Problem::of_json(&document)
 }

@@ -1,12 +1,21 @@
-//! The questions of the driver to the control thread.
+//! The messages between the control thread and the driver.
 
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::facts::NextKey;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
+
+/// A message to the driver.
+pub(super) enum Message {
+    /// Renew the certificates of a site now. Answers with their algorithms.
+    Renew { site: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
+    /// The plans of all certificates.
+    Plans(oneshot::Sender<Value>),
+}
 
 /// A question of the driver to the control thread.
 pub enum Request {

@@ -76,47 +76,58 @@ pub struct Known {
 /// The file that cannot be read or written, and why.
 pub fn prepare(certificates: &[Managed]) -> Result<(), String> {
     for certificate in certificates {
-        let told = |error: io::Error| format!("{}: {error}", certificate.folder.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(&certificate.folder).map_err(told)?;
-        complete(certificate).map_err(told)?;
+        let placed = |error: io::Error| format!("{}: {error}", certificate.folder.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&certificate.folder).map_err(placed)?;
+        let _lock = lock(certificate).map_err(placed)?;
+        complete(certificate).map_err(placed)?;
         for choice in [KeyChoice::Live, KeyChoice::Next] {
-            if !key_path(certificate, choice).exists() {
-                make_key(certificate, choice)?;
-            }
+            make_missing(certificate, choice)?;
         }
     }
     Ok(())
 }
 
-/// Makes a key, or adopts the operator's as the first live one.
+/// Keeps other threads and processes from the files of a certificate: the driver, a reload, and an upgrade's new process.
+fn lock(certificate: &Managed) -> io::Result<File> {
+    let folder = File::open(&certificate.folder)?;
+    folder.lock()?;
+    Ok(folder)
+}
+
+/// Makes a key unless it exists, or adopts the operator's as the first live one.
 ///
 /// # Errors
 ///
 /// The file, and why.
 pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), String> {
+    let _lock = lock(certificate).map_err(|error| format!("{}: {error}", certificate.folder.display()))?;
+    make_missing(certificate, choice)
+}
+
+/// The same, under the lock.
+fn make_missing(certificate: &Managed, choice: KeyChoice) -> Result<(), String> {
     let path = key_path(certificate, choice);
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
     let adopted = certificate.adopt.as_ref().filter(|_| choice == KeyChoice::Live).map(|file| adopt(file, certificate));
     let pem = match adopted.transpose()?.flatten() {
         Some(pem) => pem,
         None => generate(certificate.algorithm).map_err(|error| format!("no key could be made: {error}"))?,
     };
-    match create(&path, pem.as_bytes()) {
-        // Another process has made it in between.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        done => done.map_err(|error| format!("{}: {error}", path.display())),
-    }
+    write(&path, pem.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Reads a key that is to be adopted; `None` if it has another algorithm, as one of several keys.
 fn adopt(file: &Path, certificate: &Managed) -> Result<Option<String>, String> {
-    let told = |why: &dyn std::fmt::Display| format!("site.certificate.key: {}: {why}", file.display());
-    let contents = fs::read(file).map_err(|error| told(&error))?;
-    let key = key_file::public_key(&contents).map_err(|error| told(&error))?;
+    let placed = |why: &dyn std::fmt::Display| format!("site.certificate.key: {}: {why}", file.display());
+    let contents = fs::read(file).map_err(|error| placed(&error))?;
+    let key = key_file::public_key(&contents).map_err(|error| placed(&error))?;
     if key.algorithm != certificate.algorithm {
         return Ok(None);
     }
-    key_file::private_key(&contents).map_err(|error| told(&error))?;
-    String::from_utf8(contents).map(Some).map_err(|error| told(&error))
+    key_file::private_key(&contents).map_err(|error| placed(&error))?;
+    String::from_utf8(contents).map(Some).map_err(|error| placed(&error))
 }
 
 fn generate(algorithm: KeyAlgorithm) -> Result<String, rcgen::Error> {
@@ -140,11 +151,19 @@ pub fn key_path(certificate: &Managed, choice: KeyChoice) -> PathBuf {
     }
 }
 
-/// Returns the pin of a key; `None` if there is no such file.
+/// Returns the pin of a key; `None` if there is no such file, or if it cannot be read.
 #[must_use]
 pub fn pin_of(certificate: &Managed, choice: KeyChoice) -> Option<Pin> {
-    let contents = plain_file::read(&key_path(certificate, choice), FILE_MAX).ok()?;
-    key_file::public_key(&contents).ok().map(|key| key.pin)
+    read_pin(certificate, choice).ok().flatten()
+}
+
+/// Reads the pin of a key; `None` if there is no such file.
+fn read_pin(certificate: &Managed, choice: KeyChoice) -> io::Result<Option<Pin>> {
+    match plain_file::read(&key_path(certificate, choice), FILE_MAX) {
+        Ok(contents) => Ok(key_file::public_key(&contents).ok().map(|key| key.pin)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a key.
@@ -169,7 +188,8 @@ pub fn chain(certificate: &Managed) -> Option<Chain> {
 ///
 /// If a file cannot be written.
 pub fn install(certificate: &Managed, chain: &str) -> io::Result<()> {
-    write(&certificate.folder.join(ARRIVED), chain.as_bytes(), 0o600)?;
+    let _lock = lock(certificate)?;
+    write(&certificate.folder.join(ARRIVED), chain.as_bytes())?;
     complete(certificate)
 }
 
@@ -182,29 +202,24 @@ fn complete(certificate: &Managed) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let pin = Chain::from_pem(&contents).ok().map(|chain| chain.pin());
-    if pin.is_some() && pin == pin_of(certificate, KeyChoice::Next) {
-        rename(&certificate.next(), &certificate.key())?;
+    if pin.is_some() && pin == read_pin(certificate, KeyChoice::Next)? {
+        fs::rename(certificate.next(), certificate.key())?;
     }
-    match pin.is_some() && pin == pin_of(certificate, KeyChoice::Live) {
-        true => rename(&arrived, &certificate.chain())?,
-        // Its key is gone: nobody can serve it.
+    match pin.is_some() && pin == read_pin(certificate, KeyChoice::Live)? {
+        true => fs::rename(&arrived, certificate.chain())?,
+        // Its key is gone: pintle cannot serve it.
         false => fs::remove_file(&arrived)?,
     }
     sync(&certificate.folder)
 }
 
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        // Another process has done it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
 /// Reads the record of a certificate. A damaged one counts as absent: it costs an order, not a certificate.
-#[must_use]
-pub fn record(certificate: &Managed) -> Record {
-    load(&certificate.folder.join(RECORD)).unwrap_or_default()
+///
+/// # Errors
+///
+/// If it exists and cannot be read: it may name an open order.
+pub fn record(certificate: &Managed) -> io::Result<Record> {
+    load(&certificate.folder.join(RECORD)).map(Option::unwrap_or_default)
 }
 
 /// Writes the record of a certificate.
@@ -229,17 +244,23 @@ pub fn file_of(folder: &Path, what: &str, directory: &str) -> PathBuf {
 }
 
 /// Reads a file of JSON; `None` if it does not exist, or is damaged.
-#[must_use]
-pub fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let contents = plain_file::read(path, FILE_MAX).ok()?;
-    match serde_json::from_slice(&contents) {
+///
+/// # Errors
+///
+/// If it exists and cannot be read.
+pub fn load<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let contents = match plain_file::read(path, FILE_MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    Ok(match serde_json::from_slice(&contents) {
         Ok(value) => Some(value),
         Err(error) => {
             tracing::error!(file = %path.display(), %error, "damaged file; pintle begins it again");
             let _ = fs::rename(path, path.with_extension("damaged"));
             None
         }
-    }
+    })
 }
 
 /// Writes a file of JSON that its owner alone can read.
@@ -248,34 +269,18 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Option<T> {
 ///
 /// If it cannot be written.
 pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    write(path, &serde_json::to_vec_pretty(value)?, 0o600)
+    write(path, &serde_json::to_vec_pretty(value)?)
 }
 
-/// Replaces a file, whole or not at all.
-fn write(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+/// Replaces a file that its owner alone can read, whole or not at all.
+fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     let new = beside(path);
     let _ = fs::remove_file(&new);
-    let written = write_new(&new, contents, mode).and_then(|()| fs::rename(&new, path));
+    let written = write_new(&new, contents).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
         let _ = fs::remove_file(&new);
     }
     written?;
-    sync(plain_file::folder_of(path))
-}
-
-/// Creates a file, whole or not at all, unless it exists.
-fn create(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let new = beside(path);
-    let _ = fs::remove_file(&new);
-    let made = write_new(&new, contents, 0o600).and_then(|()| match path.symlink_metadata() {
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        // The sandbox permits no hard links.
-        Err(_) => fs::rename(&new, path),
-    });
-    if made.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    made?;
     sync(plain_file::folder_of(path))
 }
 
@@ -286,8 +291,8 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_new(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(contents)?;
     file.sync_all()
 }
@@ -379,13 +384,13 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let one = certificate(folder.path());
         prepare(std::slice::from_ref(&one)).unwrap();
-        assert_eq!(record(&one), Record::default());
+        assert_eq!(record(&one).unwrap(), Record::default());
         let kept =
             Record { live_since: 5, spread: 0.25, from: Some("https://ca.example/d".into()), ..Record::default() };
         save_record(&one, &kept).unwrap();
-        assert_eq!(record(&one), kept);
+        assert_eq!(record(&one).unwrap(), kept);
         fs::write(one.folder.join(RECORD), "{").unwrap();
-        assert_eq!(record(&one), Record::default());
+        assert_eq!(record(&one).unwrap(), Record::default());
         assert!(one.folder.join("order.damaged").exists());
     }
 }

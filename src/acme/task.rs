@@ -41,9 +41,14 @@ impl Task {
     pub(super) async fn perform(self) -> Result<(), Fault> {
         match self.plan.next.clone() {
             Next::MakeKey(choice) => {
-                if choice == KeyChoice::Next {
-                    // One that must not be used any more.
-                    let _ = std::fs::remove_file(self.work.certificate.next());
+                let path = store::key_path(&self.work.certificate, choice);
+                if choice == KeyChoice::Next && self.facts.next.is_some() {
+                    // An unfit key that was read.
+                    let _ = std::fs::remove_file(&path);
+                } else if path.symlink_metadata().is_ok() {
+                    // Clients may hold its pin: a key that cannot be read now is not replaced.
+                    let text = format!("{}: cannot read the key: restore it, or move it away", path.display());
+                    return Err(Fault::here(text));
                 }
                 store::make_key(&self.work.certificate, choice).map_err(Fault::here)?;
                 tracing::info!(
@@ -71,7 +76,8 @@ impl Task {
                 }
             }
             Next::Abandon { why } => self.abandon(why),
-            Next::Burn | Next::Revoke => self.work.change(|record| record.compromise = None),
+            // Nothing declares a key compromised yet.
+            Next::Burn | Next::Revoke => Err(Fault::here("a compromised key cannot be revoked by pintle".to_owned())),
             Next::Wait { .. } | Next::OperatorsTurn { .. } => Ok(()),
         }
     }
@@ -189,8 +195,9 @@ impl Task {
 
     fn succeeded(&self, wanted: &Wanted, chain: &Chain) -> Result<(), Fault> {
         let (now, random) = (wall(), random());
-        let is_changeover = wanted.key == KeyChoice::Next;
         self.work.change(|record| {
+            // After a restart in the middle of a changeover, the order's key is live already.
+            let is_changeover = record.order.as_ref().is_some_and(|order| order.is_changeover);
             if is_changeover || record.live_since == 0 {
                 record.live_since = now;
             }

@@ -34,8 +34,8 @@ impl Desk {
         match &mut self.running {
             Some(running) => match running.requests.recv().await {
                 Some(request) => request,
-                // Its thread has ended by a bug.
                 None => {
+                    tracing::error!("ACME: the thread has ended by a bug; the next reload starts it again");
                     self.running = None;
                     std::future::pending().await
                 }
@@ -58,7 +58,7 @@ impl Control {
             }
         }
         if let Some(Running { driver, .. }) = &self.acme.running {
-            driver.settings(settings).await;
+            driver.settings(settings);
         }
     }
 
@@ -98,7 +98,8 @@ impl Control {
         };
         let (_, old) = self.draft.build(&context(HashMap::new()));
         let (_, new) = self.draft.build(&context(HashMap::from([(path.clone(), chain.into_bytes())])));
-        let is_old = |p: &Problem| old.sorted().iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
+        let old = old.sorted();
+        let is_old = |p: &Problem| old.iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
         let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !is_old(p));
         let errors: Vec<String> =
             new.sorted().into_iter().filter(is_own).map(|problem| new.placed(problem).reason.line()).collect();
@@ -137,7 +138,7 @@ impl Control {
     /// Asks the driver for its plans.
     pub(super) async fn acme_plans(&self, reply: oneshot::Sender<Value>) {
         match &self.acme.running {
-            Some(running) => running.driver.plans(reply).await,
+            Some(running) => running.driver.plans(reply),
             None => _ = reply.send(Value::Array(Vec::new())),
         }
     }
@@ -146,7 +147,7 @@ impl Control {
     /// algorithms, which are none for a site whose certificates come from elsewhere.
     pub(super) async fn acme_renew(&self, host: &str, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
         match (&self.acme.running, self.site_of(host)) {
-            (Some(running), Some(site)) => running.driver.renew(site, rotate, reply).await,
+            (Some(running), Some(site)) => running.driver.renew(site, rotate, reply),
             _ => _ = reply.send(Vec::new()),
         }
     }

@@ -34,11 +34,10 @@ pub struct Answers {
 
 #[derive(Default)]
 struct Pending {
-    by_order: HashMap<String, Vec<ChallengeAnswer>>,
-    /// By token: the name, and the contents.
-    http: HashMap<String, (String, Bytes)>,
-    /// By the name in SNI.
-    tls: HashMap<String, Arc<ServerConfig>>,
+    /// By token: the order, the name, and the contents.
+    http: HashMap<String, (String, String, Bytes)>,
+    /// By the name in SNI: the order, and the settings.
+    tls: HashMap<String, (String, Arc<ServerConfig>)>,
 }
 
 impl fmt::Debug for Answers {
@@ -51,31 +50,30 @@ impl Answers {
     /// Replaces the answers of one order; with none, removes it. Every request and handshake that begins later sees
     /// the new answers.
     pub fn set(&self, order: &str, answers: Vec<ChallengeAnswer>) {
-        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
-        match answers.is_empty() {
-            true => _ = pending.by_order.remove(order),
-            false => _ = pending.by_order.insert(order.to_owned(), answers),
-        }
-        let all: Vec<ChallengeAnswer> = pending.by_order.values().flatten().cloned().collect();
-        let (mut http, mut tls) = (HashMap::new(), HashMap::new());
-        for ChallengeAnswer { name, token, authorization } in all {
+        // Keys and certificates are made before the lock: every handshake may wait for it.
+        let (mut http, mut tls) = (Vec::new(), Vec::new());
+        for ChallengeAnswer { name, token, authorization } in answers {
             match token {
-                Some(token) => _ = http.insert(token, (name, Bytes::from(authorization))),
+                Some(token) => http.push((token, (order.to_owned(), name, Bytes::from(authorization)))),
                 None => match acme_challenge::server(&name, &authorization) {
-                    Ok(config) => _ = tls.insert(sni(&name), config),
+                    Ok(config) => tls.push((sni(&name), (order.to_owned(), config))),
                     Err(error) => tracing::error!(name, %error, "cannot make the certificate of tls-alpn-01"),
                 },
             }
         }
-        self.by_tls.store(!tls.is_empty(), Ordering::Release);
-        (pending.http, pending.tls) = (http, tls);
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+        pending.http.retain(|_, (of, ..)| of != order);
+        pending.tls.retain(|_, (of, _)| of != order);
+        pending.http.extend(http);
+        pending.tls.extend(tls);
+        self.by_tls.store(!pending.tls.is_empty(), Ordering::Release);
     }
 
     /// Returns the key authorization of a token for a host.
     #[must_use]
     pub fn http(&self, host: &[u8], token: &str) -> Option<Bytes> {
         let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
-        pending.http.get(token).filter(|(name, _)| name.as_bytes() == host).map(|(_, contents)| contents.clone())
+        pending.http.get(token).filter(|(_, name, _)| name.as_bytes() == host).map(|(.., contents)| contents.clone())
     }
 
     /// Returns the TLS settings for a client that validates tls-alpn-01. `received` begins with its ClientHello.
@@ -86,7 +84,7 @@ impl Answers {
         }
         let name = acme_challenge::asked_name(received)?;
         let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
-        pending.tls.get(&name).cloned()
+        pending.tls.get(&name).map(|(_, config)| config.clone())
     }
 }
 

@@ -341,6 +341,7 @@ fn an_open_order() {
         since: now,
         expires: Some(now + DAY),
         poll_from: 0,
+        is_changeover: false,
     };
     let mut with = |edit: &dyn Fn(&mut OpenOrder)| {
         let mut order = open.clone();

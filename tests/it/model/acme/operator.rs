@@ -455,7 +455,8 @@ impl Operator {
         let names = facts.names.clone();
         self.budgets[ca].take_order(Ask { names: &names, replaces }, clock);
         let c = &mut self.certificates[at];
-        let key = pin(if key == KeyChoice::Live { c.live } else { c.next }.unwrap());
+        let is_changeover = key == KeyChoice::Next;
+        let key = pin(if is_changeover { c.next } else { c.live }.unwrap());
         assert!(self.book.burnt(key).is_none(), "an order with a burnt key");
         c.order = Some(OpenOrder {
             url: None,
@@ -465,6 +466,7 @@ impl Operator {
             since: clock,
             expires: Some(clock + 7 * DAY),
             poll_from: 0,
+            is_changeover,
         });
         if let Err(why) = self.cas[ca].order(&names, replaces, self.now, random) {
             self.certificates[at].order = None;

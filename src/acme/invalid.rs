@@ -1,0 +1,63 @@
+//! The failure of an order that the authority has judged, or does not know any more.
+
+use instant_acme::{Order, Problem as Reported};
+use serde_json::Value;
+
+use super::client::Client;
+use super::fault::{Fault, signed};
+use super::problem::{Problem, Remedy, Subproblem};
+
+/// An order that was not made, perhaps because it names the certificate that it replaces.
+pub(super) fn not_made(fault: Fault, has_replaces: bool, client: &Client) -> Fault {
+    let remedy = match fault.remedy {
+        // An authority that has lost its memory, or has another issuer by now, takes the order without it.
+        Remedy::Operator if has_replaces => Remedy::WithoutReplaces,
+        // It has taken the order, and ignored the field.
+        Remedy::Temporary if has_replaces && client.last().status / 100 == 2 => Remedy::WithoutReplaces,
+        other => other,
+    };
+    Fault { remedy, ends_order: true, ..fault }
+}
+
+/// An open order that the authority does not show any more counts as one failure.
+pub(super) fn gone(fault: Fault) -> Fault {
+    match fault.remedy {
+        Remedy::Temporary | Remedy::RateLimit | Remedy::Register => fault,
+        _ => {
+            let text = format!("the open order is gone: {}", fault.text);
+            Fault { remedy: Remedy::Temporary, text, ends_order: true, ..fault }
+        }
+    }
+}
+
+/// Returns why an order is invalid: the problems of its names say most.
+pub(super) async fn invalid(order: &mut Order, client: &Client) -> Fault {
+    let mut problems: Vec<Subproblem> = Vec::new();
+    let own = order.state().error.as_ref().map(reported);
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        // The states in memory are from the beginning.
+        if signed!(authorization.refresh(), client).is_err() {
+            break;
+        }
+        let document: Value = serde_json::from_slice(&client.last().body).unwrap_or_default();
+        let errors = document["challenges"].as_array().into_iter().flatten().filter_map(|c| c.get("error"));
+        let name = authorization.identifier().to_string();
+        problems.extend(errors.map(Problem::of_json).map(|problem| Subproblem {
+            identifier: Some(name.clone()),
+            kind: problem.kind,
+            detail: problem.detail,
+        }));
+    }
+    let problem = match (own, problems.is_empty()) {
+        (Some(own), true) => own,
+        (None, true) => Problem { detail: "the order is invalid".to_owned(), ..Problem::default() },
+        (_, false) => Problem { kind: "compound".to_owned(), subproblems: problems, ..Problem::default() },
+    };
+    Fault { ends_order: true, ..Fault::reported(&problem, None) }
+}
+
+fn reported(problem: &Reported) -> Problem {
+    let document = serde_json::json!({ "type": problem.r#type, "detail": problem.detail });
+    Problem::of_json(&document)
+}
