@@ -11,16 +11,12 @@ use std::sync::mpsc;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::harness::{PATIENCE, outcome, pintle};
+use crate::harness::{PATIENCE, free_port, outcome, pintle};
 
 struct Demo {
     child: Child,
     text: String,
     https: u16,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Demo {

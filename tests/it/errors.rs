@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    Authority, BLOG, Client, Connection, Http2Origin, Leaf, Origin, PATIENCE, Pintle, Reply, blog, blog_at, output,
-    server_config,
+    Authority, BLOG, Client, Connection, Http2Origin, Leaf, Origin, PATIENCE, Pintle, Reply, blog, blog_at, free_port,
+    output, server_config,
 };
 
 #[test]
@@ -371,8 +371,7 @@ fn a_busy_upstream_is_503() {
 #[test]
 fn a_proxy_that_is_its_own_upstream_ends_in_508() {
     let authority = Authority::new();
-    // The port is not known before it is bound: take one that is free, and hope as all do.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let listen = format!("[listen]\nhttps = [\"127.0.0.1:{port}\"]\nhttp = []\n");
     let ca = authority.ca_path();
     let config = blog_at(&authority, &format!("https://{BLOG}:{port}"))

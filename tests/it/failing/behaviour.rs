@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::state;
 use crate::harness::{
-    Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, blog_at, eventually, outcome, output,
+    Authority, BLOG, Client, Connection, Origin, Pintle, Reply, blog, blog_at, eventually, free_port, outcome, output,
 };
 
 const ONE_WORKER: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\nworkers = 1\nerror_details = \"everybody\"\n";
@@ -24,7 +24,7 @@ fn health(pintle: &Pintle) -> Value {
 fn a_circuit_opens_and_one_probe_closes_it() {
     let authority = Authority::new();
     // A port that refuses, until an origin listens there.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = state(&authority)
         + &blog_at(&authority, &format!("http://{port}"))
         + "[site.circuit_breaker]\nfailures = 3\nopen = \"1s\"\nopen_max = \"2s\"\n";

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog_at, eventually, output, page};
+use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog_at, eventually, free_port, output, page};
 
 /// What a name server does with a question.
 enum Says {
@@ -240,7 +240,7 @@ fn a_post_is_not_sent_twice() {
 fn an_address_that_refuses_or_drops_is_passed_over() {
     let authority = Authority::new();
     // Nobody listens at the first address.
-    let port = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let other = second(port);
     let pintle = Pintle::start(&authority, &config(&authority, &format!("http://origin.example.net:{port}"), ""));
     let client = Client::new(&authority);
@@ -340,7 +340,7 @@ fn a_health_check_leaves_an_address_out_and_takes_it_back() {
 #[test]
 fn a_health_check_closes_the_circuit() {
     let authority = Authority::new();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = blog_at(&authority, &format!("http://{port}"))
         + "[site.circuit_breaker]\nfailures = 2\nopen = \"1h\"\nopen_max = \"1h\"\n\
            [site.health_check]\npath = \"/\"\ninterval = \"500ms\"\nhealthy = 1\n";

@@ -1,9 +1,11 @@
 //! Programs of Debian's that the tests run: started in a folder of the test's own, and ended with it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::eventually;
 
@@ -15,9 +17,32 @@ pub fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed; tests/run installs what the tests need"))
 }
 
-/// A port that nobody listens on at the moment.
+/// A port that is this process's until it ends: nobody listens on it, no other process of these tests gets it, and it is
+/// below the ports that the kernel gives to others.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let end: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(end > LOWEST_PORT, "the kernel gives away the ports from {end} on");
+    let user = fs::metadata("/proc/self").unwrap().uid();
+    let folder = std::env::temp_dir().join(format!("pintle-ports-{user}"));
+    fs::create_dir_all(&folder).unwrap();
+    loop {
+        let port = LOWEST_PORT + NEXT.fetch_add(1, Ordering::Relaxed) % (end - LOWEST_PORT);
+        let claim = fs::File::create(folder.join(port.to_string())).unwrap();
+        if claim.try_lock().is_ok() && is_free(port) {
+            // The lock is kept until the process ends.
+            std::mem::forget(claim);
+            return port;
+        }
+    }
+}
+
+const LOWEST_PORT: u16 = 10_000;
+
+fn is_free(port: u16) -> bool {
+    let any = ("0.0.0.0", port);
+    TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok()
 }
 
 /// A running program; killed when dropped.
