@@ -19,7 +19,8 @@ use crate::reason::{Problem, Reason, counted};
 /// The number of sites named in one note.
 const NAMED_MAX: usize = 3;
 /// The note without a place for the ledger.
-const NO_STATE: &str = "state.directory is not set: the next start will not know the promises";
+const NO_STATE: &str = "state.directory is not set: a restart forgets the promises of [site.hpkp], and then serves any key, also \
+                        one that locks readers out";
 
 /// Checks a configuration. Exit code 0 if it can be served.
 pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> ExitCode {
@@ -60,9 +61,6 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     }
     if config.sites().any(|s| s.hpkp.is_some()) {
         println!("note: {}", hpkp::TODAY);
-        if config.state.is_none() {
-            println!("note: {NO_STATE}");
-        }
     }
     let warnings = problems.shown().len() + warned.len();
     let sites = counted(config.sites().len(), "site");
@@ -82,6 +80,10 @@ fn tell_of_unfinished(draft: &Draft) {
 fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
     let mut warned = if account.is_some() { Vec::new() } else { keys_in_reach(draft, config) };
     warned.extend(writes_beside(draft, config, account));
+    if config.state.is_none() && !config.pledges.is_empty() {
+        let reason = Reason::new(NO_STATE).hint("[state] with directory = \"state\", a folder of pintle's own");
+        warned.push(Problem::warning(&draft.place_of("site.hpkp"), reason));
+    }
     warned
 }
 

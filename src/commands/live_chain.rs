@@ -35,7 +35,7 @@ pub(super) fn live_chain(
         .filter(|on_disk| !alive.broken_by(&site.hosts, except, &on_disk.certain).is_empty());
     let copies = outline.state_directory.as_deref().map(LastGood::of);
     let served = on_disk.and_then(|on_disk| {
-        let copy = copies?.read(&file)?;
+        let copy = copies?.read(&file, &site.hosts)?;
         let served = Chain::from_pem(&copy).ok()?;
         (served.pin() != on_disk.pin()).then(|| LiveChain { contents: copy, refused: Some(on_disk.pin()) })
     });

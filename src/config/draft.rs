@@ -168,6 +168,10 @@ impl Draft {
     /// The place of a key that names a writable path; empty if the file lacks it.
     #[must_use]
     pub fn place_of(&self, key: &str) -> Range<usize> {
+        if key == "site.hpkp" {
+            let tables = self.file.iter().flat_map(|file| &file.sites).filter_map(|site| site.hpkp.as_ref());
+            return tables.map(|table| table.span.clone()).next().unwrap_or_default();
+        }
         let named = self.file.as_ref().and_then(|file| match key {
             "state.directory" => file.state_directory.as_ref(),
             "log.access" => file.log.access.as_ref(),

@@ -23,7 +23,7 @@ pub use build::report;
 pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, MayLack, ServedBefore, StandIn};
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
-pub use last_good::{FOLDER as LAST_GOOD, Fresh, LastGood};
+pub use last_good::{FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use process::Process;

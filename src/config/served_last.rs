@@ -78,7 +78,7 @@ impl Draft {
         for ((site, hosts), except) in file.sites.iter().zip(&hosts).zip(&except) {
             let Some(label) = hosts.first().map(ToString::to_string) else { continue };
             for path in site.certificates.iter().filter_map(|pair| pair.chain.as_ref()) {
-                let served = copies.read(&self.folder.join(&path.value));
+                let served = copies.read(&self.folder.join(&path.value), hosts);
                 let Some(chain) = served.and_then(|contents| Chain::from_pem(&contents).ok()) else { continue };
                 let pair = InUse { label: label.clone(), names: SiteNames { hosts, except }, chain: &chain };
                 excuses.extend(pair.excuse(new, book, &promises, at));

@@ -44,10 +44,11 @@ pub(super) fn record_decisions(ledger: &mut Ledger, config: &Config) -> io::Resu
     }
 }
 
-/// Removes the copies of pairs that a configuration does not serve. This comes before any promise:
-/// a previous key must not pass for the key that readers were promised last.
-pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config) {
-    if let Some(Err(error)) = copies.map(|copies| copies.retain(config.pairs(), config.missing_chains())) {
+/// Removes the copies of pairs that a configuration does not serve. This comes after its decisions,
+/// which may fail, and before any promise: a previous key must not pass for the key that readers
+/// were promised last.
+pub(super) fn forget_other_pairs(copies: Option<&LastGood>, config: &Config, book: &Book, now: Seconds) {
+    if let Some(Err(error)) = copies.map(|copies| config.forget_other_copies(copies, book, now)) {
         tracing::error!(
             %error,
             "state.directory: cannot remove the copies of pairs that are no longer served: check permissions"
@@ -68,7 +69,7 @@ pub(super) fn copy_first(
     if !config.accepted.is_empty() {
         return None;
     }
-    copies.allow(config.pairs());
+    config.allow_copies(copies);
     copy(config.fresh_pairs(beside, book, now), copies)
 }
 
@@ -111,16 +112,14 @@ impl Control {
         if let Some(copying) = self.copy_first(&config) {
             let _ = timeout(COPY_PATIENCE, copying).await;
         }
-        forget_other_pairs(self.files.copies.as_ref(), &config);
         let records = decisions(&config, self.ledger().book());
         if let Err(error) = self.record(records).await
             && !config.accepted.is_empty()
         {
-            // The pairs in use stay in use.
-            forget_other_pairs(self.files.copies.as_ref(), &self.config);
-            self.keep_pairs(None);
+            // The pairs in use stay in use, and so do their copies.
             return Err(error);
         }
+        self.forget_other_pairs(&config);
         for accepted in &config.accepted {
             self.counts.lockouts_accepted += 1;
             tell_of_lockout(&accepted.site, &accepted.until);
@@ -144,6 +143,12 @@ impl Control {
         self.keep_pairs(Some(&before));
         self.files.watch.files(self.config.stamps().cloned().collect());
         Ok(())
+    }
+
+    /// Removes the copies of pairs that a configuration does not serve.
+    pub(super) fn forget_other_pairs(&self, config: &Config) {
+        let now = self.promises.time.borrow().judged(ClockReading::take());
+        forget_other_pairs(self.files.copies.as_ref(), config, self.ledger().book(), now);
     }
 
     /// Copies the pairs of a configuration that is about to be served, except those in use already.

@@ -168,7 +168,9 @@ impl Control {
 
     /// `true` if a site's files are the same ones whose refusal was reported before.
     pub(super) fn is_known_refusal(&self, kept: &Kept) -> bool {
-        self.files.refused.get(&kept.site).is_some_and(|known| known.candidate == candidate(kept))
+        let candidate = candidate(kept);
+        // The order of the site's names may have changed, and with it the first one.
+        self.files.refused.values().any(|known| known.candidate == candidate)
     }
 
     pub(super) async fn note_refusals(&mut self, kept: &[Kept], problems: &Problems, settled: impl Fn(&str) -> bool) {

@@ -163,9 +163,9 @@ pub(super) async fn promise(
     if let Some(copying) = copying {
         let _ = timeout(adopt::COPY_PATIENCE, copying).await;
     }
-    adopt::forget_other_pairs(copies, config);
-    // A lockout that is not in the ledger is not accepted.
+    // A lockout that is not in the ledger is not accepted, and the copies stay.
     adopt::record_decisions(&mut ledger, config).map_err(|e| StartError(format!("the ledger: {e}").into()))?;
+    adopt::forget_other_pairs(copies, config, ledger.book(), time.judged(reading));
     leases.hold(&config.pledges);
     let mut trouble = time.doubt(reading).map(LedgerTrouble::of_clock);
     if trouble.is_none()

@@ -15,7 +15,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
 use super::Control;
-use super::adopt::forget_other_pairs;
 use super::promises::lock;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
@@ -227,7 +226,7 @@ impl Control {
                 reasons.extend(self.give_up_successor().await.ok().flatten().map(Problem::from));
                 self.retake_ledger().await;
                 // The new process may have replaced these copies.
-                forget_other_pairs(self.files.copies.as_ref(), &self.config);
+                self.forget_other_pairs(&self.config);
                 self.keep_pairs(None);
                 self.drive_acme().await;
                 self.upgrade_failed(reply, reasons);

@@ -9,7 +9,8 @@ use std::fmt;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use zeroize::Zeroizing;
 
 /// Base64 with optional padding, as OpenSSL takes it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -91,6 +92,18 @@ impl fmt::Display for PemError {
 #[must_use]
 pub fn is_pem(contents: &[u8]) -> bool {
     lines(contents).any(|(_, line)| looks_like_armour(&line))
+}
+
+/// Returns a section in PEM.
+#[must_use]
+pub fn written(label: &str, der: &[u8]) -> String {
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let text = Zeroizing::new(STANDARD.encode(der));
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem + "-----END " + label + "-----\n"
 }
 
 /// Reads all sections of a file.

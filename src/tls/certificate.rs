@@ -18,6 +18,7 @@ use super::rule::Rule;
 use super::session_chain::ChainId;
 use crate::host::HostPattern;
 use crate::keys::key_file::{self, KeyAlgorithm, KeyFileError, algorithm_of};
+use crate::keys::pem;
 use crate::keys::pin::Pin;
 
 /// The most certificates in one chain.
@@ -143,6 +144,12 @@ impl Chain {
         drop(parsed);
         let der = paths.served.iter().map(|at| der[*at].clone()).collect();
         Ok(Self { leaf, pins, certain, paths: Arc::new(paths), der })
+    }
+
+    /// Returns the served certificates in PEM; empty once the chain has its key.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.der.iter().map(|certificate| pem::written("CERTIFICATE", certificate)).collect()
     }
 
     /// Returns the leaf's pin.

@@ -127,6 +127,7 @@ fn what_is_there_is_never_overwritten() {
 #[test]
 fn a_newcomer_follows_what_is_printed() {
     let (_authority, config) = newcomer(&[BLOG, "www.example.com"], &["../next.csr"]);
+    fs::write(&config, format!("[state]\ndirectory = \"state\"\n{}", fs::read_to_string(&config).unwrap())).unwrap();
     let check = || outcome(pintle().arg("check").arg("-c").arg(&config));
     let (code, _, err) = check();
     assert!(code == 1 && err.contains("next.csr: no such file"), "{err}");

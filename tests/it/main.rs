@@ -20,6 +20,7 @@ mod clock;
 mod closed_output;
 mod config;
 mod container;
+mod copies;
 mod demo;
 mod differential;
 mod documents;

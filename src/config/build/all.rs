@@ -1,5 +1,6 @@
 //! The order of the checks: globals, each site by itself, then the guard over all sites together.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use super::globals::globals;
 use super::hosts::hosts;
 use super::keep::{keep_unfit, mark_shorter, note_missing, note_refused};
 use super::stand_in::Change;
-use super::{assemble, guard, planning, suites};
+use super::{assemble, guard, planning, suites, unserved};
 use crate::config::file::File;
 use crate::config::problem::{At, Problems};
 use crate::config::{Config, Context, Draft, Kept};
@@ -48,9 +49,11 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
         draft,
         file,
         hosts: &hosts,
+        names: &names,
         globals: &globals,
         except: others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()),
         before: by_name(context.before.map_or(&[], |before| &before.entries)),
+        by_host: OnceCell::new(),
         reuse: planning::Reuse::of(context.before),
         upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
         context,
@@ -64,7 +67,7 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
     suites::check(&file.tls, &globals.offer, &entries, may_refuse, &mut r);
     let admitted = guard::admit(&mut candidates, &mut builder, &mut kept, &mut r);
     let upstreams = builder.upstreams;
-    guard::warn_of_unserved(&names, context, &mut r);
+    unserved::warn_of_unserved(&names, context, &mut r);
     for candidate in &candidates {
         r.problems.extend(candidate.problems.iter().chain(&candidate.notes).cloned());
     }

@@ -1,18 +1,19 @@
 //! Makes candidates of sites, also again where something must differ from their files.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::candidate::{self, Candidate};
 use super::checker::Checker;
-use super::entry::{ByName, Entry};
+use super::entry::{ByHost, ByName, Entry};
 use super::globals::Globals;
 use super::loaded::Loaded;
 use super::planning::Reuse;
 use super::report::Withheld;
 use super::stand_in::{Change, MayLackHere, Served, StandIns};
 use super::upstream::Upstreams;
-use crate::config::file::File;
+use crate::config::file::{CertificateTable, File};
 use crate::config::problem::At;
 use crate::config::{Context, Draft, MayLack, StandIn};
 use crate::host::HostPattern;
@@ -22,9 +23,13 @@ pub(super) struct Builder<'a> {
     pub(super) draft: &'a Draft,
     pub(super) file: &'a File,
     pub(super) hosts: &'a [Vec<At<HostPattern>>],
+    /// The same, without their places.
+    pub(super) names: &'a [Vec<HostPattern>],
     pub(super) globals: &'a Globals,
     pub(super) except: Vec<Vec<HostPattern>>,
     pub(super) before: ByName<'a>,
+    /// The sites of the configuration in use by all their names.
+    pub(super) by_host: OnceCell<ByHost<'a>>,
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
     pub(super) context: &'a Context<'a>,
@@ -36,9 +41,9 @@ impl Builder<'_> {
             unreachable!("called with the places of file.sites")
         };
         let except = self.except.get(index).cloned().unwrap_or_default();
-        let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
+        let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         let may_lack = self.may_lack(index);
-        let stand_ins = StandIns::of(self.served_as(&label), self.context, change, may_lack);
+        let stand_ins = StandIns::of(self.served_as(names), self.context, change, may_lack, names);
         let (draft, file, globals) = (self.draft, self.file, self.globals);
         let planned = self.reuse.plan(draft, file, index, hosts, globals, &stand_ins, &mut self.upstreams, r);
         let withhold = change.withhold.then_some(Withheld::OtherSite);
@@ -58,9 +63,18 @@ impl Builder<'_> {
 }
 
 impl<'a> Builder<'a> {
-    /// The site with this first name that clients see now.
-    pub(super) fn served_as(&self, label: &str) -> Option<&'a Arc<Entry>> {
-        self.before.get(label).copied().filter(|_| self.context.is_served)
+    /// The site with these names that clients see now: the one with the same first name, or with any of them. Their
+    /// order may have changed.
+    pub(super) fn served_as(&self, names: &[HostPattern]) -> Option<&'a Arc<Entry>> {
+        let first = names.first()?.to_string();
+        let by_host = || {
+            let entries = self.context.before.iter().flat_map(|before| &before.entries);
+            entries.flat_map(|entry| entry.hosts().iter().map(move |host| (host, entry))).collect()
+        };
+        let known = self.before.get(first.as_str()).copied();
+        known
+            .or_else(|| names.iter().find_map(|name| self.by_host.get_or_init(by_host).get(name).copied()))
+            .filter(|_| self.context.is_served)
     }
 }
 
@@ -97,28 +111,43 @@ impl<'a> Builder<'a> {
     /// do so: the operator is there to decide.
     pub(super) fn may_drop(&self, candidate: &Candidate, site: usize, pair: usize) -> bool {
         let Some(loaded) = candidate.plan.loaded.iter().find(|l| l.at == pair) else { return false };
-        let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
         let lacks = |before: &Arc<Entry>| before.missing().any(|path| path == loaded.path);
         match self.may_lack(site) {
-            MayLackHere::Any if self.context.served().is_some() => self.served_as(&label).is_some_and(lacks),
+            MayLackHere::Any if self.context.served().is_some() => {
+                self.served_as(&candidate.plan.hosts).is_some_and(lacks)
+            }
             may_lack => may_lack.includes(Some(&loaded.path)),
         }
     }
 
     /// The pair that was served last where this one is configured.
     pub(super) fn served(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
-        let label = candidate.plan.hosts.first().map(ToString::to_string).unwrap_or_default();
-        let table = self
-            .file
-            .sites
-            .iter()
-            .zip(self.hosts)
-            .find(|(_, hosts)| hosts.first().is_some_and(|at| Some(&at.value) == candidate.plan.hosts.first()))?
-            .0
-            .certificates
-            .get(pair.at)?;
+        self.of_pair(candidate, pair, |stand_ins, table| {
+            stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
+        })
+    }
+
+    /// The pair that was served last with the key of this one: where this one is configured, or elsewhere.
+    pub(super) fn served_with_key(&self, candidate: &Candidate, pair: &Loaded) -> Option<Served> {
+        let pin = pair.chain.pin();
+        self.of_pair(candidate, pair, |stand_ins, table| {
+            let here = stand_ins.served(table, pair.at, &pair.path, &self.draft.folder);
+            here.filter(|served| served.loaded.chain.pin() == pin)
+                .or_else(|| stand_ins.served_with(pin, table, pair.at, &pair.path, &self.draft.folder))
+        })
+    }
+
+    fn of_pair(
+        &self,
+        candidate: &Candidate,
+        pair: &Loaded,
+        find: impl FnOnce(&StandIns<'_>, &CertificateTable) -> Option<Served>,
+    ) -> Option<Served> {
+        let names = &candidate.plan.hosts;
+        let site = self.names.iter().position(|of| of.first() == names.first())?;
+        let table = self.file.sites.get(site)?.certificates.get(pair.at)?;
         let none = Change::default();
-        let stand_ins = StandIns::of(self.served_as(&label), self.context, &none, MayLackHere::Only(Vec::new()));
-        stand_ins.served(table, pair.at, &pair.path, &self.draft.folder)
+        let may_lack = MayLackHere::Only(Vec::new());
+        find(&StandIns::of(self.served_as(names), self.context, &none, may_lack, names), table)
     }
 }

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checker::Checker;
-use super::files::{mode, read, read_as};
+use super::files::{ONLY_IN_MEMORY, mode, read, read_as};
 use super::loaded::Loaded;
 use super::report::Lack;
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
+use super::suites::Fit;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::KeyText;
 use crate::config::problem::At;
@@ -34,12 +35,21 @@ pub(super) struct Pairs {
 }
 
 /// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
-pub(super) fn build(table: &SiteTable, hosts: &[HostPattern], stand_ins: &StandIns<'_>, r: &mut Checker<'_>) -> Pairs {
+pub(super) fn build(
+    table: &SiteTable,
+    hosts: &[HostPattern],
+    fit: Option<&Fit>,
+    stand_ins: &StandIns<'_>,
+    r: &mut Checker<'_>,
+) -> Pairs {
     let mut pairs = Pairs::default();
     for (at, pair) in table.certificates.iter().enumerate() {
         let mut problems = r.problems.scratch();
         let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
         let here = load_pair(pair, at, hosts, &mut own);
+        if let (Some(fit), Some(here), [_]) = (fit, &here, table.certificates.as_slice()) {
+            report_unusable(fit, here, pair, hosts, &mut own);
+        }
         let stamps = std::mem::take(&mut own.stamps);
         r.stamps.extend(stamps);
         let dropped = stand_ins.dropped(at);
@@ -59,6 +69,9 @@ pub(super) fn build(table: &SiteTable, hosts: &[HostPattern], stand_ins: &StandI
                 if let (true, Some(path)) = (is_awaited, &path) {
                     let reason = Reason::new(format!("{}: the file is gone", r.shown(path)));
                     problems.push(Problem::error(&pair.span, reason).about(path));
+                }
+                if !unchanged && stand_ins.are_in_use() {
+                    hint_at_memory(&served, &mut problems);
                 }
                 let certificate = here.as_ref().map(Loaded::report);
                 pairs.refused.push(RefusedPair { at, problems, unchanged, certificate });
@@ -80,6 +93,25 @@ pub(super) fn build(table: &SiteTable, hosts: &[HostPattern], stand_ins: &StandI
         }
     }
     pairs
+}
+
+/// Adds a hint if the key process has the only copy of a key: the key's file has another one, or none.
+fn hint_at_memory(served: &Loaded, problems: &mut [Problem]) {
+    let Some((keys, file)) = key_process::running().zip(served.key.as_deref()) else { return };
+    if keys.load(file).map_or(true, |key| key.pin() != served.chain.pin()) {
+        let errors = problems.iter_mut().filter(|problem| problem.is_error());
+        errors.for_each(|problem| problem.reason.hints.push(ONLY_IN_MEMORY.to_owned()));
+    }
+}
+
+/// Reports a site's only pair if no client could use it.
+fn report_unusable(fit: &Fit, here: &Loaded, pair: &CertificateTable, hosts: &[HostPattern], r: &mut Checker<'_>) {
+    let site = hosts.first().map(ToString::to_string).unwrap_or_default();
+    let problem = fit.problem(&site, &here.chain.leaf.algorithm).filter(|_| here.certificate.is_some());
+    if let Some(reason) = problem {
+        let span = pair.chain.as_ref().map_or(&pair.span, |chain| &chain.span);
+        r.report(Problem::error(span, reason).about(&here.path));
+    }
 }
 
 fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut Checker<'_>) -> Option<Loaded> {

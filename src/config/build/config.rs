@@ -1,7 +1,8 @@
 //! A configuration that can be served.
 
-use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use super::report;
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
 use crate::config::draft::AdminAddress;
-use crate::config::last_good::{Breaches, Fresh, Pair};
+use crate::config::last_good::{Breaches, Fresh, LastGood, Pair, ServedPair};
 use crate::config::process::Process;
 use crate::config::stamp::Stamp;
-use crate::keys::pin::Pin;
+use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
@@ -134,9 +135,38 @@ impl Config {
         self.entries.iter().flat_map(|entry| entry.plan.files())
     }
 
-    /// The pairs that it serves: the path of the chain, and the pin of the leaf.
-    pub fn pairs(&self) -> impl Iterator<Item = (&Path, Pin)> {
-        self.entries.iter().flat_map(|entry| entry.pairs()).map(|l| (l.path.as_path(), l.chain.pin()))
+    /// The pairs that it serves.
+    pub(in crate::config) fn pairs(&self) -> impl Iterator<Item = ServedPair<'_>> {
+        self.entries.iter().flat_map(|entry| {
+            let site = entry.report.name();
+            entry.pairs().iter().map(move |l| ServedPair { site, chain: &l.path, pin: l.chain.pin() })
+        })
+    }
+
+    /// Also allows copies of its pairs, which are about to be served.
+    pub fn allow_copies(&self, copies: &LastGood) {
+        copies.allow(self.pairs());
+    }
+
+    /// Removes the copies of pairs that it does not serve ([`LastGood::retain`]). A copy whose names have no certificate
+    /// any more is set aside as long as a promise needs its key.
+    ///
+    /// # Errors
+    ///
+    /// If a copy may still be there.
+    pub fn forget_other_copies(&self, copies: &LastGood, book: &Book, now: Seconds) -> io::Result<()> {
+        let served: OnceCell<HashSet<&HostPattern>> = OnceCell::new();
+        let find =
+            || self.entries.iter().filter(|entry| !entry.pairs().is_empty()).flat_map(|entry| entry.hosts()).collect();
+        copies.retain(self.pairs(), self.missing_chains(), |hosts, copy| {
+            let served = served.get_or_init(find);
+            let is_served = hosts.iter().any(|host| served.contains(host));
+            let mut promised = book.promises().iter().filter(|promise| promise.is_alive(now));
+            !is_served
+                && promised.any(|promise| {
+                    hosts.iter().any(|host| promise.binds(host, &[])) && promise.pins.iter().any(|pin| copy.is_of(*pin))
+                })
+        })
     }
 
     /// The chains that sites should have and have not.
@@ -165,26 +195,25 @@ impl Config {
     /// have made since.
     #[must_use]
     pub fn fresh_pairs(&self, beside: Option<&Self>, book: &Book, now: Seconds) -> Fresh {
-        let before = beside.iter().flat_map(|config| &config.entries).flat_map(|entry| entry.pairs());
-        let known: HashSet<_, foldhash::fast::RandomState> =
-            before.map(|l| (Arc::as_ptr(&l.chain), l.path.as_path())).collect();
+        let before = beside.iter().flat_map(|config| &config.entries).flat_map(|entry| {
+            entry.pairs().iter().map(move |l| ((entry.report.name(), l.path.as_path()), (Arc::as_ptr(&l.chain), entry)))
+        });
+        let known: HashMap<_, (_, &Arc<Entry>), foldhash::fast::RandomState> = before.collect();
         let promises = Promises::alive(book.promises(), now);
-        let pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |l| (entry, l)));
         let mut fresh: Vec<Pair> = Vec::new();
-        // Sites may share a chain, and its copy.
-        let mut places = HashMap::new();
-        for (entry, l) in pairs {
-            let breaks = entry.breaks(l, &promises);
-            if breaks.is_empty() && known.contains(&(Arc::as_ptr(&l.chain), l.path.as_path())) {
-                continue;
-            }
-            let breaches = Breaches::of(entry.names(), breaks);
-            match places.entry((l.path.as_path(), l.chain.pin())) {
-                Vacant(place) => {
-                    place.insert(fresh.len());
-                    fresh.push(l.clone().into_pair(breaches));
+        for entry in &self.entries {
+            let site = entry.report.name();
+            for (at, l) in entry.pairs().iter().enumerate() {
+                let is_known = known.get(&(site, l.path.as_path())).is_some_and(|(chain, before)| {
+                    *chain == Arc::as_ptr(&l.chain)
+                        && (Arc::ptr_eq(&before.plan, &entry.plan) || before.hosts() == entry.hosts())
+                });
+                let breaks = entry.breaks(l, &promises);
+                let is_listed = entry.pairs().iter().take(at).any(|other| other.path == l.path);
+                if (breaks.is_empty() && is_known) || is_listed {
+                    continue;
                 }
-                Occupied(place) => fresh[*place.get()].breaches.add(breaches),
+                fresh.push(l.clone().into_pair(site.to_owned(), Breaches::of(entry.names(), breaks)));
             }
         }
         Fresh(fresh)

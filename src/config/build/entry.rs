@@ -85,6 +85,9 @@ impl Entry {
 /// The sites of a configuration by their first names.
 pub(in crate::config) type ByName<'a> = HashMap<&'a str, &'a Arc<Entry>>;
 
+/// The sites of a configuration by all their names.
+pub(in crate::config) type ByHost<'a> = HashMap<&'a HostPattern, &'a Arc<Entry>, foldhash::fast::RandomState>;
+
 /// Finds sites by their first names.
 pub(in crate::config) fn by_name(entries: &[Arc<Entry>]) -> ByName<'_> {
     entries.iter().map(|entry| (entry.report.name(), entry)).collect()

@@ -12,6 +12,10 @@ use crate::keys::key_file::FILE_MAX;
 use crate::os::read_error;
 use crate::reason::{Kind, Problem, Reason};
 
+/// Why a refused pair is urgent with a key process.
+pub(super) const ONLY_IN_MEMORY: &str = "with tls.key_process, no copy has the live key: put its file back before a restart or \
+                                         an upgrade, which would be refused";
+
 /// The permission bits of a file.
 pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)

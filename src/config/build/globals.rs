@@ -1,8 +1,10 @@
 //! The settings that belong to no site.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use super::checker::Checker;
+use super::suites::Fit;
 use super::{acme, addresses, limits, listen, offer, process};
 use crate::config::file::File;
 use crate::config::problem::At;
@@ -17,6 +19,8 @@ pub(super) struct Globals {
     pub(super) limits: crate::limits::Limits,
     pub(super) reports: Option<crate::site::ReportsAt>,
     pub(super) offer: TlsOffer,
+    /// The keys that clients can use, if not all.
+    pub(super) fit: Option<Fit>,
     pub(super) access: AccessTarget,
     pub(super) access_format: AccessFormat,
     pub(super) acme_webroot: Option<PathBuf>,
@@ -37,6 +41,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     {
         r.error_with_hint(&directory.span, "state.directory: must not be empty", "leave the key out, or name a folder");
     }
+    check_state(draft, r);
     if file.sites.is_empty() {
         r.error_with_hint(&(0..0), "no site is configured", "add a [[site]] with hosts and upstream");
     }
@@ -52,6 +57,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     addresses::check(file, hosts, &places, r);
     check_default_site(file, default_site, r);
     let offer = offer::build(&file.tls, r);
+    let fit = Fit::of(&file.tls, &offer);
     let (access, access_format) = access_log(file, draft, r);
     let acme_webroot = acme_webroot(file, r);
     let acme = acme::build(draft, file, hosts, &listen, r);
@@ -64,6 +70,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
         limits,
         reports,
         offer,
+        fit,
         access,
         access_format,
         acme_webroot,
@@ -72,6 +79,19 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
         by_host,
         default_site,
         sandbox,
+    }
+}
+
+/// Warns of a folder of the state that every user can write to: whoever replaces the ledger there decides which keys may
+/// be served.
+fn check_state(draft: &Draft, r: &mut Checker<'_>) {
+    let Some(folder) = draft.state() else { return };
+    if std::fs::metadata(&folder).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 != 0) {
+        r.warn(
+            &draft.place_of("state.directory"),
+            format!("state.directory: {}: everybody on this host can write there", folder.display()),
+            format!("chmod o-w {}", folder.display()),
+        );
     }
 }
 

@@ -1,6 +1,6 @@
 //! The pin guard for a whole configuration: which chains may be served, and the refusal of each other one.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::breach::{Admitted, Broken};
@@ -8,18 +8,18 @@ use super::builder::Builder;
 use super::burnt;
 use super::candidate::Candidate;
 use super::checker::Checker;
-use super::entry::{Entry, timestamp};
+use super::entry::Entry;
+use super::files::ONLY_IN_MEMORY;
 use super::keep::{keep, keep_unfit, stays_in_use};
 use super::loaded::Loaded;
-use super::refusal::{Refusal, safe_day};
+use super::refusal::Refusal;
 use super::stand_in::{Change, RefusedPair};
-use crate::config::file::SiteTable;
+use super::unserved::{kept_aside, warn_of_removal};
+use crate::config::file::{File, SiteTable};
 use crate::config::{Context, Kept, StandIn};
 use crate::host::HostPattern;
 use crate::ledger::set_id;
 use crate::policy::guard::{self, Breach, Clash, Offer};
-use crate::policy::hpkp::Mode;
-use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::{Problem, Reason};
 
 /// A reason against a site.
@@ -33,13 +33,21 @@ struct Objection {
     is_wanted: bool,
     problem: Problem,
     /// The words of a refused pair.
-    refusal: Option<(Refusal, Vec<String>)>,
+    refusal: Option<Words>,
+}
+
+/// The words of a refusal: what it breaks, the notes, and hints that do not depend on the promises.
+struct Words {
+    refusal: Refusal,
+    notes: Vec<String>,
+    hints: Vec<String>,
 }
 
 impl Objection {
     /// The problem, once another pair is served instead: its promise is sent from now on.
     fn beside(&self, entry: Option<&Arc<Entry>>) -> Problem {
-        let (Some((refusal, notes)), Some(sent)) = (&self.refusal, entry.and_then(|entry| entry.pledge.as_ref()))
+        let (Some(Words { refusal, notes, hints }), Some(sent)) =
+            (&self.refusal, entry.and_then(|entry| entry.pledge.as_ref()))
         else {
             return self.problem.clone();
         };
@@ -52,7 +60,7 @@ impl Objection {
             refusal.also_sent_by.push(promised.site.clone());
         }
         let reason = notes.iter().fold(refusal.reason(), |reason, note| reason.note(note.clone()));
-        Problem { reason, ..self.problem.clone() }
+        Problem { reason: reason.hints(hints.iter().cloned()), ..self.problem.clone() }
     }
 }
 
@@ -162,16 +170,23 @@ fn has_other_pair(candidate: &Candidate, pair: usize, builder: &Builder<'_>) -> 
 
 fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
     let copies = context.last_good.as_ref();
-    copies.is_some_and(|copies| candidate.plan.loaded.iter().any(|l| copies.read(&l.path).is_some()))
+    copies.is_some_and(|copies| {
+        candidate.plan.loaded.iter().any(|l| copies.read(&l.path, &candidate.plan.hosts).is_some())
+    })
 }
 
-type Judged = (Admitted, Vec<Objection>, Vec<Objection>);
+/// A site with its place, and what it offers to the guard.
+type Judged<'c> = (usize, &'c Candidate, &'c Arc<Entry>, Offer<'c>);
 
 /// Returns what the guard admits, its warnings, and its objections.
-fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -> Judged {
+fn judge(
+    builder: &Builder<'_>,
+    candidates: &[Candidate],
+    r: &mut Checker<'_>,
+) -> (Admitted, Vec<Objection>, Vec<Objection>) {
     let (file, context) = (builder.file, builder.context);
     let (mut admitted, mut warnings, mut errors) = (Admitted::default(), Vec::new(), Vec::new());
-    let sites: Vec<(usize, &Candidate, &Arc<Entry>, Offer<'_>)> = candidates
+    let sites: Vec<Judged<'_>> = candidates
         .iter()
         .enumerate()
         .filter_map(|(index, c)| c.entry.as_ref().map(|entry| (index, c, entry, offer(entry, c.is_kept))))
@@ -186,15 +201,21 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
         let mut add = |pair: Option<usize>, problems: Vec<Problem>, refusal: Option<(Refusal, Vec<String>)>| {
             for problem in problems {
                 let list = if problem.is_error() { &mut errors } else { &mut warnings };
-                let problem = Problem { site: Some(entry.site.label()), ..problem };
-                list.push(Objection { site: *index, pair, is_wanted, problem, refusal: refusal.clone() });
+                let mut problem = Problem { site: Some(entry.site.label()), ..problem };
+                let extra = match pair.is_some() && problem.is_error() {
+                    true => more_hints(builder, entry),
+                    false => Vec::new(),
+                };
+                problem.reason.hints.extend(extra.iter().cloned());
+                let refusal = refusal.clone().map(|(refusal, notes)| Words { refusal, notes, hints: extra });
+                list.push(Objection { site: *index, pair, is_wanted, problem, refusal });
             }
         };
         let mut breaks = false;
         for Breach { chain, broken, .. } in objections.breaches.iter().filter(|b| b.site == at) {
             let Some(loaded) = entry.plan.loaded.get(*chain) else { continue };
             let mut problems = r.problems.scratch();
-            let served = builder.served(candidate, loaded).filter(|s| s.loaded.chain.pin() == loaded.chain.pin());
+            let served = builder.served_with_key(candidate, loaded);
             let breach =
                 Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
             // Pairs that a site keeps may break for its names what they broke before, and nothing else.
@@ -215,18 +236,24 @@ fn judge(builder: &Builder<'_>, candidates: &[Candidate], r: &mut Checker<'_>) -
         warn_of_removal(table, entry, context, &mut problems);
         add(None, problems.into_list(), None);
     }
-    for clash in &objections.clashes {
-        let [Some(promiser), Some(bound), Some(blamed)] =
-            [clash.promiser, clash.bound, clash.blamed].map(|at| sites.get(at))
-        else {
-            continue;
-        };
-        if let Some(table) = file.sites.get(blamed.0) {
-            let problem = clash_problem(table, clash, promiser.2, bound.2);
-            errors.push(Objection { site: blamed.0, pair: None, is_wanted: false, problem, refusal: None });
-        }
-    }
+    errors.extend(objections.clashes.iter().filter_map(|clash| against_clash(clash, file, &sites)));
     (admitted, warnings, errors)
+}
+
+/// The objection to a site whose promise would hurt another one.
+fn against_clash(clash: &Clash, file: &File, sites: &[Judged<'_>]) -> Option<Objection> {
+    let [promiser, bound, blamed] = [clash.promiser, clash.bound, clash.blamed].map(|at| sites.get(at));
+    let (promiser, bound, site) = (promiser?.2, bound?.2, blamed?.0);
+    let problem = clash_problem(file.sites.get(site)?, clash, promiser, bound);
+    Some(Objection { site, pair: None, is_wanted: false, problem, refusal: None })
+}
+
+/// Further hints for a site whose pair is refused.
+fn more_hints(builder: &Builder<'_>, entry: &Entry) -> Vec<String> {
+    // An installation has not replaced the key yet.
+    let is_replaced = builder.draft.kept_keys().is_some() && builder.context.instead.is_empty();
+    let in_memory = is_replaced.then(|| ONLY_IN_MEMORY.to_owned());
+    kept_aside(builder.context, entry.hosts()).into_iter().chain(in_memory).collect()
 }
 
 /// Warns of `accept_lockout_until` if the site's chains break nothing.
@@ -240,7 +267,7 @@ fn warn_of_idle_acceptance(table: &SiteTable, problems: &mut crate::config::Prob
 /// `true` if this reload brings `accept_lockout_until`, or another value of it.
 fn brings_acceptance(builder: &Builder<'_>, table: &SiteTable, entry: &Entry) -> bool {
     let Some(line) = table.accept_lockout_until.as_ref().map(|day| &day.value) else { return false };
-    let in_use = builder.served_as(&entry.site.label());
+    let in_use = builder.served_as(entry.hosts());
     in_use.is_some_and(|in_use| in_use.made_from.accepts_until.as_ref() != Some(line))
 }
 
@@ -254,8 +281,7 @@ fn burnt_keys(
     if candidate.is_kept {
         return Vec::new();
     }
-    let is_served =
-        |loaded: &Loaded| builder.served(candidate, loaded).is_some_and(|s| s.loaded.chain.pin() == loaded.chain.pin());
+    let is_served = |loaded: &Loaded| builder.served_with_key(candidate, loaded).is_some();
     let live = burnt::live(table, entry, builder.context, is_served).into_iter();
     let backup = burnt::backup(table, entry, builder.context);
     live.map(|(pair, problem)| (Some(pair), problem)).chain(backup.map(|problem| (None, problem))).collect()
@@ -312,58 +338,4 @@ fn clash_problem(table: &SiteTable, clash: &Clash, promiser: &Entry, bound: &Ent
     };
     let site = Some(if clash.blamed == clash.promiser { promiser } else { bound }.site.label());
     Problem { site, ..Problem::error(&span.unwrap_or(0..0), Reason::new(message).hint(hint)) }
-}
-
-/// Warns if `[site.hpkp]` was removed: that withdraws nothing.
-fn warn_of_removal(
-    table: &SiteTable,
-    entry: &Arc<Entry>,
-    context: &Context<'_>,
-    problems: &mut crate::config::Problems,
-) {
-    if table.hpkp.is_some() {
-        return;
-    }
-    let label = entry.site.label();
-    let own = context.book.promises().iter().filter(|p| {
-        p.channel == Channel::Header(Mode::Enforce)
-            && p.is_alive(context.now)
-            && (p.site == label || p.hosts.iter().any(|h| entry.plan.hosts.contains(h)))
-    });
-    if let Some(until) = own.map(Promise::honoured_until).max() {
-        let what = format!("site: [site.hpkp] is gone, but clients hold its pins until {}", timestamp(until));
-        let hint = format!(
-            "until {}, keep [site.hpkp] with mode = \"withdraw\": clients that visit then forget the pins",
-            safe_day(until)
-        );
-        problems.warn(&table.span, Reason::new(what).hint(hint));
-    }
-}
-
-/// Warns if a whole site was removed: that withdraws nothing either, and binds whoever has its names next.
-pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Checker<'_>) {
-    let hosts: HashSet<&HostPattern> = hosts.iter().flatten().collect();
-    let is_served = |name: &HostPattern| {
-        let covers = |exact: &str| hosts.iter().any(|h| h.is_wildcard() && h.matches(exact));
-        hosts.contains(name) || name.exact().is_some_and(covers)
-    };
-    let mut until: BTreeMap<String, Seconds> = BTreeMap::new();
-    for promise in context.book.promises().iter().filter(|p| p.is_alive(context.now)) {
-        let names: Vec<String> = promise.hosts.iter().filter(|h| !is_served(h)).map(ToString::to_string).collect();
-        if !names.is_empty() {
-            let known = until.entry(names.join(", ")).or_default();
-            *known = promise.honoured_until().max(*known);
-        }
-    }
-    for (names, until) in until {
-        r.warn(
-            &(0..0),
-            format!("no site serves {names}, but clients hold pins until {}", timestamp(until)),
-            format!(
-                "keep the promised keys until {}: whatever serves these names needs one of them. A site with [site.hpkp] \
-                 and mode = \"withdraw\" makes clients that visit forget the pins",
-                safe_day(until)
-            ),
-        );
-    }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::report;
-use crate::config::last_good::{Breaches, KeyText, Pair, pem};
+use crate::config::last_good::{Breaches, KeyText, Pair};
+use crate::keys::pem;
 use crate::tls::Certificate;
 use crate::tls::certificate::Chain;
 use crate::tls::key_process;
@@ -37,8 +38,9 @@ impl Loaded {
     }
 
     /// The contents of its copy.
-    pub(in crate::config) fn into_pair(self, breaches: Breaches) -> Pair {
+    pub(in crate::config) fn into_pair(self, site: String, breaches: Breaches) -> Pair {
         Pair {
+            site,
             breaches,
             path: self.path.clone(),
             pin: self.chain.pin(),
@@ -51,7 +53,7 @@ impl Loaded {
 
     /// The chain in PEM, as it is served.
     fn pem(&self) -> String {
-        self.der().iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
+        self.der().iter().map(|certificate| pem::written("CERTIFICATE", certificate)).collect()
     }
 
     /// Its part of the report.

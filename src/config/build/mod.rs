@@ -37,6 +37,7 @@ mod loaded;
 mod pin_plan;
 mod planning;
 mod suites;
+mod unserved;
 mod upstream;
 mod upstream_url;
 pub(in crate::config) mod refusal;

@@ -12,6 +12,7 @@ use crate::keys::key_file::PublicKey;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Finding, Hpkp, MAX_AGE_CAP, Mode, judge, standing};
 use crate::policy::ramp::Steps;
+use crate::reason::{Problem, Reason};
 
 /// `[site.hpkp]`, with the keys behind it.
 pub(super) struct PinPlan {
@@ -28,6 +29,8 @@ pub(super) struct PinPlan {
     pub(super) complete: bool,
     /// A backup was readable once and no longer is, so the promise is unknown.
     pub(super) lacks_backups: bool,
+    /// A backup is listed twice. The site was served before, so that is no error.
+    pub(super) forgives_twice: bool,
     /// pintle makes a fresh next key whenever one becomes live.
     pub(super) renews_itself: bool,
     /// A pair of the site is missing: without its key, the pins would lock out clients that get it later.
@@ -133,7 +136,8 @@ fn report(
             }
             Finding::BackupTwice(pin) => {
                 let what = format!("site.hpkp.backups: {pin} is listed twice, and counts once");
-                r.error_with_hint(&place(pin), what, "remove one, or name another key");
+                let of_severity = if plan.forgives_twice { Problem::warning } else { Problem::error };
+                r.report(of_severity(&place(pin), Reason::new(what).hint("remove one, or name another key")));
             }
             Finding::SingleBackup | Finding::OutlivesCertificate if plan.renews_itself => {}
             Finding::SingleBackup => r.warn(

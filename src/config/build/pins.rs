@@ -50,6 +50,10 @@ pub(super) fn plan(
     let given = hpkp.max_age.as_ref().map(|m| m.value.as_secs());
     let goal = given.or_else(|| steps.as_ref().map(Steps::goal)).unwrap_or(MAX_AGE.as_secs());
     let complete = backups.len() == hpkp.listed().count() && loaded.len() == table.certificates.len();
+    let is_twice = |at: usize, backup: &Backup| backups.iter().take(at).any(|known| known.key.pin == backup.key.pin);
+    let has_twice = backups.iter().enumerate().any(|(at, backup)| is_twice(at, backup));
+    // A file may have been overwritten with the other one's key.
+    let forgives_twice = has_twice && stand_ins.were_served(table, |text| r.path(text));
     let include_subdomains = hpkp.include_subdomains.as_ref().is_some_and(|i| i.value);
     Some(PinPlan {
         site: site.into(),
@@ -61,6 +65,7 @@ pub(super) fn plan(
         backups,
         complete,
         lacks_backups,
+        forgives_twice,
         renews_itself: !hpkp.own.is_empty(),
         lacks_pair,
     })

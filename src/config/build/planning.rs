@@ -10,6 +10,7 @@ use super::globals::Globals;
 use super::plan::{Plan, shifted};
 use super::report::{Lack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
+use super::suites::Fit;
 use super::upstream::Upstreams;
 use super::{certificates, headers, hsts, pins, upstream};
 use crate::config::file::{File, SiteTable};
@@ -87,6 +88,7 @@ fn source(draft: &Draft, globals: &Globals, range: std::ops::Range<usize>) -> [u
         hash.update(reports.host.as_bytes());
     }
     hash.update([0]);
+    hash.update(globals.fit.as_ref().map_or([2, 2], Fit::mark));
     hash.update(draft.problems.text().as_bytes().get(range).unwrap_or_default());
     hash.finalize().into()
 }
@@ -104,7 +106,8 @@ fn make(
     let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
     let r = &mut own;
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
-    let certificates::Pairs { loaded, refused, missing } = certificates::build(table, &names, stand_ins, r);
+    let certificates::Pairs { loaded, refused, missing } =
+        certificates::build(table, &names, globals.fit.as_ref(), stand_ins, r);
     let pins = pins::plan(table, hosts, (&loaded, !missing.is_empty()), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));

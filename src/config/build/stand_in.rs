@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::entry::Entry;
 use super::loaded::Loaded;
 use super::report;
@@ -11,6 +13,8 @@ use super::report::Lack;
 use crate::config::file::{CertificateTable, SiteTable};
 use crate::config::last_good::{Breaches, KeyText, read_key};
 use crate::config::{Context, LastGood, StandIn};
+use crate::host::HostPattern;
+use crate::keys::pin::Pin;
 use crate::policy::promise::Promise;
 use crate::reason::Problem;
 use crate::tls::Certificate;
@@ -24,6 +28,8 @@ pub(super) struct StandIns<'a> {
     allowed: StandIn,
     change: &'a Change,
     may_lack: MayLackHere<'a>,
+    /// The site's names.
+    hosts: &'a [HostPattern],
 }
 
 /// The ways in which a candidate must differ from its text and files.
@@ -127,8 +133,9 @@ impl<'a> StandIns<'a> {
         context: &'a Context<'_>,
         change: &'a Change,
         may_lack: MayLackHere<'a>,
+        hosts: &'a [HostPattern],
     ) -> Self {
-        Self { before, last_good: context.last_good.as_ref(), allowed: context.stand_in, change, may_lack }
+        Self { before, last_good: context.last_good.as_ref(), allowed: context.stand_in, change, may_lack, hosts }
     }
 
     /// `true` if the site may be without the pair with this chain.
@@ -143,15 +150,38 @@ impl<'a> StandIns<'a> {
 
     /// The pair that was served last with this path of a chain, whatever the file holds now.
     pub(super) fn served(&self, table: &CertificateTable, at: usize, path: &Path, folder: &Path) -> Option<Served> {
+        let read = || self.last_good?.read(path, self.hosts);
+        self.served_where(|l| l.path == path, read, (table, at, path, folder))
+    }
+
+    /// The pair that was served last with this leaf key, wherever its files were.
+    pub(super) fn served_with(
+        &self,
+        pin: Pin,
+        table: &CertificateTable,
+        at: usize,
+        path: &Path,
+        folder: &Path,
+    ) -> Option<Served> {
+        let read = || self.last_good?.read_with(pin, self.hosts);
+        self.served_where(|l| l.chain.pin() == pin, read, (table, at, path, folder))
+    }
+
+    fn served_where(
+        &self,
+        is_meant: impl Fn(&Loaded) -> bool,
+        read: impl FnOnce() -> Option<Vec<u8>>,
+        (table, at, path, folder): (&CertificateTable, usize, &Path, &Path),
+    ) -> Option<Served> {
         let key = table.key.as_ref().map(|key| folder.join(&key.value).into_boxed_path());
         if let Some(before) = self.before {
             // The pair in use is known. A copy on disk may be older.
-            let known =
-                before.plan.loaded.iter().find(|l| l.path == path && l.certificate.is_some() == table.key.is_some());
+            let is_like = |l: &&Loaded| is_meant(l) && l.certificate.is_some() == table.key.is_some();
+            let known = before.plan.loaded.iter().find(is_like);
             let by = By::Site(before.clone());
-            return known.map(|l| Served { loaded: Loaded { at, key, ..l.clone() }, by });
+            return known.map(|l| Served { loaded: Loaded { at, key, path: path.to_owned(), ..l.clone() }, by });
         }
-        let contents = self.last_good?.read(path)?;
+        let contents = Zeroizing::new(read()?);
         let by = By::Copy(Breaches::read(&contents));
         let (chain, certificate) = match &key {
             None => (Arc::new(Chain::from_pem(&contents).ok()?), None),
@@ -177,7 +207,9 @@ impl<'a> StandIns<'a> {
         let mut chains = table.certificates.iter().filter_map(|pair| pair.chain.as_ref());
         self.allowed == StandIn::Always
             && self.before.is_none()
-            && self.last_good.is_some_and(|copies| chains.any(|chain| copies.read(&path(&chain.value)).is_some()))
+            && self
+                .last_good
+                .is_some_and(|copies| chains.any(|chain| copies.read(&path(&chain.value), self.hosts).is_some()))
     }
 
     /// `true` if a pair may replace the one on disk.

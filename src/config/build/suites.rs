@@ -5,7 +5,41 @@ use super::entry::Entry;
 use super::offer::span_of;
 use crate::config::file::TlsTable;
 use crate::keys::key_file::KeyAlgorithm;
+use crate::reason::Reason;
 use crate::tls::offer::TlsOffer;
+
+/// The kinds of keys that clients can use, where only some of them are: in TLS 1.2, each suite fits one kind.
+pub(super) struct Fit {
+    rsa: bool,
+    ecdsa: bool,
+}
+
+impl Fit {
+    /// `None` if each key can be used, in some version of TLS.
+    pub(super) fn of(table: &TlsTable, offer: &TlsOffer) -> Option<Self> {
+        let is_limited = offer.versions.tls12 && !offer.versions.tls13 && table.cipher_suites.is_some();
+        let has = |kind: &str| offer.suites.iter().any(|suite| !suite.tls13 && suite.names[0].contains(kind));
+        let (rsa, ecdsa) = (has("_RSA_"), has("_ECDSA_"));
+        (is_limited && rsa != ecdsa).then_some(Self { rsa, ecdsa })
+    }
+
+    /// The problem of a pair that no client could use.
+    pub(super) fn problem(&self, site: &str, algorithm: &KeyAlgorithm) -> Option<Reason> {
+        let fits = if matches!(algorithm, KeyAlgorithm::Rsa(_)) { self.rsa } else { self.ecdsa };
+        (!fits).then(|| Reason::new(message(site, algorithm)).hint(HINT))
+    }
+
+    /// A plan depends on it.
+    pub(super) fn mark(&self) -> [u8; 2] {
+        [u8::from(self.rsa), u8::from(self.ecdsa)]
+    }
+}
+
+const HINT: &str = "add suites for it, or set versions = [\"1.3\"]";
+
+fn message(site: &str, algorithm: &KeyAlgorithm) -> String {
+    format!("tls.cipher_suites: no suite of TLS 1.2 fits the key of {site}: {algorithm}")
+}
 
 /// Reports sites for whose keys TLS 1.2 has no suite: each of its suites fits one kind of key.
 pub(super) fn check(table: &TlsTable, offer: &TlsOffer, entries: &[&Entry], may_refuse: bool, r: &mut Checker<'_>) {
@@ -23,9 +57,7 @@ pub(super) fn check(table: &TlsTable, offer: &TlsOffer, entries: &[&Entry], may_
         let served = entry.plan.loaded.iter().filter(|l| l.certificate.is_some());
         let keys: Vec<KeyAlgorithm> = served.map(|l| l.chain.leaf.algorithm).collect();
         let (Some(first), false) = (keys.first(), keys.iter().any(has)) else { continue };
-        let message =
-            format!("tls.cipher_suites: no suite of TLS 1.2 fits the key of {}: {first}", entry.report.name());
-        let hint = "add suites for it, or set versions = [\"1.3\"]";
+        let (message, hint) = (message(entry.report.name(), first), HINT);
         if offer.versions.tls13 || !may_refuse {
             r.warn(&span, message, hint);
         } else {

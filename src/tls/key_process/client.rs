@@ -152,6 +152,14 @@ pub struct RemoteKey {
     algorithm: SignatureAlgorithm,
 }
 
+impl RemoteKey {
+    /// Returns its pin.
+    #[must_use]
+    pub fn pin(&self) -> Pin {
+        self.pin
+    }
+}
+
 impl fmt::Debug for RemoteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteKey").field("pin", &self.pin).field("schemes", &self.schemes).finish_non_exhaustive()

@@ -1,0 +1,127 @@
+//! The name of a copy: its chain's path, its leaf key, and its site, each as a hash.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::host::HostPattern;
+use crate::keys::pin::Pin;
+
+/// The end of a copy's name; a copy that is being written has another.
+pub(super) const SUFFIX: &str = ".pem";
+/// Bytes of a hash in a copy's name.
+const HASH: usize = 8;
+/// Characters of a file's stem in a copy's name: for people only, so a few are enough.
+const STEM_MAX: usize = 40;
+
+/// A pair that a site serves.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct ServedPair<'p> {
+    /// The site's first name.
+    pub(in crate::config) site: &'p str,
+    /// The path of the chain in the configuration.
+    pub(in crate::config) chain: &'p Path,
+    /// The pin of the leaf.
+    pub(in crate::config) pin: Pin,
+}
+
+impl ServedPair<'_> {
+    /// `blog-0123456789abcdef-0123456789abcdef-0123456789abcdef.pem`
+    pub(super) fn name(self) -> String {
+        let stem = self.chain.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let is_plain = |c: &char| c.is_alphanumeric() || matches!(c, '.' | '_');
+        let stem: String = stem.chars().filter(is_plain).take(STEM_MAX).collect();
+        format!("{stem}-{}-{}-{}{SUFFIX}", of_path(self.chain), of_pin(self.pin), short(self.site.as_bytes()))
+    }
+}
+
+/// The parts of a copy's name.
+pub(in crate::config) struct CopyName<'n> {
+    path: &'n str,
+    pin: &'n str,
+    /// `None` in names of older versions.
+    site: Option<&'n str>,
+}
+
+impl<'n> CopyName<'n> {
+    /// `None` if it is not the name of a whole copy.
+    pub(super) fn parse(name: &'n str) -> Option<Self> {
+        let mut parts = name.strip_suffix(SUFFIX)?.split('-');
+        let (_stem, path, pin) = (parts.next()?, parts.next()?, parts.next()?);
+        let site = parts.next();
+        parts.next().is_none().then_some(Self { path, pin, site })
+    }
+
+    pub(super) fn is_at(&self, chain: &Path) -> bool {
+        self.path == of_path(chain)
+    }
+
+    /// `true` if the path of its chain is one of these ([`of_path`]).
+    pub(super) fn is_among(&self, paths: &HashSet<String>) -> bool {
+        paths.contains(self.path)
+    }
+
+    /// `true` if the copy's leaf has this pin.
+    pub(in crate::config) fn is_of(&self, pin: Pin) -> bool {
+        self.pin == of_pin(pin)
+    }
+
+    /// `true` if both copies have the same leaf key.
+    pub(super) fn has_key_of(&self, other: &Self) -> bool {
+        self.pin == other.pin
+    }
+
+    /// How well it fits a site with these names; `None` if it names none of them.
+    pub(super) fn rank(&self, hosts: &[HostPattern]) -> Option<u8> {
+        let Some(site) = self.site else { return Some(0) };
+        let place = hosts.iter().position(|host| short(host.to_string().as_bytes()) == site)?;
+        Some(if place == 0 { 3 } else { 2 })
+    }
+}
+
+/// The part of a name for the path of a chain.
+pub(super) fn of_path(chain: &Path) -> String {
+    // `-c pintle.toml` and `-c /etc/pintle/pintle.toml` are one configuration.
+    let chain = std::path::absolute(chain).unwrap_or_else(|_| chain.to_owned());
+    short(chain.as_os_str().as_encoded_bytes())
+}
+
+fn of_pin(pin: Pin) -> String {
+    short(pin.to_string().as_bytes())
+}
+
+fn short(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(HASH).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_the_same_however_it_is_written() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(of_path(Path::new("certs/blog.pem")), of_path(&here.join("certs/blog.pem")));
+        assert_eq!(of_path(Path::new("./certs/blog.pem")), of_path(&here.join("certs/blog.pem")));
+        assert_ne!(of_path(Path::new("certs/blog.pem")), of_path(Path::new("/certs/blog.pem")));
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        let hosts: Vec<HostPattern> = ["a.example", "b.example"].map(|host| HostPattern::parse(host).unwrap()).into();
+        let (chain, pin) = (Path::new("/etc/a-b/blog-2026.pem"), Pin::of_spki(b"key"));
+        let name = |site| ServedPair { site, chain, pin }.name();
+        for (site, rank) in [("a.example", Some(3)), ("b.example", Some(2)), ("c.example", None)] {
+            let name = name(site);
+            let parsed = CopyName::parse(&name).unwrap();
+            assert!(parsed.is_at(chain) && parsed.is_of(pin) && !parsed.is_of(Pin::of_spki(b"other")), "{name}");
+            assert_eq!(parsed.rank(&hosts), rank, "{name}");
+        }
+        let old = "blog-0123456789abcdef-0123456789abcdef.pem";
+        assert_eq!(CopyName::parse(old).unwrap().rank(&hosts), Some(0));
+        for other in ["blog-0123456789abcdef-0123456789abcdef.new", "blog.pem", "a-b-c-d-e.pem", "blog"] {
+            assert!(CopyName::parse(other).is_none(), "{other}");
+        }
+    }
+}

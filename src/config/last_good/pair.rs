@@ -1,0 +1,168 @@
+//! Pairs that are about to be copied, with the text of their keys.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::pki_types::PrivateKeyDer;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::contents::Breaches;
+use super::name::ServedPair;
+use super::{LastGood, read};
+use crate::keys::key_file::{FILE_MAX, private_key, public_key};
+use crate::keys::pem;
+use crate::keys::pin::Pin;
+use crate::tls::key_process;
+
+/// The beginning of a section.
+const ARMOUR: &[u8] = b"-----BEGIN";
+
+/// Pairs that have come into use, and need copies.
+pub struct Fresh(pub(in crate::config) Vec<Pair>);
+
+/// A pair as it is served, with the file of its key.
+pub(in crate::config) struct Pair {
+    /// The site's first name.
+    pub(in crate::config) site: String,
+    pub(in crate::config) breaches: Breaches,
+    pub(in crate::config) path: PathBuf,
+    pub(in crate::config) pin: Pin,
+    pub(in crate::config) chain: Box<dyn Fn() -> String + Send>,
+    pub(in crate::config) key: Option<PathBuf>,
+    pub(in crate::config) text: KeyText,
+}
+
+/// The contents of a key's file as they were read, until they are copied: the file may change at any moment.
+#[derive(Clone, Default)]
+pub(in crate::config) struct KeyText(Arc<Mutex<Option<Zeroizing<Vec<u8>>>>>);
+
+impl KeyText {
+    pub(in crate::config) fn new(contents: &[u8]) -> Self {
+        Self(Arc::new(Mutex::new(Some(Zeroizing::new(contents.to_vec())))))
+    }
+
+    /// Returns the text of the key in a copy, so that the copy can be written again.
+    pub(in crate::config) fn of_copy(contents: &[u8]) -> Self {
+        private_key(contents).map(|key| Self::new(key_in_pem(&key).as_bytes())).unwrap_or_default()
+    }
+
+    fn take(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put_back(&self, contents: Option<Zeroizing<Vec<u8>>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = contents;
+    }
+}
+
+impl Fresh {
+    /// `true` if there is nothing to copy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets the keys, if there is no place for copies.
+    pub fn forget(self) {
+        for pair in self.0 {
+            drop(pair.text.take());
+        }
+    }
+
+    /// Copies the pairs. A copy lacks the key if that is not here, or no longer readable: it then has the chain only.
+    ///
+    /// # Errors
+    ///
+    /// The first failure. All other pairs are copied all the same.
+    pub fn keep(self, copies: &LastGood) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for pair in self.0 {
+            let text = pair.text.take();
+            let Some(mut contents) = pair.contents(text.as_deref(), copies) else { continue };
+            let kept = copies.keep(pair.served(), &contents);
+            contents.zeroize();
+            if kept.is_err() {
+                pair.text.put_back(text);
+            }
+            if let (Ok(()), Err(error)) = (&outcome, kept) {
+                outcome = Err(error);
+            }
+        }
+        outcome
+    }
+}
+
+impl Pair {
+    fn served(&self) -> ServedPair<'_> {
+        ServedPair { site: &self.site, chain: &self.path, pin: self.pin }
+    }
+
+    /// The contents of its copy; `None` if there is a copy already that may have the only key.
+    fn contents(&self, text: Option<&Vec<u8>>, copies: &LastGood) -> Option<Vec<u8>> {
+        let mut contents = self.breaches.text().into_bytes();
+        let here = text.map(|text| Zeroizing::new(text.clone()));
+        let key = here.or_else(|| read_key(self.key.as_deref()?)).and_then(|key| key_of(&key, self.pin));
+        // A pair in use whose key is in the key process has its key in its own file: no copy needs it.
+        let is_elsewhere = key_process::running().is_some();
+        let path = copies.path(self.served());
+        if key.is_none() && !is_elsewhere && fs::exists(&path).unwrap_or(false) {
+            let known = read(&path).map(Zeroizing::new).ok()?;
+            let begin = known.windows(ARMOUR.len()).position(|at| at == ARMOUR).unwrap_or_default();
+            contents.extend_from_slice(&known[begin..]);
+            return Some(contents);
+        }
+        contents.extend_from_slice((self.chain)().as_bytes());
+        // The site had another first name, or the file another path: its previous copy has the key.
+        let of_copy = || copies.with_key(self.pin).and_then(|known| key_of(&known, self.pin));
+        let key = key.or_else(|| of_copy().filter(|_| self.key.is_some() && !is_elsewhere));
+        contents.extend_from_slice(key.as_ref().map_or(&[], |key| key.as_bytes()));
+        Some(contents)
+    }
+}
+
+/// Reads the file of a key; `None` if it cannot be read.
+pub(in crate::config) fn read_key(path: &Path) -> Option<Zeroizing<Vec<u8>>> {
+    let mut contents = Zeroizing::new(Vec::new());
+    File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut contents).ok()?;
+    Some(contents)
+}
+
+/// The key in PEM, whatever the form of its file.
+#[must_use]
+pub fn key_in_pem(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
+    let label = match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        _ => "PRIVATE KEY",
+    };
+    Zeroizing::new(pem::written(label, key.secret_der()))
+}
+
+/// The key with this pin in PEM, if a file has it. The file may have certificates, too, in any order.
+fn key_of(contents: &[u8], pin: Pin) -> Option<Zeroizing<String>> {
+    let key = private_key(contents).ok()?;
+    public_key(key.secret_der()).is_ok_and(|of| of.pin == pin).then(|| key_in_pem(&key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some programs want the key behind its certificates, some before them.
+    #[test]
+    fn a_key_is_found_beside_its_certificates() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let pin = public_key(key.serialize_pem().as_bytes()).unwrap().pin;
+        let (chain, text) = (certificate.pem(), key.serialize_pem());
+        for contents in [text.clone(), text.clone() + &chain, chain.clone() + &text] {
+            let found = key_of(contents.as_bytes(), pin).unwrap();
+            assert_eq!(private_key(found.as_bytes()).unwrap(), private_key(text.as_bytes()).unwrap());
+            assert!(key_of(contents.as_bytes(), Pin::of_spki(b"other")).is_none());
+        }
+        assert!(key_of(chain.as_bytes(), pin).is_none());
+    }
+}

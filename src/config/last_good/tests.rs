@@ -1,0 +1,157 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::name::SUFFIX;
+use super::*;
+use crate::policy::promise::SiteNames;
+
+fn hosts(names: &[&str]) -> Vec<HostPattern> {
+    names.iter().map(|name| HostPattern::parse(name).unwrap()).collect()
+}
+
+fn of_site(hosts: &[HostPattern]) -> SiteNames<'_> {
+    SiteNames { hosts, except: &[] }
+}
+
+fn served<'p>(site: &'p str, chain: &'p Path, pin: Pin) -> ServedPair<'p> {
+    ServedPair { site, chain, pin }
+}
+
+fn never(_: &[HostPattern], _: &CopyName<'_>) -> bool {
+    false
+}
+
+#[test]
+fn kept_and_read() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (one, two) = (Path::new("/etc/a/blog.pem"), Path::new("/etc/b/blog.pem"));
+    let site = "a.example";
+    let (old, new) = (Pin::of_spki(b"old"), Pin::of_spki(b"new"));
+    let read = |path: &Path| copies.read(path, &hosts(&[site]));
+    assert_eq!(read(one), None);
+    LastGood::of(state.path()).retain(std::iter::empty(), std::iter::empty(), never).unwrap();
+    assert!(copies.keep(served(site, one, old), b"first").unwrap());
+    assert!(!copies.keep(served(site, one, old), b"first").unwrap());
+    assert!(copies.keep(served(site, two, old), b"other").unwrap());
+    assert!(copies.keep(served(site, one, old), b"second").unwrap());
+    assert_eq!((read(one).unwrap(), read(two).unwrap()), (b"second".to_vec(), b"other".to_vec()));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&copies.path(served(site, one, old))), 0o600);
+    assert_eq!(mode(&state.path().join(FOLDER)), 0o700);
+    copies.retain([served(site, two, old)].into_iter(), [one].into_iter(), never).unwrap();
+    assert_eq!(read(one).unwrap(), b"second", "nothing has replaced it");
+    // Another key: the copy of the old one goes before the new one is there.
+    copies.retain([served(site, one, new), served(site, two, old)].into_iter(), std::iter::empty(), never).unwrap();
+    assert_eq!((read(one), read(two).unwrap()), (None, b"other".to_vec()));
+    // Whoever was still at work on the old one is too late.
+    assert!(!copies.clone().keep(served(site, one, old), b"second").unwrap());
+    assert_eq!(read(one), None);
+    assert!(copies.keep(served(site, one, new), b"third").unwrap());
+    assert_eq!(read(one).unwrap(), b"third");
+    // A copy that a kill has left half written is none.
+    fs::write(copies.path(served(site, one, old)).with_extension("new"), b"fourth").unwrap();
+    assert_eq!(read(one).unwrap(), b"third");
+    copies.retain(std::iter::empty(), std::iter::empty(), never).unwrap();
+    assert_eq!((read(one), read(two)), (None, None));
+    // One that is allowed is written beside the ones that are there.
+    copies.allow([served(site, one, old)].into_iter());
+    assert!(copies.keep(served(site, one, old), b"fifth").unwrap());
+    assert!(!copies.keep(served(site, one, new), b"sixth").unwrap());
+}
+
+/// Two sites name the same files. A renewal that one of them refuses leaves them with different pairs.
+#[test]
+fn sites_that_share_a_file_have_their_own_copies() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let chain = Path::new("/etc/a/both.pem");
+    let (old, new) = (Pin::of_spki(b"old"), Pin::of_spki(b"new"));
+    let text = |names: &[&str], of: &str| {
+        format!("{}{of}", Breaches::of(of_site(&hosts(names)), Vec::new()).text()).into_bytes()
+    };
+    copies.keep(served("a.example", chain, old), &text(&["a.example", "www.a.example"], "A")).unwrap();
+    copies.keep(served("b.example", chain, new), &text(&["b.example"], "B")).unwrap();
+    let read = |names: &[&str]| copies.read(chain, &hosts(names)).map(|found| *found.last().unwrap() as char);
+    assert_eq!((read(&["a.example"]), read(&["b.example"])), (Some('A'), Some('B')));
+    // The names have another order, or the first one is gone.
+    assert_eq!((read(&["www.a.example", "a.example"]), read(&["www.a.example"])), (Some('A'), Some('A')));
+    assert_eq!(read(&["c.example"]), None);
+    assert_eq!(copies.read_with(new, &hosts(&["a.example"])), None);
+    assert!(copies.read_with(new, &hosts(&["b.example"])).is_some());
+    // A copy of an older version has no site: it is for any, unless there is a better one.
+    let named = copies.path(served("a.example", chain, old));
+    let name = named.file_name().unwrap().to_str().unwrap();
+    let older = format!("{}{SUFFIX}", name.rsplit_once('-').unwrap().0);
+    fs::write(state.path().join(FOLDER).join(older), b"O").unwrap();
+    assert_eq!((read(&["c.example"]), read(&["a.example"])), (Some('O'), Some('A')));
+}
+
+/// The copy stays until the new one is there: it may have the only key.
+#[test]
+fn a_copy_under_another_name_waits_for_the_new_one() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/blog.pem"), Pin::of_spki(b"key"));
+    copies.keep(served("a.example", chain, pin), b"first").unwrap();
+    let after = || copies.retain([served("b.example", chain, pin)].into_iter(), std::iter::empty(), never).unwrap();
+    after();
+    assert_eq!(copies.names().unwrap().len(), 1);
+    copies.keep(served("b.example", chain, pin), b"second").unwrap();
+    after();
+    assert_eq!(copies.names().unwrap(), [served("b.example", chain, pin).name()]);
+}
+
+#[test]
+fn a_copy_of_a_site_that_is_gone_is_set_aside_while_its_key_is_needed() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/blog.pem"), Pin::of_spki(b"key"));
+    let names = hosts(&["a.example"]);
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let text = Breaches::of(of_site(&names), Vec::new()).text() + &key;
+    copies.keep(served("a.example", chain, pin), text.as_bytes()).unwrap();
+    let is_needed = |of: &[HostPattern], copy: &CopyName<'_>| of == names && copy.is_of(pin);
+    for _ in 0..2 {
+        copies.retain(std::iter::empty(), std::iter::empty(), is_needed).unwrap();
+        assert_eq!(copies.read(chain, &names), None, "it replaces no pair");
+        let former = copies.former();
+        assert_eq!((former.len(), &former[0].hosts), (1, &names));
+        assert_eq!(fs::read_to_string(&former[0].path).unwrap(), text);
+        assert!(copies.with_key(pin).is_some());
+    }
+    copies.retain(std::iter::empty(), std::iter::empty(), never).unwrap();
+    assert!(copies.former().is_empty() && copies.names().unwrap().is_empty());
+}
+
+/// Whatever is written is read back: a site may have tens of thousands of names.
+#[test]
+fn a_large_copy_is_read_back() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/blog.pem"), Pin::of_spki(b"key"));
+    let text = "x".repeat(5 * 1024 * 1024);
+    assert!(copies.keep(served("a.example", chain, pin), text.as_bytes()).unwrap());
+    assert_eq!(copies.read(chain, &hosts(&["a.example"])).unwrap().len(), text.len());
+    let beyond = vec![b'x'; usize::try_from(COPY_MAX).unwrap() + 1];
+    assert!(copies.keep(served("a.example", chain, pin), &beyond).is_err());
+    assert_eq!(copies.read(chain, &hosts(&["a.example"])).unwrap().len(), text.len(), "the previous copy stays");
+}
+
+#[test]
+fn links_are_not_followed() {
+    let state = tempfile::TempDir::new().unwrap();
+    let copies = LastGood::of(state.path());
+    let (chain, pin) = (Path::new("/etc/a/blog.pem"), Pin::of_spki(b"key"));
+    let (pair, names) = (served("a.example", chain, pin), hosts(&["a.example"]));
+    copies.keep(pair, b"first").unwrap();
+    let elsewhere = state.path().join("elsewhere");
+    fs::write(&elsewhere, "mine").unwrap();
+    fs::remove_file(copies.path(pair)).unwrap();
+    symlink(&elsewhere, copies.path(pair)).unwrap();
+    assert_eq!(copies.read(chain, &names), None);
+    assert!(copies.keep(pair, b"second").unwrap());
+    assert_eq!(
+        (fs::read(&elsewhere).unwrap(), copies.read(chain, &names).unwrap()),
+        (b"mine".to_vec(), b"second".to_vec())
+    );
+}
