@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 
+use crate::config::key_in_pem;
+use crate::keys::key_file::{FILE_MAX, PublicKey, has_private_key, private_key, public_key};
+use crate::keys::pin::Pin;
 use crate::os::plain_file::{folder_of, follow_own_links};
 
 /// Writes a file whole or not at all, with at most the permissions of `mode`.
@@ -48,6 +51,25 @@ pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder_of(&path))?.sync_all()
 }
 
+/// The key in a file; `None` if it is no key file, or too large for one.
+pub(super) fn key_of(path: &Path) -> Option<PublicKey> {
+    let is_small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= FILE_MAX);
+    is_small.then(|| fs::read(path).ok()).flatten().and_then(|contents| public_key(&contents).ok())
+}
+
+/// `true` if a file has the private key with this pin.
+pub(super) fn has_key_of(path: &Path, pin: Pin) -> bool {
+    key_of(path).is_some_and(|key| key.pin == pin) && fs::read(path).is_ok_and(|contents| has_private_key(&contents))
+}
+
+/// A chain and its key in one file.
+pub(super) fn in_one(chain: &[u8], key: &[u8]) -> Vec<u8> {
+    match private_key(key) {
+        Ok(key) if !has_private_key(chain) => [chain, b"\n", key_in_pem(&key).as_bytes()].concat(),
+        _ => chain.to_vec(),
+    }
+}
+
 /// Creates a missing file and syncs it to disk. An existing one, even a link that leads nowhere, is
 /// left alone: `AlreadyExists`.
 pub(super) fn create(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
@@ -73,6 +95,19 @@ fn write(mut file: File, contents: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_chain_and_its_key_in_one_file() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain =
+            rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+        let text = key.serialize_pem();
+        let both = in_one(chain.as_bytes(), text.as_bytes());
+        assert!(both.starts_with(chain.as_bytes()));
+        assert_eq!(private_key(&both).unwrap(), private_key(text.as_bytes()).unwrap());
+        assert_eq!(in_one(&both, text.as_bytes()), both);
+        assert_eq!(in_one(chain.as_bytes(), &both), both);
+    }
 
     #[test]
     fn what_is_there_stays() {

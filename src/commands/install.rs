@@ -10,6 +10,7 @@ use http::Method;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
+use super::files::{has_key_of, key_of};
 use super::results::Results;
 use super::unfinished::{self, Before, Kept, as_it_is, die_at, put_back};
 use super::{Known, Output, files, ledger, look_at_book, no_such_site, probe, warn};
@@ -18,7 +19,7 @@ use crate::control::Verdict;
 use crate::control::client::{ClientError, ask};
 use crate::control::served::{Judge, ask_for_judgement};
 use crate::host::ascii;
-use crate::keys::key_file::{FILE_MAX, KeyAlgorithm, KeyFileError, KeyKind, Want, public_key};
+use crate::keys::key_file::{KeyAlgorithm, KeyFileError, Want, has_private_key, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
 use crate::os::read_error;
@@ -162,18 +163,26 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, results: &mut 
         plan.places.push(path.clone());
         let key = match &request.key {
             Some(key) => Some((key.clone(), read_key(key, &plan.chain, &request.chain)?)),
-            None if pin_of(&path) == Some(plan.chain.pin()) => None,
+            None if has_key_of(&path, plan.chain.pin()) => None,
             None => {
                 let (source, contents) = find_key(outline, site, &path, &request.chain, plan.chain.pin())?;
                 results.say(format!("the key of this chain is {}", source.display()));
                 Some((source, contents))
             }
         };
+        if path == chain_path {
+            let key = key.map_or_else(|| read(&path), |(_, key)| Ok(key))?;
+            let contents = files::in_one(&contents, &key);
+            plan.files.push(Placed { path, source: request.chain.clone(), contents, mode: KEY_MODE });
+            return Ok(plan);
+        }
         let before = fs::metadata(&path).map_or(0, |m| m.permissions().mode());
         // A file that others can read was created without a group in mind.
         let mode = if before & 0o007 == 0 { KEY_MODE | before & KEY_MODE_GROUP } else { KEY_MODE };
         plan.files.extend(key.map(|(source, contents)| Placed { path, source, contents, mode }));
     }
+    // Everybody may read it.
+    let contents = if has_private_key(&contents) { plan.chain.pem().into_bytes() } else { contents };
     plan.files.push(Placed { path: chain_path, source: request.chain.clone(), contents, mode: CHAIN_MODE });
     Ok(plan)
 }
@@ -205,15 +214,6 @@ fn read_key(path: &Path, chain: &Chain, chain_path: &Path) -> Result<Vec<u8>, Re
 
 fn read(path: &Path) -> Result<Vec<u8>, Reason> {
     super::pin::read(path).map_err(|error| read_error::reason(path, &error))
-}
-
-fn key_of(path: &Path) -> Option<crate::keys::key_file::PublicKey> {
-    let is_small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= FILE_MAX);
-    is_small.then(|| fs::read(path).ok()).flatten().and_then(|contents| public_key(&contents).ok())
-}
-
-fn pin_of(path: &Path) -> Option<Pin> {
-    key_of(path).map(|key| key.pin)
 }
 
 /// The pair of files that the new one replaces: of several, the one with the same kind of key.
@@ -255,7 +255,7 @@ fn find_key(
     let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     for entry in entries.take(SEARCH_MAX) {
         let path = entry.path();
-        if key_of(&path).is_some_and(|key| key.pin == pin && key.kind == KeyKind::PrivateKey) {
+        if has_key_of(&path, pin) {
             let contents = read(&path)?;
             return Ok((path, contents));
         }

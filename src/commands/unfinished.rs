@@ -1,17 +1,18 @@
 //! Interrupted installations: the previous files are kept beside the new ones until these are
 //! verified. The next start or installation finishes or undoes an interrupted one.
 
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{files, warn};
-use crate::config::Draft;
-use crate::keys::key_file::{FILE_MAX, KeyKind, public_key};
-use crate::keys::pin::Pin;
+use super::{files, look_at_book, warn};
+use crate::config::{Context, Draft, Outline};
+use crate::keys::key_file::{FILE_MAX, private_key, public_key};
 use crate::os::plain_file::{self, follow_own_links};
 use crate::reason::Reason;
+use crate::tls::certificate::Chain;
 
 /// The end of a previous file's name.
 const OLD: &str = ".pintle-old";
@@ -91,18 +92,18 @@ struct Place {
     old: Option<(PathBuf, Vec<u8>)>,
 }
 
-/// Finishes interrupted installations whose files are all in place, undoes others, and reports it.
-/// With `only_tell`, it reports only.
+/// Finishes interrupted installations whose files are all in place and may be served, undoes others, and reports it. With
+/// `only_tell`, it reports only.
 pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)) {
     let Some(outline) = draft.outline() else { return };
     for (chain, key) in outline.sites.iter().flat_map(|site| &site.certificates) {
-        let paths: Vec<PathBuf> = [Some(chain), key.as_ref()].into_iter().flatten().map(|p| outline.path(p)).collect();
+        let paths = [Some(outline.path(chain)), key.as_ref().map(|key| outline.path(key))];
         // Usually there is nothing.
-        if !paths.iter().any(|path| old_of(path).is_ok_and(|old| fs::symlink_metadata(old).is_ok())) {
+        if !paths.iter().flatten().any(|path| old_of(path).is_ok_and(|old| fs::symlink_metadata(old).is_ok())) {
             continue;
         }
         let shown = outline.path(chain).display().to_string();
-        match settle_pair(&paths, only_tell) {
+        match settle_pair(&paths, &Judge { draft, outline: &outline }, only_tell) {
             Ok(None) => {}
             Ok(Some(what)) => say(format!("{shown}: an installation was interrupted: {what}").into()),
             Err(error) => {
@@ -115,9 +116,13 @@ pub(super) fn settle(draft: &Draft, only_tell: bool, say: &mut dyn FnMut(Reason)
 }
 
 /// `None` if the installation is still running.
-fn settle_pair(paths: &[PathBuf], only_tell: bool) -> io::Result<Option<String>> {
-    let (mut places, mut locks) = (Vec::new(), Vec::new());
-    for path in paths {
+fn settle_pair([chain, key]: &[Option<PathBuf>; 2], judge: &Judge<'_>, only_tell: bool) -> io::Result<Option<String>> {
+    let (mut places, mut locks): (Vec<Place>, Vec<File>) = (Vec::new(), Vec::new());
+    // One file may have both.
+    for path in [chain, key].into_iter().flatten() {
+        if places.iter().any(|place| place.path == *path) {
+            continue;
+        }
         let old = old_of(path)?;
         let old = match plain_file::open(&old).and_then(|file| plain_file::believed(file, &old)) {
             Ok(file) => {
@@ -134,20 +139,28 @@ fn settle_pair(paths: &[PathBuf], only_tell: bool) -> io::Result<Option<String>>
         };
         places.push(Place { path: path.clone(), now: fs::read(path).ok(), old });
     }
-    let of_now: Vec<Option<&[u8]>> = places.iter().map(|p| p.now.as_deref()).collect();
-    let of_before: Vec<Option<&[u8]>> =
-        places.iter().map(|p| p.old.as_ref().map(|(_, old)| old.as_slice()).or(p.now.as_deref())).collect();
-    let what = match (fits(&of_now), fits(&of_before), only_tell) {
-        (true, _, true) => {
-            return Ok(Some("its files are complete; the start removes the copies of the previous ones".into()));
-        }
-        (true, _, false) => "its files are complete, so it is finished now",
-        (false, true, true) => {
-            return Ok(Some("the start, or the next `pintle install`, restores the previous files".into()));
-        }
+    let (now, before) = (Pair::of(&places, key.is_some(), false), Pair::of(&places, key.is_some(), true));
+    let put_back = "the start, or the next `pintle install`, restores the previous files";
+    let what = match (now.fits(), before.fits(), only_tell) {
+        (true, fits_before, _) => match judge.refusal(&places, &now) {
+            None if only_tell => {
+                return Ok(Some("its files are complete; the start removes the copies of the previous ones".into()));
+            }
+            None => "its files are complete, so it is finished now".to_owned(),
+            // What is refused either way stays: the previous files may have the only key of a promise.
+            Some(why) if !fits_before || judge.refusal(&places, &before).is_some() => {
+                return Ok(Some(format!("pintle refuses its certificate, and keeps the files *{OLD}: {why}")));
+            }
+            Some(why) if only_tell => return Ok(Some(format!("pintle refuses its certificate: {why}; {put_back}"))),
+            Some(why) => {
+                restore(&places)?;
+                format!("pintle refuses its certificate, so it is undone, and the previous files are back: {why}")
+            }
+        },
+        (false, true, true) => return Ok(Some(put_back.into())),
         (false, true, false) => {
             restore(&places)?;
-            "it is undone, and the previous files are back"
+            "it is undone, and the previous files are back".to_owned()
         }
         (false, false, _) => {
             let why = "neither the new nor the previous files are a chain and its key";
@@ -157,7 +170,56 @@ fn settle_pair(paths: &[PathBuf], only_tell: bool) -> io::Result<Option<String>>
     for (old, _) in places.iter().filter_map(|place| place.old.as_ref()) {
         fs::remove_file(old)?;
     }
-    Ok(Some(what.to_owned()))
+    Ok(Some(what))
+}
+
+/// A chain, and its key if there is one, as they are or were. One file may have both.
+struct Pair<'p> {
+    chain: Option<&'p [u8]>,
+    key: Option<Option<&'p [u8]>>,
+}
+
+impl<'p> Pair<'p> {
+    fn of(places: &'p [Place], has_key: bool, before: bool) -> Self {
+        let contents = |place: &'p Place| match &place.old {
+            Some((_, old)) if before => Some(old.as_slice()),
+            _ => place.now.as_deref(),
+        };
+        let key = places.last().filter(|_| has_key).map(contents);
+        Self { chain: places.first().and_then(contents), key }
+    }
+
+    /// `true` if they belong together.
+    fn fits(&self) -> bool {
+        let Some(chain) = self.chain.and_then(|contents| Chain::from_pem(contents).ok()) else { return false };
+        let pin = |contents: &[u8]| Some(public_key(private_key(contents).ok()?.secret_der()).ok()?.pin);
+        self.key.is_none_or(|contents| contents.and_then(pin) == Some(chain.pin()))
+    }
+}
+
+/// Judges the chain of an interrupted installation.
+struct Judge<'d> {
+    draft: &'d Draft,
+    outline: &'d Outline,
+}
+
+impl Judge<'_> {
+    /// Why pintle would refuse a chain at this place; `None` if it would not, or if that is unknown.
+    fn refusal(&self, places: &[Place], pair: &Pair<'_>) -> Option<String> {
+        let (place, contents) = (places.first()?, pair.chain?);
+        let known = look_at_book(self.draft).ok()?;
+        // Without the keys: a process that must not have them asks, too.
+        let chains = self.outline.sites.iter().flat_map(|site| &site.certificates);
+        let chains = chains.map(|(chain, _)| self.outline.path(chain));
+        let mut instead: HashMap<PathBuf, Vec<u8>> =
+            chains.map(|path| (path.clone(), plain_file::read(&path, FILE_MAX).unwrap_or_default())).collect();
+        instead.insert(place.path.clone(), contents.to_vec());
+        let context = Context { instead, chains_alone: true, ..Context::new(&known.book, known.now) };
+        let (_, problems) = self.draft.build(&context);
+        let mut refusals =
+            problems.sorted().into_iter().filter(|p| p.is_error() && p.path.as_ref() == Some(&place.path));
+        refusals.next().map(|problem| problem.reason.line())
+    }
 }
 
 /// The key last: until then the pair does not fit, and an interruption is repaired by the next run.
@@ -169,14 +231,6 @@ fn restore(places: &[Place]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `true` if a chain, and its key if there is one, belong together.
-fn fits(pair: &[Option<&[u8]>]) -> bool {
-    let key = |contents: &Option<&[u8]>| contents.and_then(|contents| public_key(contents).ok());
-    let pins: Option<Vec<Pin>> = pair.iter().map(|contents| key(contents).map(|key| key.pin)).collect();
-    let is_private = pair.get(1).is_none_or(|contents| key(contents).is_some_and(|k| k.kind == KeyKind::PrivateKey));
-    is_private && pins.is_some_and(|pins| pins.windows(2).all(|two| matches!(two, [a, b] if a == b)))
 }
 
 /// For the tests: exits silently after a step.
