@@ -163,7 +163,7 @@ pub fn run() -> ExitCode {
 }
 
 fn init(args: InitArgs, output: &Output) -> ExitCode {
-    let InitArgs { url, hosts, email, accept_terms, dry_run, out, ca, connect, connect_http, json } = args;
+    let InitArgs { url, hosts, email, accept_terms, pins, dry_run, out, ca, connect, connect_http, json } = args;
     let mut distinct = Vec::new();
     for host in hosts {
         if !distinct.contains(&host) {
@@ -173,6 +173,7 @@ fn init(args: InitArgs, output: &Output) -> ExitCode {
     let request = init::Request {
         url,
         given: init::Given { hosts: distinct, email, terms: accept_terms },
+        pins,
         dry_run,
         out,
         ca,

@@ -240,6 +240,9 @@ pub(super) struct InitArgs {
     /// Agree to the terms of Let's Encrypt
     #[arg(long, requires = "email")]
     pub(super) accept_terms: bool,
+    /// Send key pins, which bind apps and curl to your keys
+    #[arg(long, requires = "email")]
+    pub(super) pins: bool,
     /// Print the file, write nothing
     #[arg(long)]
     pub(super) dry_run: bool,

@@ -20,6 +20,8 @@ const HSTS_MAX: u64 = 63_072_000;
 pub const TERMS: &str = "https://letsencrypt.org/repository/";
 /// The steps of the HSTS ramp.
 const RAMP: &str = "[\"5m\", \"1h\", \"1d\", \"7d\", \"30d\"]";
+/// The steps of the pins' ramp.
+const PIN_RAMP: &str = "[\"5m\", \"1h\", \"1d\", \"7d\"]";
 
 /// The operator's wishes.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +30,8 @@ pub struct Wishes {
     pub email: Option<String>,
     /// `true` if the operator agreed to the authority's terms.
     pub terms: bool,
+    /// `true` for active pins, if certificates come from the authority.
+    pub pins: bool,
     /// `true` if the file lies in `/etc/pintle`, where folders have defaults.
     pub is_system: bool,
     /// The day of today.
@@ -52,7 +56,7 @@ pub fn render(conclusion: &Conclusion, wishes: &Wishes) -> String {
     site(&mut file, conclusion);
     certificate(&mut file, conclusion, &acme);
     hsts(&mut file, conclusion);
-    pins(&mut file, conclusion, wishes);
+    pins(&mut file, conclusion, wishes, &acme);
     file.0
 }
 
@@ -270,10 +274,20 @@ fn hsts(file: &mut File, conclusion: &Conclusion) {
     }
 }
 
-fn pins(file: &mut File, conclusion: &Conclusion, wishes: &Wishes) {
+fn pins(file: &mut File, conclusion: &Conclusion, wishes: &Wishes, acme: &Acme) {
     let host = conclusion.hosts.first().unwrap_or(&conclusion.public);
     let (path, host) = (&wishes.path, shell_word(host));
     file.blank();
+    if wishes.pins && matches!(acme, Acme::Active) {
+        file.line("[site.hpkp]");
+        file.comment(
+            "Pins bind apps and curl to the live key and to the next one, which pintle makes; browsers ignore them. A \
+             renewal keeps the key. Clients hold the pins for this long, which grows by one step a week.",
+        );
+        file.key("ramp", PIN_RAMP, true);
+        file.key("max_age", "\"30d\"", true);
+        return;
+    }
     file.comment(
         "Pins bind apps and curl to your keys; browsers ignore them. They need backup keys. Each of these commands \
          makes one, and prints the lines for [site.hpkp]:",

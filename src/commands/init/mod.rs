@@ -37,6 +37,8 @@ pub struct Request {
     pub url: Url,
     /// Names, address and agreement.
     pub given: Given,
+    /// `true` if the site shall send key pins.
+    pub pins: bool,
     /// `true` to print the file only.
     pub dry_run: bool,
     /// The file to write.
@@ -108,6 +110,7 @@ fn run(mut request: Request, output: &Output) -> Result<(), Refusal> {
     let wishes = Wishes {
         email: request.given.email.clone(),
         terms: request.given.terms,
+        pins: request.pins,
         is_system,
         day: Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string(),
         path: shell_word(&path.display().to_string()),

@@ -291,6 +291,13 @@ fn certificates_by_acme() {
     let agreed = run(&[&email[..], &["--accept-terms"]].concat());
     assert!(lines.iter().all(|line| active(&agreed).contains(line)), "{agreed}");
     assert!(active(&agreed).len() <= 17, "{agreed}");
+    // Pins need the keys that pintle makes.
+    assert!(!agreed.contains("[site.hpkp]\n"), "{agreed}");
+    let pinned = run(&[&email[..], &["--accept-terms", "--pins"]].concat());
+    let pins = ["[site.hpkp]", "ramp = [\"5m\", \"1h\", \"1d\", \"7d\"]", "max_age = \"30d\""];
+    assert!(pins.iter().all(|line| active(&pinned).contains(line)), "{pinned}");
+    let pinned = run(&[&email[..], &["--pins"]].concat());
+    assert!(!active(&pinned).contains(&"[site.hpkp]"), "{pinned}");
     // Nobody agrees for the operator.
     let open = run(&email);
     assert!(open.contains("# terms = true") && open.contains("letsencrypt.org/repository"), "{open}");
