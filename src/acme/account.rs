@@ -1,5 +1,6 @@
 //! The account at an authority. Without an external account binding, its key is on disk before the authority knows it.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::budget::Budget;
 use super::client::Client;
 use super::fault::{Fault, signed};
 use super::problem::Remedy;
@@ -16,6 +18,7 @@ use super::store;
 use crate::config::Authority;
 use crate::keys::key_file;
 use crate::keys::pin::Pin;
+use crate::ledger::time::wall;
 
 /// The file of an account.
 #[derive(Clone, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub struct Stored {
     pub email: Option<String>,
     /// The key of the external account binding.
     pub eab: Option<String>,
+    /// The names of the authority in DNS records (`meta.caaIdentities`).
+    #[serde(default)]
+    pub identities: Vec<String>,
     /// The key, in PKCS#8 and base64url.
     key: String,
 }
@@ -72,6 +78,36 @@ pub fn forget(folder: &Path, directory: &str) -> Result<(), Fault> {
     }
 }
 
+/// Notes the names of the authority in DNS records, if it has an account.
+///
+/// # Errors
+///
+/// If the file cannot be read or written.
+pub fn note_identities(folder: &Path, directory: &str, identities: &[String]) -> Result<(), Fault> {
+    match Stored::read(folder, directory)? {
+        Some(stored) if stored.identities != identities => {
+            Stored { identities: identities.to_vec(), ..stored }.write(folder)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Counts a new account, on disk before it is made.
+fn count(folder: &Path, directory: &str, budget: &RefCell<Budget>) -> Result<(), Fault> {
+    let now = wall();
+    let mut taken = budget.borrow().clone();
+    if let Some(from) = taken.account_from(now) {
+        let text = "pintle has made several accounts there already, and waits before it makes another".to_owned();
+        let retry_after = Some(from.saturating_sub(now));
+        return Err(Fault { remedy: Remedy::RateLimit, retry_after, ..Fault::here(text) });
+    }
+    taken.take_account(now);
+    let path = store::file_of(folder, "budget", directory);
+    store::save(&path, &taken).map_err(|error| Fault::here(format!("{}: {error}", path.display())))?;
+    *budget.borrow_mut() = taken;
+    Ok(())
+}
+
 /// Opens the account, and registers it if it is new.
 ///
 /// # Errors
@@ -82,6 +118,7 @@ pub async fn open(
     authority: &Authority,
     email: Option<&str>,
     client: &Client,
+    budget: &RefCell<Budget>,
 ) -> Result<Account, Fault> {
     let http = || Box::new(client.clone());
     let directory = authority.directory.clone();
@@ -94,6 +131,7 @@ pub async fn open(
         let account = opened.map_err(|error| Fault::of(error, client))?;
         return contact(account, stored.clone(), folder, email, client).await;
     }
+    count(folder, &directory, budget)?;
     tracing::info!(authority = authority.name, "registering an account");
     let (account, stored) = match &authority.eab {
         None => by_key(folder, stored, &directory, client).await?,
@@ -106,7 +144,7 @@ pub async fn open(
             let (account, credentials) = created.map_err(|fault| refused(fault, &eab.key_id))?;
             let key = BASE64_URL_SAFE_NO_PAD.encode(credentials.private_key().secret_pkcs8_der());
             let (url, email) = (Some(account.id().to_owned()), email.map(str::to_owned));
-            let stored = Stored { directory, url, email, eab: Some(eab.key_id.clone()), key };
+            let stored = Stored { directory, url, email, eab: Some(eab.key_id.clone()), identities: Vec::new(), key };
             stored.write(folder)?;
             (account, stored)
         }
@@ -142,7 +180,7 @@ async fn by_key(
         None => {
             let (_, key) = Key::generate_pkcs8().map_err(|error| Fault::here(error.to_string()))?;
             let key = BASE64_URL_SAFE_NO_PAD.encode(key.secret_pkcs8_der());
-            Stored { directory: directory.to_owned(), url: None, email: None, eab: None, key }
+            Stored { directory: directory.to_owned(), url: None, email: None, eab: None, identities: Vec::new(), key }
         }
     };
     stored.write(folder)?;

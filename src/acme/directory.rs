@@ -6,6 +6,9 @@ use super::client::Client;
 use super::fault::Fault;
 use super::problem::Problem;
 
+/// The most names of an authority that are read.
+const IDENTITIES_MAX: usize = 10;
+
 /// The members of a directory that instant-acme does not show.
 pub(super) struct Directory(Value);
 
@@ -22,6 +25,12 @@ impl Directory {
     pub(super) fn profiles(&self) -> Vec<&str> {
         let profiles = self.0["meta"]["profiles"].as_object();
         profiles.into_iter().flat_map(|profiles| profiles.keys()).map(String::as_str).collect()
+    }
+
+    /// The names of the authority in CAA records.
+    pub(super) fn identities(&self) -> Vec<String> {
+        let listed = self.0["meta"]["caaIdentities"].as_array();
+        listed.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).take(IDENTITIES_MAX).collect()
     }
 
     pub(super) fn needs_eab(&self) -> bool {

@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Ask, Budget};
-use super::facts::{Ca, Facts, NextKey};
+use super::facts::{Ca, Checked, Facts, NextKey};
 use super::fault::Fault;
-use super::order::{Surroundings, Work};
 use super::request::{Asked, Message, Request};
 use super::shown::{plan_json, stop_text, time};
 use super::step::{KeyChoice, Next, Plan};
 use super::store;
 use super::task::Task;
+use super::work::{Surroundings, Work};
 use super::{held, plan};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
@@ -39,8 +39,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Messages that wait for their turn, in each direction: more than the admin socket has callers. The control thread never
 /// waits for the driver, which waits for the control thread's answers; a message beyond is dropped with its reply.
 const QUEUE: usize = 64;
-/// The time limit for the end of the thread.
-const END: Duration = Duration::from_secs(3);
+/// The time limit for the end of the thread, which may have DNS records to remove.
+const END: Duration = Duration::from_secs(10);
 
 /// The driver, as the control thread holds it. Its thread ends with this value.
 pub struct Driver {
@@ -157,7 +157,7 @@ impl Run {
                         self.take(message).await;
                         look = Instant::now();
                     }
-                    None => return,
+                    None => break,
                 },
                 Some(Done { place, result }) = done.recv() => {
                     self.busy.remove(&place);
@@ -172,6 +172,10 @@ impl Run {
                 }
                 () = sleep_until(look) => look = Instant::now() + self.look(&finished).await.max(PAUSE),
             }
+        }
+        // Another process may set the same records.
+        for work in self.certificates.values() {
+            work.clean().await;
         }
     }
 
@@ -196,7 +200,7 @@ impl Run {
             let work = match known.get(&place) {
                 Some(work) if work.certificate == *certificate => work.clone(),
                 // A task that is under way shares the record.
-                Some(work) => Rc::new(Work { certificate: certificate.clone(), record: work.record.clone() }),
+                Some(work) => Rc::new(work.with(certificate.clone())),
                 None => {
                     let record = match store::record(certificate) {
                         Ok(record) => record,
@@ -207,7 +211,7 @@ impl Run {
                         }
                     };
                     self.answers.set(&place.display().to_string(), record.answers.clone());
-                    Rc::new(Work { certificate: certificate.clone(), record: Rc::new(RefCell::new(record)) })
+                    Rc::new(Work::new(certificate.clone(), record))
                 }
             };
             self.certificates.insert(place, work);
@@ -234,7 +238,7 @@ impl Run {
             }
             let changed = work.change(|record| {
                 record.settings = fingerprint;
-                record.checked = None;
+                record.checked.iter_mut().for_each(Checked::expire);
                 record.authorities.values_mut().for_each(|known| known.attempts.release());
             });
             if let Err(fault) = changed {
@@ -249,7 +253,7 @@ impl Run {
             let changed = work.change(|record| {
                 record.asked.renew |= !rotate;
                 record.asked.rotate |= rotate;
-                record.checked = None;
+                record.checked.iter_mut().for_each(Checked::expire);
                 record.authorities.values_mut().for_each(|known| known.attempts.release());
             });
             match changed {

@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Attempts;
+use super::preflight::Finding;
 use super::renewal_info::RenewalInfo;
+use crate::config::acme::Method;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -110,7 +112,7 @@ pub struct OpenOrder {
 }
 
 /// The last preflight.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// The time.
     pub at: Seconds,
@@ -124,15 +126,38 @@ pub struct Checked {
     /// The result in words: the record to change, for instance.
     #[serde(default)]
     pub text: String,
+    /// The findings, each with its remedy.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// The challenge that proves each name.
+    #[serde(default)]
+    pub ways: Vec<Way>,
+}
+
+impl Checked {
+    /// Has the names checked again before the next order.
+    pub fn expire(&mut self) {
+        (self.at, self.failures) = (0, 0);
+    }
+}
+
+/// The challenge that proves a name, as far as pintle can tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// The name.
+    pub name: String,
+    /// The challenge.
+    pub method: Method,
 }
 
 /// The result of a preflight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The CA will reach pintle.
     Fine,
     /// Nobody can say from here: a host that cannot reach its own public address, for instance.
+    #[default]
     Unknown,
     /// The CA will not reach pintle, or may not issue.
     Broken,

@@ -5,9 +5,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
-use super::facts::Held;
+use super::facts::{Checked, Held};
 use super::renewal_info::certificate_id;
-use super::store::Record;
+use super::store::{self, Record};
 use crate::config::Managed;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -25,6 +25,12 @@ pub(super) fn names(certificate: &Managed) -> Vec<String> {
 
 fn name(host: &HostPattern) -> String {
     host.address().map_or_else(|| host.to_string(), |address| address.to_canonical().to_string())
+}
+
+/// Returns the last preflight of the names that a certificate has now, as far as this user can read it. Changes nothing.
+#[must_use]
+pub fn last_preflight(certificate: &Managed) -> Option<Checked> {
+    store::look(certificate)?.checked.filter(|checked| checked.names == names(certificate))
 }
 
 /// Returns the facts about a chain.

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -21,6 +22,8 @@ const ATTEMPT: Duration = Duration::from_secs(4);
 const RECORDS_MAX: usize = 64;
 /// The most name servers of a zone that are asked.
 const SERVERS_MAX: usize = 8;
+/// A name that exists wherever DNS does.
+const ROOT_SERVER: &str = "a.root-servers.net";
 /// The port of DNS.
 const PORT: u16 = 53;
 
@@ -161,6 +164,13 @@ impl Lookup {
             return resolvers;
         }
         Vec::new()
+    }
+
+    /// Returns `true` if the name servers answer a question that has nothing to do with any site.
+    pub async fn works(&self) -> bool {
+        let questions = [(".", RecordType::NS), (ROOT_SERVER, RecordType::A)];
+        let asked = questions.map(|(name, kind)| self.ask(name, kind, |_| Some(())));
+        join_all(asked).await.iter().any(|found| !matches!(found, Found::Failed(_)))
     }
 
     async fn ask<T>(&self, name: &str, kind: RecordType, read: impl Fn(&RData) -> Option<T>) -> Found<T> {

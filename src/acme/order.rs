@@ -5,13 +5,9 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Identifier, NewOrder, Order,
-    OrderStatus,
-};
+use instant_acme::{Account, CertificateIdentifier, Identifier, NewOrder, Order, OrderStatus};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::{Instant, sleep};
@@ -23,15 +19,13 @@ use super::facts::OpenOrder;
 use super::fault::{Fault, signed};
 use super::invalid::{gone, invalid, not_made};
 use super::problem::Remedy;
+use super::prove::prove;
 use super::step::KeyChoice;
-use super::store::{self, Record};
+use super::store;
+use super::work::{Surroundings, Wanted, Work};
 use super::{account, held};
-use crate::config::acme::Method;
-use crate::config::{Acme, Authority, Managed};
-use crate::keys::pin::Pin;
+use crate::config::Authority;
 use crate::ledger::time::wall;
-use crate::server::{Answers, ChallengeAnswer};
-use crate::upstream::dns::NameServers;
 
 /// How long pintle stays with an order that makes no progress. Then it asks again later.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -42,46 +36,6 @@ const POLL_MAX: Duration = Duration::from_secs(10);
 const WAIT_MAX: i64 = 60;
 /// The longest lifetime of an order that the authority does not limit, in seconds.
 const EXPIRES: i64 = 7 * 86_400;
-
-/// A certificate, as the driver and its tasks share it.
-pub(super) struct Work {
-    pub(super) certificate: Managed,
-    pub(super) record: Rc<RefCell<Record>>,
-}
-
-impl Work {
-    /// Changes the record, on disk first.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Fault> {
-        let mut changed = self.record.borrow().clone();
-        change(&mut changed);
-        store::save_record(&self.certificate, &changed)
-            .map_err(|error| Fault::here(format!("{}: {error}", self.certificate.folder.display())))?;
-        *self.record.borrow_mut() = changed;
-        Ok(())
-    }
-
-    /// Returns the name of its answers to challenges.
-    pub(super) fn name(&self) -> String {
-        self.certificate.folder.display().to_string()
-    }
-}
-
-/// The settings and services that every order uses.
-pub(super) struct Surroundings {
-    pub(super) settings: Arc<Acme>,
-    pub(super) name_servers: NameServers,
-    pub(super) answers: Arc<Answers>,
-}
-
-/// The subject of an order.
-pub(super) struct Wanted {
-    pub(super) authority: Authority,
-    pub(super) key: KeyChoice,
-    pub(super) pin: Pin,
-    pub(super) replaces: Option<String>,
-    /// `true` if the authority is asked without the profile if it does not offer it.
-    pub(super) is_fallback: bool,
-}
 
 /// The end of a look at an order.
 pub(super) enum Ended {
@@ -116,10 +70,13 @@ pub(super) async fn run(
             authority.name
         )));
     }
-    let profile = profile(around, wanted, &directory)?;
+    let open = work.record.borrow().order.clone().filter(|order| order.ca == authority.directory);
+    let url = open.and_then(|order| order.url);
+    // The open order has its profile.
+    let profile = if url.is_some() { None } else { profile(around, wanted, &directory)? };
     check_account_key(work, folder, authority)?;
-    let account = account::open(folder, authority, around.settings.email.as_deref(), &client).await?;
-    let url = work.record.borrow().order.as_ref().and_then(|order| order.url.clone());
+    let account = account::open(folder, authority, around.settings.email.as_deref(), &client, budget).await?;
+    account::note_identities(folder, &authority.directory, &directory.identities())?;
     let mut order = match url {
         Some(url) => {
             let resumed = signed!(account.order(url.clone()), &client);
@@ -129,6 +86,7 @@ pub(super) async fn run(
     };
     let ended = follow(work, wanted, around, &mut order, &client).await;
     if !matches!(ended, Ok(Ended::Later)) {
+        work.clean().await;
         around.answers.set(&work.name(), Vec::new());
         work.change(|record| record.answers.clear())?;
     }
@@ -220,7 +178,7 @@ async fn begin(
         new = new.profile(profile);
     }
     let directory = &wanted.authority.directory;
-    let is_new = work.record.borrow().order.is_none();
+    let is_new = work.record.borrow().order.as_ref().is_none_or(|order| order.ca != *directory);
     let begun = OpenOrder {
         url: None,
         ca: directory.clone(),
@@ -258,15 +216,20 @@ async fn follow(
     order: &mut Order,
     client: &Client,
 ) -> Result<Ended, Fault> {
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     let mut wait = POLL_FIRST;
     let (mut has_proved, mut has_finalized) = (false, false);
     loop {
         let status = order.state().status;
+        if status != OrderStatus::Pending {
+            work.clean().await;
+        }
         match status {
             OrderStatus::Pending if !has_proved => {
-                prove(work, around, order, client).await?;
+                prove(work, wanted, around, order, client).await?;
                 has_proved = true;
+                // DNS records take their time.
+                begun = Instant::now();
             }
             OrderStatus::Ready if !has_finalized => {
                 let csr = csr(work, wanted)?;
@@ -296,89 +259,6 @@ async fn follow(
         wait = (wait * 2).min(POLL_MAX);
         signed!(order.refresh(), client)?;
     }
-}
-
-/// Answers the challenges of all names that are not proved yet.
-async fn prove(work: &Work, around: &Surroundings, order: &mut Order, client: &Client) -> Result<(), Fault> {
-    let (mut answers, mut pending) = (Vec::new(), Vec::new());
-    fetch(order, client).await?;
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| Fault::of(error, client))?;
-        if authorization.status != AuthorizationStatus::Pending {
-            continue;
-        }
-        let name = authorization.identifier().to_string();
-        let method = method(around, &name, |method| {
-            let kind = kind(method);
-            authorization.challenges.iter().any(|challenge| challenge.r#type == kind)
-        })?;
-        let Some(challenge) = authorization.challenge(kind(method)) else { continue };
-        let host = if name.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{name}]") } else { name.clone() };
-        let key = challenge.key_authorization();
-        let token = (method == Method::Http01).then(|| challenge.token.clone());
-        answers.push(ChallengeAnswer { name: host, token, authorization: key.as_str().to_owned() });
-        if challenge.status == ChallengeStatus::Pending {
-            pending.push((name, method));
-        }
-    }
-    if answers != work.record.borrow().answers {
-        work.change(|record| record.answers.clone_from(&answers))?;
-    }
-    // All workers share the answers: every later request gets them.
-    around.answers.set(&work.name(), answers);
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(|error| Fault::of(error, client))?;
-        let name = authorization.identifier().to_string();
-        let Some((_, method)) = pending.iter().find(|(pending, _)| *pending == name) else { continue };
-        let Some(mut challenge) = authorization.challenge(kind(*method)) else { continue };
-        tracing::debug!(site = work.certificate.site, name, challenge = method.name(), "answering a challenge");
-        match signed!(challenge.set_ready(), client) {
-            Ok(()) => {}
-            // The authority has judged it already, in an earlier process: the order says how.
-            Err(fault) if matches!(fault.remedy, Remedy::Operator | Remedy::Validation) => {
-                tracing::debug!(name, problem = fault.text, "the challenge is no longer pending");
-            }
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(())
-}
-
-/// Fetches all authorizations of an order.
-async fn fetch(order: &mut Order, client: &Client) -> Result<(), Fault> {
-    let mut all = async || {
-        let mut authorizations = order.authorizations();
-        while let Some(authorization) = authorizations.next().await {
-            authorization?;
-        }
-        Ok::<(), instant_acme::Error>(())
-    };
-    signed!(all(), client)
-}
-
-fn kind(method: Method) -> ChallengeType {
-    match method {
-        Method::Http01 => ChallengeType::Http01,
-        Method::TlsAlpn01 => ChallengeType::TlsAlpn01,
-        Method::Dns01 => ChallengeType::Dns01,
-        Method::DnsPersist01 => ChallengeType::Unknown(method.name().to_owned()),
-    }
-}
-
-/// Returns the first way to prove a name that the authority offers, and pintle may use.
-fn method(around: &Surroundings, name: &str, is_offered: impl Fn(Method) -> bool) -> Result<Method, Fault> {
-    let fits = |method: &Method| match method {
-        Method::Dns01 | Method::DnsPersist01 => false,
-        Method::Http01 | Method::TlsAlpn01 => !name.starts_with("*."),
-    };
-    let chosen = around.settings.challenges.iter().copied().find(|method| fits(method) && is_offered(*method));
-    chosen.ok_or_else(|| {
-        let ours: Vec<&str> = around.settings.challenges.iter().map(|method| method.name()).collect();
-        let text = format!("{name}: the authority offers none of acme.challenges ({})", ours.join(", "));
-        Fault { ends_order: true, ..Fault::operator(text) }
-    })
 }
 
 /// Makes the request for exactly the names of the order.

@@ -26,6 +26,8 @@ pub enum Request {
         /// The answer.
         reply: oneshot::Sender<Known>,
     },
+    /// What does pintle serve now?
+    Served(oneshot::Sender<Served>),
     /// May this chain be served? It is not in place yet.
     Judge {
         /// The site, by its first name.
@@ -46,6 +48,15 @@ pub enum Request {
         /// The errors; none if it is in use.
         reply: oneshot::Sender<Vec<String>>,
     },
+}
+
+/// What pintle serves.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// The pins of all certificates.
+    pub pins: Vec<Pin>,
+    /// `true` if it trusts proxies in front of it.
+    pub behind_proxy: bool,
 }
 
 /// The ledger's facts.

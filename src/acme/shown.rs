@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::backoff::Retry;
 use super::facts::Facts;
+use super::preflight::Finding;
 use super::step::{Next, Plan, Stop};
 use crate::config::Acme;
 use crate::policy::promise::Seconds;
@@ -26,6 +27,13 @@ pub(super) fn stop_text(stop: &Stop) -> String {
 /// Returns a time in words.
 pub(super) fn time(seconds: Seconds) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |time| time.to_string())
+}
+
+fn finding_json(Finding { name, subject, severity, reason }: &Finding) -> Value {
+    json!({
+        "name": name, "subject": subject.word(), "severity": severity, "what": reason.what, "notes": reason.notes,
+        "hints": reason.hints,
+    })
 }
 
 /// Returns a plan for programs.
@@ -79,6 +87,8 @@ pub(super) fn plan_json(facts: &Facts, plan: &Plan, settings: &Acme, is_busy: bo
         })),
         "preflight": facts.checked.as_ref().map(|checked| json!({
             "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
+            "findings": checked.findings.iter().map(finding_json).collect::<Vec<_>>(),
+            "ways": checked.ways,
         })),
         "order": facts.order.as_ref().map(|order| json!({ "url": order.url, "authority": name(&order.ca) })),
     })

@@ -8,21 +8,28 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::backoff::{Failure, Retry};
 use super::budget::Budget;
+use super::checking::Checking;
 use super::client::Client;
 use super::facts::{Checked, Facts, OpenOrder, Verdict};
 use super::fault::Fault;
-use super::order::{self, Ended, Surroundings, Wanted, Work};
+use super::order::{self, Ended};
+use super::preflight::Finding;
 use super::problem::Remedy;
 use super::renewal_info::{Answer, NoAnswer, RenewalInfo};
 use super::request::Request;
 use super::shown::time;
 use super::step::{Abandoned, KeyChoice, Next, Plan};
+use super::work::{Surroundings, Wanted, Work};
 use super::{account, store};
 use crate::config::Authority;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
+use crate::reason::Severity;
 use crate::tls::certificate::Chain;
 use crate::upstream::dns::NameServers;
+
+/// Findings of one check that are logged.
+const FINDINGS_SAID: usize = 10;
 
 /// One action for one certificate.
 pub(super) struct Task {
@@ -75,16 +82,17 @@ impl Task {
                     _ => self.work.change(|record| record.order = None),
                 }
             }
-            Next::Abandon { why } => self.abandon(why),
+            Next::Abandon { why } => self.abandon(why).await,
             // Nothing declares a key compromised yet.
             Next::Burn | Next::Revoke => Err(Fault::here("a compromised key cannot be revoked by pintle".to_owned())),
             Next::Wait { .. } | Next::OperatorsTurn { .. } => Ok(()),
         }
     }
 
-    fn abandon(&self, why: Abandoned) -> Result<(), Fault> {
+    async fn abandon(&self, why: Abandoned) -> Result<(), Fault> {
         tracing::info!(site = self.facts.site, algorithm = self.facts.algorithm, ?why, "forgetting an order");
         self.around.answers.set(&self.work.name(), Vec::new());
+        self.work.clean().await;
         let directory = self.facts.order.as_ref().map(|order| order.ca.clone()).unwrap_or_default();
         let (left, random) = (self.left(), random());
         self.work.change(|record| {
@@ -132,15 +140,47 @@ impl Task {
     }
 
     async fn preflight(&self) -> Result<(), Fault> {
-        self.work.change(|record| {
-            record.checked = Some(Checked {
-                at: wall(),
-                names: self.facts.names.clone(),
-                verdict: Verdict::Unknown,
-                failures: 0,
-                text: String::new(),
-            });
-        })
+        let checking = Checking {
+            work: &self.work,
+            around: &self.around,
+            names: &self.facts.names,
+            budgets: &self.budgets,
+            questions: &self.questions,
+        };
+        let mut checked = checking.run().await;
+        let before = self.facts.checked.as_ref();
+        let broken = |checked: &&Checked| checked.verdict == Verdict::Broken;
+        if broken(&&checked) {
+            let again = before.filter(broken).filter(|before| before.names == checked.names);
+            checked.failures = again.map_or(0, |before| before.failures).saturating_add(1);
+        }
+        self.say(before, &checked);
+        self.work.change(|record| record.checked = Some(checked))
+    }
+
+    /// Logs findings that are new.
+    fn say(&self, before: Option<&Checked>, checked: &Checked) {
+        let (site, algorithm) = (&self.facts.site, &self.facts.algorithm);
+        if before.is_some_and(|before| before.findings == checked.findings && before.text == checked.text) {
+            return;
+        }
+        for Finding { name, severity, reason, .. } in checked.findings.iter().take(FINDINGS_SAID) {
+            let (problem, hint) = (reason.line(), reason.hint_line());
+            match severity {
+                Severity::Error => tracing::error!(site, algorithm, name, problem, hint, "a name cannot be validated"),
+                Severity::Warning => {
+                    tracing::warn!(site, algorithm, name, problem, hint, "a name may not be validated")
+                }
+            }
+        }
+        if checked.findings.is_empty() && !checked.text.is_empty() {
+            tracing::warn!(site, algorithm, problem = checked.text, "no result of the check before an order");
+        }
+        if checked.verdict == Verdict::Broken {
+            tracing::error!(site, algorithm, problem = checked.text, "nothing is ordered before the names are mended");
+        } else if before.is_some_and(|before| before.verdict == Verdict::Broken) {
+            tracing::info!(site, algorithm, "the names can be validated again");
+        }
     }
 
     async fn order(&self, key: KeyChoice, ca: usize, replaces: Option<String>) -> Result<(), Fault> {
@@ -246,7 +286,12 @@ impl Task {
         let ends = fault.ends_order || matches!(fault.remedy, Remedy::Register | Remedy::WithoutReplaces);
         let failure: Failure = fault.failure(Some(wanted.pin));
         let mut retry = Retry::Stopped;
+        let is_validation = matches!(fault.remedy, Remedy::Validation | Remedy::Caa);
         self.work.change(|record| {
+            if is_validation {
+                // The way is checked again before the next try.
+                record.checked.iter_mut().for_each(Checked::expire);
+            }
             if ends {
                 record.order = None;
                 record.answers.clear();

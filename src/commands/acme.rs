@@ -110,6 +110,8 @@ fn lines(plan: &Value) -> Vec<String> {
     let preflight = &plan["preflight"];
     if preflight["verdict"] == "broken" {
         add("preflight", format!("{}, FAILED: {}", minute(text(preflight, "at")), text(preflight, "text")));
+    } else if preflight["verdict"] == "unknown" && !text(preflight, "text").is_empty() {
+        add("preflight", format!("{}: {}", minute(text(preflight, "at")), text(preflight, "text")));
     }
     if let Some(stop) = plan["stop"].as_str() {
         add("STOPPED", format!("{stop}; then: pintle acme renew --site {}", text(plan, "site")));

@@ -3,18 +3,21 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::drop_privileges::{Ahead, look_ahead};
 use super::reach::{keys_in_reach, writes_beside};
 use super::{Known, Like, Loaded, Output, context, load, look_at_book, refuse, unfinished, warn};
+use crate::acme::held::last_preflight;
+use crate::acme::preflight::Finding;
 use crate::config::{self, Config, Draft, Problems, report};
 use crate::host::both_forms;
 use crate::os::privileges::Account;
 use crate::os::read_error;
 use crate::policy::hpkp;
-use crate::reason::{Problem, Reason, counted};
+use crate::reason::{Problem, Reason, Severity, counted};
 
 /// The number of sites named in one note.
 const NAMED_MAX: usize = 3;
@@ -84,7 +87,25 @@ fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Pr
         let reason = Reason::new(NO_STATE).hint("[state] with directory = \"state\", a folder of pintle's own");
         warned.push(Problem::warning(&draft.place_of("site.hpkp"), reason));
     }
+    warned.extend(of_preflights(draft, config));
     warned
+}
+
+/// What the last preflight of each certificate has found: it keeps pintle from ordering.
+fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
+    let mut found: Vec<Problem> = Vec::new();
+    for certificate in config.acme.iter().flat_map(|acme| &acme.certificates) {
+        let Some(checked) = last_preflight(certificate) else { continue };
+        let at = Timestamp::from_second(checked.at).unwrap_or_default();
+        for Finding { reason, .. } in checked.findings.into_iter().filter(|f| f.severity == Severity::Error) {
+            let reason = reason.note(format!("as of {at}, pintle orders no certificate for it"));
+            let problem = Problem::warning(&draft.place_of_acme(&certificate.site), reason);
+            if !found.iter().any(|known| known.reason.what == problem.reason.what) {
+                found.push(Problem { site: Some(certificate.site.clone()), ..problem });
+            }
+        }
+    }
+    found
 }
 
 /// Problems of the serving user only, if this process is root.

@@ -130,7 +130,7 @@ fn issuers(config: &Config, hosts: &[HostPattern]) -> Vec<Issuer> {
         |acme: &&std::sync::Arc<crate::config::Acme>| acme.certificates.iter().any(|one| one.hosts == hosts);
     let Some(acme) = config.acme.as_ref().filter(is_managed) else { return Vec::new() };
     let issuer = |authority: &crate::config::Authority| Issuer {
-        identity: IDENTITIES.iter().find(|(url, _)| *url == authority.directory).map(|(_, name)| (*name).to_owned()),
+        identity: identity(&acme.folder, &authority.directory),
         title: authority.name.clone(),
         account: account(&acme.folder, &authority.directory),
         methods: acme.challenges.iter().map(|method| method.name()).collect(),
@@ -148,13 +148,23 @@ fn with_next_keys(request: &Request, config: &Config, site: &Site, report: &repo
     request
 }
 
-/// The URL of the account with this directory, from the file that says so.
+/// The name of an authority in CAA records: a known one, or the one that it has told pintle.
+fn identity(folder: &Path, directory: &str) -> Option<String> {
+    let known = IDENTITIES.iter().find(|(url, _)| *url == directory).map(|(_, name)| (*name).to_owned());
+    known.or_else(|| stored(folder, directory)?["identities"][0].as_str().map(str::to_owned))
+}
+
+/// The URL of the account with this directory.
 fn account(folder: &Path, directory: &str) -> Option<String> {
+    stored(folder, directory)?["url"].as_str().map(str::to_owned)
+}
+
+/// The account with this directory, from the file that says so.
+fn stored(folder: &Path, directory: &str) -> Option<serde_json::Value> {
     let files = std::fs::read_dir(folder).ok()?.flatten();
     let accounts = files.filter(|file| file.file_name().to_string_lossy().starts_with("account-"));
-    let stored = accounts.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok());
-    let mut own = stored.filter(|stored: &serde_json::Value| stored["directory"] == directory);
-    own.next()?["url"].as_str().map(str::to_owned)
+    let mut stored = accounts.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok());
+    stored.find(|stored: &serde_json::Value| stored["directory"] == directory)
 }
 
 /// Collects the site's pins, unless an export of them would do harm.

@@ -1,8 +1,12 @@
 //! Certificates that pintle obtains itself: the settings of `[acme]`, and the place of their files.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::draft::Draft;
 use super::file::{CertificateTable, ManagedTable, SiteTable};
@@ -49,6 +53,10 @@ pub struct Acme {
     pub http_port: u16,
     /// The same for tls-alpn-01.
     pub tls_port: u16,
+    /// The time limit until a record of `dns_hook` is visible.
+    pub dns_propagation: Duration,
+    /// `true` if a private authority may ask other name servers than pintle does: none are configured here.
+    pub other_view: bool,
     /// The certificates, in the order of the file.
     pub certificates: Vec<Managed>,
 }
@@ -83,15 +91,19 @@ impl fmt::Debug for Eab {
 }
 
 /// A way to prove control of a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Method {
     /// RFC 8555 section 8.3.
+    #[serde(rename = "http-01")]
     Http01,
     /// RFC 8737.
+    #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
     /// RFC 8555 section 8.4.
+    #[serde(rename = "dns-01")]
     Dns01,
     /// draft-ietf-acme-dns-persist.
+    #[serde(rename = "dns-persist-01")]
     DnsPersist01,
 }
 
@@ -115,6 +127,15 @@ impl Method {
     #[must_use]
     pub fn is_by_dns(self) -> bool {
         matches!(self, Self::Dns01 | Self::DnsPersist01)
+    }
+
+    /// Returns `true` if it can prove a name, as it is ordered: wildcards by DNS only, addresses never so.
+    #[must_use]
+    pub fn proves(self, name: &str) -> bool {
+        match self.is_by_dns() {
+            true => name.trim_matches(['[', ']']).parse::<IpAddr>().is_err(),
+            false => !name.starts_with("*."),
+        }
     }
 }
 
@@ -178,6 +199,16 @@ impl Draft {
     pub fn managed(&self) -> Vec<Managed> {
         let Some(file) = &self.file else { return Vec::new() };
         file.sites.iter().flat_map(|site| self.managed_of(site)).collect()
+    }
+
+    /// Returns the place of `acme = true` in a site.
+    #[must_use]
+    pub fn place_of_acme(&self, site: &str) -> Range<usize> {
+        let tables = self.file.iter().flat_map(|file| &file.sites);
+        let of_site = |table: &&SiteTable| self.managed_of(table).first().is_some_and(|one| one.site == site);
+        let mut spans =
+            tables.filter(of_site).flat_map(|table| &table.certificates).filter_map(CertificateTable::by_acme);
+        spans.next().cloned().unwrap_or_default()
     }
 
     fn managed_of(&self, site: &SiteTable) -> Vec<Managed> {

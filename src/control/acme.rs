@@ -11,7 +11,7 @@ use super::Control;
 use super::reload::{Installed, Verdict};
 use crate::acme::driver::Driver;
 use crate::acme::facts::NextKey;
-use crate::acme::request::{Asked, Known, Request};
+use crate::acme::request::{Asked, Known, Request, Served};
 use crate::config::{Config, Context};
 use crate::host::HostPattern;
 use crate::policy::promise::{Promises, others};
@@ -75,6 +75,10 @@ impl Control {
         match request {
             Request::Keys { asked, reply } => {
                 let _ = reply.send(self.next_keys(&asked));
+            }
+            Request::Served(reply) => {
+                let pins = self.config.sites().flat_map(|site| &site.certificates).map(|found| found.pin).collect();
+                let _ = reply.send(Served { pins, behind_proxy: !self.config.snapshot.trust.is_empty() });
             }
             Request::Judge { site, path, chain, reply } => {
                 let _ = reply.send(self.judge_chain(&site, path, chain));

@@ -34,10 +34,10 @@ pub struct Answers {
 
 #[derive(Default)]
 struct Pending {
-    /// By token: the order, the name, and the contents.
-    http: HashMap<String, (String, String, Bytes)>,
-    /// By the name in SNI: the order, and the settings.
-    tls: HashMap<String, (String, Arc<ServerConfig>)>,
+    /// By token and name: the order, and the contents.
+    http: HashMap<String, (String, Bytes)>,
+    /// By the name in SNI: the orders, and their settings. The last one counts.
+    tls: HashMap<String, Vec<(String, Arc<ServerConfig>)>>,
 }
 
 impl fmt::Debug for Answers {
@@ -54,7 +54,9 @@ impl Answers {
         let (mut http, mut tls) = (Vec::new(), Vec::new());
         for ChallengeAnswer { name, token, authorization } in answers {
             match token {
-                Some(token) => http.push((token, (order.to_owned(), name, Bytes::from(authorization)))),
+                Some(token) => {
+                    http.push((place(&token, name.as_bytes()), (order.to_owned(), Bytes::from(authorization))))
+                }
                 None => match acme_challenge::server(&name, &authorization) {
                     Ok(config) => tls.push((sni(&name), (order.to_owned(), config))),
                     Err(error) => tracing::error!(name, %error, "cannot make the certificate of tls-alpn-01"),
@@ -62,10 +64,15 @@ impl Answers {
             }
         }
         let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
-        pending.http.retain(|_, (of, ..)| of != order);
-        pending.tls.retain(|_, (of, _)| of != order);
+        pending.http.retain(|_, (of, _)| of != order);
+        pending.tls.retain(|_, all| {
+            all.retain(|(of, _)| of != order);
+            !all.is_empty()
+        });
         pending.http.extend(http);
-        pending.tls.extend(tls);
+        for (name, answer) in tls {
+            pending.tls.entry(name).or_default().push(answer);
+        }
         self.by_tls.store(!pending.tls.is_empty(), Ordering::Release);
     }
 
@@ -73,7 +80,10 @@ impl Answers {
     #[must_use]
     pub fn http(&self, host: &[u8], token: &str) -> Option<Bytes> {
         let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
-        pending.http.get(token).filter(|(_, name, _)| name.as_bytes() == host).map(|(.., contents)| contents.clone())
+        if pending.http.is_empty() {
+            return None;
+        }
+        pending.http.get(&place(token, host)).map(|(_, contents)| contents.clone())
     }
 
     /// Returns the TLS settings for a client that validates tls-alpn-01. `received` begins with its ClientHello.
@@ -84,8 +94,13 @@ impl Answers {
         }
         let name = acme_challenge::asked_name(received)?;
         let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
-        pending.tls.get(&name).map(|(_, config)| config.clone())
+        pending.tls.get(&name)?.last().map(|(_, config)| config.clone())
     }
+}
+
+/// Returns the key of an answer to http-01. A token has no white space.
+fn place(token: &str, host: &[u8]) -> String {
+    format!("{token} {}", String::from_utf8_lossy(host))
 }
 
 /// Returns the name in the SNI of a validation: for an address, its name for reverse lookups (RFC 8738 section 6).
@@ -125,10 +140,11 @@ mod tests {
             authorization: format!("{token}.x"),
         };
         answers.set("a", vec![one("a.example", "t1"), one("b.example", "t2")]);
-        answers.set("b", vec![one("a.example", "t3")]);
+        answers.set("b", vec![one("a.example", "t3"), one("b.example", "t3")]);
         assert_eq!(answers.http(b"a.example", "t1").as_deref(), Some(&b"t1.x"[..]));
         assert_eq!(answers.http(b"a.example", "t3").as_deref(), Some(&b"t3.x"[..]));
         assert_eq!(answers.http(b"b.example", "t1"), None);
+        assert!(answers.http(b"b.example", "t3").is_some());
         assert_eq!(answers.http(b"a.example", "t4"), None);
         answers.set("a", Vec::new());
         assert_eq!(answers.http(b"a.example", "t1"), None);

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::crypto::{
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::config::provider;
@@ -90,7 +92,15 @@ impl ServerCertVerifier for Possession {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let verified = verify_tls13_signature(message, certificate, signed, algorithms);
+        if !matches!(verified, Err(Error::InvalidCertificate(CertificateError::Other(_)))) {
+            return verified;
+        }
+        // The certificate of tls-alpn-01 has a critical extension that webpki does not know. The key is all that counts.
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return verified };
+        let key = SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw);
+        verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -33,7 +33,7 @@ pub(super) fn facts(now: Seconds) -> Facts {
         live_since: T0,
         next: Some(NextKey { pin: pin(2), promised_since: Some(T0), usable_from: None, longest: 30 * DAY }),
         info: RenewalInfo { asked: Some(now), wait: 6 * HOUR, ..RenewalInfo::default() },
-        checked: Some(Checked { at: now, names, verdict: Verdict::Fine, failures: 0, text: String::new() }),
+        checked: Some(Checked { at: now, names, verdict: Verdict::Fine, ..Checked::default() }),
         cas: vec![ca("first"), ca("second")],
         ..Facts::default()
     }

@@ -1,8 +1,11 @@
 //! The preflight's questions, and its findings.
 
+use serde::{Deserialize, Serialize};
+
 use super::probe::{Ports, Probe};
 use crate::config::acme::Method;
 use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
 use crate::reason::{Reason, Severity};
 
 /// A CA, as CAA records see it.
@@ -35,10 +38,14 @@ pub struct Ask {
     pub ports: Ports,
     /// `true` if pintle trusts proxies in front of it (`listen.trusted_proxies`).
     pub behind_proxy: bool,
+    /// `true` if the CA may see other records than this host does: a private one.
+    pub other_view: bool,
+    /// The time.
+    pub now: Seconds,
 }
 
 /// One thing that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The name.
     pub name: String,
@@ -51,7 +58,8 @@ pub struct Finding {
 }
 
 /// The parts of the check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// A lookup failed.
     Dns,
@@ -61,6 +69,8 @@ pub enum Subject {
     Caa,
     /// The challenge cannot be used for the name.
     Method,
+    /// The record of dns-persist-01.
+    Record,
 }
 
 impl Subject {
@@ -72,6 +82,7 @@ impl Subject {
             Self::Address => "address",
             Self::Caa => "caa",
             Self::Method => "method",
+            Self::Record => "record",
         }
     }
 }

@@ -5,18 +5,21 @@
 //! `caa` and `address` judge, and perform no I/O; `probe` and [`super::lookup`] gather the facts.
 
 pub mod address;
-pub mod caa;
 mod ask;
+pub mod caa;
 mod probe;
-mod words;
+pub(in crate::acme) mod words;
 
 use std::net::IpAddr;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
+use super::backoff::DAY;
+use super::dns::{Persist, Standing, standing};
 use super::lookup::{Found, Lookup};
 use crate::config::acme::Method;
+use crate::policy::promise::Seconds;
 use crate::reason::{Reason, Severity};
 use crate::upstream::dns::NameServers;
 
@@ -25,6 +28,8 @@ pub use probe::{Ports, Probe};
 
 /// The names that are checked at the same time.
 const NAMES_AT_ONCE: usize = 8;
+/// A record of dns-persist-01 that ends earlier is named, in seconds.
+const RECORD_ENDS: Seconds = 30 * DAY;
 /// The most addresses of a name that are probed. A CA tries one or two.
 const ADDRESSES_MAX: usize = 16;
 
@@ -42,12 +47,18 @@ pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
             let reason = Reason::new(format!("no name server to ask: {why}"));
             let reason = reason.hint("[resolver] name_servers = [\"192.0.2.53\"]");
             let name = ask.names.first().cloned().unwrap_or_default();
-            return vec![Finding { name, subject: Subject::Dns, severity: Severity::Error, reason }];
+            return vec![Finding { name, subject: Subject::Dns, severity: Severity::Warning, reason }];
         }
     };
     let lookup = &lookup;
     let all = stream::iter(&ask.names).map(|name| check_name(ask, name, lookup)).buffered(NAMES_AT_ONCE);
-    all.collect::<Vec<_>>().await.into_iter().flatten().collect()
+    let mut findings: Vec<Finding> = all.collect::<Vec<_>>().await.into_iter().flatten().collect();
+    let failed = |finding: &&mut Finding| finding.subject == Subject::Dns;
+    // The zone's servers are at fault only if the name servers answer at all.
+    if findings.iter_mut().any(|finding| failed(&finding)) && !lookup.works().await {
+        findings.iter_mut().filter(failed).for_each(words::unheard);
+    }
+    findings
 }
 
 async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
@@ -63,6 +74,9 @@ async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
         None if !by_dns => findings.extend(check_addresses(ask, name, lookup).await),
         None => {}
     }
+    if ask.method == Method::DnsPersist01 {
+        findings.extend(check_record(ask, name, lookup).await);
+    }
     if address.is_none() {
         findings.extend(check_caa(ask, name, lookup).await);
     }
@@ -77,11 +91,11 @@ async fn check_addresses(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding>
         match found {
             Found::Records(addresses) => all.extend(addresses.into_iter().map(|address| (record, address))),
             Found::Nothing => {}
-            Found::Failed(why) => findings.push(words::failed(name, record, &why)),
+            Found::Failed(why) => findings.push(words::failed(name, name, record, &why)),
         }
     }
     if all.is_empty() && findings.is_empty() {
-        return vec![words::no_address(name)];
+        return vec![words::no_address(ask, name)];
     }
     let each = all.into_iter().take(ADDRESSES_MAX);
     let probed = stream::iter(each).map(|(record, ip)| check_address(ask, name, ip, Some(record)));
@@ -104,12 +118,32 @@ async fn check_address(ask: &Ask, name: &str, address: IpAddr, record: Option<&'
     words::of_address(ask, name, record, &seen, address::judge(&seen, ask.behind_proxy))
 }
 
+/// The record of dns-persist-01, which the operator has set.
+async fn check_record(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
+    let Issuer { identities, account, .. } = &ask.issuer;
+    let at = Persist::name(name);
+    let values = match lookup.txt(&at).await {
+        Found::Records(values) => values,
+        Found::Nothing => Vec::new(),
+        Found::Failed(why) => return Some(words::failed(name, &at, "TXT", &why)),
+    };
+    let Some(account) = account.as_deref().filter(|_| !identities.is_empty()) else {
+        return Some(words::record_unknown(ask, name));
+    };
+    match standing(&values, identities, account, name, ask.now) {
+        Standing::Good(None) => None,
+        Standing::Good(Some(until)) if until > ask.now + RECORD_ENDS => None,
+        Standing::Good(Some(until)) => Some(words::record_ends(ask, name, until)),
+        Standing::Bad(why) => Some(words::record(ask, name, why)),
+    }
+}
+
 async fn check_caa(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
     for at in caa::climb(name) {
         let set = match lookup.caa(at).await {
             Found::Nothing => continue,
             Found::Records(set) => set,
-            Found::Failed(why) => return Some(words::failed(at, "CAA", &why)),
+            Found::Failed(why) => return Some(words::failed(name, at, "CAA", &why)),
         };
         let verdict = |issuer: &Issuer| {
             let wanted = caa::Wanted {

@@ -3,6 +3,7 @@
 use super::address::{Fault, Seen, Verdict};
 use super::ask::{Ask, Finding, Issuer, Subject};
 use super::caa::Refusal;
+use crate::acme::dns::Persist;
 use crate::config::acme::Method;
 use crate::reason::{Reason, Severity};
 
@@ -13,27 +14,78 @@ fn finding(name: &str, subject: Subject, severity: Severity, reason: Reason) -> 
     Finding { name: name.to_owned(), subject, severity, reason }
 }
 
-pub(super) fn wildcard(name: &str, method: Method) -> Finding {
+pub(in crate::acme) fn wildcard(name: &str, method: Method) -> Finding {
     let reason = Reason::new(format!("{name}: {} proves no wildcard", method.name())).hint(BY_DNS);
     finding(name, Subject::Method, Severity::Error, reason)
 }
 
-pub(super) fn address_by_dns(name: &str, method: Method) -> Finding {
+pub(in crate::acme) fn address_by_dns(name: &str, method: Method) -> Finding {
     let reason = Reason::new(format!("{name}: {} proves no address", method.name()));
     finding(name, Subject::Method, Severity::Error, reason.hint("challenges = [\"http-01\"] in [acme]"))
 }
 
-pub(super) fn failed(name: &str, record: &str, why: &str) -> Finding {
-    let reason = Reason::new(format!("{name}: the lookup of its {record} record failed: {why}"))
+/// `at` is the name that was asked for; for CAA, it may be above the name.
+pub(super) fn failed(name: &str, at: &str, record: &str, why: &str) -> Finding {
+    let whose = if at == name { String::new() } else { format!("{name}: ") };
+    let reason = Reason::new(format!("{whose}{at}: the lookup of its {record} record failed: {why}"))
         .note("an authority that gets the same answer must not issue")
-        .hint(format!("repair the name servers of the zone; try: dig {name} {record}"));
+        .hint(format!("repair the name servers of the zone; try: dig {at} {record}"));
     finding(name, Subject::Dns, Severity::Error, reason)
 }
 
-pub(super) fn no_address(name: &str) -> Finding {
+pub(super) fn no_address(ask: &Ask, name: &str) -> Finding {
     let reason = Reason::new(format!("{name}: no A or AAAA record"))
         .hint(format!("{name}. IN A ADDRESS, with the public IPv4 address of this host"));
-    finding(name, Subject::Address, Severity::Error, reason)
+    match ask.other_view {
+        false => finding(name, Subject::Address, Severity::Error, reason),
+        true => {
+            let reason = reason.note("unknown from here: a private authority may ask other name servers");
+            let reason = reason.hint("[resolver] name_servers = [\"192.0.2.53\"], the authority's");
+            finding(name, Subject::Address, Severity::Warning, reason)
+        }
+    }
+}
+
+/// Nobody answers any question: that says nothing about the zone.
+pub(super) fn unheard(finding: &mut Finding) {
+    finding.severity = Severity::Warning;
+    finding.reason.notes = vec!["unknown from here: the name servers answer no question at all".to_owned()];
+    finding.reason.hints = vec!["[resolver] name_servers = [\"192.0.2.53\"]".to_owned()];
+}
+
+/// The line of a zone file that dns-persist-01 needs.
+fn line(ask: &Ask, name: &str) -> Option<String> {
+    let base = name.strip_prefix("*.").unwrap_or(name);
+    let wildcard = ask.names.iter().any(|other| other.strip_prefix("*.") == Some(base));
+    let (issuer, account) = (ask.issuer.identities.first()?.clone(), ask.issuer.account.clone()?);
+    Some(Persist { issuer, account, wildcard, until: None }.line(name))
+}
+
+pub(super) fn record(ask: &Ask, name: &str, why: &str) -> Finding {
+    let reason = Reason::new(format!("{name}: {}: {why}", Persist::name(name)));
+    finding(name, Subject::Record, Severity::Error, reason.hints(line(ask, name).map(|line| format!("add: {line}"))))
+}
+
+pub(super) fn record_ends(ask: &Ask, name: &str, until: i64) -> Finding {
+    let when = jiff::Timestamp::from_second(until).map_or_else(|_| until.to_string(), |time| time.to_string());
+    let what = format!("{name}: {}: the record ends on {when} (persistUntil)", Persist::name(name));
+    let reason = Reason::new(what).hints(line(ask, name).map(|line| format!("replace it with: {line}")));
+    finding(name, Subject::Record, Severity::Warning, reason)
+}
+
+pub(super) fn record_unknown(ask: &Ask, name: &str) -> Finding {
+    let what = match ask.issuer.account {
+        Some(_) => format!("{} does not say by which name it goes in DNS records", ask.issuer.title),
+        None => format!("pintle has no account at {} yet", ask.issuer.title),
+    };
+    let reason = Reason::new(format!("{name}: {}: unknown: {what}", Persist::name(name)));
+    finding(name, Subject::Record, Severity::Warning, reason)
+}
+
+/// The program that sets records is configured, and not started yet.
+pub(in crate::acme) fn no_hook(name: &str) -> Finding {
+    let reason = Reason::new(format!("{name}: acme.dns_hook was not there when pintle started"));
+    finding(name, Subject::Method, Severity::Error, reason.hint("pintle upgrade"))
 }
 
 /// Puts the verdict about an address into words. `record` is the type of its record; `None` if the

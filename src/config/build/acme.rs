@@ -1,6 +1,7 @@
 //! `[acme]`, and the sites whose certificates pintle obtains.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::config::problem::At;
 use crate::config::value::show_duration;
 use crate::host::HostPattern;
 use crate::keys::key_file;
+use crate::limits::Limits;
 use crate::reason::{Problem, Reason};
 
 /// The bounds of `rotate_every`.
@@ -31,24 +33,25 @@ pub(super) fn build(
     draft: &Draft,
     file: &File,
     hosts: &[Vec<At<HostPattern>>],
-    listen: &Listen,
+    (listen, limits): (&Listen, &Limits),
     r: &mut Checker<'_>,
 ) -> Option<Acme> {
     let table = &file.acme;
     let authorities = authorities(table, r);
-    let challenges = challenges(table, r);
+    let challenges = answerable(challenges(table, r), listen);
     let dns_hook = table.dns_hook.as_ref().map(|hook| dns_hook(hook, r));
     let email = table.email.as_ref().and_then(|email| check_email(email, r));
     let rotate_every = table.rotate_every.as_ref().and_then(|every| check_rotation(every, r));
     check_profile(table, r);
-    let http_port = port("http_port", table.http_port.as_ref(), 80, r);
-    let tls_port = port("tls_port", table.tls_port.as_ref(), 443, r);
+    let is_private = authorities.first().is_some_and(|first| !KNOWN.iter().any(|k| k.directory == first.directory));
+    let http_port = port("http_port", table.http_port.as_ref(), (80, &listen.http, is_private), r);
+    let tls_port = port("tls_port", table.tls_port.as_ref(), (443, &listen.https, is_private), r);
     let mut first = None;
     for (site, hosts) in file.sites.iter().zip(hosts) {
         check_tables(site, r);
         let Some(certificate) = site.certificates.iter().find(|c| c.by_acme().is_some()) else { continue };
         first.get_or_insert(certificate);
-        check_names(table, hosts, r);
+        check_names(table, &challenges, hosts, r);
         site.certificates.iter().for_each(|certificate| check_adopted(certificate, hosts, r));
     }
     let certificate = first?;
@@ -64,12 +67,25 @@ pub(super) fn build(
         challenges,
         http_port,
         tls_port,
+        dns_propagation: limits.dns_propagation,
+        other_view: is_private && file.name_servers.is_none(),
         certificates: draft.managed(),
     })
 }
 
-/// Returns a port at which the authorities validate.
-fn port(key: &str, given: Option<&At<u64>>, default: u16, r: &mut Checker<'_>) -> u16 {
+/// Returns a port at which the authorities validate. A private authority that validates at the standard port needs a
+/// listener there; without one, it validates at another listener's port.
+fn port(
+    key: &str,
+    given: Option<&At<u64>>,
+    (standard, listeners, is_private): (u16, &[SocketAddr], bool),
+    r: &mut Checker<'_>,
+) -> u16 {
+    let mut own = listeners.iter().map(SocketAddr::port).filter(|port| *port > 0);
+    let default = match own.clone().next() {
+        Some(first) if is_private && !own.any(|port| port == standard) => first,
+        _ => standard,
+    };
     let Some(given) = given else { return default };
     match u16::try_from(given.value) {
         Ok(port) if port > 0 => port,
@@ -328,14 +344,24 @@ fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &m
     }
 }
 
-/// Reports challenges that no listener answers.
-fn check_listeners(table: &AcmeTable, challenges: &[Method], listen: &Listen, r: &mut Checker<'_>) {
-    let is_answered = |method: &Method| match method {
+/// Returns `true` if a listener answers a challenge, or if it needs none.
+fn is_answered(method: Method, listen: &Listen) -> bool {
+    match method {
         Method::Http01 => !listen.http.is_empty(),
         Method::TlsAlpn01 => !listen.https.is_empty(),
         Method::Dns01 | Method::DnsPersist01 => true,
-    };
-    if challenges.iter().any(is_answered) {
+    }
+}
+
+/// Returns the challenges that pintle can answer; all of them if it can answer none, for the checks to report.
+fn answerable(challenges: Vec<Method>, listen: &Listen) -> Vec<Method> {
+    let answered: Vec<Method> = challenges.iter().copied().filter(|method| is_answered(*method, listen)).collect();
+    if answered.is_empty() { challenges } else { answered }
+}
+
+/// Reports challenges that no listener answers.
+fn check_listeners(table: &AcmeTable, challenges: &[Method], listen: &Listen, r: &mut Checker<'_>) {
+    if challenges.iter().any(|method| is_answered(*method, listen)) {
         return;
     }
     let span = table.challenges.as_ref().and_then(|listed| listed.first()).map_or(&table.span, |first| &first.span);

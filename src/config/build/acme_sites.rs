@@ -5,7 +5,7 @@ use std::path::Path;
 use super::authorities::{KNOWN, known};
 use super::checker::{Checker, of_site, unknown};
 use super::files::read;
-use crate::config::acme::{ALGORITHMS, KEY};
+use crate::config::acme::{ALGORITHMS, KEY, Method};
 use crate::config::file::{AcmeTable, CertificateTable, SiteTable};
 use crate::config::problem::At;
 use crate::host::HostPattern;
@@ -64,20 +64,15 @@ fn check_algorithms(table: &CertificateTable, r: &mut Checker<'_>) {
 }
 
 /// Reports names that the authorities do not certify.
-pub(super) fn check_names(table: &AcmeTable, hosts: &[At<HostPattern>], r: &mut Checker<'_>) {
+pub(super) fn check_names(table: &AcmeTable, challenges: &[Method], hosts: &[At<HostPattern>], r: &mut Checker<'_>) {
     let label = hosts.first().map(|at| at.value.to_string()).unwrap_or_default();
     let public = known(table.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value));
     let profile = table.profile.as_ref().map(|profile| profile.value.as_str());
     for host in hosts {
         let name = &host.value;
         let problem = |reason: Reason| of_site(&label, Problem::error(&host.span, reason));
-        if name.is_wildcard() {
-            let what = format!("site.hosts: {name}: pintle cannot order certificates for wildcards yet");
-            let reason = Reason::new(what).note("authorities certify wildcards by DNS records only");
-            let reason = reason.hint("list the names one by one instead of the wildcard");
-            r.report(problem(
-                reason.hint("let another program obtain the certificate: chain and key in [site.certificate]"),
-            ));
+        if !challenges.iter().any(|method| method.proves(&name.to_string())) {
+            r.report(problem(unproved(name, table.challenges.as_deref(), challenges)));
         }
         let Some(known) = public else { continue };
         let wanted = known.for_addresses;
@@ -104,6 +99,29 @@ pub(super) fn check_names(table: &AcmeTable, hosts: &[At<HostPattern>], r: &mut 
         let reason = Reason::new(what).hint("spread the names over several sites");
         r.report(of_site(&label, Problem::error(&over.span, reason)));
     }
+}
+
+/// The reason for a name that no challenge proves.
+fn unproved(name: &HostPattern, listed: Option<&[At<String>]>, challenges: &[Method]) -> Reason {
+    let words: Vec<&str> = challenges.iter().map(|method| method.name()).collect();
+    let (verb, words) = (if words.len() == 1 { "proves" } else { "prove" }, words.join(" and "));
+    if name.address().is_some() {
+        let what = format!("site.hosts: {name}: {words} {verb} no address");
+        return Reason::new(what).hint("challenges = [\"http-01\", \"tls-alpn-01\"] in [acme]");
+    }
+    let listed: Vec<String> = listed.iter().flat_map(|l| l.iter()).map(|at| format!("{:?}", at.value)).collect();
+    let with = |more: &str| match listed.is_empty() {
+        true => String::new(),
+        false => format!("challenges = [{}, {more:?}] and ", listed.join(", ")),
+    };
+    Reason::new(format!("site.hosts: {name}: {words} {verb} no wildcard"))
+        .note("authorities certify wildcards by DNS records only")
+        .hint(format!(
+            "{}dns_hook = \"/etc/pintle/dns-hook\" in [acme], a program that sets DNS records",
+            with("dns-01")
+        ))
+        .hint("challenges = [\"dns-persist-01\"] in [acme], if the authority offers it")
+        .hint("list the names one by one instead of the wildcard")
 }
 
 fn is_private(name: &HostPattern) -> bool {

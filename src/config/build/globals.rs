@@ -60,7 +60,7 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     let fit = Fit::of(&file.tls, &offer);
     let (access, access_format) = access_log(file, draft, r);
     let acme_webroot = acme_webroot(file, r);
-    let acme = acme::build(draft, file, hosts, &listen, r);
+    let acme = acme::build(draft, file, hosts, (&listen, &limits), r);
     let name_servers = listen::name_servers(file.name_servers.as_deref(), r);
     listen::fit_limits(&file.limits, &mut limits);
     process::check(&file.process, r);

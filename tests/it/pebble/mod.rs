@@ -1,6 +1,7 @@
 //! Certificates from an ACME CA, which is pebble: tests/run installs it, and fetches the current one. What no pebble can
 //! answer, a proxy in front of it does.
 
+mod challenges;
 mod hook;
 mod orders;
 mod preflight;

@@ -13,27 +13,27 @@ use crate::harness::pebble::{Pebble, Settings, is_current};
 use crate::harness::{Authority, BLOG, Connection, Origin, Pintle, eventually, outcome, output, pintle};
 
 /// A site with certificates from a CA, and everything around it.
-struct Bed {
-    pebble: Pebble,
+pub(super) struct Bed {
+    pub(super) pebble: Pebble,
     origin: Origin,
-    authority: Authority,
+    pub(super) authority: Authority,
 }
 
 impl Bed {
     #[track_caller]
-    fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self { pebble: Pebble::start(settings), origin: Origin::hello(), authority: Authority::new() }
     }
 
-    fn state(&self) -> PathBuf {
+    pub(super) fn state(&self) -> PathBuf {
         self.authority.folder().join("state")
     }
 
-    fn folder(&self, algorithm: &str) -> PathBuf {
+    pub(super) fn folder(&self, algorithm: &str) -> PathBuf {
         self.state().join("acme").join(BLOG).join(algorithm)
     }
 
-    fn acme(&self, directory: &str, more: &str) -> String {
+    pub(super) fn acme(&self, directory: &str, more: &str) -> String {
         format!(
             "[acme]\ndirectory = {directory:?}\nterms = true\nca = {:?}\n{more}\n[state]\ndirectory = {:?}\n",
             self.pebble.authority.ca_path(),
@@ -41,23 +41,23 @@ impl Bed {
         )
     }
 
-    fn site(&self, hosts: &[&str], certificate: &str, more: &str) -> String {
+    pub(super) fn site(&self, hosts: &[&str], certificate: &str, more: &str) -> String {
         format!(
             "[[site]]\nhosts = {hosts:?}\nupstream = {:?}\n[site.certificate]\nacme = true\n{certificate}\n{more}\n",
             self.origin.url()
         )
     }
 
-    fn start(&self, acme: &str, sites: &str) -> Pintle {
+    pub(super) fn start(&self, acme: &str, sites: &str) -> Pintle {
         Pintle::start_with(&self.authority, &self.pebble.listen(), &format!("{acme}{sites}"))
     }
 
     /// The usual one: a site, and pebble.
-    fn run(&self) -> Pintle {
+    pub(super) fn run(&self) -> Pintle {
         self.start(&self.acme(&self.pebble.directory(), ""), &self.site(&[BLOG], "", ""))
     }
 
-    fn get(&self, pintle: &Pintle, host: &str) -> (i32, String, String) {
+    pub(super) fn get(&self, pintle: &Pintle, host: &str) -> (i32, String, String) {
         let url = format!("https://{host}/");
         let root = self.pebble.root_file();
         outcome(pintle.curl().arg("--cacert").arg(root).args(["--include", &url]))
@@ -65,13 +65,13 @@ impl Bed {
 
     /// The page over https, with the certificate of the CA.
     #[track_caller]
-    fn page(&self, pintle: &Pintle, host: &str) -> String {
+    pub(super) fn page(&self, pintle: &Pintle, host: &str) -> String {
         let (code, text, error) = self.get(pintle, host);
         assert_eq!(code, 0, "{error}\n{}", pintle.log());
         text
     }
 
-    fn spki(&self, algorithm: &str) -> String {
+    pub(super) fn spki(&self, algorithm: &str) -> String {
         let chain = self.folder(algorithm).join("chain.pem");
         output(pintle().arg("pin").arg(chain)).split_whitespace().next().unwrap().to_owned()
     }
@@ -79,11 +79,11 @@ impl Bed {
 
 /// Waits for this number of certificates.
 #[track_caller]
-fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
+pub(super) fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
     pintle.logged("certificate obtained", count)
 }
 
-fn ask(bed: &Bed, method: &str, path: &str) -> Value {
+pub(super) fn ask(bed: &Bed, method: &str, path: &str) -> Value {
     let socket = bed.state().join("admin.sock");
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--request", method, "--unix-socket"]).arg(socket);
@@ -92,11 +92,11 @@ fn ask(bed: &Bed, method: &str, path: &str) -> Value {
 
 /// `pintle acme renew`
 #[track_caller]
-fn renew(bed: &Bed) {
+pub(super) fn renew(bed: &Bed) {
     assert_eq!(ask(bed, "POST", &format!("/acme/renew?host={BLOG}"))["ok"], true);
 }
 
-fn orders(bed: &Bed) -> usize {
+pub(super) fn orders(bed: &Bed) -> usize {
     bed.pebble.requests("POST /order-plz")
 }
 

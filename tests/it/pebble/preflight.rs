@@ -42,6 +42,8 @@ fn rig() -> Rig {
         own: Vec::new(),
         ports: Ports { http: ours.address.port(), tls: crate::harness::free_port() },
         behind_proxy: false,
+        other_view: false,
+        now: 1_000,
     };
     Rig { dns, ours, ask, _folder: folder }
 }
@@ -213,8 +215,9 @@ fn a_name_server_that_fails_forbids_the_order() {
     rig.ask.method = Method::Dns01;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let findings = runtime.block_on(check(&rig.ask, &servers));
-    assert!(!may_order(&findings), "{findings:?}");
-    assert_eq!(findings[0].subject, Subject::Dns);
+    assert!(may_order(&findings), "{findings:?}");
+    assert_eq!((findings[0].subject, findings[0].severity), (Subject::Dns, Severity::Warning));
+    assert!(findings[0].reason.line().contains("unknown from here"), "{findings:?}");
 }
 
 #[test]
@@ -223,4 +226,41 @@ fn a_name_without_addresses() {
     let mut rig = rig();
     rig.dns = TestDns::start(folder.path(), "", "");
     rig.refused(Subject::Address, &["no A or AAAA record", "blog.example.com. IN A"]);
+    // A private authority may ask other name servers.
+    rig.ask.other_view = true;
+    let findings = rig.check();
+    assert!(may_order(&findings) && findings.len() == 1, "{findings:?}");
+    assert!(findings[0].reason.line().contains("other name servers"), "{findings:?}");
+}
+
+#[test]
+fn standing_records() {
+    let mut rig = rig();
+    rig.ask.method = Method::DnsPersist01;
+    rig.ask.names = vec![NAME.into(), format!("*.{NAME}")];
+    let line = format!("_validation-persist.{NAME}. IN TXT \"ca.example; accounturi={ACCOUNT}; policy=wildcard\"");
+    let findings = rig.check();
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    for finding in &findings {
+        assert_eq!((finding.subject, finding.severity), (Subject::Record, Severity::Error), "{finding:?}");
+        assert!(finding.reason.what.contains("no record of this authority"), "{finding:?}");
+        assert_eq!(finding.reason.hints, [format!("add: {line}")]);
+    }
+    let set = |value: &str| {
+        rig.dns.clear_txt(&format!("_validation-persist.{NAME}"));
+        rig.dns.add_txt(&format!("_validation-persist.{NAME}"), &format!("ca.example; accounturi={ACCOUNT}{value}"));
+    };
+    set("");
+    let findings = rig.check();
+    assert_eq!((findings.len(), findings[0].name.starts_with("*.")), (1, true), "{findings:#?}");
+    assert!(findings[0].reason.what.contains("policy=wildcard"), "{findings:#?}");
+    set("; policy=wildcard");
+    assert_eq!(rig.check(), []);
+    set("; policy=wildcard; persistUntil=90000");
+    let findings = rig.check();
+    assert!(may_order(&findings) && findings.len() == 2, "{findings:#?}");
+    assert!(findings[0].reason.what.contains("1970-01-02T01:00:00Z"), "{findings:#?}");
+    // Without an account, nobody can say.
+    rig.ask.issuer.account = None;
+    assert!(may_order(&rig.check()));
 }

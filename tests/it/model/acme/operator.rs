@@ -419,7 +419,7 @@ impl Operator {
                 let before = c.checked.as_ref().map_or(0, |checked| checked.failures);
                 let failures = if verdict == Verdict::Broken { before + 1 } else { 0 };
                 let names = facts.names.clone();
-                c.checked = Some(Checked { at: clock, names, verdict, failures, text: String::new() });
+                c.checked = Some(Checked { at: clock, names, verdict, failures, ..Checked::default() });
             }
             Next::Order { key, ca, replaces } => self.order(at, (*key, *ca, replaces.is_some()), facts, random),
             Next::Resume => self.resume(at, plan, random),

@@ -1,0 +1,217 @@
+//! Proves control of the names of an order: by answers over HTTP and TLS, by records that the operator's program sets, or
+//! by a record that stays.
+
+use std::collections::HashMap;
+
+use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Order};
+use serde_json::Value;
+
+use super::account;
+use super::client::Client;
+use super::dns::{Persist, Standing, issuers, present, record, standing};
+use super::fault::{Fault, signed};
+use super::hook::{self, Record};
+use super::lookup::{Found, Lookup};
+use super::problem::Remedy;
+use super::work::{Surroundings, Wanted, Work};
+use crate::config::acme::Method;
+use crate::ledger::time::wall;
+use crate::reason::Reason;
+use crate::server::ChallengeAnswer;
+
+/// The proofs that an order needs.
+#[derive(Default)]
+struct Needs {
+    /// Answers over HTTP and TLS.
+    answers: Vec<ChallengeAnswer>,
+    /// Records to set.
+    records: Vec<Record>,
+    /// Names whose records must be there already.
+    standing: Vec<String>,
+    /// Challenges that the authority waits for.
+    open: Vec<(String, Method)>,
+}
+
+/// Answers the challenges of all names that are not proved yet.
+pub(super) async fn prove(
+    work: &Work,
+    wanted: &Wanted,
+    around: &Surroundings,
+    order: &mut Order,
+    client: &Client,
+) -> Result<(), Fault> {
+    let issuers = fetch(order, client).await?;
+    let Needs { answers, records, standing, open } = needs(work, around, order, client).await?;
+    if answers != work.record.borrow().answers {
+        work.change(|record| record.answers.clone_from(&answers))?;
+    }
+    // All workers share the answers: every later request gets them.
+    around.answers.set(&work.name(), answers);
+    for name in &standing {
+        check_standing(name, issuers.get(name), wanted, around).await?;
+    }
+    if !records.is_empty() {
+        set(work, around, &records).await?;
+    }
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.map_err(|error| Fault::of(error, client))?;
+        let name = authorization.identifier().to_string();
+        let Some((_, method)) = open.iter().find(|(open, _)| *open == name) else { continue };
+        let Some(mut challenge) = authorization.challenge(kind(*method)) else { continue };
+        tracing::debug!(site = work.certificate.site, name, challenge = method.name(), "answering a challenge");
+        match signed!(challenge.set_ready(), client) {
+            Ok(()) => {}
+            // The authority has judged it already, in an earlier process: the order says how.
+            Err(fault) if matches!(fault.remedy, Remedy::Operator | Remedy::Validation) => {
+                tracing::debug!(name, problem = fault.text, "the challenge is no longer pending");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(())
+}
+
+/// Fetches all authorizations of an order. Returns the names of the authority in each challenge of dns-persist-01, which
+/// instant-acme does not show.
+async fn fetch(order: &mut Order, client: &Client) -> Result<HashMap<String, Vec<String>>, Fault> {
+    let mut issuers = HashMap::new();
+    let mut all = async || {
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let name = authorization?.identifier().to_string();
+            let document: Value = serde_json::from_slice(&client.last().body).unwrap_or_default();
+            let base = name.strip_prefix("*.").unwrap_or(&name);
+            // An authorization that is known already was not asked for again.
+            if document["identifier"]["value"] == base && !issuers.contains_key(&name) {
+                issuers.extend(issuers_of(&document).map(|found| (name, found)));
+            }
+        }
+        Ok::<(), instant_acme::Error>(())
+    };
+    signed!(all(), client)?;
+    Ok(issuers)
+}
+
+fn issuers_of(authorization: &Value) -> Option<Vec<String>> {
+    let challenges = authorization["challenges"].as_array()?;
+    let challenge = challenges.iter().find(|challenge| challenge["type"] == Method::DnsPersist01.name())?;
+    let listed = challenge["issuer-domain-names"].as_array()?;
+    Some(listed.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+}
+
+/// Collects the proofs.
+async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &Client) -> Result<Needs, Fault> {
+    let mut needs = Needs::default();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.map_err(|error| Fault::of(error, client))?;
+        if authorization.status != AuthorizationStatus::Pending {
+            continue;
+        }
+        let name = authorization.identifier().to_string();
+        let method = method(work, around, &name, |method| {
+            let kind = kind(method);
+            authorization.challenges.iter().any(|challenge| challenge.r#type == kind)
+        })?;
+        let Some(challenge) = authorization.challenge(kind(method)) else { continue };
+        let host = if name.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{name}]") } else { name.clone() };
+        let key = challenge.key_authorization();
+        let answer = |token| ChallengeAnswer { name: host, token, authorization: key.as_str().to_owned() };
+        match method {
+            Method::Http01 => needs.answers.push(answer(Some(challenge.token.clone()))),
+            Method::TlsAlpn01 => needs.answers.push(answer(None)),
+            Method::Dns01 => needs.records.push(record(&name, key.as_str())),
+            Method::DnsPersist01 => needs.standing.push(name.clone()),
+        }
+        if challenge.status == ChallengeStatus::Pending {
+            needs.open.push((name, method));
+        }
+    }
+    Ok(needs)
+}
+
+/// Has the records set, and waits until the zone's name servers give them. They stay until the order is through.
+async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(), Fault> {
+    work.clean().await;
+    let Some(hook) = hook::running() else {
+        return Err(Fault::here("acme.dns_hook was not there when pintle started (hint: pintle upgrade)".to_owned()));
+    };
+    let presented = present(&hook, records).await.map_err(|reason| fault(&reason))?;
+    let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
+    tracing::debug!(site = work.certificate.site, names = names.join(" "), "DNS records set");
+    match Lookup::new(&around.name_servers) {
+        Ok(lookup) => {
+            if let Err(reason) = presented.visible(&lookup, around.settings.dns_propagation).await {
+                presented.clean().await;
+                return Err(fault(&reason));
+            }
+        }
+        Err(error) => tracing::warn!(problem = error, "nobody can be asked whether the DNS records are visible"),
+    }
+    *work.presented.borrow_mut() = Some(presented);
+    Ok(())
+}
+
+/// The order stays open: a failure of this host's side costs none.
+fn fault(reason: &Reason) -> Fault {
+    match reason.hint_line() {
+        Some(hint) => Fault::here(format!("{} (hint: {hint})", reason.line())),
+        None => Fault::here(reason.line()),
+    }
+}
+
+/// Checks the record of a name before the authority does. A failed lookup says nothing.
+async fn check_standing(
+    name: &str,
+    found: Option<&Vec<String>>,
+    wanted: &Wanted,
+    around: &Surroundings,
+) -> Result<(), Fault> {
+    let directory = &wanted.authority.directory;
+    let named = issuers(found.map_or(&[][..], Vec::as_slice)).map_err(|reason| fault(&reason))?;
+    let account = account::Stored::read(&around.settings.folder, directory)?.and_then(|stored| stored.url);
+    let (Some(account), Ok(lookup)) = (account, Lookup::new(&around.name_servers)) else { return Ok(()) };
+    let values = match lookup.txt(&Persist::name(name)).await {
+        Found::Records(values) => values,
+        Found::Nothing => Vec::new(),
+        Found::Failed(_) => return Ok(()),
+    };
+    let Standing::Bad(why) = standing(&values, named, &account, name, wall()) else { return Ok(()) };
+    let issuer = named.first().cloned().unwrap_or_default();
+    let line = Persist { issuer, account, wildcard: name.starts_with("*."), until: None }.line(name);
+    Err(Fault::here(format!("{name}: {}: {why} (hint: add: {line})", Persist::name(name))))
+}
+
+fn kind(method: Method) -> ChallengeType {
+    match method {
+        Method::Http01 => ChallengeType::Http01,
+        Method::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        Method::Dns01 => ChallengeType::Dns01,
+        Method::DnsPersist01 => ChallengeType::Unknown(method.name().to_owned()),
+    }
+}
+
+/// Returns the way to prove a name: that of the preflight, or else the first one that the authority offers and pintle may
+/// use.
+fn method(
+    work: &Work,
+    around: &Surroundings,
+    name: &str,
+    is_offered: impl Fn(Method) -> bool,
+) -> Result<Method, Fault> {
+    let record = work.record.borrow();
+    let checked = record.checked.iter().flat_map(|checked| &checked.ways);
+    let best = checked.filter(|way| way.name == name).map(|way| way.method);
+    let configured = around.settings.challenges.iter().copied();
+    let fits = |method: &Method| {
+        around.settings.challenges.contains(method)
+            && method.proves(name)
+            && (*method != Method::Dns01 || hook::running().is_some())
+    };
+    best.chain(configured).filter(fits).find(|method| is_offered(*method)).ok_or_else(|| {
+        let ours: Vec<&str> = around.settings.challenges.iter().map(|method| method.name()).collect();
+        let text = format!("{name}: the authority offers none of acme.challenges ({}) that proves it", ours.join(", "));
+        Fault { ends_order: true, ..Fault::operator(text) }
+    })
+}

@@ -1,0 +1,73 @@
+//! A certificate that is worked on, with everything that its order needs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::dns::Presented;
+use super::fault::Fault;
+use super::step::KeyChoice;
+use super::store::{self, Record};
+use crate::config::{Acme, Authority, Managed};
+use crate::keys::pin::Pin;
+use crate::server::Answers;
+use crate::upstream::dns::NameServers;
+
+/// A certificate, as the driver and its tasks share it.
+pub(super) struct Work {
+    pub(super) certificate: Managed,
+    pub(super) record: Rc<RefCell<Record>>,
+    /// The DNS records of its open order.
+    pub(super) presented: Rc<RefCell<Option<Presented>>>,
+}
+
+impl Work {
+    pub(super) fn new(certificate: Managed, record: Record) -> Self {
+        Self { certificate, record: Rc::new(RefCell::new(record)), presented: Rc::default() }
+    }
+
+    /// Returns the same work for a certificate with other settings.
+    pub(super) fn with(&self, certificate: Managed) -> Self {
+        Self { certificate, record: self.record.clone(), presented: self.presented.clone() }
+    }
+
+    /// Removes the DNS records of its order.
+    pub(super) async fn clean(&self) {
+        let presented = self.presented.borrow_mut().take();
+        if let Some(presented) = presented {
+            presented.clean().await;
+        }
+    }
+
+    /// Changes the record, on disk first.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Fault> {
+        let mut changed = self.record.borrow().clone();
+        change(&mut changed);
+        store::save_record(&self.certificate, &changed)
+            .map_err(|error| Fault::here(format!("{}: {error}", self.certificate.folder.display())))?;
+        *self.record.borrow_mut() = changed;
+        Ok(())
+    }
+
+    /// Returns the name of its answers to challenges.
+    pub(super) fn name(&self) -> String {
+        self.certificate.folder.display().to_string()
+    }
+}
+
+/// The settings and services that every order uses.
+pub(super) struct Surroundings {
+    pub(super) settings: Arc<Acme>,
+    pub(super) name_servers: NameServers,
+    pub(super) answers: Arc<Answers>,
+}
+
+/// The subject of an order.
+pub(super) struct Wanted {
+    pub(super) authority: Authority,
+    pub(super) key: KeyChoice,
+    pub(super) pin: Pin,
+    pub(super) replaces: Option<String>,
+    /// `true` if the authority is asked without the profile if it does not offer it.
+    pub(super) is_fallback: bool,
+}
