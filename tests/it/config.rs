@@ -26,6 +26,10 @@ fn prepare(authority: &Authority) {
     let more = fs::read_to_string(folder.join("more.pem")).unwrap();
     authority.write("disordered.pem", authority.ca_pem().to_owned() + &more);
     authority.write("text", "hello\n");
+    authority.write("eab.key", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n");
+    fs::set_permissions(folder.join("eab.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let hook = authority.write("hook", "#!/bin/sh\n");
+    fs::set_permissions(hook, fs::Permissions::from_mode(0o755)).unwrap();
     let open = authority.write("open.key", fs::read(folder.join("blog.key")).unwrap());
     fs::set_permissions(open, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(blog.matches("BEGIN CERTIFICATE").count() == 2);
@@ -128,7 +132,8 @@ fn every_file_in_config_is_valid() {
 fn check_says_what_would_be_served() {
     let authority = Authority::new();
     prepare(&authority);
-    fs::copy(files("valid")[0].clone(), authority.folder().join("everything.toml")).unwrap();
+    let everything = files("valid").into_iter().find(|file| file.ends_with("everything.toml")).unwrap();
+    fs::copy(everything, authority.folder().join("everything.toml")).unwrap();
     let command = |arguments: &[&str]| {
         let mut check = pintle();
         check.current_dir(authority.folder()).args(["check", "-c", "everything.toml"]).args(arguments);

@@ -328,7 +328,7 @@ fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &m
     let Some(span) = certificate.by_acme().cloned() else { return };
     if draft.state().is_none() && file.state_directory.is_none() {
         let what = "site.certificate.acme: keys and certificates need a place: state.directory is not set";
-        r.error_with_hint(&span, what, "[state] directory = \"/var/lib/pintle\"");
+        r.error_with_hint(&span, what, "directory = \"/var/lib/pintle\" in [state]");
     }
     if !file.acme.terms.as_ref().is_some_and(|terms| terms.value) {
         let authority = file.acme.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value);
@@ -336,7 +336,7 @@ fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &m
         let place = file.acme.terms.as_ref().map_or(&span, |terms| &terms.span).clone();
         let what = format!("acme.terms: {title} issues certificates only to those who agree to its terms of service");
         let reason = Reason::new(what).note("the directory of the authority links to them");
-        r.error(&place, reason.hint("[acme] terms = true"));
+        r.error(&place, reason.hint("terms = true in [acme]"));
     }
     if let Some(kept) = file.tls.key_process.as_ref().filter(|kept| kept.value) {
         let what = "tls.key_process: pintle makes the keys of acme = true itself, so the serving process has them";

@@ -72,7 +72,7 @@ pub(super) fn check_names(table: &AcmeTable, challenges: &[Method], hosts: &[At<
         let name = &host.value;
         let problem = |reason: Reason| of_site(&label, Problem::error(&host.span, reason));
         if !challenges.iter().any(|method| method.proves(&name.to_string())) {
-            r.report(problem(unproved(name, table.challenges.as_deref(), challenges)));
+            r.report(problem(unproved(name, table.challenges.is_some(), challenges)));
         }
         let Some(known) = public else { continue };
         let wanted = known.for_addresses;
@@ -102,24 +102,19 @@ pub(super) fn check_names(table: &AcmeTable, challenges: &[Method], hosts: &[At<
 }
 
 /// The reason for a name that no challenge proves.
-fn unproved(name: &HostPattern, listed: Option<&[At<String>]>, challenges: &[Method]) -> Reason {
+fn unproved(name: &HostPattern, are_listed: bool, challenges: &[Method]) -> Reason {
     let words: Vec<&str> = challenges.iter().map(|method| method.name()).collect();
     let (verb, words) = (if words.len() == 1 { "proves" } else { "prove" }, words.join(" and "));
     if name.address().is_some() {
         let what = format!("site.hosts: {name}: {words} {verb} no address");
         return Reason::new(what).hint("challenges = [\"http-01\", \"tls-alpn-01\"] in [acme]");
     }
-    let listed: Vec<String> = listed.iter().flat_map(|l| l.iter()).map(|at| format!("{:?}", at.value)).collect();
-    let with = |more: &str| match listed.is_empty() {
-        true => String::new(),
-        false => format!("challenges = [{}, {more:?}] and ", listed.join(", ")),
-    };
+    let listed: Vec<String> = challenges.iter().map(|method| format!("{:?}", method.name())).collect();
+    let front =
+        if are_listed { format!("challenges = [{}, \"dns-01\"] and ", listed.join(", ")) } else { String::new() };
     Reason::new(format!("site.hosts: {name}: {words} {verb} no wildcard"))
         .note("authorities certify wildcards by DNS records only")
-        .hint(format!(
-            "{}dns_hook = \"/etc/pintle/dns-hook\" in [acme], a program that sets DNS records",
-            with("dns-01")
-        ))
+        .hint(format!("{front}dns_hook = \"/etc/pintle/dns-hook\" in [acme], a program that sets DNS records"))
         .hint("challenges = [\"dns-persist-01\"] in [acme], if the authority offers it")
         .hint("list the names one by one instead of the wildcard")
 }

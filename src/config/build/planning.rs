@@ -113,7 +113,7 @@ fn make(
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
     headers::check_policies(table, r);
-    if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none()) {
+    if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none() && c.by_acme().is_none()) {
         r.warn(
             &table.span,
             "site: no certificate with a key, and no trusted proxy that ends TLS: clients get nothing but redirects to https",
