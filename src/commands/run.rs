@@ -22,6 +22,7 @@ use crate::os::privileges;
 use crate::os::sandbox;
 use crate::os::supervisor;
 use crate::os::systemd::{self, Notify, Passed};
+use crate::os::usage;
 use crate::policy::Scheme;
 use crate::reason::{Problem, Reason};
 use crate::server::{BindError, Lent, bind};
@@ -232,6 +233,7 @@ fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -
             .hint("start pintle as the user that serves")
             .hint("let the filter of system calls allow capset"));
     }
+    usage::open();
     let mut rules = sandbox_rules::rules(draft, config);
     rules.connect.iter_mut().for_each(|ports| ports.extend(probed));
     sandbox::enter(&rules, &config.sandbox).map(drop).map_err(|error| error.reason())?;

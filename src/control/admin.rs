@@ -1,11 +1,11 @@
 //! The HTTP interface behind the admin socket.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde::{Deserialize, Serialize};
@@ -19,9 +19,10 @@ use super::socket::Caller;
 use super::upgrade::Upgraded;
 use crate::config::TOKEN;
 use crate::keys::pin::Pin;
-use crate::ledger::{Accepted, Book, Record, repair, set_id};
+use crate::ledger::Record;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
+use crate::telemetry::exposition::Format;
 
 /// The longest body of a command, in bytes: a ledger of another node.
 const BODY_MAX: usize = 64 << 20;
@@ -43,7 +44,10 @@ pub(super) enum Command {
         reply: oneshot::Sender<Verdict>,
     },
     Status(oneshot::Sender<Value>),
-    Metrics(oneshot::Sender<String>),
+    Metrics {
+        format: Format,
+        reply: oneshot::Sender<String>,
+    },
     /// Is this process accepting connections? `strict`: and has each site its certificate? The reason if not.
     Ready {
         strict: bool,
@@ -103,7 +107,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
     let query = request.uri().query().unwrap_or_default().to_owned();
     let answered = match *request.method() {
         // hyper leaves the body out of responses to HEAD.
-        Method::GET | Method::HEAD => shown(&path, &query, commands).await,
+        Method::GET | Method::HEAD => shown(&path, &query, preferred(request.headers()), commands).await,
         Method::POST => done(request, &path, &query, commands).await,
         _ => None,
     };
@@ -117,17 +121,23 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
     })
 }
 
+/// The format of metrics that a client prefers.
+fn preferred(headers: &HeaderMap) -> Format {
+    let fields = headers.get_all(ACCEPT).iter().filter_map(|field| field.to_str().ok());
+    Format::of(&fields.collect::<Vec<_>>().join(","))
+}
+
 fn parameter(query: &str, name: &str) -> Option<String> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
 }
 
 /// Answers a question; `None` if the path is unknown.
-async fn shown(path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<Command>) -> Option<Answer> {
     let json = |shown: Option<Value>| shown.map_or_else(gone, |shown| json_answer(StatusCode::OK, &shown));
     Some(match path {
         "/status" => json(ask(commands, Command::Status).await),
-        "/metrics" => match ask(commands, Command::Metrics).await {
-            Some(text) => text_answer("text/plain; version=0.0.4; charset=utf-8", text),
+        "/metrics" => match ask(commands, |reply| Command::Metrics { format, reply }).await {
+            Some(text) => text_answer(format.content_type(), text),
             None => gone(),
         },
         "/ready" => {
@@ -357,8 +367,8 @@ impl Control {
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }
-            Command::Metrics(reply) => {
-                let _ = reply.send(self.metrics());
+            Command::Metrics { format, reply } => {
+                let _ = reply.send(self.metrics(format));
             }
             Command::Ledger { records, reply } => {
                 let result = self.merge(records).await;
@@ -397,43 +407,6 @@ impl Control {
     pub(super) fn known(&self) -> Known {
         let now = self.now();
         Known { now, lines: self.ledger().book().records().map(|record| record.line()).collect() }
-    }
-
-    pub(super) async fn merge(&mut self, records: Vec<Record>) -> Result<usize, Reason> {
-        let now = self.now();
-        repair::fit_to_merge(&records, now)?;
-        let mut other = Book::default();
-        for record in records.into_iter().filter(Record::travels) {
-            other.apply(record);
-        }
-        let news = self.ledger().book().news(&other);
-        let count = news.len();
-        let promised = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
-        let promised: HashSet<String> = promised.collect();
-        self.record(news).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
-        if count > 0 {
-            // The promises of other nodes bind this process, too.
-            self.look_at_files().await;
-            self.excuse(&promised, now).await;
-            // If the pairs in use break some of these promises, that must not prevent the next
-            // start.
-            if let Some(kept) = self.keep_pairs(Some(&self.config)) {
-                let _ = kept.await;
-            }
-        }
-        Ok(count)
-    }
-
-    /// Notes the lockouts by pairs in use that break new promises of other nodes.
-    async fn excuse(&mut self, promised: &HashSet<String>, now: Seconds) {
-        let excuses = self.config.excuses(promised, self.ledger().book(), now);
-        for Accepted { site, pin, until, .. } in &excuses {
-            tracing::warn!(site, %pin, until, "the key in use breaks merged promises: readers who hold those pins are locked out");
-        }
-        // The pairs' copies say the same, for the next start.
-        if let Err(error) = self.record(excuses.into_iter().map(Record::Accepted).collect()).await {
-            tracing::warn!(%error, "the ledger cannot be written");
-        }
     }
 
     pub(super) fn promised(&self, site: &str) -> Vec<(Pin, i64)> {

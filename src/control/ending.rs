@@ -105,7 +105,7 @@ impl Control {
     fn answer_at_the_end(&self, command: Command) {
         match command {
             Command::Status(reply) => _ = reply.send(self.status()),
-            Command::Metrics(reply) => _ = reply.send(self.metrics()),
+            Command::Metrics { format, reply } => _ = reply.send(self.metrics(format)),
             Command::Ready { reply, .. } => _ = reply.send(Err(DRAINING.to_owned())),
             Command::Promised { site, reply } => _ = reply.send(self.promised(&site)),
             Command::Book(reply) => _ = reply.send(self.known()),

@@ -10,6 +10,7 @@ mod attention;
 mod ending;
 mod expiry;
 mod files;
+mod merge;
 mod metrics;
 mod operator;
 mod promises;
@@ -75,6 +76,10 @@ pub struct Control {
     counts: Counts,
     acme: acme::Desk,
     started: Timestamp,
+    /// When the configuration in use was loaded.
+    config_loaded: Timestamp,
+    /// The last reload was refused.
+    is_config_refused: bool,
     draining: bool,
     /// No site may be without a certificate.
     strict: bool,

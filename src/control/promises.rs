@@ -59,7 +59,7 @@ impl Promises {
 pub(super) struct LedgerTrouble {
     pub(super) error: String,
     /// `true` if the clock is the cause, `false` for the disk.
-    by_clock: bool,
+    pub(super) by_clock: bool,
     retry: Instant,
 }
 

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::{Control, Keep, acme, sandbox_rules};
+use jiff::Timestamp;
+
 use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -128,6 +130,8 @@ impl Control {
         match reloaded {
             Ok((problems, notes)) => {
                 self.counts.reloads += 1;
+                self.config_loaded = Timestamp::now();
+                self.is_config_refused = false;
                 // Each of ten thousand sites may have a warning, and nothing waits for them.
                 let reasons = tokio::task::spawn_blocking(move || {
                     let reasons = problems.shown();
@@ -142,6 +146,7 @@ impl Control {
             }
             Err(refusal) => {
                 self.counts.reloads_refused += 1;
+                self.is_config_refused = true;
                 for Problem { reason, .. } in refusal.iter().filter(|problem| problem.is_error()) {
                     tracing::error!(
                         problem = reason.line(),

@@ -118,6 +118,8 @@ impl Control {
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
             acme: super::acme::Desk::default(),
             started: Timestamp::now(),
+            config_loaded: Timestamp::now(),
+            is_config_refused: false,
             draining: false,
             config,
         };

@@ -30,7 +30,7 @@ impl Control {
         let ledger = self.ledger();
         let counters = self.server.counters();
         let counters: serde_json::Map<String, Value> =
-            counters.iter().map(|(name, n)| (name.to_owned(), json!(n))).collect();
+            counters.iter().map(|(name, _, n)| (name.to_owned(), json!(n))).collect();
         let listening = self.listening().iter();
         let reports = self.server.reports();
         let recent = reports.recent();

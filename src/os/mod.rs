@@ -7,4 +7,5 @@ pub mod read_error;
 pub mod signals;
 pub mod plain_file;
 pub mod open_files;
+pub mod usage;
 pub mod supervisor;

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod counters;
+pub mod exposition;
 pub mod log;
 mod writer;
 

@@ -51,6 +51,7 @@ mod logs;
 mod loss;
 mod main_path;
 mod manual;
+mod metrics;
 mod model;
 mod outside;
 mod pebble;

@@ -1,0 +1,58 @@
+//! Metrics of the process: this build, requests and connections, files, processor and memory, the access log.
+
+use super::Control;
+use crate::os::usage;
+use crate::telemetry::LogThread;
+use crate::telemetry::exposition::{Exposition, Labels};
+
+impl Control {
+    pub(super) fn process_metrics(&self, metrics: &mut Exposition) {
+        let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", env!("PINTLE_COMMIT"))];
+        metrics.infos("build", "The version and the commit of the program.", [Labels::new(&build)]);
+        for (name, help, value) in self.server.counters().iter() {
+            metrics.counter(name, help, value);
+        }
+        let counts = self.counts;
+        metrics.counter("rotations", "Certificates that came into use after the start.", counts.rotations);
+        metrics.counter("rotations_refused", "Certificates that were refused.", counts.rotations_refused);
+        metrics.counter("lockouts_accepted", "Lockouts that the operator accepted.", counts.lockouts_accepted);
+        metrics.counter("reloads", "Reloads.", counts.reloads);
+        metrics.counter("reloads_refused", "Reloads that were refused.", counts.reloads_refused);
+        metrics.gauge("connections", "Connections of clients.", self.server.connections() as f64);
+        metrics.gauge("workers", "Threads that serve connections.", self.server.workers() as f64);
+        metrics.gauge("sites", "Sites of the configuration.", self.config.sites().count() as f64);
+        let draining = "1 while this process accepts nothing new and lets running requests finish.";
+        metrics.flag("draining", draining, self.draining);
+        metrics.flag("launcher_alive", "1 if an upgrade is possible.", self.upgrades.launcher.is_some());
+        let loaded = "When the configuration in use was loaded, in seconds since 1970.";
+        metrics.gauge("config_loaded_timestamp_seconds", loaded, self.config_loaded.as_second() as f64);
+        metrics.flag("config_refused", "1 if the last reload was refused.", self.is_config_refused);
+        let started = self.started.as_millisecond() as f64 / 1e3;
+        metrics.gauge("process_start_time_seconds", "When the process began, in seconds since 1970.", started);
+        let Some(usage) = usage::now() else { return };
+        metrics.counters(
+            "process_cpu_seconds",
+            "Processor time, in user and system mode.",
+            &vec![(Labels::default(), usage.cpu_seconds)],
+        );
+        metrics.gauge(
+            "process_resident_memory_bytes",
+            "Memory in use, without what is swapped out.",
+            usage.resident_bytes,
+        );
+        metrics.gauge("process_virtual_memory_bytes", "Address space in use.", usage.virtual_bytes);
+        metrics.gauge("process_open_fds", "Open file descriptors.", usage.open_files as f64);
+        if let Some(max) = usage.open_files_max {
+            metrics.gauge("process_max_fds", "The limit of open file descriptors.", max as f64);
+        }
+    }
+
+    pub(super) fn log_metrics(&self, metrics: &mut Exposition) {
+        let log = self.operator.access_log.as_ref();
+        let is_written = log.is_none_or(|log| log.trouble().is_none());
+        metrics.flag("access_log_ok", "1 if the access log is written to its configured file.", is_written);
+        metrics.counter("access_log_lines_lost", "Lost lines of the access log.", log.map_or(0, LogThread::lost));
+        let failures = log.map_or(0, LogThread::reopen_failures);
+        metrics.counter("access_log_reopen_failures", "Failed attempts to reopen the access log.", failures);
+    }
+}

@@ -1,0 +1,222 @@
+//! Metrics as text: Prometheus' format, version 0.0.4, and OpenMetrics 1.0.
+
+use std::fmt::Write as _;
+
+/// The format of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' text format, version 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The format that an Accept field prefers (RFC 9110 section 12.5.1): OpenMetrics only if it is named.
+    #[must_use]
+    pub fn of(accept: &str) -> Self {
+        let (mut text, mut open) = (0.0, 0.0);
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let (mut quality, mut is_known) = (1.0_f32, true);
+            for parameter in parts {
+                match parameter.split_once('=').map(|(name, value)| (name.trim(), value.trim().trim_matches('"'))) {
+                    Some((name, value)) if name.eq_ignore_ascii_case("q") => quality = value.parse().unwrap_or(0.0),
+                    Some((name, value)) if name.eq_ignore_ascii_case("version") => {
+                        is_known = value == if kind == "text/plain" { "0.0.4" } else { "1.0.0" };
+                    }
+                    _ => {}
+                }
+            }
+            match kind.as_str() {
+                "application/openmetrics-text" if is_known => open = quality.max(open),
+                "text/plain" if is_known => text = quality.max(text),
+                _ => {}
+            }
+        }
+        if open > 0.0 && open >= text { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// The Content-Type.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// The labels of one series, in braces; empty without labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(String);
+
+impl Labels {
+    /// Creates them. Values are escaped.
+    #[must_use]
+    pub fn new(pairs: &[(&str, &str)]) -> Self {
+        let mut text = String::from("{");
+        for (name, value) in pairs {
+            let comma = if text.len() > 1 { "," } else { "" };
+            let _ = write!(text, "{comma}{name}=\"");
+            for c in value.chars() {
+                match c {
+                    '\\' => text.push_str("\\\\"),
+                    '"' => text.push_str("\\\""),
+                    '\n' => text.push_str("\\n"),
+                    c => text.push(c),
+                }
+            }
+            text.push('"');
+        }
+        text.push('}');
+        Self(text)
+    }
+}
+
+/// Values of one metric, each with its labels.
+pub type Values = Vec<(Labels, f64)>;
+
+/// The text, metric by metric.
+#[derive(Debug)]
+pub struct Exposition {
+    text: String,
+    format: Format,
+}
+
+/// The prefix of all names, except those that all programs share.
+const PREFIX: &str = "pintle_";
+const SHARED: &str = "process_";
+
+impl Exposition {
+    /// Begins it.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { text: String::new(), format }
+    }
+
+    /// Adds counters. The name is given without `_total`.
+    pub fn counters(&mut self, name: &str, help: &str, values: &Values) {
+        let family = match self.format {
+            Format::Text => format!("{name}_total"),
+            Format::OpenMetrics => name.to_owned(),
+        };
+        self.family(&family, "counter", help);
+        self.samples(&format!("{name}_total"), values);
+    }
+
+    /// Adds a counter without labels.
+    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.counters(name, help, &vec![(Labels::default(), value as f64)]);
+    }
+
+    /// Adds gauges.
+    pub fn gauges(&mut self, name: &str, help: &str, values: &Values) {
+        self.family(name, "gauge", help);
+        self.samples(name, values);
+    }
+
+    /// Adds a gauge without labels.
+    pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.gauges(name, help, &vec![(Labels::default(), value)]);
+    }
+
+    /// Adds a gauge that is 1 or 0.
+    pub fn flag(&mut self, name: &str, help: &str, value: bool) {
+        self.gauge(name, help, f64::from(u8::from(value)));
+    }
+
+    /// Adds constants: facts in labels. The name is given without `_info`.
+    pub fn infos(&mut self, name: &str, help: &str, labels: impl IntoIterator<Item = Labels>) {
+        let values: Values = labels.into_iter().map(|labels| (labels, 1.0)).collect();
+        match self.format {
+            Format::Text => self.family(&format!("{name}_info"), "gauge", help),
+            Format::OpenMetrics => self.family(name, "info", help),
+        }
+        self.samples(&format!("{name}_info"), &values);
+    }
+
+    /// Returns the text.
+    #[must_use]
+    pub fn finish(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let name = with_prefix(name);
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn samples(&mut self, name: &str, values: &Values) {
+        let name = with_prefix(name);
+        for (Labels(labels), value) in values {
+            let _ = writeln!(self.text, "{name}{labels} {value}");
+        }
+    }
+}
+
+fn with_prefix(name: &str) -> String {
+    let prefix = if name.starts_with(SHARED) { "" } else { PREFIX };
+    format!("{prefix}{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_format_is_negotiated() {
+        let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                          text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, open) in [
+            (prometheus, true),
+            ("application/openmetrics-text", true),
+            ("Application/OpenMetrics-Text; Version=\"1.0.0\"; charset=utf-8", true),
+            ("application/openmetrics-text;version=1.0.0;q=0.2,text/plain;version=0.0.4;q=0.5", false),
+            ("application/openmetrics-text;version=1.0.0;q=0", false),
+            ("application/openmetrics-text;version=2.0.0", false),
+            ("application/openmetrics-text;q=x", false),
+            ("text/plain", false),
+            ("*/*", false),
+            ("", false),
+            (",;=,;;q=", false),
+        ] {
+            assert_eq!(Format::of(accept) == Format::OpenMetrics, open, "{accept}");
+        }
+    }
+
+    #[test]
+    fn both_formats() {
+        let write = |format| {
+            let mut metrics = Exposition::new(format);
+            metrics.counter("requests", "Requests.", 7);
+            metrics.gauges("left_ratio", "Left.", &vec![(Labels::new(&[("site", "a\"\\\n"), ("pin", "x")]), 0.25)]);
+            metrics.infos("build", "This build.", [Labels::new(&[("version", "1")])]);
+            metrics.gauge("process_open_fds", "Open.", 3.0);
+            metrics.finish()
+        };
+        let samples = "pintle_left_ratio{site=\"a\\\"\\\\\\n\",pin=\"x\"} 0.25\n";
+        assert_eq!(
+            write(Format::Text),
+            format!(
+                "# HELP pintle_requests_total Requests.\n# TYPE pintle_requests_total counter\npintle_requests_total 7\n\
+                 # HELP pintle_left_ratio Left.\n# TYPE pintle_left_ratio gauge\n{samples}\
+                 # HELP pintle_build_info This build.\n# TYPE pintle_build_info gauge\npintle_build_info{{version=\"1\"}} 1\n\
+                 # HELP process_open_fds Open.\n# TYPE process_open_fds gauge\nprocess_open_fds 3\n"
+            )
+        );
+        assert_eq!(
+            write(Format::OpenMetrics),
+            format!(
+                "# HELP pintle_requests Requests.\n# TYPE pintle_requests counter\npintle_requests_total 7\n\
+                 # HELP pintle_left_ratio Left.\n# TYPE pintle_left_ratio gauge\n{samples}\
+                 # HELP pintle_build This build.\n# TYPE pintle_build info\npintle_build_info{{version=\"1\"}} 1\n\
+                 # HELP process_open_fds Open.\n# TYPE process_open_fds gauge\nprocess_open_fds 3\n# EOF\n"
+            )
+        );
+    }
+}

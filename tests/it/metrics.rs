@@ -1,0 +1,245 @@
+//! `/metrics`, and the alerts on it: the formats by the parsers of others, the guide's list, a real Prometheus.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Authority, BLOG, Client, Origin, Pintle, Program, blog, eventually, free_port, outcome, output, program,
+};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+struct Bed {
+    authority: Authority,
+    origin: Origin,
+    folder: TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self { authority: Authority::new(), origin: Origin::hello(), folder: TempDir::new().unwrap() }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("state/admin.sock")
+    }
+
+    fn start(&self, before: &str, site: &str) -> Pintle {
+        let state = self.folder.path().join("state");
+        let config = format!("{before}\n[state]\ndirectory = {state:?}\n{}{site}", blog(&self.authority, &self.origin));
+        Pintle::start(&self.authority, &config)
+    }
+
+    fn metrics(&self) -> String {
+        crate::admin::get(&self.socket(), "/metrics")
+    }
+
+    /// The value of one series.
+    fn value(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics();
+        metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    fn negotiated(&self, accept: &str) -> (String, String) {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "-H", &format!("Accept: {accept}"), "-w", "\n%{content_type}", "--unix-socket"]);
+        let answer = output(curl.arg(self.socket()).arg("http://localhost/metrics"));
+        let (text, kind) = answer.rsplit_once('\n').unwrap();
+        (kind.to_owned(), text.to_owned())
+    }
+}
+
+/// The names of all metrics.
+fn families(metrics: &str) -> BTreeSet<String> {
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    types.map(str::to_owned).collect()
+}
+
+/// The series without their values.
+fn series(metrics: &str) -> BTreeSet<String> {
+    let samples = metrics.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+}
+
+#[test]
+fn both_formats_are_read_by_the_reference_parsers() {
+    let bed = Bed::new();
+    let pintle = bed.start("", "[site.hsts]\nramp = [\"5m\", \"1h\"]\n");
+    Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
+    let (kind, text) = bed.negotiated("text/plain");
+    assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
+    let (open_kind, open) = bed.negotiated("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5");
+    assert_eq!(open_kind, OPEN_METRICS);
+    assert!(open.ends_with("# EOF\n") && !text.contains("# EOF"), "{open}");
+    let (old, new) = (bed.folder.path().join("text"), bed.folder.path().join("open"));
+    fs::write(&old, &text).unwrap();
+    fs::write(&new, &open).unwrap();
+    let script = "import sys\n\
+        from prometheus_client.parser import text_string_to_metric_families as old\n\
+        from prometheus_client.openmetrics.parser import text_string_to_metric_families as new\n\
+        samples = lambda families: {(s.name, tuple(sorted(s.labels.items()))) for f in families for s in f.samples}\n\
+        one, other = samples(old(open(sys.argv[1]).read())), samples(new(open(sys.argv[2]).read()))\n\
+        assert one == other, one ^ other\n\
+        print(len(one))\n";
+    let count: usize =
+        output(Command::new("/usr/bin/python3").args(["-c", script]).arg(&old).arg(&new)).trim().parse().unwrap();
+    assert_eq!(count, series(&text).len());
+    // Prometheus' own linter has nothing to say.
+    let lint = format!("{} check metrics < {}", program("promtool").display(), old.display());
+    let (code, out, err) = outcome(Command::new("sh").args(["-c", &lint]));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+}
+
+#[test]
+fn the_guide_lists_every_metric() {
+    let bed = Bed::new();
+    let _pintle = bed.start("", "");
+    let guide = include_str!("../../docs/guide/monitoring.md");
+    let listed = guide.lines().filter_map(|line| {
+        let name = line.strip_prefix("| `")?.split(['`', '{']).next()?;
+        (name.starts_with("pintle_") || name.starts_with("process_")).then(|| name.to_owned())
+    });
+    assert_eq!(listed.collect::<BTreeSet<_>>(), families(&bed.metrics()));
+}
+
+/// Labels come from the configuration, never from clients.
+#[test]
+fn clients_create_no_series() {
+    let bed = Bed::new();
+    let pintle = bed.start("", "");
+    let before = series(&bed.metrics());
+    let client = Client::new(&bed.authority);
+    for n in 0..50 {
+        let mut connection = client.connect(pintle.https(), BLOG);
+        let host = if n % 2 == 0 { BLOG.to_owned() } else { format!("host{n}.example") };
+        connection.send(format!("METHOD{n} /{n} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {n}\r\n\r\n"));
+        connection.response("GET");
+    }
+    assert_eq!(series(&bed.metrics()), before);
+    assert!(bed.value("pintle_requests_total").unwrap() >= 50.0);
+}
+
+#[test]
+fn certificates_promises_and_the_process() {
+    let bed = Bed::new();
+    let spare = bed.authority.leaf("spare", &[BLOG]);
+    let more = bed.authority.leaf("more", &[BLOG]);
+    let pins = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}, {:?}]\n", spare.chain, more.chain);
+    let pintle = bed.start("", &pins);
+    let now = jiff::Timestamp::now().as_second() as f64;
+    Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
+    let site = format!("{{site=\"{BLOG}\"}}");
+    let of_certificate =
+        |name: &str| bed.value(&format!("pintle_certificate_{name}{{site=\"{BLOG}\",algorithm=\"ecdsa-p256\"}}"));
+    let status = pintle.status();
+    let certificate = &status["sites"][0]["certificates"][0];
+    let seconds = |field: &str| {
+        let time: jiff::Timestamp = certificate[field].as_str().unwrap().parse().unwrap();
+        Some(time.as_second() as f64)
+    };
+    assert_eq!(of_certificate("not_after_timestamp_seconds"), seconds("not_after"));
+    assert_eq!(of_certificate("not_before_timestamp_seconds"), seconds("not_before"));
+    let left = of_certificate("lifetime_left_ratio").unwrap();
+    assert!(left > 0.5 && left <= 1.0, "{left}");
+    assert!(bed.metrics().contains(&format!("pin=\"{}\"", certificate["pin"].as_str().unwrap())));
+    assert_eq!(bed.value(&format!("pintle_pin_backups{site}")), Some(2.0));
+    assert_eq!(bed.value(&format!("pintle_promises_alive{site}")), Some(1.0));
+    let safe = bed.value(&format!("pintle_rotation_safe_timestamp_seconds{site}")).unwrap();
+    assert_eq!(bed.value(&format!("pintle_promises_until_timestamp_seconds{site}")), Some(safe));
+    assert!((safe - now - 30.0 * 86_400.0).abs() < 7200.0, "{safe} {now}");
+    let started = bed.value("process_start_time_seconds").unwrap();
+    assert!((started - now).abs() < 60.0, "{started} {now}");
+    // In the sandbox, too.
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds"] {
+        assert!(bed.value(name).is_some_and(|value| value > 5.0), "{name}\n{}", bed.metrics());
+    }
+    assert!(bed.value("process_cpu_seconds_total").is_some());
+    // A refused reload, and a good one.
+    assert_eq!(bed.value("pintle_config_refused"), Some(0.0));
+    let good = fs::read_to_string(pintle.config_path()).unwrap();
+    fs::write(pintle.config_path(), "[[sight]]\n").unwrap();
+    let _ = crate::admin::post(&bed.socket(), "/reload");
+    assert_eq!(bed.value("pintle_config_refused"), Some(1.0));
+    fs::write(pintle.config_path(), good).unwrap();
+    output(&mut pintle.command("reload"));
+    assert_eq!(bed.value("pintle_config_refused"), Some(0.0));
+}
+
+fn rules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/prometheus")
+}
+
+#[test]
+fn alerts_fire_and_are_resolved() {
+    let (rules, tests) = (rules().join("pintle.rules.yml"), rules().join("pintle.test.yml"));
+    let text = fs::read_to_string(&rules).unwrap();
+    let tested = fs::read_to_string(&tests).unwrap();
+    let guide = include_str!("../../docs/guide/monitoring.md");
+    let alerts: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 20);
+    for alert in alerts {
+        assert!(tested.contains(&format!("  - name: {alert}\n")), "{alert} has no test");
+        assert!(guide.contains(&format!("\n### {alert}\n")), "{alert} is not in the guide");
+    }
+    output(Command::new(program("promtool")).args(["check", "rules"]).arg(&rules));
+    output(Command::new(program("promtool")).args(["test", "rules"]).arg(&tests));
+}
+
+/// The rules without their waiting times, in a real Prometheus that reads a real pintle.
+#[test]
+fn a_real_prometheus_reads_and_alerts() {
+    let bed = Bed::new();
+    let (admin, port) = (free_port(), free_port());
+    let pintle = bed.start(&format!("[admin]\nlisten = \"127.0.0.1:{admin}\"\n"), "");
+    let folder = bed.folder.path();
+    let text = fs::read_to_string(rules().join("pintle.rules.yml")).unwrap();
+    let at_once: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("for: ")).collect();
+    fs::write(folder.join("rules.yml"), at_once.join("\n")).unwrap();
+    fs::write(
+        folder.join("prometheus.yml"),
+        format!(
+            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [rules.yml]\nscrape_configs:\n\
+             - job_name: pintle\n  authorization: {{ credentials_file: {:?} }}\n\
+             \x20 static_configs: [{{ targets: [\"127.0.0.1:{admin}\"] }}]\n",
+            folder.join("state/admin.token")
+        ),
+    )
+    .unwrap();
+    let mut command = Command::new(program("prometheus"));
+    command.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let _prometheus = Program::start(&mut command, folder, "prometheus").listens(port);
+    let ask = |path: &str| -> Value {
+        let answer = output(Command::new("curl").args(["-sS", &format!("http://127.0.0.1:{port}/api/v1/{path}")]));
+        serde_json::from_str(&answer).unwrap_or_default()
+    };
+    let query = |expression: &str| ask(&format!("query?query={expression}"))["data"]["result"].as_array().cloned();
+    eventually("three scrapes", || {
+        query("count_over_time(pintle_build_info%5B1m%5D)")?.first()?["value"][1]
+            .as_str()?
+            .parse::<u32>()
+            .ok()
+            .filter(|n| *n > 3)
+    });
+    let firing = || -> BTreeSet<String> {
+        let alerts = ask("alerts")["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        let names = alerts.iter().filter(|alert| alert["state"] == "firing").map(|alert| &alert["labels"]["alertname"]);
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(firing(), BTreeSet::new(), "a healthy host");
+    let good = fs::read_to_string(pintle.config_path()).unwrap();
+    fs::write(pintle.config_path(), "[[sight]]\n").unwrap();
+    pintle.signal("HUP");
+    eventually("the refused configuration alerts", || {
+        (firing() == ["PintleConfigRefused".to_owned()].into()).then_some(())
+    });
+    fs::write(pintle.config_path(), good).unwrap();
+    output(&mut pintle.command("reload"));
+    eventually("it is resolved", || firing().is_empty().then_some(()));
+}
