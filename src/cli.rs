@@ -15,8 +15,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, acme, check, demo, export, health, init, install, key, keys, ledger, pages, pin, remote, repair, run,
-    status, verify,
+    self, Output, acme, check, demo, doctor, export, health, init, install, key, keys, ledger, pages, pin, remote,
+    repair, run, status, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -24,8 +24,8 @@ use crate::export::Form;
 use crate::reason::Reason;
 
 use args::{
-    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, ExportArgs, InitArgs, InstallArgs, KeyCommand,
-    LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExportArgs, InitArgs, InstallArgs,
+    KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -89,6 +89,12 @@ enum Command {
     /// Visits the site twice and checks TLS versions, chain, redirect from http, Strict-Transport-Security and
     /// Public-Key-Pins, pins, preload list and mixed content. It may be any site. The exit code is 1 if a check failed.
     Verify(VerifyArgs),
+    /// Check this host for faults that have broken edges: kernel settings, neighbours, drivers, limits, clock, upstreams
+    ///
+    /// Each finding has its evidence and a remedy: commands for a root shell. Works without a configuration, too: then
+    /// it leaves out upstreams, listeners and keys. It sends two requests to each address of an upstream, and changes
+    /// nothing. It needs no root; as root, it sees more. The exit code is 1 if it finds something.
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -154,6 +160,11 @@ pub fn run() -> ExitCode {
         }
         Command::Health(args) => with_config(args.config, |path| health::health(path, args.json, &output)),
         Command::Verify(args) => verify(args, &output),
+        Command::Doctor(args) => {
+            let DoctorArgs { config, only, watch, rounds, root, json } = args;
+            let path = config.config.or_else(|| DEFAULT_PATHS.iter().map(PathBuf::from).find(|p| p.exists()));
+            doctor::doctor(path.as_deref(), &doctor::Wanted { only, watch, rounds, root, as_json: json }, &output)
+        }
         Command::Completions { shell } => completions(shell),
         Command::Man(args) => man(&args),
         Command::Launcher { program, arguments } => launcher(&program, &arguments),

@@ -22,6 +22,7 @@ pub mod control;
 pub mod acme;
 pub mod config;
 pub mod init;
+pub mod doctor;
 pub mod verify;
 pub mod export;
 pub mod ledger;

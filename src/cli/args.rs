@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
 
-use crate::commands::{init, key, pin};
+use crate::commands::{doctor, init, key, pin};
 use crate::export::{Form, Role};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
@@ -102,6 +102,27 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) pins: Option<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Run this check only; may be repeated
+    #[arg(long, value_name = "CHECK", value_parser = doctor::check_names())]
+    pub(super) only: Vec<String>,
+    /// Repeat the checks with this pause, until you stop it; sees changes of neighbours and counters
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5s", value_parser = parse_duration)]
+    pub(super) watch: Option<Duration>,
+    /// End the watch after this many rounds
+    #[arg(long, value_name = "NUMBER", requires = "watch")]
+    pub(super) rounds: Option<u64>,
+    /// Read the files below this folder; network, clock and firewall stay those of this host
+    #[arg(long, value_name = "FOLDER", default_value = "/")]
+    pub(super) root: PathBuf,
+    /// Print JSON; with --watch, one line per round
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -44,6 +44,14 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "doctor",
+        &[
+            ("Check this host, with what only root sees", "sudo pintle doctor"),
+            ("Watch neighbours, counters and upstreams", "pintle doctor --watch 2s"),
+            ("Print the commands that repair it", "pintle doctor --json | jq -r '.findings[].remedies[].run[]'"),
+        ],
+    ),
+    (
         "pin",
         &[
             ("Print the pins of a chain and of a CSR for the next key", "pintle pin blog.pem blog-next.csr"),

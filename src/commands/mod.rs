@@ -6,6 +6,7 @@ pub(crate) mod print;
 pub mod acme;
 pub mod check;
 pub mod demo;
+pub mod doctor;
 pub mod export;
 mod files;
 mod forecast;

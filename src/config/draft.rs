@@ -153,9 +153,23 @@ impl Draft {
     /// The files of the sites' private keys, if the key process reads them.
     #[must_use]
     pub fn kept_keys(&self) -> Option<Vec<At<PathBuf>>> {
-        let file = self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
-        let keys = file.sites.iter().flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
-        Some(keys.map(|key| key.with(self.folder.join(&key.value))).collect())
+        self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
+        Some(self.key_files())
+    }
+
+    /// The files of the sites' private keys.
+    #[must_use]
+    pub fn key_files(&self) -> Vec<At<PathBuf>> {
+        let sites = self.file.iter().flat_map(|file| &file.sites);
+        let keys = sites.flat_map(|site| &site.certificates).filter_map(|c| c.key.as_ref());
+        keys.map(|key| key.with(self.folder.join(&key.value))).collect()
+    }
+
+    /// `limits.connections`, if the file sets it.
+    #[must_use]
+    pub fn connections(&self) -> Option<u64> {
+        let connections = self.file.as_ref()?.limits.connections.as_ref()?;
+        u64::try_from(connections.value).ok()
     }
 
     /// The file of the access log, if it goes to a file.

@@ -7,7 +7,7 @@ use rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
 
 use super::config::provider;
 use crate::keys::pin::Pin;
@@ -43,6 +43,15 @@ impl Possession {
     #[must_use]
     pub fn of(pins: Vec<Pin>) -> Self {
         Self { provider: provider(), types: KeyTypes::Any, pins: Some(pins) }
+    }
+
+    /// Offers X25519 only, so that the ClientHello is short: it fits into the smallest packets.
+    #[must_use]
+    pub fn with_short_hello(mut self) -> Self {
+        let mut provider = CryptoProvider::clone(&self.provider);
+        provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
+        self.provider = Arc::new(provider);
+        self
     }
 
     /// Returns the configuration of such a client.

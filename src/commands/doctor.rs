@@ -1,0 +1,247 @@
+//! `pintle doctor`: checks of the host.
+
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Known, Like, Output, context, warn};
+use crate::config::{self, Draft};
+use crate::control::client::ask_for;
+use crate::doctor::checks::{CHECKS, Report, run};
+use crate::doctor::files::Files;
+use crate::doctor::finding::{Finding, Verdict};
+use crate::doctor::gather::Watch;
+use crate::doctor::host::{self, Host, Running, WantedUpstream};
+use crate::doctor::upstreams::times;
+use crate::ledger::Book;
+use crate::os::read_error;
+use crate::reason::{Reason, counted};
+
+/// Time limit for the answer of the running process.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The shortest pause between two rounds.
+const PAUSE_LEAST: Duration = Duration::from_millis(100);
+/// Open files of the process besides its connections.
+const OTHER_FILES: u64 = 256;
+
+/// The options.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The checks to run; all if empty.
+    pub only: Vec<String>,
+    /// The pause between two rounds; `None` for one round.
+    pub watch: Option<Duration>,
+    /// The number of rounds; `None` for no end.
+    pub rounds: Option<u64>,
+    /// The root of the files.
+    pub root: PathBuf,
+    /// `true` for JSON.
+    pub as_json: bool,
+}
+
+/// Returns the names of the checks, for the command line.
+#[must_use]
+pub fn check_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(CHECKS.iter().map(|check| check.id))
+}
+
+/// Checks the host. Exit code 1 if the last round found something.
+pub fn doctor(path: Option<&Path>, wanted: &Wanted, output: &Output) -> ExitCode {
+    let mut watch = Watch::new(Files::below(&wanted.root));
+    let mut round = 0;
+    loop {
+        let draft = path.and_then(read);
+        let demands = draft.as_ref().map(demands).unwrap_or_default();
+        let running = draft.as_ref().and_then(running);
+        let host = watch.round(demands, running);
+        let mut report = run(&host);
+        if !wanted.only.is_empty() {
+            keep(&mut report, &host, &wanted.only);
+        }
+        show(&host, &report, wanted, output);
+        round += 1;
+        match wanted.watch {
+            Some(pause) if wanted.rounds.is_none_or(|rounds| round < rounds) => {
+                std::thread::sleep(pause.max(PAUSE_LEAST));
+            }
+            _ => return ExitCode::from(u8::from(!report.findings.is_empty())),
+        }
+    }
+}
+
+/// Keeps the results of some checks.
+fn keep(report: &mut Report, host: &Host, only: &[String]) {
+    let is_wanted = |id: &str| only.iter().any(|wanted| wanted == id);
+    let checks = CHECKS.iter().filter(|check| is_wanted(check.id));
+    let wanted: Vec<Finding> = checks.flat_map(|check| (check.check)(host).findings).collect();
+    report.findings.retain(|finding| wanted.contains(finding));
+    report.unknown.retain(|unknown| is_wanted(unknown.check));
+}
+
+fn read(path: &Path) -> Option<Draft> {
+    match config::read(path) {
+        Ok(draft) => Some(draft),
+        Err(error) => {
+            warn(&read_error::reason(path, &error));
+            None
+        }
+    }
+}
+
+/// The demands of a configuration on its host.
+fn demands(draft: &Draft) -> host::Wanted {
+    let key_files = draft.key_files().into_iter().map(|key| key.value.to_string_lossy().into_owned()).collect();
+    let known = Known::of_book(Book::default());
+    let (config, _) = draft.build(&context(draft, &known, &Like::start(false)));
+    let Some(config) = config else {
+        let what =
+            format!("{}: cannot be served, so doctor leaves out upstreams and listeners", draft.path().display());
+        warn(&Reason::new(what).hint(format!("pintle check -c {}", draft.path().display())));
+        return host::Wanted { key_files, ..host::Wanted::default() };
+    };
+    let mut upstreams: Vec<WantedUpstream> = Vec::new();
+    for site in config.sites() {
+        let Some(upstream) = &site.upstream else { continue };
+        let Some((host, port)) = upstream.connect.rsplit_once(':') else { continue };
+        let found = WantedUpstream {
+            site: site.name().to_owned(),
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: port.parse().unwrap_or_default(),
+            tls: upstream.server_name.clone(),
+            host_header: upstream.host_header.clone().unwrap_or_else(|| site.name().to_owned()),
+        };
+        let is_known = upstreams
+            .iter()
+            .any(|known| (&known.host, known.port, &known.tls) == (&found.host, found.port, &found.tls));
+        if !is_known {
+            upstreams.push(found);
+        }
+    }
+    // The same proportion as for the default limits: a quarter of the files is for upstreams.
+    let connections = draft.connections().unwrap_or_default();
+    host::Wanted {
+        upstreams,
+        listen: config.https.iter().chain(&config.http).copied().collect(),
+        connections,
+        open_files: if connections > 0 { connections / 3 * 4 + OTHER_FILES } else { 0 },
+        name_servers: config.name_servers.0.clone(),
+        key_files,
+    }
+}
+
+/// The running process, if it answers.
+fn running(draft: &Draft) -> Option<Running> {
+    let (status, answer) = ask_for(&draft.admin()?, Method::GET, "/status", String::new(), PATIENCE).ok()?;
+    let answer: Value = serde_json::from_str(&answer).ok().filter(|_| status == StatusCode::OK)?;
+    Some(Running {
+        pid: u32::try_from(answer["pid"].as_u64()?).ok()?,
+        upstream_errors: answer["counters"]["upstream_errors"].as_u64().unwrap_or_default(),
+    })
+}
+
+fn show(host: &Host, report: &Report, wanted: &Wanted, output: &Output) {
+    if wanted.as_json {
+        let answer = as_json(host, report, &wanted.only);
+        match wanted.watch {
+            Some(_) => println!("{answer}"),
+            None => println!("{answer:#}"),
+        }
+        return;
+    }
+    if wanted.watch.is_some() {
+        match io::stdout().is_terminal() {
+            true => print!("\x1b[H\x1b[2J"),
+            false => println!("{}", Timestamp::now()),
+        }
+    }
+    for finding in &report.findings {
+        print_finding(finding, output.color_of_stdout);
+    }
+    for of in &host.visited {
+        for visit in of.visits.iter().filter(|visit| visit.failed.is_none()) {
+            let address = visit.address.map_or_else(String::new, |address| format!(" ({address})"));
+            println!("upstream {}{address}: {}", safe(&of.upstream.place()), times(visit));
+        }
+    }
+    for unknown in &report.unknown {
+        println!("unknown: {}: needs {}", unknown.check, safe(&unknown.needs));
+    }
+    let checks = if wanted.only.is_empty() { CHECKS.len() } else { wanted.only.len() };
+    match report.findings.len() {
+        0 => println!("{}: nothing found", counted(checks, "check")),
+        count => println!("{}: {}", counted(checks, "check"), counted(count, "finding")),
+    }
+}
+
+/// Prints a finding. Commands stay on one line, so that they can be pasted.
+fn print_finding(finding: &Finding, color: bool) {
+    let (tint, bold, off) = match finding.verdict {
+        _ if !color => ("", "", ""),
+        Verdict::Fault => ("\x1b[31m", "\x1b[1m", "\x1b[0m"),
+        Verdict::Warning => ("\x1b[33m", "\x1b[1m", "\x1b[0m"),
+    };
+    println!("{tint}{}:{off} {bold}{}{off} [{}]", finding.verdict, safe(&finding.what), finding.id);
+    for fact in &finding.evidence {
+        println!("  {}", safe(fact));
+    }
+    for remedy in &finding.remedies {
+        println!("  remedy: {}", safe(&remedy.text));
+        for line in &remedy.run {
+            println!("    {}", safe(line));
+        }
+    }
+    println!();
+}
+
+/// A text from a file or a peer never controls the terminal.
+fn safe(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+fn as_json(host: &Host, report: &Report, only: &[String]) -> Value {
+    let finding = |finding: &Finding| {
+        let remedies = finding.remedies.iter().map(|remedy| json!({ "text": remedy.text, "run": remedy.run }));
+        json!({
+            "id": finding.id, "verdict": finding.verdict.word(), "subject": finding.subject, "what": finding.what,
+            "evidence": finding.evidence, "remedies": remedies.collect::<Vec<_>>(),
+        })
+    };
+    let unknown = report.unknown.iter().map(|unknown| json!({ "check": unknown.check, "needs": unknown.needs }));
+    let ms =
+        |time: Option<Duration>| time.map(|time| u64::try_from(time.as_micros()).map_or(0.0, |us| us as f64 / 1000.0));
+    let visits = host.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (of, visit)));
+    let visits = visits.map(|(of, visit)| {
+        json!({
+            "upstream": of.upstream.place(), "site": of.upstream.site,
+            "address": visit.address.map(|address| address.to_string()),
+            "dns_ms": ms(visit.times.dns), "tcp_ms": ms(visit.times.tcp), "tls_ms": ms(visit.times.tls),
+            "first_byte_ms": ms(visit.times.first_byte), "path_mtu": visit.mtu,
+            "error": visit.failed.as_ref().map(|failed| &failed.why),
+        })
+    });
+    let is_wanted = |id: &str| only.is_empty() || only.iter().any(|wanted| wanted == id);
+    json!({
+        "ok": report.findings.is_empty(),
+        "at": Timestamp::now().to_string(),
+        "checks": CHECKS.iter().map(|check| check.id).filter(|id| is_wanted(id)).collect::<Vec<_>>(),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+        "unknown": unknown.collect::<Vec<_>>(),
+        "visits": visits.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_never_control_the_terminal() {
+        assert_eq!(safe("a\x1b[31mb\u{9b}é"), "a\\u{1b}[31mb\\u{9b}é");
+    }
+}

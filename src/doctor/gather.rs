@@ -1,0 +1,119 @@
+//! The facts of the running host, collected for the checks.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::counters::Counters;
+use super::files::Files;
+use super::host::{Host, Running, Wanted};
+use super::neighbour_history::History;
+use super::netlink::{self, Changes};
+use super::network::Network;
+use super::{dns, programs, visit};
+
+/// The least time between two readings of the counters.
+const WATCH: Duration = Duration::from_secs(1);
+/// The most changes of neighbours in one round.
+const CHANGES_MAX: usize = 10_000;
+/// The most addresses whose routes are asked for.
+const ROUTES_MAX: usize = 256;
+
+/// The part of the host that outlasts a round.
+#[derive(Debug)]
+pub struct Watch {
+    files: Files,
+    history: History,
+    /// The counters at the beginning of the last round.
+    counters: Option<Counters>,
+}
+
+impl Watch {
+    /// A watch on the files of a host.
+    #[must_use]
+    pub fn new(files: Files) -> Self {
+        Self { files, history: History::default(), counters: None }
+    }
+
+    /// Collects the facts of one round.
+    #[must_use]
+    pub fn round(&mut self, wanted: Wanted, running: Option<Running>) -> Host {
+        let files = self.files.clone();
+        let is_root = rustix::process::geteuid().is_root();
+        let before = self.counters.take().unwrap_or_else(|| Counters::read(&files));
+        let start = Instant::now();
+        let (visited, servers) = self.while_watching(|| {
+            let (visited, _) = visit::all(&wanted.upstreams);
+            let servers = ask_servers(&wanted, &files);
+            std::thread::sleep(WATCH.saturating_sub(start.elapsed()));
+            (visited, servers)
+        });
+        let mut addresses: Vec<IpAddr> = visited
+            .iter()
+            .flat_map(|of| &of.visits)
+            .filter_map(|visit| Some(visit.address?.ip()))
+            .chain(wanted.name_servers.iter().map(|server| server.ip()))
+            .take(ROUTES_MAX)
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let network: Result<Network, String> = netlink::network(&addresses).map_err(|error| error.to_string());
+        for neighbour in network.iter().flat_map(|network| &network.neighbours) {
+            self.history.note(neighbour);
+        }
+        let after = Counters::read(&files);
+        self.counters = Some(after.clone());
+        let is_real = files.are_real();
+        Host {
+            is_root,
+            now: Timestamp::now().as_second(),
+            network,
+            history: self.history.clone(),
+            visited,
+            servers,
+            synchronised: if is_real { programs::synchronised() } else { None },
+            forward: programs::forward_policy(is_root),
+            wanted,
+            running,
+            before,
+            after,
+            files,
+        }
+    }
+
+    /// Does something, and notes the changes of neighbours meanwhile.
+    fn while_watching<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        let history = &mut self.history;
+        if let Ok(network) = netlink::network(&[]) {
+            network.neighbours.iter().for_each(|neighbour| history.note(neighbour));
+        }
+        let Ok(changes) = Changes::subscribe() else { return act() };
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watching = scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    changes.until(Instant::now() + Duration::from_millis(100), CHANGES_MAX, |n| history.note(&n));
+                }
+            });
+            let result = act();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            let _ = watching.join();
+            result
+        })
+    }
+}
+
+/// Asks the name servers for the names of the upstreams.
+fn ask_servers(wanted: &Wanted, files: &Files) -> Vec<super::host::ServerAnswer> {
+    let names = wanted.upstreams.iter().map(|upstream| upstream.host.clone());
+    let mut names: Vec<String> = names.filter(|host| host.contains('.') && host.parse::<IpAddr>().is_err()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let servers = if wanted.name_servers.is_empty() { dns::of_system(files) } else { wanted.name_servers.clone() };
+    dns::ask(&servers, &names)
+}

@@ -1,0 +1,212 @@
+//! A host as the checks see it: files, and answers that were collected before.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::counters::Counters;
+use super::files::Files;
+use super::neighbour_history::History;
+use super::network::Network;
+
+/// The demands of the configuration on its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The upstreams, each address and name once.
+    pub upstreams: Vec<WantedUpstream>,
+    /// The addresses of the listeners.
+    pub listen: Vec<SocketAddr>,
+    /// `limits.connections`.
+    pub connections: u64,
+    /// Files that the process needs to have open at the same time.
+    pub open_files: u64,
+    /// The name servers of the configuration; empty for those of the system.
+    pub name_servers: Vec<SocketAddr>,
+    /// The files of private keys.
+    pub key_files: Vec<String>,
+}
+
+/// An upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WantedUpstream {
+    /// The first name of its site.
+    pub site: String,
+    /// The name or address that pintle connects to.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The name in SNI; `None` for plain HTTP.
+    pub tls: Option<String>,
+    /// The Host field.
+    pub host_header: String,
+}
+
+impl WantedUpstream {
+    /// Returns `HOST:PORT`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// The time that each step of a visit took; `None` if the visit did not get there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// The DNS lookup.
+    pub dns: Option<Duration>,
+    /// The TCP handshake.
+    pub tcp: Option<Duration>,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+    /// From the request to the first byte of the response.
+    pub first_byte: Option<Duration>,
+}
+
+/// A step of a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The DNS lookup.
+    Dns,
+    /// The TCP handshake.
+    Tcp,
+    /// The TLS handshake.
+    Tls,
+    /// The response.
+    Http,
+}
+
+/// The failure of a visit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The step that failed.
+    pub step: Step,
+    /// The error.
+    pub why: String,
+    /// `true` if nothing came within the time limit.
+    pub timed_out: bool,
+    /// `true` if this host has no way to such addresses.
+    pub no_route: bool,
+}
+
+/// A visit to one address of an upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Visit {
+    /// The address; `None` if the name has none.
+    pub address: Option<SocketAddr>,
+    /// The times.
+    pub times: Times,
+    /// The failure, if it failed.
+    pub failed: Option<Failed>,
+    /// The validity of the server's certificate, in seconds since 1970.
+    pub validity: Option<(i64, i64)>,
+    /// Seconds by which this host's clock is ahead of the Date field.
+    pub clock_ahead: Option<i64>,
+    /// The path MTU that the kernel knows.
+    pub mtu: Option<u32>,
+    /// `true` if a small request was answered, and a large one stalled.
+    pub large_stalls: bool,
+}
+
+/// The visits to an upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Visited {
+    /// The upstream.
+    pub upstream: WantedUpstream,
+    /// A visit for each address.
+    pub visits: Vec<Visit>,
+}
+
+/// An answer of a name server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAnswer {
+    /// The server.
+    pub server: SocketAddr,
+    /// The name that was asked for.
+    pub name: String,
+    /// The result.
+    pub result: Result<Duration, String>,
+}
+
+/// The policy for forwarded packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forward {
+    /// Packets that no rule matches are forwarded.
+    Accept,
+    /// They are dropped.
+    Drop,
+    /// It cannot be seen without this.
+    Unknown(String),
+}
+
+/// The running pintle, as its status describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Running {
+    /// The process.
+    pub pid: u32,
+    /// Requests that failed at an upstream.
+    pub upstream_errors: u64,
+}
+
+/// A host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Its files.
+    pub files: Files,
+    /// `true` if this process is root.
+    pub is_root: bool,
+    /// The time, in seconds since 1970.
+    pub now: i64,
+    /// Neighbours and routes.
+    pub network: Result<Network, String>,
+    /// The changes of neighbours.
+    pub history: History,
+    /// The demands of the configuration.
+    pub wanted: Wanted,
+    /// The visits to the upstreams.
+    pub visited: Vec<Visited>,
+    /// The answers of the name servers.
+    pub servers: Vec<ServerAnswer>,
+    /// `Some(false)` if the kernel's clock is not synchronised.
+    pub synchronised: Option<bool>,
+    /// The policy for forwarded packets.
+    pub forward: Forward,
+    /// The running pintle.
+    pub running: Option<Running>,
+    /// The counters at the beginning.
+    pub before: Counters,
+    /// The counters at the end.
+    pub after: Counters,
+}
+
+impl Host {
+    /// A host of which only the files are known.
+    #[must_use]
+    pub fn of_files(files: Files) -> Self {
+        Self {
+            files,
+            is_root: false,
+            now: 0,
+            network: Ok(Network::default()),
+            history: History::default(),
+            wanted: Wanted::default(),
+            visited: Vec::new(),
+            servers: Vec::new(),
+            synchronised: None,
+            forward: Forward::Unknown("root".to_owned()),
+            running: None,
+            before: Counters::default(),
+            after: Counters::default(),
+        }
+    }
+
+    /// Returns the failed visits to an address.
+    pub fn timeouts_at(&self, address: IpAddr) -> impl Iterator<Item = (&WantedUpstream, &Failed)> {
+        let visits = self.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (&of.upstream, visit)));
+        visits
+            .filter(move |(_, visit)| visit.address.is_some_and(|at| at.ip() == address))
+            .filter_map(|(upstream, visit)| Some((upstream, visit.failed.as_ref()?)))
+    }
+}

@@ -1,0 +1,309 @@
+//! Neighbours: entries of next hops that fail, change their hardware address, or share it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::finding::{Finding, Results};
+use super::host::Host;
+use super::network::{Mac, Neighbour, Network, Route, State};
+
+/// The number of IPv4 addresses on a link that may share a hardware address: a router with an address of its own and one
+/// that it shares.
+const SHARED_MAX: usize = 2;
+/// Hardware addresses that a cloud's network gives to every neighbour: Azure.
+const OF_CLOUDS: [&str; 1] = ["12:34:56:78:9a:bc"];
+/// The part of gc_thresh3 that is too full, in percent.
+const FULL: u64 = 75;
+/// The number of cycles without a probe in one watch that is a pattern.
+const CYCLES: usize = 2;
+
+/// Checks the neighbours.
+#[must_use]
+pub fn check(host: &Host) -> Results {
+    let mut results = Results::default();
+    let network = match &host.network {
+        Ok(network) => network,
+        Err(why) => {
+            results.needs(format!("rtnetlink: {why}"));
+            return results;
+        }
+    };
+    for ((next_hop, link), routes) in next_hops(network) {
+        let Some(entry) = network.neighbour(next_hop, &link) else { continue };
+        results.findings.extend(of_next_hop(host, entry, &routes));
+    }
+    let is_next_hop = |n: &&Neighbour| next_hops(network).contains_key(&(n.address, n.link.clone()));
+    for entry in network.neighbours.iter().filter(|entry| !is_next_hop(entry)) {
+        results.findings.extend(flapping(host, entry));
+    }
+    results.findings.extend(shared(network));
+    results.findings.extend(table(host, network));
+    results
+}
+
+/// The next hops, with the routes through each.
+fn next_hops(network: &Network) -> BTreeMap<(IpAddr, String), Vec<&Route>> {
+    let mut hops: BTreeMap<(IpAddr, String), Vec<&Route>> = BTreeMap::new();
+    for route in &network.routes {
+        hops.entry((route.next_hop(), route.link.clone())).or_default().push(route);
+    }
+    hops
+}
+
+fn of_next_hop(host: &Host, entry: &Neighbour, routes: &[&Route]) -> Vec<Finding> {
+    let failures: Vec<String> = routes
+        .iter()
+        .flat_map(|route| host.timeouts_at(route.to))
+        .map(|(upstream, failed)| format!("upstream {}: {}", upstream.place(), failed.why))
+        .collect();
+    let timed_out = routes.iter().flat_map(|route| host.timeouts_at(route.to)).any(|(_, failed)| failed.timed_out);
+    let mut found: Vec<Finding> = flapping(host, entry).into_iter().collect();
+    let what = match entry.state {
+        State::Failed => format!("next hop {} does not answer on {}", entry.address, entry.link),
+        State::Incomplete if !failures.is_empty() => {
+            format!("next hop {} has no hardware address on {}", entry.address, entry.link)
+        }
+        _ if timed_out && found.is_empty() => return vec![doubtful(host, entry, failures)],
+        _ => return found,
+    };
+    found.push(with_remedy(
+        Finding::fault("neighbour.failed", entry.address.to_string(), what)
+            .evidence(entry.line())
+            .evidence(uses(routes))
+            .evidences(failures),
+        entry,
+    ));
+    found
+}
+
+fn uses(routes: &[&Route]) -> String {
+    let addresses: Vec<String> = routes.iter().map(|route| route.to.to_string()).collect();
+    format!("it is the way to {}", addresses.join(", "))
+}
+
+/// The entry has a hardware address, and nothing comes back.
+fn doubtful(host: &Host, entry: &Neighbour, failures: Vec<String>) -> Finding {
+    let what = format!("next hop {} may have a wrong hardware address: upstreams behind it time out", entry.address);
+    let (cycles, states) = host.history.cycles(entry.address, &entry.link);
+    let mut finding = Finding::warning("neighbour.doubtful", entry.address.to_string(), what)
+        .evidence(entry.line())
+        .evidences(failures);
+    if cycles >= CYCLES {
+        finding = finding.evidence(format!("it cycles without a probe: {states}"));
+    }
+    if let Some(running) = host.running.as_ref().filter(|running| running.upstream_errors > 0) {
+        finding = finding.evidence(format!(
+            "the running pintle has counted {} requests that failed at an upstream",
+            running.upstream_errors
+        ));
+    }
+    if let Some(kernel) = old_kernel(host) {
+        finding = finding.evidence(format!(
+            "kernel {kernel}: before 4.11, replies of one next hop confirm another one that shares the route, so it is never \
+             probed"
+        ));
+    }
+    with_remedy(finding, entry).remedy(
+        "and compare the hardware address with the one that answers",
+        [format!("arping -c 2 -I {} {}", entry.link, entry.address)],
+    )
+}
+
+/// The release of a kernel before 4.11.
+fn old_kernel(host: &Host) -> Option<String> {
+    let release = host.files.word("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().ok());
+    let version = (numbers.next()??, numbers.next()??);
+    (version < (4, 11)).then_some(release)
+}
+
+fn with_remedy(finding: Finding, entry: &Neighbour) -> Finding {
+    let Neighbour { address, link, .. } = entry;
+    finding.remedy(
+        "delete the entry: the kernel asks again",
+        [format!("ip neigh del {address} dev {link}"), format!("ip neigh flush to {address} dev {link}")],
+    )
+}
+
+fn flapping(host: &Host, entry: &Neighbour) -> Option<Finding> {
+    let macs = host.history.macs(entry.address, &entry.link);
+    if macs.len() < 2 {
+        return None;
+    }
+    let shown: Vec<String> = macs.iter().map(Mac::to_string).collect();
+    let what = format!("{} changes its hardware address on {}: two machines claim it", entry.address, entry.link);
+    let finding = Finding::warning("neighbour.flapping", entry.address.to_string(), what)
+        .evidence(entry.line())
+        .evidence(format!("seen while watching: {}", shown.join(" → ")));
+    Some(
+        with_remedy(finding, entry)
+            .remedy("and see who answers", [format!("arping -D -c 3 -I {} {}", entry.link, entry.address)]),
+    )
+}
+
+/// One hardware address behind many addresses: a proxy that answers for all, or wrong entries.
+fn shared(network: &Network) -> Vec<Finding> {
+    let mut owners: BTreeMap<(&str, &Mac), Vec<&Neighbour>> = BTreeMap::new();
+    let known = network.neighbours.iter().filter(|entry| entry.address.is_ipv4());
+    for entry in known.filter(|entry| !matches!(entry.state, State::Failed | State::Incomplete | State::NoArp)) {
+        if let Some(mac) = &entry.mac {
+            owners.entry((entry.link.as_str(), mac)).or_default().push(entry);
+        }
+    }
+    let is_cloud = |mac: &Mac| OF_CLOUDS.contains(&mac.to_string().as_str());
+    let many = owners.into_iter().filter(|((_, mac), entries)| entries.len() > SHARED_MAX && !is_cloud(mac));
+    many.map(|((link, mac), entries)| {
+        let what = format!("{mac} stands behind {} addresses on {link}", entries.len());
+        let shown = entries.iter().take(10).map(|entry| entry.line());
+        Finding::warning("neighbour.shared-mac", mac.to_string(), what)
+            .evidences(shown)
+            .remedy(
+                "delete the entries: the kernel asks again",
+                entries.iter().take(10).map(|entry| format!("ip neigh del {} dev {link}", entry.address)),
+            )
+            .advice("if they come back, a machine on this link answers for all of them (proxy ARP): ask its operator")
+    })
+    .collect()
+}
+
+/// The table has no place for new neighbours.
+fn table(host: &Host, network: &Network) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (family, is_four) in [("ipv4", true), ("ipv6", false)] {
+        let path = format!("/proc/sys/net/{family}/neigh/default/gc_thresh3");
+        let Some(max) = host.files.number(&path).filter(|max| *max > 0) else { continue };
+        let counts =
+            |n: &&Neighbour| n.address.is_ipv4() == is_four && !matches!(n.state, State::NoArp | State::Permanent);
+        let count = u64::try_from(network.neighbours.iter().filter(counts).count()).unwrap_or(u64::MAX);
+        if count.saturating_mul(100) < max.saturating_mul(FULL) {
+            continue;
+        }
+        let key = format!("net.{family}.neigh.default.gc_thresh");
+        let what = format!("the table of neighbours is nearly full: {count} of {max}");
+        let larger = [1, 2, 3].map(|level| (level, max.saturating_mul(4) >> (3 - level)));
+        let lines = larger.iter().map(|(level, value)| format!("sysctl -w {key}{level}={value}"));
+        let kept =
+            larger.iter().map(|(level, value)| format!("'{key}{level} = {value}'")).collect::<Vec<_>>().join(" ");
+        found.push(
+            Finding::warning("neighbour.table-full", format!("{key}3"), what)
+                .evidence(format!("{path}: {max}"))
+                .evidence(
+                    "a full table drops packets to new neighbours: \"neighbour table overflow\" in the kernel's log",
+                )
+                .remedy("make the table larger, now", lines)
+                .remedy(
+                    "and at every boot",
+                    [format!("printf '%s\\n' {kept} > /etc/sysctl.d/90-neighbours-{family}.conf")],
+                ),
+        );
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::tests::tree;
+    use super::super::host::{Failed, Step, Visit, Visited, WantedUpstream};
+    use super::*;
+
+    fn entry(address: &str, mac: &str, state: State) -> Neighbour {
+        Neighbour {
+            address: address.parse().unwrap(),
+            link: "eth0".into(),
+            mac: Mac::parse(mac),
+            state,
+            confirmed: Some(3),
+            probes: 0,
+        }
+    }
+
+    fn host(neighbours: Vec<Neighbour>, failed: Option<(&str, bool)>) -> Host {
+        let to: IpAddr = "192.0.2.80".parse().unwrap();
+        let route = Route { to, gateway: Some("10.0.0.1".parse().unwrap()), link: "eth0".into() };
+        let failed =
+            failed.map(|(why, timed_out)| Failed { step: Step::Tcp, why: why.to_owned(), timed_out, no_route: false });
+        let visit = Visit { address: Some((to, 443).into()), failed, ..Visit::default() };
+        let upstream = WantedUpstream { host: "up.example".into(), port: 443, ..Default::default() };
+        Host {
+            network: Ok(Network { neighbours, routes: vec![route] }),
+            visited: vec![Visited { upstream, visits: vec![visit] }],
+            ..Host::of_files(tree(&[]).1)
+        }
+    }
+
+    fn ids(host: &Host) -> Vec<&'static str> {
+        check(host).findings.iter().map(|finding| finding.id).collect()
+    }
+
+    const ONE: &str = "02:00:00:00:00:01";
+    const TWO: &str = "02:00:00:00:00:02";
+
+    #[test]
+    fn states_of_the_next_hop() {
+        for (state, failed, want) in [
+            (State::Reachable, None, None),
+            (State::Stale, None, None),
+            (State::Delay, None, None),
+            (State::Permanent, None, None),
+            (State::Incomplete, None, None),
+            (State::Failed, None, Some("neighbour.failed")),
+            (State::Incomplete, Some(("no route to host", false)), Some("neighbour.failed")),
+            (State::Stale, Some(("timed out", true)), Some("neighbour.doubtful")),
+            (State::Permanent, Some(("timed out", true)), Some("neighbour.doubtful")),
+            (State::Reachable, Some(("connection refused", false)), None),
+        ] {
+            let host = host(vec![entry("10.0.0.1", ONE, state)], failed);
+            assert_eq!(ids(&host), want.into_iter().collect::<Vec<_>>(), "{state:?} {failed:?}");
+        }
+        // Another machine on the link is not our concern.
+        assert_eq!(ids(&host(vec![entry("10.0.0.9", ONE, State::Failed)], None)), [""; 0]);
+    }
+
+    #[test]
+    fn remedies_name_address_and_link() {
+        let finding = &check(&host(vec![entry("10.0.0.1", ONE, State::Failed)], None)).findings[0];
+        assert_eq!(finding.remedies[0].run, ["ip neigh del 10.0.0.1 dev eth0", "ip neigh flush to 10.0.0.1 dev eth0"]);
+    }
+
+    #[test]
+    fn an_address_that_changes_hands() {
+        let mut host = host(vec![entry("10.0.0.1", TWO, State::Stale)], None);
+        for mac in [ONE, ONE, TWO] {
+            host.history.note(&entry("10.0.0.1", mac, State::Stale));
+        }
+        assert_eq!(ids(&host), ["neighbour.flapping"]);
+    }
+
+    #[test]
+    fn one_machine_behind_many_addresses() {
+        let many = |mac: &str, count: u8| {
+            let entries = (1..=count).map(|n| entry(&format!("10.0.0.{n}"), mac, State::Reachable)).collect();
+            ids(&host(entries, None))
+        };
+        assert_eq!(many(ONE, 2), [""; 0]);
+        assert_eq!(many(ONE, 3), ["neighbour.shared-mac"]);
+        assert_eq!(many("12:34:56:78:9a:bc", 9), [""; 0]);
+    }
+
+    #[test]
+    fn a_full_table() {
+        let (_folder, files) = tree(&[("/proc/sys/net/ipv4/neigh/default/gc_thresh3", "8\n")]);
+        let count = |count: u8| {
+            let entries =
+                (1..=count).map(|n| entry(&format!("10.0.0.{n}"), &format!("02:00:00:00:00:{n:02x}"), State::Stale));
+            ids(&Host { files: files.clone(), ..host(entries.collect(), None) })
+        };
+        assert_eq!(count(5), [""; 0]);
+        assert_eq!(count(6), ["neighbour.table-full"]);
+    }
+
+    #[test]
+    fn old_kernels_are_named_in_doubt() {
+        for (release, want) in
+            [("4.4.0-210-generic", true), ("4.10.17", true), ("4.11.0", false), ("6.18.44", false), ("odd", false)]
+        {
+            let (_folder, files) = tree(&[("/proc/sys/kernel/osrelease", release)]);
+            assert_eq!(old_kernel(&Host::of_files(files)).is_some(), want, "{release}");
+        }
+    }
+}

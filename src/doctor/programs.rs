@@ -1,0 +1,65 @@
+//! Facts that only other programs tell: iptables and timedatectl. Each has a time limit, and little to say.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::host::Forward;
+
+/// Time limit for a program.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most bytes of its output.
+const OUTPUT_MAX: u64 = 64 * 1024;
+/// The folders of programs, whatever PATH says.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Returns the policy for forwarded packets.
+#[must_use]
+pub fn forward_policy(is_root: bool) -> Forward {
+    if !is_root {
+        return Forward::Unknown("root".to_owned());
+    }
+    let Some(rules) = output("iptables", &["-w", "2", "-S", "FORWARD"]) else {
+        return Forward::Unknown("iptables".to_owned());
+    };
+    match rules.lines().next().map(str::trim) {
+        Some("-P FORWARD ACCEPT") => Forward::Accept,
+        Some("-P FORWARD DROP") => Forward::Drop,
+        _ => Forward::Unknown("iptables with a chain FORWARD".to_owned()),
+    }
+}
+
+/// Returns the state of the kernel's clock, as systemd reads it; `None` if systemd does not run here.
+#[must_use]
+pub fn synchronised() -> Option<bool> {
+    match output("timedatectl", &["show", "--property=NTPSynchronized", "--value"])?.trim() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+/// Runs a program. `None` if it is missing, fails, or takes too long.
+fn output(name: &str, arguments: &[&str]) -> Option<String> {
+    let program = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).env("LC_ALL", "C");
+    let mut child = command.spawn().ok()?;
+    let out = child.stdout.take()?;
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = out.take(OUTPUT_MAX).read_to_end(&mut bytes);
+        let _ = sender.send(read.map(|_| bytes));
+    });
+    let bytes = receiver.recv_timeout(PATIENCE);
+    if bytes.is_err() {
+        let _ = child.kill();
+    }
+    let is_success = child.wait().is_ok_and(|status| status.success());
+    let bytes = bytes.ok()?.ok()?;
+    is_success.then(|| String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,221 @@
+//! The check of kernel settings.
+
+use std::collections::BTreeSet;
+
+use super::line::{Tool, key_of};
+use super::plan::{FORWARD, Outcome, Outcomes, PROC, outcomes, plan, running};
+use super::{faults, remedy};
+use crate::doctor::docker;
+use crate::doctor::files::Files;
+use crate::doctor::finding::{Finding, Results};
+use crate::doctor::host::Host;
+
+/// The settings that keep containers connected.
+const FORWARDING: [&str; 2] = [FORWARD, "net/ipv6/conf/all/forwarding"];
+
+/// The folders of the distribution.
+const VENDOR: [&str; 2] = ["/usr/lib/sysctl.d/", "/lib/sysctl.d/"];
+
+/// Compares the running values with those of the next apply.
+#[must_use]
+pub fn check(host: &Host) -> Results {
+    let files = &host.files;
+    let mut results = Results::default();
+    let [systemd, procps] = Tool::ALL.map(|tool| plan(files, tool));
+    let (by_systemd, by_procps) = (outcomes(files, &systemd.writes), outcomes(files, &procps.writes));
+    let paths: BTreeSet<&String> = by_systemd.values.keys().chain(by_procps.values.keys()).collect();
+    for path in paths {
+        results.findings.extend(of_setting(host, path, &by_systemd, &by_procps));
+    }
+    results.findings.extend(faults::of_lines(files, &procps, &by_procps.refused));
+    results.findings.extend(faults::of_files(files));
+    let mut unreadable: Vec<&String> = systemd.unreadable.iter().chain(&procps.unreadable).collect();
+    unreadable.dedup();
+    for file in unreadable {
+        results.needs(format!("permission to read {file}"));
+    }
+    results
+}
+
+fn of_setting(host: &Host, path: &str, by_systemd: &Outcomes, by_procps: &Outcomes) -> Vec<Finding> {
+    let files = &host.files;
+    // In a container, the host's kernel settings are read-only: no apply changes them.
+    if files.is_read_only(&format!("{PROC}/{path}")) {
+        return Vec::new();
+    }
+    let Some(now) = running(files, path) else { return Vec::new() };
+    let all = [(Tool::Systemd, by_systemd), (Tool::Procps, by_procps)];
+    let planned = all.map(|(tool, outcomes)| (tool, outcomes.values.get(path)));
+    if planned.iter().all(|(_, outcome)| outcome.is_none_or(|outcome| is_idle(files, path, outcome))) {
+        return Vec::new();
+    }
+    let changing: Vec<&Outcome> = planned
+        .iter()
+        .filter_map(|(_, outcome)| *outcome)
+        .filter(|outcome| !faults::is_same(&outcome.value, &now))
+        .collect();
+    let drift = changing.first().map(|next| drift(files, path, &now, &planned, next));
+    let cuts = changing.iter().any(|outcome| outcome.value == "0") && now != "0" && FORWARDING.contains(&path);
+    let drift = match docker::evidence(files).filter(|_| cuts) {
+        Some(proof) => Some(cut(files, path, &now, &planned, proof)),
+        None => drift,
+    };
+    drift.into_iter().chain(disagreement(files, path, &now, &planned)).collect()
+}
+
+/// A line of the distribution that nothing applies: without systemd, as in a container, its defaults are not in force,
+/// and nobody misses them. Settings of the network count everywhere.
+fn is_idle(files: &Files, path: &str, outcome: &Outcome) -> bool {
+    let is_vendors = VENDOR.iter().any(|folder| outcome.place.file.starts_with(folder));
+    is_vendors && !path.starts_with("net/") && !files.is_folder("/run/systemd/system")
+}
+
+type Planned<'o> = [(Tool, Option<&'o Outcome>); 2];
+
+fn drift(files: &Files, path: &str, now: &str, planned: &Planned<'_>, next: &Outcome) -> Finding {
+    let key = key_of(path);
+    let what = format!("{key} is {} now, and {} at the next apply", remedy::words(now), next.value);
+    Finding::warning("sysctl.drift", &key, what)
+        .evidences(evidence(planned, now))
+        .remedy("keep the running value: a later file, with a final newline", remedy::keep(files, path, now))
+        .remedy("or take the value of the files now", [remedy::set_now(path, &next.value)])
+}
+
+fn cut(files: &Files, path: &str, now: &str, planned: &Planned<'_>, proof: String) -> Finding {
+    let key = key_of(path);
+    let what = format!("{key} is {now} now, and 0 at the next apply: Docker's containers lose their network");
+    let finding = Finding::fault("sysctl.docker-forwarding", &key, what)
+        .evidences(evidence(planned, now))
+        .evidence(proof)
+        .evidence("Docker sets it to 1 when it creates a network, not later")
+        .remedy("keep 1: a later file, with a final newline", remedy::keep(files, path, now));
+    docker::with_forward_policy(finding)
+}
+
+/// The two programs set different values, or one of them sets nothing.
+fn disagreement(files: &Files, path: &str, now: &str, planned: &Planned<'_>) -> Option<Finding> {
+    let [(_, one), (_, other)] = planned;
+    let value = |outcome: &Option<&Outcome>| outcome.map(|outcome| outcome.value.clone());
+    if value(one) == value(other) {
+        return None;
+    }
+    let word = |outcome: &Option<&Outcome>| value(outcome).unwrap_or_else(|| "nothing".to_owned());
+    let key = key_of(path);
+    let what = format!("{key}: systemd-sysctl sets {} at boot, sysctl --system sets {}", word(one), word(other));
+    Some(
+        Finding::warning("sysctl.disagreement", &key, what)
+            .evidences(evidence(planned, now))
+            .remedy("let both set the running value", remedy::keep(files, path, now)),
+    )
+}
+
+fn evidence(planned: &Planned<'_>, now: &str) -> Vec<String> {
+    let mut lines = vec![format!("running value: {}", remedy::words(now))];
+    for (tool, outcome) in planned {
+        lines.push(match outcome {
+            Some(outcome) => format!("{} sets {}, by {}", tool.name(), outcome.value, outcome.place.shown()),
+            None => format!("{} sets nothing", tool.name()),
+        });
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::files::tests::tree;
+    use crate::doctor::finding::Verdict;
+
+    const CLOUD: (&str, &str) = ("/etc/sysctl.d/99-cloud.conf", "# cloud image\nnet.ipv4.ip_forward = 0\n");
+    const FORWARDS: (&str, &str) = ("/proc/sys/net/ipv4/ip_forward", "1\n");
+    const DOCKER: (&str, &str) = ("/sys/class/net/docker0/ifindex", "3\n");
+
+    fn found(contents: &[(&str, &str)]) -> Vec<Finding> {
+        let (_folder, files) = tree(contents);
+        check(&Host::of_files(files)).findings
+    }
+
+    fn ids(contents: &[(&str, &str)]) -> Vec<(&'static str, String)> {
+        found(contents).into_iter().map(|finding| (finding.id, finding.subject)).collect()
+    }
+
+    #[test]
+    fn nothing_on_a_healthy_host() {
+        assert_eq!(ids(&[]), []);
+        assert_eq!(ids(&[FORWARDS, DOCKER, ("/etc/sysctl.d/9.conf", "net.ipv4.ip_forward = 1\n")]), []);
+        // Defaults of the distribution in a container, where nothing applies them.
+        let vendors =
+            [("/proc/sys/kernel/pid_max", "32768"), ("/usr/lib/sysctl.d/50.conf", "kernel.pid_max = 4194304\n")];
+        assert_eq!(ids(&vendors), []);
+        assert_eq!(ids(&[vendors[0], vendors[1], ("/run/systemd/system/", "")])[0].0, "sysctl.drift");
+        assert_eq!(ids(&[FORWARDS, ("/usr/lib/sysctl.d/50.conf", "net.ipv4.ip_forward = 0\n")])[0].0, "sysctl.drift");
+        // A key of a module that is not loaded.
+        assert_eq!(ids(&[("/etc/sysctl.d/9.conf", "net.bridge.bridge-nf-call-iptables = 1\n")]), []);
+    }
+
+    #[test]
+    fn the_classic_of_cloud_images_and_docker() {
+        let all = found(&[CLOUD, FORWARDS, DOCKER]);
+        assert_eq!(all.len(), 1, "{all:#?}");
+        let finding = &all[0];
+        assert_eq!((finding.id, finding.verdict), ("sysctl.docker-forwarding", Verdict::Fault));
+        assert!(
+            finding.evidence.iter().any(|line| line.contains("/etc/sysctl.d/99-cloud.conf:2: net.ipv4.ip_forward = 0"))
+        );
+        assert_eq!(
+            finding.remedies[0].run,
+            ["printf '%s\\n' 'net.ipv4.ip_forward = 1' >> /etc/sysctl.d/zz-pintle.conf"]
+        );
+        // Without Docker, it is only a difference.
+        assert_eq!(ids(&[CLOUD, FORWARDS]), [("sysctl.drift", "net.ipv4.ip_forward".to_owned())]);
+        // The other name of the setting.
+        let other = ("/etc/sysctl.d/99-x.conf", "net.ipv4.conf.all.forwarding=0\n");
+        assert_eq!(ids(&[other, FORWARDS, DOCKER])[0].0, "sysctl.docker-forwarding");
+    }
+
+    #[test]
+    fn each_kind_of_fault() {
+        let swappiness = ("/proc/sys/vm/swappiness", "60\n");
+        let device = ("/proc/sys/net/ipv4/conf/d0.5/rp_filter", "1\n");
+        let cases: &[(&str, &[(&str, &str)])] = &[
+            ("sysctl.drift", &[swappiness, ("/run/sysctl.d/1.conf", "vm.swappiness = 10\n")]),
+            ("sysctl.drift", &[swappiness, ("/etc/sysctl.d/1.conf", "vm.swappiness = 0x0a\n")]),
+            ("sysctl.final-newline", &[swappiness, ("/etc/sysctl.d/1.conf", "vm.swappiness = 60")]),
+            ("sysctl.swallowed", &[("/etc/sysctl.d/1.conf", "# the endnet.ipv4.ip_forward=1\n")]),
+            ("sysctl.refused", &[swappiness, ("/etc/sysctl.d/1.conf", "vm.swappiness = 60net.ipv4.ip_forward=1\n")]),
+            ("sysctl.syntax", &[("/etc/sysctl.d/1.conf", "vm.swappiness 60\n")]),
+            ("sysctl.device-name", &[device, ("/etc/sysctl.d/1.conf", "net.ipv4.conf.d0.5.rp_filter = 1\n")]),
+        ];
+        for (id, contents) in cases {
+            let found: Vec<&str> = ids(contents).into_iter().map(|(id, _)| id).collect();
+            assert_eq!(found, [*id], "{contents:?}");
+        }
+    }
+
+    #[test]
+    fn the_programs_disagree() {
+        let swappiness = ("/proc/sys/vm/swappiness", "60\n");
+        let old = ("/etc/sysctl.conf", "vm.swappiness = 60\n");
+        // Without the link, systemd does not read the old file.
+        assert_eq!(ids(&[swappiness, old]), [("sysctl.disagreement", "vm.swappiness".to_owned())]);
+        let link = ("/etc/sysctl.d/99-sysctl.conf", "-> ../sysctl.conf");
+        assert_eq!(ids(&[swappiness, old, link]), []);
+        let hidden = ("/etc/sysctl.d/.90-a.conf", "vm.swappiness = 60\n");
+        assert_eq!(ids(&[swappiness, hidden]), [("sysctl.disagreement", "vm.swappiness".to_owned())]);
+    }
+
+    #[test]
+    fn the_old_file_decides_for_procps() {
+        let contents = [("/proc/sys/vm/swappiness", "60"), ("/etc/sysctl.conf", "# x\nvm.swappiness = 10\n")];
+        let finding = &found(&contents)[0];
+        assert_eq!(finding.remedies[0].run.last().unwrap(), "sed -i '2s/^/# /' /etc/sysctl.conf");
+        let both = [
+            ("/proc/sys/vm/swappiness", "60"),
+            ("/etc/sysctl.conf", "vm.swappiness = 60\n"),
+            ("/etc/sysctl.d/1.conf", "vm.swappiness = 10\n"),
+            ("/etc/sysctl.d/0.conf", "-x = 1\n"),
+        ];
+        let ids: Vec<&str> = found(&both).iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["sysctl.drift", "sysctl.disagreement"]);
+    }
+}

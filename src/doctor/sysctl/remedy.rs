@@ -1,0 +1,60 @@
+//! Remedies for settings: commands that work in both programs.
+
+use super::line::{Tool, key_of};
+use super::plan::{self, Place};
+use super::tree::{OLD_FILE, last_name};
+use crate::doctor::files::Files;
+use crate::doctor::finding::quoted;
+
+/// Returns the commands that make a value survive the next apply: a later file with this value and a final newline.
+pub(super) fn keep(files: &Files, path: &str, value: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    if !files.is_folder("/etc/sysctl.d") {
+        commands.push("mkdir -p /etc/sysctl.d".to_owned());
+    }
+    let line = format!("{} = {}", key_of(path), words(value));
+    commands.push(format!("printf '%s\\n' {} >> /etc/sysctl.d/{}", quoted(&line), last_name(files)));
+    // procps reads the old file after all others.
+    let writes = plan::plan(files, Tool::Procps).writes;
+    let old = writes.iter().filter(|write| write.place.file == OLD_FILE && same(&write.path, path));
+    commands.extend(old.map(|write| comment_out(&write.place)));
+    commands.dedup();
+    commands
+}
+
+/// `true` for two names of one setting.
+fn same(one: &str, other: &str) -> bool {
+    let is_forward = |path: &str| path == plan::FORWARD || path == "net/ipv4/conf/all/forwarding";
+    one == other || (is_forward(one) && is_forward(other))
+}
+
+/// Returns the command that sets the running value.
+pub(super) fn set_now(path: &str, value: &str) -> String {
+    format!("sysctl -w {}", quoted(&format!("{}={}", key_of(path), words(value))))
+}
+
+/// Returns the command that makes a line a comment.
+pub(super) fn comment_out(place: &Place) -> String {
+    format!("sed -i '{}s/^/# /' {}", place.line, quoted(&place.file))
+}
+
+/// Returns the command that breaks a line after some characters.
+pub(super) fn break_line(place: &Place, after: usize) -> String {
+    format!("sed -i '{}s/^.\\{{{after}\\}}/&\\n/' {}", place.line, quoted(&place.file))
+}
+
+/// Returns the command that replaces a line.
+pub(super) fn replace_line(place: &Place, line: &str) -> String {
+    let escaped: String = line.chars().flat_map(|c| if "\\|&".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
+    format!("sed -i {} {}", quoted(&format!("{}s|.*|{escaped}|", place.line)), quoted(&place.file))
+}
+
+/// Returns the command that ends the last line of a file.
+pub(super) fn end_last_line(file: &str) -> String {
+    format!("sed -i -e '$a\\' {}", quoted(file))
+}
+
+/// A value with single spaces.
+pub(super) fn words(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}

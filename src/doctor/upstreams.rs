@@ -1,0 +1,254 @@
+//! The upstreams: their names, addresses, answers, certificates, and the path to them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::finding::{Finding, Results, Verdict};
+use super::host::{Host, Step, Visit, Visited};
+
+/// A step that takes longer is slow for readers.
+const SLOW: Duration = Duration::from_secs(3);
+/// The part of a certificate's life that is left when its renewal is late, as one in this many.
+const LATE: i64 = 10;
+
+/// Checks the visits to the upstreams.
+#[must_use]
+pub(super) fn check(host: &Host) -> Results {
+    let mut results = Results::default();
+    for visited in &host.visited {
+        results.findings.extend(reached(visited));
+        results.findings.extend(path(visited));
+        results.findings.extend(slow(visited));
+        results.findings.extend(certificate(visited, host.now));
+    }
+    results
+}
+
+fn line(visit: &Visit) -> String {
+    let address = visit.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    match &visit.failed {
+        Some(failed) => format!("{address}: {}", failed.why),
+        None => format!("{address}: {}", times(visit)),
+    }
+}
+
+/// Returns the times of a visit: `TCP 3 ms, TLS 9 ms, first byte 20 ms`.
+#[must_use]
+pub fn times(visit: &Visit) -> String {
+    let times = visit.times;
+    let all = [("DNS", times.dns), ("TCP", times.tcp), ("TLS", times.tls), ("first byte", times.first_byte)];
+    let known = all.iter().filter_map(|(name, time)| Some(format!("{name} {} ms", (*time)?.as_millis())));
+    known.collect::<Vec<_>>().join(", ")
+}
+
+/// IPv6 is not configured on this host: nothing is wrong with the upstream's address.
+fn is_foreign(visit: &Visit) -> bool {
+    let is_six = visit.address.is_some_and(|address| address.is_ipv6());
+    is_six && visit.failed.as_ref().is_some_and(|failed| failed.no_route)
+}
+
+fn reached(visited: &Visited) -> Option<Finding> {
+    let tried: Vec<&Visit> = visited.visits.iter().filter(|visit| !is_foreign(visit)).collect();
+    let all = if tried.is_empty() { visited.visits.iter().collect() } else { tried };
+    let failed: Vec<&&Visit> = all.iter().filter(|visit| visit.failed.is_some()).collect();
+    let first = failed.first()?.failed.as_ref()?;
+    let place = visited.upstream.place();
+    let stalls = failed.iter().all(|visit| visit.large_stalls);
+    if stalls {
+        return None;
+    }
+    let only_six = failed.iter().all(|visit| visit.address.is_some_and(|address| address.is_ipv6()));
+    let facts: Vec<String> = all.iter().map(|visit| line(visit)).collect();
+    let is_partial = failed.len() < all.len();
+    let site = format!("site {}", visited.upstream.site);
+    if is_partial && only_six {
+        let what = format!("upstream {place} announces IPv6 that does not answer from here");
+        return Some(
+            Finding::warning("upstream.ipv6-dead", &place, what)
+                .evidence(site)
+                .evidences(facts)
+                .remedy("see where the packets end", [format!("tracepath -6 -n {}", visited.upstream.host)])
+                .advice("if this host's IPv6 is broken, repair it; else ask the operator of the upstream to remove the AAAA record"),
+        );
+    }
+    if is_partial {
+        let what = format!("upstream {place}: {} of {} addresses fail", failed.len(), all.len());
+        return Some(
+            Finding::warning("upstream.address-dead", &place, what)
+                .evidence(site)
+                .evidences(facts)
+                .advice("pintle leaves a dead address out; ask the operator of the upstream about it"),
+        );
+    }
+    let (id, what) = match first.step {
+        Step::Dns => ("upstream.dns", format!("upstream {place}: the name has no address")),
+        Step::Tcp => ("upstream.unreachable", format!("upstream {place} cannot be reached")),
+        Step::Tls => ("upstream.tls", format!("upstream {place}: the TLS handshake fails")),
+        Step::Http => ("upstream.no-response", format!("upstream {place} does not answer a request")),
+    };
+    let host = &visited.upstream.host;
+    let finding = Finding::fault(id, &place, what).evidence(site).evidences(facts);
+    Some(match first.step {
+        Step::Dns => finding
+            .remedy("ask by hand", [format!("getent ahosts {host}")])
+            .advice("correct the site's upstream, or its DNS"),
+        Step::Tcp => finding
+            .remedy(
+                "see the way, and where it ends",
+                [
+                    format!(
+                        "ip route get {}",
+                        all.iter().find_map(|visit| visit.address).map_or_else(|| host.clone(), |a| a.ip().to_string())
+                    ),
+                    format!("tracepath -n {host}"),
+                ],
+            )
+            .advice("start the upstream, or open its firewall for this host"),
+        Step::Tls | Step::Http => finding.remedy("try by hand", [by_hand(visited)]),
+    })
+}
+
+fn by_hand(visited: &Visited) -> String {
+    let upstream = &visited.upstream;
+    let (scheme, name) = upstream.tls.as_ref().map_or(("http", &upstream.host_header), |name| ("https", name));
+    let host = &upstream.host;
+    format!("curl -vk --max-time 20 -o /dev/null --connect-to ::{host}:{} {scheme}://{name}/", upstream.port)
+}
+
+fn path(visited: &Visited) -> Option<Finding> {
+    let stalling: Vec<&Visit> = visited.visits.iter().filter(|visit| visit.large_stalls).collect();
+    let address = stalling.first()?.address?;
+    let place = visited.upstream.place();
+    let mtu =
+        |visit: &&Visit| visit.mtu.map_or_else(String::new, |mtu| format!(", path MTU {mtu} as the kernel knows it"));
+    let facts =
+        stalling.iter().map(|visit| format!("{}: small packets pass, full packets do not{}", line(visit), mtu(visit)));
+    let what = format!("upstream {place}: full packets get lost on the way (a black hole of path MTU)");
+    Some(
+        Finding::fault("upstream.path-mtu", &place, what)
+            .evidence(format!("site {}", visited.upstream.site))
+            .evidences(facts)
+            .remedy("let the kernel find a size that passes, now and at every boot", [
+                "sysctl -w net.ipv4.tcp_mtu_probing=1".to_owned(),
+                "printf 'net.ipv4.tcp_mtu_probing = 1\\n' > /etc/sysctl.d/90-mtu.conf".to_owned(),
+            ])
+            .remedy("and find the place that loses them", [format!("tracepath -n {}", address.ip())])
+            .advice("firewalls on the way must permit ICMP \"fragmentation needed\" (IPv4 type 3, code 4) and \"packet too big\" (IPv6 type 2)"),
+    )
+}
+
+fn slow(visited: &Visited) -> Option<Finding> {
+    let is_slow = |visit: &&Visit| {
+        let times = visit.times;
+        [times.dns, times.tcp, times.tls, times.first_byte].into_iter().flatten().any(|time| time > SLOW)
+    };
+    let facts: Vec<String> =
+        visited.visits.iter().filter(|visit| visit.failed.is_none()).filter(is_slow).map(line).collect();
+    if facts.is_empty() {
+        return None;
+    }
+    let place = visited.upstream.place();
+    Some(
+        Finding::warning("upstream.slow", &place, format!("upstream {place} answers slowly"))
+            .evidence(format!("site {}", visited.upstream.site))
+            .evidences(facts)
+            .advice("DNS: the name servers; TCP and TLS: the way; first byte: the upstream itself"),
+    )
+}
+
+fn certificate(visited: &Visited, now: i64) -> Option<Finding> {
+    let (from, to) = visited.visits.iter().filter_map(|visit| visit.validity).min_by_key(|(_, to)| *to)?;
+    let left = to.saturating_sub(now);
+    let date =
+        |seconds: i64| Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string());
+    let place = visited.upstream.place();
+    let days = left / 86_400;
+    let (verdict, what) = match left {
+        ..=0 => (Verdict::Fault, format!("upstream {place}: the certificate has ended")),
+        _ if from > now => (Verdict::Fault, format!("upstream {place}: the certificate is not yet valid")),
+        _ if left < to.saturating_sub(from) / LATE => {
+            (Verdict::Warning, format!("upstream {place}: the certificate ends in {days} days"))
+        }
+        _ => return None,
+    };
+    let advice = "its operator has to renew it: then, no request is forwarded to it";
+    Some(
+        Finding::new("upstream.certificate", verdict, &place, what)
+            .evidence(format!("site {}", visited.upstream.site))
+            .evidence(format!("valid from {} until {}", date(from), date(to)))
+            .advice(if verdict == Verdict::Fault {
+                "its operator has to renew it: pintle forwards no request until then"
+            } else {
+                advice
+            }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::tests::tree;
+    use super::super::host::{Failed, Times, WantedUpstream};
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    fn visit(address: &str, failed: Option<Step>) -> Visit {
+        let failed = failed.map(|step| Failed { step, why: "why".into(), timed_out: true, no_route: false });
+        Visit { address: address.parse().ok(), failed, ..Visit::default() }
+    }
+
+    fn found(visits: Vec<Visit>) -> Vec<(&'static str, Verdict)> {
+        let upstream =
+            WantedUpstream { site: "a.example".into(), host: "up.example".into(), port: 443, ..Default::default() };
+        let host = Host { visited: vec![Visited { upstream, visits }], now: 100 * DAY, ..Host::of_files(tree(&[]).1) };
+        check(&host).findings.iter().map(|finding| (finding.id, finding.verdict)).collect()
+    }
+
+    const FOUR: &str = "192.0.2.1:443";
+    const SIX: &str = "[2001:db8::1]:443";
+
+    #[test]
+    fn reachable_or_not() {
+        assert_eq!(found(vec![visit(FOUR, None), visit(SIX, None)]), []);
+        for (step, id) in [
+            (Step::Dns, "upstream.dns"),
+            (Step::Tcp, "upstream.unreachable"),
+            (Step::Tls, "upstream.tls"),
+            (Step::Http, "upstream.no-response"),
+        ] {
+            assert_eq!(found(vec![visit(FOUR, Some(step))]), [(id, Verdict::Fault)]);
+        }
+        assert_eq!(found(vec![visit(FOUR, None), visit(SIX, Some(Step::Tcp))])[0].0, "upstream.ipv6-dead");
+        assert_eq!(found(vec![visit(FOUR, Some(Step::Tcp)), visit(SIX, None)])[0].0, "upstream.address-dead");
+        // A host without IPv6 is healthy.
+        let mut foreign = visit(SIX, Some(Step::Tcp));
+        foreign.failed.as_mut().unwrap().no_route = true;
+        assert_eq!(found(vec![visit(FOUR, None), foreign.clone()]), []);
+        assert_eq!(found(vec![foreign])[0].0, "upstream.unreachable");
+    }
+
+    #[test]
+    fn path_and_times() {
+        let stalls = Visit { large_stalls: true, mtu: Some(1500), ..visit(FOUR, None) };
+        assert_eq!(found(vec![stalls]), [("upstream.path-mtu", Verdict::Fault)]);
+        let stalls = Visit { large_stalls: true, ..visit(FOUR, Some(Step::Tls)) };
+        assert_eq!(found(vec![stalls]), [("upstream.path-mtu", Verdict::Fault)]);
+        let times = Times { first_byte: Some(Duration::from_secs(4)), ..Times::default() };
+        assert_eq!(found(vec![Visit { times, ..visit(FOUR, None) }]), [("upstream.slow", Verdict::Warning)]);
+    }
+
+    #[test]
+    fn the_end_of_the_certificate() {
+        for (from, to, want) in [
+            (50, 150, None),
+            (10, 105, Some(Verdict::Warning)),
+            (97, 103, None),
+            (10, 99, Some(Verdict::Fault)),
+            (101, 200, Some(Verdict::Fault)),
+        ] {
+            let visit = Visit { validity: Some((from * DAY, to * DAY)), ..visit(FOUR, None) };
+            assert_eq!(found(vec![visit]).first().map(|(_, verdict)| *verdict), want, "{from} {to}");
+        }
+    }
+}

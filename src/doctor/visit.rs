@@ -1,0 +1,283 @@
+//! Visits to the upstreams: lookup, connection, handshake, two requests. Every step has a time limit.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+use tokio::time::Instant;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::host::{Failed, Step, Times, Visit, Visited, WantedUpstream};
+use crate::tls::{KeyTypes, Possession};
+
+/// Time limit for each step.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// The most upstreams, those at the same time, and the most addresses of one.
+const UPSTREAMS_MAX: usize = 64;
+const AT_ONCE: usize = 16;
+const ADDRESSES_MAX: usize = 4;
+/// The most bytes of a response's head.
+const HEAD_MAX: usize = 64 * 1024;
+/// The bytes that make a request longer than any packet.
+const PADDING: usize = 6000;
+const AGENT: &str = concat!("pintle-doctor/", env!("CARGO_PKG_VERSION"));
+
+/// Visits all upstreams. Further ones are left out; the second value is their number.
+#[must_use]
+pub fn all(upstreams: &[WantedUpstream]) -> (Vec<Visited>, usize) {
+    let mut visited = Vec::new();
+    let wanted = &upstreams[..upstreams.len().min(UPSTREAMS_MAX)];
+    for some in wanted.chunks(AT_ONCE) {
+        thread::scope(|scope| {
+            let visits: Vec<_> = some.iter().map(|upstream| scope.spawn(move || visit(upstream))).collect();
+            visited.extend(visits.into_iter().filter_map(|thread| thread.join().ok()));
+        });
+    }
+    (visited, upstreams.len() - wanted.len())
+}
+
+fn visit(upstream: &WantedUpstream) -> Visited {
+    let start = Instant::now();
+    let looked_up = look_up(upstream);
+    let dns = Some(start.elapsed());
+    let visits = match looked_up {
+        Ok(addresses) => thread::scope(|scope| {
+            let visits: Vec<_> =
+                addresses.iter().map(|address| scope.spawn(move || one(upstream, *address, dns))).collect();
+            visits.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        }),
+        Err(error) => {
+            vec![Visit { failed: Some(failed(Step::Dns, &error)), ..Visit::default() }]
+        }
+    };
+    Visited { upstream: upstream.clone(), visits }
+}
+
+/// Looks a name up as the system does. The C library has no time limit of ours: its thread is left to itself.
+fn look_up(upstream: &WantedUpstream) -> io::Result<Vec<SocketAddr>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let place = (upstream.host.clone(), upstream.port);
+    thread::spawn(move || {
+        let found = place.to_socket_addrs().map(|found| found.take(ADDRESSES_MAX * 8).collect::<Vec<_>>());
+        let _ = sender.send(found);
+    });
+    let mut found = receiver.recv_timeout(PATIENCE).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    found.dedup();
+    if found.is_empty() {
+        return Err(io::Error::other("the name has no address"));
+    }
+    // Some of each family.
+    let of = |is_four: bool| found.iter().copied().filter(move |a| a.is_ipv4() == is_four).take(ADDRESSES_MAX / 2);
+    Ok(of(false).chain(of(true)).collect())
+}
+
+fn failed(step: Step, error: &io::Error) -> Failed {
+    let timed_out = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+    let no_route = matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable);
+    let name = match step {
+        Step::Dns => "DNS lookup",
+        Step::Tcp => "TCP",
+        Step::Tls => "TLS",
+        Step::Http => "request",
+    };
+    let why = match timed_out {
+        true => format!("{name}: nothing within {} s", PATIENCE.as_secs()),
+        false => format!("{name}: {error}"),
+    };
+    Failed { step, why, timed_out, no_route }
+}
+
+/// A socket whose reads and writes end at one time.
+struct Limited {
+    socket: TcpStream,
+    end: Instant,
+}
+
+impl Limited {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(self.left()?))?;
+        self.socket.read(buffer)
+    }
+}
+
+impl Write for Limited {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(self.left()?))?;
+        self.socket.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
+
+enum Stream {
+    Plain(Limited),
+    Tls(Box<StreamOwned<ClientConnection, Limited>>),
+}
+
+impl Stream {
+    fn restart(&mut self) {
+        let limited = match self {
+            Self::Plain(limited) => limited,
+            Self::Tls(stream) => &mut stream.sock,
+        };
+        limited.end = Instant::now() + PATIENCE;
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(limited) => limited.write_all(bytes),
+            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(limited) => limited.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+fn one(upstream: &WantedUpstream, address: SocketAddr, dns: Option<Duration>) -> Visit {
+    let times = Times { dns, ..Times::default() };
+    let mut visit = Visit { address: Some(address), times, ..Visit::default() };
+    if let Err((step, error)) = try_one(upstream, address, &mut visit, false) {
+        visit.failed = Some(failed(step, &error));
+        // A long ClientHello may be what gets lost.
+        let is_stalled = visit.failed.as_ref().is_some_and(|failed| failed.step == Step::Tls && failed.timed_out);
+        let mut short = Visit::default();
+        visit.large_stalls = is_stalled && try_one(upstream, address, &mut short, true).is_ok();
+    } else {
+        visit.large_stalls = large_stalls(upstream, address);
+    }
+    visit
+}
+
+fn try_one(
+    upstream: &WantedUpstream,
+    address: SocketAddr,
+    visit: &mut Visit,
+    short: bool,
+) -> Result<(), (Step, io::Error)> {
+    let mut stream = connect(upstream, address, visit, short)?;
+    let start = Instant::now();
+    let asked_at = Timestamp::now();
+    let head = ask(&mut stream, upstream, 0, Some((start, &mut visit.times))).map_err(|error| (Step::Http, error))?;
+    visit.clock_ahead = date(&head).map(|theirs| asked_at.as_second() - theirs);
+    Ok(())
+}
+
+/// Sends a request that fills packets. `true` if no byte comes back, though a small one was answered.
+fn large_stalls(upstream: &WantedUpstream, address: SocketAddr) -> bool {
+    let mut visit = Visit::default();
+    let Ok(mut stream) = connect(upstream, address, &mut visit, true) else { return false };
+    let answer = ask(&mut stream, upstream, PADDING, None);
+    answer.is_err_and(|error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
+}
+
+fn connect(
+    upstream: &WantedUpstream,
+    address: SocketAddr,
+    visit: &mut Visit,
+    short: bool,
+) -> Result<Stream, (Step, io::Error)> {
+    let start = Instant::now();
+    let socket = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| (Step::Tcp, error))?;
+    visit.times.tcp = Some(start.elapsed());
+    let _ = socket.set_nodelay(true);
+    visit.mtu = if address.is_ipv4() { ip_mtu(&socket) } else { ipv6_mtu(&socket) }.ok();
+    let limited = Limited { socket, end: Instant::now() + PATIENCE };
+    let Some(name) = &upstream.tls else { return Ok(Stream::Plain(limited)) };
+    let start = Instant::now();
+    let stream = handshake(limited, name, short).map_err(|error| (Step::Tls, error))?;
+    visit.times.tls = Some(start.elapsed());
+    let leaf = stream.conn.peer_certificates().and_then(<[_]>::first);
+    let parsed = leaf.and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    visit.validity = parsed.map(|(_, leaf)| {
+        let validity = leaf.validity();
+        (validity.not_before.timestamp(), validity.not_after.timestamp())
+    });
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// Accepts any certificate: requests judge it, and count their failures.
+fn handshake(limited: Limited, name: &str, short: bool) -> io::Result<StreamOwned<ClientConnection, Limited>> {
+    let possession = Possession::of_any(KeyTypes::Any);
+    let possession = if short { possession.with_short_hello() } else { possession };
+    let config = possession.client().map_err(io::Error::other)?;
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(session, limited);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+/// Sends a request, and returns the head of the response.
+fn ask(
+    stream: &mut Stream,
+    upstream: &WantedUpstream,
+    padding: usize,
+    mut first: Option<(Instant, &mut Times)>,
+) -> io::Result<Vec<u8>> {
+    stream.restart();
+    // One field of a usual length each: servers refuse long ones, which is an answer, too.
+    let pads: String = (0..padding / 100).map(|at| format!("X-Padding-{at:02}: {}\r\n", "x".repeat(80))).collect();
+    let host = &upstream.host_header;
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n{pads}Connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    while head.len() < HEAD_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let length = stream.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        if let Some((start, times)) = first.take() {
+            times.first_byte = Some(start.elapsed());
+        }
+        head.extend_from_slice(&buffer[..length]);
+    }
+    if head.starts_with(b"HTTP/") { Ok(head) } else { Err(io::Error::other("no HTTP response")) }
+}
+
+fn date(head: &[u8]) -> Option<i64> {
+    let text = String::from_utf8_lossy(head);
+    let line = text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("date").then_some(value)
+    })?;
+    Some(jiff::fmt::rfc2822::parse(line.trim()).ok()?.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_of_a_response() {
+        assert_eq!(date(b"HTTP/1.1 200 OK\r\nDATE: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n"), Some(784_111_777));
+        for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nDate: soon\r\n\r\n", ""] {
+            assert_eq!(date(head.as_bytes()), None);
+        }
+    }
+}
