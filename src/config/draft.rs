@@ -168,8 +168,7 @@ impl Draft {
     /// `limits.connections`, if the file sets it.
     #[must_use]
     pub fn connections(&self) -> Option<u64> {
-        let connections = self.file.as_ref()?.limits.connections.as_ref()?;
-        u64::try_from(connections.value).ok()
+        self.file.as_ref()?.limits.connections.as_ref().map(|connections| connections.value)
     }
 
     /// The file of the access log, if it goes to a file.

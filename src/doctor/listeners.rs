@@ -72,7 +72,7 @@ fn owners(host: &Host, sockets: &[&Socket]) -> BTreeMap<u64, (u32, String)> {
                 continue;
             };
             let name = host.files.text(&format!("/proc/{pid}/comm")).unwrap_or_default();
-            owners.entry(inode).or_insert((pid, name.trim().to_owned()));
+            owners.entry(inode).or_insert_with(|| (pid, name.trim().to_owned()));
         }
     }
     owners

@@ -13,8 +13,11 @@ const CHANGES_MAX: usize = 64;
 /// The changes of each neighbour, the oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
-    changes: BTreeMap<(String, IpAddr), Vec<(State, Option<Mac>)>>,
+    changes: BTreeMap<(String, IpAddr), Vec<Change>>,
 }
+
+/// A state, and the hardware address in it.
+type Change = (State, Option<Mac>);
 
 impl History {
     /// Adds what was seen of a neighbour.
@@ -51,7 +54,7 @@ impl History {
         (cycles, shown.join(" → "))
     }
 
-    fn of(&self, address: IpAddr, link: &str) -> &[(State, Option<Mac>)] {
+    fn of(&self, address: IpAddr, link: &str) -> &[Change] {
         self.changes.get(&(link.to_owned(), address)).map(Vec::as_slice).unwrap_or_default()
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn check(host: &Host) -> Results {
     for folder in FOLDERS {
         let below = format!("{folder}/{UNIT}.d");
         for name in host.files.names(&below).into_iter().filter(|name| name.ends_with(".conf")) {
-            files.entry(name.clone()).or_insert(format!("{below}/{name}"));
+            files.entry(name.clone()).or_insert_with(|| format!("{below}/{name}"));
         }
     }
     let mut paths: Vec<String> = files.into_values().collect();

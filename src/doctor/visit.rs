@@ -19,6 +19,8 @@ use crate::tls::{KeyTypes, Possession};
 
 /// Time limit for each step.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Time limit for the answer to a long request: a kernel that probes for a smaller size needs some seconds.
+const PATIENCE_LARGE: Duration = Duration::from_secs(15);
 /// The most upstreams, those at the same time, and the most addresses of one.
 const UPSTREAMS_MAX: usize = 64;
 const AT_ONCE: usize = 16;
@@ -131,12 +133,12 @@ enum Stream {
 }
 
 impl Stream {
-    fn restart(&mut self) {
+    fn restart(&mut self, patience: Duration) {
         let limited = match self {
             Self::Plain(limited) => limited,
             Self::Tls(stream) => &mut stream.sock,
         };
-        limited.end = Instant::now() + PATIENCE;
+        limited.end = Instant::now() + patience;
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -237,7 +239,7 @@ fn ask(
     padding: usize,
     mut first: Option<(Instant, &mut Times)>,
 ) -> io::Result<Vec<u8>> {
-    stream.restart();
+    stream.restart(if padding > 0 { PATIENCE_LARGE } else { PATIENCE });
     // One field of a usual length each: servers refuse long ones, which is an answer, too.
     let pads: String = (0..padding / 100).map(|at| format!("X-Padding-{at:02}: {}\r\n", "x".repeat(80))).collect();
     let host = &upstream.host_header;

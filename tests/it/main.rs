@@ -23,6 +23,7 @@ mod container;
 mod copies;
 mod demo;
 mod differential;
+mod doctor;
 mod documents;
 mod drain;
 mod errors;

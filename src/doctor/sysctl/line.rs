@@ -139,8 +139,11 @@ fn one(pattern: &[char], c: char) -> Option<usize> {
     }
 }
 
+/// The members of a set, as ranges.
+type Ranges = Vec<(char, char)>;
+
 /// Reads `[a-z]`: its length, `true` if it is negated, and its ranges. `None` if it has no end.
-fn set(pattern: &[char]) -> Option<(usize, bool, Vec<(char, char)>)> {
+fn set(pattern: &[char]) -> Option<(usize, bool, Ranges)> {
     let negated = matches!(pattern.get(1), Some('!' | '^'));
     let first = if negated { 2 } else { 1 };
     let mut members = Vec::new();

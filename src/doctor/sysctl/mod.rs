@@ -12,3 +12,5 @@ pub mod plan;
 mod tree;
 mod line;
 mod value;
+
+pub use line::Tool;

@@ -229,7 +229,7 @@ fn forwarding_changes(
         let is_device = path.starts_with("net/ipv4/conf/") && path.ends_with("/forwarding");
         let derived = match path == REDIRECTS {
             true => u8::from(!is_on).to_string(),
-            false if is_device => u8::from(is_on).to_string(),
+            false if is_device => value.to_owned(),
             false => continue,
         };
         values.insert(path.clone(), outcome(derived.clone()));

@@ -1,0 +1,100 @@
+//! Kernel settings: the real files, the real programs that apply them, and the remedies as pasted.
+
+use super::{Cable, Shell, commands, finding, ids};
+
+const FORWARD: &str = "cat /proc/sys/net/ipv4/ip_forward";
+const SYSTEMD: &str = "/lib/systemd/systemd-sysctl";
+const PROCPS: &str = "sysctl --system";
+
+/// A host with Docker's bridge, which has set ip_forward at run time, and a cloud image's file that says 0.
+fn cloud(shell: &mut Shell) {
+    shell.ok("ip link add docker0 type bridge && sysctl -w net.ipv4.ip_forward=1");
+    shell.write("/etc/sysctl.d/99-cloud.conf", "# by the image\nnet.ipv4.ip_forward = 0");
+}
+
+#[test]
+fn the_next_apply_would_cut_containers_off() {
+    let Some(cable) = Cable::make() else { return };
+    let mut shell = cable.shell();
+    cloud(&mut shell);
+    let (report, code) = shell.doctor("--only sysctl");
+    assert_eq!(code, 1);
+    let found = finding(&report, "sysctl.docker-forwarding");
+    assert_eq!((&found["verdict"], &found["subject"]), (&"fault".into(), &"net.ipv4.ip_forward".into()));
+    let evidence = found["evidence"].to_string();
+    assert!(evidence.contains("/etc/sysctl.d/99-cloud.conf:2: net.ipv4.ip_forward = 0"), "{evidence}");
+    // It is so: both programs set 0.
+    for program in [SYSTEMD, PROCPS] {
+        shell.ok(&format!("sysctl -w net.ipv4.ip_forward=1; {program}"));
+        assert_eq!(shell.ok(FORWARD), "0", "{program}");
+    }
+    shell.ok("sysctl -w net.ipv4.ip_forward=1");
+    // The remedy, as pasted. The file's missing newline is a finding of its own.
+    shell.ok(&commands(found, 0));
+    shell.ok(&commands(finding(&report, "sysctl.final-newline"), 0));
+    for program in [SYSTEMD, PROCPS] {
+        shell.ok(program);
+        assert_eq!(shell.ok(FORWARD), "1", "{program}");
+    }
+    let (report, code) = shell.doctor("--only sysctl");
+    assert_eq!((ids(&report), code), (vec![], 0), "{report:#}");
+    // The file ends with a newline: what a script appends is a line of its own.
+    shell.ok("for f in /etc/sysctl.d/*.conf; do echo net.ipv4.conf.near.rp_filter=1 >> $f; done");
+    for program in [SYSTEMD, PROCPS] {
+        shell.ok(program);
+        assert_eq!(shell.ok("cat /proc/sys/net/ipv4/conf/near/rp_filter /proc/sys/net/ipv4/ip_forward"), "1\n1");
+    }
+}
+
+/// procps reads /etc/sysctl.conf after every other file, so that a later file alone is no remedy.
+#[test]
+fn remedies_win_over_the_old_file() {
+    let Some(cable) = Cable::make() else { return };
+    let mut shell = cable.shell();
+    shell.ok("ip link add docker0 type bridge && sysctl -w net.ipv4.ip_forward=1");
+    shell.write("/etc/sysctl.conf", "# old\nnet.ipv4.ip_forward = 0\n");
+    shell.ok("ln -s ../sysctl.conf /etc/sysctl.d/99-sysctl.conf");
+    let (report, _) = shell.doctor("--only sysctl");
+    shell.ok(&commands(finding(&report, "sysctl.docker-forwarding"), 0));
+    for program in [SYSTEMD, PROCPS] {
+        shell.ok(program);
+        assert_eq!(shell.ok(FORWARD), "1", "{program}");
+    }
+    assert_eq!(ids(&shell.doctor("--only sysctl").0), [""; 0]);
+}
+
+#[test]
+fn faults_of_lines_and_their_remedies() {
+    let Some(cable) = Cable::make() else { return };
+    let mut shell = cable.shell();
+    shell.ok("ip link add d0.5 type bridge && ip link add d0 type bridge");
+    shell.ok("sysctl -w net.ipv4.conf.d0.rp_filter=1 net/ipv4/conf/d0.5/rp_filter=2 net.ipv4.ip_forward=0");
+    for (id, text, key, value) in [
+        ("sysctl.refused", "net.ipv4.conf.d0.rp_filter=1net.ipv4.ip_forward=0\n", "net/ipv4/ip_forward", "0"),
+        ("sysctl.swallowed", "# the endnet.ipv4.ip_forward=0\n", "net/ipv4/ip_forward", "0"),
+        ("sysctl.syntax", "net.ipv4.ip_forward 1\n", "net/ipv4/ip_forward", "0"),
+        ("sysctl.device-name", "net.ipv4.conf.d0.5.rp_filter = 2\n", "net/ipv4/conf/d0.5/rp_filter", "2"),
+        ("sysctl.final-newline", "net.ipv4.ip_forward=0", "net/ipv4/ip_forward", "0"),
+        ("sysctl.final-newline", "# comment", "net/ipv4/ip_forward", "0"),
+        ("sysctl.drift", "net.ipv4.ip_forward = 1\n", "net/ipv4/ip_forward", "0"),
+        ("sysctl.drift", "net.ipv4.conf.*.rp_filter = 0\n", "net/ipv4/conf/d0.5/rp_filter", "2"),
+    ] {
+        shell.write("/etc/sysctl.d/50-x.conf", text);
+        let (report, code) = shell.doctor("--only sysctl");
+        assert_eq!(code, 1);
+        let all = report["findings"].as_array().unwrap().clone();
+        assert!(all.iter().all(|found| found["id"] == id) && !all.is_empty(), "{text}: {report:#}");
+        for found in &all {
+            shell.ok(&commands(found, 0));
+        }
+        let (report, code) = shell.doctor("--only sysctl");
+        assert_eq!((ids(&report), code), (vec![], 0), "{text}: {report:#}");
+        // And both programs leave it so, without an error.
+        for program in [SYSTEMD, PROCPS] {
+            shell.ok(program);
+            assert_eq!(shell.ok(&format!("cat /proc/sys/{key}")), value, "{program}: {text}");
+        }
+        shell.ok("rm -f /etc/sysctl.d/*");
+    }
+    assert_eq!(ids(&shell.doctor("--only sysctl").0), [""; 0]);
+}
