@@ -129,7 +129,7 @@ fn the_version_is_the_same_everywhere() {
             "README.md",
             vec![format!("pintle_{version}-1_amd64.deb"), format!("pintle-{version}-x86_64-unknown-linux-musl.tar.gz")],
         ),
-        ("docs/guide/install.md", vec![format!("pintle_{version}-1_amd64.deb"), format!("OWNER/pintle:{version}")]),
+        ("docs/guide/install.md", vec![format!("pintle_{version}-1_amd64.deb"), format!("/pintle:{version}")]),
         ("RELEASING.md", vec![format!("v{version}")]),
         ("dist/container/Dockerfile", vec![format!("ARG VERSION={version}\n")]),
     ] {
