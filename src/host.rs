@@ -357,6 +357,12 @@ impl<T> HostMap<T> {
     }
 }
 
+/// Returns a host as a file name, without asterisk, brackets and colons.
+#[must_use]
+pub fn file_stem(host: &str) -> String {
+    host.replace('*', "_wildcard").replace(['[', ']'], "").replace(':', "-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,6 +102,17 @@ pub fn counted(number: impl fmt::Display, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// Quotes a word for a shell, if necessary: for commands in hints.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/.-_:@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 /// JSON has no other paths than Unicode ones.
 fn lossy<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
@@ -327,6 +338,14 @@ mod tests {
         );
         assert_eq!(reason.line(), "c.toml:2:6: no");
         assert!(reason.render(Severity::Warning, true).starts_with("\x1b[1mc.toml:2:6:\x1b[0m \x1b[33mwarning:"));
+    }
+
+    #[test]
+    fn words_of_a_shell() {
+        assert_eq!(shell_word("/etc/pintle/pintle.toml"), "/etc/pintle/pintle.toml");
+        assert_eq!(shell_word("*.example.com"), "'*.example.com'");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

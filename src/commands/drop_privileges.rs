@@ -4,16 +4,16 @@
 use std::process::ExitCode;
 
 use super::reach::{self, Pass};
-use super::{Known, Output, fail, look_at_book, print_problems, refuse};
+use super::{Known, fail, look_at_book, print_problems, refuse};
 use crate::config::{Context, Draft, Problems};
 use crate::os::privileges::{self, Account};
 use crate::reason::{Kind, Problem, Reason};
 
 /// The default user.
-const USER: &str = "pintle";
+pub(super) const USER: &str = "pintle";
 
 /// Becomes the serving user if this process is root. Returns the problems of that user.
-pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) -> Result<Vec<Reason>, ExitCode> {
+pub(super) fn drop_privileges(draft: &Draft, allow_root: bool) -> Result<Vec<Reason>, ExitCode> {
     // The judgement reports a configuration that cannot be parsed.
     if !privileges::is_root() || draft.problems().has_errors() {
         return Ok(Vec::new());
@@ -24,7 +24,7 @@ pub(super) fn drop_privileges(draft: &Draft, allow_root: bool, output: &Output) 
         Err(trouble) => {
             // Report all problems at once.
             if let Ok(Known { book, now, .. }) = look_at_book(draft) {
-                print_problems(&draft.build(&Context::new(&book, now)).1, output);
+                print_problems(&draft.build(&Context::new(&book, now)).1);
             }
             return Err(refuse(&trouble));
         }

@@ -17,7 +17,7 @@ use super::live_chain::{book, live_chain, live_pins};
 use super::{Output, fail, fail_with_hint, files, no_such_site, pin, refuse, warn};
 use crate::config::{Outline, SiteOutline};
 use crate::export::Role;
-use crate::host::{HostPattern, both_forms};
+use crate::host::{HostPattern, both_forms, file_stem};
 use crate::keys::key_file::{PublicKey, public_key};
 use crate::keys::pin::Pin;
 use crate::ledger::Book;
@@ -72,7 +72,7 @@ pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
         None => Place::of(site),
     };
-    let place = Place::free(&outline, folder, &format!("{}-{}", stem(site), role.name()));
+    let place = Place::free(&outline, folder, &format!("{}-{}", file_stem(&site.label()), role.name()));
     let (key_path, csr_path) = (outline.path(&place.name("key")), outline.path(&place.name("csr")));
     match make(&outline, site, *algorithm, &place) {
         Ok(made) => {
@@ -142,11 +142,6 @@ impl Place {
     fn name(&self, extension: &str) -> String {
         Path::new(&self.folder).join(format!("{}.{extension}", self.stem)).display().to_string()
     }
-}
-
-/// The site's first name as a file name, without the asterisk, brackets and colons.
-fn stem(site: &SiteOutline) -> String {
-    site.label().replace('*', "_wildcard").replace(['[', ']'], "").replace(':', "-")
 }
 
 fn hosts(site: &SiteOutline) -> String {

@@ -66,8 +66,7 @@ impl Answer {
     /// Takes a response. Bodies with a coding are not read: none was requested.
     #[must_use]
     pub fn new(url: Url, response: Response) -> Self {
-        let is_plain = response.values_of("content-encoding").all(|c| c.eq_ignore_ascii_case(b"identity"));
-        let page = if is_plain && is_html(&response) { Document::read(&response.body) } else { Document::default() };
+        let page = if is_html(&response) { Document::read(plain_body(&response)) } else { Document::default() };
         Self { url, response, page }
     }
 
@@ -80,8 +79,13 @@ impl Answer {
     /// Returns the body as text for comparisons; empty if it has a coding.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        let is_coded = self.response.values_of("content-encoding").any(|c| !c.eq_ignore_ascii_case(b"identity"));
-        if is_coded { &[] } else { &self.response.body }
+        plain_body(&self.response)
+    }
+
+    /// Returns `true` for a page in HTML.
+    #[must_use]
+    pub fn has_document(&self) -> bool {
+        self.is_page() && is_html(&self.response)
     }
 
     /// Returns `true` for 2xx.
@@ -129,6 +133,11 @@ impl Answer {
             _ => status.to_string(),
         }
     }
+}
+
+fn plain_body(response: &Response) -> &[u8] {
+    let is_coded = response.values_of("content-encoding").any(|c| !c.eq_ignore_ascii_case(b"identity"));
+    if is_coded { &[] } else { &response.body }
 }
 
 #[cfg(test)]

@@ -100,8 +100,9 @@ fn host(evidence: &Evidence, scheme: Scheme) -> Decision<Host> {
     let own = own_answer(evidence, scheme);
     let foreign = evidence.foreign.answer();
     let words = |look: Option<&Answer>| look.map_or_else(|| "no answer".to_owned(), Answer::words);
+    let own_host = evidence.own_authority(scheme);
     let both =
-        format!("The server answers {} with Host: {own_name}, and {} with Host: {public}", words(own), words(foreign));
+        format!("The server answers {} with Host: {own_host}, and {} with Host: {public}", words(own), words(foreign));
     let leads_to_public =
         own.and_then(Answer::redirect).is_some_and(|to| to.host != *own_name && evidence.is_public(&to.host));
     let is_own = own.is_some_and(|a| a.is_here() && !a.is_refusal());

@@ -15,7 +15,7 @@ use crate::reason::counted;
 use crate::verify::field::PolicyField;
 use crate::verify::grammar::read;
 use crate::verify::page::{Page, scan, upgrades};
-use crate::verify::target::{Place, Url};
+use crate::verify::target::{Place, Url, bare, default_port};
 
 /// The most insecure references and cookies that are listed.
 const LISTED: usize = 5;
@@ -132,9 +132,8 @@ pub fn conclude(evidence: &Evidence, target: &Target, choice: Choice, ca: Option
 fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathBuf>) -> Names {
     let scheme = choice.scheme.value;
     let url = &evidence.url;
-    let default_port = if scheme == Scheme::Https { 443 } else { 80 };
-    let port = if scheme == url.scheme { url.port } else { default_port };
-    let at = if port == default_port { url.host.clone() } else { format!("{}:{port}", url.host) };
+    let port = if scheme == url.scheme { url.port } else { default_port(scheme) };
+    let at = Url { scheme, port, ..url.clone() }.authority();
     let own = format!("{}:{port}", url.host);
     let given = match scheme {
         Scheme::Http if target.connect_http.is_some() => true,
@@ -160,8 +159,8 @@ fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathB
             Decision { value: evidence.public.clone(), proven: true, why }
         });
     let connects_to = connect.as_ref().map_or(own, |connect| connect.value.clone());
-    let bare = url.host.trim_matches(['[', ']']).to_owned();
-    let tls_name = is_https.then(|| server_name.as_ref().map_or(bare, |name| name.value.clone()));
+    let own_name = bare(&url.host).to_owned();
+    let tls_name = is_https.then(|| server_name.as_ref().map_or(own_name, |name| name.value.clone()));
     let ca = ca.filter(|_| is_https);
     Names { upstream: format!("{}://{at}", scheme.as_str()), connect, connects_to, server_name, tls_name, ca }
 }
@@ -174,7 +173,7 @@ fn place_text(place: &Place, port: u16) -> String {
 /// The start page as visitors will get it, or as the blog shows it now.
 fn start_page(evidence: &Evidence) -> Option<&Answer> {
     let looks = [&evidence.rehearsal, &evidence.secure, &evidence.declared, &evidence.plain];
-    looks.into_iter().filter_map(Look::answer).find(|answer| answer.is_page() && !answer.is_refusal())
+    looks.into_iter().filter_map(Look::answer).find(|answer| answer.has_document() && !answer.is_refusal())
 }
 
 fn mixed(answer: &Answer) -> Page {
@@ -231,11 +230,12 @@ fn cookies(evidence: &Evidence) -> Vec<Cookie> {
 }
 
 fn answers(evidence: &Evidence) -> Vec<(String, String)> {
-    let (own, public) = (&evidence.url.host, &evidence.public);
+    let public = &evidence.public;
+    let (https, http) = (evidence.own_authority(Scheme::Https), evidence.own_authority(Scheme::Http));
     let looks = [
-        (format!("https://{own}"), &evidence.secure),
-        (format!("http://{own}"), &evidence.plain),
-        (format!("http://{own}, X-Forwarded-Proto: https"), &evidence.declared),
+        (format!("https://{https}"), &evidence.secure),
+        (format!("http://{http}"), &evidence.plain),
+        (format!("http://{http}, X-Forwarded-Proto: https"), &evidence.declared),
         (format!("Host: {public}"), &evidence.foreign),
         ("as pintle will ask".to_owned(), &evidence.rehearsal),
         ("/robots.txt".to_owned(), &evidence.robots),

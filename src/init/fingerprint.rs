@@ -49,7 +49,7 @@ pub fn identify(evidence: &Evidence) -> Verdict {
                     _ => !is_moved && weak > 0 && weak + has(Weight::Backing) > 1,
                 }
             };
-            let platforms = Platform::ALL.into_iter().filter(|p| p.is_software() == is_software);
+            let platforms = Platform::all().filter(|p| p.is_software() == is_software);
             match platforms.filter(named).collect::<Vec<_>>()[..] {
                 [] => {}
                 [platform] => {
@@ -83,9 +83,10 @@ fn see(sign: &Sign, evidence: &Evidence) -> Option<Seen> {
         return None;
     }
     let words = match sign.test {
-        Test::Below(domain) => {
-            let is_below = evidence.url.host != domain && is_within(&evidence.url.host, domain);
-            is_below.then(|| format!("the name lies below {domain}"))
+        Test::Below(domains) => {
+            let host = &evidence.url.host;
+            let domain = domains.iter().find(|domain| *host != **domain && is_within(host, domain));
+            domain.map(|domain| format!("the name lies below {domain}"))
         }
         Test::Foreign(text) => {
             let body = evidence.foreign.answer().filter(|a| a.url.host != evidence.url.host)?.body();
@@ -304,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_sign_belongs_to_a_platform_that_can_be_named() {
-        for platform in Platform::ALL {
+        for platform in Platform::all() {
             let of = |weight| SIGNS.iter().filter(|s| s.platform == platform && s.weight == weight).count();
             assert!(of(Weight::Strong) > 0 || of(Weight::Weak) + of(Weight::Backing) > 1, "{platform:?}");
         }

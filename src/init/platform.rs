@@ -27,91 +27,52 @@ pub enum Platform {
     Dreamwidth,
 }
 
+/// All platforms, in the order of [`Platform`]: the name in JSON, the name for people.
+const TABLE: [(&str, &str, Platform); 21] = [
+    ("wordpress.com", "WordPress.com", Platform::WordPressCom),
+    ("wordpress-vip", "WordPress VIP", Platform::WordPressVip),
+    ("pressable", "Pressable", Platform::Pressable),
+    ("wp-engine", "WP Engine", Platform::WpEngine),
+    ("kinsta", "Kinsta", Platform::Kinsta),
+    ("wordpress", "WordPress on a server of its own", Platform::WordPress),
+    ("ghost-pro", "Ghost(Pro)", Platform::GhostPro),
+    ("ghost", "Ghost on a server of its own", Platform::Ghost),
+    ("blogger", "Blogger", Platform::Blogger),
+    ("tumblr", "Tumblr", Platform::Tumblr),
+    ("squarespace", "Squarespace", Platform::Squarespace),
+    ("wix", "Wix", Platform::Wix),
+    ("github-pages", "GitHub Pages", Platform::GitHubPages),
+    ("netlify", "Netlify", Platform::Netlify),
+    ("vercel", "Vercel", Platform::Vercel),
+    ("substack", "Substack", Platform::Substack),
+    ("medium", "Medium", Platform::Medium),
+    ("hubspot", "HubSpot", Platform::HubSpot),
+    ("webflow", "Webflow", Platform::Webflow),
+    ("hatena", "Hatena Blog", Platform::Hatena),
+    ("dreamwidth", "Dreamwidth", Platform::Dreamwidth),
+];
+
 /// Where a self-hosted WordPress keeps its own address.
 const SITE_ADDRESS: &str = "set both addresses in Settings > General to {url}";
 /// A platform on which the owner names the blog's domain.
 const DOMAIN: &str = "add the domain {host} in the settings of the blog, if your plan allows it";
 
 impl Platform {
-    /// All platforms.
-    pub const ALL: [Self; 21] = [
-        Self::WordPressCom,
-        Self::WordPressVip,
-        Self::Pressable,
-        Self::WpEngine,
-        Self::Kinsta,
-        Self::WordPress,
-        Self::GhostPro,
-        Self::Ghost,
-        Self::Blogger,
-        Self::Tumblr,
-        Self::Squarespace,
-        Self::Wix,
-        Self::GitHubPages,
-        Self::Netlify,
-        Self::Vercel,
-        Self::Substack,
-        Self::Medium,
-        Self::HubSpot,
-        Self::Webflow,
-        Self::Hatena,
-        Self::Dreamwidth,
-    ];
+    /// Returns all platforms.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|(.., platform)| *platform)
+    }
 
     /// Returns its name in JSON. Programs depend on it: it does not change.
     #[must_use]
     pub fn id(self) -> &'static str {
-        match self {
-            Self::WordPressCom => "wordpress.com",
-            Self::WordPressVip => "wordpress-vip",
-            Self::Pressable => "pressable",
-            Self::WpEngine => "wp-engine",
-            Self::Kinsta => "kinsta",
-            Self::WordPress => "wordpress",
-            Self::GhostPro => "ghost-pro",
-            Self::Ghost => "ghost",
-            Self::Blogger => "blogger",
-            Self::Tumblr => "tumblr",
-            Self::Squarespace => "squarespace",
-            Self::Wix => "wix",
-            Self::GitHubPages => "github-pages",
-            Self::Netlify => "netlify",
-            Self::Vercel => "vercel",
-            Self::Substack => "substack",
-            Self::Medium => "medium",
-            Self::HubSpot => "hubspot",
-            Self::Webflow => "webflow",
-            Self::Hatena => "hatena",
-            Self::Dreamwidth => "dreamwidth",
-        }
+        TABLE[self as usize].0
     }
 
     /// Returns its name for people.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::WordPressCom => "WordPress.com",
-            Self::WordPressVip => "WordPress VIP",
-            Self::Pressable => "Pressable",
-            Self::WpEngine => "WP Engine",
-            Self::Kinsta => "Kinsta",
-            Self::WordPress => "WordPress on a server of its own",
-            Self::GhostPro => "Ghost(Pro)",
-            Self::Ghost => "Ghost on a server of its own",
-            Self::Blogger => "Blogger",
-            Self::Tumblr => "Tumblr",
-            Self::Squarespace => "Squarespace",
-            Self::Wix => "Wix",
-            Self::GitHubPages => "GitHub Pages",
-            Self::Netlify => "Netlify",
-            Self::Vercel => "Vercel",
-            Self::Substack => "Substack",
-            Self::Medium => "Medium",
-            Self::HubSpot => "HubSpot",
-            Self::Webflow => "Webflow",
-            Self::Hatena => "Hatena Blog",
-            Self::Dreamwidth => "Dreamwidth",
-        }
+        TABLE[self as usize].1
     }
 
     /// Returns `true` for software that runs on many hosts. Its signs count only if no host is named.
@@ -148,9 +109,10 @@ mod tests {
 
     #[test]
     fn names_are_distinct() {
-        for (n, one) in Platform::ALL.into_iter().enumerate() {
-            for other in &Platform::ALL[n + 1..] {
-                assert!(one != *other && one.id() != other.id() && one.name() != other.name());
+        for (n, one) in Platform::all().enumerate() {
+            assert_eq!(one as usize, n, "{one:?}: its row is elsewhere");
+            for other in Platform::all().skip(n + 1) {
+                assert!(one != other && one.id() != other.id() && one.name() != other.name());
             }
             let text = one.naming("blog.example.com");
             assert!(!text.contains('{') && text.is_ascii(), "{text}");

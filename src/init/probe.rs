@@ -17,7 +17,7 @@ use super::text::clean;
 use crate::policy::Scheme;
 use crate::verify::chain::{Chain, Trust};
 use crate::verify::client::{Failure, KeyTypes, Response, addresses, connect, exchange, handshake};
-use crate::verify::target::{Place, Url};
+use crate::verify::target::{Place, Url, bare, default_port};
 
 /// The most requests to a blog.
 pub const REQUESTS_MAX: usize = 8;
@@ -52,24 +52,23 @@ impl Target {
     pub fn place(&self, scheme: Scheme) -> Option<Place> {
         let named = self.connect.clone();
         let own = Place { host: bare(&self.url.host).to_owned(), port: Some(self.url.port) };
-        let is_default = |port: u16| matches!((self.url.scheme, port), (Scheme::Http, 80) | (Scheme::Https, 443));
+        let is_default = |port: u16| port == default_port(self.url.scheme);
         let of_url = match named {
             Some(Place { host, port }) => Place { host, port: Some(port.unwrap_or(self.url.port)) },
             None => own,
         };
         if scheme == Scheme::Http && self.connect_http.is_some() {
-            return self.connect_http.clone().map(|place| Place { port: Some(place.port.unwrap_or(80)), ..place });
+            return self
+                .connect_http
+                .clone()
+                .map(|place| Place { port: Some(place.port.unwrap_or_else(|| default_port(scheme))), ..place });
         }
         if scheme == self.url.scheme {
             return Some(of_url);
         }
-        let port = if scheme == Scheme::Https { 443 } else { 80 };
-        of_url.port.is_some_and(is_default).then_some(Place { host: of_url.host, port: Some(port) })
+        let port = Some(default_port(scheme));
+        of_url.port.is_some_and(is_default).then_some(Place { host: of_url.host, port })
     }
-}
-
-fn bare(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Sends the requests.
@@ -168,7 +167,7 @@ impl<'a> Prober<'a> {
         // Without TLS, an answer to a visitor by http would only be a redirect.
         let fields = if scheme == Scheme::Http { "X-Forwarded-Proto: https\r\n" } else { "" };
         let mut ask = self.request(scheme, sni.clone(), fields);
-        ask.url.host = evidence.public.clone();
+        ask.url = public_url(ask.url, evidence);
         let (look, shown) = self.ask(&ask).await;
         evidence.foreign = look;
         if let (Some((_, chain)), true, Some(name)) = (shown, scheme == Scheme::Https && sni == public, public) {
@@ -192,7 +191,7 @@ impl<'a> Prober<'a> {
         let sni = if evidence.url.address().is_some() { public() } else { evidence.url.server_name() };
         let mut ask = self.request(choice.scheme.value, sni, fields);
         if choice.host.value == Host::Client {
-            ask.url.host = evidence.public.clone();
+            ask.url = public_url(ask.url, evidence);
         }
         ask.url.target = target.to_owned();
         self.ask(&ask).await.0
@@ -201,11 +200,7 @@ impl<'a> Prober<'a> {
     /// A request for the start page under the own name.
     fn request<'f>(&self, scheme: Scheme, sni: Option<ServerName<'static>>, fields: &'f str) -> Ask<'f> {
         let url = &self.target.url;
-        let port = match (scheme, url.scheme) {
-            (one, other) if one == other => url.port,
-            (Scheme::Https, _) => 443,
-            (Scheme::Http, _) => 80,
-        };
+        let port = if scheme == url.scheme { url.port } else { default_port(scheme) };
         Ask { scheme, url: Url { scheme, port, ..url.clone() }, sni, fields }
     }
 
@@ -237,6 +232,11 @@ impl<'a> Prober<'a> {
         };
         (look, shown)
     }
+}
+
+/// The URL with the Host field of visitors: they come to pintle's port, not to that of the blog.
+fn public_url(url: Url, evidence: &Evidence) -> Url {
+    Url { host: evidence.public.clone(), port: default_port(url.scheme), ..url }
 }
 
 /// The address that answered, and its chain.

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::choose::Decision;
 use super::conclude::{Conclusion, Note, host_word, platform_name};
 use super::text::clean;
-use crate::host::{HostPattern, both_forms};
+use crate::host::{HostPattern, both_forms, file_stem};
+use crate::reason::shell_word;
 
 /// The width of a line.
 const WIDTH: usize = 100;
@@ -223,7 +224,7 @@ impl Acme {
 }
 
 fn certificate(file: &mut File, conclusion: &Conclusion, acme: &Acme) {
-    let stem = stem(conclusion.hosts.first().unwrap_or(&conclusion.public));
+    let stem = file_stem(conclusion.hosts.first().unwrap_or(&conclusion.public));
     file.blank();
     match acme {
         Acme::Active => {
@@ -244,11 +245,6 @@ fn certificate(file: &mut File, conclusion: &Conclusion, acme: &Acme) {
     file.line("# [site.certificate]");
     file.key("chain", &quoted(&format!("certs/{stem}.pem")), false);
     file.key("key", &quoted(&format!("certs/{stem}.key")), false);
-}
-
-/// A host as a file name.
-fn stem(host: &str) -> String {
-    host.replace('*', "_wildcard").replace(['[', ']'], "").replace(':', "-")
 }
 
 fn hsts(file: &mut File, conclusion: &Conclusion) {
@@ -297,17 +293,6 @@ fn pins(file: &mut File, conclusion: &Conclusion, wishes: &Wishes, acme: &Acme) 
     }
 }
 
-/// Quotes a word for a shell, if necessary.
-#[must_use]
-pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/.-_:@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,14 +304,6 @@ mod tests {
         let mut file = File::default();
         file.comment(&"word ".repeat(50));
         assert!(file.0.lines().count() > 2 && file.0.lines().all(|line| line.starts_with("# ") && line.len() <= WIDTH));
-    }
-
-    #[test]
-    fn words_of_a_shell() {
-        assert_eq!(shell_word("/etc/pintle/pintle.toml"), "/etc/pintle/pintle.toml");
-        assert_eq!(shell_word("*.example.com"), "'*.example.com'");
-        assert_eq!(shell_word("it's"), "'it'\\''s'");
-        assert_eq!(stem("*.example.com"), "_wildcard.example.com");
     }
 
     proptest! {

@@ -112,14 +112,18 @@ impl FromStr for Url {
     }
 }
 
-fn default_port(scheme: Scheme) -> u16 {
+/// Returns the port of a scheme.
+#[must_use]
+pub fn default_port(scheme: Scheme) -> u16 {
     match scheme {
         Scheme::Http => 80,
         Scheme::Https => 443,
     }
 }
 
-fn bare(host: &str) -> &str {
+/// Returns a host without the brackets of an IPv6 address.
+#[must_use]
+pub fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 

@@ -21,8 +21,8 @@ use super::{Output, files, refuse};
 use crate::init::conclude::{Conclusion, conclude};
 use crate::init::evidence::Evidence;
 use crate::init::probe::{Prober, Target};
-use crate::init::write::{Wishes, render, shell_word};
-use crate::reason::Reason;
+use crate::init::write::{Wishes, render};
+use crate::reason::{Reason, shell_word};
 use crate::verify::target::{Place, Url};
 
 /// The folder of a system's configuration.

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use crate::commands::drop_privileges::USER;
 use crate::config::DEFAULT_PATHS;
 use crate::init::conclude::Conclusion;
-use crate::init::write::{Wishes, shell_word};
+use crate::init::write::Wishes;
+use crate::os::privileges::{self, Account};
+use crate::reason::shell_word;
 
 /// Where a package installs its unit.
 const UNITS: [&str; 3] = [
@@ -28,6 +31,10 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
     } else if !wishes.terms {
         let what = "# the terms of the authority: uncomment terms and acme if you agree";
         steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
+    }
+    if privileges::is_root() && Account::find(USER, None).is_err() {
+        let what = "# the user that serves, since pintle does not serve as root";
+        steps.insert(0, format!("{what}\n  useradd --system --no-create-home --shell /usr/sbin/nologin {USER}"));
     }
     let orders =
         if wishes.email.is_some() && wishes.terms { "; the certificate comes once the names lead here" } else { "" };

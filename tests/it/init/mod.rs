@@ -79,7 +79,7 @@ fn active(text: &str) -> Vec<&str> {
 fn every_platform_is_named_by_its_answers() {
     let authority = Authority::new();
     let all = fixtures("fixtures");
-    for platform in pintle::init::platform::Platform::ALL {
+    for platform in pintle::init::platform::Platform::all() {
         assert!(all.iter().any(|f| f.value("platform") == Some(platform.id())), "no data file of {platform:?}");
     }
     for fixture in &all {
@@ -262,6 +262,30 @@ fn an_address_with_the_certificate_of_the_site() {
     assert!(active(&text).contains(&"server_name = \"blog.example.com\""), "{text}");
     let connect = format!("connect = \"{}\"", blog.https);
     assert!(active(&text).contains(&connect.as_str()), "{text}");
+}
+
+/// Visitors come to pintle's port: the blog sees their Host field without its own port.
+#[test]
+fn a_blog_at_a_port_of_its_own() {
+    let authority = Authority::new();
+    let blog = Blog::start(&authority, &["own.example"], |_, request, stream| {
+        let is_ours = request.contains("\r\nHost: blog.example.com\r\n");
+        let (status, kind) = if is_ours { ("200 OK", "text/plain") } else { ("404 Not Found", "text/html") };
+        // Not a page: its text is not mixed content.
+        let body = "<img src=http://other.example/a.png>";
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    });
+    let url = format!("http://own.example:{}", blog.http.port());
+    let mut command = pintle();
+    command.args(["init", &url, "--host", BLOG, "--connect", &blog.http.to_string()]);
+    let (report, _) = conclusions(&mut command);
+    assert_eq!((&report["host_header"], &report["host_header_proven"]), (&"client".into(), &true.into()), "{report:#}");
+    assert!(!report["notes"].to_string().contains("Mixed content"), "{report:#}");
+    let requests = blog.requests();
+    let own = format!("\r\nHost: own.example:{}\r\n", blog.http.port());
+    let hosts = |host: &str| requests.iter().filter(|request| request.contains(host)).count();
+    let public = hosts(&format!("\r\nHost: {BLOG}\r\n"));
+    assert!(hosts(&own) > 0 && public > 1 && hosts(&own) + public == requests.len(), "{requests:#?}");
 }
 
 /// A certificate that pintle would refuse proves nothing: https is written, with a remedy.
