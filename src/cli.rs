@@ -132,6 +132,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let output = cli.output.output();
     commands::print::set_color(output.color);
+    commands::print::set_format(output.log_format);
     commands::print::finish(match cli.command {
         Command::Demo(args) => {
             let loopback =
@@ -143,15 +144,16 @@ pub fn run() -> ExitCode {
             crate::os::signals::hold_off();
             with_config(args.config, |path| run::run(path, args.root.allow, args.strict, &output))
         }
-        Command::Check(CheckAllArgs { check, root }) => {
-            with_config(check.config, |path| check::check(path, root.allow, check.json, &output))
+        Command::Check(CheckAllArgs { check, connect, root }) => {
+            let wanted = check::Wanted { allow_root: root.allow, as_json: check.json, connect };
+            with_config(check.config, |path| check::check(path, wanted))
         }
         Command::Pin(args) => pin::pin(&args.files, &args.form()),
-        Command::Export(args) => export(args, &output),
+        Command::Export(args) => export(args),
         Command::Key(command) => key(command, &output),
         Command::Acme(command) => acme(command, &output),
         Command::Install(args) => install(args, &output),
-        Command::Ledger(command) => ledger(command, &output),
+        Command::Ledger(command) => ledger(command),
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
         Command::Status(StatusArgs { check, exit_code }) => {
@@ -195,11 +197,11 @@ fn init(args: InitArgs, output: &Output) -> ExitCode {
     init::init(request, output)
 }
 
-fn export(args: ExportArgs, output: &Output) -> ExitCode {
+fn export(args: ExportArgs) -> ExitCode {
     let ExportArgs { config, site, form, json: _, life, backups, without_backup, out } = args;
     let form = form.unwrap_or(Form::Json);
     let request = export::Request { host: site, form, life, backups, without_backup, out };
-    with_config(config, |path| export::export(path, &request, output))
+    with_config(config, |path| export::export(path, &request))
 }
 
 fn key(command: KeyCommand, output: &Output) -> ExitCode {
@@ -232,7 +234,7 @@ fn install(args: InstallArgs, output: &Output) -> ExitCode {
     with_config(config, |path| install::install(path, &request, output))
 }
 
-fn ledger(command: LedgerCommand, output: &Output) -> ExitCode {
+fn ledger(command: LedgerCommand) -> ExitCode {
     match command {
         LedgerCommand::Show(args) => with_config(args.config, |path| ledger::show(path, args.json)),
         LedgerCommand::Repair { config, accept_loss, yes, json } => {
@@ -240,7 +242,7 @@ fn ledger(command: LedgerCommand, output: &Output) -> ExitCode {
         }
         LedgerCommand::Merge { config, files, dry_run, json } => {
             let request = ledger::Merge { files, dry_run, as_json: json };
-            with_config(config, |path| ledger::merge(path, &request, output))
+            with_config(config, |path| ledger::merge(path, &request))
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::Authority;
 use crate::policy::promise::Seconds;
 use crate::tls::config::provider;
+use crate::tls::failure;
 use crate::upstream::dns::{NameServers, Resolver};
 
 /// Time limit for a request, from DNS to the last byte of the answer.
@@ -219,7 +220,11 @@ impl Connection {
         let socket = self.connect(&name, url.port_u16().unwrap_or(443)).await?;
         let _ = socket.set_nodelay(true);
         let server_name = ServerName::try_from(name).map_err(|error| error.to_string())?;
-        let stream = self.tls.connect(server_name, socket).await.map_err(|error| format!("TLS: {error}"))?;
+        let stream = self
+            .tls
+            .connect(server_name, socket)
+            .await
+            .map_err(|error| format!("TLS failed: {}", failure::words(&error)))?;
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         tokio::task::spawn_local(async move {
             let _ = connection.await;

@@ -12,7 +12,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::time::timeout;
 
-use crate::upstream::dns::NameServers;
+use crate::upstream::dns::{NameServers, words};
 
 /// The time for one question, all attempts together.
 const LOOKUP: Duration = Duration::from_secs(12);
@@ -188,17 +188,6 @@ impl Lookup {
             Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Found::Nothing,
             Err(error) => Found::Failed(words(&error)),
         }
-    }
-}
-
-fn words(error: &NetError) -> String {
-    match error {
-        NetError::Timeout => "timeout".to_owned(),
-        NetError::NoConnections => "no name server answers".to_owned(),
-        NetError::Dns(DnsError::ResponseCode(code)) => {
-            format!("the name server answers {}", format!("{code:?}").to_ascii_uppercase())
-        }
-        other => other.to_string(),
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) struct RunArgs {
 pub(super) struct CheckAllArgs {
     #[command(flatten)]
     pub(super) check: CheckArgs,
+    /// Connect to each upstream, too: its name, port, certificate and answer
+    #[arg(long)]
+    pub(super) connect: bool,
     #[command(flatten)]
     pub(super) root: RootArgs,
 }
@@ -372,7 +375,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_https_url(text: &str) -> Result<Url, String> {
-    let url: Url = text.parse()?;
+    let url = parse_url(text)?;
     if url.scheme == Scheme::Https { Ok(url) } else { Err("write the https URL: plain HTTP is checked, too".into()) }
 }
 

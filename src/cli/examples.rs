@@ -40,6 +40,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "check",
         &[
             ("Check the file of the service", "sudo pintle check -c /etc/pintle/pintle.toml"),
+            ("Try the upstreams, too: names, ports, certificates", "pintle check --connect"),
             ("Count the problems, for a program", "pintle check --json | jq '.problems | length'"),
         ],
     ),

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::attempts::{self, Attempts};
 use super::drop_privileges::{Ahead, look_ahead};
 use super::reach::{keys_in_reach, writes_beside};
-use super::{Known, Like, Loaded, Output, context, load, look_at_book, refuse, unfinished, warn};
+use super::{Known, Like, Loaded, context, load, look_at_book, print, refuse, unfinished, warn};
 use crate::acme::held::last_preflight;
 use crate::acme::preflight::Finding;
 use crate::config::{self, Config, Draft, Problems, report};
@@ -25,10 +26,22 @@ const NAMED_MAX: usize = 3;
 const NO_STATE: &str = "state.directory is not set: a restart forgets the promises of [site.hpkp], and then serves any key, also \
                         one that locks readers out";
 
-/// Checks a configuration. Exit code 0 if it can be served.
-pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> ExitCode {
+/// The options of a check.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// `true` if root may serve.
+    pub allow_root: bool,
+    /// `true` for JSON.
+    pub as_json: bool,
+    /// `true` to connect to the upstreams.
+    pub connect: bool,
+}
+
+/// Checks a configuration. Exit code 0 if it can be served, and, if asked for, if every upstream answers.
+pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
+    let Wanted { allow_root, as_json, connect } = wanted;
     if as_json {
-        return check_json(path, allow_root);
+        return check_json(path, allow_root, connect);
     }
     let mut known = None;
     let look = |draft: &Draft| {
@@ -36,11 +49,11 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
         let looked = look_at_book(draft)?;
         Ok(known.insert(looked).clone())
     };
-    let loaded = load(path, look, output);
+    let loaded = load(path, look);
     if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path))
         && let Some(without) = without_certificate(&draft, known)
     {
-        eprintln!("{}", start_without(&without));
+        print::note(&start_without(&without));
     }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
@@ -48,7 +61,8 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     if let Ok(Loaded { draft, config, problems }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
         for problem in forbidden.iter().chain(&warned) {
-            eprintln!("{}", problems.placed(problem).render(output.color));
+            let placed = problems.placed(problem);
+            print::reason(&placed.reason, placed.severity);
         }
     }
     for trouble in &troubles {
@@ -65,13 +79,33 @@ pub fn check(path: &Path, allow_root: bool, as_json: bool, output: &Output) -> E
     if config.sites().any(|s| s.hpkp.is_some()) {
         println!("note: {}", hpkp::TODAY);
     }
-    let warnings = problems.shown().len() + warned.len();
+    let mut warnings = problems.shown().len() + warned.len();
     let sites = counted(config.sites().len(), "site");
+    if connect {
+        let failed = match attempts::try_all(&config) {
+            Ok(attempts) => print_attempts(&attempts),
+            Err(reason) => return refuse(&reason),
+        };
+        if failed.iter().any(Problem::is_error) {
+            return ExitCode::from(1);
+        }
+        warnings += failed.len();
+    }
     match warnings {
         0 => println!("{}: fine, {sites}", path.display()),
         n => println!("{}: can be served, {sites}, {}", path.display(), counted(n, "warning")),
     }
     ExitCode::SUCCESS
+}
+
+/// Prints the answers of upstreams, and returns their failures, which it prints, too.
+fn print_attempts(attempts: &[Attempts]) -> Vec<Problem> {
+    for attempt in attempts {
+        attempt.answers().for_each(|answer| println!("upstream {}: {answer}", attempt.url));
+    }
+    let failed: Vec<Problem> = attempts.iter().flat_map(Attempts::problems).collect();
+    failed.iter().for_each(|problem| print::reason(&problem.reason, problem.severity));
+    failed
 }
 
 /// A check changes nothing. A start would.
@@ -147,7 +181,7 @@ fn print_site(site: &report::Site) {
     println!();
 }
 
-fn check_json(path: &Path, allow_root: bool) -> ExitCode {
+fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => return unreadable(path, &read_error::reason(path, &error)),
@@ -162,12 +196,23 @@ fn check_json(path: &Path, allow_root: bool) -> ExitCode {
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
-    let is_fine = config.is_some() && troubles.is_empty() && forbidden.is_empty();
-    let mut told = problems_json(&problems);
-    told.extend(forbidden.iter().chain(&warned).map(|p| problem_json(&problems, p)));
-    told.extend(troubles.iter().map(|trouble| of_file_json(path, trouble)));
+    let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
+        Ok(attempts) => attempts,
+        Err(reason) => return unreadable(path, &reason),
+    };
+    let is_reached = !attempts.iter().flatten().any(Attempts::is_unreachable);
+    let starts = config.is_some() && troubles.is_empty() && forbidden.is_empty();
+    let is_fine = starts && is_reached;
+    let mut all = problems_json(&problems);
+    all.extend(forbidden.iter().chain(&warned).map(|p| problem_json(&problems, p)));
+    all.extend(troubles.iter().map(|trouble| of_file_json(path, trouble)));
     let sites: Vec<Value> = config.iter().flat_map(Config::sites).map(site_json).collect();
-    let answer = json!({ "ok": is_fine, "starts": is_fine || without.is_some(), "without_certificate": without, "problems": told, "sites": sites });
+    let mut answer = json!({
+        "ok": is_fine, "starts": starts || without.is_some(), "without_certificate": without, "problems": all, "sites": sites,
+    });
+    if let Some(attempts) = attempts {
+        answer["upstreams"] = attempts.iter().map(Attempts::json).collect();
+    }
     println!("{answer:#}");
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }

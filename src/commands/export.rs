@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
-use super::{Output, fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
+use super::{fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
 use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
@@ -57,7 +57,7 @@ pub struct Request {
 }
 
 /// Prints the export to standard output, and nothing else there.
-pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
+pub fn export(path: &Path, request: &Request) -> ExitCode {
     let draft = match read(path) {
         Ok(draft) => draft,
         Err(reason) => return refuse(&reason),
@@ -72,7 +72,7 @@ pub fn export(path: &Path, request: &Request, output: &Output) -> ExitCode {
             None
         }
     };
-    let config = match on_disk(&draft, served.is_some(), output) {
+    let config = match on_disk(&draft, served.is_some()) {
         Ok(config) => config,
         Err(code) => return code,
     };

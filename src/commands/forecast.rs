@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Like, Output, context, glance_at_book};
+use super::{Like, context, glance_at_book};
 use crate::config::Draft;
 use crate::control::served::{LockedOut, Sites, ask_for_served};
 use crate::keys::pin::Pin;
@@ -71,7 +71,7 @@ impl BrokenHere {
 }
 
 /// Judges the chains in use by new records: those of the running process, or else those on disk.
-pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Result<Forecast, Reason> {
+pub(super) fn forecast(draft: &Draft, records: &[Record]) -> Result<Forecast, Reason> {
     let known = glance_at_book(draft)?;
     let mut other = Book::default();
     records.iter().for_each(|record| _ = other.apply(record.clone()));
@@ -88,7 +88,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record], output: &Output) -> Re
         None => match draft.build(&context(draft, &known, &Like::start(false))) {
             (Some(config), _) => Sites::of_reports(config.sites()),
             (None, problems) => {
-                super::print_problems(&problems, output);
+                super::print_problems(&problems);
                 super::warn(&"with these errors, the effect of the merge on the sites is unknown".into());
                 Sites::default()
             }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::forecast::{BrokenHere, Forecast, forecast};
-use super::{Known, Output, fail_with_hint, glance_at_book, read, refuse, warn};
+use super::{Known, fail_with_hint, glance_at_book, read, refuse, warn};
 use crate::config::Draft;
 use crate::control::client::ask;
 use crate::control::served::Objection;
@@ -213,7 +213,7 @@ pub struct Merge {
 /// Adds other nodes' promises to this node's ledger, after printing their effect on the chains in
 /// use. It adds them even if a chain breaks them: the promises exist, and ignoring them would help
 /// nobody.
-pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
+pub fn merge(path: &Path, request: &Merge) -> ExitCode {
     let Merge { files, dry_run, as_json } = request;
     let draft = match read(path) {
         Ok(draft) => draft,
@@ -226,7 +226,7 @@ pub fn merge(path: &Path, request: &Merge, output: &Output) -> ExitCode {
         Ok(records) => records,
         Err(reason) => return refuse(&reason),
     };
-    let Forecast { news, broken } = match forecast(&draft, &records, output) {
+    let Forecast { news, broken } = match forecast(&draft, &records) {
         Ok(forecast) => forecast,
         Err(reason) => return refuse(&reason),
     };

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Known, Like, Output, context, look_at_book, print_problems, refuse};
+use super::{Known, Like, context, look_at_book, print_problems, refuse};
 use crate::config::{Config, Draft, report};
 use crate::control::served::{self, Served};
 use crate::export::PinSet;
@@ -12,7 +12,7 @@ use crate::reason::Reason;
 
 /// The configuration on disk. While a process serves, broken promises are not an error: the served
 /// pairs keep them, and the process refuses a reload.
-pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Result<Config, ExitCode> {
+pub(super) fn on_disk(draft: &Draft, is_running: bool) -> Result<Config, ExitCode> {
     let known = look_at_book(draft).map_err(|reason| refuse(&reason))?;
     let like = if is_running { Like::start(true) } else { Like::CHECK };
     let (config, problems) = draft.build(&context(draft, &known, &like));
@@ -25,11 +25,11 @@ pub(super) fn on_disk(draft: &Draft, is_running: bool, output: &Output) -> Resul
         }
         // Another site may be without a certificate.
         if let (Some(config), problems) = draft.build(&context(draft, &unbound, &Like::start(false))) {
-            print_problems(&problems, output);
+            print_problems(&problems);
             return Ok(config);
         }
     }
-    print_problems(&problems, output);
+    print_problems(&problems);
     config.ok_or_else(|| refuse(&super::count_of_errors(draft, &problems)))
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod print;
 
 pub mod acme;
+mod attempts;
 pub mod check;
 pub mod demo;
 pub mod doctor;
@@ -84,13 +85,13 @@ pub(crate) fn fail_with_hint(error: &dyn fmt::Display, hint: &dyn fmt::Display) 
 
 /// Prints an error; exit code 1.
 pub(crate) fn refuse(reason: &Reason) -> ExitCode {
-    eprintln!("{}", reason.render(Severity::Error, print::has_color()));
+    print::reason(reason, Severity::Error);
     ExitCode::from(1)
 }
 
 /// Prints a warning.
 fn warn(reason: &Reason) {
-    eprintln!("{}", reason.render(Severity::Warning, print::has_color()));
+    print::reason(reason, Severity::Warning);
 }
 
 /// The error for a host that no site has.
@@ -134,8 +135,8 @@ impl Like {
 }
 
 /// Reads and checks a configuration by the known promises, and prints its problems.
-fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, Reason>, output: &Output) -> Result<Loaded, ExitCode> {
-    judge(read(path).map_err(|reason| refuse(&reason))?, known, &Like::CHECK, output)
+fn load(path: &Path, known: impl FnOnce(&Draft) -> Result<Known, Reason>) -> Result<Loaded, ExitCode> {
+    judge(read(path).map_err(|reason| refuse(&reason))?, known, &Like::CHECK)
 }
 
 /// Reads a configuration.
@@ -144,16 +145,11 @@ fn read(path: &Path) -> Result<Draft, Reason> {
 }
 
 /// Checks a draft, and prints its problems.
-fn judge(
-    draft: Draft,
-    known: impl FnOnce(&Draft) -> Result<Known, Reason>,
-    like: &Like,
-    output: &Output,
-) -> Result<Loaded, ExitCode> {
+fn judge(draft: Draft, known: impl FnOnce(&Draft) -> Result<Known, Reason>, like: &Like) -> Result<Loaded, ExitCode> {
     let loaded = try_judge(draft, known, like);
     let problems = loaded.as_ref().map_or_else(|unfit| unfit.problems.as_ref(), |loaded| Some(&loaded.problems));
     if let Some(problems) = problems {
-        print_problems(problems, output);
+        print_problems(problems);
     }
     loaded.map_err(|unfit| refuse(&unfit.reason))
 }
@@ -194,16 +190,16 @@ fn context<'a>(draft: &Draft, known: &'a Known, like: &Like) -> Context<'a> {
 }
 
 /// Prints all errors, and the first warnings if there are very many.
-fn print_problems(problems: &Problems, output: &Output) {
+fn print_problems(problems: &Problems) {
     let mut warnings = 0;
     for problem in problems.shown() {
         warnings += usize::from(!problem.is_error());
         if problem.is_error() || warnings <= WARNINGS_MAX {
-            eprintln!("{}", problem.render(output.color));
+            print::reason(&problem.reason, problem.severity);
         }
     }
     if let more @ 1.. = warnings.saturating_sub(WARNINGS_MAX) {
-        eprintln!("and {more} more warnings: `pintle check --json` has them all");
+        print::note(&format!("and {more} more warnings: `pintle check --json` has them all"));
     }
 }
 

@@ -29,6 +29,9 @@ use crate::server::{BindError, Lent, bind};
 use crate::telemetry::{LogThread, log};
 use crate::tls::key_process;
 
+/// The remedy if the demo's ledger cannot be used.
+const OTHER_DEMO: &str = "end the demo that runs with these files, or use another folder: pintle demo --dir FOLDER";
+
 /// Serves until SIGTERM, SIGINT or SIGQUIT, or until an upgrade. A second signal ends it at once.
 pub fn run(path: &Path, allow_root: bool, strict: bool, output: &Output) -> ExitCode {
     // Sockets from elsewhere count, too.
@@ -75,16 +78,16 @@ pub(super) fn serve(
         Err(code) => return code,
     };
     // From here on as the serving user: missing permissions show now and not at a reload.
-    let troubles = match drop_privileges(&draft, allow_root, output) {
+    let troubles = match drop_privileges(&draft, allow_root) {
         Ok(troubles) => troubles,
         Err(code) => return code,
     };
     if let Err(trouble) = prepare_keys(&draft, &troubles) {
         return refuse(&trouble);
     }
-    let mut opened = None;
-    let like = Like::start(beginning.strict);
-    let loaded = judge(draft, |draft| open_book(draft, &troubles, &mut opened), &like, output);
+    let (mut opened, like) = (None, Like::start(beginning.strict));
+    let open = |draft: &Draft| open_book(draft, &troubles, &mut opened).map_err(|why| of_demo(why, beginning.is_demo));
+    let loaded = judge(draft, open, &like);
     if !troubles.is_empty() {
         troubles.iter().for_each(|trouble| _ = refuse(trouble));
         return ExitCode::from(1);
@@ -97,7 +100,7 @@ pub(super) fn serve(
     let ahead = dates_ahead(path, ledger.book());
     let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
         Ok(bound) => bound,
-        Err(errors) => return cannot_bind(&errors),
+        Err(errors) => return cannot_bind(&errors, beginning.is_demo),
     };
     if let Some(unused) = beginning.lent.first() {
         return unused_socket(unused);
@@ -117,6 +120,11 @@ pub(super) fn serve(
         ready(control.listening());
         Ok(control)
     })
+}
+
+/// Replaces the remedies of a ledger that cannot be used, if it is the demo's.
+fn of_demo(reason: Reason, is_demo: bool) -> Reason {
+    if is_demo { Reason { hints: vec![OTHER_DEMO.to_owned()], ..reason } } else { reason }
 }
 
 /// Opens the ledger into `opened`, and returns its book.
@@ -146,7 +154,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
     let Ok((beginning, no_launcher)) = as_who_started_it(&draft, Beginning { strict, ..Beginning::default() }) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    let Ok(troubles) = drop_privileges(&draft, allow_root, output) else {
+    let Ok(troubles) = drop_privileges(&draft, allow_root) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
     if let Err(trouble) = prepare_keys(&draft, &troubles) {
@@ -265,9 +273,14 @@ fn unused_socket(unused: &Lent) -> ExitCode {
     )
 }
 
-fn cannot_bind(errors: &[BindError]) -> ExitCode {
+fn cannot_bind(errors: &[BindError], is_demo: bool) -> ExitCode {
     for error in errors {
-        refuse(&Reason::new(error.to_string()).hints(error.hint()));
+        let reason = Reason::new(error.to_string()).hints(error.hint());
+        let port = error.address.port().checked_add(1).unwrap_or(8000);
+        refuse(&match is_demo {
+            true => reason.hint(format!("choose another port: pintle demo --{}-port {port}", error.scheme.as_str())),
+            false => reason,
+        });
     }
     ExitCode::from(1)
 }

@@ -51,7 +51,7 @@ impl Verdict {
 pub(super) struct Fixed {
     pub(super) state: Option<PathBuf>,
     pub(super) access: AccessTarget,
-    access_format: AccessFormat,
+    access_format: Option<AccessFormat>,
     name_servers: NameServers,
     process: Process,
     key_process: bool,

@@ -1,6 +1,6 @@
 //! The start: what is on disk before anything is sent, and what is bound before anything is logged.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -182,7 +182,10 @@ pub(super) async fn promise(
 }
 
 pub(super) fn access(log: Option<&LogThread>, config: &Config) -> Option<(LogSink, AccessFormat)> {
-    log.and_then(LogThread::sink).map(|sink| (sink, config.access_format))
+    // A person reads a terminal. Programs read everything else.
+    let is_terminal = config.access == AccessTarget::Stdout && io::stdout().is_terminal();
+    let default = if is_terminal { AccessFormat::Short } else { AccessFormat::Json };
+    log.and_then(LogThread::sink).map(|sink| (sink, config.access_format.unwrap_or(default)))
 }
 
 fn access_log(target: &AccessTarget) -> Result<Option<LogThread>, Reason> {

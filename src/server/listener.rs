@@ -57,6 +57,8 @@ pub struct Shared {
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
+    /// The scheme that it is for.
+    pub scheme: Scheme,
     /// The error.
     pub error: io::Error,
 }
@@ -113,7 +115,7 @@ pub fn bind(
         };
         match listeners.and_then(|listeners| Group::new(address, scheme, listeners, workers)) {
             Ok(group) => bound.listeners.push(group),
-            Err(error) => errors.push(BindError { address, error }),
+            Err(error) => errors.push(BindError { address, scheme, error }),
         }
     }
     if errors.is_empty() { Ok(bound) } else { Err(errors) }

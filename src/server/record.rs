@@ -123,6 +123,6 @@ pub(super) fn upstream_failed(error: &UpstreamError, asked: &Asked, context: &Co
     context.worker.warn_seldom(site.index(), error.cause(), || {
         let upstream = asked.view.pools.get(site.index()).into_iter().flatten().next();
         let upstream = upstream.map(|pool| &*pool.upstream().label).unwrap_or_default();
-        tracing::warn!(site = site.label(), upstream, %error, "upstream failed");
+        tracing::warn!(site = site.label(), upstream, %error, hint = error.hint(), "upstream failed");
     });
 }

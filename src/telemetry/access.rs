@@ -20,6 +20,8 @@ pub enum AccessFormat {
     Json,
     /// The combined format of Apache and nginx.
     Combined,
+    /// A short line for people, as on a terminal.
+    Short,
 }
 
 /// A finished request.
@@ -78,6 +80,7 @@ impl AccessLog {
             match self.format {
                 AccessFormat::Json => write_json(entry, Timestamp::now(), batch),
                 AccessFormat::Combined => write_combined(entry, Timestamp::now(), batch),
+                AccessFormat::Short => write_short(entry, Timestamp::now(), batch),
             }
             if batch.len() >= BATCH {
                 self.sink.send(std::mem::take(batch));
@@ -161,6 +164,24 @@ fn write_combined(entry: &Entry<'_>, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(line.as_bytes());
 }
 
+fn write_short(entry: &Entry<'_>, now: Timestamp, out: &mut Vec<u8>) {
+    let time = now.to_zoned(TimeZone::UTC).strftime("%H:%M:%S");
+    let mut line = String::with_capacity(160);
+    let _ = write!(line, "{time} {} ", entry.status);
+    push_quoted(&mut line, entry.method.as_bytes());
+    let _ = write!(line, " {}://", entry.scheme);
+    push_quoted(&mut line, entry.host.as_bytes());
+    push_quoted(&mut line, entry.target.as_bytes());
+    let _ = write!(line, " {} bytes {:.1} ms", entry.bytes, entry.duration.as_secs_f64() * 1e3);
+    if let Some(error) = entry.error {
+        line.push_str(" (");
+        push_quoted(&mut line, error.as_bytes());
+        line.push(')');
+    }
+    line.push('\n');
+    out.extend_from_slice(line.as_bytes());
+}
+
 /// As in nginx: hexadecimal for everything except plain text.
 fn push_quoted(line: &mut String, value: &[u8]) {
     for b in value {
@@ -211,12 +232,17 @@ mod tests {
         let want =
             r#"192.0.2.1 - - [06/Nov/1994:08:49:37 +0000] "GET /x?y=\x22z\x22 HTTP/1.1" 502 7 "-" "evil\x22\x0A""#;
         assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
+        let mut out = Vec::new();
+        write_short(&entry(b"curl/8"), now, &mut out);
+        let want =
+            r#"08:49:37 502 GET https://a.example/x?y=\x22z\x22 7 bytes 1.5 ms (connection refused: 127.0.0.1:1)"#;
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{want}\n"));
     }
 
     proptest! {
         #[test]
         fn no_client_forges_a_line(agent in prop::collection::vec(any::<u8>(), 0..60)) {
-            for write in [write_json, write_combined] {
+            for write in [write_json, write_combined, write_short] {
                 let mut out = Vec::new();
                 write(&entry(&agent), Timestamp::UNIX_EPOCH, &mut out);
                 prop_assert_eq!(out.iter().filter(|b| **b == b'\n').count(), 1);

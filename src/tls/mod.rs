@@ -5,6 +5,7 @@ pub mod certificate;
 pub mod config;
 mod constraints;
 pub mod extensions;
+pub mod failure;
 pub mod key_process;
 pub mod offer;
 mod path;

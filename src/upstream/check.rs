@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use futures_util::future::{Either, join_all, select};
@@ -22,6 +23,8 @@ use crate::message::{ParseProgress, ResponseHead, ResponseLimits, parse_response
 
 /// The limits of an answer's head.
 const HEAD_LIMITS: ResponseLimits = ResponseLimits { head: 64 * 1024, field: 64 * 1024, fields: 1000 };
+/// The longest wait for an answer that nobody configured a check for.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// The User-Agent of checks.
 const AGENT: &str = "pintle (health check)";
 
@@ -71,7 +74,7 @@ impl Run {
 
 /// Checks one address. Returns a message if it is unfit.
 async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<(), String> {
-    let status = tokio::time::timeout(check.timeout, status_of(upstream, check, address));
+    let status = tokio::time::timeout(check.timeout, status_of(upstream, address, &check.path, &check.host));
     match status.await {
         Err(_) => Err(format!("no answer within {} ms", check.timeout.as_millis())),
         Ok(Err(error)) => Err(error.to_string()),
@@ -80,15 +83,25 @@ async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<
     }
 }
 
-async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<u16, UpstreamError> {
+/// Requests a page once, on a new connection, and returns the status of the answer.
+///
+/// # Errors
+///
+/// The reason, if there is no answer within the connect timeout.
+pub async fn answer_of(upstream: &Upstream, address: SocketAddr, path: &str, host: &str) -> Result<u16, UpstreamError> {
+    let asking = status_of(upstream, address, path, host);
+    let limit = upstream.connect_timeout + upstream.response_timeout.min(ANSWER_PATIENCE);
+    tokio::time::timeout(limit, asking).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
+}
+
+async fn status_of(upstream: &Upstream, address: SocketAddr, path: &str, host: &str) -> Result<u16, UpstreamError> {
     let socket = TcpStream::connect(address).await.map_err(|e| UpstreamError::Connect(address, e))?;
     let mut transport = secure(upstream, Protocols::Http1, socket).await?;
     if upstream.http2_only {
-        return status_by_http2(transport, check).await;
+        return status_by_http2(transport, path, host).await;
     }
     let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        check.path, check.host
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     let closed = |e| UpstreamError::Closed(Some(e));
     transport.write_all(request.as_bytes()).await.map_err(closed)?;
@@ -117,9 +130,9 @@ async fn status_of(upstream: &Upstream, check: &Check, address: SocketAddr) -> R
 }
 
 /// Returns the status of an answer over HTTP/2 without TLS.
-async fn status_by_http2(transport: UpstreamTransport, check: &Check) -> Result<u16, UpstreamError> {
+async fn status_by_http2(transport: UpstreamTransport, path: &str, host: &str) -> Result<u16, UpstreamError> {
     let (sender, connection) = h2::client::handshake(transport).await.map_err(UpstreamError::Http2)?;
-    let uri = Uri::builder().scheme("http").authority(&*check.host).path_and_query(&*check.path).build();
+    let uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build();
     let request = uri.and_then(|uri| Request::get(uri).header(USER_AGENT, AGENT).header(ACCEPT, "*/*").body(()));
     let request = request.map_err(|_| UpstreamError::Malformed("the check has no form in HTTP/2"))?;
     let asked = pin!(async {
@@ -135,7 +148,6 @@ async fn status_by_http2(transport: UpstreamTransport, check: &Check) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_run_decides() {

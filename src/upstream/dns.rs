@@ -14,6 +14,8 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -349,8 +351,25 @@ async fn look_up_one(resolver: &TokioResolver, host: &str) -> Lookup {
             let addresses: Vec<IpAddr> = found.iter().collect();
             if addresses.is_empty() { Lookup::Nothing("no address".into()) } else { Lookup::Found(addresses, ttl) }
         }
-        Err(error) if error.is_no_records_found() => Lookup::Nothing(error.to_string()),
-        Err(error) => Lookup::Failed(error.to_string()),
+        Err(error) if error.is_no_records_found() => Lookup::Nothing(words(&error)),
+        Err(error) => Lookup::Failed(words(&error)),
+    }
+}
+
+/// Describes why a lookup has no answer.
+#[must_use]
+pub fn words(error: &NetError) -> String {
+    match error {
+        NetError::Timeout => "no name server answered in time".to_owned(),
+        NetError::NoConnections => "no name server answers".to_owned(),
+        NetError::Dns(DnsError::NoRecordsFound(none)) if none.response_code == ResponseCode::NXDomain => {
+            "the name does not exist".to_owned()
+        }
+        NetError::Dns(DnsError::NoRecordsFound(_)) => "the name has no address".to_owned(),
+        NetError::Dns(DnsError::ResponseCode(code)) => {
+            format!("the name server answers {}", format!("{code:?}").to_ascii_uppercase())
+        }
+        other => other.to_string(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::tls::failure::{self, rustls_error};
 use crate::wire::body::RequestBodyError;
 
 /// An error without a response, or without a complete one.
@@ -113,6 +114,19 @@ impl UpstreamError {
 }
 
 impl UpstreamError {
+    /// Returns the remedy for the operator, if the configuration may be at fault.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Dns(_) => Some("check the host in upstream, or set upstream_options.connect to its address"),
+            Self::Connect(_, e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                Some("check the port in upstream, and that the upstream runs")
+            }
+            Self::Tls(e) => tls_hint(e),
+            _ => None,
+        }
+    }
+
     /// Returns `true` if pintle's host is at fault: it is out of connections, files, ports or
     /// memory.
     #[must_use]
@@ -194,10 +208,6 @@ fn connect_cause(error: &io::Error) -> &'static str {
     }
 }
 
-fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref().and_then(|e| e.downcast_ref())
-}
-
 fn tls_cause(error: &io::Error) -> &'static str {
     use rustls::CertificateError as E;
     match rustls_error(error) {
@@ -213,13 +223,37 @@ fn tls_cause(error: &io::Error) -> &'static str {
     }
 }
 
+fn tls_hint(error: &io::Error) -> Option<&'static str> {
+    use rustls::CertificateError as E;
+    if failure::is_not_tls(error) {
+        return Some("check the port; if the upstream speaks plain HTTP there, write http:// in upstream");
+    }
+    if failure::is_ca_itself(error) {
+        return Some("issue a certificate for the upstream with this CA, and name the CA in upstream_options.ca");
+    }
+    match rustls_error(error)? {
+        rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => {
+            Some("if the upstream has a CA of its own, name that CA in upstream_options.ca")
+        }
+        rustls::Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => {
+            Some("if it is the right server, set upstream_options.verify_name to a name of its certificate")
+        }
+        rustls::Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => {
+            Some("renew the certificate of the upstream")
+        }
+        rustls::Error::AlertReceived(_) => Some("set upstream_options.server_name to a name that the upstream serves"),
+        _ => None,
+    }
+}
+
 impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.cause())?;
         match self {
             Self::Dns(why) => write!(f, ": {why}"),
             Self::Connect(address, e) => write!(f, ": {address}: {e}"),
-            Self::Tls(e) | Self::Closed(Some(e)) | Self::Truncated(Some(e)) => write!(f, ": {e}"),
+            Self::Tls(e) => write!(f, ": {}", failure::words(e)),
+            Self::Closed(Some(e)) | Self::Truncated(Some(e)) => write!(f, ": {e}"),
             Self::Malformed(what) | Self::Upgrade(what) => write!(f, ": {what}"),
             Self::Http2(e) => write!(f, ": {e}"),
             Self::RequestBody(e) => write!(f, ": {e}"),

@@ -16,6 +16,7 @@ use crate::keys::key_file::KeyAlgorithm;
 use crate::keys::pin::Pin;
 use crate::tls::certificate::{Leaf, name_of};
 use crate::tls::config::provider;
+use crate::tls::failure::of_webpki;
 
 /// The most certificates of a chain that are read; the rest of a longer chain is ignored.
 const CHAIN_MAX: usize = 16;
@@ -231,24 +232,9 @@ fn of_chain(error: &CertificateError) -> Distrust {
             "a certificate of the chain has a critical extension that clients do not know",
             Some("ask the CA for a certificate without it"),
         ),
-        E::Other(other) => invalid(other_words(&other.0), None),
+        E::Other(other) => invalid(of_webpki(&other.0), None),
         other => invalid(other.to_string(), None),
     }
-}
-
-/// Describes errors that only webpki knows; falls back to webpki's words.
-fn other_words(error: &Arc<dyn std::error::Error + Send + Sync>) -> String {
-    use webpki::Error as E;
-    let words = match error.downcast_ref::<E>() {
-        Some(E::CaUsedAsEndEntity) => "the leaf is a CA's own certificate",
-        Some(E::EndEntityUsedAsCa) => "a certificate of the chain is an issuer, but not a CA (its basic constraints)",
-        Some(E::NameConstraintViolation) => "an issuer may not issue for a name of the leaf (its name constraints)",
-        Some(E::PathLenConstraintViolated) => "the chain has more CAs than one of them allows (pathlen)",
-        Some(E::UnsupportedCertVersion) => "a certificate of the chain is not of version 3",
-        Some(E::SignatureAlgorithmMismatch) => "a certificate of the chain names two algorithms for its signature",
-        _ => return format!("clients reject a certificate of the chain: {error}"),
-    };
-    words.to_owned()
 }
 
 /// Returns the pins of the path from leaf to root, and the root.

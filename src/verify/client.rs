@@ -22,6 +22,7 @@ use crate::message::{BodyDecoder, Decoded, Framing, HeadFault, Name, ResponseHea
 pub use crate::tls::KeyTypes;
 use crate::tls::Possession;
 use crate::tls::config::provider;
+use crate::tls::failure;
 
 /// The most time for each step: a lookup, a connection, a handshake, a head, a body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,14 +58,20 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lookup(name, error) => write!(f, "{name}: {error}"),
+            Self::Lookup(name, error) => write!(f, "{name}: no address: {}", of_lookup(error)),
             Self::Connect(address, error) => write!(f, "{address}: {}", words(error)),
-            Self::Tls(error) => write!(f, "TLS failed: {}", words(error)),
+            Self::Tls(error) => write!(f, "TLS failed: {}", failure::words(error)),
             Self::Http(why) => write!(f, "no HTTP response: {why}"),
             Self::Broken(error) => write!(f, "the connection broke: {}", words(error)),
             Self::Timeout(step, limit) => write!(f, "{step} took longer than {} seconds", limit.as_secs()),
         }
     }
+}
+
+/// Returns the C library's message without its beginning, which says "lookup" again.
+fn of_lookup(error: &io::Error) -> String {
+    let text = words(error);
+    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
 }
 
 /// Returns the system's message without the error number.
@@ -136,7 +143,7 @@ pub async fn addresses(place: &Place, port: u16) -> Result<Vec<SocketAddr>, Fail
     let found =
         timeout(PATIENCE, lookup_host((name, port))).await.map_err(|_| Failure::Timeout("the DNS lookup", PATIENCE))?;
     let all: Vec<SocketAddr> = found.map_err(failed)?.take(ADDRESSES_MAX).collect();
-    if all.is_empty() { Err(failed(io::Error::other("no address"))) } else { Ok(all) }
+    if all.is_empty() { Err(failed(io::Error::other("the answer is empty"))) } else { Ok(all) }
 }
 
 /// Connects to the first address that accepts, beginning with number `first`: if there are several,

@@ -31,6 +31,7 @@ mod expiry;
 mod export;
 mod failing;
 mod fields;
+mod first_day;
 mod forwarded;
 mod fuzz;
 mod headers;

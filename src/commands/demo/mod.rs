@@ -7,15 +7,22 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use tracing::Level;
+
 use super::files::replace;
 use super::{Output, fail, run, warn};
 use crate::control::Beginning;
 use crate::keys::pin::Pin;
+use crate::reason::shell_word;
+use crate::telemetry::log::LogFormat;
 
 use keys::Keys;
 
 /// Makes what the demo needs, serves, and prints what to try. What is made is used again at the next start.
 pub fn demo(folder: Option<PathBuf>, https: &[SocketAddr], http: &[SocketAddr], output: &Output) -> ExitCode {
+    // The printed text says the same as the log of the start, which would surround it.
+    let is_quiet = output.log_format == LogFormat::Text && output.log_level == Level::INFO;
+    let output = &Output { log_level: if is_quiet { Level::WARN } else { output.log_level }, ..*output };
     let folder = folder.unwrap_or_else(default_folder);
     let keys = match Keys::ensure(&folder) {
         Ok(keys) => keys,
@@ -72,7 +79,8 @@ fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) ->
 }
 
 fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
-    let ca = shell_word(&folder.join("ca.pem"));
+    let ca = shell_word(&folder.join("ca.pem").display().to_string());
+    let config = shell_word(&folder.join("pintle.toml").display().to_string());
     let url = |path: &str| {
         if https == 443 { format!("https://localhost{path}") } else { format!("https://localhost:{https}{path}") }
     };
@@ -91,9 +99,14 @@ fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
          curl --include '{plain}/about?from=http'\n\n  \
          # a client that enforces the pins: the live key passes, a key that is not live is refused\n  \
          curl --cacert {ca} --pinnedpubkey '{right}' {}\n  \
-         curl --cacert {ca} --pinnedpubkey '{wrong}' {}\n\n\
+         curl --cacert {ca} --pinnedpubkey '{wrong}' {}\n\n  \
+         # the site as a strict client sees it; and the state of pintle\n  \
+         pintle verify --ca {ca} {}\n  \
+         pintle status -c {config}\n\n\
          Keys, certificates and the configuration are in {}.\n\
-         A browser shows the page once it trusts ca.pem there. Ctrl-C ends the demo.\n",
+         To see the page in a browser, import ca.pem from there as an authority, and delete it afterwards.\n\
+         Each request is a line below. Ctrl-C ends the demo.\n",
+        url("/"),
         url("/"),
         url("/"),
         url("/"),
@@ -101,11 +114,4 @@ fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
         url("/"),
         folder.display(),
     );
-}
-
-/// A path as a shell takes it.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -43,8 +43,8 @@ pub struct Config {
     pub name_servers: NameServers,
     /// The target of the access log.
     pub access: AccessTarget,
-    /// Its format.
-    pub access_format: AccessFormat,
+    /// Its format, if the file names one.
+    pub access_format: Option<AccessFormat>,
     /// The folder of the state, if there is one.
     pub state: Option<PathBuf>,
     /// The address of the admin socket, if there is one.

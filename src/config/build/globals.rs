@@ -22,7 +22,7 @@ pub(super) struct Globals {
     /// The keys that clients can use, if not all.
     pub(super) fit: Option<Fit>,
     pub(super) access: AccessTarget,
-    pub(super) access_format: AccessFormat,
+    pub(super) access_format: Option<AccessFormat>,
     pub(super) acme_webroot: Option<PathBuf>,
     pub(super) acme: Option<Acme>,
     pub(super) name_servers: crate::upstream::dns::NameServers,
@@ -103,9 +103,11 @@ fn check_default_site(file: &File, default_site: Option<usize>, r: &mut Checker<
     }
 }
 
-fn access_log(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, AccessFormat) {
-    let formats = [("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
-    let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, AccessFormat::Json);
+fn access_log(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
+    let formats = [AccessFormat::Json, AccessFormat::Combined, AccessFormat::Short];
+    let words = ["json", "combined", "short"];
+    let formats: Vec<_> = words.into_iter().zip(formats.map(Some)).collect();
+    let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, None);
     let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
         None | Some(("stdout", _)) => AccessTarget::Stdout,
         Some((_, None)) => AccessTarget::Off,

@@ -138,7 +138,6 @@ fn nobody_there_and_wrong_usage() {
     assert_eq!((code, levels(&report, "unreachable")), (1, vec!["error"]));
     for (arguments, words) in [
         (&["verify"][..], "URL"),
-        (&["verify", "blog.example.com"], "write it with https://"),
         (&["verify", "http://blog.example.com/"], "write the https URL"),
         (&["verify", "https://blog.example.com/ x"], "%XX"),
         (&["verify", "https://blog.example.com/", "--connect", "a b"], "--connect"),

@@ -1,0 +1,149 @@
+//! What a newcomer meets first: a busy port, an upstream that does not work, a URL without its scheme, a terminal.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Authority, BLOG, Http2Origin, Origin, Pintle, blog, blog_at, eventually, free_port, outcome, output, pintle,
+};
+
+const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
+
+/// A terminal for a command: `script` gives it one.
+fn on_terminal(line: &str) -> Command {
+    let mut command = Command::new("script");
+    command.args(["-qec", line, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_busy_port_of_the_demo() {
+    let home = TempDir::new().unwrap();
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port();
+    for (option, other) in [("--http-port", "--https-port"), ("--https-port", "--http-port")] {
+        let mut command = pintle();
+        command.args(["demo", option, &port.to_string(), other, &free_port().to_string()]);
+        let (code, out, err) = outcome(command.env("HOME", home.path()).env_remove("XDG_DATA_HOME"));
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{err}");
+        assert!(err.contains(&format!("pintle demo {option} ")), "{err}");
+        assert!(!err.contains(&format!("pintle demo {other} ")), "{err}");
+    }
+}
+
+#[test]
+fn check_connects_to_upstreams() {
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    let check = |site: &str, code: i32, wanted: &[&str]| {
+        fs::write(&path, format!("{LISTEN}[state]\ndirectory = \"state\"\n{site}")).unwrap();
+        let run = |more: &[&str]| outcome(pintle().args(["check", "--allow-root", "-c"]).arg(&path).args(more));
+        // Nothing connects without the option.
+        let (without, out, err) = run(&[]);
+        assert_eq!(without, 0, "{out}{err}");
+        let (found, out, err) = run(&["--connect"]);
+        assert_eq!(found, code, "{out}{err}");
+        assert!(wanted.iter().all(|words| format!("{out}{err}").contains(words)), "{wanted:?}: {out}{err}");
+        let (found, out, _) = run(&["--connect", "--json"]);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        let upstream = &report["upstreams"][0];
+        assert_eq!((found, report["ok"] == true, upstream["reachable"] == true), (code, code == 0, code == 0), "{out}");
+    };
+    let origin = Origin::hello();
+    let answers = format!("upstream {}: {} answers 200", origin.url(), origin.address);
+    check(&blog(&authority, &origin), 0, &[&answers]);
+    let tls = format!("https://{}", origin.address);
+    let not_tls = ["does not speak TLS on this port", "write http:// in upstream"];
+    check(&blog_at(&authority, &tls), 1, &not_tls);
+    check(&blog_at(&authority, "http://127.0.0.1:1"), 1, &["connection refused", "check the port"]);
+    check(&blog_at(&authority, "http://nobody.invalid"), 1, &["dns", "check the host in upstream"]);
+    // The certificate of a CA that pintle does not trust, of another name, and of both right.
+    let leaf = authority.leaf("origin", &["origin.example"]);
+    let secure = Http2Origin::start(&leaf, |_, _| {});
+    let site = blog_at(&authority, "https://origin.example");
+    let options = |more: &str| format!("{site}[site.upstream_options]\nconnect = \"{}\"\n{more}", secure.address);
+    check(&options(""), 1, &["no trusted CA has issued it", "upstream_options.ca"]);
+    let ca = format!("ca = {:?}\n", authority.ca_path());
+    let other = format!("{ca}verify_name = \"other.example\"\n");
+    check(&options(&other), 1, &["it is for origin.example, not for other.example", "upstream_options.verify_name"]);
+    // A plain request to a port with TLS.
+    let plain = blog_at(&authority, &format!("http://{}", secure.address));
+    check(&plain, 1, &["write https:// in upstream"]);
+}
+
+#[test]
+fn verify_completes_a_url() {
+    let authority = Authority::new();
+    let server = Pintle::start(&authority, &blog(&authority, &Origin::hello()));
+    for url in [BLOG.to_owned(), format!("{BLOG}/"), format!("https://{BLOG}")] {
+        let mut command = pintle();
+        command.args(["verify", &url, "--json", "--connect", &server.https().to_string()]);
+        command.args(["--connect-http", &server.http().to_string(), "--ca"]).arg(authority.ca_path());
+        let (_, out, err) = outcome(&mut command);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        assert_eq!(report["url"], format!("https://{BLOG}/"), "{report:#}");
+        assert_eq!(report["chain_trusted"], true, "{report:#}");
+    }
+    let (code, _, err) = outcome(pintle().args(["verify", &format!("http://{BLOG}/")]));
+    assert!(code == 2 && err.contains("write the https URL"), "{err}");
+}
+
+/// Every line that a start writes to standard error, whatever goes wrong and however many lines its text has.
+#[test]
+fn the_log_in_json_begins_with_the_first_line() {
+    let authority = Authority::new();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("pintle.toml");
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let site = blog_at(&authority, "http://origin.example");
+    let taken = format!("[listen]\nhttps = [\"{}\"]\nhttp = []\n{site}", busy.local_addr().unwrap());
+    let broken = format!("{LISTEN}{site}[site.upstream_optoins]\n[site.hsts]\nmax_age = 1\n");
+    for (text, wanted) in [(taken, "cannot listen on"), (broken, "unknown key"), ("[[site]".to_owned(), "")] {
+        fs::write(&path, text).unwrap();
+        let (code, _, err) = outcome(pintle().args(["run", "--allow-root", "--log-format", "json", "-c"]).arg(&path));
+        assert_eq!(code, 1, "{err}");
+        let lines: Vec<Value> = err
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}\n---\n{err}")))
+            .collect();
+        let errors: Vec<_> = lines.iter().filter(|line| line["level"] == "ERROR").collect();
+        assert!(errors.iter().any(|line| line["message"].as_str().unwrap().contains(wanted)), "{err}");
+        assert!(lines.iter().all(|line| line["timestamp"].is_string()), "{err}");
+    }
+}
+
+/// On a terminal, a request is a short line. A pipe gets JSON.
+#[test]
+fn a_terminal_gets_short_access_lines() {
+    let home = TempDir::new().unwrap();
+    let (https, http) = (free_port(), free_port());
+    let program = env!("CARGO_BIN_EXE_pintle");
+    let seen = home.path().join("seen");
+    let pid = home.path().join("pid");
+    let folder = home.path().join("demo");
+    let line =
+        format!("echo $$ >{pid:?}; exec {program} demo --https-port {https} --http-port {http} --dir {folder:?}");
+    let out = fs::File::create(&seen).unwrap();
+    let mut child = on_terminal(&line).stdout(out).spawn().unwrap();
+    let text = || fs::read_to_string(&seen).unwrap();
+    eventually("the demo is up", || text().contains("Ctrl-C").then_some(()));
+    let ca = folder.join("ca.pem");
+    output(
+        Command::new("curl")
+            .args(["-sS", "--noproxy", "*", "--cacert"])
+            .arg(&ca)
+            .arg(format!("https://localhost:{https}/")),
+    );
+    let short = " 200 GET https://localhost/ ";
+    let text = eventually("a short line", || Some(text()).filter(|text| text.contains(short)));
+    // No log lines around the text, and no JSON.
+    assert!(!text.contains("INFO") && !text.contains("{\""), "{text}");
+    output(Command::new("kill").arg(fs::read_to_string(&pid).unwrap().trim()));
+    let _ = child.wait();
+}
