@@ -231,7 +231,10 @@ fn tls_hint(error: &io::Error) -> Option<&'static str> {
     if failure::is_ca_itself(error) {
         return Some("issue a certificate for the upstream with this CA, and name the CA in upstream_options.ca");
     }
-    match rustls_error(error)? {
+    let Some(inner) = rustls_error(error) else {
+        return Some("check the port, and the name that the upstream expects (upstream_options.server_name)");
+    };
+    match inner {
         rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => {
             Some("if the upstream has a CA of its own, name that CA in upstream_options.ca")
         }

@@ -1,14 +1,15 @@
 //! What a newcomer meets first: a busy port, an upstream that does not work, a URL without its scheme, a terminal.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Authority, BLOG, Http2Origin, Origin, Pintle, blog, blog_at, eventually, free_port, outcome, output, pintle,
+    Authority, BLOG, Origin, Pintle, SecureServer, blog, blog_at, eventually, free_port, outcome, output, page, pintle,
 };
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
@@ -36,6 +37,19 @@ fn a_busy_port_of_the_demo() {
     }
 }
 
+/// A server without TLS that answers whatever it reads, as nginx does.
+fn plain_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    address
+}
+
 #[test]
 fn check_connects_to_upstreams() {
     let authority = Authority::new();
@@ -58,20 +72,23 @@ fn check_connects_to_upstreams() {
     let origin = Origin::hello();
     let answers = format!("upstream {}: {} answers 200", origin.url(), origin.address);
     check(&blog(&authority, &origin), 0, &[&answers]);
-    let tls = format!("https://{}", origin.address);
+    let closes = blog_at(&authority, &format!("https://{}", origin.address));
+    check(&closes, 1, &["the server closed the connection during the handshake", "check the port"]);
     let not_tls = ["does not speak TLS on this port", "write http:// in upstream"];
-    check(&blog_at(&authority, &tls), 1, &not_tls);
+    check(&blog_at(&authority, &format!("https://{}", plain_server())), 1, &not_tls);
     check(&blog_at(&authority, "http://127.0.0.1:1"), 1, &["connection refused", "check the port"]);
     check(&blog_at(&authority, "http://nobody.invalid"), 1, &["dns", "check the host in upstream"]);
     // The certificate of a CA that pintle does not trust, of another name, and of both right.
     let leaf = authority.leaf("origin", &["origin.example"]);
-    let secure = Http2Origin::start(&leaf, |_, _| {});
+    let secure = SecureServer::start(&[&leaf], |_, _| page("", ""));
     let site = blog_at(&authority, "https://origin.example");
     let options = |more: &str| format!("{site}[site.upstream_options]\nconnect = \"{}\"\n{more}", secure.address);
     check(&options(""), 1, &["no trusted CA has issued it", "upstream_options.ca"]);
     let ca = format!("ca = {:?}\n", authority.ca_path());
     let other = format!("{ca}verify_name = \"other.example\"\n");
     check(&options(&other), 1, &["it is for origin.example, not for other.example", "upstream_options.verify_name"]);
+    let answers = format!("upstream https://origin.example: {} answers 200", secure.address);
+    check(&options(&ca), 0, &[&answers]);
     // A plain request to a port with TLS.
     let plain = blog_at(&authority, &format!("http://{}", secure.address));
     check(&plain, 1, &["write https:// in upstream"]);

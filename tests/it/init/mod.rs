@@ -315,6 +315,10 @@ fn certificates_by_acme() {
     let agreed = run(&[&email[..], &["--accept-terms"]].concat());
     assert!(lines.iter().all(|line| active(&agreed).contains(line)), "{agreed}");
     assert!(active(&agreed).len() <= 17, "{agreed}");
+    // It also runs. Nobody answers as the authority here.
+    let nobody = "[acme]\ndirectory = \"https://127.0.0.1:1/dir\"\n";
+    let server = Pintle::start(&authority, &agreed.replace("[acme]\n", nobody));
+    assert_eq!(server.logged("no certificate obtained", 1)[0]["site"], BLOG);
     // Pins need the keys that pintle makes.
     assert!(!agreed.contains("[site.hpkp]\n"), "{agreed}");
     let pinned = run(&[&email[..], &["--accept-terms", "--pins"]].concat());
