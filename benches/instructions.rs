@@ -92,12 +92,17 @@ fn step_find_client(s: &Setting) {
 
 #[inline(never)]
 fn step_write_outbound(s: &Setting) {
-    let told = origin(&s.client.peer, &s.head.fields, &s.trust);
+    let client_origin = origin(&s.client.peer, &s.head.fields, &s.trust);
     let mut out = Vec::with_capacity(4096);
     for _ in 0..TIMES {
         out.clear();
-        let upstream_request =
-            UpstreamRequest { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
+        let upstream_request = UpstreamRequest {
+            head: &s.head,
+            site: &s.site,
+            origin: &client_origin,
+            client: &s.client,
+            websocket_key: None,
+        };
         upstream_request.write_http1(black_box(&s.upstream), &mut out);
     }
 }

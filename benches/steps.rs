@@ -81,7 +81,7 @@ fn messages(c: &mut Criterion) {
 
 fn forwarding(c: &mut Criterion) {
     let s = setting();
-    let told = origin(&s.client.peer, &s.head.fields, &s.trust);
+    let client_origin = origin(&s.client.peer, &s.head.fields, &s.trust);
     c.bench_function("forward/who the client is, nobody trusted", |b| {
         b.iter(|| origin(black_box(&s.client.peer), &s.head.fields, &s.trust));
     });
@@ -89,8 +89,13 @@ fn forwarding(c: &mut Criterion) {
     c.bench_function("forward/write the upstream's request", |b| {
         b.iter(|| {
             out.clear();
-            let upstream_request =
-                UpstreamRequest { head: &s.head, site: &s.site, origin: &told, client: &s.client, websocket_key: None };
+            let upstream_request = UpstreamRequest {
+                head: &s.head,
+                site: &s.site,
+                origin: &client_origin,
+                client: &s.client,
+                websocket_key: None,
+            };
             upstream_request.write_http1(black_box(&s.upstream), &mut out);
             out.len()
         });

@@ -233,10 +233,10 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
     for broken in &broken {
         warn(&broken.reason());
     }
-    let told: Vec<Value> = broken.iter().map(BrokenHere::json).collect();
+    let breaks: Vec<Value> = broken.iter().map(BrokenHere::json).collect();
     if *dry_run {
         match as_json {
-            true => println!("{}", json!({ "ok": true, "news": news, "breaks": told, "dry_run": true })),
+            true => println!("{}", json!({ "ok": true, "news": news, "breaks": breaks, "dry_run": true })),
             false => println!("{news} records would be new here"),
         }
         return ExitCode::SUCCESS;
@@ -251,7 +251,7 @@ pub fn merge(path: &Path, request: &Merge) -> ExitCode {
     match add_with(&draft, records, excuses) {
         Ok(news) => {
             match as_json {
-                true => println!("{}", json!({ "ok": true, "news": news, "breaks": told, "dry_run": false })),
+                true => println!("{}", json!({ "ok": true, "news": news, "breaks": breaks, "dry_run": false })),
                 false => println!("{news} records are new here"),
             }
             ExitCode::SUCCESS

@@ -267,8 +267,8 @@ fn bad(why: &str) -> Answer {
 async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) -> Answer {
     let (book, notices) = crate::ledger::read_book(body);
     if !notices.is_empty() {
-        let told: Vec<String> = notices.iter().map(ToString::to_string).collect();
-        return bad(&told.join("; "));
+        let texts: Vec<String> = notices.iter().map(ToString::to_string).collect();
+        return bad(&texts.join("; "));
     }
     let records = book.records().collect();
     let taken = match are_new {

@@ -60,7 +60,7 @@ impl Control {
             }
         }
         let mut look = interval(LOOK_EVERY);
-        let mut told = Instant::now();
+        let mut reported_at = Instant::now();
         while !self.server.has_drained() {
             tokio::select! {
                 biased;
@@ -72,8 +72,8 @@ impl Control {
                 Some(command) = self.operator.commands.recv() => self.answer_at_the_end(command),
                 _ = look.tick() => {}
             }
-            if told.elapsed() >= PROGRESS {
-                told = Instant::now();
+            if reported_at.elapsed() >= PROGRESS {
+                reported_at = Instant::now();
                 let connections = self.server.connections();
                 tracing::info!(connections, "draining");
                 self.operator

@@ -140,8 +140,8 @@ impl Control {
                 });
                 let mut reasons = reasons.await.unwrap_or_default();
                 reasons.extend(log_trouble);
-                let told = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
-                tracing::info!(notes = told, "reloaded");
+                let what_changed = if notes.is_empty() { "nothing has changed".to_owned() } else { notes.join("; ") };
+                tracing::info!(notes = what_changed, "reloaded");
                 Verdict::new(true, reasons, notes)
             }
             Err(refusal) => {

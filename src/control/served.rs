@@ -228,7 +228,7 @@ pub fn ask_for_judgement(address: &AdminAddress, asked: &Judge) -> Result<Option
 ///
 /// The reason of the refusal.
 pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<(), Objection> {
-    let told = |error: &dyn std::fmt::Display| Objection { error: error.to_string(), ..Objection::default() };
+    let objection = |error: &dyn std::fmt::Display| Objection { error: error.to_string(), ..Objection::default() };
     let body: String = promises.iter().map(|promise| Record::Promise(promise.clone()).line()).collect();
     match ask(address, Method::POST, "/ledger/promise", body) {
         Ok((StatusCode::OK, _)) => Ok(()),
@@ -236,8 +236,8 @@ pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<()
             let what = "the running process is older than this command, and takes no promises";
             Err(Reason::new(what).hint("pintle upgrade").into())
         }
-        Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| told(&answer.trim()))),
-        Err(error) => Err(told(&error)),
+        Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| objection(&answer.trim()))),
+        Err(error) => Err(objection(&error)),
     }
 }
 

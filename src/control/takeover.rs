@@ -193,7 +193,7 @@ impl Control {
         listeners: Listeners,
         beginning: Beginning,
     ) -> Result<Self, Vec<Problem>> {
-        let parts = Parts::new(&config).map_err(told)?;
+        let parts = Parts::new(&config).map_err(problems_of)?;
         let Listeners { bound, probed, kept, notes } = listeners;
         let address = probed.addresses().first().map(|(address, _)| *address);
         let mut server = Server::start(probed, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))
@@ -229,7 +229,7 @@ impl Control {
         let (again, problems) = draft.build(&context);
         let Some(mut config) = again else { return Err(problems.shown()) };
         config.names.extend(names);
-        let promised = promise(ledger, &config, parts.copies.as_ref(), go.since).await.map_err(told)?;
+        let promised = promise(ledger, &config, parts.copies.as_ref(), go.since).await.map_err(problems_of)?;
         server.publish(config.snapshot.clone());
         server.settled().await;
         server.listen(bound.addresses(), bound);
@@ -282,7 +282,7 @@ impl Listeners {
     }
 }
 
-fn told(StartError(why): StartError) -> Vec<Problem> {
+fn problems_of(StartError(why): StartError) -> Vec<Problem> {
     vec![why.into()]
 }
 

@@ -142,7 +142,7 @@ fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathB
     let connect = match (given.then(|| target.place(scheme)).flatten(), evidence.address(scheme)) {
         (Some(place), _) => {
             let answered = evidence.address(scheme).is_some();
-            let why = "the address that init was told".to_owned();
+            let why = "the address of --connect".to_owned();
             Some(Decision { value: place_text(&place, port), proven: answered, why })
         }
         (None, Some(address)) if evidence.is_own_public() => {

@@ -316,8 +316,8 @@ mod tests {
     #[test]
     fn what_is_not_names_its_line() {
         let check = |text: &str, want: &str| {
-            let told = read(text.as_bytes()).unwrap_err().to_string();
-            assert!(told.starts_with(want), "{text:?}: {told}");
+            let message = read(text.as_bytes()).unwrap_err().to_string();
+            assert!(message.starts_with(want), "{text:?}: {message}");
         };
         for odd in [
             "<pre>-----BEGIN A-----",

@@ -174,7 +174,7 @@ impl LogThread {
         let writer = Writer {
             target,
             lost,
-            told: 0,
+            reported_lost: 0,
             asked: asked.clone(),
             reopened: 0,
             failures: 0,
@@ -199,7 +199,7 @@ struct Writer {
     target: Target,
     lost: Arc<AtomicU64>,
     /// Lost lines that were already reported.
-    told: u64,
+    reported_lost: u64,
     asked: Arc<AtomicU64>,
     reopened: u64,
     failures: u64,
@@ -250,13 +250,13 @@ impl Writer {
             self.publish();
         }
         let lost = self.lost.load(Ordering::Relaxed);
-        if lost > self.told {
+        if lost > self.reported_lost {
             let _ = writeln!(
                 io::stderr(),
                 "pintle: {} log lines were lost: the log is written too slowly, or could not be written",
-                lost - self.told
+                lost - self.reported_lost
             );
-            self.told = lost;
+            self.reported_lost = lost;
         }
         true
     }

@@ -366,9 +366,9 @@ mod tests {
             (other(webpki::Error::CaUsedAsEndEntity), "a CA's own certificate"),
             (other(webpki::Error::PathLenConstraintViolated), "more CAs"),
         ] {
-            let told = distrust(&error.into(), None, &name, Timestamp::now());
-            assert_eq!(told.check, "certificate-invalid");
-            assert!(told.message.contains(want) && !told.message.contains('{'), "{told:?}");
+            let found = distrust(&error.into(), None, &name, Timestamp::now());
+            assert_eq!(found.check, "certificate-invalid");
+            assert!(found.message.contains(want) && !found.message.contains('{'), "{found:?}");
         }
     }
 

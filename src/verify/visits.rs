@@ -191,8 +191,8 @@ impl Visitor<'_> {
     /// Returns the http URL that corresponds to ours. If https has a port of its own, http has the
     /// port of `--connect-http`, or the guessed one.
     fn plain_url(&self, guess: u16) -> Url {
-        let told = self.options.connect_http.as_ref().and_then(|place| place.port).unwrap_or(guess);
-        let port = if self.options.url.port == 443 { 80 } else { told };
+        let likely = self.options.connect_http.as_ref().and_then(|place| place.port).unwrap_or(guess);
+        let port = if self.options.url.port == 443 { 80 } else { likely };
         Url { scheme: Scheme::Http, port, ..self.options.url.clone() }
     }
 

@@ -170,11 +170,11 @@ fn policies_are_for_names() {
     drop(pintle);
     let (code, _, err) = check(&authority, &format!("{listen}{}", config(&["127.0.0.1"])));
     assert_eq!(code, 0, "{err}");
-    for told in [
+    for message in [
         "site.hpkp: pintle sends no pins: clients note none for an address",
         "site.hsts: browsers keep no policy for an address",
     ] {
-        assert!(err.contains(told), "{err}");
+        assert!(err.contains(message), "{err}");
     }
     // A name beside it is promised; the address is not.
     let pintle = Pintle::start_with(&authority, listen, &config(&["127.0.0.1", "blog.example.com"]));

@@ -122,7 +122,7 @@ fn a_socket_that_was_swept_away_comes_back() {
     fs::write(&precious, "precious").unwrap();
     pintle.rewrite(|text| format!("[admin]\nlisten = \"unix:{}\"\n{text}", precious.display()));
     pintle.signal("HUP");
-    eventually("it is told", || pintle.log().contains("the path exists and is not a socket").then_some(()));
+    eventually("it is logged", || pintle.log().contains("the path exists and is not a socket").then_some(()));
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     fs::remove_file(&precious).unwrap();
     eventually("commands come in again", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
@@ -304,7 +304,7 @@ fn without_anybody_there() {
     assert!(code == 1 && err.contains("cannot be understood"), "{err}");
 }
 
-/// A token outlives restarts, so that Prometheus need not be told; and whoever removes it gets another one.
+/// A token outlives restarts, so that Prometheus keeps its copy. If it is removed, pintle makes another one.
 #[test]
 fn the_token_is_kept_until_it_is_removed() {
     let bed = Bed::new();
@@ -356,8 +356,8 @@ fn a_token_that_is_none_any_more_is_replaced() {
         };
         before = eventually(spoil, is_another);
         eventually("it is the one that counts", works);
-        let told = pintle.logged("new token for commands over TCP", number + 1);
-        assert_eq!(told.len(), number + 1, "{spoil}: {told:?}");
+        let reported = pintle.logged("new token for commands over TCP", number + 1);
+        assert_eq!(reported.len(), number + 1, "{spoil}: {reported:?}");
     }
     // For Prometheus, whose group may read it.
     chmod(0o640);

@@ -1,4 +1,4 @@
-//! Chains as clients judge them: each rule of a path is told of where it is broken, and nothing that clients accept is
+//! Chains as clients judge them: each broken rule of a path is reported, and nothing that clients accept is
 //! refused.
 
 use std::fs;
@@ -169,9 +169,9 @@ fn a_weak_issuer_is_told_of_as_weak() {
     let (leaf, middle, key) = below_a_weak_key(&authority, &root, &host("weakca"));
     let case = |name, chain: String, key| Case { name, chain, key, says: &[] };
     let cases = [case("weakca", leaf + &middle + &root.pem, key)];
-    let (code, told) = check(&authority, &cases);
+    let (code, message) = check(&authority, &cases);
     let says = "the key of certificate 2 of the chain is too weak for today's clients: rsa-1024";
-    assert!(code == 1 && told[0].contains(says) && !told[0].contains("is not signed by"), "{}", told[0]);
+    assert!(code == 1 && message[0].contains(says) && !message[0].contains("is not signed by"), "{}", message[0]);
 }
 
 #[test]
@@ -260,12 +260,12 @@ fn what_clients_refuse_is_refused_with_its_rule() {
     add("odd", odd.leaf(&host("odd"), |_| {}), &[&odd.pem], &["certificate 2 of the chain has a critical extension"]);
     let fallen = Ca::root_with("fallen", |p| p.is_ca = IsCa::ExplicitNoCa);
     add("fallen", fallen.leaf(&host("fallen"), |_| {}), &[&fallen.pem], &["certificate 2 of the chain is not a CA"]);
-    let (code, told) = check(&authority, &cases);
+    let (code, message) = check(&authority, &cases);
     assert_eq!(code, 1);
-    for (case, told) in cases.iter().zip(&told) {
+    for (case, message) in cases.iter().zip(&message) {
         for says in case.says {
-            let line = told.lines().find(|line| line.contains(says));
-            assert!(line.is_some_and(|l| !l.contains("warning:")), "{}: {says:?} is not in {told}", case.name);
+            let line = message.lines().find(|line| line.contains(says));
+            assert!(line.is_some_and(|l| !l.contains("warning:")), "{}: {says:?} is not in {message}", case.name);
         }
     }
 }
@@ -343,11 +343,11 @@ fn what_clients_accept_is_served() {
     });
     let polite_leaf = polite.leaf(&host("polite"), |_| {});
     cases.push(Case { name: "polite", chain: polite_leaf.0 + &polite.pem, key: polite_leaf.1, says: &[] });
-    let (code, told) = check(&authority, &cases);
-    assert_eq!(code, 0, "{told:#?}");
-    for (case, told) in cases.iter().zip(&told) {
-        assert!(case.says.iter().all(|says| told.contains(says)), "{}: {told}", case.name);
-        assert!(!case.says.is_empty() || told.is_empty(), "{}: {told}", case.name);
+    let (code, message) = check(&authority, &cases);
+    assert_eq!(code, 0, "{message:#?}");
+    for (case, message) in cases.iter().zip(&message) {
+        assert!(case.says.iter().all(|says| message.contains(says)), "{}: {message}", case.name);
+        assert!(!case.says.is_empty() || message.is_empty(), "{}: {message}", case.name);
     }
     let pintle = Pintle::start(&authority, &sites(&authority, &cases, &origin.url()));
     let ca = authority.write("root.pem", &root.pem);
@@ -412,9 +412,9 @@ fn unusual_keys_are_warned_of() {
         },
         Case { name: "p521", chain: leaf + &root.pem, key, says: &["not all browsers accept its key: ecdsa-p521"] },
     ];
-    let (code, told) = check(&authority, &cases);
-    assert_eq!(code, 0, "{told:?}");
-    for (case, told) in cases.iter().zip(&told) {
-        assert!(told.contains("warning: ") && told.contains(case.says[0]), "{told}");
+    let (code, message) = check(&authority, &cases);
+    assert_eq!(code, 0, "{message:?}");
+    for (case, message) in cases.iter().zip(&message) {
+        assert!(message.contains("warning: ") && message.contains(case.says[0]), "{message}");
     }
 }

@@ -83,7 +83,7 @@ fn serve_instead(pintle: &Pintle, before: &Leaf, after: &Leaf) {
     });
 }
 
-/// `chronyc makestep && pintle reload`: the clock was 40 days behind, and what clients were told in all that time is held
+/// `chronyc makestep && pintle reload`: the clock was 40 days behind, and the promises of all that time are held
 /// for 30 days from now.
 #[test]
 fn a_clock_that_is_set_forward_before_a_judgement() {
@@ -121,8 +121,9 @@ fn a_clock_that_cannot_be_right_poisons_nothing() {
     assert!(bed.header(&pintle).is_some());
     bed.set_clock(10 * 366 * DAY);
     eventually("pins are withheld", || bed.header(&pintle).is_none().then_some(()));
-    let told = pintle.logged("the clock cannot be right: pins are withheld, everything else continues", 1).remove(0);
-    assert!(told["error"].as_str().unwrap().contains("should be about"), "{told}");
+    let reported =
+        pintle.logged("the clock cannot be right: pins are withheld, everything else continues", 1).remove(0);
+    assert!(reported["error"].as_str().unwrap().contains("should be about"), "{reported}");
     let why = pintle.status()["sites"][0]["hpkp"]["why_not"].as_str().unwrap().to_owned();
     assert!(why.contains("the clock shows 20") && why.contains("pintle ledger repair"), "{why}");
     // Nothing is judged by it.
@@ -231,8 +232,8 @@ fn dates_ahead_of_the_clock_are_named() {
     drop(bed.start(&config));
     bed.set_clock(0);
     let pintle = bed.start(&config);
-    let told = pintle.logged("the ledger has dates ahead of the clock", 1).remove(0);
-    assert!(told["hint"].as_str().unwrap().contains("pintle ledger repair -c "), "{told}");
+    let reported = pintle.logged("the ledger has dates ahead of the clock", 1).remove(0);
+    assert!(reported["hint"].as_str().unwrap().contains("pintle ledger repair -c "), "{reported}");
     let path = bed.folder.path().join("pintle.toml");
     fs::write(&path, fs::read_to_string(pintle.config_path()).unwrap()).unwrap();
     let check = || outcome(crate::harness::pintle().env("PINTLE_ALLOW_ROOT", "1").args(["check", "-c"]).arg(&path));

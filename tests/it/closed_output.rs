@@ -19,9 +19,9 @@ fn check(command: &dyn Fn() -> Command, code: i32) {
     let (open, out, _) = outcome(&mut command());
     assert!(open == code && !out.is_empty(), "{:?}: {open} {out}", command());
     let done = command().stdout(closed()).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&done.stderr);
-    assert_eq!(done.status.code(), Some(code), "{:?}: {told}", command());
-    assert!(!told.contains("panicked") && !told.contains("Broken pipe"), "{:?}: {told}", command());
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(code), "{:?}: {err}", command());
+    assert!(!err.contains("panicked") && !err.contains("Broken pipe"), "{:?}: {err}", command());
     let both = command().stdout(closed()).stderr(closed()).status().unwrap();
     assert_eq!(both.code(), Some(code), "{:?}, with both closed", command());
 }
@@ -80,8 +80,8 @@ fn a_full_disk_is_reported() {
     for arguments in [&["completions", "bash"][..], &["man"]] {
         let done = pintle().args(arguments).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
         let done = done.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&done.stderr);
-        assert_eq!(done.status.code(), Some(1), "{told}");
-        assert!(told.starts_with("pintle: standard output: No space left on device"), "{told}");
+        let err = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{err}");
+        assert!(err.starts_with("pintle: standard output: No space left on device"), "{err}");
     }
 }

@@ -226,8 +226,8 @@ fn an_interrupted_installation_that_would_be_refused_is_undone() {
         let killed = install.args([&bed.stranger.chain, &bed.stranger.key]).env("PINTLE_TEST_DIE_AT", "2").output();
         assert_eq!(killed.unwrap().status.code(), None);
         assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&bed.stranger.key).unwrap());
-        let (_, _, told) = outcome(pintle().args(["check", "-c"]).arg(&path));
-        assert!(told.contains("pintle refuses its certificate"), "{told}");
+        let (_, _, message) = outcome(pintle().args(["check", "-c"]).arg(&path));
+        assert!(message.contains("pintle refuses its certificate"), "{message}");
         let running = Pintle::start(&bed.authority, &config);
         assert!(running.log().contains("so it is undone, and the previous files are back"), "{}", running.log());
         assert_eq!(bed.served(&running), bed.live.pin);

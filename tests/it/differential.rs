@@ -62,7 +62,7 @@ const OVER_HTTP2: &[&[u8]] = &[
 /// A request as pintle has understood it, and what it writes for it.
 struct Forwarded {
     from: Vec<u8>,
-    told: Value,
+    expected: Value,
     bytes: Vec<u8>,
 }
 
@@ -103,8 +103,8 @@ fn forward(from: &[u8], head: &RequestHead, frames: Vec<Frame>) -> Option<Forwar
     }
     bytes.extend(out.waiting().concat());
     let method = if key.is_some() { "GET" } else { head.method.as_str() };
-    let told = serde_json::json!([method, head.target(), list(&received.fields), hex(&body), trailers]);
-    Some(Forwarded { from: from.to_vec(), told, bytes })
+    let expected = serde_json::json!([method, head.target(), list(&received.fields), hex(&body), trailers]);
+    Some(Forwarded { from: from.to_vec(), expected, bytes })
 }
 
 fn list(fields: &Fields) -> Vec<Value> {
@@ -233,9 +233,9 @@ fn compare(all: &[Forwarded]) {
         assert_eq!(read.len(), groups.len(), "{parser}");
         for (group, read) in groups.iter().zip(read) {
             for (n, forwarded) in group.iter().enumerate() {
-                if read.get(n) != Some(&forwarded.told) {
+                if read.get(n) != Some(&forwarded.expected) {
                     let (from, bytes) = (forwarded.from.escape_ascii(), forwarded.bytes.escape_ascii());
-                    panic!("{parser}: {from}\nbecame {bytes}\nread {:?}\nnot  {}", read.get(n), forwarded.told);
+                    panic!("{parser}: {from}\nbecame {bytes}\nread {:?}\nnot  {}", read.get(n), forwarded.expected);
                 }
             }
             assert_eq!(read.len(), group.len(), "{parser} reads more requests than there are");
@@ -252,11 +252,11 @@ fn the_comparison_sees_a_request_that_hides_another() {
     off[at + 1] = b'0';
     let mut two = honest.bytes.clone();
     two.splice(at..at, *b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n");
-    let told = [honest.told];
+    let expected = [honest.expected];
     for read in read(&[honest.bytes, off, two]) {
-        assert_eq!(read[0], told);
-        assert_ne!(read[1], told);
-        assert_ne!(read[2], told);
+        assert_eq!(read[0], expected);
+        assert_ne!(read[1], expected);
+        assert_ne!(read[2], expected);
     }
 }
 
@@ -287,11 +287,11 @@ fn through_the_front_door() {
         }
         // What the operator has not asked for (an expectation, a loop) is refused by rules of their own.
         if response.status == 200 {
-            let told: Value = serde_json::from_slice(&response.body).unwrap();
-            let mut passed = forwarded.told;
+            let expected: Value = serde_json::from_slice(&response.body).unwrap();
+            let mut passed = forwarded.expected;
             // Trailers, which pass only if a rule of the site names them.
-            *passed.as_array_mut().and_then(|told| told.last_mut()).unwrap() = Value::Array(Vec::new());
-            assert_eq!(told, passed, "{}", forwarded.from.escape_ascii());
+            *passed.as_array_mut().and_then(|expected| expected.last_mut()).unwrap() = Value::Array(Vec::new());
+            assert_eq!(expected, passed, "{}", forwarded.from.escape_ascii());
             compared += 1;
         }
     }

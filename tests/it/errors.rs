@@ -1,4 +1,4 @@
-//! What visitors are told when something is wrong, and what the operator is.
+//! Errors: the pages that visitors get, and the lines that the operator reads.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

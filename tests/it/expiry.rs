@@ -69,10 +69,13 @@ fn each_threshold_is_logged_once() {
     {
         let known = pintle.log_json(NEAR).len();
         bed.set_clock(hours + 1);
-        let told = pintle.logged(NEAR, known + 1);
-        assert_eq!(told.len(), known + 1, "{told:?}");
-        assert_eq!(told[known]["left"], left, "{told:?}");
-        assert!(told[known]["site"] == BLOG && told[known]["file"].as_str().unwrap().ends_with("live.pem"), "{told:?}");
+        let reported = pintle.logged(NEAR, known + 1);
+        assert_eq!(reported.len(), known + 1, "{reported:?}");
+        assert_eq!(reported[known]["left"], left, "{reported:?}");
+        assert!(
+            reported[known]["site"] == BLOG && reported[known]["file"].as_str().unwrap().ends_with("live.pem"),
+            "{reported:?}"
+        );
     }
     let stage = |stage: u8| {
         bed.metrics()
@@ -99,16 +102,16 @@ fn a_jump_over_several_thresholds_is_one_report() {
     let bed = Bed::new();
     let pintle = bed.start(&bed.leaf(90 * 24, 20 * 24));
     bed.set_clock(18 * 24);
-    let told = pintle.logged(NEAR, 1);
-    assert_eq!(told[0]["left"], "2 days left", "{told:?}");
+    let reported = pintle.logged(NEAR, 1);
+    assert_eq!(reported[0]["left"], "2 days left", "{reported:?}");
     // A renewal ends it; the next certificate has reports of its own.
     let pin = |pintle: &Pintle| pintle.status()["sites"][0]["certificates"][0]["serial"].clone();
     let before = pin(&pintle);
     bed.leaf(200 * 24, 100 * 24);
     eventually("the renewed one is served", || (pin(&pintle) != before).then_some(()));
     bed.set_clock(90 * 24);
-    let told = pintle.logged(NEAR, 2);
-    assert_eq!(told.len(), 2, "{told:?}");
+    let reported = pintle.logged(NEAR, 2);
+    assert_eq!(reported.len(), 2, "{reported:?}");
 }
 
 /// Certificates of a few days are judged by fractions of their lifetime.
@@ -119,8 +122,8 @@ fn a_certificate_of_six_days_is_not_always_about_to_end() {
     let (code, out, _) = outcome(pintle.command("status").arg("--exit-code"));
     assert!(code == 0 && out.contains("(4 days left)"), "{out}");
     bed.set_clock(50);
-    let told = pintle.logged(NEAR, 1);
-    assert_eq!(told[0]["left"], "2 days left", "{told:?}");
+    let reported = pintle.logged(NEAR, 1);
+    assert_eq!(reported[0]["left"], "2 days left", "{reported:?}");
 }
 
 /// The words on a terminal: in colour, wrapped to its width; and neither where the output is none.

@@ -486,7 +486,7 @@ fn nothing_is_exported_from_a_configuration_with_errors() {
     assert!(code == 1 && out.is_empty() && err.contains("absent.csr: no such file"), "{err}");
 }
 
-/// The port that clients use: the one that is told, or those of the listeners.
+/// The port that clients use: the configured one, or those of the listeners.
 #[test]
 fn tlsa_records_are_for_the_public_port() {
     let site = Site::blog();

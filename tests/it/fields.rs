@@ -258,11 +258,11 @@ fn grpc(leaf: &Leaf) -> (SocketAddr, tokio::runtime::Runtime) {
                 let Ok(tls) = acceptor.accept(socket).await else { return };
                 let Ok(mut connection) = h2::server::handshake(tls).await else { return };
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
-                    let told = request.headers().get("te").map_or("", |te| te.to_str().unwrap());
+                    let te_sent = request.headers().get("te").map_or("", |te| te.to_str().unwrap());
                     let response = http::Response::builder()
                         .header("content-type", "application/grpc")
                         .header("trailer", "x-known, x-user")
-                        .header("x-test", told);
+                        .header("x-test", te_sent);
                     let mut send = respond.send_response(response.body(()).unwrap(), false).unwrap();
                     send.send_data(Bytes::from("message"), false).unwrap();
                     let mut trailers = http::HeaderMap::new();

@@ -278,7 +278,7 @@ fn an_untrusted_offloader_is_reported_once() {
     let (authority, origin) = (Authority::new(), Origin::hello());
     let state = format!("[state]\ndirectory = {:?}\n", authority.folder().join("state"));
     let pintle = Pintle::start(&authority, &(state + &blog(&authority, &origin)));
-    let told = || {
+    let reported = || {
         let log = pintle.log();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let is_it = |line: &serde_json::Value| {
@@ -295,8 +295,8 @@ fn an_untrusted_offloader_is_reported_once() {
     }
     assert_eq!(ask(&pintle, "Forwarded: proto=https\r\n").status, 301);
     pintle.logs("127.0.0.1 sends X-Forwarded-Proto but is not in trusted_proxies");
-    assert_eq!(told().len(), 1, "{:?}", told());
-    assert!(told()[0]["hint"].as_str().unwrap().contains("trusted_proxies = [\"127.0.0.1\"]"), "{:?}", told());
+    assert_eq!(reported().len(), 1, "{:?}", reported());
+    assert!(reported()[0]["hint"].as_str().unwrap().contains("trusted_proxies = [\"127.0.0.1\"]"), "{:?}", reported());
     // With that line, it is served.
     let trust = "trusted_proxies = [\"127.0.0.1\"]";
     pintle.rewrite(|text| text.replace("workers = 2\n", &format!("workers = 2\n{trust}\n")));

@@ -339,7 +339,7 @@ fn a_request_after_a_refused_one_is_not_read() {
 #[test]
 fn a_client_that_goes_away_frees_the_upstream() {
     let authority = Authority::new();
-    let (gone, told) = std::sync::mpsc::channel();
+    let (gone, count_gone) = std::sync::mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
     let origin = Origin::start(move |_| {
         let gone = gone.lock().unwrap().clone();
@@ -353,6 +353,6 @@ fn a_client_that_goes_away_frees_the_upstream() {
     connection.send(format!("GET /wait HTTP/1.1\r\nHost: {BLOG}\r\n\r\n"));
     origin.request("/wait");
     drop(connection);
-    assert_eq!(told.recv_timeout(crate::harness::PATIENCE), Ok(0));
+    assert_eq!(count_gone.recv_timeout(crate::harness::PATIENCE), Ok(0));
     assert_eq!(pintle.access_line("/wait")["status"], 499);
 }

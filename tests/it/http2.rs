@@ -127,7 +127,7 @@ fn requests_are_translated_strictly() {
 fn a_stream_that_is_given_up_frees_the_upstream() {
     use std::io::Read;
     let authority = Authority::new();
-    let (gone, told) = std::sync::mpsc::channel();
+    let (gone, count_gone) = std::sync::mpsc::channel();
     let gone = std::sync::Mutex::new(gone);
     let origin = Origin::start(move |request| {
         if request.path() == "/other" {
@@ -156,7 +156,7 @@ fn a_stream_that_is_given_up_frees_the_upstream() {
         send.send_reset(h2::Reason::CANCEL);
         assert_eq!(get(&mut sender, request("GET", "/other").body(()).unwrap()).await.0, 200);
     });
-    assert_eq!(told.recv_timeout(crate::harness::PATIENCE), Ok(0));
+    assert_eq!(count_gone.recv_timeout(crate::harness::PATIENCE), Ok(0));
     assert_eq!(pintle.access_line("/wait")["status"], 499);
 }
 

@@ -95,7 +95,7 @@ fn the_same_key_renewed() {
     // An older one is served, but not without a word.
     let (code, _, err) = outcome(&mut install(&pintle.config_path(), BLOG, &[&bed.live.chain]));
     assert!(code == 0 && err.contains("before the one in use"), "{err}");
-    assert_eq!(err.matches("before the one in use").count(), 1, "told once: {err}");
+    assert_eq!(err.matches("before the one in use").count(), 1, "printed once: {err}");
     assert_eq!(end(&pintle), before);
 }
 
@@ -319,7 +319,7 @@ fn what_the_running_process_refuses_is_not_written() {
 fn what_is_not_served_is_not_called_so() {
     let bed = Bed::new();
     let pintle = bed.start("");
-    // Elsewhere from now on, but nobody has told the process.
+    // Elsewhere from now on, but the process does not know it.
     let [chain, key] = ["else.pem", "else.key"].map(|name| bed.folder.path().join(name));
     pintle.rewrite(|text| {
         text.replace(bed.chain().to_str().unwrap(), chain.to_str().unwrap())
@@ -394,13 +394,13 @@ fn killed_half_way() {
         assert!(err.contains("an installation was interrupted"), "step {step}: {err}");
         assert_eq!((code == 0, old(bed.key()).exists()), (step != 1, true), "step {step}: {err}");
         let served = Pintle::start(&bed.authority, &without_state);
-        let (told, leaf) = match step {
+        let (message, leaf) = match step {
             0 => ("so it is finished now", &bed.live),
             1 => ("it is undone, and the previous files are back", &bed.live),
             _ => ("so it is finished now", &bed.next),
         };
         assert_eq!(bed.served(&served), leaf.pin, "step {step}");
-        assert!(served.log().contains(told), "step {step}: {}", served.log());
+        assert!(served.log().contains(message), "step {step}: {}", served.log());
         assert_eq!(fs::read(bed.key()).unwrap(), fs::read(&leaf.key).unwrap(), "step {step}");
         assert!(!old(bed.key()).exists() && !old(bed.chain()).exists(), "step {step}");
     }

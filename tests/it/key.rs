@@ -60,7 +60,7 @@ fn keys_of_every_kind_and_role() {
         let pin = openssl_pin(&["pkey", "-pubout"], &file("key"));
         assert_eq!(pin, openssl_pin(&["req", "-pubkey", "-noout"], &file("csr")));
         assert!(out.contains(&pin) && out.contains(algorithm) && out.contains("Next:\n  1. "), "{out}");
-        // Not a line of the key is told to anybody.
+        // No line of the key is printed.
         let secret = fs::read_to_string(file("key")).unwrap();
         for line in secret.lines().filter(|l| !l.starts_with("---")) {
             assert!(!out.contains(line) && !err.contains(line), "{out}{err}");
@@ -229,7 +229,7 @@ fn list() {
     let (authority, config) = newcomer(&[BLOG], &["../next.csr", "../spare.pub"]);
     let list = |more: &[&str]| outcome(pintle().args(["key", "list", "-c"]).arg(&config).args(more));
     let spare = authority.public_key("spare");
-    // What cannot be read is told, and the rest is there all the same.
+    // An unreadable file is reported, and the rest is listed.
     let (code, out, err) = list(&[]);
     assert!(code == 1 && err.contains("next.csr: No such file") && out.contains("  spare  "), "{out}{err}");
     let key = authority.key("next", crate::harness::KeyKind::Rsa);

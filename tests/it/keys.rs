@@ -172,14 +172,14 @@ fn keys_may_be_for_root_alone() {
     let check = || outcome(pintle.command("check").env_remove("PINTLE_ALLOW_ROOT"));
     let (code, out, err) = check();
     assert_eq!(code, 0, "{out}{err}");
-    let told = "blog.key: the user nobody can read it, too, so tls.key_process protects nothing";
+    let warned = "blog.key: the user nobody can read it, too, so tls.key_process protects nothing";
     assert!(!err.contains("can read it, too"), "{err}");
     // A key that the user can read is in no safe place, whoever else has it.
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let (code, out, err) = check();
-    assert!(code == 0 && err.contains(told) && err.contains("hint: chown root:root "), "{out}{err}");
+    assert!(code == 0 && err.contains(warned) && err.contains("hint: chown root:root "), "{out}{err}");
     let (_, json, _) = outcome(pintle.command("check").arg("--json").env_remove("PINTLE_ALLOW_ROOT"));
-    assert!(json.contains(told), "{json}");
+    assert!(json.contains(warned), "{json}");
     let remedy =
         err.lines().filter_map(|line| line.split_once("hint: ")).find(|(_, hint)| hint.starts_with("chown root"));
     output(Command::new("sh").args(["-c", remedy.unwrap().1]));

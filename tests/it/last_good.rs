@@ -72,7 +72,7 @@ fn a_refused_renewal_holds_up_no_reload_and_no_start() {
     assert_eq!(client.get(pintle.https(), "other.example.com", "/").status, 200);
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert_eq!(refusal(&pintle)["by_guard"], true);
-    assert_eq!(pintle.log_json(REFUSED).len(), 1, "told once");
+    assert_eq!(pintle.log_json(REFUSED).len(), 1, "logged once");
 }
 
 #[test]

@@ -160,8 +160,8 @@ fn a_torn_record_is_ignored_and_reported() {
     let last = whole.lines().last().unwrap();
     fs::write(&file, format!("{whole}{}", &last[..last.len() / 2])).unwrap();
     let pintle = bed.start(&bed.pins("30d"));
-    let told = pintle.logged("ledger", 1).remove(0);
-    assert!(told["notice"].as_str().unwrap().contains("is incomplete"), "{told}");
+    let reported = pintle.logged("ledger", 1).remove(0);
+    assert!(reported["notice"].as_str().unwrap().contains("is incomplete"), "{reported}");
     assert!(bed.header(&pintle).is_some());
     let (_, notices) = ledger::look(&bed.state()).unwrap();
     assert_eq!(notices, []);
@@ -210,8 +210,8 @@ fn merged_with_another_nodes() {
     let refused = eventually("another key breaks what the other node has promised", || {
         pintle.log_json("certificate refused; the old one keeps serving").pop()
     });
-    let told = refused.to_string();
-    assert!(told.contains(&other.next.pin) && told.contains("would lock readers out"), "{refused}");
+    let reported = refused.to_string();
+    assert!(reported.contains(&other.next.pin) && reported.contains("would lock readers out"), "{refused}");
     // Table, timeline and JSON.
     let shown = output(&mut pintle.command("ledger show"));
     for pin in [&bed.live.pin, &bed.next.pin, &other.live.pin, &other.spare.pin] {

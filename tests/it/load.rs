@@ -219,8 +219,8 @@ fn rotate(bed: &Bed, files: &mut Files, pintle: &Pintle, seen: &Seen) -> usize {
                 strangers += 1;
                 let stranger = bed.authority.leaf(&format!("stranger-{n}"), &HOSTS);
                 files.flip(&stranger);
-                let told = "certificate refused; the old one keeps serving";
-                eventually("the stranger is refused", || (pintle.log_json(told).len() == strangers).then_some(()));
+                let message = "certificate refused; the old one keeps serving";
+                eventually("the stranger is refused", || (pintle.log_json(message).len() == strangers).then_some(()));
                 files.flip(&leaf);
             }
             _ => {

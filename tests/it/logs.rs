@@ -92,8 +92,8 @@ fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
     assert!(bed.pintle.reload_fails().contains("cannot reopen"));
     bed.visit("/two");
     eventually("no line is lost", || has(&moved, "/two").then_some(()));
-    let told = bed.pintle.logged("access log", 1);
-    assert!(told.len() == 1 && told[0]["level"] == "ERROR", "told once: {told:?}");
+    let reported = bed.pintle.logged("access log", 1);
+    assert!(reported.len() == 1 && reported[0]["level"] == "ERROR", "logged once: {reported:?}");
     let status = bed.pintle.status();
     assert!(status["access_log"]["error"].as_str().unwrap().contains("cannot reopen"), "{status:#}");
     let human = output(&mut bed.pintle.command("status"));
@@ -110,7 +110,7 @@ fn a_log_that_cannot_be_reopened_is_told_until_it_can() {
     assert!(bed.metrics().contains("pintle_access_log_ok 1\n"), "{}", bed.metrics());
 }
 
-/// What is no file holds up neither the start nor a reload, and is told until it is gone.
+/// A name that is not a file delays neither a start nor a reload, and is reported until it is gone.
 #[test]
 fn a_fifo_is_no_log() {
     let bed = Bed::new();
@@ -165,7 +165,7 @@ fn a_log_that_cannot_be_written_is_told() {
     );
     let pintle = Pintle::start(&authority, &config);
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
-    let log = eventually("it is told", || {
+    let log = eventually("it is logged", || {
         let log = pintle.status()["access_log"].clone();
         (!log["error"].is_null()).then_some(log)
     });
@@ -219,9 +219,9 @@ fn a_failed_reopening_is_never_silent() {
     fs::create_dir(bed.log()).unwrap();
     for times in 1..=2 {
         bed.pintle.signal("USR1");
-        let told = bed.pintle.logged("access log not reopened", times);
-        assert!(told[0]["what"].as_str().unwrap().contains("cannot reopen"), "{told:?}");
-        assert!(told[0]["hint"].as_str().unwrap().contains("move it away"), "{told:?}");
+        let reported = bed.pintle.logged("access log not reopened", times);
+        assert!(reported[0]["what"].as_str().unwrap().contains("cannot reopen"), "{reported:?}");
+        assert!(reported[0]["hint"].as_str().unwrap().contains("move it away"), "{reported:?}");
     }
     bed.visit("/kept");
     eventually("the old file is written", || has(&moved, "/kept").then_some(()));

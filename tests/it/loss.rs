@@ -102,8 +102,8 @@ fn a_file_that_is_deleted_or_exchanged_is_written_anew() {
     for (at, disturb) in disturb.iter().enumerate() {
         disturb();
         eventually("it is noticed", || {
-            let told = "another program has deleted or changed the ledger's file: it is written again";
-            (pintle.log_json(told).len() == at + 1).then_some(())
+            let message = "another program has deleted or changed the ledger's file: it is written again";
+            (pintle.log_json(message).len() == at + 1).then_some(())
         });
         eventually("it is whole", || {
             let (book, notices) = ledger::look(&bed.state()).ok()?;
@@ -181,7 +181,7 @@ fn damage_is_refused_until_it_is_accepted() {
         fs::write(file(&bed), damaged).unwrap();
         let (code, out, err) = outcome(&mut command(&["check"], &config));
         assert_eq!(code, 1, "{out}{err}");
-        assert_eq!(err.matches("ledger.jsonl: ").count(), 1, "told once: {err}");
+        assert_eq!(err.matches("ledger.jsonl: ").count(), 1, "printed once: {err}");
         assert!(err.contains("may be lost") && err.contains("pintle ledger repair"), "{err}");
         let (code, out, _) = outcome(command(&["check"], &config).arg("--json"));
         assert!(code == 1 && out.contains("may be lost") && out.contains("--accept-loss"), "{out}");
@@ -369,8 +369,12 @@ fn an_accepted_lockout_stays_visible() {
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
     let check = |pintle: &Pintle| {
         let status = pintle.status();
-        for told in [&status["ledger"]["accepted_lockouts"][0], &status["sites"][0]["accepted_lockouts"][0]] {
-            assert_eq!((&told["site"], &told["until"]), (&Value::from(BLOG), &Value::from(day.clone())), "{status:#}");
+        for message in [&status["ledger"]["accepted_lockouts"][0], &status["sites"][0]["accepted_lockouts"][0]] {
+            assert_eq!(
+                (&message["site"], &message["until"]),
+                (&Value::from(BLOG), &Value::from(day.clone())),
+                "{status:#}"
+            );
         }
         for command in ["ledger show", "status"] {
             let shown = output(&mut pintle.command(command));

@@ -31,9 +31,9 @@ fn the_version_names_commit_target_and_libraries() {
 
 fn pages() -> (TempDir, Vec<PathBuf>) {
     let folder = TempDir::new().unwrap();
-    let told = output(pintle().args(["man", "--dir"]).arg(folder.path()));
-    let pages: Vec<PathBuf> = told.lines().map(PathBuf::from).collect();
-    assert!(pages.len() > 12 && pages.iter().all(|page| page.is_file()), "{told}");
+    let listed = output(pintle().args(["man", "--dir"]).arg(folder.path()));
+    let pages: Vec<PathBuf> = listed.lines().map(PathBuf::from).collect();
+    assert!(pages.len() > 12 && pages.iter().all(|page| page.is_file()), "{listed}");
     (folder, pages)
 }
 

@@ -199,9 +199,9 @@ fn other_forms_are_named_with_the_command_that_converts() {
         let (code, out, err) = bed.pin(file);
         assert!(code == 1 && out.is_empty(), "{file}: {out}");
         let command = hint(&err, name).replace("-nokeys", "-nokeys -passin pass:");
-        let told = bed.sh(&command);
-        let told = if told.is_empty() { bed.pin(new).1 } else { told };
-        assert!(told.starts_with(&pin), "{file}: {command}: {told}");
+        let printed = bed.sh(&command);
+        let printed = if printed.is_empty() { bed.pin(new).1 } else { printed };
+        assert!(printed.starts_with(&pin), "{file}: {command}: {printed}");
     }
     // A key in front of its certificate.
     bed.sh("openssl pkey -in blog.key -outform DER > mixed.der && openssl x509 -in blog.pem -outform DER >> mixed.der");
@@ -238,8 +238,8 @@ fn encrypted_keys_are_named_with_the_command_that_decrypts() {
         let (code, _, err) = bed.pin(&format!("{file}.key"));
         assert_eq!(code, 1);
         let command = hint(&err, "the private key is encrypted").replace("pkey", "pkey -passin pass:x");
-        let told = bed.sh(&command);
-        assert!(told.starts_with(pin.as_str()), "{file}: {command}: {told}");
+        let printed = bed.sh(&command);
+        assert!(printed.starts_with(pin.as_str()), "{file}: {command}: {printed}");
     }
 }
 
@@ -278,8 +278,8 @@ fn keys_that_tls_here_cannot_use_are_named() {
         // Its pin can be promised all the same: apps pin keys of any kind.
         let (code, _, err) = bed.pin("odd.key");
         assert!(code == 1 && err.contains(name), "{err}");
-        let told = bed.sh(hint(&err, "cannot be used"));
-        assert!(told.starts_with(&want), "{name}: {told}");
+        let printed = bed.sh(hint(&err, "cannot be used"));
+        assert!(printed.starts_with(&want), "{name}: {printed}");
     }
     // An OpenSSH key is for something else, and its own program converts it.
     if Command::new("ssh-keygen").arg("-?").output().is_ok() {

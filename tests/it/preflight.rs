@@ -158,13 +158,15 @@ fn while_serving() {
     }
     let refusals = || pintle.log_json("certificate refused; the old one keeps serving");
     eventually("all are refused", || (refusals().len() >= bed.bad.len()).then_some(()));
-    let (told, status) = (refusals(), pintle.status());
-    assert_eq!(told.len(), bed.bad.len(), "{told:#?}");
+    let (logged_now, status) = (refusals(), pintle.status());
+    assert_eq!(logged_now.len(), bed.bad.len(), "{logged_now:#?}");
     let human = output(&mut pintle.command("status"));
     let metrics = crate::admin::get(&bed.path("state/admin.sock"), "/metrics");
     for (at, bad) in bed.bad.iter().enumerate() {
-        let line =
-            told.iter().find(|l| l["site"] == host(bad.name)).unwrap_or_else(|| panic!("{}: {told:#?}", bad.name));
+        let line = logged_now
+            .iter()
+            .find(|l| l["site"] == host(bad.name))
+            .unwrap_or_else(|| panic!("{}: {logged_now:#?}", bad.name));
         let says = |line: &Value| line["reason"].as_str().is_some_and(|r| r.contains(bad.reason));
         assert!(says(line) && line["hint"].as_str().is_some_and(|h| h.contains(bad.remedy)), "{}: {line}", bad.name);
         let site = &status["sites"][at];
@@ -238,8 +240,8 @@ fn others_do_not_wait() {
         });
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    let told = || pintle.log_json("certificate refused; the old one keeps serving");
-    eventually("the broken one is told of when it rests", || (told().len() == 1).then_some(()));
+    let logged_now = || pintle.log_json("certificate refused; the old one keeps serving");
+    eventually("the broken file is logged once it stays as it is", || (logged_now().len() == 1).then_some(()));
 }
 
 /// The day on which a chain would be safe moves with every lease of the promises that it would break.

@@ -169,12 +169,15 @@ fn owners(folders: &[&Path]) -> BTreeMap<PathBuf, (u32, u32)> {
     found
 }
 
-/// The first remedy that was told.
-fn remedy(told: &str) -> &str {
-    told.lines().find_map(|line| line.trim().strip_prefix("hint: ")).unwrap_or_else(|| panic!("no hint in {told}"))
+/// The first hint of a text.
+fn remedy(message: &str) -> &str {
+    message
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("hint: "))
+        .unwrap_or_else(|| panic!("no hint in {message}"))
 }
 
-/// What others have stays theirs, whatever the configuration says is pintle's; and the remedy that is told works.
+/// What others have stays theirs, whatever the configuration says is pintle's; and the printed remedy works.
 #[test]
 fn nothing_that_was_there_changes_its_owner() {
     if !is_root() {
@@ -213,24 +216,27 @@ fn nothing_that_was_there_changes_its_owner() {
         (state("."), "state.directory: "),
         (good.replace("access.log", "foreign.log"), "log.access: "),
     ];
-    for (config, told) in cases {
+    for (config, message) in cases {
         fs::write(&file, format!("{listen}{config}")).unwrap();
         let before = all();
         let mut run = Command::new("timeout");
         run.args(["20", env!("CARGO_BIN_EXE_pintle"), "run", "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT");
         let (code, _, err) = outcome(&mut run);
-        assert!(code == 1 && err.contains(told) && err.contains("hint: "), "{config}\n{err}");
+        assert!(code == 1 && err.contains(message) && err.contains("hint: "), "{config}\n{err}");
         assert!(!err.contains("chown -R"), "{err}");
         let (code, _, check) = outcome(pintle().args(["check", "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT"));
         // What is not there yet, `check` does not make to see.
-        assert!(code == 1 && check.contains(told) || told == "admin.listen: " && err.contains("dangling"), "{check}");
+        assert!(
+            code == 1 && check.contains(message) || message == "admin.listen: " && err.contains("dangling"),
+            "{check}"
+        );
         assert!(!check.contains("chown -R"), "{check}");
         let mut after = all();
         // The first time it makes what it may make: those are new, and the user's.
         after.retain(|path, _| before.contains_key(path));
         assert_eq!(before, after, "{config}");
     }
-    // The remedy for a socket in a folder like /run, as it is told.
+    // The remedy for a socket in a folder like /run, as it is printed.
     fs::write(&file, format!("{listen}{good}{}", socket("run/pintle.sock"))).unwrap();
     let (_, _, err) = outcome(pintle().args(["run", "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT"));
     let setting = remedy(&err).split(" in [admin]").next().unwrap();
@@ -293,7 +299,7 @@ fn no_remedy_gives_away_what_a_link_leads_to() {
         if kind != "hard link" {
             std::os::unix::fs::lchown(&at, Some(ids().0), Some(ids().1)).unwrap();
         }
-        let told = |command: &str| {
+        let message = |command: &str| {
             let mut run = Command::new("timeout");
             run.args(["20", env!("CARGO_BIN_EXE_pintle"), command, "-c"]).arg(&file).env_remove("PINTLE_ALLOW_ROOT");
             let (code, _, err) = outcome(&mut run);
@@ -303,9 +309,9 @@ fn no_remedy_gives_away_what_a_link_leads_to() {
         };
         if place != "logs" {
             // A log that is not there yet, `check` does not make to see.
-            told("check");
+            message("check");
         }
-        let err = told("run");
+        let err = message("run");
         output(Command::new("sh").args(["-c", remedy(&err)]));
         assert!(fs::symlink_metadata(&at).is_err(), "{place}, {kind}: {err}");
         for path in [&precious, &bed.at("roots")] {
@@ -319,7 +325,7 @@ fn no_remedy_gives_away_what_a_link_leads_to() {
     }
 }
 
-/// State that root has made, by an older version or as root: its owner stays, and a remedy is told that works as it is.
+/// State that root has made, by an older version or as root: its owner stays, and the printed remedy works.
 #[test]
 fn a_state_of_roots_is_given_away_by_hand() {
     if !is_root() {
@@ -339,9 +345,9 @@ fn a_state_of_roots_is_given_away_by_hand() {
         "{err}"
     );
     assert_eq!((owner("state"), owner("state/ledger.jsonl")), (0, 0));
-    let told = remedy(&err);
-    assert!(told.starts_with("chown -h nobody:") && told.contains("ledger.jsonl"), "{told}");
-    output(Command::new("sh").args(["-c", told]));
+    let message = remedy(&err);
+    assert!(message.starts_with("chown -h nobody:") && message.contains("ledger.jsonl"), "{message}");
+    output(Command::new("sh").args(["-c", message]));
     let pintle = bed.start(listen, &bed.config(""));
     assert_eq!((owner("state"), owner("state/ledger.jsonl")), (ids().0, ids().0));
     assert_eq!(pintle.status()["ledger"]["error"], serde_json::Value::Null);
@@ -511,7 +517,7 @@ fn root_serves_only_where_it_is_told_to() {
     assert!(code == 1 && err.contains("pintle.toml:2:8: error: process: no such user: \"no-such-user\""), "{err}");
     let (code, _, err) = run("[process]\nuser = \"root\"\n");
     assert!(code == 1 && err.contains("process.user: will not serve as root"), "{err}");
-    // What else is wrong is told with it.
+    // Other faults are reported with it.
     let (code, _, err) = run("[process]\nuser = \"no-such-user\"\n[sandbox]\nseccomp = \"maybe\"\n");
     assert!(
         code == 1 && err.contains("no-such-user") && err.contains("sandbox.seccomp: unknown value \"maybe\""),

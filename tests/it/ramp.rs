@@ -118,7 +118,7 @@ fn a_refused_rotation_makes_the_time_begin_anew() {
     eventually("the next step", || (ramp(&pintle)["step"] == 2).then_some(()));
     // The ledger counts whole seconds, and the clock is looked at twice in one.
     assert!(ended.elapsed() > Duration::from_millis(2500), "{:?}", ended.elapsed());
-    assert_eq!(pintle.log_json("certificate refused; the old one keeps serving").len(), 1, "told once");
+    assert_eq!(pintle.log_json("certificate refused; the old one keeps serving").len(), 1, "logged once");
 }
 
 /// Anybody can send reports: one network says nothing, and several hold a step up once, and no other policy's.
@@ -154,8 +154,8 @@ fn reports_of_several_networks_hold_a_step_up_once() {
     assert_eq!(seconds(&of("hpkp")["next"]["at"]), again + 3600);
     assert_eq!((&of("hpkp")["step"], &of("hpkp")["max_age"]), (&1.into(), &5.into()));
     assert_eq!(since("hsts"), hsts, "pins are no matter of HSTS");
-    let told = pintle.logged("clients of several networks report that no pin matched", 1);
-    assert!(told[0]["level"] == "WARN" && told[0]["networks"] == 3, "{told:?}");
+    let reported = pintle.logged("clients of several networks report that no pin matched", 1);
+    assert!(reported[0]["level"] == "WARN" && reported[0]["networks"] == 3, "{reported:?}");
     // However many come after that.
     looked();
     for round in 0..2 {

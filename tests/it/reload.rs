@@ -65,8 +65,11 @@ fn a_bad_configuration_changes_nothing() {
     let status = pintle.status();
     assert_eq!((&status["reloads"], &status["reloads_refused"]), (&Value::from(0), &Value::from(cases.len())));
     // In the log with the remedy, too: by SIGHUP, that is the only place.
-    let told = pintle.logged("reload refused; pintle keeps serving the previous configuration", cases.len());
-    assert!(told.iter().any(|l| l["hint"].as_str().is_some_and(|h| h.contains("did you mean \"http://"))), "{told:?}");
+    let reported = pintle.logged("reload refused; pintle keeps serving the previous configuration", cases.len());
+    assert!(
+        reported.iter().any(|l| l["hint"].as_str().is_some_and(|h| h.contains("did you mean \"http://"))),
+        "{reported:?}"
+    );
     // As JSON, with the same exit code.
     let (code, out, _) = outcome(pintle.command("reload").arg("--json"));
     let verdict: Value = serde_json::from_str(&out).unwrap();
@@ -103,7 +106,7 @@ fn sighup_does_the_same() {
         pintle.log_json("reload refused; pintle keeps serving the previous configuration").pop()
     });
     assert_eq!(client.get(pintle.https(), BLOG, "/").text(), "two");
-    // What is only worth a warning is told as well, though nobody waits for the answer.
+    // Warnings are logged, too, although no command waits for the answer.
     pintle.rewrite(|text| text.replace("gopher://", "http://").split("[site.hpkp]").next().unwrap().to_owned());
     pintle.signal("HUP");
     eventually("it has reloaded again", || pintle.log_json("reloaded").into_iter().nth(1));

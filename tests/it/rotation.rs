@@ -15,7 +15,7 @@ pub struct Bed {
     pub authority: Authority,
     pub folder: TempDir,
     pub origin: Origin,
-    /// The keys: live, next, spare, and one that nobody was told of.
+    /// The keys: live, next, spare, and one that no client knows.
     pub live: Leaf,
     pub next: Leaf,
     pub spare: Leaf,
@@ -274,9 +274,9 @@ fn half_written_files_are_waited_for() {
     eventually("the next key is served", || (bed.served(&pintle) == bed.next.pin).then_some(()));
     assert_eq!(pintle.log_json("certificate refused; the old one keeps serving"), Vec::<Value>::new());
     assert_eq!(pintle.log_json("certificate").len(), 2, "no chain without its intermediate was served");
-    // What stays broken is told of.
+    // A file that stays broken is logged.
     fs::write(bed.chain(), &chain[..chain.len() / 3]).unwrap();
-    let refused = eventually("the broken file is told of", || {
+    let refused = eventually("the broken file is logged", || {
         pintle.log_json("certificate refused; the old one keeps serving").pop()
     });
     assert!(refused["reason"].as_str().unwrap().contains("blog.pem"), "{refused}");
@@ -471,10 +471,12 @@ fn the_to_do_is_commands_that_work() {
             let command = command.replacen("pintle", program.to_str().unwrap(), 1);
             output(std::process::Command::new("sh").args(["-c", &command]).current_dir("/"))
         };
-        let told = pasted(new);
-        let backups =
-            told.lines().find_map(|line| line.trim().strip_prefix("backups = ")).unwrap_or_else(|| panic!("{told}"));
-        assert!(!backups.contains(bed.next.key.with_extension("csr").to_str().unwrap()), "{told}");
+        let printed = pasted(new);
+        let backups = printed
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("backups = "))
+            .unwrap_or_else(|| panic!("{printed}"));
+        assert!(!backups.contains(bed.next.key.with_extension("csr").to_str().unwrap()), "{printed}");
         pintle.rewrite(|text| {
             let old = text.lines().find(|line| line.starts_with("backups = ")).unwrap();
             text.replace(old, &format!("backups = {backups}"))

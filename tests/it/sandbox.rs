@@ -200,7 +200,7 @@ fn everything_goes_on_inside() {
     for version in ["--http1.1", "--http2"] {
         assert_eq!(page(version), format!("{} bytes", 3 << 20));
     }
-    // A renewal, found by the watch; then one more, told by SIGHUP.
+    // A renewal, found by the watch; then one more, found by SIGHUP.
     let renewed = bed.authority.renew("second", &leaf.key, &[BLOG], 60);
     let end = || pintle.status()["sites"][0]["certificates"][0]["not_after"].to_string();
     let first = end();
@@ -333,10 +333,10 @@ fn without_landlock_it_serves_unless_that_is_required() {
         without_landlock(errno, || {
             let (code, out, err) = run(&bed, &bed.config("landlock = \"require\""));
             assert_eq!((code, out.as_str()), (1, ""), "{err}");
-            let told = "error: sandbox.landlock: required, but cannot be enforced: ";
-            assert!(err.contains(told) && err.contains(why), "{err}");
+            let message = "error: sandbox.landlock: required, but cannot be enforced: ";
+            assert!(err.contains(message) && err.contains(why), "{err}");
             assert!(err.contains("hint: sandbox.landlock = \"auto\" enforces the supported parts"), "{err}");
-            // What is not required is told of.
+            // A missing part that is not required is logged.
             let pintle = Pintle::start(&bed.authority, &bed.config("landlock = \"auto\""));
             assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
             let sandbox = &pintle.status()["sandbox"];

@@ -68,8 +68,11 @@ fn the_end_of_the_launcher_is_told() {
     assert!(metrics().contains("pintle_launcher_alive 1\n"));
     let (launcher, _) = helpers(&pintle).into_iter().find(|(_, name)| name == "launcher").unwrap();
     send("KILL", launcher);
-    let told = pintle.logged("the launcher has ended: no more upgrades", 1);
-    assert!(told[0]["level"] == "ERROR" && told[0]["how"].as_str().unwrap().contains("SIGKILL"), "{told:?}");
+    let reported = pintle.logged("the launcher has ended: no more upgrades", 1);
+    assert!(
+        reported[0]["level"] == "ERROR" && reported[0]["how"].as_str().unwrap().contains("SIGKILL"),
+        "{reported:?}"
+    );
     let status = pintle.status();
     assert_eq!(status["launcher"]["alive"], false, "{status:#}");
     let human = output(&mut pintle.command("status"));

@@ -15,10 +15,10 @@ fn without_a_place_to_write_pins_are_withheld() {
     let pintle = Pintle::start(&bed.authority, &config);
     let answer = Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
     assert_eq!((answer.status, answer.field("public-key-pins")), (200, None));
-    let logged = eventually("it is told", || {
-        let told = "the ledger cannot be written: pins are withheld until it can be, everything else continues; check free \
+    let logged = eventually("it is logged", || {
+        let message = "the ledger cannot be written: pins are withheld until it can be, everything else continues; check free \
                     space and permissions of state.directory";
-        pintle.log_json(told).pop()
+        pintle.log_json(message).pop()
     });
     assert!(logged["level"] == "ERROR" && logged["error"].as_str().unwrap().contains("state"), "{logged}");
     let status = pintle.status();
@@ -55,7 +55,7 @@ fn commands_come_in_when_there_is_a_place() {
     assert_eq!(code, 1, "{err}");
     fs::remove_file(bed.state()).unwrap();
     eventually("commands come in", || (outcome(&mut pintle.command("status")).0 == 0).then_some(()));
-    assert_eq!(pintle.log().matches("admin socket unavailable").count(), 1, "told once");
+    assert_eq!(pintle.log().matches("admin socket unavailable").count(), 1, "logged once");
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn sockets_that_are_bound_already() {
 fn sockets_that_nobody_wants_are_told_of() {
     let authority = Authority::new();
     let (listener, address) = socket();
-    for (listen, name, told) in [
+    for (listen, name, message) in [
         (
             "https = [\"127.0.0.1:0\"]\nhttp = []".to_owned(),
             "anything",
@@ -162,7 +162,7 @@ fn sockets_that_nobody_wants_are_told_of() {
         let mut command = with_socket(&listener, name, "$$");
         command.args(["run", "-c"]).arg(config).stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())));
         let (code, _, err) = outcome(&mut command);
-        assert!(code == 1 && (err.contains(told) || err.contains("another process listens there")), "{name}: {err}");
+        assert!(code == 1 && (err.contains(message) || err.contains("another process listens there")), "{name}: {err}");
     }
     // Sockets for another process are none for this one: it binds by itself, and the address is taken.
     let config = format!("[listen]\nhttps = [\"{address}\"]\nhttp = []\n{}", blog(&authority, &Origin::hello()));

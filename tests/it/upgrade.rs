@@ -526,10 +526,10 @@ fn by_signal() {
     let origin = Origin::hello();
     let mut line = Line::start(&authority, LISTEN, &format!("{PATIENT}{}", blog(&authority, &origin)));
     line.signal("USR2");
-    let told = eventually("the new process serves", || {
+    let expected = eventually("the new process serves", || {
         line.pintle.log_json("upgrade: the new process serves").into_iter().next()
     });
-    line.newest.set(u32::try_from(told["pid"].as_u64().unwrap()).unwrap());
+    line.newest.set(u32::try_from(expected["pid"].as_u64().unwrap()).unwrap());
     assert_eq!(line.pintle.wait().code(), Some(0));
     assert_eq!(Client::new(&authority).get(line.pintle.https(), BLOG, "/").status, 200);
     // By a port, the door changes hands, too.
@@ -557,7 +557,7 @@ fn a_new_program_that_is_no_good() {
     let address = line.pintle.https();
     let mut open = client.connect(address, BLOG);
     assert_eq!(open.get(BLOG, "/").status, 200);
-    for (script, told) in [
+    for (script, expected) in [
         ("#!/bin/sh\nexit 7\n", "exit status: 7"),
         ("#!/bin/sh\nkill -9 $$\n", "signal: 9"),
         ("#!/bin/sh\necho 'GET / HTTP/1.1' >&0\nexec sleep 1000\n", "unknown message"),
@@ -566,7 +566,7 @@ fn a_new_program_that_is_no_good() {
     ] {
         line.replace_by(script);
         let problems = line.upgrade_fails();
-        assert!(problems.contains(told), "{script}: {problems}");
+        assert!(problems.contains(expected), "{script}: {problems}");
         // On the old connection, and on a new one.
         assert_eq!(open.get(BLOG, "/").status, 200, "{script}");
         assert_eq!(client.get(address, BLOG, "/").status, 200, "{script}");
@@ -603,7 +603,7 @@ fn a_new_program_that_hangs() {
     assert_eq!(first.join().unwrap().0, 1);
 }
 
-/// Whatever the new process does after it was told to go, the old one has its ledger back, and goes on.
+/// Whatever the new process does after the command to serve, the old one gets its ledger back and continues.
 #[test]
 fn a_new_process_that_dies_when_it_takes_over() {
     let bed = Bed::new();
@@ -620,14 +620,14 @@ fn a_new_process_that_dies_when_it_takes_over() {
     let lock = bed.state().join("ledger.lock");
     // It has the ledger when it dies: the old one had let go of it.
     let takes = format!("l = open({lock:?}, 'w')\nfcntl.flock(l, fcntl.LOCK_EX | fcntl.LOCK_NB)\n");
-    for (then, told) in [
+    for (then, expected) in [
         (takes.clone() + "os.kill(os.getpid(), 9)", "ended while taking over"),
         (takes.clone() + "f.write('{\"Failed\":{\"reasons\":[\"no luck\"]}}\\n'); f.flush()", "no luck"),
         (takes + "f.write('nonsense\\n'); f.flush()\nimport time\ntime.sleep(1000)", "unknown message"),
     ] {
         line.replace_by(&speaks(&then));
         let problems = line.upgrade_fails();
-        assert!(problems.contains(told), "{then}: {problems}");
+        assert!(problems.contains(expected), "{then}: {problems}");
         assert!(bed.header(&line.pintle).is_some());
         // The ledger can be written: something else is promised.
         let lines = || fs::read_to_string(bed.state().join("ledger.jsonl")).unwrap().lines().count();
@@ -690,11 +690,11 @@ fn the_upstream_may_have_to_answer() {
     let nobody = format!("http://127.0.0.1:{}", crate::harness::free_port());
     line.pintle.rewrite(|text| text.replace(&url, &nobody));
     let problems = line.upgrade_fails();
-    for told in [
+    for expected in [
         "site blog.example.com: the new process gets no answer from its upstream: status 502",
         "hint: repair the upstream",
     ] {
-        assert!(problems.contains(told), "{told}: {problems}");
+        assert!(problems.contains(expected), "{expected}: {problems}");
     }
     // The old one has never stopped to ask where somebody answers.
     let before = origin.received().len();
@@ -704,7 +704,7 @@ fn the_upstream_may_have_to_answer() {
     line.upgrade();
 }
 
-/// A process that was told that this is an upgrade believes nobody but who has started it.
+/// A process that begins as an upgrade trusts only the process that started it.
 #[test]
 fn an_upgrade_that_is_none() {
     let authority = Authority::new();

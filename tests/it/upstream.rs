@@ -346,7 +346,7 @@ fn names_are_followed_by_their_ttl_and_outlive_dns() {
     dns.answer.store(0, Ordering::SeqCst);
     let before = dns.queries.load(Ordering::SeqCst);
     eventually("DNS has been asked in vain", || (dns.queries.load(Ordering::SeqCst) > before + 2).then_some(()));
-    eventually("the failure is told", || (!pintle.log_json("name does not resolve").is_empty()).then_some(()));
+    eventually("the failure is logged", || (!pintle.log_json("name does not resolve").is_empty()).then_some(()));
     assert_eq!(get().text(), "new");
 }
 

@@ -223,6 +223,6 @@ fn climb(
         }
     };
     let next = steps.next(step, since);
-    let told = report::Ramp { policy, step, steps: steps.count(), max_age: steps.max_age(step), since, next };
-    (step, Some(told))
+    let ramp_now = report::Ramp { policy, step, steps: steps.count(), max_age: steps.max_age(step), since, next };
+    (step, Some(ramp_now))
 }

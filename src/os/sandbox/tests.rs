@@ -278,10 +278,10 @@ fn what_is_beyond_the_sandbox_is_told_with_a_remedy() {
     };
     assert_eq!(held.beyond(&rules(&["certs"], &["state"], &[443])), []);
     let beyond = held.beyond(&rules(&["certs", "webroot"], &["certs"], &[443, 8080]));
-    let told: Vec<String> = beyond.iter().map(|reason| reason.render(Severity::Error, false)).collect();
-    assert_eq!(told.len(), 3, "{told:?}");
+    let rendered: Vec<String> = beyond.iter().map(|reason| reason.render(Severity::Error, false)).collect();
+    assert_eq!(rendered.len(), 3, "{rendered:?}");
     for (line, words) in
-        told.iter().zip([["webroot", "sandbox.read"], ["certs", "sandbox.write"], ["port 8080", "connect_ports"]])
+        rendered.iter().zip([["webroot", "sandbox.read"], ["certs", "sandbox.write"], ["port 8080", "connect_ports"]])
     {
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     }

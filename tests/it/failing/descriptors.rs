@@ -1,4 +1,4 @@
-//! When there are no more files to be had: who is connected is served on, and the operator is told, now and then.
+//! No free file descriptor: connected clients are served, and the log reports it now and then.
 
 use std::fs;
 use std::process::{Command, Stdio};

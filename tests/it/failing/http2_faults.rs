@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP/2 by hand, over TLS, and goes wrong as it is told.
+//! An upstream that speaks hand-written HTTP/2 over TLS, with the fault that a test chooses.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -189,7 +189,7 @@ fn routes_that_lead_nowhere() {
         );
         let line = pintle.access_line("/");
         assert!(line["error"].as_str().unwrap().contains(cause), "{address}: {line}");
-        let warned = eventually("the operator is told", || pintle.log_json("upstream failed").pop());
+        let warned = eventually("the failure is logged", || pintle.log_json("upstream failed").pop());
         assert!(warned["error"].as_str().unwrap().contains(cause), "{warned}");
     };
     check("10.98.0.1", 502, "no route to host", "destination_ip_unroutable");

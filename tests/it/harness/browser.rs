@@ -154,7 +154,7 @@ impl Browser {
     }
 }
 
-/// The body of an answer. ChromeDriver keeps the connection, whatever it is told.
+/// The body of an answer. ChromeDriver keeps the connection, even after `Connection: close`.
 fn read_answer(socket: &mut TcpStream) -> String {
     let mut received = Vec::new();
     loop {

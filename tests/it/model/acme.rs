@@ -1,7 +1,7 @@
 //! ACME operators over ten simulated years: clients by RFC 7469 against the plan, the guard and the ledger.
 //!
 //! The code under test is the real one: `acme::plan` with its back-off, budget and renewal information, `policy::guard`,
-//! `policy::promise` and the ledger's book. What the driver does between them is told again here, without files and
+//! `policy::promise` and the ledger's book. The driver's part between them is written again here, without files and
 //! sockets. Restarts keep what is kept on disk, and nothing else.
 //!
 //! # What is claimed

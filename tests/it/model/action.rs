@@ -81,7 +81,9 @@ fn start(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) 
         fleet.judge(node, &objections)?;
     }
     let machine = &fleet.nodes[node];
-    trace(&|| format!("node {node} starts, {} ms behind: {}: {}", machine.behind, told(&outcome), show(&machine.file)));
+    trace(&|| {
+        format!("node {node} starts, {} ms behind: {}: {}", machine.behind, in_words(&outcome), show(&machine.file))
+    });
     fleet.counts.starts += u64::from(matches!(outcome, Outcome::Admitted { .. }));
     settle(fleet, node, &outcome)
 }
@@ -237,7 +239,7 @@ fn put_to_use(
         what.push("with accept_lockout_until");
     }
     let machine = &fleet.nodes[node];
-    trace(&|| format!("node {node} reloads ({}): {}: {}", what.join(", "), told(&outcome), show(&machine.file)));
+    trace(&|| format!("node {node} reloads ({}): {}: {}", what.join(", "), in_words(&outcome), show(&machine.file)));
     settle(fleet, node, &outcome)?;
     let machine = &mut fleet.nodes[node];
     if !matches!(outcome, Outcome::Admitted { .. }) && !random.once_in(4) {
@@ -279,7 +281,7 @@ fn pick_up(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>
     let (outcome, objections) = machine.look(true, fleet.now, &mut fleet.sets);
     fleet.judge(node, &objections)?;
     let machine = &mut fleet.nodes[node];
-    trace(&|| format!("node {node} picks certificates up ({what}): {}: {}", told(&outcome), show(&machine.draft)));
+    trace(&|| format!("node {node} picks certificates up ({what}): {}: {}", in_words(&outcome), show(&machine.draft)));
     if !matches!(outcome, Outcome::Admitted { kept: 0, .. }) && random.once_in(2) {
         machine.draft = before;
     }
@@ -301,7 +303,7 @@ fn climb(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) 
         return Ok(());
     }
     let (outcome, objections) = fleet.nodes[node].look(true, fleet.now, &mut fleet.sets);
-    trace(&|| format!("node {node}: {} climbs to {next:?}: {}", entry.label(), told(&outcome)));
+    trace(&|| format!("node {node}: {} climbs to {next:?}: {}", entry.label(), in_words(&outcome)));
     fleet.judge(node, &objections)?;
     settle(fleet, node, &outcome)
 }
@@ -364,7 +366,7 @@ fn merge(fleet: &mut Fleet, node: usize, trace: Trace<'_>) -> Result<(), String>
         fleet.counts.merges += 1;
         fleet.learn(node);
         let (outcome, objections) = fleet.nodes[node].look(true, fleet.now, &mut fleet.sets);
-        trace(&|| format!("node {node} merges the ledger of node {other}: {}", told(&outcome)));
+        trace(&|| format!("node {node} merges the ledger of node {other}: {}", in_words(&outcome)));
         fleet.judge(node, &objections)?;
         settle(fleet, node, &outcome)?;
     }
@@ -404,7 +406,7 @@ fn clock(fleet: &mut Fleet, node: usize, random: &mut Random, trace: Trace<'_>) 
     tick(fleet, node);
 }
 
-fn told(outcome: &Outcome) -> String {
+fn in_words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Admitted { kept: 0, accepted } if accepted.is_empty() => "admitted".into(),
         Outcome::Admitted { kept, accepted } => format!("admitted, {kept} keep what they have, accepted {accepted:?}"),

@@ -187,7 +187,7 @@ impl Fleet {
                     let accepts = ghost.accepts(NAMES[name], chain, self.now);
                     if !accepts && !ghost.is_excused(node, entry, chain[0]) {
                         let (site, at) = (entry.label(), self.now);
-                        let who = ghost.told();
+                        let who = ghost.describe();
                         return Err(format!("locked out of {} (site {site}) by {chain:?} at {at}: {who}", NAMES[name]));
                     }
                 }
@@ -288,7 +288,7 @@ impl Fleet {
 }
 
 impl Ghost {
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let early = if self.is_early { ", dated too early" } else { "" };
         match &self.who {
             Who::Browser(client, ..) => format!("who came by at node {}{early}: {client:?}", self.of),

@@ -106,7 +106,7 @@ impl History {
         self
     }
 
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         let mut lines = Vec::new();
         let wrong = self.play(&mut |line| lines.push(line())).err().unwrap_or_default();
         format!("  {}\n  => {wrong}", lines.join("\n  "))
@@ -148,7 +148,7 @@ fn clients_by_the_rfc_are_never_locked_out_and_nothing_is_refused_without_need()
         match result {
             Ok(count) => counts.push(count),
             Err((number, history)) => {
-                panic!("PINTLE_SEED={seed}, history {number}:\n{}", history.cut_down().told())
+                panic!("PINTLE_SEED={seed}, history {number}:\n{}", history.cut_down().describe())
             }
         }
     }

@@ -27,7 +27,7 @@ pub struct Objection {
     pub site: usize,
     pub chain: usize,
     pub by: By,
-    /// The day that the operator is told to write if he means it.
+    /// The day that the operator has to write to accept the lockout.
     pub day: Option<String>,
 }
 

@@ -133,12 +133,16 @@ fn put(world: &mut World<'_>) -> Result<String, String> {
     world.count("put");
     let said = poke(world, site);
     judge_refusal(world, site, said.as_ref())?;
-    Ok(format!("put key {key} (certificate {version}) for {}, {kind}: {}", Tables::label(site), told(said.as_ref())))
+    Ok(format!(
+        "put key {key} (certificate {version}) for {}, {kind}: {}",
+        Tables::label(site),
+        in_words(said.as_ref())
+    ))
 }
 
-fn told(said: Option<&Said>) -> String {
+fn in_words(said: Option<&Said>) -> String {
     match said {
-        None => "nobody is told".into(),
+        None => "no signal".into(),
         Some(said) if said.ok => "taken".into(),
         Some(said) => format!("refused: {}", errors(&said.text)),
     }
@@ -185,7 +189,7 @@ fn put_badly(world: &mut World<'_>) -> String {
     world.files.insert((site, kind), None);
     world.count("put badly");
     let said = poke(world, site);
-    format!("put {how} for {}, {kind}: {}", Tables::label(site), told(said.as_ref()))
+    format!("put {how} for {}, {kind}: {}", Tables::label(site), in_words(said.as_ref()))
 }
 
 /// A renewal with the key that is served, after whatever happened to the files.
@@ -214,7 +218,7 @@ fn renew(world: &mut World<'_>) -> Result<String, String> {
             return Err(format!("a renewal with the served key is refused: {}", said.text));
         }
     }
-    Ok(format!("renew with key {key} for {}, {kind}: {}", Tables::label(site), told(Some(&said))))
+    Ok(format!("renew with key {key} for {}, {kind}: {}", Tables::label(site), in_words(Some(&said))))
 }
 
 fn edit(world: &mut World<'_>) -> String {
@@ -225,14 +229,14 @@ fn edit(world: &mut World<'_>) -> String {
     world.count("edit");
     what.iter().for_each(|what| world.count(format!("edit {what}")));
     if world.random.once_in(6) {
-        return format!("edit {}; nobody is told", what.join(" and "));
+        return format!("edit {}; no signal", what.join(" and "));
     }
     let said = world.reload();
     if !said.ok && !world.random.once_in(3) {
         world.tables = before;
         world.write_tables();
     }
-    format!("edit {}: {}", what.join(" and "), told(Some(&said)))
+    format!("edit {}: {}", what.join(" and "), in_words(Some(&said)))
 }
 
 fn install(world: &mut World<'_>) -> Result<String, String> {
@@ -261,7 +265,7 @@ fn install(world: &mut World<'_>) -> Result<String, String> {
             std::thread::sleep(std::time::Duration::from_millis(1100));
         }
     }
-    Ok(format!("install key {key} for {}, {kind}: {refused}{}", Tables::label(site), told(Some(&said))))
+    Ok(format!("install key {key} for {}, {kind}: {refused}{}", Tables::label(site), in_words(Some(&said))))
 }
 
 fn restart(world: &mut World<'_>, at_once: bool) -> Result<String, String> {
@@ -286,7 +290,7 @@ fn upgrade(world: &mut World<'_>) -> Result<String, String> {
             return Err(format!("an upgrade of nothing is refused: {}", said.text));
         }
     }
-    Ok(format!("upgrade: {}", told(Some(&said))))
+    Ok(format!("upgrade: {}", in_words(Some(&said))))
 }
 
 fn export(world: &mut World<'_>) -> String {
@@ -368,7 +372,7 @@ fn sleep(world: &mut World<'_>) -> String {
     world.count("sleep");
     world.clock_goes_forward(time);
     let said = if world.random.once_in(2) { Some(world.reload()) } else { None };
-    format!("sleep for {time} s; {}", told(said.as_ref()))
+    format!("sleep for {time} s; {}", in_words(said.as_ref()))
 }
 
 fn down(world: &mut World<'_>) -> Result<String, String> {
@@ -398,7 +402,7 @@ fn clock(world: &mut World<'_>) -> String {
         world.set_clock();
         world.count("clock right");
         let said = world.reload();
-        return format!("the clock is set back, and right: {}", told(Some(&said)));
+        return format!("the clock is set back, and right: {}", in_words(Some(&said)));
     }
     if world.behind == 0 {
         world.stop(true);
@@ -420,7 +424,7 @@ fn clock(world: &mut World<'_>) -> String {
     world.clock_goes_forward(by);
     world.count("clock right");
     let said = world.reload();
-    format!("the clock is set right by {by} s: {}", told(Some(&said)))
+    format!("the clock is set right by {by} s: {}", in_words(Some(&said)))
 }
 
 /// The clock goes wrong, ahead of the clients': while it runs, or at a start.
@@ -455,7 +459,7 @@ fn fill_disk(world: &mut World<'_>) -> String {
     }
     // What is sent goes on until its lease ends, and nothing else begins.
     let said = if world.random.once_in(2) { Some(world.reload()) } else { None };
-    format!("the disk is full; {}", told(said.as_ref()))
+    format!("the disk is full; {}", in_words(said.as_ref()))
 }
 
 /// Somebody is at the ledger's files; then the program is stopped, or upgraded.
@@ -520,7 +524,7 @@ fn touch_ledger(world: &mut World<'_>) -> Result<String, String> {
         _ => {
             // Killed, with nobody left who knows: what was only there is lost, and what is left must say so.
             let said = world.reload();
-            format!("reload: {}", told(Some(&said)))
+            format!("reload: {}", in_words(Some(&said)))
         }
     };
     Ok(format!("the ledger is {how}; {then}"))

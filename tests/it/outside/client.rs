@@ -51,7 +51,7 @@ pub fn pins_of(chain: &[CertificateDer<'_>]) -> Vec<String> {
     chain.iter().map(pin).collect()
 }
 
-/// A client that came by once, noted what it was told, and has not come back since; or an app with an export.
+/// A client that came once, noted the policy that it got, and has not come back since; or an app with an export.
 #[derive(Debug, Clone)]
 pub struct Ghost {
     /// The names that it noted it for: one, or those of an export.

@@ -124,7 +124,7 @@ impl History {
         self
     }
 
-    fn told(&self, stage: &Stage) -> String {
+    fn described(&self, stage: &Stage) -> String {
         let mut lines = Vec::new();
         let wrong = self.play(stage, &mut |line| lines.push(line)).err();
         format!("  {}\n  => {}", lines.join("\n  "), wrong.unwrap_or_else(|| "well, this time".into()))
@@ -164,12 +164,12 @@ fn clients_of_the_real_binary_are_never_locked_out() {
     let new = |number: u64| History::new(seed.wrapping_mul(1 << 40).wrapping_add(number));
     if let Some(number) = one {
         let history = new(number);
-        let first = history.told(&stage);
+        let first = history.described(&stage);
         println!("history {number}:\n{first}");
         let is_well = first.ends_with("well, this time");
-        let told = if is_well { first } else { history.cut_down(&stage).told(&stage) };
-        println!("cut down:\n{told}");
-        assert!(told.ends_with("well, this time"), "PINTLE_SEED={seed} PINTLE_HISTORY={number}");
+        let described = if is_well { first } else { history.cut_down(&stage).described(&stage) };
+        println!("cut down:\n{described}");
+        assert!(described.ends_with("well, this time"), "PINTLE_SEED={seed} PINTLE_HISTORY={number}");
         return;
     }
     let play = || {
@@ -199,7 +199,7 @@ fn clients_of_the_real_binary_are_never_locked_out() {
             Ok(more) => more.into_iter().for_each(|(what, n)| *counts.entry(what).or_default() += n),
             Err((number, history, why)) => panic!(
                 "PINTLE_SEED={seed} PINTLE_HISTORY={number}:\n  {why}\ncut down:\n{}",
-                history.cut_down(&stage).told(&stage)
+                history.cut_down(&stage).described(&stage)
             ),
         }
     }

@@ -19,9 +19,9 @@ use super::keys::Keys;
 /// A field of an answer, by its name.
 type Fields = Vec<(String, String)>;
 
-/// What a client has been told.
+/// An answer, as a client has heard it.
 #[derive(Debug)]
-pub struct Told {
+pub struct Heard {
     /// The name that it asked for, if it was in what it sent.
     pub asked: &'static str,
     pub what: &'static str,
@@ -87,7 +87,7 @@ impl<'k> Visitor<'k> {
         })
     }
 
-    /// The chain for a name, and what was told for each question; none if there was no handshake.
+    /// The chain for a name, and what was heard for each question; none if there was no handshake.
     pub fn visit(
         &self,
         kind: usize,
@@ -95,24 +95,24 @@ impl<'k> Visitor<'k> {
         address: SocketAddr,
         name: &'static str,
         asks: &[(Ask, &'static str)],
-    ) -> io::Result<(Vec<String>, Vec<Told>)> {
+    ) -> io::Result<(Vec<String>, Vec<Heard>)> {
         let mut connection = client.try_connect(address, name)?;
         let tls = connection.stream.tls().unwrap();
         let chain = self.keys.path_of(pins_of(tls.peer_certificates().unwrap()), kind == OLD);
         let is_resumed = tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-        let mut told = Vec::new();
+        let mut heard = Vec::new();
         for (ask, asked) in asks {
             match answer(&mut connection, *ask, asked) {
-                Ok(answered) => told.push(Told { chain: chain.clone(), is_resumed, ..answered }),
+                Ok(answered) => heard.push(Heard { chain: chain.clone(), is_resumed, ..answered }),
                 // It was closed after a bad request.
                 Err(_) => break,
             }
         }
-        Ok((chain, told))
+        Ok((chain, heard))
     }
 
     /// Pages of several names on one connection of HTTP/2.
-    pub fn coalesce(&self, address: SocketAddr, name: &'static str, names: &[&'static str]) -> Vec<Told> {
+    pub fn coalesce(&self, address: SocketAddr, name: &'static str, names: &[&'static str]) -> Vec<Heard> {
         let config = self.h2.borrow().clone();
         let ask = async {
             let socket = tokio::net::TcpStream::connect(address).await.ok()?;
@@ -121,7 +121,7 @@ impl<'k> Visitor<'k> {
             let is_resumed = tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
             let (mut sender, connection) = h2::client::handshake(tls).await.ok()?;
             let connection = tokio::spawn(connection);
-            let mut told = Vec::new();
+            let mut heard = Vec::new();
             for (at, asked) in names.iter().enumerate() {
                 // Every other one asks for more than there is room for, in its line or in its fields.
                 let path = if at % 4 == 1 { "x".repeat(9000) } else { String::new() };
@@ -135,7 +135,7 @@ impl<'k> Visitor<'k> {
                 let Ok(response) = response.await else { break };
                 let fields = response.headers().iter();
                 let fields = fields.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()));
-                told.push(Told {
+                heard.push(Heard {
                     asked,
                     what: "h2",
                     status: response.status().as_u16(),
@@ -146,13 +146,13 @@ impl<'k> Visitor<'k> {
                 });
             }
             connection.abort();
-            Some(told)
+            Some(heard)
         };
         self.runtime.block_on(ask).unwrap_or_default()
     }
 }
 
-fn answer(connection: &mut Connection, ask: Ask, asked: &'static str) -> io::Result<Told> {
+fn answer(connection: &mut Connection, ask: Ask, asked: &'static str) -> io::Result<Heard> {
     let (what, request) = match ask {
         Ask::Page => ("page", format!("GET / HTTP/1.1\r\nHost: {asked}\r\n\r\n")),
         Ask::Early => ("interim", format!("GET /interim HTTP/1.1\r\nHost: {asked}\r\nTE: trailers\r\n\r\n")),
@@ -171,7 +171,7 @@ fn answer(connection: &mut Connection, ask: Ask, asked: &'static str) -> io::Res
         }
         others.extend(response.trailers);
         let (status, fields) = (response.status, response.fields);
-        return Ok(Told { asked, what, status, fields, others, chain: Vec::new(), is_resumed: false });
+        return Ok(Heard { asked, what, status, fields, others, chain: Vec::new(), is_resumed: false });
     }
 }
 

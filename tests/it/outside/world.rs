@@ -18,7 +18,7 @@ use super::client::{Ghost, Policy, Seconds, hsts_age};
 use super::keys::{KEYS, Keys, NAMES, RSA_FROM, SITES, VERSIONS};
 use super::node::{Node, Said};
 use super::tables::{Tables, chain_path, key_path, owner};
-use super::visit::{ASKS, Ask, Told, VISITORS, Visitor};
+use super::visit::{ASKS, Ask, Heard, VISITORS, Visitor};
 
 /// The max-age that stands in the upstream's own fields.
 pub const UPSTREAMS_AGE: u64 = 666;
@@ -367,27 +367,27 @@ impl<'w> World<'w> {
                 let returning = self.random.once_in(2);
                 if returning {
                     let clients = &self.clients[kind];
-                    if let Ok((chain, told)) = self.visitor.visit(kind, clients, self.node.https(), name, &asks) {
-                        if told.iter().any(|told| told.is_resumed) {
+                    if let Ok((chain, heard)) = self.visitor.visit(kind, clients, self.node.https(), name, &asks) {
+                        if heard.iter().any(|heard| heard.is_resumed) {
                             self.resume(name, &chain)?;
                         }
-                        told.into_iter().try_for_each(|told| self.hear(told))?;
+                        heard.into_iter().try_for_each(|heard| self.hear(heard))?;
                     }
                 }
                 // Its own page is read by a new client in any case: whoever may know of it is known here.
                 let asks = if returning { &[(Ask::Page, name)][..] } else { &asks[..] };
-                let Ok((chain, told)) = self.visitor.visit(kind, newcomer, self.node.https(), name, asks) else {
+                let Ok((chain, heard)) = self.visitor.visit(kind, newcomer, self.node.https(), name, asks) else {
                     self.count("no handshake");
                     continue;
                 };
                 self.count("handshake");
                 self.meet(name, &chain)?;
-                told.into_iter().try_for_each(|told| self.hear(told))?;
+                heard.into_iter().try_for_each(|heard| self.hear(heard))?;
             }
         }
         let name = *self.random.pick(&NAMES[..5]);
-        let told = self.visitor.coalesce(self.node.https(), name, &NAMES);
-        told.into_iter().try_for_each(|told| self.hear(told))
+        let heard = self.visitor.coalesce(self.node.https(), name, &NAMES);
+        heard.into_iter().try_for_each(|heard| self.hear(heard))
     }
 
     /// A chain is met by all who have been here: nobody may reject it.
@@ -432,25 +432,25 @@ impl<'w> World<'w> {
     }
 
     /// An answer is heard by a client that comes by for the first time.
-    fn hear(&mut self, told: Told) -> Result<(), String> {
-        let wrong = |why: &str| Err(format!("{why}: {told:?}"));
-        self.count(told.what);
-        if told.is_resumed {
+    fn hear(&mut self, heard: Heard) -> Result<(), String> {
+        let wrong = |why: &str| Err(format!("{why}: {heard:?}"));
+        self.count(heard.what);
+        if heard.is_resumed {
             self.count("resumed");
         }
         let is_policy = |(name, _): &&(String, String)| {
             ["public-key-pins", "public-key-pins-report-only", "strict-transport-security"]
                 .contains(&name.to_ascii_lowercase().as_str())
         };
-        if told.others.iter().any(|field| is_policy(&field)) {
+        if heard.others.iter().any(|field| is_policy(&field)) {
             return wrong("a policy in an interim response or a trailer");
         }
-        let policies: Vec<_> = told.fields.iter().filter(is_policy).collect();
+        let policies: Vec<_> = heard.fields.iter().filter(is_policy).collect();
         if policies.is_empty() {
             return Ok(());
         }
         self.count("policy heard");
-        let Some(site) = owner(told.asked) else { return wrong("a policy for a name of no site") };
+        let Some(site) = owner(heard.asked) else { return wrong("a policy for a name of no site") };
         for (name, value) in &policies {
             let is_sts = name.eq_ignore_ascii_case("strict-transport-security");
             if policies.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count() > 1 {
@@ -467,23 +467,23 @@ impl<'w> World<'w> {
                 Some(age) if age % 10 != site as u64 => return wrong("another site's policy"),
                 Some(_) => {}
             }
-            if !is_sts && told.status >= 400 && told.what != "page" && told.what != "interim" && told.what != "h2" {
+            if !is_sts && heard.status >= 400 && heard.what != "page" && heard.what != "interim" && heard.what != "h2" {
                 self.count("pins on a refusal");
             }
             let Some(policy) = policy.filter(|p| name.eq_ignore_ascii_case("public-key-pins") && p.max_age > 0) else {
                 continue;
             };
-            if !policy.is_noted_over(&told.chain) {
+            if !policy.is_noted_over(&heard.chain) {
                 return wrong("no pin inside the chain, or none outside");
             }
-            self.is_on_disk(&told, &policy)?;
-            self.note(&told, policy);
+            self.is_on_disk(&heard, &policy)?;
+            self.note(&heard, policy);
         }
         Ok(())
     }
 
     /// The wire is never ahead of the disk.
-    fn is_on_disk(&self, told: &Told, policy: &Policy) -> Result<(), String> {
+    fn is_on_disk(&self, heard: &Heard, policy: &Policy) -> Result<(), String> {
         if self.blind {
             return Ok(());
         }
@@ -492,18 +492,18 @@ impl<'w> World<'w> {
         let is_this = |promise: &&Promise| {
             promise.channel == Channel::Header(HeaderMode::Enforce)
                 && policy_of(promise) == *policy
-                && promise.hosts.iter().any(|host| host.matches(told.asked))
+                && promise.hosts.iter().any(|host| host.matches(heard.asked))
                 && promise.last_sent >= now
         };
         if book.promises().iter().any(|promise| is_this(&promise)) {
             return Ok(());
         }
-        Err(format!("THE WIRE IS AHEAD OF THE DISK at {now}: {told:?}; on disk: {:?}", book.promises()))
+        Err(format!("THE WIRE IS AHEAD OF THE DISK at {now}: {heard:?}; on disk: {:?}", book.promises()))
     }
 
-    fn note(&mut self, told: &Told, policy: Policy) {
+    fn note(&mut self, heard: &Heard, policy: Policy) {
         let now = self.now();
-        let (hosts, is_early) = (vec![told.asked.to_owned()], self.dates_early());
+        let (hosts, is_early) = (vec![heard.asked.to_owned()], self.dates_early());
         let until = now + policy.max_age as Seconds;
         self.count("noted");
         // Of two that know the same, the later one knows it for longer.

@@ -93,7 +93,7 @@ fn in_front_with_and_without_the_field() {
             let status: u16 = text.split(' ').nth(1).unwrap().parse().unwrap();
             (status, text)
         };
-        // Nobody says anything: the loop reaches pintle, and is told of.
+        // No proxy names the scheme: the loop reaches pintle, which logs it.
         assert_eq!(get("/loop", &[]).0, 301, "{trust}");
         let (status, text) = get("/loop", &[]);
         assert!(status == 508 && text.contains(field), "{trust}: {text}");

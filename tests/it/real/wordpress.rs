@@ -244,7 +244,7 @@ fn a_blog_with_its_author_and_its_readers() {
     let complaints: Vec<_> =
         browser.complaints().into_iter().filter(|c| c.contains("Mixed Content") || c.contains("REDIRECT")).collect();
     assert!(complaints.is_empty(), "{complaints:?}");
-    // Nobody was told of a failure.
+    // No failure was logged.
     let failed: Vec<_> = pintle.access().into_iter().filter(|l| l["status"].as_u64() >= Some(500)).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }

@@ -167,12 +167,12 @@ pub fn judge<'f>(status: u16, field: impl Fn(&str) -> Option<&'f str>, body: &[u
 
 /// One exchange over HTTP/1.1; tells whether the server keeps the connection, and the configuration that it answers by.
 fn exchange(connection: &mut Connection, method: &str, path: &str, body: &[u8]) -> Result<(bool, u64), String> {
-    let told = |error: io::Error| format!("{method} {path}: {error}");
+    let of_request = |error: io::Error| format!("{method} {path}: {error}");
     let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {BLOG}\r\n{length}\r\n");
-    connection.stream.write_all(head.as_bytes()).map_err(told)?;
-    connection.stream.write_all(body).map_err(told)?;
-    let response = read_response(connection, method).map_err(told)?;
+    connection.stream.write_all(head.as_bytes()).map_err(of_request)?;
+    connection.stream.write_all(body).map_err(of_request)?;
+    let response = read_response(connection, method).map_err(of_request)?;
     let due = if method == "GET" { body_of(path) } else { body };
     judge(response.status, |name| response.field(name), &response.body, due)
         .map_err(|fault| format!("{method} {path}: {fault}"))?;
@@ -269,22 +269,22 @@ pub fn aborts(load: &Load<'_>) {
 pub fn slow(load: &Load<'_>) {
     let client = load.client(Resumption::disabled());
     load.repeat("slow download", PAUSE, |number| {
-        let told = |error: io::Error| format!("after the head: {error}");
+        let of_request = |error: io::Error| format!("after the head: {error}");
         let mut connection = client.try_connect(load.address, BLOG).map_err(|error| format!("connect: {error}"))?;
         let path = format!("/large/{number}");
         let head = format!("GET {path} HTTP/1.1\r\nHost: {BLOG}\r\n\r\n");
-        connection.stream.write_all(head.as_bytes()).map_err(told)?;
+        connection.stream.write_all(head.as_bytes()).map_err(of_request)?;
         let mut piece = vec![0; 64 << 10];
         // At the end of all it takes the rest at once.
         while load.goes_on() && connection.received.len() < LARGE {
-            let len = connection.stream.read(&mut piece).map_err(told)?;
+            let len = connection.stream.read(&mut piece).map_err(of_request)?;
             if len == 0 {
                 return Err(format!("ended after {} bytes", connection.received.len()));
             }
             connection.received.extend_from_slice(&piece[..len]);
             thread::sleep(2 * PAUSE);
         }
-        let response = read_response(&mut connection, "GET").map_err(told)?;
+        let response = read_response(&mut connection, "GET").map_err(of_request)?;
         judge(response.status, |name| response.field(name), &response.body, body_of(&path))?;
         count(&load.counts.slow);
         Ok(())

@@ -137,7 +137,7 @@ impl History<'_> {
     /// Does what is due until the time is over, or something has failed.
     fn go_on(&mut self, plan: &Plan, load: &Load<'_>) {
         let client = load.client(Resumption::disabled());
-        let (mut reload, mut told) = (plan.reload, Duration::ZERO);
+        let (mut reload, mut printed_at) = (plan.reload, Duration::ZERO);
         let measures = Needs::of(self.line).is_some();
         while load.goes_on() && self.begin.elapsed() < plan.length {
             let (elapsed, age) = (self.begin.elapsed(), self.since.elapsed());
@@ -151,8 +151,8 @@ impl History<'_> {
                 self.reload(&client, load);
                 reload = self.begin.elapsed() + plan.reload;
             }
-            if elapsed >= told + Duration::from_secs(60) {
-                told = elapsed;
+            if elapsed >= printed_at + Duration::from_secs(60) {
+                printed_at = elapsed;
                 self.tell(&load.counts);
             }
             thread::sleep(Duration::from_millis(20));

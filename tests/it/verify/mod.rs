@@ -51,7 +51,7 @@ fn report(command: &mut Command) -> (i32, Value) {
     (code, report)
 }
 
-/// The levels at which a check was told.
+/// The levels at which a check was reported.
 fn levels<'a>(report: &'a Value, check: &str) -> Vec<&'a str> {
     let findings = report["findings"].as_array().unwrap().iter();
     findings.filter(|f| f["check"] == check).map(|f| f["level"].as_str().unwrap()).collect()
@@ -164,7 +164,7 @@ fn pins_of_a_file() {
     let file = authority.write("earlier.json", &earlier);
     let (code, report) = report(verify(&authority, replaced.address).arg("--pins").arg(file));
     assert_eq!((code, levels(&report, "pins-file-no-match")), (1, vec!["error"]));
-    // Files without pins are told with their place.
+    // Files without pins are reported with their place.
     for (contents, words) in
         [("", "no pin found"), ("AAAA\n", "line 1: not a pin: AAAA"), ("{}", "not the JSON of pintle")]
     {
@@ -189,7 +189,7 @@ fn another_key_at_the_second_visit() {
         let server = SecureServer::start(&leaves, move |nth, _| page(&headers[nth.min(1)], "<p>"));
         report(&mut verify(&authority, server.address))
     };
-    // The backup is deployed: expected, and told.
+    // The backup is deployed, as expected, and reported.
     let promised = header(&live, &next.pin);
     let (code, report) = run([&live, &next], [promised.clone(), promised.clone()]);
     assert_eq!(code, 0, "{report:#}");

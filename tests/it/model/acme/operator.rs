@@ -144,7 +144,7 @@ impl Operator {
         self.trace.drain(..).collect()
     }
 
-    fn told(&mut self, line: impl FnOnce() -> String) {
+    fn log_line(&mut self, line: impl FnOnce() -> String) {
         if self.trace.len() == TRACE {
             self.trace.pop_front();
         }
@@ -228,7 +228,7 @@ impl Operator {
             0..3 => self.restart(),
             3 | 4 => {
                 self.offset = if random.once_in(2) { 0 } else { random.below(4 * DAY) - 2 * DAY };
-                self.told(|| "the clock is off".to_owned());
+                self.log_line(|| "the clock is off".to_owned());
                 self.settle();
             }
             5 => self.certificates[at].asked.rotate = true,
@@ -237,7 +237,7 @@ impl Operator {
             8 => self.preflight_wrong_until = self.now + random.below(4 * DAY),
             9 if self.cas[0].refused.is_none() => {
                 self.cas[0].refused = self.certificates[at].live.map(|key| (self.now, pin(key)));
-                self.told(|| "the first CA refuses the live key from now on".to_owned());
+                self.log_line(|| "the first CA refuses the live key from now on".to_owned());
             }
             10 if random.once_in(3) => self.compromise(at, random),
             _ => {}
@@ -257,7 +257,7 @@ impl Operator {
             is_revoked: false,
             attempts: Attempts::default(),
         });
-        self.told(|| format!("key {key} is compromised, lockout accepted: {accepts_lockout}"));
+        self.log_line(|| format!("key {key} is compromised, lockout accepted: {accepts_lockout}"));
     }
 
     /// Only facts with a form on disk are kept.
@@ -371,7 +371,7 @@ impl Operator {
             let facts = self.facts(at);
             let plan = plan::next(&facts, self.clock());
             if !matches!(plan.next, Next::Wait { .. } | Next::AskWindow | Next::Preflight) {
-                self.told(|| format!("{at}: {:?}, {}", plan.next, plan.why));
+                self.log_line(|| format!("{at}: {:?}, {}", plan.next, plan.why));
             }
             match &plan.next {
                 Next::Wait { until } => {
@@ -485,7 +485,7 @@ impl Operator {
         let key = c.order.as_ref().map(|order| order.key);
         let share = (random.below(1000) as f64) / 1000.0;
         c.attempts[ca].failed(Failure { remedy, text: format!("{remedy:?}"), retry_after, key }, clock, left, share);
-        self.told(|| format!("{at}: {remedy:?} at {ca}, retry after {retry_after:?}"));
+        self.log_line(|| format!("{at}: {remedy:?} at {ca}, retry after {retry_after:?}"));
     }
 
     fn resume(&mut self, at: usize, plan: &Plan, random: &mut Random) {
@@ -567,7 +567,7 @@ impl Operator {
         c.attempts[ca].succeeded("issued".to_owned(), clock);
         c.attempts[1 - ca].release();
         c.able_since = None;
-        self.told(|| format!("{at}: adopted, changeover {is_changeover}"));
+        self.log_line(|| format!("{at}: adopted, changeover {is_changeover}"));
     }
 
     /// A planned changeover comes when it was planned, if CAs, clocks and clients permit.
