@@ -23,7 +23,7 @@ const WRITABLE_BY_ALL: u32 = 0o002;
 const STATE_FILES: [&str; 7] =
     [ledger::FILE, ledger::HEAD, ledger::LOCK, ledger::DAMAGED, TOKEN, LAST_GOOD, acme::FOLDER];
 
-/// Whether missing folders are created, or only looked at.
+/// The treatment of missing folders: created, or only inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
     /// By the serving user, before it serves.

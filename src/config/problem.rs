@@ -17,7 +17,7 @@ const NAMED_MAX: usize = 3;
 pub struct Problems {
     path: PathBuf,
     text: Arc<str>,
-    /// Where each line begins.
+    /// The beginning of each line, in bytes.
     lines: Arc<[usize]>,
     list: Vec<Problem>,
     /// Places in the list, by where the problem is.

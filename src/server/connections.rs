@@ -19,7 +19,7 @@ pub(super) struct Connections {
     silent: RefCell<Crowd>,
     /// The others. The alarm of a connection knows if it is idle, so that a request changes nothing here.
     open: RefCell<Crowd>,
-    /// Where the next search for an idle one begins.
+    /// The start of the next search for an idle one.
     looked_at: Cell<u64>,
 }
 

@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use crate::harness::{Authority, BLOG, Origin, PATIENCE, Pintle, blog, eventually, free_port, outcome, output, pintle};
 
-/// What the socket answers to GET.
+/// The socket's answer to GET.
 #[track_caller]
 pub fn get(socket: &Path, path: &str) -> String {
     output(Command::new("curl").args(["-sS", "--unix-socket"]).arg(socket).arg(format!("http://localhost{path}")))
 }
 
-/// What it answers to POST.
+/// Its answer to POST.
 #[track_caller]
 pub fn post(socket: &Path, path: &str) -> String {
     let url = format!("http://localhost{path}");

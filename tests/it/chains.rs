@@ -115,7 +115,7 @@ fn sites(authority: &Authority, cases: &[Case], upstream: &str) -> String {
     text
 }
 
-/// What `check` says of each case, by its file.
+/// The output of `check` for each case, by its file.
 fn check(authority: &Authority, cases: &[Case]) -> (i32, Vec<String>) {
     let config = authority.write("pintle.toml", sites(authority, cases, "http://127.0.0.1:1"));
     let (code, _, err) = outcome(pintle().args(["check", "-c"]).arg(&config));
@@ -270,7 +270,7 @@ fn what_clients_refuse_is_refused_with_its_rule() {
     }
 }
 
-/// Where TLS ends in front of pintle, whoever ends it may staple.
+/// If TLS ends in front of pintle, the server there may staple.
 #[test]
 fn must_staple_is_for_whoever_ends_tls() {
     let authority = Authority::new();

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::harness::{Authority, KeyKind, outcome, output, pintle};
 
-/// What the files of tests/config name.
+/// Makes the files that tests/config refers to.
 fn prepare(authority: &Authority) {
     let folder = authority.folder();
     authority.leaf("blog", &["blog.example.com", "www.example.com"]);
@@ -39,7 +39,7 @@ fn prepare(authority: &Authority) {
     openssl("pkey -in next.key -pubout -out next.pub");
 }
 
-/// What changes from run to run.
+/// Replaces values that change from run to run.
 fn normalised(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {

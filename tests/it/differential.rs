@@ -182,7 +182,7 @@ fn parser(program: &str, script: &str, connections: &Path) -> Child {
     command.spawn().unwrap_or_else(|e| panic!("{program}: {e}; tests/run installs it"))
 }
 
-/// What each of both parsers reads of each connection.
+/// The requests that each of the two parsers reads from each connection.
 fn read(connections: &[Vec<u8>]) -> [Vec<Vec<Value>>; 2] {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("connections");

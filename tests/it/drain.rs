@@ -119,7 +119,7 @@ fn while_it_drains_it_says_so() {
     assert_eq!(pintle.wait().code(), Some(0));
 }
 
-/// Who has seen a listener is right to expect an answer.
+/// A client that reached a listener gets an answer.
 #[test]
 fn who_was_just_let_in_is_answered() {
     let authority = Authority::new();

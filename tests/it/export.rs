@@ -56,7 +56,7 @@ impl Site {
         command
     }
 
-    /// What is on standard output.
+    /// The text on standard output.
     #[track_caller]
     fn export(&self, form: &str) -> String {
         output(&mut self.command(form, &[]))

@@ -1,4 +1,4 @@
-//! What a newcomer meets first: a busy port, an upstream that does not work, a URL without its scheme, a terminal.
+//! The first day of a newcomer: a busy port, an upstream that does not work, a URL without its scheme, a terminal.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

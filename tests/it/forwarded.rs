@@ -204,7 +204,7 @@ fn hosts_and_what_else_proxies_state() {
     }
 }
 
-/// What an upstream's answer depends on, where X-Forwarded-* is read.
+/// The inputs of an upstream's answer, if it reads X-Forwarded-*.
 const UPSTREAM_VARY: &str = "X-Forwarded-Proto, X-Forwarded-Host";
 
 /// Any answer to a trusted proxy could have been another one, had it said something else.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, outcome, output, pintle, policies};
 
-/// What another node would have written down: a set for the blog, of keys that this one does not have.
+/// The record of another node: a set for the blog, of keys that this one does not have.
 fn foreign_ledger() -> String {
     use pintle::host::HostPattern;
     use pintle::keys::pin::Pin;
@@ -72,7 +72,7 @@ fn a_wildcard_beside_a_name_with_keys_of_its_own() {
     assert!(code == 1 && problems.contains("would lock readers out of shop.example.com"), "{problems}");
 }
 
-/// What is given out would lock its own clients out of another site.
+/// An export that would lock its own clients out of another site.
 #[test]
 fn an_export_that_binds_another_site() {
     let authority = Authority::new();

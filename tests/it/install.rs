@@ -26,7 +26,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// What lies in the folder of the site's files: names and contents.
+/// The names and contents of the folder of the site's files.
 fn files(bed: &Bed) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(bed.folder.path()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file());
     let mut files: Vec<_> = entries.map(|p| (p.clone(), fs::read(p).unwrap())).collect();
@@ -354,7 +354,7 @@ fn names_of_a_wildcard() {
     }
 }
 
-/// Where TLS ends in front, the chain is there for its pins, and nobody gets it from here.
+/// If TLS ends in front, the chain is there for its pins, and no client gets it from here.
 #[test]
 fn a_chain_without_a_key() {
     let bed = Bed::new();

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::harness::{Authority, BLOG, Client, Http2Origin, Origin, Pintle, Reply, blog, policies};
 
-/// What a site has a say in, and what belongs to the final response.
+/// The fields that a site sets, and those that belong to the final response.
 const OTHERS: [(&str, &str); 9] = [
     ("strict-transport-security", "max-age=1; includeSubDomains"),
     ("public-key-pins", "pin-sha256=\"x\"; max-age=1"),

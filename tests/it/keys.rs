@@ -36,7 +36,7 @@ fn secrets(key: &Path) -> Vec<Vec<u8>> {
     vec![number, turned, text]
 }
 
-/// Whether any of these is in the memory of a process.
+/// `true` if any of these is in the memory of a process.
 fn has_in_memory(process: u32, secrets: &[Vec<u8>]) -> bool {
     let mut memory = fs::File::open(format!("/proc/{process}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
@@ -314,7 +314,7 @@ fn it_is_no_command() {
     assert!(!output(pintle().arg("--help")).contains("\n  keys"));
 }
 
-/// What it costs: `cargo test --test it keys::what_a_signature_costs -- --ignored --nocapture`
+/// The cost of a signature: `cargo test --test it keys::what_a_signature_costs -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn what_a_signature_costs() {

@@ -20,7 +20,7 @@ const ROTATIONS: usize = 50;
 /// Longer than the files must be at rest to be looked at.
 const NOTICED: Duration = Duration::from_millis(400);
 
-/// What all clients have seen.
+/// The answers to all clients.
 #[derive(Default)]
 struct Seen {
     stop: AtomicBool,

@@ -38,7 +38,7 @@ fn promise_more(pintle: &Pintle) {
     pintle.reload();
 }
 
-/// What a start says that must be refused.
+/// The output of a start that must be refused.
 #[track_caller]
 fn start_fails(config: &Path) -> String {
     let program = env!("CARGO_BIN_EXE_pintle");
@@ -164,7 +164,7 @@ fn the_book_goes_along_to_another_folder() {
     assert_eq!(ledger::look(&elsewhere).unwrap().0.promises().len(), 1);
 }
 
-/// What cannot be made out is never taken for nothing.
+/// An unreadable ledger never counts as an empty one.
 #[test]
 fn damage_is_refused_until_it_is_accepted() {
     let bed = Bed::new();
@@ -388,7 +388,7 @@ fn an_accepted_lockout_stays_visible() {
     check(&bed.start(&pins));
 }
 
-/// What a record of another node says of the far future is not taken in.
+/// A record of another node about the far future is not merged.
 #[test]
 fn a_poisoned_record_is_not_merged() {
     let (bed, other) = (Bed::new(), Bed::new());

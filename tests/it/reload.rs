@@ -175,7 +175,7 @@ fn unchanged_sites_keep_their_connections() {
     assert_eq!(now, lease, "nothing new was promised, so nothing was written");
 }
 
-/// What the file says about limits holds for upstreams that are the same as before, too.
+/// Changed limits also apply to upstreams that stay the same.
 #[test]
 fn limits_of_connections_that_go_on() {
     let (authority, folder) = (Authority::new(), TempDir::new().unwrap());

@@ -93,7 +93,7 @@ impl Bed {
     }
 }
 
-/// What openssl makes of the served key.
+/// The pin of the served key, computed by openssl.
 pub fn served(pintle: &Pintle) -> String {
     let script = format!(
         "openssl s_client -connect {} -servername {BLOG} </dev/null 2>/dev/null | openssl x509 -noout -pubkey | openssl pkey \
@@ -454,7 +454,7 @@ fn a_session_of_another_site_gets_no_pins() {
     assert!(resumed && pins.is_some_and(|pins| pins.contains(&own.pin)));
 }
 
-/// What `status` says is to be done can be pasted, after each rotation.
+/// The commands of `status` work as pasted, after each rotation.
 #[test]
 fn the_to_do_is_commands_that_work() {
     let bed = Bed::new();

@@ -37,7 +37,7 @@ impl Bed {
         )
     }
 
-    /// What comes of it when the running process tries this.
+    /// The result if the running process tries this.
     fn attempt(&self, what: &str, with: &str) -> String {
         let url = format!("http://localhost/attempt?what={what}&with={with}");
         let mut curl = Command::new("curl");
@@ -47,7 +47,7 @@ impl Bed {
     }
 }
 
-/// Whether this kernel can hold it; why not, if not.
+/// `Ok` if this kernel supports it; otherwise the reason.
 fn is_held(pintle: &Pintle) -> bool {
     let status = pintle.status();
     let sandbox = &status["sandbox"];
@@ -292,7 +292,7 @@ fn no_thread_is_left_outside() {
     assert!(threads >= 4, "control, log, files, workers: {threads}");
 }
 
-/// Where the kernel has all of it, it serves; and every part holds.
+/// With a kernel that has every part, pintle serves, and every part works.
 #[test]
 fn what_is_required_is_held() {
     let bed = Bed::new();

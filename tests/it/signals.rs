@@ -86,7 +86,7 @@ fn the_end_of_the_launcher_is_told() {
     assert_eq!(pintle.logged("the launcher has ended: no more upgrades", 1).len(), 1);
 }
 
-/// What comes while the process starts is not lost, and does not end it.
+/// A signal during the start is not lost, and does not end the process.
 #[test]
 fn a_signal_during_the_start_waits() {
     let (authority, folder, origin) = (Authority::new(), TempDir::new().unwrap(), Origin::hello());

@@ -1,4 +1,4 @@
-//! What systemd says to a service, and hears from it; and its unit files.
+//! The protocol between systemd and a service, and the unit files.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog, eventually, outcome, pintle};
 use crate::upgrade::Line;
 
-/// What a service manager hears: process by process, line by line.
+/// The messages that a service manager receives, by process and line.
 struct Manager {
     heard: Arc<Mutex<Vec<String>>>,
 }

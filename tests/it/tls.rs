@@ -327,7 +327,7 @@ fn all_signature_schemes_of_an_ed25519_key() {
     let _ = SignatureScheme::ED25519;
 }
 
-/// What a server takes of this, as openssl sees it: each suite and group by itself.
+/// `true` if pintle accepts a handshake of openssl with these arguments.
 fn taken(pintle: &Pintle, arguments: &[&str]) -> bool {
     s_client(pintle, &[&["-servername", BLOG], arguments].concat()).contains("HTTP/1.1 200 OK")
 }
@@ -341,7 +341,7 @@ const TLS12_SUITES: [&str; 6] = [
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 const TLS13_SUITES: [&str; 3] = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
-/// What Mozilla's old profile has on top, and what no profile has any more.
+/// The additions of Mozilla's old profile, and suites that no profile has any more.
 const OLD_SUITES: [&str; 4] =
     ["ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384", "AES128-SHA", "DHE-RSA-AES128-GCM-SHA256"];
 const GROUPS: [&str; 4] = ["X25519", "P-256", "P-384", "P-521"];

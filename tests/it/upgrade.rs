@@ -133,10 +133,10 @@ impl Drop for Line {
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
 
-/// What a slow machine needs.
+/// Limits for a slow machine.
 const PATIENT: &str = "[limits]\nupgrade = \"2m\"\ndrain = \"1m\"\nupstream_idle = \"1s\"\n";
 
-/// What all clients have seen.
+/// The answers to all clients.
 #[derive(Default)]
 struct Seen {
     stop: AtomicBool,
@@ -480,7 +480,7 @@ fn sessions_and_pins_go_on() {
     assert_eq!(state, ["admin.sock", "last-good", "ledger.head", "ledger.jsonl", "ledger.lock"]);
 }
 
-/// What was promised without a ledger on disk is not forgotten by an upgrade.
+/// An upgrade keeps promises that were made without a ledger on disk.
 #[test]
 fn promises_in_memory_are_handed_over() {
     let bed = Bed::new();

@@ -14,7 +14,7 @@ use crate::harness::{
     Authority, BLOG, Client, Leaf, Origin, Pintle, Reply, blog_at, eventually, output, server_config,
 };
 
-/// What an HTTPS upstream has seen of a connection or a request.
+/// The facts about a connection or a request that an HTTPS upstream has seen.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     sni: Option<String>,

@@ -9,7 +9,7 @@ use crate::init::write::Wishes;
 use crate::os::privileges::{self, Account};
 use crate::reason::shell_word;
 
-/// Where a package installs its unit.
+/// The places where packages install the unit.
 const UNITS: [&str; 3] = [
     "/etc/systemd/system/pintle.service",
     "/usr/lib/systemd/system/pintle.service",

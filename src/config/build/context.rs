@@ -26,7 +26,7 @@ pub struct Context<'a> {
     pub keeps_sites: bool,
     /// The pairs that an earlier process served last.
     pub last_good: Option<LastGood>,
-    /// Whether such a pair, or one of `before`, replaces an unfit one on disk.
+    /// The rule by which such a pair, or one of `before`, replaces an unfit one on disk.
     pub stand_in: StandIn,
     /// The sites that may be without a certificate if nothing replaces an unfit pair.
     pub may_lack: MayLack,

@@ -224,7 +224,7 @@ fn a_body_that_comes_to_a_halt_is_the_upstreams_fault() {
     assert_eq!(pintle.status()["counters"]["upstream_errors"], 2);
 }
 
-/// Who waits for the same connection attempt fails with it: nobody has to wait for as long again.
+/// Requests that wait for one connection attempt fail with it, without a second wait.
 #[test]
 fn a_connection_attempt_fails_for_all_who_wait_for_it() {
     let authority = Authority::new();

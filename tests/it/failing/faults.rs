@@ -67,14 +67,14 @@ const GARBAGE: [&[u8]; 9] = [
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
 ];
 
-/// What one request comes to.
+/// The outcome of one request.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
     pub fault: Fault,
     pub framing: Framing,
     pub body: Vec<u8>,
-    /// What the client sends up; none for a GET.
+    /// The body that the client sends; none for a GET.
     pub upload: Option<Vec<u8>>,
 }
 
@@ -187,7 +187,7 @@ impl Plan {
     }
 }
 
-/// What a reader has seen.
+/// The response that a reader has seen.
 #[derive(Debug)]
 pub enum Seen {
     /// A response to its end.

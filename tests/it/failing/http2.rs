@@ -15,7 +15,7 @@ use crate::fuzz::targets::http2::block;
 use crate::harness::http2_frame::{DATA, HEADERS, PING, SETTINGS, bytes};
 use crate::harness::{Authority, BLOG, Client, Connection, PATIENCE, Pintle, blog_at, eventually};
 
-/// What an outcome must be.
+/// The required outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Want {
     /// Sent once more where need be, and whole.
@@ -275,7 +275,7 @@ fn floods() {
     assert!(grown < 48 << 20, "{} MiB", grown >> 20);
 }
 
-/// Who does not read holds nobody else up, though all share one connection to the upstream.
+/// A client that does not read delays no other, though all share one connection to the upstream.
 #[test]
 fn one_client_that_does_not_read() {
     const STREAMS: usize = 60;

@@ -167,7 +167,7 @@ fn number(n: u32) -> [u8; 4] {
     n.to_be_bytes()
 }
 
-/// What becomes of the connection.
+/// The fate of the connection.
 enum Then {
     GoOn,
     End,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, Reply, blog_at, eventually, free_port, output, page};
 
-/// What a name server does with a question.
+/// The reaction of a name server to a question.
 enum Says {
     /// It answers: the addresses for A, and `::1` for AAAA if it has that.
     Addresses,
@@ -218,7 +218,7 @@ fn an_address_that_ends_connections_is_left_out_and_readers_do_not_notice() {
     assert_eq!(left_out(&pintle, TWO[0].into())["left_out_for"], 0);
 }
 
-/// What may have been done must not be done twice.
+/// A request that may have been processed is not sent twice.
 #[test]
 fn a_post_is_not_sent_twice() {
     let authority = Authority::new();

@@ -21,7 +21,7 @@ use crate::harness::{Authority, BLOG, Client, Connection, Origin, Pintle, Reply,
 
 const REFUSED_STREAM: u32 = 7;
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// Its body comes back.
@@ -90,7 +90,7 @@ impl Upstream {
         format!("h2c://{}", self.address)
     }
 
-    /// What becomes of the next requests; those behind them are answered.
+    /// The fate of the next requests; those behind them are answered.
     fn fates(&self, fates: impl IntoIterator<Item = Fate>) {
         *self.seen.fates.lock().unwrap() = fates.into_iter().collect();
     }
@@ -396,7 +396,7 @@ fn refused_before_the_body_was_asked_for() {
     assert_eq!(upstream.taken(), (vec![b"hello".to_vec()], 2));
 }
 
-/// What is lost without a word may have been processed.
+/// A request without any answer may have been processed.
 #[test]
 fn cut_connections_promise_nothing() {
     let authority = Authority::new();

@@ -32,7 +32,7 @@ fn reset(socket: &TcpStream) -> std::io::Result<()> {
     socket.shutdown(Shutdown::Read)
 }
 
-/// What the upstream does about a WebSocket, by the path.
+/// The upstream's reaction to a WebSocket, by the path.
 fn act(path: &str, socket: &mut TcpStream) -> std::io::Result<()> {
     match path {
         "/garbage" => {
@@ -223,7 +223,7 @@ fn websockets_by_http_2() {
     assert_no_leaks(&pintle, &before);
 }
 
-/// What the upstream does about an expectation, by the path: it has the head, and not the body.
+/// The upstream's reaction to an expectation, by the path: it has the head, and not the body.
 fn expected(path: &str, socket: &mut TcpStream) -> std::io::Result<()> {
     let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
     let read_body = |socket: &mut TcpStream| {

@@ -147,7 +147,7 @@ impl Browser {
         entries.as_array().unwrap().iter().filter_map(url).collect()
     }
 
-    /// What the browser complains of since the last call.
+    /// The complaints of the browser since the last call.
     pub fn complaints(&self) -> Vec<String> {
         let entries = self.command("POST", "/se/log", &json!({ "type": "browser" }));
         entries.as_array().unwrap().iter().filter_map(|e| e["message"].as_str().map(str::to_owned)).collect()

@@ -179,7 +179,7 @@ impl Connection {
         (all, result)
     }
 
-    /// Whether the other side has ended, with nothing more said.
+    /// Asserts that the other side has closed without another byte.
     #[track_caller]
     pub fn assert_closed(&mut self) {
         let (rest, _) = self.read_to_end();

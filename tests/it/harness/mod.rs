@@ -1,4 +1,4 @@
-//! What the tests stand on: a CA, an origin that records what it receives, pintle as a process on port 0, and clients.
+//! The base of the tests: a CA, an origin that records requests, pintle as a process on port 0, and clients.
 
 mod authority;
 mod browser;
@@ -31,7 +31,7 @@ pub use sites::{BLOG, blog, blog_at, policies};
 /// How long anything may take before a test gives up on it: a machine may stand still for a while in between.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether this is root; what only root can do, if not, as the reason to step aside.
+/// Returns `true` for root. Otherwise prints the action that only root can do, as the reason to skip the test.
 pub fn is_root(what: &str) -> bool {
     let is_root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
     if !is_root {

@@ -38,7 +38,7 @@ impl Received {
     }
 }
 
-/// What the origin does about a request.
+/// The reaction of the origin to a request.
 pub enum Reply {
     /// Sends these bytes, and keeps the connection.
     Bytes(Vec<u8>),

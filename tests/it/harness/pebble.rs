@@ -85,7 +85,7 @@ pub struct Pebble {
     before: String,
 }
 
-/// Where the two programs are: those that tests/pebble fetched, or else the installed ones.
+/// The folder of the two programs: those that tests/pebble fetched, or else the installed ones.
 fn find(name: &str) -> PathBuf {
     let fetched = fetched().join(name);
     if fetched.exists() { fetched } else { program(name) }
@@ -176,7 +176,7 @@ impl Pebble {
         format!("https://localhost:{}/dir", self.port)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
@@ -275,12 +275,12 @@ impl TestDns {
         Self { _program: program, dns, management }
     }
 
-    /// Where it answers, by UDP and TCP.
+    /// The address of its DNS server, for UDP and TCP.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.dns))
     }
 
-    /// Where it takes records: for the hook programs of tests.
+    /// The address that takes records, for the hook programs of tests.
     pub fn management(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.management))
     }

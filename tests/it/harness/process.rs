@@ -117,12 +117,12 @@ impl Pintle {
         started
     }
 
-    /// Where it listens with TLS.
+    /// The address of its TLS listener.
     pub fn https(&self) -> SocketAddr {
         self.https[0]
     }
 
-    /// Where it listens without.
+    /// The address of its plain listener.
     pub fn http(&self) -> SocketAddr {
         self.http[0]
     }
@@ -196,7 +196,7 @@ impl Pintle {
         fs::write(self.config_path(), after).unwrap();
     }
 
-    /// What `pintle reload` says; it must succeed.
+    /// The output of `pintle reload`, which must succeed.
     #[track_caller]
     pub fn reload(&self) -> String {
         super::output(&mut self.command("reload"))
@@ -210,7 +210,7 @@ impl Pintle {
         err
     }
 
-    /// Where it listens now, as `status` has it.
+    /// The addresses that it listens on now, from `status`.
     #[track_caller]
     pub fn listening(&self, scheme: &str) -> Vec<SocketAddr> {
         let status = self.status();
@@ -218,7 +218,7 @@ impl Pintle {
         listening.map(|l| l["address"].as_str().unwrap().parse().unwrap()).collect()
     }
 
-    /// What `pintle status --json` says.
+    /// The output of `pintle status --json`.
     #[track_caller]
     pub fn status(&self) -> Value {
         serde_json::from_str(&super::output(self.command("status").arg("--json"))).unwrap()

@@ -77,7 +77,7 @@ fn post(path: &str, more: &str) -> Vec<u8> {
     bytes(HEADERS, END_HEADERS, 1, &block(text.as_bytes()))
 }
 
-/// What is known to be wrong with a body before its request is passed on, is not passed on.
+/// A request whose body is known to be wrong is not passed on.
 #[test]
 fn bodies_of_another_length() {
     let authority = Authority::new();

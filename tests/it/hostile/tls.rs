@@ -1,4 +1,4 @@
-//! What TLS has given up for good reasons, asked for from outside: by bytes of our own, and by OpenSSL.
+//! Features that TLS has given up for good reasons, requested with bytes of our own and with OpenSSL.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ pub(super) fn records(version: u16, message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(record).collect()
 }
 
-/// What comes back: the first record; empty where the connection has ended without one.
+/// The answer: the first record; empty if the connection ends without one.
 fn answer(pintle: &Pintle, bytes: &[u8]) -> Vec<u8> {
     let mut socket = TcpStream::connect(pintle.https()).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();

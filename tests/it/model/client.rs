@@ -18,7 +18,7 @@ pub const KEYS: Key = 9;
 static FINGERPRINTS: LazyLock<Vec<String>> =
     LazyLock::new(|| (0..KEYS).map(|key| STANDARD.encode(Sha256::digest([key]))).collect());
 
-/// What a field of Public-Key-Pins says (section 2.1).
+/// The content of a Public-Key-Pins field (section 2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub pins: Vec<Key>,
@@ -45,7 +45,7 @@ impl Policy {
     }
 }
 
-/// What a client remembers of a Known Pinned Host.
+/// The notes of a client about a Known Pinned Host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Noted {
     host: &'static str,
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// Whether it knows of any pins.
+    /// `true` if it knows any pins.
     pub fn holds_any(&self, now: Millis) -> bool {
         self.noted.iter().any(|noted| now <= noted.until)
     }
@@ -129,7 +129,7 @@ pub struct App {
     pub names: Vec<&'static str>,
     pub include_subdomains: bool,
     pub pins: Vec<Key>,
-    /// Whether it looks at the first certificate only.
+    /// `true` if it looks at the first certificate only.
     pub leaf_only: bool,
     pub until: Millis,
 }

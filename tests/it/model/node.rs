@@ -50,12 +50,12 @@ impl Disk for Shared {
 /// A machine, with pintle on it.
 pub struct Node {
     disk: Shared,
-    /// What the next start reads.
+    /// The file that the next start reads.
     pub file: Vec<Table>,
     /// What the running process has read, with the certificates as they are on the disk now.
     pub draft: Vec<Table>,
     pub running: Option<Running>,
-    /// What was in use before.
+    /// The configuration that was in use before.
     pub drafts: Vec<Vec<Table>>,
     /// By how much its clock is behind.
     pub behind: Millis,
@@ -79,7 +79,7 @@ pub struct Running {
     last_right: Millis,
 }
 
-/// What came of an action.
+/// The outcome of an action.
 pub enum Outcome {
     /// In use; so many sites keep what they had.
     Admitted { kept: usize, accepted: Vec<Accepted> },

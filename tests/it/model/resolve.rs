@@ -12,7 +12,7 @@ use pintle::policy::promise::{Promise, Seconds, SiteNames, others};
 
 use super::site::{Entry, Table, make, pattern};
 
-/// What may be served.
+/// The pairs that may be served.
 pub struct Resolved {
     pub entries: Vec<Rc<Entry>>,
     pub accepted: Vec<Accepted>,
@@ -33,9 +33,9 @@ pub struct Objection {
 
 /// Whose pins it would not meet.
 pub enum By {
-    /// What was promised before.
+    /// The earlier promises.
     Past(Promise),
-    /// What this site would promise.
+    /// The promise that this site would make.
     Coming(usize),
 }
 

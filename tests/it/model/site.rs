@@ -16,7 +16,7 @@ use pintle::policy::ramp::Steps;
 
 use super::client::{KEYS, Key, Policy};
 
-/// What sites may be called.
+/// The names that sites may have.
 pub const PATTERNS: [&str; 7] = [
     "example.com",
     "shop.example.com",
@@ -27,7 +27,7 @@ pub const PATTERNS: [&str; 7] = [
     "other.org",
 ];
 
-/// What clients visit.
+/// The names that clients visit.
 pub const NAMES: [&str; 8] = [
     "example.com",
     "shop.example.com",

@@ -1,4 +1,4 @@
-//! What operators write, at random.
+//! Random configurations of operators.
 
 use pintle::policy::hpkp::Mode;
 

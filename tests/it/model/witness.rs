@@ -41,7 +41,7 @@ impl Sets {
         }
     }
 
-    /// Whether somebody would be locked out, at a node whose clock says this.
+    /// `true` if a client would be locked out, at a node whose clock says this.
     pub fn is_needed(&self, objection: &Objection, apps: &[App], clock: Millis) -> Result<(), String> {
         let Objection { offered, site, chain, by, .. } = objection;
         let to = routes(offered);

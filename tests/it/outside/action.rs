@@ -1,4 +1,4 @@
-//! What people do, and what befalls a machine.
+//! Actions of people, and events of a machine.
 
 use std::fs;
 
@@ -148,7 +148,7 @@ fn in_words(said: Option<&Said>) -> String {
     }
 }
 
-/// What is wrong, and no warnings.
+/// The errors, without warnings.
 fn errors(text: &str) -> String {
     let is_of_use = |line: &&str| line.contains(": ") && !line.contains("warning: ") && !line.contains("hint: ");
     let lines = text.lines().map(str::trim).filter(is_of_use).map(|l| l.split("\\n").next().unwrap_or_default());

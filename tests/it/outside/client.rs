@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 /// Seconds since 1970, as the clients' clocks have them.
 pub type Seconds = i64;
 
-/// What a field of Public-Key-Pins says (section 2.1).
+/// The content of a Public-Key-Pins field (section 2.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub pins: Vec<String>,
@@ -77,7 +77,7 @@ impl Ghost {
         now > self.until || !self.concerns(host) || looked_at.iter().any(|pin| self.policy.pins.contains(pin))
     }
 
-    /// Whether a node must fear that it rejects this.
+    /// `true` if it may reject this.
     pub fn may_reject(&self, host: &str, chain: &[String], now: Seconds) -> bool {
         let ahead = pintle::lease::ahead(self.policy.max_age) + 2;
         let late = Self { until: self.until + self.slack + ahead, ..self.clone() };

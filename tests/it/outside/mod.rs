@@ -77,7 +77,7 @@ struct History {
     actions: Vec<u64>,
 }
 
-/// What all histories share.
+/// The parts that all histories share.
 struct Stage {
     keys: Keys,
     upstream: String,

@@ -28,7 +28,7 @@ struct Running {
     https: SocketAddr,
 }
 
-/// What a command said.
+/// The output of a command.
 #[derive(Debug)]
 pub struct Said {
     pub ok: bool,

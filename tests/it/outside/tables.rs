@@ -197,7 +197,7 @@ impl Tables {
         text
     }
 
-    /// Whether a site has this name.
+    /// `true` if a site has this name.
     pub fn serves(&self, name: &str) -> bool {
         owner(name).is_some_and(|site| {
             let has = |host: &&str| *host == name || host.strip_prefix("*.").is_some_and(|base| name.ends_with(base));

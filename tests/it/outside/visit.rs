@@ -33,7 +33,7 @@ pub struct Heard {
     pub is_resumed: bool,
 }
 
-/// What is asked on a connection.
+/// The requests on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
     Page,

@@ -140,7 +140,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Whether what is sent now may be dated too early.
+    /// `true` if a policy that is sent now may be dated too early.
     fn dates_early(&self) -> bool {
         self.behind > 0 || self.stepped.is_some_and(|at| at.elapsed() < TICKS)
     }

@@ -41,7 +41,7 @@ impl WordPress {
     }
 }
 
-/// What WordPress' manual says for a site behind a proxy that ends TLS.
+/// The lines of WordPress' manual for a site behind a proxy that ends TLS.
 fn config(folder: &Path) -> String {
     format!(
         "<?php\n\

@@ -99,7 +99,7 @@ pub fn count(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What all clients share.
+/// The values that all clients share.
 pub struct Load<'a> {
     pub authority: &'a Authority,
     pub address: SocketAddr,

@@ -57,7 +57,7 @@ impl Plan {
     }
 }
 
-/// What a process needs.
+/// The resources of a process.
 #[derive(Clone, Copy)]
 struct Needs {
     /// Its share of all memory, in bytes; what it has in common with others (its program) is divided among them.
@@ -183,7 +183,7 @@ impl History<'_> {
         );
     }
 
-    /// Whether the processes stayed as they were.
+    /// `true` if the processes kept their size.
     fn judge(&self, plan: &Plan) {
         for (nth, (middle, end)) in self.middle.iter().zip(&self.end).enumerate() {
             eprintln!("process {nth}: {middle}; {} s later {end}", plan.upgrade.as_secs() / 2);

@@ -9,7 +9,7 @@ use h2::{Reason, SendStream};
 use super::clients::{Load, PAUSE, UPLOAD, body_of, bytes, count, judge};
 use crate::harness::{BLOG, Client};
 
-/// What a stream is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, PartialEq)]
 enum Purpose {
     Download,

@@ -13,7 +13,7 @@ use crate::harness::{
     program,
 };
 
-/// What this machine's OpenSSL still speaks.
+/// The versions that this machine's OpenSSL still speaks.
 #[test]
 fn old_versions() {
     let (authority, leaf) = server_leaf();

@@ -18,7 +18,7 @@ use crate::headers::openssl_pin;
 /// A backup that no server here has the key of.
 const BACKUP: &str = "d6qzRu9zOECb90Uez27xWltNsj0e1Md7GkYYkVoZWmM=";
 
-/// Where nobody listens: this machine's port 80 may be somebody's.
+/// A place without a listener: this machine's port 80 may be in use.
 const NOBODY: &str = "127.0.0.1:1";
 
 /// `pintle verify` of the blog at this address, with the CA, and nothing at plain HTTP.
