@@ -136,7 +136,7 @@ fn head(file: &mut File, conclusion: &Conclusion, wishes: &Wishes) {
     for (what, answer) in &conclusion.answers {
         file.comment(&format!("  {what}: {answer}"));
     }
-    file.comment("Lines that the answers do not prove are comments: remove the # to use them.");
+    file.comment("The answers do not prove the lines in comments: remove the # to use them.");
 }
 
 fn site(file: &mut File, conclusion: &Conclusion) {

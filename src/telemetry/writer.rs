@@ -251,11 +251,8 @@ impl Writer {
         }
         let lost = self.lost.load(Ordering::Relaxed);
         if lost > self.reported_lost {
-            let _ = writeln!(
-                io::stderr(),
-                "pintle: {} log lines were lost: the log is written too slowly, or could not be written",
-                lost - self.reported_lost
-            );
+            let (log, lines) = (self.target.name(), lost - self.reported_lost);
+            tracing::warn!(log, lines, "log lines lost: it is written too slowly, or could not be written");
             self.reported_lost = lost;
         }
         true
