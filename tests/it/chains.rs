@@ -161,7 +161,7 @@ fn below_a_weak_key(authority: &Authority, ca: &Ca, host: &str) -> (String, Stri
     (read("below.pem"), read("middle.pem"), read("below.key"))
 }
 
-/// What is said of a chain below such a key is what is so: that the key is too weak, and nothing of its signature.
+/// Below a key that is too weak, `check` reports the key, and nothing about its signature.
 #[test]
 fn a_weak_issuer_is_told_of_as_weak() {
     let authority = Authority::new();

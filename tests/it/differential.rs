@@ -1,6 +1,6 @@
-//! What goes upstream, as other parsers read it: llhttp (Node.js) and h11 (Python) must see the very requests that pintle
-//! has understood, however strange the bytes were that it read them from. What two parsers read differently is what
-//! smuggling is made of.
+//! Requests to the upstream, read by other parsers: llhttp (Node.js) and h11 (Python) must see the requests that
+//! pintle has understood, however strange their bytes were. Two parsers that read differently make smuggling
+//! possible.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -243,7 +243,7 @@ fn compare(all: &[Forwarded]) {
     }
 }
 
-/// What the comparison is good for: each of the parsers sees it when one request hides another, or is one byte off.
+/// The comparison works: each parser notices a request that hides another one, or is one byte off.
 #[test]
 fn the_comparison_sees_a_request_that_hides_another() {
     let honest = over_http1(OVER_HTTP1[3], &LIMITS).unwrap();

@@ -21,7 +21,7 @@ fn foreign_ledger() -> String {
     Record::format().line() + &Record::Promise(Promise { first_sent: now, last_sent: now, ..promise }).line()
 }
 
-/// What is served already breaks what another node has promised: it is served on, and the process goes on, too.
+/// The chain in use breaks another node's promise: pintle keeps serving it.
 #[test]
 fn a_merge_that_comes_too_late() {
     let authority = Authority::new();

@@ -213,7 +213,7 @@ fn without_a_running_process() {
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
 }
 
-/// What is wrong already is no excuse for more of it, and what is wrong elsewhere no hindrance.
+/// An existing breach does not excuse a new one, and a fault of another site does not prevent an installation.
 #[test]
 fn faults_that_were_there_before() {
     let bed = Bed::new();

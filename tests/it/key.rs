@@ -149,7 +149,7 @@ fn a_newcomer_follows_what_is_printed() {
     );
 }
 
-/// What becomes of a next key in the end: an authority signs its CSR, and pintle serves with it.
+/// The life of a next key: an authority signs its CSR, and pintle serves with it.
 #[test]
 fn a_certificate_for_the_csr_can_be_served() {
     let (authority, config) = newcomer(&[BLOG], &[]);

@@ -23,8 +23,8 @@ fn key_process(pintle: &Pintle) -> u32 {
     u32::try_from(pintle.status()["sandbox"]["key_process"].as_u64().unwrap()).unwrap()
 }
 
-/// What nobody else may have of a P-256 key, in the forms in which it may lie about: as in its file, as DER has it, and as
-/// processors have large numbers.
+/// The secrets of a P-256 key, in the forms in which memory may hold them: as in its file, as in DER, and as
+/// processors store large numbers.
 fn secrets(key: &Path) -> Vec<Vec<u8>> {
     let pem = fs::read_to_string(key).unwrap();
     let der = KeyPair::from_pem(&pem).unwrap().serialize_der();

@@ -1,5 +1,5 @@
-//! What is served now can always be started again: after a renewal that was refused, an expiry, a merge, a backup that
-//! became live. Only changes are refused.
+//! The pairs in use can always be started again: after a refused renewal, an expiry, a merge, a backup that became
+//! live. Only changes are refused.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -410,7 +410,7 @@ fn a_bad_child_does_not_hold_up_its_parent() {
     assert!(refused.iter().all(|line| line["site"] == "shop.blog.example.com"), "{refused:?}");
 }
 
-/// What another node has promised, and the chain in use breaks: refusing its renewal would help nobody.
+/// The chain in use breaks another node's promise: refusing its renewal would help no client.
 #[test]
 fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     let (bed, node) = (Bed::new(), Bed::new());

@@ -192,7 +192,7 @@ fn while_serving() {
     assert_eq!(refusals().len(), bed.bad.len());
 }
 
-/// What is served all the same, but not without a word, though nobody waits for one.
+/// Chains that are served with a warning in the log, although no command waits for an answer.
 #[test]
 fn older_than_the_one_in_use() {
     let bed = crate::rotation::Bed::new();
@@ -262,7 +262,7 @@ fn told_once_though_its_dates_move() {
     assert_eq!(pintle.status()["rotations_refused"], 1);
 }
 
-/// What is wrong with the rest of the configuration by now does not keep certificates from being renewed.
+/// Faults in the rest of the configuration do not prevent renewals of certificates.
 #[test]
 fn a_folder_that_is_gone_is_no_hindrance() {
     let bed = crate::rotation::Bed::new();

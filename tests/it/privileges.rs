@@ -177,7 +177,7 @@ fn remedy(message: &str) -> &str {
         .unwrap_or_else(|| panic!("no hint in {message}"))
 }
 
-/// What others have stays theirs, whatever the configuration says is pintle's; and the printed remedy works.
+/// Files of other users keep their owner, whatever the configuration uses them for; and the printed remedy works.
 #[test]
 fn nothing_that_was_there_changes_its_owner() {
     if !is_root() {
@@ -254,7 +254,8 @@ fn nothing_that_was_there_changes_its_owner() {
     assert_eq!(before, after);
 }
 
-/// What the user itself has put in the way is removed: by no remedy of root's does somebody else's file become its own.
+/// The remedy removes a file that the serving user has put in the way. No remedy for root gives that user another
+/// user's file.
 #[test]
 fn no_remedy_gives_away_what_a_link_leads_to() {
     if !is_root() {

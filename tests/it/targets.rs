@@ -1,5 +1,4 @@
-//! What a request asks for: the same rule for path and query, host and scheme, by whichever version of HTTP it comes and
-//! goes on.
+//! Targets of requests: the same rule for path and query, host and scheme, in every version of HTTP on both sides.
 
 use http::Version;
 

@@ -163,7 +163,7 @@ impl Seen {
     }
 }
 
-/// What the origin answers: of each path something of its own, and some hundred kilobytes now and then.
+/// The origin's answer: its own for each path, and sometimes some hundred kilobytes.
 fn body_of(path: &str) -> Vec<u8> {
     let number: usize = path.trim_start_matches('/').parse().unwrap_or_default();
     let size = if number.is_multiple_of(20) { 300_000 } else { 100 + number % 1000 };
@@ -674,7 +674,7 @@ fn what_is_wrong_on_disk_is_told_and_changes_nothing() {
     line.upgrade();
 }
 
-/// Where that is wanted, the upstream must have answered through the new process; what it answers does not matter.
+/// With `process.prove_upstream`, the upstream must have answered through the new process, with any status.
 #[test]
 fn the_upstream_may_have_to_answer() {
     let authority = Authority::new();

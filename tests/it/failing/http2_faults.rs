@@ -14,7 +14,7 @@ use crate::fuzz::targets::http2::{PREFACE, block};
 use crate::harness::http2_frame::*;
 use crate::harness::{Leaf, server_config};
 
-/// What a flood brings before it is given up: pintle has not ended the connection.
+/// The most bytes of a flood. Beyond it, pintle has failed to end the connection.
 const FLOOD_MAX: usize = 48 << 20;
 
 /// How a response goes wrong.

@@ -4,7 +4,8 @@ use super::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, bytes, get};
 use crate::fuzz::targets::http2::block;
 use crate::harness::{Authority, BLOG, Client, Origin, Pintle, blog};
 
-/// What two parsers could read differently gets an error, and the end of the connection; nothing behind it is a request.
+/// A request that two parsers could read differently gets an error and the end of the connection. Bytes behind it are
+/// no request.
 #[test]
 fn what_could_be_read_in_two_ways() {
     let authority = Authority::new();
@@ -89,7 +90,7 @@ fn what_could_be_read_in_two_ways() {
     assert!(origin.received().iter().all(|r| r.path() != "/smuggled"));
 }
 
-/// What HTTP/2 can say and HTTP/1.1 cannot, or not with one meaning only, does not reach the upstream.
+/// A request that HTTP/2 can express, and HTTP/1.1 only ambiguously or not at all, does not reach the upstream.
 #[test]
 fn what_http2_could_smuggle() {
     let authority = Authority::new();

@@ -1,5 +1,4 @@
-//! What happens to the fleet: one action for each number, so that an action can be left out of a history and the others
-//! stay what they are.
+//! Actions on the fleet, one for each number, so that a history without one of them keeps the others.
 
 use pintle::lease::ahead;
 use pintle::ledger::{Ramp, Ramped, Record};

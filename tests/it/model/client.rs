@@ -121,7 +121,7 @@ fn is_subdomain(host: &str, of: &str) -> bool {
     host.len() > of.len() && host.ends_with(of) && host.as_bytes()[host.len() - of.len() - 1] == b'.'
 }
 
-/// What was built with an export: an app that looks at its names until a day, whatever headers say.
+/// An app that was built with an export: it checks the export's names until a day, whatever headers say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
     pub id: String,

@@ -26,12 +26,12 @@ pub struct Fleet {
     pub sets: Sets,
     /// Lockouts that were accepted at each node.
     pub accepted: [Vec<(String, Key)>; 2],
-    /// What the nodes were serving when everybody was looked at last.
+    /// The entries that the nodes served at the last look.
     looked_at: [Vec<Rc<Entry>>; 2],
     pub counts: Counts,
 }
 
-/// What has happened, so that a test can tell whether it was anything.
+/// Counts of events, so that a test can see whether anything happened.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
     pub ghosts: u64,
@@ -91,7 +91,7 @@ impl Ghost {
         }
     }
 
-    /// Whether a node knows of him, and one of the names that he looks at: its place.
+    /// The place of one of its names, if a node knows of this client.
     pub fn name_at(&self, node: usize) -> Option<usize> {
         let looks_at = |name: &str| !self.accepts(name, &[Key::MAX], self.end());
         NAMES.iter().position(|name| looks_at(name)).filter(|_| self.known_to[node])

@@ -52,7 +52,7 @@ pub struct Node {
     disk: Shared,
     /// The file that the next start reads.
     pub file: Vec<Table>,
-    /// What the running process has read, with the certificates as they are on the disk now.
+    /// The tables that the running process has read, with the certificates that are on the disk now.
     pub draft: Vec<Table>,
     pub running: Option<Running>,
     /// The configuration that was in use before.

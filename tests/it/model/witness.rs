@@ -1,8 +1,8 @@
 //! That a refusal was needed: somebody who would have been locked out.
 //!
-//! What a ledger says is that a set may have been sent until a lease's end. So the witness is a client that came by at
-//! that moment, to a name that was the site's when it had this set, and has not come by since. That the ledger does not
-//! say more than that is looked at, too: the set was to be sent not longer ago than one lease before what it says.
+//! A ledger says that a set may have been sent until the end of a lease. So the witness is a client that came at that
+//! moment, to a name that was the site's when it had this set, and has not come back. A second check is that the
+//! ledger says no more than that: the set was sent at most one lease before the recorded time.
 
 use std::rc::Rc;
 

@@ -31,7 +31,7 @@ impl Policy {
         Some(Self { pins, max_age: max_age?, include_subdomains })
     }
 
-    /// Whether it is noted over this chain (section 2.5): one of its pins is in there, and one is not.
+    /// `true` if it is noted over this chain (section 2.5): one of its pins is in the chain, and another one is not.
     pub fn is_noted_over(&self, chain: &[String]) -> bool {
         self.pins.iter().any(|pin| chain.contains(pin)) && self.pins.iter().any(|pin| !chain.contains(pin))
     }

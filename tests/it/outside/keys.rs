@@ -18,7 +18,7 @@ pub const RSA_FROM: usize = 4;
 pub const SITES: usize = 3;
 /// Certificates for each key; the last one has another issuer.
 pub const VERSIONS: usize = 3;
-/// What may be a backup: a site's keys, then the authority that has signed most leaves, and the one above the other.
+/// The possible backups: a site's keys, then the authority that has signed most leaves, and the one above it.
 pub const BACKUPS: usize = KEYS + 2;
 
 pub struct Keys {
@@ -97,7 +97,7 @@ impl Keys {
         vec![self.pin(site, key).to_owned(), issuer.clone()]
     }
 
-    /// What a client's path has of a chain that it was shown: it ends at the first key that the client trusts.
+    /// The path that a client builds from a chain: it ends at the first key that the client trusts.
     pub fn path_of(&self, shown: Vec<String>, is_old: bool) -> Vec<String> {
         let trusted = if is_old { [&self.pins[0], &self.pins[2]] } else { [&self.pins[0], &self.pins[1]] };
         let end = shown.iter().position(|pin| trusted.contains(&pin));

@@ -46,7 +46,7 @@ pub enum Ask {
 
 pub const ASKS: [Ask; 5] = [Ask::Page, Ask::Early, Ask::Malformed, Ask::LongLine, Ask::LargeHead];
 
-/// Who comes by: today's clients, those that understand RSA alone, and those that trust an authority of before.
+/// The kinds of visitors: today's clients, clients that know only RSA, and clients that trust an earlier authority.
 pub const VISITORS: usize = 3;
 const OLD: usize = 2;
 

@@ -271,7 +271,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Whether the files are what is served, as far as visits have shown it: nothing that a reload could refuse.
+    /// `true` if the files are served, as far as visits have shown: a reload could refuse none of them.
     pub fn files_are_served(&self) -> bool {
         let sites = (0..SITES).filter(|site| self.taken.sites[*site].is_there);
         let places = sites.flat_map(|site| self.taken.kinds(site).iter().map(move |(kind, _)| (site, *kind)));
@@ -302,7 +302,7 @@ impl<'w> World<'w> {
         self.stepped = None;
     }
 
-    /// Whether a refusal was needed: somebody may be locked out by one of the chains of a site.
+    /// `true` if a refusal was needed: one of the site's chains may lock a client out.
     pub fn is_needed(&self, site: usize) -> bool {
         let now = self.now();
         let chains: Vec<_> =

@@ -150,7 +150,8 @@ impl<'a> Load<'a> {
     }
 }
 
-/// What is wrong with an answer, if anything is. Policies are on every answer: through reloads, renewals and upgrades.
+/// Returns the fault of an answer, if it has one. Policies are on every answer: through reloads, renewals and
+/// upgrades.
 pub fn judge<'f>(status: u16, field: impl Fn(&str) -> Option<&'f str>, body: &[u8], due: &[u8]) -> Result<(), String> {
     if status != 200 {
         return Err(format!("status {status}: {}", String::from_utf8_lossy(&body[..body.len().min(300)])));

@@ -24,18 +24,18 @@ use clients::{Counts, Load, SOCKETS};
 
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\n";
 
-/// What a slow machine needs; and idle connections to upstreams are gone when descriptors are counted.
+/// Limits for a slow machine. Idle connections to upstreams are gone when descriptors are counted.
 const PATIENT: &str = "[limits]\nupgrade = \"2m\"\ndrain = \"1m\"\nupstream_idle = \"1s\"\n";
 
 /// Every so many reloads, the certificate is another one, too.
 const RENEWAL: usize = 3;
 
-/// What a process may own more than the first two at the same age: a body here and there that is under way just then, and
-/// what jemalloc has not given back yet. It is some 10 MiB in all, and differs by two.
+/// The memory, in bytes, that a process may own beyond the first two at the same age: bodies that are under way, and
+/// memory that jemalloc has not returned yet. All of it is some 10 MiB, and differs by two.
 const MEMORY: u64 = 8 << 20;
 
-/// What the processes may own more before their upgrade than half way to it, on average: with a thousand requests a
-/// second, and half a minute, that is a hundred bytes that each of them leaves behind.
+/// The average growth, in bytes, of a process from half of its life to its upgrade. With a thousand requests a second
+/// for half a minute, it is a hundred bytes for each request.
 const GROWTH: u64 = 4 << 20;
 
 /// Descriptors that a process may have more than the first two at the same age: every client has a connection or none,
@@ -62,7 +62,7 @@ impl Plan {
 struct Needs {
     /// Its share of all memory, in bytes; what it has in common with others (its program) is divided among them.
     pss: u64,
-    /// What of it is nobody else's: how many others there are does not matter.
+    /// Its memory that it shares with no other process: the number of others does not matter.
     own: u64,
     descriptors: usize,
 }
