@@ -170,7 +170,7 @@ fn no_more_than_so_many_of_one_network() {
     assert_eq!(pintle.status()["sites"][0]["report_networks"], 3);
 }
 
-/// Bytes in front of it are neither sent on nor believed.
+/// Counts begin with the process. A reload keeps them, even if the path changes.
 #[test]
 fn counts_start_with_the_process() {
     let bed = Bed::new("");
