@@ -357,6 +357,18 @@ impl<T> HostMap<T> {
     }
 }
 
+/// Returns `true` if a name lies below a domain: `b.c` and `c` for `a.b.c`. Both are in lower case.
+#[must_use]
+pub fn is_below(name: &str, domain: &str) -> bool {
+    name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Returns `true` if a name is a domain or lies below it. Both are in lower case.
+#[must_use]
+pub fn is_within(name: &str, domain: &str) -> bool {
+    name == domain || is_below(name, domain)
+}
+
 /// Returns a host as a file name, without asterisk, brackets and colons.
 #[must_use]
 pub fn file_stem(host: &str) -> String {
@@ -373,6 +385,13 @@ mod tests {
         let got = split_authority(&mut bytes);
         let got = got.map(|a| (std::str::from_utf8(&bytes[..a.host_len]).unwrap(), a.port));
         assert_eq!(got, want, "{raw:?}");
+    }
+
+    #[test]
+    fn names_below() {
+        assert!(is_within("a.wordpress.com", "wordpress.com") && is_within("wordpress.com", "wordpress.com"));
+        assert!(is_below("a.wordpress.com", "wordpress.com") && !is_below("wordpress.com", "wordpress.com"));
+        assert!(!is_within("notwordpress.com", "wordpress.com") && !is_within("wordpress.com.evil", "wordpress.com"));
     }
 
     #[test]

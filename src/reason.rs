@@ -105,7 +105,7 @@ pub fn counted(number: impl fmt::Display, noun: &str) -> String {
 /// Quotes a word for a shell, if necessary: for commands in hints.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/.-_:@%+,".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/.-_:@%+,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
     } else {

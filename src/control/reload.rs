@@ -344,9 +344,9 @@ pub(super) fn cannot_listen(errors: &[BindError], listening: &[(SocketAddr, Sche
 
 /// The changed settings of the process that take effect now: without those already known to wait.
 fn changed_keys(changes: &Changes, known: &[(&str, String)]) -> Vec<String> {
-    let is_within =
+    let is_part =
         |key: &str, name: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
-    let is_known = |key: &str| known.iter().any(|(name, _)| is_within(key, name));
+    let is_known = |key: &str| known.iter().any(|(name, _)| is_part(key, name));
     changes.keys.iter().filter(|key| !is_known(key)).map(|key| format!("{key} has changed")).collect()
 }
 

@@ -5,7 +5,8 @@ use super::document::feed_generator;
 use super::evidence::Evidence;
 use super::platform::Platform;
 use super::signs::{OTHER_JOURNALS, OTHER_MAKERS, OWN_SERVERS, SIGNS, Sign, Test, Value, Weight};
-use super::text::{begins, clean, contains, is_within};
+use super::text::{begins, clean, contains};
+use crate::host::is_within;
 use crate::message::Name;
 use crate::verify::target::Url;
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::host::HostPattern;
+use crate::host::{HostPattern, is_below};
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::{Hpkp, Mode};
 
@@ -202,11 +202,6 @@ pub fn others(sites: &[&[HostPattern]]) -> Vec<Vec<HostPattern>> {
         names
     };
     sites.iter().enumerate().map(of_site).collect()
-}
-
-/// Calls with `a.b.c`: the names above it are `b.c` and `c`.
-fn is_below(name: &str, above: &str) -> bool {
-    name.strip_suffix(above).is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn parent(name: &str) -> Option<&str> {

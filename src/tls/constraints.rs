@@ -43,7 +43,7 @@ fn shown(name: &GeneralName<'_>) -> String {
 fn matches(name: &GeneralName<'_>, base: &GeneralName<'_>) -> Option<bool> {
     match (name, base) {
         (GeneralName::DNSName(name), GeneralName::DNSName(base)) => Some(is_below(name, base)),
-        (GeneralName::IPAddress(name), GeneralName::IPAddress(base)) => Some(is_within(address(name)?, base)),
+        (GeneralName::IPAddress(name), GeneralName::IPAddress(base)) => Some(is_in_network(address(name)?, base)),
         (GeneralName::DirectoryName(name), GeneralName::DirectoryName(base)) => Some(begins_with(name, base)),
         _ => None,
     }
@@ -59,7 +59,7 @@ fn is_below(name: &str, base: &str) -> bool {
 }
 
 /// `base` is an address and a mask of the same length.
-fn is_within(name: IpAddr, base: &[u8]) -> bool {
+fn is_in_network(name: IpAddr, base: &[u8]) -> bool {
     let (network, mask) = base.split_at(base.len() / 2);
     let bytes = match name {
         IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let check = |name: &str, base: &[u8], want: bool| assert_eq!(is_within(name.parse().unwrap(), base), want);
+        let check = |name: &str, base: &[u8], want: bool| assert_eq!(is_in_network(name.parse().unwrap(), base), want);
         check("192.0.2.1", &[192, 0, 2, 0, 255, 255, 255, 0], true);
         check("192.0.3.1", &[192, 0, 2, 0, 255, 255, 255, 0], false);
         check("::1", &[192, 0, 2, 0, 255, 255, 255, 0], false);

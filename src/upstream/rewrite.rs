@@ -4,7 +4,7 @@
 use http::{Method, StatusCode};
 
 use super::settings::Upstream;
-use crate::host::split_authority;
+use crate::host::{is_within, split_authority};
 use crate::message::{Name, RequestHead, ResponseHead};
 use crate::policy::redirect::HttpsPorts;
 use crate::site::Site;
@@ -189,8 +189,8 @@ impl Names<'_> {
     fn is_own_domain(&self, domain: &[u8]) -> bool {
         let domain = domain.strip_prefix(b".").unwrap_or(domain).to_ascii_lowercase();
         let Ok(domain) = String::from_utf8(domain) else { return false };
-        let below = |name: &str| name.strip_suffix(&domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        !domain.is_empty() && !self.is_site(&domain) && self.upstream.own_names.iter().any(|(name, _)| below(name))
+        let mut own = self.upstream.own_names.iter();
+        !domain.is_empty() && !self.is_site(&domain) && own.any(|(name, _)| is_within(name, &domain))
     }
 
     /// Compares a redirect with the requested page: as the upstream wrote it, and as it was rewritten, if it was.

@@ -8,7 +8,7 @@ use super::files::read;
 use crate::config::acme::{ALGORITHMS, KEY, Method};
 use crate::config::file::{AcmeTable, CertificateTable, SiteTable};
 use crate::config::problem::At;
-use crate::host::HostPattern;
+use crate::host::{HostPattern, is_within};
 use crate::keys::key_file;
 use crate::reason::{Problem, Reason};
 
@@ -121,8 +121,7 @@ fn unproved(name: &HostPattern, are_listed: bool, challenges: &[Method]) -> Reas
 
 fn is_private(name: &HostPattern) -> bool {
     let base = name.base();
-    let is_below = |end: &&str| base == *end || base.strip_suffix(*end).is_some_and(|rest| rest.ends_with('.'));
-    !base.contains('.') || PRIVATE.iter().any(is_below)
+    !base.contains('.') || PRIVATE.iter().any(|domain| is_within(base, domain))
 }
 
 /// Reads a key that is to be adopted, unless that has happened before.

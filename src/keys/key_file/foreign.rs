@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::algorithm::Unusable;
+use crate::reason::shell_word;
 
 /// A format that pintle does not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +100,8 @@ pub(super) fn beside(path: &Path, ending: &str) -> std::path::PathBuf {
 /// Returns a path quoted for a shell.
 pub(super) fn shell(path: &Path) -> String {
     let text = path.display().to_string();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_./+:,@%=".contains(c) || c == '-';
-    let text = if text.starts_with('-') && text != "-" { format!("./{text}") } else { text };
-    if !text.is_empty() && text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    // Not an option, unless it is standard input.
+    shell_word(&if text.starts_with('-') && text != "-" { format!("./{text}") } else { text })
 }
 
 /// Returns the format of a file, if it is one of these.
