@@ -60,10 +60,7 @@ pub fn doctor(path: Option<&Path>, wanted: &Wanted, output: &Output) -> ExitCode
         let demands = draft.as_ref().map(demands).unwrap_or_default();
         let running = draft.as_ref().and_then(running);
         let host = watch.round(demands, running);
-        let mut report = run(&host);
-        if !wanted.only.is_empty() {
-            keep(&mut report, &host, &wanted.only);
-        }
+        let report = run(&host, &wanted.only);
         show(&host, &report, wanted, output);
         round += 1;
         match wanted.watch {
@@ -73,15 +70,6 @@ pub fn doctor(path: Option<&Path>, wanted: &Wanted, output: &Output) -> ExitCode
             _ => return ExitCode::from(u8::from(!report.findings.is_empty())),
         }
     }
-}
-
-/// Keeps the results of some checks.
-fn keep(report: &mut Report, host: &Host, only: &[String]) {
-    let is_wanted = |id: &str| only.iter().any(|wanted| wanted == id);
-    let checks = CHECKS.iter().filter(|check| is_wanted(check.id));
-    let wanted: Vec<Finding> = checks.flat_map(|check| (check.check)(host).findings).collect();
-    report.findings.retain(|finding| wanted.contains(finding));
-    report.unknown.retain(|unknown| is_wanted(unknown.check));
 }
 
 fn read(path: &Path) -> Option<Draft> {

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::counters::Counters;
 use super::files::Files;
-use super::host::{Host, Running, Wanted};
+use super::host::{Host, Running, ServerAnswer, Visited, Wanted};
 use super::neighbour_history::History;
 use super::netlink::{self, Changes};
-use super::network::Network;
-use super::{dns, programs, visit};
+use super::network::{Mac, Network};
+use super::{dns, neighbours, programs, visit};
 
 /// The least time between two readings of the counters.
 const WATCH: Duration = Duration::from_secs(1);
@@ -20,6 +20,9 @@ const WATCH: Duration = Duration::from_secs(1);
 const CHANGES_MAX: usize = 10_000;
 /// The most addresses whose routes are asked for.
 const ROUTES_MAX: usize = 256;
+
+/// The most next hops that are asked.
+const ASKED_MAX: usize = 4;
 
 /// The part of the host that outlasts a round.
 #[derive(Debug)]
@@ -63,6 +66,7 @@ impl Watch {
         for neighbour in network.iter().flat_map(|network| &network.neighbours) {
             self.history.note(neighbour);
         }
+        let answering = if is_root { ask_next_hops(&network, &visited) } else { Vec::new() };
         let after = Counters::read(&files);
         self.counters = Some(after.clone());
         let is_real = files.are_real();
@@ -71,6 +75,7 @@ impl Watch {
             now: Timestamp::now().as_second(),
             network,
             history: self.history.clone(),
+            answering,
             visited,
             servers,
             synchronised: if is_real { programs::synchronised() } else { None },
@@ -105,8 +110,23 @@ impl Watch {
     }
 }
 
+/// Asks for the hardware addresses of next hops through which nothing comes back.
+fn ask_next_hops(network: &Result<Network, String>, visited: &[Visited]) -> Vec<(IpAddr, String, Mac)> {
+    let mut answering = Vec::new();
+    for route in network.iter().flat_map(|network| &network.routes) {
+        let visits = visited.iter().flat_map(|of| &of.visits);
+        let through = visits.filter(|visit| visit.address.is_some_and(|address| address.ip() == route.to));
+        let (next_hop, link) = (route.next_hop(), &route.link);
+        let is_asked = answering.iter().any(|(at, on, _)| (at, on) == (&next_hop, link));
+        if answering.len() < ASKED_MAX && !is_asked && next_hop.is_ipv4() && neighbours::is_silent(through) {
+            answering.extend(programs::answering(link, next_hop).map(|mac| (next_hop, link.clone(), mac)));
+        }
+    }
+    answering
+}
+
 /// Asks the name servers for the names of the upstreams.
-fn ask_servers(wanted: &Wanted, files: &Files) -> Vec<super::host::ServerAnswer> {
+fn ask_servers(wanted: &Wanted, files: &Files) -> Vec<ServerAnswer> {
     let names = wanted.upstreams.iter().map(|upstream| upstream.host.clone());
     let mut names: Vec<String> = names.filter(|host| host.contains('.') && host.parse::<IpAddr>().is_err()).collect();
     names.sort_unstable();

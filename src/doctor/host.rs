@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::files::Files;
 use super::neighbour_history::History;
-use super::network::Network;
+use super::network::{Mac, Network};
 
 /// The demands of the configuration on its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -163,6 +163,8 @@ pub struct Host {
     pub network: Result<Network, String>,
     /// The changes of neighbours.
     pub history: History,
+    /// The hardware addresses that answer now for doubtful next hops: address, link, answer.
+    pub answering: Vec<(IpAddr, String, Mac)>,
     /// The demands of the configuration.
     pub wanted: Wanted,
     /// The visits to the upstreams.
@@ -191,6 +193,7 @@ impl Host {
             now: 0,
             network: Ok(Network::default()),
             history: History::default(),
+            answering: Vec::new(),
             wanted: Wanted::default(),
             visited: Vec::new(),
             servers: Vec::new(),
@@ -202,11 +205,9 @@ impl Host {
         }
     }
 
-    /// Returns the failed visits to an address.
-    pub fn timeouts_at(&self, address: IpAddr) -> impl Iterator<Item = (&WantedUpstream, &Failed)> {
+    /// Returns the visits to an address.
+    pub fn visits_at(&self, address: IpAddr) -> impl Iterator<Item = (&WantedUpstream, &Visit)> {
         let visits = self.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (&of.upstream, visit)));
-        visits
-            .filter(move |(_, visit)| visit.address.is_some_and(|at| at.ip() == address))
-            .filter_map(|(upstream, visit)| Some((upstream, visit.failed.as_ref()?)))
+        visits.filter(move |(_, visit)| visit.address.is_some_and(|at| at.ip() == address))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::finding::{Finding, Results};
-use super::host::Host;
+use super::host::{Host, Step, Visit};
 use super::network::{Mac, Neighbour, Network, Route, State};
 
 /// The number of IPv4 addresses on a link that may share a hardware address: a router with an address of its own and one
@@ -51,19 +51,19 @@ fn next_hops(network: &Network) -> BTreeMap<(IpAddr, String), Vec<&Route>> {
 }
 
 fn of_next_hop(host: &Host, entry: &Neighbour, routes: &[&Route]) -> Vec<Finding> {
-    let failures: Vec<String> = routes
-        .iter()
-        .flat_map(|route| host.timeouts_at(route.to))
-        .map(|(upstream, failed)| format!("upstream {}: {}", upstream.place(), failed.why))
+    let visits = || routes.iter().flat_map(|route| host.visits_at(route.to));
+    let failures: Vec<String> = visits()
+        .filter_map(|(upstream, visit)| Some(format!("upstream {}: {}", upstream.place(), visit.failed.as_ref()?.why)))
         .collect();
-    let timed_out = routes.iter().flat_map(|route| host.timeouts_at(route.to)).any(|(_, failed)| failed.timed_out);
     let mut found: Vec<Finding> = flapping(host, entry).into_iter().collect();
     let what = match entry.state {
         State::Failed => format!("next hop {} does not answer on {}", entry.address, entry.link),
         State::Incomplete if !failures.is_empty() => {
             format!("next hop {} has no hardware address on {}", entry.address, entry.link)
         }
-        _ if timed_out && found.is_empty() => return vec![doubtful(host, entry, failures)],
+        _ if found.is_empty() && is_silent(visits().map(|(_, visit)| visit)) => {
+            return doubtful(host, entry, failures).into_iter().collect();
+        }
         _ => return found,
     };
     found.push(with_remedy(
@@ -76,13 +76,35 @@ fn of_next_hop(host: &Host, entry: &Neighbour, routes: &[&Route]) -> Vec<Finding
     found
 }
 
+/// `true` if connections through a next hop time out, and none succeeds: else, its entry is right.
+pub(super) fn is_silent<'v>(visits: impl Iterator<Item = &'v Visit>) -> bool {
+    let mut has_timeout = false;
+    for visit in visits {
+        let Some(failed) = visit.failed.as_ref().filter(|failed| failed.step == Step::Tcp) else { return false };
+        has_timeout |= failed.timed_out;
+    }
+    has_timeout
+}
+
 fn uses(routes: &[&Route]) -> String {
     let addresses: Vec<String> = routes.iter().map(|route| route.to.to_string()).collect();
     format!("it is the way to {}", addresses.join(", "))
 }
 
-/// The entry has a hardware address, and nothing comes back.
-fn doubtful(host: &Host, entry: &Neighbour, failures: Vec<String>) -> Finding {
+/// The entry has a hardware address, and nothing comes back. `None` if that address is the one that answers.
+fn doubtful(host: &Host, entry: &Neighbour, failures: Vec<String>) -> Option<Finding> {
+    let answer = host.answering.iter().find(|(at, link, _)| (at, link) == (&entry.address, &entry.link));
+    if let (Some((.., answer)), Some(mac)) = (answer, &entry.mac) {
+        if answer == mac {
+            return None;
+        }
+        let what = format!("next hop {}: the entry says {mac}, but {answer} answers", entry.address);
+        let finding = Finding::fault("neighbour.wrong-mac", entry.address.to_string(), what)
+            .evidence(entry.line())
+            .evidence(format!("arping on {}: {answer}", entry.link))
+            .evidences(failures);
+        return Some(with_remedy(finding, entry));
+    }
     let what = format!("next hop {} may have a wrong hardware address: upstreams behind it time out", entry.address);
     let (cycles, states) = host.history.cycles(entry.address, &entry.link);
     let mut finding = Finding::warning("neighbour.doubtful", entry.address.to_string(), what)
@@ -103,10 +125,10 @@ fn doubtful(host: &Host, entry: &Neighbour, failures: Vec<String>) -> Finding {
              probed"
         ));
     }
-    with_remedy(finding, entry).remedy(
+    Some(with_remedy(finding, entry).remedy(
         "and compare the hardware address with the one that answers",
         [format!("arping -c 2 -I {} {}", entry.link, entry.address)],
-    )
+    ))
 }
 
 /// The release of a kernel before 4.11.
@@ -203,7 +225,7 @@ fn table(host: &Host, network: &Network) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::super::files::tests::tree;
-    use super::super::host::{Failed, Step, Visit, Visited, WantedUpstream};
+    use super::super::host::{Failed, Visited, WantedUpstream};
     use super::*;
 
     fn entry(address: &str, mac: &str, state: State) -> Neighbour {
@@ -257,6 +279,23 @@ mod tests {
         }
         // Another machine on the link is not our concern.
         assert_eq!(ids(&host(vec![entry("10.0.0.9", ONE, State::Failed)], None)), [""; 0]);
+    }
+
+    #[test]
+    fn the_hardware_address_that_answers_decides() {
+        for (answer, want) in [(ONE, None), (TWO, Some("neighbour.wrong-mac"))] {
+            let mut host = host(vec![entry("10.0.0.1", ONE, State::Reachable)], Some(("timed out", true)));
+            host.answering = vec![("10.0.0.1".parse().unwrap(), "eth0".into(), Mac::parse(answer).unwrap())];
+            assert_eq!(ids(&host), want.into_iter().collect::<Vec<_>>(), "{answer}");
+        }
+    }
+
+    #[test]
+    fn one_upstream_that_answers_proves_the_entry() {
+        let mut host = host(vec![entry("10.0.0.1", ONE, State::Stale)], Some(("timed out", true)));
+        let fine = Visit { address: host.visited[0].visits[0].address, ..Visit::default() };
+        host.visited[0].visits.push(fine);
+        assert_eq!(ids(&host), [""; 0]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Facts that only other programs tell: iptables and timedatectl. Each has a time limit, and little to say.
+//! Facts that only other programs tell: iptables, timedatectl and arping. Each has a time limit, and little to say.
 
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -8,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::host::Forward;
+use super::network::Mac;
 
 /// Time limit for a program.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +44,19 @@ pub fn synchronised() -> Option<bool> {
     }
 }
 
+/// Asks a link who has an address. `None` without root, without arping, or without an answer.
+#[must_use]
+pub fn answering(link: &str, address: IpAddr) -> Option<Mac> {
+    let text = output("arping", &["-c", "1", "-w", "1", "-I", link, &address.to_string()])?;
+    mac_in(&text)
+}
+
+/// The first hardware address in the output of either arping: `[02:…]`, or `from 02:…`.
+fn mac_in(text: &str) -> Option<Mac> {
+    let words = text.split(|c: char| c.is_whitespace() || "[]()".contains(c));
+    words.filter(|word| word.len() == 17).find_map(Mac::parse)
+}
+
 /// Runs a program. `None` if it is missing, fails, or takes too long.
 fn output(name: &str, arguments: &[&str]) -> Option<String> {
     let program = FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())?;
@@ -62,4 +77,20 @@ fn output(name: &str, arguments: &[&str]) -> Option<String> {
     let is_success = child.wait().is_ok_and(|status| status.success());
     let bytes = bytes.ok()?.ok()?;
     is_success.then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_arping() {
+        for (text, want) in [
+            ("ARPING 10.0.0.1 from 10.0.0.2 eth0\nUnicast reply from 10.0.0.1 [02:00:00:00:00:0A]  0.7ms\n", true),
+            ("ARPING 10.0.0.1\n60 bytes from 02:00:00:00:00:0a (10.0.0.1): index=0 time=1 msec\n", true),
+            ("ARPING 10.0.0.1 from 10.0.0.2 eth0\nSent 1 probes (1 broadcast(s))\nReceived 0 response(s)\n", false),
+        ] {
+            assert_eq!(mac_in(text), Mac::parse("02:00:00:00:00:0a").filter(|_| want), "{text}");
+        }
+    }
 }
