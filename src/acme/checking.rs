@@ -60,7 +60,7 @@ impl Checking<'_> {
         };
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         findings.truncate(FINDINGS_MAX);
-        Checked { at: wall(), names, verdict, failures: 0, text: text(&findings), findings, ways }
+        Checked { at: wall(), names, verdict, failures: 0, text: text(&findings), findings, ways, expired: false }
     }
 
     /// Returns the challenge that proves each name, and the findings about names that none proves.
@@ -83,8 +83,13 @@ impl Checking<'_> {
         };
         let (mut ways, mut findings, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         let mut left = self.names.to_vec();
-        for method in settings.challenges.iter().copied() {
-            ask.names = left.iter().filter(|name| method.proves(name)).cloned().collect();
+        let failed_ways = self.work.record.borrow().failed_ways.clone();
+        let has_failed = |name: &str, method| failed_ways.iter().any(|way| way.name == name && way.method == method);
+        // Challenges that have failed at the authority come last.
+        let rounds = [false, true].map(|failed| settings.challenges.iter().map(move |method| (failed, *method)));
+        for (failed, method) in rounds.into_iter().flatten() {
+            let fits = |name: &&String| method.proves(name) && has_failed(name, method) == failed;
+            ask.names = left.iter().filter(fits).cloned().collect();
             ask.method = method;
             if ask.names.is_empty() {
                 continue;

@@ -132,12 +132,15 @@ pub struct Checked {
     /// The challenge that proves each name.
     #[serde(default)]
     pub ways: Vec<Way>,
+    /// `true` if the names are to be checked again before the next order.
+    #[serde(default)]
+    pub expired: bool,
 }
 
 impl Checked {
     /// Has the names checked again before the next order.
     pub fn expire(&mut self) {
-        (self.at, self.failures) = (0, 0);
+        (self.expired, self.failures) = (true, 0);
     }
 }
 

@@ -10,8 +10,9 @@ use super::problem::{Problem, Remedy, Subproblem};
 /// An order that was not made, perhaps because it names the certificate that it replaces.
 pub(super) fn not_made(fault: Fault, has_replaces: bool, client: &Client) -> Fault {
     let remedy = match fault.remedy {
-        // An authority that has lost its memory, or has another issuer by now, takes the order without it.
-        Remedy::Operator if has_replaces => Remedy::WithoutReplaces,
+        // An authority that has lost its memory, has another issuer by now, or knows another account as the predecessor's,
+        // takes the order without it.
+        Remedy::Operator | Remedy::Validation if has_replaces => Remedy::WithoutReplaces,
         // It has taken the order, and ignored the field.
         Remedy::Temporary if has_replaces && client.last().status / 100 == 2 => Remedy::WithoutReplaces,
         other => other,

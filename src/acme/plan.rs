@@ -5,7 +5,7 @@
 
 use super::backoff::{DAY, Retry};
 use super::due;
-use super::facts::{Ca, Compromise, Facts, NextKey, OpenOrder, Verdict};
+use super::facts::{Ca, Checked, Compromise, Facts, NextKey, OpenOrder, Verdict};
 use super::step::{Abandoned, Cause, Changeover, KeyChoice, Next, Plan, Standing, Stop, Why};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
@@ -196,7 +196,8 @@ impl<'a> Planner<'a> {
 
     /// The time of the next preflight, if a good one counts for so long.
     fn preflight_from(&self, good_for: Seconds) -> Seconds {
-        let Some(checked) = self.facts.checked.as_ref().filter(|checked| checked.names == self.facts.names) else {
+        let counts = |checked: &&Checked| checked.names == self.facts.names && !checked.expired;
+        let Some(checked) = self.facts.checked.as_ref().filter(counts) else {
             return Seconds::MIN;
         };
         let wait = match checked.verdict {

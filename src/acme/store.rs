@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::backoff::Attempts;
-use super::facts::{Asked, Checked, Compromise, OpenOrder};
+use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
@@ -49,6 +49,8 @@ pub struct Record {
     pub answers: Vec<ChallengeAnswer>,
     /// The last preflight.
     pub checked: Option<Checked>,
+    /// Challenges that have failed at an authority: others come first.
+    pub failed_ways: Vec<Way>,
     /// The operator's requests.
     pub asked: Asked,
     /// A key that the operator declared compromised.

@@ -10,7 +10,7 @@ use super::backoff::{Failure, Retry};
 use super::budget::Budget;
 use super::checking::Checking;
 use super::client::Client;
-use super::facts::{Checked, Facts, OpenOrder, Verdict};
+use super::facts::{Checked, Facts, OpenOrder, Verdict, Way};
 use super::fault::Fault;
 use super::order::{self, Ended};
 use super::preflight::Finding;
@@ -19,9 +19,11 @@ use super::renewal_info::{Answer, NoAnswer, RenewalInfo};
 use super::request::Request;
 use super::shown::time;
 use super::step::{Abandoned, KeyChoice, Next, Plan};
+use super::store::Record;
 use super::work::{Surroundings, Wanted, Work};
 use super::{account, store};
 use crate::config::Authority;
+use crate::config::acme::Method;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 use crate::reason::Severity;
@@ -291,6 +293,7 @@ impl Task {
             if is_validation {
                 // The way is checked again before the next try.
                 record.checked.iter_mut().for_each(Checked::expire);
+                note_failed(record, &fault.names, &self.around.settings.challenges);
             }
             if ends {
                 record.order = None;
@@ -313,6 +316,19 @@ impl Task {
             "no certificate obtained"
         );
         Ok(())
+    }
+}
+
+/// Notes the challenges that have failed, so that others come first. If all have, none is worse than the others.
+fn note_failed(record: &mut Record, names: &[String], challenges: &[Method]) {
+    let used = record.checked.iter().flat_map(|checked| &checked.ways).filter(|way| names.contains(&way.name));
+    let used: Vec<Way> = used.filter(|way| !record.failed_ways.contains(way)).cloned().collect();
+    record.failed_ways.extend(used);
+    for name in names {
+        let failed = |method: Method| record.failed_ways.contains(&Way { name: name.clone(), method });
+        if challenges.iter().copied().filter(|method| method.proves(name)).all(failed) {
+            record.failed_ways.retain(|way| way.name != *name);
+        }
     }
 }
 

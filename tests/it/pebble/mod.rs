@@ -2,6 +2,7 @@
 //! answer, a proxy in front of it does.
 
 mod challenges;
+mod commands;
 mod hook;
 mod orders;
 mod preflight;
