@@ -179,9 +179,12 @@ fn file_name(host: &HostPattern) -> String {
     host.to_string().replace('*', "_").replace(['[', ']'], "").replace(':', "-")
 }
 
-/// Returns the folder of a certificate's files.
-fn folder_of(state: &Path, first: &HostPattern, algorithm: KeyAlgorithm) -> PathBuf {
-    state.join(FOLDER).join(file_name(first)).join(algorithm.to_string())
+/// Returns the folder of a certificate's files: named by the first host of the site, or the one that exists already by
+/// another of its hosts. Their order may change, and hosts may be added.
+fn folder_of(state: &Path, hosts: &[HostPattern], algorithm: KeyAlgorithm) -> Option<PathBuf> {
+    let folder = |host: &HostPattern| state.join(FOLDER).join(file_name(host)).join(algorithm.to_string());
+    let known = hosts.iter().map(folder).find(|folder| folder.join(KEY).exists() || folder.join(CHAIN).exists());
+    known.or_else(|| hosts.first().map(folder))
 }
 
 impl Draft {
@@ -230,8 +233,14 @@ impl Draft {
 }
 
 fn place(site: &mut SiteTable, state: &Path) {
-    let first = site.hosts.iter().flatten().find_map(|host| HostPattern::of_site(&host.value).ok());
-    let Some(first) = first.filter(|_| site.certificates.iter().any(|c| c.by_acme().is_some())) else { return };
+    if !site.certificates.iter().any(|table| table.by_acme().is_some()) {
+        return;
+    }
+    let hosts = site.hosts.iter().flatten().filter_map(|host| HostPattern::of_site(&host.value).ok());
+    let hosts: Vec<HostPattern> = hosts.collect();
+    if hosts.is_empty() {
+        return;
+    }
     let mut own = Vec::new();
     for table in std::mem::take(&mut site.certificates) {
         let Some(span) = table.by_acme().cloned().filter(|_| table.chain.is_none()) else {
@@ -239,7 +248,7 @@ fn place(site: &mut SiteTable, state: &Path) {
             continue;
         };
         for algorithm in algorithms(&table) {
-            let folder = folder_of(state, &first, algorithm);
+            let Some(folder) = folder_of(state, &hosts, algorithm) else { continue };
             let at = |name: &str| At { value: folder.join(name).display().to_string(), span: span.clone() };
             own.push(at(NEXT));
             site.certificates.push(CertificateTable {

@@ -107,6 +107,12 @@ impl LastGood {
         self.best(hosts, |name| name.is_of(pin))
     }
 
+    /// The chain and key that a site with these names served last.
+    #[must_use]
+    pub fn read_any(&self, hosts: &[HostPattern]) -> Option<Vec<u8>> {
+        self.best(hosts, |_| true)
+    }
+
     /// The copy that fits a site best, among some. A copy names its site by the first host, which may have changed its
     /// place, or be gone. Copies of older versions name no site.
     fn best(&self, hosts: &[HostPattern], is_meant: impl Fn(&CopyName<'_>) -> bool) -> Option<Vec<u8>> {

@@ -43,6 +43,7 @@ pub(super) fn build(
     r: &mut Checker<'_>,
 ) -> Pairs {
     let mut pairs = Pairs::default();
+    let mut awaited = None;
     for (at, pair) in table.certificates.iter().enumerate() {
         let mut problems = r.problems.scratch();
         let mut own = Checker { problems: &mut problems, stamps: Vec::new(), ..*r };
@@ -62,6 +63,9 @@ pub(super) fn build(
             .filter(|_| dropped.is_none() && (is_refused || stand_ins.are_in_use()))
             .and_then(|path| stand_ins.served(pair, at, path, r.folder))
             .map(|served| served.loaded);
+        if let (true, None, Some(path)) = (is_awaited, &awaited, &path) {
+            awaited = Some((pair, at, path.clone()));
+        }
         let unchanged = here.as_ref().zip(served.as_ref()).is_some_and(|(here, served)| here.is(served));
         match served {
             Some(served) if is_refused && stand_ins.may_stand_in(unchanged) => {
@@ -91,6 +95,10 @@ pub(super) fn build(
                 pairs.loaded.extend(served.filter(|_| unchanged && !is_refused).or(here));
             }
         }
+    }
+    // Until pintle has obtained the first of them, the site keeps the pair that it was served with.
+    if let (true, Some((pair, at, path))) = (pairs.loaded.is_empty(), awaited) {
+        pairs.loaded.extend(stand_ins.served_until(pair, at, &path, r.folder));
     }
     pairs
 }

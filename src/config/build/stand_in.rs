@@ -167,6 +167,19 @@ impl<'a> StandIns<'a> {
         self.served_where(|l| l.chain.pin() == pin, read, (table, at, path, folder))
     }
 
+    /// The pair that was served last, wherever its files were, if it is for all names of the site.
+    pub(super) fn served_until(
+        &self,
+        table: &CertificateTable,
+        at: usize,
+        path: &Path,
+        folder: &Path,
+    ) -> Option<Loaded> {
+        let read = || self.last_good?.read_any(self.hosts);
+        let served = self.served_where(|_| true, read, (table, at, path, folder))?.loaded;
+        self.hosts.iter().all(|host| served.chain.leaf.covers_pattern(host)).then_some(served)
+    }
+
     fn served_where(
         &self,
         is_meant: impl Fn(&Loaded) -> bool,

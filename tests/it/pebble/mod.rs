@@ -2,6 +2,7 @@
 //! answer, a proxy in front of it does.
 
 mod challenges;
+mod changes;
 mod commands;
 mod hook;
 mod orders;

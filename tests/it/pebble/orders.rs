@@ -15,7 +15,7 @@ use crate::harness::{Authority, BLOG, Connection, Origin, Pintle, eventually, ou
 /// A site with certificates from a CA, and everything around it.
 pub(super) struct Bed {
     pub(super) pebble: Pebble,
-    origin: Origin,
+    pub(super) origin: Origin,
     pub(super) authority: Authority,
 }
 

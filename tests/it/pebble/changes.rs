@@ -1,0 +1,96 @@
+//! Changes of the configuration that make pintle order another certificate: what is served stays until it is there.
+
+use super::orders::{Bed, obtained, renew};
+use crate::harness::double::{Answer, Double, Step, When};
+use crate::harness::pebble::Settings;
+use crate::harness::{BLOG, Client, Pintle, blog};
+
+const MORE: &str = "more.example.com";
+const PINS: &str = "[site.hpkp]\nmax_age = \"30d\"\n";
+
+/// The CA makes no order.
+fn out_of_order(bed: &Bed) -> Double {
+    let double = Double::before(&bed.pebble);
+    double.answer(Step::NewOrder, When::Always, Answer::problem(503, "serverInternal", "out of order"));
+    double
+}
+
+/// Starts pintle with a configuration as another process has it, without its `[listen]`.
+fn restart(bed: &Bed, config: &str) -> Pintle {
+    let from = config.find("[acme]").unwrap();
+    bed.start(&config[from..], "")
+}
+
+#[test]
+fn names_change_their_order_and_the_key_stays() {
+    let bed = Bed::new(Settings::default());
+    let acme = bed.acme(&bed.pebble.directory(), "");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG, MORE], "", PINS));
+    obtained(&pintle, 1);
+    let (pin, page) = (bed.spki("ecdsa-p256"), bed.page(&pintle, BLOG));
+    assert!(page.to_lowercase().contains("public-key-pins"), "{page}");
+    let reordered = bed.site(&[MORE, BLOG], "", PINS);
+    pintle.rewrite(|before| format!("{}{reordered}", before.split("[[site]]").next().unwrap()));
+    pintle.reload();
+    for host in [BLOG, MORE] {
+        bed.page(&pintle, host);
+    }
+    // And with a new name in front.
+    let added = bed.site(&["new.example.com", MORE, BLOG], "", PINS);
+    pintle.rewrite(|before| format!("{}{added}", before.split("[[site]]").next().unwrap()));
+    pintle.reload();
+    bed.page(&pintle, BLOG);
+    obtained(&pintle, 2);
+    bed.page(&pintle, "new.example.com");
+    assert_eq!(bed.spki("ecdsa-p256"), pin, "the key");
+}
+
+#[test]
+fn another_algorithm_is_served_once_it_is_there() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    let acme = bed.acme(&double.directory(), "");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
+    obtained(&pintle, 1);
+    double.answer(Step::NewOrder, When::Always, Answer::problem(503, "serverInternal", "out of order"));
+    let rsa = bed.site(&[BLOG], "algorithms = [\"rsa-2048\"]", "");
+    pintle.rewrite(|before| format!("{}{rsa}", before.split("[[site]]").next().unwrap()));
+    pintle.reload();
+    pintle.logs("no certificate obtained");
+    bed.page(&pintle, BLOG);
+    let algorithm = |pintle: &Pintle| pintle.status()["sites"][0]["certificates"][0]["algorithm"].clone();
+    assert_eq!(algorithm(&pintle), "ecdsa-p256");
+    // After a restart, too.
+    let config = std::fs::read_to_string(pintle.config_path()).unwrap();
+    drop(pintle);
+    let pintle = restart(&bed, &config);
+    bed.page(&pintle, BLOG);
+    double.behave();
+    renew(&bed);
+    obtained(&pintle, 1);
+    bed.page(&pintle, BLOG);
+    assert_eq!(algorithm(&pintle), "rsa-2048");
+}
+
+#[test]
+fn a_given_pair_stays_until_pintle_has_its_own() {
+    let bed = Bed::new(Settings::default());
+    let double = out_of_order(&bed);
+    let acme = bed.acme(&double.directory(), "");
+    let pintle = bed.start(&acme, &blog(&bed.authority, &bed.origin));
+    let client = Client::new(&bed.authority);
+    assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
+    let site = bed.site(&[BLOG], "", "");
+    pintle.rewrite(|before| format!("{}{site}", before.split("[[site]]").next().unwrap()));
+    pintle.reload();
+    pintle.logs("no certificate obtained");
+    assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
+    let config = std::fs::read_to_string(pintle.config_path()).unwrap();
+    drop(pintle);
+    let pintle = restart(&bed, &config);
+    assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
+    double.behave();
+    renew(&bed);
+    obtained(&pintle, 1);
+    bed.page(&pintle, BLOG);
+}
