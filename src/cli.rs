@@ -16,7 +16,7 @@ use clap_complete::Shell;
 
 use crate::commands::{
     self, Output, acme, check, demo, doctor, export, health, init, install, key, keys, ledger, pages, pin, remote,
-    repair, run, status, verify,
+    repair, revoke, run, status, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -57,7 +57,7 @@ enum Command {
     Pin(PinArgs),
     /// Export the pins of a site for clients that enforce them: apps, curl, DANE, Envoy, monitors, servers
     Export(ExportArgs),
-    /// Create a key with its CSR, list the keys of each site, or change over to the next key
+    /// Create a key with its CSR, list the keys of each site, change over to the next key, or end a compromised key
     #[command(subcommand)]
     Key(KeyCommand),
     /// Show the plan of the certificates that pintle obtains by itself, renew one now, or show the accounts
@@ -213,6 +213,19 @@ fn key(command: KeyCommand, output: &Output) -> ExitCode {
         }
         KeyCommand::List(args) => {
             with_config(args.config, |path| key::list(path, args.site.as_deref(), args.json, output))
+        }
+        KeyCommand::Revoke(args) => {
+            let args::RevokeArgs { config, site, algorithm, key, accept_lockout_until, dry_run, no_wait, json } = args;
+            let request = revoke::Request {
+                host: site,
+                algorithm,
+                is_next: key == args::Compromised::Next,
+                accept: accept_lockout_until,
+                dry_run,
+                waits: !no_wait,
+                as_json: json,
+            };
+            with_config(config, |path| revoke::revoke(path, &request, output))
         }
         KeyCommand::Rotate(args) => with_config(args.config, |path| acme::rotate(path, &args.site, args.json, output)),
     }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::budget::Budget;
 use super::client::Client;
+use super::directory::Directory;
 use super::fault::{Fault, signed};
 use super::problem::Remedy;
 use super::store;
@@ -119,12 +120,13 @@ pub async fn open(
     email: Option<&str>,
     client: &Client,
     budget: &RefCell<Budget>,
+    known: &Directory,
 ) -> Result<Account, Fault> {
     let http = || Box::new(client.clone());
     let directory = authority.directory.clone();
     let stored = Stored::read(folder, &directory)?;
     if let Some((stored, url)) = stored.as_ref().and_then(|stored| Some((stored, stored.url.clone()?))) {
-        let credentials = json!({"id": url, "key_pkcs8": stored.key, "directory": directory});
+        let credentials = json!({"id": url, "key_pkcs8": stored.key, "urls": known.document()});
         let credentials: AccountCredentials =
             serde_json::from_value(credentials).map_err(|error| Fault::here(error.to_string()))?;
         let opened = Account::builder_with_http(http()).from_credentials(credentials).await;

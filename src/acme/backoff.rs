@@ -31,6 +31,8 @@ const REFUSED_KEYS_MAX: usize = 16;
 pub struct Attempts {
     /// Failures in a row.
     pub failures: u32,
+    /// The time of the first failure since the last success.
+    pub failing_since: Option<Seconds>,
     /// The last result.
     pub last: Option<Outcome>,
     /// The wait after it, in seconds.
@@ -118,6 +120,7 @@ impl Attempts {
             | Remedy::Candidate => {}
         }
         self.failures = self.failures.saturating_add(u32::from(is_failure));
+        self.failing_since = self.failing_since.or_else(|| is_failure.then_some(now));
         self.stopped |= self.failures >= FAILURES_MAX;
         let wait = match (wait, retry_after) {
             // The CA's own time, or an hour.
@@ -161,6 +164,7 @@ impl Attempts {
 
     /// Corrects a time in the future, which a clock that was ahead has left: the wait begins now.
     pub fn settle(&mut self, now: Seconds) {
+        self.failing_since = self.failing_since.map(|since| since.min(now));
         if let Some(last) = self.last.as_mut().filter(|last| last.at > now) {
             last.at = now;
         }

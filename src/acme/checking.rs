@@ -182,7 +182,8 @@ impl Checking<'_> {
         };
         let is_wanted = at == 0 && settings.challenges.contains(&Method::DnsPersist01);
         if let Some(budget) = self.budgets.get(at).filter(|_| is_wanted && !has_account()) {
-            account::open(&settings.folder, authority, settings.email.as_deref(), &client, budget).await?;
+            let email = settings.email.as_deref();
+            account::open(&settings.folder, authority, email, &client, budget, &directory).await?;
         }
         account::note_identities(&settings.folder, &authority.directory, &identities)?;
         Ok(identities)

@@ -10,7 +10,7 @@ use super::problem::Problem;
 const IDENTITIES_MAX: usize = 10;
 
 /// The members of a directory that instant-acme does not show.
-pub(super) struct Directory(Value);
+pub struct Directory(Value);
 
 impl Directory {
     pub(super) async fn fetch(client: &Client, url: &str) -> Result<Self, Fault> {
@@ -20,6 +20,17 @@ impl Directory {
         }
         let found = serde_json::from_slice(&received.body);
         found.map(Self).map_err(|error| Fault::here(format!("{url}: not the directory of an authority: {error}")))
+    }
+
+    /// The whole document.
+    pub(super) fn document(&self) -> &Value {
+        &self.0
+    }
+
+    /// The URL of renewal information about a certificate (RFC 9773 section 4.1); `None` if there is none.
+    pub(super) fn renewal_info(&self, id: &str) -> Option<String> {
+        let base = self.0["renewalInfo"].as_str()?;
+        Some(format!("{}/{id}", base.trim_end_matches('/')))
     }
 
     pub(super) fn profiles(&self) -> Vec<&str> {

@@ -1,5 +1,8 @@
 //! Carries the plans out, on a thread of its own: it may wait for disks and authorities; no other thread waits for it.
 
+mod declare;
+mod say;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -9,15 +12,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Ask, Budget};
 use super::facts::{Ca, Checked, Facts, NextKey};
 use super::fault::Fault;
-use super::request::{Asked, Message, Request};
-use super::shown::{plan_json, stop_text, time};
+use super::outlook::Outlook;
+use super::request::{Asked, Message, Request, Revoke, Revoking};
 use super::step::{KeyChoice, Next, Plan};
 use super::store;
 use super::task::Task;
@@ -46,6 +49,7 @@ const END: Duration = Duration::from_secs(10);
 pub struct Driver {
     settings: watch::Sender<Option<Arc<Acme>>>,
     messages: mpsc::Sender<Message>,
+    outlooks: watch::Receiver<Arc<[Outlook]>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,14 +63,15 @@ impl Driver {
         let (settings, wanted) = watch::channel(None);
         let (messages, inbox) = mpsc::channel(QUEUE);
         let (questions, requests) = mpsc::channel(QUEUE);
+        let (seen, outlooks) = watch::channel(Arc::default());
         let thread = std::thread::Builder::new().name("acme".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(Run::new(name_servers, answers, questions).run(wanted, inbox)),
+                Ok(runtime) => runtime.block_on(Run::new(name_servers, answers, questions, seen).run(wanted, inbox)),
                 Err(error) => tracing::error!(%error, "ACME: no runtime; no certificate is obtained"),
             }
         })?;
-        Ok((Self { settings, messages, thread: Some(thread) }, requests))
+        Ok((Self { settings, messages, outlooks, thread: Some(thread) }, requests))
     }
 
     /// Gives other settings to the driver; with none, it rests.
@@ -78,6 +83,17 @@ impl Driver {
     /// algorithms.
     pub fn renew(&self, site: String, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
         let _ = self.messages.try_send(Message::Renew { site, rotate, reply });
+    }
+
+    /// Declares keys compromised.
+    pub fn revoke(&self, asked: Revoke, reply: oneshot::Sender<Revoking>) {
+        let _ = self.messages.try_send(Message::Revoke(asked, reply));
+    }
+
+    /// Returns the outlooks of all certificates, as of the last look.
+    #[must_use]
+    pub fn outlooks(&self) -> Arc<[Outlook]> {
+        self.outlooks.borrow().clone()
     }
 
     /// Asks for the plans of all certificates.
@@ -117,15 +133,20 @@ struct Run {
     /// Certificates that are worked on.
     busy: HashSet<Place>,
     budgets: HashMap<String, Rc<RefCell<Budget>>>,
-    /// The last log line about each certificate, so that none is repeated.
-    said: HashMap<Place, String>,
+    said: say::Said,
+    outlooks: watch::Sender<Arc<[Outlook]>>,
     /// The ledger's facts at the last look.
     next_keys: HashMap<Place, NextKey>,
     burnt: Vec<Pin>,
 }
 
 impl Run {
-    fn new(name_servers: NameServers, answers: Arc<Answers>, questions: mpsc::Sender<Request>) -> Self {
+    fn new(
+        name_servers: NameServers,
+        answers: Arc<Answers>,
+        questions: mpsc::Sender<Request>,
+        outlooks: watch::Sender<Arc<[Outlook]>>,
+    ) -> Self {
         Self {
             settings: None,
             name_servers,
@@ -134,7 +155,8 @@ impl Run {
             certificates: BTreeMap::new(),
             busy: HashSet::new(),
             budgets: HashMap::new(),
-            said: HashMap::new(),
+            said: say::Said::default(),
+            outlooks,
             next_keys: HashMap::new(),
             burnt: Vec::new(),
         }
@@ -183,6 +205,9 @@ impl Run {
         match message {
             Message::Renew { site, rotate, reply } => {
                 let _ = reply.send(self.renew(&site, rotate));
+            }
+            Message::Revoke(asked, reply) => {
+                let _ = reply.send(self.declare(&asked).await);
             }
             Message::Plans(reply) => {
                 self.ask_ledger().await;
@@ -292,6 +317,7 @@ impl Run {
             self.set(self.settings.clone());
         }
         if self.certificates.is_empty() {
+            self.publish(Vec::new(), wall());
             return LOOK;
         }
         self.ask_ledger().await;
@@ -305,12 +331,14 @@ impl Run {
             .filter_map(|place| self.certificates.get(place))
             .map(|work| work.certificate.site.clone())
             .collect();
+        let mut outlooks = Vec::with_capacity(self.certificates.len());
         for (place, work) in self.certificates.clone() {
+            let facts = self.facts(&work, &settings, now);
+            let plan = plan::next(&facts, now);
+            outlooks.push((place.clone(), Outlook::of(&facts, &plan, &work.record.borrow(), now)));
             if self.busy.contains(&place) || sites.contains(&work.certificate.site) {
                 continue;
             }
-            let facts = self.facts(&work, &settings, now);
-            let plan = plan::next(&facts, now);
             self.say(&place, &work, &plan, now);
             if let Next::Wait { until } | Next::OperatorsTurn { until, .. } = plan.next {
                 soonest = soonest.min(until);
@@ -328,6 +356,7 @@ impl Run {
                 let _ = finished.send(Done { place, result }).await;
             });
         }
+        self.publish(outlooks, now);
         let left = u64::try_from(soonest.saturating_sub(now)).unwrap_or(0);
         Duration::from_secs(left).min(LOOK)
     }
@@ -398,52 +427,5 @@ impl Run {
             facts.cas[at].order_from = from;
         }
         facts
-    }
-
-    /// Logs each stop that only the operator can end, once.
-    fn say(&mut self, place: &Place, work: &Work, plan: &Plan, now: Seconds) {
-        let certificate = &work.certificate;
-        let (site, algorithm) = (&certificate.site, certificate.algorithm);
-        let text = match &plan.next {
-            Next::OperatorsTurn { stop, .. } => format!("{stop:?}"),
-            _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
-            _ => String::new(),
-        };
-        if self.said.get(place) == Some(&text) || (text.is_empty() && !self.said.contains_key(place)) {
-            return;
-        }
-        match &plan.next {
-            Next::OperatorsTurn { stop, .. } => {
-                tracing::error!(
-                    site,
-                    %algorithm,
-                    reason = stop_text(stop),
-                    hint = format!("then `pintle acme renew --site {site}`"),
-                    "no certificate can be ordered before the operator acts"
-                );
-            }
-            _ => {
-                if let Some(changeover) = plan.changeover.filter(|changeover| changeover.waits(now)) {
-                    let from = time(changeover.from);
-                    tracing::info!(site, %algorithm, from, "the changeover to the next key waits until clients know it");
-                }
-            }
-        }
-        self.said.insert(place.clone(), text);
-    }
-
-    /// The plans of all certificates, for the operator.
-    fn plans(&mut self) -> Value {
-        let Some(settings) = self.settings.clone() else { return json!([]) };
-        let now = wall();
-        let works: Vec<Rc<Work>> = self.certificates.values().cloned().collect();
-        let mut plans = Vec::new();
-        for work in works {
-            let facts = self.facts(&work, &settings, now);
-            let plan = plan::next(&facts, now);
-            let is_busy = self.busy.contains(&work.certificate.folder);
-            plans.push(plan_json(&facts, &plan, &settings, is_busy, now));
-        }
-        Value::Array(plans)
     }
 }

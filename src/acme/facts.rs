@@ -183,15 +183,24 @@ pub struct Compromise {
     pub pin: Pin,
     /// The time of the command.
     pub since: Seconds,
-    /// `true` if the operator accepts the lockout of clients that do not know the next key.
+    /// The day until which the operator accepts the lockout of clients that do not know the next key,
+    /// as the guard names it; `None` if no lockout is accepted.
     #[serde(default)]
-    pub accepts_lockout: bool,
+    pub accepted_until: Option<String>,
     /// `true` once the CA has revoked its certificates, or if it has none.
     #[serde(default)]
     pub is_revoked: bool,
     /// The attempts at the revocation.
     #[serde(default)]
     pub attempts: Attempts,
+}
+
+impl Compromise {
+    /// Returns `true` if the operator accepts a lockout.
+    #[must_use]
+    pub fn accepts_lockout(&self) -> bool {
+        self.accepted_until.is_some()
+    }
 }
 
 /// A CA, with what is known about the attempts there.

@@ -24,13 +24,22 @@ pub struct Fault {
     pub names: Vec<String>,
     /// `true` if the order is of no more use.
     pub ends_order: bool,
+    /// The type of the authority's problem, without the prefix of ACME; empty if there is none.
+    pub kind: String,
 }
 
 impl Fault {
     /// A failure of this host: its disk, for instance.
     #[must_use]
     pub fn here(text: String) -> Self {
-        Self { remedy: Remedy::Temporary, text, retry_after: None, names: Vec::new(), ends_order: false }
+        Self {
+            remedy: Remedy::Temporary,
+            text,
+            retry_after: None,
+            names: Vec::new(),
+            ends_order: false,
+            kind: String::new(),
+        }
     }
 
     /// A failure that only the operator can end.
@@ -48,6 +57,7 @@ impl Fault {
             retry_after,
             names: problem.failed_names().map(str::to_owned).collect(),
             ends_order: false,
+            kind: problem.kind.clone(),
         }
     }
 

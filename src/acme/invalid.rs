@@ -5,14 +5,15 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::fault::{Fault, signed};
-use super::problem::{Problem, Remedy, Subproblem};
+use super::problem::{MALFORMED, Problem, Remedy, Subproblem};
 
 /// An order that was not made, perhaps because it names the certificate that it replaces.
 pub(super) fn not_made(fault: Fault, has_replaces: bool, client: &Client) -> Fault {
     let remedy = match fault.remedy {
         // An authority that has lost its memory, has another issuer by now, or knows another account as the predecessor's,
         // takes the order without it.
-        Remedy::Operator | Remedy::Validation if has_replaces => Remedy::WithoutReplaces,
+        Remedy::Operator if has_replaces && fault.kind == MALFORMED => Remedy::WithoutReplaces,
+        Remedy::Validation if has_replaces => Remedy::WithoutReplaces,
         // It has taken the order, and ignored the field.
         Remedy::Temporary if has_replaces && client.last().status / 100 == 2 => Remedy::WithoutReplaces,
         other => other,

@@ -75,7 +75,8 @@ pub(super) async fn run(
     // The open order has its profile.
     let profile = if url.is_some() { None } else { profile(around, wanted, &directory)? };
     check_account_key(work, folder, authority)?;
-    let account = account::open(folder, authority, around.settings.email.as_deref(), &client, budget).await?;
+    let account =
+        account::open(folder, authority, around.settings.email.as_deref(), &client, budget, &directory).await?;
     account::note_identities(folder, &authority.directory, &directory.identities())?;
     let mut order = match url {
         Some(url) => {

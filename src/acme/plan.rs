@@ -237,9 +237,9 @@ impl<'a> Planner<'a> {
         match later {
             Some(at) => Choice::Later(at),
             None if self.facts.cas.is_empty() => Choice::Never(Stop::NoAuthority),
-            None if self.keys.is_empty() => {
-                Choice::Never(Stop::Burnt(self.facts.next.as_ref().map_or(self.now, due::usable_from)))
-            }
+            None if self.keys.is_empty() => Choice::Never(Stop::Burnt(
+                self.facts.next.as_ref().and_then(|next| next.usable_from).unwrap_or(self.now),
+            )),
             None if lacks_key && refusals.is_empty() => {
                 let from = self.facts.next.as_ref().map(due::usable_from).filter(|from| *from > self.now);
                 Choice::Never(Stop::KeysRefused(from.or_else(|| changeover.map(|changeover| changeover.from))))
@@ -289,9 +289,11 @@ fn changeover(facts: &Facts, now: Seconds) -> Option<Changeover> {
     let usable = due::usable_from(next);
     let compromise = facts.compromise.as_ref().filter(|compromise| compromise.pin == live);
     if compromise.is_some() || facts.is_burnt(live) {
-        let accepts = compromise.is_some_and(|compromise| compromise.accepts_lockout);
+        let accepts = compromise.is_some_and(Compromise::accepts_lockout);
         let wanted = compromise.map_or(now, |compromise| compromise.since.min(now));
-        let from = if accepts { wanted } else { usable.max(wanted) };
+        // Only the guard's rule counts: a thief has the live key, so nothing is gained by more patience.
+        let by_guard = next.usable_from.unwrap_or(Seconds::MIN);
+        let from = if accepts { wanted } else { by_guard.max(wanted) };
         return Some(Changeover { cause: Cause::Compromised, wanted, from });
     }
     if facts.asked.rotate {

@@ -70,10 +70,12 @@ const TABLE: &[(&str, Remedy)] = &[
     ("userActionRequired", Remedy::Operator),
 ];
 
+/// The type of a request that the CA does not understand.
+pub const MALFORMED: &str = "malformed";
 /// The type of a problem that says that its subproblems decide.
 const COMPOUND: &str = "compound";
 /// The type that answers the revocation of a revoked certificate. That is a success.
-const ALREADY_REVOKED: &str = "alreadyRevoked";
+pub const ALREADY_REVOKED: &str = "alreadyRevoked";
 
 /// A problem that a CA reports.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -137,12 +139,6 @@ impl Problem {
             return remedies.max().unwrap_or(Remedy::Temporary);
         }
         of_kind(&self.kind).unwrap_or(if self.status == 429 { Remedy::RateLimit } else { Remedy::Temporary })
-    }
-
-    /// Returns `true` if the certificate to revoke is revoked already.
-    #[must_use]
-    pub fn is_already_revoked(&self) -> bool {
-        self.kind == ALREADY_REVOKED
     }
 
     /// Returns the names whose validation failed: a failed validation of each counts at the CA.
@@ -260,7 +256,8 @@ mod tests {
         let rough = json!({"type": "x", "detail": format!("a\u{1b}[2J\n\u{202e}{}", "y".repeat(900))});
         let shown = Problem::of_json(&rough).to_string();
         assert!(shown.chars().count() <= TEXT_MAX + 3 && !shown.chars().any(|c| c.is_control() || is_bidi(c)));
-        assert!(Problem::of_json(&json!({"type": format!("{PREFIX}alreadyRevoked")})).is_already_revoked());
+        let revoked = Problem::of_json(&json!({"type": format!("{PREFIX}alreadyRevoked")}));
+        assert_eq!(revoked.kind, ALREADY_REVOKED);
     }
 
     proptest! {

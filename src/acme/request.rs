@@ -2,19 +2,106 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::facts::NextKey;
+use super::step::KeyChoice;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
 
 /// A message to the driver.
 pub(super) enum Message {
     /// Renew the certificates of a site now. Answers with their algorithms.
     Renew { site: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
+    /// Declare keys of a site compromised.
+    Revoke(Revoke, oneshot::Sender<Revoking>),
     /// The plans of all certificates.
     Plans(oneshot::Sender<Value>),
+}
+
+/// Keys of a site that the operator declares compromised.
+#[derive(Debug, Clone)]
+pub struct Revoke {
+    /// The site, by its first name.
+    pub site: String,
+    /// The algorithm of the key; `None` for all of the site's certificates.
+    pub algorithm: Option<String>,
+    /// The role of the key.
+    pub key: KeyChoice,
+    /// The day until which the operator accepts a lockout.
+    pub accept: Option<String>,
+    /// `true` if nothing is to be done yet.
+    pub dry_run: bool,
+}
+
+/// The answer: the effects, or why nothing is done.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Revoking {
+    /// `true` if it is done, or would be.
+    pub ok: bool,
+    /// Why nothing is done.
+    #[serde(default)]
+    pub error: String,
+    /// The remedies.
+    #[serde(default)]
+    pub hints: Vec<String>,
+    /// The keys.
+    #[serde(default)]
+    pub keys: Vec<Compromised>,
+}
+
+impl Revoking {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(error: impl Into<String>, hints: impl IntoIterator<Item = String>) -> Self {
+        Self { error: error.into(), hints: hints.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// One key, and the effects of its end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Compromised {
+    /// The site, by its first name.
+    pub site: String,
+    /// The algorithm.
+    pub algorithm: String,
+    /// Its role: `live` or `next`.
+    pub role: String,
+    /// Its pin.
+    pub pin: String,
+    /// The pin of the key that takes its place; `None` for a next key, which gets a fresh successor.
+    pub successor: Option<String>,
+    /// Its certificates, which will be revoked.
+    pub certificates: Vec<ToRevoke>,
+    /// The clients that the successor locks out.
+    pub locked_out: Vec<LockedOut>,
+    /// The day from which nobody is locked out.
+    pub until: Option<String>,
+}
+
+/// A certificate that will be revoked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ToRevoke {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// Its end.
+    pub not_after: String,
+    /// The CA.
+    pub authority: String,
+}
+
+/// Clients that are locked out: they hold pins without the key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockedOut {
+    /// The site that promised the pins.
+    pub site: String,
+    /// The hosts for which the clients hold them.
+    pub hosts: Vec<String>,
+    /// The time until which they may hold them.
+    pub until: Seconds,
 }
 
 /// A question of the driver to the control thread.
@@ -36,6 +123,8 @@ pub enum Request {
         path: PathBuf,
         /// The chain, in PEM.
         chain: String,
+        /// The day until which the operator accepts a lockout by its key.
+        accept: Option<String>,
         /// The errors; none if it may.
         reply: oneshot::Sender<Vec<String>>,
     },
@@ -45,8 +134,35 @@ pub enum Request {
         site: String,
         /// The pin and the serial number of the new certificate.
         certificate: (Pin, String),
+        /// The day until which the operator accepts a lockout by its key.
+        accept: Option<String>,
         /// The errors; none if it is in use.
         reply: oneshot::Sender<Vec<String>>,
+    },
+    /// Is a certificate with this key in use?
+    Serves {
+        /// The site, by its first name.
+        site: String,
+        /// The key.
+        pin: Pin,
+        /// `true` if there is one.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Record a key as burnt.
+    Burn {
+        /// The site, by its first name.
+        site: String,
+        /// The key.
+        pin: Pin,
+        /// The error if the ledger cannot be written.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    /// Whom would a certificate with this key lock out?
+    LockedOut {
+        /// The site and the key.
+        asked: Asked,
+        /// The clients.
+        reply: oneshot::Sender<Vec<LockedOut>>,
     },
 }
 

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::backoff::Retry;
 use super::facts::Facts;
+use super::issued::Retired;
+use super::outlook::Outlook;
 use super::preflight::Finding;
 use super::step::{Next, Plan, Stop};
 use crate::config::Acme;
@@ -37,7 +39,15 @@ fn finding_json(Finding { name, subject, severity, reason }: &Finding) -> Value 
 }
 
 /// Returns a plan for programs.
-pub(super) fn plan_json(facts: &Facts, plan: &Plan, settings: &Acme, is_busy: bool, now: Seconds) -> Value {
+pub(super) fn plan_json(
+    facts: &Facts,
+    plan: &Plan,
+    outlook: &Outlook,
+    retired: Option<&Retired>,
+    settings: &Acme,
+    is_busy: bool,
+    now: Seconds,
+) -> Value {
     let last = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?))).max_by_key(|(_, last)| last.at);
     let name = |directory: &str| {
         let known = settings.authorities.iter().find(|authority| authority.directory == directory);
@@ -85,11 +95,40 @@ pub(super) fn plan_json(facts: &Facts, plan: &Plan, settings: &Acme, is_busy: bo
             "failures": ca.attempts.failures,
             "retry": match ca.attempts.retry() { Retry::At(at) if at > 0 => Some(time(at)), _ => None },
         })),
+        "is_overdue": outlook.is_overdue(),
+        "failing_since": outlook.failing_since.map(time),
+        "problem": outlook.problem,
+        "hint": outlook.hint,
+        "compromise": compromise_json(facts, outlook, now),
+        "retired": retired.map(|retired| retired_json(retired, &name, now)),
         "preflight": facts.checked.as_ref().map(|checked| json!({
             "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
             "findings": checked.findings.iter().map(finding_json).collect::<Vec<_>>(),
             "ways": checked.ways,
         })),
         "order": facts.order.as_ref().map(|order| json!({ "url": order.url, "authority": name(&order.ca) })),
+    })
+}
+
+fn compromise_json(facts: &Facts, outlook: &Outlook, now: Seconds) -> Option<Value> {
+    let (compromise, (pin, step)) = facts.compromise.as_ref().zip(outlook.compromised)?;
+    Some(json!({
+        "pin": pin.to_string(), "since": time(compromise.since), "step": step,
+        "accepted_until": compromise.accepted_until,
+        "problem": compromise.attempts.last.as_ref().map(|last| &last.text),
+        "retry": match compromise.attempts.retry() { Retry::At(at) if at > now => Some(time(at)), _ => None },
+    }))
+}
+
+fn retired_json(retired: &Retired, name: &dyn Fn(&str) -> String, now: Seconds) -> Value {
+    let certificates = retired.certificates.iter().map(|issued| {
+        json!({
+            "serial": issued.serial, "not_after": time(issued.not_after), "authority": name(&issued.from),
+            "revoked": !issued.is_open(now),
+        })
+    });
+    json!({
+        "pin": retired.pin.to_string(), "at": time(retired.at), "problem": retired.problem,
+        "certificates": certificates.collect::<Vec<_>>(),
     })
 }

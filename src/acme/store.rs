@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::backoff::Attempts;
 use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
+use super::issued::{Issued, Retired};
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
@@ -30,6 +31,8 @@ const FILE_MAX: u64 = 4 << 20;
 const RECORD: &str = "order.json";
 /// A chain that is complete, and takes the place of the chain in use.
 const ARRIVED: &str = "chain.new.pem";
+/// A compromised key and its chain, until the chain is revoked.
+const COMPROMISED: [&str; 2] = ["compromised.key.pem", "compromised.chain.pem"];
 
 /// Everything that is known about a certificate, besides its key and chain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -55,6 +58,10 @@ pub struct Record {
     pub asked: Asked,
     /// A key that the operator declared compromised.
     pub compromise: Option<Compromise>,
+    /// The last key that was compromised, after its end.
+    pub retired: Option<Retired>,
+    /// The issued certificates that have not expired.
+    pub issued: Vec<Issued>,
     /// Identifies the settings of the last attempts: others may succeed.
     pub settings: String,
     /// The authorities, by their directories.
@@ -193,6 +200,43 @@ pub fn install(certificate: &Managed, chain: &str) -> io::Result<()> {
     let _lock = lock(certificate)?;
     write(&certificate.folder.join(ARRIVED), chain.as_bytes())?;
     complete(certificate)
+}
+
+/// Copies a compromised key and its chain, before another one takes their place.
+///
+/// # Errors
+///
+/// If a file cannot be read or written.
+pub fn keep_compromised(certificate: &Managed, pin: Pin) -> io::Result<()> {
+    let _lock = lock(certificate)?;
+    if read_pin(certificate, KeyChoice::Live)? != Some(pin) {
+        return Ok(());
+    }
+    for (from, to) in [certificate.key(), certificate.chain()].iter().zip(COMPROMISED) {
+        match plain_file::read(from, FILE_MAX) {
+            Ok(contents) => write(&certificate.folder.join(to), &contents)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Returns the copies of a compromised key and of its chain.
+#[must_use]
+pub fn compromised(certificate: &Managed) -> [PathBuf; 2] {
+    COMPROMISED.map(|name| certificate.folder.join(name))
+}
+
+/// Removes them.
+pub fn forget_compromised(certificate: &Managed) {
+    for path in compromised(certificate) {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %path.display(), %error, "cannot remove the copy of a compromised key");
+        }
+    }
 }
 
 /// Completes the change to an arrived chain. Its presence says that it is whole.

@@ -3,15 +3,16 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backoff::{Failure, Retry};
 use super::budget::Budget;
 use super::checking::Checking;
 use super::client::Client;
-use super::facts::{Checked, Facts, OpenOrder, Verdict, Way};
+use super::directory::Directory;
+use super::facts::{Checked, Compromise, Facts, OpenOrder, Verdict, Way};
 use super::fault::Fault;
+use super::issued::{self, Issued};
 use super::order::{self, Ended};
 use super::preflight::Finding;
 use super::problem::Remedy;
@@ -24,6 +25,7 @@ use super::work::{Surroundings, Wanted, Work};
 use super::{account, store};
 use crate::config::Authority;
 use crate::config::acme::Method;
+use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 use crate::reason::Severity;
@@ -85,8 +87,8 @@ impl Task {
                 }
             }
             Next::Abandon { why } => self.abandon(why).await,
-            // Nothing declares a key compromised yet.
-            Next::Burn | Next::Revoke => Err(Fault::here("a compromised key cannot be revoked by pintle".to_owned())),
+            Next::Revoke => self.revoke().await,
+            Next::Burn => self.burn().await,
             Next::Wait { .. } | Next::OperatorsTurn { .. } => Ok(()),
         }
     }
@@ -194,13 +196,23 @@ impl Task {
         let wanted = Wanted { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
             Ok(Ended::Later) => return Ok(()),
-            Ok(Ended::Issued(pem)) => self.serve(&pem).await,
+            Ok(Ended::Issued(pem)) => {
+                self.note_issued(&pem, &wanted)?;
+                self.serve(&pem).await
+            }
             Err(fault) => Err(fault),
         };
         match done {
             Ok(chain) => self.succeeded(&wanted, &chain),
             Err(fault) => self.failed(&wanted, &fault, budget),
         }
+    }
+
+    /// Remembers a certificate, whether it is served or not: it may have to be revoked.
+    fn note_issued(&self, pem: &str, wanted: &Wanted) -> Result<(), Fault> {
+        let Ok(chain) = Chain::from_pem(pem.as_bytes()) else { return Ok(()) };
+        self.work
+            .change(|record| issued::note(&mut record.issued, Issued::new(&chain, &wanted.authority.directory), wall()))
     }
 
     /// Puts a chain in place and in use, if the configuration admits it.
@@ -210,29 +222,47 @@ impl Task {
             ends_order: true,
             ..Fault::here(format!("the new certificate is refused: {}", problems.join("; ")))
         };
-        let gone = || Fault::here("pintle is stopping".to_owned());
         let chain = Chain::from_pem(pem.as_bytes()).map_err(|error| Fault::here(error.to_string()))?;
         let site = self.facts.site.clone();
         let (reply, answer) = oneshot::channel();
         let path = self.work.certificate.chain();
-        let judge = Request::Judge { site: site.clone(), path, chain: pem.to_owned(), reply };
+        let judge = Request::Judge { site, path, chain: pem.to_owned(), accept: self.accepted(chain.pin()), reply };
         self.questions.send(judge).await.map_err(|_| gone())?;
         let problems = answer.await.map_err(|_| gone())?;
         if !problems.is_empty() {
             return Err(refused(problems));
         }
         let certificate = &self.work.certificate;
-        store::install(certificate, pem)
-            .map_err(|error| Fault::here(format!("{}: {error}", certificate.folder.display())))?;
+        let placed = |error: std::io::Error| Fault::here(format!("{}: {error}", certificate.folder.display()));
+        if let Some(compromise) = self.compromise().filter(|compromise| compromise.pin != chain.pin()) {
+            store::keep_compromised(certificate, compromise.pin).map_err(placed)?;
+        }
+        store::install(certificate, pem).map_err(placed)?;
         // A fresh next key comes at once: the promise needs it.
         if !certificate.next().exists() {
             store::make_key(certificate, KeyChoice::Next).map_err(Fault::here)?;
         }
-        let (reply, answer) = oneshot::channel();
-        let certificate = (chain.pin(), chain.leaf.serial.clone());
-        self.questions.send(Request::Serve { site, certificate, reply }).await.map_err(|_| gone())?;
-        let problems = answer.await.map_err(|_| gone())?;
+        let problems = self.take_files(&chain).await?;
         if problems.is_empty() { Ok(chain) } else { Err(refused(problems)) }
+    }
+
+    /// Asks the running process to serve the chain on disk. Returns the problems.
+    pub(super) async fn take_files(&self, chain: &Chain) -> Result<Vec<String>, Fault> {
+        let (reply, answer) = oneshot::channel();
+        let (site, accept) = (self.facts.site.clone(), self.accepted(chain.pin()));
+        let certificate = (chain.pin(), chain.leaf.serial.clone());
+        self.questions.send(Request::Serve { site, certificate, accept, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// The compromised key, as the record has it now.
+    fn compromise(&self) -> Option<Compromise> {
+        self.work.record.borrow().compromise.clone()
+    }
+
+    /// The day until which the operator accepts a lockout by a key that takes the place of the compromised one.
+    fn accepted(&self, pin: Pin) -> Option<String> {
+        self.compromise().filter(|compromise| compromise.pin != pin)?.accepted_until
     }
 
     fn succeeded(&self, wanted: &Wanted, chain: &Chain) -> Result<(), Fault> {
@@ -343,14 +373,12 @@ async fn ask_window(
 ) -> Result<(Answer, Option<Seconds>), NoWindow> {
     let temporary = |text: String| (NoAnswer::Temporary, None, text);
     let client = Client::start(authority, servers).map_err(temporary)?;
-    let found = client.get(directory).await.map_err(temporary)?;
-    let document: Value = serde_json::from_slice(&found.body).unwrap_or_default();
-    let Some(base) = document["renewalInfo"].as_str() else {
-        let is_lasting = found.status == 200;
-        let why = if is_lasting { NoAnswer::Lasting } else { NoAnswer::Temporary };
-        return Err((why, found.retry_after, "the directory has no renewalInfo".to_owned()));
+    let found = Directory::fetch(&client, directory).await;
+    let found = found.map_err(|fault| (NoAnswer::Temporary, fault.retry_after, fault.text))?;
+    let Some(url) = found.renewal_info(id) else {
+        return Err((NoAnswer::Lasting, None, "the directory has no renewalInfo".to_owned()));
     };
-    let received = client.get(&format!("{}/{id}", base.trim_end_matches('/'))).await.map_err(temporary)?;
+    let received = client.get(&url).await.map_err(temporary)?;
     match (received.status, Answer::read(&received.body)) {
         (200, Some(answer)) => Ok((answer, received.retry_after)),
         (status, _) => {
@@ -360,8 +388,13 @@ async fn ask_window(
     }
 }
 
+/// The control thread has ended.
+pub(super) fn gone() -> Fault {
+    Fault::here("pintle is stopping".to_owned())
+}
+
 /// Returns a random number from 0 to 1.
-fn random() -> f64 {
+pub(super) fn random() -> f64 {
     let mut bytes = [0; 4];
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     f64::from(u32::from_ne_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)

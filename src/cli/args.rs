@@ -177,6 +177,14 @@ pub(super) enum KeyCommand {
     ///
     /// pintle says from when that is possible. Until then, it renews on the live key.
     Rotate(SiteArgs),
+    /// End a compromised key of a site whose certificates pintle obtains: replace, revoke, record as burnt
+    ///
+    /// pintle orders a certificate for the next key and serves it. Then the CA revokes all certificates of the compromised
+    /// key (reason keyCompromise), and the ledger marks the key as burnt: it never serves again, and is no backup. The
+    /// command first prints the effects. If clients would be locked out, it changes nothing and names the ways out.
+    ///
+    /// The next key lies beside the live key. If a thief could read both, end the next key first, with --key next.
+    Revoke(RevokeArgs),
 }
 
 #[derive(Subcommand)]
@@ -295,6 +303,42 @@ pub(super) struct ManArgs {
     /// Write all pages into man5 and man8 below this folder
     #[arg(long, value_name = "FOLDER", conflicts_with = "page")]
     pub(super) dir: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Any host of the site
+    #[arg(long, alias = "host", value_name = "HOST")]
+    pub(super) site: String,
+    /// The algorithm of the key [default: the keys of all the site's certificates]
+    #[arg(long, value_name = "ALGORITHM")]
+    pub(super) algorithm: Option<String>,
+    /// The role of the compromised key
+    #[arg(long, value_enum, default_value_t = Compromised::Live)]
+    pub(super) key: Compromised,
+    /// Lock out clients that do not know the next key: the date that the refusal names
+    #[arg(long, alias = "accept_lockout_until", value_name = "DATE", value_parser = parse_date)]
+    pub(super) accept_lockout_until: Option<String>,
+    /// Print the effects, change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Do not wait until the key is burnt
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The role of a compromised key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Compromised {
+    /// The key in use
+    Live,
+    /// The next key; pintle makes another one
+    Next,
 }
 
 #[derive(clap::Args)]

@@ -101,6 +101,17 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "key rotate",
         &[("Change over to the next key once all clients know it", "pintle key rotate --site blog.example.com")],
     ),
+    (
+        "key revoke",
+        &[
+            ("Show the effects, change nothing", "pintle key revoke --site blog.example.com --dry-run"),
+            ("Replace and revoke the live key, which was stolen", "pintle key revoke --site blog.example.com"),
+            (
+                "The same, and lock out clients that do not know the next key",
+                "pintle key revoke --site blog.example.com --accept-lockout-until 2026-12-24",
+            ),
+        ],
+    ),
     ("acme", &[("Show what is ordered when, and why", "pintle acme plan")]),
     (
         "acme plan",

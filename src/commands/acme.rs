@@ -60,7 +60,11 @@ pub fn plan(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
 
 /// `true` if somebody should look at a certificate.
 fn is_alarming(plan: &Value) -> bool {
-    plan["stop"].is_string() || matches!(plan["standing"].as_str(), Some("overdue" | "missing" | "expired"))
+    let unrevoked = |certificate: &Value| certificate["revoked"] == false;
+    plan["stop"].is_string()
+        || plan["compromise"].is_object()
+        || list(&plan["retired"], "certificates").iter().any(unrevoked)
+        || matches!(plan["standing"].as_str(), Some("overdue" | "missing" | "expired"))
 }
 
 /// A plan in lines.
@@ -74,6 +78,10 @@ fn lines(plan: &Value) -> Vec<String> {
     let from = plan["from"].as_str().map(|from| format!(", from {from}")).unwrap_or_default();
     let mut found = vec![format!("{} ({}): {state}{from}", text(plan, "site"), text(plan, "algorithm"))];
     let mut add = |name: &str, words: String| found.push(format!("  {name:11}  {words}"));
+    if let Some(since) = plan["failing_since"].as_str() {
+        add("failing", format!("since {}", minute(since)));
+    }
+    compromised(plan).into_iter().for_each(|(name, words)| add(name, words));
     let names: Vec<&str> = list(plan, "names").iter().filter_map(Value::as_str).collect();
     add("names", names.join(", "));
     let when = if plan["is_due"] == true { "now".to_owned() } else { minute(text(plan, "due")) };
@@ -115,6 +123,35 @@ fn lines(plan: &Value) -> Vec<String> {
     }
     if let Some(stop) = plan["stop"].as_str() {
         add("STOPPED", format!("{stop}; then: pintle acme renew --site {}", text(plan, "site")));
+    } else if let Some(hint) = plan["hint"].as_str().filter(|_| is_alarming(plan)) {
+        add("hint", hint.to_owned());
+    }
+    found
+}
+
+/// The lines about a compromised key, and about one that is burnt.
+fn compromised(plan: &Value) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let compromise = &plan["compromise"];
+    if compromise.is_object() {
+        let step = match text(compromise, "step") {
+            "ordering" => "a certificate for another key is ordered",
+            "revoking" => "another key serves; its certificates are being revoked",
+            _ => "another key serves; it is being recorded as burnt",
+        };
+        let failed = compromise["problem"].as_str().map(|problem| format!(", FAILED: {problem}")).unwrap_or_default();
+        let retry = compromise["retry"].as_str().map(|at| format!(", next try {}", minute(at))).unwrap_or_default();
+        found.push(("COMPROMISED", format!("{}: {step}{failed}{retry}", text(compromise, "pin"))));
+    }
+    let retired = &plan["retired"];
+    if retired.is_object() {
+        let open = list(retired, "certificates").iter().filter(|certificate| certificate["revoked"] == false);
+        let open: Vec<&str> = open.map(|certificate| text(certificate, "serial")).collect();
+        let words = format!("{}, since {}", text(retired, "pin"), minute(text(retired, "at")));
+        found.push(match open.is_empty() {
+            true => ("burnt key", words),
+            false => ("burnt key", format!("{words}; NOT REVOKED: {}: {}", open.join(", "), text(retired, "problem"))),
+        });
     }
     found
 }
@@ -297,6 +334,16 @@ mod tests {
         }
         assert!(is_alarming(&plan));
         assert!(changeover_words(&plan).contains("changes over on 2027-11-27 03:14 UTC"));
+        plan["compromise"] = json!({ "pin": "L=", "step": "revoking", "problem": "the CA is down", "retry": null });
+        let certificate = json!({ "serial": "4c", "revoked": false });
+        plan["retired"] = json!({ "pin": "O=", "at": "2026-11-27T03:14:15Z", "problem": "no account", "certificates": [certificate] });
+        let found = lines(&plan).join("\n");
+        for want in [
+            "COMPROMISED  L=: another key serves; its certificates are being revoked, FAILED: the CA is down",
+            "burnt key    O=, since 2026-11-27 03:14 UTC; NOT REVOKED: 4c: no account",
+        ] {
+            assert!(found.contains(want), "{want} is not in\n{found}");
+        }
         // A newer or older process may leave members out.
         assert!(lines(&json!({}))[0].starts_with("- (-)"));
     }

@@ -25,6 +25,7 @@ mod probe;
 mod reach;
 pub mod remote;
 pub mod repair;
+pub mod revoke;
 pub mod run;
 mod drop_privileges;
 mod results;

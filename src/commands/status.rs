@@ -211,6 +211,16 @@ fn print_keys(site: &Value, sheet: &Sheet) {
         ));
         sheet.line(&format!("    live       {} {}", text(c, "pin"), text(c, "algorithm")));
     }
+    for renewal in list(site, "renewals") {
+        let algorithm = text(renewal, "algorithm");
+        match renewal["overdue"] == true {
+            true => sheet.line(&format!("  RENEWAL      {algorithm}: {}", text(renewal, "words"))),
+            false => {
+                let due = minute(text(renewal, "due"));
+                sheet.line(&format!("  renewal      {algorithm}: {}, due {due}", text(renewal, "standing")));
+            }
+        }
+    }
     for backup in list(site, "backups") {
         let usable =
             backup["usable_from"].as_str().map_or_else(String::new, |at| format!(", usable from {}", minute(at)));

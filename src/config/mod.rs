@@ -18,7 +18,7 @@ mod stamp;
 pub mod value;
 
 pub use acme::{Acme, Authority, Managed};
-pub use build::refusal::{OwnKey, Refusal};
+pub use build::refusal::{OwnKey, Refusal, safe_day};
 pub use build::report;
 pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, MayLack, ServedBefore, StandIn};
 pub use changes::{Changes, Difference};

@@ -1,21 +1,26 @@
 //! The control thread's side of ACME: it starts and ends the driver, and answers its questions.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::Value;
+use http::StatusCode;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
+use super::admin::{Answer, Command, ask, bad, gone, json_answer, parameter};
 use super::reload::{Installed, Verdict};
 use crate::acme::driver::Driver;
 use crate::acme::facts::NextKey;
-use crate::acme::request::{Asked, Known, Request, Served};
-use crate::config::{Config, Context};
+use crate::acme::outlook::Outlook;
+use crate::acme::request::{Asked, Known, LockedOut, Request, Revoke, Revoking, Served};
+use crate::acme::step::KeyChoice;
+use crate::config::{AcceptedByCommand, Config};
 use crate::host::HostPattern;
+use crate::ledger::{Burnt, Record};
 use crate::policy::promise::{Promises, others};
 use crate::reason::Problem;
+use crate::tls::certificate::Chain;
 
 /// The driver, once a certificate is to be obtained.
 #[derive(Default)]
@@ -80,33 +85,35 @@ impl Control {
                 let pins = self.config.sites().flat_map(|site| &site.certificates).map(|found| found.pin).collect();
                 let _ = reply.send(Served { pins, behind_proxy: !self.config.snapshot.trust.is_empty() });
             }
-            Request::Judge { site, path, chain, reply } => {
-                let _ = reply.send(self.judge_chain(&site, path, chain));
+            Request::Judge { site, path, chain, accept, reply } => {
+                let _ = reply.send(self.judge_chain(site, path, chain, accept));
             }
-            Request::Serve { site, certificate: (pin, serial), reply } => {
-                let verdict = self.look_at_site(&site, None, Some(Installed { pin, serial })).await;
+            Request::Serve { site, certificate: (pin, serial), accept, reply } => {
+                let verdict = self.look_at_site(&site, accept, Some(Installed { pin, serial })).await;
                 let _ = reply.send(errors(verdict));
+            }
+            Request::Serves { site, pin, reply } => {
+                let mut of_site = self.config.sites().filter(|s| s.name() == site).flat_map(|s| &s.certificates);
+                let _ = reply.send(of_site.any(|certificate| certificate.pin == pin));
+            }
+            Request::Burn { site, pin, reply } => {
+                let burnt = Record::Burnt(Burnt { site, pin, at: self.now() });
+                let is_known = self.ledger().book().burnt(pin).is_some();
+                let written = if is_known { Ok(()) } else { self.record(vec![burnt]).await };
+                let _ = reply.send(written.map_err(|error| error.to_string()));
+            }
+            Request::LockedOut { asked, reply } => {
+                let _ = reply.send(self.locked_out(&asked));
             }
         }
     }
 
     /// Judges a chain as if it were in that file. Returns the errors that it adds. The driver has the key, and it fits.
-    fn judge_chain(&self, site: &str, path: PathBuf, chain: String) -> Vec<String> {
-        let now = self.now();
-        let ledger = self.ledger();
-        let context = |instead: HashMap<PathBuf, Vec<u8>>| Context {
-            before: Some(&self.config),
-            chains_alone: true,
-            instead,
-            ..Context::new(ledger.book(), now)
-        };
-        let (_, old) = self.draft.build(&context(HashMap::new()));
-        let (_, new) = self.draft.build(&context(HashMap::from([(path.clone(), chain.into_bytes())])));
-        let old = old.sorted();
-        let is_old = |p: &Problem| old.iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
-        let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !is_old(p));
-        let errors: Vec<String> =
-            new.sorted().into_iter().filter(is_own).map(|problem| new.placed(problem).reason.line()).collect();
+    fn judge_chain(&self, site: String, path: PathBuf, chain: String, accept: Option<String>) -> Vec<String> {
+        let pin = Chain::from_pem(chain.as_bytes()).ok().map(|chain| chain.pin());
+        let accept = accept.map(|day| AcceptedByCommand { site: site.clone(), day, pin });
+        let errors = self.judge_in_place(path, chain.into_bytes(), accept);
+        let errors: Vec<String> = errors.iter().map(|problem| problem.reason.line()).collect();
         if !errors.is_empty() {
             tracing::error!(
                 site,
@@ -115,6 +122,32 @@ impl Control {
             );
         }
         errors
+    }
+
+    /// The clients whom a certificate with a key would lock out, with the promises that it would break.
+    fn locked_out(&self, Asked { hosts: own, pin, .. }: &Asked) -> Vec<LockedOut> {
+        let now = self.now();
+        let ledger = self.ledger();
+        let alive = Promises::alive(ledger.book().promises(), now);
+        let hosts = all_hosts(&self.config);
+        let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let at = hosts.iter().position(|hosts| hosts.first() == own.first());
+        let except = at.and_then(|at| except.get(at)).map_or(&[][..], Vec::as_slice);
+        let mut found: Vec<LockedOut> = Vec::new();
+        for promise in alive.broken_by(own, except, &[*pin]) {
+            let bound = own.iter().filter(|host| promise.binds(host, except)).map(ToString::to_string).collect();
+            let (site, until) = (promise.site.clone(), promise.honoured_until());
+            match found.iter_mut().find(|known| known.site == site && known.hosts == bound) {
+                Some(known) => known.until = known.until.max(until),
+                None => found.push(LockedOut { site, hosts: bound, until }),
+            }
+        }
+        found
+    }
+
+    /// The outlooks of the certificates that pintle obtains.
+    pub(super) fn outlooks(&self) -> Arc<[Outlook]> {
+        self.acme.running.as_ref().map(|running| running.driver.outlooks()).unwrap_or_default()
     }
 
     /// The ledger's facts about next keys.
@@ -139,21 +172,95 @@ impl Control {
         Known { next: asked.iter().map(facts).collect(), burnt: book.burnt_keys().map(|burnt| burnt.pin).collect() }
     }
 
-    /// Asks the driver for its plans.
-    pub(super) async fn acme_plans(&self, reply: oneshot::Sender<Value>) {
-        match &self.acme.running {
-            Some(running) => running.driver.plans(reply),
-            None => _ = reply.send(Value::Array(Vec::new())),
+    /// Passes a command on to the driver.
+    pub(super) fn ask_acme(&self, asked: Ask) {
+        let driver = self.acme.running.as_ref().map(|running| &running.driver);
+        match asked {
+            Ask::Plans(reply) => match driver {
+                Some(driver) => driver.plans(reply),
+                None => _ = reply.send(Value::Array(Vec::new())),
+            },
+            Ask::Renew { host, rotate, reply } => match (driver, self.site_of(&host)) {
+                (Some(driver), Some(site)) => driver.renew(site, rotate, reply),
+                _ => _ = reply.send(Vec::new()),
+            },
+            Ask::Revoke { host, asked, reply } => {
+                let managed = self.config.acme.iter().flat_map(|acme| &acme.certificates);
+                let site = self.site_of(&host).filter(|site| managed.into_iter().any(|of| of.site == *site));
+                match (driver, site) {
+                    (Some(driver), Some(site)) => driver.revoke(Revoke { site, ..asked }, reply),
+                    _ => _ = reply.send(not_obtained(&host)),
+                }
+            }
         }
     }
+}
 
-    /// Asks the driver to renew a site's certificates now, or to change over to their next keys. Answers with their
-    /// algorithms, which are none for a site whose certificates come from elsewhere.
-    pub(super) async fn acme_renew(&self, host: &str, rotate: bool, reply: oneshot::Sender<Vec<String>>) {
-        match (&self.acme.running, self.site_of(host)) {
-            (Some(running), Some(site)) => running.driver.renew(site, rotate, reply),
-            _ => _ = reply.send(Vec::new()),
+/// A command about the certificates that pintle obtains.
+pub(super) enum Ask {
+    /// Return the plans.
+    Plans(oneshot::Sender<Value>),
+    /// Renew the certificates of a site now, or change over to their next keys. Answers with their algorithms, which are
+    /// none for a site whose certificates come from elsewhere.
+    Renew { host: String, rotate: bool, reply: oneshot::Sender<Vec<String>> },
+    /// Declare keys of a site compromised.
+    Revoke { host: String, asked: Revoke, reply: oneshot::Sender<Revoking> },
+}
+
+/// The refusal for a host whose certificate comes from elsewhere.
+fn not_obtained(host: &str) -> Revoking {
+    Revoking::refused(
+        format!("{host}: pintle obtains no certificate for this host, so it cannot revoke one"),
+        [
+            format!(
+                "`pintle key list --site {host}` shows the keys that clients know: get a certificate for the next or a spare \
+                 one, `pintle install` it, then revoke the old certificate at its CA with the reason keyCompromise"
+            ),
+            "or acme = true in its [site.certificate], then `pintle reload`".to_owned(),
+        ],
+    )
+}
+
+/// Carries out a command about certificates that pintle obtains; `None` if the path is unknown.
+pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Command>) -> Option<Answer> {
+    let host = parameter(query, "host").unwrap_or_default();
+    match path {
+        "/acme/renew" => {
+            let rotate = parameter(query, "rotate").is_some_and(|rotate| rotate == "true");
+            Some(renewing(ask(commands, |reply| Command::Acme(Ask::Renew { host, rotate, reply })).await))
         }
+        "/acme/revoke" => {
+            let key = match parameter(query, "key").as_deref() {
+                None | Some("live") => KeyChoice::Live,
+                Some("next") => KeyChoice::Next,
+                Some(_) => return Some(bad("key: neither live nor next")),
+            };
+            let asked = Revoke {
+                site: String::new(),
+                algorithm: parameter(query, "algorithm"),
+                key,
+                accept: parameter(query, "accept_lockout_until"),
+                dry_run: parameter(query, "dry_run").is_some_and(|dry_run| dry_run == "true"),
+            };
+            let revoking = ask(commands, |reply| Command::Acme(Ask::Revoke { host, asked, reply })).await;
+            Some(revoking.map_or_else(gone, |revoking| {
+                json_answer(if revoking.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(revoking))
+            }))
+        }
+        _ => None,
+    }
+}
+
+/// The answer to a renewal that was asked for.
+fn renewing(algorithms: Option<Vec<String>>) -> Answer {
+    match algorithms {
+        None => gone(),
+        Some(none) if none.is_empty() => {
+            let error = "pintle obtains no certificate for this host";
+            let hint = "acme = true in its [site.certificate], then `pintle reload`";
+            json_answer(StatusCode::CONFLICT, &json!({ "ok": false, "error": error, "hints": [hint] }))
+        }
+        Some(algorithms) => json_answer(StatusCode::OK, &json!({ "ok": true, "algorithms": algorithms })),
     }
 }
 

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Control;
 use super::reload::{Installed, Verdict};
 use super::served::{Judge, Objection};
 use super::socket::Caller;
 use super::upgrade::Upgraded;
+use super::{Control, acme};
 use crate::config::TOKEN;
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -48,7 +48,8 @@ pub(super) enum Command {
         format: Format,
         reply: oneshot::Sender<String>,
     },
-    /// Is this process accepting connections? `strict`: and has each site its certificate? The reason if not.
+    /// Is this process accepting connections? `strict`: and has each site its certificate, and no renewal is overdue? The
+    /// reason if not.
     Ready {
         strict: bool,
         reply: oneshot::Sender<Result<(), String>>,
@@ -76,14 +77,8 @@ pub(super) enum Command {
         site: String,
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
     },
-    /// Return the plans of the certificates that pintle obtains.
-    AcmePlans(oneshot::Sender<Value>),
-    /// Renew the certificates of a site now, or change over to their next keys. Answers with their algorithms.
-    AcmeRenew {
-        host: String,
-        rotate: bool,
-        reply: oneshot::Sender<Vec<String>>,
-    },
+    /// About the certificates that pintle obtains.
+    Acme(acme::Ask),
     /// All records of the ledger.
     Book(oneshot::Sender<Known>),
 }
@@ -114,9 +109,13 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
     answered.unwrap_or_else(|| match path.as_str() {
         "/status" | "/metrics" | "/ready" | "/promised" | "/served" | "/acme" => other_method("GET, HEAD"),
         "/ledger" => other_method("GET, HEAD, POST"),
-        "/reload" | "/acme/renew" | "/certificates" | "/certificates/judge" | "/ledger/promise" | "/upgrade" => {
-            other_method("POST")
-        }
+        "/reload"
+        | "/acme/renew"
+        | "/acme/revoke"
+        | "/certificates"
+        | "/certificates/judge"
+        | "/ledger/promise"
+        | "/upgrade" => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
     })
 }
@@ -127,7 +126,7 @@ fn preferred(headers: &HeaderMap) -> Format {
     Format::of(&fields.collect::<Vec<_>>().join(","))
 }
 
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
 }
 
@@ -160,7 +159,7 @@ async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<
         }
         "/ledger" => json(ask(commands, Command::Book).await.map(|known| json!(known))),
         "/served" => json(ask(commands, Command::Served).await),
-        "/acme" => json(ask(commands, Command::AcmePlans).await),
+        "/acme" => json(ask(commands, |reply| Command::Acme(acme::Ask::Plans(reply))).await),
         _ => return None,
     })
 }
@@ -175,11 +174,7 @@ async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mp
             }
             None => gone(),
         },
-        "/acme/renew" => {
-            let host = parameter(query, "host").unwrap_or_default();
-            let rotate = parameter(query, "rotate").is_some_and(|rotate| rotate == "true");
-            renewing(ask(commands, |reply| Command::AcmeRenew { host, rotate, reply }).await)
-        }
+        "/acme/renew" | "/acme/revoke" => return acme::done(path, query, commands).await,
         "/certificates" => {
             let Ok(pin) = parameter(query, "pin").map(|pin| pin.parse()).transpose() else {
                 return Some(bad("pin: not a pin in base64"));
@@ -235,7 +230,10 @@ fn is_from_here<B>(request: &Request<B>) -> bool {
     local && (reads || request.headers().contains_key(HEADER))
 }
 
-async fn ask<T>(commands: &mpsc::Sender<Command>, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+pub(super) async fn ask<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Option<T> {
     let (reply, answer) = oneshot::channel();
     commands.send(command(reply)).await.ok()?;
     answer.await.ok()
@@ -259,7 +257,7 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
     }
 }
 
-fn bad(why: &str) -> Answer {
+pub(super) fn bad(why: &str) -> Answer {
     json_answer(StatusCode::BAD_REQUEST, &json!({ "error": why }))
 }
 
@@ -303,19 +301,6 @@ async fn attempt(what: String, with: String) -> Answer {
     json_answer(StatusCode::OK, &json!({ "outcome": outcome }))
 }
 
-/// The answer to a renewal that was asked for.
-fn renewing(algorithms: Option<Vec<String>>) -> Answer {
-    match algorithms {
-        None => gone(),
-        Some(none) if none.is_empty() => {
-            let error = "pintle obtains no certificate for this host";
-            let hint = "acme = true in its [site.certificate], then `pintle reload`";
-            json_answer(StatusCode::CONFLICT, &json!({ "ok": false, "error": error, "hints": [hint] }))
-        }
-        Some(algorithms) => json_answer(StatusCode::OK, &json!({ "ok": true, "algorithms": algorithms })),
-    }
-}
-
 fn verdict(verdict: Option<Verdict>) -> Answer {
     match verdict {
         Some(verdict) => {
@@ -332,11 +317,11 @@ fn other_method(allowed: &'static str) -> Answer {
     answer
 }
 
-fn gone() -> Answer {
+pub(super) fn gone() -> Answer {
     json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": "pintle is stopping" }))
 }
 
-fn json_answer(status: StatusCode, value: &Value) -> Answer {
+pub(super) fn json_answer(status: StatusCode, value: &Value) -> Answer {
     let mut answer = text_answer("application/json", format!("{value:#}\n"));
     *answer.status_mut() = status;
     answer
@@ -387,20 +372,13 @@ impl Control {
             Command::Promised { site, reply } => {
                 let _ = reply.send(self.promised(&site));
             }
-            Command::AcmePlans(reply) => self.acme_plans(reply).await,
-            Command::AcmeRenew { host, rotate, reply } => self.acme_renew(&host, rotate, reply).await,
+            Command::Acme(asked) => self.ask_acme(asked),
             Command::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;
                 let _ = reply.send(self.known());
             }
         }
-    }
-
-    /// Checks that each site has its certificate.
-    fn strictly_ready(&self) -> Result<(), String> {
-        let without: Vec<&str> = self.config.without_certificate().map(|(site, _)| site.name()).collect();
-        if without.is_empty() { Ok(()) } else { Err(format!("without a certificate: {}", without.join(", "))) }
     }
 
     /// The book, and the time for judgements.

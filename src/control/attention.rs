@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{Stage, left};
+use crate::acme::outlook::{Outlook, Step, of_site};
+use crate::acme::step::Standing;
 use crate::clock::uptime;
 use crate::config::report::{Lack, Site};
 use crate::policy::promise::Seconds;
@@ -21,9 +23,10 @@ struct Item {
 }
 
 impl Control {
-    /// All present problems, those of the process first.
+    /// All present problems: those of the process, then renewals that are overdue and compromised keys, then the others.
     pub(super) fn attention(&self) -> Vec<Value> {
         let mut items = self.of_process();
+        items.extend(self.outlooks().iter().flat_map(of_outlook));
         let now = self.now();
         for (site, upstream) in self.sites() {
             self.of_site(site, now, &mut items);
@@ -50,8 +53,12 @@ impl Control {
     }
 
     fn of_site(&self, site: &Site, now: Seconds, items: &mut Vec<Item>) {
+        let outlooks = self.outlooks();
+        let waits = of_site(&outlooks, site.name()).iter().any(|o| o.standing == Standing::Missing && fails(o));
         let mut add = |reason: Reason| items.push(Item::of(site, reason));
         match site.lacks_certificate {
+            // The outlook says more.
+            Some(Lack::NotYet) if waits => {}
             Some(Lack::NotYet) => add(Reason::new("no certificate: it waits for its first one from the CA")),
             Some(Lack::Broken) => add(Reason::new("no certificate: TLS is refused, plain HTTP gets 503")),
             None if !site.missing.is_empty() => {
@@ -88,6 +95,60 @@ impl Control {
             add(Reason::new(task));
         }
     }
+
+    /// Checks that each site has its certificate, and that no renewal is overdue.
+    pub(super) fn strictly_ready(&self) -> Result<(), String> {
+        let without: Vec<&str> = self.config.without_certificate().map(|(site, _)| site.name()).collect();
+        let outlooks = self.outlooks();
+        let mut overdue: Vec<&str> = outlooks.iter().filter(|o| o.is_overdue()).map(|o| o.site.as_str()).collect();
+        overdue.dedup();
+        let mut reasons = Vec::new();
+        for (what, sites) in [("without a certificate", without), ("renewal overdue", overdue)] {
+            if !sites.is_empty() {
+                reasons.push(format!("{what}: {}", sites.join(", ")));
+            }
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) }
+    }
+}
+
+/// `true` if a certificate has a problem that is not solved.
+fn fails(outlook: &Outlook) -> bool {
+    outlook.failing_since.is_some() || outlook.problem.is_some()
+}
+
+/// The problems of a certificate that pintle obtains.
+fn of_outlook(outlook: &Outlook) -> Vec<Item> {
+    let mut reasons = Vec::new();
+    let of = |words: String| format!("{}: {words}", outlook.algorithm);
+    if outlook.is_overdue() || (outlook.standing == Standing::Missing && fails(outlook)) {
+        reasons.push(Reason::new(of(outlook.words())).hints(outlook.hint.clone()));
+    }
+    if let Some((pin, step)) = outlook.compromised {
+        let doing = match step {
+            Step::Ordering => "pintle orders a certificate for another key",
+            Step::Revoking => "another key serves, and its certificates are not revoked yet",
+            Step::Burning => "another key serves, and it is not recorded as burnt yet",
+        };
+        let hint = format!("pintle acme plan --site {}", outlook.site);
+        reasons.push(Reason::new(of(format!("the key {pin} is compromised: {doing}"))).hint(hint));
+    }
+    if let Some(unrevoked) = &outlook.unrevoked {
+        let why = unrevoked.problem.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        let what = format!(
+            "the CA has not revoked the certificates {} of the compromised key {}{why}",
+            unrevoked.serials.join(", "),
+            unrevoked.pin
+        );
+        let hint = format!(
+            "revoke them by hand at {}, with compromised.key.pem and compromised.chain.pem in acme/{}/{} of state.directory",
+            unrevoked.from,
+            outlook.site.replace('*', "_"),
+            outlook.algorithm
+        );
+        reasons.push(Reason::new(of(what)).hint(hint));
+    }
+    reasons.into_iter().map(|reason| Item { site: Some(outlook.site.clone()), reason }).collect()
 }
 
 impl Item {

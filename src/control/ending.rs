@@ -115,8 +115,7 @@ impl Control {
             | Command::Certificates { .. }
             | Command::Ledger { .. }
             | Command::Promise { .. }
-            | Command::AcmePlans(_)
-            | Command::AcmeRenew { .. }
+            | Command::Acme(_)
             | Command::Upgrade(_) => {}
         }
     }

@@ -294,6 +294,18 @@ impl Control {
         let Some(path) = place else {
             return refused(format!("{site}: no certificate in use has a key like {}", chain.leaf.algorithm).into());
         };
+        let accept = asked.accept.clone().map(|day| AcceptedByCommand { site, day, pin: Some(chain.pin()) });
+        let errors = self.judge_in_place(path, asked.chain.clone().into_bytes(), accept);
+        Verdict::new(errors.is_empty(), errors, Vec::new())
+    }
+
+    /// Judges a chain as if it were in a file. Returns the errors that it adds, with their places.
+    pub(super) fn judge_in_place(
+        &self,
+        path: PathBuf,
+        chain: Vec<u8>,
+        accept: Option<AcceptedByCommand>,
+    ) -> Vec<Problem> {
         let now = self.now();
         let ledger = self.ledger();
         let context = |instead: HashMap<PathBuf, Vec<u8>>, accept| Context {
@@ -304,14 +316,11 @@ impl Control {
             ..Context::new(ledger.book(), now)
         };
         let (_, old) = self.draft.build(&context(HashMap::new(), None));
-        let instead = HashMap::from([(path.clone(), asked.chain.clone().into_bytes())]);
-        let pin = Some(chain.pin());
-        let accept = asked.accept.clone().map(|day| AcceptedByCommand { site, day, pin });
-        let (_, new) = self.draft.build(&context(instead, accept));
+        let (_, new) = self.draft.build(&context(HashMap::from([(path.clone(), chain)]), accept));
+        let old = old.sorted();
         // A hint may name the key in use, too, if another chain replaces it here.
-        let is_old = |p: &Problem| old.sorted().iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
+        let is_old = |p: &Problem| old.iter().any(|o| (&o.reason.what, &o.span) == (&p.reason.what, &p.span));
         let is_own = |p: &&Problem| p.is_error() && (p.path.as_ref() == Some(&path) || !is_old(p));
-        let errors: Vec<Problem> = new.sorted().into_iter().filter(is_own).map(|p| new.placed(p)).collect();
-        Verdict::new(errors.is_empty(), errors, Vec::new())
+        new.sorted().into_iter().filter(is_own).map(|p| new.placed(p)).collect()
     }
 }

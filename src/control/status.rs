@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Control;
 use super::expiry::{Stage, left};
 use super::promises::LedgerTrouble;
+use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
 use crate::config::{self, AccessTarget, report};
 use crate::host::HostPattern;
@@ -119,13 +120,13 @@ impl Control {
         let until = promises.iter().filter(own).map(Promise::honoured_until).max();
         let sent = site.hpkp.is_some() && site.withheld.is_none() && self.promises.trouble.is_none();
         json!({
-            "site": name,
-            "hosts": site.hosts,
+            "site": name, "hosts": site.hosts,
             "upstream": site.upstream.as_ref().map(|u| &u.url),
             "upstream_health": upstream.map(health),
             "certificates": certificates.collect::<Vec<_>>(),
             "without_certificate": site.lacks_certificate.map(report::Lack::word),
             "missing": missing(site),
+            "renewals": self.renewals(name),
             "hsts": site.hsts,
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
                 "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
@@ -157,6 +158,10 @@ impl Control {
         })
     }
 
+    fn renewals(&self, site: &str) -> Vec<Value> {
+        of_site(&self.outlooks(), site).iter().map(renewal).collect()
+    }
+
     fn access_log(&self) -> Value {
         let to = match &self.fixed.access {
             AccessTarget::Off => return Value::Null,
@@ -178,6 +183,26 @@ impl Control {
         }
         self.promises.trouble.as_ref().map(LedgerTrouble::why)
     }
+}
+
+/// The renewal of a certificate that pintle obtains.
+fn renewal(outlook: &Outlook) -> Value {
+    json!({
+        "algorithm": outlook.algorithm,
+        "standing": outlook.standing.name(),
+        "overdue": outlook.is_overdue(),
+        "due": time(outlook.due.max(0)),
+        "failing_since": outlook.failing_since.map(time),
+        "failures": outlook.failures,
+        "problem": outlook.problem,
+        "hint": outlook.hint,
+        "next_try": outlook.next_try.map(time),
+        "words": outlook.words(),
+        "compromised": outlook.compromised.map(|(pin, step)| json!({ "pin": pin.to_string(), "step": step })),
+        "unrevoked": outlook.unrevoked.as_ref().map(|open| json!({
+            "pin": open.pin.to_string(), "serials": open.serials, "authority": open.from, "problem": open.problem,
+        })),
+    })
 }
 
 /// The pairs that a site should have and has not.

@@ -109,8 +109,11 @@ proptest! {
                 let next_key = facts.next.as_ref().unwrap();
                 let pin = if key == KeyChoice::Live { facts.live.unwrap() } else { next_key.pin };
                 prop_assert!(!facts.is_burnt(pin) && !facts.cas[ca].attempts.refused_keys.contains(&pin));
-                let accepts = facts.compromise.as_ref().is_some_and(|c| c.accepts_lockout && Some(c.pin) == facts.live);
-                prop_assert!(key == KeyChoice::Live || accepts || due::usable_from(next_key) <= now);
+                let of_live = facts.compromise.as_ref().filter(|c| Some(c.pin) == facts.live);
+                let is_unfit = of_live.is_some() || facts.live.is_some_and(|live| facts.is_burnt(live));
+                let by_guard = is_unfit && next_key.usable_from.is_none_or(|from| from <= now);
+                let accepts = of_live.is_some_and(Compromise::accepts_lockout);
+                prop_assert!(key == KeyChoice::Live || accepts || by_guard || due::usable_from(next_key) <= now);
                 prop_assert!(facts.cas[ca].order_from.as_ref().is_none_or(|(from, _)| *from <= now));
             }
             _ => {}

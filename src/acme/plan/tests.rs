@@ -285,13 +285,17 @@ fn a_refused_key() {
 
 pub(super) fn compromise(key: u8, accepts_lockout: bool) -> Option<Compromise> {
     let (since, is_revoked, attempts) = (T0, false, Attempts::default());
-    Some(Compromise { pin: pin(key), since, accepts_lockout, is_revoked, attempts })
+    let accepted_until = accepts_lockout.then(|| "2026-12-24".to_owned());
+    Some(Compromise { pin: pin(key), since, accepted_until, is_revoked, attempts })
 }
 
 #[test]
 fn a_compromised_key() {
     let mut f = Facts { compromise: compromise(1, false), ..facts(T0) };
-    // Without the operator's consent it waits, and the certificate stays valid meanwhile.
+    // Every living promise has the next key: nobody is locked out.
+    assert_eq!(next(&f, T0).next, order(KeyChoice::Next, 0));
+    // Without the operator's consent to a lockout it waits, and the certificate stays valid meanwhile.
+    f.next.as_mut().unwrap().usable_from = Some(T0 + 30 * DAY);
     assert_eq!(next(&f, T0).changeover.unwrap().from, T0 + 30 * DAY);
     assert_eq!(next(&f, T0).key, KeyChoice::Next);
     assert!(matches!(next(&f, T0).next, Next::Wait { .. }));

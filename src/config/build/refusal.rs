@@ -172,7 +172,8 @@ fn common_pins(promises: &[Promise]) -> Vec<Pin> {
 }
 
 /// The first day that begins at or after a time.
-pub(in crate::config) fn safe_day(time: Seconds) -> String {
+#[must_use]
+pub fn safe_day(time: Seconds) -> String {
     const DAY: i64 = 86400;
     let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
     day(timestamp(midnight))

@@ -3,6 +3,7 @@
 mod certificates;
 mod process;
 mod promises;
+mod renewals;
 mod upstreams;
 
 use super::Control;
@@ -17,6 +18,7 @@ impl Control {
         self.log_metrics(&mut metrics);
         self.promise_metrics(&mut metrics);
         self.certificate_metrics(&mut metrics);
+        self.renewal_metrics(&mut metrics);
         self.upstream_metrics(&mut metrics);
         self.report_metrics(&mut metrics);
         metrics.finish()

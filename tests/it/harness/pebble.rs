@@ -248,7 +248,9 @@ impl Pebble {
 #[track_caller]
 fn ask(connection: &mut Connection, method: &str, path: &str, body: &str) -> (u16, String) {
     let length = body.len();
-    connection.send(format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"));
+    connection.send(format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nUser-Agent: tests\r\nContent-Length: {length}\r\n\r\n{body}"
+    ));
     let answer = String::from_utf8(connection.read_to_end().0).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: {answer}"));
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())

@@ -3,8 +3,12 @@
 
 mod challenges;
 mod changes;
+mod clock;
 mod commands;
 mod hook;
+mod life;
 mod orders;
+mod overdue;
 mod preflight;
+mod revoke;
 mod rig;

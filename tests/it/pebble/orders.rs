@@ -84,10 +84,19 @@ pub(super) fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
 }
 
 pub(super) fn ask(bed: &Bed, method: &str, path: &str) -> Value {
+    serde_json::from_str(&send(bed, method, path)).unwrap()
+}
+
+/// An answer of the admin socket that is no JSON.
+pub(super) fn ask_text(bed: &Bed, path: &str) -> String {
+    send(bed, "GET", path)
+}
+
+fn send(bed: &Bed, method: &str, path: &str) -> String {
     let socket = bed.state().join("admin.sock");
     let mut curl = Command::new("curl");
     curl.args(["--silent", "--show-error", "--request", method, "--unix-socket"]).arg(socket);
-    serde_json::from_str(&output(curl.arg(format!("http://localhost{path}")))).unwrap()
+    output(curl.arg(format!("http://localhost{path}")))
 }
 
 /// `pintle acme renew`

@@ -246,14 +246,15 @@ impl Operator {
     }
 
     fn compromise(&mut self, at: usize, random: &mut Random) {
-        let accepts_lockout = random.once_in(2);
+        let accepted_until = random.once_in(2).then(|| "any day".to_owned());
+        let accepts_lockout = accepted_until.is_some();
         let certificate = &mut self.certificates[at];
         let key = if random.once_in(4) { certificate.next } else { certificate.key_in_use };
         let (Some(key), None) = (key, &certificate.compromise) else { return };
         certificate.compromise = Some(Compromise {
             pin: pin(key),
             since: self.now,
-            accepts_lockout,
+            accepted_until,
             is_revoked: false,
             attempts: Attempts::default(),
         });
@@ -514,7 +515,7 @@ impl Operator {
         let offer =
             Offer { hosts: &hosts, chains: chains.iter().map(Vec::as_slice).collect(), set: None, is_kept: false };
         let objections = judge(&[offer], self.book.promises(), self.now);
-        let accepts = self.certificates[at].compromise.as_ref().is_some_and(|c| c.accepts_lockout);
+        let accepts = self.certificates[at].compromise.as_ref().is_some_and(Compromise::accepts_lockout);
         let broken = objections.breaches.iter().filter(|b| chains[b.chain][0] == order.key).flat_map(|b| &b.broken);
         if let Some(until) = broken.map(|promise| promise.honoured_until()).max() {
             if !accepts {
@@ -536,9 +537,11 @@ impl Operator {
         if is_changeover {
             let next = facts.next.as_ref().unwrap();
             assert_eq!(next.pin, order.key, "neither the live nor the next key");
-            let accepts = facts.compromise.as_ref().is_some_and(|c| c.accepts_lockout);
+            let is_unfit = facts.compromise.as_ref().is_some_and(|c| Some(c.pin) == facts.live)
+                || facts.live.is_some_and(|live| facts.is_burnt(live));
             let announced = next.promised_since.is_none_or(|since| since + next.longest <= self.now);
-            assert!(announced || accepts || self.offset != 0, "a key that clients do not know for long enough");
+            // The guard alone decides about a compromised key.
+            assert!(announced || is_unfit || self.offset != 0, "a key that clients do not know for long enough");
             let refused = facts.cas.iter().any(|ca| facts.live.is_some_and(|l| ca.attempts.refused_keys.contains(&l)));
             assert!(plan.changeover.is_some() || refused, "the key changed over without a reason");
             self.planned(at, &facts, plan);

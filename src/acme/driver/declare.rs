@@ -1,0 +1,188 @@
+//! Keys that the operator declares compromised: the effects, and the order to act.
+
+use std::rc::Rc;
+
+use tokio::sync::oneshot;
+
+use super::Run;
+use crate::acme::facts::{Checked, Compromise};
+use crate::acme::held;
+use crate::acme::issued::{self, Issued};
+use crate::acme::request::{Asked, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke};
+use crate::acme::shown::time;
+use crate::acme::step::KeyChoice;
+use crate::acme::store;
+use crate::acme::work::Work;
+use crate::config::{Managed, safe_day};
+use crate::keys::pin::Pin;
+use crate::ledger::time::wall;
+use crate::reason::near::did_you_mean;
+
+impl Run {
+    /// Declares keys compromised, all or none. Nothing is changed if a lockout is not accepted.
+    pub(super) async fn declare(&mut self, asked: &Revoke) -> Revoking {
+        self.ask_ledger().await;
+        let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
+        let all: Vec<Rc<Work>> = of_site.cloned().collect();
+        let algorithm = |work: &Work| work.certificate.algorithm.to_string();
+        let is_meant = |work: &&Rc<Work>| asked.algorithm.as_ref().is_none_or(|wanted| *wanted == algorithm(work));
+        let meant: Vec<Rc<Work>> = all.iter().filter(is_meant).cloned().collect();
+        if meant.is_empty() {
+            let known: Vec<String> = all.iter().map(|work| algorithm(work)).collect();
+            let wanted = asked.algorithm.as_deref().unwrap_or_default();
+            let mut hints = vec![format!("its keys: {}", known.join(", "))];
+            hints.extend(did_you_mean(wanted, known.iter().map(String::as_str)));
+            return Revoking::refused(format!("{}: no key with the algorithm {wanted:?}", asked.site), hints);
+        }
+        let mut keys = Vec::new();
+        for work in &meant {
+            match self.effects(work, asked).await {
+                Ok(key) => keys.push(key),
+                Err(refused) => return refused,
+            }
+        }
+        if let Some(refused) = lockout(&keys, asked) {
+            return Revoking { keys, ..refused };
+        }
+        if !asked.dry_run {
+            for work in &meant {
+                if let Err(error) = note(work, asked) {
+                    return Revoking::refused(
+                        error,
+                        ["check free space and permissions of state.directory".to_owned()],
+                    );
+                }
+            }
+        }
+        Revoking { ok: true, keys, ..Revoking::default() }
+    }
+
+    /// The effects for one key; a refusal if it cannot be declared.
+    async fn effects(&self, work: &Work, asked: &Revoke) -> Result<Compromised, Revoking> {
+        let Managed { site, hosts, algorithm, .. } = &work.certificate;
+        let placed = |error: &str| format!("{site} ({algorithm}): {error}");
+        let unread = |choice| {
+            let path = store::key_path(&work.certificate, choice);
+            Revoking::refused(
+                placed(&format!("{}: cannot read the key", path.display())),
+                ["restore it first".to_owned()],
+            )
+        };
+        let pin = store::pin_of(&work.certificate, asked.key).ok_or_else(|| unread(asked.key))?;
+        let next = store::pin_of(&work.certificate, KeyChoice::Next).ok_or_else(|| unread(KeyChoice::Next))?;
+        let plan = format!("pintle acme plan --site {site}");
+        if let Some(other) = work.record.borrow().compromise.as_ref().filter(|known| known.pin != pin) {
+            let error = placed(&format!("pintle is still ending the compromised key {}", other.pin));
+            return Err(Revoking::refused(error, [format!("wait until it is burnt, then again: {plan}")]));
+        }
+        let is_live = asked.key == KeyChoice::Live;
+        let locked_out = match is_live {
+            true => self.locked_out(Asked { site: site.clone(), hosts: hosts.clone(), pin: next }).await,
+            false => Vec::new(),
+        };
+        let until = locked_out.iter().map(|clients| clients.until).max().map(safe_day);
+        let certificates = certificates(work, pin).iter().map(|issued| self.shown(issued)).collect();
+        Ok(Compromised {
+            site: site.clone(),
+            algorithm: algorithm.to_string(),
+            role: asked.key.name().to_owned(),
+            pin: pin.to_string(),
+            successor: is_live.then(|| next.to_string()),
+            certificates,
+            locked_out,
+            until,
+        })
+    }
+
+    fn shown(&self, issued: &Issued) -> ToRevoke {
+        let known = self.settings.iter().flat_map(|settings| &settings.authorities);
+        let name =
+            known.into_iter().find(|authority| authority.directory == issued.from).map(|known| known.name.clone());
+        ToRevoke {
+            serial: issued.serial.clone(),
+            not_after: time(issued.not_after),
+            authority: name.unwrap_or_else(|| issued.from.clone()),
+        }
+    }
+
+    async fn locked_out(&self, asked: Asked) -> Vec<LockedOut> {
+        let (reply, answer) = oneshot::channel();
+        match self.questions.send(Request::LockedOut { asked, reply }).await {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// The certificates of a key that are neither revoked nor expired, the one in use included.
+fn certificates(work: &Work, pin: Pin) -> Vec<Issued> {
+    let mut record = work.record.borrow().clone();
+    note_in_use(&mut record, work);
+    issued::open(&record.issued, pin, wall())
+}
+
+/// Remembers the certificate in use, as an earlier version may not have done.
+fn note_in_use(record: &mut store::Record, work: &Work) {
+    if let (Some(chain), Some(from)) = (store::chain(&work.certificate), record.from.clone()) {
+        issued::note(&mut record.issued, Issued::new(&chain, &from), wall());
+    }
+}
+
+/// The refusal if clients would be locked out without the operator's consent.
+fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
+    let until = keys.iter().filter_map(|key| key.until.as_ref()).max()?;
+    if asked.accept.as_ref() == Some(until) {
+        return None;
+    }
+    let hosts: Vec<&str> =
+        keys.iter().flat_map(|key| &key.locked_out).flat_map(|c| &c.hosts).map(String::as_str).collect();
+    let hosts: std::collections::BTreeSet<&str> = hosts.into_iter().collect();
+    let hosts: Vec<&str> = hosts.into_iter().collect();
+    let given = asked.accept.as_ref().map(|day| format!(" (--accept-lockout-until is {day})")).unwrap_or_default();
+    let error = format!(
+        "would lock readers out of {} until {until}: clients hold pins that do not contain the next key{given}",
+        hosts.join(", ")
+    );
+    let site = &asked.site;
+    let hints = [
+        format!(
+            "to lock those readers out all the same: pintle key revoke --site {site} --accept-lockout-until {until}"
+        ),
+        format!(
+            "a certificate for a promised spare key locks nobody out: `pintle key list --site {site}` shows the keys that \
+             clients know; name its chain and key in [site.certificate] in place of acme"
+        ),
+        format!("or wait: from {until} on, the command locks nobody out; until then, the compromised key stays in use"),
+    ];
+    Some(Revoking::refused(error, hints))
+}
+
+/// Writes the declaration down, before anything is done.
+fn note(work: &Work, asked: &Revoke) -> Result<(), String> {
+    let Some(pin) = store::pin_of(&work.certificate, asked.key) else { return Err("the key is gone".to_owned()) };
+    let changed = work.change(|record| {
+        note_in_use(record, work);
+        let now = wall();
+        let known = record.compromise.take();
+        let is_revoked = asked.key == KeyChoice::Next && issued::open(&record.issued, pin, now).is_empty();
+        record.compromise = Some(Compromise {
+            pin,
+            since: known.as_ref().map_or(now, |known| known.since),
+            accepted_until: asked.accept.clone(),
+            is_revoked,
+            attempts: Default::default(),
+        });
+        record.checked.iter_mut().for_each(Checked::expire);
+        record.authorities.values_mut().for_each(|known| known.attempts.release());
+    });
+    changed.map_err(|fault| fault.text)?;
+    tracing::warn!(
+        site = work.certificate.site,
+        algorithm = %work.certificate.algorithm,
+        key = asked.key.name(),
+        %pin,
+        names = held::names(&work.certificate).join(" "),
+        "key declared compromised"
+    );
+    Ok(())
+}

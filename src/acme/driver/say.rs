@@ -1,0 +1,117 @@
+//! The plans and outlooks of all certificates, for the operator: in the log, for `pintle acme plan`, and for the control
+//! thread.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::{Place, Run};
+use crate::acme::backoff::DAY;
+use crate::acme::outlook::Outlook;
+use crate::acme::plan;
+use crate::acme::shown::{plan_json, stop_text, time};
+use crate::acme::step::{Next, Plan};
+use crate::acme::work::Work;
+use crate::ledger::time::wall;
+use crate::policy::promise::Seconds;
+
+/// The last log lines about each certificate, so that none is repeated too soon.
+#[derive(Default)]
+pub(super) struct Said {
+    plans: HashMap<Place, String>,
+    /// The time at which an overdue renewal was last logged.
+    overdue: HashMap<Place, Seconds>,
+}
+
+impl Run {
+    /// Logs each stop that only the operator can end, once.
+    pub(super) fn say(&mut self, place: &Place, work: &Work, plan: &Plan, now: Seconds) {
+        let certificate = &work.certificate;
+        let (site, algorithm) = (&certificate.site, certificate.algorithm);
+        let text = match &plan.next {
+            Next::OperatorsTurn { stop, .. } => format!("{stop:?}"),
+            _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
+            _ => String::new(),
+        };
+        let known = self.said.plans.get(place);
+        if known == Some(&text) || (text.is_empty() && known.is_none()) {
+            return;
+        }
+        match &plan.next {
+            Next::OperatorsTurn { stop, .. } => {
+                tracing::error!(
+                    site,
+                    %algorithm,
+                    reason = stop_text(stop),
+                    hint = format!("then `pintle acme renew --site {site}`"),
+                    "no certificate can be ordered before the operator acts"
+                );
+            }
+            _ => {
+                if let Some(changeover) = plan.changeover.filter(|changeover| changeover.waits(now)) {
+                    let from = time(changeover.from);
+                    tracing::info!(site, %algorithm, from, "the changeover to the next key waits until clients know it");
+                }
+            }
+        }
+        self.said.plans.insert(place.clone(), text);
+    }
+
+    /// Gives the outlooks of all certificates to the control thread, and logs overdue renewals, each once a day.
+    pub(super) fn publish(&mut self, outlooks: Vec<(Place, Outlook)>, now: Seconds) {
+        for (place, outlook) in &outlooks {
+            self.say_overdue(place, outlook, now);
+        }
+        let mut outlooks: Vec<Outlook> = outlooks.into_iter().map(|(_, outlook)| outlook).collect();
+        outlooks.sort_by(|a, b| (&a.site, &a.algorithm).cmp(&(&b.site, &b.algorithm)));
+        self.outlooks.send_replace(outlooks.into());
+    }
+
+    fn say_overdue(&mut self, place: &Place, outlook: &Outlook, now: Seconds) {
+        if !outlook.is_overdue() {
+            self.said.overdue.remove(place);
+            return;
+        }
+        // A clock that was set back says it again.
+        if self.said.overdue.get(place).is_some_and(|at| (*at..*at + DAY).contains(&now)) {
+            return;
+        }
+        tracing::error!(
+            site = outlook.site,
+            algorithm = outlook.algorithm,
+            due = time(outlook.due),
+            failing_since = outlook.failing_since.map(time),
+            not_after = outlook.not_after.map(time),
+            problem = outlook.problem,
+            hint = outlook.hint,
+            next_try = outlook.next_try.map(time),
+            "certificate renewal overdue"
+        );
+        self.said.overdue.insert(place.clone(), now);
+    }
+
+    /// The plans of all certificates, for the operator.
+    pub(super) fn plans(&mut self) -> Value {
+        let Some(settings) = self.settings.clone() else { return json!([]) };
+        let now = wall();
+        let works: Vec<Rc<Work>> = self.certificates.values().cloned().collect();
+        let mut plans = Vec::new();
+        for work in works {
+            let facts = self.facts(&work, &settings, now);
+            let plan = plan::next(&facts, now);
+            let outlook = Outlook::of(&facts, &plan, &work.record.borrow(), now);
+            let is_busy = self.busy.contains(&work.certificate.folder);
+            plans.push(plan_json(
+                &facts,
+                &plan,
+                &outlook,
+                work.record.borrow().retired.as_ref(),
+                &settings,
+                is_busy,
+                now,
+            ));
+        }
+        Value::Array(plans)
+    }
+}

@@ -1,0 +1,187 @@
+//! The outlook of a certificate: what the operator has to know about its renewal, for `pintle status`, metrics, `/ready`
+//! and the log.
+
+use serde::Serialize;
+
+use super::facts::{Facts, Verdict};
+use super::problem::Remedy;
+use super::shown::{stop_text, time};
+use super::step::{Next, Plan, Standing};
+use super::store::Record;
+use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
+
+/// What the operator has to know about a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlook {
+    /// The site, by its first name.
+    pub site: String,
+    /// The algorithm of its keys.
+    pub algorithm: String,
+    /// Its state.
+    pub standing: Standing,
+    /// The time from which a certificate is wanted.
+    pub due: Seconds,
+    /// The end of the certificate in use; `None` without one.
+    pub not_after: Option<Seconds>,
+    /// Failures in a row, at all CAs.
+    pub failures: u32,
+    /// The time of the first failure since the last certificate; `None` if nothing failed.
+    pub failing_since: Option<Seconds>,
+    /// The last problem, if it is not solved.
+    pub problem: Option<String>,
+    /// Its remedy.
+    pub hint: Option<String>,
+    /// The next try; `None` if one is under way, or none will come before the operator acts.
+    pub next_try: Option<Seconds>,
+    /// The key that is compromised, with the step that pintle is at.
+    pub compromised: Option<(Pin, Step)>,
+    /// The certificates of a burnt key that are not revoked.
+    pub unrevoked: Option<Unrevoked>,
+}
+
+/// A step of the end of a compromised key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// A certificate for another key is ordered.
+    Ordering,
+    /// Another key serves; the certificates are revoked.
+    Revoking,
+    /// They are revoked; the key is recorded as burnt.
+    Burning,
+}
+
+/// Certificates of a burnt key that the CA has not revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unrevoked {
+    /// The key.
+    pub pin: Pin,
+    /// Their serial numbers.
+    pub serials: Vec<String>,
+    /// The directory of the CA.
+    pub from: String,
+    /// The reason.
+    pub problem: Option<String>,
+}
+
+impl Outlook {
+    /// Makes the outlook of a certificate.
+    #[must_use]
+    pub fn of(facts: &Facts, plan: &Plan, record: &Record, now: Seconds) -> Self {
+        let failing = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?)));
+        let failing = failing.filter(|(_, last)| last.remedy.is_some()).max_by_key(|(_, last)| last.at);
+        let broken = facts.checked.as_ref().filter(|checked| checked.verdict == Verdict::Broken);
+        let stop = match &plan.next {
+            Next::OperatorsTurn { stop, .. } => Some(stop_text(stop)),
+            _ => None,
+        };
+        let (problem, remedy) = match (failing, broken) {
+            // The preflight says more about a validation than the CA does.
+            (Some((_, last)), Some(broken)) if broken.at >= last.at => (Some(broken.text.clone()), Remedy::Validation),
+            (Some((_, last)), _) => (Some(last.text.clone()), last.remedy.unwrap_or(Remedy::Temporary)),
+            (None, Some(broken)) => (Some(broken.text.clone()), Remedy::Validation),
+            (None, None) => (stop.clone(), Remedy::Operator),
+        };
+        let next_try = match &plan.next {
+            Next::Wait { until } if plan.due <= now => Some(*until),
+            Next::Wait { .. } => Some(plan.due),
+            _ => None,
+        };
+        Self {
+            site: facts.site.clone(),
+            algorithm: facts.algorithm.clone(),
+            standing: plan.standing,
+            due: plan.due,
+            not_after: facts.chain.as_ref().map(|chain| chain.not_after),
+            failures: facts.cas.iter().map(|ca| ca.attempts.failures).fold(0, u32::saturating_add),
+            failing_since: facts.cas.iter().filter_map(|ca| ca.attempts.failing_since).min(),
+            hint: problem.as_ref().map(|_| remedy_text(remedy, &facts.site)),
+            problem,
+            next_try,
+            compromised: compromised(facts),
+            unrevoked: unrevoked(record, now),
+        }
+    }
+
+    /// Returns `true` if a renewal is due and not done, or the certificate has expired.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        matches!(self.standing, Standing::Overdue | Standing::Expired)
+    }
+
+    /// Returns the state in words: since when, until when, and the next try.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut words = vec![match self.standing {
+            Standing::Missing => "no certificate yet".to_owned(),
+            _ => format!("renewal overdue: due since {}", time(self.due)),
+        }];
+        words.extend(self.failing_since.map(|since| format!("failing since {}", time(since))));
+        words.extend(self.not_after.map(|end| format!("the certificate in use ends {}", time(end))));
+        words.push(match self.next_try {
+            Some(at) => format!("next try {}", time(at)),
+            None if self.failures > 0 && self.retries_never() => "no next try before you act".to_owned(),
+            None => "a try is under way".to_owned(),
+        });
+        let problem = self.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+        format!("{}{problem}", words.join(", "))
+    }
+
+    fn retries_never(&self) -> bool {
+        self.hint.is_some() && self.next_try.is_none()
+    }
+}
+
+/// Returns the outlooks of one site, from outlooks in the order of their sites.
+#[must_use]
+pub fn of_site<'o>(outlooks: &'o [Outlook], site: &str) -> &'o [Outlook] {
+    let begin = outlooks.partition_point(|outlook| outlook.site.as_str() < site);
+    let end = outlooks.partition_point(|outlook| outlook.site.as_str() <= site);
+    outlooks.get(begin..end).unwrap_or_default()
+}
+
+fn compromised(facts: &Facts) -> Option<(Pin, Step)> {
+    let compromise = facts.compromise.as_ref()?;
+    let in_use = [facts.live, facts.chain.as_ref().map(|chain| chain.pin)];
+    let step = match (in_use.contains(&Some(compromise.pin)), compromise.is_revoked) {
+        (true, _) => Step::Ordering,
+        (false, false) => Step::Revoking,
+        (false, true) => Step::Burning,
+    };
+    Some((compromise.pin, step))
+}
+
+fn unrevoked(record: &Record, now: Seconds) -> Option<Unrevoked> {
+    let retired = record.retired.as_ref()?;
+    let open: Vec<_> = retired.open(now).collect();
+    let from = open.first()?.from.clone();
+    let serials = open.iter().map(|issued| issued.serial.clone()).collect();
+    Some(Unrevoked { pin: retired.pin, serials, from, problem: retired.problem.clone() })
+}
+
+/// Returns what the operator can do about a failure.
+#[must_use]
+pub fn remedy_text(remedy: Remedy, site: &str) -> String {
+    let now = format!("pintle acme renew --site {site}");
+    match remedy {
+        Remedy::NewNonce | Remedy::WithoutReplaces | Remedy::ReadOrder | Remedy::Register | Remedy::Temporary => {
+            format!(
+                "pintle tries again by itself; check that this host reaches the CA, or name a second one in acme.fallback; to \
+             try now: {now}"
+            )
+        }
+        Remedy::RateLimit => {
+            "pintle waits as the CA asks; a second CA in acme.fallback has limits of its own".to_owned()
+        }
+        Remedy::Validation => {
+            format!("the DNS records of these names must lead here, and the CA must reach the ports; then: {now}")
+        }
+        Remedy::Candidate => format!("`pintle check` and `pintle status` have the reason; then: {now}"),
+        Remedy::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
+        Remedy::Key => format!("this CA takes no such key: name a second CA in acme.fallback; then: {now}"),
+        Remedy::Profile => "set acme.profile to one that the CA offers, then `pintle reload`".to_owned(),
+        Remedy::Name => "remove the name from hosts, or name another CA, then `pintle reload`".to_owned(),
+        Remedy::Operator => format!("do what the CA asks for; then: {now}"),
+    }
+}

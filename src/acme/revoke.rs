@@ -1,0 +1,162 @@
+//! The end of a compromised key that serves no more: pintle records it as burnt, and its CA revokes its certificates.
+
+use instant_acme::{RevocationReason, RevocationRequest};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::oneshot;
+
+use super::backoff::Retry;
+use super::client::Client;
+use super::directory::Directory;
+use super::fault::{Fault, signed};
+use super::issued::{self, Issued, Retired};
+use super::problem::{ALREADY_REVOKED, Remedy};
+use super::request::Request;
+use super::shown::time;
+use super::task::{Task, gone, random};
+use super::{account, store};
+use crate::keys::pin::Pin;
+use crate::ledger::time::wall;
+
+impl Task {
+    /// Revokes the certificates of the compromised key, one after the other. A failure is tried again later.
+    pub(super) async fn revoke(&self) -> Result<(), Fault> {
+        let Some(compromise) = &self.facts.compromise else { return Ok(()) };
+        match self.revoke_all(compromise.pin).await {
+            Ok(()) => self.work.change(|record| {
+                if let Some(compromise) = &mut record.compromise {
+                    compromise.is_revoked = true;
+                }
+            }),
+            Err(fault) => self.not_revoked(&fault),
+        }
+    }
+
+    async fn revoke_all(&self, pin: Pin) -> Result<(), Fault> {
+        self.leave(pin).await?;
+        // From here on, nobody may serve or promise the key, however long the CA takes.
+        self.record_as_burnt(pin).await?;
+        let open = issued::open(&self.work.record.borrow().issued, pin, wall());
+        for issued in open {
+            self.revoke_one(&issued).await?;
+            self.work.change(|record| {
+                let is_it = |known: &&mut Issued| known.serial == issued.serial && known.from == issued.from;
+                record.issued.iter_mut().filter(is_it).for_each(|known| known.is_revoked = true);
+            })?;
+            tracing::info!(
+                site = self.facts.site,
+                algorithm = self.facts.algorithm,
+                serial = issued.serial,
+                pin = %issued.pin,
+                authority = issued.from,
+                "certificate revoked"
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the running process does not serve the key any more.
+    async fn leave(&self, pin: Pin) -> Result<(), Fault> {
+        if !self.serves(pin).await? {
+            return Ok(());
+        }
+        // A start may have kept the old pair.
+        if let Some(chain) = store::chain(&self.work.certificate) {
+            let problems = self.take_files(&chain).await?;
+            if !problems.is_empty() {
+                return Err(Fault::here(format!("the compromised key still serves: {}", problems.join("; "))));
+            }
+        }
+        match self.serves(pin).await? {
+            true => Err(Fault::here("the compromised key still serves".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    async fn serves(&self, pin: Pin) -> Result<bool, Fault> {
+        let (reply, answer) = oneshot::channel();
+        let question = Request::Serves { site: self.facts.site.clone(), pin, reply };
+        self.questions.send(question).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    /// Revokes one certificate. A certificate that is revoked already counts as revoked.
+    async fn revoke_one(&self, issued: &Issued) -> Result<(), Fault> {
+        let settings = &self.around.settings;
+        let known = settings.authorities.iter().zip(&self.budgets);
+        let mut known = known.filter(|(authority, _)| authority.directory == issued.from);
+        let Some((authority, budget)) = known.next() else {
+            let text = format!("{}: this CA is no longer in [acme], so pintle has no account there", issued.from);
+            return Err(Fault::operator(text));
+        };
+        let der = issued.der().ok_or_else(|| Fault::operator("the record of the certificate is damaged".to_owned()))?;
+        let client = Client::start(authority, &self.around.name_servers).map_err(Fault::operator)?;
+        let directory = Directory::fetch(&client, &authority.directory).await?;
+        let email = settings.email.as_deref();
+        let account = account::open(&settings.folder, authority, email, &client, budget, &directory).await?;
+        let certificate = CertificateDer::from(der);
+        let request = RevocationRequest { certificate: &certificate, reason: Some(RevocationReason::KeyCompromise) };
+        match signed!(account.revoke(&request), &client) {
+            Err(fault) if fault.kind != ALREADY_REVOKED => {
+                if fault.remedy == Remedy::Register {
+                    account::forget(&settings.folder, &authority.directory)?;
+                }
+                Err(fault)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn not_revoked(&self, fault: &Fault) -> Result<(), Fault> {
+        let (now, random) = (wall(), random());
+        let mut retry = Retry::Stopped;
+        self.work.change(|record| {
+            if let Some(compromise) = &mut record.compromise {
+                compromise.attempts.failed(fault.failure(None), now, None, random);
+                retry = compromise.attempts.retry();
+            }
+        })?;
+        let again = match retry {
+            Retry::At(at) => time(at.max(now)),
+            Retry::Stopped => "not by pintle".to_owned(),
+        };
+        tracing::error!(
+            site = self.facts.site,
+            algorithm = self.facts.algorithm,
+            problem = fault.text,
+            again,
+            "the certificates of the compromised key are not revoked"
+        );
+        Ok(())
+    }
+
+    async fn record_as_burnt(&self, pin: Pin) -> Result<(), Fault> {
+        let (reply, answer) = oneshot::channel();
+        let question = Request::Burn { site: self.facts.site.clone(), pin, reply };
+        self.questions.send(question).await.map_err(|_| gone())?;
+        let written = answer.await.map_err(|_| gone())?;
+        written.map_err(|error| Fault::here(format!("the ledger cannot be written: {error}")))
+    }
+
+    /// Records the key as burnt, and forgets the compromise. Key and chain stay on disk if a certificate is not revoked:
+    /// the operator needs them.
+    pub(super) async fn burn(&self) -> Result<(), Fault> {
+        let Some(compromise) = self.facts.compromise.clone() else { return Ok(()) };
+        let pin = compromise.pin;
+        self.record_as_burnt(pin).await?;
+        let now = wall();
+        let mut is_done = true;
+        self.work.change(|record| {
+            let certificates: Vec<Issued> = record.issued.iter().filter(|issued| issued.pin == pin).cloned().collect();
+            record.issued.retain(|issued| issued.pin != pin);
+            is_done = !certificates.iter().any(|issued| issued.is_open(now));
+            let last = compromise.attempts.last.map(|last| last.text).filter(|_| !is_done);
+            record.retired = Some(Retired { pin, at: now, certificates, problem: last });
+            record.compromise = None;
+        })?;
+        if is_done {
+            store::forget_compromised(&self.work.certificate);
+        }
+        tracing::info!(site = self.facts.site, algorithm = self.facts.algorithm, %pin, "key burnt: it never serves again");
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! Metrics of the certificates that pintle obtains: renewals, compromised keys.
+
+use super::{Control, flag};
+use crate::acme::outlook::Outlook;
+use crate::telemetry::exposition::{Exposition, Labels, Values};
+
+impl Control {
+    pub(super) fn renewal_metrics(&self, metrics: &mut Exposition) {
+        let outlooks = self.outlooks();
+        let labels = |o: &Outlook| Labels::new(&[("site", &o.site), ("algorithm", &o.algorithm)]);
+        let values =
+            |value: &dyn Fn(&Outlook) -> f64| -> Values { outlooks.iter().map(|o| (labels(o), value(o))).collect() };
+        let help = "1 if a renewal is due and not done, or the certificate has expired.";
+        metrics.gauges("renewal_overdue", help, &values(&|o| flag(o.is_overdue())));
+        let help = "When the next certificate is due, in seconds since 1970.";
+        metrics.gauges("renewal_due_timestamp_seconds", help, &values(&|o| o.due as f64));
+        let help = "Failures in a row to obtain a certificate.";
+        metrics.gauges("renewal_failures", help, &values(&|o| f64::from(o.failures)));
+        let failing = outlooks.iter().filter_map(|o| Some((labels(o), o.failing_since? as f64)));
+        let help = "When the first of these failures happened, in seconds since 1970.";
+        metrics.gauges("renewal_failing_since_timestamp_seconds", help, &failing.collect::<Values>());
+        let help = "1 while pintle replaces and revokes a compromised key.";
+        metrics.gauges("key_compromised", help, &values(&|o| flag(o.compromised.is_some())));
+        let open = |o: &Outlook| o.unrevoked.as_ref().map_or(0, |open| open.serials.len()) as f64;
+        let help = "Valid certificates of a burnt key that are not revoked.";
+        metrics.gauges("certificates_unrevoked", help, &values(&open));
+    }
+}
