@@ -33,4 +33,5 @@ mod shown;
 pub mod step;
 pub mod store;
 mod task;
+mod words;
 mod work;

@@ -5,9 +5,9 @@ use serde::Serialize;
 
 use super::facts::{Facts, Verdict};
 use super::problem::Remedy;
-use super::shown::{stop_text, time};
 use super::step::{Next, Plan, Standing};
 use super::store::Record;
+use super::words::{stop_text, time};
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 

@@ -3,33 +3,14 @@
 use serde_json::{Value, json};
 
 use super::backoff::Retry;
-use super::facts::Facts;
+use super::facts::{Checked, Facts};
 use super::issued::Retired;
 use super::outlook::Outlook;
 use super::preflight::Finding;
-use super::step::{Next, Plan, Stop};
+use super::step::{Next, Plan};
+use super::words::{stop_text, time};
 use crate::config::Acme;
 use crate::policy::promise::Seconds;
-
-/// Returns why only the operator can help.
-pub(super) fn stop_text(stop: &Stop) -> String {
-    match stop {
-        Stop::Refused(text) => text.clone(),
-        Stop::KeysRefused(None) => "no authority takes the key".to_owned(),
-        Stop::KeysRefused(Some(from)) => {
-            format!("no authority takes the live key; the next one may be used from {}", time(*from))
-        }
-        Stop::Burnt(until) => {
-            format!("the live key is compromised, and the next one locks out clients until {}", time(*until))
-        }
-        Stop::NoAuthority => "no authority is configured".to_owned(),
-    }
-}
-
-/// Returns a time in words.
-pub(super) fn time(seconds: Seconds) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |time| time.to_string())
-}
 
 fn finding_json(Finding { name, subject, severity, reason }: &Finding) -> Value {
     json!({
@@ -53,18 +34,7 @@ pub(super) fn plan_json(
         let known = settings.authorities.iter().find(|authority| authority.directory == directory);
         known.map_or_else(|| directory.to_owned(), |authority| authority.name.clone())
     };
-    let (action, until, stop) = match &plan.next {
-        Next::Wait { until } => ("wait", Some(*until), None),
-        Next::AskWindow => ("ask-window", None, None),
-        Next::MakeKey(_) => ("make-key", None, None),
-        Next::Preflight => ("preflight", None, None),
-        Next::Order { .. } => ("order", None, None),
-        Next::Resume => ("resume", None, None),
-        Next::Abandon { .. } => ("abandon", None, None),
-        Next::Revoke => ("revoke", None, None),
-        Next::Burn => ("burn", None, None),
-        Next::OperatorsTurn { stop, until } => ("operator", Some(*until), Some(stop_text(stop))),
-    };
+    let (action, until, stop) = action(plan);
     json!({
         "site": facts.site,
         "algorithm": facts.algorithm,
@@ -101,11 +71,7 @@ pub(super) fn plan_json(
         "hint": outlook.hint,
         "compromise": compromise_json(facts, outlook, now),
         "retired": retired.map(|retired| retired_json(retired, &name, now)),
-        "preflight": facts.checked.as_ref().map(|checked| json!({
-            "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
-            "findings": checked.findings.iter().map(finding_json).collect::<Vec<_>>(),
-            "ways": checked.ways,
-        })),
+        "preflight": facts.checked.as_ref().map(preflight_json),
         "order": facts.order.as_ref().map(|order| json!({ "url": order.url, "authority": name(&order.ca) })),
     })
 }
@@ -131,4 +97,28 @@ fn retired_json(retired: &Retired, name: &dyn Fn(&str) -> String, now: Seconds) 
         "pin": retired.pin.to_string(), "at": time(retired.at), "problem": retired.problem,
         "certificates": certificates.collect::<Vec<_>>(),
     })
+}
+
+fn preflight_json(checked: &Checked) -> Value {
+    json!({
+        "at": time(checked.at), "verdict": checked.verdict, "text": checked.text,
+        "findings": checked.findings.iter().map(finding_json).collect::<Vec<_>>(),
+        "ways": checked.ways,
+    })
+}
+
+/// The next action, its time, and why only the operator can help.
+fn action(plan: &Plan) -> (&'static str, Option<Seconds>, Option<String>) {
+    match &plan.next {
+        Next::Wait { until } => ("wait", Some(*until), None),
+        Next::AskWindow => ("ask-window", None, None),
+        Next::MakeKey(_) => ("make-key", None, None),
+        Next::Preflight => ("preflight", None, None),
+        Next::Order { .. } => ("order", None, None),
+        Next::Resume => ("resume", None, None),
+        Next::Abandon { .. } => ("abandon", None, None),
+        Next::Revoke => ("revoke", None, None),
+        Next::Burn => ("burn", None, None),
+        Next::OperatorsTurn { stop, until } => ("operator", Some(*until), Some(stop_text(stop))),
+    }
 }

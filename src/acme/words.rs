@@ -1,0 +1,24 @@
+//! Stops and times in words, for the log and the operator.
+
+use super::step::Stop;
+use crate::policy::promise::Seconds;
+
+/// Returns why only the operator can help.
+pub(super) fn stop_text(stop: &Stop) -> String {
+    match stop {
+        Stop::Refused(text) => text.clone(),
+        Stop::KeysRefused(None) => "no authority takes the key".to_owned(),
+        Stop::KeysRefused(Some(from)) => {
+            format!("no authority takes the live key; the next one may be used from {}", time(*from))
+        }
+        Stop::Burnt(until) => {
+            format!("the live key is compromised, and the next one locks out clients until {}", time(*until))
+        }
+        Stop::NoAuthority => "no authority is configured".to_owned(),
+    }
+}
+
+/// Returns a time in words.
+pub(super) fn time(seconds: Seconds) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |time| time.to_string())
+}
