@@ -133,7 +133,10 @@ struct Run {
     /// Certificates that are worked on.
     busy: HashSet<Place>,
     budgets: HashMap<String, Rc<RefCell<Budget>>>,
-    said: say::Said,
+    /// The last log line about each plan, so that none is repeated.
+    said: HashMap<Place, String>,
+    /// The time at which each overdue renewal was last logged.
+    said_overdue: HashMap<Place, Seconds>,
     outlooks: watch::Sender<Arc<[Outlook]>>,
     /// The ledger's facts at the last look.
     next_keys: HashMap<Place, NextKey>,
@@ -155,7 +158,8 @@ impl Run {
             certificates: BTreeMap::new(),
             busy: HashSet::new(),
             budgets: HashMap::new(),
-            said: say::Said::default(),
+            said: HashMap::new(),
+            said_overdue: HashMap::new(),
             outlooks,
             next_keys: HashMap::new(),
             burnt: Vec::new(),

@@ -72,6 +72,8 @@ const TABLE: &[(&str, Remedy)] = &[
 
 /// The type of a request that the CA does not understand.
 pub const MALFORMED: &str = "malformed";
+/// The type of an error of the CA itself.
+pub const SERVER_INTERNAL: &str = "serverInternal";
 /// The type of a problem that says that its subproblems decide.
 const COMPOUND: &str = "compound";
 /// The type that answers the revocation of a revoked certificate. That is a success.

@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::issued::{self, Issued};
 use super::order::{self, Ended};
 use super::preflight::Finding;
-use super::problem::Remedy;
+use super::problem::{Remedy, SERVER_INTERNAL};
 use super::renewal_info::{Answer, NoAnswer, RenewalInfo};
 use super::request::Request;
 use super::step::{Abandoned, KeyChoice, Next, Plan};
@@ -331,6 +331,8 @@ impl Task {
             }
             let known = record.authorities.entry(directory.clone()).or_default();
             known.attempts.failed(failure, now, left, random);
+            // An authority may fail because of the predecessor that the order names: the next order names none.
+            known.attempts.without_replaces |= wanted.replaces.is_some() && fault.kind == SERVER_INTERNAL;
             retry = known.attempts.retry();
         })?;
         let again = match retry {

@@ -1,7 +1,6 @@
 //! The plans and outlooks of all certificates, for the operator: in the log, for `pintle acme plan`, and for the control
 //! thread.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -17,14 +16,6 @@ use crate::acme::work::Work;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 
-/// The last log lines about each certificate, so that none is repeated too soon.
-#[derive(Default)]
-pub(super) struct Said {
-    plans: HashMap<Place, String>,
-    /// The time at which an overdue renewal was last logged.
-    overdue: HashMap<Place, Seconds>,
-}
-
 impl Run {
     /// Logs each stop that only the operator can end, once.
     pub(super) fn say(&mut self, place: &Place, work: &Work, plan: &Plan, now: Seconds) {
@@ -35,7 +26,7 @@ impl Run {
             _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
             _ => String::new(),
         };
-        let known = self.said.plans.get(place);
+        let known = self.said.get(place);
         if known == Some(&text) || (text.is_empty() && known.is_none()) {
             return;
         }
@@ -56,7 +47,7 @@ impl Run {
                 }
             }
         }
-        self.said.plans.insert(place.clone(), text);
+        self.said.insert(place.clone(), text);
     }
 
     /// Gives the outlooks of all certificates to the control thread, and logs overdue renewals, each once a day.
@@ -71,11 +62,11 @@ impl Run {
 
     fn say_overdue(&mut self, place: &Place, outlook: &Outlook, now: Seconds) {
         if !outlook.is_overdue() {
-            self.said.overdue.remove(place);
+            self.said_overdue.remove(place);
             return;
         }
         // A clock that was set back says it again.
-        if self.said.overdue.get(place).is_some_and(|at| (*at..*at + DAY).contains(&now)) {
+        if self.said_overdue.get(place).is_some_and(|at| (*at..*at + DAY).contains(&now)) {
             return;
         }
         tracing::error!(
@@ -89,7 +80,7 @@ impl Run {
             next_try = outlook.next_try.map(time),
             "certificate renewal overdue"
         );
-        self.said.overdue.insert(place.clone(), now);
+        self.said_overdue.insert(place.clone(), now);
     }
 
     /// The plans of all certificates, for the operator.
