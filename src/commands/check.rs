@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::attempts::{self, Attempts};
 use super::drop_privileges::{Ahead, look_ahead};
+use super::first_ledger::FirstLedger;
 use super::reach::{keys_in_reach, writes_beside};
 use super::{Known, Like, Loaded, context, load, look_at_book, print, refuse, unfinished, warn};
 use crate::acme::held::last_preflight;
@@ -57,9 +58,13 @@ pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
     }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
-    troubles.extend(known.and_then(|known| known.damage));
+    troubles.extend(known.as_ref().and_then(|known| known.damage.clone()));
+    let mut first = None;
     if let Ok(Loaded { draft, config, problems }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
+        let book = known.as_ref().filter(|known| !known.is_whole).map(|known| &known.book);
+        first = book.and_then(|book| FirstLedger::of(path, config, book));
+        warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
         for problem in forbidden.iter().chain(&warned) {
             let placed = problems.placed(problem);
             print::reason(&placed.reason, placed.severity);
@@ -78,6 +83,9 @@ pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
     }
     if config.sites().any(|s| s.hpkp.is_some()) {
         println!("note: {}", hpkp::TODAY);
+    }
+    if let Some(first) = first.filter(|first| !first.is_suspicious()) {
+        println!("note: {}", first.reason());
     }
     let mut warnings = problems.shown().len() + warned.len();
     let sites = counted(config.sites().len(), "site");
@@ -142,6 +150,11 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
     found
 }
 
+/// Warns of a first ledger, if there was one before.
+fn suspicious(draft: &Draft, first: &FirstLedger) -> Option<Problem> {
+    first.is_suspicious().then(|| Problem::warning(&draft.place_of("state.directory"), first.reason()))
+}
+
 /// Problems of the serving user only, if this process is root.
 fn as_the_user(path: &Path, known: &Known, allow_root: bool) -> Ahead {
     let Ok(draft) = config::read(path) else { return Default::default() };
@@ -196,6 +209,8 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
+    let first = config.as_ref().filter(|_| !known.is_whole).and_then(|c| FirstLedger::of(path, c, &known.book));
+    warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
         Ok(attempts) => attempts,
         Err(reason) => return unreadable(path, &reason),

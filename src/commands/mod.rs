@@ -10,6 +10,7 @@ pub mod demo;
 pub mod doctor;
 pub mod export;
 mod files;
+mod first_ledger;
 mod forecast;
 pub mod health;
 pub mod init;
@@ -45,7 +46,7 @@ use tracing::Level;
 use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, MayLack, Problems, StandIn};
 use crate::control::admin::Known as Answer;
 use crate::control::client::{ClientError, ask_for};
-use crate::control::{dates_ahead, hints_to_read, remedy};
+use crate::control::{dates_ahead, hints_to_read, moved, remedy};
 use crate::ledger::time::judged_now;
 use crate::ledger::{Book, Notice, OpenError};
 use crate::os::read_error;
@@ -285,13 +286,13 @@ fn look_at(config: &Path, folder: &Path) -> Result<BookAndDamage, Reason> {
         let file = crate::ledger::unreadable(folder);
         Reason::new(format!("{}: {error}", file.display())).hints(hints_to_read(&file, &error))
     })?;
-    for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. })) {
+    for notice in notices.iter().filter(|notice| matches!(notice, Notice::Newer { .. } | Notice::NoHead)) {
         warn(&format!("{}: {notice}", file.display()).into());
     }
     // A running process may be writing its last line: a torn line is not damage.
     let damage = notices.iter().any(Notice::is_loss).then(|| {
         let error = OpenError::Damaged(notices);
-        Reason::new(format!("{}: {error}", file.display())).hints(remedy(config))
+        Reason::new(format!("{}: {error}", file.display())).hints(moved(folder)).hints(remedy(config))
     });
     Ok((book, damage))
 }

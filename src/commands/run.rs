@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::drop_privileges::drop_privileges;
+use super::first_ledger::FirstLedger;
 use super::{
     Known, Like, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn,
 };
 use crate::acme::hook;
-use crate::config::{Draft, MayLack, StandIn};
+use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
 };
@@ -92,12 +93,12 @@ pub(super) fn serve(
         troubles.iter().for_each(|trouble| _ = refuse(trouble));
         return ExitCode::from(1);
     }
-    let Loaded { draft, config, .. } = match loaded {
-        Ok(loaded) => loaded,
+    let (draft, config) = match loaded {
+        Ok(Loaded { draft, config, .. }) => (draft, config),
         Err(code) => return code,
     };
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
-    let ahead = dates_ahead(path, ledger.book());
+    let remarks = Remarks::of(path, &config, ledger.book());
     let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
         Ok(bound) => bound,
         Err(errors) => return cannot_bind(&errors, beginning.is_demo),
@@ -112,7 +113,7 @@ pub(super) fn serve(
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    tell(&notices, ahead);
+    tell(&notices, &remarks);
     tell_of_start(no_launcher);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
@@ -230,7 +231,7 @@ fn as_who_started_it(draft: &Draft, beginning: Beginning) -> Result<(Beginning, 
 /// Gives up what is left of root, and enters the sandbox: before there are threads, and with
 /// everything that the sandbox forbids later. `probed` is a port that this process connects to
 /// itself.
-fn confine(draft: &Draft, config: &crate::config::Config, probed: Option<u16>) -> Result<(), Reason> {
+fn confine(draft: &Draft, config: &Config, probed: Option<u16>) -> Result<(), Reason> {
     // As the serving user, and outside the sandbox, where nothing can be started later.
     if let Some(program) = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_deref()) {
         hook::begin(program, config.snapshot.limits.dns_hook)
@@ -285,10 +286,26 @@ fn cannot_bind(errors: &[BindError], is_demo: bool) -> ExitCode {
     ExitCode::from(1)
 }
 
-fn tell(notices: &[Notice], ahead: Option<Reason>) {
-    if let Some(reason) = ahead {
+/// Remarks on the ledger.
+struct Remarks {
+    ahead: Option<Reason>,
+    first: Option<FirstLedger>,
+}
+
+impl Remarks {
+    fn of(path: &Path, config: &Config, book: &Book) -> Self {
+        Self { ahead: dates_ahead(path, book), first: FirstLedger::of(path, config, book) }
+    }
+}
+
+fn tell(notices: &[Notice], remarks: &Remarks) {
+    if let Some(reason) = &remarks.ahead {
         let (problem, hint) = (reason.line(), reason.hint_line());
         tracing::warn!(problem, hint, "the ledger has dates ahead of the clock");
+    }
+    if let Some(reason) = remarks.first.as_ref().map(FirstLedger::reason) {
+        let (problem, hint) = (reason.line(), reason.hint_line());
+        tracing::warn!(problem, hint, "the ledger is new");
     }
     for notice in notices {
         tracing::warn!(%notice, "ledger");

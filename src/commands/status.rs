@@ -81,21 +81,7 @@ fn print_status(status: &Value, sheet: &Sheet) {
     for listener in list(status, "listening") {
         sheet.line(&format!("  listening      {} ({})", text(listener, "address"), text(listener, "scheme")));
     }
-    let ledger = &status["ledger"];
-    match (ledger["directory"].as_str(), ledger["error"].as_str()) {
-        (None, _) => {
-            sheet.line("  ledger         in memory: set state.directory, or promises are forgotten at the next start")
-        }
-        (Some(_), Some(error)) => sheet.line(&format!("  ledger         NOT WRITABLE, pins are withheld: {error}")),
-        (Some(directory), None) => {
-            let sets = counted(&ledger["promises"], "pin set");
-            sheet.line(&format!("  ledger         {directory}: {sets}, {} alive", ledger["alive"]));
-        }
-    }
-    for repair in list(ledger, "repairs") {
-        let what: Vec<&str> = list(repair, "what").iter().filter_map(Value::as_str).collect();
-        sheet.line(&format!("    REPAIRED     {}: {}", minute(text(repair, "at")), what.join("; ")));
-    }
+    print_ledger(&status["ledger"], sheet);
     if let Some(error) = status["access_log"]["error"].as_str() {
         sheet.line(&format!("  ACCESS LOG     {error}\n    hint: {}", text(&status["access_log"], "hint")));
     }
@@ -121,6 +107,32 @@ fn print_status(status: &Value, sheet: &Sheet) {
     print_reports(&status["reports"], sheet);
     for site in list(status, "sites") {
         print_site(site, sheet);
+    }
+}
+
+/// Prints the place of the ledger, and its remarks.
+fn print_ledger(ledger: &Value, sheet: &Sheet) {
+    match (ledger["directory"].as_str(), ledger["error"].as_str()) {
+        (None, _) => {
+            sheet.line("  ledger         in memory: set state.directory, or promises are forgotten at the next start")
+        }
+        (Some(_), Some(error)) => sheet.line(&format!("  ledger         NOT WRITABLE, pins are withheld: {error}")),
+        (Some(directory), None) => {
+            let sets = counted(&ledger["promises"], "pin set");
+            sheet.line(&format!("  ledger         {directory}: {sets}, {} alive", ledger["alive"]));
+        }
+    }
+    for copy in list(ledger, "former_copies") {
+        let hosts: Vec<&str> = list(copy, "hosts").iter().filter_map(Value::as_str).collect();
+        sheet.line(&format!(
+            "    FORMER KEY   {}: the certificate and key of {}, which no site serves; a promise needs the key",
+            text(copy, "file"),
+            hosts.join(", ")
+        ));
+    }
+    for repair in list(ledger, "repairs") {
+        let what: Vec<&str> = list(repair, "what").iter().filter_map(Value::as_str).collect();
+        sheet.line(&format!("    REPAIRED     {}: {}", minute(text(repair, "at")), what.join("; ")));
     }
 }
 

@@ -68,8 +68,7 @@ impl LastGood {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Returns `true` while a thread copies pairs: it has a clone of this value. A second thread would find the keys taken,
-    /// and could replace a copy with one that lacks its key.
+    /// Returns `true` while a thread copies pairs: it has a clone of this value. A second thread would write the same copies.
     #[must_use]
     pub fn is_copying(&self) -> bool {
         Arc::strong_count(&self.wanted) > 1

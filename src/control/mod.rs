@@ -49,7 +49,7 @@ use upgrade::Upgrades;
 
 pub use ending::Ended;
 pub use files::Refused;
-pub use promises::{dates_ahead, hints_to_read, open_ledger, remedy};
+pub use promises::{dates_ahead, hints_to_read, moved, open_ledger, remedy};
 pub use reload::{Verdict, log_warnings};
 pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, Newcomer};

@@ -91,7 +91,7 @@ pub(super) fn open_ledger_with(draft: &Draft, known: Option<Book>) -> Result<(Le
         Err(error @ OpenError::Damaged(_)) => {
             let (file, copy) = (folder.join(crate::ledger::FILE), crate::ledger::DAMAGED);
             let reason = Reason::new(format!("{}: {error}", file.display())).note(format!("a copy is kept as {copy}"));
-            Err(reason.hints(remedy(draft.path())))
+            Err(reason.hints(moved(&folder)).hints(remedy(draft.path())))
         }
         Err(OpenError::Locked) => {
             let reason = Reason::new(format!("state.directory: {}: another process has the ledger", folder.display()));
@@ -128,6 +128,21 @@ pub fn remedy(config: &Path) -> [String; 2] {
              -c {config} --accept-loss {today}"
         ),
     ]
+}
+
+/// The remedy if an upgrade has moved the ledger from this folder to another one.
+#[must_use]
+pub fn moved(folder: &Path) -> Option<String> {
+    let aside = folder.join(crate::ledger::MOVED);
+    aside.exists().then(|| {
+        format!(
+            "an upgrade has moved the ledger to another state.directory ({} is what it was then): stop the process that uses \
+             that one, and copy its {} and {} here",
+            aside.display(),
+            crate::ledger::FILE,
+            crate::ledger::HEAD
+        )
+    })
 }
 
 /// The reason to look at a ledger's dates: this machine's clock was ahead once, or another node's

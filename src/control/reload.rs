@@ -86,13 +86,9 @@ impl Fixed {
         note("tls.key_process", config.key_process != self.key_process);
         note("sandbox", config.sandbox != self.sandbox);
         if config.state != self.state {
-            let note = format!(
-                "state.directory has changed: it takes effect at the next start, before which {} and {} must be moved there; \
-                 or with `pintle upgrade`, which takes along what was promised",
-                crate::ledger::FILE,
-                crate::ledger::HEAD
-            );
-            notes.push(("state.directory", note));
+            let note = "state.directory has changed: it takes effect at the next start, or with `pintle upgrade`, which takes \
+                        the promises along";
+            notes.push(("state.directory", note.to_owned()));
         }
         notes
     }
@@ -203,6 +199,9 @@ impl Control {
         if !beyond.is_empty() {
             return Err(beyond.into_iter().map(Problem::from).collect());
         }
+        if let Some(reason) = self.moves_ledger(&config) {
+            return Err(vec![reason.into()]);
+        }
         let listeners = self.listeners(&config)?;
         let mut fixed = self.fixed.differs_from(&config);
         if config.workers != self.server.workers() {
@@ -225,6 +224,34 @@ impl Control {
         self.drive_acme().await;
         self.open_door();
         Ok((problems, notes))
+    }
+
+    /// The reason against another `state.directory`: a restart would begin an empty ledger there, and nothing would tell.
+    fn moves_ledger(&self, config: &Config) -> Option<Reason> {
+        let old = self.fixed.state.as_deref().filter(|old| config.state.as_deref() != Some(old))?;
+        if self.ledger().book().promises().is_empty() {
+            return None;
+        }
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let old = absolute(old);
+        let old = old.display();
+        let Some(new) = config.state.as_deref().map(absolute) else {
+            let what = "state.directory is gone: the next start would forget the promises of [site.hpkp]";
+            return Some(Reason::new(what).hint(format!("put it back: directory = \"{old}\" in [state]")));
+        };
+        let new = new.display();
+        let what = format!(
+            "state.directory: a reload cannot move the ledger from {old} to {new}, and a restart would begin an empty one there"
+        );
+        let can_upgrade = self.upgrades.launcher.is_some();
+        Some(
+            Reason::new(what)
+                .hints(
+                    can_upgrade
+                        .then(|| "`pintle upgrade` moves the promises, and all other changes take effect".into()),
+                )
+                .hint(format!("or stop pintle, `mkdir -p {new} && cp -a {old}/. {new}/`, and start it")),
+        )
     }
 
     /// Binds new addresses, and closes unwanted listeners; `None` if nothing changes.

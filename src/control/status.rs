@@ -12,7 +12,7 @@ use super::expiry::{Stage, left};
 use super::promises::LedgerTrouble;
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
-use crate::config::{self, AccessTarget, report};
+use crate::config::{self, AccessTarget, FormerCopy, LastGood, report};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, Ramped};
@@ -25,6 +25,16 @@ use crate::upstream::{Circuit, Upstream};
 const DAY: Seconds = 86_400;
 
 impl Control {
+    /// The copies whose sites are gone, while a promise needs their keys.
+    fn former_copies(&self) -> Vec<Value> {
+        let former = self.files.copies.as_ref().map(LastGood::former).unwrap_or_default();
+        let shown = |copy: FormerCopy| {
+            let hosts: Vec<String> = copy.hosts.iter().map(ToString::to_string).collect();
+            json!({ "file": absolute(&copy.path), "hosts": hosts })
+        };
+        former.into_iter().map(shown).collect()
+    }
+
     /// The whole state, as JSON.
     pub(super) fn status(&self) -> Value {
         let now = self.now();
@@ -51,6 +61,7 @@ impl Control {
                 "durable": ledger.is_durable(),
                 "promises": ledger.book().promises().len(),
                 "alive": ledger.book().promises().iter().filter(|p| p.is_alive(now)).count(),
+                "former_copies": self.former_copies(),
                 "error": self.promises.trouble.as_ref().map(|t| &t.error),
                 "accepted_lockouts": ledger.book().lockouts().iter().map(lockout).collect::<Vec<_>>(),
                 "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),

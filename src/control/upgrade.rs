@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -118,6 +119,8 @@ pub(super) struct Standby {
     version: String,
     kept: Vec<(SocketAddr, bool)>,
     notes: Vec<String>,
+    /// Its `state.directory`, in the form of [`Answer::Ready`].
+    state: Option<Vec<PathBuf>>,
 }
 
 /// The process that serves now.
@@ -199,6 +202,7 @@ impl Control {
             }
         };
         let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
+        let state = standby.state.clone();
         self.end_acme().await;
         if let Err(error) = self.keep_ledger().await {
             tracing::warn!(%error, "cannot write the ledger's file: the new process gets its contents");
@@ -215,6 +219,7 @@ impl Control {
         match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string().into()])) {
             Ok(successor) => {
                 tracing::info!(pid, version, notes = notes.join("; "), "upgrade: the new process serves");
+                self.set_ledger_aside(state).await;
                 if let Some(reply) = reply {
                     let upgraded =
                         Upgraded { ok: true, notes, pid: Some(pid), version: Some(version), ..Upgraded::default() };
@@ -251,6 +256,33 @@ impl Control {
         if ledger.is_durable() {
             let book = ledger.book().clone();
             *ledger = Ledger::broken(book, LENT.into());
+        }
+    }
+
+    /// Sets the ledger's file aside if the new process has another `state.directory`. From now on the file is out of date:
+    /// a start in this folder must not believe it. The head stays, so such a start finds the file missing.
+    async fn set_ledger_aside(&self, theirs: Option<Vec<PathBuf>>) {
+        let (Some(theirs), Some(own)) = (theirs, self.fixed.state.clone()) else { return };
+        let moved = spawn_blocking(move || {
+            let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+            if theirs.iter().any(|theirs| real(theirs) == real(&own)) {
+                return Ok(None);
+            }
+            match std::fs::rename(own.join(crate::ledger::FILE), own.join(crate::ledger::MOVED)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                renamed => renamed.map(|()| Some(own)),
+            }
+        });
+        match moved.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(None) => {}
+            Ok(Some(folder)) => tracing::warn!(
+                folder = %folder.display(),
+                "the ledger is in another state.directory now: the file here is out of date, and is ledger.moved"
+            ),
+            Err(error) => tracing::error!(
+                %error,
+                "cannot set the ledger's file aside: it is out of date, so do not start pintle with the previous state.directory"
+            ),
         }
     }
 
@@ -344,7 +376,9 @@ fn stand_by(
     // If the process ends without listening, its reasons arrive below.
     let _ = channel.send(hello, &files, SEND.min(limit));
     let reason = match channel.receive(Some(limit), Some(called_off)) {
-        Ok(Answer::Ready { version, kept, notes }) => return Ok(Standby { channel, pid, version, kept, notes }),
+        Ok(Answer::Ready { version, kept, notes, state }) => {
+            return Ok(Standby { channel, pid, version, kept, notes, state });
+        }
         Ok(Answer::Failed { reasons, problems }) => {
             let _ = launcher.kill();
             return Err(of_peer(problems, &reasons));

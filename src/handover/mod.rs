@@ -79,6 +79,9 @@ pub enum Answer {
         kept: Vec<(SocketAddr, bool)>,
         /// Notes for the operator.
         notes: Vec<String>,
+        /// Its `state.directory`: no element if it has none. `None` from a version that does not say.
+        #[serde(default)]
+        state: Option<Vec<PathBuf>>,
     },
     /// It accepts connections.
     Serving,

@@ -44,6 +44,17 @@ pub fn unreadable(folder: &Path) -> PathBuf {
     paths.iter().find(fails).unwrap_or(&paths[0]).clone()
 }
 
+/// Returns `true` if a folder has no file of a ledger.
+#[must_use]
+pub fn is_new(folder: &Path) -> bool {
+    [FILE, HEAD].iter().all(|name| {
+        folder
+            .join(name)
+            .symlink_metadata()
+            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+    })
+}
+
 /// Returns the promises of a folder's damaged lines: their records are readable, but their
 /// checksums are wrong.
 ///
@@ -73,6 +84,9 @@ pub(super) fn read_files(disk: &mut impl Disk) -> io::Result<(FileContents, Opti
     let mut found = file::read(contents.as_deref().unwrap_or_default(), positions.last());
     if let (None, Some(last)) = (&contents, positions.last()) {
         found.notices = vec![Notice::Gone { head: last.seq }];
+    }
+    if !is_there && found.is_current && found.position.seq > 0 && !found.notices.iter().any(Notice::is_loss) {
+        found.notices.push(Notice::NoHead);
     }
     if positions.is_empty() && is_there && contents.as_ref().is_none_or(Vec::is_empty) {
         found.notices = vec![Notice::Emptied];

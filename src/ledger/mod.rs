@@ -23,8 +23,8 @@ use std::path::Path;
 
 pub use book::Book;
 pub use line::set_id;
-pub use look::{look, read_book, salvaged, unreadable};
-pub use names::{DAMAGED, FILE, HEAD, LOCK};
+pub use look::{is_new, look, read_book, salvaged, unreadable};
+pub use names::{DAMAGED, FILE, HEAD, LOCK, MOVED};
 pub use notice::{Notice, OpenError};
 pub use record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
 

@@ -10,5 +10,7 @@ pub const HEAD: &str = "ledger.head";
 pub(super) const NEW: &str = "ledger.new";
 /// The head's file while it is rewritten.
 pub(super) const HEAD_NEW: &str = "ledger.head.new";
+/// The ledger's file after an upgrade that has moved the ledger to another folder.
+pub const MOVED: &str = "ledger.moved";
 /// A copy of a damaged file; further copies are `ledger.damaged.1` and so on.
 pub const DAMAGED: &str = "ledger.damaged";

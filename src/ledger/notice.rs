@@ -44,6 +44,9 @@ pub enum Notice {
     Emptied,
     /// The newest line of the head is damaged, so nothing shows if the file was truncated.
     DamagedHead,
+    /// The file has records, and there is no head: nothing shows if the file was truncated. Somebody has put a copy of
+    /// the file here, or deleted the head.
+    NoHead,
     /// A newer version wrote the file.
     Newer {
         /// The number of the format.
@@ -55,7 +58,7 @@ impl Notice {
     /// Returns `true` if a promise may be lost.
     #[must_use]
     pub fn is_loss(&self) -> bool {
-        !matches!(self, Self::Torn { .. } | Self::Newer { .. })
+        !matches!(self, Self::Torn { .. } | Self::Newer { .. } | Self::NoHead)
     }
 }
 
@@ -99,6 +102,11 @@ impl fmt::Display for Notice {
             Self::DamagedHead => {
                 write!(f, "{HEAD} is damaged: nothing shows if the file was truncated, and promises may be lost")
             }
+            Self::NoHead => write!(
+                f,
+                "{HEAD} is missing: nothing shows if the file was truncated, or is an old copy. If promises are missing, put \
+                 both files of the newest copy back"
+            ),
             Self::Newer { format } => write!(f, "written by a newer pintle, in format {format}"),
         }
     }

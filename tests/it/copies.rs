@@ -257,6 +257,10 @@ fn the_key_of_a_removed_site_is_set_aside() {
     eventually("the stranger is refused", || running.log_json(REFUSED).pop());
     running.rewrite(|text| text.replace(site, ""));
     output(&mut running.command("reload"));
+    let status = running.status();
+    let former = status["ledger"]["former_copies"][0]["file"].as_str().unwrap_or_else(|| panic!("{status:#}"));
+    let human = output(&mut running.command("status"));
+    assert!(human.contains("FORMER KEY") && former.ends_with(".former"), "{human}");
     let (_, _, err) = outcome(pintle().args(["check", "-c"]).arg(running.config_path()));
     let command = err.split("pintle install --site ").nth(1).unwrap_or_else(|| panic!("{err}"));
     let file = PathBuf::from(command.split_whitespace().nth(1).unwrap());

@@ -33,6 +33,7 @@ pub fn copied(bed: &Bed, leaf: &Leaf) {
     eventually("the pair is copied", || {
         copies(bed)
             .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "pem"))
             .any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(key.trim())))
             .then_some(())
     });
@@ -126,6 +127,25 @@ fn deleted_copies_are_written_again() {
     drop(pintle);
     let pintle = bed.start(&bed.pins("30d"));
     assert_eq!(bed.served(&pintle), bed.live.pin);
+}
+
+/// The live key is in memory and in its copy only, and then the copy is gone.
+#[test]
+fn deleted_copies_are_written_again_with_keys_whose_files_are_gone() {
+    let bed = Bed::new();
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    refused_in_place(&bed, &pintle);
+    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+    copied(&bed, &bed.live);
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), bed.live.pin);
+    // The key of a copy is known, too.
+    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+    copied(&bed, &bed.live);
+    drop(pintle);
+    assert_eq!(bed.served(&bed.start(&bed.pins("30d"))), bed.live.pin);
 }
 
 /// The promised pin is the issuer's: the same key under another issuer breaks the promise, so it is another pair.

@@ -162,6 +162,81 @@ fn the_book_goes_along_to_another_folder() {
     line.upgrade();
     assert!(bed.header(&line.pintle).is_some());
     assert_eq!(ledger::look(&elsewhere).unwrap().0.promises().len(), 1);
+    // The previous folder's file does not know what is promised from now on: nothing starts from it.
+    let moved = bed.state().join("ledger.moved");
+    eventually("it is set aside", || (moved.exists() && !file(&bed).exists()).then_some(()));
+    drop(line);
+    let previous = config(&bed, &bed.pins("30d"));
+    let err = start_fails(&previous);
+    assert!(err.contains("has moved the ledger to another state.directory"), "{err}");
+    for name in ["ledger.jsonl", "ledger.head"] {
+        fs::copy(elsewhere.join(name), bed.state().join(name)).unwrap();
+    }
+    drop(bed.start(&bed.pins("30d")));
+}
+
+/// An upgrade that stays in its folder, under whatever name, leaves the file there.
+#[test]
+fn the_same_folder_under_another_name_is_no_other_folder() {
+    let bed = Bed::new();
+    let line = Line::start(&bed.authority, LISTEN, &bed.config(&bed.pins("30d"), ""));
+    let link = bed.folder.path().join("link");
+    std::os::unix::fs::symlink(bed.state(), &link).unwrap();
+    line.pintle.rewrite(|text| text.replace(&format!("{:?}", bed.state()), &format!("{link:?}")));
+    line.upgrade();
+    assert!(file(&bed).exists() && !bed.state().join("ledger.moved").exists());
+}
+
+/// With another `state.directory`, a restart would begin an empty book: a reload refuses that, and check and start say it.
+#[test]
+fn another_folder_is_never_begun_in_silence() {
+    let bed = Bed::new();
+    let pins = bed.pins("30d");
+    let pintle = bed.start(&pins);
+    assert!(bed.header(&pintle).is_some());
+    let elsewhere = bed.folder.path().join("else/where");
+    let move_it = |text: String| text.replace(&format!("{:?}", bed.state()), &format!("{elsewhere:?}"));
+    pintle.rewrite(|text| move_it(text.to_owned()));
+    let refused = crate::admin::post(&bed.state().join("admin.sock"), "/reload");
+    assert!(refused.contains("a reload cannot move the ledger") && refused.contains("cp -a"), "{refused}");
+    let promised = bed.header(&pintle);
+    assert!(promised.is_some(), "everything else goes on");
+    drop(pintle);
+    let config = bed.folder.path().join("moved.toml");
+    fs::write(&config, move_it(format!("{LISTEN}{}", bed.config(&pins, "")))).unwrap();
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(
+        code == 0 && err.contains("has one with promises for these sites: pintle starts with an empty one"),
+        "{code} {err}"
+    );
+    let (_, out, _) = outcome(&mut command(&["check", "--json"], &config));
+    assert!(out.contains("has no ledger"), "{out}");
+    // The remedy works as pasted.
+    let remedy = err.split('`').find(|text| text.starts_with("mkdir")).unwrap_or_else(|| panic!("{err}"));
+    assert!(Command::new("sh").arg("-c").arg(remedy).status().unwrap().success(), "{remedy}");
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 0 && !err.contains("has no ledger"), "{code} {err}");
+    fs::remove_dir_all(elsewhere.join("last-good")).unwrap();
+    bed.put(&bed.stranger);
+    let err = start_fails(&config);
+    assert!(err.contains("would lock readers out"), "{err}");
+    // A first start says it in the log.
+    bed.put(&bed.live);
+    fs::remove_dir_all(&elsewhere).unwrap();
+    let pintle = Pintle::start(&bed.authority, &move_it(bed.config(&pins, "")));
+    pintle.logs("the ledger is new");
+    drop(pintle);
+    // Both files deleted: the copies show that there was something.
+    fs::remove_dir_all(bed.state()).unwrap();
+    for name in ["ledger.jsonl", "ledger.head"] {
+        fs::remove_file(elsewhere.join(name)).unwrap();
+    }
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 0 && err.contains("shows that pintle has served from it before"), "{code} {err}");
+    // Nothing at all: a first start.
+    fs::remove_dir_all(&elsewhere).unwrap();
+    let (code, out, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 0 && err.is_empty() && out.contains("has no ledger") && out.contains("fine"), "{code} {out} {err}");
 }
 
 /// An unreadable ledger never counts as an empty one.
@@ -349,7 +424,12 @@ fn an_old_copy_is_refused() {
     assert!(matches!(ledger::look(&bed.state()).unwrap().1[..], [Notice::Behind { .. }]));
     // A backup of the folder's file alone, in a new folder, is believed: nothing says that there was more.
     fs::remove_file(bed.state().join("ledger.head")).unwrap();
-    drop(bed.start(&pins));
+    let (code, _, err) = outcome(&mut command(&["check"], &config));
+    assert!(code == 0 && err.contains("ledger.head is missing"), "{code} {err}");
+    let pintle = bed.start(&pins);
+    pintle.logs("ledger.head is missing");
+    let (_, _, err) = outcome(&mut pintle.command("check"));
+    assert!(!err.contains("ledger.head"), "it is there again: {err}");
 }
 
 /// The operator's word is there after a restart, for whoever asks.

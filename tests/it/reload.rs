@@ -371,7 +371,7 @@ fn what_needs_a_restart_is_named() {
     pintle.rewrite(|text| text.replace(from.to_str().unwrap(), to.to_str().unwrap()));
     let out = crate::admin::post(&from.join("admin.sock"), "/reload");
     assert!(out.contains("state.directory has changed: it takes effect at the next start"), "{out}");
-    assert!(out.contains("ledger.jsonl"), "{out}");
+    assert!(out.contains("`pintle upgrade`"), "{out}");
     eventually("the socket has moved", || to.join("admin.sock").exists().then_some(()));
     assert_eq!(pintle.status()["ledger"]["directory"], from.to_str().unwrap());
     assert!(pintle.reload().contains("state.directory has changed"));

@@ -34,13 +34,13 @@ pub(in crate::config) struct Pair {
     pub(in crate::config) text: KeyText,
 }
 
-/// The contents of a key's file as they were read, until they are copied: the file may change at any moment.
+/// The key of a pair as it was read: its file may change, and its copy may be deleted, at any moment.
 #[derive(Clone, Default)]
-pub(in crate::config) struct KeyText(Arc<Mutex<Option<Zeroizing<Vec<u8>>>>>);
+pub(in crate::config) struct KeyText(Arc<Mutex<Option<Zeroizing<String>>>>);
 
 impl KeyText {
     pub(in crate::config) fn new(contents: &[u8]) -> Self {
-        Self(Arc::new(Mutex::new(Some(Zeroizing::new(contents.to_vec())))))
+        Self(Arc::new(Mutex::new(private_key(contents).ok().map(|key| key_in_pem(&key)))))
     }
 
     /// Returns the text of the key in a copy, so that the copy can be written again.
@@ -48,12 +48,12 @@ impl KeyText {
         private_key(contents).map(|key| Self::new(key_in_pem(&key).as_bytes())).unwrap_or_default()
     }
 
-    fn take(&self) -> Option<Zeroizing<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn get(&self) -> Option<Zeroizing<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn put_back(&self, contents: Option<Zeroizing<Vec<u8>>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = contents;
+    fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -67,7 +67,7 @@ impl Fresh {
     /// Forgets the keys, if there is no place for copies.
     pub fn forget(self) {
         for pair in self.0 {
-            drop(pair.text.take());
+            pair.text.forget();
         }
     }
 
@@ -79,13 +79,9 @@ impl Fresh {
     pub fn keep(self, copies: &LastGood) -> io::Result<()> {
         let mut outcome = Ok(());
         for pair in self.0 {
-            let text = pair.text.take();
-            let Some(mut contents) = pair.contents(text.as_deref(), copies) else { continue };
+            let Some(mut contents) = pair.contents(copies) else { continue };
             let kept = copies.keep(pair.served(), &contents);
             contents.zeroize();
-            if kept.is_err() {
-                pair.text.put_back(text);
-            }
             if let (Ok(()), Err(error)) = (&outcome, kept) {
                 outcome = Err(error);
             }
@@ -100,10 +96,10 @@ impl Pair {
     }
 
     /// The contents of its copy; `None` if there is a copy already that may have the only key.
-    fn contents(&self, text: Option<&Vec<u8>>, copies: &LastGood) -> Option<Vec<u8>> {
+    fn contents(&self, copies: &LastGood) -> Option<Vec<u8>> {
         let mut contents = self.breaches.text().into_bytes();
-        let here = text.map(|text| Zeroizing::new(text.clone()));
-        let key = here.or_else(|| read_key(self.key.as_deref()?)).and_then(|key| key_of(&key, self.pin));
+        let here = self.text.get().and_then(|text| key_of(text.as_bytes(), self.pin));
+        let key = here.or_else(|| read_key(self.key.as_deref()?).and_then(|key| key_of(&key, self.pin)));
         // A pair in use whose key is in the key process has its key in its own file: no copy needs it.
         let is_elsewhere = key_process::running().is_some();
         let path = copies.path(self.served());
