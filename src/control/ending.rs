@@ -39,15 +39,7 @@ impl Control {
         self.draining = true;
         self.end_acme().await;
         match successor {
-            Some(successor) => {
-                self.server.drain(Drain::HandOver(successor.kept.clone().into()));
-                tracing::info!(
-                    ?limit,
-                    successor = successor.pid,
-                    "draining: another process serves; running requests may finish"
-                );
-                self.make_way(successor).await;
-            }
+            Some(successor) => self.make_way_for(successor).await,
             None => {
                 self.server.drain(Drain::Stop);
                 tracing::info!(?limit, "draining: no new connections, running requests may finish");
@@ -93,6 +85,21 @@ impl Control {
         self.server.finish()?;
         tracing::info!(requests, "stopped");
         Ok(Ended::Drained)
+    }
+
+    /// Stops accepting, and then tells the successor.
+    async fn make_way_for(&mut self, successor: Successor) {
+        let limit = self.config.snapshot.limits.drain;
+        let rotates = successor.rotates;
+        self.server.drain(Drain::HandOver { kept: successor.kept.clone().into(), rotates });
+        tracing::info!(
+            ?limit,
+            successor = successor.pid,
+            "draining: another process serves; running requests may finish"
+        );
+        // Only then may the successor send pins that the chains here break.
+        self.server.accepts_no_more().await;
+        self.make_way(successor).await;
     }
 
     async fn leave_ledger(&self) {

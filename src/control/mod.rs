@@ -21,6 +21,7 @@ pub mod served;
 mod socket;
 mod starting;
 mod status;
+mod succession;
 mod takeover;
 mod token;
 mod upgrade;
@@ -196,6 +197,7 @@ impl Control {
             standby = upgrade::stands_by(&mut self.upgrades.under_way) => return self.hand_over(standby).await,
             () = takeover::released(&mut self.upgrades.released) => {
                 self.upgrades.released = None;
+                self.renew_leases().await;
                 self.open_door();
                 self.operator.notify.ready(&self.summary());
                 self.drive_acme().await;

@@ -1,7 +1,7 @@
 //! Promises while pintle serves: the ledger and its file, the clock that judges, and the leases of the pins.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use crate::config::Draft;
 use crate::ledger::leases::{Leases, Renewal};
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, day, wall};
-use crate::ledger::{Book, Ledger, Notice, OpenError, Record};
-use crate::policy::promise::Seconds;
+use crate::ledger::{Book, Ledger, Notice, OpenError, Record, set_id};
+use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::Reason;
 
 /// The pause before the ledger is written again after a failure.
@@ -143,6 +143,16 @@ pub fn moved(folder: &Path) -> Option<String> {
             crate::ledger::HEAD
         )
     })
+}
+
+/// `true` if a set is in an answer now, or may be.
+pub(super) fn is_sent(promise: &Promise, now: Seconds) -> bool {
+    matches!(promise.channel, Channel::Header(_)) && promise.last_sent >= now
+}
+
+/// The sets that are sent now, by their ids.
+pub(super) fn sent_sets(book: &Book, now: Seconds) -> HashSet<String> {
+    book.promises().iter().filter(|promise| is_sent(promise, now)).map(set_id).collect()
 }
 
 /// The reason to look at a ledger's dates: this machine's clock was ahead once, or another node's
@@ -309,6 +319,10 @@ impl Control {
 
     /// Writes the leases that are due. Returns those that may be granted.
     pub(super) async fn record_leases(&mut self) -> Option<Renewal> {
+        // After an upgrade, the previous process may still serve a chain that the pins break.
+        if self.upgrades.released.is_some() {
+            return None;
+        }
         if self.promises.trouble.as_ref().is_some_and(|trouble| trouble.retry > Instant::now()) {
             return None;
         }

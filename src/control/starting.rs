@@ -1,7 +1,9 @@
 //! The start: what is on disk before anything is sent, and what is bound before anything is logged.
 
+use std::collections::HashSet;
 use std::io::{self, IsTerminal as _};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -9,15 +11,16 @@ use tokio::time::timeout;
 
 use super::files::Files;
 use super::operator::Operator;
-use super::promises::{LedgerTrouble, Promises};
+use super::promises::{LedgerTrouble, Promises, sent_sets};
 use super::reload::Fixed;
 use super::upgrade::Upgrades;
 use super::{Control, Counts, adopt};
 use crate::config::{AccessTarget, Config, Draft, LastGood};
 use crate::handover::Launcher;
-use crate::ledger::Ledger;
+use crate::lease::Lease;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{ClockReading, Time};
+use crate::ledger::{Book, Ledger, set_id};
 use crate::os::supervisor::Tie;
 use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
@@ -87,7 +90,7 @@ impl Control {
         beginning: Beginning,
     ) -> Result<Self, StartError> {
         let parts = Parts::new(&config)?;
-        let promised = promise(ledger, &config, parts.copies.as_ref(), None).await?;
+        let promised = promise(ledger, &config, parts.copies.as_ref(), None, None).await?;
         let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
         control.open_door();
@@ -150,12 +153,14 @@ impl Parts {
 }
 
 /// Copies the pairs of a configuration, writes its promises to the ledger, and grants the leases.
-/// `since` is when the previous process, if any, began to date promises by this clock.
+/// `since` is when the previous process, if any, began to date promises by this clock, and `before` is its book: it still
+/// serves, so only the sets that it sends, too, are granted now.
 pub(super) async fn promise(
     mut ledger: Ledger,
     config: &Config,
     copies: Option<&LastGood>,
     since: Option<Seconds>,
+    before: Option<&Book>,
 ) -> Result<Promised, StartError> {
     let reading = ClockReading::take();
     let time = Time::start(ledger.book().newest(), reading).dated_since(since);
@@ -171,10 +176,21 @@ pub(super) async fn promise(
     leases.hold(&config.pledges);
     let mut trouble = time.doubt(reading).map(LedgerTrouble::of_clock);
     if trouble.is_none()
-        && let Some(renewal) = leases.due(time.now(reading), reading.uptime)
+        && let Some(mut renewal) = leases.due(time.now(reading), reading.uptime)
     {
         match ledger.record(renewal.records.clone()) {
-            Ok(()) => leases.granted(&renewal),
+            Ok(()) => {
+                let now = match before {
+                    Some(before) => {
+                        let sets = sent_sets(before, time.now(reading));
+                        let sent = config.pledges.iter().filter(|pledge| sets.contains(&set_id(&pledge.promise)));
+                        let sent: HashSet<*const Lease> = sent.map(|pledge| Arc::as_ptr(&pledge.lease)).collect();
+                        renewal.part(|lease| sent.contains(&Arc::as_ptr(lease)))
+                    }
+                    None => renewal,
+                };
+                leases.granted(&now);
+            }
             Err(error) => trouble = Some(LedgerTrouble::new(&error)),
         }
     }

@@ -216,7 +216,7 @@ impl Control {
         let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes, state: Some(state) };
         let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string().into()])?;
 
-        let ledger = ledger(&draft, &go)?;
+        let (ledger, before) = ledger(&draft, &go)?;
         config.tickets().take_over(go.tickets);
         let (now, _) = judged_now(ledger.book().newest());
         let context = Context {
@@ -231,7 +231,8 @@ impl Control {
         let (again, problems) = draft.build(&context);
         let Some(mut config) = again else { return Err(problems.shown()) };
         config.names.extend(names);
-        let promised = promise(ledger, &config, parts.copies.as_ref(), go.since).await.map_err(problems_of)?;
+        let promised =
+            promise(ledger, &config, parts.copies.as_ref(), go.since, Some(&before)).await.map_err(problems_of)?;
         server.publish(config.snapshot.clone());
         server.settled().await;
         server.listen(bound.addresses(), bound);
@@ -288,23 +289,24 @@ fn problems_of(StartError(why): StartError) -> Vec<Problem> {
     vec![why.into()]
 }
 
-/// Takes the ledger for this process, with the old process's records. If those are all, the file
+/// Takes the ledger for this process, with the old process's records, and returns these, too. If those are all, the file
 /// may be in any state, or missing.
-fn ledger(draft: &Draft, go: &Go) -> Result<Ledger, Vec<Problem>> {
+fn ledger(draft: &Draft, go: &Go) -> Result<(Ledger, Book), Vec<Problem>> {
     let known =
         records(&go.ledger).map_err(|error| vec![format!("what was promised cannot be understood: {error}").into()])?;
     let mut book = Book::default();
     for record in &known {
         book.apply(record.clone());
     }
-    let (mut ledger, notices) = open_ledger_with(draft, go.whole.then_some(book)).map_err(|why| vec![why.into()])?;
+    let (mut ledger, notices) =
+        open_ledger_with(draft, go.whole.then(|| book.clone())).map_err(|why| vec![why.into()])?;
     for notice in notices {
         tracing::warn!(%notice, "ledger");
     }
     if !go.whole && ledger.record(known.clone()).is_err() {
         ledger.believe(known);
     }
-    Ok(ledger)
+    Ok((ledger, book))
 }
 
 fn may_lack(served: Vec<ServedSite>) -> MayLack {

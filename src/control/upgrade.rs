@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -129,6 +129,8 @@ pub(super) struct Successor {
     pub(super) pid: u32,
     /// The listeners that it has taken over.
     pub(super) kept: Vec<(SocketAddr, Scheme)>,
+    /// It sends pins that chains of this process break.
+    pub(super) rotates: bool,
 }
 
 impl Drop for Upgrade {
@@ -217,7 +219,8 @@ impl Control {
         self.lend_ledger();
         let taking_over = spawn_blocking(move || take_over(standby, &go)).await;
         match taking_over.unwrap_or_else(|panic| Err(vec![panic.to_string().into()])) {
-            Ok(successor) => {
+            Ok(mut successor) => {
+                successor.rotates = self.is_rotated(state.clone()).await;
                 tracing::info!(pid, version, notes = notes.join("; "), "upgrade: the new process serves");
                 self.set_ledger_aside(state).await;
                 if let Some(reply) = reply {
@@ -256,33 +259,6 @@ impl Control {
         if ledger.is_durable() {
             let book = ledger.book().clone();
             *ledger = Ledger::broken(book, LENT.into());
-        }
-    }
-
-    /// Sets the ledger's file aside if the new process has another `state.directory`. From now on the file is out of date:
-    /// a start in this folder must not believe it. The head stays, so such a start finds the file missing.
-    async fn set_ledger_aside(&self, theirs: Option<Vec<PathBuf>>) {
-        let (Some(theirs), Some(own)) = (theirs, self.fixed.state.clone()) else { return };
-        let moved = spawn_blocking(move || {
-            let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            if theirs.iter().any(|theirs| real(theirs) == real(&own)) {
-                return Ok(None);
-            }
-            match std::fs::rename(own.join(crate::ledger::FILE), own.join(crate::ledger::MOVED)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                renamed => renamed.map(|()| Some(own)),
-            }
-        });
-        match moved.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-            Ok(None) => {}
-            Ok(Some(folder)) => tracing::warn!(
-                folder = %folder.display(),
-                "the ledger is in another state.directory now: the file here is out of date, and is ledger.moved"
-            ),
-            Err(error) => tracing::error!(
-                %error,
-                "cannot set the ledger's file aside: it is out of date, so do not start pintle with the previous state.directory"
-            ),
         }
     }
 
@@ -409,7 +385,8 @@ fn take_over(standby: Standby, go: &Go) -> Result<Successor, Vec<Problem>> {
     match answer {
         Ok(Answer::Serving) => {
             let scheme = |tls| if tls { Scheme::Https } else { Scheme::Http };
-            Ok(Successor { channel, pid, kept: kept.into_iter().map(|(a, tls)| (a, scheme(tls))).collect() })
+            let kept = kept.into_iter().map(|(a, tls)| (a, scheme(tls))).collect();
+            Ok(Successor { channel, pid, kept, rotates: false })
         }
         Ok(Answer::Failed { reasons, problems }) => Err(of_peer(problems, &reasons)),
         Ok(Answer::Ready { .. }) => Err(vec![OUT_OF_ORDER.into()]),

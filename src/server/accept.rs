@@ -77,7 +77,7 @@ pub(super) async fn listen(
     let how = draining.borrow().clone();
     for listener in accepting {
         let until = match &how {
-            Drain::HandOver(kept) if kept.contains(&listener.address) => Until::Now,
+            Drain::HandOver { kept, .. } if kept.contains(&listener.address) => Until::Now,
             _ => Until::Empty,
         };
         listener.stop.send_replace(until);

@@ -1,7 +1,7 @@
 //! The channels between the server and its workers, and among the workers.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -25,9 +25,15 @@ pub enum Drain {
     No,
     /// No process takes over: idle connections are closed at once.
     Stop,
-    /// Another process accepts on these listeners already. Idle connections stay open for one more request, so that none is
-    /// closed just as a client sends a request.
-    HandOver(Arc<[(SocketAddr, Scheme)]>),
+    /// Another process accepts already.
+    HandOver {
+        /// The listeners on which it accepts. Idle connections stay open for one more request, so that none is closed just as
+        /// a client sends a request.
+        kept: Arc<[(SocketAddr, Scheme)]>,
+        /// It will send pins that chains of this process break: connections that have not begun their handshake are closed.
+        /// Their clients try again, and reach the other process.
+        rotates: bool,
+    },
 }
 
 /// A snapshot with its number.
@@ -67,6 +73,8 @@ pub(super) struct Vitals {
     pub(super) taken: Arc<AtomicU64>,
     /// The [`crate::clock::uptime`] of its last sign of life.
     pub(super) pulse: Arc<AtomicU64>,
+    /// It no longer accepts.
+    pub(super) drains: Arc<AtomicBool>,
 }
 
 /// The input of one worker.

@@ -78,6 +78,9 @@ async fn establish(
         return Some(Established { transport: Transport::Plain(socket), received, context, http2: false });
     }
     let hello = arrival.read_hello(&client).await?;
+    if worker.begins_no_handshake() {
+        return None;
+    }
     let slot = arrival.begin_handshake(&client)?;
     let Arrival { socket, entry, pass, .. } = arrival;
     // Clients open connections ahead of time. One that speaks after a rotation must not get the

@@ -153,9 +153,17 @@ impl Server {
     /// Waits until every worker uses the newest snapshot, but not long: a busy worker takes it a little later.
     pub async fn settled(&self) {
         let newest = self.snapshot.borrow().number;
-        let has_it = |worker: &WorkerHandle| worker.vitals.taken.load(Ordering::Acquire) >= newest;
+        self.wait_for_all(|worker| worker.vitals.taken.load(Ordering::Acquire) >= newest).await;
+    }
+
+    /// Waits until no worker accepts, after [`Self::drain`], but not long.
+    pub async fn accepts_no_more(&self) {
+        self.wait_for_all(|worker| worker.vitals.drains.load(Ordering::Acquire) || worker.thread.is_finished()).await;
+    }
+
+    async fn wait_for_all(&self, is_there: impl Fn(&WorkerHandle) -> bool) {
         let _ = tokio::time::timeout(SETTLE_MAX, async {
-            while !self.workers.iter().all(has_it) {
+            while !self.workers.iter().all(&is_there) {
                 self.news.notified().await;
             }
         })

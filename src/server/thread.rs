@@ -2,6 +2,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::channels::{Assignment, SharedState, Vitals};
 use super::worker::Worker;
@@ -22,7 +23,7 @@ pub(super) fn run(shared: SharedState, own: Assignment) -> io::Result<()> {
 async fn work(mut shared: SharedState, own: Assignment) -> io::Result<()> {
     let Assignment { number, listeners, requests, vitals } = own;
     let worker = Rc::new(Worker::new(number, &mut shared, &vitals).await);
-    let Vitals { taken, pulse, .. } = vitals;
+    let Vitals { taken, pulse, drains, .. } = vitals;
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.clock.run().await });
     let background = worker.clone();
@@ -31,9 +32,12 @@ async fn work(mut shared: SharedState, own: Assignment) -> io::Result<()> {
     let background = worker.clone();
     tokio::task::spawn_local(async move { background.show_life(&pulse).await });
     let background = worker.clone();
-    let (snapshots, news) = (shared.snapshot, shared.news);
+    let (snapshots, news) = (shared.snapshot, shared.news.clone());
     tokio::task::spawn_local(async move { background.follow_snapshots(snapshots, &taken, &news).await });
     let how = accept::listen(&worker, listeners, &mut shared.draining).await?;
-    worker.drain(&how).await;
+    worker.begin_drain(&how);
+    drains.store(true, Ordering::Release);
+    shared.news.notify_one();
+    worker.drain().await;
     Ok(())
 }

@@ -38,7 +38,8 @@ enum Draining {
     /// Idle ones end at once.
     Stop,
     /// With the answer to the next request; without one, at half of `limits.drain`. `since` is a tick.
-    HandOver { since: u32 },
+    /// With `rotates`, no handshake begins.
+    HandOver { since: u32, rotates: bool },
 }
 
 /// A worker's own state.
@@ -119,6 +120,11 @@ impl Worker {
         self.draining.get().is_some()
     }
 
+    /// Returns `true` if another process serves chains that differ from those here: no handshake may begin.
+    pub(super) fn begins_no_handshake(&self) -> bool {
+        matches!(self.draining.get(), Some(Draining::HandOver { rotates: true, .. }))
+    }
+
     /// Returns the current tick.
     pub(super) fn ticks(&self) -> u32 {
         self.clock.ticks()
@@ -131,7 +137,7 @@ impl Worker {
         match self.draining.get() {
             None => false,
             Some(Draining::Stop) => !fresh || now.saturating_sub(rests_since) > ticks_of(FRESH),
-            Some(Draining::HandOver { since }) => {
+            Some(Draining::HandOver { since, .. }) => {
                 now.saturating_sub(since) >= ticks_of(self.view().shared.limits.drain) / 2
             }
         }
@@ -199,13 +205,17 @@ impl Worker {
         }
     }
 
-    /// Waits until all connections have ended, or `limits.drain` has passed.
-    pub(super) async fn drain(&self, how: &Drain) {
+    /// Lets connections end as soon as possible.
+    pub(super) fn begin_drain(&self, how: &Drain) {
         self.draining.set(Some(match how {
-            Drain::HandOver(_) => Draining::HandOver { since: self.clock.ticks() },
+            Drain::HandOver { rotates, .. } => Draining::HandOver { since: self.clock.ticks(), rotates: *rotates },
             Drain::Stop | Drain::No => Draining::Stop,
         }));
         self.clock.wake_all();
+    }
+
+    /// Waits until all connections have ended, or `limits.drain` has passed.
+    pub(super) async fn drain(&self) {
         let limit = self.view().shared.limits.drain;
         let end = Instant::now() + limit;
         while self.connections.get() > 0 {

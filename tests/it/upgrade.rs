@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -467,6 +467,8 @@ fn sessions_and_pins_go_on() {
         text.replace(&live, &next).replace(&live_key, &next_key)
     });
     line.upgrade();
+    let has_next = |pins: &String| pins.contains(&bed.next.pin);
+    eventually("its pins are sent", || bed.header(&line.pintle).filter(has_next));
     for client in &clients {
         let (kind, pins) = visit(client);
         assert!(kind != HandshakeKind::Resumed && pins.is_some_and(|pins| pins.contains(&bed.next.pin)));
@@ -478,6 +480,37 @@ fn sessions_and_pins_go_on() {
     let mut state: Vec<_> = fs::read_dir(bed.state()).unwrap().map(|e| e.unwrap().file_name()).collect();
     state.sort();
     assert_eq!(state, ["admin.sock", "last-good", "ledger.head", "ledger.jsonl", "ledger.lock"]);
+}
+
+/// A browser has opened connections ahead, and the next process serves the next key. The previous one must not serve its
+/// chain any more: the client may have noted the new pins. With the same keys, those connections are served.
+#[test]
+fn a_connection_opened_before_an_upgrade_gets_no_old_chain() {
+    let bed = Bed::new();
+    let line = Line::start(&bed.authority, LISTEN, &format!("{PATIENT}{}", bed.config(&bed.pins("30d"), "")));
+    assert!(bed.header(&line.pintle).is_some());
+    let early = || {
+        let sockets: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(line.pintle.https()).unwrap()).collect();
+        eventually("they are accepted", || (line.pintle.status()["connections"].as_u64() >= Some(4)).then_some(()));
+        sockets
+    };
+    let client = || Client::new(&bed.authority);
+    let sockets = early();
+    line.upgrade();
+    for socket in sockets {
+        assert_eq!(client().handshake(socket, BLOG).unwrap().get(BLOG, "/").status, 200);
+    }
+    let sockets = early();
+    line.pintle.rewrite(|text| {
+        let text = text.replace(&format!("{:?}", bed.chain()), &format!("{:?}", bed.next.chain));
+        text.replace(&format!("{:?}", bed.key()), &format!("{:?}", bed.next.key))
+    });
+    line.upgrade();
+    eventually("the new pins are sent", || bed.header(&line.pintle).filter(|pins| pins.contains(&bed.next.pin)));
+    for socket in sockets {
+        assert!(client().handshake(socket, BLOG).is_err(), "the old chain is over");
+    }
+    assert_eq!(bed.served(&line.pintle), bed.next.pin);
 }
 
 /// An upgrade keeps promises that were made without a ledger on disk.
@@ -517,7 +550,7 @@ fn other_listeners() {
     for address in [https, new] {
         assert_eq!(client.get(address, BLOG, "/").status, 200, "{address}");
     }
-    eventually("nobody listens on what was left out", || std::net::TcpStream::connect(http).is_err().then_some(()));
+    eventually("nobody listens on what was left out", || TcpStream::connect(http).is_err().then_some(()));
 }
 
 #[test]

@@ -191,6 +191,13 @@ impl Config {
         self.pledges.iter().filter(is_kept).map(|pledge| Arc::as_ptr(&pledge.lease)).collect()
     }
 
+    /// `true` if one of its pairs breaks one of these promises.
+    pub fn breaks_any<'p>(&self, promises: impl Iterator<Item = &'p Promise>) -> bool {
+        let promises = Promises::alive(promises, Seconds::MIN);
+        let mut pairs = self.entries.iter().flat_map(|entry| entry.pairs().iter().map(move |pair| (entry, pair)));
+        pairs.any(|(entry, pair)| !entry.breaks(pair, &promises).is_empty())
+    }
+
     /// The pairs that it serves and another configuration does not; and all that break promises, which other nodes may
     /// have made since.
     #[must_use]
