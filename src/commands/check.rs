@@ -62,8 +62,7 @@ pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
     let mut first = None;
     if let Ok(Loaded { draft, config, problems }) = &loaded {
         warned.extend(of_files(draft, config, account.as_ref()));
-        let book = known.as_ref().filter(|known| !known.is_whole).map(|known| &known.book);
-        first = book.and_then(|book| FirstLedger::of(path, config, book));
+        first = known.as_ref().and_then(|known| first_ledger(path, config, known));
         warned.extend(first.as_ref().and_then(|first| suspicious(draft, first)));
         for problem in forbidden.iter().chain(&warned) {
             let placed = problems.placed(problem);
@@ -78,15 +77,7 @@ pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    for site in config.sites() {
-        print_site(site);
-    }
-    if config.sites().any(|s| s.hpkp.is_some()) {
-        println!("note: {}", hpkp::TODAY);
-    }
-    if let Some(first) = first.filter(|first| !first.is_suspicious()) {
-        println!("note: {}", first.reason());
-    }
+    print_sites(&config, first.as_ref());
     let mut warnings = problems.shown().len() + warned.len();
     let sites = counted(config.sites().len(), "site");
     if connect {
@@ -104,6 +95,19 @@ pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
         n => println!("{}: can be served, {sites}, {}", path.display(), counted(n, "warning")),
     }
     ExitCode::SUCCESS
+}
+
+/// Prints the sites, and notes about their pins.
+fn print_sites(config: &Config, first: Option<&FirstLedger>) {
+    for site in config.sites() {
+        print_site(site);
+    }
+    if config.sites().any(|s| s.hpkp.is_some()) {
+        println!("note: {}", hpkp::TODAY);
+    }
+    if let Some(first) = first.filter(|first| !first.is_suspicious()) {
+        println!("note: {}", first.reason());
+    }
 }
 
 /// Prints the answers of upstreams, and returns their failures, which it prints, too.
@@ -148,6 +152,11 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
         }
     }
     found
+}
+
+/// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
+fn first_ledger(path: &Path, config: &Config, known: &Known) -> Option<FirstLedger> {
+    if known.is_whole { None } else { FirstLedger::of(path, config, &known.book) }
 }
 
 /// Warns of a first ledger, if there was one before.
@@ -209,7 +218,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
-    let first = config.as_ref().filter(|_| !known.is_whole).and_then(|c| FirstLedger::of(path, c, &known.book));
+    let first = config.as_ref().and_then(|config| first_ledger(path, config, &known));
     warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
         Ok(attempts) => attempts,
