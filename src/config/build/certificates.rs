@@ -34,6 +34,27 @@ pub(super) struct Pairs {
     pub(super) missing: Vec<MissingPair>,
 }
 
+impl Pairs {
+    /// Takes the pair that was served last in place of an unfit one.
+    fn replace(&mut self, at: usize, problems: Vec<Problem>, unchanged: bool, here: Option<&Loaded>, served: Loaded) {
+        let certificate = here.map(Loaded::report);
+        self.refused.push(RefusedPair { at, problems, unchanged, certificate });
+        self.loaded.push(served);
+    }
+
+    /// Until pintle has obtained the first pair, the site keeps the one that it was served with.
+    fn keep_until_obtained(
+        &mut self,
+        awaited: Option<(&CertificateTable, usize, PathBuf)>,
+        stand_ins: &StandIns<'_>,
+        folder: &Path,
+    ) {
+        if let (true, Some((pair, at, path))) = (self.loaded.is_empty(), awaited) {
+            self.loaded.extend(stand_ins.served_until(pair, at, &path, folder));
+        }
+    }
+}
+
 /// Loads a site's pairs. The pair that was served last replaces an unfit one, if that is allowed.
 pub(super) fn build(
     table: &SiteTable,
@@ -77,9 +98,7 @@ pub(super) fn build(
                 if !unchanged && stand_ins.are_in_use() {
                     hint_at_memory(&served, &mut problems);
                 }
-                let certificate = here.as_ref().map(Loaded::report);
-                pairs.refused.push(RefusedPair { at, problems, unchanged, certificate });
-                pairs.loaded.push(served);
+                pairs.replace(at, problems, unchanged, here.as_ref(), served);
             }
             _ if is_awaited || is_refused && stand_ins.may_lack(path.as_deref()) => pairs.missing.push(MissingPair {
                 path,
@@ -96,10 +115,7 @@ pub(super) fn build(
             }
         }
     }
-    // Until pintle has obtained the first of them, the site keeps the pair that it was served with.
-    if let (true, Some((pair, at, path))) = (pairs.loaded.is_empty(), awaited) {
-        pairs.loaded.extend(stand_ins.served_until(pair, at, &path, r.folder));
-    }
+    pairs.keep_until_obtained(awaited, stand_ins, r.folder);
     pairs
 }
 
