@@ -14,10 +14,16 @@ use crate::keys::pin::Pin;
 use crate::tls::certificate::Chain;
 use crate::tls::rule::Rule;
 
-/// Returns the names of a certificate as an authority takes them: in lower case, sorted, addresses without brackets.
+/// Returns the names of a certificate as an authority takes them: in lower case, sorted, addresses without brackets, and
+/// without names that a wildcard among them covers.
 #[must_use]
 pub(super) fn names(certificate: &Managed) -> Vec<String> {
-    let mut names: Vec<String> = certificate.hosts.iter().map(name).collect();
+    let hosts = &certificate.hosts;
+    let is_covered = |host: &HostPattern| {
+        let exact = host.exact();
+        exact.is_some_and(|exact| hosts.iter().any(|other| other.is_wildcard() && other.matches(exact)))
+    };
+    let mut names: Vec<String> = hosts.iter().filter(|host| !is_covered(host)).map(name).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -87,4 +93,28 @@ fn covers(chain: &Chain, name: &str) -> bool {
     HostPattern::parse(name)
         .or_else(|_| HostPattern::parse(&bracketed()))
         .is_ok_and(|pattern| chain.leaf.covers_pattern(&pattern))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::keys::key_file::KeyAlgorithm;
+
+    #[test]
+    fn names_as_an_authority_takes_them() {
+        for (hosts, expected) in [
+            (&["b.example", "a.example", "a.example"][..], &["a.example", "b.example"][..]),
+            (&["a.example", "*.a.example"], &["*.a.example", "a.example"]),
+            (&["a.example", "www.a.example", "*.a.example"], &["*.a.example", "a.example"]),
+            (&["x.y.a.example", "*.a.example"], &["*.a.example", "x.y.a.example"]),
+            (&["*.a.example", "*.b.a.example"], &["*.a.example", "*.b.a.example"]),
+        ] {
+            let hosts = hosts.iter().map(|host| HostPattern::parse(host).unwrap()).collect();
+            let (site, folder) = (String::new(), PathBuf::new());
+            let managed = Managed { site, hosts, algorithm: KeyAlgorithm::EcdsaP256, folder, adopt: None };
+            assert_eq!(names(&managed), expected);
+        }
+    }
 }

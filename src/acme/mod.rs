@@ -18,6 +18,7 @@ mod fault;
 pub mod held;
 pub mod hook;
 mod invalid;
+mod lost;
 pub mod issued;
 pub mod lookup;
 mod order;

@@ -258,7 +258,7 @@ async fn follow(
         let said = said.and_then(|said| u64::try_from(said).ok()).map(Duration::from_secs);
         sleep(said.unwrap_or(wait)).await;
         wait = (wait * 2).min(POLL_MAX);
-        signed!(order.refresh(), client)?;
+        signed!(order.refresh(), client).map_err(gone)?;
     }
 }
 
@@ -276,7 +276,7 @@ fn csr(work: &Work, wanted: &Wanted) -> Result<Vec<u8>, Fault> {
 
 /// Takes the chain of a valid order, if it fits the order.
 async fn issued(work: &Work, wanted: &Wanted, order: &mut Order, client: &Client) -> Result<Ended, Fault> {
-    let pem = signed!(order.certificate(), client)?;
+    let pem = signed!(order.certificate(), client).map_err(gone)?;
     let pem = pem.ok_or_else(|| Fault::here("the authority has no certificate for a valid order".to_owned()))?;
     let now = Timestamp::from_second(wall()).unwrap_or_default();
     match held::judge(&pem, &held::names(&work.certificate), wanted.pin, now) {

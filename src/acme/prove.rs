@@ -11,6 +11,7 @@ use super::client::Client;
 use super::dns::{Persist, Standing, issuers, present, record, standing};
 use super::fault::{Fault, signed};
 use super::hook::{self, Record};
+use super::invalid::gone;
 use super::lookup::{Found, Lookup};
 use super::problem::Remedy;
 use super::work::{Surroundings, Wanted, Work};
@@ -89,7 +90,7 @@ async fn fetch(order: &mut Order, client: &Client) -> Result<HashMap<String, Vec
         }
         Ok::<(), instant_acme::Error>(())
     };
-    signed!(all(), client)?;
+    signed!(all(), client).map_err(gone)?;
     Ok(issuers)
 }
 

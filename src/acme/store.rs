@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::backoff::Attempts;
 use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
 use super::issued::{Issued, Retired};
+use super::lost::{self, COMPROMISED};
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
@@ -31,8 +32,6 @@ const FILE_MAX: u64 = 4 << 20;
 const RECORD: &str = "order.json";
 /// A chain that is complete, and takes the place of the chain in use.
 const ARRIVED: &str = "chain.new.pem";
-/// A compromised key and its chain, until the chain is revoked.
-const COMPROMISED: [&str; 2] = ["compromised.key.pem", "compromised.chain.pem"];
 
 /// Everything that is known about a certificate, besides its key and chain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -120,7 +119,7 @@ fn make_missing(certificate: &Managed, choice: KeyChoice) -> Result<(), String> 
         return Ok(());
     }
     let adopted = certificate.adopt.as_ref().filter(|_| choice == KeyChoice::Live).map(|file| adopt(file, certificate));
-    let pem = match adopted.transpose()?.flatten() {
+    let pem = match adopted.transpose()?.flatten().or_else(|| lost::served_key(certificate, choice)) {
         Some(pem) => pem,
         None => generate(certificate.algorithm).map_err(|error| format!("no key could be made: {error}"))?,
     };

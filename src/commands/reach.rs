@@ -322,7 +322,11 @@ pub(super) fn keys_in_reach(draft: &Draft, config: &Config) -> Vec<Problem> {
 pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Problem> {
     let kept = draft.kept_keys().unwrap_or_default().into_iter().map(|key| key.value);
     let read: Vec<PathBuf> = config.files().map(Path::to_owned).chain([draft.path().to_owned()]).chain(kept).collect();
-    let real: Vec<PathBuf> = read.iter().filter_map(|file| fs::canonicalize(file).ok()).collect();
+    // Files that pintle makes there itself.
+    let own: Vec<PathBuf> = draft.managed().into_iter().map(|certificate| certificate.folder).collect();
+    let is_own = |file: &Path| own.iter().any(|folder| file.starts_with(folder));
+    let read = read.into_iter().filter(|file| !is_own(file));
+    let real: Vec<PathBuf> = read.collect::<Vec<_>>().iter().filter_map(|file| fs::canonicalize(file).ok()).collect();
     let socket = match &config.admin {
         Some(AdminAddress::Unix(path)) => Some(folder_of(path).to_owned()),
         Some(AdminAddress::Tcp { .. }) | None => None,

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use self::contents::has_key;
 use self::name::{CopyName, of_path};
 use crate::host::HostPattern;
+use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
 
@@ -98,6 +99,13 @@ impl LastGood {
     #[must_use]
     pub fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Vec<u8>> {
         self.best(hosts, |name| name.is_at(chain))
+    }
+
+    /// The key that a site with these names served last where this chain is configured, in PEM.
+    #[must_use]
+    pub fn key(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Zeroizing<String>> {
+        let contents = Zeroizing::new(self.read(chain, hosts)?);
+        private_key(&contents).ok().map(|key| key_in_pem(&key))
     }
 
     /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.

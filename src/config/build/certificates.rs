@@ -84,17 +84,15 @@ pub(super) fn build(
             .filter(|_| dropped.is_none() && (is_refused || stand_ins.are_in_use()))
             .and_then(|path| stand_ins.served(pair, at, path, r.folder))
             .map(|served| served.loaded);
-        if let (true, None, Some(path)) = (is_awaited, &awaited, &path) {
-            awaited = Some((pair, at, path.clone()));
-        }
+        awaited = awaited.or_else(|| Some((pair, at, path.clone().filter(|_| is_awaited)?)));
         let unchanged = here.as_ref().zip(served.as_ref()).is_some_and(|(here, served)| here.is(served));
         match served {
             Some(served) if is_refused && stand_ins.may_stand_in(unchanged) => {
                 let mut problems = problems.into_list();
-                if let (true, Some(path)) = (is_awaited, &path) {
-                    let reason = Reason::new(format!("{}: the file is gone", r.shown(path)));
-                    problems.push(Problem::error(&pair.span, reason).about(path));
-                }
+                problems.extend(path.filter(|_| is_awaited).map(|path| {
+                    let reason = Reason::new(format!("{}: the file is gone", r.shown(&path)));
+                    Problem::error(&pair.span, reason).about(&path)
+                }));
                 if !unchanged && stand_ins.are_in_use() {
                     hint_at_memory(&served, &mut problems);
                 }

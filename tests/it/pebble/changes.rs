@@ -1,9 +1,12 @@
 //! Changes of the configuration that make pintle order another certificate: what is served stays until it is there.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::orders::{Bed, obtained, renew};
 use crate::harness::double::{Answer, Double, Step, When};
 use crate::harness::pebble::Settings;
-use crate::harness::{BLOG, Client, Pintle, blog};
+use crate::harness::{BLOG, Client, Pintle, blog, eventually, outcome};
 
 const MORE: &str = "more.example.com";
 const PINS: &str = "[site.hpkp]\nmax_age = \"30d\"\n";
@@ -61,7 +64,7 @@ fn another_algorithm_is_served_once_it_is_there() {
     let algorithm = |pintle: &Pintle| pintle.status()["sites"][0]["certificates"][0]["algorithm"].clone();
     assert_eq!(algorithm(&pintle), "ecdsa-p256");
     // After a restart, too.
-    let config = std::fs::read_to_string(pintle.config_path()).unwrap();
+    let config = fs::read_to_string(pintle.config_path()).unwrap();
     drop(pintle);
     let pintle = restart(&bed, &config);
     bed.page(&pintle, BLOG);
@@ -85,7 +88,7 @@ fn a_given_pair_stays_until_pintle_has_its_own() {
     pintle.reload();
     pintle.logs("no certificate obtained");
     assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
-    let config = std::fs::read_to_string(pintle.config_path()).unwrap();
+    let config = fs::read_to_string(pintle.config_path()).unwrap();
     drop(pintle);
     let pintle = restart(&bed, &config);
     assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
@@ -93,4 +96,34 @@ fn a_given_pair_stays_until_pintle_has_its_own() {
     renew(&bed);
     obtained(&pintle, 1);
     bed.page(&pintle, BLOG);
+}
+
+#[test]
+fn a_lost_key_comes_back_from_the_copy() {
+    let bed = Bed::new(Settings::default());
+    let pintle = bed.run();
+    obtained(&pintle, 1);
+    let (pin, key) = (bed.spki("ecdsa-p256"), bed.folder("ecdsa-p256").join("key.pem"));
+    let before = fs::read_to_string(&key).unwrap();
+    eventually("the pair is copied", || {
+        let copies = fs::read_dir(bed.state().join("last-good")).ok()?;
+        copies
+            .flatten()
+            .any(|copy| fs::read_to_string(copy.path()).is_ok_and(|text| text.contains("PRIVATE KEY")))
+            .then_some(())
+    });
+    drop(pintle);
+    fs::remove_file(&key).unwrap();
+    let pintle = bed.run();
+    assert_eq!(fs::read_to_string(&key).unwrap().trim(), before.trim());
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    renew(&bed);
+    obtained(&pintle, 1);
+    assert_eq!(bed.spki("ecdsa-p256"), pin, "the key");
+    // pintle's own files in its own folder are nothing to warn of.
+    let (code, out, error) = outcome(&mut pintle.command("check"));
+    assert!(
+        code == 0 && !error.contains("whoever takes the process over") && !out.contains("whoever takes"),
+        "{error}"
+    );
 }

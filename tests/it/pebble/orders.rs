@@ -312,6 +312,25 @@ fn a_name_that_the_authority_refuses() {
     bed.page(&pintle, BLOG);
 }
 
+/// A server that lags behind the one that made the order.
+#[test]
+fn an_order_that_one_server_does_not_know() {
+    for step in [Step::Order, Step::Authorization, Step::Certificate] {
+        let bed = Bed::new(Settings::default());
+        let double = Double::before(&bed.pebble);
+        double.answer(step, When::Nth(1), Answer::problem(404, "malformed", "No such order"));
+        let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", ""));
+        let again = eventually("it is tried again, or was obtained", || {
+            let obtained = pintle.log_json("certificate obtained").pop();
+            obtained.or_else(|| pintle.log_json("no certificate obtained").pop())
+        });
+        assert!(
+            again.get("again").is_none_or(|at| at.as_str().is_some_and(|at| at.starts_with("20"))),
+            "{step:?}: {again}"
+        );
+    }
+}
+
 #[test]
 fn an_authority_that_has_forgotten_the_account() {
     let mut bed = Bed::new(Settings::default());
