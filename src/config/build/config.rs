@@ -148,7 +148,7 @@ impl Config {
         copies.allow(self.pairs());
     }
 
-    /// Removes the copies of pairs that it does not serve ([`LastGood::retain`]). A copy whose names have no certificate
+    /// Removes the copies of pairs that it does not serve (`LastGood::retain`). A copy whose names have no certificate
     /// any more is set aside as long as a promise needs its key.
     ///
     /// # Errors
