@@ -98,7 +98,7 @@ pub(super) fn serve(
         Err(code) => return code,
     };
     let (ledger, notices) = opened.unwrap_or_else(|| (Ledger::in_memory(), Vec::new()));
-    let remarks = Remarks::of(path, &config, ledger.book());
+    let remarks = Remarks::of(path, &config, ledger.book(), beginning.is_demo);
     let bound = match bind(&config.https, &config.http, config.workers, &mut beginning.lent) {
         Ok(bound) => bound,
         Err(errors) => return cannot_bind(&errors, beginning.is_demo),
@@ -293,8 +293,10 @@ struct Remarks {
 }
 
 impl Remarks {
-    fn of(path: &Path, config: &Config, book: &Book) -> Self {
-        Self { ahead: dates_ahead(path, book), first: FirstLedger::of(path, config, book) }
+    /// The first ledger of a demo is no news.
+    fn of(path: &Path, config: &Config, book: &Book, is_demo: bool) -> Self {
+        let first = (!is_demo).then(|| FirstLedger::of(path, config, book)).flatten();
+        Self { ahead: dates_ahead(path, book), first }
     }
 }
 

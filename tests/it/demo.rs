@@ -28,7 +28,7 @@ impl Demo {
             .env_remove("XDG_DATA_HOME")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(home.join("stderr")).unwrap())
             .spawn()
             .unwrap();
         let out = child.stdout.take().unwrap();
@@ -72,6 +72,7 @@ impl Drop for Demo {
 fn the_printed_commands_work_as_printed() {
     let home = TempDir::new().unwrap();
     let demo = Demo::start(home.path());
+    assert_eq!(fs::read_to_string(home.path().join("stderr")).unwrap(), "", "no log around the text");
     let run = |command: &str| {
         outcome(Command::new("sh").args(["-c", &format!("{command} --silent --show-error --noproxy '*'")]))
     };
