@@ -5,6 +5,7 @@ mod contents;
 mod name;
 mod pair;
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -17,7 +18,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use self::contents::has_key;
-use self::name::{CopyName, of_path};
+use self::name::{CopyName, NAMED, of_path, of_pin, of_site};
 use crate::host::HostPattern;
 use crate::keys::key_file::private_key;
 use crate::keys::pin::Pin;
@@ -46,6 +47,9 @@ pub struct LastGood {
     /// A pair could not be copied when that was last tried.
     failed: Arc<AtomicBool>,
 }
+
+/// The rank of a copy that names another site, and that was made for one of these names.
+const OF_THESE_NAMES: u8 = 1;
 
 /// A copy whose site is gone.
 #[derive(Debug)]
@@ -98,7 +102,8 @@ impl LastGood {
     /// is no copy that can be read.
     #[must_use]
     pub fn read(&self, chain: &Path, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        self.best(hosts, |name| name.is_at(chain))
+        let path = of_path(chain);
+        self.best(hosts, |name| name.path() == path)
     }
 
     /// The key that a site with these names served last where this chain is configured, in PEM.
@@ -111,7 +116,8 @@ impl LastGood {
     /// The chain and key that a site with these names served last with this leaf key, wherever the chain is configured.
     #[must_use]
     pub fn read_with(&self, pin: Pin, hosts: &[HostPattern]) -> Option<Vec<u8>> {
-        self.best(hosts, |name| name.is_of(pin))
+        let pin = of_pin(pin);
+        self.best(hosts, |name| name.pin() == pin)
     }
 
     /// The chain and key that a site with these names served last.
@@ -124,19 +130,22 @@ impl LastGood {
     /// place, or be gone. Copies of older versions name no site.
     fn best(&self, hosts: &[HostPattern], is_meant: impl Fn(&CopyName<'_>) -> bool) -> Option<Vec<u8>> {
         let names = self.names().ok()?;
-        let mut found: Vec<(u8, Option<std::time::SystemTime>, &String)> = Vec::new();
-        let meant = names.iter().filter_map(|name| Some((name, CopyName::parse(name)?)));
-        for (name, parsed) in meant.filter(|(_, parsed)| is_meant(parsed)) {
-            let rank = match parsed.rank(hosts) {
-                Some(rank) => rank,
-                None if self.is_for(name, hosts) => 1,
-                None => continue,
-            };
-            let written = fs::symlink_metadata(self.folder.join(name)).and_then(|file| file.modified()).ok();
-            found.push((rank, written, name));
-        }
-        found.sort_unstable();
-        found.iter().rev().find_map(|(_, _, name)| read(&self.folder.join(name)).ok())
+        let sites: Vec<String> = hosts.iter().map(of_site).collect();
+        let parsed = names.iter().filter_map(|name| Some((name, CopyName::parse(name)?)));
+        let ranked = parsed.filter(|(_, parsed)| is_meant(parsed)).map(|(name, parsed)| (parsed.rank(&sites), name));
+        let (named, others): (Vec<_>, Vec<_>) = ranked.partition(|(rank, _)| *rank >= Some(NAMED));
+        self.first_readable(named).or_else(|| {
+            let fitting = others.into_iter().filter(|(rank, name)| rank.is_some() || self.is_for(name, hosts));
+            self.first_readable(fitting.map(|(rank, name)| (rank.or(Some(OF_THESE_NAMES)), name)).collect())
+        })
+    }
+
+    /// The first of some copies that can be read: by rank, then the newest.
+    fn first_readable(&self, mut found: Vec<(Option<u8>, &String)>) -> Option<Vec<u8>> {
+        let written =
+            |name: &String| fs::symlink_metadata(self.folder.join(name)).and_then(|file| file.modified()).ok();
+        found.sort_by_cached_key(|(rank, name)| Reverse((*rank, written(name), *name)));
+        found.iter().find_map(|(_, name)| read(&self.folder.join(name)).ok())
     }
 
     /// `true` if a copy was made for one of these names.
@@ -147,9 +156,9 @@ impl LastGood {
 
     /// A copy that has the key with this pin, whatever its site.
     fn with_key(&self, pin: Pin) -> Option<Zeroizing<Vec<u8>>> {
-        let names = self.names().ok()?;
+        let (names, pin) = (self.names().ok()?, of_pin(pin));
         let of_pin = names.iter().filter(|name| {
-            CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some_and(|name| name.is_of(pin))
+            CopyName::parse(name.strip_suffix(FORMER).unwrap_or(name)).is_some_and(|name| name.pin() == pin)
         });
         of_pin.filter_map(|name| read(&self.folder.join(name)).ok().map(Zeroizing::new)).find(|found| has_key(found))
     }
@@ -162,8 +171,8 @@ impl LastGood {
 
     /// Removes all copies except those of these pairs, and those of the chains in `missing`, which nothing has replaced yet:
     /// such a copy may have the only live key. Call it before anything is promised under other pairs: a copy must never
-    /// have an older key than the one whose pins readers got last. `is_needed` says of the names of a copy, and of
-    /// its key, that their site is gone and that a promise still needs the key: such a copy is set aside.
+    /// have an older key than the one whose pins readers got last. `is_needed` gets a copy's names and the copy. It returns
+    /// `true` if the site is gone and a promise still needs the key: such a copy is set aside.
     ///
     /// # Errors
     ///
@@ -186,16 +195,19 @@ impl LastGood {
         };
         let there: HashSet<&String> = names.iter().collect();
         // The copies to come, of the same keys under other names: until they are there, the existing ones stay.
-        let missing: Vec<CopyName<'_>> =
-            wanted.iter().filter(|name| !there.contains(name)).filter_map(|name| CopyName::parse(name)).collect();
+        let missing: HashSet<&str> = wanted
+            .iter()
+            .filter(|name| !there.contains(name))
+            .filter_map(|name| CopyName::parse(name))
+            .map(|name| name.pin())
+            .collect();
         let mut changed = false;
         for name in names.iter().filter(|name| !wanted.contains(*name)) {
             let path = self.folder.join(name);
             let copy = name.strip_suffix(FORMER).unwrap_or(name);
             let parsed = CopyName::parse(copy);
             let is_spared = |copy: &CopyName<'_>| {
-                (copy.is_among(&lacking) && !name.ends_with(FORMER))
-                    || missing.iter().any(|other| other.has_key_of(copy))
+                (lacking.contains(copy.path()) && !name.ends_with(FORMER)) || missing.contains(copy.pin())
             };
             if parsed.as_ref().is_some_and(is_spared) {
                 continue;

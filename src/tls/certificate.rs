@@ -68,6 +68,7 @@ pub struct Chain {
     /// section 2.6). A client may trust a cross-signed authority itself and never look at the one
     /// above.
     pub certain: Vec<Pin>,
+    id: ChainId,
     paths: Arc<Paths>,
     /// Moved out once the chain has its key.
     der: Vec<CertificateDer<'static>>,
@@ -143,13 +144,14 @@ impl Chain {
         let certain = certain(&served, &pins);
         drop(parsed);
         let der = paths.served.iter().map(|at| der[*at].clone()).collect();
-        Ok(Self { leaf, pins, certain, paths: Arc::new(paths), der })
+        let id = ChainId::of(&certain);
+        Ok(Self { leaf, pins, certain, id, paths: Arc::new(paths), der })
     }
 
     /// Returns the served certificates in PEM; empty once the chain has its key.
     #[must_use]
     pub fn pem(&self) -> String {
-        self.der.iter().map(|certificate| pem::written("CERTIFICATE", certificate)).collect()
+        pem::certificates(&self.der)
     }
 
     /// Returns the leaf's pin.
@@ -161,7 +163,7 @@ impl Chain {
     /// Returns the identity of the chain for sessions.
     #[must_use]
     pub fn id(&self) -> ChainId {
-        ChainId::of(&self.certain)
+        self.id
     }
 
     /// Returns the path rules that the chain breaks at a time.

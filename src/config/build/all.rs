@@ -54,6 +54,8 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
         except: others(&names.iter().map(Vec::as_slice).collect::<Vec<_>>()),
         before: by_name(context.before.map_or(&[], |before| &before.entries)),
         by_host: OnceCell::new(),
+        served_before: OnceCell::new(),
+        former: OnceCell::new(),
         reuse: planning::Reuse::of(context.before),
         upstreams: context.before.map(|b| b.upstreams.clone()).unwrap_or_default(),
         context,
@@ -66,8 +68,8 @@ fn build(draft: &Draft, file: &File, context: &Context<'_>, problems: &mut Probl
     let may_refuse = !context.keeps_sites;
     suites::check(&file.tls, &globals.offer, &entries, may_refuse, &mut r);
     let admitted = guard::admit(&mut candidates, &mut builder, &mut kept, &mut r);
+    unserved::warn_of_unserved(&builder, &mut r);
     let upstreams = builder.upstreams;
-    unserved::warn_of_unserved(&names, context, &mut r);
     for candidate in &candidates {
         r.problems.extend(candidate.problems.iter().chain(&candidate.notes).cloned());
     }

@@ -64,7 +64,7 @@ pub(super) fn assemble(
         state: draft.state(),
         admin: draft.admin(),
         process: draft.process(),
-        key_process: draft.kept_keys().is_some(),
+        key_process: draft.has_key_process(),
         sandbox: globals.sandbox,
         acme: globals.acme.map(Arc::new),
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),

@@ -1,6 +1,7 @@
 //! Makes candidates of sites, also again where something must differ from their files.
 
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::stand_in::{Change, MayLackHere, Served, StandIns};
 use super::upstream::Upstreams;
 use crate::config::file::{CertificateTable, File};
 use crate::config::problem::At;
-use crate::config::{Context, Draft, MayLack, StandIn};
+use crate::config::{Context, Draft, FormerCopy, LastGood, MayLack, ServedBefore, StandIn};
 use crate::host::HostPattern;
 
 /// Makes candidates of sites.
@@ -30,6 +31,10 @@ pub(super) struct Builder<'a> {
     pub(super) before: ByName<'a>,
     /// The sites of the configuration in use by all their names.
     pub(super) by_host: OnceCell<ByHost<'a>>,
+    /// The sites that an earlier process served, by all their names.
+    pub(super) served_before: OnceCell<HashMap<&'a HostPattern, &'a ServedBefore, foldhash::fast::RandomState>>,
+    /// Copies whose sites are gone.
+    pub(super) former: OnceCell<Vec<FormerCopy>>,
     pub(super) reuse: Reuse,
     pub(super) upstreams: Upstreams,
     pub(super) context: &'a Context<'a>,
@@ -63,40 +68,43 @@ impl Builder<'_> {
 }
 
 impl<'a> Builder<'a> {
-    /// The site with these names that clients see now: the one with the same first name, or with any of them. Their
-    /// order may have changed.
+    /// The site with these names that clients see now. Their order may have changed.
     pub(super) fn served_as(&self, names: &[HostPattern]) -> Option<&'a Arc<Entry>> {
-        let first = names.first()?.to_string();
-        let by_host = || {
+        names.iter().find_map(|name| self.in_use(name)).filter(|_| self.context.is_served)
+    }
+
+    /// The site of the configuration in use with this name.
+    fn in_use(&self, name: &HostPattern) -> Option<&'a Arc<Entry>> {
+        let find = || {
             let entries = self.context.before.iter().flat_map(|before| &before.entries);
             entries.flat_map(|entry| entry.hosts().iter().map(move |host| (host, entry))).collect()
         };
-        let known = self.before.get(first.as_str()).copied();
-        known
-            .or_else(|| names.iter().find_map(|name| self.by_host.get_or_init(by_host).get(name).copied()))
-            .filter(|_| self.context.is_served)
+        self.by_host.get_or_init(find).get(name).copied()
     }
-}
 
-impl<'a> Builder<'a> {
+    /// The copies whose sites are gone.
+    pub(super) fn former(&self) -> &[FormerCopy] {
+        self.former.get_or_init(|| self.context.last_good.as_ref().map(LastGood::former).unwrap_or_default())
+    }
+
     /// The pairs that a site may be without: all, if none of its names has a certificate now, and otherwise those that it
     /// lacks already.
     fn may_lack(&self, index: usize) -> MayLackHere<'a> {
-        let hosts: Vec<&HostPattern> = self.hosts.get(index).into_iter().flatten().map(|at| &at.value).collect();
-        let is_one = |host: &HostPattern| hosts.contains(&host);
+        let names = self.names.get(index).map_or(&[][..], Vec::as_slice);
         match (&self.context.may_lack, self.context.served()) {
             (MayLack::None, _) => MayLackHere::Only(Vec::new()),
-            (_, Some(served)) => {
-                let with_certificate = served.entries.iter().filter(|entry| entry.plan.set.is_some());
-                let lacks = served.entries.iter().filter(|entry| entry.hosts().iter().any(is_one));
-                match with_certificate.flat_map(|entry| entry.hosts()).any(is_one) {
-                    true => MayLackHere::Only(lacks.flat_map(|entry| entry.missing()).collect()),
+            (_, Some(_)) => {
+                let own: Vec<&'a Arc<Entry>> = names.iter().filter_map(|name| self.in_use(name)).collect();
+                match own.iter().any(|entry| entry.plan.set.is_some()) {
+                    true => MayLackHere::Only(own.into_iter().flat_map(|entry| entry.missing()).collect()),
                     false => MayLackHere::Any,
                 }
             }
             (MayLack::All, None) => MayLackHere::Any,
             (MayLack::AllBut(served), None) => {
-                let own: Vec<_> = served.iter().filter(|site| site.hosts.iter().any(is_one)).collect();
+                let find = || served.iter().flat_map(|site| site.hosts.iter().map(move |host| (host, site))).collect();
+                let by_host = self.served_before.get_or_init(find);
+                let own: Vec<&'a ServedBefore> = names.iter().filter_map(|name| by_host.get(name).copied()).collect();
                 match own.is_empty() {
                     true => MayLackHere::Any,
                     false => MayLackHere::Only(

@@ -12,7 +12,7 @@ use crate::keys::key_file::FILE_MAX;
 use crate::os::read_error;
 use crate::reason::{Kind, Problem, Reason};
 
-/// Why a refused pair is urgent with a key process.
+/// The hint for a refused pair whose live key is in the key process only.
 pub(super) const ONLY_IN_MEMORY: &str = "with tls.key_process, no copy has the live key: put its file back before a restart or \
                                          an upgrade, which would be refused";
 

@@ -104,9 +104,11 @@ fn check_default_site(file: &File, default_site: Option<usize>, r: &mut Checker<
 }
 
 fn access_log(file: &File, draft: &Draft, r: &mut Checker<'_>) -> (AccessTarget, Option<AccessFormat>) {
-    let formats = [AccessFormat::Json, AccessFormat::Combined, AccessFormat::Short];
-    let words = ["json", "combined", "short"];
-    let formats: Vec<_> = words.into_iter().zip(formats.map(Some)).collect();
+    let formats = [
+        ("json", Some(AccessFormat::Json)),
+        ("combined", Some(AccessFormat::Combined)),
+        ("short", Some(AccessFormat::Short)),
+    ];
     let access_format = r.choice("log.format", file.log.format.as_ref(), &formats, None);
     let access = match file.log.access.as_ref().map(|a| (a.value.as_str(), draft.access_file())) {
         None | Some(("stdout", _)) => AccessTarget::Stdout,

@@ -175,7 +175,7 @@ fn was_served(candidate: &Candidate, context: &Context<'_>) -> bool {
     })
 }
 
-/// A site with its place, and what it offers to the guard.
+/// A site with its place and its offer to the guard.
 type Judged<'c> = (usize, &'c Candidate, &'c Arc<Entry>, Offer<'c>);
 
 /// Returns what the guard admits, its warnings, and its objections.
@@ -251,9 +251,9 @@ fn against_clash(clash: &Clash, file: &File, sites: &[Judged<'_>]) -> Option<Obj
 /// Further hints for a site whose pair is refused.
 fn more_hints(builder: &Builder<'_>, entry: &Entry) -> Vec<String> {
     // An installation has not replaced the key yet.
-    let is_replaced = builder.draft.kept_keys().is_some() && builder.context.instead.is_empty();
+    let is_replaced = builder.draft.has_key_process() && builder.context.instead.is_empty();
     let in_memory = is_replaced.then(|| ONLY_IN_MEMORY.to_owned());
-    kept_aside(builder.context, entry.hosts()).into_iter().chain(in_memory).collect()
+    kept_aside(builder.former(), entry.hosts()).into_iter().chain(in_memory).collect()
 }
 
 /// Warns of `accept_lockout_until` if the site's chains break nothing.

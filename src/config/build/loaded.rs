@@ -47,13 +47,8 @@ impl Loaded {
             // A key that another process has is not read by this one, not even for a copy.
             key: self.key.as_deref().filter(|_| key_process::running().is_none()).map(Path::to_owned),
             text: self.text.clone(),
-            chain: Box::new(move || self.pem()),
+            chain: Box::new(move || pem::certificates(self.der())),
         }
-    }
-
-    /// The chain in PEM, as it is served.
-    fn pem(&self) -> String {
-        self.der().iter().map(|certificate| pem::written("CERTIFICATE", certificate)).collect()
     }
 
     /// Its part of the report.

@@ -203,7 +203,7 @@ impl<'a> StandIns<'a> {
                 (certificate.chain.clone(), Some(certificate))
             }
         };
-        let text = if key_process::running().is_some() { KeyText::default() } else { KeyText::of_copy(&contents) };
+        let text = if key_process::running().is_some() { KeyText::default() } else { KeyText::new(&contents) };
         Some(Served { loaded: Loaded { at, path: path.to_owned(), key, text, chain, certificate }, by })
     }
 

@@ -8,25 +8,31 @@ use crate::keys::key_file::KeyAlgorithm;
 use crate::reason::Reason;
 use crate::tls::offer::TlsOffer;
 
-/// The kinds of keys that clients can use, where only some of them are: in TLS 1.2, each suite fits one kind.
+/// The kinds of keys that fit a suite of TLS 1.2: each suite fits one kind.
 pub(super) struct Fit {
     rsa: bool,
     ecdsa: bool,
 }
 
 impl Fit {
-    /// `None` if each key can be used, in some version of TLS.
+    fn in_tls12(offer: &TlsOffer) -> Self {
+        let has = |kind: &str| offer.suites.iter().any(|suite| !suite.tls13 && suite.names[0].contains(kind));
+        Self { rsa: has("_RSA_"), ecdsa: has("_ECDSA_") }
+    }
+
+    fn has(&self, algorithm: &KeyAlgorithm) -> bool {
+        if matches!(algorithm, KeyAlgorithm::Rsa(_)) { self.rsa } else { self.ecdsa }
+    }
+
+    /// `None` if clients can use each key, in some version of TLS.
     pub(super) fn of(table: &TlsTable, offer: &TlsOffer) -> Option<Self> {
         let is_limited = offer.versions.tls12 && !offer.versions.tls13 && table.cipher_suites.is_some();
-        let has = |kind: &str| offer.suites.iter().any(|suite| !suite.tls13 && suite.names[0].contains(kind));
-        let (rsa, ecdsa) = (has("_RSA_"), has("_ECDSA_"));
-        (is_limited && rsa != ecdsa).then_some(Self { rsa, ecdsa })
+        Some(Self::in_tls12(offer)).filter(|fit| is_limited && fit.rsa != fit.ecdsa)
     }
 
     /// The problem of a pair that no client could use.
     pub(super) fn problem(&self, site: &str, algorithm: &KeyAlgorithm) -> Option<Reason> {
-        let fits = if matches!(algorithm, KeyAlgorithm::Rsa(_)) { self.rsa } else { self.ecdsa };
-        (!fits).then(|| Reason::new(message(site, algorithm)).hint(HINT))
+        (!self.has(algorithm)).then(|| Reason::new(message(site, algorithm)).hint(HINT))
     }
 
     /// A plan depends on it.
@@ -48,15 +54,12 @@ pub(super) fn check(table: &TlsTable, offer: &TlsOffer, entries: &[&Entry], may_
     if !offer.versions.tls12 || table.cipher_suites.is_none() || !has_any {
         return;
     }
-    let has = |algorithm: &KeyAlgorithm| {
-        let kind = if matches!(algorithm, KeyAlgorithm::Rsa(_)) { "_RSA_" } else { "_ECDSA_" };
-        offer.suites.iter().any(|suite| !suite.tls13 && suite.names[0].contains(kind))
-    };
+    let fit = Fit::in_tls12(offer);
     let span = span_of(table.cipher_suites.as_deref(), table);
     for entry in entries {
         let served = entry.plan.loaded.iter().filter(|l| l.certificate.is_some());
         let keys: Vec<KeyAlgorithm> = served.map(|l| l.chain.leaf.algorithm).collect();
-        let (Some(first), false) = (keys.first(), keys.iter().any(has)) else { continue };
+        let (Some(first), false) = (keys.first(), keys.iter().any(|key| fit.has(key))) else { continue };
         let (message, hint) = (message(entry.report.name(), first), HINT);
         if offer.versions.tls13 || !may_refuse {
             r.warn(&span, message, hint);

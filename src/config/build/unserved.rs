@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::builder::Builder;
 use super::checker::Checker;
 use super::entry::{Entry, timestamp};
 use super::refusal::safe_day;
 use crate::config::file::SiteTable;
-use crate::config::{Context, LastGood};
+use crate::config::{Context, FormerCopy};
 use crate::host::HostPattern;
 use crate::policy::hpkp::Mode;
 use crate::policy::promise::{Channel, Promise, Seconds};
@@ -40,8 +41,9 @@ pub(super) fn warn_of_removal(
 }
 
 /// Warns if a whole site was removed: that withdraws nothing either, and binds whoever has its names next.
-pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>, r: &mut Checker<'_>) {
-    let hosts: HashSet<&HostPattern> = hosts.iter().flatten().collect();
+pub(super) fn warn_of_unserved(builder: &Builder<'_>, r: &mut Checker<'_>) {
+    let context = builder.context;
+    let hosts: HashSet<&HostPattern> = builder.names.iter().flatten().collect();
     let is_served = |name: &HostPattern| {
         let covers = |exact: &str| hosts.iter().any(|h| h.is_wildcard() && h.matches(exact));
         hosts.contains(name) || name.exact().is_some_and(covers)
@@ -63,14 +65,13 @@ pub(super) fn warn_of_unserved(hosts: &[Vec<HostPattern>], context: &Context<'_>
              mode = \"withdraw\" makes clients that visit forget the pins",
             safe_day(until)
         );
-        r.report(Problem::warning(&(0..0), Reason::new(what).hint(hint).hints(kept_aside(context, &hosts))));
+        r.report(Problem::warning(&(0..0), Reason::new(what).hint(hint).hints(kept_aside(builder.former(), &hosts))));
     }
 }
 
 /// The place of a copy of the last certificate and key of a removed site with these names.
-pub(super) fn kept_aside(context: &Context<'_>, hosts: &[HostPattern]) -> Option<String> {
-    let mut former = context.last_good.iter().flat_map(LastGood::former);
-    let copy = former.find(|copy| copy.hosts.iter().any(|host| hosts.contains(host)))?;
+pub(super) fn kept_aside(former: &[FormerCopy], hosts: &[HostPattern]) -> Option<String> {
+    let copy = former.iter().find(|copy| copy.hosts.iter().any(|host| hosts.contains(host)))?;
     let (site, file) = (hosts.first()?, copy.path.display());
     Some(format!(
         "{file} has the certificate and key that served {site} last; for a site with these names: pintle install --site \

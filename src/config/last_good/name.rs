@@ -1,6 +1,5 @@
 //! The name of a copy: its chain's path, its leaf key, and its site, each as a hash.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -53,13 +52,14 @@ impl<'n> CopyName<'n> {
         parts.next().is_none().then_some(Self { path, pin, site })
     }
 
-    pub(super) fn is_at(&self, chain: &Path) -> bool {
-        self.path == of_path(chain)
+    /// The part for the path of its chain ([`of_path`]).
+    pub(super) fn path(&self) -> &'n str {
+        self.path
     }
 
-    /// `true` if the path of its chain is one of these ([`of_path`]).
-    pub(super) fn is_among(&self, paths: &HashSet<String>) -> bool {
-        paths.contains(self.path)
+    /// The part for the pin of its leaf ([`of_pin`]).
+    pub(super) fn pin(&self) -> &'n str {
+        self.pin
     }
 
     /// `true` if the copy's leaf has this pin.
@@ -67,18 +67,17 @@ impl<'n> CopyName<'n> {
         self.pin == of_pin(pin)
     }
 
-    /// `true` if both copies have the same leaf key.
-    pub(super) fn has_key_of(&self, other: &Self) -> bool {
-        self.pin == other.pin
-    }
-
-    /// How well it fits a site with these names; `None` if it names none of them.
-    pub(super) fn rank(&self, hosts: &[HostPattern]) -> Option<u8> {
+    /// How well it fits a site with these names ([`of_site`]); `None` if it names none of them.
+    pub(super) fn rank(&self, sites: &[String]) -> Option<u8> {
         let Some(site) = self.site else { return Some(0) };
-        let place = hosts.iter().position(|host| short(host.to_string().as_bytes()) == site)?;
-        Some(if place == 0 { 3 } else { 2 })
+        let place = sites.iter().position(|known| known == site)?;
+        Some(if place == 0 { NAMED_FIRST } else { NAMED })
     }
 }
+
+/// The ranks of copies that name the site.
+const NAMED_FIRST: u8 = 3;
+pub(super) const NAMED: u8 = 2;
 
 /// The part of a name for the path of a chain.
 pub(super) fn of_path(chain: &Path) -> String {
@@ -87,8 +86,14 @@ pub(super) fn of_path(chain: &Path) -> String {
     short(chain.as_os_str().as_encoded_bytes())
 }
 
-fn of_pin(pin: Pin) -> String {
+/// The part of a name for a leaf key.
+pub(super) fn of_pin(pin: Pin) -> String {
     short(pin.to_string().as_bytes())
+}
+
+/// The part of a name for a site, by one of its names.
+pub(super) fn of_site(host: &HostPattern) -> String {
+    short(host.to_string().as_bytes())
 }
 
 fn short(bytes: &[u8]) -> String {
@@ -109,17 +114,20 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        let hosts: Vec<HostPattern> = ["a.example", "b.example"].map(|host| HostPattern::parse(host).unwrap()).into();
+        let sites = ["a.example", "b.example"].map(|host| of_site(&HostPattern::parse(host).unwrap()));
         let (chain, pin) = (Path::new("/etc/a-b/blog-2026.pem"), Pin::of_spki(b"key"));
         let name = |site| ServedPair { site, chain, pin }.name();
         for (site, rank) in [("a.example", Some(3)), ("b.example", Some(2)), ("c.example", None)] {
             let name = name(site);
             let parsed = CopyName::parse(&name).unwrap();
-            assert!(parsed.is_at(chain) && parsed.is_of(pin) && !parsed.is_of(Pin::of_spki(b"other")), "{name}");
-            assert_eq!(parsed.rank(&hosts), rank, "{name}");
+            assert!(
+                parsed.path() == of_path(chain) && parsed.is_of(pin) && !parsed.is_of(Pin::of_spki(b"other")),
+                "{name}"
+            );
+            assert_eq!(parsed.rank(&sites), rank, "{name}");
         }
         let old = "blog-0123456789abcdef-0123456789abcdef.pem";
-        assert_eq!(CopyName::parse(old).unwrap().rank(&hosts), Some(0));
+        assert_eq!(CopyName::parse(old).unwrap().rank(&sites), Some(0));
         for other in ["blog-0123456789abcdef-0123456789abcdef.new", "blog.pem", "a-b-c-d-e.pem", "blog"] {
             assert!(CopyName::parse(other).is_none(), "{other}");
         }

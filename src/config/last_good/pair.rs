@@ -11,7 +11,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::contents::Breaches;
 use super::name::ServedPair;
 use super::{LastGood, read};
-use crate::keys::key_file::{FILE_MAX, private_key, public_key};
+use crate::keys::key_file::{FILE_MAX, private_key, private_pin};
 use crate::keys::pem;
 use crate::keys::pin::Pin;
 use crate::tls::key_process;
@@ -41,11 +41,6 @@ pub(in crate::config) struct KeyText(Arc<Mutex<Option<Zeroizing<String>>>>);
 impl KeyText {
     pub(in crate::config) fn new(contents: &[u8]) -> Self {
         Self(Arc::new(Mutex::new(private_key(contents).ok().map(|key| key_in_pem(&key)))))
-    }
-
-    /// Returns the text of the key in a copy, so that the copy can be written again.
-    pub(in crate::config) fn of_copy(contents: &[u8]) -> Self {
-        private_key(contents).map(|key| Self::new(key_in_pem(&key).as_bytes())).unwrap_or_default()
     }
 
     fn get(&self) -> Option<Zeroizing<String>> {
@@ -138,13 +133,16 @@ pub fn key_in_pem(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
 
 /// The key with this pin in PEM, if a file has it. The file may have certificates, too, in any order.
 fn key_of(contents: &[u8], pin: Pin) -> Option<Zeroizing<String>> {
-    let key = private_key(contents).ok()?;
-    public_key(key.secret_der()).is_ok_and(|of| of.pin == pin).then(|| key_in_pem(&key))
+    if private_pin(contents)? != pin {
+        return None;
+    }
+    private_key(contents).ok().map(|key| key_in_pem(&key))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::key_file::public_key;
 
     /// Some programs want the key behind its certificates, some before them.
     #[test]
