@@ -137,7 +137,7 @@ fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Pr
     warned
 }
 
-/// What the last preflight of each certificate has found: it keeps pintle from ordering.
+/// Returns the errors of each certificate's last preflight: pintle orders nothing until they are solved.
 fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
     let mut found: Vec<Problem> = Vec::new();
     for certificate in config.acme.iter().flat_map(|acme| &acme.certificates) {
@@ -247,7 +247,7 @@ fn without_certificate(draft: &Draft, known: &Known) -> Option<Vec<String>> {
     config.map(|config| config.without_certificate().map(|(site, _)| site.name().to_owned()).collect())
 }
 
-/// The action of `pintle run` for files that this check refuses.
+/// Describes a start with files that this check refuses.
 fn start_without(without: &[String]) -> String {
     let named = without.iter().take(NAMED_MAX).map(|name| both_forms(name)).collect::<Vec<_>>().join(", ");
     let more = match without.len().saturating_sub(NAMED_MAX) {

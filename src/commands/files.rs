@@ -51,15 +51,20 @@ pub(super) fn put(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     File::open(folder_of(&path))?.sync_all()
 }
 
+/// The contents of a file; `None` if it is too large for a key file, or cannot be read.
+fn small(path: &Path) -> Option<Vec<u8>> {
+    let is_small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= FILE_MAX);
+    is_small.then(|| fs::read(path).ok()).flatten()
+}
+
 /// The key in a file; `None` if it is no key file, or too large for one.
 pub(super) fn key_of(path: &Path) -> Option<PublicKey> {
-    let is_small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= FILE_MAX);
-    is_small.then(|| fs::read(path).ok()).flatten().and_then(|contents| public_key(&contents).ok())
+    public_key(&small(path)?).ok()
 }
 
 /// `true` if a file has the private key with this pin.
 pub(super) fn has_key_of(path: &Path, pin: Pin) -> bool {
-    key_of(path).is_some_and(|key| key.pin == pin) && fs::read(path).is_ok_and(|contents| has_private_key(&contents))
+    small(path).is_some_and(|text| public_key(&text).is_ok_and(|key| key.pin == pin) && has_private_key(&text))
 }
 
 /// A chain and its key in one file.

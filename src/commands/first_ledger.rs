@@ -31,7 +31,7 @@ impl FirstLedger {
         if !is_new(folder) {
             return None;
         }
-        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        let folder = folder.to_owned();
         let hosts: HashSet<&HostPattern> = config.pledges.iter().flat_map(|pledge| &pledge.promise.hosts).collect();
         let now = wall();
         let has_promises = |other: &PathBuf| {

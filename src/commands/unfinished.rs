@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{files, look_at_book, warn};
 use crate::config::{Context, Draft, Outline};
-use crate::keys::key_file::{FILE_MAX, private_key, public_key};
+use crate::keys::key_file::{FILE_MAX, private_pin};
 use crate::os::plain_file::{self, follow_own_links};
 use crate::reason::Reason;
 use crate::tls::certificate::Chain;
@@ -192,8 +192,7 @@ impl<'p> Pair<'p> {
     /// `true` if they belong together.
     fn fits(&self) -> bool {
         let Some(chain) = self.chain.and_then(|contents| Chain::from_pem(contents).ok()) else { return false };
-        let pin = |contents: &[u8]| Some(public_key(private_key(contents).ok()?.secret_der()).ok()?.pin);
-        self.key.is_none_or(|contents| contents.and_then(pin) == Some(chain.pin()))
+        self.key.is_none_or(|contents| contents.and_then(private_pin) == Some(chain.pin()))
     }
 }
 
@@ -204,7 +203,7 @@ struct Judge<'d> {
 }
 
 impl Judge<'_> {
-    /// Why pintle would refuse a chain at this place; `None` if it would not, or if that is unknown.
+    /// Returns pintle's reason against a chain at this place; `None` if it accepts the chain, or if the ledger is unknown.
     fn refusal(&self, places: &[Place], pair: &Pair<'_>) -> Option<String> {
         let (place, contents) = (places.first()?, pair.chain?);
         let known = look_at_book(self.draft).ok()?;

@@ -150,11 +150,16 @@ impl Draft {
         }
     }
 
+    /// `true` if the key process reads the private keys.
+    #[must_use]
+    pub fn has_key_process(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.tls.key_process.as_ref().is_some_and(|kept| kept.value))
+    }
+
     /// The files of the sites' private keys, if the key process reads them.
     #[must_use]
     pub fn kept_keys(&self) -> Option<Vec<At<PathBuf>>> {
-        self.file.as_ref().filter(|f| f.tls.key_process.as_ref().is_some_and(|k| k.value))?;
-        Some(self.key_files())
+        self.has_key_process().then(|| self.key_files())
     }
 
     /// The files of the sites' private keys.

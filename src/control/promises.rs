@@ -130,13 +130,32 @@ pub fn remedy(config: &Path) -> [String; 2] {
     ]
 }
 
+/// The sets of pins that clients may hold of a site.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Held {
+    pub(super) sets: usize,
+    /// The end of the last one.
+    pub(super) until: Seconds,
+}
+
+/// The sets that clients may hold, by site.
+pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, Held> {
+    let mut held: HashMap<&str, Held> = HashMap::new();
+    for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
+        let of_site = held.entry(&promise.site).or_default();
+        of_site.sets += 1;
+        of_site.until = promise.honoured_until().max(of_site.until);
+    }
+    held
+}
+
 /// The remedy if an upgrade has moved the ledger from this folder to another one.
 #[must_use]
 pub fn moved(folder: &Path) -> Option<String> {
     let aside = folder.join(crate::ledger::MOVED);
     aside.exists().then(|| {
         format!(
-            "an upgrade has moved the ledger to another state.directory ({} is what it was then): stop the process that uses \
+            "an upgrade has moved the ledger to another state.directory ({} is the old file): stop the process that uses \
              that one, and copy its {} and {} here",
             aside.display(),
             crate::ledger::FILE,

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Control, Keep, acme, sandbox_rules};
 use jiff::Timestamp;
 
+use super::{Control, Keep, acme, sandbox_rules};
 use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -226,16 +226,14 @@ impl Control {
         Ok((problems, notes))
     }
 
-    /// The reason against another `state.directory`: a restart would begin an empty ledger there, and nothing would tell.
+    /// The reason against another `state.directory`: a restart would silently begin an empty ledger there.
     fn moves_ledger(&self, config: &Config) -> Option<Reason> {
         let old = self.fixed.state.as_deref().filter(|old| config.state.as_deref() != Some(old))?;
         if self.ledger().book().promises().is_empty() {
             return None;
         }
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let old = absolute(old);
         let old = old.display();
-        let Some(new) = config.state.as_deref().map(absolute) else {
+        let Some(new) = config.state.as_deref() else {
             let what = "state.directory is gone: the next start would forget the promises of [site.hpkp]";
             return Some(Reason::new(what).hint(format!("put it back: directory = \"{old}\" in [state]")));
         };

@@ -9,20 +9,26 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{Stage, left};
-use super::promises::LedgerTrouble;
+use super::promises::{Held, LedgerTrouble, held};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
 use crate::config::{self, AccessTarget, FormerCopy, LastGood, report};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::ledger::{Accepted, Book, Ramped};
-use crate::policy::promise::{Promise, Promises, Seconds, others};
+use crate::policy::promise::{Promises, Seconds, others};
 use crate::reason::Reason;
 use crate::telemetry::LogThread;
 use crate::upstream::{Circuit, Upstream};
 
 /// Seconds of a day.
 const DAY: Seconds = 86_400;
+
+/// Facts of a site that are counted for all sites at once.
+struct Counted {
+    held: Option<Held>,
+    reports: u64,
+}
 
 impl Control {
     /// The copies whose sites are gone, while a promise needs their keys.
@@ -98,13 +104,23 @@ impl Control {
     }
 
     fn all_sites(&self, book: &Book, now: Seconds) -> Vec<Value> {
-        let hosts: Vec<&[HostPattern]> = self.config.snapshot.sites.iter().map(|site| site.hosts.as_slice()).collect();
-        let (except, alive) = (others(&hosts), Promises::alive(book.promises(), now));
-        let bound = hosts.iter().zip(&except);
-        let sites = self.sites().zip(bound).map(|((site, upstream), (hosts, except))| {
-            self.site(site, upstream, (book, now), &|pin| alive.safe_from(hosts, except, pin))
+        let (alive, held) = (Promises::alive(book.promises(), now), held(book, now));
+        let reports = self.server.reports().counts();
+        let sites = self.sites().zip(self.bound()).map(|((site, upstream), (hosts, except))| {
+            let counted = Counted {
+                held: held.get(site.name()).copied(),
+                reports: reports.get(site.name()).copied().unwrap_or_default(),
+            };
+            self.site(site, upstream, (book, now), counted, &|pin| alive.safe_from(hosts, &except, pin))
         });
         sites.collect()
+    }
+
+    /// Each site's names, and those that its wildcards do not cover.
+    pub(super) fn bound(&self) -> Vec<(&[HostPattern], Vec<HostPattern>)> {
+        let hosts: Vec<&[HostPattern]> = self.config.snapshot.sites.iter().map(|site| site.hosts.as_slice()).collect();
+        let except = others(&hosts);
+        hosts.into_iter().zip(except).collect()
     }
 
     /// The state of one site. `usable_from` returns the time from which a key breaks no promise.
@@ -113,9 +129,10 @@ impl Control {
         site: &report::Site,
         upstream: Option<&Upstream>,
         (book, now): (&Book, Seconds),
+        counted: Counted,
         usable_from: &dyn Fn(Pin) -> Option<Seconds>,
     ) -> Value {
-        let (name, promises) = (site.name(), book.promises());
+        let name = site.name();
         let certificates = site.certificates.iter().map(|c| {
             json!({
                 "file": c.path, "serial": c.serial, "issuer": c.issuer, "algorithm": c.algorithm.to_string(),
@@ -127,8 +144,6 @@ impl Control {
                 "state": Stage::of(c, now).word(),
             })
         });
-        let own = |p: &&Promise| p.site == name && p.is_alive(now);
-        let until = promises.iter().filter(own).map(Promise::honoured_until).max();
         let sent = site.hpkp.is_some() && site.withheld.is_none() && self.promises.trouble.is_none();
         json!({
             "site": name, "hosts": site.hosts,
@@ -142,8 +157,8 @@ impl Control {
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
                 "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
             })),
-            "promises_alive": promises.iter().filter(own).count(),
-            "promised_until": until.map(time),
+            "promises_alive": counted.held.map_or(0, |held| held.sets),
+            "promised_until": counted.held.map(|held| time(held.until)),
             "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now) && !book.is_replaced(a)).map(lockout).collect::<Vec<_>>(),
             "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
                 "role": match at {
@@ -164,7 +179,7 @@ impl Control {
                 })).collect::<Vec<_>>(),
             })),
             "todo": todo(site, self.draft.path()),
-            "reports": self.server.reports().counts().get(name).copied().unwrap_or_default(),
+            "reports": counted.reports,
             "report_networks": self.server.reports().witnesses(name, 0),
         })
     }

@@ -211,8 +211,7 @@ impl Control {
             None => 0,
         };
         tracing::info!(sites = proven, "upgrade: this process is ready to take over");
-        let state =
-            config.state.iter().map(|state| std::path::absolute(state).unwrap_or_else(|_| state.clone())).collect();
+        let state = config.state.iter().cloned().collect();
         let ready = Answer::Ready { version: env!("CARGO_PKG_VERSION").into(), kept, notes, state: Some(state) };
         let go = newcomer.stand_by(ready).await.map_err(|error| vec![error.to_string().into()])?;
 

@@ -297,6 +297,12 @@ pub fn has_private_key(contents: &[u8]) -> bool {
     parts(contents).is_ok_and(|parts| parts.iter().any(|i| matches!(i.kind, PartKind::PrivateKey(_))))
 }
 
+/// Returns the pin of a file's private key, whatever certificates are beside it; `None` if it has no private key.
+#[must_use]
+pub fn private_pin(contents: &[u8]) -> Option<Pin> {
+    Some(public_key(private_key(contents).ok()?.secret_der()).ok()?.pin)
+}
+
 /// Returns all certificates of a file, each with its line in PEM. Ignores private keys beside them.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 /// Base64 with optional padding, as OpenSSL takes it.
@@ -104,6 +105,12 @@ pub fn written(label: &str, der: &[u8]) -> String {
         pem.push('\n');
     }
     pem + "-----END " + label + "-----\n"
+}
+
+/// Returns certificates in PEM.
+#[must_use]
+pub fn certificates(der: &[CertificateDer<'_>]) -> String {
+    der.iter().map(|one| written("CERTIFICATE", one)).collect()
 }
 
 /// Reads all sections of a file.

@@ -1,4 +1,5 @@
-//! What the process uses: processor time, memory, open files. The files of /proc are opened before the sandbox closes.
+//! Resources of the process: processor time, memory, open files. [`open`] opens the files of /proc before the sandbox
+//! closes.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -22,7 +23,7 @@ struct Sources {
 
 static SOURCES: OnceLock<Option<Sources>> = OnceLock::new();
 
-/// Opens what [`now`] reads. Without it, or without /proc, nothing is known.
+/// Opens the files that [`now`] reads. Without this call, or without /proc, [`now`] returns `None`.
 pub fn open() {
     SOURCES.get_or_init(|| {
         Some(Sources {
@@ -34,7 +35,7 @@ pub fn open() {
     });
 }
 
-/// What the process uses.
+/// The resources that the process uses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
     /// Processor time, in seconds.
@@ -49,7 +50,7 @@ pub struct Usage {
     pub open_files_max: Option<u64>,
 }
 
-/// Returns what the process uses now; `None` if /proc is not readable.
+/// Returns the resources in use; `None` if /proc is not readable.
 #[must_use]
 pub fn now() -> Option<Usage> {
     let sources = SOURCES.get()?.as_ref()?;

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
@@ -95,7 +94,7 @@ fn names(presented: &[String]) -> String {
 
 fn day(time: UnixTime) -> String {
     let time = i64::try_from(time.as_secs()).ok().and_then(|secs| Timestamp::from_second(secs).ok());
-    time.map_or_else(|| "an unknown day".to_owned(), |t| t.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string())
+    time.map_or_else(|| "an unknown day".to_owned(), super::rule::day)
 }
 
 /// Returns `true` if the server shows a CA's own certificate, as many self-signed ones are.

@@ -40,14 +40,14 @@ fn code(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or("none")
 }
 
-struct Bed {
-    authority: Authority,
-    origin: Origin,
-    folder: TempDir,
+pub struct Bed {
+    pub authority: Authority,
+    pub origin: Origin,
+    pub folder: TempDir,
 }
 
 impl Bed {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { authority: Authority::new(), origin: Origin::hello(), folder: TempDir::new().unwrap() }
     }
 
@@ -55,11 +55,11 @@ impl Bed {
         self.folder.path().join("state")
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.state().join("admin.sock")
     }
 
-    fn config(&self, more: &str) -> String {
+    pub fn config(&self, more: &str) -> String {
         format!("[state]\ndirectory = {:?}\n{more}\n{}", self.state(), blog(&self.authority, &self.origin))
     }
 

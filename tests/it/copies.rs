@@ -8,12 +8,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::{BLOG, Client, KeyKind, Leaf, Pintle, eventually, outcome, output, pintle};
-use crate::last_good::copied;
+use crate::last_good::{LISTEN, REFUSED, copied, copies};
+use crate::loss::command;
 use crate::rotation::{Bed, refusal};
 
 const OTHER: &str = "other.example.com";
-const REFUSED: &str = "certificate refused; the old one keeps serving";
-const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
 
 /// Two sites with the same files: one with pins, one without.
 fn two_sites(bed: &Bed) -> String {
@@ -36,10 +35,6 @@ fn live_pins(pintle: &Pintle) -> Vec<String> {
     status["sites"].as_array().unwrap().iter().map(pin).collect()
 }
 
-fn number_of_copies(bed: &Bed) -> usize {
-    fs::read_dir(bed.state().join("last-good")).map_or(0, Iterator::count)
-}
-
 #[test]
 fn a_site_that_refuses_a_shared_file_starts_again() {
     let bed = Bed::new();
@@ -50,12 +45,12 @@ fn a_site_that_refuses_a_shared_file_starts_again() {
     let config = two_sites(&bed);
     let pintle = Pintle::start(&bed.authority, &config);
     assert!(bed.header(&pintle).is_some());
-    eventually("both sites have a copy", || (number_of_copies(&bed) == 2).then_some(()));
+    eventually("both sites have a copy", || (copies(&bed).len() == 2).then_some(()));
     bed.put(&new);
     eventually("the site with pins refuses it", || pintle.log_json(REFUSED).pop());
     let both = [old.pin.clone(), new.pin.clone()];
     eventually("the site without pins takes it", || (live_pins(&pintle) == both).then_some(()));
-    eventually("the copies are those of the sites", || (number_of_copies(&bed) == 2).then_some(()));
+    eventually("the copies are those of the sites", || (copies(&bed).len() == 2).then_some(()));
     drop(pintle);
     for _ in 0..2 {
         let pintle = Pintle::start(&bed.authority, &config);
@@ -71,7 +66,7 @@ fn a_site_keeps_its_certificate_if_the_shared_file_lacks_its_name() {
     bed.put(&bed.authority.renew("shared", &bed.live.key, &[BLOG, OTHER], 90));
     let config = two_sites(&bed);
     let pintle = Pintle::start(&bed.authority, &config);
-    eventually("both sites have a copy", || (number_of_copies(&bed) == 2).then_some(()));
+    eventually("both sites have a copy", || (copies(&bed).len() == 2).then_some(()));
     bed.put(&bed.authority.renew("renewed", &bed.live.key, &[BLOG], 91));
     eventually("one site refuses it", || pintle.log_json(REFUSED).pop());
     eventually("one site takes it", || pintle.log_json("certificate").into_iter().nth(2));
@@ -296,14 +291,8 @@ fn a_backup_that_is_listed_twice_is_no_reason_not_to_start() {
     // A site that nobody has served is refused.
     drop(pintle);
     fs::remove_dir_all(bed.state()).unwrap();
-    let (code, _, err) = outcome(&mut pintle_check(&config_file(&bed, &bed.config(&bed.pins("30d"), ""))));
+    let (code, _, err) = outcome(&mut command(&["check"], &config_file(&bed, &bed.config(&bed.pins("30d"), ""))));
     assert!(code == 1 && err.contains("is listed twice"), "{err}");
-}
-
-fn pintle_check(config: &Path) -> Command {
-    let mut command = pintle();
-    command.args(["check", "-c"]).arg(config);
-    command
 }
 
 /// With suites for one kind of key only, and without TLS 1.3, nobody could use a pair of the other kind.
@@ -334,11 +323,11 @@ fn a_check_warns_of_promises_that_nobody_keeps() {
         let config = bed.config(hpkp, "");
         config_file(&bed, &format!("[[site]]{}", config.split_once("[[site]]").unwrap().1))
     };
-    let (code, out, err) = outcome(&mut pintle_check(&without(&bed.pins("30d"))));
+    let (code, out, err) = outcome(&mut command(&["check"], &without(&bed.pins("30d"))));
     assert!(code == 0 && err.contains("state.directory is not set") && out.contains("1 warning"), "{out}{err}");
-    let json = output(pintle_check(&without(&bed.pins("30d"))).arg("--json"));
+    let json = output(command(&["check"], &without(&bed.pins("30d"))).arg("--json"));
     assert!(json.contains("state.directory is not set"), "{json}");
-    let (_, _, err) = outcome(&mut pintle_check(&without("")));
+    let (_, _, err) = outcome(&mut command(&["check"], &without("")));
     assert!(!err.contains("state.directory"), "{err}");
 }
 
@@ -351,7 +340,7 @@ fn a_state_that_everybody_can_write_to_is_reported() {
     let config = config_file(&bed, &bed.config("", ""));
     for (mode, warned) in [(0o777, true), (0o770, false), (0o1777, true)] {
         fs::set_permissions(bed.state(), fs::Permissions::from_mode(mode)).unwrap();
-        let (_, _, err) = outcome(&mut pintle_check(&config));
+        let (_, _, err) = outcome(&mut command(&["check"], &config));
         assert_eq!(err.contains("everybody on this host can write there"), warned, "{mode:o}: {err}");
     }
 }
@@ -368,7 +357,7 @@ fn a_refusal_says_that_the_live_key_is_in_memory_only() {
     let urgent = "no copy has the live key";
     assert!(refusal(&pintle).to_string().contains(urgent), "{}", refusal(&pintle));
     assert!(pintle.log().contains(urgent), "{}", pintle.log());
-    let (_, _, err) = outcome(&mut pintle_check(&pintle.config_path()));
+    let (_, _, err) = outcome(&mut command(&["check"], &pintle.config_path()));
     assert!(err.contains(urgent), "{err}");
     // A file that is garbage is as bad, and one whose key is right is not.
     fs::copy(&bed.live.key, bed.key()).unwrap();

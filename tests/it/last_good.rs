@@ -16,11 +16,11 @@ use crate::rotation::{Bed, refusal};
 use crate::upgrade::Line;
 
 const HOSTS: [&str; 2] = [BLOG, "www.example.com"];
-const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
-const REFUSED: &str = "certificate refused; the old one keeps serving";
+pub const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\n";
+pub const REFUSED: &str = "certificate refused; the old one keeps serving";
 
 /// The copies in the folder of the state.
-fn copies(bed: &Bed) -> Vec<PathBuf> {
+pub fn copies(bed: &Bed) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
         fs::read_dir(bed.state().join("last-good")).into_iter().flatten().map(|e| e.unwrap().path()).collect();
     found.sort();

@@ -26,7 +26,7 @@ fn config(bed: &Bed, hpkp: &str) -> PathBuf {
     path
 }
 
-fn command(words: &[&str], config: &Path) -> Command {
+pub fn command(words: &[&str], config: &Path) -> Command {
     let mut command = pintle();
     command.env("PINTLE_ALLOW_ROOT", "1").args(words).arg("-c").arg(config);
     command
@@ -449,9 +449,9 @@ fn an_accepted_lockout_stays_visible() {
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
     let check = |pintle: &Pintle| {
         let status = pintle.status();
-        for message in [&status["ledger"]["accepted_lockouts"][0], &status["sites"][0]["accepted_lockouts"][0]] {
+        for lockout in [&status["ledger"]["accepted_lockouts"][0], &status["sites"][0]["accepted_lockouts"][0]] {
             assert_eq!(
-                (&message["site"], &message["until"]),
+                (&lockout["site"], &lockout["until"]),
                 (&Value::from(BLOG), &Value::from(day.clone())),
                 "{status:#}"
             );

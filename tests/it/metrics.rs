@@ -6,33 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
+use crate::admin::Bed;
 use crate::harness::{
-    Authority, BLOG, Client, Origin, Pintle, Program, blog, eventually, free_port, outcome, output, program,
+    BLOG, Client, Pintle, Program, eventually, free_port, outcome, output, program,
 };
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-struct Bed {
-    authority: Authority,
-    origin: Origin,
-    folder: TempDir,
-}
-
 impl Bed {
-    fn new() -> Self {
-        Self { authority: Authority::new(), origin: Origin::hello(), folder: TempDir::new().unwrap() }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("state/admin.sock")
-    }
-
-    fn start(&self, before: &str, site: &str) -> Pintle {
-        let state = self.folder.path().join("state");
-        let config = format!("{before}\n[state]\ndirectory = {state:?}\n{}{site}", blog(&self.authority, &self.origin));
-        Pintle::start(&self.authority, &config)
+    fn start_with(&self, before: &str, site: &str) -> Pintle {
+        Pintle::start(&self.authority, &(self.config(before) + site))
     }
 
     fn metrics(&self) -> String {
@@ -69,7 +53,7 @@ fn series(metrics: &str) -> BTreeSet<String> {
 #[test]
 fn both_formats_are_read_by_the_reference_parsers() {
     let bed = Bed::new();
-    let pintle = bed.start("", "[site.hsts]\nramp = [\"5m\", \"1h\"]\n");
+    let pintle = bed.start_with("", "[site.hsts]\nramp = [\"5m\", \"1h\"]\n");
     Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
     let (kind, text) = bed.negotiated("text/plain");
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
@@ -98,7 +82,7 @@ fn both_formats_are_read_by_the_reference_parsers() {
 #[test]
 fn the_guide_lists_every_metric() {
     let bed = Bed::new();
-    let _pintle = bed.start("", "");
+    let _pintle = bed.start_with("", "");
     let guide = include_str!("../../docs/guide/monitoring.md");
     let listed = guide.lines().filter_map(|line| {
         let name = line.strip_prefix("| `")?.split(['`', '{']).next()?;
@@ -111,7 +95,7 @@ fn the_guide_lists_every_metric() {
 #[test]
 fn clients_create_no_series() {
     let bed = Bed::new();
-    let pintle = bed.start("", "");
+    let pintle = bed.start_with("", "");
     let before = series(&bed.metrics());
     let client = Client::new(&bed.authority);
     for n in 0..50 {
@@ -130,7 +114,7 @@ fn certificates_promises_and_the_process() {
     let spare = bed.authority.leaf("spare", &[BLOG]);
     let more = bed.authority.leaf("more", &[BLOG]);
     let pins = format!("[site.hpkp]\nmax_age = \"30d\"\nbackups = [{:?}, {:?}]\n", spare.chain, more.chain);
-    let pintle = bed.start("", &pins);
+    let pintle = bed.start_with("", &pins);
     let now = jiff::Timestamp::now().as_second() as f64;
     Client::new(&bed.authority).get(pintle.https(), BLOG, "/");
     let site = format!("{{site=\"{BLOG}\"}}");
@@ -195,7 +179,7 @@ fn alerts_fire_and_are_resolved() {
 fn a_real_prometheus_reads_and_alerts() {
     let bed = Bed::new();
     let (admin, port) = (free_port(), free_port());
-    let pintle = bed.start(&format!("[admin]\nlisten = \"127.0.0.1:{admin}\"\n"), "");
+    let pintle = bed.start_with(&format!("[admin]\nlisten = \"127.0.0.1:{admin}\"\n"), "");
     let folder = bed.folder.path();
     let text = fs::read_to_string(rules().join("pintle.rules.yml")).unwrap();
     let at_once: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("for: ")).collect();

@@ -559,10 +559,10 @@ fn by_signal() {
     let origin = Origin::hello();
     let mut line = Line::start(&authority, LISTEN, &format!("{PATIENT}{}", blog(&authority, &origin)));
     line.signal("USR2");
-    let expected = eventually("the new process serves", || {
+    let logged = eventually("the new process serves", || {
         line.pintle.log_json("upgrade: the new process serves").into_iter().next()
     });
-    line.newest.set(u32::try_from(expected["pid"].as_u64().unwrap()).unwrap());
+    line.newest.set(u32::try_from(logged["pid"].as_u64().unwrap()).unwrap());
     assert_eq!(line.pintle.wait().code(), Some(0));
     assert_eq!(Client::new(&authority).get(line.pintle.https(), BLOG, "/").status, 200);
     // By a port, the door changes hands, too.

@@ -35,11 +35,7 @@ impl Control {
             "Processor time, in user and system mode.",
             &vec![(Labels::default(), usage.cpu_seconds)],
         );
-        metrics.gauge(
-            "process_resident_memory_bytes",
-            "Memory in use, without what is swapped out.",
-            usage.resident_bytes,
-        );
+        metrics.gauge("process_resident_memory_bytes", "Resident memory.", usage.resident_bytes);
         metrics.gauge("process_virtual_memory_bytes", "Address space in use.", usage.virtual_bytes);
         metrics.gauge("process_open_fds", "Open file descriptors.", usage.open_files as f64);
         if let Some(max) = usage.open_files_max {

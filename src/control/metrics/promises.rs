@@ -1,11 +1,10 @@
 //! Metrics of promises: the ledger, pins that clients hold, backups, ramps, accepted lockouts, reports.
 
-use std::collections::HashMap;
-
 use super::{Control, flag, of_site};
+use crate::control::promises::held;
 use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
-use crate::policy::promise::{Promises, Seconds, others};
+use crate::policy::promise::Promises;
 use crate::server::NO_SITE;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 
@@ -22,15 +21,10 @@ impl Control {
         let repairs = book.repairs().len() as f64;
         metrics.gauge("ledger_repairs", "Faults of the ledger that the operator accepted.", repairs);
         metrics.gauge("ledger_promises", "Sets of pins in the ledger.", promises.len() as f64);
-        let mut held: HashMap<&str, (usize, Seconds)> = HashMap::new();
-        for promise in promises.iter().filter(|promise| promise.is_alive(now)) {
-            let (count, until) = held.entry(&promise.site).or_default();
-            *count += 1;
-            *until = promise.honoured_until().max(*until);
-        }
-        let alive = self.by_site(&|site| held.get(site.name()).map_or(0, |(count, _)| *count) as f64);
+        let held = held(book, now);
+        let alive = self.by_site(&|site| held.get(site.name()).map_or(0, |held| held.sets) as f64);
         metrics.gauges("promises_alive", "Sets of pins that clients may hold.", &alive);
-        let until = self.config.sites().filter_map(|site| Some((of_site(site), held.get(site.name())?.1 as f64)));
+        let until = self.config.sites().filter_map(|site| Some((of_site(site), held.get(site.name())?.until as f64)));
         let help = "When the last set of pins that clients may hold ends, in seconds since 1970.";
         metrics.gauges("promises_until_timestamp_seconds", help, &until.collect());
         let help = "When the site may change to any new key, in seconds since 1970; absent if it may do so now.";
@@ -60,14 +54,12 @@ impl Control {
 
     /// When each site may change to a key that nobody was promised.
     fn safe_days(&self, alive: &Promises<'_>) -> Values {
-        let sites = &self.config.snapshot.sites;
-        let hosts: Vec<_> = sites.iter().map(|site| site.hosts.as_slice()).collect();
-        let except = others(&hosts);
         let new = Pin::of_spki(b"");
-        let bound = self.config.sites().zip(hosts.iter().zip(&except));
-        let days = bound
-            .filter_map(|(site, (hosts, except))| Some((of_site(site), alive.safe_from(hosts, except, new)? as f64)));
-        days.collect()
+        let bound = self.config.sites().zip(self.bound());
+        let day = |(site, (hosts, except)): (_, (&[_], Vec<_>))| {
+            Some((of_site(site), alive.safe_from(hosts, &except, new)? as f64))
+        };
+        bound.filter_map(day).collect()
     }
 
     pub(super) fn report_metrics(&self, metrics: &mut Exposition) {

@@ -2,6 +2,7 @@
 
 use super::{Control, flag, of_site};
 use crate::clock::uptime;
+use crate::config::report::Site;
 use crate::control::status::is_out;
 use crate::telemetry::exposition::{Exposition, Labels, Values};
 use crate::upstream::{Circuit, Upstream};
@@ -17,7 +18,8 @@ impl Control {
                 ("half-open", matches!(circuit, Circuit::HalfOpen)),
                 ("open", matches!(circuit, Circuit::Open(_))),
             ];
-            circuits.extend(states.map(|(state, is)| (Labels::new(&[("site", site), ("state", state)]), flag(is))));
+            circuits
+                .extend(states.map(|(state, is)| (Labels::new(&[("site", site.name()), ("state", state)]), flag(is))));
         }
         metrics.gauges(
             "upstream_circuit",
@@ -25,7 +27,7 @@ impl Control {
             &circuits,
         );
         let of_each = |value: &dyn Fn(&Upstream) -> usize| -> Values {
-            self.sites().filter_map(|(site, upstream)| Some((of_site(site), value(upstream?) as f64))).collect()
+            self.with_upstreams().map(|(site, upstream)| (of_site(site), value(upstream) as f64)).collect()
         };
         let known = of_each(&|upstream| upstream.addresses.known().len());
         metrics.gauges("upstream_addresses", "Addresses of the upstream that are known.", &known);
@@ -33,7 +35,7 @@ impl Control {
         metrics.gauges("upstream_addresses_left_out", "Addresses that are out of use because they fail.", &out);
     }
 
-    fn with_upstreams(&self) -> impl Iterator<Item = (&str, &Upstream)> {
-        self.sites().filter_map(|(site, upstream)| Some((site.name(), upstream?)))
+    fn with_upstreams(&self) -> impl Iterator<Item = (&Site, &Upstream)> {
+        self.sites().filter_map(|(site, upstream)| Some((site, upstream?)))
     }
 }
