@@ -19,7 +19,6 @@ use pintle::tls::offer::{TlsOffer, Versions};
 use pintle::tls::resolver::Certificates;
 use pintle::tls::stream::{Records, ServerSession};
 use pintle::tls::tickets::Tickets;
-use pintle::upstream::UpstreamRequest;
 use pintle::upstream::rewrite::rewrite;
 use pintle::upstream::tls::{Verification, client};
 use rustls::ServerConfig;
@@ -96,14 +95,7 @@ fn step_write_outbound(s: &Setting) {
     let mut out = Vec::with_capacity(4096);
     for _ in 0..TIMES {
         out.clear();
-        let upstream_request = UpstreamRequest {
-            head: &s.head,
-            site: &s.site,
-            origin: &client_origin,
-            client: &s.client,
-            websocket_key: None,
-        };
-        upstream_request.write_http1(black_box(&s.upstream), &mut out);
+        s.upstream_request(&client_origin).write_http1(black_box(&s.upstream), &mut out);
     }
 }
 

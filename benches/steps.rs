@@ -17,7 +17,6 @@ use pintle::policy::guard::{Objections, Offer, judge};
 use pintle::policy::hpkp::{self, Hpkp};
 use pintle::policy::promise::Promise;
 use pintle::policy::redirect::HttpsPorts;
-use pintle::upstream::UpstreamRequest;
 use pintle::upstream::rewrite::rewrite;
 
 use setting::{LIMITS, REQUEST, RESPONSE, RESPONSE_LIMITS, setting};
@@ -89,14 +88,7 @@ fn forwarding(c: &mut Criterion) {
     c.bench_function("forward/write the upstream's request", |b| {
         b.iter(|| {
             out.clear();
-            let upstream_request = UpstreamRequest {
-                head: &s.head,
-                site: &s.site,
-                origin: &client_origin,
-                client: &s.client,
-                websocket_key: None,
-            };
-            upstream_request.write_http1(black_box(&s.upstream), &mut out);
+            s.upstream_request(&client_origin).write_http1(black_box(&s.upstream), &mut out);
             out.len()
         });
     });

@@ -242,8 +242,7 @@ impl HostPattern {
     /// The address, if the name is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        let text = self.name.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(&self.name);
-        text.parse().ok()
+        bare(&self.name).parse().ok()
     }
 
     /// `true` if this pattern covers `host`. A wildcard covers exactly one label (RFC 9525 section
@@ -361,6 +360,12 @@ impl<T> HostMap<T> {
 #[must_use]
 pub fn is_below(name: &str, domain: &str) -> bool {
     name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Returns a host without the brackets of an IPv6 address.
+#[must_use]
+pub fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Returns `true` if a name is a domain or lies below it. Both are in lower case.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use pintle::host::HostPattern;
 use pintle::message::{HeadLimits, RequestHead, ResponseLimits, parse_request};
 use pintle::policy::Scheme;
-use pintle::policy::forwarded::{Peer, Trust};
+use pintle::policy::forwarded::{Origin, Peer, Trust};
 use pintle::site::Site;
 use pintle::upstream::dns::Name;
-use pintle::upstream::{Client, Health, HostHeader, Upstream};
+use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
 
 /// A browser's request.
 pub(crate) const REQUEST: &[u8] = b"GET /2026/11/a-walk-in-the-woods/?utm_source=feed HTTP/1.1\r\n\
@@ -44,6 +44,13 @@ pub(crate) struct Setting {
     pub(crate) trust: Trust,
     pub(crate) site: Site,
     pub(crate) upstream: Upstream,
+}
+
+impl Setting {
+    /// The request for the upstream.
+    pub(crate) fn upstream_request<'s>(&'s self, origin: &'s Origin) -> UpstreamRequest<'s> {
+        UpstreamRequest { head: &self.head, site: &self.site, origin, client: &self.client, websocket_key: None }
+    }
 }
 
 /// [`REQUEST`], for a site that names its upstream.

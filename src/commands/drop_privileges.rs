@@ -12,6 +12,11 @@ use crate::reason::{Kind, Problem, Reason};
 /// The default user.
 pub(super) const USER: &str = "pintle";
 
+/// Returns the command that makes a user for pintle.
+pub(super) fn useradd(user: &str) -> String {
+    format!("useradd --system --no-create-home --shell /usr/sbin/nologin {user}")
+}
+
 /// Becomes the serving user if this process is root. Returns the problems of that user.
 pub(super) fn drop_privileges(draft: &Draft, allow_root: bool) -> Result<Vec<Reason>, ExitCode> {
     // The judgement reports a configuration that cannot be parsed.
@@ -45,7 +50,7 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
             _ if allow_root => Ok(None),
             Ok(account) => Ok(Some(account)),
             Err(why) => Err(Reason::new(format!("will not serve as root, and {why}"))
-                .hint(format!("make the user: useradd --system --no-create-home --shell /usr/sbin/nologin {USER}"))
+                .hint(format!("make the user: {}", useradd(USER)))
                 .hint("name another user: process.user = \"NAME\"")
                 .hint(
                     "start as an ordinary user; below port 1024 with CAP_NET_BIND_SERVICE, which systemd gives by \
@@ -56,10 +61,8 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
     };
     let placed = |reason: Reason| draft.problems().placed(&Problem::error(&user.span, reason)).reason;
     let group = process.group.as_ref();
-    let account = Account::find(&user.value, group.map(|group| group.value.as_str())).map_err(|why| {
-        let hint = format!("useradd --system --no-create-home --shell /usr/sbin/nologin {}", user.value);
-        placed(Reason::new(format!("process: {why}")).hint(hint))
-    })?;
+    let account = Account::find(&user.value, group.map(|group| group.value.as_str()))
+        .map_err(|why| placed(Reason::new(format!("process: {why}")).hint(useradd(&user.value))))?;
     if account.is_root() && !allow_root {
         let reason = Reason::new("process.user: will not serve as root").hint("name an ordinary user");
         return Err(placed(reason.hint("on a host where nothing but pintle runs: process.allow_root = true, too")));

@@ -9,14 +9,14 @@ use super::fingerprint::{Verdict, identify};
 use super::platform::Platform;
 use super::probe::{Target, written};
 use super::text::clean;
-use crate::host::is_within;
+use crate::host::{bare, is_within};
 use crate::message::Name;
 use crate::policy::Scheme;
 use crate::reason::counted;
 use crate::verify::field::PolicyField;
 use crate::verify::grammar::read;
 use crate::verify::page::{Page, scan, upgrades};
-use crate::verify::target::{Place, Url, bare, default_port};
+use crate::verify::target::{Place, Url};
 
 /// The most insecure references and cookies that are listed.
 const LISTED: usize = 5;
@@ -133,8 +133,8 @@ pub fn conclude(evidence: &Evidence, target: &Target, choice: Choice, ca: Option
 fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathBuf>) -> Names {
     let scheme = choice.scheme.value;
     let url = &evidence.url;
-    let port = if scheme == url.scheme { url.port } else { default_port(scheme) };
-    let at = Url { scheme, port, ..url.clone() }.authority();
+    let over = url.over(scheme);
+    let (port, at) = (over.port, over.authority());
     let own = format!("{}:{port}", url.host);
     let given = match scheme {
         Scheme::Http if target.connect_http.is_some() => true,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::answer::{Answer, Look};
 use crate::host::HostPattern;
 use crate::policy::Scheme;
-use crate::verify::target::{Url, default_port};
+use crate::verify::target::Url;
 
 /// The verdict on the certificate that the server showed for its own name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,8 +103,7 @@ impl Evidence {
     /// Returns the Host field of the blog's own name over this scheme.
     #[must_use]
     pub fn own_authority(&self, scheme: Scheme) -> String {
-        let port = if scheme == self.url.scheme { self.url.port } else { default_port(scheme) };
-        Url { scheme, port, ..self.url.clone() }.authority()
+        self.url.over(scheme).authority()
     }
 
     /// Returns the answers under the blog's own name.

@@ -6,7 +6,7 @@ use super::evidence::Evidence;
 use super::platform::Platform;
 use super::signs::{OTHER_JOURNALS, OTHER_MAKERS, OWN_SERVERS, SIGNS, Sign, Test, Value, Weight};
 use super::text::{begins, clean, contains};
-use crate::host::is_within;
+use crate::host::{is_below, is_within};
 use crate::message::Name;
 use crate::verify::target::Url;
 
@@ -86,7 +86,7 @@ fn see(sign: &Sign, evidence: &Evidence) -> Option<Seen> {
     let words = match sign.test {
         Test::Below(domains) => {
             let host = &evidence.url.host;
-            let domain = domains.iter().find(|domain| *host != **domain && is_within(host, domain));
+            let domain = domains.iter().find(|domain| is_below(host, domain));
             domain.map(|domain| format!("the name lies below {domain}"))
         }
         Test::Foreign(text) => {

@@ -14,10 +14,11 @@ use super::evidence::{Certificate, Evidence};
 use super::fingerprint::identify;
 use super::platform::Platform;
 use super::text::clean;
+use crate::host::bare;
 use crate::policy::Scheme;
 use crate::verify::chain::{Chain, Trust};
 use crate::verify::client::{Failure, KeyTypes, Response, addresses, connect, exchange, handshake};
-use crate::verify::target::{Place, Url, bare, default_port};
+use crate::verify::target::{Place, Url, default_port};
 
 /// The most requests to a blog.
 pub const REQUESTS_MAX: usize = 8;
@@ -199,9 +200,7 @@ impl<'a> Prober<'a> {
 
     /// A request for the start page under the own name.
     fn request<'f>(&self, scheme: Scheme, sni: Option<ServerName<'static>>, fields: &'f str) -> Ask<'f> {
-        let url = &self.target.url;
-        let port = if scheme == url.scheme { url.port } else { default_port(scheme) };
-        Ask { scheme, url: Url { scheme, port, ..url.clone() }, sni, fields }
+        Ask { scheme, url: self.target.url.over(scheme), sni, fields }
     }
 
     fn judge(&self, chain: &[CertificateDer<'static>], name: &ServerName<'_>) -> Certificate {

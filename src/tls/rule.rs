@@ -221,6 +221,6 @@ impl fmt::Display for Rule {
 }
 
 /// Formats a day in UTC: `2026-11-26`.
-pub(super) fn day(time: Timestamp) -> String {
+pub fn day(time: Timestamp) -> String {
     time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }

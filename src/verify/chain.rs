@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
@@ -17,6 +16,7 @@ use crate::keys::pin::Pin;
 use crate::tls::certificate::{Leaf, name_of};
 use crate::tls::config::provider;
 use crate::tls::failure::of_webpki;
+use crate::tls::rule::day;
 
 /// The most certificates of a chain that are read; the rest of a longer chain is ignored.
 const CHAIN_MAX: usize = 16;
@@ -126,12 +126,6 @@ impl Certificate {
         let pin = Pin::of_spki(certificate.tbs_certificate.subject_pki.raw);
         Some(Self { subject: name_of(certificate.subject()), pin, facts: Leaf::of(&certificate)? })
     }
-}
-
-/// Formats a day as YYYY-MM-DD.
-#[must_use]
-pub fn day(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }
 
 fn verify(

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use rustls::pki_types::ServerName;
 
-use crate::host::{ascii_authority, split_authority};
+use crate::host::{ascii_authority, bare, split_authority};
 use crate::policy::Scheme;
 
 /// The longest accepted URL, in bytes.
@@ -26,6 +26,13 @@ pub struct Url {
 }
 
 impl Url {
+    /// Returns this URL over a scheme: at that scheme's own port if it is another one.
+    #[must_use]
+    pub fn over(&self, scheme: Scheme) -> Self {
+        let port = if scheme == self.scheme { self.port } else { default_port(scheme) };
+        Self { scheme, port, ..self.clone() }
+    }
+
     /// Returns `host`, or `host:port` if the port is not the scheme's.
     #[must_use]
     pub fn authority(&self) -> String {
@@ -119,12 +126,6 @@ pub fn default_port(scheme: Scheme) -> u16 {
         Scheme::Http => 80,
         Scheme::Https => 443,
     }
-}
-
-/// Returns a host without the brackets of an IPv6 address.
-#[must_use]
-pub fn bare(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
 /// An address to connect to instead of DNS: `HOST:PORT`, `HOST`, or an IP address with or without a

@@ -13,6 +13,7 @@ use super::judge::versions::Offer;
 use super::notes::Seen;
 use super::options::Options;
 use super::target::{Place, Url};
+use crate::host::bare;
 use crate::message::Name;
 use crate::policy::Scheme;
 
@@ -74,7 +75,7 @@ pub(super) struct Gathered {
 ///
 /// [`Failure`], if nothing listens there. Later failures are part of the result.
 pub(super) async fn gather(options: &Options) -> Result<Gathered, Failure> {
-    let default = Place { host: options.url.host.trim_matches(['[', ']']).to_owned(), port: None };
+    let default = Place { host: bare(&options.url.host).to_owned(), port: None };
     let place = options.connect.as_ref().unwrap_or(&default);
     let addresses = client::addresses(place, options.url.port).await?;
     let name = options.url.server_name().ok_or_else(|| Failure::Http("no certificate can have that name".into()))?;

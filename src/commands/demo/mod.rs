@@ -81,37 +81,29 @@ fn configuration(https: &[SocketAddr], http: &[SocketAddr], blog: SocketAddr) ->
 fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
     let ca = shell_word(&folder.join("ca.pem").display().to_string());
     let config = shell_word(&folder.join("pintle.toml").display().to_string());
-    let url = |path: &str| {
-        if https == 443 { format!("https://localhost{path}") } else { format!("https://localhost:{https}{path}") }
-    };
+    let home = if https == 443 { "https://localhost/".to_owned() } else { format!("https://localhost:{https}/") };
     let plain = if http == 80 { "http://localhost".to_owned() } else { format!("http://localhost:{http}") };
     let pins = |list: &[Pin]| list.iter().map(|p| format!("sha256//{p}")).collect::<Vec<_>>().join(";");
     let right = pins(&[keys.live, keys.next]);
     let wrong = pins(&[keys.spare]);
     println!(
         "\npintle serves a small blog, on this machine only.\n\n  \
-         {}    the blog, over TLS\n  {plain}/     answers 301 to https\n\n\
+         {home}    the blog, over TLS\n  {plain}/     answers 301 to https\n\n\
          Try:\n\n  \
          # the page, by HTTP/2; then HSTS and the pins of the live key and its two backups\n  \
-         curl --cacert {ca} {}\n  \
-         curl --cacert {ca} --head {}\n\n  \
+         curl --cacert {ca} {home}\n  \
+         curl --cacert {ca} --head {home}\n\n  \
          # plain HTTP is sent to https, path and query kept\n  \
          curl --include '{plain}/about?from=http'\n\n  \
          # a client that enforces the pins: the live key passes, a key that is not live is refused\n  \
-         curl --cacert {ca} --pinnedpubkey '{right}' {}\n  \
-         curl --cacert {ca} --pinnedpubkey '{wrong}' {}\n\n  \
+         curl --cacert {ca} --pinnedpubkey '{right}' {home}\n  \
+         curl --cacert {ca} --pinnedpubkey '{wrong}' {home}\n\n  \
          # the site as a strict client sees it; and the state of pintle\n  \
-         pintle verify --ca {ca} {}\n  \
+         pintle verify --ca {ca} {home}\n  \
          pintle status -c {config}\n\n\
          Keys, certificates and the configuration are in {}.\n\
          To see the page in a browser, import ca.pem from there as an authority, and delete it afterwards.\n\
          Each request is a line below. Ctrl-C ends the demo.\n",
-        url("/"),
-        url("/"),
-        url("/"),
-        url("/"),
-        url("/"),
-        url("/"),
         folder.display(),
     );
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::commands::drop_privileges::USER;
+use crate::commands::drop_privileges::{USER, useradd};
 use crate::config::DEFAULT_PATHS;
 use crate::init::conclude::Conclusion;
 use crate::init::write::Wishes;
@@ -34,7 +34,7 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
     }
     if privileges::is_root() && Account::find(USER, None).is_err() {
         let what = "# the user that serves, since pintle does not serve as root";
-        steps.insert(0, format!("{what}\n  useradd --system --no-create-home --shell /usr/sbin/nologin {USER}"));
+        steps.insert(0, format!("{what}\n  {}", useradd(USER)));
     }
     let orders =
         if wishes.email.is_some() && wishes.terms { "; the certificate comes once the names lead here" } else { "" };

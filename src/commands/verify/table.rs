@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::keys::pin::Pin;
 use crate::reason::counted;
-use crate::verify::chain::{Chain, day};
+use crate::tls::rule::day;
+use crate::verify::chain::Chain;
 use crate::verify::finding::{Finding, Group, Level, printable};
 use crate::verify::{Options, Report};
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::entry::timestamp;
 use crate::keys::pin::Pin;
 use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::Reason;
+use crate::tls::rule::day;
 
 /// Promises that one message names; it counts the rest.
 const NAMED_MAX: usize = 3;
@@ -177,10 +177,6 @@ pub fn safe_day(time: Seconds) -> String {
     const DAY: i64 = 86400;
     let midnight = time.saturating_add(DAY - 1).div_euclid(DAY).saturating_mul(DAY);
     day(timestamp(midnight))
-}
-
-fn day(time: Timestamp) -> String {
-    time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string()
 }
 
 /// The first minute that begins at or after a time.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::checker::Checker;
 use crate::config::problem::At;
-use crate::host::{ascii_authority, split_authority};
+use crate::host::{ascii_authority, bare, split_authority};
 use crate::reason::Reason;
 use crate::reason::near::nearest;
 
@@ -25,7 +25,7 @@ impl Endpoint {
     }
 
     pub(super) fn bare(&self) -> &str {
-        self.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&self.host)
+        bare(&self.host)
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::reason::counted;
-use crate::verify::chain::{Chain, day};
+use crate::tls::rule::day;
+use crate::verify::chain::Chain;
 use crate::verify::finding::{Finding, Group, Level};
 
 /// A certificate expires soon if no more than this and no more than a third of its life is left.
