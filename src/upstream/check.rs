@@ -74,8 +74,11 @@ impl Run {
 
 /// Checks one address. Returns a message if it is unfit.
 async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<(), String> {
-    let status = tokio::time::timeout(check.timeout, status_of(upstream, address, &check.path, &check.host));
-    match status.await {
+    let asking = async {
+        let transport = connected(upstream, address).await?;
+        status_of(transport, upstream.http2_only, &check.path, &check.host).await
+    };
+    match tokio::time::timeout(check.timeout, asking).await {
         Err(_) => Err(format!("no answer within {} ms", check.timeout.as_millis())),
         Ok(Err(error)) => Err(error.to_string()),
         Ok(Ok(status)) if check.status.contains(&status) => Ok(()),
@@ -87,17 +90,28 @@ async fn ask(upstream: &Upstream, check: &Check, address: SocketAddr) -> Result<
 ///
 /// # Errors
 ///
-/// The reason, if there is no answer within the connect timeout.
+/// The reason, if there is no connection within the connect timeout, or no answer within the response timeout (10 s at
+/// most) after that.
 pub async fn answer_of(upstream: &Upstream, address: SocketAddr, path: &str, host: &str) -> Result<u16, UpstreamError> {
-    let asking = status_of(upstream, address, path, host);
-    let limit = upstream.connect_timeout + upstream.response_timeout.min(ANSWER_PATIENCE);
-    tokio::time::timeout(limit, asking).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
+    let connecting = tokio::time::timeout(upstream.connect_timeout, connected(upstream, address));
+    let transport = connecting.await.unwrap_or(Err(UpstreamError::ConnectTimeout))?;
+    let asking = status_of(transport, upstream.http2_only, path, host);
+    let limit = upstream.response_timeout.min(ANSWER_PATIENCE);
+    tokio::time::timeout(limit, asking).await.unwrap_or(Err(UpstreamError::ResponseTimeout))
 }
 
-async fn status_of(upstream: &Upstream, address: SocketAddr, path: &str, host: &str) -> Result<u16, UpstreamError> {
+async fn connected(upstream: &Upstream, address: SocketAddr) -> Result<UpstreamTransport, UpstreamError> {
     let socket = TcpStream::connect(address).await.map_err(|e| UpstreamError::Connect(address, e))?;
-    let mut transport = secure(upstream, Protocols::Http1, socket).await?;
-    if upstream.http2_only {
+    secure(upstream, Protocols::Http1, socket).await
+}
+
+async fn status_of(
+    mut transport: UpstreamTransport,
+    http2_only: bool,
+    path: &str,
+    host: &str,
+) -> Result<u16, UpstreamError> {
+    if http2_only {
         return status_by_http2(transport, path, host).await;
     }
     let request = format!(
