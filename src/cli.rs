@@ -46,8 +46,8 @@ enum Command {
     /// Look at a hosted blog, and write a first configuration for it
     ///
     /// Sends at most eight requests to the blog: over https and http, under its own name and under yours. Writes a
-    /// commented file. Only lines that the answers prove are active. It overwrites no file. On a terminal, it asks for
-    /// missing names.
+    /// commented file. A line about the upstream is active only if the answers prove it; `upstream` itself always is. It
+    /// overwrites no file. On a terminal, it asks for missing names.
     Init(InitArgs),
     /// Serve
     Run(RunArgs),

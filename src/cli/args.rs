@@ -272,7 +272,7 @@ pub(super) struct InitArgs {
     /// Agree to the terms of Let's Encrypt
     #[arg(long, requires = "email")]
     pub(super) accept_terms: bool,
-    /// Send key pins, which bind apps and curl to your keys
+    /// Send key pins, which bind apps and curl to your keys; needs --accept-terms, too
     #[arg(long, requires = "email")]
     pub(super) pins: bool,
     /// Print the file, write nothing

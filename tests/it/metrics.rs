@@ -8,9 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::admin::Bed;
-use crate::harness::{
-    BLOG, Client, Pintle, Program, eventually, free_port, outcome, output, program,
-};
+use crate::harness::{BLOG, Client, Pintle, Program, eventually, free_port, outcome, output, program};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
