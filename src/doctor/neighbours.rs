@@ -28,11 +28,12 @@ pub fn check(host: &Host) -> Results {
             return results;
         }
     };
-    for ((next_hop, link), routes) in next_hops(network) {
-        let Some(entry) = network.neighbour(next_hop, &link) else { continue };
-        results.findings.extend(of_next_hop(host, entry, &routes));
+    let next_hops = next_hops(network);
+    for ((next_hop, link), routes) in &next_hops {
+        let Some(entry) = network.neighbour(*next_hop, link) else { continue };
+        results.findings.extend(of_next_hop(host, entry, routes));
     }
-    let is_next_hop = |n: &&Neighbour| next_hops(network).contains_key(&(n.address, n.link.clone()));
+    let is_next_hop = |n: &&Neighbour| next_hops.contains_key(&(n.address, n.link.clone()));
     for entry in network.neighbours.iter().filter(|entry| !is_next_hop(entry)) {
         results.findings.extend(flapping(host, entry));
     }
