@@ -29,8 +29,7 @@ pub fn check(host: &Host) -> Results {
     }
     results.findings.extend(faults::of_lines(files, &procps, &by_procps.refused));
     results.findings.extend(faults::of_files(files));
-    let mut unreadable: Vec<&String> = systemd.unreadable.iter().chain(&procps.unreadable).collect();
-    unreadable.dedup();
+    let unreadable: BTreeSet<&String> = systemd.unreadable.iter().chain(&procps.unreadable).collect();
     for file in unreadable {
         results.needs(format!("permission to read {file}"));
     }
@@ -171,6 +170,15 @@ mod tests {
         // The other name of the setting.
         let other = ("/etc/sysctl.d/99-x.conf", "net.ipv4.conf.all.forwarding=0\n");
         assert_eq!(ids(&[other, FORWARDS, DOCKER])[0].0, "sysctl.docker-forwarding");
+    }
+
+    /// Both programs read most files. (A link to itself is unreadable for root, too.)
+    #[test]
+    fn an_unreadable_file_is_named_once() {
+        let (_folder, files) =
+            tree(&[("/etc/sysctl.d/1.conf", "-> 1.conf"), ("/etc/sysctl.d/2.conf", "-> 2.conf"), FORWARDS]);
+        let needs = ["/etc/sysctl.d/1.conf", "/etc/sysctl.d/2.conf"].map(|path| format!("permission to read {path}"));
+        assert_eq!(check(&Host::of_files(files)).unknown, needs);
     }
 
     #[test]
