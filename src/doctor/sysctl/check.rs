@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::line::{Tool, key_of};
-use super::plan::{FORWARD, Outcome, Outcomes, PROC, outcomes, plan, running};
+use super::plan::{FORWARD, Outcome, PROC, Write, outcomes, plan, running};
 use super::{faults, remedy};
 use crate::doctor::docker;
 use crate::doctor::files::Files;
@@ -25,10 +25,16 @@ pub fn check(host: &Host) -> Results {
     let (by_systemd, by_procps) = (outcomes(files, &systemd.writes), outcomes(files, &procps.writes));
     let paths: BTreeSet<&String> = by_systemd.values.keys().chain(by_procps.values.keys()).collect();
     for path in paths {
-        results.findings.extend(of_setting(host, path, &by_systemd, &by_procps));
+        // In a container, the host's kernel settings are read-only: no apply changes them.
+        if files.is_read_only(&format!("{PROC}/{path}")) {
+            continue;
+        }
+        let Some(now) = running(files, path) else { continue };
+        let planned = [by_systemd.values.get(path), by_procps.values.get(path)];
+        results.findings.extend(Setting { files, path, now, planned, by_procps: &procps.writes }.findings());
     }
     results.findings.extend(faults::of_lines(files, &procps, &by_procps.refused));
-    results.findings.extend(faults::of_files(files));
+    results.findings.extend(faults::of_files(files, [&systemd, &procps]));
     let unreadable: BTreeSet<&String> = systemd.unreadable.iter().chain(&procps.unreadable).collect();
     for file in unreadable {
         results.needs(format!("permission to read {file}"));
@@ -36,87 +42,95 @@ pub fn check(host: &Host) -> Results {
     results
 }
 
-fn of_setting(host: &Host, path: &str, by_systemd: &Outcomes, by_procps: &Outcomes) -> Vec<Finding> {
-    let files = &host.files;
-    // In a container, the host's kernel settings are read-only: no apply changes them.
-    if files.is_read_only(&format!("{PROC}/{path}")) {
-        return Vec::new();
+/// A setting that the files name.
+struct Setting<'s> {
+    files: &'s Files,
+    /// The path below /proc/sys.
+    path: &'s str,
+    /// The running value.
+    now: String,
+    /// The outcomes of the programs, in the order of `Tool::ALL`.
+    planned: [Option<&'s Outcome>; 2],
+    /// All writes of procps.
+    by_procps: &'s [Write],
+}
+
+impl Setting<'_> {
+    fn findings(&self) -> Vec<Finding> {
+        if self.planned.iter().flatten().all(|outcome| self.is_idle(outcome)) {
+            return Vec::new();
+        }
+        let is_change = |outcome: &&&Outcome| !faults::is_same(&outcome.value, &self.now);
+        let changing: Vec<&Outcome> = self.planned.iter().flatten().filter(is_change).copied().collect();
+        let cuts = changing.iter().any(|outcome| outcome.value == "0") && self.now != "0";
+        let proof = if cuts && FORWARDING.contains(&self.path) { docker::evidence(self.files) } else { None };
+        let change = match proof {
+            Some(proof) => Some(self.cut(proof)),
+            None => changing.first().map(|next| self.drift(next)),
+        };
+        change.into_iter().chain(self.disagreement()).collect()
     }
-    let Some(now) = running(files, path) else { return Vec::new() };
-    let all = [(Tool::Systemd, by_systemd), (Tool::Procps, by_procps)];
-    let planned = all.map(|(tool, outcomes)| (tool, outcomes.values.get(path)));
-    if planned.iter().all(|(_, outcome)| outcome.is_none_or(|outcome| is_idle(files, path, outcome))) {
-        return Vec::new();
+
+    /// A line of the distribution that nothing applies: without systemd, as in a container, its defaults are not in
+    /// force, and nobody misses them. Settings of the network count everywhere.
+    fn is_idle(&self, outcome: &Outcome) -> bool {
+        let is_vendors = VENDOR.iter().any(|folder| outcome.place.file.starts_with(folder));
+        is_vendors && !self.path.starts_with("net/") && !self.files.is_folder("/run/systemd/system")
     }
-    let changing: Vec<&Outcome> = planned
-        .iter()
-        .filter_map(|(_, outcome)| *outcome)
-        .filter(|outcome| !faults::is_same(&outcome.value, &now))
-        .collect();
-    let drift = changing.first().map(|next| drift(files, path, &now, &planned, next));
-    let cuts = changing.iter().any(|outcome| outcome.value == "0") && now != "0" && FORWARDING.contains(&path);
-    let drift = match docker::evidence(files).filter(|_| cuts) {
-        Some(proof) => Some(cut(files, path, &now, &planned, proof)),
-        None => drift,
-    };
-    drift.into_iter().chain(disagreement(files, path, &now, &planned)).collect()
-}
 
-/// A line of the distribution that nothing applies: without systemd, as in a container, its defaults are not in force,
-/// and nobody misses them. Settings of the network count everywhere.
-fn is_idle(files: &Files, path: &str, outcome: &Outcome) -> bool {
-    let is_vendors = VENDOR.iter().any(|folder| outcome.place.file.starts_with(folder));
-    is_vendors && !path.starts_with("net/") && !files.is_folder("/run/systemd/system")
-}
-
-type Planned<'o> = [(Tool, Option<&'o Outcome>); 2];
-
-fn drift(files: &Files, path: &str, now: &str, planned: &Planned<'_>, next: &Outcome) -> Finding {
-    let key = key_of(path);
-    let what = format!("{key} is {} now, and {} at the next apply", remedy::words(now), next.value);
-    Finding::warning("sysctl.drift", &key, what)
-        .evidences(evidence(planned, now))
-        .remedy("keep the running value: a later file, with a final newline", remedy::keep(files, path, now))
-        .remedy("or take the value of the files now", [remedy::set_now(path, &next.value)])
-}
-
-fn cut(files: &Files, path: &str, now: &str, planned: &Planned<'_>, proof: String) -> Finding {
-    let key = key_of(path);
-    let what = format!("{key} is {now} now, and 0 at the next apply: Docker's containers lose their network");
-    let finding = Finding::fault("sysctl.docker-forwarding", &key, what)
-        .evidences(evidence(planned, now))
-        .evidence(proof)
-        .evidence("Docker sets it to 1 when it creates a network, not later")
-        .remedy("keep 1: a later file, with a final newline", remedy::keep(files, path, now));
-    docker::with_forward_policy(finding)
-}
-
-/// The two programs set different values, or one of them sets nothing.
-fn disagreement(files: &Files, path: &str, now: &str, planned: &Planned<'_>) -> Option<Finding> {
-    let [(_, one), (_, other)] = planned;
-    let value = |outcome: &Option<&Outcome>| outcome.map(|outcome| outcome.value.clone());
-    if value(one) == value(other) {
-        return None;
+    fn drift(&self, next: &Outcome) -> Finding {
+        let key = key_of(self.path);
+        let what = format!("{key} is {} now, and {} at the next apply", remedy::words(&self.now), next.value);
+        Finding::warning("sysctl.drift", &key, what)
+            .evidences(self.evidence())
+            .remedy("keep the running value: a later file, with a final newline", self.keep())
+            .remedy("or take the value of the files now", [remedy::set_now(self.path, &next.value)])
     }
-    let word = |outcome: &Option<&Outcome>| value(outcome).unwrap_or_else(|| "nothing".to_owned());
-    let key = key_of(path);
-    let what = format!("{key}: systemd-sysctl sets {} at boot, sysctl --system sets {}", word(one), word(other));
-    Some(
-        Finding::warning("sysctl.disagreement", &key, what)
-            .evidences(evidence(planned, now))
-            .remedy("let both set the running value", remedy::keep(files, path, now)),
-    )
-}
 
-fn evidence(planned: &Planned<'_>, now: &str) -> Vec<String> {
-    let mut lines = vec![format!("running value: {}", remedy::words(now))];
-    for (tool, outcome) in planned {
-        lines.push(match outcome {
-            Some(outcome) => format!("{} sets {}, by {}", tool.name(), outcome.value, outcome.place.shown()),
-            None => format!("{} sets nothing", tool.name()),
-        });
+    fn cut(&self, proof: String) -> Finding {
+        let (key, now) = (key_of(self.path), &self.now);
+        let what = format!("{key} is {now} now, and 0 at the next apply: Docker's containers lose their network");
+        let finding = Finding::fault("sysctl.docker-forwarding", &key, what)
+            .evidences(self.evidence())
+            .evidence(proof)
+            .evidence("Docker sets it to 1 when it creates a network, not later")
+            .remedy("keep 1: a later file, with a final newline", self.keep());
+        docker::with_forward_policy(finding)
     }
-    lines
+
+    /// The two programs set different values, or one of them sets nothing.
+    fn disagreement(&self) -> Option<Finding> {
+        let [one, other] = self.planned.map(|outcome| outcome.map(|outcome| outcome.value.as_str()));
+        if one == other {
+            return None;
+        }
+        let key = key_of(self.path);
+        let what = format!(
+            "{key}: systemd-sysctl sets {} at boot, sysctl --system sets {}",
+            one.unwrap_or("nothing"),
+            other.unwrap_or("nothing")
+        );
+        Some(
+            Finding::warning("sysctl.disagreement", &key, what)
+                .evidences(self.evidence())
+                .remedy("let both set the running value", self.keep()),
+        )
+    }
+
+    fn keep(&self) -> Vec<String> {
+        remedy::keep(self.files, self.by_procps, self.path, &self.now)
+    }
+
+    fn evidence(&self) -> Vec<String> {
+        let mut lines = vec![format!("running value: {}", remedy::words(&self.now))];
+        for (tool, outcome) in Tool::ALL.iter().zip(self.planned) {
+            lines.push(match outcome {
+                Some(outcome) => format!("{} sets {}, by {}", tool.name(), outcome.value, outcome.place.shown()),
+                None => format!("{} sets nothing", tool.name()),
+            });
+        }
+        lines
+    }
 }
 
 #[cfg(test)]

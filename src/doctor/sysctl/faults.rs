@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::line::{Line, Tool, key_of, read};
 use super::plan::{PROC, Place, Plan, Write, running};
-use super::tree::{self, SettingsFile};
+use super::tree::SettingsFile;
 use super::{remedy, value};
 use crate::doctor::files::Files;
 use crate::doctor::finding::Finding;
@@ -92,16 +92,14 @@ fn split_interface(files: &Files, write: &Write) -> Option<Finding> {
 }
 
 /// Reports files whose last line has no end, and comments that have swallowed a setting.
-pub(super) fn of_files(files: &Files) -> Vec<Finding> {
+pub(super) fn of_files(files: &Files, plans: [&Plan; 2]) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for tool in Tool::ALL {
-        for file in tree::files(files, tool).0 {
-            let is_link_to_seen = file.path.ends_with("/99-sysctl.conf") && files.link(&file.path).is_some();
-            if !is_link_to_seen && seen.insert(file.path.clone()) {
-                found.extend(newline(&file));
-                found.extend(swallowed(&file));
-            }
+    for file in plans.iter().flat_map(|plan| &plan.files) {
+        let is_link_to_seen = file.path.ends_with("/99-sysctl.conf") && files.link(&file.path).is_some();
+        if !is_link_to_seen && seen.insert(&file.path) {
+            found.extend(newline(file));
+            found.extend(swallowed(file));
         }
     }
     found

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::line::{Line, Tool, fits, is_pattern, read};
-use super::tree;
+use super::tree::{self, SettingsFile};
 use super::value::{Written, write};
 use crate::doctor::files::Files;
 
@@ -64,6 +64,8 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// Lines without a meaning.
     pub faults: Vec<Place>,
+    /// The files that the program reads, in its order.
+    pub(super) files: Vec<SettingsFile>,
     /// Files that cannot be read.
     pub unreadable: Vec<String>,
 }
@@ -71,10 +73,10 @@ pub struct Plan {
 /// Computes the writes of a program.
 #[must_use]
 pub fn plan(files: &Files, tool: Tool) -> Plan {
-    let (read_files, unreadable) = tree::files(files, tool);
+    let (settings, unreadable) = tree::files(files, tool);
     let mut faults = Vec::new();
     let mut entries: Vec<Entry> = Vec::new();
-    for file in &read_files {
+    for file in &settings {
         for (at, text) in file.text.split('\n').enumerate() {
             let place = || Place { file: file.path.clone(), line: at + 1, text: text.to_owned() };
             let (path, value, ignores_errors) = match read(text, tool) {
@@ -92,7 +94,7 @@ pub fn plan(files: &Files, tool: Tool) -> Plan {
     if tool == Tool::Systemd {
         entries = last_of_each(entries);
     }
-    Plan { writes: expanded(files, entries), faults, unreadable }
+    Plan { writes: expanded(files, entries), faults, files: settings, unreadable }
 }
 
 /// systemd keeps the last line of a key. It stays in its place if it repeats the earlier value.
@@ -238,7 +240,7 @@ fn forwarding_changes(
 }
 
 /// One name for a setting with two.
-fn one_name(path: &str) -> &str {
+pub(super) fn one_name(path: &str) -> &str {
     if path == FORWARD_ALL { FORWARD } else { path }
 }
 

@@ -1,13 +1,14 @@
 //! Remedies for settings: commands that work in both programs.
 
-use super::line::{Tool, key_of};
-use super::plan::{self, Place};
+use super::line::key_of;
+use super::plan::{Place, Write, one_name};
 use super::tree::{OLD_FILE, last_name};
 use crate::doctor::files::Files;
 use crate::doctor::finding::quoted;
 
 /// Returns the commands that make a value survive the next apply: a later file with this value and a final newline.
-pub(super) fn keep(files: &Files, path: &str, value: &str) -> Vec<String> {
+/// `writes` are those of procps.
+pub(super) fn keep(files: &Files, writes: &[Write], path: &str, value: &str) -> Vec<String> {
     let mut commands = Vec::new();
     if !files.is_folder("/etc/sysctl.d") {
         commands.push("mkdir -p /etc/sysctl.d".to_owned());
@@ -15,17 +16,11 @@ pub(super) fn keep(files: &Files, path: &str, value: &str) -> Vec<String> {
     let line = format!("{} = {}", key_of(path), words(value));
     commands.push(format!("printf '%s\\n' {} >> /etc/sysctl.d/{}", quoted(&line), last_name(files)));
     // procps reads the old file after all others.
-    let writes = plan::plan(files, Tool::Procps).writes;
-    let old = writes.iter().filter(|write| write.place.file == OLD_FILE && same(&write.path, path));
+    let is_old = |write: &&Write| write.place.file == OLD_FILE && one_name(&write.path) == one_name(path);
+    let old = writes.iter().filter(is_old);
     commands.extend(old.map(|write| comment_out(&write.place)));
     commands.dedup();
     commands
-}
-
-/// `true` for two names of one setting.
-fn same(one: &str, other: &str) -> bool {
-    let is_forward = |path: &str| path == plan::FORWARD || path == "net/ipv4/conf/all/forwarding";
-    one == other || (is_forward(one) && is_forward(other))
 }
 
 /// Returns the command that sets the running value.
