@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Results};
 use super::host::Host;
-use super::sockets::{self, Tcp};
+use super::sockets::Tcp;
 
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// pintle asks for this backlog.
@@ -38,7 +38,8 @@ pub(super) fn check(host: &Host) -> Results {
     }
     let size = bound.unwrap_or(BACKLOG).min(BACKLOG);
     let ours = |port: u16| host.wanted.listen.iter().any(|address| address.port() == port);
-    let full: Vec<String> = sockets::read(&host.files)
+    let full: Vec<String> = host
+        .sockets()
         .unwrap_or_default()
         .iter()
         .filter(|socket| socket.state == Tcp::Listen && ours(socket.local.port()))

@@ -1,5 +1,6 @@
 //! The facts of the running host, collected for the checks.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -84,6 +85,7 @@ impl Watch {
             running,
             before,
             after,
+            sockets: OnceCell::new(),
             files,
         }
     }

@@ -1,5 +1,6 @@
 //! A host as the checks see it: files, and answers that were collected before.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::counters::Counters;
 use super::files::Files;
 use super::neighbour_history::History;
 use super::network::{Mac, Network};
+use super::sockets::{self, Socket};
 
 /// The demands of the configuration on its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -181,6 +183,8 @@ pub struct Host {
     pub before: Counters,
     /// The counters at the end.
     pub after: Counters,
+    /// The TCP sockets, once a check has asked for them.
+    pub(super) sockets: OnceCell<Option<Vec<Socket>>>,
 }
 
 impl Host {
@@ -202,7 +206,14 @@ impl Host {
             running: None,
             before: Counters::default(),
             after: Counters::default(),
+            sockets: OnceCell::new(),
         }
+    }
+
+    /// Returns the TCP sockets, which are read at the first call. `None` if the kernel's tables cannot be read.
+    #[must_use]
+    pub fn sockets(&self) -> Option<&[Socket]> {
+        self.sockets.get_or_init(|| sockets::read(&self.files)).as_deref()
     }
 
     /// Returns the visits to an address.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::finding::{Finding, Results};
 use super::host::Host;
-use super::sockets::{self, Socket, Tcp};
+use super::sockets::{Socket, Tcp};
 
 /// The most processes that are looked at.
 const PROCESSES_MAX: usize = 32_768;
@@ -24,8 +24,7 @@ pub(super) fn check(host: &Host) -> Results {
         };
         socket.state == Tcp::Listen && host.wanted.listen.iter().any(meets)
     };
-    let sockets = sockets::read(&host.files).unwrap_or_default();
-    let listening: Vec<&Socket> = sockets.iter().filter(ours).collect();
+    let listening: Vec<&Socket> = host.sockets().unwrap_or_default().iter().filter(ours).collect();
     if listening.is_empty() {
         return results;
     }

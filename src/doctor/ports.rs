@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::finding::{Finding, Results};
 use super::host::Host;
-use super::sockets::{self, Tcp};
+use super::sockets::Tcp;
 
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const TIME_WAIT_MAX: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
@@ -16,7 +16,7 @@ const FULL: u64 = 75;
 #[must_use]
 pub(super) fn check(host: &Host) -> Results {
     let mut results = Results::default();
-    let Some(sockets) = sockets::read(&host.files) else { return results };
+    let Some(sockets) = host.sockets() else { return results };
     let mut towards: HashMap<(IpAddr, SocketAddr), (u64, u64)> = HashMap::new();
     for socket in sockets.iter().filter(|socket| socket.state != Tcp::Listen && socket.remote.port() != 0) {
         let (all, late) = towards.entry((socket.local.ip(), socket.remote)).or_default();
