@@ -346,6 +346,8 @@ mod tests {
         assert_eq!(shell_word("*.example.com"), "'*.example.com'");
         assert_eq!(shell_word("it's"), "'it'\\''s'");
         assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("a b"), "'a b'");
+        assert_eq!(shell_word("$(x)"), "'$(x)'");
     }
 
     #[test]

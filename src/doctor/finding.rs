@@ -133,27 +133,3 @@ impl From<Vec<Finding>> for Results {
         Self { findings, unknown: Vec::new() }
     }
 }
-
-/// Returns a text as one word of a shell, quoted if needed.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_of_a_shell() {
-        for (text, want) in
-            [("/etc/a.conf", "/etc/a.conf"), ("", "''"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$(x)", "'$(x)'")]
-        {
-            assert_eq!(quoted(text), want);
-        }
-    }
-}

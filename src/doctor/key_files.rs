@@ -1,7 +1,8 @@
 //! The permissions of private keys.
 
-use super::finding::{Finding, Results, quoted};
+use super::finding::{Finding, Results};
 use super::host::Host;
+use crate::reason::shell_word;
 
 /// Read or written by everybody, or written by a group.
 const TOO_MUCH: u32 = 0o027;
@@ -16,7 +17,7 @@ pub(super) fn check(host: &Host) -> Results {
         Some(
             Finding::fault("keys.permissions", path, format!("{who} can {does} the private key {path}"))
                 .evidence(format!("mode {mode:04o}"))
-                .remedy("take the permission away", [format!("chmod g-w,o= {}", quoted(path))])
+                .remedy("take the permission away", [format!("chmod g-w,o= {}", shell_word(path))])
                 .advice("the key may have been read: consider changing over to the next key (`pintle key rotate`, docs/guide/rotating.md)"),
         )
     });

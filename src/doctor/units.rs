@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::finding::{Finding, Results, quoted};
+use super::finding::{Finding, Results};
 use super::host::Host;
+use crate::reason::shell_word;
 
 /// The folders of units, the strongest first.
 const FOLDERS: [&str; 4] =
@@ -74,7 +75,7 @@ fn of_file(path: &str, text: &str) -> Vec<Finding> {
                 .remedy(
                     "make the line a comment, and restart",
                     [
-                        format!("sed -i '{number}s/^/# /' {}", quoted(path)),
+                        format!("sed -i '{number}s/^/# /' {}", shell_word(path)),
                         "systemctl daemon-reload".to_owned(),
                         "systemctl restart pintle".to_owned(),
                     ],

@@ -4,7 +4,7 @@ use super::line::key_of;
 use super::plan::{Place, Write, one_name};
 use super::tree::{OLD_FILE, last_name};
 use crate::doctor::files::Files;
-use crate::doctor::finding::quoted;
+use crate::reason::shell_word;
 
 /// Returns the commands that make a value survive the next apply: a later file with this value and a final newline.
 /// `writes` are those of procps.
@@ -14,7 +14,7 @@ pub(super) fn keep(files: &Files, writes: &[Write], path: &str, value: &str) -> 
         commands.push("mkdir -p /etc/sysctl.d".to_owned());
     }
     let line = format!("{} = {}", key_of(path), words(value));
-    commands.push(format!("printf '%s\\n' {} >> /etc/sysctl.d/{}", quoted(&line), last_name(files)));
+    commands.push(format!("printf '%s\\n' {} >> /etc/sysctl.d/{}", shell_word(&line), last_name(files)));
     // procps reads the old file after all others.
     let is_old = |write: &&Write| write.place.file == OLD_FILE && one_name(&write.path) == one_name(path);
     let old = writes.iter().filter(is_old);
@@ -25,28 +25,28 @@ pub(super) fn keep(files: &Files, writes: &[Write], path: &str, value: &str) -> 
 
 /// Returns the command that sets the running value.
 pub(super) fn set_now(path: &str, value: &str) -> String {
-    format!("sysctl -w {}", quoted(&format!("{}={}", key_of(path), words(value))))
+    format!("sysctl -w {}", shell_word(&format!("{}={}", key_of(path), words(value))))
 }
 
 /// Returns the command that makes a line a comment.
 pub(super) fn comment_out(place: &Place) -> String {
-    format!("sed -i '{}s/^/# /' {}", place.line, quoted(&place.file))
+    format!("sed -i '{}s/^/# /' {}", place.line, shell_word(&place.file))
 }
 
 /// Returns the command that breaks a line after some characters.
 pub(super) fn break_line(place: &Place, after: usize) -> String {
-    format!("sed -i '{}s/^.\\{{{after}\\}}/&\\n/' {}", place.line, quoted(&place.file))
+    format!("sed -i '{}s/^.\\{{{after}\\}}/&\\n/' {}", place.line, shell_word(&place.file))
 }
 
 /// Returns the command that replaces a line.
 pub(super) fn replace_line(place: &Place, line: &str) -> String {
     let escaped: String = line.chars().flat_map(|c| if "\\|&".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
-    format!("sed -i {} {}", quoted(&format!("{}s|.*|{escaped}|", place.line)), quoted(&place.file))
+    format!("sed -i {} {}", shell_word(&format!("{}s|.*|{escaped}|", place.line)), shell_word(&place.file))
 }
 
 /// Returns the command that ends the last line of a file.
 pub(super) fn end_last_line(file: &str) -> String {
-    format!("sed -i -e '$a\\' {}", quoted(file))
+    format!("sed -i -e '$a\\' {}", shell_word(file))
 }
 
 /// A value with single spaces.
