@@ -1,6 +1,6 @@
 //! The queue of connections that wait to be accepted.
 
-use super::finding::{Finding, Results};
+use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 use super::sockets::Tcp;
 
@@ -24,10 +24,7 @@ pub(super) fn check(host: &Host) -> Results {
         finding
             .remedy(
                 "raise the bound, now and at every boot",
-                [
-                    format!("sysctl -w net.core.somaxconn={BACKLOG}"),
-                    format!("printf 'net.core.somaxconn = {BACKLOG}\\n' > /etc/sysctl.d/90-somaxconn.conf"),
-                ],
+                set_and_keep("net.core.somaxconn", &BACKLOG.to_string(), "90-somaxconn.conf"),
             )
             .remedy("and restart pintle: a listener keeps the bound of its start", ["systemctl restart pintle"])
     };

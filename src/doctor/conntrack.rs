@@ -1,6 +1,6 @@
 //! The table of connections that the firewall tracks.
 
-use super::finding::{Finding, Results};
+use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 
 const FOLDER: &str = "/proc/sys/net/netfilter";
@@ -17,17 +17,15 @@ pub(super) fn check(host: &Host) -> Results {
     let (Some(count), Some(max)) = (read("nf_conntrack_count"), read("nf_conntrack_max").filter(|max| *max > 0)) else {
         return results;
     };
-    let larger = max.saturating_mul(4);
+    let larger = max.saturating_mul(4).to_string();
+    let [now, at_boot] = set_and_keep("net.netfilter.nf_conntrack_max", &larger, "90-conntrack.conf");
     let with_remedy = |finding: Finding| {
         finding
             .evidence(format!("{FOLDER}/nf_conntrack_count: {count}, nf_conntrack_max: {max}"))
-            .remedy("make the table larger, now", [format!("sysctl -w net.netfilter.nf_conntrack_max={larger}")])
+            .remedy("make the table larger, now", [&*now])
             .remedy(
                 "and at every boot",
-                [
-                    "printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf".to_owned(),
-                    format!("printf 'net.netfilter.nf_conntrack_max = {larger}\\n' > /etc/sysctl.d/90-conntrack.conf"),
-                ],
+                ["printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf", &*at_boot],
             )
     };
     if count.saturating_mul(100) >= max.saturating_mul(FULL) {

@@ -1,6 +1,6 @@
 //! File descriptors: the limits of the process and of the host.
 
-use super::finding::{Finding, Results};
+use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 
 const OF_HOST: &str = "/proc/sys/fs/file-nr";
@@ -20,16 +20,13 @@ pub(super) fn check(host: &Host) -> Results {
         && max > 0
         && open.saturating_mul(100) >= max.saturating_mul(FULL)
     {
-        let larger = max.saturating_mul(4);
+        let larger = max.saturating_mul(4).to_string();
         results.push(
             Finding::warning("descriptors.host", "fs.file-max", format!("the host has {open} of {max} files open"))
                 .evidence(format!("{OF_HOST}: {open} of {max}"))
                 .remedy(
                     "raise the limit, now and at every boot",
-                    [
-                        format!("sysctl -w fs.file-max={larger}"),
-                        format!("printf 'fs.file-max = {larger}\\n' > /etc/sysctl.d/90-file-max.conf"),
-                    ],
+                    set_and_keep("fs.file-max", &larger, "90-file-max.conf"),
                 ),
         );
     }

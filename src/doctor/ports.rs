@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::finding::{Finding, Results};
+use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 use super::sockets::Tcp;
 
@@ -40,7 +40,7 @@ pub(super) fn check(host: &Host) -> Results {
     if let Some(max) = host.files.number(TIME_WAIT_MAX).filter(|max| *max > 0)
         && late.saturating_mul(100) >= max.saturating_mul(FULL)
     {
-        let larger = max.saturating_mul(4);
+        let larger = max.saturating_mul(4).to_string();
         results.push(
             Finding::warning(
                 "ports.time-wait",
@@ -51,10 +51,7 @@ pub(super) fn check(host: &Host) -> Results {
             .evidence("beyond the bound, the kernel ends them early, and late packets can reach new connections")
             .remedy(
                 "raise the bound, now and at every boot",
-                [
-                    format!("sysctl -w net.ipv4.tcp_max_tw_buckets={larger}"),
-                    format!("printf 'net.ipv4.tcp_max_tw_buckets = {larger}\\n' > /etc/sysctl.d/90-time-wait.conf"),
-                ],
+                set_and_keep("net.ipv4.tcp_max_tw_buckets", &larger, "90-time-wait.conf"),
             ),
         );
     }
@@ -68,10 +65,7 @@ fn of_address(local: IpAddr, remote: SocketAddr, (all, late): (u64, u64), ports:
         .evidence(format!("{RANGE}: {ports} ports"))
         .remedy(
             "widen the range, now and at every boot",
-            [
-                "sysctl -w net.ipv4.ip_local_port_range='10240 65535'".to_owned(),
-                "printf 'net.ipv4.ip_local_port_range = 10240 65535\\n' > /etc/sysctl.d/90-ports.conf".to_owned(),
-            ],
+            set_and_keep("net.ipv4.ip_local_port_range", "10240 65535", "90-ports.conf"),
         )
         .advice("the upstream closes connections too early: let it keep idle connections longer than pintle does")
 }

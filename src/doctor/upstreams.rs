@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::finding::{Finding, Results, Verdict};
+use super::finding::{Finding, Results, Verdict, set_and_keep};
 use super::host::{Host, Step, Visit, Visited};
 
 /// A step that takes longer is slow for readers.
@@ -129,10 +129,7 @@ fn path(visited: &Visited) -> Option<Finding> {
         Finding::fault("upstream.path-mtu", &place, what)
             .evidence(format!("site {}", visited.upstream.site))
             .evidences(facts)
-            .remedy("let the kernel find a size that passes, now and at every boot", [
-                "sysctl -w net.ipv4.tcp_mtu_probing=1".to_owned(),
-                "printf 'net.ipv4.tcp_mtu_probing = 1\\n' > /etc/sysctl.d/90-mtu.conf".to_owned(),
-            ])
+            .remedy("let the kernel find a size that passes, now and at every boot", set_and_keep("net.ipv4.tcp_mtu_probing", "1", "90-mtu.conf"))
             .remedy("and find the place that loses them", [format!("tracepath -n {}", address.ip())])
             .advice("firewalls on the way must permit ICMP \"fragmentation needed\" (IPv4 type 3, code 4) and \"packet too big\" (IPv6 type 2)"),
     )
