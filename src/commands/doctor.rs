@@ -22,6 +22,7 @@ use crate::doctor::upstreams::times;
 use crate::ledger::Book;
 use crate::os::read_error;
 use crate::reason::{Reason, counted};
+use crate::verify::finding::is_command;
 
 /// Time limit for the answer of the running process.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -187,9 +188,9 @@ fn print_finding(finding: &Finding, color: bool) {
     println!();
 }
 
-/// A text from a file or a peer never controls the terminal.
+/// Escapes characters that a terminal obeys: texts come from files and peers.
 fn safe(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if is_command(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 fn as_json(host: &Host, report: &Report, only: &[String]) -> Value {
@@ -231,5 +232,6 @@ mod tests {
     #[test]
     fn texts_never_control_the_terminal() {
         assert_eq!(safe("a\x1b[31mb\u{9b}é"), "a\\u{1b}[31mb\\u{9b}é");
+        assert_eq!(safe("rm \u{202e}x\u{2066}"), "rm \\u{202e}x\\u{2066}");
     }
 }

@@ -93,12 +93,17 @@ impl Finding {
     }
 }
 
-/// Returns the text without control characters and without characters that change the text
-/// direction.
+/// Returns `true` for characters that a terminal obeys: control characters, and those that change
+/// the text direction.
+#[must_use]
+pub fn is_command(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns the text with a replacement for each character that a terminal would obey.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let command = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if command(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_command(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Returns bytes as text for a message, at most this many characters.
