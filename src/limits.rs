@@ -200,6 +200,12 @@ impl Limits {
         self.connections_per_client = self.connections / 8;
     }
 
+    /// Returns the number of files that this number of client connections needs: the inverse of `for_open_files`.
+    #[must_use]
+    pub fn open_files_for(connections: u64) -> u64 {
+        (connections / 3).saturating_mul(4).saturating_add(OTHER_FILES)
+    }
+
     /// Returns the smallest valid `connection_memory`. An HTTP/1.1 connection needs less: a head
     /// and a piece of a body (256 KiB) in each direction.
     #[must_use]
@@ -251,5 +257,20 @@ impl Limits {
             retry_body: self.retry_body,
             min_rate: self.min_rate(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_files_for_connections_and_back() {
+        for connections in [300, 9_999, 150_000] {
+            let mut limits = Limits::default();
+            limits.for_open_files(Limits::open_files_for(connections));
+            assert_eq!(limits.connections as u64, connections);
+        }
+        assert_eq!(Limits::open_files_for(u64::MAX), u64::MAX);
     }
 }

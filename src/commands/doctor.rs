@@ -20,6 +20,7 @@ use crate::doctor::gather::Watch;
 use crate::doctor::host::{self, Host, Running, WantedUpstream};
 use crate::doctor::upstreams::times;
 use crate::ledger::Book;
+use crate::limits::Limits;
 use crate::os::read_error;
 use crate::reason::{Reason, counted};
 use crate::verify::finding::is_command;
@@ -28,8 +29,6 @@ use crate::verify::finding::is_command;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The shortest pause between two rounds.
 const PAUSE_LEAST: Duration = Duration::from_millis(100);
-/// Open files of the process besides its connections.
-const OTHER_FILES: u64 = 256;
 
 /// The options.
 #[derive(Debug)]
@@ -112,13 +111,12 @@ fn demands(draft: &Draft) -> host::Wanted {
             upstreams.push(found);
         }
     }
-    // The same proportion as for the default limits: a quarter of the files is for upstreams.
     let connections = draft.connections().unwrap_or_default();
     host::Wanted {
         upstreams,
         listen: config.https.iter().chain(&config.http).copied().collect(),
         connections,
-        open_files: if connections > 0 { connections / 3 * 4 + OTHER_FILES } else { 0 },
+        open_files: if connections > 0 { Limits::open_files_for(connections) } else { 0 },
         name_servers: config.name_servers.0.clone(),
         key_files,
     }
