@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Known, Like, Output, context, warn};
 use crate::config::{self, Draft};
 use crate::control::client::ask_for;
-use crate::doctor::checks::{CHECKS, Report, run};
+use crate::doctor::checks::{self, CHECKS, Report, run};
 use crate::doctor::files::Files;
 use crate::doctor::finding::{Finding, Verdict};
 use crate::doctor::gather::Watch;
@@ -159,10 +159,10 @@ fn show(host: &Host, report: &Report, wanted: &Wanted, output: &Output) {
     for unknown in &report.unknown {
         println!("unknown: {}: needs {}", unknown.check, safe(&unknown.needs));
     }
-    let checks = if wanted.only.is_empty() { CHECKS.len() } else { wanted.only.len() };
+    let checks = counted(checks::wanted(&wanted.only).count(), "check");
     match report.findings.len() {
-        0 => println!("{}: nothing found", counted(checks, "check")),
-        count => println!("{}: {}", counted(checks, "check"), counted(count, "finding")),
+        0 => println!("{checks}: nothing found"),
+        count => println!("{checks}: {}", counted(count, "finding")),
     }
 }
 
@@ -212,11 +212,10 @@ fn as_json(host: &Host, report: &Report, only: &[String]) -> Value {
             "error": visit.failed.as_ref().map(|failed| &failed.why),
         })
     });
-    let is_wanted = |id: &str| only.is_empty() || only.iter().any(|wanted| wanted == id);
     json!({
         "ok": report.findings.is_empty(),
         "at": Timestamp::now().to_string(),
-        "checks": CHECKS.iter().map(|check| check.id).filter(|id| is_wanted(id)).collect::<Vec<_>>(),
+        "checks": checks::wanted(only).map(|check| check.id).collect::<Vec<_>>(),
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "unknown": unknown.collect::<Vec<_>>(),
         "visits": visits.collect::<Vec<_>>(),

@@ -46,12 +46,16 @@ pub struct Report {
     pub unknown: Vec<Unknown>,
 }
 
+/// Returns the checks with these names, each once; all if there are none.
+pub fn wanted(only: &[String]) -> impl Iterator<Item = &'static Check> {
+    CHECKS.iter().filter(|check| only.is_empty() || only.iter().any(|name| name == check.id))
+}
+
 /// Runs the checks with these names; all if there are none.
 #[must_use]
 pub fn run(host: &Host, only: &[String]) -> Report {
     let mut report = Report::default();
-    let wanted = CHECKS.iter().filter(|check| only.is_empty() || only.iter().any(|name| name == check.id));
-    for Check { id, check, .. } in wanted {
+    for Check { id, check, .. } in wanted(only) {
         let results = check(host);
         report.findings.extend(results.findings);
         report.unknown.extend(results.unknown.into_iter().map(|needs| Unknown { check: id, needs }));
@@ -112,6 +116,13 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), CHECKS.len());
+    }
+
+    #[test]
+    fn a_check_that_is_named_twice_runs_once() {
+        let only = ["keys", "sysctl", "keys"].map(str::to_owned);
+        assert_eq!(wanted(&only).map(|check| check.id).collect::<Vec<_>>(), ["sysctl", "keys"]);
+        assert_eq!(wanted(&[]).count(), CHECKS.len());
     }
 
     /// No content of a file makes a check panic.
