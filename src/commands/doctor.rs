@@ -150,11 +150,9 @@ fn show(host: &Host, report: &Report, wanted: &Wanted, output: &Output) {
     for finding in &report.findings {
         print_finding(finding, output.color_of_stdout);
     }
-    for of in &host.visited {
-        for visit in of.visits.iter().filter(|visit| visit.failed.is_none()) {
-            let address = visit.address.map_or_else(String::new, |address| format!(" ({address})"));
-            println!("upstream {}{address}: {}", safe(&of.upstream.place()), times(visit));
-        }
+    for (upstream, visit) in host.visits().filter(|(_, visit)| visit.failed.is_none()) {
+        let address = visit.address.map_or_else(String::new, |address| format!(" ({address})"));
+        println!("upstream {}{address}: {}", safe(&upstream.place()), times(visit));
     }
     for unknown in &report.unknown {
         println!("unknown: {}: needs {}", unknown.check, safe(&unknown.needs));
@@ -202,10 +200,9 @@ fn as_json(host: &Host, report: &Report, only: &[String]) -> Value {
     let unknown = report.unknown.iter().map(|unknown| json!({ "check": unknown.check, "needs": unknown.needs }));
     let ms =
         |time: Option<Duration>| time.map(|time| u64::try_from(time.as_micros()).map_or(0.0, |us| us as f64 / 1000.0));
-    let visits = host.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (of, visit)));
-    let visits = visits.map(|(of, visit)| {
+    let visits = host.visits().map(|(upstream, visit)| {
         json!({
-            "upstream": of.upstream.place(), "site": of.upstream.site,
+            "upstream": upstream.place(), "site": upstream.site,
             "address": visit.address.map(|address| address.to_string()),
             "dns_ms": ms(visit.times.dns), "tcp_ms": ms(visit.times.tcp), "tls_ms": ms(visit.times.tls),
             "first_byte_ms": ms(visit.times.first_byte), "path_mtu": visit.mtu,

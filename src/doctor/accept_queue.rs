@@ -43,9 +43,8 @@ pub(super) fn check(host: &Host) -> Results {
         .filter(|socket| socket.waiting.saturating_mul(100) >= size.saturating_mul(FULL))
         .map(|socket| format!("{}: {} of {size} connections wait", socket.local, socket.waiting))
         .collect();
-    let lost = LOST.iter().map(|name| (*name, host.after.rise(&host.before, name))).filter(|(_, rise)| *rise > 0);
     let lost: Vec<String> =
-        lost.map(|(name, rise)| format!("{name} rose by {rise} while pintle watched (host-wide)")).collect();
+        LOST.iter().filter_map(|name| host.rose(name)).map(|rose| format!("{rose} (host-wide)")).collect();
     if !full.is_empty() || !lost.is_empty() {
         let finding =
             Finding::warning("accept.overflow", "listeners", "connections are lost before a process accepts them")

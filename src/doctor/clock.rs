@@ -12,9 +12,8 @@ const FAR_OFF: i64 = 300;
 #[must_use]
 pub(super) fn check(host: &Host) -> Results {
     let mut results = Results::default();
-    let visits = host.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (of, visit)));
     let mut seen: Vec<(i64, String)> =
-        visits.filter_map(|(of, visit)| Some((visit.clock_ahead?, of.upstream.place()))).collect();
+        host.visits().filter_map(|(upstream, visit)| Some((visit.clock_ahead?, upstream.place()))).collect();
     seen.sort_unstable();
     // The middle one: a single upstream with a wrong clock does not decide among three.
     if let Some((ahead, _)) = seen.get(seen.len() / 2).filter(|(ahead, _)| ahead.abs() > OFF) {

@@ -32,8 +32,7 @@ pub(super) fn check(host: &Host) -> Results {
         let what = format!("the table of tracked connections is {} % full", count.saturating_mul(100) / max);
         results.push(with_remedy(Finding::warning("conntrack.full", "nf_conntrack", what)));
     }
-    let lost = LOST.iter().map(|name| (*name, host.after.rise(&host.before, name))).filter(|(_, rise)| *rise > 0);
-    let lost: Vec<String> = lost.map(|(name, rise)| format!("{name} rose by {rise} while pintle watched")).collect();
+    let lost: Vec<String> = LOST.iter().filter_map(|name| host.rose(name)).collect();
     if !lost.is_empty() && results.findings.is_empty() && count.saturating_mul(100) >= max.saturating_mul(FULL / 2) {
         let what = "the firewall drops packets for lack of places in its table";
         results.push(with_remedy(Finding::warning("conntrack.drops", "nf_conntrack", what).evidences(lost)));

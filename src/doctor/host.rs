@@ -216,9 +216,26 @@ impl Host {
         self.sockets.get_or_init(|| sockets::read(&self.files)).as_deref()
     }
 
+    /// Returns all visits, with their upstreams.
+    pub fn visits(&self) -> impl Iterator<Item = (&WantedUpstream, &Visit)> {
+        self.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (&of.upstream, visit)))
+    }
+
     /// Returns the visits to an address.
     pub fn visits_at(&self, address: IpAddr) -> impl Iterator<Item = (&WantedUpstream, &Visit)> {
-        let visits = self.visited.iter().flat_map(|of| of.visits.iter().map(move |visit| (&of.upstream, visit)));
-        visits.filter(move |(_, visit)| visit.address.is_some_and(|at| at.ip() == address))
+        self.visits().filter(move |(_, visit)| visit.address.is_some_and(|at| at.ip() == address))
+    }
+
+    /// Returns the rise of a counter while pintle watched.
+    #[must_use]
+    pub fn rise(&self, name: &str) -> u64 {
+        self.after.rise(&self.before, name)
+    }
+
+    /// Returns the rise of a counter as evidence. `None` if it did not rise.
+    #[must_use]
+    pub fn rose(&self, name: &str) -> Option<String> {
+        let rise = self.rise(name);
+        (rise > 0).then(|| format!("{name} rose by {rise} while pintle watched"))
     }
 }

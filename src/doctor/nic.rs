@@ -95,7 +95,7 @@ fn timed_out(host: &Host, device: &str) -> Option<String> {
 
 /// Returns the rise of a counter, if it is not small beside the packets.
 fn rises(host: &Host, device: &str, counter: &str) -> Option<String> {
-    let rise = |name: &str| host.after.rise(&host.before, &format!("{device}.{name}"));
+    let rise = |name: &str| host.rise(&format!("{device}.{name}"));
     let lost = rise(counter);
     let is_much = lost > 0 && lost.saturating_mul(ONE_IN) >= rise("rx_packets");
     is_much.then(|| format!("{counter} rose by {lost} while pintle watched"))
@@ -122,7 +122,7 @@ fn losing(host: &Host, device: &str, driver: &str) -> Option<Finding> {
 }
 
 fn flapping(host: &Host, device: &str) -> Option<Finding> {
-    let flaps = host.after.rise(&host.before, &format!("{device}.carrier_changes"));
+    let flaps = host.rise(&format!("{device}.carrier_changes"));
     (flaps >= FLAPS).then(|| {
         Finding::warning("nic.link-flaps", device, format!("{device}: the link goes down and up"))
             .evidence(format!("carrier_changes rose by {flaps} while pintle watched"))
