@@ -1,5 +1,6 @@
 //! The queue of connections that wait to be accepted.
 
+use super::counters::is_full;
 use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 use super::sockets::Tcp;
@@ -40,7 +41,7 @@ pub(super) fn check(host: &Host) -> Results {
         .unwrap_or_default()
         .iter()
         .filter(|socket| socket.state == Tcp::Listen && ours(socket.local.port()))
-        .filter(|socket| socket.waiting.saturating_mul(100) >= size.saturating_mul(FULL))
+        .filter(|socket| is_full(socket.waiting, size, FULL))
         .map(|socket| format!("{}: {} of {size} connections wait", socket.local, socket.waiting))
         .collect();
     let lost: Vec<String> =

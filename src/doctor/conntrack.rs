@@ -1,5 +1,6 @@
 //! The table of connections that the firewall tracks.
 
+use super::counters::is_full;
 use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 
@@ -28,12 +29,12 @@ pub(super) fn check(host: &Host) -> Results {
                 ["printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf", &*at_boot],
             )
     };
-    if count.saturating_mul(100) >= max.saturating_mul(FULL) {
+    if is_full(count, max, FULL) {
         let what = format!("the table of tracked connections is {} % full", count.saturating_mul(100) / max);
         results.push(with_remedy(Finding::warning("conntrack.full", "nf_conntrack", what)));
     }
     let lost: Vec<String> = LOST.iter().filter_map(|name| host.rose(name)).collect();
-    if !lost.is_empty() && results.findings.is_empty() && count.saturating_mul(100) >= max.saturating_mul(FULL / 2) {
+    if !lost.is_empty() && results.findings.is_empty() && is_full(count, max, FULL / 2) {
         let what = "the firewall drops packets for lack of places in its table";
         results.push(with_remedy(Finding::warning("conntrack.drops", "nf_conntrack", what).evidences(lost)));
     }

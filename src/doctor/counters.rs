@@ -57,6 +57,12 @@ impl Counters {
     }
 }
 
+/// Returns `true` if a count is at least this part of its bound, in percent.
+#[must_use]
+pub fn is_full(count: u64, max: u64, percent: u64) -> bool {
+    count.saturating_mul(100) >= max.saturating_mul(percent)
+}
+
 /// Reads lines in pairs: names, then numbers.
 fn pairs(text: &str, all: &mut BTreeMap<String, u64>) {
     let mut lines = text.lines();
@@ -90,6 +96,19 @@ fn conntrack(text: &str, all: &mut BTreeMap<String, u64>) {
 mod tests {
     use super::super::files::tests::tree;
     use super::*;
+
+    #[test]
+    fn parts_of_a_bound() {
+        for (count, max, percent, want) in [
+            (74, 100, 75, false),
+            (75, 100, 75, true),
+            (3, 4, 75, true),
+            (0, 0, 75, true),
+            (u64::MAX, u64::MAX, 75, true),
+        ] {
+            assert_eq!(is_full(count, max, percent), want, "{count} {max}");
+        }
+    }
 
     #[test]
     fn counters_are_read_from_all_their_files() {

@@ -1,5 +1,6 @@
 //! File descriptors: the limits of the process and of the host.
 
+use super::counters::is_full;
 use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 
@@ -18,7 +19,7 @@ pub(super) fn check(host: &Host) -> Results {
         host.files.text(OF_HOST).unwrap_or_default().split_whitespace().flat_map(str::parse).collect();
     if let [open, _, max] = numbers[..]
         && max > 0
-        && open.saturating_mul(100) >= max.saturating_mul(FULL)
+        && is_full(open, max, FULL)
     {
         let larger = max.saturating_mul(4).to_string();
         results.push(
@@ -65,7 +66,7 @@ fn of_process(host: &Host, pid: u32, results: &mut Results) {
     let open = u64::try_from(host.files.names(&folder).len()).unwrap_or(u64::MAX);
     if open == 0 {
         results.needs(format!("permission to read {folder}"));
-    } else if open.saturating_mul(100) >= limit.saturating_mul(FULL) {
+    } else if is_full(open, limit, FULL) {
         let what = format!("pintle has {open} of {limit} files open");
         let finding = Finding::warning("descriptors.used", format!("process {pid}"), what);
         results.push(with_remedy(finding.evidence(format!("{folder}: {open} entries")), limit.saturating_mul(4)));

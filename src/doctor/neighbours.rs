@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::counters::is_full;
 use super::finding::{Finding, Results};
 use super::host::{Host, Step, Visit};
 use super::network::{Mac, Neighbour, Network, Route, State};
@@ -198,7 +199,7 @@ fn table(host: &Host, network: &Network) -> Vec<Finding> {
         let counts =
             |n: &&Neighbour| n.address.is_ipv4() == is_four && !matches!(n.state, State::NoArp | State::Permanent);
         let count = u64::try_from(network.neighbours.iter().filter(counts).count()).unwrap_or(u64::MAX);
-        if count.saturating_mul(100) < max.saturating_mul(FULL) {
+        if !is_full(count, max, FULL) {
             continue;
         }
         let key = format!("net.{family}.neigh.default.gc_thresh");

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::counters::is_full;
 use super::finding::{Finding, Results, set_and_keep};
 use super::host::Host;
 use super::sockets::Tcp;
@@ -29,8 +30,7 @@ pub(super) fn check(host: &Host) -> Results {
         && last >= first
     {
         let ports = last - first + 1;
-        let mut full: Vec<_> =
-            towards.iter().filter(|(_, (all, _))| all.saturating_mul(100) >= ports.saturating_mul(FULL)).collect();
+        let mut full: Vec<_> = towards.iter().filter(|(_, (all, _))| is_full(*all, ports, FULL)).collect();
         full.sort_unstable();
         results
             .findings
@@ -38,7 +38,7 @@ pub(super) fn check(host: &Host) -> Results {
     }
     let late = u64::try_from(sockets.iter().filter(|socket| socket.state == Tcp::TimeWait).count()).unwrap_or(u64::MAX);
     if let Some(max) = host.files.number(TIME_WAIT_MAX).filter(|max| *max > 0)
-        && late.saturating_mul(100) >= max.saturating_mul(FULL)
+        && is_full(late, max, FULL)
     {
         let larger = max.saturating_mul(4).to_string();
         results.push(

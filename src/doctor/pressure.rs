@@ -1,5 +1,6 @@
 //! Memory and pressure: of the host, and of the control group of pintle.
 
+use super::counters::is_full;
 use super::finding::{Finding, Results};
 use super::host::Host;
 
@@ -60,7 +61,7 @@ fn of_group(host: &Host, group: &str, results: &mut Results) {
     let cache = field(&host.files.text(&format!("{group}/memory.stat")).unwrap_or_default(), "inactive_file");
     if let (Some(current), Some(max)) = (current, max.filter(|max| *max > 0)) {
         let used = current.saturating_sub(cache);
-        if used.saturating_mul(100) >= max.saturating_mul(FULL) {
+        if is_full(used, max, FULL) {
             let what = format!("{service} uses {} of {} MiB of memory", used >> 20, max >> 20);
             let finding = Finding::warning("memory.limit", service, what).evidence(format!(
                 "{group}/memory.current: {current}, without inactive files {used}; memory.max: {max}"
