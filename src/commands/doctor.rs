@@ -171,7 +171,7 @@ fn print_finding(finding: &Finding, color: bool) {
         Verdict::Fault => ("\x1b[31m", "\x1b[1m", "\x1b[0m"),
         Verdict::Warning => ("\x1b[33m", "\x1b[1m", "\x1b[0m"),
     };
-    println!("{tint}{}:{off} {bold}{}{off} [{}]", finding.verdict, safe(&finding.what), finding.id);
+    println!("{tint}{}:{off} {bold}{}{off} [{}]", finding.verdict.word(), safe(&finding.what), finding.id);
     for fact in &finding.evidence {
         println!("  {}", safe(fact));
     }

@@ -25,11 +25,7 @@ const ANSWER_MAX: usize = 4096;
 pub fn of_system(files: &Files) -> Vec<SocketAddr> {
     let text = files.text("/etc/resolv.conf").unwrap_or_default();
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next());
-    servers
-        .filter_map(|server| server.parse::<IpAddr>().ok())
-        .take(SERVERS_MAX)
-        .map(|ip| SocketAddr::new(ip, 53))
-        .collect()
+    servers.filter_map(|server| server.parse::<IpAddr>().ok()).map(|ip| SocketAddr::new(ip, 53)).collect()
 }
 
 /// Asks each server for each name, all servers at the same time.

@@ -1,7 +1,5 @@
 //! Findings: evidence, verdict, remedy.
 
-use std::fmt;
-
 use crate::reason::shell_word;
 
 /// How bad a finding is.
@@ -21,12 +19,6 @@ impl Verdict {
             Self::Warning => "warning",
             Self::Fault => "fault",
         }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
     }
 }
 

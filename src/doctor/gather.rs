@@ -17,8 +17,6 @@ use super::{dns, neighbours, programs, visit};
 
 /// The least time between two readings of the counters.
 const WATCH: Duration = Duration::from_secs(1);
-/// The most changes of neighbours in one round.
-const CHANGES_MAX: usize = 10_000;
 /// The most addresses whose routes are asked for.
 const ROUTES_MAX: usize = 256;
 
@@ -49,7 +47,7 @@ impl Watch {
         let before = self.counters.take().unwrap_or_else(|| Counters::read(&files));
         let start = Instant::now();
         let (visited, servers) = self.while_watching(|| {
-            let (visited, _) = visit::all(&wanted.upstreams);
+            let visited = visit::all(&wanted.upstreams);
             let servers = ask_servers(&wanted, &files);
             std::thread::sleep(WATCH.saturating_sub(start.elapsed()));
             (visited, servers)
@@ -72,7 +70,6 @@ impl Watch {
         self.counters = Some(after.clone());
         let is_real = files.are_real();
         Host {
-            is_root,
             now: Timestamp::now().as_second(),
             network,
             history: self.history.clone(),
@@ -101,7 +98,7 @@ impl Watch {
         std::thread::scope(|scope| {
             let watching = scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    changes.until(Instant::now() + Duration::from_millis(100), CHANGES_MAX, |n| history.note(&n));
+                    changes.until(Instant::now() + Duration::from_millis(100), |n| history.note(&n));
                 }
             });
             let result = act();

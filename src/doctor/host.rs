@@ -157,8 +157,6 @@ pub struct Running {
 pub struct Host {
     /// Its files.
     pub files: Files,
-    /// `true` if this process is root.
-    pub is_root: bool,
     /// The time, in seconds since 1970.
     pub now: i64,
     /// Neighbours and routes.
@@ -193,7 +191,6 @@ impl Host {
     pub fn of_files(files: Files) -> Self {
         Self {
             files,
-            is_root: false,
             now: 0,
             network: Ok(Network::default()),
             history: History::default(),

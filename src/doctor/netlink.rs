@@ -62,9 +62,8 @@ impl Changes {
         Ok(Self { socket: socket(GROUP_NEIGHBOURS)? })
     }
 
-    /// Waits for changes until `end`, and passes on at most `max` of them.
-    pub fn until(&self, end: Instant, max: usize, mut each: impl FnMut(Neighbour)) {
-        let mut seen = 0;
+    /// Waits for changes until `end`, and passes them on. At most one packet is in memory at a time.
+    pub fn until(&self, end: Instant, mut each: impl FnMut(Neighbour)) {
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             if set_socket_timeout(&self.socket, Timeout::Recv, Some(left)).is_err() {
                 return;
@@ -76,11 +75,7 @@ impl Changes {
                     && let Some(neighbour) = neighbour(&self.socket, &entry)
                 {
                     each(neighbour);
-                    seen += 1;
                 }
-            }
-            if seen >= max {
-                return;
             }
         }
     }

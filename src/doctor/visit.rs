@@ -31,18 +31,17 @@ const HEAD_MAX: usize = 64 * 1024;
 const PADDING: usize = 6000;
 const AGENT: &str = concat!("pintle-doctor/", env!("CARGO_PKG_VERSION"));
 
-/// Visits all upstreams. Further ones are left out; the second value is their number.
+/// Visits the first 64 upstreams.
 #[must_use]
-pub fn all(upstreams: &[WantedUpstream]) -> (Vec<Visited>, usize) {
+pub fn all(upstreams: &[WantedUpstream]) -> Vec<Visited> {
     let mut visited = Vec::new();
-    let wanted = &upstreams[..upstreams.len().min(UPSTREAMS_MAX)];
-    for some in wanted.chunks(AT_ONCE) {
+    for some in upstreams[..upstreams.len().min(UPSTREAMS_MAX)].chunks(AT_ONCE) {
         thread::scope(|scope| {
             let visits: Vec<_> = some.iter().map(|upstream| scope.spawn(move || visit(upstream))).collect();
             visited.extend(visits.into_iter().filter_map(|thread| thread.join().ok()));
         });
     }
-    (visited, upstreams.len() - wanted.len())
+    visited
 }
 
 fn visit(upstream: &WantedUpstream) -> Visited {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::line::{Tool, key_of};
 use super::plan::{FORWARD, Outcome, PROC, Write, outcomes, plan, running};
+use super::value::{Written, write};
 use super::{faults, remedy};
 use crate::doctor::docker;
 use crate::doctor::files::Files;
@@ -60,7 +61,7 @@ impl Setting<'_> {
         if self.planned.iter().flatten().all(|outcome| self.is_idle(outcome)) {
             return Vec::new();
         }
-        let is_change = |outcome: &&&Outcome| !faults::is_same(&outcome.value, &self.now);
+        let is_change = |outcome: &&&Outcome| write(&outcome.value, &self.now) != Written::Same;
         let changing: Vec<&Outcome> = self.planned.iter().flatten().filter(is_change).copied().collect();
         let cuts = changing.iter().any(|outcome| outcome.value == "0") && self.now != "0";
         let proof = if cuts && FORWARDING.contains(&self.path) { docker::evidence(self.files) } else { None };

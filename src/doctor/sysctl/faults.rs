@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::line::{Line, Tool, key_of, read};
 use super::plan::{PROC, Place, Plan, Write, running};
+use super::remedy;
 use super::tree::SettingsFile;
-use super::{remedy, value};
 use crate::doctor::files::Files;
 use crate::doctor::finding::Finding;
 
@@ -37,12 +37,11 @@ pub(super) fn of_lines(files: &Files, plan: &Plan, refused: &[Write]) -> Vec<Fin
 }
 
 fn with_line_remedy(finding: Finding, place: &Place) -> Finding {
-    let comment = || [remedy::comment_out(place)];
     match glue(&place.text) {
         Some(after) => finding
             .evidence("two lines became one: a line was appended to a file without a final newline")
             .remedy("break the line in two", [remedy::break_line(place, after)]),
-        None => finding.remedy("make the line a comment", comment()),
+        None => finding.remedy("make the line a comment", [remedy::comment_out(place)]),
     }
 }
 
@@ -143,11 +142,6 @@ fn swallowed(file: &SettingsFile) -> Option<Finding> {
             .evidence("the line was appended to a file without a final newline")
             .remedy("break the line in two", [remedy::break_line(&place, after)]),
     )
-}
-
-/// `true` if a write would change nothing.
-pub(super) fn is_same(written: &str, running: &str) -> bool {
-    value::write(written, running) == value::Written::Same
 }
 
 #[cfg(test)]

@@ -167,8 +167,6 @@ pub struct Outcome {
     pub value: String,
     /// The line that decides.
     pub place: Place,
-    /// `true` if errors are ignored.
-    pub ignores_errors: bool,
 }
 
 /// The results of a plan.
@@ -209,7 +207,7 @@ pub fn outcomes(files: &Files, writes: &[Write]) -> Outcomes {
                 continue;
             }
         };
-        let outcome = |value: String| Outcome { value, place: this.place.clone(), ignores_errors: this.ignores_errors };
+        let outcome = |value: String| Outcome { value, place: this.place.clone() };
         if path == FORWARD && value != current {
             forwarding_changes(&value, &mut now, &mut result.values, &outcome);
         }
