@@ -2,11 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConnection;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::CertificateDer;
 
 use crate::tls::{KeyTypes, Possession};
 
@@ -21,18 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If the handshake fails.
 pub(super) fn leaf(address: SocketAddr, name: &str, rsa: bool) -> io::Result<CertificateDer<'static>> {
     let keys = if rsa { KeyTypes::Rsa } else { KeyTypes::Elliptic };
-    let config = Possession::of_any(keys).client().map_err(io::Error::other)?;
-    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-    let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    let mut socket = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
+    let socket = TcpStream::connect_timeout(&reachable(address), PATIENCE)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
-    while session.is_handshaking() {
-        session.complete_io(&mut socket)?;
-    }
-    session.send_close_notify();
-    let _ = session.complete_io(&mut socket);
-    let leaf = session.peer_certificates().and_then(<[_]>::first).cloned();
+    let mut stream = Possession::of_any(keys).connect(socket, name)?;
+    stream.conn.send_close_notify();
+    let _ = stream.conn.complete_io(&mut stream.sock);
+    let leaf = stream.conn.peer_certificates().and_then(<[_]>::first).cloned();
     leaf.map(CertificateDer::into_owned).ok_or_else(|| io::Error::other("no certificate was shown"))
 }
 

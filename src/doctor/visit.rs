@@ -2,14 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::net::sockopt::{ip_mtu, ipv6_mtu};
-use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -221,14 +219,7 @@ fn connect(
 fn handshake(limited: Limited, name: &str, short: bool) -> io::Result<StreamOwned<ClientConnection, Limited>> {
     let possession = Possession::of_any(KeyTypes::Any);
     let possession = if short { possession.with_short_hello() } else { possession };
-    let config = possession.client().map_err(io::Error::other)?;
-    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-    let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    let mut stream = StreamOwned::new(session, limited);
-    while stream.conn.is_handshaking() {
-        stream.conn.complete_io(&mut stream.sock)?;
-    }
-    Ok(stream)
+    possession.connect(limited, name)
 }
 
 /// Sends a request, and returns the head of the response.

@@ -1,5 +1,6 @@
 //! Clients that accept any issuer, but verify that the server has the certificate's key.
 
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -7,7 +8,10 @@ use rustls::crypto::{
     CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, NamedGroup, SignatureScheme,
+    StreamOwned,
+};
 
 use super::config::provider;
 use crate::keys::pin::Pin;
@@ -65,6 +69,22 @@ impl Possession {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(self))
             .with_no_client_auth())
+    }
+
+    /// Completes a handshake on a blocking socket, whose time limits apply.
+    ///
+    /// # Errors
+    ///
+    /// If the name is invalid in SNI, or the handshake fails.
+    pub fn connect<S: Read + Write>(self, socket: S, name: &str) -> io::Result<StreamOwned<ClientConnection, S>> {
+        let config = self.client().map_err(io::Error::other)?;
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(session, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
     }
 }
 
