@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::files::Files;
 use super::host::ServerAnswer;
+use super::visit::is_timeout;
 
 /// Time limit for an answer; after it, the question is sent once more.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -69,9 +70,9 @@ fn exchange(server: SocketAddr, name: &str) -> Result<(), String> {
 }
 
 fn words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no answer within {} s", PATIENCE.as_secs()),
-        _ => error.to_string(),
+    match is_timeout(error) {
+        true => format!("no answer within {} s", PATIENCE.as_secs()),
+        false => error.to_string(),
     }
 }
 

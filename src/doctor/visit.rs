@@ -77,8 +77,13 @@ fn look_up(upstream: &WantedUpstream) -> io::Result<Vec<SocketAddr>> {
     Ok(of(false).chain(of(true)).collect())
 }
 
+/// Returns `true` for the error of a time limit. That of a socket is `WouldBlock`.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
 fn failed(step: Step, error: &io::Error) -> Failed {
-    let timed_out = matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+    let timed_out = is_timeout(error);
     let no_route = matches!(error.kind(), io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable);
     let name = match step {
         Step::Dns => "DNS lookup",
@@ -156,14 +161,14 @@ impl Stream {
 fn one(upstream: &WantedUpstream, address: SocketAddr, dns: Option<Duration>) -> Visit {
     let times = Times { dns, ..Times::default() };
     let mut visit = Visit { address: Some(address), times, ..Visit::default() };
-    if let Err((step, error)) = try_one(upstream, address, &mut visit, false) {
-        visit.failed = Some(failed(step, &error));
-        // A long ClientHello may be what gets lost.
-        let is_stalled = visit.failed.as_ref().is_some_and(|failed| failed.step == Step::Tls && failed.timed_out);
-        let mut short = Visit::default();
-        visit.large_stalls = is_stalled && try_one(upstream, address, &mut short, true).is_ok();
-    } else {
-        visit.large_stalls = large_stalls(upstream, address);
+    match try_one(upstream, address, &mut visit, false) {
+        Ok(()) => visit.large_stalls = large_stalls(upstream, address),
+        Err((step, error)) => {
+            visit.failed = Some(failed(step, &error));
+            // Perhaps the long ClientHello gets lost.
+            let is_stalled = step == Step::Tls && is_timeout(&error);
+            visit.large_stalls = is_stalled && try_one(upstream, address, &mut Visit::default(), true).is_ok();
+        }
     }
     visit
 }
@@ -175,9 +180,8 @@ fn try_one(
     short: bool,
 ) -> Result<(), (Step, io::Error)> {
     let mut stream = connect(upstream, address, visit, short)?;
-    let start = Instant::now();
     let asked_at = Timestamp::now();
-    let head = ask(&mut stream, upstream, 0, Some((start, &mut visit.times))).map_err(|error| (Step::Http, error))?;
+    let head = ask(&mut stream, upstream, 0, &mut visit.times).map_err(|error| (Step::Http, error))?;
     visit.clock_ahead = date(&head).map(|theirs| asked_at.as_second() - theirs);
     Ok(())
 }
@@ -186,8 +190,7 @@ fn try_one(
 fn large_stalls(upstream: &WantedUpstream, address: SocketAddr) -> bool {
     let mut visit = Visit::default();
     let Ok(mut stream) = connect(upstream, address, &mut visit, true) else { return false };
-    let answer = ask(&mut stream, upstream, PADDING, None);
-    answer.is_err_and(|error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock))
+    ask(&mut stream, upstream, PADDING, &mut visit.times).is_err_and(|error| is_timeout(&error))
 }
 
 fn connect(
@@ -222,13 +225,9 @@ fn handshake(limited: Limited, name: &str, short: bool) -> io::Result<StreamOwne
     possession.connect(limited, name)
 }
 
-/// Sends a request, and returns the head of the response.
-fn ask(
-    stream: &mut Stream,
-    upstream: &WantedUpstream,
-    padding: usize,
-    mut first: Option<(Instant, &mut Times)>,
-) -> io::Result<Vec<u8>> {
+/// Sends a request, notes the time of the first byte, and returns the head of the response.
+fn ask(stream: &mut Stream, upstream: &WantedUpstream, padding: usize, times: &mut Times) -> io::Result<Vec<u8>> {
+    let start = Instant::now();
     stream.restart(if padding > 0 { PATIENCE_LARGE } else { PATIENCE });
     // One field of a usual length each: servers refuse long ones, which is an answer, too.
     let pads: String = (0..padding / 100).map(|at| format!("X-Padding-{at:02}: {}\r\n", "x".repeat(80))).collect();
@@ -244,9 +243,7 @@ fn ask(
         if length == 0 {
             break;
         }
-        if let Some((start, times)) = first.take() {
-            times.first_byte = Some(start.elapsed());
-        }
+        times.first_byte.get_or_insert_with(|| start.elapsed());
         head.extend_from_slice(&buffer[..length]);
     }
     if head.starts_with(b"HTTP/") { Ok(head) } else { Err(io::Error::other("no HTTP response")) }
