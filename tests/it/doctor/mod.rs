@@ -7,66 +7,35 @@ mod neighbours;
 mod paths;
 mod settings;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::AsFd;
+use std::ops::Deref;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::outcome;
+use crate::harness::Namespaces;
 
 const PINTLE: &str = env!("CARGO_BIN_EXE_pintle");
 
 /// Two namespaces, joined by a cable: `near` has 10.98.0.1, `far` has 10.98.0.2.
-struct Cable {
-    names: [String; 2],
-}
+struct Cable(Namespaces);
 
 impl Cable {
-    /// None, with a word why, where this is not permitted.
+    /// Returns `None` if this is not permitted.
     fn make() -> Option<Self> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let names = ["near", "far"].map(|side| format!("pintle-dr-{}-{number}-{side}", std::process::id()));
-        let cable = Self { names };
-        let [near, far] = &cable.names;
-        let commands = [
-            format!("netns add {near}"),
-            format!("netns add {far}"),
-            format!("-n {near} link add near type veth peer name far netns {far}"),
-            format!("-n {near} addr add 10.98.0.1/24 dev near"),
-            format!("-n {far} addr add 10.98.0.2/24 dev far"),
-            format!("-n {near} link set lo up"),
-            format!("-n {far} link set lo up"),
-            format!("-n {near} link set near up"),
-            format!("-n {far} link set far up"),
-        ];
-        for command in commands {
-            let (code, _, err) = outcome(Command::new("ip").args(command.split(' ')));
-            if code != 0 {
-                eprintln!("stepping aside: ip {command}: {}", err.trim());
-                return None;
-            }
-        }
-        Some(cable)
-    }
-
-    /// Runs this in one of the namespaces, on a thread of its own. Sockets that it makes stay there.
-    fn within<T: Send>(&self, side: usize, act: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/var/run/netns/{}", self.names[side])).unwrap();
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                act()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        let cable = Namespaces::make(|[near, far]| {
+            vec![
+                format!("-n {near} link add near type veth peer name far netns {far}"),
+                format!("-n {near} addr add 10.98.0.1/24 dev near"),
+                format!("-n {far} addr add 10.98.0.2/24 dev far"),
+                format!("-n {near} link set near up"),
+                format!("-n {far} link set far up"),
+            ]
+        });
+        cable.map(Self)
     }
 
     /// A shell on the near side, with folders of settings of its own.
@@ -75,11 +44,11 @@ impl Cable {
     }
 }
 
-impl Drop for Cable {
-    fn drop(&mut self) {
-        for name in &self.names {
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
-        }
+impl Deref for Cable {
+    type Target = Namespaces;
+
+    fn deref(&self) -> &Namespaces {
+        &self.0
     }
 }
 

@@ -2,18 +2,15 @@
 //! somebody on the way. Then routes that lead nowhere, each with its cause in the log. Needs leave to make network
 //! namespaces and tun devices; without, the tests say so and step aside.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
 use super::faults::{Fault, Faulty, Plan, Seen};
 use super::{assert_no_leaks, open_at_first, state};
-use crate::harness::{Authority, BLOG, Client, Pintle, blog_at, eventually, outcome, read_response};
+use crate::harness::{Authority, BLOG, Client, Namespaces, Pintle, blog_at, eventually, outcome, read_response};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/failing/wire.py");
 /// Requests over the bad wire.
@@ -22,40 +19,32 @@ const CLIENTS: u64 = 5;
 
 /// Two namespaces with a device each: `10.99.0.1` is pintle's side, `10.99.0.2` the upstream's.
 struct Network {
-    names: [String; 2],
+    namespaces: Namespaces,
     wire: Option<Child>,
 }
 
 impl Network {
-    /// None, with a word why, where this is not permitted.
+    /// Returns `None` if this is not permitted.
     fn make() -> Option<Self> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = |side: &str| format!("pintle-{}-{number}-{side}", std::process::id());
-        let network = Self { names: [name("near"), name("far")], wire: None };
-        for (name, address) in network.names.iter().zip(["10.99.0.1/24", "10.99.0.2/24"]) {
-            let commands = [
-                format!("netns add {name}"),
-                format!("-n {name} link set lo up"),
-                format!("-n {name} tuntap add dev wire mode tun"),
-                format!("-n {name} addr add {address} dev wire"),
-                format!("-n {name} link set wire up"),
-            ];
-            for command in commands {
-                let (code, _, err) = outcome(Command::new("ip").args(command.split(' ')));
-                if code != 0 {
-                    eprintln!("stepping aside: ip {command}: {}", err.trim());
-                    return None;
-                }
-            }
-        }
-        Some(network)
+        let namespaces = Namespaces::make(|names| {
+            let sides = names.into_iter().zip(["10.99.0.1/24", "10.99.0.2/24"]);
+            let commands = sides.flat_map(|(name, address)| {
+                [
+                    format!("-n {name} tuntap add dev wire mode tun"),
+                    format!("-n {name} addr add {address} dev wire"),
+                    format!("-n {name} link set wire up"),
+                ]
+            });
+            commands.collect()
+        })?;
+        Some(Self { namespaces, wire: None })
     }
 
     fn connect(&mut self, seed: u64) {
         let mut python = Command::new("python3");
         python.arg(SCRIPT).arg(seed.to_string());
-        python.args([&self.names[0], "wire", &self.names[1], "wire"]);
+        let [near, far] = &self.namespaces.names;
+        python.args([near, "wire", far, "wire"]);
         let mut child = python.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -63,25 +52,15 @@ impl Network {
         assert_eq!(line, "ready\n");
     }
 
-    /// Runs this in one of the namespaces, on a thread of its own. Sockets that it makes stay there.
-    fn within<T: Send>(&self, side: usize, act: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(format!("/var/run/netns/{}", self.names[side])).unwrap();
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(LinkNameSpaceType::Network))
-                    .unwrap();
-                act()
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
     /// pintle on the near side.
     fn pintle(&self, authority: &Authority, config: &str) -> Pintle {
         let listen = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:0\"]\nworkers = 2\nerror_details = \"everybody\"\n";
         Pintle::start_command(authority, listen, config, |command| {
             let mut outer = Command::new("ip");
-            outer.args(["netns", "exec", &self.names[0]]).arg(command.get_program()).args(command.get_args());
+            outer
+                .args(["netns", "exec", &self.namespaces.names[0]])
+                .arg(command.get_program())
+                .args(command.get_args());
             outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             outer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             *command = outer;
@@ -95,9 +74,6 @@ impl Drop for Network {
             let _ = wire.kill();
             let _ = wire.wait();
         }
-        for name in &self.names {
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
-        }
     }
 }
 
@@ -107,7 +83,8 @@ fn packets_lost_late_doubled_damaged_and_resets() {
     network.connect(1);
     let authority = Authority::new();
     let leaf = authority.leaf("upstream", &["up.example.net"]);
-    let upstream = network.within(1, || Faulty::start_on(TcpListener::bind("10.99.0.2:0").unwrap(), Some(&leaf)));
+    let upstream =
+        network.namespaces.within(1, || Faulty::start_on(TcpListener::bind("10.99.0.2:0").unwrap(), Some(&leaf)));
     let config = "[limits]\nupstream_idle = \"2s\"\nidle = \"2s\"\n".to_owned()
         + &state(&authority)
         + &blog_at(&authority, "https://up.example.net")
@@ -126,7 +103,7 @@ fn packets_lost_late_doubled_damaged_and_resets() {
                     .take((REQUESTS / CLIENTS) as usize)
                 {
                     let plan = Plan::of(seed);
-                    let seen = network.within(0, || ask(pintle.https(), authority, &plan));
+                    let seen = network.namespaces.within(0, || ask(pintle.https(), authority, &plan));
                     // What somebody else has reset is no fault of the plan's.
                     match &seen {
                         Seen::Whole(200, body) => {
@@ -173,7 +150,7 @@ fn routes_that_lead_nowhere() {
     let Some(network) = Network::make() else { return };
     for (route, _) in [("unreachable 10.98.0.0/24", ""), ("prohibit 10.97.0.0/24", ""), ("blackhole 10.96.0.0/24", "")]
     {
-        let command = format!("-n {} route add {route}", network.names[0]);
+        let command = format!("-n {} route add {route}", network.namespaces.names[0]);
         assert_eq!(outcome(Command::new("ip").args(command.split(' '))).0, 0, "{command}");
     }
     let authority = Authority::new();
@@ -181,7 +158,7 @@ fn routes_that_lead_nowhere() {
         let config = blog_at(&authority, &format!("http://{address}:80"))
             + "[site.upstream_options]\nconnect_timeout = \"1s\"\n";
         let pintle = network.pintle(&authority, &config);
-        let response = network.within(0, || Client::new(&authority).get(pintle.https(), BLOG, "/"));
+        let response = network.namespaces.within(0, || Client::new(&authority).get(pintle.https(), BLOG, "/"));
         assert_eq!(
             (response.status, response.one("proxy-status")),
             (status, &*format!("pintle; error={error}")),
