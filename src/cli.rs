@@ -164,8 +164,11 @@ pub fn run() -> ExitCode {
         Command::Verify(args) => verify(args, &output),
         Command::Doctor(args) => {
             let DoctorArgs { config, only, watch, rounds, root, json } = args;
-            let path = config.config.or_else(|| DEFAULT_PATHS.iter().map(PathBuf::from).find(|p| p.exists()));
-            doctor::doctor(path.as_deref(), &doctor::Wanted { only, watch, rounds, root, as_json: json }, &output)
+            doctor::doctor(
+                config_path(config).as_deref(),
+                &doctor::Wanted { only, watch, rounds, root, as_json: json },
+                &output,
+            )
         }
         Command::Completions { shell } => completions(shell),
         Command::Man(args) => man(&args),
@@ -316,10 +319,14 @@ fn dns_hook(program: &OsString, limit: u64) -> ExitCode {
     }
 }
 
-/// Runs a command with the named configuration, or with the first default that exists.
+/// Returns the path of the named configuration, or of the first default that exists.
+fn config_path(args: ConfigArgs) -> Option<PathBuf> {
+    args.config.or_else(|| DEFAULT_PATHS.iter().map(PathBuf::from).find(|p| p.exists()))
+}
+
+/// Runs a command with the configuration of `config_path`.
 fn with_config(args: ConfigArgs, act: impl FnOnce(&Path) -> ExitCode) -> ExitCode {
-    let path = args.config.or_else(|| DEFAULT_PATHS.iter().map(PathBuf::from).find(|p| p.exists()));
-    match path {
+    match config_path(args) {
         Some(path) => act(&path),
         None => {
             let reason = Reason::new(format!("no configuration file: neither {}", DEFAULT_PATHS.join(" nor ")));

@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::os::read_error;
 use crate::reason::{Reason, counted};
 use crate::verify::finding::is_command;
+use crate::verify::target::Place;
 
 /// Time limit for the answer of the running process.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -96,11 +97,11 @@ fn demands(draft: &Draft) -> host::Wanted {
     let mut upstreams: Vec<WantedUpstream> = Vec::new();
     for site in config.sites() {
         let Some(upstream) = &site.upstream else { continue };
-        let Some((host, port)) = upstream.connect.rsplit_once(':') else { continue };
+        let Ok(Place { host, port: Some(port) }) = upstream.connect.parse() else { continue };
         let found = WantedUpstream {
             site: site.name().to_owned(),
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: port.parse().unwrap_or_default(),
+            host,
+            port,
             tls: upstream.server_name.clone(),
             host_header: upstream.host_header.clone().unwrap_or_else(|| site.name().to_owned()),
         };
