@@ -44,8 +44,7 @@ impl History {
         macs
     }
 
-    /// Returns the number of times that a neighbour became REACHABLE after DELAY or PROBE without ever getting another
-    /// hardware address, and the states as `STALE → DELAY`.
+    /// Returns how often a neighbour went from REACHABLE to STALE, and its states as `STALE → DELAY`.
     #[must_use]
     pub fn cycles(&self, address: IpAddr, link: &str) -> (usize, String) {
         let states: Vec<State> = self.of(address, link).iter().map(|(state, _)| *state).collect();

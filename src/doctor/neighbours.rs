@@ -15,7 +15,7 @@ const SHARED_MAX: usize = 2;
 const OF_CLOUDS: [&str; 1] = ["12:34:56:78:9a:bc"];
 /// The part of gc_thresh3 that is too full, in percent.
 const FULL: u64 = 75;
-/// The number of cycles without a probe in one watch that is a pattern.
+/// Changes from REACHABLE to STALE during one watch that are a pattern.
 const CYCLES: usize = 2;
 
 /// Checks the neighbours.
@@ -113,7 +113,7 @@ fn doubtful(host: &Host, entry: &Neighbour, failures: Vec<String>) -> Option<Fin
         .evidence(entry.line())
         .evidences(failures);
     if cycles >= CYCLES {
-        finding = finding.evidence(format!("it cycles without a probe: {states}"));
+        finding = finding.evidence(format!("it went from REACHABLE to STALE {cycles} times: {states}"));
     }
     if let Some(running) = host.running.as_ref().filter(|running| running.upstream_errors > 0) {
         finding = finding.evidence(format!(
@@ -281,6 +281,17 @@ mod tests {
         }
         // Another machine on the link is not our concern.
         assert_eq!(ids(&host(vec![entry("10.0.0.9", ONE, State::Failed)], None)), [""; 0]);
+    }
+
+    #[test]
+    fn the_cycles_of_a_doubtful_entry() {
+        let mut host = host(vec![entry("10.0.0.1", ONE, State::Stale)], Some(("timed out", true)));
+        for state in [State::Reachable, State::Stale, State::Probe, State::Reachable, State::Stale] {
+            host.history.note(&entry("10.0.0.1", ONE, state));
+        }
+        let evidence = &check(&host).findings[0].evidence;
+        let want = "it went from REACHABLE to STALE 2 times: REACHABLE → STALE → PROBE → REACHABLE → STALE";
+        assert!(evidence.iter().any(|fact| fact == want), "{evidence:?}");
     }
 
     #[test]
