@@ -68,7 +68,6 @@ impl Watch {
         let answering = if is_root { ask_next_hops(&network, &visited) } else { Vec::new() };
         let after = Counters::read(&files);
         self.counters = Some(after.clone());
-        let is_real = files.are_real();
         Host {
             now: Timestamp::now().as_second(),
             network,
@@ -76,7 +75,7 @@ impl Watch {
             answering,
             visited,
             servers,
-            synchronised: if is_real { programs::synchronised() } else { None },
+            synchronised: if files.are_real() { programs::synchronised() } else { None },
             forward: programs::forward_policy(is_root),
             wanted,
             running,

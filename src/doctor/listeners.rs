@@ -35,8 +35,9 @@ pub(super) fn check(host: &Host) -> Results {
             results.needs(format!("root, for the program that listens on {}", socket.local));
             continue;
         };
-        let is_ours = host.running.as_ref().map_or(name == "pintle", |running| *pid == running.pid || name == "pintle");
-        if is_ours || name == HOLDER {
+        let is_running = host.running.as_ref().is_some_and(|running| running.pid == *pid);
+        let is_ours = is_running || ["pintle", HOLDER].contains(&name.as_str());
+        if is_ours {
             continue;
         }
         let port = socket.local.port();

@@ -89,18 +89,18 @@ fn waiting(path: &str, subject: &str, resource: &str, kind: &str, bound: f64, te
     if share < bound {
         return None;
     }
-    let id = match resource {
-        "memory" => "pressure.memory",
-        "io" => "pressure.io",
-        _ => "pressure.cpu",
-    };
-    let (word, advice) = match resource {
+    let (id, word, advice) = match resource {
         "memory" => (
+            "pressure.memory",
             "memory",
             "`ps -eo rss,comm --sort=-rss | head` shows who has it: give the host more, or move something away",
         ),
-        "io" => ("disks", "`cat /proc/[0-9]*/io` and iotop show who writes: move it away, or let pintle log elsewhere"),
-        _ => ("processors", "`top` shows who runs: move it away, or give the host more processors"),
+        "io" => (
+            "pressure.io",
+            "disks",
+            "`cat /proc/[0-9]*/io` and iotop show who writes: move it away, or let pintle log elsewhere",
+        ),
+        _ => ("pressure.cpu", "processors", "`top` shows who runs: move it away, or give the host more processors"),
     };
     let what = format!("{subject}: tasks wait for {word} during {share} % of the time");
     Some(Finding::warning(id, subject, what).evidence(format!("{path}: {line}")).advice(advice))

@@ -161,24 +161,22 @@ fn certificate(visited: &Visited, now: i64) -> Option<Finding> {
         |seconds: i64| Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string());
     let place = visited.upstream.place();
     let days = left / 86_400;
-    let (verdict, what) = match left {
-        ..=0 => (Verdict::Fault, format!("upstream {place}: the certificate has ended")),
-        _ if from > now => (Verdict::Fault, format!("upstream {place}: the certificate is not yet valid")),
-        _ if left < to.saturating_sub(from) / LATE => {
-            (Verdict::Warning, format!("upstream {place}: the certificate ends in {days} days"))
-        }
+    let stopped = "its operator has to renew it: pintle forwards no request until then";
+    let (verdict, what, advice) = match left {
+        ..=0 => (Verdict::Fault, format!("upstream {place}: the certificate has ended"), stopped),
+        _ if from > now => (Verdict::Fault, format!("upstream {place}: the certificate is not yet valid"), stopped),
+        _ if left < to.saturating_sub(from) / LATE => (
+            Verdict::Warning,
+            format!("upstream {place}: the certificate ends in {days} days"),
+            "its operator has to renew it: then, no request is forwarded to it",
+        ),
         _ => return None,
     };
-    let advice = "its operator has to renew it: then, no request is forwarded to it";
     Some(
         Finding::new("upstream.certificate", verdict, &place, what)
             .evidence(format!("site {}", visited.upstream.site))
             .evidence(format!("valid from {} until {}", date(from), date(to)))
-            .advice(if verdict == Verdict::Fault {
-                "its operator has to renew it: pintle forwards no request until then"
-            } else {
-                advice
-            }),
+            .advice(advice),
     )
 }
 

@@ -17,18 +17,15 @@ pub(super) fn of_lines(files: &Files, plan: &Plan, refused: &[Write]) -> Vec<Fin
     let mut found = Vec::new();
     for write in refused.iter().filter(|write| !write.ignores_errors || glue(&write.place.text).is_some()) {
         let key = key_of(&write.path);
-        let what = format!(
-            "{}:{}: the kernel refuses the value of {key}: {:?}",
-            write.place.file, write.place.line, write.value
-        );
+        let what = format!("{}: the kernel refuses the value of {key}: {:?}", write.place.at(), write.value);
         let finding = Finding::warning("sysctl.refused", &key, what)
             .evidence(write.place.shown())
             .evidence(format!("running value: {}", running(files, &write.path).unwrap_or_default()));
         found.push(with_line_remedy(finding, &write.place));
     }
     for place in &plan.faults {
-        let what = format!("{}:{}: the line has no \"=\", so no program uses it", place.file, place.line);
-        let finding = Finding::warning("sysctl.syntax", format!("{}:{}", place.file, place.line), what);
+        let what = format!("{}: the line has no \"=\", so no program uses it", place.at());
+        let finding = Finding::warning("sysctl.syntax", place.at(), what);
         found.push(with_line_remedy(finding.evidence(place.shown()), place));
     }
     found.extend(plan.writes.iter().filter_map(|write| split_interface(files, write)));
@@ -79,8 +76,8 @@ fn split_interface(files: &Files, write: &Write) -> Option<Finding> {
     if !files.is_there(&format!("{PROC}/{path}")) {
         return None;
     }
-    let Place { file, line, .. } = &write.place;
-    let what = format!("{file}:{line}: no program sets it: a dot in the name of a device must be a slash here");
+    let at = write.place.at();
+    let what = format!("{at}: no program sets it: a dot in the name of a device must be a slash here");
     let fixed = format!("{path} = {}", write.value);
     Some(
         Finding::warning("sysctl.device-name", key_of(&path), what)
@@ -135,9 +132,9 @@ fn swallowed(file: &SettingsFile) -> Option<Finding> {
         .filter(|(_, text)| is_comment(text))
         .find_map(|(at, text)| Some((at, text, glue(text)?)))?;
     let place = Place { file: file.path.clone(), line: at + 1, text: text.to_owned() };
-    let what = format!("{}:{}: a setting became a part of the comment before it", place.file, place.line);
+    let what = format!("{}: a setting became a part of the comment before it", place.at());
     Some(
-        Finding::warning("sysctl.swallowed", format!("{}:{}", place.file, place.line), what)
+        Finding::warning("sysctl.swallowed", place.at(), what)
             .evidence(place.shown())
             .evidence("the line was appended to a file without a final newline")
             .remedy("break the line in two", [remedy::break_line(&place, after)]),

@@ -28,10 +28,16 @@ pub struct Place {
 }
 
 impl Place {
+    /// Returns `FILE:LINE`.
+    #[must_use]
+    pub fn at(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
     /// Returns `FILE:LINE: TEXT`.
     #[must_use]
     pub fn shown(&self) -> String {
-        format!("{}:{}: {}", self.file, self.line, self.text.trim())
+        format!("{}: {}", self.at(), self.text.trim())
     }
 }
 
