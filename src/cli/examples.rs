@@ -47,7 +47,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "doctor",
         &[
-            ("Check this host, with what only root sees", "sudo pintle doctor"),
+            ("Check this host, including facts that only root sees", "sudo pintle doctor"),
             ("Watch neighbours, counters and upstreams", "pintle doctor --watch 2s"),
             ("Print the commands that repair it", "pintle doctor --json | jq -r '.findings[].remedies[].run[]'"),
         ],

@@ -2,7 +2,7 @@
 
 use crate::reason::shell_word;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// It will cause trouble, or makes it worse.
@@ -38,7 +38,7 @@ pub struct Finding {
     pub id: &'static str,
     /// The thing that it is about: a key, an address, a device.
     pub subject: String,
-    /// How bad it is.
+    /// The severity.
     pub verdict: Verdict,
     /// The fault, in one line.
     pub what: String,

@@ -86,7 +86,7 @@ impl Watch {
         }
     }
 
-    /// Does something, and notes the changes of neighbours meanwhile.
+    /// Runs a function, and notes the changes of neighbours meanwhile.
     fn while_watching<T>(&mut self, act: impl FnOnce() -> T) -> T {
         let history = &mut self.history;
         if let Ok(network) = netlink::network(&[]) {

@@ -137,9 +137,9 @@ pub struct ServerAnswer {
 pub enum Forward {
     /// Packets that no rule matches are forwarded.
     Accept,
-    /// They are dropped.
+    /// Packets that no rule matches are dropped.
     Drop,
-    /// It cannot be seen without this.
+    /// The policy cannot be read without this permission or program.
     Unknown(String),
 }
 

@@ -5,7 +5,7 @@ use super::host::Host;
 
 const FOLDER: &str = "/sys/kernel/mm/transparent_hugepage";
 
-/// Reports a kernel that makes huge pages for everybody, at once, at the cost of whoever asks for memory. The default
+/// Reports a kernel that makes huge pages for all programs, and lets a request for memory wait for them. The default
 /// (`madvise` for defrag) is fine.
 #[must_use]
 pub(super) fn check(host: &Host) -> Results {

@@ -1,4 +1,4 @@
-//! The name servers: whether each answers for the names of the upstreams, and how fast.
+//! The name servers: the answers of each for the names of the upstreams, and their times.
 
 use std::time::Duration;
 

@@ -93,7 +93,7 @@ fn uses(routes: &[&Route]) -> String {
     format!("it is the way to {}", addresses.join(", "))
 }
 
-/// The entry has a hardware address, and nothing comes back. `None` if that address is the one that answers.
+/// Reports an entry with a hardware address from which nothing comes back. `None` if that address answers now.
 fn doubtful(host: &Host, entry: &Neighbour, failures: Vec<String>) -> Option<Finding> {
     let answer = host.answering.iter().find(|(at, link, _)| (at, link) == (&entry.address, &entry.link));
     if let (Some((.., answer)), Some(mac)) = (answer, &entry.mac) {
@@ -190,7 +190,7 @@ fn shared(network: &Network) -> Vec<Finding> {
     .collect()
 }
 
-/// The table has no place for new neighbours.
+/// Reports tables with little place left for new neighbours.
 fn table(host: &Host, network: &Network) -> Vec<Finding> {
     let mut found = Vec::new();
     for (family, is_four) in [("ipv4", true), ("ipv6", false)] {

@@ -2,7 +2,7 @@
 //!
 //! An entry alone is no finding: it needs its version, or its counter. A healthy host has many of these drivers.
 
-/// When an entry applies.
+/// The condition under which an entry applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     /// The module is older than this version, on EC2.
@@ -18,15 +18,15 @@ pub(super) enum When {
 pub(super) struct Driver {
     /// The names of the driver, as sysfs has them.
     pub(super) names: &'static [&'static str],
-    /// When it applies.
+    /// The condition under which it applies.
     pub(super) when: When,
-    /// What people saw.
+    /// The symptom, as people reported it.
     pub(super) symptom: &'static str,
     /// The remedy; `DEV` is the device.
     pub(super) remedy: &'static str,
     /// Its commands; `DEV` is the device.
     pub(super) run: &'static [&'static str],
-    /// Where this is from.
+    /// The reports.
     pub(super) source: &'static str,
 }
 

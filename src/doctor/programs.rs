@@ -1,4 +1,4 @@
-//! Facts that only other programs tell: iptables, timedatectl and arping. Each has a time limit, and little to say.
+//! Facts from other programs: iptables, timedatectl and arping. The time and the output of each are limited.
 
 use std::io::Read as _;
 use std::net::IpAddr;

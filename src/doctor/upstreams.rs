@@ -42,7 +42,7 @@ pub fn times(visit: &Visit) -> String {
     known.collect::<Vec<_>>().join(", ")
 }
 
-/// IPv6 is not configured on this host: nothing is wrong with the upstream's address.
+/// Returns `true` if a visit failed because this host has no IPv6: nothing is wrong with the upstream's address.
 fn is_foreign(visit: &Visit) -> bool {
     let is_six = visit.address.is_some_and(|address| address.is_ipv6());
     is_six && visit.failed.as_ref().is_some_and(|failed| failed.no_route)

@@ -59,7 +59,7 @@ fn visit(upstream: &WantedUpstream) -> Visited {
     Visited { upstream: upstream.clone(), visits }
 }
 
-/// Looks a name up as the system does. The C library has no time limit of ours: its thread is left to itself.
+/// Looks a name up as the system does. The C library knows no time limit: after ours, its thread continues unheard.
 fn look_up(upstream: &WantedUpstream) -> io::Result<Vec<SocketAddr>> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let place = (upstream.host.clone(), upstream.port);

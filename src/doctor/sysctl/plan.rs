@@ -243,7 +243,7 @@ fn forwarding_changes(
     }
 }
 
-/// One name for a setting with two.
+/// Returns one name for a setting with two.
 pub(super) fn one_name(path: &str) -> &str {
     if path == FORWARD_ALL { FORWARD } else { path }
 }

@@ -1,6 +1,6 @@
 //! Values as the kernel reads them.
 
-/// What a write of a text would do to a setting.
+/// The effect of writing a text to a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Written {
     /// The setting would keep its value.

@@ -1,5 +1,6 @@
-//! `pintle doctor` on real kernels: network namespaces with devices, neighbours and settings of their own. Needs leave
-//! to make them; without, the tests say so and step aside. The rules of each check are tables in `src/doctor`.
+//! `pintle doctor` on real kernels: network namespaces with devices, neighbours and settings of their own. Without the
+//! permission to make namespaces, the tests print the reason and end. The rules of each check are tables in
+//! `src/doctor`.
 
 mod command;
 mod differential;
