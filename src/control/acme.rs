@@ -15,10 +15,9 @@ use crate::acme::facts::NextKey;
 use crate::acme::outlook::Outlook;
 use crate::acme::request::{Asked, Known, LockedOut, Request, Revoke, Revoking, Served};
 use crate::acme::step::KeyChoice;
-use crate::config::{AcceptedByCommand, Config};
-use crate::host::HostPattern;
+use crate::config::AcceptedByCommand;
 use crate::ledger::{Burnt, Record};
-use crate::policy::promise::{Promises, others};
+use crate::policy::promise::Promises;
 use crate::reason::Problem;
 use crate::tls::certificate::Chain;
 
@@ -125,14 +124,11 @@ impl Control {
     }
 
     /// The clients whom a certificate with a key would lock out, with the promises that it would break.
-    fn locked_out(&self, Asked { hosts: own, pin, .. }: &Asked) -> Vec<LockedOut> {
+    fn locked_out(&self, Asked { site, hosts: own, pin }: &Asked) -> Vec<LockedOut> {
         let now = self.now();
         let ledger = self.ledger();
         let alive = Promises::alive(ledger.book().promises(), now);
-        let hosts = all_hosts(&self.config);
-        let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        let at = hosts.iter().position(|hosts| hosts.first() == own.first());
-        let except = at.and_then(|at| except.get(at)).map_or(&[][..], Vec::as_slice);
+        let except = self.config.site_names().get(site.as_str()).map_or(&[][..], |names| names.except);
         let mut found: Vec<LockedOut> = Vec::new();
         for promise in alive.broken_by(own, except, &[*pin]) {
             let bound = own.iter().filter(|host| promise.binds(host, except)).map(ToString::to_string).collect();
@@ -156,11 +152,9 @@ impl Control {
         let ledger = self.ledger();
         let book = ledger.book();
         let alive = Promises::alive(book.promises(), now);
-        let hosts = all_hosts(&self.config);
-        let except = others(&hosts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let names = self.config.site_names();
         let facts = |Asked { site, hosts: own, pin }: &Asked| {
-            let at = hosts.iter().position(|hosts| hosts.first() == own.first());
-            let except = at.and_then(|at| except.get(at)).map_or(&[][..], Vec::as_slice);
+            let except = names.get(site.as_str()).map_or(&[][..], |names| names.except);
             let longest = alive.binding(own, except).iter().map(|promise| promise.max_age).max().unwrap_or(0);
             NextKey {
                 pin: *pin,
@@ -262,10 +256,6 @@ fn renewing(algorithms: Option<Vec<String>>) -> Answer {
         }
         Some(algorithms) => json_answer(StatusCode::OK, &json!({ "ok": true, "algorithms": algorithms })),
     }
-}
-
-fn all_hosts(config: &Config) -> Vec<Vec<HostPattern>> {
-    config.snapshot.sites.iter().map(|site| site.hosts.clone()).collect()
 }
 
 fn errors(verdict: Verdict) -> Vec<String> {

@@ -20,7 +20,7 @@ use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
 use crate::ledger::{Accepted, Book, Ramp};
 use crate::os::sandbox;
-use crate::policy::promise::{Promise, Promises, Seconds};
+use crate::policy::promise::{Promise, Promises, Seconds, SiteNames};
 use crate::reason::Problem;
 use crate::server::Snapshot;
 use crate::telemetry::AccessFormat;
@@ -104,6 +104,12 @@ impl Config {
     /// The report of each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
         self.entries.iter().map(|entry| &entry.report)
+    }
+
+    /// The names of each site, by its first name.
+    #[must_use]
+    pub fn site_names(&self) -> HashMap<&str, SiteNames<'_>> {
+        self.entries.iter().map(|entry| (entry.report.name(), entry.names())).collect()
     }
 
     /// The sites that pintle refuses TLS for, since they have no certificate.
