@@ -339,7 +339,7 @@ impl Run {
         for (place, work) in self.certificates.clone() {
             let facts = self.facts(&work, &settings, now);
             let plan = plan::next(&facts, now);
-            outlooks.push((place.clone(), Outlook::of(&facts, &plan, &work.record.borrow(), now)));
+            outlooks.push((place.clone(), Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now)));
             if self.busy.contains(&place) || sites.contains(&work.certificate.site) {
                 continue;
             }

@@ -1,13 +1,16 @@
 //! The outlook of a certificate: what the operator has to know about its renewal, for `pintle status`, metrics, `/ready`
 //! and the log.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::facts::{Facts, Verdict};
 use super::problem::Remedy;
 use super::step::{Next, Plan, Standing};
-use super::store::Record;
+use super::store::{self, Record};
 use super::words::{stop_text, time};
+use crate::config::Managed;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
@@ -61,6 +64,8 @@ pub struct Unrevoked {
     pub serials: Vec<String>,
     /// The directory of the CA.
     pub from: String,
+    /// The copies of the key and of its chain.
+    pub files: [PathBuf; 2],
     /// The reason.
     pub problem: Option<String>,
 }
@@ -68,7 +73,7 @@ pub struct Unrevoked {
 impl Outlook {
     /// Makes the outlook of a certificate.
     #[must_use]
-    pub fn of(facts: &Facts, plan: &Plan, record: &Record, now: Seconds) -> Self {
+    pub fn of(facts: &Facts, plan: &Plan, certificate: &Managed, record: &Record, now: Seconds) -> Self {
         let failing = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?)));
         let failing = failing.filter(|(_, last)| last.remedy.is_some()).max_by_key(|(_, last)| last.at);
         let broken = facts.checked.as_ref().filter(|checked| checked.verdict == Verdict::Broken);
@@ -100,7 +105,7 @@ impl Outlook {
             problem,
             next_try,
             compromised: compromised(facts),
-            unrevoked: unrevoked(record, now),
+            unrevoked: unrevoked(certificate, record, now),
         }
     }
 
@@ -152,12 +157,13 @@ fn compromised(facts: &Facts) -> Option<(Pin, Step)> {
     Some((compromise.pin, step))
 }
 
-fn unrevoked(record: &Record, now: Seconds) -> Option<Unrevoked> {
+fn unrevoked(certificate: &Managed, record: &Record, now: Seconds) -> Option<Unrevoked> {
     let retired = record.retired.as_ref()?;
     let open: Vec<_> = retired.open(now).collect();
     let from = open.first()?.from.clone();
     let serials = open.iter().map(|issued| issued.serial.clone()).collect();
-    Some(Unrevoked { pin: retired.pin, serials, from, problem: retired.problem.clone() })
+    let files = store::compromised(certificate);
+    Some(Unrevoked { pin: retired.pin, serials, from, files, problem: retired.problem.clone() })
 }
 
 /// Returns what the operator can do about a failure.

@@ -140,12 +140,8 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
             unrevoked.serials.join(", "),
             unrevoked.pin
         );
-        let hint = format!(
-            "revoke them by hand at {}, with compromised.key.pem and compromised.chain.pem in acme/{}/{} of state.directory",
-            unrevoked.from,
-            outlook.site.replace('*', "_"),
-            outlook.algorithm
-        );
+        let [key, chain] = unrevoked.files.each_ref().map(|file| file.display());
+        let hint = format!("revoke them by hand at {}, with {key} and {chain}", unrevoked.from);
         reasons.push(Reason::new(of(what)).hint(hint));
     }
     reasons.into_iter().map(|reason| Item { site: Some(outlook.site.clone()), reason }).collect()

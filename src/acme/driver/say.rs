@@ -92,7 +92,7 @@ impl Run {
         for work in works {
             let facts = self.facts(&work, &settings, now);
             let plan = plan::next(&facts, now);
-            let outlook = Outlook::of(&facts, &plan, &work.record.borrow(), now);
+            let outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
             let is_busy = self.busy.contains(&work.certificate.folder);
             plans.push(plan_json(
                 &facts,
