@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::backoff::Attempts;
 use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
 use super::issued::{Issued, Retired};
-use super::lost::{self, COMPROMISED};
+use super::lost;
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
@@ -32,6 +32,8 @@ const FILE_MAX: u64 = 4 << 20;
 const RECORD: &str = "order.json";
 /// A chain that is complete, and takes the place of the chain in use.
 const ARRIVED: &str = "chain.new.pem";
+/// A compromised key and its chain, until the chain is revoked.
+const COMPROMISED: [&str; 2] = ["compromised.key.pem", "compromised.chain.pem"];
 
 /// Everything that is known about a certificate, besides its key and chain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -211,9 +213,9 @@ pub fn keep_compromised(certificate: &Managed, pin: Pin) -> io::Result<()> {
     if read_pin(certificate, KeyChoice::Live)? != Some(pin) {
         return Ok(());
     }
-    for (from, to) in [certificate.key(), certificate.chain()].iter().zip(COMPROMISED) {
+    for (from, to) in [certificate.key(), certificate.chain()].iter().zip(compromised(certificate)) {
         match plain_file::read(from, FILE_MAX) {
-            Ok(contents) => write(&certificate.folder.join(to), &contents)?,
+            Ok(contents) => write(&to, &contents)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -172,7 +172,16 @@ impl Managed {
     pub fn chain(&self) -> PathBuf {
         self.folder.join(CHAIN)
     }
+
+    /// Returns the folder of the state, above the folder of the files.
+    #[must_use]
+    pub fn state(&self) -> Option<&Path> {
+        self.folder.ancestors().nth(ABOVE_FOLDER)
+    }
 }
+
+/// [`folder_of`] appends this many names to the folder of the state.
+const ABOVE_FOLDER: usize = 3;
 
 /// Returns a name as a file name: without asterisk, brackets and colons.
 fn file_name(host: &HostPattern) -> String {
