@@ -108,12 +108,12 @@ impl Task {
 
     fn not_revoked(&self, fault: &Fault) -> Result<(), Fault> {
         let (now, random) = (wall(), random());
-        let mut retry = Retry::Stopped;
-        self.work.change(|record| {
-            if let Some(compromise) = &mut record.compromise {
+        let retry = self.work.change(|record| match &mut record.compromise {
+            Some(compromise) => {
                 compromise.attempts.failed(fault.failure(None), now, None, random);
-                retry = compromise.attempts.retry();
+                compromise.attempts.retry()
             }
+            None => Retry::Stopped,
         })?;
         let again = match retry {
             Retry::At(at) => time(at.max(now)),
@@ -144,14 +144,14 @@ impl Task {
         let pin = compromise.pin;
         self.record_as_burnt(pin).await?;
         let now = wall();
-        let mut is_done = true;
-        self.work.change(|record| {
+        let is_done = self.work.change(|record| {
             let certificates: Vec<Issued> = record.issued.iter().filter(|issued| issued.pin == pin).cloned().collect();
             record.issued.retain(|issued| issued.pin != pin);
-            is_done = !certificates.iter().any(|issued| issued.is_open(now));
+            let is_done = !certificates.iter().any(|issued| issued.is_open(now));
             let last = compromise.attempts.last.map(|last| last.text).filter(|_| !is_done);
             record.retired = Some(Retired { pin, at: now, certificates, problem: last });
             record.compromise = None;
+            is_done
         })?;
         if is_done {
             store::forget_compromised(&self.work.certificate);

@@ -122,18 +122,17 @@ impl Task {
         let (Some(authority), Some(id)) = (authority, chain.and_then(|chain| chain.id.clone())) else { return Ok(()) };
         let answer = ask_window(&authority.directory, authority, &self.around.name_servers, &id).await;
         let site = &self.facts.site;
-        let mut has_moved = false;
-        let mut explanation = None;
-        self.work.change(|record| {
+        let (has_moved, explanation) = self.work.change(|record| {
             let (now, random) = (wall(), random());
             match answer {
                 Ok((answer, retry_after)) => {
-                    explanation.clone_from(&answer.explanation);
-                    has_moved = record.info.answered(answer, retry_after, now, random);
+                    let explanation = answer.explanation.clone();
+                    (record.info.answered(answer, retry_after, now, random), explanation)
                 }
                 Err((why, retry_after, text)) => {
                     tracing::debug!(site, problem = text, "no renewal information");
                     record.info.unanswered(why, retry_after, now, random);
+                    (false, None)
                 }
             }
         })?;
@@ -317,9 +316,8 @@ impl Task {
         }
         let ends = fault.ends_order || matches!(fault.remedy, Remedy::Register | Remedy::WithoutReplaces);
         let failure: Failure = fault.failure(Some(wanted.pin));
-        let mut retry = Retry::Stopped;
         let is_validation = matches!(fault.remedy, Remedy::Validation | Remedy::Caa);
-        self.work.change(|record| {
+        let retry = self.work.change(|record| {
             if is_validation {
                 // The way is checked again before the next try.
                 record.checked.iter_mut().for_each(Checked::expire);
@@ -333,7 +331,7 @@ impl Task {
             known.attempts.failed(failure, now, left, random);
             // An authority may fail because of the predecessor that the order names: the next order names none.
             known.attempts.without_replaces |= wanted.replaces.is_some() && fault.kind == SERVER_INTERNAL;
-            retry = known.attempts.retry();
+            known.attempts.retry()
         })?;
         let again = match retry {
             Retry::At(at) => time(at.max(now)),

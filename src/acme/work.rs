@@ -39,14 +39,14 @@ impl Work {
         }
     }
 
-    /// Changes the record, on disk first.
-    pub(super) fn change(&self, change: impl FnOnce(&mut Record)) -> Result<(), Fault> {
+    /// Changes the record, on disk first. Returns what the change returns.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Result<T, Fault> {
         let mut changed = self.record.borrow().clone();
-        change(&mut changed);
+        let result = change(&mut changed);
         store::save_record(&self.certificate, &changed)
             .map_err(|error| Fault::here(format!("{}: {error}", self.certificate.folder.display())))?;
         *self.record.borrow_mut() = changed;
-        Ok(())
+        Ok(result)
     }
 
     /// Returns the name of its answers to challenges.
