@@ -236,6 +236,13 @@ impl Facts {
         self.names.iter().filter(|name| !chain.names.contains(name)).cloned().collect()
     }
 
+    /// Returns the compromised key once another one serves.
+    #[must_use]
+    pub fn retired(&self) -> Option<&Compromise> {
+        let in_use = [self.live, self.chain.as_ref().map(|chain| chain.pin)];
+        self.compromise.as_ref().filter(|compromise| !in_use.contains(&Some(compromise.pin)))
+    }
+
     /// Returns `true` if a key must not be ordered with any more.
     #[must_use]
     pub fn is_burnt(&self, key: Pin) -> bool {

@@ -148,11 +148,10 @@ pub fn of_site<'o>(outlooks: &'o [Outlook], site: &str) -> &'o [Outlook] {
 
 fn compromised(facts: &Facts) -> Option<(Pin, Step)> {
     let compromise = facts.compromise.as_ref()?;
-    let in_use = [facts.live, facts.chain.as_ref().map(|chain| chain.pin)];
-    let step = match (in_use.contains(&Some(compromise.pin)), compromise.is_revoked) {
-        (true, _) => Step::Ordering,
-        (false, false) => Step::Revoking,
-        (false, true) => Step::Burning,
+    let step = match (facts.retired(), compromise.is_revoked) {
+        (None, _) => Step::Ordering,
+        (Some(_), false) => Step::Revoking,
+        (Some(_), true) => Step::Burning,
     };
     Some((compromise.pin, step))
 }

@@ -114,7 +114,7 @@ impl<'a> Planner<'a> {
 
     /// The end of a compromised key that serves no more.
     fn retirement(&self) -> Option<Next> {
-        let compromise = self.retired()?;
+        let compromise = self.facts.retired()?;
         if compromise.is_revoked {
             return Some(Next::Burn);
         }
@@ -124,13 +124,6 @@ impl<'a> Planner<'a> {
             Retry::Stopped => Some(Next::Burn),
             Retry::At(_) => None,
         }
-    }
-
-    /// The compromised key, once another one serves.
-    fn retired(&self) -> Option<&'a Compromise> {
-        let facts = self.facts;
-        let in_use = [facts.live, facts.chain.as_ref().map(|chain| chain.pin)];
-        facts.compromise.as_ref().filter(|compromise| !in_use.contains(&Some(compromise.pin)))
     }
 
     /// The next action for an open order; `None` if another order replaces it.
@@ -255,10 +248,7 @@ impl<'a> Planner<'a> {
     /// The next time at which anything happens, later than now, and a day from now at most.
     fn soonest(&self, until: Seconds) -> Seconds {
         let preflight = self.facts.chain.as_ref().map(|_| self.preflight_from(DAY));
-        let revocation = self.retired().and_then(|compromise| match compromise.attempts.retry() {
-            Retry::At(at) => Some(at),
-            Retry::Stopped => None,
-        });
+        let revocation = self.facts.retired().and_then(|compromise| compromise.attempts.retry().at());
         let usable = self.facts.next.as_ref().map(due::usable_from);
         let changeover = self.changeover.map(|changeover| changeover.from);
         let times = [Some(until), self.ask_from(), preflight, revocation, usable, changeover];
