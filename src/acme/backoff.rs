@@ -78,6 +78,17 @@ pub enum Retry {
     Stopped,
 }
 
+impl Retry {
+    /// Returns the time; `None` if the operator must act first.
+    #[must_use]
+    pub fn at(self) -> Option<Seconds> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::Stopped => None,
+        }
+    }
+}
+
 impl Attempts {
     /// Records a success: the next failure is the first one again.
     pub fn succeeded(&mut self, text: String, now: Seconds) {

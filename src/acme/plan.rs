@@ -141,7 +141,7 @@ impl<'a> Planner<'a> {
         let Some(ca) = self.facts.cas.iter().find(|ca| ca.directory == order.ca) else {
             return abandon(Abandoned::Authority);
         };
-        let Retry::At(at) = ca.attempts.retry() else { return abandon(Abandoned::Authority) };
+        let Some(at) = ca.attempts.retry().at() else { return abandon(Abandoned::Authority) };
         let at = at.max(order.poll_from);
         if at <= self.now {
             return Some(Next::Resume);

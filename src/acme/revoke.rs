@@ -4,7 +4,6 @@ use instant_acme::{RevocationReason, RevocationRequest};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::oneshot;
 
-use super::backoff::Retry;
 use super::client::Client;
 use super::directory::Directory;
 use super::fault::{Fault, signed};
@@ -111,14 +110,11 @@ impl Task {
         let retry = self.work.change(|record| match &mut record.compromise {
             Some(compromise) => {
                 compromise.attempts.failed(fault.failure(None), now, None, random);
-                compromise.attempts.retry()
+                compromise.attempts.retry().at()
             }
-            None => Retry::Stopped,
+            None => None,
         })?;
-        let again = match retry {
-            Retry::At(at) => time(at.max(now)),
-            Retry::Stopped => "not by pintle".to_owned(),
-        };
+        let again = retry.map_or_else(|| "not by pintle".to_owned(), |at| time(at.max(now)));
         tracing::error!(
             site = self.facts.site,
             algorithm = self.facts.algorithm,

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::backoff::Retry;
 use super::facts::{Checked, Facts};
 use super::issued::Retired;
 use super::outlook::Outlook;
@@ -63,7 +62,7 @@ pub(super) fn plan_json(
         "last": last.map(|(ca, last)| json!({
             "at": time(last.at), "authority": name(&ca.directory), "ok": last.remedy.is_none(), "text": last.text,
             "failures": ca.attempts.failures,
-            "retry": match ca.attempts.retry() { Retry::At(at) if at > 0 => Some(time(at)), _ => None },
+            "retry": ca.attempts.retry().at().filter(|at| *at > 0).map(time),
         })),
         "is_overdue": outlook.is_overdue(),
         "failing_since": outlook.failing_since.map(time),
@@ -82,7 +81,7 @@ fn compromise_json(facts: &Facts, outlook: &Outlook, now: Seconds) -> Option<Val
         "pin": pin.to_string(), "since": time(compromise.since), "step": step,
         "accepted_until": compromise.accepted_until,
         "problem": compromise.attempts.last.as_ref().map(|last| &last.text),
-        "retry": match compromise.attempts.retry() { Retry::At(at) if at > now => Some(time(at)), _ => None },
+        "retry": compromise.attempts.retry().at().filter(|at| *at > now).map(time),
     }))
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::backoff::{Failure, Retry};
+use super::backoff::Failure;
 use super::budget::Budget;
 use super::checking::Checking;
 use super::client::Client;
@@ -333,10 +333,7 @@ impl Task {
             known.attempts.without_replaces |= wanted.replaces.is_some() && fault.kind == SERVER_INTERNAL;
             known.attempts.retry()
         })?;
-        let again = match retry {
-            Retry::At(at) => time(at.max(now)),
-            Retry::Stopped => "after the operator acts".to_owned(),
-        };
+        let again = retry.at().map_or_else(|| "after the operator acts".to_owned(), |at| time(at.max(now)));
         tracing::warn!(
             site = self.facts.site,
             algorithm = self.facts.algorithm,
