@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Ask, Budget};
-use super::facts::{Ca, Checked, Facts, NextKey};
+use super::facts::{Ca, Facts, NextKey};
 use super::fault::Fault;
 use super::outlook::Outlook;
 use super::request::{Asked, Message, Request, Revoke, Revoking};
@@ -267,8 +267,7 @@ impl Run {
             }
             let changed = work.change(|record| {
                 record.settings = fingerprint;
-                record.checked.iter_mut().for_each(Checked::expire);
-                record.authorities.values_mut().for_each(|known| known.attempts.release());
+                record.release();
             });
             if let Err(fault) = changed {
                 tracing::error!(problem = fault.text, "ACME: cannot write the record of a certificate");
@@ -282,8 +281,7 @@ impl Run {
             let changed = work.change(|record| {
                 record.asked.renew |= !rotate;
                 record.asked.rotate |= rotate;
-                record.checked.iter_mut().for_each(Checked::expire);
-                record.authorities.values_mut().for_each(|known| known.attempts.release());
+                record.release();
             });
             match changed {
                 Ok(()) => algorithms.push(work.certificate.algorithm.to_string()),

@@ -69,6 +69,14 @@ pub struct Record {
     pub authorities: BTreeMap<String, Known>,
 }
 
+impl Record {
+    /// Permits attempts now, after another preflight. Waits that an authority asked for remain.
+    pub fn release(&mut self) {
+        self.checked.iter_mut().for_each(Checked::expire);
+        self.authorities.values_mut().for_each(|known| known.attempts.release());
+    }
+}
+
 /// The facts about an authority.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tokio::sync::oneshot;
 
 use super::Run;
-use crate::acme::facts::{Checked, Compromise};
+use crate::acme::facts::Compromise;
 use crate::acme::held;
 use crate::acme::issued::{self, Issued};
 use crate::acme::request::{Asked, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke};
@@ -172,8 +172,7 @@ fn note(work: &Work, asked: &Revoke) -> Result<(), String> {
             is_revoked,
             attempts: Default::default(),
         });
-        record.checked.iter_mut().for_each(Checked::expire);
-        record.authorities.values_mut().for_each(|known| known.attempts.release());
+        record.release();
     });
     changed.map_err(|fault| fault.text)?;
     tracing::warn!(
