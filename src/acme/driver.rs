@@ -188,7 +188,7 @@ impl Run {
                 Some(Done { place, result }) = done.recv() => {
                     self.busy.remove(&place);
                     // Its settings may have changed meanwhile.
-                    self.release_after_changes();
+                    self.release_after_changes(Some(&place));
                     if let Err(fault) = result {
                         tracing::error!(problem = fault.text, "ACME: cannot work on a certificate");
                         look = Instant::now() + LOOK;
@@ -239,27 +239,30 @@ impl Run {
                             continue;
                         }
                     };
-                    self.answers.set(&place.display().to_string(), record.answers.clone());
-                    Rc::new(Work::new(certificate.clone(), record))
+                    let work = Work::new(certificate.clone(), record);
+                    self.answers.set(&work.name(), work.record.borrow().answers.clone());
+                    Rc::new(work)
                 }
             };
             self.certificates.insert(place, work);
         }
-        for place in known.keys().filter(|place| !self.certificates.contains_key(*place)) {
-            self.answers.set(&place.display().to_string(), Vec::new());
+        for (_, work) in known.iter().filter(|(place, _)| !self.certificates.contains_key(*place)) {
+            self.answers.set(&work.name(), Vec::new());
         }
-        self.release_after_changes();
+        self.release_after_changes(None);
     }
 
     /// Permits attempts now if the settings have changed since the last ones: an authority may have objected to those.
-    fn release_after_changes(&self) {
+    /// `only` names the one certificate to look at; `None` for all that no task works on.
+    fn release_after_changes(&self, only: Option<&Place>) {
         let Some(settings) = &self.settings else { return };
         let Acme { authorities, email, profile, challenges, dns_hook, .. } = &**settings;
         // A key of an external account binding shows itself in no text, and is hashed here.
         let secrets: Vec<_> = authorities.iter().map(|a| a.eab.as_ref().map(|eab| &eab.hmac_key)).collect();
         let common = format!("{authorities:?} {secrets:?} {email:?} {profile:?} {challenges:?} {dns_hook:?}");
         let common = store::fingerprint(&common);
-        for (_, work) in self.certificates.iter().filter(|(place, _)| !self.busy.contains(*place)) {
+        let is_meant = |place: &Place| only.is_none_or(|only| only == place) && !self.busy.contains(place);
+        for (_, work) in self.certificates.iter().filter(|(place, _)| is_meant(place)) {
             let names = held::names(&work.certificate);
             let fingerprint = store::fingerprint(&format!("{common} {names:?}"));
             if work.record.borrow().settings == fingerprint {
@@ -390,7 +393,7 @@ impl Run {
 
     fn facts(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> Facts {
         let certificate = &work.certificate;
-        let record = work.record.borrow().clone();
+        let record = work.record.borrow();
         let chain = store::chain(certificate).map(|chain| held::held(&chain, &record));
         let pin = store::pin_of(certificate, KeyChoice::Next);
         let unknown = |pin| NextKey { pin, promised_since: None, usable_from: Some(Seconds::MAX), longest: 0 };
@@ -403,11 +406,11 @@ impl Run {
             live: store::pin_of(certificate, KeyChoice::Live),
             live_since: record.live_since,
             next: known.or_else(|| pin.map(unknown)),
-            info: record.info,
-            order: record.order,
-            checked: record.checked,
+            info: record.info.clone(),
+            order: record.order.clone(),
+            checked: record.checked.clone(),
             asked: record.asked,
-            compromise: record.compromise,
+            compromise: record.compromise.clone(),
             burnt: self.burnt.clone(),
             cas: Vec::new(),
             rotate_every: settings.rotate_every.and_then(|every| Seconds::try_from(every.as_secs()).ok()),
