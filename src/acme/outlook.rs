@@ -37,6 +37,8 @@ pub struct Outlook {
     pub hint: Option<String>,
     /// The next try; `None` if one is under way, or none will come before the operator acts.
     pub next_try: Option<Seconds>,
+    /// `true` if no try will come before the operator acts.
+    pub is_stopped: bool,
     /// The key that is compromised, with the step that pintle is at.
     pub compromised: Option<(Pin, Step)>,
     /// The certificates of a burnt key that are not revoked.
@@ -104,6 +106,7 @@ impl Outlook {
             hint: problem.as_ref().map(|_| remedy_text(remedy, &facts.site)),
             problem,
             next_try,
+            is_stopped: stop.is_some(),
             compromised: compromised(facts),
             unrevoked: unrevoked(certificate, record, now),
         }
@@ -126,15 +129,11 @@ impl Outlook {
         words.extend(self.not_after.map(|end| format!("the certificate in use ends {}", time(end))));
         words.push(match self.next_try {
             Some(at) => format!("next try {}", time(at)),
-            None if self.failures > 0 && self.retries_never() => "no next try before you act".to_owned(),
+            None if self.is_stopped => "no next try before you act".to_owned(),
             None => "a try is under way".to_owned(),
         });
         let problem = self.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
         format!("{}{problem}", words.join(", "))
-    }
-
-    fn retries_never(&self) -> bool {
-        self.hint.is_some() && self.next_try.is_none()
     }
 }
 
