@@ -96,17 +96,12 @@ pub fn note_identities(folder: &Path, directory: &str, identities: &[String]) ->
 /// Counts a new account, on disk before it is made.
 fn count(folder: &Path, directory: &str, budget: &RefCell<Budget>) -> Result<(), Fault> {
     let now = wall();
-    let mut taken = budget.borrow().clone();
-    if let Some(from) = taken.account_from(now) {
+    if let Some(from) = budget.borrow().account_from(now) {
         let text = "pintle has made several accounts there already, and waits before it makes another".to_owned();
         let retry_after = Some(from.saturating_sub(now));
         return Err(Fault { remedy: Remedy::RateLimit, retry_after, ..Fault::here(text) });
     }
-    taken.take_account(now);
-    let path = store::file_of(folder, "budget", directory);
-    store::save(&path, &taken).map_err(|error| Fault::here(format!("{}: {error}", path.display())))?;
-    *budget.borrow_mut() = taken;
-    Ok(())
+    store::count(folder, directory, budget, |budget| budget.take_account(now))
 }
 
 /// Opens the account, and registers it if it is new.

@@ -133,16 +133,6 @@ fn identifier(name: &str) -> Identifier {
     }
 }
 
-/// Counts an order, on disk before it is made.
-fn count(ask: Ask<'_>, budget: &Rc<RefCell<Budget>>, folder: &Path, directory: &str) -> Result<(), Fault> {
-    let mut taken = budget.borrow().clone();
-    taken.take_order(ask, wall());
-    let path = store::file_of(folder, "budget", directory);
-    store::save(&path, &taken).map_err(|error| Fault::here(format!("{}: {error}", path.display())))?;
-    *budget.borrow_mut() = taken;
-    Ok(())
-}
-
 fn announce(work: &Work, wanted: &Wanted, profile: Option<&str>, names: &[String]) {
     tracing::info!(
         site = work.certificate.site,
@@ -191,7 +181,8 @@ async fn begin(
         is_changeover: wanted.key == KeyChoice::Next,
     };
     if is_new {
-        count(Ask { names: &names, replaces: replaces.is_some() }, budget, folder, directory)?;
+        let ask = Ask { names: &names, replaces: replaces.is_some() };
+        store::count(folder, directory, budget, |budget| budget.take_order(ask, wall()))?;
     }
     work.change(|record| record.order = Some(begun.clone()))?;
     announce(work, wanted, profile, &names);

@@ -1,6 +1,7 @@
 //! The files of ACME in the folder of the state: keys, chains, and the record of each certificate. Every change is whole on
 //! disk before anything depends on it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::backoff::Attempts;
+use super::budget::Budget;
 use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
+use super::fault::Fault;
 use super::issued::{Issued, Retired};
 use super::lost;
 use super::renewal_info::RenewalInfo;
@@ -331,6 +334,25 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 /// If it cannot be written.
 pub fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     write(path, &serde_json::to_vec_pretty(value)?)
+}
+
+/// Counts something in the budget at an authority, on disk before it is made.
+///
+/// # Errors
+///
+/// The file, and why it cannot be written.
+pub(super) fn count(
+    folder: &Path,
+    directory: &str,
+    budget: &RefCell<Budget>,
+    take: impl FnOnce(&mut Budget),
+) -> Result<(), Fault> {
+    let mut taken = budget.borrow().clone();
+    take(&mut taken);
+    let path = file_of(folder, "budget", directory);
+    save(&path, &taken).map_err(|error| Fault::here(format!("{}: {error}", path.display())))?;
+    *budget.borrow_mut() = taken;
+    Ok(())
 }
 
 /// Replaces a file that its owner alone can read, whole or not at all.
