@@ -29,10 +29,6 @@ pub(super) fn plan_json(
     now: Seconds,
 ) -> Value {
     let last = facts.cas.iter().filter_map(|ca| Some((ca, ca.attempts.last.as_ref()?))).max_by_key(|(_, last)| last.at);
-    let name = |directory: &str| {
-        let known = settings.authorities.iter().find(|authority| authority.directory == directory);
-        known.map_or_else(|| directory.to_owned(), |authority| authority.name.clone())
-    };
     let (action, until, stop) = action(plan);
     json!({
         "site": facts.site,
@@ -51,7 +47,7 @@ pub(super) fn plan_json(
         "next": facts.next.as_ref().map(|next| next.pin.to_string()),
         "not_before": facts.chain.as_ref().map(|chain| time(chain.not_before)),
         "not_after": facts.chain.as_ref().map(|chain| time(chain.not_after)),
-        "from": facts.chain.as_ref().and_then(|chain| chain.from.as_deref()).map(name),
+        "from": facts.chain.as_ref().and_then(|chain| chain.from.as_deref()).map(|from| settings.authority_name(from)),
         "changeover": plan.changeover.map(|changeover| json!({
             "from": time(changeover.from), "why": changeover.cause.to_string(), "waits": changeover.waits(now),
         })),
@@ -60,7 +56,7 @@ pub(super) fn plan_json(
             "explanation": window.explanation,
         })),
         "last": last.map(|(ca, last)| json!({
-            "at": time(last.at), "authority": name(&ca.directory), "ok": last.remedy.is_none(), "text": last.text,
+            "at": time(last.at), "authority": settings.authority_name(&ca.directory), "ok": last.remedy.is_none(), "text": last.text,
             "failures": ca.attempts.failures,
             "retry": ca.attempts.retry().at().filter(|at| *at > 0).map(time),
         })),
@@ -69,9 +65,11 @@ pub(super) fn plan_json(
         "problem": outlook.problem,
         "hint": outlook.hint,
         "compromise": compromise_json(facts, outlook, now),
-        "retired": retired.map(|retired| retired_json(retired, &name, now)),
+        "retired": retired.map(|retired| retired_json(retired, settings, now)),
         "preflight": facts.checked.as_ref().map(preflight_json),
-        "order": facts.order.as_ref().map(|order| json!({ "url": order.url, "authority": name(&order.ca) })),
+        "order": facts.order.as_ref().map(|order| json!({
+            "url": order.url, "authority": settings.authority_name(&order.ca),
+        })),
     })
 }
 
@@ -85,11 +83,11 @@ fn compromise_json(facts: &Facts, outlook: &Outlook, now: Seconds) -> Option<Val
     }))
 }
 
-fn retired_json(retired: &Retired, name: &dyn Fn(&str) -> String, now: Seconds) -> Value {
+fn retired_json(retired: &Retired, settings: &Acme, now: Seconds) -> Value {
     let certificates = retired.certificates.iter().map(|issued| {
         json!({
-            "serial": issued.serial, "not_after": time(issued.not_after), "authority": name(&issued.from),
-            "revoked": !issued.is_open(now),
+            "serial": issued.serial, "not_after": time(issued.not_after),
+            "authority": settings.authority_name(&issued.from), "revoked": !issued.is_open(now),
         })
     });
     json!({

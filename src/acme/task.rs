@@ -116,9 +116,8 @@ impl Task {
 
     async fn ask_window(&self) -> Result<(), Fault> {
         let chain = self.facts.chain.as_ref();
-        let authority = chain.and_then(|chain| {
-            self.around.settings.authorities.iter().find(|authority| Some(&authority.directory) == chain.from.as_ref())
-        });
+        let from = chain.and_then(|chain| chain.from.as_deref());
+        let authority = from.and_then(|from| self.around.settings.authority(from));
         let (Some(authority), Some(id)) = (authority, chain.and_then(|chain| chain.id.clone())) else { return Ok(()) };
         let answer = ask_window(&authority.directory, authority, &self.around.name_servers, &id).await;
         let site = &self.facts.site;

@@ -61,6 +61,20 @@ pub struct Acme {
     pub certificates: Vec<Managed>,
 }
 
+impl Acme {
+    /// Returns the authority with a directory; `None` if it is no longer configured.
+    #[must_use]
+    pub fn authority(&self, directory: &str) -> Option<&Authority> {
+        self.authorities.iter().find(|authority| authority.directory == directory)
+    }
+
+    /// Returns the name of the authority with a directory; its directory if it is no longer configured.
+    #[must_use]
+    pub fn authority_name<'a>(&'a self, directory: &'a str) -> &'a str {
+        self.authority(directory).map_or(directory, |authority| &authority.name)
+    }
+}
+
 /// A certificate authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {

@@ -95,14 +95,9 @@ impl Run {
     }
 
     fn shown(&self, issued: &Issued) -> ToRevoke {
-        let known = self.settings.iter().flat_map(|settings| &settings.authorities);
-        let name =
-            known.into_iter().find(|authority| authority.directory == issued.from).map(|known| known.name.clone());
-        ToRevoke {
-            serial: issued.serial.clone(),
-            not_after: time(issued.not_after),
-            authority: name.unwrap_or_else(|| issued.from.clone()),
-        }
+        let from = &issued.from;
+        let authority = self.settings.as_ref().map_or(&**from, |settings| settings.authority_name(from)).to_owned();
+        ToRevoke { serial: issued.serial.clone(), not_after: time(issued.not_after), authority }
     }
 
     async fn locked_out(&self, asked: Asked) -> Vec<LockedOut> {
