@@ -175,6 +175,13 @@ impl Reason {
         (!self.hints.is_empty()).then(|| self.hints.join("; or: "))
     }
 
+    /// The fault and its remedies on one line: `WHAT (hint: REMEDY; or: REMEDY)`.
+    #[must_use]
+    pub fn full_line(&self) -> String {
+        let hint = self.hint_line().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+        format!("{}{hint}", self.line())
+    }
+
     /// The text that people read: `PLACE: LABEL: WHAT`, the line of the file, notes, and one `hint:` for each remedy.
     #[must_use]
     pub fn render(&self, severity: Severity, color: bool) -> String {

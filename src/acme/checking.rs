@@ -133,10 +133,7 @@ impl Checking<'_> {
             Method::TlsAlpn01 => Some(None),
             Method::Dns01 | Method::DnsPersist01 => None,
         };
-        let answer = |name: &String| {
-            let name = if name.contains(':') { format!("[{name}]") } else { name.clone() };
-            Some(ChallengeAnswer { name, token: own_token.clone()?, authorization: ask.probe.content.clone() })
-        };
+        let answer = |name: &String| Some(ChallengeAnswer::new(name, own_token.clone()?, ask.probe.content.clone()));
         let published = Published { around: self.around, name: format!("{} preflight", self.work.name()) };
         self.around.answers.set(&published.name, ask.names.iter().filter_map(answer).collect());
         preflight::check(ask, &self.around.name_servers).await
@@ -219,11 +216,7 @@ fn random<const N: usize>() -> String {
 
 /// The worst findings in one line, each with its remedies.
 fn text(findings: &[Finding]) -> String {
-    let line = |finding: &Finding| match finding.reason.hint_line() {
-        Some(hint) => format!("{} (hint: {hint})", finding.reason.line()),
-        None => finding.reason.line(),
-    };
-    let mut lines: Vec<String> = findings.iter().take(TEXT_MAX).map(line).collect();
+    let mut lines: Vec<String> = findings.iter().take(TEXT_MAX).map(|finding| finding.reason.full_line()).collect();
     if let Some(more) = findings.len().checked_sub(TEXT_MAX).filter(|more| *more > 0) {
         lines.push(format!("and {more} more"));
     }

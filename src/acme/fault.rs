@@ -69,11 +69,7 @@ impl Fault {
             Error::Api(_) | Error::Json(_) | Error::Str(_) if last.status >= 400 => {
                 Self::reported(&Problem::read(last.status, &last.body), last.retry_after)
             }
-            Error::Api(problem) => {
-                let kind = problem.r#type.clone().unwrap_or_default();
-                let document = serde_json::json!({ "type": kind, "detail": problem.detail });
-                Self::reported(&Problem::of_json(&document), last.retry_after)
-            }
+            Error::Api(problem) => Self::reported(&Problem::from(problem), last.retry_after),
             error => Self { retry_after: last.retry_after, ..Self::here(error.to_string()) },
         }
     }

@@ -1,6 +1,6 @@
 //! The failure of an order that the authority has judged, or does not know any more.
 
-use instant_acme::{Order, Problem as Reported};
+use instant_acme::Order;
 use serde_json::Value;
 
 use super::client::Client;
@@ -35,7 +35,7 @@ pub(super) fn gone(fault: Fault) -> Fault {
 /// Returns why an order is invalid: the problems of its names say most.
 pub(super) async fn invalid(order: &mut Order, client: &Client) -> Fault {
     let mut problems: Vec<Subproblem> = Vec::new();
-    let own = order.state().error.as_ref().map(reported);
+    let own = order.state().error.as_ref().map(Problem::from);
     let mut authorizations = order.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
         // The states in memory are from the beginning.
@@ -57,9 +57,4 @@ pub(super) async fn invalid(order: &mut Order, client: &Client) -> Fault {
         (_, false) => Problem { kind: "compound".to_owned(), subproblems: problems, ..Problem::default() },
     };
     Fault { ends_order: true, ..Fault::reported(&problem, None) }
-}
-
-fn reported(problem: &Reported) -> Problem {
-    let document = serde_json::json!({ "type": problem.r#type, "detail": problem.detail });
-    Problem::of_json(&document)
 }

@@ -53,9 +53,19 @@ impl<T> Found<T> {
     /// Returns the records, none for any other answer.
     #[must_use]
     pub fn records(self) -> Vec<T> {
+        self.known().unwrap_or_default()
+    }
+
+    /// Returns the records, none if the name has none.
+    ///
+    /// # Errors
+    ///
+    /// Why the lookup failed.
+    pub fn known(self) -> Result<Vec<T>, String> {
         match self {
-            Self::Records(records) => records,
-            Self::Nothing | Self::Failed(_) => Vec::new(),
+            Self::Records(records) => Ok(records),
+            Self::Nothing => Ok(Vec::new()),
+            Self::Failed(why) => Err(why),
         }
     }
 }

@@ -105,6 +105,12 @@ pub struct Subproblem {
     pub detail: String,
 }
 
+impl From<&instant_acme::Problem> for Problem {
+    fn from(problem: &instant_acme::Problem) -> Self {
+        Self::of_json(&serde_json::json!({ "type": problem.r#type, "detail": problem.detail }))
+    }
+}
+
 impl Problem {
     /// Reads the body of an answer. A body that is no problem document gives a problem without a
     /// type: its status decides.

@@ -12,7 +12,7 @@ use super::dns::{Persist, Standing, issuers, present, record, standing};
 use super::fault::{Fault, signed};
 use super::hook::{self, Record};
 use super::invalid::gone;
-use super::lookup::{Found, Lookup};
+use super::lookup::Lookup;
 use super::problem::Remedy;
 use super::work::{Surroundings, Wanted, Work};
 use crate::config::acme::Method;
@@ -116,9 +116,8 @@ async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &C
             authorization.challenges.iter().any(|challenge| challenge.r#type == kind)
         })?;
         let Some(challenge) = authorization.challenge(kind(method)) else { continue };
-        let host = if name.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{name}]") } else { name.clone() };
         let key = challenge.key_authorization();
-        let answer = |token| ChallengeAnswer { name: host, token, authorization: key.as_str().to_owned() };
+        let answer = |token| ChallengeAnswer::new(&name, token, key.as_str().to_owned());
         match method {
             Method::Http01 => needs.answers.push(answer(Some(challenge.token.clone()))),
             Method::TlsAlpn01 => needs.answers.push(answer(None)),
@@ -156,10 +155,7 @@ async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(
 
 /// The order stays open: a failure of this host's side costs none.
 fn fault(reason: &Reason) -> Fault {
-    match reason.hint_line() {
-        Some(hint) => Fault::here(format!("{} (hint: {hint})", reason.line())),
-        None => Fault::here(reason.line()),
-    }
+    Fault::here(reason.full_line())
 }
 
 /// Checks the record of a name before the authority does. A failed lookup says nothing.
@@ -173,11 +169,7 @@ async fn check_standing(
     let named = issuers(found.map_or(&[][..], Vec::as_slice)).map_err(|reason| fault(&reason))?;
     let account = account::Stored::read(&around.settings.folder, directory)?.and_then(|stored| stored.url);
     let (Some(account), Ok(lookup)) = (account, Lookup::new(&around.name_servers)) else { return Ok(()) };
-    let values = match lookup.txt(&Persist::name(name)).await {
-        Found::Records(values) => values,
-        Found::Nothing => Vec::new(),
-        Found::Failed(_) => return Ok(()),
-    };
+    let Ok(values) = lookup.txt(&Persist::name(name)).await.known() else { return Ok(()) };
     let Standing::Bad(why) = standing(&values, named, &account, name, wall()) else { return Ok(()) };
     let issuer = named.first().cloned().unwrap_or_default();
     let line = Persist { issuer, account, wildcard: name.starts_with("*."), until: None }.line(name);

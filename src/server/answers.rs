@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -22,6 +22,15 @@ pub struct ChallengeAnswer {
     pub token: Option<String>,
     /// The key authorization.
     pub authorization: String,
+}
+
+impl ChallengeAnswer {
+    /// Makes an answer. `name` is as the authority writes it: an IPv6 address without brackets.
+    #[must_use]
+    pub fn new(name: &str, token: Option<String>, authorization: String) -> Self {
+        let name = if name.parse::<Ipv6Addr>().is_ok() { format!("[{name}]") } else { name.to_owned() };
+        Self { name, token, authorization }
+    }
 }
 
 /// The pending answers. All workers share them, through every snapshot.

@@ -122,10 +122,9 @@ async fn check_address(ask: &Ask, name: &str, address: IpAddr, record: Option<&'
 async fn check_record(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding> {
     let Issuer { identities, account, .. } = &ask.issuer;
     let at = Persist::name(name);
-    let values = match lookup.txt(&at).await {
-        Found::Records(values) => values,
-        Found::Nothing => Vec::new(),
-        Found::Failed(why) => return Some(words::failed(name, &at, "TXT", &why)),
+    let values = match lookup.txt(&at).await.known() {
+        Ok(values) => values,
+        Err(why) => return Some(words::failed(name, &at, "TXT", &why)),
     };
     let Some(account) = account.as_deref().filter(|_| !identities.is_empty()) else {
         return Some(words::record_unknown(ask, name));
