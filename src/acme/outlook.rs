@@ -115,7 +115,7 @@ impl Outlook {
     /// Returns `true` if a renewal is due and not done, or the certificate has expired.
     #[must_use]
     pub fn is_overdue(&self) -> bool {
-        matches!(self.standing, Standing::Overdue | Standing::Expired)
+        self.standing.is_overdue()
     }
 
     /// Returns the state in words: since when, until when, and the next try.

@@ -13,7 +13,7 @@ use crate::policy::promise::Seconds;
 
 fn finding_json(Finding { name, subject, severity, reason }: &Finding) -> Value {
     json!({
-        "name": name, "subject": subject.word(), "severity": severity, "what": reason.what, "notes": reason.notes,
+        "name": name, "subject": subject, "severity": severity, "what": reason.what, "notes": reason.notes,
         "hints": reason.hints,
     })
 }

@@ -160,10 +160,16 @@ impl Standing {
         }
     }
 
+    /// Returns `true` if a renewal is due and not done, or the certificate has expired.
+    #[must_use]
+    pub const fn is_overdue(self) -> bool {
+        matches!(self, Self::Overdue | Self::Expired)
+    }
+
     /// Returns `true` if somebody should look at it.
     #[must_use]
     pub const fn is_alarming(self) -> bool {
-        matches!(self, Self::Overdue | Self::Missing | Self::Expired)
+        self.is_overdue() || matches!(self, Self::Missing)
     }
 }
 
@@ -187,8 +193,8 @@ pub struct Plan {
 impl Plan {
     /// Returns `true` if a renewal is due and not done, or if there is no valid certificate.
     #[must_use]
-    pub fn is_overdue(&self) -> bool {
-        matches!(self.standing, Standing::Overdue | Standing::Expired)
+    pub const fn is_overdue(&self) -> bool {
+        self.standing.is_overdue()
     }
 }
 

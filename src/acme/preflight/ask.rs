@@ -72,17 +72,3 @@ pub enum Subject {
     /// The record of dns-persist-01.
     Record,
 }
-
-impl Subject {
-    /// Returns its name in JSON.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Dns => "dns",
-            Self::Address => "address",
-            Self::Caa => "caa",
-            Self::Method => "method",
-            Self::Record => "record",
-        }
-    }
-}

@@ -4,6 +4,7 @@ use super::address::{Fault, Seen, Verdict};
 use super::ask::{Ask, Finding, Issuer, Subject};
 use super::caa::Refusal;
 use crate::acme::dns::Persist;
+use crate::acme::words::time;
 use crate::config::acme::Method;
 use crate::reason::{Reason, Severity};
 
@@ -67,8 +68,7 @@ pub(super) fn record(ask: &Ask, name: &str, why: &str) -> Finding {
 }
 
 pub(super) fn record_ends(ask: &Ask, name: &str, until: i64) -> Finding {
-    let when = jiff::Timestamp::from_second(until).map_or_else(|_| until.to_string(), |time| time.to_string());
-    let what = format!("{name}: {}: the record ends on {when} (persistUntil)", Persist::name(name));
+    let what = format!("{name}: {}: the record ends on {} (persistUntil)", Persist::name(name), time(until));
     let reason = Reason::new(what).hints(line(ask, name).map(|line| format!("replace it with: {line}")));
     finding(name, Subject::Record, Severity::Warning, reason)
 }
