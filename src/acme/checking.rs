@@ -8,7 +8,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::budget::Budget;
@@ -17,7 +17,7 @@ use super::directory::Directory;
 use super::facts::{Checked, Verdict, Way};
 use super::fault::Fault;
 use super::preflight::{self, Ask, Finding, Issuer, Ports, Probe, words};
-use super::request::{Request, Served};
+use super::request::{Request, Served, ask};
 use super::work::{Surroundings, Work};
 use super::{account, hook};
 use crate::config::Authority;
@@ -141,11 +141,7 @@ impl Checking<'_> {
 
     /// Asks the control thread what pintle serves.
     async fn served(&self) -> Served {
-        let (reply, answer) = oneshot::channel();
-        match self.questions.send(Request::Served(reply)).await {
-            Ok(()) => answer.await.unwrap_or_default(),
-            Err(_) => Served::default(),
-        }
+        ask(self.questions, Request::Served).await.unwrap_or_default()
     }
 
     /// The facts about an authority, as far as it can be asked.

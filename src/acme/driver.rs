@@ -20,7 +20,7 @@ use super::budget::{Ask, Budget};
 use super::facts::{Ca, Facts, NextKey};
 use super::fault::Fault;
 use super::outlook::Outlook;
-use super::request::{Asked, Message, Request, Revoke, Revoking};
+use super::request::{Asked, Message, Request, Revoke, Revoking, ask};
 use super::step::{KeyChoice, Next, Plan};
 use super::store;
 use super::task::Task;
@@ -305,10 +305,8 @@ impl Run {
                 asked.push(Asked { site: site.clone(), hosts: hosts.clone(), pin });
             }
         }
-        let (reply, answer) = oneshot::channel();
         if !asked.is_empty()
-            && self.questions.send(Request::Keys { asked, reply }).await.is_ok()
-            && let Ok(known) = answer.await
+            && let Some(known) = ask(&self.questions, |reply| Request::Keys { asked, reply }).await
         {
             self.next_keys = places.into_iter().zip(known.next).collect();
             self.burnt = known.burnt;

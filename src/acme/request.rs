@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::facts::NextKey;
 use super::step::KeyChoice;
@@ -102,6 +102,13 @@ pub struct LockedOut {
     pub hosts: Vec<String>,
     /// The time until which they may hold them.
     pub until: Seconds,
+}
+
+/// Asks a thread a question, and waits for the answer; `None` if the thread has ended, or drops the question.
+pub async fn ask<Q, T>(thread: &mpsc::Sender<Q>, question: impl FnOnce(oneshot::Sender<T>) -> Q) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    thread.send(question(reply)).await.ok()?;
+    answer.await.ok()
 }
 
 /// A question of the driver to the control thread.

@@ -2,7 +2,6 @@
 
 use instant_acme::{RevocationReason, RevocationRequest};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::directory::Directory;
@@ -10,7 +9,7 @@ use super::fault::{Fault, signed};
 use super::issued::{self, Issued, Retired};
 use super::problem::{ALREADY_REVOKED, Remedy};
 use super::request::Request;
-use super::task::{Task, gone, random};
+use super::task::{Task, random};
 use super::words::time;
 use super::{account, store};
 use crate::keys::pin::Pin;
@@ -72,10 +71,7 @@ impl Task {
     }
 
     async fn serves(&self, pin: Pin) -> Result<bool, Fault> {
-        let (reply, answer) = oneshot::channel();
-        let question = Request::Serves { site: self.facts.site.clone(), pin, reply };
-        self.questions.send(question).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        self.ask(|reply| Request::Serves { site: self.facts.site.clone(), pin, reply }).await
     }
 
     /// Revokes one certificate. A certificate that is revoked already counts as revoked.
@@ -126,10 +122,7 @@ impl Task {
     }
 
     async fn record_as_burnt(&self, pin: Pin) -> Result<(), Fault> {
-        let (reply, answer) = oneshot::channel();
-        let question = Request::Burn { site: self.facts.site.clone(), pin, reply };
-        self.questions.send(question).await.map_err(|_| gone())?;
-        let written = answer.await.map_err(|_| gone())?;
+        let written = self.ask(|reply| Request::Burn { site: self.facts.site.clone(), pin, reply }).await?;
         written.map_err(|error| Fault::here(format!("the ledger cannot be written: {error}")))
     }
 

@@ -17,7 +17,7 @@ use super::order::{self, Ended};
 use super::preflight::Finding;
 use super::problem::{Remedy, SERVER_INTERNAL};
 use super::renewal_info::{Answer, NoAnswer, RenewalInfo};
-use super::request::Request;
+use super::request::{Request, ask};
 use super::step::{Abandoned, KeyChoice, Next, Plan};
 use super::store::Record;
 use super::words::time;
@@ -222,11 +222,9 @@ impl Task {
         };
         let chain = Chain::from_pem(pem.as_bytes()).map_err(|error| Fault::here(error.to_string()))?;
         let site = self.facts.site.clone();
-        let (reply, answer) = oneshot::channel();
-        let path = self.work.certificate.chain();
-        let judge = Request::Judge { site, path, chain: pem.to_owned(), accept: self.accepted(chain.pin()), reply };
-        self.questions.send(judge).await.map_err(|_| gone())?;
-        let problems = answer.await.map_err(|_| gone())?;
+        let (path, accept) = (self.work.certificate.chain(), self.accepted(chain.pin()));
+        let judge = |reply| Request::Judge { site, path, chain: pem.to_owned(), accept, reply };
+        let problems = self.ask(judge).await?;
         if !problems.is_empty() {
             return Err(refused(problems));
         }
@@ -246,11 +244,14 @@ impl Task {
 
     /// Asks the running process to serve the chain on disk. Returns the problems.
     pub(super) async fn take_files(&self, chain: &Chain) -> Result<Vec<String>, Fault> {
-        let (reply, answer) = oneshot::channel();
         let (site, accept) = (self.facts.site.clone(), self.accepted(chain.pin()));
         let certificate = (chain.pin(), chain.leaf.serial.clone());
-        self.questions.send(Request::Serve { site, certificate, accept, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())
+        self.ask(|reply| Request::Serve { site, certificate, accept, reply }).await
+    }
+
+    /// Asks the control thread.
+    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Fault> {
+        ask(&self.questions, question).await.ok_or_else(|| Fault::here("pintle is stopping".to_owned()))
     }
 
     /// The compromised key, as the record has it now.
@@ -382,11 +383,6 @@ async fn ask_window(
             Err((why, received.retry_after, format!("status {status}, or no window")))
         }
     }
-}
-
-/// The control thread has ended.
-pub(super) fn gone() -> Fault {
-    Fault::here("pintle is stopping".to_owned())
 }
 
 /// Returns a random number from 0 to 1.

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
-use super::admin::{Answer, Command, ask, bad, gone, json_answer, parameter};
+use super::admin::{Answer, Command, bad, gone, json_answer, parameter};
 use super::reload::{Installed, Verdict};
 use crate::acme::driver::Driver;
 use crate::acme::facts::NextKey;
 use crate::acme::outlook::Outlook;
-use crate::acme::request::{Asked, Known, LockedOut, Request, Revoke, Revoking, Served};
+use crate::acme::request::{Asked, Known, LockedOut, Request, Revoke, Revoking, Served, ask};
 use crate::acme::step::KeyChoice;
 use crate::config::AcceptedByCommand;
 use crate::ledger::{Burnt, Record};

@@ -17,6 +17,7 @@ use super::served::{Judge, Objection};
 use super::socket::Caller;
 use super::upgrade::Upgraded;
 use super::{Control, acme};
+use crate::acme::request::ask;
 use crate::config::TOKEN;
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -228,15 +229,6 @@ fn is_from_here<B>(request: &Request<B>) -> bool {
     let local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     local && (reads || request.headers().contains_key(HEADER))
-}
-
-pub(super) async fn ask<T>(
-    commands: &mpsc::Sender<Command>,
-    command: impl FnOnce(oneshot::Sender<T>) -> Command,
-) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    commands.send(command(reply)).await.ok()?;
-    answer.await.ok()
 }
 
 /// Reads the body of a command.

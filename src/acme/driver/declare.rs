@@ -2,13 +2,11 @@
 
 use std::rc::Rc;
 
-use tokio::sync::oneshot;
-
 use super::Run;
 use crate::acme::facts::Compromise;
 use crate::acme::held;
 use crate::acme::issued::{self, Issued};
-use crate::acme::request::{Asked, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke};
+use crate::acme::request::{Asked, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke, ask};
 use crate::acme::step::KeyChoice;
 use crate::acme::store;
 use crate::acme::words::time;
@@ -101,11 +99,7 @@ impl Run {
     }
 
     async fn locked_out(&self, asked: Asked) -> Vec<LockedOut> {
-        let (reply, answer) = oneshot::channel();
-        match self.questions.send(Request::LockedOut { asked, reply }).await {
-            Ok(()) => answer.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
+        ask(&self.questions, |reply| Request::LockedOut { asked, reply }).await.unwrap_or_default()
     }
 }
 
