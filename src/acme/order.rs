@@ -26,6 +26,7 @@ use super::work::{Surroundings, Wanted, Work};
 use super::{account, held};
 use crate::config::Authority;
 use crate::ledger::time::wall;
+use crate::tls::certificate::Chain;
 
 /// How long pintle stays with an order that makes no progress. Then it asks again later.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -39,8 +40,8 @@ const EXPIRES: i64 = 7 * 86_400;
 
 /// The end of a look at an order.
 pub(super) enum Ended {
-    /// The chain has arrived.
-    Issued(String),
+    /// The chain has arrived, and fits the order: its PEM, and the same read.
+    Issued(String, Box<Chain>),
     /// The authority is to be asked again later; the record says when.
     Later,
 }
@@ -271,7 +272,7 @@ async fn issued(work: &Work, wanted: &Wanted, order: &mut Order, client: &Client
     let pem = pem.ok_or_else(|| Fault::here("the authority has no certificate for a valid order".to_owned()))?;
     let now = Timestamp::from_second(wall()).unwrap_or_default();
     match held::judge(&pem, &held::names(&work.certificate), wanted.pin, now) {
-        Ok(_) => Ok(Ended::Issued(pem)),
+        Ok(chain) => Ok(Ended::Issued(pem, Box::new(chain))),
         Err(text) => Err(Fault { remedy: Remedy::Candidate, ends_order: true, ..Fault::here(text) }),
     }
 }

@@ -194,9 +194,11 @@ impl Task {
         let wanted = Wanted { authority: authority.clone(), key, pin, replaces, is_fallback: ca > 0 };
         let done = match order::run(&self.work, &wanted, &self.around, budget).await {
             Ok(Ended::Later) => return Ok(()),
-            Ok(Ended::Issued(pem)) => {
-                self.note_issued(&pem, &wanted)?;
-                self.serve(&pem).await
+            Ok(Ended::Issued(pem, chain)) => {
+                // Whether it is served or not: it may have to be revoked.
+                let issued = Issued::new(&chain, &wanted.authority.directory);
+                self.work.change(|record| issued::note(&mut record.issued, issued, wall()))?;
+                self.serve(&pem, &chain).await.map(|()| chain)
             }
             Err(fault) => Err(fault),
         };
@@ -206,21 +208,13 @@ impl Task {
         }
     }
 
-    /// Remembers a certificate, whether it is served or not: it may have to be revoked.
-    fn note_issued(&self, pem: &str, wanted: &Wanted) -> Result<(), Fault> {
-        let Ok(chain) = Chain::from_pem(pem.as_bytes()) else { return Ok(()) };
-        self.work
-            .change(|record| issued::note(&mut record.issued, Issued::new(&chain, &wanted.authority.directory), wall()))
-    }
-
     /// Puts a chain in place and in use, if the configuration admits it.
-    async fn serve(&self, pem: &str) -> Result<Chain, Fault> {
+    async fn serve(&self, pem: &str, chain: &Chain) -> Result<(), Fault> {
         let refused = |problems: Vec<String>| Fault {
             remedy: Remedy::Candidate,
             ends_order: true,
             ..Fault::here(format!("the new certificate is refused: {}", problems.join("; ")))
         };
-        let chain = Chain::from_pem(pem.as_bytes()).map_err(|error| Fault::here(error.to_string()))?;
         let site = self.facts.site.clone();
         let (path, accept) = (self.work.certificate.chain(), self.accepted(chain.pin()));
         let judge = |reply| Request::Judge { site, path, chain: pem.to_owned(), accept, reply };
@@ -238,8 +232,8 @@ impl Task {
         if !certificate.next().exists() {
             store::make_key(certificate, KeyChoice::Next).map_err(Fault::here)?;
         }
-        let problems = self.take_files(&chain).await?;
-        if problems.is_empty() { Ok(chain) } else { Err(refused(problems)) }
+        let problems = self.take_files(chain).await?;
+        if problems.is_empty() { Ok(()) } else { Err(refused(problems)) }
     }
 
     /// Asks the running process to serve the chain on disk. Returns the problems.
