@@ -12,8 +12,6 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::budget::Budget;
-use super::client::Client;
-use super::directory::Directory;
 use super::facts::{Checked, Verdict, Way};
 use super::fault::Fault;
 use super::preflight::{self, Ask, Finding, Issuer, Ports, Probe, words};
@@ -166,8 +164,7 @@ impl Checking<'_> {
     /// set before the first order.
     async fn ask(&self, authority: &Authority, at: usize) -> Result<Vec<String>, Fault> {
         let settings = &self.around.settings;
-        let client = Client::start(authority, &self.around.name_servers).map_err(Fault::operator)?;
-        let directory = Directory::fetch(&client, &authority.directory).await?;
+        let (client, directory) = self.around.reach(authority).await?;
         let identities = directory.identities();
         let has_account = || {
             let stored = account::Stored::read(&settings.folder, &authority.directory).ok().flatten();

@@ -55,8 +55,7 @@ pub(super) async fn run(
 ) -> Result<Ended, Fault> {
     let Wanted { authority, .. } = wanted;
     let folder = &around.settings.folder;
-    let client = Client::start(authority, &around.name_servers).map_err(Fault::operator)?;
-    let directory = Directory::fetch(&client, &authority.directory).await?;
+    let (client, directory) = around.reach(authority).await?;
     let has_renewal_info = directory.has_renewal_info();
     let known = work.record.borrow().authorities.get(&authority.directory).map(|known| known.has_renewal_info);
     if known != Some(has_renewal_info) {

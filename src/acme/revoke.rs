@@ -3,8 +3,6 @@
 use instant_acme::{RevocationReason, RevocationRequest};
 use rustls::pki_types::CertificateDer;
 
-use super::client::Client;
-use super::directory::Directory;
 use super::fault::{Fault, signed};
 use super::issued::{self, Issued, Retired};
 use super::problem::{ALREADY_REVOKED, Remedy};
@@ -84,8 +82,7 @@ impl Task {
             return Err(Fault::operator(text));
         };
         let der = issued.der().ok_or_else(|| Fault::operator("the record of the certificate is damaged".to_owned()))?;
-        let client = Client::start(authority, &self.around.name_servers).map_err(Fault::operator)?;
-        let directory = Directory::fetch(&client, &authority.directory).await?;
+        let (client, directory) = self.around.reach(authority).await?;
         let email = settings.email.as_deref();
         let account = account::open(&settings.folder, authority, email, &client, budget, &directory).await?;
         let certificate = CertificateDer::from(der);

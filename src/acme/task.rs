@@ -8,8 +8,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::backoff::Failure;
 use super::budget::Budget;
 use super::checking::Checking;
-use super::client::Client;
-use super::directory::Directory;
 use super::facts::{Checked, Compromise, Facts, OpenOrder, Verdict, Way};
 use super::fault::Fault;
 use super::issued::{self, Issued};
@@ -30,7 +28,6 @@ use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
 use crate::reason::Severity;
 use crate::tls::certificate::Chain;
-use crate::upstream::dns::NameServers;
 
 /// Findings of one check that are logged.
 const FINDINGS_SAID: usize = 10;
@@ -119,7 +116,7 @@ impl Task {
         let from = chain.and_then(|chain| chain.from.as_deref());
         let authority = from.and_then(|from| self.around.settings.authority(from));
         let (Some(authority), Some(id)) = (authority, chain.and_then(|chain| chain.id.clone())) else { return Ok(()) };
-        let answer = ask_window(&authority.directory, authority, &self.around.name_servers, &id).await;
+        let answer = ask_window(&self.around, authority, &id).await;
         let site = &self.facts.site;
         let (has_moved, explanation) = self.work.change(|record| {
             let (now, random) = (wall(), random());
@@ -357,19 +354,16 @@ type NoWindow = (NoAnswer, Option<Seconds>, String);
 
 /// Asks an authority for the renewal information of a certificate.
 async fn ask_window(
-    directory: &str,
+    around: &Surroundings,
     authority: &Authority,
-    servers: &NameServers,
     id: &str,
 ) -> Result<(Answer, Option<Seconds>), NoWindow> {
-    let temporary = |text: String| (NoAnswer::Temporary, None, text);
-    let client = Client::start(authority, servers).map_err(temporary)?;
-    let found = Directory::fetch(&client, directory).await;
-    let found = found.map_err(|fault| (NoAnswer::Temporary, fault.retry_after, fault.text))?;
-    let Some(url) = found.renewal_info(id) else {
+    let reached = around.reach(authority).await;
+    let (client, directory) = reached.map_err(|fault| (NoAnswer::Temporary, fault.retry_after, fault.text))?;
+    let Some(url) = directory.renewal_info(id) else {
         return Err((NoAnswer::Lasting, None, "the directory has no renewalInfo".to_owned()));
     };
-    let received = client.get(&url).await.map_err(temporary)?;
+    let received = client.get(&url).await.map_err(|text| (NoAnswer::Temporary, None, text))?;
     match (received.status, Answer::read(&received.body)) {
         (200, Some(answer)) => Ok((answer, received.retry_after)),
         (status, _) => {

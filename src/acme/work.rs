@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::client::Client;
+use super::directory::Directory;
 use super::dns::Presented;
 use super::fault::Fault;
 use super::step::KeyChoice;
@@ -60,6 +62,15 @@ pub(super) struct Surroundings {
     pub(super) settings: Arc<Acme>,
     pub(super) name_servers: NameServers,
     pub(super) answers: Arc<Answers>,
+}
+
+impl Surroundings {
+    /// Starts a client of an authority, and fetches its directory.
+    pub(super) async fn reach(&self, authority: &Authority) -> Result<(Client, Directory), Fault> {
+        let client = Client::start(authority, &self.name_servers).map_err(Fault::operator)?;
+        let directory = Directory::fetch(&client, &authority.directory).await?;
+        Ok((client, directory))
+    }
 }
 
 /// The subject of an order.
