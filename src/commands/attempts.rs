@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -50,11 +51,8 @@ pub(super) fn try_all(config: &Config) -> Result<Vec<Attempts>, Reason> {
     let runtime = runtime.map_err(|error| Reason::new(error.to_string()))?;
     let attempts = runtime.block_on(async {
         let resolver = Resolver::new(config.name_servers.clone());
-        let mut attempts = Vec::new();
-        for some in targets(config).chunks(AT_ONCE) {
-            attempts.extend(join_all(some.iter().map(|target| try_one(target, &resolver))).await);
-        }
-        attempts
+        let targets = targets(config);
+        stream::iter(targets.iter().map(|target| try_one(target, &resolver))).buffered(AT_ONCE).collect().await
     });
     // A lookup that still runs ends with the process.
     runtime.shutdown_background();
