@@ -35,9 +35,7 @@ pub fn plan(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
             return results.end(false);
         }
     };
-    let is_meant = |plan: &Value| {
-        host.is_none_or(|host| text(plan, "site") == host || list(plan, "names").iter().any(|name| name == host))
-    };
+    let is_meant = |plan: &Value| host.is_none_or(|host| is_of(plan, host));
     let plans: Vec<Value> = plans.into_iter().filter(is_meant).collect();
     if plans.is_empty() {
         let what = match host {
@@ -56,6 +54,11 @@ pub fn plan(path: &Path, host: Option<&str>, as_json: bool, output: &Output) -> 
         }
     }
     if needs_somebody { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}
+
+/// `true` if a plan is of the site with this host.
+fn is_of(plan: &Value, host: &str) -> bool {
+    text(plan, "site") == host || list(plan, "names").iter().any(|name| name == host)
 }
 
 /// `true` if somebody should look at a certificate.
@@ -183,20 +186,16 @@ fn ask(path: &Path, host: &str, rotates: bool, output: &Output, results: &mut Re
         results.set("algorithms", answer["algorithms"].clone());
         return true;
     }
-    let mut reason = Reason::new(format!("{host}: {}", text(&answer, "error")));
-    for hint in list(&answer, "hints").iter().filter_map(Value::as_str) {
-        reason = reason.hint(hint.to_owned());
-    }
-    results.refuse(&reason)
+    let hints = list(&answer, "hints").iter().filter_map(Value::as_str).map(str::to_owned);
+    results.refuse(&Reason::new(format!("{host}: {}", text(&answer, "error"))).hints(hints))
 }
 
 /// Says when the key of each of a site's certificates changes over.
 fn say_changeovers(path: &Path, host: &str, output: &Output, results: &mut Results) -> bool {
     let Some(answer) = send(path, Method::GET, "/acme", PATIENCE, output, results) else { return false };
     let plans: Vec<Value> = serde_json::from_str(&answer).unwrap_or_default();
-    let of_site = |plan: &&Value| text(plan, "site") == host || list(plan, "names").iter().any(|name| name == host);
     let mut changeovers = Vec::new();
-    for plan in plans.iter().filter(of_site) {
+    for plan in plans.iter().filter(|plan| is_of(plan, host)) {
         results.say(changeover_words(plan));
         changeovers.push(json!({ "algorithm": plan["algorithm"], "changeover": plan["changeover"] }));
     }

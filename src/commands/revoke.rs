@@ -56,8 +56,7 @@ fn run(path: &Path, request: &Request, output: &Output, results: &mut Results) -
         before(key).into_iter().for_each(|line| results.say(line));
     }
     if !effects.ok {
-        results.refuse(&Reason::new(effects.error).hints(effects.hints));
-        return Some(false);
+        return Some(refused(effects, results));
     }
     if request.dry_run {
         results.say("nothing is changed");
@@ -65,8 +64,7 @@ fn run(path: &Path, request: &Request, output: &Output, results: &mut Results) -
     }
     let done = ask(path, request, false, output, results)?;
     if !done.ok {
-        results.refuse(&Reason::new(done.error).hints(done.hints));
-        return Some(false);
+        return Some(refused(done, results));
     }
     let site = done.keys.first().map_or_else(|| request.host.clone(), |key| key.site.clone());
     let plan = format!("pintle acme plan --site {site}");
@@ -75,6 +73,11 @@ fn run(path: &Path, request: &Request, output: &Output, results: &mut Results) -
         return Some(true);
     }
     follow(path, &done.keys, &plan, output, results)
+}
+
+/// Prints a refusal. Returns `false`.
+fn refused(Revoking { error, hints, .. }: Revoking, results: &mut Results) -> bool {
+    results.refuse(&Reason::new(error).hints(hints))
 }
 
 fn ask(path: &Path, request: &Request, dry_run: bool, output: &Output, results: &mut Results) -> Option<Revoking> {
@@ -182,8 +185,7 @@ fn follow(path: &Path, keys: &[Compromised], plan: &str, output: &Output, result
         }
         if begun.elapsed() > WAIT {
             let what = format!("not done within {} seconds; pintle continues by itself", WAIT.as_secs());
-            results.fail_with_hint(&what, &format!("see {plan}"));
-            return Some(false);
+            return Some(results.fail_with_hint(&what, &format!("see {plan}")));
         }
         sleep(POLL);
     }
@@ -191,16 +193,10 @@ fn follow(path: &Path, keys: &[Compromised], plan: &str, output: &Output, result
 
 fn progress(key: &Compromised, plan: &Value) -> String {
     let (site, algorithm, compromise) = (&key.site, &key.algorithm, &plan["compromise"]);
+    let failed = |of: &Value| of["problem"].as_str().map(|why| format!(" (failed: {why})")).unwrap_or_default();
     let what = match text(compromise, "step") {
-        "ordering" => {
-            let failed = plan["problem"].as_str().map(|problem| format!(" (failed: {problem})")).unwrap_or_default();
-            format!("ordering a certificate for the next key{failed}")
-        }
-        "revoking" => {
-            let failed =
-                compromise["problem"].as_str().map(|problem| format!(" (failed: {problem})")).unwrap_or_default();
-            format!("another key serves; revoking{failed}")
-        }
+        "ordering" => format!("ordering a certificate for the next key{}", failed(plan)),
+        "revoking" => format!("another key serves; revoking{}", failed(compromise)),
         _ => "recording the key as burnt".to_owned(),
     };
     format!("{site} ({algorithm}): {what}")

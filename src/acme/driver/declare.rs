@@ -123,10 +123,10 @@ fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
     if asked.accept.as_ref() == Some(until) {
         return None;
     }
-    let hosts: Vec<&str> =
+    let mut hosts: Vec<&str> =
         keys.iter().flat_map(|key| &key.locked_out).flat_map(|c| &c.hosts).map(String::as_str).collect();
-    let hosts: std::collections::BTreeSet<&str> = hosts.into_iter().collect();
-    let hosts: Vec<&str> = hosts.into_iter().collect();
+    hosts.sort_unstable();
+    hosts.dedup();
     let given = asked.accept.as_ref().map(|day| format!(" (--accept-lockout-until is {day})")).unwrap_or_default();
     let error = format!(
         "would lock readers out of {} until {until}: clients hold pins that do not contain the next key{given}",
