@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -24,7 +23,7 @@ pub fn free_port() -> u16 {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
     assert!(end > LOWEST_PORT, "the kernel gives away the ports from {end} on");
-    let user = fs::metadata("/proc/self").unwrap().uid();
+    let user = rustix::process::getuid().as_raw();
     let folder = std::env::temp_dir().join(format!("pintle-ports-{user}"));
     fs::create_dir_all(&folder).unwrap();
     loop {

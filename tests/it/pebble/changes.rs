@@ -24,6 +24,11 @@ fn restart(bed: &Bed, config: &str) -> Pintle {
     bed.start(&config[from..], "")
 }
 
+/// Replaces all sites of the configuration.
+fn replace_sites(pintle: &Pintle, sites: &str) {
+    pintle.rewrite(|before| format!("{}{sites}", before.split("[[site]]").next().unwrap()));
+}
+
 #[test]
 fn names_change_their_order_and_the_key_stays() {
     let bed = Bed::new(Settings::default());
@@ -33,14 +38,14 @@ fn names_change_their_order_and_the_key_stays() {
     let (pin, page) = (bed.spki("ecdsa-p256"), bed.page(&pintle, BLOG));
     assert!(page.to_lowercase().contains("public-key-pins"), "{page}");
     let reordered = bed.site(&[MORE, BLOG], "", PINS);
-    pintle.rewrite(|before| format!("{}{reordered}", before.split("[[site]]").next().unwrap()));
+    replace_sites(&pintle, &reordered);
     pintle.reload();
     for host in [BLOG, MORE] {
         bed.page(&pintle, host);
     }
     // And with a new name in front.
     let added = bed.site(&["new.example.com", MORE, BLOG], "", PINS);
-    pintle.rewrite(|before| format!("{}{added}", before.split("[[site]]").next().unwrap()));
+    replace_sites(&pintle, &added);
     pintle.reload();
     bed.page(&pintle, BLOG);
     obtained(&pintle, 2);
@@ -57,7 +62,7 @@ fn another_algorithm_is_served_once_it_is_there() {
     obtained(&pintle, 1);
     double.answer(Step::NewOrder, When::Always, Answer::problem(503, "serverInternal", "out of order"));
     let rsa = bed.site(&[BLOG], "algorithms = [\"rsa-2048\"]", "");
-    pintle.rewrite(|before| format!("{}{rsa}", before.split("[[site]]").next().unwrap()));
+    replace_sites(&pintle, &rsa);
     pintle.reload();
     pintle.logs("no certificate obtained");
     bed.page(&pintle, BLOG);
@@ -84,7 +89,7 @@ fn a_given_pair_stays_until_pintle_has_its_own() {
     let client = Client::new(&bed.authority);
     assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);
     let site = bed.site(&[BLOG], "", "");
-    pintle.rewrite(|before| format!("{}{site}", before.split("[[site]]").next().unwrap()));
+    replace_sites(&pintle, &site);
     pintle.reload();
     pintle.logs("no certificate obtained");
     assert_eq!(client.get(pintle.https(), BLOG, "/").status, 200);

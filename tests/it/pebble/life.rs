@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::clock::Clock;
-use super::orders::{Bed, ask, obtained, orders, renew};
+use super::orders::{Bed, ask, obtained, orders, pin_of, renew, window};
 use crate::harness::double::{Act, Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
-use crate::harness::{BLOG, Pintle, eventually, outcome, output, pintle};
+use crate::harness::{BLOG, Pintle, eventually, outcome, output};
 
 /// Certificates of one kind: without a profile in the order, pebble takes any that it has.
 fn ninety_days() -> Settings {
@@ -19,11 +19,6 @@ fn ninety_days() -> Settings {
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
-
-#[track_caller]
-fn pin(bed: &Bed, name: &str) -> String {
-    output(pintle().arg("pin").arg(bed.folder("ecdsa-p256").join(name))).split_whitespace().next().unwrap().to_owned()
-}
 
 fn plan(bed: &Bed) -> Value {
     ask(bed, "GET", "/acme")[0].clone()
@@ -55,7 +50,7 @@ fn a_planned_changeover_waits_until_every_living_promise_has_the_next_key() {
     let acme = bed.acme(&bed.pebble.directory(), "rotate_every = \"2h\"");
     let pintle = clock.start(&bed, &acme, &bed.site(&[BLOG], "", "[site.hpkp]\nmax_age = \"3h\"\n"));
     obtained(&pintle, 1);
-    let (live, next) = (pin(&bed, "key.pem"), pin(&bed, "next.pem"));
+    let (live, next) = (bed.pin("key.pem"), bed.pin("next.pem"));
     // Wanted after two hours; clients know the next key for long enough after three.
     clock.set(2 * HOUR + 600);
     let waits =
@@ -65,26 +60,20 @@ fn a_planned_changeover_waits_until_every_living_promise_has_the_next_key() {
     // A renewal meanwhile keeps the live key.
     assert_eq!(ask(&bed, "POST", &format!("/acme/renew?host={BLOG}"))["ok"], true);
     obtained(&pintle, 2);
-    assert_eq!((pin(&bed, "key.pem"), bed.spki("ecdsa-p256")), (live.clone(), live.clone()));
+    assert_eq!((bed.pin("key.pem"), bed.spki("ecdsa-p256")), (live.clone(), live.clone()));
     wait_for(&clock, from);
     ask(&bed, "GET", "/acme");
     let done = obtained(&pintle, 3);
     assert_eq!((&done[2]["key"], &done[2]["pin"]), (&"next".into(), &next.as_str().into()));
-    assert_eq!((pin(&bed, "key.pem"), bed.spki("ecdsa-p256")), (next.clone(), next.clone()));
-    let fresh = pin(&bed, "next.pem");
+    assert_eq!((bed.pin("key.pem"), bed.spki("ecdsa-p256")), (next.clone(), next.clone()));
+    let fresh = bed.pin("next.pem");
     assert!(fresh != live && fresh != next);
     // The fresh one is promised at once, the old one no more; it is not wanted before two hours have passed again.
-    let page = bed.page(&pintle, BLOG);
-    let header = page.lines().find(|line| line.to_lowercase().starts_with("public-key-pins:")).unwrap();
+    let header = bed.pins(&pintle);
     assert!(header.contains(&next) && header.contains(&fresh) && !header.contains(&live), "{header}");
     let after = at_rest(&bed);
     assert!(seconds(&after["changeover"]["from"]) >= from + 2 * HOUR, "{after}");
     assert_eq!(orders(&bed), 3);
-}
-
-fn window(start: i64, end: i64) -> String {
-    let at = |offset: i64| jiff::Timestamp::from_second(now() + offset).unwrap().to_string();
-    json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }).to_string()
 }
 
 #[test]
@@ -193,12 +182,12 @@ fn a_key_of_the_operator_is_taken_over() {
     let bed = Bed::new(ninety_days());
     let own = bed.authority.leaf("own", &[BLOG]).key;
     let contents = fs::read(&own).unwrap();
-    let own_pin = output(pintle().arg("pin").arg(&own)).split_whitespace().next().unwrap().to_owned();
+    let own_pin = pin_of(&own);
     let site = bed.site(&[BLOG], &format!("key = {own:?}"), "[site.hpkp]\nmax_age = \"30d\"\n");
     let acme = bed.acme(&bed.pebble.directory(), "");
     let pintle = bed.start(&acme, &site);
     obtained(&pintle, 1);
-    assert_eq!((pin(&bed, "key.pem"), bed.spki("ecdsa-p256")), (own_pin.clone(), own_pin.clone()));
+    assert_eq!((bed.pin("key.pem"), bed.spki("ecdsa-p256")), (own_pin.clone(), own_pin.clone()));
     renew(&bed);
     obtained(&pintle, 2);
     assert_eq!(bed.spki("ecdsa-p256"), own_pin);

@@ -2,11 +2,11 @@
 //! accounts, profiles.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::double::{Act, Answer, Double, Step, When};
 use crate::harness::pebble::{Pebble, Settings, is_current};
@@ -71,10 +71,41 @@ impl Bed {
         text
     }
 
+    #[track_caller]
     pub(super) fn spki(&self, algorithm: &str) -> String {
-        let chain = self.folder(algorithm).join("chain.pem");
-        output(pintle().arg("pin").arg(chain)).split_whitespace().next().unwrap().to_owned()
+        pin_of(&self.folder(algorithm).join("chain.pem"))
     }
+
+    /// The pin of a key of the site.
+    #[track_caller]
+    pub(super) fn pin(&self, name: &str) -> String {
+        pin_of(&self.folder("ecdsa-p256").join(name))
+    }
+
+    /// The pin header of the site.
+    #[track_caller]
+    pub(super) fn pins(&self, pintle: &Pintle) -> String {
+        pins_in(&self.page(pintle, BLOG))
+    }
+}
+
+/// `pintle pin`
+#[track_caller]
+pub(super) fn pin_of(file: &Path) -> String {
+    output(pintle().arg("pin").arg(file)).split_whitespace().next().unwrap().to_owned()
+}
+
+/// The pin header in a response.
+#[track_caller]
+pub(super) fn pins_in(page: &str) -> String {
+    page.lines().find(|line| line.to_lowercase().starts_with("public-key-pins:")).unwrap().to_owned()
+}
+
+/// Renewal information with a window, in seconds from now.
+pub(super) fn window(start: i64, end: i64) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let at = |offset: i64| jiff::Timestamp::from_second(now + offset).unwrap().to_string();
+    json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }).to_string()
 }
 
 /// Waits for this number of certificates.
@@ -119,10 +150,8 @@ fn the_first_certificate_by_http_01() {
     let page = bed.page(&pintle, BLOG);
     assert!(page.contains("hello from the origin"), "{page}");
     assert!(page.to_lowercase().contains("strict-transport-security: max-age=31536000"), "{page}");
-    let pins = page.lines().find(|line| line.to_lowercase().starts_with("public-key-pins:")).unwrap();
-    let next = output(crate::harness::pintle().arg("pin").arg(bed.folder("ecdsa-p256").join("next.pem")));
-    let next = next.split_whitespace().next().unwrap();
-    assert!(pins.contains(&bed.spki("ecdsa-p256")) && pins.contains(next), "{pins}");
+    let pins = pins_in(&page);
+    assert!(pins.contains(&bed.spki("ecdsa-p256")) && pins.contains(&bed.pin("next.pem")), "{pins}");
     assert_eq!(orders(&bed), 1);
     // Answers do not stay.
     let record: Value =

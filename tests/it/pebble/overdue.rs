@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::clock::Clock;
-use super::orders::{Bed, ask, ask_text, obtained};
+use super::orders::{Bed, ask, ask_text, obtained, window};
 use crate::harness::double::{Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
 use crate::harness::{BLOG, eventually, outcome};
@@ -12,9 +12,7 @@ const HOUR: i64 = 3600;
 
 /// A window in the past: the CA wants the renewal now.
 fn past_window() -> String {
-    let now = jiff::Timestamp::now().as_second();
-    let at = |seconds| jiff::Timestamp::from_second(seconds).unwrap().to_string();
-    format!("{{\"suggestedWindow\":{{\"start\":\"{}\",\"end\":\"{}\"}}}}", at(now - 2 * HOUR), at(now - HOUR))
+    window(-2 * HOUR, -HOUR)
 }
 
 #[test]

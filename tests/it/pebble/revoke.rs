@@ -8,18 +8,12 @@ use super::clock::Clock;
 use super::orders::{Bed, ask, obtained, renew};
 use crate::harness::double::{Act, Double, Step, When};
 use crate::harness::pebble::{Settings, serial};
-use crate::harness::{BLOG, Pintle, eventually, outcome, output, pintle};
+use crate::harness::{BLOG, Pintle, eventually, outcome, output};
 
 const POLICIES: &str = "[site.hpkp]\nmax_age = \"30d\"\n";
 
 fn revoke(pintle: &Pintle, more: &[&str]) -> (i32, String, String) {
     outcome(pintle.command("key revoke").args(["--site", BLOG]).args(more))
-}
-
-#[track_caller]
-fn pin(bed: &Bed, name: &str) -> String {
-    let file = bed.folder("ecdsa-p256").join(name);
-    output(pintle().arg("pin").arg(file)).split_whitespace().next().unwrap().to_owned()
 }
 
 fn in_use(bed: &Bed) -> String {
@@ -37,11 +31,6 @@ fn burnt(pintle: &Pintle) -> Vec<String> {
     book["burnt_keys"].as_array().unwrap().iter().map(|key| key["pin"].as_str().unwrap().to_owned()).collect()
 }
 
-fn pins(bed: &Bed, pintle: &Pintle) -> String {
-    let page = bed.page(pintle, BLOG);
-    page.lines().find(|line| line.to_lowercase().starts_with("public-key-pins:")).unwrap().to_owned()
-}
-
 #[test]
 fn a_stolen_key_is_replaced_revoked_and_burnt() {
     let bed = Bed::new(Settings::default());
@@ -51,14 +40,14 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
     let first = in_use(&bed);
     renew(&bed);
     obtained(&pintle, 2);
-    let (second, stolen, next) = (in_use(&bed), pin(&bed, "key.pem"), pin(&bed, "next.pem"));
+    let (second, stolen, next) = (in_use(&bed), bed.pin("key.pem"), bed.pin("next.pem"));
 
     let (code, text, error) = revoke(&pintle, &["--dry-run"]);
     assert_eq!(code, 0, "{error}");
     for want in [&stolen, &next, &first, &second, "nobody is locked out", "keyCompromise", "nothing is changed"] {
         assert!(text.contains(want), "{want} is not in\n{text}");
     }
-    assert_eq!((pin(&bed, "key.pem"), status(&bed, &second).0.as_str()), (stolen.clone(), "Valid"));
+    assert_eq!((bed.pin("key.pem"), status(&bed, &second).0.as_str()), (stolen.clone(), "Valid"));
 
     let (code, text, error) = revoke(&pintle, &["--json"]);
     assert_eq!(code, 0, "{text}{error}\n{}", pintle.log());
@@ -69,8 +58,8 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
         assert_eq!(status(&bed, serial), ("Revoked".to_owned(), 1), "{serial}");
     }
     assert_eq!(status(&bed, &in_use(&bed)).0, "Valid");
-    assert_eq!((pin(&bed, "key.pem"), burnt(&pintle)), (next.clone(), vec![stolen.clone()]));
-    let (header, fresh) = (pins(&bed, &pintle), pin(&bed, "next.pem"));
+    assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next.clone(), vec![stolen.clone()]));
+    let (header, fresh) = (bed.pins(&pintle), bed.pin("next.pem"));
     assert!(header.contains(&next) && header.contains(&fresh) && !header.contains(&stolen), "{header}");
     // Nothing of it stays but the mark.
     assert!(!bed.folder("ecdsa-p256").join("compromised.key.pem").exists());
@@ -79,10 +68,10 @@ fn a_stolen_key_is_replaced_revoked_and_burnt() {
     // The mark survives a restart, and the key is refused from elsewhere, too.
     drop(pintle);
     let pintle = bed.start(&acme, &site);
-    assert!(pins(&bed, &pintle).contains(&next));
+    assert!(bed.pins(&pintle).contains(&next));
     renew(&bed);
     obtained(&pintle, 1);
-    assert_eq!((pin(&bed, "key.pem"), burnt(&pintle)), (next, vec![stolen]));
+    assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next, vec![stolen]));
 }
 
 #[test]
@@ -94,7 +83,7 @@ fn a_kill_at_each_step() {
         let pintle = bed.start(&acme, &site);
         obtained(&pintle, 1);
         eventually("no request is under way", || (ask(&bed, "GET", "/acme")[0]["action"] == "wait").then_some(()));
-        let (old, stolen, next) = (in_use(&bed), pin(&bed, "key.pem"), pin(&bed, "next.pem"));
+        let (old, stolen, next) = (in_use(&bed), bed.pin("key.pem"), bed.pin("next.pem"));
         let before = double.count(step);
         double.on(step, When::Always, Act::Hang(Duration::from_secs(60)));
         let (code, text, error) = revoke(&pintle, &["--no-wait"]);
@@ -102,13 +91,13 @@ fn a_kill_at_each_step() {
         eventually("the step is reached", || (double.count(step) > before).then_some(()));
         // Before the new key serves, the old key and chain are in use; then their copies are there.
         let kept = bed.folder("ecdsa-p256").join("compromised.key.pem");
-        assert_eq!((kept.exists(), pin(&bed, "key.pem") == next), (step == Step::Revoke, step == Step::Revoke));
+        assert_eq!((kept.exists(), bed.pin("key.pem") == next), (step == Step::Revoke, step == Step::Revoke));
         drop(pintle);
         double.behave();
         let pintle = bed.start(&acme, &site);
         pintle.logged("key burnt: it never serves again", 1);
         assert_eq!(status(&bed, &old), ("Revoked".to_owned(), 1), "{step:?}");
-        assert_eq!((pin(&bed, "key.pem"), burnt(&pintle)), (next, vec![stolen]), "{step:?}");
+        assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next, vec![stolen]), "{step:?}");
         bed.page(&pintle, BLOG);
         // The first order, and one for the next key; a request that never arrived is made again.
         let orders = if step == Step::NewOrder { 3 } else { 2 };
@@ -122,17 +111,17 @@ fn a_lockout_is_refused_until_it_is_accepted() {
     let bed = Bed::new(Settings::default());
     let pintle = bed.start(&bed.acme(&bed.pebble.directory(), ""), &bed.site(&[BLOG], "", POLICIES));
     obtained(&pintle, 1);
-    let first = pins(&bed, &pintle);
-    let (live, stolen_next, old) = (pin(&bed, "key.pem"), pin(&bed, "next.pem"), in_use(&bed));
+    let first = bed.pins(&pintle);
+    let (live, stolen_next, old) = (bed.pin("key.pem"), bed.pin("next.pem"), in_use(&bed));
     // The thief has both: the next one ends first.
     let (code, text, error) = revoke(&pintle, &["--key", "next"]);
     assert_eq!(code, 0, "{text}{error}");
     assert!(text.contains("nothing is revoked") && text.contains(&stolen_next), "{text}");
-    let fresh = pin(&bed, "next.pem");
-    assert_eq!((pin(&bed, "key.pem"), burnt(&pintle)), (live.clone(), vec![stolen_next.clone()]));
+    let fresh = bed.pin("next.pem");
+    assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (live.clone(), vec![stolen_next.clone()]));
     assert_ne!(fresh, stolen_next);
-    eventually("other pins are sent", || (pins(&bed, &pintle) != first).then_some(()));
-    assert!(pins(&bed, &pintle).contains(&fresh) && !pins(&bed, &pintle).contains(&stolen_next));
+    eventually("other pins are sent", || (bed.pins(&pintle) != first).then_some(()));
+    assert!(bed.pins(&pintle).contains(&fresh) && !bed.pins(&pintle).contains(&stolen_next));
     // No living promise has the fresh one.
     let (code, text, error) = revoke(&pintle, &[]);
     assert_eq!(code, 1, "{text}");
@@ -146,12 +135,12 @@ fn a_lockout_is_refused_until_it_is_accepted() {
     assert!(wrong.0 == 1 && wrong.2.contains("--accept-lockout-until is 2031-01-01"), "{wrong:?}");
     let told: Value = serde_json::from_str(&revoke(&pintle, &["--json"]).1).unwrap();
     assert_eq!((&told["ok"], &told["keys"][0]["until"]), (&false.into(), &day.as_str().into()));
-    assert_eq!((pin(&bed, "key.pem"), status(&bed, &old).0.as_str()), (live.clone(), "Valid"));
+    assert_eq!((bed.pin("key.pem"), status(&bed, &old).0.as_str()), (live.clone(), "Valid"));
     assert_eq!(ask(&bed, "GET", "/acme")[0]["compromise"], Value::Null);
 
     let (code, text, error) = revoke(&pintle, &["--accept-lockout-until", &day]);
     assert_eq!(code, 0, "{text}{error}\n{}", pintle.log());
-    assert_eq!((pin(&bed, "key.pem"), status(&bed, &old)), (fresh.clone(), ("Revoked".to_owned(), 1)));
+    assert_eq!((bed.pin("key.pem"), status(&bed, &old)), (fresh.clone(), ("Revoked".to_owned(), 1)));
     let mut want = vec![stolen_next, live];
     want.sort_unstable();
     let mut found = burnt(&pintle);
@@ -168,14 +157,14 @@ fn a_ca_that_does_not_revoke_now() {
     let (acme, site) = (bed.acme(&double.directory(), ""), bed.site(&[BLOG], "", POLICIES));
     let pintle = clock.start(&bed, &acme, &site);
     obtained(&pintle, 1);
-    let (old, stolen, next) = (in_use(&bed), pin(&bed, "key.pem"), pin(&bed, "next.pem"));
+    let (old, stolen, next) = (in_use(&bed), bed.pin("key.pem"), bed.pin("next.pem"));
     // The answer to the revocation is lost: the CA has done it, and says so at the second time.
     double.on(Step::Revoke, When::Nth(1), Act::Lose);
     revoke(&pintle, &["--no-wait"]);
     let told = pintle.logged("the certificates of the compromised key are not revoked", 1);
     assert!(told[0]["again"].as_str().unwrap().starts_with("20"), "{told:?}");
     // It is burnt all the same, the new key serves, and everybody sees the state.
-    assert_eq!((pin(&bed, "key.pem"), burnt(&pintle)), (next, vec![stolen.clone()]));
+    assert_eq!((bed.pin("key.pem"), burnt(&pintle)), (next, vec![stolen.clone()]));
     bed.page(&pintle, BLOG);
     let status_now = pintle.status();
     let what = status_now["attention"][0]["what"].as_str().unwrap();
@@ -196,7 +185,7 @@ fn a_ca_that_is_no_longer_configured() {
     let double = Double::before(&bed.pebble);
     let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", POLICIES));
     obtained(&pintle, 1);
-    let (old, stolen) = (in_use(&bed), pin(&bed, "key.pem"));
+    let (old, stolen) = (in_use(&bed), bed.pin("key.pem"));
     pintle.rewrite(|before| before.replace(&double.directory(), &bed.pebble.directory()));
     pintle.reload();
     let (code, text, error) = revoke(&pintle, &[]);
@@ -205,7 +194,7 @@ fn a_ca_that_is_no_longer_configured() {
     // The operator has what is needed to do it by hand, and is told.
     let folder = bed.folder("ecdsa-p256");
     assert_eq!(serial(&folder.join("compromised.chain.pem")), old);
-    assert_eq!((pin(&bed, "compromised.key.pem"), burnt(&pintle)), (stolen.clone(), vec![stolen]));
+    assert_eq!((bed.pin("compromised.key.pem"), burnt(&pintle)), (stolen.clone(), vec![stolen]));
     let attention = pintle.status()["attention"].clone();
     assert!(attention[0]["what"].as_str().unwrap().contains("has not revoked the certificates"), "{attention}");
     assert!(attention[0]["hints"][0].as_str().unwrap().contains("compromised.key.pem"), "{attention}");
