@@ -43,7 +43,7 @@ pub(super) struct Checking<'a> {
 }
 
 impl Checking<'_> {
-    /// Checks all names. A check that takes too long says nothing.
+    /// Checks all names. The verdict of a check that exceeds [`LIMIT`] is unknown.
     pub(super) async fn run(&self) -> Checked {
         let names = self.names.to_vec();
         let found = timeout(LIMIT, self.check()).await;
@@ -160,7 +160,7 @@ impl Checking<'_> {
         Issuer { title: authority.name.clone(), identities, account: stored.and_then(|stored| stored.url) }
     }
 
-    /// Asks an authority for its names in DNS records. The first one gets an account, too, if the record for it must be
+    /// Asks an authority for its names in DNS records. Registers an account at the first authority if its record must be
     /// set before the first order.
     async fn ask(&self, authority: &Authority, at: usize) -> Result<Vec<String>, Fault> {
         let settings = &self.around.settings;

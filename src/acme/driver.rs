@@ -288,7 +288,7 @@ impl Run {
             });
             match changed {
                 Ok(()) => algorithms.push(work.certificate.algorithm.to_string()),
-                Err(fault) => tracing::error!(problem = fault.text, "ACME: cannot note that a renewal was asked for"),
+                Err(fault) => tracing::error!(problem = fault.text, "ACME: cannot record the request for a renewal"),
             }
         }
         algorithms

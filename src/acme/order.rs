@@ -103,8 +103,8 @@ fn check_account_key(work: &Work, folder: &Path, authority: &Authority) -> Resul
         if store::pin_of(&work.certificate, choice) == Some(account) {
             let file = store::key_path(&work.certificate, choice);
             return Err(Fault::operator(format!(
-                "{}: this is the key of the account, too: an authority accepts neither (RFC 8555 section 11.1); move \
-                 the file away, and pintle makes a key",
+                "{}: the account has the same key, and an authority refuses an order with it (RFC 8555 section 11.1); \
+                 move the file away, and pintle makes another key",
                 file.display()
             )));
         }

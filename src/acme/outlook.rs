@@ -1,5 +1,4 @@
-//! The outlook of a certificate: what the operator has to know about its renewal, for `pintle status`, metrics, `/ready`
-//! and the log.
+//! The outlook of a certificate: the state of its renewal, for `pintle status`, metrics, `/ready` and the log.
 
 use std::path::PathBuf;
 
@@ -14,7 +13,7 @@ use crate::config::Managed;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
-/// What the operator has to know about a certificate.
+/// The state of a certificate and of its renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outlook {
     /// The site, by its first name.

@@ -131,11 +131,11 @@ async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &C
     Ok(needs)
 }
 
-/// Has the records set, and waits until the zone's name servers give them. They stay until the order is through.
+/// Sets the records, and waits until the zone's name servers serve them. They stay until the order ends.
 async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(), Fault> {
     work.clean().await;
     let Some(hook) = hook::running() else {
-        return Err(Fault::here("acme.dns_hook was not there when pintle started (hint: pintle upgrade)".to_owned()));
+        return Err(Fault::here("pintle started without acme.dns_hook (hint: pintle upgrade)".to_owned()));
     };
     let presented = present(&hook, records).await.map_err(|reason| fault(&reason))?;
     let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
@@ -147,7 +147,7 @@ async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(
                 return Err(fault(&reason));
             }
         }
-        Err(error) => tracing::warn!(problem = error, "nobody can be asked whether the DNS records are visible"),
+        Err(error) => tracing::warn!(problem = error, "no name server: cannot check that the DNS records are visible"),
     }
     *work.presented.borrow_mut() = Some(presented);
     Ok(())

@@ -33,16 +33,16 @@ pub struct Revoke {
     pub key: KeyChoice,
     /// The day until which the operator accepts a lockout.
     pub accept: Option<String>,
-    /// `true` if nothing is to be done yet.
+    /// `true` to return the effects without causing them.
     pub dry_run: bool,
 }
 
-/// The answer: the effects, or why nothing is done.
+/// The answer: the effects, or the reason for a refusal.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Revoking {
-    /// `true` if it is done, or would be.
+    /// `true` if pintle ends the keys, or would without `dry_run`.
     pub ok: bool,
-    /// Why nothing is done.
+    /// The reason for a refusal.
     #[serde(default)]
     pub error: String,
     /// The remedies.

@@ -79,6 +79,6 @@ pub(super) struct Wanted {
     pub(super) key: KeyChoice,
     pub(super) pin: Pin,
     pub(super) replaces: Option<String>,
-    /// `true` if the authority is asked without the profile if it does not offer it.
+    /// `true` for the second authority: pintle orders without the profile if that one does not offer it.
     pub(super) is_fallback: bool,
 }

@@ -31,7 +31,7 @@ impl Results {
         self.notes.push(line);
     }
 
-    /// Prints a line that only people read.
+    /// Sets a member of the JSON answer. People do not see it.
     pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.answer.insert(name.to_owned(), value.into());
     }

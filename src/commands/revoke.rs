@@ -18,9 +18,9 @@ use crate::acme::request::{Compromised, LockedOut, Revoking};
 use crate::control::client::PATIENCE;
 use crate::reason::{Reason, counted};
 
-/// How long the command waits for the CA. pintle continues without it.
+/// The time limit for the progress. pintle continues without the command.
 const WAIT: Duration = Duration::from_secs(180);
-/// How often it asks for the progress.
+/// The time between two questions for the progress.
 const POLL: Duration = Duration::from_millis(300);
 
 /// The arguments.

@@ -17,7 +17,8 @@ use crate::ledger::time::wall;
 use crate::reason::near::did_you_mean;
 
 impl Run {
-    /// Declares keys compromised, all or none. Nothing is changed if a lockout is not accepted.
+    /// Declares keys compromised. Changes nothing if one of them cannot be declared, or if the operator does not accept a
+    /// lockout. If a record cannot be written, the keys before it stay declared.
     pub(super) async fn declare(&mut self, asked: &Revoke) -> Revoking {
         self.ask_ledger().await;
         let of_site = self.certificates.values().filter(|work| work.certificate.site == asked.site);
@@ -139,7 +140,7 @@ fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
         ),
         format!(
             "a certificate for a promised spare key locks nobody out: `pintle key list --site {site}` shows the keys that \
-             clients know; name its chain and key in [site.certificate] in place of acme"
+             clients know; name its chain and key in [site.certificate] instead of acme"
         ),
         format!("or wait: from {until} on, the command locks nobody out; until then, the compromised key stays in use"),
     ];

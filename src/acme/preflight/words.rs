@@ -47,7 +47,7 @@ pub(super) fn no_address(ask: &Ask, name: &str) -> Finding {
     }
 }
 
-/// Nobody answers any question: that says nothing about the zone.
+/// Makes a failed lookup a warning: the name servers answer no question, so the zone may be in order.
 pub(super) fn unheard(finding: &mut Finding) {
     finding.severity = Severity::Warning;
     finding.reason.notes = vec!["unknown from here: the name servers answer no question at all".to_owned()];
@@ -84,7 +84,7 @@ pub(super) fn record_unknown(ask: &Ask, name: &str) -> Finding {
 
 /// The program that sets records is configured, and not started yet.
 pub(in crate::acme) fn no_hook(name: &str) -> Finding {
-    let reason = Reason::new(format!("{name}: acme.dns_hook was not there when pintle started"));
+    let reason = Reason::new(format!("{name}: pintle started without acme.dns_hook"));
     finding(name, Subject::Method, Severity::Error, reason.hint("pintle upgrade"))
 }
 
