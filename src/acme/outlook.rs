@@ -188,3 +188,39 @@ pub fn remedy_text(remedy: Remedy, site: &str) -> String {
         Remedy::Operator => format!("do what the CA asks for; then: {now}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acme::facts::Ca;
+    use crate::acme::fault::Fault;
+    use crate::acme::step::{KeyChoice, Stop, Why};
+    use crate::keys::key_file::KeyAlgorithm;
+
+    fn words(next: Next) -> String {
+        let plan =
+            Plan { next, due: 0, why: Why::First, key: KeyChoice::Live, standing: Standing::Overdue, changeover: None };
+        let (site, folder) = ("a.example".to_owned(), PathBuf::new());
+        let hosts = Vec::new();
+        let certificate = Managed { site, hosts, algorithm: KeyAlgorithm::EcdsaP256, folder, adopt: None };
+        let mut facts = Facts::default();
+        let mut ca = Ca::default();
+        let failure = Fault::here("out of order".to_owned()).failure(None);
+        ca.attempts.failed(failure, 0, None, 0.0);
+        facts.cas.push(ca);
+        Outlook::of(&facts, &plan, &certificate, &Record::default(), 60).words()
+    }
+
+    #[test]
+    fn the_next_try_in_words() {
+        for (next, want) in [
+            (Next::Wait { until: 120 }, "next try 1970-01-01T00:02:00Z"),
+            (Next::Order { key: KeyChoice::Live, ca: 0, replaces: None }, "a try is under way"),
+            (Next::Resume, "a try is under way"),
+            (Next::OperatorsTurn { stop: Stop::NoAuthority, until: 86_400 }, "no next try before you act"),
+        ] {
+            let found = words(next);
+            assert!(found.contains(want), "{want} is not in {found}");
+        }
+    }
+}
