@@ -1,13 +1,12 @@
 //! A live key whose file is lost.
 
 use super::step::KeyChoice;
-use super::store;
 use crate::config::{LastGood, Managed};
 
 /// Returns the live key that was served last, in PEM, if its file is lost: a fresh one would be a rotation.
 pub(super) fn served_key(certificate: &Managed, choice: KeyChoice) -> Option<String> {
     let state = certificate.state()?;
-    let is_compromised = store::compromised(certificate).iter().any(|file| file.exists());
+    let is_compromised = certificate.compromised().iter().any(|file| file.exists());
     if choice != KeyChoice::Live || is_compromised || !certificate.chain().exists() {
         return None;
     }

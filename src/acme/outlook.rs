@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::facts::{Facts, Verdict};
 use super::problem::Remedy;
 use super::step::{Next, Plan, Standing};
-use super::store::{self, Record};
+use super::store::Record;
 use super::words::{stop_text, time};
 use crate::config::Managed;
 use crate::keys::pin::Pin;
@@ -159,7 +159,7 @@ fn unrevoked(certificate: &Managed, record: &Record, now: Seconds) -> Option<Unr
     let open: Vec<_> = retired.open(now).collect();
     let from = open.first()?.from.clone();
     let serials = open.iter().map(|issued| issued.serial.clone()).collect();
-    let files = store::compromised(certificate);
+    let files = certificate.compromised();
     Some(Unrevoked { pin: retired.pin, serials, from, files, problem: retired.problem.clone() })
 }
 

@@ -35,8 +35,6 @@ const FILE_MAX: u64 = 4 << 20;
 const RECORD: &str = "order.json";
 /// A chain that is complete, and takes the place of the chain in use.
 const ARRIVED: &str = "chain.new.pem";
-/// A compromised key and its chain, until the chain is revoked.
-const COMPROMISED: [&str; 2] = ["compromised.key.pem", "compromised.chain.pem"];
 
 /// Everything that is known about a certificate, besides its key and chain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -224,7 +222,7 @@ pub fn keep_compromised(certificate: &Managed, pin: Pin) -> io::Result<()> {
     if read_pin(certificate, KeyChoice::Live)? != Some(pin) {
         return Ok(());
     }
-    for (from, to) in [certificate.key(), certificate.chain()].iter().zip(compromised(certificate)) {
+    for (from, to) in [certificate.key(), certificate.chain()].iter().zip(certificate.compromised()) {
         match plain_file::read(from, FILE_MAX) {
             Ok(contents) => write(&to, &contents)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -234,15 +232,9 @@ pub fn keep_compromised(certificate: &Managed, pin: Pin) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the copies of a compromised key and of its chain.
-#[must_use]
-pub fn compromised(certificate: &Managed) -> [PathBuf; 2] {
-    COMPROMISED.map(|name| certificate.folder.join(name))
-}
-
-/// Removes them.
+/// Removes the copies of a compromised key and of its chain.
 pub fn forget_compromised(certificate: &Managed) {
-    for path in compromised(certificate) {
+    for path in certificate.compromised() {
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {

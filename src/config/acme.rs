@@ -22,6 +22,8 @@ pub const KEY: &str = "key.pem";
 pub const NEXT: &str = "next.pem";
 /// The chain in use.
 pub const CHAIN: &str = "chain.pem";
+/// The copies of a compromised key and of its chain.
+const COMPROMISED: [&str; 2] = ["compromised.key.pem", "compromised.chain.pem"];
 
 /// The algorithms of keys that public authorities certify.
 pub(super) const ALGORITHMS: [(&str, KeyAlgorithm); 5] = [
@@ -185,6 +187,12 @@ impl Managed {
     #[must_use]
     pub fn chain(&self) -> PathBuf {
         self.folder.join(CHAIN)
+    }
+
+    /// Returns the copies of a compromised key and of its chain, which stay until the chain is revoked.
+    #[must_use]
+    pub fn compromised(&self) -> [PathBuf; 2] {
+        COMPROMISED.map(|name| self.folder.join(name))
     }
 
     /// Returns the folder of the state, above the folder of the files.
