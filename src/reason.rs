@@ -40,12 +40,12 @@ pub struct Place {
     /// The text of the line; empty if there is nothing to show.
     #[serde(default)]
     pub text: String,
-    /// How many characters of the line it is about.
+    /// The number of characters of the line that it is about.
     #[serde(default)]
     pub width: usize,
 }
 
-/// How bad a problem is.
+/// The severity of a problem.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -74,13 +74,13 @@ pub enum Kind {
 /// A reason with what code needs to know about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// Its severity.
     #[serde(default)]
     pub severity: Severity,
     /// The kind, for code that reacts.
     #[serde(default)]
     pub kind: Kind,
-    /// Where in the configuration file, in bytes, as long as nobody has made a [`Place`] of it.
+    /// The position in the configuration file, in bytes, until it becomes a [`Place`].
     #[serde(skip)]
     pub span: Range<usize>,
     /// The file that it is about, beside the configuration file.

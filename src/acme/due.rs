@@ -12,7 +12,7 @@ const GRACE: Seconds = 100;
 /// Renewals are spread over this fraction of the time that is left when they are due.
 const SPREAD: f64 = 0.1;
 
-/// When to renew.
+/// The time of a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Renewal {
     /// The time.

@@ -29,7 +29,7 @@ const SEND: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(15);
 /// The most of the program's standard error that is kept, in bytes.
 const SAID_MAX: usize = 8 * 1024;
-/// How often it is checked whether the program has ended.
+/// The interval between checks whether the program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The time that the program's output may stay open after its end.
 const OUTPUT: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ struct Request {
     record: Record,
 }
 
-/// How a run of the program has ended.
+/// The end of a run of the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Report {
     /// `None` for exit code 0.

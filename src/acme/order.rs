@@ -28,7 +28,7 @@ use crate::config::Authority;
 use crate::ledger::time::wall;
 use crate::tls::certificate::Chain;
 
-/// How long pintle stays with an order that makes no progress. Then it asks again later.
+/// The longest time that pintle stays with an order that makes no progress. Then it asks again later.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The waits between two questions about an order if the authority does not say: each twice the last.
 const POLL_FIRST: Duration = Duration::from_millis(500);

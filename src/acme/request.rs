@@ -120,9 +120,9 @@ pub enum Request {
         /// The answer.
         reply: oneshot::Sender<Known>,
     },
-    /// What does pintle serve now?
+    /// The question which certificates pintle serves now.
     Served(oneshot::Sender<Served>),
-    /// May this chain be served? It is not in place yet.
+    /// The question whether this chain may be served. It is not in place yet.
     Judge {
         /// The site, by its first name.
         site: String,
@@ -173,7 +173,7 @@ pub enum Request {
     },
 }
 
-/// What pintle serves.
+/// The certificates that pintle serves.
 #[derive(Debug, Default)]
 pub struct Served {
     /// The pins of all certificates.

@@ -1,4 +1,4 @@
-//! What is served, for commands that judge by it; and the judgement of promises for other programs,
+//! The served state, for commands that judge by it; and the judgement of promises for other programs,
 //! and of certificates that are not written yet.
 
 use std::collections::HashMap;

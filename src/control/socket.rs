@@ -27,7 +27,7 @@ const CONNECTIONS_MAX: usize = 32;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest socket path that the kernel takes, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
-/// How often pintle checks that the socket is still there.
+/// The interval at which pintle checks that the socket is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Everybody may write in the folder; with the sticky bit, they cannot replace files of others.

@@ -24,7 +24,7 @@ const FILES_AT_ONCE: usize = 128;
 const FILES_MAX: usize = 64 * 1024;
 /// The longest message, in bytes: the chains of very many sites.
 const MESSAGE_MAX: usize = 256 << 20;
-/// How often a wait checks whether it was called off.
+/// The interval at which a wait checks whether it was called off.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const READ_SIZE: usize = 64 * 1024;
 

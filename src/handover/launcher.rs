@@ -19,7 +19,7 @@ use super::channel::{Channel, ChannelError};
 
 /// Time limit for an answer of the launcher, which has nothing else to do.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often the launcher checks whether its child has ended.
+/// The interval at which the launcher checks whether its child has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Time limit for the launcher's end after its dismissal.
 const DISMISS: Duration = Duration::from_secs(2);

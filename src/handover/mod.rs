@@ -109,7 +109,7 @@ pub struct Go {
     /// `true` if `ledger` is complete.
     #[serde(default)]
     pub whole: bool,
-    /// When this machine's clock began to date promises, in seconds since 1970.
+    /// The time at which this machine's clock began to date promises, in seconds since 1970.
     #[serde(default)]
     pub since: Option<i64>,
 }

@@ -52,7 +52,7 @@ const TABLE: [(&str, &str, Platform); 21] = [
     ("dreamwidth", "Dreamwidth", Platform::Dreamwidth),
 ];
 
-/// Where a self-hosted WordPress keeps its own address.
+/// The settings in which a self-hosted WordPress keeps its own address.
 const SITE_ADDRESS: &str = "set both addresses in Settings > General to {url}";
 /// A platform on which the owner names the blog's domain.
 const DOMAIN: &str = "add the domain {host} in the settings of the blog, if your plan allows it";

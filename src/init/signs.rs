@@ -5,7 +5,7 @@
 
 use super::platform::Platform;
 
-/// How much a sign proves.
+/// The weight of a sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
     /// Only beside a weak sign.

@@ -22,7 +22,7 @@ pub struct Book {
     /// By site and key: excuses up to this time are over.
     replaced: HashMap<(String, Pin), Seconds>,
     repairs: Vec<Repair>,
-    /// When a process last noted that it keeps this ledger.
+    /// The last time that a process noted that it keeps this ledger.
     seen: Option<Seconds>,
     burnt: BTreeMap<Pin, Burnt>,
     /// Burnt keys that only newer versions' records contain.

@@ -31,7 +31,7 @@ pub enum Mode {
 pub struct Hpkp {
     /// The form of the header.
     pub mode: Mode,
-    /// How long clients hold the pins, in seconds.
+    /// The time for which clients hold the pins, in seconds.
     pub max_age: u64,
     /// The live keys' pins, then the backups'.
     pub pins: Vec<Pin>,

@@ -18,7 +18,7 @@ pub enum UpstreamHeader {
 /// A site's policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hsts {
-    /// How long clients remember the policy, in seconds; 0 makes them forget it (section 6.1.1).
+    /// The time for which clients remember the policy, in seconds; 0 makes them forget it (section 6.1.1).
     pub max_age: u64,
     /// `true` if it binds all names below the host, too (section 6.1.2).
     pub include_subdomains: bool,

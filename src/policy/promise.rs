@@ -41,13 +41,13 @@ pub struct Promise {
     pub except: Vec<HostPattern>,
     /// The pins, in ascending order.
     pub pins: Vec<Pin>,
-    /// How long a client holds the pins after it noted them, in seconds.
+    /// The time for which a client holds the pins after it noted them, in seconds.
     pub max_age: u64,
     /// `true` if the names below the hosts are bound, too.
     pub include_subdomains: bool,
-    /// How it was made.
+    /// Its origin.
     pub channel: Channel,
-    /// When it was first sent.
+    /// The time at which it was first sent.
     pub first_sent: Seconds,
     /// Until when it may have been sent. This may lie in the future, since a lease is written
     /// before its pins are sent.

@@ -16,7 +16,7 @@ use super::connection;
 use super::worker::{EVERY_SITE, Worker};
 use crate::policy::Scheme;
 
-/// How long accepting pauses when descriptors have run out.
+/// The pause in accepting when descriptors have run out.
 const NO_FILES_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener with a task that accepts on it.
@@ -26,7 +26,7 @@ struct Accepting {
     task: JoinHandle<()>,
 }
 
-/// When a task stops accepting.
+/// The signal at which a task stops accepting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
     /// Not yet.

@@ -17,7 +17,7 @@ use crate::telemetry::{AccessFormat, Counters, LogSink};
 /// Requests for room that may wait for a worker; more are refused.
 const ROOM_REQUESTS_MAX: usize = 1024;
 
-/// How connections end.
+/// The ways in which connections end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Drain {
     /// No drain.

@@ -63,7 +63,7 @@ pub mod fuzzing {
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 
-/// How long to wait until all workers have taken a snapshot.
+/// The longest wait until all workers have taken a snapshot.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// A running server: N workers, each a thread with its own state.

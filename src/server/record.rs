@@ -25,7 +25,7 @@ pub(super) struct Sent {
     pub(super) broken: Option<UpstreamError>,
 }
 
-/// How a request ended.
+/// The end of a request.
 pub(super) struct Outcome {
     status: u16,
     pub(super) bytes: u64,

@@ -14,7 +14,7 @@ use super::connections::Entry;
 use super::worker::Worker;
 use crate::clock::Alarm;
 
-/// How long to wait for another worker's reply.
+/// The longest wait for another worker's reply.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves the requests of other workers.

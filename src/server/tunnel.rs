@@ -114,7 +114,7 @@ enum Broken {
     To(io::Error),
 }
 
-/// How a tunnel ended.
+/// The end of a tunnel.
 #[derive(Default)]
 pub(super) struct Tunnelled {
     /// Bytes that went to the client.

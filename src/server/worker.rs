@@ -23,16 +23,16 @@ use super::untrusted::Untrusted;
 use crate::clock::{Clock, TICK, ticks_of, uptime};
 use crate::telemetry::{AccessLog, Counters};
 
-/// How often idle upstream connections are checked.
+/// The interval between checks of idle upstream connections.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How long a new connection may take to its first request while pintle stops.
+/// The longest time from a new connection to its first request while pintle stops.
 const FRESH: Duration = Duration::from_secs(5);
 /// Stands for a site's index in warnings that concern all sites.
 pub(super) const EVERY_SITE: usize = usize::MAX;
 /// The interval between two log entries about the same trouble.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// How connections end in a drain.
+/// The ways in which connections end in a drain.
 #[derive(Clone, Copy)]
 enum Draining {
     /// Idle ones end at once.

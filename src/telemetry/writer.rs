@@ -21,7 +21,7 @@ use crate::reason::Reason;
 const QUEUE: usize = 1024;
 /// The time between two attempts to reopen a file.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long a caller waits for the result of reopening.
+/// The longest time that a caller waits for the result of reopening.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The destination of a log.

@@ -1,4 +1,4 @@
-//! Which fields pass, and which do not: claims of strangers, names that look like others, trailers, long lists.
+//! Fields that pass, and fields that do not: claims of strangers, names that look like others, trailers, long lists.
 
 use std::net::SocketAddr;
 

@@ -17,7 +17,7 @@ fn install(config: &Path, host: &str, more: &[&Path]) -> Command {
     command
 }
 
-/// When the served certificate ends: what tells one from another of the same key.
+/// The end of the served certificate, which differs between certificates of the same key.
 fn end(pintle: &Pintle) -> String {
     pintle.status()["sites"][0]["certificates"][0]["not_after"].as_str().unwrap().to_owned()
 }

@@ -34,7 +34,7 @@ impl Manager {
         Self { heard }
     }
 
-    /// How often it has heard this.
+    /// The number of times that it has heard this.
     fn times(&self, line: &str) -> usize {
         self.heard.lock().unwrap().iter().filter(|l| l.starts_with(line)).count()
     }

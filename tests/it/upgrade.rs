@@ -97,7 +97,7 @@ impl Line {
         problems.join("\n")
     }
 
-    /// How many files the process that serves has open, for root to know: it is not dumpable.
+    /// The number of files that the serving process has open. Only root can see it: the process is not dumpable.
     pub fn files(&self) -> Option<usize> {
         let may_look = crate::harness::is_root("see which files another process has open");
         may_look.then(|| fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count())

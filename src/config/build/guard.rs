@@ -66,7 +66,7 @@ impl Objection {
 
 /// Judges all sites against all existing promises, and all that they would make now. Adds an error to each that fails.
 ///
-/// Where sites may keep what they have, they do. The pairs that break promises come first: a site that keeps its pair
+/// Sites that may keep what they have do so. The pairs that break promises come first: a site that keeps its pair
 /// does not make the promises of its new pair. Then come the sites whose promises would hurt another one.
 pub(super) fn admit(
     candidates: &mut [Candidate],

@@ -12,7 +12,7 @@ use crate::policy::ramp::Steps;
 
 /// The age that an HSTS policy gets if the file does not say: one year.
 const HSTS_MAX_AGE: u64 = 365 * 86400;
-/// How long a step lasts if the file does not say.
+/// The duration of a step if the file does not say.
 const RAMP_EVERY: Duration = Duration::from_secs(7 * 86400);
 /// The largest number of steps.
 const STEPS_MAX: usize = 100;

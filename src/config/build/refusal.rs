@@ -95,7 +95,7 @@ impl Refusal {
         })
     }
 
-    /// When and how this chain's own key becomes usable.
+    /// The time and the way in which this chain's own key becomes usable.
     fn way_for_this_key(&self) -> String {
         let from = minute(self.safe_from);
         let senders = self.senders();

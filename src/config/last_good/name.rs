@@ -67,7 +67,7 @@ impl<'n> CopyName<'n> {
         self.pin == of_pin(pin)
     }
 
-    /// How well it fits a site with these names ([`of_site`]); `None` if it names none of them.
+    /// Its fit to a site with these names ([`of_site`]); `None` if it names none of them.
     pub(super) fn rank(&self, sites: &[String]) -> Option<u8> {
         let Some(site) = self.site else { return Some(0) };
         let place = sites.iter().position(|known| known == site)?;

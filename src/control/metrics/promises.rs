@@ -52,7 +52,7 @@ impl Control {
         metrics.gauges("ramp_max_age_seconds", "The max-age of a ramp's step.", &ages.collect());
     }
 
-    /// When each site may change to a key that nobody was promised.
+    /// The time at which each site may change to a key that nobody was promised.
     fn safe_days(&self, alive: &Promises<'_>) -> Values {
         let new = Pin::of_spki(b"");
         let bound = self.config.sites().zip(self.bound());

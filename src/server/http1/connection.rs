@@ -16,7 +16,7 @@ use crate::server::rejection::Rejection;
 use crate::server::tunnel::{self, Tunnelled};
 use crate::upstream::Upgraded;
 
-/// How long the rest of a request's body may take before only the client's end is waited for.
+/// The longest time for the rest of a request's body. After it, only the client's end is waited for.
 const DISCARD_TIME: Duration = Duration::from_millis(500);
 
 /// A client's connection.

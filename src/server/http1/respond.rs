@@ -24,7 +24,7 @@ thread_local! {
 /// Buffers of response heads that a thread keeps.
 const SPARE_HEADS: usize = 64;
 
-/// How the body is sent.
+/// The framing of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyFraming {
     None,

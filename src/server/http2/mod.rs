@@ -143,7 +143,7 @@ struct Driver {
     /// The connection is over, except for bytes that wait to be sent.
     finished: bool,
     alarm: Alarm,
-    /// How long the client may leave sent bytes unread.
+    /// The longest time that the client may leave sent bytes unread.
     stall: Alarm,
     rate_timer: RateTimer,
     unsent: usize,

@@ -30,7 +30,7 @@ use crate::server::tunnel::Tunnelled;
 use crate::upstream::{Upgraded, UpstreamError};
 use crate::wire::body::{Frame, RequestBody, RequestBodyError};
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
     /// It was answered.

@@ -13,7 +13,7 @@ use rustls::{ServerConnection, StreamOwned};
 use crate::harness::{Leaf, server_config};
 use crate::model::random::Random;
 
-/// How a response goes wrong.
+/// The fault of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -47,7 +47,7 @@ pub enum Fault {
     Endless,
 }
 
-/// How a response says where it ends.
+/// The framing of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     Length,

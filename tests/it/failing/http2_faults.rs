@@ -17,7 +17,7 @@ use crate::harness::{Leaf, server_config};
 /// The most bytes of a flood. Beyond it, pintle has failed to end the connection.
 const FLOOD_MAX: usize = 48 << 20;
 
-/// How a response goes wrong.
+/// The fault of a response.
 #[derive(Debug, Clone)]
 pub enum Fault {
     None,
@@ -132,7 +132,7 @@ impl Http2Upstream {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
-    /// How many whole windows of a stream there was room for, in that of the connection, when the last request came.
+    /// The number of whole stream windows that the connection's window had room for when the last request came.
     pub fn room(&self) -> usize {
         self.shared.room.load(Ordering::SeqCst)
     }

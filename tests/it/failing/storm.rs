@@ -22,7 +22,7 @@ const HTTP2_CLIENTS: u64 = 3;
 const REQUESTS: u64 = 180;
 /// Requests of an HTTP/2 client at the same time.
 const AT_ONCE: usize = 12;
-/// How much is read of a body without end.
+/// The bytes that are read of an endless body.
 const ENOUGH: usize = 300_000;
 
 #[test]

@@ -36,7 +36,7 @@ enum Fate {
     Cut,
 }
 
-/// How an upstream behaves.
+/// The behaviour of an upstream.
 #[derive(Debug, Clone, Default)]
 struct Plan {
     /// SETTINGS_MAX_CONCURRENT_STREAMS, of each connection, and what it becomes after a while.
@@ -44,7 +44,7 @@ struct Plan {
     later: Option<(Duration, u32)>,
     /// GOAWAY after so many requests of a connection.
     requests: Option<usize>,
-    /// How long a request takes.
+    /// The duration of a request.
     takes: Duration,
 }
 
@@ -106,7 +106,7 @@ struct Request {
     body: Vec<u8>,
     trailers: bool,
     fate: Fate,
-    /// When it was all there.
+    /// The time at which it was complete.
     whole: Option<Instant>,
 }
 

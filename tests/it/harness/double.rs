@@ -59,7 +59,7 @@ impl Step {
     }
 }
 
-/// Which of a step's requests a rule is about.
+/// The requests of a step that a rule is about.
 #[derive(Debug, Clone, Copy)]
 pub enum When {
     Always,
@@ -233,7 +233,7 @@ impl Double {
         self.state.lock().unwrap().asked.clone()
     }
 
-    /// How many requests of this step there were.
+    /// The number of requests of this step.
     pub fn count(&self, step: Step) -> usize {
         self.state.lock().unwrap().asked.iter().filter(|asked| asked.step == step).count()
     }

@@ -30,7 +30,7 @@ pub use programs::{Program, free_port, nginx, program, varnish};
 pub use secure::{SecureServer, page, server_config};
 pub use sites::{BLOG, blog, blog_at, policies};
 
-/// How long anything may take before a test gives up on it: a machine may stand still for a while in between.
+/// The longest time that a test waits for anything: a machine may stand still for a while in between.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns `true` for root. Otherwise prints the action that only root can do, as the reason to skip the test.

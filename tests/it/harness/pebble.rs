@@ -196,7 +196,7 @@ impl Pebble {
         format!("{}{now}", self.before)
     }
 
-    /// How many requests began with this method and path, e.g. `POST /order-plz`.
+    /// The number of requests that began with this method and path, e.g. `POST /order-plz`.
     pub fn requests(&self, begin: &str) -> usize {
         self.said().lines().filter(|line| line.contains(&format!(" {begin}"))).count()
     }

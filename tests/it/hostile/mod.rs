@@ -1,6 +1,6 @@
 //! Clients that trickle, stall, flood and waste: each runs into a limit that has a name, and others do not notice.
 //!
-//! Which limit is shown where:
+//! The limits, and the tests that show them:
 //!
 //! | limit | test |
 //! | --- | --- |

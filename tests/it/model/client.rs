@@ -98,7 +98,7 @@ impl Client {
         self.noted.iter().any(|noted| now <= noted.until)
     }
 
-    /// When it will have forgotten all that it knows.
+    /// The time at which it has forgotten all that it knows.
     pub fn end(&self) -> Millis {
         self.noted.iter().map(|noted| noted.until).max().unwrap_or(Millis::MIN)
     }

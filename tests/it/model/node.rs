@@ -59,7 +59,7 @@ pub struct Node {
     pub drafts: Vec<Vec<Table>>,
     /// By how much its clock is behind.
     pub behind: Millis,
-    /// When a promise was written down last with a date that was right.
+    /// The last time that a promise was written down with the right date.
     last_right: Millis,
 }
 

@@ -18,7 +18,7 @@ use super::site::{Entry, Header, NAMES, routes};
 #[derive(Default)]
 pub struct Sets {
     list: Vec<Set>,
-    /// When dates were mended last. It is not known how long ago what was dated too early was sent; but not later.
+    /// The last time that dates were mended. It is not known how long ago what was dated too early was sent; but not later.
     pub mended: Millis,
 }
 
@@ -27,7 +27,7 @@ struct Set {
     header: Rc<Header>,
     /// The names that were the site's, as bits.
     names: u16,
-    /// When it was to be sent last.
+    /// The last time that it was to be sent.
     last: Millis,
 }
 

@@ -29,7 +29,7 @@ const COPIED: Duration = Duration::from_secs(4);
 /// After a full disk, by then.
 const COPIED_LATE: Duration = Duration::from_secs(12);
 
-/// How often each thing happened.
+/// Counts of the events.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The pair in one place: a key, a certificate of it.
@@ -50,7 +50,7 @@ pub struct World<'w> {
     /// seconds.
     pub ahead: Seconds,
     pub behind: Seconds,
-    /// When the node's clock was set forward last.
+    /// The last time that the node's clock was set forward.
     pub stepped: Option<Instant>,
     /// Somebody has been at the ledger's files, and it has not been written anew since.
     pub blind: bool,

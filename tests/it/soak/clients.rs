@@ -78,7 +78,7 @@ fn with_length(body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// How often something was done, all the way and rightly.
+/// Counts of what was done completely and correctly.
 #[derive(Default)]
 pub struct Counts {
     pub http1: AtomicUsize,

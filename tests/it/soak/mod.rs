@@ -42,7 +42,7 @@ const GROWTH: u64 = 4 << 20;
 /// and for each of its requests there is one to the upstream, or one that waits to be used again.
 const DESCRIPTORS: usize = 40;
 
-/// When what is done.
+/// The times of the actions.
 struct Plan {
     length: Duration,
     reload: Duration,

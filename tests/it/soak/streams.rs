@@ -18,7 +18,7 @@ enum Purpose {
     BrokenUpload,
 }
 
-/// How a stream has ended.
+/// The end of a stream.
 #[derive(PartialEq)]
 enum End {
     Done,

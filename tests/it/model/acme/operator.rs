@@ -101,7 +101,7 @@ pub struct Operator {
     keys: Key,
     /// Until when a lockout that the operator accepted may last.
     lockout_until: Seconds,
-    /// When the preflight is wrong: it says that nobody reaches pintle.
+    /// The time of a wrong preflight: it says that nobody reaches pintle.
     preflight_wrong_until: Seconds,
     trace: VecDeque<String>,
     played: Played,
