@@ -24,7 +24,7 @@ use crate::reason::{Problem, Reason, Severity, counted};
 /// The number of sites named in one note.
 const NAMED_MAX: usize = 3;
 /// The note without a place for the ledger.
-const NO_STATE: &str = "state.directory is not set: a restart forgets the promises of [site.hpkp], and then serves any key, also \
+const NO_STATE: &str = "state.directory is not set: a restart forgets the promises of [site.hpkp], and then serves any key, even \
                         one that locks readers out";
 
 /// The options of a check.
@@ -255,9 +255,9 @@ fn start_without(without: &[String]) -> String {
         more => format!(" and {more} more"),
     };
     match without {
-        [] => "note: `pintle run` starts all the same, with the pairs that it served last".to_owned(),
+        [] => "note: `pintle run` starts anyway, and keeps the certificates that it served last".to_owned(),
         _ => format!(
-            "note: `pintle run` starts all the same, and refuses TLS for {named}{more}; `pintle run --strict` does not start"
+            "note: `pintle run` starts anyway, and refuses TLS for {named}{more}; `pintle run --strict` does not start"
         ),
     }
 }

@@ -221,12 +221,12 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
     let (key, csr) = (place.name("key"), place.name("csr"));
     println!("Next:");
     if role == Role::Live {
-        println!("  1. send the CSR to your authority, and put the chain that comes back beside the key");
+        println!("  1. send the CSR to your CA, and put the chain that you get beside the key");
         println!("  2. in {}:", path.display());
         println!("       [site.certificate]");
         println!("       chain = {}", quoted(&place.name("pem")));
         println!("       key   = {}", quoted(&key));
-        println!("     If anybody holds pins of this site, it must be a key that they know of: `pintle key list`");
+        println!("     Clients that hold pins of this site must know this key first: `pintle key list`");
     } else {
         let live = live_pins(path, outline, site);
         let is_live = |file: &str| pin_of(&outline.path(file)).is_some_and(|pin| live.contains(&pin));
@@ -235,7 +235,7 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
             others.into_iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
         let mut backups: Vec<String> = kept.into_iter().map(|b| quoted(b)).collect();
         backups.insert(if role == Role::Next { 0 } else { backups.len() }, quoted(&csr));
-        println!("  1. in {}, the first backup being the next key:", path.display());
+        println!("  1. name the CSR in {}; the first backup is the next key:", path.display());
         println!("       [site.hpkp]");
         println!("       backups = [{}]", backups.join(", "));
         for file in gone {
@@ -245,28 +245,26 @@ fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, p
             println!("     ({file} is left out: its key is live now)");
         }
         if site.backups.is_empty() {
-            println!("     This switches the Public-Key-Pins header on. For exports alone, it does without:");
+            println!("     This turns the Public-Key-Pins header on. To export pins without the header:");
             println!("       pintle export --backup {} ...", outline.path(&csr).display());
         }
     }
     match role {
         Role::Live => {}
         Role::Next => {
+            println!("  2. move the private key off this host until you use it: pintle needs only the CSR");
             println!(
-                "  2. keep the key itself where a thief of this host does not find it; the CSR is all that is needed here"
+                "  3. wait until every client knows the new pins (the column \"usable from\" of `pintle key list`)"
             );
-            println!(
-                "  3. when everybody has had the new pins for as long as they hold the old ones, send the CSR to your"
-            );
-            println!("     authority, and serve the certificate that comes back with this key");
+            println!("  4. send the CSR to your CA, and serve the certificate with this key");
         }
         Role::Spare => {
-            println!("  2. take the key off this host now, to paper or a stick in a safe, and remove it here:");
+            println!("  2. copy the private key to paper or to a USB stick in a safe, then remove it here:");
             println!("       shred -u {}", outline.path(&key).display());
-            println!("     It is for the day on which the live and the next key are lost or stolen");
+            println!("     It replaces the live and the next key if both are lost or stolen");
         }
     }
-    println!("  Then `pintle check -c {}`", path.display());
+    println!("  Then run `pintle check -c {}`", path.display());
 }
 
 fn pin_of(path: &Path) -> Option<Pin> {

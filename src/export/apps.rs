@@ -107,9 +107,8 @@ const PLIST: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 /// pins, and includes subdomains of one more label only.
 pub(super) fn ios(set: &PinSet) -> String {
     let mut text = format!(
-        "{PLIST}<!-- {}
-             iOS has no end date for pins: ship a release with the next export before this one ends. -->
-        \
+        "{PLIST}<!-- {}\n     \
+         iOS has no end date for pins: ship a release with the next export before this one ends. -->\n\
          <plist version=\"1.0\">\n<dict>\n    <key>NSAppTransportSecurity</key>\n    <dict>\n        \
          <key>NSPinnedDomains</key>\n        <dict>\n",
         xml_comment(&set.title(Form::Ios))

@@ -197,7 +197,7 @@ fn names_of_files_and_subjects() {
         let (code, out, err) = new(&config, &["--role", "next", "--site", host]);
         assert_eq!(code, 0, "{err}");
         // Without a chain, they are beside the configuration; and without backups, a line of the file is not all.
-        assert!(out.contains("This switches the Public-Key-Pins header on"), "{out}");
+        assert!(out.contains("This turns the Public-Key-Pins header on"), "{out}");
         let csr = authority.folder().join(format!("{stem}-next.csr"));
         let text = openssl(&["req", "-noout", "-text", "-verify"], &csr);
         // ub-common-name: 64 characters.

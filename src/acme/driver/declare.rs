@@ -135,9 +135,7 @@ fn lockout(keys: &[Compromised], asked: &Revoke) -> Option<Revoking> {
     );
     let site = &asked.site;
     let hints = [
-        format!(
-            "to lock those readers out all the same: pintle key revoke --site {site} --accept-lockout-until {until}"
-        ),
+        format!("to lock these readers out anyway: pintle key revoke --site {site} --accept-lockout-until {until}"),
         format!(
             "a certificate for a promised spare key locks nobody out: `pintle key list --site {site}` shows the keys that \
              clients know; name its chain and key in [site.certificate] instead of acme"

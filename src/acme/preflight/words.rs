@@ -16,12 +16,12 @@ fn finding(name: &str, subject: Subject, severity: Severity, reason: Reason) -> 
 }
 
 pub(in crate::acme) fn wildcard(name: &str, method: Method) -> Finding {
-    let reason = Reason::new(format!("{name}: {} proves no wildcard", method.name())).hint(BY_DNS);
+    let reason = Reason::new(format!("{name}: {} cannot validate a wildcard", method.name())).hint(BY_DNS);
     finding(name, Subject::Method, Severity::Error, reason)
 }
 
 pub(in crate::acme) fn address_by_dns(name: &str, method: Method) -> Finding {
-    let reason = Reason::new(format!("{name}: {} proves no address", method.name()));
+    let reason = Reason::new(format!("{name}: {} cannot validate an IP address", method.name()));
     finding(name, Subject::Method, Severity::Error, reason.hint("challenges = [\"http-01\"] in [acme]"))
 }
 

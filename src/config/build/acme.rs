@@ -267,7 +267,7 @@ fn dns_hook(at: &At<String>, r: &mut Checker<'_>) -> PathBuf {
             r.error_with_hint(&at.span, format!("acme.dns_hook: {shown}: not a file"), "name a program");
         }
         Ok(is) if is.permissions().mode() & 0o111 == 0 => {
-            let what = format!("acme.dns_hook: {shown}: nobody may execute it");
+            let what = format!("acme.dns_hook: {shown}: not executable");
             r.error_with_hint(&at.span, what, format!("chmod +x {shown}"));
         }
         Ok(_) => {}
@@ -334,7 +334,7 @@ fn check_needs(draft: &Draft, file: &File, certificate: &CertificateTable, r: &m
         let authority = file.acme.directory.as_ref().map_or(KNOWN[0].name, |at| &at.value);
         let title = known(authority).map_or(authority, |known| known.title);
         let place = file.acme.terms.as_ref().map_or(&span, |terms| &terms.span).clone();
-        let what = format!("acme.terms: {title} issues certificates only to those who agree to its terms of service");
+        let what = format!("acme.terms: {title} requires agreement to its terms of service");
         let reason = Reason::new(what).note("the directory of the authority links to them");
         r.error(&place, reason.hint("terms = true in [acme]"));
     }

@@ -103,16 +103,15 @@ pub(super) fn check_names(table: &AcmeTable, challenges: &[Method], hosts: &[At<
 
 /// The reason for a name that no challenge proves.
 fn unproved(name: &HostPattern, are_listed: bool, challenges: &[Method]) -> Reason {
-    let words: Vec<&str> = challenges.iter().map(|method| method.name()).collect();
-    let (verb, words) = (if words.len() == 1 { "proves" } else { "prove" }, words.join(" and "));
+    let words = challenges.iter().map(|method| method.name()).collect::<Vec<_>>().join(" and ");
     if name.address().is_some() {
-        let what = format!("site.hosts: {name}: {words} {verb} no address");
+        let what = format!("site.hosts: {name}: {words} cannot validate an IP address");
         return Reason::new(what).hint("challenges = [\"http-01\", \"tls-alpn-01\"] in [acme]");
     }
     let listed: Vec<String> = challenges.iter().map(|method| format!("{:?}", method.name())).collect();
     let front =
         if are_listed { format!("challenges = [{}, \"dns-01\"] and ", listed.join(", ")) } else { String::new() };
-    Reason::new(format!("site.hosts: {name}: {words} {verb} no wildcard"))
+    Reason::new(format!("site.hosts: {name}: {words} cannot validate a wildcard"))
         .note("authorities certify wildcards by DNS records only")
         .hint(format!("{front}dns_hook = \"/etc/pintle/dns-hook\" in [acme], a program that sets DNS records"))
         .hint("challenges = [\"dns-persist-01\"] in [acme], if the authority offers it")

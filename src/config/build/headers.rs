@@ -99,9 +99,7 @@ fn field_name(name: &At<String>, key: &str, r: &mut Checker<'_>) -> Option<Heade
     if key.starts_with("site.request_headers") && is_vouched(&field) {
         let hint = match Name::of_lookalike(name.value.as_bytes()) {
             Name::Via => "leave it out: pintle detects loops with it",
-            _ => {
-                "leave it out: pintle says there what it knows about the client, and believes listen.trusted_proxies only"
-            }
+            _ => "leave it out: pintle writes the client there, as listen.trusted_proxies declare it",
         };
         r.error_with_hint(
             &name.span,

@@ -71,9 +71,9 @@ pub(super) fn plan(table: &HstsTable, hosts: &[At<HostPattern>], r: &mut Checker
         let span = table.preload.as_ref().map_or(&table.span, |p| &p.span);
         r.error_with_hint(
             span,
-            format!("site.hsts.preload: the preload list does not take this policy: {fault}"),
+            format!("site.hsts.preload: the preload list does not accept this policy: {fault}"),
             "set max_age = \"1y\" or more and include_subdomains = true, for the base domain; \
-             leave preload out unless all subdomains use https for good",
+             leave preload out unless all subdomains use https permanently",
         );
     }
     if policy.preload && policy.preload_faults().is_empty() {

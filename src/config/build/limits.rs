@@ -72,7 +72,7 @@ fn connection_memory(table: &LimitsTable, most: usize, limits: &mut Limits, r: &
     }
     let least = least.div_ceil(1024) * 1024;
     let reason = Reason::new(format!("limits.connection_memory: must be at least {}", show_size(least as u64)))
-        .note("its streams and heads need as much")
+        .note("its streams and heads need this much")
         .hint(format!("connection_memory = \"{}KiB\"", least / 1024))
         .hint(format!("a smaller http2_streams, which is {}", limits.http2_streams));
     r.error(&given.span, reason);

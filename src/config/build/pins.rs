@@ -146,7 +146,7 @@ fn private_backup(at: &At<String>, path: &Path, r: &Checker<'_>) -> Problem {
         return Problem::error(&at.span, reason).about(path);
     }
     let reason = Reason::new(format!("{file}: this host has the private half of its own backup key"))
-        .note("whoever takes this host takes the backup, too")
+        .note("an attacker who takes over this host gets the backup, too")
         .hint("keep it elsewhere, and only its CSR or public key here");
     Problem::warning(&at.span, reason).about(path)
 }

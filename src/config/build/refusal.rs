@@ -62,7 +62,7 @@ impl Refusal {
     pub fn reason(&self) -> Reason {
         let day = self.safe_day();
         self.reason_with(format!(
-            "to lock those readers out all the same: accept_lockout_until = \"{day}\" in [[site]], or \
+            "to lock these readers out anyway: accept_lockout_until = \"{day}\" in [[site]], or \
              `pintle install --accept-lockout-until {day}`"
         ))
     }
@@ -70,7 +70,7 @@ impl Refusal {
     /// The same, if the day in `[[site]]` was used for another key.
     pub(super) fn reason_by_command(&self) -> Reason {
         self.reason_with(format!(
-            "to lock those readers out all the same: `pintle install --accept-lockout-until {}`",
+            "to lock these readers out anyway: `pintle install --accept-lockout-until {}`",
             self.safe_day()
         ))
     }
@@ -87,7 +87,7 @@ impl Refusal {
     fn keys(&self) -> Option<String> {
         if !self.satisfied_by.is_empty() {
             let keys: Vec<String> = self.satisfied_by.iter().map(|(pin, file)| format!("{pin} ({file})")).collect();
-            return Some(format!("a certificate for one of these keys keeps them: {}", keys.join(", ")));
+            return Some(format!("a certificate for one of these keys locks nobody out: {}", keys.join(", ")));
         }
         let common: Vec<String> = common_pins(&self.broken).iter().map(ToString::to_string).take(PINS_MAX).collect();
         (!common.is_empty()).then(|| {

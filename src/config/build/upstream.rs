@@ -305,7 +305,7 @@ fn tls_names(options: &UpstreamTable, endpoint: &Endpoint, r: &mut Checker<'_>) 
     if let Some(skip) = options.insecure_skip_verify.as_ref().filter(|s| s.value) {
         r.warn(
             &skip.span,
-            "site.upstream_options.insecure_skip_verify: anybody on the way can pose as the upstream",
+            "site.upstream_options.insecure_skip_verify: anyone on the network path can pose as the upstream",
             "name its CA: ca = \"FILE\"",
         );
     }

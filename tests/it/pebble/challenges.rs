@@ -95,7 +95,7 @@ fn a_wildcard_needs_dns() {
     let (code, _, error) = outcome(pintle().arg("check").arg("-c").arg(file));
     assert_eq!(code, 1, "{error}");
     for part in [
-        "site.hosts: *.example.com: http-01 and tls-alpn-01 prove no wildcard",
+        "site.hosts: *.example.com: http-01 and tls-alpn-01 cannot validate a wildcard",
         "challenges = [\"http-01\", \"tls-alpn-01\", \"dns-01\"] and dns_hook = \"/etc/pintle/dns-hook\" in [acme]",
     ] {
         assert!(error.contains(part), "{part:?} is not in:\n{error}");
