@@ -46,10 +46,10 @@ enum Command {
     /// Look at a hosted blog, and write a first configuration for it
     ///
     /// Sends at most eight requests to the blog: over https and http, under its own name and under yours. Writes a
-    /// commented file. A line about the upstream is active only if the answers prove it; `upstream` itself always is. It
-    /// overwrites no file. On a terminal, it asks for missing names.
+    /// commented file. A line about the upstream is active only if the answers prove it; `upstream` is always active.
+    /// It overwrites no file. On a terminal, it asks for missing names.
     Init(InitArgs),
-    /// Serve
+    /// Serve the sites of the configuration
     Run(RunArgs),
     /// Check everything that `run` would load, and report all problems
     Check(CheckAllArgs),
@@ -82,14 +82,14 @@ enum Command {
     /// Check that the running process accepts connections: exit code 0 if it does, 1 if not
     ///
     /// For health checks of containers and load balancers. The state of upstreams does not count: a restart of pintle
-    /// would not mend them. pintle answers by the admin socket, within five seconds.
+    /// would not mend them. pintle answers through the admin socket, within five seconds.
     Health(CheckArgs),
     /// Check a site as a client that follows RFC 6797 and RFC 7469 sees it
     ///
     /// Visits the site twice and checks TLS versions, chain, redirect from http, Strict-Transport-Security and
     /// Public-Key-Pins, pins, preload list and mixed content. It may be any site. The exit code is 1 if a check failed.
     Verify(VerifyArgs),
-    /// Check this host for faults that have broken edges: kernel settings, neighbours, drivers, limits, clock, upstreams
+    /// Check this host for faults that break edge proxies: kernel settings, neighbours, drivers, limits, clock, upstreams
     ///
     /// Each finding has its evidence and a remedy: commands for a root shell. Works without a configuration, too: then
     /// it leaves out upstreams, listeners and keys. It sends two requests to each address of an upstream, and changes

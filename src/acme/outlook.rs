@@ -178,7 +178,7 @@ pub fn remedy_text(remedy: Remedy, site: &str) -> String {
             "pintle waits as the CA asks; a second CA in acme.fallback has limits of its own".to_owned()
         }
         Remedy::Validation => {
-            format!("the DNS records of these names must lead here, and the CA must reach the ports; then: {now}")
+            format!("the DNS records of these names must point here, and the CA must reach the ports; then: {now}")
         }
         Remedy::Candidate => format!("`pintle check` and `pintle status` have the reason; then: {now}"),
         Remedy::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),

@@ -171,11 +171,11 @@ pub(super) struct ExportArgs {
 pub(super) enum KeyCommand {
     /// Make a private key that only you can read, and a CSR with the site's names
     New(NewKeyArgs),
-    /// List the keys of each site: role, pin, algorithm, file, promise, end of the certificate
+    /// List the keys of each site: role, pin, algorithm, file, promise, expiry of the certificate
     List(ListKeysArgs),
     /// Change over to the next key of a site whose certificates pintle obtains, as soon as every client knows it
     ///
-    /// pintle says from when that is possible. Until then, it renews on the live key.
+    /// pintle prints the day from which that is possible. Until then, it renews with the live key.
     Rotate(SiteArgs),
     /// End a compromised key of a site whose certificates pintle obtains: replace, revoke, record as burnt
     ///
@@ -350,7 +350,7 @@ pub(super) struct InstallArgs {
     pub(super) site: String,
     /// The new certificate chain, leaf first
     pub(super) chain: PathBuf,
-    /// Its key [default: the key in use, or another key in its folder that fits]
+    /// Its key [default: the key in use, or a matching key beside it]
     pub(super) key: Option<PathBuf>,
     /// Print the verdict, change nothing
     #[arg(long)]
@@ -365,7 +365,7 @@ pub(super) struct InstallArgs {
 
 #[derive(Subcommand)]
 pub(super) enum LedgerCommand {
-    /// Show damage of the ledger and the repair; repair it if confirmed
+    /// Show the damage of the ledger and its repair; repair it if confirmed
     Repair {
         #[command(flatten)]
         config: ConfigArgs,

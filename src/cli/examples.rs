@@ -112,11 +112,11 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             ),
         ],
     ),
-    ("acme", &[("Show what is ordered when, and why", "pintle acme plan")]),
+    ("acme", &[("Show which certificate pintle orders when, and why", "pintle acme plan")]),
     (
         "acme plan",
         &[
-            ("Show what is ordered when, and why", "pintle acme plan"),
+            ("Show which certificate pintle orders when, and why", "pintle acme plan"),
             ("The same for a program", "pintle acme plan --json"),
         ],
     ),
@@ -138,7 +138,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "pintle init http://10.0.0.5:8080 --host blog.example.com --dry-run",
             ),
             (
-                "A blog whose name leads to this machine already",
+                "A blog whose name already points to this machine",
                 "pintle init https://blog.example.com --host blog.example.com --connect 192.0.2.80",
             ),
         ],
@@ -218,7 +218,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Check a site", "pintle verify https://blog.example.com/"),
             (
-                "Check a server before its name leads to it",
+                "Check a server before its name points to it",
                 "pintle verify https://blog.example.com/ --connect 192.0.2.7:443",
             ),
             ("Check the demo", "pintle verify https://localhost:8443/ --ca ca.pem --connect-http 127.0.0.1:8080"),

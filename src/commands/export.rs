@@ -445,6 +445,6 @@ fn tell(form: Form, set: &PinSet, promised: bool) {
             "RSA of 2048, 3072 or 4096 bits, ECDSA on P-256 or P-384",
         );
     }
-    let promise = if promised { "promised" } else { "no promise; --life TIME makes it one" };
+    let promise = if promised { "promised" } else { "not recorded as a promise; --life TIME records it" };
     eprintln!("note: export {} for {}, valid until {}: {promise}", set.number(form), set.site, set.valid_until);
 }

@@ -34,13 +34,13 @@ const NAMES_MAX: u32 = 100;
 /// A kind of key. The comments are the texts of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Algorithm {
-    /// Small, fast, and taken by every client of the last ten years
+    /// Small and fast; every client of the last ten years accepts it
     #[value(name = "ecdsa-p256", aliases = ["ecdsa", "p256", "p-256"])]
     EcdsaP256,
-    /// For clients that are older than that
+    /// For older clients
     #[value(name = "rsa-2048", aliases = ["rsa", "rsa2048"])]
     Rsa2048,
-    /// For clients of your own: neither browsers nor public authorities take it
+    /// For clients of your own: neither browsers nor public CAs accept it
     Ed25519,
 }
 

@@ -20,7 +20,7 @@ pub enum Role {
     Live,
     /// The key of the next certificate, made in advance
     Next,
-    /// A key kept offline, for the day both others are lost
+    /// A key kept offline, in case both others are lost
     Spare,
 }
 

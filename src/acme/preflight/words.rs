@@ -114,19 +114,19 @@ pub(super) fn of_address(
             (Severity::Error, reason)
         }
         Verdict::Fault(Fault::Dead(why)) => {
-            let reason = Reason::new(format!("{place}: does not lead here: nothing answers on port {port}: {why}"));
+            let reason = Reason::new(format!("{place}: does not point here: nothing answers on port {port}: {why}"));
             let firewall = format!("let the firewall pass port {port}, if this is the host's public address");
             (Severity::Error, reason.hints(remove).hint(firewall))
         }
         Verdict::Fault(Fault::Elsewhere(what)) => {
-            let reason = Reason::new(format!("{place}: leads to another server: {what}"));
+            let reason = Reason::new(format!("{place}: points to another server: {what}"));
             let port = format!("let port {port} of that address lead to pintle");
             (Severity::Error, reason.hints(remove).hint(port))
         }
         Verdict::Fault(Fault::Cdn(cdn)) => {
             let reason = Reason::new(format!("{place}: {cdn} is in between, so challenges end there"))
                 .note("visitors get its certificate, not pintle's")
-                .hint(format!("let {name} lead to this host itself (at Cloudflare: \"DNS only\")"))
+                .hint(format!("let {name} point to this host itself (at Cloudflare: \"DNS only\")"))
                 .hint(BY_DNS);
             (Severity::Error, reason)
         }

@@ -24,22 +24,25 @@ pub(super) fn render(path: &Path, conclusion: &Conclusion, wishes: &Wishes) -> S
     let start = if has_unit { "systemctl enable --now pintle".to_owned() } else { format!("pintle run{option}") };
     let names = conclusion.hosts.join(", ");
     let url = shell_word(&format!("https://{host}/"));
-    let mut steps = vec![format!("# all that pintle would load: problems with their remedies\n  pintle check{option}")];
+    let mut steps = vec![format!("# check everything that pintle would load\n  pintle check{option}")];
     if wishes.email.is_none() {
-        let what = "# a certificate: uncomment [site.certificate] once its files are there; check says what is wrong";
+        let what = "# uncomment [site.certificate] once its files are there";
         steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
     } else if !wishes.terms {
-        let what = "# the terms of the authority: uncomment terms and acme if you agree";
+        let what = "# if you agree to the terms of Let's Encrypt, uncomment terms and acme";
         steps.insert(0, format!("{what}\n  \"${{EDITOR:-vi}}\" {}", wishes.path));
     }
     if privileges::is_root() && Account::find(USER, None).is_err() {
-        let what = "# the user that serves, since pintle does not serve as root";
+        let what = "# make the user that serves: pintle does not serve as root";
         steps.insert(0, format!("{what}\n  {}", useradd(USER)));
     }
-    let orders =
-        if wishes.email.is_some() && wishes.terms { "; the certificate comes once the names lead here" } else { "" };
+    let orders = if wishes.email.is_some() && wishes.terms {
+        "; pintle gets the certificate once the names point here"
+    } else {
+        ""
+    };
     steps.push(format!("# serve; ports 80 and 443 need root{orders}\n  {start}"));
-    steps.push(format!("# once the names lead here ({names})\n  pintle verify {url}"));
+    steps.push(format!("# once the names point here ({names})\n  pintle verify {url}"));
     format!("Next:\n\n  {}\n", steps.join("\n\n  "))
 }
 

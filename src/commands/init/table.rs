@@ -24,12 +24,12 @@ pub(super) fn render(conclusion: &Conclusion) -> String {
         host @ Host::Upstream => host_word(host),
     };
     let _ = writeln!(out, "    Host       {host}{}", open(choice.host.proven));
-    let believed = match conclusion.forwarded_proto {
-        Some(true) => "believed",
-        Some(false) => "not believed",
-        None => "not known",
+    let recognised = match conclusion.forwarded_proto {
+        Some(true) => "recognised by the blog",
+        Some(false) => "ignored by the blog",
+        None => "unknown: the answers do not show it",
     };
-    let _ = writeln!(out, "    X-Forwarded-Proto: https is {believed}");
+    let _ = writeln!(out, "    X-Forwarded-Proto: https  {recognised}");
     let width = conclusion.answers.iter().map(|(asked, _)| asked.len()).max().unwrap_or_default();
     let _ = writeln!(out, "  answers");
     for (asked, answer) in &conclusion.answers {

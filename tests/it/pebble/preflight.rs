@@ -93,7 +93,7 @@ fn addresses_that_do_not() {
     rig.refused(Subject::Address, &[NAME, "A 127.0.0.9", &format!("port {port}"), "refused", "IN A 127.0.0.9"]);
     rig.dns.clear_a(NAME);
     rig.dns.add_aaaa(NAME, &["2001:db8::1"]);
-    rig.refused(Subject::Address, &[NAME, "AAAA 2001:db8::1", "does not lead here", "IN AAAA 2001:db8::1"]);
+    rig.refused(Subject::Address, &[NAME, "AAAA 2001:db8::1", "does not point here", "IN AAAA 2001:db8::1"]);
     rig.dns.clear_aaaa(NAME);
     // Another server, without and with a sign of its network.
     let _other = Origin::start_at(&format!("127.0.0.2:{port}"), |_| {
