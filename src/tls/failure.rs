@@ -1,6 +1,7 @@
 //! Errors of TLS handshakes in plain words.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -63,9 +64,9 @@ fn of_certificate(error: &CertificateError) -> String {
     let words = match error {
         E::UnknownIssuer => "no trusted CA has issued it, or the server leaves out an intermediate certificate",
         E::Expired => "it has expired",
-        E::ExpiredContext { not_after, .. } => return format!("it ended on {}", day(*not_after)),
+        E::ExpiredContext { not_after, .. } => return format!("it expired on {}", day(*not_after)),
         E::NotValidYet => "it is not valid yet",
-        E::NotValidYetContext { not_before, .. } => return format!("it begins on {}", day(*not_before)),
+        E::NotValidYetContext { not_before, .. } => return format!("it is not valid before {}", day(*not_before)),
         E::NotValidForName => "it is for another name",
         E::NotValidForNameContext { expected, presented } => {
             return format!("it is for {}, not for {}", names(presented), expected.to_str());
@@ -81,10 +82,16 @@ fn of_certificate(error: &CertificateError) -> String {
     words.to_owned()
 }
 
-/// rustls writes each name as `DnsName("a.example")`.
+/// rustls writes each name as `DnsName("a.example")` or `IpAddress(0::1)`.
 fn names(presented: &[String]) -> String {
-    let plain = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
-    let shown: Vec<String> = presented.iter().take(NAMES_SHOWN).map(plain).collect();
+    let plain = |name: &str| {
+        let address = name.strip_prefix("IpAddress(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(name);
+        match address.parse::<IpAddr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => name.split('"').nth(1).unwrap_or(name).to_owned(),
+        }
+    };
+    let shown: Vec<String> = presented.iter().take(NAMES_SHOWN).map(|name| plain(name)).collect();
     match presented.len().saturating_sub(NAMES_SHOWN) {
         _ if shown.is_empty() => "no name".to_owned(),
         0 => shown.join(", "),
@@ -144,13 +151,14 @@ mod tests {
         check(Error::InvalidCertificate(E::Other(ca)), "the leaf is a CA's own certificate");
         check(
             Error::InvalidCertificate(E::ExpiredContext { time: at(784_111_777), not_after: at(0) }),
-            "it ended on 1970-01-01",
+            "it expired on 1970-01-01",
         );
         let expected = ServerName::try_from("a.example").unwrap();
-        let presented = vec!["DnsName(\"b.example\")".to_owned(), "DnsName(\"*.c.example\")".to_owned()];
+        let presented =
+            ["DnsName(\"b.example\")", "DnsName(\"*.c.example\")", "IpAddress(0::1)"].map(str::to_owned).to_vec();
         check(
             Error::InvalidCertificate(E::NotValidForNameContext { expected, presented }),
-            "it is for b.example, *.c.example, not for a.example",
+            "it is for b.example, *.c.example, ::1, not for a.example",
         );
         check(
             Error::AlertReceived(AlertDescription::UnrecognisedName),
