@@ -208,7 +208,7 @@ fn changeover_words(plan: &Value) -> String {
     let next = text(plan, "next");
     match changeover["waits"].as_bool() {
         Some(true) => format!(
-            "{site} ({algorithm}): clients do not know the next key {next} for long enough; pintle changes over on {}, and \
+            "{site} ({algorithm}): clients have not known the next key {next} for long enough; pintle changes over on {}, and \
              renews on the live key until then",
             minute(text(changeover, "from"))
         ),

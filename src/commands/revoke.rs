@@ -114,7 +114,7 @@ fn before(key: &Compromised) -> Vec<String> {
         Some(successor) => {
             lines.push(format!("  1. pintle orders a certificate for the next key {successor}, and serves it"));
             match key.until.as_deref() {
-                None => lines.push("     nobody is locked out: every living promise has that key".to_owned()),
+                None => lines.push("     nobody is locked out: every promise in force has that key".to_owned()),
                 Some(until) => {
                     let words = "     LOCKED OUT until";
                     lines.push(format!(
@@ -247,7 +247,7 @@ mod tests {
         let want = [
             "a.example (ecdsa-p256): the live key L= is compromised",
             "  1. pintle orders a certificate for the next key N=, and serves it",
-            "     nobody is locked out: every living promise has that key",
+            "     nobody is locked out: every promise in force has that key",
             "  2. then the CA revokes 1 certificate of the compromised key, reason keyCompromise:",
             "     4c, valid until 2027-02-25 03:14 UTC, from letsencrypt",
             "  3. the ledger marks the key as burnt: it never serves again, and is no backup",
