@@ -54,9 +54,9 @@ impl Plan {
             return what;
         }
         if !self.redated.is_empty() {
-            what.push(format!("{} records had dates that could not be right", self.redated.len()));
+            what.push(format!("{} records had impossible dates", self.redated.len()));
         }
-        what.extend(self.jumped.map(|last| format!("the clock went on from {}", day(last))));
+        what.extend(self.jumped.map(|last| format!("the clock jumped ahead from {}", day(last))));
         what
     }
 
@@ -66,7 +66,7 @@ impl Plan {
         }
         if !self.losses.is_empty() {
             results.say(format!(
-                "       kept: {} of pins that can be made out; further ones may have been promised and are not known",
+                "       kept: {} of pins; the damaged part may have had others",
                 counted(self.promises, "set")
             ));
         }
@@ -110,7 +110,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
         results.say(format!("{}: nothing to repair, {}", file.display(), counted(plan.promises, "pin set")));
         return true;
     }
-    results.say(format!("{}: it is {} now, and this would be done:", file.display(), day(plan.now)));
+    results.say(format!("{}: repair plan of {}:", file.display(), day(plan.now)));
     plan.tell(results);
     let today = day(plan.now);
     if let Some(given) = accept_loss.filter(|given| *given != today) {
@@ -127,7 +127,7 @@ fn try_repair(path: &Path, accept_loss: Option<&str>, yes: bool, results: &mut R
         return false;
     }
     if plan.needs_yes() && !with_dates {
-        results.say("the dates are as they were, and no pins are sent while they cannot be right");
+        results.say("the dates are unchanged; pintle sends no pins while they are impossible");
         for hint in confirmation(&draft, &Plan { losses: Vec::new(), ..plan }) {
             results.say(format!("  hint: {hint}"));
         }
@@ -140,8 +140,8 @@ fn confirmation(draft: &Draft, plan: &Plan) -> Vec<String> {
     let loss = if plan.losses.is_empty() { String::new() } else { format!(" --accept-loss {}", day(plan.now)) };
     let command = format!("pintle ledger repair -c {}{loss}", draft.path().display());
     match (plan.losses.is_empty(), plan.needs_yes()) {
-        (_, false) => vec![format!("to do it: {command}")],
-        (true, true) => vec![format!("to do it: check that this machine's clock is right, then {command} --yes")],
+        (_, false) => vec![format!("to repair it: {command}")],
+        (true, true) => vec![format!("to repair it: check that this machine's clock is right, then {command} --yes")],
         (false, true) => vec![
             format!("to accept the loss only: {command}"),
             format!("to repair the dates, too: check that this machine's clock is right, then {command} --yes"),
@@ -160,8 +160,8 @@ fn carry_out(draft: &Draft, folder: &Path, plan: &Plan, with_dates: bool, result
         Err(OpenError::Locked) => {
             return results.fail_with_hint(
                 &"nothing is changed: a process of pintle has the ledger",
-                &"it knows what it has promised, and writes a damaged file anew by itself; for dates that cannot be \
-                  right, stop it first (`systemctl stop pintle`)",
+                &"it knows its promises, and rewrites a damaged file itself; for impossible dates, stop it first \
+                  (`systemctl stop pintle`)",
             );
         }
         Err(OpenError::Io(error)) => return fail_for(results, file, &error),

@@ -121,11 +121,11 @@ pub fn remedy(config: &Path) -> [String; 2] {
     let (config, today) = (config.display(), day(wall()));
     [
         format!(
-            "put a newer copy of the file back, if there is one; `pintle ledger repair -c {config}` shows what is left"
+            "restore a newer copy of the file, if you have one; `pintle ledger repair -c {config}` shows the readable part"
         ),
         format!(
-            "to continue with that, and accept that clients who hold a lost promise may be locked out: pintle ledger repair \
-             -c {config} --accept-loss {today}"
+            "to continue with this part, and accept that clients who hold a lost promise may be locked out: \
+             pintle ledger repair -c {config} --accept-loss {today}"
         ),
     ]
 }

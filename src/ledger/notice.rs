@@ -68,10 +68,9 @@ impl fmt::Display for Notice {
             Self::Torn { bytes } => {
                 write!(f, "the last record is incomplete ({bytes} bytes) and ignored: no pins were sent for it")
             }
-            Self::Damaged { line, believed: true } => write!(
-                f,
-                "line {line} is damaged: a promise may be lost; its record is readable, and pintle keeps to it"
-            ),
+            Self::Damaged { line, believed: true } => {
+                write!(f, "line {line} is damaged: a promise may be lost; pintle can read its record, and keeps it")
+            }
             Self::Damaged { line, believed: false } => {
                 write!(f, "line {line} is damaged: a promise may be lost")
             }

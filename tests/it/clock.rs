@@ -174,7 +174,7 @@ fn a_poisoned_book_is_named_and_mended() {
     assert!(repair(&[]).1.contains("nothing to repair"));
     let pintle = bed.start(&config);
     assert!(bed.header(&pintle).is_some());
-    assert!(output(&mut pintle.command("ledger show")).contains("dates that could not be right"));
+    assert!(output(&mut pintle.command("ledger show")).contains("impossible dates"));
     // It was sent, if not then: the chain is bound for 30 days, and not for ten years.
     let (book, _) = ledger::look(&bed.state()).unwrap();
     let end = book.promises().iter().map(pintle::policy::promise::Promise::honoured_until).max().unwrap();
