@@ -119,8 +119,9 @@ fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Reason> {
         return trouble("everybody on this host can write there", own.another(account));
     }
     if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
-        let why =
-            format!("the user {user} cannot write there: {error}; pintle changes the owner of nothing that was there");
+        let why = format!(
+            "the user {user} cannot write there: {error}; pintle never changes the owner of an existing folder"
+        );
         return trouble(&why, own.remedy(&metadata, account));
     }
     let unusable = |file: &PathBuf| {

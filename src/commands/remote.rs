@@ -58,7 +58,7 @@ pub fn upgrade(path: &Path, as_json: bool, output: &Output) -> ExitCode {
     let Upgraded { ok, notes, pid, version, .. } = upgraded;
     if !as_json {
         let summary = match (pid, version) {
-            (Some(pid), Some(version)) if ok => format!("process {pid} serves now, by pintle {version}"),
+            (Some(pid), Some(version)) if ok => format!("process {pid} (pintle {version}) serves now"),
             _ => "not upgraded; the old process keeps serving".to_owned(),
         };
         print_outcome(ok, &reasons, &notes, &summary, output);
