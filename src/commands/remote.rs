@@ -149,6 +149,7 @@ fn no_door(path: &Path, draft: &Draft, output: &Output, results: &mut Results) {
     }
     results.fail_with_hint(
         &format!("{}: no admin socket configured", path.display()),
-        &"set admin.listen or state.directory, and restart pintle; without an admin socket, only signals reach it (SIGHUP reloads)",
+        &"set admin.listen or state.directory, and restart pintle; without an admin socket, only signals reach it \
+          (SIGHUP reloads)",
     );
 }
