@@ -359,7 +359,7 @@ fn bring_into_use(
         Some((Ok(verdict), address)) if verdict.ok => {
             // The preflight has printed its warnings.
             verdict.notes.into_iter().for_each(|note| results.say(note));
-            results.say("taken up by the running process");
+            results.say("loaded by the running process");
             both(verify(&address, plan, &request.host, results))
         }
         Some((Ok(verdict), _)) => {

@@ -398,12 +398,12 @@ fn differences(before: &Config, after: &Config, changes: &Changes) -> Vec<String
             (Some(_), None) => notes.push(format!("{name}: pins are not sent any more")),
             (None, Some(_)) => notes.push(format!("{name}: pins are sent now")),
             (old_pins, pins) if old_pins != pins || old.withheld != site.withheld => {
-                notes.push(format!("{name}: other pins"));
+                notes.push(format!("{name}: the pins have changed"));
             }
             _ => {}
         }
         if old.hsts != site.hsts {
-            notes.push(format!("{name}: another HSTS policy"));
+            notes.push(format!("{name}: the HSTS policy has changed"));
         }
         if old.upstream != site.upstream {
             notes.push(format!("{name}: another upstream"));

@@ -370,7 +370,7 @@ fn a_chain_without_a_key() {
     pintle.reload();
     let renewed = bed.authority.renew("front-renewed", &leaf.key, &[front], 91);
     let out = output(&mut install(&pintle.config_path(), front, &[&renewed.chain]));
-    assert!(out.contains("taken up by the running process\nnot verified: TLS ends in front"), "{out}");
+    assert!(out.contains("loaded by the running process\nnot verified: TLS ends in front"), "{out}");
 }
 
 /// Killed at any step, with nothing but its own files to mend it: no state, and so no other copy of the live key.

@@ -442,7 +442,7 @@ fn an_installed_key_can_be_read_by_the_user() {
     let renewed = bed.authority.leaf("renewed", &[BLOG]);
     let mut install = pintle.command("install");
     let out = output(install.args(["--site", BLOG]).arg(&renewed.chain).arg(&renewed.key));
-    assert!(out.contains("taken up by the running process"), "{out}");
+    assert!(out.contains("loaded by the running process"), "{out}");
     let key = fs::metadata(bed.key()).unwrap();
     assert_eq!((key.mode() & 0o777, key.gid()), (0o640, ids().1));
     assert_eq!(pintle.status()["sites"][0]["certificates"][0]["pin"], renewed.pin);

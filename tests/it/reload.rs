@@ -93,7 +93,7 @@ fn sighup_does_the_same() {
     pintle.rewrite(|text| text.replace(&one.url(), &two.url()).replace("max_age = \"1y\"", "max_age = \"2y\""));
     pintle.signal("HUP");
     let line = eventually("it has reloaded", || pintle.log_json("reloaded").pop());
-    assert!(line["notes"].as_str().unwrap().contains("another HSTS policy"), "{line}");
+    assert!(line["notes"].as_str().unwrap().contains("the HSTS policy has changed"), "{line}");
     assert!(line["notes"].as_str().unwrap().contains("another upstream"), "{line}");
     eventually("the new upstream is asked", || {
         let response = client.get(pintle.https(), BLOG, "/");
