@@ -406,7 +406,7 @@ fn differences(before: &Config, after: &Config, changes: &Changes) -> Vec<String
             notes.push(format!("{name}: the HSTS policy has changed"));
         }
         if old.upstream != site.upstream {
-            notes.push(format!("{name}: another upstream"));
+            notes.push(format!("{name}: the upstream has changed"));
         }
         let keys = changes.sites.get(name).map(Vec::as_slice).unwrap_or_default();
         if !keys.is_empty() {

@@ -94,7 +94,7 @@ fn sighup_does_the_same() {
     pintle.signal("HUP");
     let line = eventually("it has reloaded", || pintle.log_json("reloaded").pop());
     assert!(line["notes"].as_str().unwrap().contains("the HSTS policy has changed"), "{line}");
-    assert!(line["notes"].as_str().unwrap().contains("another upstream"), "{line}");
+    assert!(line["notes"].as_str().unwrap().contains("the upstream has changed"), "{line}");
     eventually("the new upstream is asked", || {
         let response = client.get(pintle.https(), BLOG, "/");
         assert_eq!(response.one("strict-transport-security").contains("63072000"), response.text() == "two");
