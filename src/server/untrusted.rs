@@ -30,7 +30,7 @@ impl Untrusted {
             _ => "",
         };
         let hint = format!(
-            "if {peer} ends TLS for clients, it sees the redirect to https without end: trusted_proxies = [\"{peer}\"] in \
+            "if {peer} ends TLS for clients, they get an endless redirect to https: trusted_proxies = [\"{peer}\"] in \
              [listen]{trust}"
         );
         tracing::warn!(%peer, host = head.host(), hint, "{peer} sends {field} but is not in trusted_proxies");
