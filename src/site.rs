@@ -26,6 +26,8 @@ pub struct Site {
     pub response: Arc<HeaderRules>,
     /// `true` if pintle should end TLS for it, and has no certificate that it may serve.
     pub lacks_certificate: bool,
+    /// `true` if its certificates cover some of its names only: TLS is refused for the others.
+    pub lacks_names: bool,
 }
 
 impl Site {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::{Ask, Budget};
-use super::facts::{Ca, Facts, NextKey};
+use super::facts::{Ca, Facts, NextKey, UnusableNext};
 use super::fault::Fault;
 use super::outlook::Outlook;
 use super::request::{Asked, Message, Request, Revoke, Revoking, ask};
@@ -30,6 +30,7 @@ use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 use crate::server::Answers;
 use crate::upstream::dns::NameServers;
 
@@ -135,6 +136,8 @@ struct Run {
     budgets: HashMap<String, Rc<RefCell<Budget>>>,
     /// The last log line about each plan, so that none is repeated.
     said: HashMap<Place, String>,
+    /// The fault of a key that was logged last for each certificate.
+    said_keys: HashMap<Place, Reason>,
     /// The time at which each overdue renewal was last logged.
     said_overdue: HashMap<Place, Seconds>,
     outlooks: watch::Sender<Arc<[Outlook]>>,
@@ -159,6 +162,7 @@ impl Run {
             busy: HashSet::new(),
             budgets: HashMap::new(),
             said: HashMap::new(),
+            said_keys: HashMap::new(),
             said_overdue: HashMap::new(),
             outlooks,
             next_keys: HashMap::new(),
@@ -299,7 +303,9 @@ impl Run {
         let mut places = Vec::new();
         let mut asked = Vec::new();
         for (place, work) in &self.certificates {
-            if let Some(pin) = store::pin_of(&work.certificate, KeyChoice::Next) {
+            // The facts about a fresh key are those about one that no client knows.
+            let pin = store::usable_pin(&work.certificate, KeyChoice::Next).unwrap_or_else(|_| Some(unknown_pin()));
+            if let Some(pin) = pin {
                 let Managed { site, hosts, .. } = &work.certificate;
                 places.push(place.clone());
                 asked.push(Asked { site: site.clone(), hosts: hosts.clone(), pin });
@@ -393,15 +399,22 @@ impl Run {
         let certificate = &work.certificate;
         let record = work.record.borrow();
         let chain = store::chain(certificate).map(|chain| held::held(&chain, &record));
-        let pin = store::pin_of(certificate, KeyChoice::Next);
+        let (live, next) =
+            (store::usable_pin(certificate, KeyChoice::Live), store::usable_pin(certificate, KeyChoice::Next));
+        let known = self.next_keys.get(&certificate.folder);
+        let held_until = known.filter(|key| key.pin == unknown_pin()).and_then(|key| key.usable_from);
+        let unusable_next = next.as_ref().err().map(|fault| UnusableNext { fault: fault.clone(), held_until });
+        let pin = next.ok().flatten();
         let unknown = |pin| NextKey { pin, promised_since: None, usable_from: Some(Seconds::MAX), longest: 0 };
-        let known = self.next_keys.get(&certificate.folder).filter(|key| Some(key.pin) == pin).cloned();
+        let known = known.filter(|key| Some(key.pin) == pin).cloned();
         let mut facts = Facts {
             site: certificate.site.clone(),
             algorithm: certificate.algorithm.to_string(),
             names: held::names(certificate),
             chain,
-            live: store::pin_of(certificate, KeyChoice::Live),
+            unusable_live: live.as_ref().err().cloned(),
+            unusable_next,
+            live: live.ok().flatten(),
             live_since: record.live_since,
             next: known.or_else(|| pin.map(unknown)),
             info: record.info.clone(),
@@ -431,4 +444,9 @@ impl Run {
         }
         facts
     }
+}
+
+/// A pin that no key has.
+fn unknown_pin() -> Pin {
+    Pin::of_spki(&[])
 }

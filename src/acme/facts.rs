@@ -7,8 +7,10 @@ use super::backoff::Attempts;
 use super::preflight::Finding;
 use super::renewal_info::RenewalInfo;
 use crate::config::acme::Method;
+use crate::config::own_key::Unusable;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// All facts about one certificate: one site, one algorithm.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,10 @@ pub struct Facts {
     pub live_since: Seconds,
     /// The next key; `None` if there is no such file yet.
     pub next: Option<NextKey>,
+    /// The fault of the live key's file; `None` if it can be read, or if there is none.
+    pub unusable_live: Option<Unusable>,
+    /// The same for the next key.
+    pub unusable_next: Option<UnusableNext>,
     /// The renewal information of the chain in use.
     pub info: RenewalInfo,
     /// An order that was begun.
@@ -86,6 +92,16 @@ pub struct NextKey {
     /// The longest max-age among the living promises that bind the site's names, in seconds; 0
     /// without any.
     pub longest: Seconds,
+}
+
+/// A next key whose file holds no usable key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnusableNext {
+    /// The fault.
+    pub fault: Unusable,
+    /// The end of the promises that clients of the site hold now: a fresh key locks them out before; `None` if they hold
+    /// none.
+    pub held_until: Option<Seconds>,
 }
 
 /// An order at a CA. Written to disk before the order is made.
@@ -241,6 +257,13 @@ impl Facts {
     pub fn retired(&self) -> Option<&Compromise> {
         let in_use = [self.live, self.chain.as_ref().map(|chain| chain.pin)];
         self.compromise.as_ref().filter(|compromise| !in_use.contains(&Some(compromise.pin)))
+    }
+
+    /// Returns the fault of a key that cannot be used, with its remedies.
+    #[must_use]
+    pub fn key_fault(&self) -> Option<Reason> {
+        let live = self.unusable_live.as_ref().map(Unusable::live_key);
+        live.or_else(|| self.unusable_next.as_ref().map(|next| next.fault.next_key(next.held_until)))
     }
 
     /// Returns `true` if a key must not be ordered with any more.

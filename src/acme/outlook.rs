@@ -12,6 +12,7 @@ use super::words::{stop_text, time};
 use crate::config::Managed;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
+use crate::reason::Reason;
 
 /// The state of a certificate and of its renewal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Outlook {
     pub next_try: Option<Seconds>,
     /// `true` if no try will come before the operator acts.
     pub is_stopped: bool,
+    /// The fault of a key that cannot be used, with its remedies.
+    pub key_fault: Option<Reason>,
     /// The key that is compromised, with the step that pintle is at.
     pub compromised: Option<(Pin, Step)>,
     /// The certificates of a burnt key that are not revoked.
@@ -106,6 +109,7 @@ impl Outlook {
             problem,
             next_try,
             is_stopped: stop.is_some(),
+            key_fault: facts.key_fault(),
             compromised: compromised(facts),
             unrevoked: unrevoked(certificate, record, now),
         }

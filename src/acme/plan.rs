@@ -84,6 +84,9 @@ impl<'a> Planner<'a> {
         if let Some(key) = self.missing_key() {
             return Next::MakeKey(key);
         }
+        if let Some(fault) = self.facts.unusable_live.as_ref().filter(|_| self.facts.live.is_none()) {
+            return Next::OperatorsTurn { stop: Stop::Key(fault.clone()), until: self.soonest(self.now + DAY) };
+        }
         if let Some(next) = self.retirement() {
             return next;
         }
@@ -105,7 +108,11 @@ impl<'a> Planner<'a> {
     /// A key that is to be made.
     fn missing_key(&self) -> Option<KeyChoice> {
         let facts = self.facts;
-        let Some(live) = facts.live else { return Some(KeyChoice::Live) };
+        // Clients may hold the pin of a key that cannot be read now: it is not replaced.
+        let Some(live) = facts.live else { return facts.unusable_live.is_none().then_some(KeyChoice::Live) };
+        if facts.unusable_next.is_some() {
+            return None;
+        }
         let is_unfit = |next: &NextKey| {
             next.pin == live || facts.is_burnt(next.pin) || facts.compromise.as_ref().is_some_and(|c| c.pin == next.pin)
         };

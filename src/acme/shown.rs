@@ -64,6 +64,7 @@ pub(super) fn plan_json(
         "failing_since": outlook.failing_since.map(time),
         "problem": outlook.problem,
         "hint": outlook.hint,
+        "key_fault": outlook.key_fault.as_ref().map(|fault| json!({ "what": fault.line(), "hints": fault.hints })),
         "compromise": compromise_json(facts, outlook, now),
         "retired": retired.map(|retired| retired_json(retired, settings, now)),
         "preflight": facts.checked.as_ref().map(preflight_json),

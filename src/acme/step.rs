@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::config::own_key::Unusable;
 use crate::policy::promise::Seconds;
 
 /// One of the two keys of a certificate.
@@ -79,6 +80,8 @@ pub enum Stop {
     KeysRefused(Option<Seconds>),
     /// The live key is burnt, and the next one would lock out clients until this time.
     Burnt(Seconds),
+    /// The file of the live key holds no usable key.
+    Key(Unusable),
     /// No CA is configured.
     NoAuthority,
 }

@@ -22,6 +22,7 @@ use super::lost;
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
+use crate::config::own_key::{self, Unusable};
 use crate::keys::key_file::{self, KeyAlgorithm};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
@@ -170,10 +171,19 @@ pub fn key_path(certificate: &Managed, choice: KeyChoice) -> PathBuf {
     }
 }
 
+/// Reads the pin of a key; `None` if there is no such file.
+///
+/// # Errors
+///
+/// If there is one, and it holds no usable key.
+pub fn usable_pin(certificate: &Managed, choice: KeyChoice) -> Result<Option<Pin>, Unusable> {
+    own_key::read(&key_path(certificate, choice))
+}
+
 /// Returns the pin of a key; `None` if there is no such file, or if it cannot be read.
 #[must_use]
 pub fn pin_of(certificate: &Managed, choice: KeyChoice) -> Option<Pin> {
-    read_pin(certificate, choice).ok().flatten()
+    usable_pin(certificate, choice).ok().flatten()
 }
 
 /// Reads the pin of a key; `None` if there is no such file.
@@ -252,13 +262,18 @@ fn complete(certificate: &Managed) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     let pin = Chain::from_pem(&contents).ok().map(|chain| chain.pin());
-    if pin.is_some() && pin == read_pin(certificate, KeyChoice::Next)? {
+    // A renewal on the live key does not need the next key.
+    let next = read_pin(certificate, KeyChoice::Next);
+    if pin.is_some() && next.as_ref().is_ok_and(|next| *next == pin) {
         fs::rename(certificate.next(), certificate.key())?;
     }
     match pin.is_some() && pin == read_pin(certificate, KeyChoice::Live)? {
         true => fs::rename(&arrived, certificate.chain())?,
         // Its key is gone: pintle cannot serve it.
-        false => fs::remove_file(&arrived)?,
+        false => {
+            next?;
+            fs::remove_file(&arrived)?;
+        }
     }
     sync(&certificate.folder)
 }

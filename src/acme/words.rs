@@ -14,6 +14,7 @@ pub(super) fn stop_text(stop: &Stop) -> String {
         Stop::Burnt(until) => {
             format!("the live key is compromised, and the next one locks out clients until {}", time(*until))
         }
+        Stop::Key(fault) => fault.live_key().line(),
         Stop::NoAuthority => "no authority is configured".to_owned(),
     }
 }

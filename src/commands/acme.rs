@@ -66,6 +66,7 @@ fn is_alarming(plan: &Value) -> bool {
     let unrevoked = |certificate: &Value| certificate["revoked"] == false;
     plan["stop"].is_string()
         || plan["compromise"].is_object()
+        || plan["key_fault"].is_object()
         || list(&plan["retired"], "certificates").iter().any(unrevoked)
         || matches!(plan["standing"].as_str(), Some("overdue" | "missing" | "expired"))
 }
@@ -111,6 +112,11 @@ fn lines(plan: &Value) -> Vec<String> {
     }
     add("live key", text(plan, "live").to_owned());
     add("next key", text(plan, "next").to_owned());
+    if let Some(fault) = plan["key_fault"]["what"].as_str() {
+        add("KEY", fault.to_owned());
+        let hints = list(&plan["key_fault"], "hints").iter().filter_map(Value::as_str);
+        hints.for_each(|hint| add("hint", hint.to_owned()));
+    }
     let last = &plan["last"];
     if last.is_object() {
         let outcome = if last["ok"] == true { "" } else { "FAILED: " };
@@ -124,7 +130,7 @@ fn lines(plan: &Value) -> Vec<String> {
     } else if preflight["verdict"] == "unknown" && !text(preflight, "text").is_empty() {
         add("preflight", format!("{}: {}", minute(text(preflight, "at")), text(preflight, "text")));
     }
-    if let Some(stop) = plan["stop"].as_str() {
+    if let Some(stop) = plan["stop"].as_str().filter(|_| !plan["key_fault"].is_object()) {
         add("STOPPED", format!("{stop}; then: pintle acme renew --site {}", text(plan, "site")));
     } else if let Some(hint) = plan["hint"].as_str().filter(|_| is_alarming(plan)) {
         add("hint", hint.to_owned());
@@ -206,6 +212,9 @@ fn say_changeovers(path: &Path, host: &str, output: &Output, results: &mut Resul
 fn changeover_words(plan: &Value) -> String {
     let (site, algorithm, changeover) = (text(plan, "site"), text(plan, "algorithm"), &plan["changeover"]);
     let next = text(plan, "next");
+    if let Some(fault) = plan["key_fault"]["what"].as_str() {
+        return format!("{site} ({algorithm}): no changeover: {fault}; see: pintle acme plan --site {site}");
+    }
     match changeover["waits"].as_bool() {
         Some(true) => format!(
             "{site} ({algorithm}): clients have not known the next key {next} for long enough; pintle changes over on {}, and \

@@ -96,7 +96,7 @@ pub(super) struct Ahead {
     pub(super) troubles: Vec<Reason>,
     /// The files that it cannot read.
     pub(super) forbidden: Vec<Problem>,
-    /// Keys that it can read, although a key process holds them.
+    /// Warnings: keys that it can read, although a key process holds them, and next keys that it cannot read.
     pub(super) readable: Vec<Problem>,
     /// The user, if it is not the one that starts pintle.
     pub(super) account: Option<Account>,
@@ -124,11 +124,19 @@ pub(super) fn look_ahead(draft: &Draft, known: &Known, allow_root: bool) -> Ahea
     });
     let Some((troubles, readable, problems)) = looked else { return Ahead::default() };
     let mut forbidden = forbidden(&problems);
+    let mut readable = readable;
+    readable.extend(forbidden_next_keys(&problems));
     if draft.kept_keys().is_some() {
         // The key process reads them, as the user that started it.
         forbidden.retain(|problem| problem.kind != Kind::UnreadableKey);
     }
     Ahead { troubles, forbidden, readable, account: Some(account) }
+}
+
+/// The warnings of next keys that the user cannot read.
+fn forbidden_next_keys(problems: &Problems) -> Vec<Problem> {
+    let all = problems.sorted().into_iter().filter(|p| !p.is_error() && p.kind == Kind::UnreadableKey);
+    all.cloned().collect()
 }
 
 /// The problems of files that the user cannot read.

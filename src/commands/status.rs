@@ -202,8 +202,13 @@ fn print_site(site: &Value, sheet: &Sheet) {
     }
 }
 
-/// Prints why a site has no certificate.
+/// Prints why a site, or some of its names, have no certificate.
 fn print_lack(site: &Value, sheet: &Sheet) {
+    let refused: Vec<&str> = list(site, "refused_names").iter().filter_map(Value::as_str).collect();
+    if !refused.is_empty() {
+        let names = refused.join(", ");
+        sheet.line(&format!("  NOT COVERED  {names}: TLS is refused, plain HTTP gets 503"));
+    }
     let what = match site["without_certificate"].as_str() {
         None => return,
         Some("not_yet") => "it waits for its first one from the CA",
@@ -231,6 +236,9 @@ fn print_keys(site: &Value, sheet: &Sheet) {
                 let due = minute(text(renewal, "due"));
                 sheet.line(&format!("  renewal      {algorithm}: {}, due {due}", text(renewal, "standing")));
             }
+        }
+        if let Some(fault) = renewal["key_fault"]["what"].as_str() {
+            sheet.line(&format!("  KEY          {algorithm}: {fault}"));
         }
     }
     for backup in list(site, "backups") {

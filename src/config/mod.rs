@@ -9,6 +9,7 @@ mod draft;
 mod file;
 mod last_good;
 mod outline;
+pub mod own_key;
 pub mod problem;
 mod process;
 mod reader;

@@ -66,6 +66,15 @@ impl Control {
             }
             None => {}
         }
+        if !site.refused_names.is_empty() {
+            let names = site.refused_names.join(", ");
+            let what = format!("the certificate does not cover {names} yet: TLS is refused, plain HTTP gets 503");
+            let is_managed = !of_site(&outlooks, site.name()).is_empty();
+            add(Reason::new(what).hint(match is_managed {
+                true => format!("pintle acme plan --site {}", site.name()),
+                false => format!("get one for all hosts, then `pintle install --site {}`", site.name()),
+            }));
+        }
         for reason in self.files.refused.get(site.name()).into_iter().flat_map(|refused| &refused.reasons) {
             add(Reason {
                 what: format!("certificate refused: {}", reason.line()),
@@ -96,14 +105,26 @@ impl Control {
         }
     }
 
-    /// Checks that each site has its certificate, and that no renewal is overdue.
+    /// Checks that each name has its certificate, that no renewal is overdue, and that pintle's own keys are readable.
     pub(super) fn strictly_ready(&self) -> Result<(), String> {
         let without: Vec<&str> = self.config.without_certificate().map(|(site, _)| site.name()).collect();
         let outlooks = self.outlooks();
-        let mut overdue: Vec<&str> = outlooks.iter().filter(|o| o.is_overdue()).map(|o| o.site.as_str()).collect();
-        overdue.dedup();
+        let of = |is_so: &dyn Fn(&Outlook) -> bool| {
+            let mut sites: Vec<&str> = outlooks.iter().filter(|o| is_so(o)).map(|o| o.site.as_str()).collect();
+            sites.dedup();
+            sites
+        };
+        let overdue = of(&Outlook::is_overdue);
+        let unusable = of(&|outlook| outlook.key_fault.is_some());
+        let refused: Vec<&str> = self.config.sites().flat_map(|site| &site.refused_names).map(String::as_str).collect();
         let mut reasons = Vec::new();
-        for (what, sites) in [("without a certificate", without), ("renewal overdue", overdue)] {
+        let all = [
+            ("without a certificate", without),
+            ("not covered by the certificate", refused),
+            ("renewal overdue", overdue),
+            ("unusable key file", unusable),
+        ];
+        for (what, sites) in all {
             if !sites.is_empty() {
                 reasons.push(format!("{what}: {}", sites.join(", ")));
             }
@@ -123,6 +144,9 @@ fn of_outlook(outlook: &Outlook) -> Vec<Item> {
     let of = |words: String| format!("{}: {words}", outlook.algorithm);
     if outlook.is_overdue() || (outlook.standing == Standing::Missing && fails(outlook)) {
         reasons.push(Reason::new(of(outlook.words())).hints(outlook.hint.clone()));
+    }
+    if let Some(fault) = &outlook.key_fault {
+        reasons.push(Reason { what: of(fault.line()), place: None, notes: Vec::new(), hints: fault.hints.clone() });
     }
     if let Some((pin, step)) = outlook.compromised {
         let doing = match step {

@@ -152,6 +152,7 @@ impl Control {
             "certificates": certificates.collect::<Vec<_>>(),
             "without_certificate": site.lacks_certificate.map(report::Lack::word),
             "missing": missing(site),
+            "refused_names": site.refused_names,
             "renewals": self.renewals(name),
             "hsts": site.hsts,
             "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({
@@ -224,6 +225,7 @@ fn renewal(outlook: &Outlook) -> Value {
         "hint": outlook.hint,
         "next_try": outlook.next_try.map(time),
         "words": outlook.words(),
+        "key_fault": outlook.key_fault.as_ref().map(|fault| json!({ "what": fault.line(), "hints": fault.hints })),
         "compromised": outlook.compromised.map(|(pin, step)| json!({ "pin": pin.to_string(), "step": step })),
         "unrevoked": outlook.unrevoked.as_ref().map(|open| json!({
             "pin": open.pin.to_string(), "serials": open.serials, "authority": open.from, "problem": open.problem,

@@ -64,12 +64,18 @@ impl Context {
                 return true;
             }
         }
-        // A site without a certificate is served on no connection, not even if another site's certificate covers it.
-        if site.lacks_certificate {
+        // A name without a certificate is served on no connection, not even if another site's certificate covers it.
+        if self.is_refused(site, head) {
             return false;
         }
         // The client has seen one of the set, unknown which: all must cover the host.
         tls.certificates.iter().all(|c| c.chain.leaf.covers(head.host()))
+    }
+
+    /// Returns `true` if pintle refuses TLS for the request's host: the site has no certificate for it.
+    pub(super) fn is_refused(&self, site: &SiteOfView, head: &RequestHead) -> bool {
+        let is_uncovered = || site.view().shared.certificates.find(Some(head.host())).is_none();
+        site.lacks_certificate || site.lacks_names && is_uncovered()
     }
 
     /// Returns `true` if a site's pins may be sent here: the ledger covers that they are sent now, the client asked for this

@@ -86,7 +86,7 @@ pub(super) fn decide(turn: &Turn<'_>) -> Result<Decision, Rejection> {
     let ports = context.worker.https_ports();
     let https = HttpsPorts { public: shared.public_https_port, listeners: &ports };
     match asked.origin.scheme {
-        Scheme::Http if site.lacks_certificate => Err(Rejection::NoCertificate),
+        Scheme::Http if context.is_refused(site, head) => Err(Rejection::NoCertificate),
         Scheme::Http => to_https(turn, https),
         Scheme::Https => decide_https(turn, site, https),
     }

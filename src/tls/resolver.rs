@@ -97,7 +97,8 @@ impl Certificates {
         self.put(names, None);
     }
 
-    fn put(&mut self, names: &[HostPattern], set: Option<&CertificateSet>) {
+    /// Adds certificates under these names; refuses handshakes for them with none.
+    pub fn put(&mut self, names: &[HostPattern], set: Option<&CertificateSet>) {
         for name in names {
             self.by_name.insert(name, set.cloned());
             if let Some(address) = name.address() {

@@ -389,3 +389,77 @@ fn a_pair_that_ended_while_it_was_served_is_served_again() {
     assert_eq!(bed.served(&pintle), bed.live.pin);
     assert!(site_of(&pintle.status())["without_certificate"].is_null());
 }
+
+/// Hosts that were added before a certificate covers them: nobody is sent to an https URL that only shows an error.
+#[test]
+fn a_name_that_no_certificate_covers_is_refused_and_the_others_are_served() {
+    const NEW: &str = "new.example.net";
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let ecdsa = authority.leaf("blog", &[BLOG, "*.shop.example.com"]);
+    let site = |hosts: &[&str], more: &str| {
+        format!(
+            "[[site]]\nhosts = {hosts:?}\ncanonical_redirect = true\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\n\
+             key = {:?}\n{more}\n",
+            origin.url(),
+            ecdsa.chain,
+            ecdsa.key
+        )
+    };
+    let other = authority.leaf("other", &["other.example.com", NEW]);
+    let config = |hosts: &[&str]| {
+        format!(
+            "[state]\ndirectory = {:?}\n[tls]\nunknown_name = \"default\"\ndefault_site = \"{BLOG}\"\n{}\
+             [[site]]\nhosts = [\"other.example.com\"]\nupstream = \"{}\"\n[site.certificate]\nchain = {:?}\nkey = {:?}\n",
+            authority.folder().join("state"),
+            site(hosts, "[site.hsts]\nmax_age = \"1y\"\ninclude_subdomains = true\n"),
+            origin.url(),
+            other.chain,
+            other.key
+        )
+    };
+    let added = [NEW, BLOG, "*.shop.example.com", "*.club.example.com", "a.b.shop.example.com"];
+    let pintle = Pintle::start(&authority, &config(&[BLOG, "*.shop.example.com"]));
+    let plain = |host: &str| Connection::plain(pintle.http()).get(host, "/");
+    assert_eq!(plain("a.shop.example.com").status, 301);
+    pintle.rewrite(|before| format!("{}{}", before.split("[state]").next().unwrap(), config(&added)));
+    let said = pintle.reload();
+    assert!(said.contains("reloaded"), "{said}");
+    let client = Client::new(&authority);
+    for host in [NEW, "x.club.example.com", "a.b.shop.example.com"] {
+        let page = plain(host);
+        assert_eq!((page.status, page.field("retry-after"), page.field("location")), (503, Some("60"), None), "{host}");
+        assert!(page.text().contains("no valid certificate yet"), "{host}");
+        assert_eq!(page.field("strict-transport-security"), None);
+        let refused = client.try_connect(pintle.https(), host).err().unwrap();
+        assert_eq!(alert_of(&refused), AlertDescription::UnrecognisedName, "{host}");
+        // Not even over the connection of another site, whose certificate covers it.
+        for through in ["other.example.com", BLOG] {
+            assert_eq!(client.connect(pintle.https(), through).get(host, "/").status, 421, "{host} by {through}");
+        }
+    }
+    for host in [BLOG, "a.shop.example.com"] {
+        assert_eq!(plain(host).status, 301, "{host}");
+        // The redirect to the first host would lead to an error.
+        let page = client.get(pintle.https(), host, "/");
+        assert_eq!((page.status, page.field("location")), (200, None), "{host}");
+    }
+    let status = pintle.status();
+    assert_eq!(
+        status["sites"][0]["refused_names"],
+        serde_json::json!([NEW, "*.club.example.com", "a.b.shop.example.com"])
+    );
+    let ready = crate::admin::get(&authority.folder().join("state/admin.sock"), "/ready?strict");
+    assert!(ready.contains(&format!("not covered by the certificate: {NEW}")), "{ready}");
+    let (code, out, err) = outcome(&mut pintle.command("check"));
+    assert!(code == 0 && err.contains(&format!("does not cover {NEW}")) && err.contains("503"), "{out}{err}");
+
+    // Once one covers them, all of that is over.
+    authority.renew("blog", &ecdsa.key, &added, 90);
+    eventually("all names are served", || (plain(NEW).status == 301).then_some(()));
+    for host in [NEW, BLOG, "x.club.example.com", "a.b.shop.example.com"] {
+        assert_eq!(plain(host).status, 301, "{host}");
+        let page = client.get(pintle.https(), host, "/");
+        assert_eq!(page.status, if host == NEW { 200 } else { 301 }, "{host}");
+    }
+    assert_eq!(crate::admin::get(&authority.folder().join("state/admin.sock"), "/ready?strict"), "ready\n");
+}

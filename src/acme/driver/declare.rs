@@ -60,15 +60,22 @@ impl Run {
     async fn effects(&self, work: &Work, asked: &Revoke) -> Result<Compromised, Revoking> {
         let Managed { site, hosts, algorithm, .. } = &work.certificate;
         let placed = |error: &str| format!("{site} ({algorithm}): {error}");
-        let unread = |choice| {
-            let path = store::key_path(&work.certificate, choice);
-            Revoking::refused(
-                placed(&format!("{}: cannot read the key", path.display())),
-                ["restore it first".to_owned()],
-            )
+        let read = |choice| match store::usable_pin(&work.certificate, choice) {
+            Ok(Some(pin)) => Ok(pin),
+            Ok(None) => {
+                let path = store::key_path(&work.certificate, choice);
+                Err(Revoking::refused(
+                    placed(&format!("{}: no such key yet", path.display())),
+                    ["try again".to_owned()],
+                ))
+            }
+            Err(fault) => {
+                let reason = if choice == KeyChoice::Live { fault.live_key() } else { fault.next_key(None) };
+                Err(Revoking::refused(placed(&reason.what), reason.hints))
+            }
         };
-        let pin = store::pin_of(&work.certificate, asked.key).ok_or_else(|| unread(asked.key))?;
-        let next = store::pin_of(&work.certificate, KeyChoice::Next).ok_or_else(|| unread(KeyChoice::Next))?;
+        let pin = read(asked.key)?;
+        let next = read(KeyChoice::Next)?;
         let plan = format!("pintle acme plan --site {site}");
         if let Some(other) = work.record.borrow().compromise.as_ref().filter(|known| known.pin != pin) {
             let error = placed(&format!("pintle is still ending the compromised key {}", other.pin));

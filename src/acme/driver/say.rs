@@ -10,7 +10,7 @@ use crate::acme::backoff::DAY;
 use crate::acme::outlook::Outlook;
 use crate::acme::plan;
 use crate::acme::shown::plan_json;
-use crate::acme::step::{Next, Plan};
+use crate::acme::step::{Next, Plan, Stop};
 use crate::acme::words::{stop_text, time};
 use crate::acme::work::Work;
 use crate::ledger::time::wall;
@@ -22,6 +22,8 @@ impl Run {
         let certificate = &work.certificate;
         let (site, algorithm) = (&certificate.site, certificate.algorithm);
         let text = match &plan.next {
+            // The fault of the key is logged by itself.
+            Next::OperatorsTurn { stop: Stop::Key(_), .. } => String::new(),
             Next::OperatorsTurn { stop, .. } => format!("{stop:?}"),
             _ if plan.changeover.is_some_and(|changeover| changeover.waits(now)) => "changeover".to_owned(),
             _ => String::new(),
@@ -31,6 +33,7 @@ impl Run {
             return;
         }
         match &plan.next {
+            Next::OperatorsTurn { stop: Stop::Key(_), .. } => {}
             Next::OperatorsTurn { stop, .. } => {
                 tracing::error!(
                     site,
@@ -54,10 +57,23 @@ impl Run {
     pub(super) fn publish(&mut self, outlooks: Vec<(Place, Outlook)>, now: Seconds) {
         for (place, outlook) in &outlooks {
             self.say_overdue(place, outlook, now);
+            self.say_key(place, outlook);
         }
         let mut outlooks: Vec<Outlook> = outlooks.into_iter().map(|(_, outlook)| outlook).collect();
         outlooks.sort_by(|a, b| (&a.site, &a.algorithm).cmp(&(&b.site, &b.algorithm)));
         self.outlooks.send_replace(outlooks.into());
+    }
+
+    /// Logs each fault of a key, once.
+    fn say_key(&mut self, place: &Place, outlook: &Outlook) {
+        let Some(fault) = &outlook.key_fault else {
+            self.said_keys.remove(place);
+            return;
+        };
+        if self.said_keys.insert(place.clone(), fault.clone()).as_ref() != Some(fault) {
+            let (site, algorithm) = (&outlook.site, &outlook.algorithm);
+            tracing::error!(site, algorithm, problem = fault.line(), hint = fault.hint_line(), "unusable key file");
+        }
     }
 
     fn say_overdue(&mut self, place: &Place, outlook: &Outlook, now: Seconds) {

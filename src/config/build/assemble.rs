@@ -90,7 +90,12 @@ fn certificates(entries: &[Arc<Entry>], globals: &Globals) -> Arc<Certificates> 
     let mut certificates = Certificates::default();
     for entry in entries {
         match &entry.plan.set {
-            Some(set) => certificates.insert(&entry.plan.hosts, set),
+            Some(set) => {
+                certificates.insert(&entry.plan.hosts, set);
+                for (name, covering) in &entry.plan.uncovered {
+                    certificates.put(std::slice::from_ref(name), covering.as_ref());
+                }
+            }
             None if entry.plan.lack.is_some() => certificates.refuse(&entry.plan.hosts),
             None => {}
         }

@@ -205,6 +205,10 @@ fn judge(
         let other = preflight::judge(chain, hosts, then, None);
         faults = if other.iter().any(preflight::Fault::is_fatal) { faults } else { other };
     }
+    if table.managed.is_some() {
+        // pintle orders one for all names, and refuses TLS for the others until then: the site's plan says so.
+        faults.retain(|fault| !matches!(fault, preflight::Fault::Names(_)));
+    }
     for fault in &faults {
         let reason = Reason::new(format!("{}: {fault}", r.shown(path))).hint(fault.hint(&chain.leaf));
         // Where TLS ends in front of pintle, the proxy there may staple.

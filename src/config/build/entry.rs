@@ -108,12 +108,17 @@ pub(super) fn make(plan: Arc<Plan>, made_from: MadeFrom, ramps: Vec<Ramp>) -> En
     let report = site_report(&plan, hsts.as_ref(), hpkp.as_ref(), *withheld, &made_from.promoted, &made_from.ramps);
     let site = Site {
         hosts: plan.hosts.clone(),
-        canonical: plan.canonical.clone(),
+        // A redirect must not lead to a name without a certificate.
+        canonical: plan
+            .canonical
+            .clone()
+            .filter(|name| !plan.refused_names().any(|refused| refused.exact() == Some(name))),
         hsts: hsts.map(|policy| Policy { policy, field: rendered(Hsts::NAME, &policy.to_string()) }),
         hpkp: sent,
         request: plan.request.clone(),
         response: plan.response.clone(),
         lacks_certificate: plan.lack.is_some(),
+        lacks_names: plan.refused_names().next().is_some(),
     };
     Entry { plan, site: Arc::new(site), report, pledge, ramps, made_from }
 }
@@ -134,6 +139,7 @@ fn site_report(
         certificates: plan.loaded.iter().map(Loaded::report).collect(),
         missing: plan.missing.clone(),
         lacks_certificate: plan.lack,
+        refused_names: plan.refused_names().map(ToString::to_string).collect(),
         hsts: hsts.map(ToString::to_string),
         hpkp: hpkp.map(|p| (p.name(), p.value())),
         withheld,

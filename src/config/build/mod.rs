@@ -34,6 +34,7 @@ mod config;
 mod context;
 mod files;
 mod loaded;
+mod own_keys;
 mod pin_plan;
 mod planning;
 mod suites;

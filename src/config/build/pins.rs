@@ -10,6 +10,7 @@ use super::loaded::Loaded;
 use super::pin_plan::{Backup, PinPlan, key_new};
 use super::stand_in::StandIns;
 use crate::config::file::{HpkpTable, SiteTable};
+use crate::config::own_key;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
@@ -106,8 +107,8 @@ fn backups(hpkp: &HpkpTable, r: &mut Checker<'_>) -> Vec<Backup> {
     for (place, at) in hpkp.listed().enumerate() {
         let path = r.path(&at.value);
         let is_own = place < hpkp.own.len();
-        if is_own && !path.exists() {
-            // pintle makes it before it serves.
+        if is_own && !matches!(own_key::read(&path), Ok(Some(_))) {
+            // pintle makes a missing one before it serves. An unusable one is reported by itself.
             r.stamps.push((path.clone(), Stamp::of(&path)));
             continue;
         }

@@ -22,6 +22,8 @@ pub(in crate::config) struct Plan {
     pub(super) set: Option<CertificateSet>,
     /// The pairs that it should have and has not.
     pub(super) missing: Vec<Missing>,
+    /// Names that not all of its certificates cover, with those that do; `None` if no certificate does.
+    pub(super) uncovered: Vec<(HostPattern, Option<CertificateSet>)>,
     /// Why TLS is refused for its names, if it is.
     pub(super) lack: Option<Lack>,
     pub(super) pins: Option<PinPlan>,
@@ -69,6 +71,11 @@ impl Plan {
             && backups(self) == backups(other)
             && upstream(self) == upstream(other)
             && problems(self) == problems(other)
+    }
+
+    /// The names for which TLS is refused, although the site has a certificate: it was issued before they were added.
+    pub(super) fn refused_names(&self) -> impl Iterator<Item = &HostPattern> {
+        self.uncovered.iter().filter(|(_, covering)| covering.is_none()).map(|(name, _)| name)
     }
 
     pub(super) fn is_fit(&self) -> bool {

@@ -12,13 +12,13 @@ use super::report::{Lack, Missing};
 use super::stand_in::{MissingPair, RefusedPair, StandIns};
 use super::suites::Fit;
 use super::upstream::Upstreams;
-use super::{certificates, headers, hsts, pins, upstream};
+use super::{certificates, headers, hsts, own_keys, pins, upstream};
 use crate::config::file::{File, SiteTable};
 use crate::config::problem::At;
 use crate::config::{Config, Draft};
 use crate::host::HostPattern;
 use crate::reason::Problem;
-use crate::tls::Certificates;
+use crate::tls::{Certificate, CertificateSet, Certificates};
 
 /// A plan, and the findings on the way to it.
 pub(super) struct Planned {
@@ -108,6 +108,7 @@ fn make(
     let names: Vec<HostPattern> = hosts.iter().map(|h| h.value.clone()).collect();
     let certificates::Pairs { loaded, refused, missing } =
         certificates::build(table, &names, globals.fit.as_ref(), stand_ins, r);
+    own_keys::report(table, r);
     let pins = pins::plan(table, hosts, (&loaded, !missing.is_empty()), stand_ins, r);
     let hsts = table.hsts.as_ref().map(|t| hsts::plan(t, hosts, r));
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
@@ -121,6 +122,8 @@ fn make(
         );
     }
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
+    let uncovered = uncovered(&names, &served);
+    report_uncovered(table, hosts, &uncovered, r);
     let canonical = canonical(table, hosts, r);
     let request = Arc::new(headers::build(table.request_headers.as_deref(), "request_headers", r));
     let response = Arc::new(headers::build(table.response_headers.as_deref(), "response_headers", r));
@@ -132,10 +135,11 @@ fn make(
         problem.span = problem.span.start.saturating_sub(start)..problem.span.end.saturating_sub(start);
     }
     let plan = Plan {
-        hosts: names,
         canonical,
         lack: lack(&missing).filter(|_| served.is_empty()),
+        uncovered,
         set: (!served.is_empty()).then(|| Certificates::set(served)),
+        hosts: names,
         missing: missing.iter().map(|pair| Missing { path: pair.path.clone(), lack: pair.lack }).collect(),
         loaded,
         pins,
@@ -149,6 +153,39 @@ fn make(
         has_stand_ins: !refused.is_empty() || !missing.is_empty(),
     };
     (plan, refused, missing)
+}
+
+/// The names that not all of a site's certificates cover, with those that do.
+fn uncovered(hosts: &[HostPattern], served: &[Arc<Certificate>]) -> Vec<(HostPattern, Option<CertificateSet>)> {
+    let partly = |host: &HostPattern| {
+        let covers = |certificate: &&Arc<Certificate>| certificate.chain.leaf.covers_pattern(host);
+        let covering: Vec<Arc<Certificate>> = served.iter().filter(covers).cloned().collect();
+        let set = || Certificates::set(covering.clone());
+        (covering.len() < served.len()).then(|| (host.clone(), (!covering.is_empty()).then(set)))
+    };
+    hosts.iter().filter_map(partly).collect()
+}
+
+/// Warns of names that no certificate of the site covers.
+fn report_uncovered(
+    table: &SiteTable,
+    hosts: &[At<HostPattern>],
+    uncovered: &[(HostPattern, Option<CertificateSet>)],
+    r: &mut Checker<'_>,
+) {
+    let refused: Vec<&HostPattern> = uncovered.iter().filter(|(_, set)| set.is_none()).map(|(name, _)| name).collect();
+    let Some(first) = hosts.iter().find(|host| refused.contains(&&host.value)) else { return };
+    let site = hosts.first().map(|host| host.value.to_string()).unwrap_or_default();
+    let names: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    let what = format!(
+        "site.hosts: the certificate does not cover {} yet: until it does, pintle refuses TLS and answers plain HTTP with 503",
+        names.join(", ")
+    );
+    let hint = match table.certificates.iter().any(|pair| pair.managed.is_some()) {
+        true => format!("pintle orders one for all hosts by itself: `pintle acme plan --site {site}` shows when"),
+        false => format!("get one for all hosts, then `pintle install --site {site}`; or make two sites"),
+    };
+    r.warn(&first.span, what, hint);
 }
 
 /// Why a site without any certificate has none: a broken pair is worse than one that is still to come.

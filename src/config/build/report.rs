@@ -23,6 +23,8 @@ pub struct Site {
     pub missing: Vec<Missing>,
     /// Why pintle refuses TLS for its names; `None` if it has a certificate, or needs none.
     pub lacks_certificate: Option<Lack>,
+    /// Names for which pintle refuses TLS although the site has a certificate: it does not cover them.
+    pub refused_names: Vec<String>,
     /// Its Strict-Transport-Security.
     pub hsts: Option<String>,
     /// Name and value of its pin header.

@@ -17,6 +17,9 @@ impl Control {
             "1 if the site waits for its first certificate from the CA.",
             &waits,
         );
+        let refused = self.by_site(&|site| site.refused_names.len() as f64);
+        let help = "Names of the site for which TLS is refused, as its certificate does not cover them.";
+        metrics.gauges("site_names_without_certificate", help, &refused);
         let infos = self.certificates().map(|(site, c)| {
             let (pin, algorithm) = (c.pin.to_string(), c.algorithm.to_string());
             let facts =

@@ -21,6 +21,8 @@ impl Control {
         metrics.gauges("renewal_failing_since_timestamp_seconds", help, &failing.collect::<Values>());
         let help = "1 while pintle replaces and revokes a compromised key.";
         metrics.gauges("key_compromised", help, &values(&|o| flag(o.compromised.is_some())));
+        let help = "1 if the file of the live or the next key cannot be used.";
+        metrics.gauges("key_unusable", help, &values(&|o| flag(o.key_fault.is_some())));
         let open = |o: &Outlook| o.unrevoked.as_ref().map_or(0, |open| open.serials.len()) as f64;
         let help = "Valid certificates of a burnt key that are not revoked.";
         metrics.gauges("certificates_unrevoked", help, &values(&open));

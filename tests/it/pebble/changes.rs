@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::orders::{Bed, obtained, renew};
+use super::orders::{Bed, ask_text, obtained, renew};
 use crate::harness::double::{Answer, Double, Step, When};
 use crate::harness::pebble::Settings;
-use crate::harness::{BLOG, Client, Pintle, blog, eventually, outcome};
+use crate::harness::{BLOG, Client, Connection, Pintle, blog, eventually, outcome};
 
 const MORE: &str = "more.example.com";
 const PINS: &str = "[site.hpkp]\nmax_age = \"30d\"\n";
@@ -51,6 +51,51 @@ fn names_change_their_order_and_the_key_stays() {
     obtained(&pintle, 2);
     bed.page(&pintle, "new.example.com");
     assert_eq!(bed.spki("ecdsa-p256"), pin, "the key");
+}
+
+/// Plain HTTP for a host: status and location.
+fn plain(pintle: &Pintle, host: &str) -> (u16, Option<String>) {
+    let page = Connection::plain(pintle.http()).get(host, "/");
+    (page.status, page.field("location").map(str::to_owned))
+}
+
+#[test]
+fn an_added_name_waits_for_its_certificate_without_a_redirect() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    let pintle = bed.start(&bed.acme(&double.directory(), ""), &bed.site(&[BLOG], "", PINS));
+    obtained(&pintle, 1);
+    double.answer(Step::NewOrder, When::Always, Answer::problem(503, "serverInternal", "out of order"));
+    replace_sites(&pintle, &bed.site(&[BLOG, MORE], "", PINS));
+    let (code, out, error) = outcome(&mut pintle.command("check"));
+    assert!(code == 0 && error.contains(&format!("does not cover {MORE} yet")), "{out}{error}");
+    pintle.reload();
+    pintle.logs("no certificate obtained");
+    let is_pending = |pintle: &Pintle| {
+        assert_eq!(plain(pintle, MORE), (503, None));
+        assert_eq!(plain(pintle, BLOG).0, 301);
+        let (code, _, error) = bed.get(pintle, MORE);
+        assert!(code == 35 && error.contains("unrecognized name"), "{code} {error}");
+        bed.page(pintle, BLOG);
+        assert!(ask_text(&bed, "/ready?strict").contains(&format!("not covered by the certificate: {MORE}")));
+        let metrics = ask_text(&bed, "/metrics");
+        assert!(metrics.contains("pintle_site_names_without_certificate{site=\"blog.example.com\"} 1"), "{metrics}");
+        let (code, text, _) = outcome(pintle.command("status").arg("--exit-code"));
+        assert!(code == 1 && text.contains(&format!("NOT COVERED  {MORE}")), "{text}");
+    };
+    is_pending(&pintle);
+    // After a restart, even without the copy of the pair.
+    let config = fs::read_to_string(pintle.config_path()).unwrap();
+    drop(pintle);
+    fs::remove_dir_all(bed.state().join("last-good")).unwrap();
+    let pintle = restart(&bed, &config);
+    is_pending(&pintle);
+    double.behave();
+    renew(&bed);
+    obtained(&pintle, 1);
+    eventually("the name is redirected", || (plain(&pintle, MORE).0 == 301).then_some(()));
+    bed.page(&pintle, MORE);
+    assert_eq!(ask_text(&bed, "/ready?strict"), "ready\n");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod hook;
 mod life;
 mod orders;
 mod overdue;
+mod own_keys;
 mod preflight;
 mod revoke;
 mod rig;

@@ -324,6 +324,8 @@ impl Operator {
             live: c.live.map(pin),
             live_since: c.live_since,
             next,
+            unusable_live: None,
+            unusable_next: None,
             info: c.info.clone(),
             order: c.order.clone(),
             checked: c.checked.clone(),
