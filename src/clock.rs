@@ -24,13 +24,20 @@ const RUNG: u32 = 0;
 /// while the machine sleeps: a lease ends in its sleep, too. All threads count from the same start.
 #[must_use]
 pub fn uptime() -> u64 {
-    static START: LazyLock<u64> = LazyLock::new(since_boot);
-    let start = *START;
+    let start = started();
     since_boot().saturating_sub(start)
 }
 
-/// Milliseconds since the machine was started.
-fn since_boot() -> u64 {
+/// The start of [`uptime`], by [`since_boot`].
+#[must_use]
+pub fn started() -> u64 {
+    static START: LazyLock<u64> = LazyLock::new(since_boot);
+    *START
+}
+
+/// Milliseconds since the machine was started. Its sleep counts.
+#[must_use]
+pub fn since_boot() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let [seconds, nanoseconds] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or_default());
     seconds.saturating_mul(1000).saturating_add(nanoseconds / 1_000_000)

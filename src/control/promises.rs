@@ -15,7 +15,7 @@ use crate::config::Draft;
 use crate::ledger::leases::{Leases, Renewal};
 use crate::ledger::repair::dated_ahead;
 use crate::ledger::time::{ClockReading, ClockStep, Doubt, Time, day, wall};
-use crate::ledger::{Book, Ledger, Notice, OpenError, Record, set_id};
+use crate::ledger::{Book, Ledger, Notice, OpenError, Record, boot, set_id};
 use crate::policy::promise::{Channel, Promise, Seconds};
 use crate::reason::Reason;
 
@@ -363,7 +363,8 @@ impl Control {
         }
         let due = self.promises.leases.borrow().due(now, reading.uptime);
         let renewal = due?;
-        match self.record(renewal.records.clone()).await {
+        let note = boot::note(self.ledger().book(), &self.promises.time.borrow());
+        match self.record(renewal.records.iter().cloned().chain(note).collect()).await {
             Ok(()) => Some(renewal),
             Err(error) => {
                 let trouble = LedgerTrouble::new(&error);

@@ -20,7 +20,7 @@ use crate::handover::Launcher;
 use crate::lease::Lease;
 use crate::ledger::leases::Leases;
 use crate::ledger::time::{ClockReading, Time};
-use crate::ledger::{Book, Ledger, set_id};
+use crate::ledger::{Book, Ledger, boot, set_id};
 use crate::os::supervisor::Tie;
 use crate::os::systemd::Notify;
 use crate::policy::promise::Seconds;
@@ -164,6 +164,7 @@ pub(super) async fn promise(
 ) -> Result<Promised, StartError> {
     let reading = ClockReading::take();
     let time = Time::start(ledger.book().newest(), reading).dated_since(since);
+    let time = time.dated_since(boot::dated_since(ledger.book()));
     let mut leases = Leases::default();
     let copying =
         copies.and_then(|copies| adopt::copy_first(copies, config, None, ledger.book(), time.judged(reading)));
@@ -178,7 +179,8 @@ pub(super) async fn promise(
     if trouble.is_none()
         && let Some(mut renewal) = leases.due(time.now(reading), reading.uptime)
     {
-        match ledger.record(renewal.records.clone()) {
+        let note = boot::note(ledger.book(), &time);
+        match ledger.record(renewal.records.iter().cloned().chain(note).collect()) {
             Ok(()) => {
                 let now = match before {
                     Some(before) => {

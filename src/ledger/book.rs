@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::line::set_id;
-use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair, Replaced};
+use super::record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair, Replaced};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::lease::ahead;
@@ -24,6 +24,8 @@ pub struct Book {
     repairs: Vec<Repair>,
     /// The last time that a process noted that it keeps this ledger.
     seen: Option<Seconds>,
+    /// The newest one of each boot.
+    clocks: BTreeMap<String, ClockNote>,
     burnt: BTreeMap<Pin, Burnt>,
     /// Burnt keys that only newer versions' records contain.
     derived_burnt: BTreeMap<Pin, Burnt>,
@@ -105,6 +107,7 @@ impl Book {
                 is_new
             }
             Record::Burnt(burnt) => self.burn(burnt),
+            Record::Clock(note) => self.note_clock(note),
             Record::Unknown(json) => self.foreign(json),
         }
     }
@@ -136,6 +139,16 @@ impl Book {
             None => _ = self.burnt.insert(burnt.pin, burnt),
         }
         true
+    }
+
+    /// The later note of a boot counts; of two at the same moment, the one with the earlier time.
+    fn note_clock(&mut self, note: ClockNote) -> bool {
+        let rank = |note: &ClockNote| (note.uptime, std::cmp::Reverse((note.at, note.since)));
+        let is_new = self.clocks.get(&note.boot).is_none_or(|known| rank(known) < rank(&note));
+        if is_new {
+            self.clocks.insert(note.boot.clone(), note);
+        }
+        is_new
     }
 
     fn promise(&mut self, promise: Promise) -> bool {
@@ -265,6 +278,12 @@ impl Book {
         &self.repairs
     }
 
+    /// Returns the newest note of a clock in this boot of the machine.
+    #[must_use]
+    pub fn clock(&self, boot: &str) -> Option<&ClockNote> {
+        self.clocks.get(boot)
+    }
+
     /// Returns the record of a burnt key: it never serves again, and is no backup.
     #[must_use]
     pub fn burnt(&self, pin: Pin) -> Option<&Burnt> {
@@ -287,6 +306,7 @@ impl Book {
             + self.repairs.len()
             + usize::from(self.seen.is_some())
             + self.burnt.len()
+            + self.clocks.len()
             + self.unknown.len()
     }
 
@@ -314,14 +334,17 @@ impl Book {
             .chain(self.repairs.iter().map(|r| Record::Repair(r.clone())))
             .chain(self.seen.map(Record::Seen))
             .chain(self.burnt.values().map(|b| Record::Burnt(b.clone())))
+            .chain(self.clocks.values().map(|c| Record::Clock(c.clone())))
             .chain(self.unknown.iter().map(|u| Record::Unknown(u.clone())))
     }
 
-    /// Removes promises that expired longer ago than the history reaches.
+    /// Removes promises that expired longer ago than the history reaches, and notes of clocks of
+    /// that time.
     pub fn forget_history(&mut self, now: Seconds) {
         let derived = &self.derived;
         let is_derived = |p: &Promise| !derived.is_empty() && derived.contains(&SetKey::of(p));
         self.promises.retain(|p| is_derived(p) || now.saturating_sub(p.honoured_until()) < HISTORY);
+        self.clocks.retain(|_, note| now.saturating_sub(note.at.div_euclid(1000)) < HISTORY);
         self.by_set = self.promises.iter().enumerate().map(|(at, p)| (SetKey::of(p), at)).collect();
     }
 

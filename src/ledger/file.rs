@@ -12,6 +12,7 @@
 use serde::Deserialize;
 
 use super::book::Book;
+use super::boot::{Moment, catch_up};
 use super::json::LineJson;
 use super::line::{Read, VERSION, sum};
 use super::notice::Notice;
@@ -144,6 +145,16 @@ impl FileContents {
             self.book.apply(record);
         }
         self
+    }
+}
+
+impl FileContents {
+    /// Corrects dates that a clock of this boot, set right since, left too early. Returns `true` if
+    /// there are any.
+    pub(super) fn catch_up(&mut self) -> bool {
+        let behind = catch_up(&mut self.book, &Moment::now());
+        self.notices.extend(behind.map(|behind| Notice::DatedEarly { seconds: behind.seconds }));
+        behind.is_some()
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::record::{Accepted, Burnt, Ramp, Ramped, Record, Repair, Replaced};
+use super::record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair, Replaced};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::hpkp::Mode;
@@ -69,6 +69,12 @@ enum RecordJson {
         site: String,
         pin: String,
         at: Timestamp,
+    },
+    Clock {
+        boot: String,
+        uptime_ms: u64,
+        at: Timestamp,
+        since: Timestamp,
     },
 }
 
@@ -157,6 +163,12 @@ pub(super) fn of_record(record: &Record) -> String {
         Record::Repair(r) => RecordJson::Repair { what: r.what.clone(), at: time(r.at) },
         Record::Seen(at) => RecordJson::Seen { at: time(*at) },
         Record::Burnt(b) => RecordJson::Burnt { site: b.site.clone(), pin: b.pin.to_string(), at: time(b.at) },
+        Record::Clock(c) => RecordJson::Clock {
+            boot: c.boot.clone(),
+            uptime_ms: c.uptime,
+            at: Timestamp::from_millisecond(c.at).unwrap_or_default(),
+            since: time(c.since),
+        },
         Record::Unknown(json) => return json.clone(),
     };
     serde_json::to_string(&text).expect("texts, numbers and times have a form in JSON")
@@ -177,7 +189,7 @@ pub(super) fn is_foreign(json: &str) -> bool {
     serde_json::from_str::<Typed<'_>>(json).is_ok_and(|t| {
         !matches!(
             &*t.kind,
-            "format" | "promise" | "export" | "ramp" | "accepted" | "replaced" | "repair" | "seen" | "burnt"
+            "format" | "promise" | "export" | "ramp" | "accepted" | "replaced" | "repair" | "seen" | "burnt" | "clock"
         )
     })
 }
@@ -299,6 +311,9 @@ fn of_json(text: RecordJson) -> Option<Record> {
         RecordJson::Seen { at } => Record::Seen(at.as_second()),
         RecordJson::Burnt { site, pin, at } => {
             Record::Burnt(Burnt { site, pin: pin.parse().ok()?, at: at.as_second() })
+        }
+        RecordJson::Clock { boot, uptime_ms, at, since } => {
+            Record::Clock(ClockNote { boot, uptime: uptime_ms, at: at.as_millisecond(), since: since.as_second() })
         }
     })
 }

@@ -146,7 +146,7 @@ fn lease(promise: &Promise, now: Seconds, uptime: u64) -> (Record, Granted) {
 
 /// Returns the promise with its corrected date; `None` if a clock that was behind did not date it.
 /// The corrected date is at most now. An export ends on its written date, whatever the clock was.
-fn redated(promise: &Promise, behind: Behind, now: Seconds) -> Option<Record> {
+pub(super) fn redated(promise: &Promise, behind: Behind, now: Seconds) -> Option<Record> {
     let concerns = promise.channel == Channel::Header(Mode::Enforce) && promise.last_sent > behind.since;
     let last_sent = promise.last_sent.saturating_add(behind.seconds).min(now.saturating_add(1));
     (concerns && last_sent > promise.last_sent).then(|| Record::Promise(Promise { last_sent, ..promise.clone() }))

@@ -26,13 +26,17 @@ pub fn look(folder: &Path) -> io::Result<(Book, Vec<Notice>)> {
     for _ in 1..LOOKS {
         let found = read_files(&mut disk)?.0;
         if !found.notices.iter().any(Notice::is_loss) {
-            let found = found.with_doubtful();
-            return Ok((found.book, found.notices));
+            return Ok(looked_at(found));
         }
         std::thread::sleep(LOOK_PAUSE);
     }
-    let found = read_files(&mut disk)?.0.with_doubtful();
-    Ok((found.book, found.notices))
+    Ok(looked_at(read_files(&mut disk)?.0))
+}
+
+fn looked_at(found: FileContents) -> (Book, Vec<Notice>) {
+    let mut found = found.with_doubtful();
+    found.catch_up();
+    (found.book, found.notices)
 }
 
 /// Returns the file of a folder's ledger that cannot be read; the main one if it is not a file that fails.

@@ -6,6 +6,7 @@
 //! the operator accepts the loss.
 
 pub mod book;
+pub mod boot;
 pub mod disk;
 mod file;
 mod json;
@@ -26,7 +27,7 @@ pub use line::set_id;
 pub use look::{is_new, look, read_book, salvaged, unreadable};
 pub use names::{DAMAGED, FILE, HEAD, LOCK, MOVED};
 pub use notice::{Notice, OpenError};
-pub use record::{Accepted, Burnt, Ramp, Ramped, Record, Repair};
+pub use record::{Accepted, Burnt, ClockNote, Ramp, Ramped, Record, Repair};
 
 use crate::policy::promise::Seconds;
 use disk::{Disk, Folder, FolderError};
@@ -152,7 +153,8 @@ impl<D: Disk> Ledger<D> {
                 return Err(OpenError::Damaged(found.notices));
             }
         }
-        let found = found.with_doubtful();
+        let mut found = found.with_doubtful();
+        let is_late = found.catch_up();
         // New lines must not follow a torn line or another format, and there must be a head.
         let is_whole = found.good == contents.len() && head.is_clean;
         let is_usual = contents.is_empty() || found.is_current && !head.positions.is_empty();
@@ -164,7 +166,7 @@ impl<D: Disk> Ledger<D> {
             position: found.position,
             heads: head.positions,
             head_len: head.len,
-            suspect: is_lossy || !is_whole || !is_usual,
+            suspect: is_lossy || is_late || !is_whole || !is_usual,
             disturbed: false,
             broken: None,
         };

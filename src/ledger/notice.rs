@@ -47,6 +47,11 @@ pub enum Notice {
     /// The file has records, and there is no head: nothing shows if the file was truncated. Somebody has put a copy of
     /// the file here, or deleted the head.
     NoHead,
+    /// A clock that was behind, and was set right since, dated promises. Their dates are corrected.
+    DatedEarly {
+        /// The error, in seconds.
+        seconds: i64,
+    },
     /// A newer version wrote the file.
     Newer {
         /// The number of the format.
@@ -58,7 +63,7 @@ impl Notice {
     /// Returns `true` if a promise may be lost.
     #[must_use]
     pub fn is_loss(&self) -> bool {
-        !matches!(self, Self::Torn { .. } | Self::Newer { .. } | Self::NoHead)
+        !matches!(self, Self::Torn { .. } | Self::Newer { .. } | Self::NoHead | Self::DatedEarly { .. })
     }
 }
 
@@ -105,6 +110,10 @@ impl fmt::Display for Notice {
                 f,
                 "{HEAD} is missing: nothing shows if the file was truncated, or is an old copy. If promises are missing, put \
                  both files of the newest copy back"
+            ),
+            Self::DatedEarly { seconds } => write!(
+                f,
+                "the clock was {seconds} s behind when promises were written: they are held for that much longer"
             ),
             Self::Newer { format } => write!(f, "written by a newer pintle, in format {format}"),
         }

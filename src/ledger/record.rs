@@ -27,6 +27,8 @@ pub enum Record {
     Seen(Seconds),
     /// A key was compromised: it never serves again, and is no backup.
     Burnt(Burnt),
+    /// The clock by which a process dates promises.
+    Clock(ClockNote),
     /// A newer version's record, kept unchanged. [`Record::strictest`] returns the promise in it,
     /// if any.
     Unknown(String),
@@ -112,6 +114,28 @@ pub struct Repair {
     pub at: Seconds,
 }
 
+/// A clock that dates promises, compared with the time since the machine's boot. If another process
+/// of the same boot finds that the clock was set forward since, the dates by it are too early.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClockNote {
+    /// The kernel's id of the boot.
+    pub boot: String,
+    /// The time since the boot, in milliseconds.
+    pub uptime: u64,
+    /// The clock at that moment, in milliseconds since 1970.
+    pub at: i64,
+    /// Dates later than this are by this clock.
+    pub since: Seconds,
+}
+
+impl ClockNote {
+    /// Returns the time of the boot by this clock, in milliseconds since 1970.
+    #[must_use]
+    pub fn booted(&self) -> i64 {
+        self.at.saturating_sub(i64::try_from(self.uptime).unwrap_or(i64::MAX))
+    }
+}
+
 /// A compromised key. It stays so for ever, on every node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Burnt {
@@ -128,6 +152,6 @@ impl Record {
     /// not accepted on another, which may be sending these very pins.
     #[must_use]
     pub fn travels(&self) -> bool {
-        !matches!(self, Self::Accepted(_) | Self::Replaced(_) | Self::Repair(_) | Self::Seen(_))
+        !matches!(self, Self::Accepted(_) | Self::Replaced(_) | Self::Repair(_) | Self::Seen(_) | Self::Clock(_))
     }
 }

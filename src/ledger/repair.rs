@@ -2,6 +2,7 @@
 //! lost promises. `Ledger::replace` carries it out.
 
 use super::book::{Book, written};
+use super::boot::catch_up_confirmed;
 use super::record::{Record, Repair};
 use super::time::{DOUBT, day};
 use crate::lease::ahead;
@@ -36,7 +37,7 @@ pub fn date(record: &Record) -> Option<Seconds> {
         Record::Seen(at) => Some(*at),
         Record::Burnt(b) => Some(b.at),
         Record::Unknown(json) => Record::strictest(json).map(|p| written(&p).max(p.first_sent)),
-        Record::Format(_) => None,
+        Record::Clock(_) | Record::Format(_) => None,
     }
 }
 
@@ -87,22 +88,41 @@ pub fn in_words(record: &Record) -> String {
             Some(promise) => in_words(&Record::Promise(promise)),
             None => "a record of a newer pintle".into(),
         },
+        Record::Clock(c) => format!("a clock that showed {}", day(c.at.div_euclid(1000))),
         Record::Format(_) => "the format".into(),
     }
 }
 
 /// Returns the records with impossible dates, and their corrections: nothing was sent later than
 /// now.
+///
+/// A clock that went on from the last date, and that the operator confirms, may also show that dates
+/// of this boot are too early.
 #[must_use]
 pub fn redated(book: &Book, now: Seconds) -> Vec<Redated> {
-    book.records().filter(|r| is_beyond(r, now)).map(|before| Redated { after: as_of(&before, now), before }).collect()
+    let beyond = book.records().filter(|r| is_beyond(r, now));
+    let mut redated: Vec<Redated> = beyond.map(|before| Redated { after: as_of(&before, now), before }).collect();
+    let confirmed = confirmed(book);
+    redated.extend(book.promises().iter().filter_map(|before| {
+        let after = confirmed.find(before).filter(|after| after.last_sent > before.last_sent)?;
+        Some(Redated { before: Record::Promise(before.clone()), after: Record::Promise(after.clone()) })
+    }));
+    redated
+}
+
+/// Returns the book by a clock that the operator confirms.
+fn confirmed(book: &Book) -> Book {
+    let mut book = book.clone();
+    catch_up_confirmed(&mut book);
+    book
 }
 
 /// Returns the book after the repair, and records `repair` in it.
 #[must_use]
 pub fn carried_out(book: &Book, now: Seconds, repair: Option<Repair>) -> Book {
     let mut mended = Book::default();
-    for record in book.records() {
+    // Notes of clocks go: by the clock that the operator confirms, all dates are right now.
+    for record in confirmed(book).records().filter(|record| !matches!(record, Record::Clock(_))) {
         mended.apply(if is_beyond(&record, now) { as_of(&record, now) } else { record });
     }
     if let Some(repair) = repair {
@@ -165,6 +185,6 @@ fn as_of(record: &Record, now: Seconds) -> Record {
             Some(promise) => as_of(&Record::Promise(promise), now),
             None => Record::Unknown(json),
         },
-        Record::Format(format) => Record::Format(format),
+        known @ (Record::Clock(_) | Record::Format(_)) => known,
     }
 }

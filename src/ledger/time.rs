@@ -4,12 +4,12 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::clock::uptime;
+use crate::clock::{started, uptime};
 use crate::policy::promise::Seconds;
 
 /// A clock that lags by more than this many milliseconds has been set forward. The margin of leases
 /// covers less.
-const FORWARD: i64 = 500;
+pub(super) const FORWARD: i64 = 500;
 /// A clock that went back by more than this many milliseconds has been set, not just corrected.
 const BACK: i64 = 5000;
 /// A clock that deviates by more than this many seconds is doubted and dates nothing: a date in the
@@ -112,21 +112,31 @@ pub fn judged_now(newest: Option<Seconds>) -> (Seconds, Option<Doubt>) {
 }
 
 /// Returns the wall clock, in milliseconds.
-fn wall_millis() -> i64 {
+pub(super) fn wall_millis() -> i64 {
     Timestamp::now().as_millisecond().saturating_add(test_offset())
 }
 
-/// Returns the offset of a test's clock, in milliseconds: the file named by `PINTLE_TEST_CLOCK` has
-/// it in seconds.
+/// Returns a word of a test's clock: the file named by `PINTLE_TEST_CLOCK` has its offset in seconds,
+/// and may have the id of a boot.
 #[cfg(debug_assertions)]
-fn test_offset() -> i64 {
-    let file = std::env::var_os("PINTLE_TEST_CLOCK").and_then(|path| std::fs::read_to_string(path).ok());
-    file.and_then(|text| text.trim().parse::<i64>().ok()).unwrap_or_default().saturating_mul(1000)
+fn test_word(at: usize) -> Option<String> {
+    let file = std::env::var_os("PINTLE_TEST_CLOCK").and_then(|path| std::fs::read_to_string(path).ok())?;
+    file.split_whitespace().nth(at).map(str::to_owned)
 }
 
 #[cfg(not(debug_assertions))]
-const fn test_offset() -> i64 {
-    0
+const fn test_word(_: usize) -> Option<String> {
+    None
+}
+
+/// Returns the offset of a test's clock, in milliseconds.
+fn test_offset() -> i64 {
+    test_word(0).and_then(|word| word.parse::<i64>().ok()).unwrap_or_default().saturating_mul(1000)
+}
+
+/// Returns the id of a test's boot.
+pub(super) fn test_boot() -> Option<String> {
+    test_word(1)
 }
 
 impl Time {
@@ -149,6 +159,12 @@ impl Time {
     #[must_use]
     pub fn since(&self) -> Seconds {
         self.since
+    }
+
+    /// Returns this clock at the moment from which it counts, in milliseconds since 1970, and the
+    /// milliseconds since the machine's boot then.
+    pub(super) fn line(&self) -> (i64, u64) {
+        (self.at, started().saturating_add(self.read))
     }
 
     /// Returns the time for dating a promise.

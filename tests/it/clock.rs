@@ -43,8 +43,39 @@ impl Bed {
 
     /// By how many seconds it is ahead.
     fn set_clock(&self, offset: i64) {
-        fs::write(self.folder.path().join("new"), offset.to_string()).unwrap();
+        self.write_clock(&offset.to_string());
+    }
+
+    /// The machine was off meanwhile: its clock was not set.
+    fn reboot(&self, offset: i64) {
+        self.write_clock(&format!("{offset} boot-{offset}"));
+    }
+
+    fn write_clock(&self, text: &str) {
+        fs::write(self.folder.path().join("new"), text).unwrap();
         fs::rename(self.folder.path().join("new"), self.clock()).unwrap();
+    }
+
+    /// A start that is refused; returns what it says.
+    fn refused(&self, leaf: &Leaf) -> String {
+        let path = self.folder.path().join("refused.toml");
+        fs::write(&path, format!("{LISTEN}\n{}", self.config(leaf))).unwrap();
+        let run = |name: &[&str]| {
+            let mut command = crate::harness::pintle();
+            command
+                .env("PINTLE_TEST_CLOCK", self.clock())
+                .env("PINTLE_ALLOW_ROOT", "1")
+                .args(name)
+                .arg("-c")
+                .arg(&path);
+            let (code, out, err) = outcome(&mut command);
+            assert_ne!(code, 0, "{name:?}: {out}{err}");
+            out + &err
+        };
+        let _ = fs::remove_dir_all(self.state().join("last-good"));
+        let said = run(&["check"]);
+        assert!(said.contains("would lock readers out"), "{said}");
+        run(&["run", "--strict"])
     }
 
     fn config(&self, leaf: &Leaf) -> String {
@@ -208,10 +239,10 @@ fn a_year_without_pins_is_no_wrong_clock() {
     drop(bed.start(&bed.config(&bed.live)));
     let config = bed.config(&bed.stranger);
     let without = config.split("[site.hpkp]").next().unwrap();
-    bed.set_clock(-400 * DAY);
+    bed.reboot(-400 * DAY);
     let pintle = bed.start(without);
     for day in [-250, -100, 0] {
-        bed.set_clock(day * DAY);
+        bed.reboot(day * DAY);
         let at = jiff::Timestamp::now().as_second() + (day - 1) * DAY;
         eventually("the ledger has this date", || {
             (ledger::look(&bed.state()).unwrap().0.newest().unwrap() > at).then_some(())
@@ -222,6 +253,121 @@ fn a_year_without_pins_is_no_wrong_clock() {
     assert_eq!(Client::new(&bed.authority).get(pintle.https(), BLOG, "/").status, 200);
     let (code, _, err) = outcome(&mut bed.command(&pintle, "check"));
     assert!(code == 0 && !err.contains("the clock shows"), "{err}");
+}
+
+/// The clock was 26 days behind, and was set right while the disk was full, or a moment before the process was killed: the
+/// correction was never written. Who noted the pins holds them for ten days all the same.
+#[test]
+fn a_correction_that_was_never_written() {
+    for how in ["full disk", "killed at once", "two corrections", "an upgrade", "another start in between"] {
+        let bed = Bed::new(-26 * DAY);
+        let config = bed.config(&bed.live).replace("30d", "10d");
+        let start = || {
+            Pintle::start_command(&bed.authority, LISTEN, &config, |command| {
+                command.env("PINTLE_TEST_CLOCK", bed.clock());
+            })
+        };
+        let mut pintle = start();
+        assert!(bed.header(&pintle).is_some());
+        let fill = |pid: u32| output(Command::new("prlimit").args(["--fsize=0:", "--pid", &pid.to_string()]));
+        let notices = |pintle: &Pintle, times: usize| {
+            pintle.logged("the clock was set forward, or this machine slept: promises are written again", times);
+        };
+        match how {
+            "two corrections" => {
+                bed.set_clock(-20 * DAY);
+                notices(&pintle, 1);
+                eventually("the first one is written", || bed.header(&pintle));
+                fill(pintle.pid());
+                bed.set_clock(0);
+                notices(&pintle, 2);
+            }
+            "full disk" => {
+                fill(pintle.pid());
+                bed.set_clock(0);
+                notices(&pintle, 1);
+            }
+            "an upgrade" => {
+                output(&mut bed.command(&pintle, "upgrade"));
+                let pid = pintle.status()["pid"].as_u64().unwrap();
+                fill(u32::try_from(pid).unwrap());
+                bed.set_clock(0);
+                eventually("the pins are withheld", || bed.header(&pintle).is_none().then_some(()));
+                output(Command::new("kill").args(["-s", "KILL", &pid.to_string()]));
+            }
+            "another start in between" => {
+                drop(pintle);
+                pintle = start();
+                fill(pintle.pid());
+                bed.set_clock(0);
+                notices(&pintle, 1);
+            }
+            _ => bed.set_clock(0),
+        }
+        drop(pintle);
+        let (_, notices) = ledger::look(&bed.state()).unwrap();
+        assert!(matches!(notices[..], [ledger::Notice::DatedEarly { .. }]), "{how}: {notices:?}");
+        let said = bed.refused(&bed.stranger);
+        assert!(said.contains("would lock readers out"), "{how}: {said}");
+        // With the key that they hold, all is well, and the next start has nothing to correct.
+        let (book, notices) = ledger::look(&bed.state()).unwrap();
+        let now = jiff::Timestamp::now().as_second();
+        let held = |book: &ledger::Book| book.promises().iter().map(|p| p.honoured_until()).max().unwrap();
+        assert!((now + 9 * DAY..now + 11 * DAY).contains(&held(&book)), "{how}: {notices:?} {:?}", book.promises());
+        let pintle = start();
+        assert!(bed.header(&pintle).is_some());
+        assert!(!pintle.log().contains("s behind when promises"), "{how}: {}", pintle.log());
+    }
+}
+
+/// The clock was ahead when promises were made, and was set right while the disk was full. Their dates are named at the
+/// next start, and there is a way out.
+#[test]
+fn dates_ahead_that_a_full_disk_has_kept() {
+    let bed = Bed::new(200 * DAY);
+    let config = bed.config(&bed.live);
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+    output(Command::new("prlimit").args(["--fsize=0:", "--pid", &pintle.pid().to_string()]));
+    bed.set_clock(0);
+    pintle.logs("the clock was set back; promises are not shortened");
+    drop(pintle);
+    let pintle = bed.start(&config);
+    pintle.logs("the ledger has dates ahead of the clock");
+    assert!(bed.header(&pintle).is_some());
+    let path = bed.folder.path().join("pintle.toml");
+    fs::write(&path, fs::read_to_string(pintle.config_path()).unwrap()).unwrap();
+    drop(pintle);
+    output(crate::harness::pintle().args(["ledger", "repair", "--yes", "-c"]).arg(&path));
+    let (book, _) = ledger::look(&bed.state()).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    let held = book.promises().iter().map(|p| p.honoured_until()).max().unwrap();
+    assert!((now + 29 * DAY..now + 31 * DAY).contains(&held), "{held}");
+    // The clock goes on from there: nothing is doubted, and nothing is corrected twice.
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+    let log = pintle.log();
+    assert!(!log.contains("dates ahead of the clock") && !log.contains("s behind when promises"), "{log}");
+}
+
+/// A machine without a clock of its own: the first dates are those of its image, of years ago. Who confirms the right clock
+/// confirms that pins of this boot were noted later than the ledger says.
+#[test]
+fn a_confirmed_clock_corrects_dates_of_this_boot() {
+    let bed = Bed::new(-900 * DAY);
+    let config = bed.config(&bed.live);
+    let pintle = bed.start(&config);
+    assert!(bed.header(&pintle).is_some());
+    bed.set_clock(0);
+    pintle.logs("the clock cannot be right: pins are withheld, everything else continues");
+    drop(pintle);
+    let path = bed.folder.path().join("pintle.toml");
+    fs::write(&path, format!("{LISTEN}\n{config}")).unwrap();
+    let (code, out, err) = outcome(crate::harness::pintle().args(["ledger", "repair", "--yes", "-c"]).arg(&path));
+    assert!(code == 0 && out.contains("CLOCK ") && out.contains("DATE ") && out.contains("done"), "{out}{err}");
+    let said = bed.refused(&bed.stranger);
+    assert!(said.contains("would lock readers out"), "{said}");
+    assert!(bed.header(&bed.start(&config)).is_some());
 }
 
 /// A clock that was ahead by less than a year is not doubted, but its dates are named, with the way out.

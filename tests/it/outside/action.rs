@@ -79,7 +79,7 @@ fn do_one(world: &mut World<'_>) -> Result<String, String> {
         23 => merge(world)?,
         24..=25 => sleep(world),
         26 => down(world)?,
-        27 => clock(world),
+        27 => clock(world)?,
         28 => fill_disk(world),
         _ => touch_ledger(world)?,
     })
@@ -377,7 +377,7 @@ fn sleep(world: &mut World<'_>) -> String {
 
 fn down(world: &mut World<'_>) -> Result<String, String> {
     let at_once = world.random.once_in(2);
-    world.stop(at_once);
+    world.go_down(at_once);
     let time = any_time(world);
     world.ahead += time;
     world.set_clock();
@@ -393,7 +393,29 @@ fn down(world: &mut World<'_>) -> Result<String, String> {
 }
 
 /// The clock was behind when the machine came up, or is set right.
-fn clock(world: &mut World<'_>) -> String {
+fn clock(world: &mut World<'_>) -> Result<String, String> {
+    if world.behind > 0 && world.random.once_in(2) {
+        return clock_right_and_killed(world);
+    }
+    Ok(set_clock(world))
+}
+
+/// The clock is set right, and the process is killed before it can write what that means.
+fn clock_right_and_killed(world: &mut World<'_>) -> Result<String, String> {
+    let is_full = world.random.once_in(2) && world.node.fill_disk(true);
+    let by = std::mem::take(&mut world.behind);
+    world.clock_goes_forward(by);
+    if is_full && world.random.once_in(2) {
+        world.reload();
+    }
+    world.stop(true);
+    world.count("clock right, killed");
+    let disk = if is_full { " with a full disk" } else { "" };
+    world.start()?;
+    Ok(format!("the clock is set right by {by} s, and the process killed{disk}"))
+}
+
+fn set_clock(world: &mut World<'_>) -> String {
     if world.behind == 0 && world.random.once_in(3) {
         return clock_ahead(world);
     }
@@ -405,7 +427,7 @@ fn clock(world: &mut World<'_>) -> String {
         return format!("the clock is set back, and right: {}", in_words(Some(&said)));
     }
     if world.behind == 0 {
-        world.stop(true);
+        world.go_down(true);
         world.behind = any_time(world);
         world.set_clock();
         world.count("clock behind");
@@ -436,7 +458,13 @@ fn clock_ahead(world: &mut World<'_>) -> String {
         world.clock_goes_forward(by);
         return format!("the clock goes {by} s ahead while it runs");
     }
-    world.stop(true);
+    if world.random.once_in(2) {
+        world.go_down(true);
+    } else {
+        // For the node, that is a clock that was behind before.
+        world.stop(true);
+        world.ghosts.iter_mut().for_each(|ghost| ghost.slack += by);
+    }
     world.behind = -by;
     world.set_clock();
     match world.start() {

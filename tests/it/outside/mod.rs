@@ -31,8 +31,8 @@
 //! 5. **Fields are valid**: one, not the upstream's, the policy of the site of the name that was asked for, a pin inside of
 //!    the chain and one outside; none for names of no site, in interim answers or in trailers.
 //!
-//! Not claimed: that a node knows whom it dated too early, if it stops before its clock is right; that a merge helps those
-//! who are locked out by what is served already; that who accepts a lockout, or the loss of a ledger, locks out nobody.
+//! Not claimed: that a node knows whom it dated too early, if the machine goes down before the correction is written; that a
+//! merge helps those who are locked out by what is served already; that who accepts a lockout, or the loss of a ledger, locks out nobody.
 //! That a pair is kept that could not be copied, as the disk is full. That a clock ahead of the clients' locks out nobody:
 //! promises end too early by it. That a word about a lockout leaves out what is promised in the same second.
 //!

@@ -57,9 +57,10 @@ impl Node {
         self.running.as_ref().unwrap().https
     }
 
-    pub fn set_clock(&self, seconds: i64) {
+    /// The machine's clock, by how much it is ahead, and the boot that it is in.
+    pub fn set_clock(&self, seconds: i64, boot: u64) {
         let new = self.folder.join("clock.new");
-        fs::write(&new, seconds.to_string()).unwrap();
+        fs::write(&new, format!("{seconds} boot-{boot}")).unwrap();
         fs::rename(new, self.folder.join("clock")).unwrap();
     }
 

@@ -50,6 +50,8 @@ pub struct World<'w> {
     /// seconds.
     pub ahead: Seconds,
     pub behind: Seconds,
+    /// The machine's boots so far.
+    pub boot: u64,
     /// The last time that the node's clock was set forward.
     pub stepped: Option<Instant>,
     /// Somebody has been at the ledger's files, and it has not been written anew since.
@@ -87,6 +89,7 @@ impl<'w> World<'w> {
             ghosts: Vec::new(),
             ahead: 0,
             behind: 0,
+            boot: 0,
             stepped: None,
             blind: false,
             is_changed: false,
@@ -123,7 +126,7 @@ impl<'w> World<'w> {
     }
 
     pub fn set_clock(&self) {
-        self.node.set_clock(self.ahead - self.behind);
+        self.node.set_clock(self.ahead - self.behind, self.boot);
     }
 
     /// The node's clock goes forward by so much, at once.
@@ -291,15 +294,24 @@ impl<'w> World<'w> {
         self.blind = false;
         self.is_full = false;
         self.stepped = None;
+        if self.behind <= 0 {
+            self.ghosts.iter_mut().for_each(|ghost| ghost.is_early = false);
+        }
     }
 
     pub fn stop(&mut self, at_once: bool) {
-        let lost = self.dates_early();
         self.node.stop(at_once);
-        // It is not claimed that it knows whom it dated too early, if it stops before it can know better.
+        self.stepped = None;
+    }
+
+    /// The machine goes down.
+    pub fn go_down(&mut self, at_once: bool) {
+        let lost = self.dates_early() || self.is_full;
+        self.stop(at_once);
+        self.boot += 1;
+        // It is not claimed that the node knows after a reboot whom it dated too early before.
         self.ghosts.retain(|ghost| !(lost && ghost.is_early));
         self.ghosts.iter_mut().for_each(|ghost| ghost.is_early = false);
-        self.stepped = None;
     }
 
     /// `true` if a refusal was needed: one of the site's chains may lock a client out.
