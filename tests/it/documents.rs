@@ -140,5 +140,10 @@ fn the_tests_that_fast_leaves_out_exist() {
     let gone: Vec<_> =
         listed.iter().filter(|left_out| !tests.lines().any(|test| test.starts_with(**left_out))).collect();
     assert!(gone.is_empty(), "tests/run --fast leaves out tests that there are not: {gone:?}");
+    // `--skip` looks for the name anywhere in a test's.
+    let is_listed = |test: &&str| listed.iter().any(|left_out| test.starts_with(left_out));
+    let is_skipped = |test: &&str| listed.iter().any(|left_out| test.contains(left_out));
+    let silent: Vec<_> = tests.lines().filter(is_skipped).filter(|test| !is_listed(test)).collect();
+    assert!(silent.is_empty(), "tests/run --fast leaves these out, too, and does not say so: {silent:?}");
     assert!(listed.len() > 3, "{listed:?}");
 }

@@ -72,7 +72,7 @@ impl Shell {
         let place = shell.folder.path().display().to_string();
         shell.ok(&format!("cp -a /etc {place}/etc && rm -rf {place}/etc/sysctl.d {place}/etc/sysctl.conf"));
         shell.ok(&format!("mkdir {place}/etc/sysctl.d {place}/lib && mount --bind {place}/etc /etc"));
-        shell.ok(&format!("mount --bind {place}/lib /usr/lib/sysctl.d"));
+        shell.ok(&format!("[ ! -d /usr/lib/sysctl.d ] || mount --bind {place}/lib /usr/lib/sysctl.d"));
         shell.ok("mount -t tmpfs none /run && mkdir -p /run/sysctl.d");
         shell.ok("mount -t tmpfs none /usr/local/lib && mkdir -p /usr/local/lib/sysctl.d");
         shell
