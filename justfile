@@ -1,6 +1,6 @@
 # Short names for the scripts of this repository: https://just.systems
 #
-# None of them is needed: each recipe is one line that also works by itself.
+# None of them is needed: each line of a recipe also works by itself.
 
 # List the recipes
 default:
