@@ -145,8 +145,8 @@ pub fn run() -> ExitCode {
             with_config(args.config, |path| run::run(path, args.root.allow, args.strict, &output))
         }
         Command::Check(CheckAllArgs { check, connect, root }) => {
-            let wanted = check::Wanted { allow_root: root.allow, as_json: check.json, connect };
-            with_config(check.config, |path| check::check(path, wanted))
+            let options = check::Options { allow_root: root.allow, as_json: check.json, connect };
+            with_config(check.config, |path| check::check(path, options))
         }
         Command::Pin(args) => pin::pin(&args.files, &args.form()),
         Command::Export(args) => export(args),
@@ -157,8 +157,8 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
         Command::Status(StatusArgs { check, exit_code }) => {
-            let wanted = status::Wanted { as_json: check.json, exit_code };
-            with_config(check.config, |path| status::status(path, wanted, &output))
+            let options = status::Options { as_json: check.json, exit_code };
+            with_config(check.config, |path| status::status(path, options, &output))
         }
         Command::Health(args) => with_config(args.config, |path| health::health(path, args.json, &output)),
         Command::Verify(args) => verify(args, &output),
@@ -166,7 +166,7 @@ pub fn run() -> ExitCode {
             let DoctorArgs { config, only, watch, rounds, root, json } = args;
             doctor::doctor(
                 config_path(config).as_deref(),
-                &doctor::Wanted { only, watch, rounds, root, as_json: json },
+                &doctor::Options { only, watch, rounds, root, as_json: json },
                 &output,
             )
         }
@@ -186,7 +186,7 @@ fn init(args: InitArgs, output: &Output) -> ExitCode {
             distinct.push(host);
         }
     }
-    let request = init::Request {
+    let options = init::Options {
         url,
         given: init::Given { hosts: distinct, email, terms: accept_terms },
         pins,
@@ -197,29 +197,29 @@ fn init(args: InitArgs, output: &Output) -> ExitCode {
         connect_http,
         as_json: json,
     };
-    init::init(request, output)
+    init::init(options, output)
 }
 
 fn export(args: ExportArgs) -> ExitCode {
     let ExportArgs { config, site, form, json: _, life, backups, without_backup, out } = args;
     let form = form.unwrap_or(Form::Json);
-    let request = export::Request { host: site, form, life, backups, without_backup, out };
-    with_config(config, |path| export::export(path, &request))
+    let options = export::Options { host: site, form, life, backups, without_backup, out };
+    with_config(config, |path| export::export(path, &options))
 }
 
 fn key(command: KeyCommand, output: &Output) -> ExitCode {
     match command {
         KeyCommand::New(args) => {
             let args::NewKeyArgs { config, role, site, algorithm, out, json } = args;
-            let request = key::Request { host: site, role, algorithm, folder: out, as_json: json };
-            with_config(config, |path| key::new(path, &request, output))
+            let options = key::Options { host: site, role, algorithm, folder: out, as_json: json };
+            with_config(config, |path| key::new(path, &options, output))
         }
         KeyCommand::List(args) => {
             with_config(args.config, |path| key::list(path, args.site.as_deref(), args.json, output))
         }
         KeyCommand::Revoke(args) => {
             let args::RevokeArgs { config, site, algorithm, key, accept_lockout_until, dry_run, no_wait, json } = args;
-            let request = revoke::Request {
+            let options = revoke::Options {
                 host: site,
                 algorithm,
                 is_next: key == args::Compromised::Next,
@@ -228,7 +228,7 @@ fn key(command: KeyCommand, output: &Output) -> ExitCode {
                 waits: !no_wait,
                 as_json: json,
             };
-            with_config(config, |path| revoke::revoke(path, &request, output))
+            with_config(config, |path| revoke::revoke(path, &options, output))
         }
         KeyCommand::Rotate(args) => with_config(args.config, |path| acme::rotate(path, &args.site, args.json, output)),
     }
@@ -246,8 +246,8 @@ fn acme(command: AcmeCommand, output: &Output) -> ExitCode {
 
 fn install(args: InstallArgs, output: &Output) -> ExitCode {
     let InstallArgs { config, site, chain, key, dry_run, accept_lockout_until, json } = args;
-    let request = install::Request { host: site, chain, key, dry_run, accept: accept_lockout_until, as_json: json };
-    with_config(config, |path| install::install(path, &request, output))
+    let options = install::Options { host: site, chain, key, dry_run, accept: accept_lockout_until, as_json: json };
+    with_config(config, |path| install::install(path, &options, output))
 }
 
 fn ledger(command: LedgerCommand) -> ExitCode {
@@ -257,15 +257,15 @@ fn ledger(command: LedgerCommand) -> ExitCode {
             with_config(config, |path| repair::repair(path, accept_loss.as_deref(), yes, json))
         }
         LedgerCommand::Merge { config, files, dry_run, json } => {
-            let request = ledger::Merge { files, dry_run, as_json: json };
-            with_config(config, |path| ledger::merge(path, &request))
+            let options = ledger::Merge { files, dry_run, as_json: json };
+            with_config(config, |path| ledger::merge(path, &options))
         }
     }
 }
 
 fn verify(args: VerifyArgs, output: &Output) -> ExitCode {
     let VerifyArgs { url, connect, connect_http, ca, pins, json } = args;
-    verify::verify(verify::Wanted { url, connect, connect_http, ca, pins }, json, output)
+    verify::verify(verify::Arguments { url, connect, connect_http, ca, pins }, json, output)
 }
 
 fn completions(shell: Shell) -> ExitCode {

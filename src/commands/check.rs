@@ -29,7 +29,7 @@ const NO_STATE: &str = "state.directory is not set: a restart forgets the promis
 
 /// The options of a check.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct Options {
     /// `true` if root may serve.
     pub allow_root: bool,
     /// `true` for JSON.
@@ -39,8 +39,8 @@ pub struct Wanted {
 }
 
 /// Checks a configuration. Exit code 0 if it can be served, and, if asked for, if every upstream answers.
-pub fn check(path: &Path, wanted: Wanted) -> ExitCode {
-    let Wanted { allow_root, as_json, connect } = wanted;
+pub fn check(path: &Path, options: Options) -> ExitCode {
+    let Options { allow_root, as_json, connect } = options;
     if as_json {
         return check_json(path, allow_root, connect);
     }

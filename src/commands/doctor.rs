@@ -33,7 +33,7 @@ const PAUSE_LEAST: Duration = Duration::from_millis(100);
 
 /// The options.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct Options {
     /// The checks to run; all if empty.
     pub only: Vec<String>,
     /// The pause between two rounds; `None` for one round.
@@ -53,19 +53,19 @@ pub fn check_names() -> PossibleValuesParser {
 }
 
 /// Checks the host. Exit code 1 if the last round found something.
-pub fn doctor(path: Option<&Path>, wanted: &Wanted, output: &Output) -> ExitCode {
-    let mut watch = Watch::new(Files::below(&wanted.root));
+pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCode {
+    let mut watch = Watch::new(Files::below(&options.root));
     let mut round = 0;
     loop {
         let draft = path.and_then(read);
         let demands = draft.as_ref().map(demands).unwrap_or_default();
         let running = draft.as_ref().and_then(running);
         let host = watch.round(demands, running);
-        let report = run(&host, &wanted.only);
-        show(&host, &report, wanted, output);
+        let report = run(&host, &options.only);
+        show(&host, &report, options, output);
         round += 1;
-        match wanted.watch {
-            Some(pause) if wanted.rounds.is_none_or(|rounds| round < rounds) => {
+        match options.watch {
+            Some(pause) if options.rounds.is_none_or(|rounds| round < rounds) => {
                 std::thread::sleep(pause.max(PAUSE_LEAST));
             }
             _ => return ExitCode::from(u8::from(!report.findings.is_empty())),
@@ -133,16 +133,16 @@ fn running(draft: &Draft) -> Option<Running> {
     })
 }
 
-fn show(host: &Host, report: &Report, wanted: &Wanted, output: &Output) {
-    if wanted.as_json {
-        let answer = as_json(host, report, &wanted.only);
-        match wanted.watch {
+fn show(host: &Host, report: &Report, options: &Options, output: &Output) {
+    if options.as_json {
+        let answer = as_json(host, report, &options.only);
+        match options.watch {
             Some(_) => println!("{answer}"),
             None => println!("{answer:#}"),
         }
         return;
     }
-    if wanted.watch.is_some() {
+    if options.watch.is_some() {
         match io::stdout().is_terminal() {
             true => print!("\x1b[H\x1b[2J"),
             false => println!("{}", Timestamp::now()),
@@ -158,7 +158,7 @@ fn show(host: &Host, report: &Report, wanted: &Wanted, output: &Output) {
     for unknown in &report.unknown {
         println!("unknown: {}: needs {}", unknown.check, safe(&unknown.needs));
     }
-    let checks = counted(checks::wanted(&wanted.only).count(), "check");
+    let checks = counted(checks::wanted(&options.only).count(), "check");
     match report.findings.len() {
         0 => println!("{checks}: nothing found"),
         count => println!("{checks}: {}", counted(count, "finding")),

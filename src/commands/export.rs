@@ -41,7 +41,7 @@ const IDENTITIES: [(&str, &str); 4] = [
 
 /// The arguments.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Options {
     /// Any host of the site.
     pub host: String,
     /// The format.
@@ -57,14 +57,14 @@ pub struct Request {
 }
 
 /// Prints the export to standard output, and nothing else there.
-pub fn export(path: &Path, request: &Request) -> ExitCode {
+pub fn export(path: &Path, options: &Options) -> ExitCode {
     let draft = match read(path) {
         Ok(draft) => draft,
         Err(reason) => return refuse(&reason),
     };
     let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
         Ok(served) => served,
-        Err(error) if request.life.is_some() => {
+        Err(error) if options.life.is_some() => {
             return fail(&format!("not exported, as the running process could not be asked what it serves: {error}"));
         }
         Err(error) => {
@@ -76,22 +76,22 @@ pub fn export(path: &Path, request: &Request) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let Some((site, report)) = find(&config, &request.host) else {
-        return refuse(&no_such_site(&request.host, config.sites().flat_map(|s| s.hosts.clone())));
+    let Some((site, report)) = find(&config, &options.host) else {
+        return refuse(&no_such_site(&options.host, config.sites().flat_map(|s| s.hosts.clone())));
     };
     let now = Timestamp::now();
     let with_ports = |set| PinSet { ports: ports(&config), issuers: issuers(&config, &site.hosts), ..set };
-    let request = &with_next_keys(request, &config, site, report);
-    let live = served.as_deref().map_or_else(|| report.clone(), |served| as_served(report, served, &request.host));
-    match pin_set(request, path, site, &live, now)
+    let options = &with_next_keys(options, &config, site, report);
+    let live = served.as_deref().map_or_else(|| report.clone(), |served| as_served(report, served, &options.host));
+    match pin_set(options, path, site, &live, now)
         .map(with_ports)
-        .and_then(|set| judge_sites(request, set, served.as_deref(), &config, now))
+        .and_then(|set| judge_sites(options, set, served.as_deref(), &config, now))
     {
         Ok(set) => {
             if served.is_some() {
                 tell_of_reload(report, &live, &set);
             }
-            give_out(&draft, request, &set, served.is_some(), now)
+            give_out(&draft, options, &set, served.is_some(), now)
         }
         Err(reason) => refuse(&reason),
     }
@@ -139,13 +139,13 @@ fn issuers(config: &Config, hosts: &[HostPattern]) -> Vec<Issuer> {
 }
 
 /// Adds the next keys that pintle keeps itself, if the site sends no header that lists them.
-fn with_next_keys(request: &Request, config: &Config, site: &Site, report: &report::Site) -> Request {
+fn with_next_keys(options: &Options, config: &Config, site: &Site, report: &report::Site) -> Options {
     let own = config.acme.iter().flat_map(|acme| &acme.certificates).filter(|one| one.hosts == site.hosts);
     let next = own.map(crate::config::Managed::next).filter(|next| pin::read(next).is_ok());
     let is_new = |next: &PathBuf| !report.backups.iter().any(|(file, _)| Path::new(file) == next);
-    let mut request = request.clone();
-    request.backups.extend(next.filter(is_new));
-    request
+    let mut options = options.clone();
+    options.backups.extend(next.filter(is_new));
+    options
 }
 
 /// The name of an authority in CAA records: a known one, or the one that it has told pintle.
@@ -169,21 +169,21 @@ fn stored(folder: &Path, directory: &str) -> Option<serde_json::Value> {
 
 /// Collects the site's pins, unless an export of them would do harm.
 fn pin_set(
-    request: &Request,
+    options: &Options,
     path: &Path,
     site: &Site,
     report: &report::Site,
     now: Timestamp,
 ) -> Result<PinSet, Reason> {
-    let form = request.form;
-    let keys = keys(request, path, report)?;
+    let form = options.form;
+    let keys = keys(options, path, report)?;
     let policy = site.hpkp.as_ref().map(|p| &p.policy);
     let default = || match policy {
         Some(policy) if policy.max_age > 0 => Duration::from_secs(policy.max_age),
         _ if form.is_header() => HEADER_LIFE,
         _ => LIFE,
     };
-    let life = request.life.unwrap_or_else(default);
+    let life = options.life.unwrap_or_else(default);
     if life.as_secs() == 0 {
         return Err(refusal("--life: no time at all", "--life 90d; the site's mode = \"withdraw\" takes pins back"));
     }
@@ -206,10 +206,10 @@ fn pin_set(
         report_uri: None,
     });
     header.pins = keys.iter().map(|key| key.pin).collect();
-    if let Some(life) = request.life {
+    if let Some(life) = options.life {
         header.max_age = life.as_secs();
     }
-    judge_pins(request, report, &keys, header.max_age)?;
+    judge_pins(options, report, &keys, header.max_age)?;
     Ok(PinSet {
         site: site.label(),
         hosts: site.hosts.clone(),
@@ -222,7 +222,7 @@ fn pin_set(
 }
 
 /// The live keys, then the backups; each key once.
-fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key>, Reason> {
+fn keys(options: &Options, path: &Path, report: &report::Site) -> Result<Vec<Key>, Reason> {
     let mut keys: Vec<Key> = Vec::new();
     let mut add = |key: Key| {
         if keys.iter().all(|known| known.pin != key.pin) {
@@ -242,7 +242,7 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let mut backups: Vec<(String, PublicKey)> =
         report.backups.iter().map(|(file, key)| (folder.join(file).display().to_string(), *key)).collect();
-    for file in &request.backups {
+    for file in &options.backups {
         let name = file.display().to_string();
         let contents = pin::read(file).map_err(|e| read_error::reason(file, &e).within(&"--backup"))?;
         let key = public_key(&contents)
@@ -262,22 +262,22 @@ fn keys(request: &Request, path: &Path, report: &report::Site) -> Result<Vec<Key
 
 /// The rules of the header apply to every client that enforces pins; the consequence of a missing
 /// backup differs.
-fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Reason> {
-    let form = request.form;
+fn judge_pins(options: &Options, report: &report::Site, keys: &[Key], max_age: u64) -> Result<(), Reason> {
+    let form = options.form;
     let chains = chains(report);
     let backups: Vec<Pin> = keys.iter().filter(|k| k.role != Role::Live).map(|k| k.pin).collect();
     let findings = judge(&chains, &backups, max_age, u64::MAX);
     if findings.contains(&Finding::NoBackup) {
         let hint = format!(
             "pintle key new --role next --site {}; then name the CSR in the backups of [site.hpkp], or here with --backup",
-            request.host
+            options.host
         );
         let name = form.name();
         match form.without_backup() {
             WithoutBackup::Useless => {
                 return Err(refusal(format!("{name}: the site has no backup key, and apps refuse such pins"), hint));
             }
-            WithoutBackup::LocksOut if !request.without_backup => {
+            WithoutBackup::LocksOut if !options.without_backup => {
                 let what = format!(
                     "{name}: the site has no backup key: the next change of the key would lock all clients out"
                 );
@@ -300,7 +300,7 @@ fn judge_pins(request: &Request, report: &report::Site, keys: &[Key], max_age: u
 /// Clients of an export check its names whichever site serves them. A site with other keys would be
 /// unreachable for them from the first day.
 fn judge_sites(
-    request: &Request,
+    options: &Options,
     set: PinSet,
     served: Option<&[Served]>,
     config: &Config,
@@ -309,15 +309,15 @@ fn judge_sites(
     let on_disk = Sites::of_reports(config.sites());
     let now_served = served.map(Sites::of);
     let hint = "name that key with --backup, or leave include_subdomains out of [site.hpkp]";
-    for promise in promises(request.form, &set, now) {
+    for promise in promises(options.form, &set, now) {
         let locked_out = now_served.as_ref().unwrap_or(&on_disk).locked_out(&promise);
         if let Some(LockedOut { hosts, pin, .. }) = locked_out.first() {
             let what = format!(
                 "{}: would lock its users out of {}: it binds names of that site, too, whose chain has none of these keys ({pin})",
-                request.form.name(),
+                options.form.name(),
                 hosts.join(", "),
             );
-            if request.life.is_some() {
+            if options.life.is_some() {
                 return Err(refusal(what, hint));
             }
             warn(&what, hint);
@@ -338,15 +338,15 @@ fn chains(report: &report::Site) -> Vec<Vec<Pin>> {
 }
 
 /// Records the promise, then prints the export.
-fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, now: Timestamp) -> ExitCode {
-    let form = request.form;
+fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, now: Timestamp) -> ExitCode {
+    let form = options.form;
     let Some(text) = render(form, set) else {
         return fail_with_hint(
             &format!("{}: the site's hosts are addresses, and this takes names only", form.name()),
             &"the other forms take addresses",
         );
     };
-    let promised = request.life.is_some();
+    let promised = options.life.is_some();
     if promised && let Err(objection) = record_promises(draft, promises(form, set, now), is_running) {
         let reason = objection.reason("no reason is given");
         let reason = reason.within(&"not exported, as the promise could not be written down");
@@ -357,7 +357,7 @@ fn give_out(draft: &Draft, request: &Request, set: &PinSet, is_running: bool, no
     }
     tell(form, set, promised);
     // Clients would enforce half a file, too.
-    match &request.out {
+    match &options.out {
         None => print!("{text}"),
         Some(out) => {
             if let Err(error) = files::replace(out, text.as_bytes(), 0o644) {

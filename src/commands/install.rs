@@ -32,7 +32,7 @@ const SEARCH_MAX: usize = 1000;
 
 /// The arguments.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Options {
     /// Any host of the site.
     pub host: String,
     /// The chain.
@@ -84,15 +84,15 @@ const KEY_MODE: u32 = 0o600;
 /// The group of the key's file, if the old file has it: the serving user's.
 const KEY_MODE_GROUP: u32 = 0o040;
 
-/// Judges the certificate, and installs it if it is fit and `request` says so. Exit code 0 if it is
+/// Judges the certificate, and installs it if it is fit and `options` say so. Exit code 0 if it is
 /// fit.
-pub fn install(path: &Path, request: &Request, output: &Output) -> ExitCode {
-    let mut results = Results::new(request.as_json);
-    let ok = judge_and_install(path, request, output, &mut results);
+pub fn install(path: &Path, options: &Options, output: &Output) -> ExitCode {
+    let mut results = Results::new(options.as_json);
+    let ok = judge_and_install(path, options, output, &mut results);
     results.end(ok)
 }
 
-fn judge_and_install(path: &Path, request: &Request, output: &Output, results: &mut Results) -> bool {
+fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &mut Results) -> bool {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => return results.refuse(&read_error::reason(path, &error)),
@@ -103,12 +103,12 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, results: &
         }
         return results.fail(&format!("{}: cannot be read", path.display()));
     };
-    let Some(site) = outline.site(&request.host) else {
+    let Some(site) = outline.site(&options.host) else {
         let hosts = outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string));
-        return results.refuse(&no_such_site(&request.host, hosts));
+        return results.refuse(&no_such_site(&options.host, hosts));
     };
-    unfinished::settle(&draft, request.dry_run, &mut |reason| warn(&reason));
-    let plan = match plan(&outline, site, request, results) {
+    unfinished::settle(&draft, options.dry_run, &mut |reason| warn(&reason));
+    let plan = match plan(&outline, site, options, results) {
         Ok(plan) => plan,
         Err(reason) => return results.refuse(&reason),
     };
@@ -118,9 +118,9 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, results: &
     };
     results.set("site", plan.site.clone());
     results.set("pin", plan.chain.pin().to_string());
-    results.set("dry_run", request.dry_run);
-    let is_fit = preflight(&draft, &known, &plan, (request, output), results);
-    let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, request)).flatten() {
+    results.set("dry_run", options.dry_run);
+    let is_fit = preflight(&draft, &known, &plan, (options, output), results);
+    let (is_fit, is_refused) = match is_fit.then(|| ask_before(&draft, &plan, options)).flatten() {
         None => (is_fit, false),
         Some(Ok(verdict)) => {
             let ok = verdict.ok;
@@ -134,38 +134,38 @@ fn judge_and_install(path: &Path, request: &Request, output: &Output, results: &
     };
     let verdict = if is_fit { "fit to be served" } else { "refused" };
     results.set("verdict", verdict);
-    results.say(format!("{}: {}, pin {}: {verdict}", plan.site, request.chain.display(), plan.chain.pin()));
-    match (is_fit, request.dry_run) {
+    results.say(format!("{}: {}, pin {}: {verdict}", plan.site, options.chain.display(), plan.chain.pin()));
+    match (is_fit, options.dry_run) {
         (false, _) if is_refused => results.fail_with_hint(
             &"not installed: the running process refuses it, as it has read the configuration; nothing was written",
             &"if the configuration has changed since, `pintle reload` first",
         ),
         (false, _) => results.fail(&"not installed: see above"),
         (true, true) => true,
-        (true, false) => carry_out(&draft, &plan, request, results),
+        (true, false) => carry_out(&draft, &plan, options, results),
     }
 }
 
 /// Plans which file goes where.
-fn plan(outline: &Outline, site: &SiteOutline, request: &Request, results: &mut Results) -> Result<Plan, Reason> {
-    let contents = read(&request.chain)?;
+fn plan(outline: &Outline, site: &SiteOutline, options: &Options, results: &mut Results) -> Result<Plan, Reason> {
+    let contents = read(&options.chain)?;
     let chain = Chain::from_pem(&contents).map_err(|e| {
         let hint = match &e {
-            CertificateError::Chain(why) => why.hint(&request.chain, Want::Chain),
+            CertificateError::Chain(why) => why.hint(&options.chain, Want::Chain),
             _ => None,
         };
-        let look = || format!("`pintle pin {}` shows what the file holds", request.chain.display());
-        Reason::new(format!("{}: {e}", request.chain.display())).hint(hint.unwrap_or_else(look))
+        let look = || format!("`pintle pin {}` shows what the file holds", options.chain.display());
+        Reason::new(format!("{}: {e}", options.chain.display())).hint(hint.unwrap_or_else(look))
     })?;
     let (chain_path, key_path) = place(outline, site, &chain)?;
     let mut plan = Plan { site: site.label(), chain, places: vec![chain_path.clone()], files: Vec::new() };
     if let Some(path) = key_path {
         plan.places.push(path.clone());
-        let key = match &request.key {
-            Some(key) => Some((key.clone(), read_key(key, &plan.chain, &request.chain)?)),
+        let key = match &options.key {
+            Some(key) => Some((key.clone(), read_key(key, &plan.chain, &options.chain)?)),
             None if has_key_of(&path, plan.chain.pin()) => None,
             None => {
-                let (source, contents) = find_key(outline, site, &path, &request.chain, plan.chain.pin())?;
+                let (source, contents) = find_key(outline, site, &path, &options.chain, plan.chain.pin())?;
                 results.say(format!("the key of this chain is {}", source.display()));
                 Some((source, contents))
             }
@@ -173,7 +173,7 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, results: &mut 
         if path == chain_path {
             let key = key.map_or_else(|| read(&path), |(_, key)| Ok(key))?;
             let contents = files::in_one(&contents, &key);
-            plan.files.push(Placed { path, source: request.chain.clone(), contents, mode: KEY_MODE });
+            plan.files.push(Placed { path, source: options.chain.clone(), contents, mode: KEY_MODE });
             return Ok(plan);
         }
         let before = fs::metadata(&path).map_or(0, |m| m.permissions().mode());
@@ -183,7 +183,7 @@ fn plan(outline: &Outline, site: &SiteOutline, request: &Request, results: &mut 
     }
     // Everybody may read it.
     let contents = if has_private_key(&contents) { plan.chain.pem().into_bytes() } else { contents };
-    plan.files.push(Placed { path: chain_path, source: request.chain.clone(), contents, mode: CHAIN_MODE });
+    plan.files.push(Placed { path: chain_path, source: options.chain.clone(), contents, mode: CHAIN_MODE });
     Ok(plan)
 }
 
@@ -271,7 +271,7 @@ fn preflight(
     draft: &Draft,
     known: &Known,
     plan: &Plan,
-    (request, output): (&Request, &Output),
+    (options, output): (&Options, &Output),
     results: &mut Results,
 ) -> bool {
     let (book, now) = (&known.book, known.now);
@@ -281,7 +281,7 @@ fn preflight(
     let (before, old) = draft.build(&Context { shown_as: shown_as.clone(), ..Context::new(book, now) });
     let instead: HashMap<PathBuf, Vec<u8>> =
         plan.files.iter().map(|file| (file.path.clone(), file.contents.clone())).collect();
-    let accept = accepted(plan, request);
+    let accept = accepted(plan, options);
     let context = Context { before: before.as_ref(), instead, shown_as, accept, ..Context::new(book, now) };
     let (_, problems) = draft.build(&context);
     let known: Vec<&Problem> = old.sorted();
@@ -299,11 +299,11 @@ fn preflight(
 }
 
 /// The lockout that the operator accepts: for this chain only, not for the site's other chains.
-fn accepted(plan: &Plan, request: &Request) -> Option<AcceptedByCommand> {
-    Some(AcceptedByCommand { site: plan.site.clone(), day: request.accept.clone()?, pin: Some(plan.chain.pin()) })
+fn accepted(plan: &Plan, options: &Options) -> Option<AcceptedByCommand> {
+    Some(AcceptedByCommand { site: plan.site.clone(), day: options.accept.clone()?, pin: Some(plan.chain.pin()) })
 }
 
-fn carry_out(draft: &Draft, plan: &Plan, request: &Request, results: &mut Results) -> bool {
+fn carry_out(draft: &Draft, plan: &Plan, options: &Options, results: &mut Results) -> bool {
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
     let kept = match Kept::keep(plan.places_of_files()) {
         Ok(kept) => kept,
@@ -322,9 +322,9 @@ fn carry_out(draft: &Draft, plan: &Plan, request: &Request, results: &mut Result
     for file in &plan.files {
         results.say(format!("wrote {}", file.path.display()));
     }
-    let running = draft.admin().map(|address| (swap(&address, plan, request), address));
+    let running = draft.admin().map(|address| (swap(&address, plan, options), address));
     die_at(plan.files.len() + 1);
-    let (is_whole, ok) = bring_into_use(draft, plan, request, running, &before, results);
+    let (is_whole, ok) = bring_into_use(draft, plan, options, running, &before, results);
     if is_whole {
         kept.remove();
     } else if !kept.names().is_empty() {
@@ -338,7 +338,7 @@ fn carry_out(draft: &Draft, plan: &Plan, request: &Request, results: &mut Result
 fn bring_into_use(
     draft: &Draft,
     plan: &Plan,
-    request: &Request,
+    options: &Options,
     running: Option<(Result<Verdict, ClientError>, AdminAddress)>,
     before: &[Before],
     results: &mut Results,
@@ -347,11 +347,11 @@ fn bring_into_use(
     match running {
         None => {
             let what_now = "a running pintle takes it up by itself; it has no admin socket to ask";
-            both(not_running(draft, plan, request, what_now, results))
+            both(not_running(draft, plan, options, what_now, results))
         }
         Some((Err(ClientError::NotRunning(_)), _)) => {
             let what_now = "pintle is not running with this configuration: served at the next start";
-            both(not_running(draft, plan, request, what_now, results))
+            both(not_running(draft, plan, options, what_now, results))
         }
         Some((Err(error), _)) => {
             both(results.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself"))
@@ -360,7 +360,7 @@ fn bring_into_use(
             // The preflight has printed its warnings.
             verdict.notes.into_iter().for_each(|note| results.say(note));
             results.say("loaded by the running process");
-            both(verify(&address, plan, &request.host, results))
+            both(verify(&address, plan, &options.host, results))
         }
         Some((Ok(verdict), _)) => {
             let is_back = put_back(plan.places_of_files().zip(before));
@@ -373,15 +373,15 @@ fn bring_into_use(
 
 /// The running process's verdict, before anything is written. It gets the chain, never the key.
 /// `None` if there is no process, or one too old to say.
-fn ask_before(draft: &Draft, plan: &Plan, request: &Request) -> Option<Result<Verdict, ClientError>> {
+fn ask_before(draft: &Draft, plan: &Plan, options: &Options) -> Option<Result<Verdict, ClientError>> {
     let chain = plan.files.last().map(|file| String::from_utf8_lossy(&file.contents).into_owned()).unwrap_or_default();
-    let asked = Judge { host: plan.site.clone(), chain, accept: request.accept.clone() };
+    let asked = Judge { host: plan.site.clone(), chain, accept: options.accept.clone() };
     draft.admin().and_then(|address| ask_for_judgement(&address, &asked).transpose())
 }
 
 /// By the site's first name: the process may know another pattern for the given host.
-fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdict, ClientError> {
-    let accept = request.accept.as_ref().map(|day| format!("&accept_lockout_until={day}")).unwrap_or_default();
+fn swap(address: &AdminAddress, plan: &Plan, options: &Options) -> Result<Verdict, ClientError> {
+    let accept = options.accept.as_ref().map(|day| format!("&accept_lockout_until={day}")).unwrap_or_default();
     let installed = format!("&pin={}&serial={}", plan.chain.pin(), plan.chain.leaf.serial);
     let (_, answer) =
         ask(address, Method::POST, &format!("/certificates?host={}{accept}{installed}", plan.site), String::new())?;
@@ -390,8 +390,8 @@ fn swap(address: &AdminAddress, plan: &Plan, request: &Request) -> Result<Verdic
 }
 
 /// Without a running process, this command records the accepted lockout.
-fn not_running(draft: &Draft, plan: &Plan, request: &Request, what_now: &str, results: &mut Results) -> bool {
-    if let (Some(accept), true) = (accepted(plan, request), draft.state().is_some()) {
+fn not_running(draft: &Draft, plan: &Plan, options: &Options, what_now: &str, results: &mut Results) -> bool {
+    if let (Some(accept), true) = (accepted(plan, options), draft.state().is_some()) {
         let Known { book, now, .. } = match look_at_book(draft) {
             Ok(known) => known,
             Err(error) => return results.fail(&error),

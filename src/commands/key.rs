@@ -46,7 +46,7 @@ pub enum Algorithm {
 
 /// The arguments.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Options {
     /// Any host of the site.
     pub host: String,
     /// Its role.
@@ -60,8 +60,8 @@ pub struct Request {
 }
 
 /// Creates a key and its CSR, and prints the next steps.
-pub fn new(path: &Path, request: &Request, output: &Output) -> ExitCode {
-    let Request { host, role, algorithm, folder, as_json } = request;
+pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
+    let Options { host, role, algorithm, folder, as_json } = options;
     let outline = match read_outline(path, output) {
         Ok(outline) => outline,
         Err(code) => return code,

@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(300);
 
 /// The arguments.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Options {
     /// Any host of the site.
     pub host: String,
     /// The algorithm; `None` for all of the site's certificates.
@@ -43,14 +43,14 @@ pub struct Request {
 }
 
 /// Ends a compromised key. Exit code 0 if it is burnt and its certificates are revoked.
-pub fn revoke(path: &Path, request: &Request, output: &Output) -> ExitCode {
-    let mut results = Results::new(request.as_json);
-    let ok = run(path, request, output, &mut results).unwrap_or(false);
+pub fn revoke(path: &Path, options: &Options, output: &Output) -> ExitCode {
+    let mut results = Results::new(options.as_json);
+    let ok = run(path, options, output, &mut results).unwrap_or(false);
     results.end(ok)
 }
 
-fn run(path: &Path, request: &Request, output: &Output, results: &mut Results) -> Option<bool> {
-    let effects = ask(path, request, true, output, results)?;
+fn run(path: &Path, options: &Options, output: &Output, results: &mut Results) -> Option<bool> {
+    let effects = ask(path, options, true, output, results)?;
     results.set("keys", json!(effects.keys));
     for key in &effects.keys {
         before(key).into_iter().for_each(|line| results.say(line));
@@ -58,17 +58,17 @@ fn run(path: &Path, request: &Request, output: &Output, results: &mut Results) -
     if !effects.ok {
         return Some(refused(effects, results));
     }
-    if request.dry_run {
+    if options.dry_run {
         results.say("nothing is changed");
         return Some(true);
     }
-    let done = ask(path, request, false, output, results)?;
+    let done = ask(path, options, false, output, results)?;
     if !done.ok {
         return Some(refused(done, results));
     }
-    let site = done.keys.first().map_or_else(|| request.host.clone(), |key| key.site.clone());
+    let site = done.keys.first().map_or_else(|| options.host.clone(), |key| key.site.clone());
     let plan = format!("pintle acme plan --site {site}");
-    if !request.waits {
+    if !options.waits {
         results.say(format!("begun; pintle continues by itself: {plan}"));
         return Some(true);
     }
@@ -80,14 +80,14 @@ fn refused(Revoking { error, hints, .. }: Revoking, results: &mut Results) -> bo
     results.refuse(&Reason::new(error).hints(hints))
 }
 
-fn ask(path: &Path, request: &Request, dry_run: bool, output: &Output, results: &mut Results) -> Option<Revoking> {
-    let mut command = format!("/acme/revoke?host={}", request.host.replace('*', "%2A"));
-    let key = request.is_next.then(|| "next".to_owned());
+fn ask(path: &Path, options: &Options, dry_run: bool, output: &Output, results: &mut Results) -> Option<Revoking> {
+    let mut command = format!("/acme/revoke?host={}", options.host.replace('*', "%2A"));
+    let key = options.is_next.then(|| "next".to_owned());
     let dry_run = dry_run.then(|| "true".to_owned());
     let parameters = [
-        ("algorithm", request.algorithm.clone()),
+        ("algorithm", options.algorithm.clone()),
         ("key", key),
-        ("accept_lockout_until", request.accept.clone()),
+        ("accept_lockout_until", options.accept.clone()),
         ("dry_run", dry_run),
     ];
     for (name, value) in parameters {

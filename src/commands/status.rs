@@ -21,7 +21,7 @@ const REPORTS_SHOWN: usize = 3;
 
 /// The options.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct Options {
     /// `true` for JSON.
     pub as_json: bool,
     /// `true` for exit code 1 if something needs attention.
@@ -29,8 +29,8 @@ pub struct Wanted {
 }
 
 /// Prints the state of the running process. Exit code 0 if it answers, and nothing needs attention where that counts.
-pub fn status(path: &Path, wanted: Wanted, output: &Output) -> ExitCode {
-    let mut results = Results::new(wanted.as_json);
+pub fn status(path: &Path, options: Options, output: &Output) -> ExitCode {
+    let mut results = Results::new(options.as_json);
     let Some(answer) = send(path, Method::GET, "/status", PATIENCE, output, &mut results) else {
         return results.end(false);
     };
@@ -38,13 +38,13 @@ pub fn status(path: &Path, wanted: Wanted, output: &Output) -> ExitCode {
         Ok(status) => status,
         Err(error) => return fail(&format!("the answer cannot be understood: {error}")),
     };
-    if wanted.as_json {
+    if options.as_json {
         print!("{answer}");
     } else {
         print_status(&status, &Sheet::new(output));
     }
     let is_fine = list(&status, "attention").is_empty();
-    if is_fine || !wanted.exit_code { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if is_fine || !options.exit_code { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Prints the problems, each with its remedies.

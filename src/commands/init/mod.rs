@@ -32,7 +32,7 @@ const FILE: &str = "pintle.toml";
 
 /// The arguments.
 #[derive(Debug)]
-pub struct Request {
+pub struct Options {
     /// The blog's URL.
     pub url: Url,
     /// Names, address and agreement.
@@ -54,108 +54,113 @@ pub struct Request {
 }
 
 /// Looks at a blog, and writes a configuration for it.
-pub fn init(request: Request, output: &Output) -> ExitCode {
-    match run(request, output) {
+pub fn init(options: Options, output: &Output) -> ExitCode {
+    match run(options, output) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Refusal::Usage(reason)) => {
+        Err(InitError::Usage(reason)) => {
             refuse(&reason);
             ExitCode::from(2)
         }
-        Err(Refusal::Problem(reason)) => refuse(&reason),
+        Err(InitError::Problem(reason)) => refuse(&reason),
     }
 }
 
 /// Why nothing was written.
-enum Refusal {
+enum InitError {
     /// An argument is missing.
     Usage(Reason),
     /// Something else.
     Problem(Reason),
 }
 
-impl From<Reason> for Refusal {
+impl From<Reason> for InitError {
     fn from(reason: Reason) -> Self {
         Self::Problem(reason)
     }
 }
 
-fn run(mut request: Request, output: &Output) -> Result<(), Refusal> {
-    let path = request.out.clone().unwrap_or_else(default_path);
+fn run(mut options: Options, output: &Output) -> Result<(), InitError> {
+    let path = options.out.clone().unwrap_or_else(default_path);
     let is_asked = ask::can_ask();
-    if request.given.hosts.is_empty() && !is_asked {
+    if options.given.hosts.is_empty() && !is_asked {
         let reason = Reason::new("no host: init needs the names under which visitors will see the blog");
-        let url = shell_word(&request.url.to_string());
-        return Err(Refusal::Usage(reason.hint(format!("pintle init {url} --host blog.example.com"))));
+        let url = shell_word(&options.url.to_string());
+        return Err(InitError::Usage(reason.hint(format!("pintle init {url} --host blog.example.com"))));
     }
     // An early message. The file is created as a new one, which decides.
-    if !request.dry_run && path.symlink_metadata().is_ok() {
-        return Err(exists(&path, &request).into());
+    if !options.dry_run && path.symlink_metadata().is_ok() {
+        return Err(exists(&path, &options).into());
     }
-    let ca = request.ca.as_deref().map(absolute).transpose()?;
+    let ca = options.ca.as_deref().map(absolute).transpose()?;
     let target = Target {
-        url: request.url.clone(),
-        connect: request.connect.clone(),
-        connect_http: request.connect_http.clone(),
-        trust: super::verify::trust(request.ca.as_deref())?,
+        url: options.url.clone(),
+        connect: options.connect.clone(),
+        connect_http: options.connect_http.clone(),
+        trust: super::verify::trust(options.ca.as_deref())?,
         now: Timestamp::now(),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Err(Reason::new(error.to_string()).into()),
     };
-    let conclusion = look(&runtime, &target, &mut request, ca)?;
+    let conclusion = look(&runtime, &target, &mut options, ca)?;
     // A lookup that still runs ends with the process.
     runtime.shutdown_background();
     let is_system = std::path::absolute(&path).is_ok_and(|path| path.starts_with(SYSTEM_FOLDER));
     let wishes = Wishes {
-        email: request.given.email.clone(),
-        terms: request.given.terms,
-        pins: request.pins,
+        email: options.given.email.clone(),
+        terms: options.given.terms,
+        pins: options.pins,
         is_system,
         day: Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string(),
         path: shell_word(&path.display().to_string()),
     };
     let text = render(&conclusion, &wishes);
-    finish(&request, &path, &conclusion, &wishes, &text, output)
+    finish(&options, &path, &conclusion, &wishes, &text, output)
 }
 
 /// Sends the requests, and asks for missing answers in between.
-fn look(runtime: &Runtime, target: &Target, request: &mut Request, ca: Option<PathBuf>) -> Result<Conclusion, Refusal> {
+fn look(
+    runtime: &Runtime,
+    target: &Target,
+    options: &mut Options,
+    ca: Option<PathBuf>,
+) -> Result<Conclusion, InitError> {
     let mut prober = Prober::new(target);
     let mut evidence: Evidence = runtime.block_on(prober.first()).map_err(|why| {
         let reason = Reason::new(format!("{}: cannot be reached: {why}", target.url));
         reason.hint("check the URL; --connect ADDR connects to another address than that of DNS")
     })?;
     if ask::can_ask() {
-        ask::fill(&mut request.given, &evidence)?;
+        ask::fill(&mut options.given, &evidence)?;
     }
-    evidence.set_hosts(request.given.hosts.clone());
+    evidence.set_hosts(options.given.hosts.clone());
     let choice = runtime.block_on(prober.rest(&mut evidence));
     Ok(conclude(&evidence, target, choice, ca))
 }
 
 /// Prints the file, or writes it; then the conclusions and the next steps.
 fn finish(
-    request: &Request,
+    options: &Options,
     path: &Path,
     conclusion: &Conclusion,
     wishes: &Wishes,
     text: &str,
     output: &Output,
-) -> Result<(), Refusal> {
-    if !request.dry_run {
+) -> Result<(), InitError> {
+    if !options.dry_run {
         write(path, text, wishes.is_system).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(path, request),
+            io::ErrorKind::AlreadyExists => exists(path, options),
             _ => Reason::new(format!("{}: {error}", path.display()))
                 .hint("name another file with -o FILE, or print it with --dry-run"),
         })?;
     }
-    if request.as_json {
-        let written = (!request.dry_run).then_some(path);
+    if options.as_json {
+        let written = (!options.dry_run).then_some(path);
         println!("{:#}", json::report(conclusion, written, text));
         return Ok(());
     }
-    if request.dry_run {
+    if options.dry_run {
         // Standard output has the file alone.
         eprintln!("{}", table::render(conclusion));
         tell(conclusion, output);
@@ -198,9 +203,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Reason> {
     }
 }
 
-fn exists(path: &Path, request: &Request) -> Reason {
-    let url = shell_word(&request.url.to_string());
-    let hosts: String = request.given.hosts.iter().map(|h| format!(" --host {}", shell_word(&h.to_string()))).collect();
+fn exists(path: &Path, options: &Options) -> Reason {
+    let url = shell_word(&options.url.to_string());
+    let hosts: String = options.given.hosts.iter().map(|h| format!(" --host {}", shell_word(&h.to_string()))).collect();
     Reason::new(format!("{}: exists already, and init overwrites no file", path.display()))
         .hint(format!("pintle init {url}{hosts} --dry-run prints the file"))
         .hint("name another file with -o FILE")

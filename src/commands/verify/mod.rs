@@ -23,7 +23,7 @@ use crate::verify::{Options, pin_file, verify as visit};
 
 /// The arguments.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct Arguments {
     /// The https URL.
     pub url: Url,
     /// The address to connect to instead of DNS.
@@ -37,8 +37,8 @@ pub struct Wanted {
 }
 
 /// Verifies a site, and prints the report. Exit code 1 if a check failed.
-pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
-    let (trust, pins) = match (trust(wanted.ca.as_deref()), wanted.pins.as_deref().map(read_pins).transpose()) {
+pub fn verify(arguments: Arguments, as_json: bool, output: &Output) -> ExitCode {
+    let (trust, pins) = match (trust(arguments.ca.as_deref()), arguments.pins.as_deref().map(read_pins).transpose()) {
         (Ok(trust), Ok(pins)) => (trust, pins),
         (Err(reason), _) | (_, Err(reason)) => return refuse(&reason),
     };
@@ -46,7 +46,7 @@ pub fn verify(wanted: Wanted, as_json: bool, output: &Output) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let Wanted { url, connect, connect_http, .. } = wanted;
+    let Arguments { url, connect, connect_http, .. } = arguments;
     let options = Options { url, connect, connect_http, trust, pins, now: Timestamp::now() };
     let outcome = runtime.block_on(visit(&options));
     // A lookup that still runs ends with the process.
