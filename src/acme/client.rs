@@ -41,7 +41,7 @@ const AGENT: &str = concat!("pintle/", env!("CARGO_PKG_VERSION"), " instant-acme
 /// A client of one authority. Its connection belongs to a task of the thread that made it.
 #[derive(Clone)]
 pub struct Client {
-    requests: mpsc::Sender<Ask>,
+    requests: mpsc::Sender<QueuedRequest>,
     last: Arc<Mutex<Received>>,
 }
 
@@ -56,7 +56,7 @@ pub struct Received {
     pub body: Bytes,
 }
 
-struct Ask {
+struct QueuedRequest {
     request: Request<BodyWrapper<Bytes>>,
     reply: oneshot::Sender<Result<Response<Bytes>, String>>,
 }
@@ -117,7 +117,7 @@ impl Client {
         request.headers_mut().insert(ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
         let (reply, answer) = oneshot::channel();
         let gone = "the client has ended";
-        self.requests.send(Ask { request, reply }).await.map_err(|_| gone)?;
+        self.requests.send(QueuedRequest { request, reply }).await.map_err(|_| gone)?;
         let response = answer.await.map_err(|_| gone)??;
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| seconds_until(value.to_str().ok()?));
         *self.received() = Received { status: response.status().as_u16(), retry_after, body: response.body().clone() };
@@ -164,8 +164,8 @@ struct Idle {
 }
 
 impl Connection {
-    async fn serve(mut self, mut queue: mpsc::Receiver<Ask>) {
-        while let Some(Ask { request, reply }) = queue.recv().await {
+    async fn serve(mut self, mut queue: mpsc::Receiver<QueuedRequest>) {
+        while let Some(QueuedRequest { request, reply }) = queue.recv().await {
             let url = request.uri().clone();
             let answer = match timeout(REQUEST_TIMEOUT, self.exchange(request)).await {
                 Ok(answer) => answer,

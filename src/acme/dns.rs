@@ -226,7 +226,7 @@ impl Persist {
 
 /// The state of a name's dns-persist-01 records.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum RecordState {
     /// One admits this account. The end of its effect, if it has one.
     Good(Option<i64>),
     /// None does, and why.
@@ -235,7 +235,7 @@ pub enum Standing {
 
 /// Judges the TXT values of `_validation-persist.NAME`.
 #[must_use]
-pub fn standing(values: &[String], issuers: &[String], account: &str, host: &str, now: i64) -> Standing {
+pub fn standing(values: &[String], issuers: &[String], account: &str, host: &str, now: i64) -> RecordState {
     let mut why = "no record of this authority";
     let mut best: Option<Option<i64>> = None;
     for value in values {
@@ -259,7 +259,7 @@ pub fn standing(values: &[String], issuers: &[String], account: &str, host: &str
             }
         };
     }
-    best.map_or(Standing::Bad(why), Standing::Good)
+    best.map_or(RecordState::Bad(why), RecordState::Good)
 }
 
 /// Checks `issuer-domain-names` of a challenge.
@@ -326,28 +326,28 @@ mod tests {
 
     #[test]
     fn standings() {
-        let check = |values: &[&str], host: &str, want: Standing| {
+        let check = |values: &[&str], host: &str, want: RecordState| {
             let values: Vec<String> = values.iter().map(|v| (*v).to_owned()).collect();
             assert_eq!(standing(&values, &["ca.example".to_owned()], ACCOUNT, host, 1000), want, "{values:?} {host}");
         };
         let good = "ca.example; accounturi=https://ca.example/acct/7";
-        check(&[good], "a.example", Standing::Good(None));
-        check(&["other.example; accounturi=x", good], "a.example", Standing::Good(None));
-        check(&[], "a.example", Standing::Bad("no record of this authority"));
-        check(&["other.example; accounturi=x"], "a.example", Standing::Bad("no record of this authority"));
-        check(&["ca.example; accounturi=x"], "a.example", Standing::Bad("the record is for another account"));
-        check(&["ca.example"], "a.example", Standing::Bad("the record is malformed"));
-        check(&[good], "*.a.example", Standing::Bad("the record lacks policy=wildcard"));
-        check(&[&format!("{good}; policy=wildcard")], "*.a.example", Standing::Good(None));
+        check(&[good], "a.example", RecordState::Good(None));
+        check(&["other.example; accounturi=x", good], "a.example", RecordState::Good(None));
+        check(&[], "a.example", RecordState::Bad("no record of this authority"));
+        check(&["other.example; accounturi=x"], "a.example", RecordState::Bad("no record of this authority"));
+        check(&["ca.example; accounturi=x"], "a.example", RecordState::Bad("the record is for another account"));
+        check(&["ca.example"], "a.example", RecordState::Bad("the record is malformed"));
+        check(&[good], "*.a.example", RecordState::Bad("the record lacks policy=wildcard"));
+        check(&[&format!("{good}; policy=wildcard")], "*.a.example", RecordState::Good(None));
         check(
             &[&format!("{good}; persistUntil=999")],
             "a.example",
-            Standing::Bad("the record has ended (persistUntil)"),
+            RecordState::Bad("the record has ended (persistUntil)"),
         );
-        check(&[&format!("{good}; persistUntil=1000")], "a.example", Standing::Good(Some(1000)));
+        check(&[&format!("{good}; persistUntil=1000")], "a.example", RecordState::Good(Some(1000)));
         let two = [format!("{good}; persistUntil=2000"), format!("{good}; persistUntil=3000")];
-        check(&[&two[0], &two[1]], "a.example", Standing::Good(Some(3000)));
-        check(&[&two[1], good, &two[0]], "a.example", Standing::Good(None));
+        check(&[&two[0], &two[1]], "a.example", RecordState::Good(Some(3000)));
+        check(&[&two[1], good, &two[0]], "a.example", RecordState::Good(None));
     }
 
     #[test]

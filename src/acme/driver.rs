@@ -20,7 +20,7 @@ use super::budget::{Ask, Budget};
 use super::facts::{Ca, Facts, NextKey, UnusableNext};
 use super::fault::Fault;
 use super::outlook::Outlook;
-use super::request::{Asked, Message, Request, Revoke, Revoking, ask};
+use super::request::{CandidateKey, Message, Request, Revoke, Revoking, ask};
 use super::step::{KeyChoice, Next, Plan};
 use super::store;
 use super::task::Task;
@@ -308,7 +308,7 @@ impl Run {
             if let Some(pin) = pin {
                 let Managed { site, hosts, .. } = &work.certificate;
                 places.push(place.clone());
-                asked.push(Asked { site: site.clone(), hosts: hosts.clone(), pin });
+                asked.push(CandidateKey { site: site.clone(), hosts: hosts.clone(), pin });
             }
         }
         if !asked.is_empty()

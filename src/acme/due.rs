@@ -2,7 +2,7 @@
 //! when a renewal is overdue, and when the key changes over.
 
 use super::backoff::DAY;
-use super::facts::{Facts, Held, NextKey};
+use super::facts::{ChainInUse, Facts, NextKey};
 use crate::policy::promise::Seconds;
 
 /// Certificates that live shorter than this are renewed at half their lifetime, in seconds.
@@ -25,7 +25,7 @@ pub(super) struct Renewal {
 ///
 /// The CA's window decides, but never beyond half of the time that would be left without it: a
 /// window after the end of the certificate must not lead to a day without one.
-pub(super) fn renewal(facts: &Facts, chain: &Held) -> Renewal {
+pub(super) fn renewal(facts: &Facts, chain: &ChainInUse) -> Renewal {
     let left = left_at_renewal(chain.lifetime());
     let by_lifetime = chain.not_after.saturating_sub(left).saturating_sub(fraction(left, SPREAD * chain.spread));
     let Some(window) = &facts.info.window else { return Renewal { at: by_lifetime, by_window: false } };
@@ -40,13 +40,13 @@ pub(super) fn left_at_renewal(lifetime: Seconds) -> Seconds {
 }
 
 /// Returns the time from which a renewal that nobody has done is overdue, even if no attempt failed.
-pub(super) fn overdue_from(chain: &Held, due: Seconds) -> Seconds {
+pub(super) fn overdue_from(chain: &ChainInUse, due: Seconds) -> Seconds {
     due.saturating_add(chain.lifetime() / GRACE)
 }
 
 /// Returns the time from which pintle orders although the preflight says that it will fail: the
 /// preflight may be wrong, and little is left.
-pub(super) fn despite_preflight(chain: &Held, due: Seconds) -> Seconds {
+pub(super) fn despite_preflight(chain: &ChainInUse, due: Seconds) -> Seconds {
     due.saturating_add(chain.not_after.saturating_sub(due) / 2)
 }
 

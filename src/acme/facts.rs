@@ -22,7 +22,7 @@ pub struct Facts {
     /// The names that the certificate must have, in lower case and in order.
     pub names: Vec<String>,
     /// The chain in use; `None` before the first certificate.
-    pub chain: Option<Held>,
+    pub chain: Option<ChainInUse>,
     /// The pin of the live key; `None` if there is no such file yet.
     pub live: Option<Pin>,
     /// The time at which the live key came into use.
@@ -53,7 +53,7 @@ pub struct Facts {
 
 /// The chain in use.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Held {
+pub struct ChainInUse {
     /// The start of its validity.
     pub not_before: Seconds,
     /// The end of its validity.
@@ -71,7 +71,7 @@ pub struct Held {
     pub spread: f64,
 }
 
-impl Held {
+impl ChainInUse {
     /// Returns the length of its validity, in seconds.
     #[must_use]
     pub fn lifetime(&self) -> Seconds {

@@ -5,7 +5,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 
-use super::facts::{Checked, Held};
+use super::facts::{ChainInUse, Checked};
 use super::renewal_info::certificate_id;
 use super::store::{self, Record};
 use crate::config::Managed;
@@ -41,9 +41,9 @@ pub fn last_preflight(certificate: &Managed) -> Option<Checked> {
 
 /// Returns the facts about a chain.
 #[must_use]
-pub(super) fn held(chain: &Chain, record: &Record) -> Held {
+pub(super) fn held(chain: &Chain, record: &Record) -> ChainInUse {
     let leaf = &chain.leaf;
-    Held {
+    ChainInUse {
         not_before: leaf.not_before.as_second(),
         not_after: leaf.not_after.as_second(),
         pin: chain.pin(),

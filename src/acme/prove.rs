@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::account;
 use super::client::Client;
-use super::dns::{Persist, Standing, issuers, present, record, standing};
+use super::dns::{Persist, RecordState, issuers, present, record, standing};
 use super::fault::{Fault, signed};
 use super::hook::{self, Record};
 use super::invalid::gone;
@@ -170,7 +170,7 @@ async fn check_standing(
     let account = account::Stored::read(&around.settings.folder, directory)?.and_then(|stored| stored.url);
     let (Some(account), Ok(lookup)) = (account, Lookup::new(&around.name_servers)) else { return Ok(()) };
     let Ok(values) = lookup.txt(&Persist::name(name)).await.known() else { return Ok(()) };
-    let Standing::Bad(why) = standing(&values, named, &account, name, wall()) else { return Ok(()) };
+    let RecordState::Bad(why) = standing(&values, named, &account, name, wall()) else { return Ok(()) };
     let issuer = named.first().cloned().unwrap_or_default();
     let line = Persist { issuer, account, wildcard: name.starts_with("*."), until: None }.line(name);
     Err(Fault::here(format!("{name}: {}: {why} (hint: add: {line})", Persist::name(name))))

@@ -26,9 +26,9 @@ pub fn certificate_id(authority_key: &[u8], serial: &[u8]) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(authority_key), URL_SAFE_NO_PAD.encode(serial))
 }
 
-/// The CA's answer.
+/// The window that the CA suggests, as it answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct SuggestedWindow {
     /// The window's start.
     pub start: Seconds,
     /// Its end, later than the start.
@@ -37,7 +37,7 @@ pub struct Answer {
     pub explanation: Option<String>,
 }
 
-impl Answer {
+impl SuggestedWindow {
     /// Reads the body of an answer; `None` if it is malformed, or if its window does not end after
     /// its start. Both count as no answer (section 4.2).
     #[must_use]
@@ -96,8 +96,14 @@ pub enum NoAnswer {
 impl RenewalInfo {
     /// Takes in an answer; returns `true` if the window moved. `retry_after` is in seconds, and
     /// `random` a number from 0 to 1 (exclusive).
-    pub fn answered(&mut self, answer: Answer, retry_after: Option<Seconds>, now: Seconds, random: f64) -> bool {
-        let Answer { start, end, explanation } = answer;
+    pub fn answered(
+        &mut self,
+        answer: SuggestedWindow,
+        retry_after: Option<Seconds>,
+        now: Seconds,
+        random: f64,
+    ) -> bool {
+        let SuggestedWindow { start, end, explanation } = answer;
         let known = self.window.as_ref().filter(|window| (window.start, window.end) == (start, end));
         let has_moved = known.is_none() && self.window.is_some();
         let (chosen, since) = known.map_or_else(|| (within(start, end, random), now), |w| (w.chosen, w.since));
@@ -162,7 +168,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let found = Answer::read(&body("2026-01-02T04:00:00Z", "2026-01-03T04:00:00Z")).unwrap();
+        let found = SuggestedWindow::read(&body("2026-01-02T04:00:00Z", "2026-01-03T04:00:00Z")).unwrap();
         assert_eq!((found.start, found.end - found.start), (1_767_326_400, DAY));
         for wrong in [
             &body("2026-01-03T04:00:00Z", "2026-01-02T04:00:00Z")[..],
@@ -173,16 +179,16 @@ mod tests {
             b"[]",
             b"{\"suggestedWindow\":{\"start\":1,\"end\":2}}",
         ] {
-            assert_eq!(Answer::read(wrong), None, "{}", String::from_utf8_lossy(wrong));
+            assert_eq!(SuggestedWindow::read(wrong), None, "{}", String::from_utf8_lossy(wrong));
         }
         let url = b"{\"suggestedWindow\":{\"start\":\"2026-01-02T04:00:00+01:00\",\"end\":\"2026-01-03T04:00:00Z\"},\
                     \"explanationURL\":\"https://ca.example/why\"}";
-        assert_eq!(Answer::read(url).unwrap().explanation.as_deref(), Some("https://ca.example/why"));
+        assert_eq!(SuggestedWindow::read(url).unwrap().explanation.as_deref(), Some("https://ca.example/why"));
     }
 
     #[test]
     fn the_chosen_time_stays_with_the_window() {
-        let answer = |start, end| Answer { start, end, explanation: None };
+        let answer = |start, end| SuggestedWindow { start, end, explanation: None };
         let mut info = RenewalInfo::default();
         assert_eq!(info.ask_from(), Seconds::MIN);
         assert!(!info.answered(answer(1000, 2000), Some(21_600), 0, 0.25));
@@ -198,7 +204,7 @@ mod tests {
     #[test]
     fn waits_without_an_answer() {
         let mut info = RenewalInfo::default();
-        info.answered(Answer { start: 5, end: 9, explanation: None }, None, 0, 0.0);
+        info.answered(SuggestedWindow { start: 5, end: 9, explanation: None }, None, 0, 0.0);
         let mut waits = Vec::new();
         for _ in 0..8 {
             info.unanswered(NoAnswer::Temporary, None, 0, 0.0);
@@ -227,7 +233,7 @@ mod tests {
 
         #[test]
         fn any_body(body in prop::collection::vec(any::<u8>(), 0..100)) {
-            let _ = Answer::read(&body);
+            let _ = SuggestedWindow::read(&body);
         }
     }
 }

@@ -116,9 +116,9 @@ pub enum Request {
     /// Return the times since when clients know these next keys.
     Keys {
         /// The keys.
-        asked: Vec<Asked>,
+        asked: Vec<CandidateKey>,
         /// The answer.
-        reply: oneshot::Sender<Known>,
+        reply: oneshot::Sender<KeyFacts>,
     },
     /// The question which certificates pintle serves now.
     Served(oneshot::Sender<Served>),
@@ -167,7 +167,7 @@ pub enum Request {
     /// Whom would a certificate with this key lock out?
     LockedOut {
         /// The site and the key.
-        asked: Asked,
+        asked: CandidateKey,
         /// The clients.
         reply: oneshot::Sender<Vec<LockedOut>>,
     },
@@ -182,18 +182,18 @@ pub struct Served {
     pub behind_proxy: bool,
 }
 
-/// The ledger's facts.
+/// The ledger's facts about keys.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KeyFacts {
     /// About the keys that were asked for, in the same order.
     pub next: Vec<NextKey>,
     /// All burnt keys.
     pub burnt: Vec<Pin>,
 }
 
-/// A next key.
+/// A next key, and its site.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct CandidateKey {
     /// The site, by its first name.
     pub site: String,
     /// Its names.

@@ -68,7 +68,7 @@ pub struct Record {
     /// Identifies the settings of the last attempts: others may succeed.
     pub settings: String,
     /// The authorities, by their directories.
-    pub authorities: BTreeMap<String, Known>,
+    pub authorities: BTreeMap<String, AuthorityRecord>,
 }
 
 impl Record {
@@ -82,7 +82,7 @@ impl Record {
 /// The facts about an authority.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Known {
+pub struct AuthorityRecord {
     /// `true` if it offers renewal information.
     pub has_renewal_info: bool,
     /// The attempts for this certificate.

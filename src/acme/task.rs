@@ -14,7 +14,7 @@ use super::issued::{self, Issued};
 use super::order::{self, Ended};
 use super::preflight::Finding;
 use super::problem::{Remedy, SERVER_INTERNAL};
-use super::renewal_info::{Answer, NoAnswer, RenewalInfo};
+use super::renewal_info::{NoAnswer, RenewalInfo, SuggestedWindow};
 use super::request::{Request, ask};
 use super::step::{Abandoned, KeyChoice, Next, Plan};
 use super::store::Record;
@@ -357,14 +357,14 @@ async fn ask_window(
     around: &Surroundings,
     authority: &Authority,
     id: &str,
-) -> Result<(Answer, Option<Seconds>), NoWindow> {
+) -> Result<(SuggestedWindow, Option<Seconds>), NoWindow> {
     let reached = around.reach(authority).await;
     let (client, directory) = reached.map_err(|fault| (NoAnswer::Temporary, fault.retry_after, fault.text))?;
     let Some(url) = directory.renewal_info(id) else {
         return Err((NoAnswer::Lasting, None, "the directory has no renewalInfo".to_owned()));
     };
     let received = client.get(&url).await.map_err(|text| (NoAnswer::Temporary, None, text))?;
-    match (received.status, Answer::read(&received.body)) {
+    match (received.status, SuggestedWindow::read(&received.body)) {
         (200, Some(answer)) => Ok((answer, received.retry_after)),
         (status, _) => {
             let why = if status == 429 || status >= 500 { NoAnswer::Temporary } else { NoAnswer::Lasting };

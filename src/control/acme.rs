@@ -13,7 +13,7 @@ use super::reload::{Installed, Verdict};
 use crate::acme::driver::Driver;
 use crate::acme::facts::NextKey;
 use crate::acme::outlook::Outlook;
-use crate::acme::request::{Asked, Known, LockedOut, Request, Revoke, Revoking, Served, ask};
+use crate::acme::request::{CandidateKey, KeyFacts, LockedOut, Request, Revoke, Revoking, Served, ask};
 use crate::acme::step::KeyChoice;
 use crate::config::AcceptedByCommand;
 use crate::ledger::{Burnt, Record};
@@ -124,7 +124,7 @@ impl Control {
     }
 
     /// The clients whom a certificate with a key would lock out, with the promises that it would break.
-    fn locked_out(&self, Asked { site, hosts: own, pin }: &Asked) -> Vec<LockedOut> {
+    fn locked_out(&self, CandidateKey { site, hosts: own, pin }: &CandidateKey) -> Vec<LockedOut> {
         let now = self.now();
         let ledger = self.ledger();
         let alive = Promises::alive(ledger.book().promises(), now);
@@ -147,13 +147,13 @@ impl Control {
     }
 
     /// The ledger's facts about next keys.
-    fn next_keys(&self, asked: &[Asked]) -> Known {
+    fn next_keys(&self, asked: &[CandidateKey]) -> KeyFacts {
         let now = self.now();
         let ledger = self.ledger();
         let book = ledger.book();
         let alive = Promises::alive(book.promises(), now);
         let names = self.config.site_names();
-        let facts = |Asked { site, hosts: own, pin }: &Asked| {
+        let facts = |CandidateKey { site, hosts: own, pin }: &CandidateKey| {
             let except = names.get(site.as_str()).map_or(&[][..], |names| names.except);
             let longest = alive.binding(own, except).iter().map(|promise| promise.max_age).max().unwrap_or(0);
             NextKey {
@@ -163,22 +163,22 @@ impl Control {
                 longest: i64::try_from(longest).unwrap_or(i64::MAX),
             }
         };
-        Known { next: asked.iter().map(facts).collect(), burnt: book.burnt_keys().map(|burnt| burnt.pin).collect() }
+        KeyFacts { next: asked.iter().map(facts).collect(), burnt: book.burnt_keys().map(|burnt| burnt.pin).collect() }
     }
 
     /// Passes a command on to the driver.
-    pub(super) fn ask_acme(&self, asked: Ask) {
+    pub(super) fn ask_acme(&self, asked: AcmeCommand) {
         let driver = self.acme.running.as_ref().map(|running| &running.driver);
         match asked {
-            Ask::Plans(reply) => match driver {
+            AcmeCommand::Plans(reply) => match driver {
                 Some(driver) => driver.plans(reply),
                 None => _ = reply.send(Value::Array(Vec::new())),
             },
-            Ask::Renew { host, rotate, reply } => match (driver, self.site_of(&host)) {
+            AcmeCommand::Renew { host, rotate, reply } => match (driver, self.site_of(&host)) {
                 (Some(driver), Some(site)) => driver.renew(site, rotate, reply),
                 _ => _ = reply.send(Vec::new()),
             },
-            Ask::Revoke { host, asked, reply } => {
+            AcmeCommand::Revoke { host, asked, reply } => {
                 let managed = self.config.acme.iter().flat_map(|acme| &acme.certificates);
                 let site = self.site_of(&host).filter(|site| managed.into_iter().any(|of| of.site == *site));
                 match (driver, site) {
@@ -191,7 +191,7 @@ impl Control {
 }
 
 /// A command about the certificates that pintle obtains.
-pub(super) enum Ask {
+pub(super) enum AcmeCommand {
     /// Return the plans.
     Plans(oneshot::Sender<Value>),
     /// Renew the certificates of a site now, or change over to their next keys. Answers with their algorithms, which are
@@ -221,7 +221,7 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
     match path {
         "/acme/renew" => {
             let rotate = parameter(query, "rotate").is_some_and(|rotate| rotate == "true");
-            Some(renewing(ask(commands, |reply| Command::Acme(Ask::Renew { host, rotate, reply })).await))
+            Some(renewing(ask(commands, |reply| Command::Acme(AcmeCommand::Renew { host, rotate, reply })).await))
         }
         "/acme/revoke" => {
             let key = match parameter(query, "key").as_deref() {
@@ -236,7 +236,7 @@ pub(super) async fn done(path: &str, query: &str, commands: &mpsc::Sender<Comman
                 accept: parameter(query, "accept_lockout_until"),
                 dry_run: parameter(query, "dry_run").is_some_and(|dry_run| dry_run == "true"),
             };
-            let revoking = ask(commands, |reply| Command::Acme(Ask::Revoke { host, asked, reply })).await;
+            let revoking = ask(commands, |reply| Command::Acme(AcmeCommand::Revoke { host, asked, reply })).await;
             Some(revoking.map_or_else(gone, |revoking| {
                 json_answer(if revoking.ok { StatusCode::OK } else { StatusCode::CONFLICT }, &json!(revoking))
             }))

@@ -79,7 +79,7 @@ pub(super) enum Command {
         reply: oneshot::Sender<Vec<(Pin, i64)>>,
     },
     /// About the certificates that pintle obtains.
-    Acme(acme::Ask),
+    Acme(acme::AcmeCommand),
     /// All records of the ledger.
     Book(oneshot::Sender<Known>),
 }
@@ -160,7 +160,7 @@ async fn shown(path: &str, query: &str, format: Format, commands: &mpsc::Sender<
         }
         "/ledger" => json(ask(commands, Command::Book).await.map(|known| json!(known))),
         "/served" => json(ask(commands, Command::Served).await),
-        "/acme" => json(ask(commands, |reply| Command::Acme(acme::Ask::Plans(reply))).await),
+        "/acme" => json(ask(commands, |reply| Command::Acme(acme::AcmeCommand::Plans(reply))).await),
         _ => return None,
     })
 }

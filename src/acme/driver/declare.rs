@@ -6,7 +6,7 @@ use super::Run;
 use crate::acme::facts::Compromise;
 use crate::acme::held;
 use crate::acme::issued::{self, Issued};
-use crate::acme::request::{Asked, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke, ask};
+use crate::acme::request::{CandidateKey, Compromised, LockedOut, Request, Revoke, Revoking, ToRevoke, ask};
 use crate::acme::step::KeyChoice;
 use crate::acme::store;
 use crate::acme::words::time;
@@ -83,7 +83,7 @@ impl Run {
         }
         let is_live = asked.key == KeyChoice::Live;
         let locked_out = match is_live {
-            true => self.locked_out(Asked { site: site.clone(), hosts: hosts.clone(), pin: next }).await,
+            true => self.locked_out(CandidateKey { site: site.clone(), hosts: hosts.clone(), pin: next }).await,
             false => Vec::new(),
         };
         let until = locked_out.iter().map(|clients| clients.until).max().map(safe_day);
@@ -106,7 +106,7 @@ impl Run {
         ToRevoke { serial: issued.serial.clone(), not_after: time(issued.not_after), authority }
     }
 
-    async fn locked_out(&self, asked: Asked) -> Vec<LockedOut> {
+    async fn locked_out(&self, asked: CandidateKey) -> Vec<LockedOut> {
         ask(&self.questions, |reply| Request::LockedOut { asked, reply }).await.unwrap_or_default()
     }
 }

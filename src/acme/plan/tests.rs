@@ -1,5 +1,5 @@
 use super::super::backoff::{Attempts, Failure};
-use super::super::facts::{Asked, Checked, Held};
+use super::super::facts::{Asked, ChainInUse, Checked};
 use super::super::problem::Remedy;
 use super::super::renewal_info::{RenewalInfo, Window};
 use super::*;
@@ -15,7 +15,7 @@ pub(super) fn pin(key: u8) -> Pin {
 pub(super) fn facts(now: Seconds) -> Facts {
     let names = vec!["a.example".to_owned(), "b.example".to_owned()];
     let ca = |directory: &str| Ca { directory: directory.to_owned(), has_renewal_info: true, ..Ca::default() };
-    let chain = Held {
+    let chain = ChainInUse {
         not_before: T0,
         not_after: T0 + 90 * DAY,
         pin: pin(1),

@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::backoff::DAY;
-use super::dns::{Persist, Standing, standing};
+use super::dns::{Persist, RecordState, standing};
 use super::lookup::{Found, Lookup};
 use crate::config::acme::Method;
 use crate::policy::promise::Seconds;
@@ -130,10 +130,10 @@ async fn check_record(ask: &Ask, name: &str, lookup: &Lookup) -> Option<Finding>
         return Some(words::record_unknown(ask, name));
     };
     match standing(&values, identities, account, name, ask.now) {
-        Standing::Good(None) => None,
-        Standing::Good(Some(until)) if until > ask.now + RECORD_ENDS => None,
-        Standing::Good(Some(until)) => Some(words::record_ends(ask, name, until)),
-        Standing::Bad(why) => Some(words::record(ask, name, why)),
+        RecordState::Good(None) => None,
+        RecordState::Good(Some(until)) if until > ask.now + RECORD_ENDS => None,
+        RecordState::Good(Some(until)) => Some(words::record_ends(ask, name, until)),
+        RecordState::Bad(why) => Some(words::record(ask, name, why)),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pintle::acme::problem::Remedy;
-use pintle::acme::renewal_info::{Answer, NoAnswer};
+use pintle::acme::renewal_info::{NoAnswer, SuggestedWindow};
 use pintle::keys::pin::Pin;
 use pintle::policy::promise::Seconds;
 
@@ -126,7 +126,7 @@ impl Authority {
         (from, to): (Seconds, Seconds),
         now: Seconds,
         random: &mut Random,
-    ) -> Result<(Answer, Option<Seconds>), NoAnswer> {
+    ) -> Result<(SuggestedWindow, Option<Seconds>), NoAnswer> {
         if self.is_down(now) || random.once_in(40) {
             return Err(if random.once_in(4) { NoAnswer::Lasting } else { NoAnswer::Temporary });
         }
@@ -139,6 +139,6 @@ impl Authority {
         };
         let explanation = (end < now).then(|| "https://ca.example/incident".to_owned());
         // Retry-After is mostly a day here, so that ten years pass quickly.
-        Ok((Answer { start, end, explanation }, (!random.once_in(8)).then_some(DAY)))
+        Ok((SuggestedWindow { start, end, explanation }, (!random.once_in(8)).then_some(DAY)))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use pintle::acme::backoff::{Attempts, Failure};
 use pintle::acme::budget::{Ask, Budget};
-use pintle::acme::facts::{Asked, Ca, Checked, Compromise, Facts, Held, NextKey, OpenOrder, Verdict};
+use pintle::acme::facts::{Asked, Ca, ChainInUse, Checked, Compromise, Facts, NextKey, OpenOrder, Verdict};
 use pintle::acme::plan;
 use pintle::acme::problem::Remedy;
 use pintle::acme::renewal_info::RenewalInfo;
@@ -72,7 +72,7 @@ struct Certificate {
     live: Option<Key>,
     next: Option<Key>,
     live_since: Seconds,
-    chain: Option<Held>,
+    chain: Option<ChainInUse>,
     key_in_use: Option<Key>,
     info: RenewalInfo,
     order: Option<OpenOrder>,
@@ -557,7 +557,7 @@ impl Operator {
         }
         let not_before = self.now - HOUR;
         c.key_in_use = c.live;
-        c.chain = Some(Held {
+        c.chain = Some(ChainInUse {
             not_before,
             not_after: not_before + self.lifetime,
             pin: order.key,
