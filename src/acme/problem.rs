@@ -42,8 +42,7 @@ pub enum Remedy {
     Operator,
 }
 
-/// The remedy of each type of problem, without the prefix. The last column is `true` if the type
-/// concerns a validation, a name or a record rather than the request.
+/// The types of problems, without the prefix, and the remedy of each.
 const TABLE: &[(&str, Remedy)] = &[
     ("accountDoesNotExist", Remedy::Register),
     ("alreadyReplaced", Remedy::WithoutReplaces),

@@ -135,7 +135,7 @@ async fn needs(work: &Work, around: &Surroundings, order: &mut Order, client: &C
 async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(), Fault> {
     work.clean().await;
     let Some(hook) = hook::running() else {
-        return Err(Fault::here("pintle started without acme.dns_hook (hint: pintle upgrade)".to_owned()));
+        return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint("pintle upgrade")));
     };
     let presented = present(&hook, records).await.map_err(|reason| fault(&reason))?;
     let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
@@ -173,7 +173,7 @@ async fn check_standing(
     let RecordState::Bad(why) = standing(&values, named, &account, name, wall()) else { return Ok(()) };
     let issuer = named.first().cloned().unwrap_or_default();
     let line = Persist { issuer, account, wildcard: name.starts_with("*."), until: None }.line(name);
-    Err(Fault::here(format!("{name}: {}: {why} (hint: add: {line})", Persist::name(name))))
+    Err(fault(&Reason::new(format!("{name}: {}: {why}", Persist::name(name))).hint(format!("add: {line}"))))
 }
 
 fn kind(method: Method) -> ChallengeType {
