@@ -132,15 +132,15 @@ pub fn remedy(config: &Path) -> [String; 2] {
 
 /// The sets of pins that clients may hold of a site.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Held {
+pub(super) struct HeldSets {
     pub(super) sets: usize,
     /// The end of the last one.
     pub(super) until: Seconds,
 }
 
 /// The sets that clients may hold, by site.
-pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, Held> {
-    let mut held: HashMap<&str, Held> = HashMap::new();
+pub(super) fn held(book: &Book, now: Seconds) -> HashMap<&str, HeldSets> {
+    let mut held: HashMap<&str, HeldSets> = HashMap::new();
     for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
         let of_site = held.entry(&promise.site).or_default();
         of_site.sets += 1;

@@ -103,7 +103,7 @@ pub(super) struct Installed {
 }
 
 /// The new listeners.
-struct Listeners {
+struct NewListeners {
     /// In the order of the file: an address whose port the kernel chose is identified by its index.
     all: Vec<(SocketAddr, Scheme)>,
     bound: Bound,
@@ -213,7 +213,7 @@ impl Control {
         if let Err(error) = self.adopt(config).await {
             return Err(vec![no_lockout(&error)]);
         }
-        if let Some(Listeners { all, bound, notes: more }) = listeners {
+        if let Some(NewListeners { all, bound, notes: more }) = listeners {
             self.server.listen(all, bound);
             notes.extend(more);
         }
@@ -253,7 +253,7 @@ impl Control {
     }
 
     /// Binds new addresses, and closes unwanted listeners; `None` if nothing changes.
-    fn listeners(&self, config: &Config) -> Result<Option<Listeners>, Vec<Problem>> {
+    fn listeners(&self, config: &Config) -> Result<Option<NewListeners>, Vec<Problem>> {
         let (old, new) = (wanted(&self.config), wanted(config));
         if old == new {
             return Ok(None);
@@ -278,7 +278,7 @@ impl Control {
         // Both are in the order of the file: https, then http.
         let mut addresses = bound.addresses().into_iter();
         let all = kept.into_iter().filter_map(|kept| kept.or_else(|| addresses.next())).collect();
-        Ok(Some(Listeners { all, bound, notes }))
+        Ok(Some(NewListeners { all, bound, notes }))
     }
 
     /// Reads one site's files now, settled or not.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
 use crate::os::plain_file::folder_of;
-use crate::os::sandbox::{self, Calls, Held, Rules, Strength};
+use crate::os::sandbox::{self, Calls, Rules, Sandbox, Strength};
 use crate::reason::Reason;
 use crate::tls::key_process;
 
@@ -110,7 +110,7 @@ pub(super) fn beyond(draft: &Draft, config: &Config, before: &Config) -> Vec<Rea
 }
 
 /// Logs what the sandbox enforces, and what it lacks.
-pub fn announce(held: &Held) {
+pub fn announce(held: &Sandbox) {
     let (read, write) = held.places();
     tracing::info!(
         user = crate::os::privileges::user(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::expiry::{Stage, left};
-use super::promises::{Held, LedgerTrouble, held};
+use super::promises::{HeldSets, LedgerTrouble, held};
 use crate::acme::outlook::{Outlook, of_site};
 use crate::clock::uptime;
 use crate::config::{self, AccessTarget, FormerCopy, LastGood, report};
@@ -26,7 +26,7 @@ const DAY: Seconds = 86_400;
 
 /// Facts of a site that are counted for all sites at once.
 struct Counted {
-    held: Option<Held>,
+    held: Option<HeldSets>,
     reports: u64,
 }
 

@@ -23,7 +23,7 @@ use crate::policy::guard::{self, Breach, Clash, Offer};
 use crate::reason::{Problem, Reason};
 
 /// A reason against a site.
-struct Objection {
+struct SiteObjection {
     /// The site's place in the file.
     site: usize,
     /// The index in `[[site.certificate]]` of a pair that breaks a promise; `None` if the objection is to what the site
@@ -43,7 +43,7 @@ struct Words {
     hints: Vec<String>,
 }
 
-impl Objection {
+impl SiteObjection {
     /// The problem, once another pair is served instead: its promise is sent from now on.
     fn beside(&self, entry: Option<&Arc<Entry>>) -> Problem {
         let (Some(Words { refusal, notes, hints }), Some(sent)) =
@@ -79,7 +79,7 @@ pub(super) fn admit(
         let (admitted, warnings, errors) = judge(builder, candidates, r);
         // Each round changes something new, so this ends.
         let (breaches, clashes): (Vec<_>, Vec<_>) = errors.into_iter().partition(|o| o.pair.is_some());
-        let mut settle = |objections: &[Objection]| {
+        let mut settle = |objections: &[SiteObjection]| {
             objections
                 .iter()
                 .fold(false, |any, objection| settle(objection, candidates, &mut changes, builder, kept, r) | any)
@@ -87,7 +87,7 @@ pub(super) fn admit(
         if settle(&breaches) || settle(&clashes) {
             continue;
         }
-        for Objection { site, problem, .. } in warnings.into_iter().chain(breaches).chain(clashes) {
+        for SiteObjection { site, problem, .. } in warnings.into_iter().chain(breaches).chain(clashes) {
             if let Some(candidate) = candidates.get_mut(site) {
                 candidate.problems.push(problem);
             }
@@ -98,7 +98,7 @@ pub(super) fn admit(
 
 /// Lets a site keep what it has, or as much of it as necessary. Returns `false` if there is nothing to keep.
 fn settle(
-    objection: &Objection,
+    objection: &SiteObjection,
     candidates: &mut [Candidate],
     changes: &mut HashMap<usize, Change>,
     builder: &mut Builder<'_>,
@@ -183,7 +183,7 @@ fn judge(
     builder: &Builder<'_>,
     candidates: &[Candidate],
     r: &mut Checker<'_>,
-) -> (Admitted, Vec<Objection>, Vec<Objection>) {
+) -> (Admitted, Vec<SiteObjection>, Vec<SiteObjection>) {
     let (file, context) = (builder.file, builder.context);
     let (mut admitted, mut warnings, mut errors) = (Admitted::default(), Vec::new(), Vec::new());
     let sites: Vec<Judged<'_>> = candidates
@@ -208,7 +208,7 @@ fn judge(
                 };
                 problem.reason.hints.extend(extra.iter().cloned());
                 let refusal = refusal.clone().map(|(refusal, notes)| Words { refusal, notes, hints: extra });
-                list.push(Objection { site: *index, pair, is_wanted, problem, refusal });
+                list.push(SiteObjection { site: *index, pair, is_wanted, problem, refusal });
             }
         };
         let mut breaks = false;
@@ -241,11 +241,11 @@ fn judge(
 }
 
 /// The objection to a site whose promise would hurt another one.
-fn against_clash(clash: &Clash, file: &File, sites: &[Judged<'_>]) -> Option<Objection> {
+fn against_clash(clash: &Clash, file: &File, sites: &[Judged<'_>]) -> Option<SiteObjection> {
     let [promiser, bound, blamed] = [clash.promiser, clash.bound, clash.blamed].map(|at| sites.get(at));
     let (promiser, bound, site) = (promiser?.2, bound?.2, blamed?.0);
     let problem = clash_problem(file.sites.get(site)?, clash, promiser, bound);
-    Some(Objection { site, pair: None, is_wanted: false, problem, refusal: None })
+    Some(SiteObjection { site, pair: None, is_wanted: false, problem, refusal: None })
 }
 
 /// Further hints for a site whose pair is refused.

@@ -75,7 +75,7 @@ struct Place {
 
 /// The rules in force.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct RulesInForce {
     /// The Landlock version.
     pub(super) abi: u32,
     /// By canonical path.
@@ -85,7 +85,7 @@ pub(super) struct Held {
 
 /// Restricts this thread and every thread that it starts. Returns the rules in force and the
 /// missing features.
-pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), String> {
+pub(super) fn restrict(rules: &Rules) -> Result<(Option<RulesInForce>, Vec<String>), String> {
     let tell = |error: landlock::RulesetError| error.to_string();
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
     let mut ruleset = ruleset.handle_access(AccessFs::from_all(ASKED)).map_err(tell)?;
@@ -135,7 +135,7 @@ pub(super) fn restrict(rules: &Rules) -> Result<(Option<Held>, Vec<String>), Str
     }
     // Kernels without the right do not restrict ports.
     let connect = rules.connect.clone().filter(|_| abi >= ABI::V4 as u32);
-    Ok((Some(Held { abi, places, connect }), lacks(abi, rules)))
+    Ok((Some(RulesInForce { abi, places, connect }), lacks(abi, rules)))
 }
 
 /// The features that a kernel with this Landlock version lacks.
@@ -159,7 +159,7 @@ fn linked_folder(path: &Path) -> Option<PathBuf> {
     (target != path && is_own).then(|| folder.to_owned())
 }
 
-impl Held {
+impl RulesInForce {
     /// Returns `true` if a path may be used so. For a missing path, its nearest existing folder
     /// decides.
     pub(super) fn covers(&self, path: &Path, what: Use) -> bool {
@@ -184,7 +184,7 @@ pub(super) mod testing {
     use super::*;
 
     /// Pretends that these places and ports are enforced.
-    pub(in crate::os::sandbox) fn held(read: &[&Path], write: &[&Path], connect: &[u16]) -> Held {
+    pub(in crate::os::sandbox) fn held(read: &[&Path], write: &[&Path], connect: &[u16]) -> RulesInForce {
         let place = |path: &Path, what: Use| {
             let path = fs::canonicalize(path).unwrap();
             let metadata = fs::metadata(&path).unwrap();
@@ -192,6 +192,6 @@ pub(super) mod testing {
         };
         let read = read.iter().map(|path| place(path, Use::Read));
         let places = read.chain(write.iter().map(|path| place(path, Use::Write))).collect();
-        Held { abi: 7, places, connect: Some(connect.iter().copied().collect()) }
+        RulesInForce { abi: 7, places, connect: Some(connect.iter().copied().collect()) }
     }
 }

@@ -21,8 +21,8 @@ pub use rules::{Calls, Rules, Settings, Strength};
 
 /// The sandbox of this process.
 #[derive(Debug)]
-pub struct Held {
-    files: Option<files::Held>,
+pub struct Sandbox {
+    files: Option<files::RulesInForce>,
     /// The number of allowed system calls.
     calls: Option<usize>,
     /// The requested parts that are not enforced.
@@ -54,15 +54,15 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// A process has one sandbox and no way out of it, so it is a static instead of a parameter.
-static HELD: OnceLock<Held> = OnceLock::new();
+static HELD: OnceLock<Sandbox> = OnceLock::new();
 
 /// Enters the sandbox: this thread and every thread that it starts; for system calls, all threads.
 ///
 /// # Errors
 ///
 /// If a required part cannot be enforced.
-pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Held, Error> {
-    let mut held = Held { files: None, calls: None, lacks: Vec::new() };
+pub fn enter(rules: &Rules, settings: &Settings) -> Result<&'static Sandbox, Error> {
+    let mut held = Sandbox { files: None, calls: None, lacks: Vec::new() };
     // Set-user-ID programs and programs with capabilities gain nothing (prctl(2),
     // PR_SET_NO_NEW_PRIVS).
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
@@ -98,7 +98,7 @@ const UPGRADE: &str = "`pintle upgrade` applies it without a stop: the new proce
 
 /// The sandbox of this process; `None` outside one.
 #[must_use]
-pub fn held() -> Option<&'static Held> {
+pub fn held() -> Option<&'static Sandbox> {
     HELD.get()
 }
 
@@ -111,7 +111,7 @@ pub fn hint(path: &Path) -> Option<String> {
     })
 }
 
-impl Held {
+impl Sandbox {
     /// The Landlock version that is enforced; `None` if files and ports are unrestricted.
     #[must_use]
     pub fn landlock(&self) -> Option<u32> {
@@ -133,7 +133,7 @@ impl Held {
     /// Readable places and writable places.
     #[must_use]
     pub fn places(&self) -> (usize, usize) {
-        self.files.as_ref().map_or((0, 0), files::Held::count)
+        self.files.as_ref().map_or((0, 0), files::RulesInForce::count)
     }
 
     /// The requested parts that are not enforced.

@@ -269,7 +269,7 @@ fn what_is_beyond_the_sandbox_is_told_with_a_remedy() {
         fs::create_dir(at(folder)).unwrap();
     }
     let files = testing::held(&[&at("certs")], &[&at("state")], &[443, 53]);
-    let held = Held { files: Some(files), calls: None, lacks: Vec::new() };
+    let held = Sandbox { files: Some(files), calls: None, lacks: Vec::new() };
     let rules = |read: &[&str], write: &[&str], ports: &[u16]| Rules {
         read: read.iter().map(|name| at(name)).collect(),
         write: write.iter().map(|name| at(name)).collect(),
@@ -285,7 +285,7 @@ fn what_is_beyond_the_sandbox_is_told_with_a_remedy() {
     {
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     }
-    assert_eq!(Held { files: None, calls: None, lacks: Vec::new() }.beyond(&rules(&["webroot"], &[], &[1])), []);
+    assert_eq!(Sandbox { files: None, calls: None, lacks: Vec::new() }.beyond(&rules(&["webroot"], &[], &[1])), []);
 }
 
 #[test]
