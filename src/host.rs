@@ -15,7 +15,7 @@ const NAME_MAX: usize = 253;
 /// The length of one label, in bytes.
 const LABEL: RangeInclusive<usize> = 1..=63;
 
-/// Why a text is not a host name.
+/// The reason why a text is not a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidHost {
     /// No name before the port.

@@ -19,7 +19,7 @@ use pintle::upstream::dns::Name;
 use pintle::upstream::rewrite::rewrite as rewritten;
 use pintle::upstream::{Client, Health, HostHeader, Upstream, UpstreamRequest};
 
-/// How large a head may be.
+/// The limits of a head.
 pub const LIMITS: HeadLimits = HeadLimits { request_line: 512, head: 4096, field: 4096, fields: 32 };
 
 /// The same, as large as an operator may allow.
@@ -27,7 +27,7 @@ pub fn largest() -> HeadLimits {
     Limits::largest().head()
 }
 
-/// How large the head of a response may be: little, and as much as an operator may allow.
+/// Limits of the head of a response: little, and as much as an operator may allow.
 const RESPONSE_LIMITS: [ResponseLimits; 2] = [
     ResponseLimits { head: 4096, field: 4096, fields: 64 },
     ResponseLimits { head: 1 << 20, field: 1 << 20, fields: 10_000 },
@@ -66,7 +66,7 @@ fn every_field_is_whole(fields: &Fields) {
     }
 }
 
-/// Where all requests come from.
+/// The origin of all requests.
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
 /// Trust in [`PEER`] by this field; in nobody, without one.

@@ -103,7 +103,7 @@ pub fn tls_from_upstream(data: &[u8]) {
     play(ours, rustls::Connection::Server(peer), data);
 }
 
-/// How often an honest peer changes its keys.
+/// The number of times that an honest peer changes its keys.
 const KEY_UPDATES: usize = 16;
 
 fn play<S: Session>(ours: S, mut peer: rustls::Connection, data: &[u8]) {

@@ -108,7 +108,7 @@ fn count(folder: &Path, directory: &str, budget: &RefCell<Budget>) -> Result<(),
 ///
 /// # Errors
 ///
-/// Why there is none.
+/// The reason why there is none.
 pub async fn open(
     folder: &Path,
     authority: &Authority,

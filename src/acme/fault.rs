@@ -1,4 +1,4 @@
-//! Why a step of an order failed, and the remedy.
+//! The reason why a step of an order failed, and the remedy.
 
 use instant_acme::Error;
 

@@ -66,7 +66,7 @@ pub struct Retired {
     pub at: Seconds,
     /// Its certificates.
     pub certificates: Vec<Issued>,
-    /// Why some of them are not revoked.
+    /// The reason why some of them are not revoked.
     #[serde(default)]
     pub problem: Option<String>,
 }

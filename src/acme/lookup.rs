@@ -60,7 +60,7 @@ impl<T> Found<T> {
     ///
     /// # Errors
     ///
-    /// Why the lookup failed.
+    /// The reason why the lookup failed.
     pub fn known(self) -> Result<Vec<T>, String> {
         match self {
             Self::Records(records) => Ok(records),

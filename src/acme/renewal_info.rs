@@ -84,7 +84,7 @@ pub struct RenewalInfo {
     pub failures: u32,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoAnswer {
     /// No connection, a server error, or a timeout.

@@ -164,7 +164,7 @@ pub enum Request {
         /// The error if the ledger cannot be written.
         reply: oneshot::Sender<Result<(), String>>,
     },
-    /// Whom would a certificate with this key lock out?
+    /// The question which clients a certificate with this key locks out.
     LockedOut {
         /// The site and the key.
         asked: CandidateKey,

@@ -57,7 +57,7 @@ pub enum Next {
     },
 }
 
-/// Why an order is forgotten.
+/// The reason why an order is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abandoned {
     /// It expired. This counts as a failure.
@@ -70,7 +70,7 @@ pub enum Abandoned {
     Authority,
 }
 
-/// Why only the operator can help.
+/// The reason why only the operator can help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// Each CA refused for a reason that no retry changes. The last one's words.
@@ -86,7 +86,7 @@ pub enum Stop {
     NoAuthority,
 }
 
-/// Why a certificate is ordered.
+/// The reason why a certificate is ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// There is none yet.
@@ -105,7 +105,7 @@ pub enum Why {
     Changeover(Cause),
 }
 
-/// Why the key changes over.
+/// The reason why the key changes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// `rotate_every` has passed.
@@ -183,7 +183,7 @@ pub struct Plan {
     pub next: Next,
     /// The time of the next order, from which it is wanted. In the past if it is under way.
     pub due: Seconds,
-    /// Why that order is made.
+    /// The reason why that order is made.
     pub why: Why,
     /// The key that it will be made for, as far as the facts say now.
     pub key: KeyChoice,

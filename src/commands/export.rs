@@ -26,7 +26,7 @@ use crate::reason::Reason;
 use crate::site::Site;
 
 const DAY: Duration = Duration::from_secs(86400);
-/// How long an export holds if neither the command nor the site says.
+/// The life of an export if neither the command nor the site gives one.
 const LIFE: Duration = Duration::from_secs(90 * 86400);
 /// The same for the header, as in the configuration.
 const HEADER_LIFE: Duration = Duration::from_secs(30 * 86400);
@@ -46,7 +46,7 @@ pub struct Options {
     pub host: String,
     /// The format.
     pub form: Form,
-    /// How long it holds. If given, the export is a promise.
+    /// Its life. If given, the export is a promise.
     pub life: Option<Duration>,
     /// Backups besides those of the configuration.
     pub backups: Vec<PathBuf>,

@@ -152,7 +152,7 @@ fn all_hosts(outline: &Outline) -> impl Iterator<Item = String> {
     outline.sites.iter().flat_map(|s| s.hosts.iter().map(ToString::to_string))
 }
 
-/// Why no key was created.
+/// The reason why no key was created.
 enum Failure {
     Exists(PathBuf),
     NoFolder(PathBuf),

@@ -122,7 +122,7 @@ fn promise_json(promise: &Promise, now: Seconds) -> Value {
     value
 }
 
-/// How a promise was made.
+/// The way in which a promise was made, in one word.
 fn word(promise: &Promise) -> &str {
     match &promise.channel {
         Channel::Header(Mode::Enforce) => "enforce",

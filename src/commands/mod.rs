@@ -156,7 +156,7 @@ fn judge(draft: Draft, known: impl FnOnce(&Draft) -> Result<Known, Reason>, like
     loaded.map_err(|unfit| refuse(&unfit.reason))
 }
 
-/// Why a configuration cannot be served: its problems, if these are the reason, and a summary.
+/// The reason why a configuration cannot be served: its problems, if these are the reason, and a summary.
 struct Unfit {
     problems: Option<Problems>,
     reason: Reason,

@@ -16,7 +16,7 @@ use crate::policy::promise::Seconds;
 use crate::upstream::check;
 use crate::upstream::dns::follow;
 
-/// How long a new pair waits for its copy before pintle serves it. A slow disk, or thousands of new
+/// The longest wait of a new pair for its copy, before pintle serves it. A slow disk, or thousands of new
 /// pairs, must not hold up a renewal: the copying goes on beside.
 pub(super) const COPY_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest answer, in bytes.
 const ANSWER_MAX: usize = 256 << 20;
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub enum ClientError {
     /// No process listens.

@@ -10,16 +10,16 @@ use super::admin::{Command, DRAINING};
 use super::upgrade::Successor;
 use crate::server::Drain;
 
-/// How often pintle checks whether everything has finished.
+/// The interval between checks whether everything has finished.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How often the log reports progress.
+/// The interval between reports of progress in the log.
 const PROGRESS: Duration = Duration::from_secs(5);
 
 /// The time that a client of the admin socket has to read its answer after everything else has
 /// finished.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How the process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Everything has finished, or the time limit has passed.

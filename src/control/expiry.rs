@@ -13,7 +13,7 @@ const DAYS: [i64; 4] = [14, 7, 3, 1];
 const WHOLE_DAYS_FROM: i64 = 42;
 const DAY: i64 = 86_400;
 
-/// How near the end of a certificate is: the number of passed thresholds, the end included.
+/// The number of passed thresholds before the end of a certificate, the end included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stage(usize);
 

@@ -29,11 +29,11 @@ pub(super) struct Files {
     pub(super) pending: Option<Pending>,
     /// Sites whose files are unfit to be served, by their first name.
     pub(super) refused: BTreeMap<String, Refused>,
-    /// Why the files on disk cannot be served at all.
+    /// The reason why the files on disk cannot be served at all.
     unservable: Vec<String>,
     /// Copies of the pairs in use; `None` without state.directory.
     pub(super) copies: Option<LastGood>,
-    /// When failed copying was last retried.
+    /// The time of the last retry of failed copies.
     pub(super) copied: Instant,
 }
 
@@ -78,7 +78,7 @@ impl Refused {
 pub(super) struct Pending {
     first: Instant,
     last: Instant,
-    /// When they will be read.
+    /// The time at which pintle reads them.
     pub(super) due: Instant,
 }
 

@@ -56,7 +56,7 @@ pub use starting::{Beginning, StartError};
 pub use takeover::{Listeners, Newcomer};
 pub use upgrade::Upgraded;
 
-/// How often leases, ramps and the clock are checked. A lease lasts at least eight of these.
+/// The interval between checks of leases, ramps and the clock. A lease lasts at least eight of these.
 const TICK: Duration = Duration::from_millis(500);
 /// A worker without a tick for this long counts as dead for the service manager's watchdog. A
 /// worker that gets to run ticks twice a second.
@@ -77,7 +77,7 @@ pub struct Control {
     counts: Counts,
     acme: acme::Desk,
     started: Timestamp,
-    /// When the configuration in use was loaded.
+    /// The time at which the configuration in use was loaded.
     config_loaded: Timestamp,
     /// The last reload was refused.
     is_config_refused: bool,

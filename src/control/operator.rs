@@ -23,7 +23,7 @@ pub(super) struct Operator {
     pub(super) sender: mpsc::Sender<Command>,
     pub(super) listener: AdminListener,
     pub(super) notify: Notify,
-    /// When the watchdog of the service manager was last reset.
+    /// The time of the last notification to the service manager's watchdog.
     pub(super) shown: Instant,
     pub(super) access_log: Option<LogThread>,
 }

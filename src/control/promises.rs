@@ -21,9 +21,9 @@ use crate::reason::Reason;
 
 /// The pause before the ledger is written again after a failure.
 const LEDGER_RETRY: Duration = Duration::from_secs(5);
-/// How often the ledger's file is checked for deletion and foreign changes.
+/// The interval between checks of the ledger's file for deletion and foreign changes.
 const LEDGER_LOOK: Duration = Duration::from_secs(5);
-/// How often the ledger gets a date if nothing else is written, in seconds.
+/// The interval at which the ledger gets a date if nothing else is written, in seconds.
 const DATED_EVERY: Seconds = 86400;
 
 /// The ledger, the leases, and what has delayed a ramp.
@@ -31,9 +31,9 @@ pub(super) struct Promises {
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) time: RefCell<Time>,
     pub(super) leases: RefCell<Leases>,
-    /// Why pins are withheld; `None` while they are sent.
+    /// The reason why pins are withheld; `None` while they are sent.
     pub(super) trouble: Option<LedgerTrouble>,
-    /// When the ledger's file was last checked.
+    /// The time of the last check of the ledger's file.
     looked_at: Instant,
     /// The reports of failed pins that have been counted, by site.
     pub(super) reported: HashMap<String, u64>,
@@ -55,7 +55,7 @@ impl Promises {
     }
 }
 
-/// Why pins are withheld.
+/// The reason why pins are withheld.
 pub(super) struct LedgerTrouble {
     pub(super) error: String,
     /// `true` if the clock is the cause, `false` for the disk.
@@ -402,7 +402,7 @@ impl LedgerTrouble {
         );
     }
 
-    /// Why pins are withheld, for `status`.
+    /// The reason why pins are withheld, for `status`.
     pub(super) fn why(&self) -> String {
         if self.by_clock { self.error.clone() } else { format!("the ledger cannot be written: {}", self.error) }
     }

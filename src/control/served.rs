@@ -56,7 +56,7 @@ pub struct LockedOut {
     pub pin: String,
 }
 
-/// Why a promise is refused.
+/// The reason why a promise is refused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Objection {
     /// The fault.

@@ -65,7 +65,7 @@ pub(super) struct Promised {
     trouble: Option<LedgerTrouble>,
 }
 
-/// Why pintle cannot start.
+/// The reason why pintle cannot start.
 #[derive(Debug)]
 pub struct StartError(pub Reason);
 

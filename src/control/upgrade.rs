@@ -79,7 +79,7 @@ pub(super) struct Upgrades {
     pub(super) is_demo: bool,
     /// The container or service that ends with this process, so that another one cannot take over.
     pub(super) tie: Option<Tie>,
-    /// Why no upgrade is possible; `None` while there is a launcher.
+    /// The reason why no upgrade is possible; `None` while there is a launcher.
     pub(super) no_launcher: Option<String>,
     pub(super) under_way: Option<Upgrade>,
     /// After an upgrade: ends when the previous process has given up its name.

@@ -28,7 +28,7 @@ const MESSAGE_MAX: usize = 256 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const READ_SIZE: usize = 64 * 1024;
 
-/// Why no message was received or sent.
+/// The reason why no message was received or sent.
 #[derive(Debug)]
 pub enum ChannelError {
     /// The other side has closed the channel.

@@ -64,7 +64,7 @@ pub struct PublicKey {
     pub algorithm: KeyAlgorithm,
 }
 
-/// Why a file yields no key.
+/// The reason why a file yields no key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyFileError {
     /// The file has none of the known formats.

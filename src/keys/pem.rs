@@ -47,7 +47,7 @@ pub struct PemError {
     pub fault: PemFault,
 }
 
-/// Why a line is malformed.
+/// The reason why a line is malformed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PemFault {
     /// It resembles a BEGIN or END line, but is not one.

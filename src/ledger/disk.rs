@@ -83,7 +83,7 @@ impl FileStamp {
     }
 }
 
-/// Why a folder cannot be used.
+/// The reason why a folder cannot be used.
 #[derive(Debug)]
 pub enum FolderError {
     /// Another process holds it.

@@ -120,7 +120,7 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Why a ledger cannot be opened.
+/// The reason why a ledger cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
     /// Another process holds it.

@@ -2,7 +2,7 @@
 
 use crate::host::InvalidHost;
 
-/// Why a head is refused.
+/// The reason why a head is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadFault {
     /// The head does not follow the syntax of RFC 9112, or a line does not end in CRLF.

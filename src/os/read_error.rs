@@ -43,7 +43,7 @@ pub fn hints(path: &Path, error: &io::Error, base: &str) -> Vec<String> {
     }
 }
 
-/// Where a missing file may be: in the file of a similar name, or below another folder.
+/// Places where a missing file may be: in the file of a similar name, or below another folder.
 fn where_to_look(path: &Path, base: &str) -> String {
     let folder = folder_of(path);
     if !folder.is_dir() {

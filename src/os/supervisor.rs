@@ -56,7 +56,7 @@ impl Facts {
 }
 
 impl Tie {
-    /// Why another process cannot take over, and what to do instead.
+    /// The reason why another process cannot take over, and what to do instead.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {

@@ -51,7 +51,7 @@ pub struct Entry<'a> {
     pub user_agent: &'a [u8],
     /// The Referer field.
     pub referer: &'a [u8],
-    /// Why pintle answered instead of the upstream, or broke off; for the operator.
+    /// The reason why pintle answered instead of the upstream, or broke off; for the operator.
     pub error: Option<&'a str>,
 }
 

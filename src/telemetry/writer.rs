@@ -204,7 +204,7 @@ struct Writer {
     reopened: u64,
     failures: u64,
     not_reopened: Option<io::Error>,
-    /// When the thread last tried to reopen the file.
+    /// The time of the last attempt to reopen the file.
     tried: Instant,
     not_written: Option<io::Error>,
     published: watch::Sender<Progress>,

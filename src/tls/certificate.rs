@@ -81,7 +81,7 @@ pub struct Certificate {
     key: Arc<CertifiedKey>,
 }
 
-/// Why a chain, or its key, cannot be used.
+/// The reason why a chain, or its key, cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateError {
     /// The file has no readable certificate.

@@ -41,7 +41,7 @@ pub trait Body {
 /// A request's body from a client's connection.
 pub type RequestBody = Box<dyn Body<Error = RequestBodyError>>;
 
-/// Why a request's body broke off. The client is the cause of each.
+/// The reason why a request's body broke off. The client is the cause of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestBodyError {
     /// The body does not follow its framing.

@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use crate::wire::body::{Body, Frame};
 
-/// Why a body was not sent.
+/// The reason why a body was not sent.
 #[derive(Debug)]
 pub enum SendError<E> {
     /// The source failed.

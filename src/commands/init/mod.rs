@@ -65,7 +65,7 @@ pub fn init(options: Options, output: &Output) -> ExitCode {
     }
 }
 
-/// Why nothing was written.
+/// The reason why nothing was written.
 enum InitError {
     /// An argument is missing.
     Usage(Reason),

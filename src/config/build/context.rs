@@ -91,7 +91,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// When the pair that was served last replaces an unfit one on disk.
+/// The conditions under which the pair that was served last replaces an unfit one on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StandIn {
     /// Never: only the files on disk are judged.

@@ -24,7 +24,7 @@ pub(in crate::config) struct Plan {
     pub(super) missing: Vec<Missing>,
     /// Names that not all of its certificates cover, with those that do; `None` if no certificate does.
     pub(super) uncovered: Vec<(HostPattern, Option<CertificateSet>)>,
-    /// Why TLS is refused for its names, if it is.
+    /// The reason why TLS is refused for its names, if it is.
     pub(super) lack: Option<Lack>,
     pub(super) pins: Option<PinPlan>,
     pub(super) hsts: Option<HstsPlan>,

@@ -188,7 +188,7 @@ fn report_uncovered(
     r.warn(&first.span, what, hint);
 }
 
-/// Why a site without any certificate has none: a broken pair is worse than one that is still to come.
+/// The reason why a site without any certificate has none: a broken pair is worse than one that is still to come.
 fn lack(missing: &[MissingPair]) -> Option<Lack> {
     let mut lacks = missing.iter().filter(|pair| pair.has_key).map(|pair| pair.lack);
     let first = lacks.next()?;

@@ -21,7 +21,7 @@ pub struct Site {
     pub certificates: Vec<Certificate>,
     /// The pairs that it should have and has not.
     pub missing: Vec<Missing>,
-    /// Why pintle refuses TLS for its names; `None` if it has a certificate, or needs none.
+    /// The reason why pintle refuses TLS for its names; `None` if it has a certificate, or needs none.
     pub lacks_certificate: Option<Lack>,
     /// Names for which pintle refuses TLS although the site has a certificate: it does not cover them.
     pub refused_names: Vec<String>,
@@ -29,7 +29,7 @@ pub struct Site {
     pub hsts: Option<String>,
     /// Name and value of its pin header.
     pub hpkp: Option<(&'static str, String)>,
-    /// Why pintle does not send its pins; `None` if it does.
+    /// The reason why pintle does not send its pins; `None` if it does.
     pub withheld: Option<Withheld>,
     /// Backups that have become live: each needs a fresh key to replace it.
     pub promoted: Vec<Pin>,
@@ -39,7 +39,7 @@ pub struct Site {
     pub backups: Vec<(String, PublicKey)>,
 }
 
-/// Why a site has no certificate.
+/// The reason why a site has no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// It waits for its first certificate from the CA.
@@ -59,7 +59,7 @@ impl Lack {
     }
 }
 
-/// Why a site's pins are not sent.
+/// The reason why a site's pins are not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Withheld {
     /// A certificate is missing.

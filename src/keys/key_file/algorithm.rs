@@ -23,7 +23,7 @@ pub enum KeyAlgorithm {
 pub(super) const RSA_MIN: usize = 2048;
 pub(super) const RSA_MAX: usize = 8192;
 
-/// Why TLS cannot use a private key.
+/// The reason why TLS cannot use a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unusable {
     /// Its algorithm or curve is not supported.

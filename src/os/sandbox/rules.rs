@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// How strictly a part of the sandbox is required.
+/// The strictness with which a part of the sandbox is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strength {
     /// Off.

@@ -71,7 +71,7 @@ fn machines() -> [Machine; 2] {
     [machine(TargetArch::x86_64, X86_64), machine(TargetArch::aarch64, AARCH64)]
 }
 
-/// What the way out of a process is made of, by its numbers on both architectures: asm/unistd_64.h,
+/// System calls that lead out of a process, by their numbers on both architectures: asm/unistd_64.h,
 /// asm-generic/unistd.h.
 const WAYS_OUT: [(&str, u32, u32); 40] = [
     ("execve", 59, 221),

@@ -76,7 +76,7 @@ pub(in crate::upstream) struct Exchange {
     /// The bytes of an incomplete head at its last parse.
     progress: ParseProgress,
     rate_timer: RateTimer,
-    /// Why the upstream takes no more of the request. It may have answered all the same.
+    /// The reason why the upstream takes no more of the request. It may have answered all the same.
     broken: Option<io::Error>,
     interims: usize,
     /// An interim response announced a body. The bytes that follow may be that body, so the

@@ -20,7 +20,7 @@ pub(super) struct Upload {
     pub(super) waits_for_client: bool,
 }
 
-/// Why nothing more can be sent: the side that failed.
+/// The side that failed, so that nothing more can be sent.
 pub(super) enum UploadError {
     Client(RequestBodyError),
     Upstream(io::Error),

@@ -26,7 +26,7 @@ use crate::wire::body::RequestBodyError;
 use crate::wire::http2_send::{Sender, Unaccounted};
 use crate::wire::min_rate::RateTimer;
 
-/// Why a request has no response, and whether it may be sent again.
+/// The reason why a request has no response, and whether it may be sent again.
 pub(in crate::upstream) enum Failure {
     /// The upstream promised not to have processed the request, or the request was never sent to
     /// it.
