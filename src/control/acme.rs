@@ -39,7 +39,7 @@ impl Desk {
             Some(running) => match running.requests.recv().await {
                 Some(request) => request,
                 None => {
-                    tracing::error!("ACME: the thread has ended by a bug; the next reload starts it again");
+                    tracing::error!("ACME: the thread has ended because of a bug; the next reload starts it again");
                     self.running = None;
                     std::future::pending().await
                 }

@@ -238,7 +238,7 @@ impl Control {
             self.look_at_files().await;
         }
         if self.server.has_failed() {
-            tracing::error!("a worker has ended by a bug; please report it");
+            tracing::error!("a worker has ended because of a bug; please report it");
         }
     }
 

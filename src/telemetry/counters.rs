@@ -68,7 +68,7 @@ counters! {
     http2_floods,
     /// Bodies that clients sent or read too slowly.
     bodies_too_slow,
-    /// Tasks that ended by a bug.
+    /// Tasks that ended because of a bug.
     panics,
 }
 

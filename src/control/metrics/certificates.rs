@@ -10,7 +10,7 @@ impl Control {
         let refused = self.by_site(&|site| flag(self.files.refused.contains_key(site.name())));
         metrics.gauges("certificate_refused", "1 if the files on disk are refused.", &refused);
         let lacks = self.by_site(&|site| flag(site.lacks_certificate.is_some()));
-        metrics.gauges("site_without_certificate", "1 if TLS is refused, as the site has no certificate.", &lacks);
+        metrics.gauges("site_without_certificate", "1 if TLS is refused because the site has no certificate.", &lacks);
         let waits = self.by_site(&|site| flag(site.lacks_certificate == Some(Lack::NotYet)));
         metrics.gauges(
             "site_waits_for_certificate",
@@ -34,15 +34,15 @@ impl Control {
         let now = self.now();
         let stages = of_each(&|c| Stage::of(c, now).number() as f64);
         let help =
-            "0 valid; 1 to 4 less than 14, 7, 3, 1 days left, or the same fractions of a short lifetime; 5 ended.";
+            "0 valid; 1 to 4 less than 14, 7, 3, 1 days left, or the same fractions of a short lifetime; 5 expired.";
         metrics.gauges("certificate_ending_stage", help, &stages);
         let begins = of_each(&|c| c.not_before.as_second() as f64);
-        let help = "When a certificate begins to be valid, in seconds since 1970.";
+        let help = "When a certificate becomes valid, in seconds since 1970.";
         metrics.gauges("certificate_not_before_timestamp_seconds", help, &begins);
         let ends = of_each(&|c| c.not_after.as_second() as f64);
         metrics.gauges(
             "certificate_not_after_timestamp_seconds",
-            "When a certificate ends, in seconds since 1970.",
+            "When a certificate expires, in seconds since 1970.",
             &ends,
         );
         let left = of_each(&|c| {

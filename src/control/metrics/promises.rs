@@ -25,7 +25,7 @@ impl Control {
         let alive = self.by_site(&|site| held.get(site.name()).map_or(0, |held| held.sets) as f64);
         metrics.gauges("promises_alive", "Sets of pins that clients may hold.", &alive);
         let until = self.config.sites().filter_map(|site| Some((of_site(site), held.get(site.name())?.until as f64)));
-        let help = "When the last set of pins that clients may hold ends, in seconds since 1970.";
+        let help = "When the last promise to clients ends, in seconds since 1970.";
         metrics.gauges("promises_until_timestamp_seconds", help, &until.collect());
         let help = "When the site may change to any new key, in seconds since 1970; absent if it may do so now.";
         metrics.gauges("rotation_safe_timestamp_seconds", help, &self.safe_days(&Promises::alive(promises, now)));
