@@ -215,7 +215,7 @@ async fn contact(
         Ok(()) => {}
         Err(fault) if fault.remedy == Remedy::Register => return Err(fault),
         Err(fault) => {
-            tracing::warn!(problem = fault.text, "the authority does not take the address in acme.email");
+            tracing::warn!(problem = fault.text, "the authority does not accept the address in acme.email");
         }
     }
     Stored { email: email.map(str::to_owned), ..stored }.write(folder)?;

@@ -186,7 +186,7 @@ pub fn remedy_text(remedy: Remedy, site: &str) -> String {
         }
         Remedy::Candidate => format!("`pintle check` and `pintle status` have the reason; then: {now}"),
         Remedy::Caa => format!("change the CAA record so that it allows this CA, or name another CA; then: {now}"),
-        Remedy::Key => format!("this CA takes no such key: name a second CA in acme.fallback; then: {now}"),
+        Remedy::Key => format!("this CA does not accept the key: name a second CA in acme.fallback; then: {now}"),
         Remedy::Profile => "set acme.profile to one that the CA offers, then `pintle reload`".to_owned(),
         Remedy::Name => "remove the name from hosts, or name another CA, then `pintle reload`".to_owned(),
         Remedy::Operator => format!("do what the CA asks for; then: {now}"),

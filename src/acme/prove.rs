@@ -204,7 +204,8 @@ fn method(
     };
     best.chain(configured).filter(fits).find(|method| is_offered(*method)).ok_or_else(|| {
         let ours: Vec<&str> = around.settings.challenges.iter().map(|method| method.name()).collect();
-        let text = format!("{name}: the authority offers none of acme.challenges ({}) that proves it", ours.join(", "));
+        let text =
+            format!("{name}: the authority offers none of acme.challenges ({}) that can validate it", ours.join(", "));
         Fault { ends_order: true, ..Fault::operator(text) }
     })
 }

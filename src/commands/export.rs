@@ -65,10 +65,10 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
     let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
         Ok(served) => served,
         Err(error) if options.life.is_some() => {
-            return fail(&format!("not exported, as the running process could not be asked what it serves: {error}"));
+            return fail(&format!("not exported: the running process does not say which keys it serves: {error}"));
         }
         Err(error) => {
-            super::warn(&format!("{error}: judged by the files alone").into());
+            super::warn(&format!("{error}: judged only by the files").into());
             None
         }
     };
@@ -392,7 +392,7 @@ fn promises(form: Form, set: &PinSet, now: Timestamp) -> Vec<Promise> {
 /// once more.
 fn record_promises(draft: &Draft, promises: Vec<Promise>, is_running: bool) -> Result<(), Objection> {
     if draft.state().is_none() {
-        warn("nobody remembers this promise: state.directory is not set", "[state] directory = \"/var/lib/pintle\"");
+        warn("this promise is not stored: state.directory is not set", "[state] directory = \"/var/lib/pintle\"");
         if !is_running {
             return Ok(());
         }

@@ -79,7 +79,7 @@ pub(super) fn forecast(draft: &Draft, records: &[Record]) -> Result<Forecast, Re
     let served = match draft.admin().map_or(Ok(None), |address| ask_for_served(&address)) {
         Ok(served) => served,
         Err(error) => {
-            super::warn(&format!("{error}: judged by the files alone").into());
+            super::warn(&format!("{error}: judged only by the files").into());
             None
         }
     };

@@ -346,7 +346,7 @@ fn bring_into_use(
     let both = |ok: bool| (ok, ok);
     match running {
         None => {
-            let what_now = "a running pintle takes it up by itself; it has no admin socket to ask";
+            let what_now = "a running pintle loads it by itself; it has no admin socket for a check";
             both(not_running(draft, plan, options, what_now, results))
         }
         Some((Err(ClientError::NotRunning(_)), _)) => {
@@ -354,7 +354,7 @@ fn bring_into_use(
             both(not_running(draft, plan, options, what_now, results))
         }
         Some((Err(error), _)) => {
-            both(results.fail_with_hint(&error, &"the files are in place; a running pintle looks at them by itself"))
+            both(results.fail_with_hint(&error, &"the files are in place; a running pintle loads them by itself"))
         }
         Some((Ok(verdict), address)) if verdict.ok => {
             // The preflight has printed its warnings.

@@ -81,7 +81,7 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
                 println!("{:#}", made_json(site, *role, &made, [key.to_string(), csr.to_string()]));
             } else {
                 println!("made the {} key of {}", role.name(), hosts(site));
-                println!("  key  {key}  ({}, readable by its owner alone)", made.algorithm);
+                println!("  key  {key}  ({}, readable only by its owner)", made.algorithm);
                 println!("  CSR  {csr}");
                 println!("  pin  {}\n", made.pin);
                 print_steps(path, &outline, site, *role, &place);

@@ -75,7 +75,7 @@ pub(super) fn tell_of_reload(files: &report::Site, live: &report::Site, set: &Pi
     for certificate in news {
         let served: Vec<String> = live.certificates.iter().map(|c| c.pin.to_string()).collect();
         let what = format!(
-            "the files are not what is served: {} is served with {}, and `pintle reload` would serve {} ({})",
+            "the files differ from the served keys: {} is served with {}; `pintle reload` would serve {} ({})",
             files.name(),
             served.join(", "),
             certificate.pin,

@@ -271,7 +271,7 @@ fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,
         Err(error) => {
-            warn(&format!("{error}: judged by the ledger's file alone").into());
+            warn(&format!("{error}: judged only by the ledger's file").into());
             None
         }
     }

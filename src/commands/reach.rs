@@ -345,7 +345,7 @@ pub(super) fn writes_beside(draft: &Draft, config: &Config, account: Option<&Acc
         is_open.filter(|open| *open)?;
         let file = real.iter().find(|file| file.starts_with(&folder))?;
         let what =
-            format!("{key}: whoever takes the process over can {what} {}, which lies there, too", file.display());
+            format!("{key}: an attacker who takes over the process can {what} {}, which is there, too", file.display());
         let hint = format!("a folder of its own: {}", folder.join("pintle").display());
         Some(Problem::warning(&draft.place_of(key), Reason::new(what).hint(hint)).about(file))
     };

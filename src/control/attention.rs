@@ -84,7 +84,7 @@ impl Control {
             });
         }
         for certificate in &site.certificates {
-            let hint = "renew it: pintle takes new files up by itself, and `pintle install` checks them first";
+            let hint = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
             match Stage::of(certificate, now) {
                 Stage::ENDED => {
                     add(Reason::new(format!("the certificate {} has ended: clients refuse it", certificate.path))

@@ -113,7 +113,7 @@ impl Control {
 fn log(site: &report::Site, certificate: &report::Certificate, stage: Stage, now: Seconds) {
     let (site, file) = (site.name(), certificate.path.as_str());
     let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
-    let hint = "renew it: pintle takes new files up by itself, and `pintle install` checks them first";
+    let hint = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
     if stage == Stage::ENDED {
         tracing::error!(site, file, serial, not_after, hint, "certificate has ended: clients refuse it");
     } else {

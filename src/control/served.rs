@@ -233,7 +233,7 @@ pub fn ask_to_promise(address: &AdminAddress, promises: &[Promise]) -> Result<()
     match ask(address, Method::POST, "/ledger/promise", body) {
         Ok((StatusCode::OK, _)) => Ok(()),
         Ok((StatusCode::NOT_FOUND, _)) => {
-            let what = "the running process is older than this command, and takes no promises";
+            let what = "the running process is older than this command, and cannot record promises";
             Err(Reason::new(what).hint("pintle upgrade").into())
         }
         Ok((_, answer)) => Err(serde_json::from_str(&answer).unwrap_or_else(|_| objection(&answer.trim()))),

@@ -76,7 +76,8 @@ impl Newcomer {
                 format!("the serving process speaks version {} of the upgrade, this one {VERSION}", hello.version);
             return Err(Reason::new(what).hint("restart pintle instead of an upgrade"));
         }
-        self.records = records(&hello.ledger).map_err(|e| format!("what was promised cannot be understood: {e}"))?;
+        self.records =
+            records(&hello.ledger).map_err(|e| format!("cannot read the promises of the other process: {e}"))?;
         self.whole = hello.whole;
         self.may_lack = hello.served.map_or(MayLack::None, may_lack);
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,8 +292,8 @@ fn problems_of(StartError(why): StartError) -> Vec<Problem> {
 /// Takes the ledger for this process, with the old process's records, and returns these, too. If those are all, the file
 /// may be in any state, or missing.
 fn ledger(draft: &Draft, go: &Go) -> Result<(Ledger, Book), Vec<Problem>> {
-    let known =
-        records(&go.ledger).map_err(|error| vec![format!("what was promised cannot be understood: {error}").into()])?;
+    let known = records(&go.ledger)
+        .map_err(|error| vec![format!("cannot read the promises of the other process: {error}").into()])?;
     let mut book = Book::default();
     for record in &known {
         book.apply(record.clone());

@@ -24,8 +24,8 @@ pub fn evidence(files: &Files) -> Option<String> {
 #[must_use]
 pub fn with_forward_policy(finding: Finding) -> Finding {
     finding.remedy(
-        "and drop what is not Docker's: with 1 from a file, Docker (before 29) leaves the FORWARD policy ACCEPT, and this \
-         host routes for everybody",
+        "and drop other forwarded traffic: with 1 from a file, Docker (before 29) leaves the FORWARD policy ACCEPT, and \
+         this host routes for everybody",
         drop_commands(),
     )
 }

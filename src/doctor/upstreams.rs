@@ -124,14 +124,14 @@ fn path(visited: &Visited) -> Option<Finding> {
         |visit: &&Visit| visit.mtu.map_or_else(String::new, |mtu| format!(", path MTU {mtu} as the kernel knows it"));
     let facts =
         stalling.iter().map(|visit| format!("{}: small packets pass, full packets do not{}", line(visit), mtu(visit)));
-    let what = format!("upstream {place}: full packets get lost on the way (a black hole of path MTU)");
+    let what = format!("upstream {place}: full-size packets are lost on the path (a path MTU black hole)");
     Some(
         Finding::fault("upstream.path-mtu", &place, what)
             .evidence(format!("site {}", visited.upstream.site))
             .evidences(facts)
             .remedy("let the kernel find a size that passes, now and at every boot", set_and_keep("net.ipv4.tcp_mtu_probing", "1", "90-mtu.conf"))
             .remedy("and find the place that loses them", [format!("tracepath -n {}", address.ip())])
-            .advice("firewalls on the way must permit ICMP \"fragmentation needed\" (IPv4 type 3, code 4) and \"packet too big\" (IPv6 type 2)"),
+            .advice("firewalls on the path must permit ICMP \"fragmentation needed\" (IPv4 type 3, code 4) and \"packet too big\" (IPv6 type 2)"),
     )
 }
 
@@ -161,14 +161,14 @@ fn certificate(visited: &Visited, now: i64) -> Option<Finding> {
         |seconds: i64| Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string());
     let place = visited.upstream.place();
     let days = left / 86_400;
-    let stopped = "its operator has to renew it: pintle forwards no request until then";
+    let stopped = "its operator must renew it: pintle forwards no request until then";
     let (verdict, what, advice) = match left {
-        ..=0 => (Verdict::Fault, format!("upstream {place}: the certificate has ended"), stopped),
+        ..=0 => (Verdict::Fault, format!("upstream {place}: the certificate has expired"), stopped),
         _ if from > now => (Verdict::Fault, format!("upstream {place}: the certificate is not yet valid"), stopped),
         _ if left < to.saturating_sub(from) / LATE => (
             Verdict::Warning,
-            format!("upstream {place}: the certificate ends in {days} days"),
-            "its operator has to renew it: then, no request is forwarded to it",
+            format!("upstream {place}: the certificate expires in {days} days"),
+            "its operator must renew it in time: pintle forwards no request to an expired certificate",
         ),
         _ => return None,
     };

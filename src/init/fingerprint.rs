@@ -87,7 +87,7 @@ fn see(sign: &Sign, evidence: &Evidence) -> Option<Seen> {
         Test::Below(domains) => {
             let host = &evidence.url.host;
             let domain = domains.iter().find(|domain| is_below(host, domain));
-            domain.map(|domain| format!("the name lies below {domain}"))
+            domain.map(|domain| format!("the name is below {domain}"))
         }
         Test::Foreign(text) => {
             let body = evidence.foreign.answer().filter(|a| a.url.host != evidence.url.host)?.body();

@@ -460,9 +460,15 @@ fn what_the_process_may_write_lies_apart_from_what_it_reads() {
         outcome(crate::harness::pintle().args(["check", "-c"]).arg(bed.authority.write("pintle.toml", text)))
     };
     let (code, _, err) = check("[state]\ndirectory = \".\"\n");
-    assert!(code == 0 && err.contains("warning: state.directory: whoever takes the process over can change "), "{err}");
+    assert!(
+        code == 0 && err.contains("warning: state.directory: an attacker who takes over the process can change "),
+        "{err}"
+    );
     let (code, _, err) = check("[admin]\nlisten = \"unix:admin.sock\"\n");
-    assert!(code == 0 && err.contains("warning: admin.listen: whoever takes the process over can remove "), "{err}");
+    assert!(
+        code == 0 && err.contains("warning: admin.listen: an attacker who takes over the process can remove "),
+        "{err}"
+    );
     let (code, out, err) = check("[state]\ndirectory = \"state\"\n[admin]\nlisten = \"unix:run/admin.sock\"\n");
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
 }

@@ -124,10 +124,11 @@ pub(super) fn of_address(
             (Severity::Error, reason.hints(remove).hint(port))
         }
         Verdict::Fault(Fault::Cdn(cdn)) => {
-            let reason = Reason::new(format!("{place}: {cdn} is in between, so challenges end there"))
-                .note("visitors get its certificate, not pintle's")
-                .hint(format!("let {name} point to this host itself (at Cloudflare: \"DNS only\")"))
-                .hint(BY_DNS);
+            let reason =
+                Reason::new(format!("{place}: {cdn} answers for this name, so challenges do not reach pintle"))
+                    .note("visitors get its certificate, not pintle's")
+                    .hint(format!("let {name} point to this host itself (at Cloudflare: \"DNS only\")"))
+                    .hint(BY_DNS);
             (Severity::Error, reason)
         }
         Verdict::Fault(Fault::Tls(certificate)) => {

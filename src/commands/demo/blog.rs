@@ -111,7 +111,7 @@ fn about(request: &Request<Incoming>) -> String {
         })
         .collect();
     format!(
-        "<p>The blog has never seen your connection. This is what pintle told it about your request \
+        "<p>The blog has never seen your connection. pintle gave it these facts about your request \
          (<code>{} {}</code>):</p>\n<table>\n{rows}</table>\n",
         escape(request.method().as_str()),
         escape(&request.uri().to_string()),

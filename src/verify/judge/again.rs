@@ -57,7 +57,7 @@ pub fn judge(visits: &Visits<'_>) -> Vec<Finding> {
 fn judge_hsts(visits: &Visits<'_>, admitted: Result<(), Refusal>) -> Finding {
     let row = |level, message: String| Finding::new(Group::Hsts, level, "sts-second-visit", message);
     if admitted == Err(Refusal::Tls) {
-        return row(Level::Error, "the second visit has a TLS error: with HSTS, browsers let nobody pass".into());
+        return row(Level::Error, "the second visit has a TLS error: with HSTS, visitors cannot bypass it".into());
     }
     let upgraded = visits.plain.upgraded();
     if upgraded == *visits.secure {

@@ -173,7 +173,7 @@ fn a_lost_key_comes_back_from_the_copy() {
     // pintle's own files in its own folder are nothing to warn of.
     let (code, out, error) = outcome(&mut pintle.command("check"));
     assert!(
-        code == 0 && !error.contains("whoever takes the process over") && !out.contains("whoever takes"),
+        code == 0 && !error.contains("an attacker who takes over") && !out.contains("an attacker who takes over"),
         "{error}"
     );
 }
