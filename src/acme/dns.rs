@@ -247,7 +247,7 @@ pub fn standing(values: &[String], issuers: &[String], account: &str, host: &str
             None => "the record is malformed",
             Some(record) if record.account != account => "the record is for another account",
             Some(record) if host.starts_with("*.") && !record.wildcard => "the record lacks policy=wildcard",
-            Some(record) if record.until.is_some_and(|until| until < now) => "the record has ended (persistUntil)",
+            Some(record) if record.until.is_some_and(|until| until < now) => "the record has expired (persistUntil)",
             Some(record) => {
                 // The latest end counts; none is later than any.
                 best = Some(match (best, record.until) {
@@ -342,7 +342,7 @@ mod tests {
         check(
             &[&format!("{good}; persistUntil=999")],
             "a.example",
-            RecordState::Bad("the record has ended (persistUntil)"),
+            RecordState::Bad("the record has expired (persistUntil)"),
         );
         check(&[&format!("{good}; persistUntil=1000")], "a.example", RecordState::Good(Some(1000)));
         let two = [format!("{good}; persistUntil=2000"), format!("{good}; persistUntil=3000")];

@@ -87,12 +87,12 @@ impl Control {
             let hint = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
             match Stage::of(certificate, now) {
                 Stage::ENDED => {
-                    add(Reason::new(format!("the certificate {} has ended: clients refuse it", certificate.path))
+                    add(Reason::new(format!("the certificate {} has expired: clients refuse it", certificate.path))
                         .hint(hint));
                 }
                 stage if stage > Stage::default() => {
                     let left = left(certificate, now);
-                    add(Reason::new(format!("the certificate {} is about to end: {left}", certificate.path)).hint(hint));
+                    add(Reason::new(format!("the certificate {} is about to expire: {left}", certificate.path)).hint(hint));
                 }
                 _ => {}
             }

@@ -58,7 +58,7 @@ fn thresholds(certificate: &report::Certificate) -> impl Iterator<Item = Seconds
 /// The time left, for people, to the nearest day; below two days to the nearest hour.
 pub(super) fn left(certificate: &report::Certificate, now: Seconds) -> String {
     match certificate.not_after.as_second().saturating_sub(now) {
-        ..=0 => "ended".to_owned(),
+        ..=0 => "expired".to_owned(),
         seconds if seconds >= 2 * DAY => format!("{} days left", (seconds + DAY / 2) / DAY),
         seconds if seconds >= 2 * 3600 => format!("{} hours left", (seconds + 1800) / 3600),
         seconds => format!("{} minutes left", seconds / 60),
@@ -115,10 +115,10 @@ fn log(site: &report::Site, certificate: &report::Certificate, stage: Stage, now
     let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
     let hint = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
     if stage == Stage::ENDED {
-        tracing::error!(site, file, serial, not_after, hint, "certificate has ended: clients refuse it");
+        tracing::error!(site, file, serial, not_after, hint, "certificate has expired: clients refuse it");
     } else {
         let left = left(certificate, now);
-        tracing::warn!(site, file, serial, not_after, left, hint, "certificate is about to end");
+        tracing::warn!(site, file, serial, not_after, left, hint, "certificate is about to expire");
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         check(14 * DAY - 60, "14 days left");
         check(2 * DAY - 1, "48 hours left");
         check(7199, "119 minutes left");
-        check(0, "ended");
-        check(-5, "ended");
+        check(0, "expired");
+        check(-5, "expired");
     }
 }

@@ -8,8 +8,8 @@ use time::{Duration, OffsetDateTime};
 
 use crate::harness::{Authority, BLOG, Leaf, Origin, Pintle, eventually, outcome, output};
 
-const NEAR: &str = "certificate is about to end";
-const ENDED: &str = "certificate has ended: clients refuse it";
+const NEAR: &str = "certificate is about to expire";
+const ENDED: &str = "certificate has expired: clients refuse it";
 const LISTEN: &str = "[listen]\nhttps = [\"127.0.0.1:0\"]\nhttp = []\n";
 
 struct Bed {
@@ -84,7 +84,7 @@ fn each_threshold_is_logged_once() {
     };
     assert!(stage(4), "{}", bed.metrics());
     let (code, out, _) = outcome(pintle.command("status").arg("--exit-code"));
-    assert!(code == 1 && out.contains("ATTENTION") && out.contains("is about to end"), "{out}");
+    assert!(code == 1 && out.contains("ATTENTION") && out.contains("is about to expire"), "{out}");
     assert_eq!(pintle.status()["sites"][0]["certificates"][0]["state"], "ending");
     bed.set_clock(20 * 24 + 1);
     pintle.logged(ENDED, 1);
@@ -92,7 +92,7 @@ fn each_threshold_is_logged_once() {
     assert_eq!(pintle.status()["sites"][0]["certificates"][0]["state"], "ended");
     assert_eq!(pintle.status()["sites"][0]["certificates"][0]["seconds_left"], 0);
     let human = output(&mut pintle.command("status"));
-    assert!(human.contains("has ended") && human.contains("(ended)"), "{human}");
+    assert!(human.contains("has expired") && human.contains("(expired)"), "{human}");
     assert_eq!((pintle.log_json(NEAR).len(), pintle.log_json(ENDED).len()), (4, 1));
 }
 
