@@ -92,7 +92,8 @@ impl Control {
                 }
                 stage if stage > Stage::default() => {
                     let left = left(certificate, now);
-                    add(Reason::new(format!("the certificate {} is about to expire: {left}", certificate.path)).hint(hint));
+                    add(Reason::new(format!("the certificate {} is about to expire: {left}", certificate.path))
+                        .hint(hint));
                 }
                 _ => {}
             }
