@@ -53,7 +53,7 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
                 .hint(format!("make the user: {}", useradd(USER)))
                 .hint("name another user: process.user = \"NAME\"")
                 .hint(
-                    "start as an ordinary user; below port 1024 with CAP_NET_BIND_SERVICE, which systemd gives by \
+                    "start as an ordinary user; below port 1024 with CAP_NET_BIND_SERVICE, which systemd grants with \
                      AmbientCapabilities=",
                 )
                 .hint("on a host where nothing but pintle runs: process.allow_root = true, or --allow-root")),

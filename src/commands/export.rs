@@ -185,11 +185,15 @@ fn pin_set(
     };
     let life = options.life.unwrap_or_else(default);
     if life.as_secs() == 0 {
-        return Err(refusal("--life: no time at all", "--life 90d; the site's mode = \"withdraw\" takes pins back"));
+        return Err(refusal(
+            "--life: must be more than zero",
+            "--life 90d; the site's mode = \"withdraw\" takes pins back",
+        ));
     }
     if form.ends_on_a_date() && life < DAY {
         let life = show_duration(life);
-        let what = format!("{}: ends on a date, and {life} from now is over before any", form.name());
+        let what =
+            format!("{}: pins expire at the start of a day, and {life} from now may be before the next", form.name());
         return Err(refusal(what, "--life 30d"));
     }
     let valid_until = i64::try_from(life.as_secs())
@@ -349,7 +353,7 @@ fn give_out(draft: &Draft, options: &Options, set: &PinSet, is_running: bool, no
     let promised = options.life.is_some();
     if promised && let Err(objection) = record_promises(draft, promises(form, set, now), is_running) {
         let reason = objection.reason("no reason is given");
-        let reason = reason.within(&"not exported, as the promise could not be written down");
+        let reason = reason.within(&"not exported: cannot record the promise");
         return refuse(&match objection.locked_out.is_empty() {
             true => reason,
             false => reason.hint("the process serves other keys since then: export again"),

@@ -137,7 +137,7 @@ fn judge_and_install(path: &Path, options: &Options, output: &Output, results: &
     results.say(format!("{}: {}, pin {}: {verdict}", plan.site, options.chain.display(), plan.chain.pin()));
     match (is_fit, options.dry_run) {
         (false, _) if is_refused => results.fail_with_hint(
-            &"not installed: the running process refuses it, as it has read the configuration; nothing was written",
+            &"not installed: the running process refuses it with the configuration that it has loaded; nothing was written",
             &"if the configuration has changed since, `pintle reload` first",
         ),
         (false, _) => results.fail(&"not installed: see above"),
@@ -307,7 +307,9 @@ fn carry_out(draft: &Draft, plan: &Plan, options: &Options, results: &mut Result
     let before: Vec<Before> = plan.files.iter().map(|file| as_it_is(&file.path)).collect();
     let kept = match Kept::keep(plan.places_of_files()) {
         Ok(kept) => kept,
-        Err(error) => return results.fail(&format!("not installed, as the previous files cannot be kept: {error}")),
+        Err(error) => {
+            return results.fail(&format!("not installed: cannot keep a copy of the previous files: {error}"));
+        }
     };
     die_at(0);
     for (at, file) in plan.files.iter().enumerate() {
@@ -424,7 +426,7 @@ fn verify(address: &AdminAddress, plan: &Plan, host: &str, results: &mut Results
     let listeners = status["listening"].as_array().map(Vec::as_slice).unwrap_or_default();
     let https = listeners.iter().find(|l| l["scheme"] == "https").and_then(|l| l["address"].as_str()?.parse().ok());
     let Some(https) = https else {
-        results.say("not verified: it listens for no TLS");
+        results.say("not verified: it has no TLS listener");
         return true;
     };
     let host = &*ascii(host).unwrap_or_else(|_| host.into());

@@ -87,12 +87,12 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
                 print_steps(path, &outline, site, *role, &place);
             }
             if *algorithm == Algorithm::Ed25519 {
-                warn(&"neither browsers nor public authorities take Ed25519 certificates".into());
+                warn(&"neither browsers nor public CAs accept Ed25519 certificates".into());
             }
             ExitCode::SUCCESS
         }
         Err(Failure::Exists(there)) => fail_with_hint(
-            &format!("{}: is there already, and a key is never overwritten", there.display()),
+            &format!("{}: exists already, and pintle never overwrites a key", there.display()),
             &"put the new one elsewhere with --out FOLDER, or give the old one another name",
         ),
         Err(Failure::NoFolder(folder)) => fail_with_hint(

@@ -38,7 +38,10 @@ pub fn keys() -> ExitCode {
     let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
     let orders = door.and_then(|door| key_process::plan(&door).map(|plan| (door, plan)));
     let Ok((door, plan)) = orders else {
-        return fail_with_hint(&"nobody asks for keys here", &"`tls.key_process = true` has `pintle run` start this");
+        return fail_with_hint(
+            &"no serving process is connected",
+            &"with `tls.key_process = true`, `pintle run` starts this command",
+        );
     };
     let plan: Value = serde_json::from_slice(&plan).unwrap_or_default();
     let keys = plan["keys"].as_array().into_iter().flatten().filter_map(|key| key.as_str().map(PathBuf::from));

@@ -113,7 +113,7 @@ fn of_folder(own: &Own, account: &Account, pass: Pass) -> Option<Reason> {
         }
     };
     if !metadata.is_dir() {
-        return trouble("it is no folder", own.another(account));
+        return trouble("it is not a folder", own.another(account));
     }
     if metadata.mode() & WRITABLE_BY_ALL != 0 {
         return trouble("everybody on this host can write there", own.another(account));
@@ -255,16 +255,14 @@ fn of_file(file: &Path, what: String, account: &Account) -> Reason {
     };
     match fs::symlink_metadata(file) {
         Ok(is) if is.is_symlink() => {
-            Reason::new(format!("{what}; it is a symbolic link, and its target may be somebody else's"))
+            Reason::new(format!("{what}; it is a symbolic link, and its target may belong to another user"))
                 .hint(format!("rm {at}{made}"))
         }
         Ok(is) if !is.is_file() => {
             Reason::new(format!("{what}; not a regular file")).hint(format!("mv -T {at} {at}.aside{made}"))
         }
-        Ok(is) if is.nlink() > 1 => {
-            Reason::new(format!("{what}; it has another name elsewhere, and may be somebody else's"))
-                .hint(format!("mv -T {at} {at}.aside{made}"))
-        }
+        Ok(is) if is.nlink() > 1 => Reason::new(format!("{what}; it is a hard link, and may belong to another user"))
+            .hint(format!("mv -T {at} {at}.aside{made}")),
         _ => Reason::new(what).hint(format!("chown -h {user}:{group} {at}")),
     }
 }

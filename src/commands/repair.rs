@@ -79,7 +79,7 @@ impl Plan {
         }
         if let Some(last) = self.jumped {
             results.say(format!("CLOCK  the last date is {}, and the clock says {}", day(last), day(self.now)));
-            results.say("       becomes the date to go on from, if the clock is right");
+            results.say("       becomes the new last date, if the clock is right");
         }
     }
 }

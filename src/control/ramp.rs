@@ -72,7 +72,8 @@ impl Control {
         tracing::warn!(
             site,
             networks,
-            hint = "compare the pins of `pintle status` with what clients are served; reports hold this step up once",
+            hint =
+                "compare the pins of `pintle status` with what clients are served; reports delay this step only once",
             "clients of several networks report that no pin matched"
         );
         self.promises.waited.insert(site.to_owned(), step);

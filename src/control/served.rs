@@ -196,9 +196,9 @@ impl Sites {
 /// If a process runs and cannot be asked.
 pub fn ask_for_served(address: &AdminAddress) -> Result<Option<Vec<Served>>, ClientError> {
     match ask(address, Method::GET, "/served", String::new()) {
-        Ok((StatusCode::OK, answer)) => serde_json::from_str(&answer)
-            .map(Some)
-            .map_err(|error| ClientError::Other(format!("the running process answers strangely: {error}"))),
+        Ok((StatusCode::OK, answer)) => serde_json::from_str(&answer).map(Some).map_err(|error| {
+            ClientError::Other(format!("cannot understand the answer of the running process: {error}"))
+        }),
         Ok((StatusCode::NOT_FOUND, _)) | Err(ClientError::NotRunning(_)) => Ok(None),
         Ok((_, answer)) => Err(ClientError::Other(format!("the running process says: {}", answer.trim()))),
         Err(error) => Err(error),

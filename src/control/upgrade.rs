@@ -38,8 +38,7 @@ const RETAKE_PAUSE: Duration = Duration::from_millis(100);
 /// The ledger's error while another process has it.
 const LENT: &str = "an upgrade is under way";
 const OUT_OF_ORDER: &str = "the new process sent a message out of order";
-const TRY_IT: &str = "does the file that started this process hold a pintle that runs here? Try `pintle --version` and \
-                      `pintle check`";
+const TRY_IT: &str = "check that the program file is a pintle for this host: `pintle --version`, then `pintle check`";
 
 /// The outcome of an upgrade.
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]

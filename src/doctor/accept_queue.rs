@@ -52,8 +52,8 @@ pub(super) fn check(host: &Host) -> Results {
                 .evidences(full)
                 .evidences(lost);
         results.push(finding.advice(
-            "`pintle status` shows whether it is pintle: its connections stand at limits.connections, or its workers are busy; \
-             else `ss -ltn` shows the listener whose Recv-Q is full",
+            "`pintle status` shows if pintle is the cause: it has limits.connections connections, or its workers are busy; \
+             otherwise, `ss -ltn` shows the listener whose Recv-Q is full",
         ));
     }
     results

@@ -35,7 +35,7 @@ pub(super) fn check(host: &Host) -> Results {
 
 fn with_remedy(finding: Finding) -> Finding {
     finding.remedy("let systemd-timesyncd set it", ["timedatectl set-ntp true", "systemctl restart systemd-timesyncd"]).advice(
-        "if chrony or ntpd does it here: `chronyc tracking` or `ntpq -p` shows why it does not; in a container, the host's \
+        "if chrony or ntpd runs here: `chronyc tracking` or `ntpq -p` shows why it does not; in a container, the host's \
          clock counts",
     )
 }

@@ -35,7 +35,7 @@ pub(super) fn check(host: &Host) -> Results {
     }
     let lost: Vec<String> = LOST.iter().filter_map(|name| host.rose(name)).collect();
     if !lost.is_empty() && results.findings.is_empty() && is_full(count, max, FULL / 2) {
-        let what = "the firewall drops packets for lack of places in its table";
+        let what = "the firewall drops packets because its table is full";
         results.push(with_remedy(Finding::warning("conntrack.drops", "nf_conntrack", what).evidences(lost)));
     }
     results

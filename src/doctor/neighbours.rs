@@ -90,7 +90,7 @@ pub(super) fn is_silent<'v>(visits: impl Iterator<Item = &'v Visit>) -> bool {
 
 fn uses(routes: &[&Route]) -> String {
     let addresses: Vec<String> = routes.iter().map(|route| route.to.to_string()).collect();
-    format!("it is the way to {}", addresses.join(", "))
+    format!("it is the next hop to {}", addresses.join(", "))
 }
 
 /// Reports an entry with a hardware address from which nothing comes back. `None` if that address answers now.
@@ -177,7 +177,7 @@ fn shared(network: &Network) -> Vec<Finding> {
     let is_cloud = |mac: &Mac| OF_CLOUDS.contains(&mac.to_string().as_str());
     let many = owners.into_iter().filter(|((_, mac), entries)| entries.len() > SHARED_MAX && !is_cloud(mac));
     many.map(|((link, mac), entries)| {
-        let what = format!("{mac} stands behind {} addresses on {link}", entries.len());
+        let what = format!("{mac} answers for {} addresses on {link}", entries.len());
         let shown = entries.iter().take(10).map(|entry| entry.line());
         Finding::warning("neighbour.shared-mac", mac.to_string(), what)
             .evidences(shown)

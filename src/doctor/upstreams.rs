@@ -95,7 +95,7 @@ fn reached(visited: &Visited) -> Option<Finding> {
             .advice("correct the site's upstream, or its DNS"),
         Step::Tcp => finding
             .remedy(
-                "see the way, and where it ends",
+                "see the route, and where packets end",
                 [
                     format!(
                         "ip route get {}",
@@ -150,7 +150,7 @@ fn slow(visited: &Visited) -> Option<Finding> {
         Finding::warning("upstream.slow", &place, format!("upstream {place} answers slowly"))
             .evidence(format!("site {}", visited.upstream.site))
             .evidences(facts)
-            .advice("DNS: the name servers; TCP and TLS: the way; first byte: the upstream itself"),
+            .advice("slow DNS: the name servers; slow TCP and TLS: the network; slow first byte: the upstream itself"),
     )
 }
 

@@ -310,7 +310,7 @@ fn one_does_not_outlive_the_other() {
 #[test]
 fn it_is_no_command() {
     let (code, _, err) = outcome(pintle().arg("keys").stdin(Stdio::null()));
-    assert!(code == 1 && err.contains("nobody asks for keys here"), "{err}");
+    assert!(code == 1 && err.contains("no serving process is connected"), "{err}");
     assert!(!output(pintle().arg("--help")).contains("\n  keys"));
 }
 
