@@ -176,7 +176,12 @@ impl Task {
             tracing::warn!(site, algorithm, problem = checked.text, "no result of the check before an order");
         }
         if checked.verdict == Verdict::Broken {
-            tracing::error!(site, algorithm, problem = checked.text, "nothing is ordered before the names are mended");
+            tracing::error!(
+                site,
+                algorithm,
+                problem = checked.text,
+                "pintle orders nothing until the names can be validated"
+            );
         } else if before.is_some_and(|before| before.verdict == Verdict::Broken) {
             tracing::info!(site, algorithm, "the names can be validated again");
         }

@@ -7,9 +7,9 @@ use crate::policy::promise::Seconds;
 pub(super) fn stop_text(stop: &Stop) -> String {
     match stop {
         Stop::Refused(text) => text.clone(),
-        Stop::KeysRefused(None) => "no authority takes the key".to_owned(),
+        Stop::KeysRefused(None) => "no authority accepts the key".to_owned(),
         Stop::KeysRefused(Some(from)) => {
-            format!("no authority takes the live key; the next one may be used from {}", time(*from))
+            format!("no authority accepts the live key; the next one may be used from {}", time(*from))
         }
         Stop::Burnt(until) => {
             format!("the live key is compromised, and the next one locks out clients until {}", time(*until))

@@ -57,12 +57,15 @@ pub fn scheme(evidence: &Evidence) -> Decision<Scheme> {
     let own = &evidence.url.host;
     let certificate = match (&evidence.certificate, evidence.secure.answer()) {
         (Certificate::Trusted, Some(_)) => {
-            return proven(Scheme::Https, format!("The server answers by https with a valid certificate for {own}"));
+            return proven(Scheme::Https, format!("The server answers over https with a valid certificate for {own}"));
         }
         // An address has no certificate; a name of the site may have one there.
         (_, Some(_)) if evidence.foreign_certificate == Certificate::Trusted => {
             let public = &evidence.public;
-            return proven(Scheme::Https, format!("The server answers by https with a valid certificate for {public}"));
+            return proven(
+                Scheme::Https,
+                format!("The server answers over https with a valid certificate for {public}"),
+            );
         }
         (Certificate::Refused(why), _) => format!(". The certificate of {own} is refused: {why}"),
         _ if matches!(evidence.secure, Look::NotAsked) => String::new(),
@@ -72,14 +75,14 @@ pub fn scheme(evidence: &Evidence) -> Decision<Scheme> {
     let declared = evidence.declared.answer();
     match plain {
         Some(answer) if !answer.leads_to_https() => {
-            proven(Scheme::Http, format!("The server answers by http{certificate}"))
+            proven(Scheme::Http, format!("The server answers over http{certificate}"))
         }
         Some(_) if declared.is_some_and(|answer| !answer.leads_to_https()) => {
-            let what = "The server answers by http if X-Forwarded-Proto says https";
+            let what = "The server answers over http if X-Forwarded-Proto says https";
             proven(Scheme::Http, format!("{what}{certificate}"))
         }
-        Some(answer) => open(Scheme::Https, format!("By http the server answers {}{certificate}", answer.words())),
-        None => open(Scheme::Https, format!("There is no answer by http{certificate}")),
+        Some(answer) => open(Scheme::Https, format!("Over http, the server answers {}{certificate}", answer.words())),
+        None => open(Scheme::Https, format!("There is no answer over http{certificate}")),
     }
 }
 

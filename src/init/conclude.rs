@@ -148,7 +148,7 @@ fn names(evidence: &Evidence, target: &Target, choice: &Choice, ca: Option<PathB
         }
         (None, Some(address)) if evidence.is_own_public() => {
             let value = written(address);
-            let why = format!("the address of {} today: its name will lead to pintle", url.host);
+            let why = format!("the address of {} today: its name will point to pintle", url.host);
             Some(Decision { value, proven: true, why })
         }
         _ => None,
@@ -279,7 +279,7 @@ fn of_connection(evidence: &Evidence, conclusion: &Conclusion, notes: &mut Vec<N
         notes.push(warning(format!("The Host field is not proven. {why}. Try \"upstream\", then \"client\".")));
     }
     if choice.scheme.value == Scheme::Http && conclusion.forwarded_proto == Some(false) {
-        let what = "The upstream does not believe X-Forwarded-Proto: it takes visitors for visitors by http.";
+        let what = "The upstream ignores X-Forwarded-Proto: it treats all visitors as visitors over http.";
         let code = verdict.platform.filter(|p| p.has_wp_config()).map(|_| WP_CONFIG);
         notes.push(Note { code, ..warning(what.into()) });
     }
@@ -290,7 +290,7 @@ fn of_connection(evidence: &Evidence, conclusion: &Conclusion, notes: &mut Vec<N
     }
     if names.connect.as_ref().is_some_and(|c| c.proven) && evidence.is_own_public() {
         let own = &evidence.url.host;
-        notes.push(note(format!("{own} will lead to pintle, so pintle connects to {}.", names.connects_to)));
+        notes.push(note(format!("{own} will point to pintle, so pintle connects to {}.", names.connects_to)));
     }
 }
 

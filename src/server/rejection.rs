@@ -106,16 +106,16 @@ impl Rejection {
             Self::Head(fault) => head_message(fault),
             Self::HeadTimeout => TOO_SLOW,
             Self::Body(error) | Self::Upstream(UpstreamError::RequestBody(error)) => body_message(error),
-            Self::Misdirected => (
-                "There is no such site here",
-                "This server does not serve the name that was asked for on this connection.",
-            ),
-            Self::HttpOverTls => (
-                "This address is not served here",
-                "An address that begins with http:// was asked for on a connection with TLS. With https:// it works.",
-            ),
+            Self::Misdirected => {
+                ("There is no such site here", "This server does not serve the requested name on this connection.")
+            }
+            Self::HttpOverTls => {
+                ("This address is not served here", "A URL with http:// was requested over TLS. Use https:// instead.")
+            }
             Self::MethodNotAllowed => ("Not allowed", "This method is not available here."),
-            Self::ExpectationFailed => ("Expectation failed", "This server meets no expectation except 100-continue."),
+            Self::ExpectationFailed => {
+                ("Expectation failed", "This server supports no expectation except 100-continue.")
+            }
             Self::NoChallenge => ("Not found", "There is no such challenge."),
             Self::TooManyChallenges => {
                 ("Too many challenges", "Too many were requested at once. Please try again in a moment.")
@@ -132,12 +132,12 @@ impl Rejection {
             Self::SchemeNotStated(field) => (ENDLESS_REDIRECT, scheme_remedy(*field)),
             Self::UpstreamRedirectsBack => (
                 ENDLESS_REDIRECT,
-                "You came over https, but the site behind this server redirects you as if you came over http. Its \
+                "You used https, but the site behind this server redirects you as if you used http. Its \
                  operator must set its address to https://, or make it believe the header X-Forwarded-Proto.",
             ),
             Self::UpstreamRedirectsToItself { knows_scheme: false } => (
                 ENDLESS_REDIRECT,
-                "You came over https, but the site behind this server does not know that, and redirects you to the page that \
+                "You used https, but the site behind this server does not know that, and redirects you to the page that \
                  you asked for. Its operator must make it believe the header X-Forwarded-Proto. In WordPress, this line in \
                  wp-config.php does that: if (($_SERVER['HTTP_X_FORWARDED_PROTO'] ?? '') === 'https') { $_SERVER['HTTPS'] = \
                  'on'; }",
@@ -275,11 +275,11 @@ fn upstream_message(error: &UpstreamError) -> (&'static str, &'static str) {
 fn scheme_remedy(field: RequestField) -> &'static str {
     match field {
         RequestField::XForwarded => {
-            "The proxy in front of this server does not say whether you came over https. Its operator must make it send \
+            "The proxy in front of this server does not say whether you used https. Its operator must make it send \
              the header X-Forwarded-Proto: https with every request that came over TLS (and http with every other one)."
         }
         RequestField::Forwarded => {
-            "The proxy in front of this server does not say whether you came over https. Its operator must make it send \
+            "The proxy in front of this server does not say whether you used https. Its operator must make it send \
              the header Forwarded: proto=https with every request that came over TLS (and proto=http with every other \
              one)."
         }

@@ -166,7 +166,7 @@ fn silent(seen: &Seen, why: &str, behind_proxy: bool) -> Verdict {
     }
     match seen.source {
         Some(source) if is_translated(source) => {
-            Verdict::Unknown("this host has a private address, and its router may not lead packets back in")
+            Verdict::Unknown("this host has a private address, and its router may not return packets to it")
         }
         _ => Verdict::Fault(Fault::Dead(why.to_owned())),
     }

@@ -75,7 +75,7 @@ pub(super) fn record_ends(ask: &Ask, name: &str, until: i64) -> Finding {
 
 pub(super) fn record_unknown(ask: &Ask, name: &str) -> Finding {
     let what = match ask.issuer.account {
-        Some(_) => format!("{} does not say by which name it goes in DNS records", ask.issuer.title),
+        Some(_) => format!("{} does not say which name identifies it in DNS records", ask.issuer.title),
         None => format!("pintle has no account at {} yet", ask.issuer.title),
     };
     let reason = Reason::new(format!("{name}: {}: unknown: {what}", Persist::name(name)));
@@ -120,7 +120,7 @@ pub(super) fn of_address(
         }
         Verdict::Fault(Fault::Elsewhere(what)) => {
             let reason = Reason::new(format!("{place}: points to another server: {what}"));
-            let port = format!("let port {port} of that address lead to pintle");
+            let port = format!("forward port {port} of that address to pintle");
             (Severity::Error, reason.hints(remove).hint(port))
         }
         Verdict::Fault(Fault::Cdn(cdn)) => {
@@ -135,7 +135,7 @@ pub(super) fn of_address(
             let what = format!("{place}: TLS ends at another server: {certificate}");
             let reason = Reason::new(what)
                 .note("visitors get its certificate, not pintle's")
-                .hint(format!("let port {} of that address lead to pintle", ask.ports.tls))
+                .hint(format!("forward port {} of that address to pintle", ask.ports.tls))
                 .hint(BY_DNS);
             (Severity::Error, reason)
         }
@@ -175,6 +175,7 @@ pub(super) fn of_caa(
 }
 
 pub(super) fn caa_unknown(name: &str, at: &str, issuer: &Issuer) -> Finding {
-    let what = format!("{name}: {at} has CAA records, and {} does not say by which name it goes there", issuer.title);
+    let what =
+        format!("{name}: {at} has CAA records, and {} does not say which name identifies it there", issuer.title);
     finding(name, Subject::Caa, Severity::Warning, Reason::new(what))
 }

@@ -156,8 +156,9 @@ fn authority(
     };
     if let (None, Some(known)) = (eab, public.filter(|known| known.needs_eab)) {
         let what = format!("{key}: {} needs an external account binding", known.title);
-        let hint =
-            format!("{eab_key} = {{ key_id = \"...\", hmac_key_file = \"...\" }} in [acme], from your account there");
+        let hint = format!(
+            "{eab_key} = {{ key_id = \"...\", hmac_key_file = \"...\" }} in [acme], from your account at this authority"
+        );
         r.error_with_hint(&at.span, what, hint);
     }
     Some(Authority {
@@ -212,7 +213,7 @@ fn roots(table: &AcmeTable, r: &mut Checker<'_>) -> Option<Vec<Vec<u8>>> {
     if !names.into_iter().flatten().any(|name| known(&name.value).is_none()) {
         r.warn(
             &at.span,
-            "acme.ca: has no effect: it is for directories that are given by a URL",
+            "acme.ca: has no effect: it applies only if directory is a URL",
             "leave the key out, or directory = \"https://ca.example.com/directory\"",
         );
     }
@@ -291,7 +292,7 @@ fn check_email(email: &At<String>, r: &mut Checker<'_>) -> Option<String> {
         return None;
     }
     if address.len() < email.value.len() {
-        let what = "acme.email: the address alone is enough";
+        let what = "acme.email: expected only the address";
         r.warn(&email.span, what, format!("email = {address:?}"));
     }
     Some(address.to_owned())

@@ -95,7 +95,7 @@ pub(super) fn check_names(table: &AcmeTable, challenges: &[Method], hosts: &[At<
     }
     let most = if matches!(profile, Some("shortlived" | "tlsserver")) { NAMES_MAX_SHORT } else { NAMES_MAX };
     if let (Some(known), Some(over)) = (public, hosts.get(most)) {
-        let what = format!("site.hosts: {} takes at most {most} names in one certificate", known.title);
+        let what = format!("site.hosts: {} accepts at most {most} names in one certificate", known.title);
         let reason = Reason::new(what).hint("spread the names over several sites");
         r.report(of_site(&label, Problem::error(&over.span, reason)));
     }

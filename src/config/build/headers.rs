@@ -161,13 +161,17 @@ pub(super) fn check_policies(table: &SiteTable, r: &mut Checker<'_>) {
         } else if field == Name::PublicKeyPins {
             // The guard knows nothing of these pins: the next rotation would lock their holders out.
             let message = "site.response_headers: Public-Key-Pins would be a promise that the ledger does not have";
-            r.error_with_hint(&name.span, message, "use [site.hpkp]: it makes the header, and no rotation breaks it");
+            r.error_with_hint(
+                &name.span,
+                message,
+                "use [site.hpkp]: it sends the header, and refuses certificates that break it",
+            );
         } else {
             let message = format!("site.response_headers: pintle sends this {:?} without any check", name.value);
             r.warn(
                 &name.span,
                 message,
-                format!("use [site.{policy}]: it makes the header, and refuses values that would lock readers out"),
+                format!("use [site.{policy}]: it sends the header, and refuses values that would lock readers out"),
             );
         }
     }

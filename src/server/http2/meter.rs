@@ -1,4 +1,4 @@
-//! Measures how much of a client's HTTP/2 traffic is useful: frames that ask for nothing also cost work.
+//! Measures how much of a client's HTTP/2 traffic is useful: frames that request nothing also cost work.
 //!
 //! h2 itself bounds CONTINUATION frames, streams that are reset before they are accepted, empty DATA and the size of fields.
 //! Pings, settings, priorities, windows that open byte by byte, and streams that are given up once they are with the upstream

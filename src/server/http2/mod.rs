@@ -170,7 +170,7 @@ impl Driver {
             self.finished = self.connection.poll_closed(cx).is_ready();
         }
         if self.meter.is_flood() && !self.finished {
-            self.end_flood("frames that ask for nothing", cx);
+            self.end_flood("frames that request nothing", cx);
         }
         match self.poll_send(cx) {
             Poll::Ready(Err(_)) => return Poll::Ready(false),
@@ -235,7 +235,7 @@ impl Driver {
             if ended == Ended::GivenUp {
                 let most = self.context.worker.view().shared.limits.http2_resets;
                 if self.meter.give_up(self.context.worker.clock.ticks(), most) {
-                    self.end_flood("streams opened to be given up", cx);
+                    self.end_flood("streams opened and cancelled", cx);
                     return false;
                 }
             }
@@ -266,7 +266,7 @@ impl Driver {
         self.rate_timer.wait_for_client(moved as u64, &self.stall);
         if self.stall.poll_due(cx).is_ready() {
             self.context.worker.counters.http2_floods.increment();
-            tracing::debug!(client = self.context.client.address(), "HTTP/2 client takes nothing");
+            tracing::debug!(client = self.context.client.address(), "HTTP/2 client reads nothing");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending

@@ -14,7 +14,7 @@
 //! | `requests_per_connection`, `http2_streams`, `websocket_idle`, `linger`, `response_header_size`, `response_header_count` | `counts` |
 //! | `connection_memory` | `memory` |
 //! | `http2_resets` | `floods::streams_that_are_given_up_one_after_another` |
-//! | frames that ask for nothing | `floods::floods_of_frames_end_their_connection` |
+//! | frames that request nothing | `floods::floods_of_frames_end_their_connection` |
 //! | `drain` | `drain` |
 //! | `upstream_connections` | `errors::a_busy_upstream_is_503` |
 //! | `upstream_idle` | `upstream` |

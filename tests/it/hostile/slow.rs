@@ -42,7 +42,7 @@ fn answers_that_nobody_reads() {
     raw.send(&bytes(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]));
     let all: Vec<u8> = (0..100).flat_map(|n| get(2 * n + 1, "/unread")).collect();
     raw.connection.send(all);
-    pintle.logs("HTTP/2 client takes nothing");
+    pintle.logs("HTTP/2 client reads nothing");
     assert_eq!(Client::new(&authority).get(pintle.https(), BLOG, "/").status, 200);
 }
 

@@ -202,7 +202,7 @@ fn a_standing_record_is_named_and_used() {
     let bed = Bed::new(Settings::default());
     let acme = bed.acme(&bed.pebble.directory(), "challenges = [\"dns-persist-01\"]");
     let pintle = bed.start(&acme, &bed.site(&["example.com", "*.example.com"], "", ""));
-    pintle.logged("nothing is ordered before the names are mended", 1);
+    pintle.logged("pintle orders nothing until the names can be validated", 1);
     assert_eq!(orders(&bed), 0);
     let shown = plan(&bed, "example.com");
     let findings = shown["preflight"]["findings"].as_array().unwrap().clone();
