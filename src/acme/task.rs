@@ -168,7 +168,7 @@ impl Task {
             match severity {
                 Severity::Error => tracing::error!(site, algorithm, name, problem, hint, "a name cannot be validated"),
                 Severity::Warning => {
-                    tracing::warn!(site, algorithm, name, problem, hint, "a name may not be validated")
+                    tracing::warn!(site, algorithm, name, problem, hint, "a name might not be validated")
                 }
             }
         }

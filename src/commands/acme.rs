@@ -170,7 +170,7 @@ pub fn renew(path: &Path, host: &str, as_json: bool, output: &Output) -> ExitCod
     let mut results = Results::new(as_json);
     let ok = ask(path, host, false, output, &mut results);
     if ok {
-        results.say(format!("{host}: pintle orders now, within its budget; see: pintle acme plan --site {host}"));
+        results.say(format!("{host}: pintle orders now, within its limits; see: pintle acme plan --site {host}"));
     }
     results.end(ok)
 }

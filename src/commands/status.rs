@@ -211,7 +211,7 @@ fn print_lack(site: &Value, sheet: &Sheet) {
     }
     let what = match site["without_certificate"].as_str() {
         None => return,
-        Some("not_yet") => "it waits for its first one from the CA",
+        Some("not_yet") => "yet: pintle waits for the CA",
         Some(_) => "its files cannot be served",
     };
     sheet.line(&format!("  NO CERTIFICATE {what}: TLS is refused, plain HTTP gets 503"));

@@ -59,7 +59,7 @@ impl Control {
         match site.lacks_certificate {
             // The outlook says more.
             Some(Lack::NotYet) if waits => {}
-            Some(Lack::NotYet) => add(Reason::new("no certificate: it waits for its first one from the CA")),
+            Some(Lack::NotYet) => add(Reason::new("no certificate yet: pintle waits for the CA")),
             Some(Lack::Broken) => add(Reason::new("no certificate: TLS is refused, plain HTTP gets 503")),
             None if !site.missing.is_empty() => {
                 add(Reason::new("one of its certificates is missing; the others are served"));
