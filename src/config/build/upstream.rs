@@ -156,8 +156,10 @@ fn url<'t>(table: &'t SiteTable, collects: bool, r: &mut Checker<'_>) -> Option<
 /// The timeouts for connecting, for the response, and for both together.
 fn timeouts(options: &UpstreamTable, r: &mut Checker<'_>) -> (Duration, Duration, Option<Duration>) {
     let given = [&options.connect_timeout, &options.response_timeout, &options.total_timeout];
-    for timeout in given.into_iter().flatten().filter(|timeout| timeout.value.is_zero()) {
-        r.error(&timeout.span, "site.upstream_options: a timeout must be more than 0s");
+    for (key, timeout) in ["connect_timeout", "response_timeout", "total_timeout"].into_iter().zip(given) {
+        if let Some(timeout) = timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
+            r.error(&timeout.span, format!("site.upstream_options.{key}: must be more than 0s"));
+        }
     }
     let [connect, response, total] = given.map(|timeout| timeout.as_ref().map(|timeout| timeout.value));
     (connect.unwrap_or(CONNECT_TIMEOUT), response.unwrap_or(RESPONSE_TIMEOUT), total)

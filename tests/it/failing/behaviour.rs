@@ -271,7 +271,7 @@ fn what_is_wrong_with_the_keys_is_told_at_once() {
             "health_check.interval",
             "invalid range of status codes",
             "healthy: must be between 1 and 1,000,000",
-            "a timeout must be more than 0s",
+            "total_timeout: must be more than 0s",
         ],
     );
     check("[site.health_check]\n", &["health_check: path is missing", "hint: path = \"/\""]);
