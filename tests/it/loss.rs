@@ -393,7 +393,7 @@ fn a_loss_is_accepted_without_the_dates() {
     assert_eq!(repair(&["--yes"]).0, 1);
     let today = err.split("--accept-loss ").nth(1).unwrap()[..10].to_owned();
     let (code, out, err) = repair(&["--accept-loss", &today]);
-    assert!(code == 0 && out.contains("done") && out.contains("the dates are as they were"), "{out}{err}");
+    assert!(code == 0 && out.contains("done") && out.contains("the dates are unchanged"), "{out}{err}");
     let (book, notices) = ledger::look(&bed.state()).unwrap();
     assert_eq!(notices, []);
     assert!(book.promises().iter().any(|p| p.last_sent == 4_000_000_000));
