@@ -528,8 +528,7 @@ fn what_is_served_is_exported() {
     };
     let (code, out, err) = export(&[]);
     assert_eq!((code, out), (0, format!("sha256//{};sha256//{}\n", bed.live.pin, bed.next.pin)), "{err}");
-    let served =
-        format!("{BLOG} is served with {}; `pintle reload` would serve {}", bed.live.pin, bed.stranger.pin);
+    let served = format!("{BLOG} is served with {}; `pintle reload` would serve {}", bed.live.pin, bed.stranger.pin);
     assert!(err.contains(&served) && err.contains("that the reload would lock its users out"), "{err}");
     // As it is said, so it is.
     let (code, _, err) = outcome(&mut pintle.command("reload"));
