@@ -90,10 +90,10 @@ fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
         "\npintle serves a small blog, on this machine only.\n\n  \
          {home}    the blog, over TLS\n  {plain}/     answers 301 to https\n\n\
          Try:\n\n  \
-         # the page, by HTTP/2; then HSTS and the pins of the live key and its two backups\n  \
+         # the page over HTTP/2; then HSTS and the pins of the live key and its two backups\n  \
          curl --cacert {ca} {home}\n  \
          curl --cacert {ca} --head {home}\n\n  \
-         # plain HTTP is sent to https, path and query kept\n  \
+         # plain HTTP redirects to https, with path and query\n  \
          curl --include '{plain}/about?from=http'\n\n  \
          # a client that enforces the pins: the live key passes, a key that is not live is refused\n  \
          curl --cacert {ca} --pinnedpubkey '{right}' {home}\n  \
@@ -102,7 +102,7 @@ fn print_welcome(folder: &Path, keys: &Keys, https: u16, http: u16) {
          pintle verify --ca {ca} {home}\n  \
          pintle status -c {config}\n\n\
          Keys, certificates and the configuration are in {}.\n\
-         To see the page in a browser, import ca.pem from there as an authority, and delete it afterwards.\n\
+         To see the page in a browser, import ca.pem from there as a CA, and delete it afterwards.\n\
          Each request is a line below. Ctrl-C ends the demo.\n",
         folder.display(),
     );
