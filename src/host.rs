@@ -167,11 +167,10 @@ impl HostPattern {
     /// [`InvalidHost`], also if there is a port.
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
         let text = &*ascii(text)?;
-        let (wildcard, rest) = match text.strip_prefix("*.") {
-            Some(rest) => (true, rest),
-            None if text.contains('*') => return Err(InvalidHost::Wildcard),
-            None => (false, text),
-        };
+        let (wildcard, rest) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
+        if rest.contains('*') {
+            return Err(InvalidHost::Wildcard);
+        }
         let mut raw = rest.as_bytes().to_vec();
         let authority = split_authority(&mut raw).map_err(|error| match error {
             // Whatever is wrong with a port, there should be none.
@@ -487,6 +486,7 @@ mod tests {
         }
         check("a.example:443", Err(InvalidHost::HasPort));
         check("*", Err(InvalidHost::Wildcard));
+        check("*.*.example.com", Err(InvalidHost::Wildcard));
         check("a.example/x", Err(InvalidHost::Character));
     }
 

@@ -61,7 +61,7 @@ impl<'t> Reader<'t> {
         let found = Type::of(value.get_ref());
         let mut reason = Reason::new(format!("{}: expected {}, found {}", self.name(key), want.name(), found.found()));
         reason.notes.extend(want.examples());
-        reason.hints.extend(want.remedy(found).map(str::to_owned));
+        reason.hints.extend(want.remedy(value.get_ref()).map(str::to_owned));
         self.problems.borrow_mut().error(&value.span(), reason);
     }
 
@@ -349,11 +349,17 @@ impl Type {
     }
 
     /// A remedy for a value of the wrong type.
-    fn remedy(self, found: Self) -> Option<&'static str> {
-        match (self, found) {
+    fn remedy(self, found: &DeValue<'_>) -> Option<&'static str> {
+        match (self, Self::of(found)) {
             (Self::Strings | Self::Durations, Self::String) => Some("put it in brackets: [\"...\"]"),
             (Self::Numbers, Self::Number) => Some("put it in brackets: [443]"),
-            (Self::Boolean | Self::Number, Self::String) => Some("write it without quotes"),
+            (Self::Boolean, Self::String) => match found.as_str()? {
+                "true" | "false" => Some("write it without quotes"),
+                "yes" | "on" => Some("did you mean true?"),
+                "no" | "off" => Some("did you mean false?"),
+                _ => None,
+            },
+            (Self::Number, Self::String) => found.as_str()?.parse::<u64>().is_ok().then_some("write it without quotes"),
             (Self::String, Self::Number | Self::Boolean) => Some("write it in quotes"),
             _ => None,
         }

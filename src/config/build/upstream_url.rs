@@ -63,6 +63,14 @@ impl Scheme {
     }
 }
 
+/// Returns a URL for a value without `://`: `https://HOST` for `HOST`, `http://HOST` for `http//HOST`.
+fn with_scheme(value: &str) -> String {
+    let split = value.split_once("//").map(|(word, rest)| (word.trim_end_matches(':'), rest));
+    let meant = split.and_then(|(word, rest)| Some((nearest(word, Scheme::ALL.map(Scheme::word))?, rest)));
+    let (scheme, rest) = meant.unwrap_or_else(|| (Scheme::Https.word(), value.trim_start_matches('/')));
+    format!("{scheme}://{rest}")
+}
+
 /// Parses `http://host`, `https://host:port`, `h2c://host:port`. A path would have to precede that of every request.
 pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme, Endpoint)> {
     let form =
@@ -78,8 +86,8 @@ pub(super) fn parse_url(url: &At<String>, r: &mut Checker<'_>) -> Option<(Scheme
             }
             None if split.is_none() => Reason::new(format!("site.upstream: {:?} has no scheme", url.value))
                 .note(form)
-                .hint(format!("did you mean {:?}?", format!("https://{}", url.value))),
-            None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).hint(form),
+                .hint(format!("did you mean {:?}?", with_scheme(&url.value))),
+            None => Reason::new(format!("site.upstream: {:?} is not an http, https or h2c URL", url.value)).note(form),
         };
         r.error(&url.span, reason);
         return None;
