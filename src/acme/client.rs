@@ -196,11 +196,11 @@ impl Connection {
                 Ok(response) => (sender, response),
                 // It was not sent: the authority has closed the connection in between.
                 Err(mut error) => match error.take_message() {
-                    Some(request) => self.fresh(&url, request).await?,
+                    Some(request) => self.send_on_new_connection(&url, request).await?,
                     None => return Err(error.error().to_string()),
                 },
             },
-            None => self.fresh(&url, request).await?,
+            None => self.send_on_new_connection(&url, request).await?,
         };
         let (parts, body) = response.into_parts();
         let body = if is_head || parts.status == StatusCode::NO_CONTENT { Bytes::new() } else { read(body).await? };
@@ -211,7 +211,7 @@ impl Connection {
     }
 
     /// Sends a request on a new connection.
-    async fn fresh(
+    async fn send_on_new_connection(
         &self,
         url: &Uri,
         request: Request<BodyWrapper<Bytes>>,

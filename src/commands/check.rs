@@ -206,12 +206,12 @@ fn print_site(site: &report::Site) {
 fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     let draft = match config::read(path) {
         Ok(draft) => draft,
-        Err(error) => return unreadable(path, &read_error::reason(path, &error)),
+        Err(error) => return refuse_unread(path, &read_error::reason(path, &error)),
     };
     tell_of_unfinished(&draft);
     let known = match look_at_book(&draft) {
         Ok(known) => known,
-        Err(reason) => return unreadable(path, &reason),
+        Err(reason) => return refuse_unread(path, &reason),
     };
     let (config, problems) = draft.build(&context(&draft, &known, &Like::CHECK));
     let without = if config.is_none() { without_certificate(&draft, &known) } else { None };
@@ -222,7 +222,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     warned.extend(first.as_ref().and_then(|first| suspicious(&draft, first)));
     let attempts = match config.as_ref().filter(|_| connect).map(attempts::try_all).transpose() {
         Ok(attempts) => attempts,
-        Err(reason) => return unreadable(path, &reason),
+        Err(reason) => return refuse_unread(path, &reason),
     };
     let is_reached = !attempts.iter().flatten().any(Attempts::is_unreachable);
     let starts = config.is_some() && troubles.is_empty() && forbidden.is_empty();
@@ -297,8 +297,8 @@ fn of_file_json(path: &Path, reason: &Reason) -> Value {
     problem
 }
 
-/// The answer if nothing can be checked, in JSON.
-fn unreadable(path: &Path, reason: &Reason) -> ExitCode {
+/// Prints the answer if nothing can be checked, in JSON.
+fn refuse_unread(path: &Path, reason: &Reason) -> ExitCode {
     println!("{:#}", json!({ "ok": false, "problems": [of_file_json(path, reason)], "sites": [] }));
     refuse(reason)
 }

@@ -74,10 +74,10 @@ fn account(draft: &Draft, allow_root: bool) -> Result<Option<Account>, Reason> {
 /// inspects the results.
 fn prepare(draft: &Draft, account: &Account) {
     for folder in reach::folders(draft) {
-        let _ = account.own_folder(&folder.path);
+        let _ = account.create_folder(&folder.path);
     }
     if let Some(file) = draft.access_file() {
-        let _ = account.own_file(&file);
+        let _ = account.create_file(&file);
     }
 }
 
@@ -85,7 +85,7 @@ fn prepare(draft: &Draft, account: &Account) {
 /// serves.
 pub(super) fn make_state(draft: &Draft) {
     if let (true, Some(state), Ok(Some(account))) = (privileges::is_root(), draft.state(), account(draft, false)) {
-        let _ = account.own_folder(&state);
+        let _ = account.create_folder(&state);
     }
 }
 

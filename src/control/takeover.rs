@@ -155,7 +155,7 @@ impl Newcomer {
     }
 
     /// Reports that this process serves. It serves even if nobody hears that.
-    fn serves(&self) -> JoinHandle<()> {
+    fn report_serving(&self) -> JoinHandle<()> {
         let channel = self.channel.clone();
         spawn_blocking(move || {
             let mut channel = channel.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,7 +242,7 @@ impl Control {
             Some(AdminAddress::Tcp { .. }) => control.operator.listener.wait(),
             _ => control.replace_door(),
         }
-        control.upgrades.released = Some(newcomer.serves());
+        control.upgrades.released = Some(newcomer.report_serving());
         Ok(control)
     }
 }

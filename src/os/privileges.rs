@@ -84,7 +84,7 @@ impl Account {
     /// # Errors
     ///
     /// If the folder cannot be created.
-    pub fn own_folder(&self, folder: &Path) -> io::Result<()> {
+    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
         let folder = std::path::absolute(folder)?;
         // A link that leads nowhere exists, too.
         let mut missing: Vec<&Path> = folder.ancestors().take_while(|a| fs::symlink_metadata(a).is_err()).collect();
@@ -107,7 +107,7 @@ impl Account {
     /// # Errors
     ///
     /// If the file cannot be created.
-    pub fn own_file(&self, file: &Path) -> io::Result<()> {
+    pub fn create_file(&self, file: &Path) -> io::Result<()> {
         let file = std::path::absolute(file)?;
         let folder = file.parent().unwrap_or(&file);
         let is_prepared = fs::symlink_metadata(&file).is_ok() || planted_link(&file).is_some();
@@ -151,7 +151,7 @@ impl Account {
         Ok(set_thread_res_uid(uid, uid, uid)?)
     }
 
-    /// Runs `what` as this user in a thread of its own. `None` if that is impossible. Only root may
+    /// Runs `act` as this user in a thread of its own. `None` if that is impossible. Only root may
     /// call it.
     pub fn as_it<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Option<T> {
         // A thread can be another user, and its end takes that with it.
@@ -308,14 +308,14 @@ mod tests {
         std::os::unix::fs::symlink(at("there"), at("link")).unwrap();
         std::os::unix::fs::symlink(at("nowhere"), at("dangling")).unwrap();
         for folder in ["there", "there/file", "link", "dangling"] {
-            let _ = account.own_folder(&at(folder));
-            let _ = account.own_file(&at(folder));
+            let _ = account.create_folder(&at(folder));
+            let _ = account.create_file(&at(folder));
         }
         assert!(["there", "there/file", "link", "dangling"].iter().all(|name| owner(name) == 0));
         assert!(!at("nowhere").exists());
-        account.own_folder(&at("a/b/c")).unwrap();
+        account.create_folder(&at("a/b/c")).unwrap();
         assert_eq!((owner("a"), owner("a/b"), owner("a/b/c")), (0, 0, 1));
-        account.own_file(&at("log")).unwrap();
+        account.create_file(&at("log")).unwrap();
         assert_eq!((owner("log"), fs::metadata(at("log")).unwrap().mode() & 0o777), (1, 0o640));
     }
 
