@@ -234,12 +234,12 @@ fn the_key_process_reads_the_folders_of_its_keys_only() {
         for path in
             [&outside, &link, &up, &missing, Path::new("/etc/shadow"), Path::new("/dev/zero"), Path::new("/no/such")]
         {
-            let error = key_process.load(path).unwrap_err();
+            let error = key_process.load(path).unwrap_err().line();
             assert!(error.contains("the key process cannot read it: permission denied"), "{path:?}: {error}");
         }
-        let error = key_process.load(&fifo).unwrap_err();
+        let error = key_process.load(&fifo).unwrap_err().line();
         assert!(error.contains("not a regular file"), "{error}");
-        let error = key_process.load(&authority.folder().join("missing.key")).unwrap_err();
+        let error = key_process.load(&authority.folder().join("missing.key")).unwrap_err().line();
         assert!(error.contains("No such file"), "{error}");
     });
 }

@@ -307,7 +307,7 @@ fn load(key_process: &'static KeyProcess, path: &Path, at: &At<String>, r: &mut 
     match key_process.load(path) {
         Ok(key) => Some(Arc::new(key)),
         Err(why) => {
-            let reason = Reason::new(format!("site.certificate.key: {}: {why}", r.shown(path)));
+            let reason = why.within(&format_args!("site.certificate.key: {}", r.shown(path)));
             let note =
                 "the key process reads the folders that keys were in at the start, as the user that started pintle";
             r.report(Problem::error(&at.span, reason.note(note)).about(path));

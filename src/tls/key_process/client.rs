@@ -18,6 +18,7 @@ use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 
 use super::protocol::{self, KeyRequest, LoadedKey, TIMEOUT};
 use crate::keys::pin::Pin;
+use crate::reason::Reason;
 
 /// The process that holds the private keys.
 pub struct KeyProcess {
@@ -86,7 +87,7 @@ impl KeyProcess {
     /// # Errors
     ///
     /// If the key cannot be read or used.
-    pub fn load(&'static self, path: &Path) -> Result<RemoteKey, String> {
+    pub fn load(&'static self, path: &Path) -> Result<RemoteKey, Reason> {
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
         let answer = self.ask(&KeyRequest::load(&path))?;
         let LoadedKey { public, schemes } = LoadedKey::decode(&answer).ok_or(INVALID_ANSWER)?;
@@ -95,7 +96,7 @@ impl KeyProcess {
         Ok(RemoteKey { key_process: self, pin, public, schemes, algorithm })
     }
 
-    fn ask(&self, request: &KeyRequest) -> Result<Vec<u8>, String> {
+    fn ask(&self, request: &KeyRequest) -> Result<Vec<u8>, Reason> {
         CHANNEL.with_borrow_mut(|channel| {
             let answered = self.ask_by(channel, request);
             let failed = |error: io::Error| format!("the key process does not answer: {error}");
@@ -194,6 +195,7 @@ impl Signer for RemoteSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
         let signed = self.key_process.ask(&KeyRequest::sign(&self.pin, self.scheme, message));
         signed.map_err(|why| {
+            let why = why.line();
             tracing::debug!(why, "handshake not signed");
             Error::General(why)
         })

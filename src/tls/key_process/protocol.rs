@@ -12,6 +12,7 @@ use rustls::SignatureScheme;
 use tokio::time::Instant;
 
 use crate::keys::pin::Pin;
+use crate::reason::Reason;
 
 /// The longest request or answer, in bytes: a path, or an RSA key's public part.
 const FRAME_MAX: usize = 8 * 1024;
@@ -225,18 +226,18 @@ fn write_up_to(most: usize, stream: &mut impl Write, frame: &[u8]) -> io::Result
 }
 
 /// Encodes an answer.
-pub(super) fn answer(outcome: Result<Vec<u8>, String>) -> Vec<u8> {
+pub(super) fn answer(outcome: Result<Vec<u8>, Reason>) -> Vec<u8> {
     match outcome {
         Ok(bytes) => [&[DONE], bytes.as_slice()].concat(),
-        Err(why) => [&[REFUSED], why.as_bytes()].concat(),
+        Err(why) => [&[REFUSED], serde_json::to_vec(&why).unwrap_or_default().as_slice()].concat(),
     }
 }
 
 /// Decodes an answer; `None` if it is malformed.
-pub(super) fn outcome(frame: &[u8]) -> Option<Result<Vec<u8>, String>> {
+pub(super) fn outcome(frame: &[u8]) -> Option<Result<Vec<u8>, Reason>> {
     match frame.split_first()? {
         (&DONE, bytes) => Some(Ok(bytes.to_vec())),
-        (&REFUSED, why) => Some(Err(String::from_utf8_lossy(why).into_owned())),
+        (&REFUSED, why) => serde_json::from_slice(why).ok().map(Err),
         _ => None,
     }
 }

@@ -20,6 +20,7 @@ use super::protocol::{self, KeyRequest, LoadedKey};
 use crate::keys::key_file::{FILE_MAX, KeyFileError, Want, private_key, signer};
 use crate::keys::pin::Pin;
 use crate::os::plain_file;
+use crate::reason::Reason;
 
 /// The most channels: one for each worker, and for each thread that loads keys.
 const CHANNELS_MAX: usize = 2048;
@@ -141,12 +142,11 @@ impl KeyStore {
         }
     }
 
-    fn load(&self, path: &Path) -> Result<LoadedKey, String> {
+    fn load(&self, path: &Path) -> Result<LoadedKey, Reason> {
         let unread = |error: io::Error| format!("the key process cannot read it: {error}");
         let contents = self.find(path).and_then(|path| plain_file::read(&path, FILE_MAX)).map_err(unread)?;
         let unusable = |error: KeyFileError| {
-            let hint = error.hint(path, Want::Key).map(|hint| format!(" ({hint})")).unwrap_or_default();
-            format!("no usable private key: {error}{hint}")
+            Reason::new(format!("no usable private key: {error}")).hints(error.hint(path, Want::Key))
         };
         let key = private_key(&contents).and_then(|der| signer(&der)).map_err(unusable)?;
         let public =
@@ -155,16 +155,16 @@ impl KeyStore {
         let mut keys = self.by_pin.write().unwrap_or_else(PoisonError::into_inner);
         let pin = *Pin::of_spki(&public).as_bytes();
         if keys.len() >= KEYS_MAX && !keys.contains_key(&pin) {
-            return Err(format!("the key process has its maximum of {KEYS_MAX} keys"));
+            return Err(format!("the key process has its maximum of {KEYS_MAX} keys").into());
         }
         keys.insert(pin, key);
         Ok(LoadedKey { public, schemes })
     }
 
-    fn sign(&self, pin: [u8; 32], scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, String> {
+    fn sign(&self, pin: [u8; 32], scheme: SignatureScheme, message: &[u8]) -> Result<Vec<u8>, Reason> {
         let key = self.by_pin.read().unwrap_or_else(PoisonError::into_inner).get(&pin).cloned();
         let key = key.ok_or("the key process has not loaded this key")?;
         let signer = key.choose_scheme(&[scheme]).ok_or("the key does not support this signature scheme")?;
-        signer.sign(message).map_err(|error| error.to_string())
+        signer.sign(message).map_err(|error| error.to_string().into())
     }
 }
