@@ -115,12 +115,6 @@ impl Form {
         matches!(self, Self::Android | Self::TrustKit)
     }
 
-    /// `true` if its clients get new pins by a new release only.
-    #[must_use]
-    pub fn is_app(self) -> bool {
-        matches!(self, Self::OkHttp | Self::Android | Self::Ios | Self::TrustKit)
-    }
-
     /// Returns the effect of an export without a backup key.
     #[must_use]
     pub fn without_backup(self) -> WithoutBackup {

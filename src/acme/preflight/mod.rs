@@ -33,12 +33,6 @@ const RECORD_ENDS: Seconds = 30 * DAY;
 /// The most addresses of a name that are probed. A CA tries one or two.
 const ADDRESSES_MAX: usize = 16;
 
-/// Returns `true` if nothing forbids the order. Half a set of names is not ordered.
-#[must_use]
-pub fn may_order(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.severity < Severity::Error)
-}
-
 /// Checks all names of an order. Takes at most about a minute for a hundred names that time out.
 pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
     let lookup = match Lookup::new(servers) {
