@@ -84,7 +84,21 @@ fn no_circles_within_a_folder() {
 /// Code that has to react to a problem looks at its kind or its path: `src/reason.rs`.
 #[test]
 fn no_message_is_searched() {
-    let fields = ["what", "message", "hint", "hints", "note", "notes", "reason", "problem", "line()", "to_string()"];
+    let names = [
+        "what",
+        "message",
+        "hint",
+        "hints",
+        "note",
+        "notes",
+        "reason",
+        "problem",
+        "error",
+        "why",
+        "detail",
+        "line()",
+        "to_string()",
+    ];
     let searches = [
         "contains",
         "starts_with",
@@ -94,14 +108,20 @@ fn no_message_is_searched() {
         "rsplit_once",
         "find",
         "strip_prefix",
+        "strip_suffix",
         "replace",
     ];
+    let patterns: Vec<String> =
+        names.iter().flat_map(|name| searches.map(|search| format!("{name}.{search}(\""))).collect();
+    // A field, a variable or a call: `.what.contains("`, `error.contains("`.
+    let finds = |line: &str, text: &str| {
+        let starts = line.match_indices(text).map(|(at, _)| line[..at].chars().next_back());
+        starts.flatten().any(|before| !before.is_alphanumeric() && before != '_')
+    };
     let mut wrong = String::new();
     for source in Source::all().iter().filter(|source| !source.is_test()) {
         for (number, line) in source.program().lines().enumerate() {
-            let is_searched = fields
-                .iter()
-                .any(|field| searches.iter().any(|search| line.contains(&format!(".{field}.{search}(\""))));
+            let is_searched = line.contains("(\"") && patterns.iter().any(|pattern| finds(line, pattern));
             let is_parsed = line.contains("\\n  hint: ") && !source.path.ends_with("reason.rs");
             if is_searched || is_parsed {
                 writeln!(wrong, "src/{}:{}: {}", source.path.display(), number + 1, line.trim()).unwrap();
