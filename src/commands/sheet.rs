@@ -6,6 +6,8 @@ use super::Output;
 
 /// The narrowest terminal that lines are wrapped for.
 const WIDTH_MIN: usize = 40;
+/// The label of a remedy.
+const HINT: &str = "    hint:";
 
 /// The printed lines.
 pub(super) struct Sheet {
@@ -28,6 +30,13 @@ impl Sheet {
         for (at, line) in wrapped(line, self.width).iter().enumerate() {
             println!("{}", if at == 0 && self.color { colored(line) } else { line.clone() });
         }
+    }
+
+    /// Prints a remedy below the line that it is about.
+    pub(super) fn hint(&self, hint: &str) {
+        let label = if self.color { "    \x1b[34mhint:\x1b[0m" } else { HINT };
+        let lines = wrapped(&format!("{HINT} {hint}"), self.width).join("\n");
+        println!("{label}{}", &lines[HINT.len()..]);
     }
 
     /// Prints the name of a site.
@@ -78,13 +87,10 @@ fn hang(line: &str) -> usize {
     indent + label + value
 }
 
-/// A line whose label in capitals, or `hint:`, is coloured.
+/// A line whose label in capitals is coloured.
 fn colored(line: &str) -> String {
     let indent = line.len() - line.trim_start().len();
     let rest = &line[indent..];
-    if let Some(hint) = rest.strip_prefix("hint:") {
-        return format!("{}\x1b[34mhint:\x1b[0m{hint}", &line[..indent]);
-    }
     let is_loud = |word: &str| word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase());
     let mut end = 0;
     for word in rest.split_inclusive(' ') {
@@ -128,6 +134,5 @@ mod tests {
         check("  HSTS         max-age=1", "  HSTS         max-age=1");
         check("  NO CERTIFICATE it waits", "  \x1b[1;31mNO CERTIFICATE\x1b[0m it waits");
         check("    CIRCUIT OPEN: requests", "    \x1b[1;31mCIRCUIT OPEN:\x1b[0m requests");
-        check("    hint: do", "    \x1b[34mhint:\x1b[0m do");
     }
 }

@@ -53,7 +53,7 @@ fn print_attention(status: &Value, sheet: &Sheet) {
         let site = item["site"].as_str().map(|site| format!("{}: ", both_forms(site))).unwrap_or_default();
         sheet.line(&format!("  ATTENTION      {site}{}", text(item, "what")));
         for hint in list(item, "hints").iter().filter_map(Value::as_str) {
-            sheet.line(&format!("    hint:        {hint}"));
+            sheet.hint(hint);
         }
     }
 }
@@ -83,7 +83,8 @@ fn print_status(status: &Value, sheet: &Sheet) {
     }
     print_ledger(&status["ledger"], sheet);
     if let Some(error) = status["access_log"]["error"].as_str() {
-        sheet.line(&format!("  ACCESS LOG     {error}\n    hint: {}", text(&status["access_log"], "hint")));
+        sheet.line(&format!("  ACCESS LOG     {error}"));
+        sheet.hint(text(&status["access_log"], "hint"));
     }
     let launcher = &status["launcher"];
     if launcher["wanted"] == false {
@@ -311,7 +312,7 @@ fn print_lockouts(site: &Value, sheet: &Sheet) {
         // An older process sends one hint only.
         let hints = list(reason, "hints").iter().filter_map(Value::as_str);
         for hint in hints.chain(reason["hint"].as_str().filter(|_| list(reason, "hints").is_empty())) {
-            sheet.line(&format!("    hint: {hint}"));
+            sheet.hint(hint);
         }
     }
 }
