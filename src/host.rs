@@ -202,7 +202,7 @@ impl HostPattern {
         if text.contains("://") {
             return Err(InvalidHost::Url);
         }
-        let name = text.strip_prefix("*.").unwrap_or(text);
+        let name = without_wildcard(text);
         let is_wildcard = name.len() < text.len();
         if name.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() {
             match (is_wildcard, name.starts_with('[')) {
@@ -304,6 +304,12 @@ pub fn both_forms(name: &str) -> String {
     let (wildcard, base) = name.strip_prefix("*.").map_or(("", name), |base| ("*.", base));
     let (letters, valid) = idna::domain_to_unicode(base);
     if valid.is_ok() && letters != base { format!("{name} ({wildcard}{letters})") } else { name.to_owned() }
+}
+
+/// Returns a name without the `*.` of a wildcard.
+#[must_use]
+pub fn without_wildcard(name: &str) -> &str {
+    name.strip_prefix("*.").unwrap_or(name)
 }
 
 /// `b.c` for `a.b.c`: the name whose wildcard would match.

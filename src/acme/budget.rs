@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::backoff::DAY;
+use crate::host::without_wildcard;
 use crate::policy::promise::Seconds;
 
 /// Buckets in one budget: its file stays readable. Beyond, those that are full again first are forgotten.
@@ -208,7 +208,7 @@ fn registered(name: &str) -> String {
 /// A name in lower case, without the asterisk of a wildcard.
 fn key_of(name: &str) -> String {
     let name = name.to_ascii_lowercase();
-    name.strip_prefix("*.").unwrap_or(&name).to_owned()
+    without_wildcard(&name).to_owned()
 }
 
 /// The name of a bucket in the file.
@@ -216,13 +216,14 @@ fn name(limit: &Limit, of: &str) -> String {
     if of.is_empty() { limit.name.to_owned() } else { format!("{} {of}", limit.name) }
 }
 
-/// The longest wait for a token of ours, in seconds.
-pub const LONGEST_WAIT: Seconds = DAY + DAY / 2;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::acme::backoff::DAY;
     use proptest::prelude::*;
+
+    /// The longest wait for a token of ours, in seconds.
+    const LONGEST_WAIT: Seconds = DAY + DAY / 2;
 
     const LIMITS: [&Limit; 6] = [&SAME_NAMES, &REPLACED, &DOMAIN, &ORDERS, &VALIDATIONS, &ACCOUNTS];
 

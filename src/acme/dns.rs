@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::hook::{Action, Hook, Record};
 use super::lookup::{Found, Lookup};
+use crate::host::without_wildcard;
 use crate::reason::Reason;
 
 /// The time between two looks at the name servers.
@@ -26,7 +27,7 @@ const STRING_MAX: usize = 255;
 /// Returns the record of a challenge. `NAME` and `*.NAME` have the same name, and two values.
 #[must_use]
 pub fn record(host: &str, key_authorization: &str) -> Record {
-    let base = host.strip_prefix("*.").unwrap_or(host).trim_end_matches('.');
+    let base = without_wildcard(host).trim_end_matches('.');
     Record {
         name: format!("_acme-challenge.{base}"),
         value: BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(key_authorization)),
@@ -174,7 +175,7 @@ impl Persist {
     /// Returns the name of the record for a host.
     #[must_use]
     pub fn name(host: &str) -> String {
-        let base = host.strip_prefix("*.").unwrap_or(host).trim_end_matches('.');
+        let base = without_wildcard(host).trim_end_matches('.');
         format!("_validation-persist.{base}")
     }
 

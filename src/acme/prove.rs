@@ -16,6 +16,7 @@ use super::lookup::Lookup;
 use super::problem::Remedy;
 use super::work::{Surroundings, Wanted, Work};
 use crate::config::acme::Method;
+use crate::host::without_wildcard;
 use crate::ledger::time::wall;
 use crate::reason::Reason;
 use crate::server::ChallengeAnswer;
@@ -82,7 +83,7 @@ async fn fetch(order: &mut Order, client: &Client) -> Result<HashMap<String, Vec
         while let Some(authorization) = authorizations.next().await {
             let name = authorization?.identifier().to_string();
             let document: Value = serde_json::from_slice(&client.last().body).unwrap_or_default();
-            let base = name.strip_prefix("*.").unwrap_or(&name);
+            let base = without_wildcard(&name);
             // An authorization that is known already was not asked for again.
             if document["identifier"]["value"] == base && !issuers.contains_key(&name) {
                 issuers.extend(issuers_of(&document).map(|found| (name, found)));

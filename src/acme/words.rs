@@ -1,7 +1,7 @@
 //! Stops and times in words, for the log and the operator.
 
 use super::step::Stop;
-use crate::policy::promise::Seconds;
+pub(super) use crate::ledger::time::rfc3339 as time;
 
 /// Returns why only the operator can help.
 pub(super) fn stop_text(stop: &Stop) -> String {
@@ -17,9 +17,4 @@ pub(super) fn stop_text(stop: &Stop) -> String {
         Stop::Key(fault) => fault.live_key().line(),
         Stop::NoAuthority => "no authority is configured".to_owned(),
     }
-}
-
-/// Returns a time in words.
-pub(super) fn time(seconds: Seconds) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| "-".to_owned(), |time| time.to_string())
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Like, context, glance_at_book};
@@ -10,6 +9,7 @@ use crate::config::Draft;
 use crate::control::served::{LockedOut, Sites, ask_for_served};
 use crate::keys::pin::Pin;
 use crate::ledger::set_id;
+use crate::ledger::time::{minute, rfc3339};
 use crate::ledger::{Book, Record};
 use crate::policy::promise::{Promise, Seconds};
 use crate::reason::Reason;
@@ -43,15 +43,15 @@ impl BrokenHere {
     /// The warning about it.
     pub(super) fn reason(&self) -> Reason {
         let Self { here: LockedOut { site, pin, .. }, promises, until, fit } = self;
-        let until = Timestamp::from_second(*until).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string();
+        let until = minute(*until);
         let sets = if *promises == 1 { "a set".to_owned() } else { format!("{promises} sets") };
         let reason = Reason::new(format!(
             "{site}: the chain in use ({pin}) has no key of {sets} of pins that are new here: readers who hold them are \
-             locked out by this node until {until} UTC"
+             locked out by this node until {until}"
         ));
         let fit: Vec<String> = fit.iter().map(ToString::to_string).collect();
         match fit.is_empty() {
-            true => reason.note(format!("no key is in all of these sets: no chain keeps them all until {until} UTC")),
+            true => reason.note(format!("no key is in all of these sets: no chain keeps them all until {until}")),
             false => reason.hint(format!(
                 "have this node serve a key of theirs, {}: pintle install --site {site} CHAIN KEY",
                 fit.join(" or ")
@@ -64,7 +64,7 @@ impl BrokenHere {
             "site": self.here.site,
             "pin": self.here.pin,
             "promises": self.promises,
-            "until": Timestamp::from_second(self.until).unwrap_or_default().to_string(),
+            "until": rfc3339(self.until),
             "fit": self.fit.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     }

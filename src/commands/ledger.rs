@@ -15,7 +15,7 @@ use crate::control::client::ask;
 use crate::control::served::Objection;
 use crate::control::{hints_to_read, remedy};
 use crate::ledger::set_id;
-use crate::ledger::time::wall;
+use crate::ledger::time::{rfc3339, wall};
 use crate::ledger::{Accepted, Book, Burnt, Ledger, OpenError, Record, Repair, repair};
 use crate::os::read_error;
 use crate::policy::hpkp::Mode;
@@ -46,10 +46,10 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
         println!(
             "{:#}",
             json!({
-                "now": time(now),
+                "now": rfc3339(now),
                 "promises": promises.iter().map(|p| promise_json(p, now)).collect::<Vec<_>>(),
                 "accepted_lockouts": book.lockouts().iter().map(|a| lockout_json(a, &book, now)).collect::<Vec<_>>(),
-                "repairs": book.repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
+                "repairs": book.repairs().iter().map(|r| json!({ "at": rfc3339(r.at), "what": r.what })).collect::<Vec<_>>(),
                 "burnt_keys": book.burnt_keys().map(burnt_json).collect::<Vec<_>>(),
                 "damage": damage.map(|damage| damage.line()),
             })
@@ -76,12 +76,12 @@ pub fn show(path: &Path, as_json: bool) -> ExitCode {
 fn lockout_json(accepted: &Accepted, book: &Book, now: Seconds) -> Value {
     json!({
         "site": accepted.site, "pin": accepted.pin.to_string(), "sets": accepted.sets.len(), "until": accepted.until,
-        "at": time(accepted.at), "over": accepted.is_over(now) || book.is_replaced(accepted),
+        "at": rfc3339(accepted.at), "over": accepted.is_over(now) || book.is_replaced(accepted),
     })
 }
 
 fn burnt_json(burnt: &Burnt) -> Value {
-    json!({ "site": burnt.site, "pin": burnt.pin.to_string(), "at": time(burnt.at) })
+    json!({ "site": burnt.site, "pin": burnt.pin.to_string(), "at": rfc3339(burnt.at) })
 }
 
 /// Prints the lockouts that the operator accepted, and other decisions.
@@ -111,9 +111,9 @@ fn promise_json(promise: &Promise, now: Seconds) -> Value {
         "max_age": promise.max_age,
         "include_subdomains": promise.include_subdomains,
         "mode": word(promise),
-        "first_sent": time(promise.first_sent),
-        "last_sent": time(promise.last_sent),
-        "honoured_until": time(promise.honoured_until()),
+        "first_sent": rfc3339(promise.first_sent),
+        "last_sent": rfc3339(promise.last_sent),
+        "honoured_until": rfc3339(promise.honoured_until()),
         "alive": promise.is_alive(now),
     });
     if let Channel::Export { form, id, leaf_only } = &promise.channel {
@@ -130,10 +130,6 @@ fn word(promise: &Promise) -> &str {
         Channel::Header(Mode::Withdraw) => "withdraw",
         Channel::Export { .. } => "export",
     }
-}
-
-fn time(seconds: Seconds) -> String {
-    Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
 
 fn minute(seconds: Seconds) -> String {

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Control;
@@ -15,6 +14,7 @@ use crate::clock::uptime;
 use crate::config::{self, AccessTarget, FormerCopy, LastGood, report};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
+use crate::ledger::time::rfc3339;
 use crate::ledger::{Accepted, Book, Ramped};
 use crate::policy::promise::{Promises, Seconds, others};
 use crate::reason::Reason;
@@ -70,7 +70,7 @@ impl Control {
                 "former_copies": self.former_copies(),
                 "error": self.promises.trouble.as_ref().map(|t| &t.error),
                 "accepted_lockouts": ledger.book().lockouts().iter().map(lockout).collect::<Vec<_>>(),
-                "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": time(r.at), "what": r.what })).collect::<Vec<_>>(),
+                "repairs": ledger.book().repairs().iter().map(|r| json!({ "at": rfc3339(r.at), "what": r.what })).collect::<Vec<_>>(),
             },
             "access_log": self.access_log(),
             "launcher": {
@@ -84,7 +84,7 @@ impl Control {
                 "counts": reports.counts(),
                 "refused": reports.refused(),
                 "recent": recent.iter().map(|r| json!({
-                    "at": time(r.at), "site": r.site, "hostname": r.hostname, "noted_hostname": r.noted_hostname,
+                    "at": rfc3339(r.at), "site": r.site, "hostname": r.hostname, "noted_hostname": r.noted_hostname,
                     "chain_length": r.chain_length, "known_pins": r.known_pins,
                 })).collect::<Vec<_>>(),
             },
@@ -159,7 +159,7 @@ impl Control {
                 "name": name, "value": value, "sent": sent, "why_not": self.why_not_sent(site),
             })),
             "promises_alive": counted.held.map_or(0, |held| held.sets),
-            "promised_until": counted.held.map(|held| time(held.until)),
+            "promised_until": counted.held.map(|held| rfc3339(held.until)),
             "accepted_lockouts": book.lockouts().iter().filter(|a| a.site == name && !a.is_over(now) && !book.is_replaced(a)).map(lockout).collect::<Vec<_>>(),
             "backups": site.backups.iter().enumerate().map(|(at, (file, key))| json!({
                 "role": match at {
@@ -168,12 +168,12 @@ impl Control {
                     _ => "spare",
                 },
                 "file": file, "pin": key.pin.to_string(), "algorithm": key.algorithm.to_string(),
-                "promised_since": book.promised_since(name, key.pin).map(time),
-                "usable_from": usable_from(key.pin).map(time),
+                "promised_since": book.promised_since(name, key.pin).map(rfc3339),
+                "usable_from": usable_from(key.pin).map(rfc3339),
             })).collect::<Vec<_>>(),
             "ramps": site.ramps.iter().map(ramp).collect::<Vec<_>>(),
             "refused": self.files.refused.get(name).map(|refused| json!({
-                "since": time(refused.since),
+                "since": rfc3339(refused.since),
                 "by_guard": refused.by_guard,
                 "reasons": refused.reasons.iter().map(|reason| json!({
                     "reason": reason.line(), "hint": reason.hint_line(), "hints": reason.hints,
@@ -218,12 +218,12 @@ fn renewal(outlook: &Outlook) -> Value {
         "algorithm": outlook.algorithm,
         "standing": outlook.standing.name(),
         "overdue": outlook.is_overdue(),
-        "due": time(outlook.due.max(0)),
-        "failing_since": outlook.failing_since.map(time),
+        "due": rfc3339(outlook.due.max(0)),
+        "failing_since": outlook.failing_since.map(rfc3339),
         "failures": outlook.failures,
         "problem": outlook.problem,
         "hint": outlook.hint,
-        "next_try": outlook.next_try.map(time),
+        "next_try": outlook.next_try.map(rfc3339),
         "words": outlook.words(),
         "key_fault": outlook.key_fault.as_ref().map(|fault| json!({ "what": fault.line(), "hints": fault.hints })),
         "compromised": outlook.compromised.map(|(pin, step)| json!({ "pin": pin.to_string(), "step": step })),
@@ -242,7 +242,7 @@ fn missing(site: &report::Site) -> Vec<Value> {
 fn lockout(accepted: &Accepted) -> Value {
     json!({
         "site": accepted.site, "pin": accepted.pin.to_string(), "sets": accepted.sets.len(), "until": accepted.until,
-        "at": time(accepted.at),
+        "at": rfc3339(accepted.at),
     })
 }
 
@@ -282,8 +282,8 @@ fn ramp(ramp: &report::Ramp) -> Value {
         "step": ramp.step + 1,
         "steps": ramp.steps,
         "max_age": ramp.max_age,
-        "since": time(ramp.since),
-        "next": ramp.next.map(|next| json!({ "max_age": next.max_age, "at": time(next.at) })),
+        "since": rfc3339(ramp.since),
+        "next": ramp.next.map(|next| json!({ "max_age": next.max_age, "at": rfc3339(next.at) })),
     })
 }
 
@@ -306,9 +306,4 @@ pub(super) fn todo(site: &report::Site, config: &Path) -> Vec<String> {
 /// A path that is valid from any folder.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
-}
-
-/// A time in RFC 3339.
-pub(super) fn time(seconds: Seconds) -> String {
-    Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }

@@ -68,8 +68,6 @@ pub struct Doubt {
 
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let minute =
-            |at: Seconds| Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d %H:%M UTC").to_string();
         write!(
             f,
             "the clock shows {}, but should be about {} according to the ledger: pintle does not use it. Set the clock; if it \
@@ -94,6 +92,18 @@ pub struct Behind {
 #[must_use]
 pub fn day(at: Seconds) -> String {
     Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+}
+
+/// Formats a minute in UTC: `2026-11-26 10:15 UTC`.
+#[must_use]
+pub fn minute(at: Seconds) -> String {
+    Timestamp::from_second(at).unwrap_or_default().strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// Formats a time by RFC 3339: `2026-11-26T10:15:00Z`.
+#[must_use]
+pub fn rfc3339(at: Seconds) -> String {
+    Timestamp::from_second(at).unwrap_or_default().to_string()
 }
 
 /// Returns the wall clock, in seconds.

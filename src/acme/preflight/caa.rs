@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::acme::lookup::CaaRecord as Record;
+use crate::host::without_wildcard;
 
 /// Tags that do not restrict certificates for servers, or that [`judge`] reads. A record with any
 /// other tag and the critical flag forbids everything.
@@ -104,7 +105,7 @@ pub fn judge(set: &[Record], wanted: &Wanted<'_>) -> Verdict {
 /// Returns the names whose records count, in the order in which to ask: the name itself, without an
 /// asterisk, and those above it, without the root.
 pub fn climb(name: &str) -> impl Iterator<Item = &str> {
-    let base = name.strip_prefix("*.").unwrap_or(name).trim_end_matches('.');
+    let base = without_wildcard(name).trim_end_matches('.');
     std::iter::successors(Some(base), |name| name.split_once('.').map(|(_, above)| above))
 }
 

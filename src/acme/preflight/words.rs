@@ -6,6 +6,7 @@ use super::caa::Refusal;
 use crate::acme::dns::Persist;
 use crate::acme::words::time;
 use crate::config::acme::Method;
+use crate::host::without_wildcard;
 use crate::reason::{Reason, Severity};
 
 /// The remedy if the network in front cannot be moved out of the way.
@@ -56,7 +57,7 @@ pub(super) fn unheard(finding: &mut Finding) {
 
 /// The line of a zone file that dns-persist-01 needs.
 fn line(ask: &Ask, name: &str) -> Option<String> {
-    let base = name.strip_prefix("*.").unwrap_or(name);
+    let base = without_wildcard(name);
     let wildcard = ask.names.iter().any(|other| other.strip_prefix("*.") == Some(base));
     let (issuer, account) = (ask.issuer.identities.first()?.clone(), ask.issuer.account.clone()?);
     Some(Persist { issuer, account, wildcard, until: None }.line(name))
