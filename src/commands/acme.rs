@@ -117,6 +117,14 @@ fn lines(plan: &Value) -> Vec<String> {
         let hints = list(&plan["key_fault"], "hints").iter().filter_map(Value::as_str);
         hints.for_each(|hint| add("hint", hint.to_owned()));
     }
+    tries(plan).into_iter().for_each(|(name, words)| add(name, words));
+    found
+}
+
+/// The lines about the last attempt, the last preflight, and the operator's part.
+fn tries(plan: &Value) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let mut add = |name, words| found.push((name, words));
     let last = &plan["last"];
     if last.is_object() {
         let outcome = if last["ok"] == true { "" } else { "FAILED: " };

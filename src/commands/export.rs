@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
 use super::{fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
+use crate::acme::account::Stored;
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
 use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
@@ -129,11 +130,14 @@ fn issuers(config: &Config, hosts: &[HostPattern]) -> Vec<Issuer> {
     let is_managed =
         |acme: &&std::sync::Arc<crate::config::Acme>| acme.certificates.iter().any(|one| one.hosts == hosts);
     let Some(acme) = config.acme.as_ref().filter(is_managed) else { return Vec::new() };
-    let issuer = |authority: &crate::config::Authority| Issuer {
-        identity: identity(&acme.folder, &authority.directory),
-        title: authority.name.clone(),
-        account: account(&acme.folder, &authority.directory),
-        methods: acme.challenges.iter().map(|method| method.name()).collect(),
+    let issuer = |authority: &crate::config::Authority| {
+        let account = Stored::read(&acme.folder, &authority.directory).ok().flatten();
+        Issuer {
+            identity: identity(account.as_ref(), &authority.directory),
+            title: authority.name.clone(),
+            account: account.and_then(|account| account.url),
+            methods: acme.challenges.iter().map(|method| method.name()).collect(),
+        }
     };
     acme.authorities.iter().map(issuer).collect()
 }
@@ -148,23 +152,10 @@ fn with_next_keys(options: &Options, config: &Config, site: &Site, report: &repo
     options
 }
 
-/// The name of an authority in CAA records: a known one, or the one that it has told pintle.
-fn identity(folder: &Path, directory: &str) -> Option<String> {
+/// The name of an authority in CAA records: a known one, or the one that it has stated itself.
+fn identity(account: Option<&Stored>, directory: &str) -> Option<String> {
     let known = IDENTITIES.iter().find(|(url, _)| *url == directory).map(|(_, name)| (*name).to_owned());
-    known.or_else(|| stored(folder, directory)?["identities"][0].as_str().map(str::to_owned))
-}
-
-/// The URL of the account with this directory.
-fn account(folder: &Path, directory: &str) -> Option<String> {
-    stored(folder, directory)?["url"].as_str().map(str::to_owned)
-}
-
-/// The account with this directory, from the file that says so.
-fn stored(folder: &Path, directory: &str) -> Option<serde_json::Value> {
-    let files = std::fs::read_dir(folder).ok()?.flatten();
-    let accounts = files.filter(|file| file.file_name().to_string_lossy().starts_with("account-"));
-    let mut stored = accounts.filter_map(|file| serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok());
-    stored.find(|stored: &serde_json::Value| stored["directory"] == directory)
+    known.or_else(|| account?.identities.first().cloned())
 }
 
 /// Collects the site's pins, unless an export of them would do harm.

@@ -114,13 +114,7 @@ fn make(
     let collects = globals.reports.as_ref().is_some_and(|reports| names.iter().any(|n| n.matches(&reports.host)));
     let target = upstream::build(table, &names, collects, upstreams, r);
     headers::check_policies(table, r);
-    if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none() && c.by_acme().is_none()) {
-        r.warn(
-            &table.span,
-            "site: no certificate with a key, and no trusted proxy that ends TLS: clients get nothing but redirects to https",
-            "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
-        );
-    }
+    report_plain_site(table, globals, r);
     let served: Vec<_> = loaded.iter().filter_map(|l| l.certificate.clone()).collect();
     let uncovered = uncovered(&names, &served);
     report_uncovered(table, hosts, &uncovered, r);
@@ -153,6 +147,17 @@ fn make(
         has_stand_ins: !refused.is_empty() || !missing.is_empty(),
     };
     (plan, refused, missing)
+}
+
+/// Warns about a site that nobody can reach over https.
+fn report_plain_site(table: &SiteTable, globals: &Globals, r: &mut Checker<'_>) {
+    if globals.listen.trust.is_empty() && table.certificates.iter().all(|c| c.key.is_none() && c.by_acme().is_none()) {
+        r.warn(
+            &table.span,
+            "site: no certificate with a key, and no trusted proxy that ends TLS: clients get nothing but redirects to https",
+            "add [site.certificate], or name the proxy in front in listen.trusted_proxies",
+        );
+    }
 }
 
 /// The names that not all of a site's certificates cover, with those that do.
