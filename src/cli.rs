@@ -15,8 +15,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    self, Output, acme, check, demo, doctor, export, health, init, install, key, keys, ledger, pages, pin, remote,
-    repair, revoke, run, status, verify,
+    self, Output, acme, check, demo, doctor, explain, export, health, init, install, key, keys, ledger, pages, pin,
+    remote, repair, revoke, run, status, verify,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -24,8 +24,8 @@ use crate::export::Form;
 use crate::reason::Reason;
 
 use args::{
-    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExportArgs, InitArgs, InstallArgs,
-    KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, InitArgs,
+    InstallArgs, KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -89,6 +89,11 @@ enum Command {
     /// Visits the site twice and checks TLS versions, chain, redirect from http, Strict-Transport-Security and
     /// Public-Key-Pins, pins, preload list and mixed content. It may be any site. The exit code is 1 if a check failed.
     Verify(VerifyArgs),
+    /// Explain what pintle does with a request: every decision in order, with the line of the configuration behind it
+    ///
+    /// The functions that serve requests decide, so that the answer is the server's. It sends nothing. Without --live,
+    /// it reads the configuration, and answers for a process that starts now and can write its ledger.
+    Explain(ExplainArgs),
     /// Check this host for faults that break edge proxies: kernel settings, neighbours, drivers, limits, clock, upstreams
     ///
     /// Each finding has its evidence and a remedy: commands for a root shell. Works without a configuration, too: then
@@ -162,6 +167,7 @@ pub fn run() -> ExitCode {
         }
         Command::Health(args) => with_config(args.config, |path| health::health(path, args.json, &output)),
         Command::Verify(args) => verify(args, &output),
+        Command::Explain(args) => explain(args, &output),
         Command::Doctor(args) => {
             let DoctorArgs { config, only, watch, rounds, root, json } = args;
             doctor::doctor(
@@ -205,6 +211,12 @@ fn export(args: ExportArgs) -> ExitCode {
     let form = form.unwrap_or(Form::Json);
     let options = export::Options { host: site, form, life, backups, without_backup, out };
     with_config(config, |path| export::export(path, &options))
+}
+
+fn explain(args: ExplainArgs, output: &Output) -> ExitCode {
+    let ExplainArgs { config, url, from, fields, http, method, proxy, response_fields, live, json } = args;
+    let asked = explain::Asked { url, from, fields, http, method, proxy, response_fields };
+    with_config(config, |path| explain::explain(path, &asked, explain::Wanted { live, as_json: json }, output))
 }
 
 fn key(command: KeyCommand, output: &Output) -> ExitCode {

@@ -317,6 +317,15 @@ fn wildcard_base(host: &[u8]) -> Option<&[u8]> {
     memchr::memchr(b'.', host).map(|dot| &host[dot + 1..])
 }
 
+/// The kind of pattern that a host was found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The name itself.
+    Exact,
+    /// A wildcard for it.
+    Wildcard,
+}
+
 /// Values by host name. An exact name takes precedence over a wildcard.
 #[derive(Debug, Clone)]
 pub struct HostMap<T> {
@@ -344,13 +353,20 @@ impl<T> HostMap<T> {
     /// The value for a host in the normal form of [`split_authority`].
     #[must_use]
     pub fn get<N: AsRef<[u8]> + ?Sized>(&self, host: &N) -> Option<&T> {
+        self.find(host).map(|(_, value)| value)
+    }
+
+    /// The same, with the kind of pattern that it was found by.
+    #[must_use]
+    pub fn find<N: AsRef<[u8]> + ?Sized>(&self, host: &N) -> Option<(FoundBy, &T)> {
         let host = host.as_ref();
-        self.exact.get(host).or_else(|| {
-            if self.wildcard.is_empty() {
-                return None;
-            }
-            self.wildcard.get(wildcard_base(host)?)
-        })
+        if let Some(value) = self.exact.get(host) {
+            return Some((FoundBy::Exact, value));
+        }
+        if self.wildcard.is_empty() {
+            return None;
+        }
+        self.wildcard.get(wildcard_base(host)?).map(|value| (FoundBy::Wildcard, value))
     }
 
     /// The value of exactly this pattern.

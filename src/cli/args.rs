@@ -1,5 +1,6 @@
 //! The arguments of each command.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +105,39 @@ pub(super) struct VerifyArgs {
     /// Require one of these pins in the served chain: output of `pintle pin`, or --json of an earlier visit
     #[arg(long, value_name = "FILE")]
     pub(super) pins: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// The URL that a client asks for
+    #[arg(value_name = "URL", value_parser = parse_url_text)]
+    pub(super) url: String,
+    /// The address that the connection comes from: a client's, or a balancer's [default: 203.0.113.1, a stranger]
+    #[arg(long, value_name = "IP")]
+    pub(super) from: Option<IpAddr>,
+    /// A field of the request, such as 'X-Forwarded-Proto: https'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_field)]
+    pub(super) fields: Vec<(String, String)>,
+    /// The request comes by the plain listener, whatever the URL says, as from a TLS offloader
+    #[arg(long)]
+    pub(super) http: bool,
+    /// The method
+    #[arg(long, value_name = "METHOD")]
+    pub(super) method: Option<String>,
+    /// The PROXY header before the request, if listen.proxy_protocol is set: a line of version 1, or hex: and version 2
+    #[arg(long, value_name = "HEADER")]
+    pub(super) proxy: Option<String>,
+    /// A field of the upstream's response; may be repeated
+    #[arg(long = "response-header", value_name = "FIELD", value_parser = parse_field)]
+    pub(super) response_fields: Vec<(String, String)>,
+    /// Ask the running process, which knows its ledger, its leases and the health of its upstreams
+    #[arg(long)]
+    pub(super) live: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -426,6 +460,17 @@ fn parse_https_url(text: &str) -> Result<Url, String> {
 /// Without a scheme, https is meant.
 fn parse_url(text: &str) -> Result<Url, String> {
     if text.contains("://") { text.parse() } else { format!("https://{text}").parse() }
+}
+
+/// The text of a URL; the scheme is https unless the text names it.
+fn parse_url_text(text: &str) -> Result<String, String> {
+    parse_url(text).map(|url| url.to_string())
+}
+
+/// Reads a field as curl does: `Name: value`.
+fn parse_field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("not a field: write 'Name: value'")?;
+    Ok((name.to_owned(), value.trim().to_owned()))
 }
 
 fn parse_date(text: &str) -> Result<String, String> {

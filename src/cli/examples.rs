@@ -144,6 +144,18 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         ],
     ),
     (
+        "explain",
+        &[
+            ("Explain a page", "pintle explain https://blog.example.com/page"),
+            (
+                "The same behind a balancer that ends TLS",
+                "pintle explain https://blog.example.com/ --http --from 10.0.0.1 -H 'X-Forwarded-Proto:https'",
+            ),
+            ("Why does the running process send no pins?", "sudo pintle explain https://blog.example.com/ --live"),
+            ("Print the site that a name leads to", "pintle explain https://www.example.com/ --json | jq -r .site"),
+        ],
+    ),
+    (
         "install",
         &[
             (

@@ -8,6 +8,7 @@ mod attempts;
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod explain;
 pub mod export;
 mod files;
 mod first_ledger;

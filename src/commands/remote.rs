@@ -109,6 +109,18 @@ pub(super) fn ask_running(
     output: &Output,
     results: &mut Results,
 ) -> Option<(StatusCode, String)> {
+    say_to_running(path, (method, command, String::new()), patience, answers, output, results)
+}
+
+/// The same with a body.
+pub(super) fn say_to_running(
+    path: &Path,
+    (method, command, body): (Method, &str, String),
+    patience: Duration,
+    answers: &[StatusCode],
+    output: &Output,
+    results: &mut Results,
+) -> Option<(StatusCode, String)> {
     let draft = match config::read(path) {
         Ok(draft) => draft,
         Err(error) => {
@@ -120,7 +132,7 @@ pub(super) fn ask_running(
         no_door(path, &draft, output, results);
         return None;
     };
-    match ask_for(&address, method, command, String::new(), patience) {
+    match ask_for(&address, method, command, body, patience) {
         Ok((status, answer)) if answers.contains(&status) => return Some((status, answer)),
         Ok((status, answer)) => {
             let why = serde_json::from_str::<Value>(&answer).ok().and_then(|a| a["error"].as_str().map(str::to_owned));

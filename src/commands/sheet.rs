@@ -47,8 +47,8 @@ impl Sheet {
     }
 }
 
-/// The width of the terminal on standard output.
-fn width() -> Option<usize> {
+/// The width of the terminal on standard output; `None` if it is none.
+pub(super) fn width() -> Option<usize> {
     let out = io::stdout();
     if !out.is_terminal() {
         return None;

@@ -8,6 +8,7 @@ mod changes;
 mod draft;
 mod file;
 mod last_good;
+mod lines;
 mod outline;
 pub mod own_key;
 pub mod problem;
@@ -25,6 +26,7 @@ pub use build::{AcceptedByCommand, AccessTarget, Config, Context, Kept, MayLack,
 pub use changes::{Changes, Difference};
 pub use draft::{AdminAddress, Draft, TOKEN, read};
 pub use last_good::{FOLDER as LAST_GOOD, FormerCopy, Fresh, LastGood, key_in_pem};
+pub use lines::Lines;
 pub use outline::{Outline, SiteOutline};
 pub use problem::{At, Problem, Problems, Severity};
 pub use process::Process;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::explain::{Asked, QUESTION_MAX};
 use super::reload::{Installed, Verdict};
 use super::served::{Judge, Objection};
 use super::socket::Caller;
@@ -80,6 +81,11 @@ pub(super) enum Command {
     },
     /// About the certificates that pintle obtains.
     Acme(acme::AcmeCommand),
+    /// Explain a request.
+    Explain {
+        asked: Box<Asked>,
+        reply: oneshot::Sender<Result<Value, Reason>>,
+    },
     /// All records of the ledger.
     Book(oneshot::Sender<Known>),
 }
@@ -111,6 +117,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
         "/status" | "/metrics" | "/ready" | "/promised" | "/served" | "/acme" => other_method("GET, HEAD"),
         "/ledger" => other_method("GET, HEAD, POST"),
         "/reload"
+        | "/explain"
         | "/acme/renew"
         | "/acme/revoke"
         | "/certificates"
@@ -185,7 +192,11 @@ async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mp
             let accept = parameter(query, "accept_lockout_until");
             verdict(ask(commands, |reply| Command::Certificates { host, accept, installed, reply }).await)
         }
-        "/ledger" | "/ledger/promise" | "/certificates/judge" => match body(request).await {
+        "/explain" => match body(request, QUESTION_MAX).await {
+            Ok(body) => explain(&body, commands).await,
+            Err(answer) => answer,
+        },
+        "/ledger" | "/ledger/promise" | "/certificates/judge" => match body(request, BODY_MAX).await {
             Ok(body) if path == "/certificates/judge" => judge(&body, commands).await,
             Ok(body) => ledger(&body, path == "/ledger/promise", commands).await,
             Err(answer) => answer,
@@ -231,16 +242,16 @@ fn is_from_here<B>(request: &Request<B>) -> bool {
     local && (reads || request.headers().contains_key(HEADER))
 }
 
-/// Reads the body of a command.
-async fn body(request: Request<Incoming>) -> Result<Bytes, Answer> {
+/// Reads the body of a command, of at most `max` bytes.
+async fn body(request: Request<Incoming>, max: usize) -> Result<Bytes, Answer> {
     let too_long = || {
-        let why = format!("the body is longer than {BODY_MAX} bytes");
+        let why = format!("the body is longer than {max} bytes");
         json_answer(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": why }))
     };
-    if request.body().size_hint().lower() > BODY_MAX as u64 {
+    if request.body().size_hint().lower() > max as u64 {
         return Err(too_long());
     }
-    let body = Limited::new(request.into_body(), BODY_MAX).collect();
+    let body = Limited::new(request.into_body(), max).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long()),
@@ -270,6 +281,18 @@ async fn ledger(body: &[u8], are_new: bool, commands: &mpsc::Sender<Command>) ->
     match taken {
         Some(Ok(news)) => json_answer(StatusCode::OK, &json!({ "ok": true, "news": news })),
         Some(Err(objection)) => json_answer(StatusCode::CONFLICT, &json!(objection)),
+        None => gone(),
+    }
+}
+
+async fn explain(body: &[u8], commands: &mpsc::Sender<Command>) -> Answer {
+    let asked = match serde_json::from_slice(body) {
+        Ok(asked) => Box::new(asked),
+        Err(error) => return bad(&error.to_string()),
+    };
+    match ask(commands, |reply| Command::Explain { asked, reply }).await {
+        Some(Ok(report)) => json_answer(StatusCode::OK, &report),
+        Some(Err(reason)) => bad(&reason.line()),
         None => gone(),
     }
 }
@@ -363,6 +386,10 @@ impl Control {
             }
             Command::Promised { site, reply } => {
                 let _ = reply.send(self.promised(&site));
+            }
+            Command::Explain { asked, reply } => {
+                let report = self.explain(&asked).await;
+                let _ = reply.send(report);
             }
             Command::Acme(asked) => self.ask_acme(asked),
             Command::Book(reply) => {

@@ -123,6 +123,7 @@ impl Control {
             | Command::Ledger { .. }
             | Command::Promise { .. }
             | Command::Acme(_)
+            | Command::Explain { .. }
             | Command::Upgrade(_) => {}
         }
     }

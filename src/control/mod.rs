@@ -9,6 +9,7 @@ mod adopt;
 mod attention;
 mod ending;
 mod expiry;
+pub mod explain;
 mod files;
 mod merge;
 mod metrics;

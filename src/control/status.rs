@@ -204,7 +204,7 @@ impl Control {
         })
     }
 
-    fn why_not_sent(&self, site: &report::Site) -> Option<String> {
+    pub(super) fn why_not_sent(&self, site: &report::Site) -> Option<String> {
         if let Some(withheld) = site.withheld {
             return Some(withheld.why().into());
         }
@@ -247,7 +247,7 @@ fn lockout(accepted: &Accepted) -> Value {
 }
 
 /// An upstream's health.
-fn health(upstream: &Upstream) -> Value {
+pub(super) fn health(upstream: &Upstream) -> Value {
     let (now, health) = (uptime(), &upstream.health);
     let (circuit, tried_in) = match health.circuit(now) {
         Circuit::Closed => ("closed", None),

@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
@@ -215,6 +217,14 @@ async fn close<T>(mut stream: TlsStream<ServerSession>, alarm: &Alarm) -> Option
     None
 }
 
+/// Returns the TLS settings for a peer whose ClientHello is at the front of `received`.
+pub(super) fn tls_settings(shared: &Snapshot, received: &[u8], peer: &Peer) -> Arc<ServerConfig> {
+    let is_probe = peer.proxy == Some(peer.address);
+    let challenge = shared.answers.tls(received);
+    let probe = || shared.probe_tls.as_ref().filter(|_| is_probe);
+    challenge.as_ref().or_else(probe).unwrap_or(&shared.tls).clone()
+}
+
 async fn handshake(
     socket: TcpStream,
     received: Vec<u8>,
@@ -223,11 +233,7 @@ async fn handshake(
     client: &Client,
     alarm: &Alarm,
 ) -> Option<TlsStream<ServerSession>> {
-    let is_probe = client.peer.proxy == Some(client.peer.address);
-    let challenge = shared.answers.tls(&received);
-    let probe = || shared.probe_tls.as_ref().filter(|_| is_probe);
-    let tls = challenge.as_ref().or_else(probe).unwrap_or(&shared.tls);
-    let session = match ServerSession::new(tls.clone()) {
+    let session = match ServerSession::new(tls_settings(shared, &received, &client.peer)) {
         Ok(session) => session,
         Err(error) => {
             tracing::error!(%error, "TLS configuration unusable");

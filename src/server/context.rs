@@ -39,6 +39,17 @@ pub(super) struct TlsFacts {
     pub(super) certificates: CertificateSet,
 }
 
+/// The reason why pins may not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPins {
+    /// The site has none, or withholds them.
+    None,
+    /// The ledger does not permit it now.
+    NoLease,
+    /// The connection shows another site's chain, or one that they do not match.
+    OtherChain,
+}
+
 impl Context {
     /// Returns the context of an established connection.
     pub(super) fn new(
@@ -78,25 +89,33 @@ impl Context {
         site.lacks_certificate || site.lacks_names && is_uncovered()
     }
 
-    /// Returns `true` if a site's pins may be sent here: the ledger covers that they are sent now, the client asked for this
-    /// site in its SNI, or got its certificates without one, and it has seen a chain that they match. A certificate that was
-    /// changed since may not match. Over a connection of another site, a client would note pins that the guard does not
-    /// judge that site's next chain by.
+    /// Returns `true` if a site's pins may be sent here.
     pub(super) fn may_pin(&self, site: &SiteOfView) -> bool {
-        let Some(pins) = &site.hpkp else { return false };
+        self.pins(site).is_ok()
+    }
+
+    /// Returns the reason why a site's pins may not be sent here. They may if the ledger covers that they are sent now, the
+    /// client asked for this site in its SNI, or got its certificates without one, and it has seen a chain that they match.
+    /// A certificate that was changed since may not match. Over a connection of another site, a client would note pins that
+    /// the guard does not judge that site's next chain by.
+    pub(super) fn pins(&self, site: &SiteOfView) -> Result<(), NoPins> {
+        let Some(pins) = &site.hpkp else { return Err(NoPins::None) };
         if !pins.lease.holds(self.worker.clock.uptime()) {
-            return false;
+            return Err(NoPins::NoLease);
         }
         // If TLS ends in front of pintle, the chain's file has to suffice.
-        let Some(tls) = &self.tls else { return true };
+        let Some(tls) = &self.tls else { return Ok(()) };
         let shared = &site.view().shared;
         let own = shared.sets.get(site.index()).and_then(Option::as_ref);
         if own.is_some_and(|own| Arc::ptr_eq(own, &tls.certificates)) {
-            return true;
+            return Ok(());
         }
         let named = tls.name.as_deref().and_then(|name| shared.by_host.get(name));
         let fits = |chain: &[Pin]| chain.iter().any(|pin| pins.policy.pins.contains(pin));
-        named == Some(&site.index()) && tls.certificates.iter().all(|c| fits(&c.chain.certain))
+        match named == Some(&site.index()) && tls.certificates.iter().all(|c| fits(&c.chain.certain)) {
+            true => Ok(()),
+            false => Err(NoPins::OtherChain),
+        }
     }
 
     /// Returns the time, if the access log needs it for a duration.

@@ -11,6 +11,7 @@ mod connections;
 mod context;
 mod crowd;
 mod decide;
+pub mod explain;
 mod handshakes;
 mod health;
 mod http1;

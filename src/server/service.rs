@@ -23,7 +23,12 @@ pub(super) use super::decide::Work;
 
 /// Answers a request if nobody else is needed for it, as for most requests without TLS. Else returns the work.
 pub(super) fn answer_at_once(turn: &Turn<'_>) -> Result<Reply, Work> {
-    match decide(turn) {
+    reply_to(decide(turn), turn)
+}
+
+/// Answers a decision. Returns the work, if it is one for later.
+pub(super) fn reply_to(decided: Result<Decision, Rejection>, turn: &Turn<'_>) -> Result<Reply, Work> {
+    match decided {
         Ok(Decision::Redirect(location)) => Ok(local_reply::redirect(&location, turn)),
         Ok(Decision::Options) => Ok(local_reply::options(turn)),
         Ok(Decision::Proof(contents)) => Ok(local_reply::challenge(contents, turn)),
@@ -102,7 +107,7 @@ pub(super) async fn answer(work: Work, body: Option<RequestBody>, turn: &Turn<'_
 }
 
 /// Turns the upstream's response, or its failure, into an answer. `begin` is when it was asked.
-fn answered(
+pub(super) fn answered(
     sent: Result<Response, UpstreamError>,
     key: Option<&str>,
     turn: &Turn<'_>,

@@ -6,6 +6,7 @@ pub mod config;
 mod constraints;
 pub mod extensions;
 pub mod failure;
+pub mod greeting;
 pub mod key_process;
 pub mod offer;
 mod path;
@@ -20,6 +21,6 @@ pub mod transparency;
 
 pub use certificate::{Certificate, CertificateError};
 pub use possession::{KeyTypes, Possession};
-pub use resolver::{CertificateSet, Certificates, Choice};
+pub use resolver::{CertificateSet, Certificates, Choice, ChosenBy};
 pub use stream::{FirstMessage, ServerSession, Session, TlsStream};
 pub use tickets::Tickets;

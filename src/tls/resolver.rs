@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use super::acme_challenge;
 use super::certificate::Certificate;
 use super::session_chain::{self, ChainId};
-use crate::host::{HostMap, HostPattern};
+use crate::host::{FoundBy, HostMap, HostPattern};
 
 /// The alert for a name that is not served (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: u8 = 112;
@@ -52,7 +52,9 @@ impl Choice {
         self.outcome.as_ref().ok()
     }
 
-    pub(super) fn alert(&self) -> Option<u8> {
+    /// Returns the alert that refuses the handshake.
+    #[must_use]
+    pub fn alert(&self) -> Option<u8> {
         self.outcome.as_ref().err().copied()
     }
 }
@@ -64,6 +66,17 @@ pub(super) fn take_choice() -> Option<Choice> {
 
 /// The certificates of one site: each of them covers all of its names.
 pub type CertificateSet = Arc<[Arc<Certificate>]>;
+
+/// The reason for a choice of certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// The name in SNI.
+    Name(FoundBy),
+    /// The address that a client without SNI has reached.
+    Address,
+    /// No name and no address: those of `tls.default_site`, or none.
+    Default,
+}
 
 /// Certificates by name.
 #[derive(Debug, Default)]
@@ -121,18 +134,30 @@ impl Certificates {
     /// Returns the choice for a client without SNI that has reached this address.
     #[must_use]
     pub fn find_reached(&self, address: Option<IpAddr>) -> Option<&CertificateSet> {
+        self.look_up_reached(address).1
+    }
+
+    /// The same, with the reason.
+    #[must_use]
+    pub fn look_up_reached(&self, address: Option<IpAddr>) -> (ChosenBy, Option<&CertificateSet>) {
         match address.and_then(|a| self.by_address.get(&a.to_canonical())) {
-            Some(known) => known.as_ref(),
-            None => self.default.as_ref(),
+            Some(known) => (ChosenBy::Address, known.as_ref()),
+            None => (ChosenBy::Default, self.default.as_ref()),
         }
     }
 
     /// Returns the choice for a name: certificates of the exact name, then of a wildcard.
     #[must_use]
     pub fn find(&self, name: Option<&str>) -> Option<&CertificateSet> {
-        match name.and_then(|n| self.by_name.get(n)) {
-            Some(known) => known.as_ref(),
-            None => self.default.as_ref(),
+        self.look_up(name).1
+    }
+
+    /// The same, with the reason.
+    #[must_use]
+    pub fn look_up(&self, name: Option<&str>) -> (ChosenBy, Option<&CertificateSet>) {
+        match name.and_then(|n| self.by_name.find(n)) {
+            Some((by, known)) => (ChosenBy::Name(by), known.as_ref()),
+            None => (ChosenBy::Default, self.default.as_ref()),
         }
     }
 }

@@ -28,6 +28,7 @@ mod documents;
 mod drain;
 mod errors;
 mod expiry;
+mod explain;
 mod export;
 mod failing;
 mod fields;

@@ -1,0 +1,210 @@
+//! `pintle explain`: the decisions about a request, as a table or as JSON.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::remote::say_to_running;
+use super::results::Results;
+use super::sheet;
+use super::status::{list, text};
+use super::{Like, Output, fail, glance_at_book, print_problems, read, refuse, try_judge};
+use crate::control::explain::explained;
+use crate::reason::Reason;
+use crate::verify::finding::is_command;
+
+pub use crate::control::explain::Asked;
+
+/// Time limit for the running process: it may be busy with a reload.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The width of the labels.
+const LABEL: usize = 14;
+/// The width of the table where the terminal does not say it.
+const WIDTH: usize = 80;
+
+/// The options.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// `true` to ask the running process.
+    pub live: bool,
+    /// `true` for JSON.
+    pub as_json: bool,
+}
+
+/// Explains a request. Exit code 0 if there is an explanation, whatever it is.
+pub fn explain(path: &Path, asked: &Asked, wanted: Wanted, output: &Output) -> ExitCode {
+    let report = if wanted.live { live(path, asked, wanted, output) } else { offline(path, asked) };
+    let report = match report {
+        Ok(report) => report,
+        Err(code) => return code,
+    };
+    if wanted.as_json {
+        println!("{report:#}");
+    } else {
+        table(&report, sheet::width().unwrap_or(WIDTH)).iter().for_each(|line| println!("{line}"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Asks the running process.
+fn live(path: &Path, asked: &Asked, wanted: Wanted, output: &Output) -> Result<Value, ExitCode> {
+    let mut results = Results::new(wanted.as_json);
+    let request = (Method::POST, "/explain", json!(asked).to_string());
+    match say_to_running(path, request, PATIENCE, &[StatusCode::OK], output, &mut results) {
+        Some((_, answer)) => {
+            serde_json::from_str(&answer).map_err(|error| fail(&format!("the answer cannot be understood: {error}")))
+        }
+        None => Err(results.end(false)),
+    }
+}
+
+/// Explains by the configuration, as a process would that starts now.
+fn offline(path: &Path, asked: &Asked) -> Result<Value, ExitCode> {
+    let draft = read(path).map_err(|reason| refuse(&reason))?;
+    let loaded = try_judge(draft, glance_at_book, &Like::start(false)).map_err(|unfit| {
+        if let Some(problems) = &unfit.problems {
+            print_problems(problems);
+        }
+        refuse(&unfit.reason)
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| fail(&error))?;
+    let report = runtime.block_on(explained(&loaded.draft, &loaded.config, asked));
+    report.map_err(|reason: Reason| refuse(&reason))
+}
+
+/// Makes the table of a report, with lines of at most `width` columns.
+fn table(report: &Value, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let request = &report["request"];
+    let method = request["method"].as_str().unwrap_or("a request for");
+    let head = format!("{method} {} from {}", text(request, "url"), text(request, "from"));
+    lines.extend(wrapped("", &head, 2, width));
+    let by = match report["live"] == true {
+        true => "by the running process",
+        false => "by the configuration, as a process would that starts now",
+    };
+    lines.extend(wrapped("", &format!("{by}: {}", text(report, "config")), 2, width));
+    lines.push(String::new());
+    for step in list(report, "steps") {
+        lines.extend(wrapped(text(step, "step"), &described(step, "what"), LABEL, width));
+    }
+    for (name, key) in [("HSTS", "hsts"), ("pins", "pins")] {
+        lines.extend(wrapped(name, &policy(&report["policies"][key]), LABEL, width));
+    }
+    lines.extend(wrapped("verdict", text(report, "verdict"), LABEL, width));
+    lines.extend(fields("Fields to the upstream", list(report, "request_fields"), width));
+    lines.extend(fields("Fields to the client", list(report, "response_fields"), width));
+    lines.extend([String::new(), "Limits".to_owned()]);
+    for limit in list(report, "limits") {
+        let line = format!("  {} = {}{}", text(limit, "name"), text(limit, "value"), place(limit, "default"));
+        lines.extend(wrapped("", &line, 4, width));
+    }
+    lines
+}
+
+/// What a step says, why, and the line behind it.
+fn described(step: &Value, key: &str) -> String {
+    let why = step["why"].as_str().filter(|why| !why.is_empty()).map(|why| format!("; {why}")).unwrap_or_default();
+    format!("{}{why}{}", text(step, key), place(step, "built in"))
+}
+
+/// The place of a key, or a word if the file lacks it.
+fn place(row: &Value, without: &str) -> String {
+    format!(" [{}]", row["at"].as_str().unwrap_or(without))
+}
+
+fn policy(policy: &Value) -> String {
+    let notes: String =
+        list(policy, "notes").iter().filter_map(Value::as_str).map(|note| format!("; {note}")).collect();
+    let at = policy["at"].as_str().map(|at| format!(" [{at}]")).unwrap_or_default();
+    match (policy["value"].as_str(), policy["why_not"].as_str()) {
+        (Some(value), _) => format!("{}: {value}{notes}{at}", text(policy, "name")),
+        (None, why) => format!("not sent: {}{notes}{at}", why.unwrap_or("-")),
+    }
+}
+
+/// Fields that change, then the names of those that pass.
+fn fields(title: &str, rows: &[Value], width: usize) -> Vec<String> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![String::new(), title.to_owned()];
+    let values =
+        |row: &Value, key: &str| list(row, key).iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" | ");
+    for row in rows {
+        let (before, after) = (values(row, "before"), values(row, "after"));
+        let (sign, value) = match text(row, "change") {
+            "added" => ("+", after),
+            "removed" => ("-", before),
+            "changed" => ("~", format!("{before} -> {after}")),
+            "would_remove" => ("-", "(if it is sent)".to_owned()),
+            _ => continue,
+        };
+        let line = format!("  {sign} {}: {value}; {}{}", text(row, "name"), text(row, "why"), place(row, "built in"));
+        lines.extend(wrapped("", &line, 6, width));
+    }
+    let kept: Vec<&str> = rows.iter().filter(|row| row["change"] == "kept").map(|row| text(row, "name")).collect();
+    if !kept.is_empty() {
+        lines.extend(wrapped("", &format!("    unchanged: {}", kept.join(", ")), 6, width));
+    }
+    lines
+}
+
+/// A labelled text in lines of at most `width` columns, without bytes that a terminal obeys. Words that are longer than a
+/// line are cut.
+fn wrapped(label: &str, text: &str, hang: usize, width: usize) -> Vec<String> {
+    let width = width.max(hang + 10);
+    let mut lines = Vec::new();
+    let mut line = if label.is_empty() { String::new() } else { format!("{label:hang$} ") };
+    let indent = if label.is_empty() { hang } else { hang + 1 };
+    let mut length = line.chars().count();
+    let mut is_begun = false;
+    for word in safe(text).split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        if is_begun && length + 1 + word.len() > width {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+            length = indent;
+        } else if is_begun {
+            line.push(' ');
+            length += 1;
+        }
+        while length + word.len() > width {
+            let rest = word.split_off(width - length);
+            line.extend(word);
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+            (word, length) = (rest, indent);
+        }
+        length += word.len();
+        line.extend(word);
+        is_begun = true;
+    }
+    lines.push(line);
+    lines.into_iter().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// Escapes what a terminal obeys, and characters whose width is uncertain.
+fn safe(text: &str) -> String {
+    let shown = |c: char| if is_command(c) || !c.is_ascii() { c.escape_default().collect() } else { vec![c] };
+    text.chars().flat_map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_longer_than_the_terminal() {
+        let long = format!("a {} b\u{1b}[31m {}", "x".repeat(200), "y ".repeat(90));
+        for width in [40, 80, 200] {
+            for line in wrapped("label", &long, LABEL, width) {
+                assert!(line.chars().count() <= width && line.is_ascii() && !line.contains('\u{1b}'), "{line}");
+            }
+        }
+        assert_eq!(wrapped("a", "b c", 4, 80), ["a    b c"]);
+        assert_eq!(wrapped("", "one two three", 2, 12), ["one two", "  three"]);
+    }
+}

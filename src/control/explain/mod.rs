@@ -1,0 +1,228 @@
+//! `pintle explain`: a request as an operator describes it, and the decisions about it with the lines behind them. The
+//! running process and the command make the same report.
+
+mod fields;
+mod limits;
+mod policies;
+mod steps;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use http::{HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Control;
+use crate::config::{Config, Draft, Lines, report};
+use crate::message::is_token;
+use crate::policy::Scheme;
+use crate::reason::Reason;
+use crate::server::explain::{Explanation, Question, explain};
+use crate::verify::target::{Url, default_port};
+
+/// The longest question, in bytes. The answer to it is bounded, too: it repeats each field of the question up to three
+/// times.
+pub const QUESTION_MAX: usize = 256 * 1024;
+/// The peer of a request that names none: an address for documentation.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+/// The longest text of a value in a report, in characters.
+const TEXT_MAX: usize = 8 * 1024;
+
+/// A request to explain, as the operator describes it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The URL.
+    pub url: String,
+    /// The address of the peer.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
+    /// Fields of the request.
+    #[serde(default)]
+    pub fields: Vec<(String, String)>,
+    /// `true` if it comes by the plain listener, whatever the URL says.
+    #[serde(default)]
+    pub http: bool,
+    /// The method; GET if none is named.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// The PROXY header before the request: a line of version 1, or version 2 as `hex:`.
+    #[serde(default)]
+    pub proxy: Option<String>,
+    /// Fields of the upstream's response.
+    #[serde(default)]
+    pub response_fields: Vec<(String, String)>,
+}
+
+/// The inputs of a report.
+pub(super) struct Inputs<'a> {
+    pub(super) asked: &'a Asked,
+    pub(super) url: &'a Url,
+    pub(super) question: &'a Question,
+    pub(super) listening: &'a [(SocketAddr, Scheme)],
+    pub(super) draft: &'a Draft,
+    pub(super) config: &'a Config,
+    pub(super) found: &'a Explanation,
+    pub(super) lines: &'a Lines,
+    pub(super) site: Option<&'a report::Site>,
+    /// Why the running process sends no pins of this site; `None` from a command.
+    pub(super) live: Option<Option<String>>,
+}
+
+/// Explains a request without a running process: as a process would decide that has just started, and can write its
+/// ledger.
+///
+/// # Errors
+///
+/// If the request cannot be sent by any client.
+pub async fn explained(draft: &Draft, config: &Config, asked: &Asked) -> Result<Value, Reason> {
+    config.pledges.iter().for_each(|pledge| pledge.lease.grant(u64::MAX));
+    let https = config.https.iter().map(|address| (*address, Scheme::Https));
+    let listening: Vec<_> = https.chain(config.http.iter().map(|address| (*address, Scheme::Http))).collect();
+    report(draft, config, &listening, asked, None).await
+}
+
+impl Control {
+    /// Explains a request by the configuration in use, the leases and the health of upstreams.
+    pub(super) async fn explain(&self, asked: &Asked) -> Result<Value, Reason> {
+        report(&self.draft, &self.config, self.listening(), asked, Some(self)).await
+    }
+}
+
+async fn report(
+    draft: &Draft,
+    config: &Config,
+    listening: &[(SocketAddr, Scheme)],
+    asked: &Asked,
+    running: Option<&Control>,
+) -> Result<Value, Reason> {
+    let url: Url = asked.url.parse().map_err(|error: String| Reason::new(format!("{:?}: {error}", asked.url)))?;
+    let question = question(asked, &url, listening)?;
+    // The workers' warnings are for requests that were sent.
+    let found = {
+        let quiet = tracing::subscriber::NoSubscriber::new();
+        let found = explain(&config.snapshot, &question);
+        tracing::instrument::WithSubscriber::with_subscriber(found, quiet).await
+    };
+    let index = found.site.map(|(index, _)| index);
+    let site = index.and_then(|index| config.sites().nth(index));
+    let lines = draft.lines(index);
+    let inputs = Inputs {
+        asked,
+        url: &url,
+        question: &question,
+        listening,
+        draft,
+        config,
+        found: &found,
+        lines: &lines,
+        site,
+        live: running.map(|control| site.and_then(|site| control.why_not_sent(site))),
+    };
+    Ok(inputs.report())
+}
+
+/// Makes the question of a request.
+fn question(asked: &Asked, url: &Url, listening: &[(SocketAddr, Scheme)]) -> Result<Question, Reason> {
+    let listener = if asked.http { Scheme::Http } else { url.scheme };
+    let method = asked.method.as_deref().unwrap_or("GET");
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Reason::new(format!("{method:?}: not a method")))?;
+    check(&asked.fields)?;
+    check(&asked.response_fields)?;
+    let named = |name: &str| asked.fields.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+    let mut head = format!("{method} {} HTTP/1.1\r\n", url.target);
+    if named("Host").is_none() {
+        let authority = if url.port == default_port(url.scheme) { url.host.clone() } else { url.authority() };
+        head.push_str(&format!("Host: {authority}\r\n"));
+    }
+    let https_ports = listening.iter().filter(|(_, scheme)| *scheme == Scheme::Https);
+    let address = url.address();
+    Ok(Question {
+        listener,
+        https_ports: https_ports.map(|(address, _)| address.port()).collect(),
+        from: asked.from.unwrap_or(STRANGER),
+        reached: address,
+        // SNI cannot carry an address (RFC 6066 section 3).
+        name: address.is_none().then(|| url.host.clone()),
+        proxy_header: asked.proxy.as_deref().map(proxy_header).transpose()?,
+        head: with_fields(head, &asked.fields),
+        response: with_fields("HTTP/1.1 200 OK\r\n".to_owned(), &asked.response_fields),
+    })
+}
+
+fn with_fields(mut head: String, fields: &[(String, String)]) -> Vec<u8> {
+    for (name, value) in fields {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+/// Refuses fields that would end the line, and others that no client can send.
+fn check(fields: &[(String, String)]) -> Result<(), Reason> {
+    for (name, value) in fields {
+        if !HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| is_token(&name)) {
+            return Err(Reason::new(format!("{name:?}: not a field name")).hint("-H 'Name: value'"));
+        }
+        if HeaderValue::from_str(value).is_err() {
+            let what = format!("{name}: the value has characters that no field can carry");
+            return Err(Reason::new(what).hint("remove line breaks and control characters"));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a PROXY header as the operator writes it.
+fn proxy_header(text: &str) -> Result<Vec<u8>, Reason> {
+    let Some(digits) = text.strip_prefix("hex:") else { return Ok(format!("{}\r\n", text.trim_end()).into_bytes()) };
+    let pair = |at: usize| digits.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(pair).collect();
+    bytes.ok_or_else(|| Reason::new("the PROXY header is not hexadecimal"))
+}
+
+/// Bytes of a message as a text of bounded length.
+fn text(bytes: &[u8]) -> String {
+    let all = String::from_utf8_lossy(bytes);
+    match all.char_indices().nth(TEXT_MAX) {
+        Some((end, _)) => format!("{}...", &all[..end]),
+        None => all.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(url: &str, fields: &[(&str, &str)]) -> Result<Question, Reason> {
+        let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let asked = Asked { url: url.to_owned(), fields, ..Asked::default() };
+        question(&asked, &url.parse().unwrap(), &[])
+    }
+
+    #[test]
+    fn questions() {
+        let head = |url: &str, fields: &[(&str, &str)]| String::from_utf8(ask(url, fields).unwrap().head).unwrap();
+        assert_eq!(head("https://A.example", &[]), "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        assert_eq!(head("http://a.example:8080/x?y", &[]), "GET /x?y HTTP/1.1\r\nHost: a.example:8080\r\n\r\n");
+        assert_eq!(head("https://a.example/", &[("host", "b")]), "GET / HTTP/1.1\r\nhost: b\r\n\r\n");
+        let question = ask("https://[2001:db8::1]/", &[]).unwrap();
+        assert_eq!((question.name, question.reached), (None, "2001:db8::1".parse().ok()));
+    }
+
+    #[test]
+    fn fields_that_no_client_can_send() {
+        for (name, value) in [("", "x"), ("a b", "x"), ("a\r\nb", "x"), ("a", "x\r\nEvil: y"), ("a:", "x"), ("a", "\0")]
+        {
+            assert!(ask("https://a.example/", &[(name, value)]).is_err(), "{name:?}: {value:?}");
+        }
+    }
+
+    #[test]
+    fn proxy_headers() {
+        assert_eq!(proxy_header("PROXY UNKNOWN").unwrap(), b"PROXY UNKNOWN\r\n");
+        assert_eq!(proxy_header("hex:0d0a").unwrap(), b"\r\n");
+        for wrong in ["hex:0", "hex:0g", "hex:é"] {
+            assert!(proxy_header(wrong).is_err(), "{wrong}");
+        }
+    }
+}

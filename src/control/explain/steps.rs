@@ -1,0 +1,341 @@
+//! The steps of a report: each decision, its reason, and the line behind it.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::{Inputs, fields, limits, policies, text};
+use crate::control::status;
+use crate::host::{FoundBy, both_forms};
+use crate::message::Name;
+use crate::policy::Scheme;
+use crate::policy::forwarded::{Origin, RequestField, TrustedField};
+use crate::server::explain::{Chosen, Closed, Decided};
+use crate::tls::ChosenBy;
+use crate::upstream::{HostHeader, Upstream};
+
+/// One step.
+pub(super) struct Step {
+    name: &'static str,
+    what: String,
+    why: String,
+    at: Option<String>,
+}
+
+impl Step {
+    fn json(&self) -> Value {
+        json!({ "step": self.name, "what": self.what, "why": self.why, "at": self.at })
+    }
+}
+
+impl Inputs<'_> {
+    /// Makes the report.
+    pub(super) fn report(&self) -> Value {
+        let found = self.found;
+        let steps: Vec<Value> = self.steps().iter().map(Step::json).collect();
+        let location = match &found.decision {
+            Decided::Redirect(location) => Some(text(location)),
+            _ => None,
+        };
+        let refusal = match &found.decision {
+            Decided::Refuse { cause, kind } => Some(json!({ "cause": cause, "kind": kind })),
+            _ => None,
+        };
+        let sent = found.sent.as_deref().map(text);
+        let named = |(name, value): &(String, String)| json!({ "name": name, "value": text(value.as_bytes()) });
+        let pair = |(name, value): &(Vec<u8>, Vec<u8>)| json!({ "name": text(name), "value": text(value) });
+        let answer = found.answer.as_ref().map(|answer| answer.fields.iter().map(pair).collect::<Vec<_>>());
+        json!({
+            "request": {
+                "url": self.url.to_string(),
+                "method": found.head.as_ref().map(|head| head.method.as_str()),
+                "http_version": "1.1",
+                "from": self.question.from.to_canonical().to_string(),
+                "listener": self.question.listener.as_str(),
+                "fields": self.asked.fields.iter().map(named).collect::<Vec<_>>(),
+            },
+            "live": self.live.is_some(),
+            "config": self.draft.path().display().to_string(),
+            "steps": steps,
+            "client": found.origin.as_ref().map(|origin| origin.client.to_string()),
+            "scheme": found.origin.as_ref().map(|origin| origin.scheme.as_str()),
+            "site": self.site.map(|site| site.name()),
+            "decision": word(&found.decision),
+            "status": found.answer.as_ref().map(|answer| answer.status),
+            "location": location,
+            "refusal": refusal,
+            "upstream": self.upstream(),
+            "upstream_request": sent,
+            "request_fields": fields::of_request(self),
+            "response": answer,
+            "response_fields": fields::of_response(self),
+            "policies": policies::json(self),
+            "limits": limits::json(self),
+            "verdict": self.verdict(),
+        })
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = vec![self.listener()];
+        steps.extend(self.proxy_header());
+        steps.push(self.peer());
+        steps.extend(self.found.certificate.as_ref().map(|chosen| self.certificate(chosen)));
+        if let Some(origin) = &self.found.origin {
+            steps.extend([self.scheme(origin), self.client(origin), self.site_step()]);
+        }
+        if self.found.head.is_some() {
+            steps.extend([self.path(), self.redirect()]);
+        }
+        if let Decided::Forward(upstream) = &self.found.decision {
+            steps.extend(self.upstream_steps(upstream));
+        }
+        steps
+    }
+
+    pub(super) fn step(
+        &self,
+        name: &'static str,
+        what: impl Into<String>,
+        why: impl Into<String>,
+        at: &[&str],
+    ) -> Step {
+        Step { name, what: what.into(), why: why.into(), at: self.lines.at(at) }
+    }
+
+    fn listener(&self) -> Step {
+        let scheme = self.question.listener;
+        let key = if scheme == Scheme::Https { "listen.https" } else { "listen.http" };
+        let own: Vec<String> =
+            self.listening.iter().filter(|(_, own)| *own == scheme).map(|(address, _)| address.to_string()).collect();
+        let kind = if scheme == Scheme::Https { "TLS" } else { "plain HTTP" };
+        match own.as_slice() {
+            [] => self.step("listener", format!("{kind}: none"), "no client can connect", &[key, "listen"]),
+            all => self.step("listener", format!("{kind}: {}", all.join(", ")), "", &[key, "listen"]),
+        }
+    }
+
+    fn proxy_header(&self) -> Option<Step> {
+        let is_wanted = self.config.snapshot.proxy_protocol && self.found.peer.proxy.is_some();
+        is_wanted.then(|| {
+            let (what, why) = match self.found.proxied {
+                None => ("missing or invalid".to_owned(), "trusted peers must send it first: --proxy gives one"),
+                Some(None) => ("names no client".to_owned(), ""),
+                Some(Some(source)) => (format!("names {source}"), ""),
+            };
+            self.step("PROXY header", what, why, &["listen.proxy_protocol"])
+        })
+    }
+
+    fn peer(&self) -> Step {
+        let peer = &self.found.peer;
+        let keys = ["listen.trusted_proxies"];
+        let Some(proxy) = peer.proxy else {
+            let ignored = self.ignored_fields();
+            let why = match ignored.is_empty() {
+                true => "pintle believes no field of it".to_owned(),
+                false => format!("its {} is ignored", ignored.join(", ")),
+            };
+            return self.step("peer", format!("{}, not trusted", peer.address), why, &keys);
+        };
+        let why = match peer.believed {
+            Some(RequestField::XForwarded) => "pintle believes its X-Forwarded-For, -Proto and -Host",
+            Some(RequestField::Forwarded) => "pintle believes its Forwarded",
+            None => "pintle believes its PROXY header, and no field",
+        };
+        self.step("peer", format!("{proxy}, trusted"), why, &keys)
+    }
+
+    /// The fields of an untrusted peer that state a client or a scheme.
+    fn ignored_fields(&self) -> Vec<&'static str> {
+        let Some(head) = &self.found.head else { return Vec::new() };
+        let fields = [
+            (Name::XForwardedProto, "X-Forwarded-Proto"),
+            (Name::XForwardedFor, "X-Forwarded-For"),
+            (Name::Forwarded, "Forwarded"),
+        ];
+        fields.into_iter().filter(|(name, _)| head.fields.has(*name)).map(|(_, text)| text).collect()
+    }
+
+    fn certificate(&self, chosen: &Chosen) -> Step {
+        let why = match (&chosen.name, chosen.by) {
+            (Some(name), Some(ChosenBy::Name(FoundBy::Exact))) => format!("SNI {name}: by its exact name"),
+            (Some(name), Some(ChosenBy::Name(FoundBy::Wildcard))) => format!("SNI {name}: by a wildcard"),
+            (Some(name), _) => format!("SNI {name}: no site has it, so tls.unknown_name decides"),
+            (None, Some(ChosenBy::Address)) => "no SNI: by the address".to_owned(),
+            (None, Some(_)) => "no SNI: tls.unknown_name decides".to_owned(),
+            (None, None) => "no SNI, from a trusted peer that may ask for the health".to_owned(),
+        };
+        let is_default = !matches!(chosen.by, Some(ChosenBy::Name(_) | ChosenBy::Address));
+        let own = ["site.certificate.chain", "site.certificate[0].chain", "site.certificate.acme", "site.certificate"];
+        let keys: &[&str] = if is_default { &["tls.default_site", "tls.unknown_name"] } else { &own };
+        let what = match &chosen.outcome {
+            Ok(set) => {
+                let leaf = |c: &std::sync::Arc<crate::tls::Certificate>| {
+                    format!("{} {}", c.chain.leaf.serial, c.chain.leaf.algorithm)
+                };
+                set.iter().map(leaf).collect::<Vec<_>>().join(" or ")
+            }
+            Err(alert) => format!("none: alert {alert}"),
+        };
+        self.step("certificate", what, why, keys)
+    }
+
+    fn scheme(&self, origin: &Origin) -> Step {
+        let (why, keys): (String, &[&str]) = match (origin.scheme_stated, origin.decided_by) {
+            (true, Some(field)) => (format!("stated by {}", field.scheme_field()), &["listen.trust"]),
+            (true, None) => ("stated by the PROXY header's TLS TLV".to_owned(), &["listen.proxy_protocol"]),
+            (false, Some(field)) => (format!("the listener's: no {}", field.scheme_field()), &["listen.trust"]),
+            (false, None) => ("the listener's".to_owned(), &[]),
+        };
+        self.step("scheme", origin.scheme.as_str(), why, keys)
+    }
+
+    fn client(&self, origin: &Origin) -> Step {
+        let hops: Vec<String> = origin.hops.iter().map(IpAddr::to_string).collect();
+        let why = match hops.is_empty() {
+            true => "the peer".to_owned(),
+            false => format!("through {}", hops.join(", ")),
+        };
+        let keys: &[&str] = if hops.is_empty() { &[] } else { &["listen.trusted_proxies"] };
+        self.step("client", origin.client.to_string(), why, keys)
+    }
+
+    fn site_step(&self) -> Step {
+        let host = self.found.head.as_ref().map(|head| head.host().to_owned()).unwrap_or_default();
+        let (Some(site), Some((_, by))) = (self.site, self.found.site) else {
+            let what = if host.is_empty() { "none: no Host".to_owned() } else { format!("none for {host}") };
+            return self.step("site", what, "no site has this host; tls.default_site chooses certificates only", &[]);
+        };
+        let is_it = |pattern: &str| match by {
+            FoundBy::Exact => pattern == host,
+            FoundBy::Wildcard => pattern.strip_prefix("*.").is_some_and(|base| host.ends_with(base)),
+        };
+        let at = site.hosts.iter().position(|pattern| is_it(pattern)).unwrap_or_default();
+        let pattern = site.hosts.get(at).map(|pattern| both_forms(pattern)).unwrap_or_default();
+        let kind = if by == FoundBy::Exact { "exact name" } else { "wildcard" };
+        let key = format!("site.hosts[{at}]");
+        self.step("site", both_forms(site.name()), format!("by {kind} {pattern}"), &[&key, "site.hosts"])
+    }
+
+    fn path(&self) -> Step {
+        let (what, keys): (&str, &[&str]) = match &self.found.decision {
+            Decided::Health => ("health of this process", &["listen.health_path"]),
+            Decided::Challenge => ("ACME challenge", &["acme.webroot", "acme"]),
+            Decided::Report => ("reports of failed pins", &["reports.path", "reports"]),
+            Decided::Options => ("OPTIONS with Max-Forwards: 0", &[]),
+            _ => ("not pintle's own", &[]),
+        };
+        self.step("path", what, "", keys)
+    }
+
+    fn redirect(&self) -> Step {
+        let scheme = self.found.origin.as_ref().map(|origin| origin.scheme);
+        match &self.found.decision {
+            Decided::Redirect(_) if scheme == Some(Scheme::Http) => {
+                self.step("redirect", "to https", "the scheme is http", &["listen.public_https_port"])
+            }
+            Decided::Redirect(_) => {
+                self.step("redirect", "to the first host", "the host is another one", &["site.canonical_redirect"])
+            }
+            _ => self.step("redirect", "no", "", &[]),
+        }
+    }
+
+    fn upstream_steps(&self, upstream: &Upstream) -> Vec<Step> {
+        let option = |key: &str| format!("site.upstream_options.{key}");
+        let names = self.site.and_then(|site| site.upstream.as_ref());
+        let mut steps = vec![self.step("upstream", &*upstream.label, "", &["site.upstream"])];
+        if let Some(names) = names {
+            steps.push(self.step("connect", &names.connect, "", &[&option("connect"), "site.upstream"]));
+            if let Some(name) = &names.server_name {
+                let verified = names.verify_name.as_deref().map_or_else(
+                    || "its certificate is not verified".to_owned(),
+                    |verified| format!("its certificate must have {verified}"),
+                );
+                steps.push(self.step("SNI", name, verified, &[&option("server_name"), "site.upstream"]));
+            }
+        }
+        let (host, by_default) = match &upstream.host_header {
+            HostHeader::Client => ("the client's".to_owned(), "by default, as the upstream is an address"),
+            HostHeader::Fixed(host) => (host.to_string(), "by default, as the upstream is a name"),
+        };
+        let key = option("host_header");
+        let why = if self.lines.at(&[&key]).is_some() { "" } else { by_default };
+        steps.push(self.step("Host", host, why, &[&key, "site.upstream"]));
+        if self.live.is_some() {
+            let health = status::health(upstream);
+            let addresses = health["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let list: Vec<&str> = addresses.iter().filter_map(|address| address["address"].as_str()).collect();
+            let known = if list.is_empty() { "no address known yet".to_owned() } else { list.join(", ") };
+            let circuit = format!("circuit {}", health["circuit"].as_str().unwrap_or("-"));
+            steps.push(self.step("health", circuit, known, &["site.circuit_breaker", "site.health_check"]));
+        }
+        steps
+    }
+
+    fn upstream(&self) -> Value {
+        let Decided::Forward(upstream) = &self.found.decision else { return Value::Null };
+        let names = self.site.and_then(|site| site.upstream.as_ref());
+        json!({
+            "url": upstream.label,
+            "connect": names.map(|names| &names.connect),
+            "server_name": names.and_then(|names| names.server_name.as_ref()),
+            "verify_name": names.and_then(|names| names.verify_name.as_ref()),
+            "host_header": match &upstream.host_header {
+                HostHeader::Client => None,
+                HostHeader::Fixed(host) => Some(host),
+            },
+            "health": self.live.is_some().then(|| status::health(upstream)),
+        })
+    }
+
+    fn verdict(&self) -> String {
+        let status = self.found.answer.as_ref().map(|answer| answer.status).unwrap_or_default();
+        match &self.found.decision {
+            Decided::Closed(Closed::NoProxyHeader) => "the connection is closed: no valid PROXY header".to_owned(),
+            Decided::Closed(Closed::NoSuchName) => "no client can send this name in SNI".to_owned(),
+            Decided::Closed(Closed::Alert(alert)) => {
+                format!("TLS is refused with alert {alert}{}", alert_name(*alert))
+            }
+            Decided::Redirect(location) => format!("{status} to {}", text(location)),
+            Decided::Options => format!("{status}: the list of methods"),
+            Decided::Health => format!("{status}: the health of this process"),
+            Decided::Challenge => format!("{status}: the answer to the ACME challenge"),
+            Decided::Report => format!("{status} if the body is a report of failed pins, else 400"),
+            Decided::Forward(upstream) => format!("forwarded to {}", upstream.label),
+            Decided::Refuse { cause, .. } => format!("{status}: {cause}"),
+        }
+    }
+
+    /// The kind of field that trusted peers write.
+    pub(super) fn trusted_field(&self) -> Option<TrustedField> {
+        self.found.peer.proxy.map(|_| match self.found.peer.believed {
+            Some(RequestField::XForwarded) => TrustedField::XForwarded,
+            Some(RequestField::Forwarded) => TrustedField::Forwarded,
+            None => TrustedField::Proxy,
+        })
+    }
+}
+
+fn word(decision: &Decided) -> &'static str {
+    match decision {
+        Decided::Closed(_) => "closed",
+        Decided::Redirect(_) => "redirect",
+        Decided::Options => "options",
+        Decided::Health => "health",
+        Decided::Challenge => "challenge",
+        Decided::Report => "report",
+        Decided::Forward(_) => "forward",
+        Decided::Refuse { .. } => "refuse",
+    }
+}
+
+/// The name of an alert (RFC 8446 section 6).
+fn alert_name(alert: u8) -> &'static str {
+    match alert {
+        40 => " (handshake_failure)",
+        112 => " (unrecognized_name)",
+        120 => " (no_application_protocol)",
+        _ => "",
+    }
+}

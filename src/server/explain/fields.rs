@@ -1,0 +1,172 @@
+//! The fates of fields between client and upstream: a comparison of the heads that were received and written, with the
+//! reason of each difference.
+
+use super::Fields;
+use crate::message::{self, Name, RequestHead};
+use crate::site::{HeaderRules, Site};
+
+/// The fate of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It passes as it is.
+    Kept,
+    /// pintle adds it.
+    Added,
+    /// It does not pass.
+    Removed,
+    /// It passes with another value.
+    Changed,
+}
+
+/// The reason for the fate of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// No rule concerns it.
+    NoRule,
+    /// A rule of the site: `set`, `add` or `remove`.
+    Rule,
+    /// The upstream's Host.
+    Host,
+    /// A field about the client, which pintle writes itself.
+    Forwarding,
+    /// The hop in Via.
+    Via,
+    /// A field of one connection.
+    HopByHop,
+    /// Connection names it.
+    NamedByConnection,
+    /// A claim that only a trusted proxy may make, or a name that looks like one.
+    Claim,
+    /// The framing of the message.
+    Framing,
+    /// An expectation, which belongs to a hop.
+    Expect,
+    /// Trailers, which pass only where rules permit them.
+    Trailers,
+    /// Cookies in one field.
+    Cookie,
+    /// One hop less.
+    MaxForwards,
+    /// The handshake of a WebSocket.
+    WebSocket,
+    /// `[site.hsts]`.
+    Hsts,
+    /// `[site.hpkp]`; the upstream's own pins never pass.
+    Pins,
+    /// The upstream's alternatives lead past pintle.
+    AltSvc,
+    /// The upstream's names become the site's.
+    Names,
+    /// The answer depends on a trusted proxy's fields.
+    Vary,
+    /// Part of an answer of pintle's own, or the date.
+    Own,
+}
+
+/// A field name, its values on both sides, and the reason of the difference.
+#[derive(Debug, Clone)]
+pub struct FieldChange {
+    /// The name, as received, or as written if it was not received.
+    pub name: Vec<u8>,
+    /// The values received.
+    pub before: Vec<Vec<u8>>,
+    /// The values written.
+    pub after: Vec<Vec<u8>>,
+    /// The fate.
+    pub change: Change,
+    /// The reason.
+    pub why: Why,
+}
+
+/// Returns the fields of written lines.
+pub(super) fn parse(lines: &[u8]) -> Fields {
+    let lines = lines.split(|b| *b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let pairs = lines.filter_map(|line| {
+        let colon = line.iter().position(|b| *b == b':')?;
+        Some((line[..colon].to_vec(), line[colon + 1..].trim_ascii().to_vec()))
+    });
+    pairs.collect()
+}
+
+/// Returns the fields of a head.
+pub(super) fn list(fields: &message::Fields) -> Fields {
+    fields.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec())).collect()
+}
+
+/// Compares a client's request with the head that the upstream gets.
+pub(super) fn of_request(head: &RequestHead, sent: &[u8], site: &Site) -> Vec<FieldChange> {
+    let line = sent.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
+    let named: Vec<&[u8]> =
+        head.fields.list().iter().filter(|field| field.is_named()).map(|field| head.fields.name(field)).collect();
+    let is_named = |name: &[u8]| named.iter().any(|other| other.eq_ignore_ascii_case(name));
+    compare(&list(&head.fields), &parse(&sent[line..]), |name| match Name::of(name) {
+        _ if is_ruled(&site.request, name) => Why::Rule,
+        Name::Host => Why::Host,
+        Name::XForwardedFor | Name::XForwardedProto | Name::XForwardedHost | Name::Forwarded => Why::Forwarding,
+        Name::XForwardedOther | Name::XRealIp => Why::Forwarding,
+        Name::Via => Why::Via,
+        Name::ContentLength | Name::TransferEncoding => Why::Framing,
+        Name::Connection | Name::Upgrade | Name::SecWebsocketKey if head.websocket => Why::WebSocket,
+        Name::Te | Name::Trailer => Why::Trailers,
+        Name::Expect => Why::Expect,
+        known if known.is_claim() => Why::Claim,
+        known if known.is_hop_by_hop() => Why::HopByHop,
+        _ if is_named(name) => Why::NamedByConnection,
+        Name::Cookie => Why::Cookie,
+        Name::MaxForwards => Why::MaxForwards,
+        _ => Why::NoRule,
+    })
+}
+
+/// Compares an upstream's fields with those that the client gets. Without the upstream's, the answer is pintle's own.
+pub(super) fn of_response(before: &Fields, after: &Fields, site: Option<&Site>) -> Vec<FieldChange> {
+    let rules = site.map(|site| &*site.response);
+    compare(before, after, |name| match Name::of(name) {
+        Name::StrictTransportSecurity if site.is_some_and(|site| site.hsts.is_some()) => Why::Hsts,
+        Name::PublicKeyPins | Name::PublicKeyPinsReportOnly => Why::Pins,
+        _ if rules.is_some_and(|rules| is_ruled(rules, name)) => Why::Rule,
+        Name::StrictTransportSecurity => Why::Hsts,
+        Name::AltSvc => Why::AltSvc,
+        Name::Location | Name::ContentLocation | Name::Refresh | Name::SetCookie if !before.is_empty() => Why::Names,
+        Name::Vary => Why::Vary,
+        Name::ContentLength => Why::Framing,
+        Name::Te | Name::Trailer => Why::Trailers,
+        Name::Date => Why::Own,
+        _ if !has(before, name) => Why::Own,
+        _ => Why::NoRule,
+    })
+}
+
+fn has(fields: &Fields, name: &[u8]) -> bool {
+    fields.iter().any(|(own, _)| own.eq_ignore_ascii_case(name))
+}
+
+/// Returns `true` if a rule of the site drops or adds fields of this name.
+fn is_ruled(rules: &HeaderRules, name: &[u8]) -> bool {
+    rules.drops(name) || rules.added.iter().any(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Compares two lists, name by name.
+fn compare(before: &Fields, after: &Fields, why: impl Fn(&[u8]) -> Why) -> Vec<FieldChange> {
+    let mut seen: Vec<&[u8]> = Vec::new();
+    let mut changes = Vec::new();
+    for (name, _) in before.iter().chain(after) {
+        if seen.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        seen.push(name);
+        let values = |fields: &Fields| -> Vec<Vec<u8>> {
+            fields.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone()).collect()
+        };
+        let (before, after) = (values(before), values(after));
+        let change = match (before.is_empty(), after.is_empty()) {
+            _ if before == after => Change::Kept,
+            (true, _) => Change::Added,
+            (_, true) => Change::Removed,
+            _ => Change::Changed,
+        };
+        let why = if change == Change::Kept { Why::NoRule } else { why(name) };
+        changes.push(FieldChange { name: name.clone(), before, after, change, why });
+    }
+    changes
+}

@@ -1,0 +1,365 @@
+//! The decisions about a request, made without a connection by the functions that serve connections: with a worker and a
+//! connection of its own, over the snapshot that serves. It opens no socket and changes no state that workers share.
+
+mod fields;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
+
+use super::admission::{Admission, Network};
+use super::asked::{self, Asked, Turn};
+use super::channels::{Drain, Published, SharedState, Vitals, peers};
+use super::connection::tls_settings;
+use super::context::{Context, TlsFacts};
+use super::decide::{Decision, Work, decide};
+use super::local_reply::{self, reject};
+use super::proxy_header;
+use super::rejection::Rejection;
+use super::reply::Reply;
+use super::service::{self, answered, reply_to};
+use super::snapshot::Snapshot;
+use super::worker::Worker;
+use crate::clock::{Alarm, uptime};
+use crate::host::FoundBy;
+use crate::message::{HeadFault, RequestHead, ResponseHead, parse_request, parse_response};
+use crate::policy::Scheme;
+use crate::policy::forwarded::{Origin, Peer};
+use crate::tls::greeting::{choice, client_hello};
+use crate::tls::{CertificateSet, ChosenBy};
+use crate::upstream::{Circuit, Client, Interim, Response, ResponseBody, Upstream, UpstreamError, UpstreamRequest};
+
+pub use super::context::NoPins;
+pub use fields::{Change, FieldChange, Why};
+
+/// A request to explain.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The scheme of the listener that it comes by.
+    pub listener: Scheme,
+    /// The ports of the TLS listeners.
+    pub https_ports: Vec<u16>,
+    /// The address of the peer.
+    pub from: IpAddr,
+    /// The address that the peer has reached, if the request names one.
+    pub reached: Option<IpAddr>,
+    /// The name in SNI.
+    pub name: Option<String>,
+    /// The PROXY header before the first byte.
+    pub proxy_header: Option<Vec<u8>>,
+    /// The head of the request, as HTTP/1.1.
+    pub head: Vec<u8>,
+    /// The head of the upstream's response, as HTTP/1.1: a supposition.
+    pub response: Vec<u8>,
+}
+
+/// The decisions about a request.
+pub struct Explanation {
+    /// The peer, after its PROXY header.
+    pub peer: Peer,
+    /// The source that its PROXY header names; `None` without a header.
+    pub proxied: Option<Option<IpAddr>>,
+    /// The certificate; `None` without TLS.
+    pub certificate: Option<Chosen>,
+    /// The client's request; `None` if it was never read.
+    pub head: Option<RequestHead>,
+    /// The client and the scheme; `None` if the head cannot be read.
+    pub origin: Option<Origin>,
+    /// The site: its index, and the kind of pattern that it was found by.
+    pub site: Option<(usize, FoundBy)>,
+    /// The decision.
+    pub decision: Decided,
+    /// The answer, without fields of framing and connection.
+    pub answer: Option<Answer>,
+    /// The head that the upstream gets.
+    pub sent: Option<Vec<u8>>,
+    /// Fields of the request, and their fates on the way to the upstream.
+    pub request_fields: Vec<FieldChange>,
+    /// Fields of the response, and their fates on the way to the client.
+    pub response_fields: Vec<FieldChange>,
+    /// Fields of the upstream's supposed response.
+    supposed: Fields,
+    /// The reason why the site's pins may not be sent.
+    pub pins: Result<(), NoPins>,
+    /// `true` if policies may go with the answer.
+    pub noted: bool,
+}
+
+/// The choice of a certificate.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The name in SNI.
+    pub name: Option<String>,
+    /// The certificates, or the alert that refuses the handshake.
+    pub outcome: Result<CertificateSet, u8>,
+    /// The reason; `None` for a probe's certificate.
+    pub by: Option<ChosenBy>,
+}
+
+/// The decision about a request.
+#[derive(Debug, Clone)]
+pub enum Decided {
+    /// The connection is closed without a response.
+    Closed(Closed),
+    /// A redirect.
+    Redirect(Vec<u8>),
+    /// The list of methods.
+    Options,
+    /// The health of the process.
+    Health,
+    /// An answer to an ACME challenge.
+    Challenge,
+    /// A report of failed pins is read.
+    Report,
+    /// The upstream is asked.
+    Forward(Arc<Upstream>),
+    /// The request is refused. `cause` is that of the access log, `kind` the error type of RFC 9209.
+    Refuse {
+        /// The detail.
+        cause: String,
+        /// The error type of Proxy-Status.
+        kind: &'static str,
+    },
+}
+
+/// The reason to close a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// A trusted peer sends no PROXY header, or an invalid one.
+    NoProxyHeader,
+    /// No client can send this name in SNI.
+    NoSuchName,
+    /// The handshake is refused with this alert.
+    Alert(u8),
+}
+
+/// Names and values of fields.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// Names and values.
+    pub fields: Fields,
+}
+
+/// Explains a request.
+pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanation {
+    let worker = worker(snapshot.clone()).await;
+    worker.set_https_ports(question.https_ports.clone());
+    let alarm = worker.clock.alarm();
+    let mut peer = Peer::new(question.from, question.listener, &snapshot.trust);
+    let mut proxied = None;
+    if snapshot.proxy_protocol && peer.proxy.is_some() {
+        match proxy_header::parse(question.proxy_header.as_deref().unwrap_or_default()) {
+            Ok(Some((_, header))) => {
+                peer.speaks_for(header.source, header.scheme, &snapshot.trust);
+                proxied = Some(header.source);
+            }
+            _ => return Explanation::closed(peer, proxied, None, Closed::NoProxyHeader),
+        }
+    }
+    let certificate = match question.listener {
+        Scheme::Http => None,
+        Scheme::Https => match chosen(snapshot, question, &peer) {
+            Some(chosen) => Some(chosen),
+            None => return Explanation::closed(peer, proxied, None, Closed::NoSuchName),
+        },
+    };
+    let tls = match &certificate {
+        None => None,
+        Some(Chosen { outcome: Err(alert), .. }) => {
+            let alert = *alert;
+            return Explanation::closed(peer, proxied, certificate, Closed::Alert(alert));
+        }
+        Some(Chosen { outcome: Ok(set), name, .. }) => {
+            Some(TlsFacts { name: name.as_deref().map(Into::into), certificates: set.clone() })
+        }
+    };
+    let context = connection(&worker, Client::new(peer), tls, &alarm);
+    let mut head = RequestHead::default();
+    let read = match parse_request(&question.head, &snapshot.limits.head(), &mut head) {
+        Ok(Some(_)) => Ok(asked::read(&mut head, &context)),
+        incomplete_or_wrong => {
+            let fault = incomplete_or_wrong.err().unwrap_or(HeadFault::TooLarge);
+            Err((Rejection::Head(fault), asked::read_refused(&mut head, &context)))
+        }
+    };
+    let mut explanation = Explanation { certificate, proxied, ..Explanation::empty(peer) };
+    let (asked, reply) = match read {
+        Ok(asked) => {
+            let turn = Turn { head: &head, asked: &asked, context: &context, alarm: &alarm };
+            let reply = explanation.decide(&turn, question).await;
+            (Some(asked), reply)
+        }
+        Err((rejection, asked)) => {
+            explanation.decision = refused(&rejection);
+            let reply = reject(rejection, &head, asked.as_ref(), &context);
+            (asked, reply)
+        }
+    };
+    explanation.conclude(&reply, asked.as_ref(), &head, &context);
+    explanation.head = Some(head);
+    explanation
+}
+
+/// A worker that serves nobody.
+async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
+    let (_, snapshots) = watch::channel(Published { number: 1, snapshot });
+    let (_, draining) = watch::channel(Drain::No);
+    let mut shared = SharedState {
+        admission: Arc::<Admission>::default(),
+        loop_guard: Arc::default(),
+        access: None,
+        snapshot: snapshots,
+        news: Arc::<Notify>::default(),
+        draining,
+        untrusted: Arc::default(),
+        reports: Arc::default(),
+        peers: peers(0).0,
+    };
+    Rc::new(Worker::new(0, &mut shared, &Vitals::default()).await)
+}
+
+/// A connection of that worker.
+fn connection(worker: &Rc<Worker>, client: Client, tls: Option<TlsFacts>, alarm: &Alarm) -> Context {
+    let entry = worker.listed.list(Network::of(client.peer.address), worker.ticks(), alarm);
+    let (pass, _) = worker.admission.admit(None, usize::MAX, usize::MAX);
+    Context::new(worker.clone(), client, tls, entry, worker.connection(), pass)
+}
+
+/// The certificate for a question; `None` if no client can ask so.
+fn chosen(snapshot: &Snapshot, question: &Question, peer: &Peer) -> Option<Chosen> {
+    let hello = client_hello(question.name.as_deref())?;
+    let settings = tls_settings(snapshot, &hello, peer);
+    let made = choice(&settings, &hello, question.reached)?;
+    let name = made.name.as_deref();
+    let (by, own) = match name {
+        Some(_) => snapshot.certificates.look_up(name),
+        None => snapshot.certificates.look_up_reached(question.reached),
+    };
+    let outcome = made.certificates().cloned().ok_or_else(|| made.alert().unwrap_or_default());
+    // For probes, there may be another certificate than for clients.
+    let is_own = outcome.is_err() || own.is_some();
+    Some(Chosen { name: name.map(str::to_owned), outcome, by: is_own.then_some(by) })
+}
+
+struct NoInterim;
+
+impl Interim for NoInterim {
+    fn interim(&mut self, _: &ResponseHead) {}
+}
+
+impl Explanation {
+    fn empty(peer: Peer) -> Self {
+        Self {
+            peer,
+            proxied: None,
+            certificate: None,
+            head: None,
+            origin: None,
+            site: None,
+            decision: Decided::Options,
+            answer: None,
+            sent: None,
+            request_fields: Vec::new(),
+            response_fields: Vec::new(),
+            supposed: Vec::new(),
+            pins: Err(NoPins::None),
+            noted: false,
+        }
+    }
+
+    fn closed(peer: Peer, proxied: Option<Option<IpAddr>>, certificate: Option<Chosen>, why: Closed) -> Self {
+        Self { proxied, certificate, decision: Decided::Closed(why), ..Self::empty(peer) }
+    }
+
+    /// Decides as a worker does, and makes the answer.
+    async fn decide(&mut self, turn: &Turn<'_>, question: &Question) -> Reply {
+        let decided = decide(turn);
+        self.decision = match &decided {
+            Ok(Decision::Redirect(location)) => Decided::Redirect(location.clone()),
+            Ok(Decision::Options) => Decided::Options,
+            Ok(Decision::Health) => Decided::Health,
+            Ok(Decision::Proof(_) | Decision::Work(Work::Challenge)) => Decided::Challenge,
+            Ok(Decision::Work(Work::Report)) => Decided::Report,
+            Ok(Decision::Work(Work::Forward(pool, _))) => Decided::Forward(pool.upstream().clone()),
+            Err(rejection) => refused(rejection),
+        };
+        match reply_to(decided, turn) {
+            Ok(reply) => reply,
+            Err(Work::Forward(pool, _)) => self.forward(pool.upstream(), turn, question),
+            Err(Work::Report) => local_reply::report_accepted(turn),
+            Err(work @ Work::Challenge) => {
+                let reply = service::answer(work, None, turn, &mut NoInterim).await;
+                if let Some(cause) = &reply.error {
+                    self.decision = Decided::Refuse { cause: cause.clone(), kind: "http_request_error" };
+                }
+                reply
+            }
+        }
+    }
+
+    /// Writes the request to the upstream, and answers with a response of the upstream as the question supposes it.
+    fn forward(&mut self, upstream: &Arc<Upstream>, turn: &Turn<'_>, question: &Question) -> Reply {
+        let Turn { head, asked, context, .. } = *turn;
+        if let Some(site) = &asked.site {
+            let key = context.websocket_key(head);
+            let websocket_key = key.as_deref();
+            let request = UpstreamRequest { head, site, origin: &asked.origin, client: &context.client, websocket_key };
+            let mut sent = Vec::new();
+            request.write_http1(upstream, &mut sent);
+            self.request_fields = fields::of_request(head, &sent, site);
+            self.sent = Some(sent);
+        }
+        let response = match upstream.health.circuit(uptime()) {
+            Circuit::Open(left) => Err(UpstreamError::CircuitOpen(left)),
+            Circuit::Closed | Circuit::HalfOpen => supposed(question, context),
+        };
+        if let Err(error) = &response {
+            self.decision = Decided::Refuse { cause: error.to_string(), kind: error.proxy_status() };
+        }
+        if let Ok(response) = &response {
+            self.supposed = fields::list(&response.head.fields);
+        }
+        let reply = answered(response, None, turn, upstream, None);
+        if let Some(cause) = &reply.error {
+            self.decision = Decided::Refuse { cause: cause.clone(), kind: "proxy_loop_detected" };
+        }
+        reply
+    }
+
+    /// Notes the answer, and the facts that it was made of.
+    fn conclude(&mut self, reply: &Reply, asked: Option<&Asked>, head: &RequestHead, context: &Context) {
+        let mut written = Vec::new();
+        reply.write_fields(&mut written, &context.worker.clock.date());
+        let fields = fields::parse(&written);
+        let supposed = if reply.forwarded { std::mem::take(&mut self.supposed) } else { Vec::new() };
+        self.response_fields = fields::of_response(&supposed, &fields, reply.site.as_deref());
+        self.answer = Some(Answer { status: reply.head.status.as_u16(), fields });
+        self.noted = reply.noted;
+        let Some(asked) = asked else { return };
+        self.origin = Some(asked.origin.clone());
+        let Some(site) = &asked.site else { return };
+        self.pins = context.pins(site);
+        self.site = asked.view.shared.by_host.find(head.host_bytes()).map(|(by, index)| (*index, by));
+    }
+}
+
+fn refused(rejection: &Rejection) -> Decided {
+    Decided::Refuse { cause: rejection.cause(), kind: rejection.proxy_status() }
+}
+
+/// The upstream's response that a question supposes.
+fn supposed(question: &Question, context: &Context) -> Result<Response, UpstreamError> {
+    let limits = context.worker.view().shared.limits.pool().response_head;
+    let mut head = ResponseHead::default();
+    match parse_response(&question.response, false, &limits, &mut head) {
+        Ok(Some(_)) => Ok(Response { head, body: ResponseBody::Empty, upgraded: None }),
+        Ok(None) | Err(_) => Err(UpstreamError::Malformed("response")),
+    }
+}

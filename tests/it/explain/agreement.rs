@@ -1,0 +1,372 @@
+//! The report says what the server does: generated configurations and requests, asked of `pintle explain` and sent to the
+//! same process.
+//!
+//! `PINTLE_EXPLAIN` is the number of requests; `tests/explain` asks for more of them. A failure prints its seed, and
+//! `PINTLE_EXPLAIN_SEED` plays it again.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::trusting;
+use crate::harness::{Authority, Client, Connection, Origin, PATIENCE, Pintle, Reply, Response, free_port, output};
+
+/// Requests to one configuration.
+const REQUESTS: usize = 24;
+
+/// Fields of responses that depend on the time and the connection.
+const UNTOLD: [&str; 4] = ["date", "content-length", "connection", "transfer-encoding"];
+
+/// The fields of every response of the origin.
+const RESPONSE: [(&str, &str); 6] = [
+    ("Content-Type", "text/plain"),
+    ("Server", "Apache"),
+    ("X-Powered-By", "PHP"),
+    ("Strict-Transport-Security", "max-age=5"),
+    ("Public-Key-Pins", "pin-sha256=\"x\""),
+    ("Set-Cookie", "a=b; Path=/"),
+];
+
+/// A small generator (SplitMix64).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % sides as u64).unwrap()
+    }
+
+    fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+        of[self.roll(of.len())]
+    }
+
+    /// Each of these with a chance of one in `sides`.
+    fn some<'a>(&mut self, of: &[&'a str], sides: usize) -> Vec<&'a str> {
+        of.iter().copied().filter(|_| self.roll(sides) == 0).collect()
+    }
+}
+
+struct Ports {
+    https: u16,
+    http: u16,
+}
+
+fn listen(dice: &mut Dice, ports: &Ports) -> String {
+    let mut text = format!(
+        "[listen]\nhttps = [\"127.0.0.1:{}\"]\nhttp = [\"127.0.0.1:{}\"]\nworkers = 1\n",
+        ports.https, ports.http
+    );
+    text += dice.one(&[
+        "",
+        "trusted_proxies = [\"127.0.0.0/8\"]\n",
+        "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n",
+    ]);
+    if text.contains("trusted") {
+        text += dice.one(&[
+            "",
+            "trust = \"forwarded\"\n",
+            "proxy_protocol = true\n",
+            "trust = \"proxy\"\nproxy_protocol = true\n",
+        ]);
+        text += dice.one(&["", "health_path = \"/up\"\n"]);
+    }
+    text += dice.one(&["", "", "public_https_port = 443\n", "public_https_port = 4443\n"]);
+    text + dice.one(&["", "error_details = \"everybody\"\n"])
+}
+
+fn policies(dice: &mut Dice, authority: &Authority) -> String {
+    let (next, spare) = (authority.public_key("next"), authority.public_key("spare"));
+    let mut text = dice
+        .one(&[
+            "",
+            "[site.hsts]\nmax_age = \"1y\"\n",
+            "[site.hsts]\nmax_age = \"1d\"\nupstream = \"keep\"\n",
+            "[site.hsts]\nmax_age = 0\n",
+        ])
+        .to_owned();
+    let mode = dice.one(&["", "enforce", "report-only", "withdraw"]);
+    if !mode.is_empty() {
+        text += &format!(
+            "[site.hpkp]\nmode = \"{mode}\"\nmax_age = \"30d\"\nbackups = [{next:?}, {spare:?}]\nreport_uri = \
+             \"https://reports.example.net/\"\n"
+        );
+    }
+    text += dice.one(&[
+        "",
+        "[site.request_headers]\nset = { \"X-Edge\" = \"pintle\", \"Accept\" = \"*/*\" }\nremove = [\"X-Debug\", \"cookie\"]\n",
+        "[site.request_headers]\nadd = { \"X-Debug\" = \"2\" }\n",
+    ]);
+    text + dice.one(&[
+        "",
+        "[site.response_headers]\nset = { \"X-Content-Type-Options\" = \"nosniff\", \"Server\" = \"x\" }\nremove = \
+         [\"X-Powered-By\"]\n",
+        "[site.response_headers]\nadd = { \"X-Test\" = \"1\" }\nremove = [\"Server\", \"Set-Cookie\"]\n",
+    ])
+}
+
+fn config(dice: &mut Dice, authority: &Authority, origin: &Origin, state: &std::path::Path) -> String {
+    let site = |name: &str, hosts: &[&str]| {
+        let leaf = authority.leaf(name, hosts);
+        let certificate = format!("[site.certificate]\nchain = {:?}\nkey = {:?}\n", leaf.chain, leaf.key);
+        (format!("[[site]]\nhosts = {hosts:?}\nupstream = {:?}\n", origin.url()), certificate)
+    };
+    let mut text = format!("[state]\ndirectory = {state:?}\n");
+    text += dice.one(&["", "", "[tls]\nunknown_name = \"default\"\ndefault_site = \"a.example\"\n"]);
+    text += dice.one(&["", "[reports]\nhost = \"a.example\"\npath = \"/pins\"\n"]);
+    text += dice.one(&["", "[limits]\nrequest_line = 256\nheader_count = 12\nrequest_body = 2\n"]);
+    let (head, certificate) = site("a", &["a.example", "www.a.example"]);
+    text += &head;
+    text += dice.one(&["", "canonical_redirect = true\n"]);
+    text += dice.one(&[
+        "",
+        "[site.upstream_options]\nhost_header = \"client\"\n",
+        "[site.upstream_options]\nhost_header = \"inner.example\"\n",
+    ]);
+    text += &certificate;
+    text += &policies(dice, authority);
+    let (head, certificate) = site("b", &["*.b.example", "b.example"]);
+    text + &head + &certificate + &policies(dice, authority)
+}
+
+/// A request, as a client sends it.
+#[derive(Debug)]
+struct Request {
+    tls: bool,
+    name: String,
+    method: &'static str,
+    target: String,
+    fields: Vec<(String, String)>,
+    proxy: Option<String>,
+    body: &'static str,
+}
+
+fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
+    let tls = dice.roll(3) > 0;
+    let names =
+        ["a.example", "www.a.example", "x.b.example", "b.example", "x.y.b.example", "other.example", "127.0.0.1"];
+    let name = dice.one(&names).to_owned();
+    let port = if tls { ports.https } else { ports.http };
+    let host = match dice.roll(12) {
+        0 => dice.one(&names).to_owned(),
+        1 => format!("{name}:{port}"),
+        2 => format!("{name}:77"),
+        3 => name.to_uppercase(),
+        4 => format!("{name}."),
+        5 => "a..b".to_owned(),
+        _ => name.clone(),
+    };
+    let own = format!("/p{number}");
+    let long = format!("/p{number}?{}", "x".repeat(300));
+    let query = format!("/p{number}?a=%20&b=ü");
+    let query = query.replace('ü', "%C3%BC");
+    let target =
+        dice.one(&[&*own, &own, &own, &long, &query, "/up", "/pins", "/.well-known/acme-challenge/abc"]).to_owned();
+    let method = dice.one(&["GET", "GET", "GET", "HEAD", "POST", "OPTIONS", "TRACE", "PUT", "DELETE"]);
+    let pool = [
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Proto: https, http",
+        "X-Forwarded-For: 198.51.100.1, 127.0.0.2",
+        "X-Forwarded-For: 192.0.2.1",
+        "X-Forwarded-Host: www.a.example",
+        "X-Forwarded-Port: 1",
+        "Forwarded: for=192.0.2.5;proto=https;host=a.example",
+        "Forwarded: for=10.0.0.1;proto=http, for=\"[2001:db8::1]\"",
+        "X-Real-IP: 1.2.3.4",
+        "X_Forwarded_Proto: https",
+        "CF-Connecting-IP: 1.2.3.4",
+        "X-Debug: 1",
+        "x-debug: 2",
+        "X-Edge: mine",
+        "Accept: text/html",
+        "Cookie: a=b",
+        "Cookie: c=d",
+        "TE: trailers",
+        "Connection: keep-alive, X-Hop",
+        "X-Hop: 1",
+        "Keep-Alive: timeout=5",
+        "Proxy-Authorization: x",
+        "Via: 1.1 pintle, 1.0 other",
+        "Max-Forwards: 0",
+        "Alt-Used: x",
+    ];
+    let mut lines: Vec<String> = dice.some(&pool, 6).into_iter().map(str::to_owned).collect();
+    lines.extend(
+        dice.some(&["Expect: wonders", "Via: 1 pintle, 1 pintle, 1 pintle, 1 pintle, 1 pintle", "Host: again"], 30)
+            .into_iter()
+            .map(str::to_owned),
+    );
+    let mut body = "";
+    if matches!(method, "POST" | "PUT") {
+        let (line, sent) = [
+            ("Content-Length: 3", "abc"),
+            ("Content-Length: 0", ""),
+            ("Transfer-Encoding: chunked", "1\r\na\r\n0\r\n\r\n"),
+            ("Content-Length: x", ""),
+        ][dice.roll(4)];
+        lines.push(line.to_owned());
+        body = sent;
+    }
+    lines.insert(0, format!("Host: {host}"));
+    let pair = |line: String| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
+    let proxies = [
+        "PROXY TCP4 192.0.2.9 127.0.0.1 5 443",
+        "PROXY TCP4 127.0.0.9 127.0.0.1 5 443",
+        "PROXY UNKNOWN",
+        "PROXY WRONG",
+        "",
+    ];
+    let proxy = Some(dice.one(&proxies)).filter(|proxy| !proxy.is_empty());
+    Request {
+        tls,
+        name,
+        method,
+        target,
+        fields: lines.into_iter().map(pair).collect(),
+        proxy: proxy.map(str::to_owned),
+        body,
+    }
+}
+
+impl Request {
+    /// The arguments of `pintle explain`.
+    fn arguments(&self) -> Vec<String> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let mut arguments = vec![format!("{scheme}://{}{}", self.name, self.target)];
+        let mut add = |list: &[&str]| arguments.extend(list.iter().map(|text| (*text).to_owned()));
+        add(&["--from", "127.0.0.1", "--method", self.method, "--json"]);
+        for (name, value) in &self.fields {
+            add(&["-H", &format!("{name}: {value}")]);
+        }
+        for (name, value) in RESPONSE {
+            add(&["--response-header", &format!("{name}: {value}")]);
+        }
+        if let Some(proxy) = &self.proxy {
+            add(&["--proxy", proxy]);
+        }
+        arguments
+    }
+
+    /// Sends it. `None` if the connection ends without a response.
+    fn send(&self, client: &Client, pintle: &Pintle, with_proxy: bool) -> Option<Response> {
+        let address = if self.tls { pintle.https() } else { pintle.http() };
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        if let Some(proxy) = self.proxy.as_ref().filter(|_| with_proxy) {
+            socket.write_all(format!("{proxy}\r\n").as_bytes()).unwrap();
+        } else if with_proxy {
+            // Something else than a header.
+            socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        }
+        let mut connection = match self.tls {
+            true => client.handshake(socket, &self.name).ok()?,
+            false => Connection { stream: Box::new(socket), received: Vec::new() },
+        };
+        let fields: String = self.fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{} {} HTTP/1.1\r\n{fields}\r\n{}", self.method, self.target, self.body);
+        connection.stream.write_all(head.as_bytes()).ok()?;
+        crate::harness::read_response(&mut connection, self.method).ok()
+    }
+}
+
+/// Names and values, sorted, without the untold ones.
+fn told(fields: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let lower = fields.map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let mut told: Vec<_> = lower.filter(|(name, _)| !UNTOLD.contains(&name.as_str())).collect();
+    told.sort();
+    told
+}
+
+/// Compares a report with what happened. `received` is the request at the origin.
+#[track_caller]
+fn compare(report: &Value, response: Option<&Response>, received: Option<&str>, context: &dyn Fn() -> String) {
+    let Some(response) = response else {
+        assert_eq!(report["decision"], "closed", "{}", context());
+        return;
+    };
+    assert_ne!(report["decision"], "closed", "{}", context());
+    let sent = report["upstream_request"].as_str().filter(|_| report["decision"] == "forward");
+    assert_eq!(
+        sent.map(|sent| sent.trim_end_matches("\r\n")),
+        received.map(|head| head.trim_end_matches("\r\n")),
+        "{}",
+        context()
+    );
+    if report["decision"] == "report" {
+        assert!([204, 400, 413].contains(&response.status), "{}", context());
+        return;
+    }
+    assert_eq!(report["status"], response.status, "{}", context());
+    assert_eq!(report["location"].as_str().or(response.field("location")), response.field("location"), "{}", context());
+    let stated = report["response"].as_array().unwrap().iter();
+    let text = |field: &Value, key: &str| field[key].as_str().unwrap().to_owned();
+    let stated = told(stated.map(|field| (text(field, "name"), text(field, "value"))));
+    assert_eq!(stated, told(response.fields.iter().cloned()), "{}", context());
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
+}
+
+/// Plays one configuration and its requests. Returns the decisions.
+fn play(seed: u64, requests: usize) -> Vec<String> {
+    let mut dice = Dice(seed);
+    let authority = Authority::new();
+    let origin = Origin::start(|request| {
+        let fields: String = RESPONSE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let body = if request.line().starts_with("HEAD") { "" } else { "ok" };
+        Reply::new("200 OK", &fields, body)
+    });
+    let ports = Ports { https: free_port(), http: free_port() };
+    let listen = listen(&mut dice, &ports);
+    let state = authority.folder().join("state");
+    let config = config(&mut dice, &authority, &origin, &state);
+    let pintle = Pintle::start_with(&authority, &listen, &config);
+    let client = trusting::client();
+    let with_proxy = listen.contains("proxy_protocol");
+    let mut decisions = Vec::new();
+    for number in 0..requests {
+        let request = request(&mut dice, number, &ports);
+        let ask = |more: &[&str]| -> Value {
+            let mut command: Command = pintle.command("explain");
+            serde_json::from_str(&output(command.args(request.arguments()).args(more))).unwrap()
+        };
+        let reports = [ask(&[]), ask(&["--live"])];
+        let before = origin.received().len();
+        let response = request.send(&client, &pintle, with_proxy);
+        let received = origin.received().get(before).map(|received| received.head.clone());
+        for report in &reports {
+            compare(report, response.as_ref(), received.as_deref(), &|| {
+                format!(
+                    "PINTLE_EXPLAIN_SEED={seed}, request {number}: {request:?}\n{listen}{config}\nexplained: {report:#}\n\
+                     answered: {response:?}\nthe origin received: {received:?}"
+                )
+            });
+        }
+        decisions.push(reports[0]["decision"].as_str().unwrap().to_owned());
+    }
+    decisions
+}
+
+#[test]
+fn the_server_does_what_explain_says() {
+    let wanted = number("PINTLE_EXPLAIN").map_or(6 * REQUESTS, |n| usize::try_from(n).unwrap());
+    let seeds = match number("PINTLE_EXPLAIN_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..wanted.div_ceil(REQUESTS) as u64).map(|round| 0x5eed + round).collect(),
+    };
+    let mut decisions: Vec<String> = seeds.iter().flat_map(|seed| play(*seed, REQUESTS)).collect();
+    decisions.sort();
+    decisions.dedup();
+    if seeds.len() > 5 {
+        // The dice meet every kind of decision that requests without a body of their own can meet.
+        for kind in ["closed", "forward", "redirect", "refuse"] {
+            assert!(decisions.iter().any(|decision| decision == kind), "no {kind} in {decisions:?}");
+        }
+    }
+}
