@@ -1,6 +1,8 @@
 //! The arguments of each command.
 
-use std::net::IpAddr;
+mod explain;
+mod values;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,8 +11,10 @@ use clap::{Subcommand, ValueEnum};
 use crate::commands::{doctor, init, key, pin};
 use crate::export::{Form, Role};
 use crate::host::HostPattern;
-use crate::policy::Scheme;
 use crate::verify::target::{Place, Url};
+
+pub(super) use explain::ExplainArgs;
+use values::{parse_date, parse_duration, parse_https_url, parse_url};
 
 #[derive(clap::Args)]
 pub(super) struct ConfigArgs {
@@ -105,39 +109,6 @@ pub(super) struct VerifyArgs {
     /// Require one of these pins in the served chain: output of `pintle pin`, or --json of an earlier visit
     #[arg(long, value_name = "FILE")]
     pub(super) pins: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-#[derive(clap::Args)]
-pub(super) struct ExplainArgs {
-    #[command(flatten)]
-    pub(super) config: ConfigArgs,
-    /// The URL that a client asks for
-    #[arg(value_name = "URL", value_parser = parse_url_text)]
-    pub(super) url: String,
-    /// The address that the connection comes from: a client's, or a balancer's [default: 203.0.113.1, a stranger]
-    #[arg(long, value_name = "IP")]
-    pub(super) from: Option<IpAddr>,
-    /// A field of the request, such as 'X-Forwarded-Proto: https'; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_field)]
-    pub(super) fields: Vec<(String, String)>,
-    /// The request comes by the plain listener, whatever the URL says, as from a TLS offloader
-    #[arg(long)]
-    pub(super) http: bool,
-    /// The method
-    #[arg(long, value_name = "METHOD")]
-    pub(super) method: Option<String>,
-    /// The PROXY header before the request, if listen.proxy_protocol is set: a line of version 1, or hex: and version 2
-    #[arg(long, value_name = "HEADER")]
-    pub(super) proxy: Option<String>,
-    /// A field of the upstream's response; may be repeated
-    #[arg(long = "response-header", value_name = "FIELD", value_parser = parse_field)]
-    pub(super) response_fields: Vec<(String, String)>,
-    /// Ask the running process, which knows its ledger, its leases and the health of its upstreams
-    #[arg(long)]
-    pub(super) live: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -446,34 +417,4 @@ impl PinArgs {
             },
         }
     }
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    crate::config::value::duration(text).ok_or_else(|| format!("not {}", crate::config::value::DURATION_FORM))
-}
-
-fn parse_https_url(text: &str) -> Result<Url, String> {
-    let url = parse_url(text)?;
-    if url.scheme == Scheme::Https { Ok(url) } else { Err("write the https URL: plain HTTP is checked, too".into()) }
-}
-
-/// Without a scheme, https is meant.
-fn parse_url(text: &str) -> Result<Url, String> {
-    if text.contains("://") { text.parse() } else { format!("https://{text}").parse() }
-}
-
-/// The text of a URL; the scheme is https unless the text names it.
-fn parse_url_text(text: &str) -> Result<String, String> {
-    parse_url(text).map(|url| url.to_string())
-}
-
-/// Reads a field as curl does: `Name: value`.
-fn parse_field(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("not a field: write 'Name: value'")?;
-    Ok((name.to_owned(), value.trim().to_owned()))
-}
-
-fn parse_date(text: &str) -> Result<String, String> {
-    let date = text.parse::<jiff::civil::Date>().ok().map(|date| date.to_string());
-    date.filter(|date| date == text).ok_or_else(|| "not a date like 2027-01-31".to_owned())
 }

@@ -1,9 +1,11 @@
 //! The fates of fields between client and upstream: a comparison of the heads that were received and written, with the
 //! reason of each difference.
 
-use super::Fields;
 use crate::message::{self, Name, RequestHead};
 use crate::site::{HeaderRules, Site};
+
+/// Names and values of fields.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The fate of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

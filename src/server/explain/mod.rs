@@ -32,7 +32,7 @@ use crate::tls::{CertificateSet, ChosenBy};
 use crate::upstream::{Circuit, Client, Interim, Response, ResponseBody, Upstream, UpstreamError, UpstreamRequest};
 
 pub use super::context::NoPins;
-pub use fields::{Change, FieldChange, Why};
+pub use fields::{Change, FieldChange, Fields, Why};
 
 /// A request to explain.
 #[derive(Debug, Clone)]
@@ -134,9 +134,6 @@ pub enum Closed {
     /// The handshake is refused with this alert.
     Alert(u8),
 }
-
-/// Names and values of fields.
-pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// An answer.
 #[derive(Debug, Clone)]
