@@ -16,7 +16,7 @@ use clap_complete::Shell;
 
 use crate::commands::{
     self, Output, acme, check, demo, doctor, explain, export, health, init, install, key, keys, ledger, pages, pin,
-    remote, repair, revoke, run, status, verify,
+    remote, repair, revoke, run, status, verify, watch,
 };
 use crate::config::DEFAULT_PATHS;
 use crate::export::Form;
@@ -161,10 +161,7 @@ pub fn run() -> ExitCode {
         Command::Ledger(command) => ledger(command),
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
-        Command::Status(StatusArgs { check, exit_code }) => {
-            let options = status::Options { as_json: check.json, exit_code };
-            with_config(check.config, |path| status::status(path, options, &output))
-        }
+        Command::Status(args) => status(args, &output),
         Command::Health(args) => with_config(args.config, |path| health::health(path, args.json, &output)),
         Command::Verify(args) => verify(args, &output),
         Command::Explain(args) => explain(args, &output),
@@ -213,10 +210,19 @@ fn export(args: ExportArgs) -> ExitCode {
     with_config(config, |path| export::export(path, &options))
 }
 
+fn status(args: StatusArgs, output: &Output) -> ExitCode {
+    let StatusArgs { check, exit_code, watch, rounds } = args;
+    let as_json = check.json;
+    with_config(check.config, |path| match watch {
+        Some(pause) => watch::watch(path, watch::Options { pause, rounds, as_json }, output),
+        None => status::status(path, status::Options { as_json, exit_code }, output),
+    })
+}
+
 fn explain(args: ExplainArgs, output: &Output) -> ExitCode {
     let ExplainArgs { config, url, from, fields, http, method, proxy, response_fields, live, json } = args;
     let asked = explain::Asked { url, from, fields, http, method, proxy, response_fields };
-    with_config(config, |path| explain::explain(path, &asked, explain::Wanted { live, as_json: json }, output))
+    with_config(config, |path| explain::explain(path, &asked, explain::Options { live, as_json: json }, output))
 }
 
 fn key(command: KeyCommand, output: &Output) -> ExitCode {

@@ -14,7 +14,7 @@ use crate::host::HostPattern;
 use crate::verify::target::{Place, Url};
 
 pub(super) use explain::ExplainArgs;
-use values::{parse_date, parse_duration, parse_https_url, parse_url};
+use values::{parse_date, parse_duration, parse_https_url, parse_pause, parse_url};
 
 #[derive(clap::Args)]
 pub(super) struct ConfigArgs {
@@ -68,6 +68,15 @@ pub(super) struct StatusArgs {
     /// Exit with code 1 if something needs attention
     #[arg(long)]
     pub(super) exit_code: bool,
+    /// Show the state again and again, with rates, until you stop it; with --json, one line each time
+    #[arg(
+        long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = parse_pause,
+        conflicts_with = "exit_code"
+    )]
+    pub(super) watch: Option<Duration>,
+    /// End the watch after this many times
+    #[arg(long, value_name = "NUMBER", requires = "watch")]
+    pub(super) rounds: Option<u64>,
 }
 
 #[derive(clap::Args)]

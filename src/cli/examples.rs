@@ -214,6 +214,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         "status",
         &[
             ("Show the state of the service", "sudo pintle status"),
+            ("Watch rates, upstreams and certificates", "sudo pintle status --watch"),
             ("Fail if something needs attention, for a monitor", "sudo pintle status --exit-code"),
             ("Print the version that serves", "sudo pintle status --json | jq -r .version"),
         ],

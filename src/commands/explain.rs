@@ -27,7 +27,7 @@ const WIDTH: usize = 80;
 
 /// The options.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct Options {
     /// `true` to ask the running process.
     pub live: bool,
     /// `true` for JSON.
@@ -35,13 +35,13 @@ pub struct Wanted {
 }
 
 /// Explains a request. Exit code 0 if there is an explanation, whatever it is.
-pub fn explain(path: &Path, asked: &Asked, wanted: Wanted, output: &Output) -> ExitCode {
-    let report = if wanted.live { live(path, asked, wanted, output) } else { offline(path, asked) };
+pub fn explain(path: &Path, asked: &Asked, options: Options, output: &Output) -> ExitCode {
+    let report = if options.live { live(path, asked, options, output) } else { offline(path, asked) };
     let report = match report {
         Ok(report) => report,
         Err(code) => return code,
     };
-    if wanted.as_json {
+    if options.as_json {
         println!("{report:#}");
     } else {
         table(&report, sheet::width().unwrap_or(WIDTH)).iter().for_each(|line| println!("{line}"));
@@ -50,8 +50,8 @@ pub fn explain(path: &Path, asked: &Asked, wanted: Wanted, output: &Output) -> E
 }
 
 /// Asks the running process.
-fn live(path: &Path, asked: &Asked, wanted: Wanted, output: &Output) -> Result<Value, ExitCode> {
-    let mut results = Results::new(wanted.as_json);
+fn live(path: &Path, asked: &Asked, options: Options, output: &Output) -> Result<Value, ExitCode> {
+    let mut results = Results::new(options.as_json);
     let request = (Method::POST, "/explain", json!(asked).to_string());
     match say_to_running(path, request, PATIENCE, &[StatusCode::OK], output, &mut results) {
         Some((_, answer)) => {

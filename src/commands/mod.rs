@@ -35,6 +35,7 @@ mod sheet;
 pub mod status;
 mod unfinished;
 pub mod verify;
+pub mod watch;
 
 use std::fmt;
 use std::path::Path;

@@ -82,4 +82,5 @@ mod tls;
 mod upgrade;
 mod upstream;
 mod verify;
+mod watch;
 mod websocket;

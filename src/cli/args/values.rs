@@ -10,6 +10,14 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::config::value::duration(text).ok_or_else(|| format!("not {}", crate::config::value::DURATION_FORM))
 }
 
+/// Reads seconds, or a time as the configuration file writes it.
+pub(super) fn parse_pause(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds".to_owned()),
+        Err(_) => parse_duration(text),
+    }
+}
+
 /// Reads an https URL.
 pub(super) fn parse_https_url(text: &str) -> Result<Url, String> {
     let url = parse_url(text)?;

@@ -165,6 +165,12 @@ impl Inputs<'_> {
             (None, Some(_)) => "no SNI: tls.unknown_name decides".to_owned(),
             (None, None) => "no SNI, from a trusted peer that may ask for the health".to_owned(),
         };
+        let why = match (&chosen.outcome, chosen.by) {
+            (Err(_), Some(ChosenBy::Name(_) | ChosenBy::Address)) => {
+                format!("{why}; its site has no usable certificate")
+            }
+            _ => why,
+        };
         let is_default = !matches!(chosen.by, Some(ChosenBy::Name(_) | ChosenBy::Address));
         let own = ["site.certificate.chain", "site.certificate[0].chain", "site.certificate.acme", "site.certificate"];
         let keys: &[&str] = if is_default { &["tls.default_site", "tls.unknown_name"] } else { &own };
@@ -208,7 +214,7 @@ impl Inputs<'_> {
         };
         let is_it = |pattern: &str| match by {
             FoundBy::Exact => pattern == host,
-            FoundBy::Wildcard => pattern.strip_prefix("*.").is_some_and(|base| host.ends_with(base)),
+            FoundBy::Wildcard => host.split_once('.').is_some_and(|(_, base)| pattern.strip_prefix("*.") == Some(base)),
         };
         let at = site.hosts.iter().position(|pattern| is_it(pattern)).unwrap_or_default();
         let pattern = site.hosts.get(at).map(|pattern| both_forms(pattern)).unwrap_or_default();

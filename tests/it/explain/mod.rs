@@ -145,6 +145,16 @@ fn verdicts() {
     assert!(
         verdict(&[&to(""), "-H", "Via: 1.1 pintle, 1.1 pintle, 1.1 pintle, 1.1 pintle, 1.1 pintle"]).starts_with("508")
     );
+    // The nearest wildcard is named.
+    let leaf = draft.authority.leaf("wild", &["*.example.org", "*.b.example.org"]);
+    draft.append(&format!(
+        "[[site]]\nhosts = [\"*.example.org\", \"*.b.example.org\"]\nupstream = \"http://10.0.0.1\"\n\
+         certificate = {{ chain = {:?}, key = {:?} }}\n",
+        leaf.chain, leaf.key
+    ));
+    let report = draft.ask(&["https://a.b.example.org/"]);
+    assert_eq!(step(&report, "site")["why"], "by wildcard *.b.example.org");
+    assert_eq!(step(&report, "certificate")["at"], draft.line("certificate = {"));
     let trusting = Draft::new("trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = true\nhealth_path = \"/up\"", "");
     let ask = |more: &[&str]| trusting.ask(&[&[to("up").as_str(), "--from", "10.0.0.1"][..], more].concat());
     assert_eq!(ask(&[])["verdict"], "the connection is closed: no valid PROXY header");

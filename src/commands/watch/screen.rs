@@ -1,0 +1,283 @@
+//! The display of `pintle status --watch`, as lines: what needs attention first, then rates, upstreams and certificates.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::commands::status::{list, text};
+use crate::reason::counted;
+
+/// The rows of a terminal below which nothing is left out.
+const ROWS_LEAST: usize = 4;
+/// The bold red of trouble, and its end.
+const LOUD: &str = "\x1b[1;31m";
+const QUIET: &str = "\x1b[0m";
+
+/// The space for a display.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// Columns; longer lines are cut.
+    pub(super) columns: Option<usize>,
+    /// Rows; what does not fit is counted.
+    pub(super) rows: Option<usize>,
+    /// `true` for colours.
+    pub(super) color: bool,
+}
+
+impl Look {
+    /// Everything, without colours.
+    pub(super) const PLAIN: Self = Self { columns: None, rows: None, color: false };
+}
+
+/// The contents of a display.
+#[derive(Debug, Default)]
+pub(super) struct Scene {
+    head: String,
+    attention: Vec<String>,
+    traffic: Vec<String>,
+    upstreams: Vec<String>,
+    certificates: Vec<String>,
+}
+
+impl Scene {
+    /// Makes the contents of an answer. `before` is the answer before it, and its age.
+    pub(super) fn of(status: &Value, before: Option<(&Value, Duration)>, now: Timestamp) -> Self {
+        // Another process counts from zero.
+        let before = before.filter(|(before, _)| before["pid"] == status["pid"]);
+        let started = text(status, "started").parse::<Timestamp>().unwrap_or(now);
+        let up = now.as_second().saturating_sub(started.as_second()).max(0);
+        let draining = if status["draining"] == true { "  DRAINING" } else { "" };
+        Self {
+            head: format!(
+                "pintle {}  process {}  up {}  {}{draining}",
+                text(status, "version"),
+                status["pid"],
+                span(up),
+                now.strftime("%Y-%m-%d %H:%M:%S UTC")
+            ),
+            attention: list(status, "attention").iter().map(attention).collect(),
+            traffic: traffic(status, before),
+            upstreams: upstreams(status),
+            certificates: certificates(status),
+        }
+    }
+}
+
+fn attention(item: &Value) -> String {
+    let site = item["site"].as_str().map(|site| format!("{site}: ")).unwrap_or_default();
+    format!("! {site}{}", text(item, "what"))
+}
+
+/// A number of seconds, in its two largest units.
+fn span(seconds: i64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes}m {:02}s", seconds % 60),
+        (0, _) => format!("{hours}h {minutes:02}m"),
+        _ => format!("{days}d {hours:02}h"),
+    }
+}
+
+/// The rates since the answer before; without one, the numbers so far.
+fn traffic(status: &Value, before: Option<(&Value, Duration)>) -> Vec<String> {
+    let total = |name: &str| status["counters"][name].as_u64().unwrap_or_default();
+    let rate = |name: &str| {
+        let Some((before, age)) = before else { return "-".to_owned() };
+        let new = total(name).saturating_sub(before["counters"][name].as_u64().unwrap_or_default());
+        format!("{:.1}", new as f64 / age.as_secs_f64().max(0.001))
+    };
+    let row = |label: &str, sum: &str, parts: &[(&str, &str)]| {
+        let parts: String = parts.iter().map(|(name, counter)| format!("  {name} {:>6}", rate(counter))).collect();
+        format!("{label:<13}{:>8}/s{parts}   {} in all", rate(sum), total(sum))
+    };
+    let classes =
+        [("2xx", "responses_2xx"), ("3xx", "responses_3xx"), ("4xx", "responses_4xx"), ("5xx", "responses_5xx")];
+    vec![
+        row("requests", "requests", &classes),
+        row("handshakes", "handshakes", &[("resumed", "handshakes_resumed"), ("failed", "handshakes_failed")]),
+        row("connections", "connections_accepted", &[("refused", "connections_refused"), ("shed", "connections_shed")])
+            + &format!(", {} open", status["connections"]),
+        row("up. errors", "upstream_errors", &[("retries", "upstream_retries"), ("queued", "upstream_queued")]),
+    ]
+}
+
+/// Each upstream once: those in trouble first.
+fn upstreams(status: &Value) -> Vec<String> {
+    let mut rows: Vec<(bool, String)> = Vec::new();
+    for site in list(status, "sites") {
+        let (Some(url), health) = (site["upstream"].as_str(), &site["upstream_health"]) else { continue };
+        let addresses = list(health, "addresses");
+        let is_out = |address: &&Value| address["check_fails"] == true || address["left_out_for"].as_u64() > Some(0);
+        let out = addresses.iter().filter(is_out).count();
+        let circuit = text(health, "circuit");
+        let is_well = circuit == "closed" && out == 0 && !addresses.is_empty();
+        let state = match circuit {
+            "closed" if addresses.is_empty() => "no address".to_owned(),
+            "closed" if out > 0 => format!("{out} of {} out", counted(addresses.len(), "address")),
+            "closed" => "well".to_owned(),
+            other => format!("circuit {other}"),
+        };
+        let sign = if is_well { ' ' } else { '!' };
+        let row = (is_well, format!("{sign} {state:<20} {url}"));
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    rows.sort_by_key(|(is_well, _)| *is_well);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Each certificate: sites without one first, then by its end.
+fn certificates(status: &Value) -> Vec<String> {
+    let mut rows: Vec<(i64, String)> = Vec::new();
+    for site in list(status, "sites") {
+        let name = text(site, "site");
+        if site["without_certificate"].is_string() {
+            rows.push((i64::MIN, format!("! none                 {name}")));
+        }
+        for certificate in list(site, "certificates") {
+            let left = certificate["seconds_left"].as_i64().unwrap_or_default();
+            let end = text(certificate, "not_after").get(..10).unwrap_or("-").to_owned();
+            let sign = if matches!(text(certificate, "state"), "valid" | "-") { ' ' } else { '!' };
+            rows.push((left, format!("{sign} {end} {:>8}  {name}  {}", span(left), text(certificate, "algorithm"))));
+        }
+    }
+    rows.sort();
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Makes the lines of a display. What does not fit is counted, and lines are cut.
+pub(super) fn blocks(scene: Option<&Scene>, error: Option<&str>, look: &Look) -> Vec<String> {
+    let mut lines = Vec::new();
+    let nothing = Scene { head: "pintle: waiting for the running process".to_owned(), ..Scene::default() };
+    let scene = scene.unwrap_or(&nothing);
+    lines.push(scene.head.clone());
+    lines.extend(error.map(|error| format!("! no answer: {error}")));
+    let titled = [("upstreams", &scene.upstreams), ("certificates", &scene.certificates)];
+    let titled: Vec<_> = titled.into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
+    // Blank lines, titles and the traffic are there in any case.
+    let fixed = lines.len() + scene.traffic.len() + usize::from(!scene.traffic.is_empty()) + 2 * titled.len();
+    let mut room = look.rows.map_or(usize::MAX, |rows| rows.max(ROWS_LEAST).saturating_sub(fixed));
+    let lists = titled.len();
+    // Trouble may take all but one row of each list.
+    let shown = fit(&scene.attention, room.saturating_sub(lists));
+    room = room.saturating_sub(shown.len());
+    lines.extend(shown);
+    if !scene.traffic.is_empty() {
+        lines.push(String::new());
+        lines.extend(scene.traffic.iter().cloned());
+    }
+    for (at, (title, rows)) in titled.iter().enumerate() {
+        // Rows that one list leaves go to the next.
+        let share = if at + 1 == lists { room } else { room.div_ceil(2) };
+        let spare = titled.get(at + 1).map_or(0, |(_, next)| (room - share).saturating_sub(next.len()));
+        let shown = fit(rows, share.saturating_add(spare));
+        room = room.saturating_sub(shown.len());
+        lines.push(String::new());
+        lines.push((*title).to_owned());
+        lines.extend(shown);
+    }
+    if let Some(rows) = look.rows {
+        lines.truncate(rows);
+    }
+    lines.into_iter().map(|line| finished(&line, look)).collect()
+}
+
+/// As many rows as there is room for; the last one counts the rest.
+fn fit(rows: &[String], room: usize) -> Vec<String> {
+    if rows.len() <= room {
+        return rows.to_vec();
+    }
+    let Some(kept) = room.checked_sub(1) else { return Vec::new() };
+    let mut shown = rows[..kept].to_vec();
+    shown.push(format!("  and {} more", rows.len() - kept));
+    shown
+}
+
+/// A line that a terminal shows in one row: only characters of one column, cut at the last column.
+fn finished(line: &str, look: &Look) -> String {
+    let safe: String = line.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    let cut = look.columns.and_then(|columns| safe.get(..columns)).unwrap_or(&safe).trim_end();
+    match look.color && (cut.starts_with('!') || cut.contains("DRAINING")) {
+        true => format!("{LOUD}{cut}{QUIET}"),
+        false => cut.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(sites: usize, troubles: usize, requests: u64) -> Value {
+        let site = |n: usize| {
+            json!({
+                "site": format!("s{n}.example"), "upstream": format!("http://10.0.0.{n}"),
+                "upstream_health": { "circuit": if n == 1 { "open" } else { "closed" }, "addresses": [{ "address": "10.0.0.1:80" }] },
+                "certificates": [{ "seconds_left": 86_400 * (9 - n as i64), "not_after": "2027-01-01T00:00:00Z",
+                                   "state": "valid", "algorithm": "ecdsa-p256" }],
+            })
+        };
+        json!({
+            "version": "1", "pid": 7, "started": "2026-01-01T00:00:00Z", "connections": 3,
+            "counters": { "requests": requests, "responses_2xx": requests },
+            "attention": (0..troubles).map(|n| json!({ "site": "日本\u{1b}[31m", "what": format!("trouble {n}") })).collect::<Vec<_>>(),
+            "sites": (0..sites).map(site).collect::<Vec<_>>(),
+        })
+    }
+
+    fn scene(status: &Value, before: Option<(&Value, Duration)>) -> Scene {
+        Scene::of(status, before, "2026-01-03T05:00:00Z".parse().unwrap())
+    }
+
+    fn look(columns: usize, rows: usize) -> Look {
+        Look { columns: Some(columns), rows: Some(rows), color: false }
+    }
+
+    #[test]
+    fn rates_are_since_the_answer_before() {
+        let (old, new) = (status(1, 0, 100), status(1, 0, 150));
+        let rates = scene(&new, Some((&old, Duration::from_secs(2)))).traffic;
+        assert!(rates[0].starts_with("requests         25.0/s  2xx   25.0  3xx    0.0"), "{rates:?}");
+        assert!(rates[0].ends_with("150 in all"), "{rates:?}");
+        let mut other = old.clone();
+        other["pid"] = 8.into();
+        assert!(scene(&new, Some((&other, Duration::from_secs(2)))).traffic[0].contains("-/s"));
+        assert!(scene(&new, None).traffic[0].contains("-/s"));
+    }
+
+    #[test]
+    fn every_size_is_kept() {
+        for (sites, troubles) in [(0, 0), (1, 0), (3, 1), (40, 40), (1, 40), (40, 0)] {
+            let scene = scene(&status(sites, troubles, 1), None);
+            for (columns, rows) in [(80, 24), (40, 10), (20, 5), (200, 60), (1, 1), (80, 3)] {
+                let lines = blocks(Some(&scene), Some("no pintle listens at unix:/x"), &look(columns, rows));
+                assert!(lines.len() <= rows, "{sites} {troubles} {columns}x{rows}: {lines:#?}");
+                for line in &lines {
+                    assert!(line.len() <= columns && line.bytes().all(|b| matches!(b, 32..127)), "{line:?}");
+                }
+            }
+            let lines = blocks(Some(&scene), None, &look(80, 24));
+            if sites == 40 && troubles == 0 {
+                assert_eq!(lines.len(), 24, "the rows are used: {lines:#?}");
+            }
+            assert_eq!(lines.iter().any(|line| line == "upstreams"), sites > 0);
+        }
+    }
+
+    #[test]
+    fn trouble_comes_first() {
+        let all = scene(&status(4, 2, 1), None);
+        let lines = blocks(Some(&all), None, &look(80, 24));
+        assert_eq!(lines[1], "! ???[31m: trouble 0");
+        let at = lines.iter().position(|line| line == "upstreams").unwrap();
+        assert_eq!(lines[at + 1], "! circuit open         http://10.0.0.1");
+        let at = lines.iter().position(|line| line == "certificates").unwrap();
+        assert!(lines[at + 1].contains("s3.example"), "the next to end: {lines:#?}");
+        let loud = blocks(Some(&all), None, &Look { color: true, ..look(10, 24) });
+        assert_eq!(loud[1], "\u{1b}[1;31m! ???[31m:\u{1b}[0m");
+        assert_eq!(blocks(None, None, &Look::PLAIN), ["pintle: waiting for the running process"]);
+    }
+}
