@@ -211,12 +211,12 @@ mod tests {
 
     use super::*;
 
-    fn status(sites: usize, troubles: usize, requests: u64) -> Value {
-        let site = |n: usize| {
+    fn status(sites: i64, troubles: usize, requests: u64) -> Value {
+        let site = |n: i64| {
             json!({
                 "site": format!("s{n}.example"), "upstream": format!("http://10.0.0.{n}"),
                 "upstream_health": { "circuit": if n == 1 { "open" } else { "closed" }, "addresses": [{ "address": "10.0.0.1:80" }] },
-                "certificates": [{ "seconds_left": 86_400 * (9 - n as i64), "not_after": "2027-01-01T00:00:00Z",
+                "certificates": [{ "seconds_left": 86_400 * (9 - n), "not_after": "2027-01-01T00:00:00Z",
                                    "state": "valid", "algorithm": "ecdsa-p256" }],
             })
         };
