@@ -171,13 +171,16 @@ fn uncovered(hosts: &[HostPattern], served: &[Arc<Certificate>]) -> Vec<(HostPat
     hosts.iter().filter_map(partly).collect()
 }
 
-/// Warns of names that no certificate of the site covers.
+/// Warns of names that no certificate of the site covers. If the site has errors, they say what is wrong with its pairs.
 fn report_uncovered(
     table: &SiteTable,
     hosts: &[At<HostPattern>],
     uncovered: &[(HostPattern, Option<CertificateSet>)],
     r: &mut Checker<'_>,
 ) {
+    if r.problems.has_errors() {
+        return;
+    }
     let refused: Vec<&HostPattern> = uncovered.iter().filter(|(_, set)| set.is_none()).map(|(name, _)| name).collect();
     let Some(first) = hosts.iter().find(|host| refused.contains(&&host.value)) else { return };
     let site = hosts.first().map(|host| host.value.to_string()).unwrap_or_default();
