@@ -70,14 +70,18 @@ impl fmt::Display for Failure {
 
 /// Returns the C library's message without its beginning, which says "lookup" again.
 fn of_lookup(error: &io::Error) -> String {
-    let text = words(error);
-    text.strip_prefix("failed to lookup address information: ").unwrap_or(&text).to_owned()
+    let text = error.to_string();
+    in_lower_case(text.strip_prefix("failed to lookup address information: ").unwrap_or(&text))
 }
 
 /// Returns the system's message without the error number.
 fn words(error: &io::Error) -> String {
     let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
+    in_lower_case(text.split(" (os error").next().unwrap_or_default())
+}
+
+/// Returns a message whose first letter is small.
+fn in_lower_case(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }
