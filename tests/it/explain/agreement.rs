@@ -130,7 +130,25 @@ fn config(dice: &mut Dice, authority: &Authority, origin: &Origin, state: &std::
     text += &certificate;
     text += &policies(dice, authority);
     let (head, certificate) = site("b", &["*.b.example", "b.example"]);
-    text + &head + &certificate + &policies(dice, authority)
+    text += &(head + &certificate + &policies(dice, authority));
+    // An address, which no SNI can carry.
+    if dice.roll(2) == 0 {
+        let (head, certificate) = site("address", &["127.0.0.1"]);
+        text += &(head + &certificate + &policies(dice, authority));
+    }
+    // TLS ends in front of pintle.
+    if dice.roll(2) == 0 {
+        let (head, certificate) = site("c", &["c.example"]);
+        let chain = certificate.lines().take(2).collect::<Vec<_>>().join("\n");
+        text += &(head + &chain + "\n" + &policies(dice, authority));
+    }
+    // Its files are missing: pintle serves it without TLS.
+    if dice.roll(2) == 0 {
+        let (head, _) = site("e", &["e.example"]);
+        let certificate = "[site.certificate]\nchain = \"/nonexistent/e.pem\"\nkey = \"/nonexistent/e.key\"\n";
+        text += &(head + certificate + &policies(dice, authority));
+    }
+    text
 }
 
 /// A request, as a client sends it.
@@ -147,8 +165,17 @@ struct Request {
 
 fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
     let tls = dice.roll(3) > 0;
-    let names =
-        ["a.example", "www.a.example", "x.b.example", "b.example", "x.y.b.example", "other.example", "127.0.0.1"];
+    let names = [
+        "a.example",
+        "www.a.example",
+        "x.b.example",
+        "b.example",
+        "x.y.b.example",
+        "other.example",
+        "127.0.0.1",
+        "c.example",
+        "e.example",
+    ];
     let name = dice.one(&names).to_owned();
     let port = if tls { ports.https } else { ports.http };
     let host = match dice.roll(12) {
@@ -201,6 +228,11 @@ fn request(dice: &mut Dice, number: usize, ports: &Ports) -> Request {
             .into_iter()
             .map(str::to_owned),
     );
+    if dice.roll(12) == 0 {
+        let upgrade =
+            ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: x"];
+        lines.extend(upgrade.map(str::to_owned));
+    }
     let mut body = "";
     if matches!(method, "POST" | "PUT") {
         let (line, sent) = [
