@@ -106,7 +106,7 @@ fn table(report: &Value, width: usize) -> Vec<String> {
     lines
 }
 
-/// What a step says, why, and the line behind it.
+/// The words of a step, its reason, and the line behind it.
 fn described(step: &Value, key: &str) -> String {
     let why = step["why"].as_str().filter(|why| !why.is_empty()).map(|why| format!("; {why}")).unwrap_or_default();
     format!("{}{why}{}", text(step, key), place(step, "built in"))

@@ -47,10 +47,10 @@ impl Scene {
         let before = before.filter(|(before, _)| before["pid"] == status["pid"]);
         let started = text(status, "started").parse::<Timestamp>().unwrap_or(now);
         let up = now.as_second().saturating_sub(started.as_second()).max(0);
-        let draining = if status["draining"] == true { "  DRAINING" } else { "" };
+        let (sign, draining) = if status["draining"] == true { ("! ", "  DRAINING") } else { ("", "") };
         Self {
             head: format!(
-                "pintle {}  process {}  up {}  {}{draining}",
+                "{sign}pintle {}  process {}  up {}  {}{draining}",
                 text(status, "version"),
                 status["pid"],
                 span(up),
@@ -199,7 +199,7 @@ fn fit(rows: &[String], room: usize) -> Vec<String> {
 fn finished(line: &str, look: &Look) -> String {
     let safe: String = line.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
     let cut = look.columns.and_then(|columns| safe.get(..columns)).unwrap_or(&safe).trim_end();
-    match look.color && (cut.starts_with('!') || cut.contains("DRAINING")) {
+    match look.color && cut.starts_with('!') {
         true => format!("{LOUD}{cut}{QUIET}"),
         false => cut.to_owned(),
     }

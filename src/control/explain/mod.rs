@@ -65,7 +65,7 @@ pub(super) struct Inputs<'a> {
     pub(super) found: &'a Explanation,
     pub(super) lines: &'a Lines,
     pub(super) site: Option<&'a report::Site>,
-    /// Why the running process sends no pins of this site; `None` from a command.
+    /// The reason why the running process sends no pins of this site; `None` from a command.
     pub(super) live: Option<Option<String>>,
 }
 
