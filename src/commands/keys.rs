@@ -35,9 +35,10 @@ fn plan(keys: &[At<PathBuf>]) -> Value {
 /// Serves until its parent ends.
 pub fn keys() -> ExitCode {
     crate::os::signals::hold_off_in_helper();
-    let door = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
-    let orders = door.and_then(|door| key_process::plan(&door).map(|plan| (door, plan)));
-    let Ok((door, plan)) = orders else {
+    let control_socket = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from);
+    let orders =
+        control_socket.and_then(|control_socket| key_process::plan(&control_socket).map(|plan| (control_socket, plan)));
+    let Ok((control_socket, plan)) = orders else {
         return fail_with_hint(
             &"no serving process is connected",
             &"with `tls.key_process = true`, `pintle run` starts this command",
@@ -56,7 +57,7 @@ pub fn keys() -> ExitCode {
     if let Err(error) = confined {
         return fail(&format!("the key process: {error}"));
     }
-    match key_process::serve(&door, &rules.read) {
+    match key_process::serve(&control_socket, &rules.read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("the key process: {error}")),
     }

@@ -129,7 +129,7 @@ pub(super) fn say_to_running(
         }
     };
     let Some(address) = draft.admin() else {
-        no_door(path, &draft, output, results);
+        refuse_without_socket(path, &draft, output, results);
         return None;
     };
     match ask_for(&address, method, command, body, patience) {
@@ -151,7 +151,7 @@ pub(super) fn say_to_running(
     None
 }
 
-fn no_door(path: &Path, draft: &Draft, output: &Output, results: &mut Results) {
+fn refuse_without_socket(path: &Path, draft: &Draft, output: &Output, results: &mut Results) {
     if draft.problems().has_errors() {
         for problem in draft.problems().sorted() {
             results.problem(draft.problems(), problem, output);

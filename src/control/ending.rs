@@ -76,7 +76,7 @@ impl Control {
         }
         self.leave_ledger().await;
         // Clients of the admin socket get to read their last answers.
-        self.close_door();
+        self.close_admin_listener();
         let end = Instant::now() + LAST_WORDS;
         while self.operator.listener.is_talking() && Instant::now() < end {
             sleep(LOOK_EVERY).await;

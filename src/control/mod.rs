@@ -199,7 +199,7 @@ impl Control {
             () = takeover::released(&mut self.upgrades.released) => {
                 self.upgrades.released = None;
                 self.renew_leases().await;
-                self.open_door();
+                self.open_admin_listener();
                 self.operator.notify.ready(&self.summary());
                 self.drive_acme().await;
             }
@@ -230,7 +230,7 @@ impl Control {
         self.renew_leases().await;
         self.climb_ramps().await;
         self.watch_endings();
-        self.watch_door();
+        self.watch_admin_listener();
         self.watch_launcher();
         reap_orphans();
         self.show_life();

@@ -222,7 +222,7 @@ impl Control {
         self.files.pending = None;
         self.note_refusals(&kept, &problems, |_| true).await;
         self.drive_acme().await;
-        self.open_door();
+        self.open_admin_listener();
         Ok((problems, notes))
     }
 

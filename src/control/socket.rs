@@ -129,23 +129,23 @@ impl AdminListener {
 
 impl Control {
     /// Opens the listener if needed, at intervals.
-    pub(super) fn watch_door(&mut self) {
+    pub(super) fn watch_admin_listener(&mut self) {
         if self.operator.listener.look_at <= Instant::now() {
-            self.open_door();
+            self.open_admin_listener();
         }
     }
 
     /// Opens the listener if needed, now.
-    pub(super) fn open_door(&mut self) {
-        self.open_door_as(false);
+    pub(super) fn open_admin_listener(&mut self) {
+        self.open_admin_listener_as(false);
     }
 
     /// The same, replacing the socket of the previous process.
-    pub(super) fn replace_door(&mut self) {
-        self.open_door_as(true);
+    pub(super) fn replace_admin_listener(&mut self) {
+        self.open_admin_listener_as(true);
     }
 
-    fn open_door_as(&mut self, replaces: bool) {
+    fn open_admin_listener_as(&mut self, replaces: bool) {
         self.operator.listener.look_at = Instant::now() + LOOK_EVERY;
         let wanted = self.config.admin.as_ref();
         if self.operator.listener.open.as_ref().map(|open| &open.address) == wanted
@@ -180,7 +180,7 @@ impl Control {
     }
 
     /// Closes the listener.
-    pub(super) fn close_door(&mut self) {
+    pub(super) fn close_admin_listener(&mut self) {
         self.operator.listener.open = None;
     }
 }

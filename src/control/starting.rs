@@ -93,7 +93,7 @@ impl Control {
         let promised = promise(ledger, &config, parts.copies.as_ref(), None, None).await?;
         let server = Server::start(bound, config.snapshot.clone(), access(parts.access_log.as_ref(), &config))?;
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);
-        control.open_door();
+        control.open_admin_listener();
         Ok(control)
     }
 

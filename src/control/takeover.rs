@@ -240,7 +240,7 @@ impl Control {
         match control.config.admin {
             // The other process holds the port for another moment.
             Some(AdminAddress::Tcp { .. }) => control.operator.listener.wait(),
-            _ => control.replace_door(),
+            _ => control.replace_admin_listener(),
         }
         control.upgrades.released = Some(newcomer.report_serving());
         Ok(control)

@@ -315,7 +315,7 @@ impl Control {
 
     /// Tells the service manager and the successor that this process has no name any more.
     pub(super) async fn make_way(&mut self, successor: Successor) {
-        self.close_door();
+        self.close_admin_listener();
         if let Some(launcher) = self.upgrades.launcher.take().and_then(|l| Arc::try_unwrap(l).ok()) {
             let launcher = launcher.into_inner().unwrap_or_else(PoisonError::into_inner);
             let _ = spawn_blocking(move || launcher.dismiss()).await;
