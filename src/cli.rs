@@ -24,8 +24,8 @@ use crate::export::Form;
 use crate::reason::Reason;
 
 use args::{
-    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, InitArgs,
-    InstallArgs, KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
+    AcmeCommand, CheckAllArgs, CheckArgs, ConfigArgs, DemoArgs, DoctorArgs, ExplainArgs, ExportArgs, HookCommand,
+    HookTestArgs, InitArgs, InstallArgs, KeyCommand, LedgerCommand, ManArgs, PinArgs, RunArgs, StatusArgs, VerifyArgs,
 };
 use output::OutputArgs;
 
@@ -77,6 +77,9 @@ enum Command {
     /// finishes its requests within limits.drain. If the new process is not ready within limits.upgrade, pintle kills
     /// it, the old process continues, and the exit code is 1. SIGUSR2 does the same, and logs the result.
     Upgrade(CheckArgs),
+    /// Send a test event to the hooks of the running process
+    #[command(subcommand)]
+    Hook(HookCommand),
     /// Show the sites, promises and pending work of the running process
     Status(StatusArgs),
     /// Check that the running process accepts connections: exit code 0 if it does, 1 if not
@@ -124,6 +127,15 @@ enum Command {
         /// Its time limit, in seconds
         limit: u64,
     },
+    /// Run the programs of hooks; started by `pintle run`
+    #[command(hide = true)]
+    EventHook {
+        /// The time limit of each, in seconds
+        limit: u64,
+        /// The programs
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        programs: Vec<OsString>,
+    },
     /// Hold the private keys; started by `pintle run`
     #[command(hide = true)]
     Keys,
@@ -162,14 +174,17 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => with_config(args.config, |path| remote::reload(path, args.json, &output)),
         Command::Upgrade(args) => with_config(args.config, |path| remote::upgrade(path, args.json, &output)),
         Command::Status(args) => status(args, &output),
+        Command::Hook(HookCommand::Test(HookTestArgs { name, check })) => {
+            with_config(check.config, |path| commands::hook::test(path, name.as_deref(), check.json, &output))
+        }
         Command::Health(args) => with_config(args.config, |path| health::health(path, args.json, &output)),
         Command::Verify(args) => verify(args, &output),
         Command::Explain(args) => explain(args, &output),
         Command::Doctor(args) => {
-            let DoctorArgs { config, only, watch, rounds, root, json } = args;
+            let DoctorArgs { config, only, watch, rounds, root, metrics, json } = args;
             doctor::doctor(
                 config_path(config).as_deref(),
-                &doctor::Options { only, watch, rounds, root, as_json: json },
+                &doctor::Options { only, watch, rounds, root, metrics, as_json: json },
                 &output,
             )
         }
@@ -177,6 +192,7 @@ pub fn run() -> ExitCode {
         Command::Man(args) => man(&args),
         Command::Launcher { program, arguments } => launcher(&program, &arguments),
         Command::DnsHook { program, limit } => dns_hook(&program, limit),
+        Command::EventHook { limit, programs } => event_hook(&programs, limit),
         Command::Keys => keys::keys(),
     })
 }
@@ -334,6 +350,14 @@ fn dns_hook(program: &OsString, limit: u64) -> ExitCode {
     match crate::acme::hook::run(program, std::time::Duration::from_secs(limit)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => commands::fail(&format!("dns-hook: {error}")),
+    }
+}
+
+fn event_hook(programs: &[OsString], limit: u64) -> ExitCode {
+    crate::os::signals::hold_off_end_in_helper();
+    match crate::events::programs::serve(programs, std::time::Duration::from_secs(limit)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => commands::fail(&format!("event-hook: {error}")),
     }
 }
 

@@ -82,6 +82,12 @@ pub struct Limits {
     pub dns_hook: Duration,
     /// The time until a DNS record that it has set must be visible.
     pub dns_propagation: Duration,
+    /// The time for one attempt to deliver an event to a hook.
+    pub hook_timeout: Duration,
+    /// Events of one hook that wait for their delivery; beyond, the oldest is given up.
+    pub hook_queue: usize,
+    /// Bytes of metrics that wait for Graphite; beyond, the oldest are given up.
+    pub graphite_queue: usize,
 }
 
 impl Default for Limits {
@@ -130,6 +136,11 @@ impl Default for Limits {
             challenges: 32,
             dns_hook: Duration::from_secs(120),
             dns_propagation: Duration::from_secs(300),
+            // Standard Webhooks: 15 to 30 seconds.
+            hook_timeout: Duration::from_secs(20),
+            hook_queue: 1000,
+            // An hour of a hundred sites, at one batch a minute.
+            graphite_queue: 16 << 20,
         }
     }
 }
@@ -188,6 +199,9 @@ impl Limits {
             challenges: 1_000_000,
             dns_hook: TIME_MOST,
             dns_propagation: TIME_MOST,
+            hook_timeout: Duration::from_secs(300),
+            hook_queue: 100_000,
+            graphite_queue: 1 << 30,
         }
     }
 

@@ -6,20 +6,17 @@
 //! other. It removes the records that are left when the serving process ends, however that ends.
 
 use std::ffi::OsStr;
-use std::io::{self, Read as _};
-use std::os::unix::process::CommandExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use crate::handover::Channel;
 use crate::handover::channel::ChannelError;
+use crate::os::program::{self, Limit, Run};
 
 /// The hidden command that runs it.
 pub const COMMAND: &str = "dns-hook";
@@ -27,27 +24,10 @@ pub const COMMAND: &str = "dns-hook";
 const SEND: Duration = Duration::from_secs(10);
 /// The time that the hook process has beyond the program's own limit.
 const GRACE: Duration = Duration::from_secs(15);
-/// The most of the program's standard error that is kept, in bytes.
-const SAID_MAX: usize = 8 * 1024;
-/// The interval between checks whether the program has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The time that the program's output may stay open after its end.
-const OUTPUT: Duration = Duration::from_secs(1);
 /// The most records that are remembered.
 const RECORDS_MAX: usize = 1000;
 /// The beginning of every name.
 const PREFIX: &str = "_acme-challenge.";
-/// Variables of pintle's own, which the program does not get.
-const OWN: [&str; 8] = [
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "PINTLE_HANDOVER",
-    "PINTLE_ALLOW_ROOT",
-];
 
 /// The first argument of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,15 +78,6 @@ impl Record {
 struct Request {
     action: Action,
     record: Record,
-}
-
-/// The end of a run of the program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Report {
-    /// `None` for exit code 0.
-    failure: Option<String>,
-    /// Its standard error, cut to [`SAID_MAX`].
-    said: String,
 }
 
 /// The hook process of this process.
@@ -185,16 +156,15 @@ impl Hook {
         let gone = |error: ChannelError| format!("the hook process does not answer ({error}): restart pintle");
         let request = Request { action, record: record.clone() };
         inner.channel.send(&request, &[], SEND).map_err(gone)?;
-        let report: Report = inner.channel.receive(Some(self.limit + GRACE), None).map_err(gone)?;
+        let report: Run = inner.channel.receive(Some(self.limit + GRACE), None).map_err(gone)?;
         let (name, program) = (&record.name, self.program.display());
         for line in report.said.lines().filter(|line| !line.trim().is_empty()) {
             tracing::info!(%program, action = action.word(), name, line, "dns hook says");
         }
-        match report.failure {
+        match &report.failure {
             None => Ok(()),
             Some(failure) => {
-                let last = report.said.lines().rfind(|line| !line.trim().is_empty());
-                let last = last.map(|line| format!(": {line}")).unwrap_or_default();
+                let last = report.last_line();
                 Err(format!("{program} {} {name}: {failure}{last}", action.word()))
             }
         }
@@ -220,9 +190,9 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
     // The parent's end closes the channel.
     while let Ok(Request { action, record }) = channel.receive::<Request>(None, None) {
         let report = if !record.is_sound() {
-            Report { failure: Some("no record of dns-01".into()), said: String::new() }
+            Run::failed("no record of dns-01")
         } else if action == Action::Present && left.len() >= RECORDS_MAX {
-            Report { failure: Some("too many records".into()), said: String::new() }
+            Run::failed("too many records")
         } else {
             if action == Action::Present {
                 // Before the start: a program that fails may have set it all the same.
@@ -245,71 +215,10 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
 }
 
 /// Runs the program to its end, or kills it and its children.
-fn start(program: &OsStr, action: Action, record: &Record, limit: Duration) -> Report {
+fn start(program: &OsStr, action: Action, record: &Record, time: Duration) -> Run {
     let mut command = Command::new(program);
-    command
-        .arg(action.word())
-        .args([&record.name, &record.value])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    for own in OWN {
-        command.env_remove(own);
-    }
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return Report { failure: Some(format!("cannot be started: {error}")), said: String::new() },
-    };
-    let said: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let (done, reader) = channel::<()>();
-    if let Some(mut stderr) = child.stderr.take() {
-        let said = said.clone();
-        thread::spawn(move || {
-            let mut piece = [0; 1024];
-            while let Ok(read @ 1..) = stderr.read(&mut piece) {
-                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = SAID_MAX.saturating_sub(said.len());
-                said.extend(piece.iter().take(read.min(room)));
-            }
-            drop(done);
-        });
-    }
-    let ended = wait(&mut child, limit);
-    if ended.is_none() {
-        kill(&child);
-        let _ = child.wait();
-    }
-    // A child of the program that keeps the pipe is not waited for.
-    let _: Result<(), RecvTimeoutError> = reader.recv_timeout(OUTPUT);
-    let failure = match ended {
-        None => Some(format!("killed after {} s (limits.dns_hook)", limit.as_secs())),
-        Some(status) if status.success() => None,
-        Some(status) => Some(status.to_string()),
-    };
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = String::from_utf8_lossy(&said);
-    let said = said.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
-    Report { failure, said }
-}
-
-fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let end = Instant::now() + limit;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < end => thread::sleep(LOOK_EVERY),
-            _ => return None,
-        }
-    }
-}
-
-/// Kills the program with its children.
-fn kill(child: &Child) {
-    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(group) = group {
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-    }
+    command.arg(action.word()).args([&record.name, &record.value]);
+    program::run(command, &[], Limit { time, key: "limits.dns_hook" })
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Outlook {
     pub next_try: Option<Seconds>,
     /// `true` if no try will come before the operator acts.
     pub is_stopped: bool,
+    /// The window in which the CA wants it renewed, from its start to its end; `None` if the CA names none.
+    pub window: Option<(Seconds, Seconds)>,
     /// The fault of a key that cannot be used, with its remedies.
     pub key_fault: Option<Reason>,
     /// The key that is compromised, with the step that pintle is at.
@@ -109,6 +111,7 @@ impl Outlook {
             problem,
             next_try,
             is_stopped: stop.is_some(),
+            window: facts.info.window.as_ref().map(|window| (window.start, window.end)),
             key_fault: facts.key_fault(),
             compromised: compromised(facts),
             unrevoked: unrevoked(certificate, record, now),

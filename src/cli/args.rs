@@ -139,6 +139,9 @@ pub(super) struct DoctorArgs {
     /// Read the files below this folder; network, clock and firewall stay those of this host
     #[arg(long, value_name = "FOLDER", default_value = "/")]
     pub(super) root: PathBuf,
+    /// Also write the results into this file, as metrics for node_exporter's textfile collector (NAME.prom)
+    #[arg(long, value_name = "FILE")]
+    pub(super) metrics: Option<PathBuf>,
     /// Print JSON; with --watch, one line per round
     #[arg(long)]
     pub(super) json: bool,
@@ -211,6 +214,23 @@ pub(super) enum AcmeCommand {
     Renew(SiteArgs),
     /// Show the account at each CA; CAA records name its URL as accounturi
     Account(CheckArgs),
+}
+
+#[derive(Subcommand)]
+pub(super) enum HookCommand {
+    /// Send the event hook.test to one hook, or to all, and print the outcome
+    ///
+    /// The running process sends it, whatever events the hook wants, once. The exit code is 1 if a hook fails.
+    Test(HookTestArgs),
+}
+
+#[derive(clap::Args)]
+pub(super) struct HookTestArgs {
+    /// The hook: its name, by default the host of its URL or the file name of its program
+    #[arg(value_name = "HOOK")]
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) check: CheckArgs,
 }
 
 /// One site.

@@ -49,8 +49,20 @@ const EXAMPLES: &[(&str, &[Example])] = &[
         &[
             ("Check this host, including facts that only root sees", "sudo pintle doctor"),
             ("Watch neighbours, counters and upstreams", "pintle doctor --watch 2s"),
+            (
+                "Watch, with metrics for node_exporter",
+                "pintle doctor --watch 1m --metrics /var/lib/prometheus/node-exporter/pintle_doctor.prom",
+            ),
             ("Print the commands that repair it", "pintle doctor --json | jq -r '.findings[].remedies[].run[]'"),
         ],
+    ),
+    (
+        "hook",
+        &[("Test all hooks", "pintle hook test"), ("Test one, by its name", "pintle hook test hooks.example.com")],
+    ),
+    (
+        "hook test",
+        &[("Test all hooks", "pintle hook test"), ("Test one, by its name", "pintle hook test hooks.example.com")],
     ),
     (
         "pin",

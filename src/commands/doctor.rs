@@ -18,6 +18,7 @@ use crate::doctor::files::Files;
 use crate::doctor::finding::{Finding, Verdict};
 use crate::doctor::gather::Watch;
 use crate::doctor::host::{self, Host, Running, WantedUpstream};
+use crate::doctor::metrics;
 use crate::doctor::upstreams::times;
 use crate::ledger::Book;
 use crate::limits::Limits;
@@ -42,6 +43,8 @@ pub struct Options {
     pub rounds: Option<u64>,
     /// The root of the files.
     pub root: PathBuf,
+    /// The file that gets the results as metrics.
+    pub metrics: Option<PathBuf>,
     /// `true` for JSON.
     pub as_json: bool,
 }
@@ -63,12 +66,25 @@ pub fn doctor(path: Option<&Path>, options: &Options, output: &Output) -> ExitCo
         let host = watch.round(demands, running);
         let report = run(&host, &options.only);
         show(&host, &report, options, output);
+        let is_written = options.metrics.as_deref().is_none_or(|file| write_metrics(file, &host, &options.only));
         round += 1;
         match options.watch {
             Some(pause) if options.rounds.is_none_or(|rounds| round < rounds) => {
                 std::thread::sleep(pause.max(PAUSE_LEAST));
             }
-            _ => return ExitCode::from(u8::from(!report.findings.is_empty())),
+            _ => return ExitCode::from(u8::from(!report.findings.is_empty() || !is_written)),
+        }
+    }
+}
+
+/// Writes the metrics. The next round of a watch tries again.
+fn write_metrics(file: &Path, host: &Host, only: &[String]) -> bool {
+    match metrics::write(file, &metrics::text(host, only)) {
+        Ok(()) => true,
+        Err(error) => {
+            let reason = Reason::new(format!("{}: cannot write the metrics: {error}", file.display()));
+            warn(&reason.hint("name a file in the folder that node_exporter reads (--collector.textfile.directory)"));
+            false
         }
     }
 }

@@ -14,6 +14,7 @@ mod files;
 mod first_ledger;
 mod forecast;
 pub mod health;
+pub mod hook;
 pub mod init;
 pub mod install;
 pub mod key;

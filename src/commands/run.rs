@@ -17,6 +17,7 @@ use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
 };
+use crate::events::{Target, programs};
 use crate::handover::Launcher;
 use crate::ledger::{Book, Ledger, Notice};
 use crate::os::privileges;
@@ -237,6 +238,7 @@ fn confine(draft: &Draft, config: &Config, probed: Option<u16>) -> Result<(), Re
         hook::begin(program, config.snapshot.limits.dns_hook)
             .map_err(|error| Reason::new(format!("cannot start the process for acme.dns_hook: {error}")))?;
     }
+    begin_hooks(config)?;
     if let Err(error) = privileges::settle(config.process.bind_low_ports) {
         return Err(Reason::new(format!("cannot drop capabilities: {error}"))
             .hint("start pintle as the user that serves")
@@ -251,6 +253,20 @@ fn confine(draft: &Draft, config: &Config, probed: Option<u16>) -> Result<(), Re
     #[cfg(feature = "jemalloc")]
     let _ = tikv_jemalloc_ctl::background_thread::write(true);
     Ok(())
+}
+
+/// Starts the process that starts the programs of hooks.
+fn begin_hooks(config: &Config) -> Result<(), Reason> {
+    let commands = config.hooks.iter().filter_map(|hook| match &hook.target {
+        Target::Command(program) => Some(program.clone()),
+        Target::Url { .. } => None,
+    });
+    let commands: Vec<_> = commands.collect();
+    if commands.is_empty() {
+        return Ok(());
+    }
+    programs::begin(commands, config.snapshot.limits.hook_timeout)
+        .map_err(|error| Reason::new(format!("cannot start the process for hook.command: {error}")))
 }
 
 fn tell_of_start(no_launcher: Option<std::io::Error>) {

@@ -3,6 +3,7 @@
 mod acme;
 mod limits;
 mod site;
+mod telemetry;
 
 use std::ops::Range;
 
@@ -15,6 +16,7 @@ pub(super) use site::{
     BreakerTable, CertificateTable, CheckTable, HeadersTable, HpkpTable, HstsTable, ManagedTable, RampKeys, SiteTable,
     UpstreamTable,
 };
+pub(super) use telemetry::{HookTable, MetricsTable};
 
 /// The whole file.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub(super) struct File {
     pub(super) reports: Option<ReportsTable>,
     pub(super) process: ProcessTable,
     pub(super) sandbox: SandboxTable,
+    pub(super) metrics: MetricsTable,
+    pub(super) hooks: Vec<HookTable>,
     pub(super) sites: Vec<SiteTable>,
 }
 
@@ -136,6 +140,10 @@ impl File {
             file.sandbox = SandboxTable::read(&t);
             t.finish();
         }
+        if let Some(t) = root.table("metrics") {
+            file.metrics = MetricsTable::read(t);
+        }
+        file.hooks = root.tables("hook").into_iter().map(HookTable::read).collect();
         file.sites = root.tables("site").into_iter().map(SiteTable::read).collect();
         root.finish();
         file

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::events::{self, Tested};
 use super::explain::{Asked, QUESTION_MAX};
 use super::reload::{Installed, Verdict};
 use super::served::{Judge, Objection};
@@ -86,6 +87,11 @@ pub(super) enum Command {
         asked: Box<Asked>,
         reply: oneshot::Sender<Result<Value, Reason>>,
     },
+    /// Send a test to a hook, or to all. Answers with each hook and its failure.
+    TestHooks {
+        name: Option<String>,
+        reply: oneshot::Sender<Tested>,
+    },
     /// All records of the ledger.
     Book(oneshot::Sender<Known>),
 }
@@ -122,6 +128,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: &Caller, commands
         | "/acme/revoke"
         | "/certificates"
         | "/certificates/judge"
+        | "/hook/test"
         | "/ledger/promise"
         | "/upgrade" => other_method("POST"),
         _ => json_answer(StatusCode::NOT_FOUND, &json!({ "error": "no such command" })),
@@ -191,6 +198,10 @@ async fn done(request: Request<Incoming>, path: &str, query: &str, commands: &mp
             let host = parameter(query, "host").unwrap_or_default();
             let accept = parameter(query, "accept_lockout_until");
             verdict(ask(commands, |reply| Command::Certificates { host, accept, installed, reply }).await)
+        }
+        "/hook/test" => {
+            let name = parameter(query, "name");
+            events::tested(ask(commands, |reply| Command::TestHooks { name, reply }).await)
         }
         "/explain" => match body(request, QUESTION_MAX).await {
             Ok(body) => explain(&body, commands).await,
@@ -392,6 +403,7 @@ impl Control {
                 let _ = reply.send(report);
             }
             Command::Acme(asked) => self.ask_acme(asked),
+            Command::TestHooks { name, reply } => self.test_hooks(name.as_deref(), reply),
             Command::Book(reply) => {
                 // The caller reads the file, too.
                 let _ = self.keep_ledger().await;

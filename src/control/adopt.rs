@@ -140,6 +140,7 @@ impl Control {
         self.server.settled().await;
         self.grant_leases(renewal);
         self.counts.rotations += announce_changes(&before, &self.config);
+        self.report_renewals(&before);
         self.keep_pairs(Some(&before));
         self.files.watch.files(self.config.stamps().cloned().collect());
         Ok(())

@@ -10,6 +10,7 @@ use crate::acme::outlook::{Outlook, Step, of_site};
 use crate::acme::step::Standing;
 use crate::clock::uptime;
 use crate::config::report::{Lack, Site};
+use crate::events::Line;
 use crate::policy::promise::Seconds;
 use crate::reason::Reason;
 use crate::telemetry::LogThread;
@@ -49,6 +50,7 @@ impl Control {
         if self.upgrades.launcher.is_none() && !self.upgrades.is_demo && self.upgrades.tie.is_none() {
             reasons.push(Reason::new("the launcher has ended: no upgrade is possible").hint("restart pintle"));
         }
+        reasons.extend(self.reporter.hooks.lines().iter().filter_map(|line| of_hook(line)));
         reasons.into_iter().map(|reason| Item { site: None, reason }).collect()
     }
 
@@ -176,6 +178,18 @@ impl Item {
     fn of(site: &Site, reason: Reason) -> Self {
         Self { site: Some(site.name().to_owned()), reason }
     }
+}
+
+/// The last failure of a hook.
+fn of_hook(line: &Line) -> Option<Reason> {
+    let (name, problem) = (&line.hook.name, line.problem()?);
+    let waiting = crate::reason::counted(line.numbers().waiting, "event");
+    Some(match line.is_disabled() {
+        true => Reason::new(format!("the hook {name} is disabled: {problem}"))
+            .hint("remove the hook, or `pintle reload` to try it again"),
+        false => Reason::new(format!("the hook {name} fails, and {waiting} wait: {problem}"))
+            .hint(format!("pintle hook test {name}")),
+    })
 }
 
 fn of_upstream(upstream: &Upstream) -> Option<Reason> {

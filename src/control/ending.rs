@@ -3,10 +3,12 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep};
 
 use super::Control;
 use super::admin::{Command, DRAINING};
+use super::events::Tested;
 use super::upgrade::Successor;
 use crate::server::Drain;
 
@@ -38,6 +40,8 @@ impl Control {
         let limit = self.config.snapshot.limits.drain;
         self.draining = true;
         self.end_acme().await;
+        self.operator.push = None;
+        let hooks_end = spawn_local(self.end_hooks(successor.as_ref().map(|successor| successor.pid)));
         match successor {
             Some(successor) => self.make_way_for(successor).await,
             None => {
@@ -81,6 +85,7 @@ impl Control {
         while self.operator.listener.is_talking() && Instant::now() < end {
             sleep(LOOK_EVERY).await;
         }
+        let _ = hooks_end.await;
         let requests = self.server.counters().requests.get();
         self.server.finish()?;
         tracing::info!(requests, "stopped");
@@ -118,6 +123,7 @@ impl Control {
             Command::Book(reply) => _ = reply.send(self.known()),
             Command::Served(reply) => _ = reply.send(self.served()),
             Command::Judge { asked, reply } => _ = reply.send(self.judge_certificate(&asked)),
+            Command::TestHooks { reply, .. } => _ = reply.send(Tested::default()),
             Command::Reload(_)
             | Command::Certificates { .. }
             | Command::Ledger { .. }

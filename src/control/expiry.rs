@@ -65,11 +65,18 @@ pub(super) fn left(certificate: &report::Certificate, now: Seconds) -> String {
     }
 }
 
+/// A certificate: site, serial number and pin.
+type Key = (String, String, Pin);
+
+fn key(site: &report::Site, certificate: &report::Certificate) -> Key {
+    (site.name().to_owned(), certificate.serial.clone(), certificate.pin)
+}
+
 /// The reports so far.
 #[derive(Default)]
 pub(super) struct Reported {
-    /// By site, serial number and pin.
-    stages: HashMap<(String, String, Pin), Stage>,
+    /// By site, serial number and pin; with the time at which the certificate was first seen in use.
+    stages: HashMap<Key, (Stage, Seconds)>,
     /// The next threshold of any certificate; `None` after a change of certificates.
     next: Option<Seconds>,
 }
@@ -78,6 +85,11 @@ impl Reported {
     /// Looks at all certificates at the next opportunity.
     pub(super) fn look_again(&mut self) {
         self.next = None;
+    }
+
+    /// Returns the time since which a certificate is in use; `None` if it was not looked at yet.
+    pub(super) fn since(&self, site: &report::Site, certificate: &report::Certificate) -> Option<Seconds> {
+        self.stages.get(&key(site, certificate)).map(|(_, since)| *since)
     }
 }
 
@@ -95,14 +107,14 @@ impl Control {
             for certificate in &site.certificates {
                 let ends = std::iter::once(certificate.not_after.as_second());
                 next = thresholds(certificate).chain(ends).filter(|time| *time > now).fold(next, Seconds::min);
-                let key = (site.name().to_owned(), certificate.serial.clone(), certificate.pin);
+                let key = key(site, certificate);
                 let stage = Stage::of(certificate, now);
-                let known = self.endings.stages.get(&key).copied().unwrap_or_default();
+                let (known, since) = self.endings.stages.get(&key).copied().unwrap_or_else(|| (Stage::default(), now));
                 if stage > known {
                     log(site, certificate, stage, now);
                 }
                 // A clock that is set back repeats no report.
-                stages.insert(key, stage.max(known));
+                stages.insert(key, (stage.max(known), since));
             }
         }
         self.endings.stages = stages;

@@ -7,7 +7,9 @@ pub mod sandbox_rules;
 mod acme;
 mod adopt;
 mod attention;
+mod conditions;
 mod ending;
+mod events;
 mod expiry;
 pub mod explain;
 mod files;
@@ -16,6 +18,7 @@ mod metrics;
 mod operator;
 mod promises;
 mod prove;
+mod push;
 mod ramp;
 mod reload;
 pub mod served;
@@ -77,6 +80,7 @@ pub struct Control {
     upgrades: Upgrades,
     counts: Counts,
     acme: acme::Desk,
+    reporter: events::Reporter,
     started: Timestamp,
     /// The time at which the configuration in use was loaded.
     config_loaded: Timestamp,
@@ -156,6 +160,7 @@ impl Control {
         if self.upgrades.released.is_none() {
             self.operator.notify.ready(&self.summary());
             self.drive_acme().await;
+            self.drive_senders();
         }
         let successor = loop {
             tokio::select! {
@@ -202,6 +207,7 @@ impl Control {
                 self.open_admin_listener();
                 self.operator.notify.ready(&self.summary());
                 self.drive_acme().await;
+                self.drive_senders();
             }
             request = self.acme.request() => self.answer_acme(request).await,
             Some(command) = self.operator.commands.recv() => self.obey(command).await,
@@ -223,6 +229,12 @@ impl Control {
         }
     }
 
+    /// Gives the settings in use to the threads that send events and metrics.
+    fn drive_senders(&mut self) {
+        self.drive_hooks();
+        self.drive_graphite();
+    }
+
     async fn tick(&mut self) {
         let _ = self.now();
         self.look_after_ledger().await;
@@ -233,6 +245,8 @@ impl Control {
         self.watch_admin_listener();
         self.watch_launcher();
         reap_orphans();
+        self.look_for_events();
+        self.push_metrics();
         self.show_life();
         self.server.tidy();
         if self.files.refused.values().any(|refused| refused.look_again <= Instant::now()) {

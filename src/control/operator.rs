@@ -1,11 +1,14 @@
 //! The ways to the operator: signals, the admin socket and its commands, the service manager, the access log.
 
+use std::sync::Arc;
+
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::admin::Command;
 use super::socket::AdminListener;
+use crate::graphite::{Graphite, Numbers};
 use crate::os::systemd::Notify;
 use crate::telemetry::LogThread;
 
@@ -26,12 +29,23 @@ pub(super) struct Operator {
     /// The time of the last notification to the service manager's watchdog.
     pub(super) shown: Instant,
     pub(super) access_log: Option<LogThread>,
+    /// The thread that sends metrics, if it is wanted.
+    pub(super) push: Option<Push>,
+    pub(super) graphite_numbers: Arc<Numbers>,
+}
+
+/// The thread that sends metrics, and the time of the next ones.
+pub(super) struct Push {
+    pub(super) graphite: Graphite,
+    pub(super) due: Instant,
 }
 
 impl Operator {
     pub(super) fn new(hangup: Signal, reopen_asked: Signal, notify: Notify, access_log: Option<LogThread>) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let listener = AdminListener::new();
-        Self { hangup, reopen_asked, commands, sender, listener, notify, shown: Instant::now(), access_log }
+        let (push, graphite_numbers) = (None, Arc::default());
+        let shown = Instant::now();
+        Self { hangup, reopen_asked, commands, sender, listener, notify, shown, access_log, push, graphite_numbers }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Promises {
     pub(super) leases: RefCell<Leases>,
     /// The reason why pins are withheld; `None` while they are sent.
     pub(super) trouble: Option<LedgerTrouble>,
+    /// Failed attempts to write the ledger.
+    pub(super) errors: std::cell::Cell<u64>,
     /// The time of the last check of the ledger's file.
     looked_at: Instant,
     /// The reports of failed pins that have been counted, by site.
@@ -48,6 +50,7 @@ impl Promises {
             time: RefCell::new(time),
             leases: RefCell::new(leases),
             trouble,
+            errors: Default::default(),
             looked_at: Instant::now(),
             reported: HashMap::new(),
             waited: BTreeMap::new(),
@@ -272,7 +275,14 @@ impl Control {
             }
             Ok(())
         });
-        written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        self.counted(written.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
+    }
+
+    /// Counts a failure to write the ledger.
+    fn counted(&self, written: io::Result<()>) -> io::Result<()> {
+        let errors = &self.promises.errors;
+        errors.set(errors.get().saturating_add(u64::from(written.is_err())));
+        written
     }
 
     /// Writes the ledger's file again if it was deleted or changed; on a thread that may wait for
@@ -285,7 +295,7 @@ impl Control {
             tell_of_disturbance(&mut ledger);
             kept
         });
-        kept.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        self.counted(kept.await.unwrap_or_else(|panic| Err(io::Error::other(panic))))
     }
 
     /// The same, at intervals. Promises that are not on disk, and cannot be written there, must not

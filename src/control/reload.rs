@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::{Control, Keep, acme, sandbox_rules};
+use super::{Control, Keep, acme, events, sandbox_rules};
 use crate::config::{self, AcceptedByCommand, AccessTarget, Changes, Config, Difference, Problems, Process, Stamps};
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
@@ -47,6 +47,9 @@ impl Verdict {
     }
 }
 
+/// Reasons of a refusal that an event has.
+const REASONS_MAX: usize = 5;
+
 /// Settings that are read at the start only.
 pub(super) struct Fixed {
     pub(super) state: Option<PathBuf>,
@@ -85,6 +88,7 @@ impl Fixed {
         note("process", config.process.words() != self.process.words());
         note("tls.key_process", config.key_process != self.key_process);
         note("sandbox", config.sandbox != self.sandbox);
+        note("hook.command", events::new_programs(config).next().is_some());
         if config.state != self.state {
             let note = "state.directory has changed: it takes effect at the next start, or with `pintle upgrade`, which takes \
                         the promises along";
@@ -143,6 +147,8 @@ impl Control {
             Err(refusal) => {
                 self.counts.reloads_refused += 1;
                 self.is_config_refused = true;
+                let errors = refusal.iter().filter(|problem| problem.is_error());
+                self.reporter.refusal = errors.map(|problem| problem.reason.line()).take(REASONS_MAX).collect();
                 for Problem { reason, .. } in refusal.iter().filter(|problem| problem.is_error()) {
                     tracing::error!(
                         problem = reason.line(),
@@ -222,6 +228,7 @@ impl Control {
         self.files.pending = None;
         self.note_refusals(&kept, &problems, |_| true).await;
         self.drive_acme().await;
+        self.drive_senders();
         self.open_admin_listener();
         Ok((problems, notes))
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::watch::Ways;
 use crate::config::{AccessTarget, AdminAddress, At, Config, Draft};
+use crate::events::Target;
 use crate::os::plain_file::folder_of;
 use crate::os::sandbox::{self, Calls, Rules, Sandbox, Strength};
 use crate::reason::Reason;
@@ -44,7 +45,7 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     let kept: BTreeSet<PathBuf> = kept.collect();
     // Of ten thousand sites, each has links to follow; unchanged ones were followed before.
     let files = config.files_beside(before).filter(|file| !kept.contains(*file)).chain([draft.path()]);
-    let mut read = Ways::default().folders(files);
+    let mut read = Ways::default().folders(files.chain(config.files_of_hooks()));
     read.extend(config.snapshot.acme_webroot.clone());
     let mut sockets = BTreeSet::new();
     if let Some(AdminAddress::Unix(path)) = &config.admin {
@@ -55,7 +56,8 @@ fn rules_of_reload(draft: &Draft, config: &Config, before: Option<&Config>) -> R
     }
     let upstreams = config.sites().filter_map(|site| port_of(&site.upstream.as_ref()?.connect));
     let servers = config.name_servers.0.iter().map(std::net::SocketAddr::port);
-    let connect = upstreams.chain(servers).chain(ports_of_acme(config)).chain([DNS]).collect();
+    let senders = ports_of_senders(config);
+    let connect = upstreams.chain(servers).chain(ports_of_acme(config)).chain(senders).chain([DNS]).collect();
     // The service manager may use an abstract socket.
     let abstract_sockets =
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
@@ -96,6 +98,16 @@ fn ports_of_acme(config: &Config) -> Vec<u16> {
     // The preflight asks for its own challenges, as the authorities do.
     let probed = [acme.http_port, acme.tls_port];
     acme.authorities.iter().map(directory).chain(own).chain([HTTP, HTTPS]).chain(probed).collect()
+}
+
+/// The ports of webhooks and of Graphite.
+fn ports_of_senders(config: &Config) -> impl Iterator<Item = u16> {
+    let urls = config.hooks.iter().filter_map(|hook| match &hook.target {
+        Target::Url { url, .. } => url.parse::<http::Uri>().ok(),
+        Target::Command(_) => None,
+    });
+    let default = |url: &http::Uri| if url.scheme_str() == Some("http") { HTTP } else { HTTPS };
+    urls.map(move |url| url.port_u16().unwrap_or_else(|| default(&url))).chain(config.graphite.iter().map(|to| to.port))
 }
 
 fn port_of(authority: &str) -> Option<u16> {

@@ -120,6 +120,7 @@ impl Control {
             upgrades: Upgrades::new(upgrade_asked, beginning.launcher, beginning.is_demo, beginning.tie),
             counts: Counts { lockouts_accepted: config.accepted.len() as u64, ..Counts::default() },
             acme: super::acme::Desk::default(),
+            reporter: super::events::Reporter::new(config.name_servers.clone()),
             started: Timestamp::now(),
             config_loaded: Timestamp::now(),
             is_config_refused: false,

@@ -5,6 +5,7 @@
 //! [`dns`] ask the kernel, the upstreams and the name servers. Every wait and every read has a
 //! limit, and no content of a file makes a check panic.
 
+pub mod metrics;
 pub mod checks;
 pub mod sysctl;
 pub mod neighbours;

@@ -9,3 +9,4 @@ pub mod plain_file;
 pub mod open_files;
 pub mod usage;
 pub mod supervisor;
+pub mod program;

@@ -13,6 +13,16 @@ const STAT_MAX: usize = 2048;
 /// Entries of a folder are read in pieces of this size, in bytes.
 const FOLDER_BUFFER: usize = 16 * 1024;
 
+/// Returns the name of this host, as of the first call: the sandbox keeps its file from this process later.
+#[must_use]
+pub fn host_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Some(name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+    })
+}
+
 /// The open files of /proc.
 struct Sources {
     stat: File,
@@ -25,6 +35,7 @@ static SOURCES: OnceLock<Option<Sources>> = OnceLock::new();
 
 /// Opens the files that [`now`] reads. Without this call, or without /proc, [`now`] returns `None`.
 pub fn open() {
+    let _ = host_name();
     SOURCES.get_or_init(|| {
         Some(Sources {
             stat: File::open("/proc/self/stat").ok()?,

@@ -26,7 +26,7 @@ fn max_age(header: &str) -> u64 {
     header.split("max-age=").nth(1).unwrap().parse().unwrap()
 }
 
-fn set_max_age(pintle: &Pintle, age: u64) {
+pub fn set_max_age(pintle: &Pintle, age: u64) {
     let text = fs::read_to_string(pintle.config_path()).unwrap();
     let (before, after) = text.split_once("max_age = \"").unwrap();
     let rest = after.split_once('"').unwrap().1;
@@ -94,10 +94,10 @@ fn a_promise_is_written_down_ahead_of_time_and_renewed() {
 }
 
 /// A file system of a few pages.
-struct Tmpfs<'a>(&'a Path);
+pub struct Tmpfs<'a>(&'a Path);
 
 impl<'a> Tmpfs<'a> {
-    fn mount(path: &'a Path) -> Self {
+    pub fn mount(path: &'a Path) -> Self {
         fs::create_dir_all(path).unwrap();
         output(Command::new("mount").args(["-t", "tmpfs", "-o", "size=32k,mode=0700", "tmpfs"]).arg(path));
         Self(path)

@@ -5,10 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::admin::Bed;
-use crate::harness::{BLOG, Client, Pintle, Program, eventually, free_port, outcome, output, program};
+use crate::harness::{BLOG, Client, Pintle, outcome, output, program};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -37,7 +35,7 @@ impl Bed {
 }
 
 /// The names of all metrics.
-fn families(metrics: &str) -> BTreeSet<String> {
+pub fn families(metrics: &str) -> BTreeSet<String> {
     let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     types.map(str::to_owned).collect()
 }
@@ -152,7 +150,7 @@ fn certificates_promises_and_the_process() {
     assert_eq!(bed.value("pintle_config_refused"), Some(0.0));
 }
 
-fn rules() -> PathBuf {
+pub fn rules() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/prometheus")
 }
 
@@ -170,58 +168,4 @@ fn alerts_fire_and_are_resolved() {
     }
     output(Command::new(program("promtool")).args(["check", "rules"]).arg(&rules));
     output(Command::new(program("promtool")).args(["test", "rules"]).arg(&tests));
-}
-
-/// The rules without their waiting times, in a real Prometheus that reads a real pintle.
-#[test]
-fn a_real_prometheus_reads_and_alerts() {
-    let bed = Bed::new();
-    let (admin, port) = (free_port(), free_port());
-    let pintle = bed.start_with(&format!("[admin]\nlisten = \"127.0.0.1:{admin}\"\n"), "");
-    let folder = bed.folder.path();
-    let text = fs::read_to_string(rules().join("pintle.rules.yml")).unwrap();
-    let at_once: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("for: ")).collect();
-    fs::write(folder.join("rules.yml"), at_once.join("\n")).unwrap();
-    fs::write(
-        folder.join("prometheus.yml"),
-        format!(
-            "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [rules.yml]\nscrape_configs:\n\
-             - job_name: pintle\n  authorization: {{ credentials_file: {:?} }}\n\
-             \x20 static_configs: [{{ targets: [\"127.0.0.1:{admin}\"] }}]\n",
-            folder.join("state/admin.token")
-        ),
-    )
-    .unwrap();
-    let mut command = Command::new(program("prometheus"));
-    command.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
-    command.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
-    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    let _prometheus = Program::start(&mut command, folder, "prometheus").listens(port);
-    let ask = |path: &str| -> Value {
-        let answer = output(Command::new("curl").args(["-sS", &format!("http://127.0.0.1:{port}/api/v1/{path}")]));
-        serde_json::from_str(&answer).unwrap_or_default()
-    };
-    let query = |expression: &str| ask(&format!("query?query={expression}"))["data"]["result"].as_array().cloned();
-    eventually("three scrapes", || {
-        query("count_over_time(pintle_build_info%5B1m%5D)")?.first()?["value"][1]
-            .as_str()?
-            .parse::<u32>()
-            .ok()
-            .filter(|n| *n > 3)
-    });
-    let firing = || -> BTreeSet<String> {
-        let alerts = ask("alerts")["data"]["alerts"].as_array().cloned().unwrap_or_default();
-        let names = alerts.iter().filter(|alert| alert["state"] == "firing").map(|alert| &alert["labels"]["alertname"]);
-        names.map(|name| name.as_str().unwrap().to_owned()).collect()
-    };
-    assert_eq!(firing(), BTreeSet::new(), "a healthy host");
-    let good = fs::read_to_string(pintle.config_path()).unwrap();
-    fs::write(pintle.config_path(), "[[sight]]\n").unwrap();
-    pintle.signal("HUP");
-    eventually("the refused configuration alerts", || {
-        (firing() == ["PintleConfigRefused".to_owned()].into()).then_some(())
-    });
-    fs::write(pintle.config_path(), good).unwrap();
-    output(&mut pintle.command("reload"));
-    eventually("it is resolved", || firing().is_empty().then_some(()));
 }

@@ -1,9 +1,6 @@
 //! `[acme]`, and the sites whose certificates pintle obtains.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +9,7 @@ use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use super::acme_sites::{check_adopted, check_names, check_tables};
 use super::authorities::{KNOWN, known};
 use super::checker::{Checker, unknown};
-use super::files::{mode, read};
+use super::files::{mode, program, read};
 use super::listen::Listen;
 use crate::config::Draft;
 use crate::config::acme::{Acme, Authority, Eab, FOLDER, Method};
@@ -39,7 +36,8 @@ pub(super) fn build(
     let table = &file.acme;
     let authorities = authorities(table, r);
     let challenges = answerable(challenges(table, r), listen);
-    let dns_hook = table.dns_hook.as_ref().map(|hook| dns_hook(hook, r));
+    let dns_hook =
+        table.dns_hook.as_ref().map(|hook| program("acme.dns_hook", hook, "name a program that sets DNS records", r));
     let email = table.email.as_ref().and_then(|email| check_email(email, r));
     let rotate_every = table.rotate_every.as_ref().and_then(|every| check_rotation(every, r));
     check_profile(table, r);
@@ -258,26 +256,6 @@ fn challenges(table: &AcmeTable, r: &mut Checker<'_>) -> Vec<Method> {
         r.error_with_hint(&table.span, "acme.challenges: must not be empty", hint);
     }
     if methods.is_empty() { by_default() } else { methods }
-}
-
-fn dns_hook(at: &At<String>, r: &mut Checker<'_>) -> PathBuf {
-    let path = r.path(&at.value);
-    let shown = r.shown(&path).to_string();
-    match fs::metadata(&path) {
-        Ok(is) if !is.is_file() => {
-            r.error_with_hint(&at.span, format!("acme.dns_hook: {shown}: not a file"), "name a program");
-        }
-        Ok(is) if is.permissions().mode() & 0o111 == 0 => {
-            let what = format!("acme.dns_hook: {shown}: not executable");
-            r.error_with_hint(&at.span, what, format!("chmod +x {shown}"));
-        }
-        Ok(_) => {}
-        Err(_) => {
-            let what = format!("acme.dns_hook: {shown}: no such file");
-            r.error_with_hint(&at.span, what, "name a program that sets DNS records, or leave the key out");
-        }
-    }
-    path
 }
 
 fn check_email(email: &At<String>, r: &mut Checker<'_>) -> Option<String> {

@@ -67,6 +67,8 @@ pub(super) fn assemble(
         key_process: draft.has_key_process(),
         sandbox: globals.sandbox,
         acme: globals.acme.map(Arc::new),
+        hooks: globals.hooks,
+        graphite: globals.graphite,
         pledges: entries.iter().filter_map(|e| e.pledge.clone()).collect(),
         accepted: outcome.admitted.accepted,
         ramps: entries.iter().flat_map(|e| e.ramps.clone()).filter(is_new).collect(),

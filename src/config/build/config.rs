@@ -15,6 +15,8 @@ use crate::config::draft::AdminAddress;
 use crate::config::last_good::{Breaches, Fresh, LastGood, Pair, ServedPair};
 use crate::config::process::Process;
 use crate::config::stamp::Stamp;
+use crate::events::{Hook, HookLimits};
+use crate::graphite;
 use crate::host::HostPattern;
 use crate::lease::Lease;
 use crate::ledger::leases::Pledge;
@@ -57,6 +59,10 @@ pub struct Config {
     pub sandbox: sandbox::Settings,
     /// The certificates that pintle obtains, if there are any.
     pub acme: Option<Arc<Acme>>,
+    /// The hooks for events.
+    pub hooks: Vec<Hook>,
+    /// The receiver of metrics, if there is one.
+    pub graphite: Option<graphite::Settings>,
     /// The promises of the pin headers, site by site. They have to be in the ledger before pintle sends them.
     pub pledges: Vec<Pledge>,
     /// Lockouts that the operator has just accepted. They have to be in the ledger before they happen.
@@ -115,6 +121,18 @@ impl Config {
     /// The sites that pintle refuses TLS for, since they have no certificate.
     pub fn without_certificate(&self) -> impl Iterator<Item = (&report::Site, report::Lack)> {
         self.sites().filter_map(|site| Some((site, site.lacks_certificate?)))
+    }
+
+    /// The limits of hooks.
+    #[must_use]
+    pub fn hook_limits(&self) -> HookLimits {
+        let limits = &self.snapshot.limits;
+        HookLimits { queue: limits.hook_queue, time: limits.hook_timeout }
+    }
+
+    /// The files of hooks: secrets and roots.
+    pub fn files_of_hooks(&self) -> impl Iterator<Item = &Path> {
+        super::hooks::files(&self.hooks)
     }
 
     /// The keys of session tickets.

@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checker::Checker;
+use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::keys::key_file::FILE_MAX;
 use crate::os::read_error;
@@ -19,6 +20,24 @@ pub(super) const ONLY_IN_MEMORY: &str = "with tls.key_process, no copy has the l
 /// The permission bits of a file.
 pub(super) fn mode(path: &Path) -> Option<u32> {
     fs::metadata(path).ok().map(|m| m.permissions().mode() & 0o7777)
+}
+
+/// Returns the path of a program, and reports why it cannot be started.
+pub(super) fn program(key: &str, at: &At<String>, hint: &str, r: &mut Checker<'_>) -> PathBuf {
+    let path = r.path(&at.value);
+    let shown = r.shown(&path).to_string();
+    match fs::metadata(&path) {
+        Ok(is) if !is.is_file() => r.error_with_hint(&at.span, format!("{key}: {shown}: not a file"), "name a program"),
+        Ok(is) if is.permissions().mode() & 0o111 == 0 => {
+            r.error_with_hint(&at.span, format!("{key}: {shown}: not executable"), format!("chmod +x {shown}"));
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let hint = format!("{hint}, or leave the key out");
+            r.error_with_hint(&at.span, format!("{key}: {shown}: no such file"), hint);
+        }
+    }
+    path
 }
 
 /// Reads a file, or reports why it cannot be read.

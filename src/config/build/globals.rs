@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::checker::Checker;
 use super::suites::Fit;
-use super::{acme, addresses, limits, listen, offer, process};
+use super::{acme, addresses, hooks, limits, listen, metrics, offer, process};
 use crate::config::file::File;
 use crate::config::problem::At;
 use crate::config::{AccessTarget, Acme, Draft};
@@ -29,6 +29,8 @@ pub(super) struct Globals {
     pub(super) by_host: HostMap<usize>,
     pub(super) default_site: Option<usize>,
     pub(super) sandbox: crate::os::sandbox::Settings,
+    pub(super) hooks: Vec<crate::events::Hook>,
+    pub(super) graphite: Option<crate::graphite::Settings>,
 }
 
 /// Checks the settings that belong to no site.
@@ -65,6 +67,8 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
     listen::fit_limits(&file.limits, &mut limits);
     process::check(&file.process, r);
     let sandbox = process::sandbox(&file.sandbox, r);
+    let hooks = hooks::build(file, r);
+    let graphite = metrics::graphite(&file.metrics, &limits, r);
     Globals {
         listen,
         limits,
@@ -79,6 +83,8 @@ pub(super) fn globals(draft: &Draft, file: &File, hosts: &[Vec<At<HostPattern>>]
         by_host,
         default_site,
         sandbox,
+        hooks,
+        graphite,
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         reports_per_minute 1,
         reports_per_client 1,
         challenges 1,
+        hook_queue 1,
     }
     set! { size: table, most, limits, r;
         body_rate 0,
@@ -42,6 +43,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         request_body 0,
         retry_body 0,
         response_header_size 1024,
+        graphite_queue 65536,
     }
     let (second, none) = (Duration::from_secs(1), Duration::ZERO);
     set! { time: table, most, limits, r;
@@ -57,6 +59,7 @@ pub(super) fn build(table: &LimitsTable, r: &mut Checker<'_>) -> Limits {
         upstream_idle none,
         dns_hook second,
         dns_propagation none,
+        hook_timeout second,
     }
     connection_memory(table, most.connection_memory, &mut limits, r);
     limits

@@ -40,6 +40,9 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) challenges: Option<At<u64>>,
     pub(in crate::config) dns_hook: Option<At<Duration>>,
     pub(in crate::config) dns_propagation: Option<At<Duration>>,
+    pub(in crate::config) hook_timeout: Option<At<Duration>>,
+    pub(in crate::config) hook_queue: Option<At<u64>>,
+    pub(in crate::config) graphite_queue: Option<At<u64>>,
 }
 
 impl LimitsTable {
@@ -78,6 +81,9 @@ impl LimitsTable {
             challenges: t.number("challenges"),
             dns_hook: t.duration("dns_hook"),
             dns_propagation: t.duration("dns_propagation"),
+            hook_timeout: t.duration("hook_timeout"),
+            hook_queue: t.number("hook_queue"),
+            graphite_queue: t.size("graphite_queue"),
         }
     }
 }

@@ -45,6 +45,15 @@ impl Control {
             "When a certificate expires, in seconds since 1970.",
             &ends,
         );
+        let loaded: Values = self
+            .certificates()
+            .filter_map(|(site, c)| {
+                let labels = Labels::new(&[("site", site.name()), ("algorithm", &c.algorithm.to_string())]);
+                Some((labels, self.endings.since(site, c)? as f64))
+            })
+            .collect();
+        let help = "When this process began to serve a certificate, in seconds since 1970.";
+        metrics.gauges("certificate_loaded_timestamp_seconds", help, &loaded);
         let left = of_each(&|c| {
             let (begin, end) = (c.not_before.as_second(), c.not_after.as_second());
             let lifetime = end.saturating_sub(begin).max(1) as f64;

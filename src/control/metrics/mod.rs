@@ -1,6 +1,7 @@
 //! The metrics: `/metrics` of the admin socket. docs/guide/monitoring.md lists them.
 
 mod certificates;
+mod hooks;
 mod process;
 mod promises;
 mod renewals;
@@ -21,6 +22,7 @@ impl Control {
         self.renewal_metrics(&mut metrics);
         self.upstream_metrics(&mut metrics);
         self.report_metrics(&mut metrics);
+        self.hook_metrics(&mut metrics);
         metrics.finish()
     }
 

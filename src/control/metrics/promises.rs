@@ -11,6 +11,7 @@ use crate::telemetry::exposition::{Exposition, Labels, Values};
 impl Control {
     pub(super) fn promise_metrics(&self, metrics: &mut Exposition) {
         metrics.flag("ledger_writable", "1 if promises can be written.", self.promises.trouble.is_none());
+        metrics.counter("ledger_errors", "Failed attempts to write the ledger.", self.promises.errors.get());
         let is_doubted = self.promises.trouble.as_ref().is_some_and(|trouble| trouble.by_clock);
         metrics.flag("clock_doubted", "1 if pins are withheld because the clock contradicts the ledger.", is_doubted);
         let now = self.now();

@@ -4,12 +4,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Cable, config, ids};
-use crate::harness::{Authority, BLOG, Origin, Pintle, Reply, blog, outcome, pintle};
+use crate::harness::{Authority, BLOG, Origin, Pintle, Reply, blog, outcome, pintle, program};
 
 /// A namespace without anything in it is a healthy host. (The pressure and the clock are those of the machine.)
 #[test]
@@ -59,6 +60,55 @@ fn findings_are_printed_with_their_remedies() {
     let (code, text, _) = outcome(command.args(["--watch", "100ms", "--rounds", "2"]));
     assert_eq!((code, text.matches("1 check: 1 finding").count()), (1, 2), "{text}");
     assert!(!text.contains('\x1b'), "{text:?}");
+}
+
+/// Each round replaces the file as a whole; Prometheus' own linter reads it.
+#[test]
+fn a_watch_writes_metrics() {
+    let root = TempDir::new().unwrap();
+    let settings = root.path().join("etc/sysctl.d");
+    fs::create_dir_all(&settings).unwrap();
+    fs::create_dir_all(root.path().join("proc/sys/vm")).unwrap();
+    fs::write(root.path().join("proc/sys/vm/swappiness"), "60\n").unwrap();
+    fs::write(settings.join("1.conf"), "vm.swappiness = 10\n").unwrap();
+    let file = root.path().join("pintle_doctor.prom");
+    let doctor = |only: &[&str], code: i32| {
+        let mut command = pintle();
+        command
+            .args(["doctor", "--watch", "100ms", "--rounds", "2", "--metrics"])
+            .arg(&file)
+            .arg("--root")
+            .arg(root.path());
+        only.iter().for_each(|only| _ = command.args(["--only", only]));
+        let (found, out, err) = outcome(command.current_dir(root.path()));
+        assert_eq!(found, code, "{out}{err}");
+        fs::read_to_string(&file).unwrap_or_default()
+    };
+    let text = doctor(&["sysctl", "keys"], 1);
+    for line in [
+        "pintle_doctor_findings{check=\"sysctl\",verdict=\"fault\"} 0\n",
+        "pintle_doctor_findings{check=\"sysctl\",verdict=\"warning\"} 1\n",
+        "pintle_doctor_findings{check=\"keys\",verdict=\"fault\"} 0\n",
+        "pintle_doctor_unknown{check=\"keys\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line} {text}");
+    }
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+    let lint = format!("{} check metrics < {}", program("promtool").display(), file.display());
+    assert_eq!(outcome(Command::new("sh").args(["-c", &lint])), (0, String::new(), String::new()));
+    // Repaired.
+    fs::write(settings.join("1.conf"), "vm.swappiness = 60\n").unwrap();
+    let text = doctor(&["sysctl"], 0);
+    assert!(text.contains("{check=\"sysctl\",verdict=\"warning\"} 0\n") && !text.contains("keys"), "{text}");
+    let left = fs::read_dir(root.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mut left: Vec<String> = left.collect();
+    left.sort();
+    assert_eq!(left, ["etc", "pintle_doctor.prom", "proc"]);
+    // A folder that is not there fails loudly.
+    let mut command = pintle();
+    command.args(["doctor", "--only", "sysctl", "--metrics", "/nowhere/x.prom", "--root"]).arg(root.path());
+    let (code, _, err) = outcome(&mut command);
+    assert!(code == 1 && err.contains("cannot write the metrics"), "{err}");
 }
 
 #[test]

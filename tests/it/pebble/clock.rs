@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use super::orders::Bed;
 use crate::harness::Pintle;
 
-pub(super) struct Clock(TempDir);
+pub struct Clock(TempDir);
 
 impl Clock {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let clock = Self(TempDir::new().unwrap());
         clock.set(0);
         clock
@@ -23,19 +23,19 @@ impl Clock {
     }
 
     /// Sets it ahead by so many seconds.
-    pub(super) fn set(&self, offset: i64) {
+    pub fn set(&self, offset: i64) {
         let new = self.0.path().join("new");
         fs::write(&new, offset.to_string()).unwrap();
         fs::rename(new, self.path()).unwrap();
     }
 
-    pub(super) fn start(&self, bed: &Bed, acme: &str, sites: &str) -> Pintle {
+    pub fn start(&self, bed: &Bed, acme: &str, sites: &str) -> Pintle {
         let config = format!("{acme}{sites}");
         let adapt = |command: &mut Command| _ = command.env("PINTLE_TEST_CLOCK", self.path());
         Pintle::start_command(&bed.authority, &bed.pebble.listen(), &config, adapt)
     }
 
-    pub(super) fn command(&self, pintle: &Pintle, name: &str) -> Command {
+    pub fn command(&self, pintle: &Pintle, name: &str) -> Command {
         let mut command = pintle.command(name);
         command.env("PINTLE_TEST_CLOCK", self.path());
         command

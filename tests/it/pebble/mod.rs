@@ -3,11 +3,11 @@
 
 mod challenges;
 mod changes;
-mod clock;
+pub mod clock;
 mod commands;
 mod hook;
 mod life;
-mod orders;
+pub mod orders;
 mod overdue;
 mod own_keys;
 mod preflight;

@@ -13,27 +13,27 @@ use crate::harness::pebble::{Pebble, Settings, is_current};
 use crate::harness::{Authority, BLOG, Connection, Origin, Pintle, eventually, outcome, output, pintle};
 
 /// A site with certificates from a CA, and everything around it.
-pub(super) struct Bed {
-    pub(super) pebble: Pebble,
-    pub(super) origin: Origin,
-    pub(super) authority: Authority,
+pub struct Bed {
+    pub pebble: Pebble,
+    pub origin: Origin,
+    pub authority: Authority,
 }
 
 impl Bed {
     #[track_caller]
-    pub(super) fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self { pebble: Pebble::start(settings), origin: Origin::hello(), authority: Authority::new() }
     }
 
-    pub(super) fn state(&self) -> PathBuf {
+    pub fn state(&self) -> PathBuf {
         self.authority.folder().join("state")
     }
 
-    pub(super) fn folder(&self, algorithm: &str) -> PathBuf {
+    pub fn folder(&self, algorithm: &str) -> PathBuf {
         self.state().join("acme").join(BLOG).join(algorithm)
     }
 
-    pub(super) fn acme(&self, directory: &str, more: &str) -> String {
+    pub fn acme(&self, directory: &str, more: &str) -> String {
         format!(
             "[acme]\ndirectory = {directory:?}\nterms = true\nca = {:?}\n{more}\n[state]\ndirectory = {:?}\n",
             self.pebble.authority.ca_path(),
@@ -41,23 +41,23 @@ impl Bed {
         )
     }
 
-    pub(super) fn site(&self, hosts: &[&str], certificate: &str, more: &str) -> String {
+    pub fn site(&self, hosts: &[&str], certificate: &str, more: &str) -> String {
         format!(
             "[[site]]\nhosts = {hosts:?}\nupstream = {:?}\n[site.certificate]\nacme = true\n{certificate}\n{more}\n",
             self.origin.url()
         )
     }
 
-    pub(super) fn start(&self, acme: &str, sites: &str) -> Pintle {
+    pub fn start(&self, acme: &str, sites: &str) -> Pintle {
         Pintle::start_with(&self.authority, &self.pebble.listen(), &format!("{acme}{sites}"))
     }
 
     /// The usual one: a site, and pebble.
-    pub(super) fn run(&self) -> Pintle {
+    pub fn run(&self) -> Pintle {
         self.start(&self.acme(&self.pebble.directory(), ""), &self.site(&[BLOG], "", ""))
     }
 
-    pub(super) fn get(&self, pintle: &Pintle, host: &str) -> (i32, String, String) {
+    pub fn get(&self, pintle: &Pintle, host: &str) -> (i32, String, String) {
         let url = format!("https://{host}/");
         let root = self.pebble.root_file();
         outcome(pintle.curl().arg("--cacert").arg(root).args(["--include", &url]))
@@ -65,44 +65,44 @@ impl Bed {
 
     /// The page over https, with the certificate of the CA.
     #[track_caller]
-    pub(super) fn page(&self, pintle: &Pintle, host: &str) -> String {
+    pub fn page(&self, pintle: &Pintle, host: &str) -> String {
         let (code, text, error) = self.get(pintle, host);
         assert_eq!(code, 0, "{error}\n{}", pintle.log());
         text
     }
 
     #[track_caller]
-    pub(super) fn spki(&self, algorithm: &str) -> String {
+    pub fn spki(&self, algorithm: &str) -> String {
         pin_of(&self.folder(algorithm).join("chain.pem"))
     }
 
     /// The pin of a key of the site.
     #[track_caller]
-    pub(super) fn pin(&self, name: &str) -> String {
+    pub fn pin(&self, name: &str) -> String {
         pin_of(&self.folder("ecdsa-p256").join(name))
     }
 
     /// The pin header of the site.
     #[track_caller]
-    pub(super) fn pins(&self, pintle: &Pintle) -> String {
+    pub fn pins(&self, pintle: &Pintle) -> String {
         pins_in(&self.page(pintle, BLOG))
     }
 }
 
 /// `pintle pin`
 #[track_caller]
-pub(super) fn pin_of(file: &Path) -> String {
+pub fn pin_of(file: &Path) -> String {
     output(pintle().arg("pin").arg(file)).split_whitespace().next().unwrap().to_owned()
 }
 
 /// The pin header in a response.
 #[track_caller]
-pub(super) fn pins_in(page: &str) -> String {
+pub fn pins_in(page: &str) -> String {
     page.lines().find(|line| line.to_lowercase().starts_with("public-key-pins:")).unwrap().to_owned()
 }
 
 /// Renewal information with a window, in seconds from now.
-pub(super) fn window(start: i64, end: i64) -> String {
+pub fn window(start: i64, end: i64) -> String {
     let now = jiff::Timestamp::now().as_second();
     let at = |offset: i64| jiff::Timestamp::from_second(now + offset).unwrap().to_string();
     json!({ "suggestedWindow": { "start": at(start), "end": at(end) } }).to_string()
@@ -110,16 +110,16 @@ pub(super) fn window(start: i64, end: i64) -> String {
 
 /// Waits for this number of certificates.
 #[track_caller]
-pub(super) fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
+pub fn obtained(pintle: &Pintle, count: usize) -> Vec<Value> {
     pintle.logged("certificate obtained", count)
 }
 
-pub(super) fn ask(bed: &Bed, method: &str, path: &str) -> Value {
+pub fn ask(bed: &Bed, method: &str, path: &str) -> Value {
     serde_json::from_str(&send(bed, method, path)).unwrap()
 }
 
 /// An answer of the admin socket that is no JSON.
-pub(super) fn ask_text(bed: &Bed, path: &str) -> String {
+pub fn ask_text(bed: &Bed, path: &str) -> String {
     send(bed, "GET", path)
 }
 
@@ -132,11 +132,11 @@ fn send(bed: &Bed, method: &str, path: &str) -> String {
 
 /// `pintle acme renew`
 #[track_caller]
-pub(super) fn renew(bed: &Bed) {
+pub fn renew(bed: &Bed) {
     assert_eq!(ask(bed, "POST", &format!("/acme/renew?host={BLOG}"))["ok"], true);
 }
 
-pub(super) fn orders(bed: &Bed) -> usize {
+pub fn orders(bed: &Bed) -> usize {
     bed.pebble.requests("POST /order-plz")
 }
 

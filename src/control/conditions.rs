@@ -1,0 +1,289 @@
+//! The conditions that hooks hear of when they begin and end.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::Control;
+use super::events::date;
+use super::expiry::{Stage, left};
+use super::promises::is_sent;
+use crate::clock::uptime;
+use crate::config::report::Site;
+use crate::events::EventKind;
+use crate::ledger::Book;
+use crate::policy::promise::{Channel, Promise, Seconds};
+use crate::telemetry::LogThread;
+use crate::upstream::{Circuit, Upstream};
+
+/// Promises that end within this time, or within a quarter of their lifetime, end soon.
+const SOON: Seconds = 7 * 86_400;
+
+/// A state that has begun, and may end.
+pub(super) struct Condition {
+    /// The event of its beginning.
+    pub(super) begins: EventKind,
+    /// What it is about.
+    pub(super) subject: String,
+    /// Another version of the same condition is reported anew.
+    pub(super) version: i64,
+    /// The facts.
+    pub(super) data: Value,
+}
+
+impl Condition {
+    fn new(begins: EventKind, subject: &str, data: Value) -> Self {
+        Self { begins, subject: subject.to_owned(), version: 0, data }
+    }
+
+    fn with(self, version: i64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Returns the event of the end; `None` if another event says it.
+    pub(super) fn end_of(begins: EventKind) -> Option<EventKind> {
+        match begins {
+            EventKind::CertificateRefused => Some(EventKind::CertificateAccepted),
+            EventKind::UpstreamDown => Some(EventKind::UpstreamUp),
+            EventKind::PinsWithheld => Some(EventKind::PinsSent),
+            EventKind::LedgerUnwritable => Some(EventKind::LedgerWritable),
+            EventKind::ClockDoubted => Some(EventKind::ClockTrusted),
+            EventKind::ConfigRefused => Some(EventKind::ConfigLoaded),
+            EventKind::LogUnwritten => Some(EventKind::LogWritten),
+            _ => None,
+        }
+    }
+}
+
+impl Control {
+    /// All present conditions, except those of promises.
+    pub(super) fn conditions(&self) -> Vec<Condition> {
+        let mut conditions = self.of_the_process();
+        for outlook in self.outlooks().iter().filter(|outlook| outlook.is_overdue()) {
+            let data = json!({
+                "site": outlook.site,
+                "algorithm": outlook.algorithm,
+                "due": date(outlook.due),
+                "not_after": outlook.not_after.map(date),
+                "failing_since": outlook.failing_since.map(date),
+                "next_try": outlook.next_try.map(date),
+                "what": outlook.words(),
+                "hint": outlook.hint,
+            });
+            let subject = format!("{} {}", outlook.site, outlook.algorithm);
+            conditions.push(Condition::new(EventKind::CertificateOverdue, &subject, data));
+        }
+        let now = self.now();
+        for site in self.config.sites() {
+            self.of_certificates(site, now, &mut conditions);
+            if let Some(withheld) = site.withheld {
+                let data = json!({ "site": site.name(), "what": withheld.why(), "hint": "pintle status" });
+                conditions.push(Condition::new(EventKind::PinsWithheld, site.name(), data));
+            }
+        }
+        self.of_upstreams(&mut conditions);
+        conditions
+    }
+
+    fn of_the_process(&self) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        if let Some(trouble) = &self.promises.trouble {
+            let (begins, hint) = match trouble.by_clock {
+                true => (EventKind::ClockDoubted, "set the clock: timedatectl set-ntp true"),
+                false => (EventKind::LedgerUnwritable, "check free space and permissions of state.directory"),
+            };
+            let data = json!({ "what": "pins are withheld", "error": trouble.error, "hint": hint });
+            conditions.push(Condition::new(begins, "", data));
+        }
+        if self.is_config_refused {
+            let data = json!({
+                "config": self.draft.path().display().to_string(),
+                "reasons": self.reporter.refusal,
+                "what": "pintle keeps serving the previous configuration",
+                "hint": format!("pintle check -c {}", self.draft.path().display()),
+            });
+            let version = i64::try_from(self.counts.reloads_refused).unwrap_or_default();
+            conditions.push(Condition::new(EventKind::ConfigRefused, "", data).with(version));
+        }
+        if let Some(reason) = self.operator.access_log.as_ref().and_then(LogThread::trouble) {
+            let data = json!({ "what": reason.what, "hint": reason.hint_line() });
+            conditions.push(Condition::new(EventKind::LogUnwritten, "", data));
+        }
+        conditions
+    }
+
+    fn of_certificates(&self, site: &Site, now: Seconds, conditions: &mut Vec<Condition>) {
+        let refused = self.files.refused.get(site.name());
+        let reasons = || refused.iter().flat_map(|refused| &refused.reasons).map(|reason| reason.line());
+        let hint = || refused.and_then(|refused| refused.reasons.first()?.hint_line());
+        if let Some(lack) = site.lacks_certificate {
+            let data = json!({
+                "site": site.name(), "why": lack.word(), "what": "no certificate: TLS is refused",
+                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(),
+            });
+            conditions.push(Condition::new(EventKind::CertificateMissing, site.name(), data));
+        } else if let Some(refused) = refused {
+            let data = json!({
+                "site": site.name(), "by_promise": refused.by_guard, "what": "the previous certificate stays in use",
+                "reasons": reasons().collect::<Vec<_>>(), "hint": hint(), "since": date(refused.since),
+            });
+            conditions.push(Condition::new(EventKind::CertificateRefused, site.name(), data).with(refused.since));
+        }
+        for certificate in &site.certificates {
+            let stage = Stage::of(certificate, now);
+            if stage == Stage::default() {
+                continue;
+            }
+            let (begins, version) = match stage {
+                Stage::ENDED => (EventKind::CertificateExpired, 0),
+                stage => (EventKind::CertificateExpiring, i64::try_from(stage.number()).unwrap_or_default()),
+            };
+            let what = match stage {
+                Stage::ENDED => "the certificate has ended: clients refuse it".to_owned(),
+                _ => format!("the certificate is about to end: {}", left(certificate, now)),
+            };
+            let data = json!({
+                "site": site.name(), "algorithm": certificate.algorithm.to_string(), "serial": certificate.serial,
+                "not_after": certificate.not_after.to_string(), "what": what,
+            });
+            let subject = format!("{} {}", site.name(), certificate.serial);
+            conditions.push(Condition::new(begins, &subject, data).with(version));
+        }
+    }
+
+    /// The upstreams that do not answer. Sites that share one get one event.
+    fn of_upstreams(&self, conditions: &mut Vec<Condition>) {
+        let now = uptime();
+        let mut down: Vec<(*const Upstream, &Site, Vec<&str>)> = Vec::new();
+        for (site, upstream) in self.sites() {
+            let Some(upstream) = upstream.filter(|upstream| is_down(upstream, now)) else { continue };
+            match down.iter_mut().find(|(known, ..)| std::ptr::eq(*known, upstream)) {
+                Some((.., sites)) => sites.push(site.name()),
+                None => down.push((upstream, site, vec![site.name()])),
+            }
+        }
+        for (_, first, sites) in down {
+            let url = first.upstream.as_ref().map(|upstream| upstream.url.as_str()).unwrap_or_default();
+            let data = json!({
+                "upstream": url, "site": first.name(), "sites": sites, "count": sites.len(),
+                "what": "the upstream does not answer", "hint": "pintle status",
+            });
+            conditions.push(Condition::new(EventKind::UpstreamDown, &format!("{} {url}", first.name()), data));
+        }
+    }
+}
+
+/// `true` if the circuit is not closed, or if every address fails its health check.
+fn is_down(upstream: &Upstream, now: u64) -> bool {
+    if upstream.health.circuit(now) != Circuit::Closed {
+        return true;
+    }
+    if upstream.health.check.is_none() {
+        return false;
+    }
+    let known = upstream.addresses.known();
+    !known.is_empty() && known.iter().all(|address| upstream.health.address(*address, now).0)
+}
+
+/// A promise that ends soon and is not renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expiry {
+    site: String,
+    channel: String,
+    until: Seconds,
+}
+
+impl Expiry {
+    pub(super) fn condition(&self) -> Condition {
+        let Self { site, channel, until } = self;
+        let hint = match channel.as_str() {
+            HEADER => "nothing to do if the pins were withdrawn on purpose; `pintle status` has the reason".to_owned(),
+            form => format!("to renew it: pintle export --site {site} --as {form}"),
+        };
+        let data = json!({
+            "site": site, "channel": channel, "until": date(*until),
+            "what": "the last pins that clients hold end, and are not renewed", "hint": hint,
+        });
+        Condition::new(EventKind::PromiseExpiring, &format!("{site} {channel}"), data).with(*until)
+    }
+}
+
+const HEADER: &str = "header";
+
+/// Promises by site and channel, each with its end.
+type Held = BTreeMap<(String, String), Seconds>;
+
+/// The promises that clients may hold, and those of them that end soon and are not renewed.
+pub(super) fn promises(book: &Book, now: Seconds) -> (Held, Vec<Expiry>) {
+    let mut last: BTreeMap<(&str, &str), (&Promise, bool)> = BTreeMap::new();
+    for promise in book.promises().iter().filter(|promise| promise.is_alive(now)) {
+        let channel = match &promise.channel {
+            Channel::Header(_) => HEADER,
+            Channel::Export { form, .. } => form,
+        };
+        let sent = is_sent(promise, now);
+        let known = last.entry((&promise.site, channel)).or_insert((promise, sent));
+        known.1 |= sent;
+        if promise.honoured_until() > known.0.honoured_until() {
+            known.0 = promise;
+        }
+    }
+    let mut held = Held::new();
+    let mut expiring = Vec::new();
+    for ((site, channel), (promise, is_renewed)) in last {
+        let until = promise.honoured_until();
+        let soon = SOON.min(i64::try_from(promise.max_age / 4).unwrap_or(SOON));
+        if !is_renewed && until.saturating_sub(now) <= soon {
+            expiring.push(Expiry { site: site.to_owned(), channel: channel.to_owned(), until });
+        }
+        held.insert((site.to_owned(), channel.to_owned()), until);
+    }
+    (held, expiring)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Record;
+    use crate::policy::hpkp::Mode;
+
+    const DAY: Seconds = 86_400;
+
+    fn promise(site: &str, channel: Channel, max_age: Seconds, last_sent: Seconds) -> Record {
+        Record::Promise(Promise {
+            site: site.to_owned(),
+            hosts: Vec::new(),
+            except: Vec::new(),
+            pins: vec![crate::keys::pin::Pin::of_spki(site.as_bytes())],
+            max_age: max_age.unsigned_abs(),
+            include_subdomains: false,
+            channel,
+            first_sent: 0,
+            last_sent,
+        })
+    }
+
+    #[test]
+    fn promises_that_end_soon() {
+        let now = 1000 * DAY;
+        let header = || Channel::Header(Mode::Enforce);
+        let export = |form: &str| Channel::Export { form: form.into(), id: "1".into(), leaf_only: false };
+        let mut book = Book::default();
+        for record in [
+            promise("sent.example", header(), DAY, now + 60),
+            promise("withdrawn.example", header(), 30 * DAY, now - 22 * DAY),
+            promise("soon.example", header(), 30 * DAY, now - 23 * DAY),
+            promise("short.example", header(), 4 * DAY, now - 2 * DAY),
+            promise("short-soon.example", header(), 4 * DAY, now - 3 * DAY),
+            promise("ended.example", header(), DAY, now - DAY),
+            promise("sent.example", export("android"), 300 * DAY, now - 295 * DAY),
+        ] {
+            book.apply(record);
+        }
+        let (held, expiring) = promises(&book, now);
+        assert_eq!(held.len(), 6);
+        let named: Vec<_> = expiring.iter().map(|e| (e.site.as_str(), e.channel.as_str())).collect();
+        assert_eq!(named, [("sent.example", "android"), ("short-soon.example", "header"), ("soon.example", "header")]);
+        assert_eq!(expiring[2].until, now + 7 * DAY);
+    }
+}

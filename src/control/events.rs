@@ -1,0 +1,263 @@
+//! Events for hooks: what has begun or ended since the last look, and single happenings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::Control;
+use super::admin::{Answer, gone, json_answer};
+use super::conditions::{Condition, Expiry};
+use crate::config::{Config, Difference};
+use crate::events::{Event, EventKind, Hooks, Target, Tried, programs};
+use crate::os::usage::host_name;
+use crate::policy::promise::Seconds;
+use crate::upstream::dns::NameServers;
+
+/// The time between two looks, and between two looks at the promises.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_AT_PROMISES: Duration = Duration::from_secs(5);
+/// The time that events have when this process ends.
+const END: Duration = Duration::from_secs(5);
+
+/// The hooks, and the conditions that were reported to them.
+pub(super) struct Reporter {
+    pub(super) hooks: Hooks,
+    /// By kind and subject: the version, and the facts.
+    begun: HashMap<(EventKind, String), (i64, Value)>,
+    /// Why the last reload was refused.
+    pub(super) refusal: Vec<String>,
+    has_started: bool,
+    looked: Option<Instant>,
+    looked_at_promises: Option<Instant>,
+    /// Promises that end soon, as of the last look at them.
+    expiring: Vec<Expiry>,
+    /// Promises that clients held at that look, by site and channel.
+    held: BTreeMap<(String, String), Seconds>,
+}
+
+/// The outcome of a test.
+#[derive(Debug, Default)]
+pub(super) struct Tested {
+    /// Each hook that was tested, and why it failed.
+    pub(super) hooks: Vec<(String, Option<String>)>,
+    /// The names of all hooks.
+    pub(super) known: Vec<String>,
+}
+
+impl Reporter {
+    pub(super) fn new(servers: NameServers) -> Self {
+        Self {
+            hooks: Hooks::new(servers),
+            begun: HashMap::new(),
+            refusal: Vec::new(),
+            has_started: false,
+            looked: None,
+            looked_at_promises: None,
+            expiring: Vec::new(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    fn emit(&self, kind: EventKind, data: Value) {
+        tracing::debug!(event = kind.name(), "event");
+        self.hooks.emit(Event::new(kind, with_host(data)));
+    }
+
+    /// Reports the differences to the last look.
+    fn compare(&mut self, conditions: Vec<Condition>) {
+        let mut before = std::mem::take(&mut self.begun);
+        let mut ends = HashMap::new();
+        for Condition { begins, subject, version, data, .. } in conditions {
+            let key = (begins, subject);
+            let known = before.remove(&key);
+            if known.is_none_or(|(known, _)| known != version) {
+                self.emit(begins, data.clone());
+            }
+            self.begun.insert(key, (version, data));
+        }
+        for ((begins, subject), (_, data)) in before {
+            if let Some(kind) = Condition::end_of(begins) {
+                ends.insert((kind, subject), data);
+            }
+        }
+        for ((kind, _), data) in ends {
+            self.emit(kind, without_remedy(data));
+        }
+    }
+}
+
+/// Adds the name of this host, which all of an operator's hosts send to one receiver.
+fn with_host(data: Value) -> Value {
+    let mut with = Map::from_iter([("host".to_owned(), json!(host_name()))]);
+    if let Value::Object(data) = data {
+        with.extend(data);
+    }
+    Value::Object(with)
+}
+
+/// The facts of a condition that has ended.
+fn without_remedy(mut data: Value) -> Value {
+    if let Some(data) = data.as_object_mut() {
+        for key in ["what", "hint", "reasons", "error"] {
+            data.remove(key);
+        }
+    }
+    data
+}
+
+/// A time for programs.
+pub(super) fn date(at: Seconds) -> String {
+    Timestamp::from_second(at).unwrap_or_default().to_string()
+}
+
+impl Control {
+    /// Gives the hooks of the configuration to the thread that delivers. Only the process that serves calls this.
+    pub(super) fn drive_hooks(&mut self) {
+        let limits = self.config.hook_limits();
+        if let Err(error) = self.reporter.hooks.set(&self.config.hooks, limits) {
+            tracing::error!(%error, "hooks: no thread; no event is delivered");
+        }
+        if !self.reporter.has_started {
+            self.reporter.has_started = true;
+            let data = json!({ "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION") });
+            self.reporter.emit(EventKind::ProcessStarted, data);
+        }
+    }
+
+    /// Reports what has begun or ended since the last look.
+    pub(super) fn look_for_events(&mut self) {
+        if self.reporter.hooks.is_empty() {
+            // A hook that comes later hears of each present trouble.
+            self.reporter.begun.clear();
+            return;
+        }
+        if self.reporter.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        self.reporter.looked = Some(Instant::now());
+        if self.reporter.looked_at_promises.is_none_or(|looked| looked.elapsed() >= LOOK_AT_PROMISES) {
+            self.reporter.looked_at_promises = Some(Instant::now());
+            self.look_at_promises();
+        }
+        let mut conditions = self.conditions();
+        conditions.extend(self.reporter.expiring.iter().map(Expiry::condition));
+        self.reporter.compare(conditions);
+    }
+
+    fn look_at_promises(&mut self) {
+        let now = self.now();
+        let (held, expiring) = {
+            let ledger = self.ledger();
+            super::conditions::promises(ledger.book(), now)
+        };
+        let before = std::mem::replace(&mut self.reporter.held, held);
+        for ((site, channel), until) in before {
+            if !self.reporter.held.contains_key(&(site.clone(), channel.clone())) {
+                let data = json!({ "site": site, "channel": channel, "until": date(until) });
+                self.reporter.emit(EventKind::PromiseEnded, data);
+            }
+        }
+        self.reporter.expiring = expiring;
+    }
+
+    /// Reports certificates that are served for the first time.
+    pub(super) fn report_renewals(&self, before: &Config) {
+        if self.reporter.hooks.is_empty() {
+            return;
+        }
+        for Difference { now: site, before: old, .. } in self.config.differences(before).0 {
+            let is_new = |c: &&_| !old.is_some_and(|old| old.certificates.iter().any(|known| known.is(c)));
+            for certificate in site.certificates.iter().filter(is_new) {
+                let data = json!({
+                    "site": site.name(),
+                    "algorithm": certificate.algorithm.to_string(),
+                    "serial": certificate.serial,
+                    "pin": certificate.pin.to_string(),
+                    "issuer": certificate.issuer,
+                    "not_before": certificate.not_before.to_string(),
+                    "not_after": certificate.not_after.to_string(),
+                });
+                self.reporter.emit(EventKind::CertificateRenewed, data);
+            }
+        }
+    }
+
+    /// Reports the end, and begins to end the thread: events that were not tried yet are tried once.
+    pub(super) fn end_hooks(&mut self, successor: Option<u32>) -> impl Future<Output = ()> + use<> {
+        let data = json!({ "pid": std::process::id(), "successor": successor });
+        self.reporter.emit(EventKind::ProcessStopping, data);
+        self.reporter.hooks.end(END)
+    }
+
+    /// Sends a test to one hook, or to all.
+    pub(super) fn test_hooks(&self, name: Option<&str>, reply: tokio::sync::oneshot::Sender<Tested>) {
+        let data = || with_host(json!({ "what": "pintle hook test" }));
+        let known: Vec<String> = self.reporter.hooks.lines().iter().map(|line| line.hook.name.clone()).collect();
+        let names = known.iter().filter(|known| name.is_none_or(|name| name == *known)).cloned();
+        let test = |name: String| {
+            let tried = self.reporter.hooks.test(&name, Event::new(EventKind::HookTest, data()));
+            (name, tried)
+        };
+        let tests: Vec<_> = names.map(test).collect();
+        spawn_local(async move {
+            let mut tested = Tested { hooks: Vec::new(), known };
+            for (name, tried) in tests {
+                let gone = "the hook has changed meanwhile".to_owned();
+                let why = match tried {
+                    Some(tried) => tried.await.map_or(Some(gone), |tried: Tried| tried.why().map(str::to_owned)),
+                    None => Some(gone),
+                };
+                tested.hooks.push((name, why));
+            }
+            let _ = reply.send(tested);
+        });
+    }
+}
+
+/// The outcome of a test of hooks: 404 without any, 409 if one failed.
+pub(super) fn tested(tested: Option<Tested>) -> Answer {
+    let Some(tested) = tested else { return gone() };
+    let ok = tested.hooks.iter().all(|(_, error)| error.is_none());
+    let status = match tested.hooks.is_empty() {
+        true => StatusCode::NOT_FOUND,
+        false if ok => StatusCode::OK,
+        false => StatusCode::CONFLICT,
+    };
+    let hooks: Vec<Value> = tested
+        .hooks
+        .into_iter()
+        .map(|(hook, error)| match error {
+            None => json!({ "hook": hook, "ok": true }),
+            Some(error) => json!({ "hook": hook, "ok": false, "error": error }),
+        })
+        .collect();
+    json_answer(status, &json!({ "ok": ok && !hooks.is_empty(), "hooks": hooks, "known": tested.known }))
+}
+
+/// The programs of hooks that this process did not start with.
+pub(super) fn new_programs(config: &Config) -> impl Iterator<Item = &Path> {
+    config.hooks.iter().filter_map(|hook| match &hook.target {
+        Target::Command(path) if !programs::knows(path) => Some(path.as_path()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_events() {
+        let data = json!({ "site": "a.example", "what": "x", "hint": "y", "reasons": ["z"], "error": "e" });
+        assert_eq!(without_remedy(data.clone()), json!({ "site": "a.example" }));
+        let with = with_host(data);
+        assert_eq!((with["site"].as_str(), with["host"].as_str().is_some()), (Some("a.example"), true));
+        assert_eq!(date(0), "1970-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,372 @@
+//! A hook with the events that wait for it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::hook::{Hook, HookLimits};
+use super::kind::Event;
+use super::outcome::Tried;
+
+/// A hook and its events, shared by the control thread and the thread that delivers.
+pub struct Line {
+    /// The hook.
+    pub hook: Hook,
+    pub(super) limits: HookLimits,
+    queue: Mutex<Queue>,
+    wake: Notify,
+    numbers: [AtomicU64; 3],
+    disabled: AtomicBool,
+}
+
+/// The counters of a hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// Events that the receiver has.
+    pub delivered: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Events that were given up: the queue was full, all attempts failed, or the hook is disabled.
+    pub dropped: u64,
+    /// Events that wait.
+    pub waiting: usize,
+}
+
+const DELIVERED: usize = 0;
+const FAILED: usize = 1;
+const DROPPED: usize = 2;
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Waiting>,
+    paused_until: Option<Instant>,
+    /// The last failure; `None` once something was delivered.
+    problem: Option<String>,
+    end: End,
+}
+
+/// How the line ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum End {
+    /// It does not.
+    #[default]
+    Open,
+    /// Events that were not tried yet are tried once.
+    LastTries,
+    /// At once.
+    Closed,
+}
+
+/// An event that waits.
+pub(super) struct Waiting {
+    pub(super) event: Arc<Event>,
+    tries: usize,
+    due: Instant,
+    /// The caller of a test.
+    reply: Option<oneshot::Sender<Tried>>,
+}
+
+/// The next step of the task that delivers.
+pub(super) enum Turn {
+    Deliver(Waiting),
+    WaitUntil(Option<Instant>),
+    End,
+}
+
+impl Line {
+    pub(super) fn new(hook: Hook, limits: HookLimits) -> Self {
+        let (queue, wake) = (Mutex::default(), Notify::new());
+        Self { hook, limits, queue, wake, numbers: Default::default(), disabled: AtomicBool::new(false) }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, number: usize, by: u64) {
+        if let Some(number) = self.numbers.get(number) {
+            number.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds an event. If the queue is full, the oldest one is given up: newer news are worth more.
+    pub(super) fn push(&self, event: Arc<Event>) {
+        if self.is_disabled() {
+            return self.count(DROPPED, 1);
+        }
+        let mut queue = self.queue();
+        queue.events.push_back(Waiting { event, tries: 0, due: Instant::now(), reply: None });
+        self.keep_bound(&mut queue);
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    fn keep_bound(&self, queue: &mut Queue) {
+        while queue.events.len() > self.limits.queue {
+            queue.events.pop_front();
+            self.count(DROPPED, 1);
+        }
+    }
+
+    /// Adds a test: tried once, before all others, whatever the state of the hook.
+    pub(super) fn push_test(&self, event: Event) -> oneshot::Receiver<Tried> {
+        let (reply, tried) = oneshot::channel();
+        let test = Waiting { event: Arc::new(event), tries: 0, due: Instant::now(), reply: Some(reply) };
+        self.queue().events.push_front(test);
+        self.wake.notify_one();
+        tried
+    }
+
+    pub(super) fn turn(&self, now: Instant) -> Turn {
+        let mut queue = self.queue();
+        match queue.end {
+            End::Open => {}
+            End::LastTries => {
+                let all = queue.events.len();
+                queue.events.retain(|waiting| waiting.tries == 0);
+                self.count(DROPPED, all.saturating_sub(queue.events.len()) as u64);
+                return queue.events.pop_front().map_or(Turn::End, Turn::Deliver);
+            }
+            End::Closed => {
+                self.count(DROPPED, queue.events.len() as u64);
+                queue.events.clear();
+                return Turn::End;
+            }
+        }
+        let paused_until = queue.paused_until.filter(|until| *until > now);
+        let due = |waiting: &Waiting| match (&waiting.reply, paused_until) {
+            (None, Some(until)) => waiting.due.max(until),
+            _ => waiting.due,
+        };
+        let next = queue.events.iter().map(due).enumerate().min_by_key(|(at, due)| (*due, *at));
+        match next {
+            Some((at, due)) if due <= now => match queue.events.remove(at) {
+                Some(waiting) => Turn::Deliver(waiting),
+                None => Turn::WaitUntil(None),
+            },
+            next => Turn::WaitUntil(next.map(|(_, due)| due)),
+        }
+    }
+
+    /// Waits for a new event, or for that time.
+    pub(super) async fn wait(&self, until: Option<Instant>) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = async { tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {}
+        }
+    }
+
+    /// Notes the outcome of an attempt, and puts the event back if there will be another one.
+    pub(super) fn note(&self, mut waiting: Waiting, tried: Tried) {
+        let (hook, event, id) = (self.hook.name.as_str(), waiting.event.kind.name(), waiting.event.id.as_str());
+        if let Some(reply) = waiting.reply.take() {
+            let _ = reply.send(tried);
+            return;
+        }
+        let mut queue = self.queue();
+        match &tried {
+            Tried::Delivered => {
+                self.count(DELIVERED, 1);
+                if queue.problem.take().is_some() {
+                    tracing::info!(hook, event, id, "hook works again");
+                }
+            }
+            Tried::Gone => {
+                self.count(FAILED, 1);
+                self.count(DROPPED, 1 + queue.events.len() as u64);
+                queue.events.clear();
+                queue.problem = tried.why().map(str::to_owned);
+                self.disabled.store(true, Ordering::Relaxed);
+                let hint = "remove the hook, or `pintle reload` to try it again";
+                tracing::error!(hook, event, id, hint, "hook disabled: its receiver answers 410");
+            }
+            Tried::Failed { why, throttles, pause } => {
+                self.count(FAILED, 1);
+                let next = self.hook.retry.get(waiting.tries).map(|pause| with_jitter(*pause));
+                let next_try_seconds = next.map(|next| next.max(pause.unwrap_or_default()).as_secs());
+                if queue.problem.is_none() {
+                    tracing::warn!(hook, event, id, error = why, next_try_seconds, "hook failed");
+                } else {
+                    tracing::debug!(hook, event, id, error = why, next_try_seconds, "hook failed");
+                }
+                queue.problem = Some(why.clone());
+                let now = Instant::now();
+                if *throttles {
+                    queue.paused_until = Some(now + pause.or(next).unwrap_or_default());
+                }
+                match next {
+                    Some(next) => {
+                        waiting.tries += 1;
+                        waiting.due = now + next.max(pause.unwrap_or_default());
+                        // It is older than those that wait.
+                        queue.events.push_front(waiting);
+                        self.keep_bound(&mut queue);
+                    }
+                    None => {
+                        self.count(DROPPED, 1);
+                        tracing::error!(hook, event, id, error = why, "hook: event given up");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets events that were not tried yet be tried once, then ends.
+    pub(super) fn try_last(&self) {
+        self.queue().end = End::LastTries;
+        self.wake.notify_one();
+    }
+
+    /// Gives all events up, and ends.
+    pub(super) fn close(&self) {
+        self.queue().end = End::Closed;
+        self.wake.notify_one();
+    }
+
+    /// Tries a disabled hook again.
+    pub(super) fn enable(&self) {
+        if self.disabled.swap(false, Ordering::Relaxed) {
+            self.queue().problem = None;
+        }
+    }
+
+    /// Returns `true` if the receiver wants no more events.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.disabled.load(Ordering::Relaxed)
+    }
+
+    /// Returns why the last attempt failed; `None` if it did not.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.queue().problem.clone()
+    }
+
+    /// Returns the counters.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        let [delivered, failed, dropped] = self.numbers.each_ref().map(|number| number.load(Ordering::Relaxed));
+        Numbers { delivered, failed, dropped, waiting: self.queue().events.len() }
+    }
+}
+
+/// A pause that differs by up to a fifth, so that many senders do not return at the same moment.
+fn with_jitter(pause: Duration) -> Duration {
+    let mut random = [0; 2];
+    let _ = rand::fill(&mut random);
+    let part = f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX);
+    pause.mul_f64(0.8 + 0.4 * part)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::events::hook::{RETRY, Target};
+    use crate::events::kind::{EventKind, Pattern};
+
+    fn line(queue: usize, retry: &[Duration]) -> Line {
+        let target = Target::Command("/bin/true".into());
+        let hook = Hook { name: "x".into(), events: vec![Pattern::All], target, retry: retry.to_vec() };
+        Line::new(hook, HookLimits { queue, time: Duration::from_secs(20) })
+    }
+
+    fn event() -> Arc<Event> {
+        Arc::new(Event::new(EventKind::UpstreamDown, Value::Null))
+    }
+
+    fn taken(line: &Line, now: Instant) -> Waiting {
+        match line.turn(now) {
+            Turn::Deliver(waiting) => waiting,
+            Turn::WaitUntil(_) | Turn::End => panic!("nothing to deliver"),
+        }
+    }
+
+    fn failed(throttles: bool, pause: Option<u64>) -> Tried {
+        Tried::Failed { why: "no".into(), throttles, pause: pause.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn retries_follow_the_schedule_and_keep_the_id() {
+        let line = line(10, &RETRY);
+        line.push(event());
+        let mut now = Instant::now();
+        let mut ids = Vec::new();
+        for pause in RETRY {
+            let waiting = taken(&line, now);
+            ids.push(waiting.event.id.clone());
+            line.note(waiting, failed(false, None));
+            // Not at `now`, which is ahead: a later pause may be the shorter one, by its jitter.
+            let Turn::WaitUntil(Some(due)) = line.turn(Instant::now()) else { panic!("no retry") };
+            let real = due.duration_since(Instant::now()).as_secs_f64();
+            let want = pause.as_secs_f64();
+            assert!(real > want * 0.79 - 1.0 && real < want * 1.21, "{real} {want}");
+            now = due;
+        }
+        let waiting = taken(&line, now);
+        ids.push(waiting.event.id.clone());
+        line.note(waiting, failed(false, None));
+        assert!(ids.iter().all(|id| *id == ids[0]));
+        assert_eq!(line.numbers(), Numbers { delivered: 0, failed: 10, dropped: 1, waiting: 0 });
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_oldest_up() {
+        let line = line(2, &[]);
+        let events: Vec<_> = (0..3).map(|_| event()).collect();
+        events.iter().for_each(|event| line.push(event.clone()));
+        assert_eq!(line.numbers().dropped, 1);
+        let now = Instant::now();
+        assert_eq!(taken(&line, now).event.id, events[1].id);
+        assert_eq!(taken(&line, now).event.id, events[2].id);
+    }
+
+    #[test]
+    fn an_overloaded_receiver_holds_all_events() {
+        let line = line(10, &[Duration::from_secs(1)]);
+        line.push(event());
+        line.push(event());
+        let now = Instant::now();
+        line.note(taken(&line, now), failed(true, Some(100)));
+        let Turn::WaitUntil(Some(due)) = line.turn(now) else { panic!("not held") };
+        assert!(due.duration_since(now).as_secs() >= 99);
+        // A test passes.
+        let mut tried = line.push_test(Event::new(EventKind::HookTest, Value::Null));
+        line.note(taken(&line, Instant::now()), Tried::Delivered);
+        assert_eq!(tried.try_recv().unwrap(), Tried::Delivered);
+        assert_eq!(line.numbers().delivered, 0);
+    }
+
+    #[test]
+    fn status_410_disables() {
+        let line = line(10, &RETRY);
+        line.push(event());
+        line.push(event());
+        line.note(taken(&line, Instant::now()), Tried::Gone);
+        line.push(event());
+        assert!(line.is_disabled() && line.problem().is_some());
+        assert_eq!(line.numbers(), Numbers { delivered: 0, failed: 1, dropped: 3, waiting: 0 });
+        line.enable();
+        line.push(event());
+        assert_eq!(line.numbers().waiting, 1);
+    }
+
+    #[test]
+    fn the_end_tries_new_events_once() {
+        let line = line(10, &RETRY);
+        line.push(event());
+        let now = Instant::now();
+        line.note(taken(&line, now), failed(false, None));
+        line.push(event());
+        line.try_last();
+        line.note(taken(&line, now), failed(false, None));
+        assert!(matches!(line.turn(now), Turn::End));
+        assert_eq!(line.numbers().dropped, 2);
+    }
+}
