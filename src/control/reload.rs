@@ -132,6 +132,7 @@ impl Control {
                 self.counts.reloads += 1;
                 self.config_loaded = Timestamp::now();
                 self.is_config_refused = false;
+                self.drive_senders();
                 // Each of ten thousand sites may have a warning, and nothing waits for them.
                 let reasons = tokio::task::spawn_blocking(move || {
                     let reasons = problems.shown();
@@ -228,7 +229,6 @@ impl Control {
         self.files.pending = None;
         self.note_refusals(&kept, &problems, |_| true).await;
         self.drive_acme().await;
-        self.drive_senders();
         self.open_admin_listener();
         Ok((problems, notes))
     }
