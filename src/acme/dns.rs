@@ -64,6 +64,12 @@ pub async fn present(hook: &Arc<Hook>, records: &[Record]) -> Result<Presented, 
 }
 
 impl Presented {
+    /// Records that an earlier process has set.
+    #[must_use]
+    pub fn of(hook: Arc<Hook>, records: Vec<Record>) -> Self {
+        Self { hook, records }
+    }
+
     /// Removes the records. A failure is logged: the record does no harm but stays.
     pub async fn clean(mut self) {
         let (hook, records) = (self.hook.clone(), std::mem::take(&mut self.records));

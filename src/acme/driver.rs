@@ -1,6 +1,8 @@
 //! Carries the plans out, on a thread of its own: it may wait for disks and authorities; no other thread waits for it.
 
 mod declare;
+pub mod end;
+mod known;
 mod say;
 
 use std::cell::RefCell;
@@ -14,18 +16,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use super::budget::{Ask, Budget};
-use super::facts::{Ca, Facts, NextKey, UnusableNext};
+use super::budget::Budget;
+use super::facts::{Facts, NextKey};
 use super::fault::Fault;
 use super::outlook::Outlook;
-use super::request::{CandidateKey, Message, Request, Revoke, Revoking, ask};
-use super::step::{KeyChoice, Next, Plan};
+use super::request::{End, Message, Request, Revoke, Revoking};
+use super::step::{Next, Plan};
 use super::store;
 use super::task::Task;
 use super::work::{Surroundings, Work};
-use super::{held, plan};
+use super::{held, hook, plan};
 use crate::config::{Acme, Managed};
 use crate::keys::pin::Pin;
 use crate::ledger::time::wall;
@@ -43,14 +45,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Messages that wait for their turn, in each direction: more than the admin socket has callers. The control thread never
 /// waits for the driver, which waits for the control thread's answers; a message beyond is dropped with its reply.
 const QUEUE: usize = 64;
-/// The time limit for the end of the thread, which may have DNS records to remove.
-const END: Duration = Duration::from_secs(10);
 
 /// The driver, as the control thread holds it. Its thread ends with this value.
 pub struct Driver {
     settings: watch::Sender<Option<Arc<Acme>>>,
     messages: mpsc::Sender<Message>,
     outlooks: watch::Receiver<Arc<[Outlook]>>,
+    end: oneshot::Sender<End>,
+    stopped: oneshot::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -65,14 +67,20 @@ impl Driver {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let (questions, requests) = mpsc::channel(QUEUE);
         let (seen, outlooks) = watch::channel(Arc::default());
+        let ((end, ends), (stops, stopped)) = (oneshot::channel(), oneshot::channel());
+        if let Some(hook) = hook::running() {
+            hook.take_back();
+        }
         let thread = std::thread::Builder::new().name("acme".to_owned()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             match runtime {
-                Ok(runtime) => runtime.block_on(Run::new(name_servers, answers, questions, seen).run(wanted, inbox)),
+                Ok(runtime) => {
+                    runtime.block_on(Run::new(name_servers, answers, questions, seen).run(wanted, inbox, ends, stops))
+                }
                 Err(error) => tracing::error!(%error, "ACME: no runtime; no certificate is obtained"),
             }
         })?;
-        Ok((Self { settings, messages, outlooks, thread: Some(thread) }, requests))
+        Ok((Self { settings, messages, outlooks, end, stopped, thread: Some(thread) }, requests))
     }
 
     /// Gives other settings to the driver; with none, it rests.
@@ -101,18 +109,6 @@ impl Driver {
     pub fn plans(&self, reply: oneshot::Sender<Value>) {
         let _ = self.messages.try_send(Message::Plans(reply));
     }
-
-    /// Ends the thread: nothing is ordered or written any more. An open order is on disk.
-    pub async fn end(self) {
-        let Self { messages, thread, .. } = self;
-        drop(messages);
-        let joined = thread.map(|thread| tokio::task::spawn_blocking(move || thread.join()));
-        if let Some(joined) = joined
-            && timeout(END, joined).await.is_err()
-        {
-            tracing::warn!("ACME: the thread does not end");
-        }
-    }
 }
 
 /// The result of a task.
@@ -131,8 +127,8 @@ struct Run {
     answers: Arc<Answers>,
     questions: mpsc::Sender<Request>,
     certificates: BTreeMap<Place, Rc<Work>>,
-    /// Certificates that are worked on.
-    busy: HashSet<Place>,
+    /// Certificates that are worked on, with their tasks.
+    busy: HashMap<Place, tokio::task::JoinHandle<()>>,
     budgets: HashMap<String, Rc<RefCell<Budget>>>,
     /// The last log line about each plan, so that none is repeated.
     said: HashMap<Place, String>,
@@ -159,7 +155,7 @@ impl Run {
             answers,
             questions,
             certificates: BTreeMap::new(),
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             budgets: HashMap::new(),
             said: HashMap::new(),
             said_keys: HashMap::new(),
@@ -170,7 +166,13 @@ impl Run {
         }
     }
 
-    async fn run(mut self, mut settings: watch::Receiver<Option<Arc<Acme>>>, mut inbox: mpsc::Receiver<Message>) {
+    async fn run(
+        mut self,
+        mut settings: watch::Receiver<Option<Arc<Acme>>>,
+        mut inbox: mpsc::Receiver<Message>,
+        end: oneshot::Receiver<End>,
+        stopped: oneshot::Sender<()>,
+    ) {
         let (finished, mut done) = mpsc::channel(TASKS_MAX);
         let mut look = Instant::now();
         loop {
@@ -203,10 +205,8 @@ impl Run {
                 () = sleep_until(look) => look = Instant::now() + self.look(&finished).await.max(PAUSE),
             }
         }
-        // Another process may set the same records.
-        for work in self.certificates.values() {
-            work.clean().await;
-        }
+        let how = end.await.unwrap_or(End::Stop);
+        self.end(how, stopped).await;
     }
 
     async fn take(&mut self, message: Message) {
@@ -265,7 +265,7 @@ impl Run {
         let secrets: Vec<_> = authorities.iter().map(|a| a.eab.as_ref().map(|eab| &eab.hmac_key)).collect();
         let common = format!("{authorities:?} {secrets:?} {email:?} {profile:?} {challenges:?} {dns_hook:?}");
         let common = store::fingerprint(&common);
-        let is_meant = |place: &Place| only.is_none_or(|only| only == place) && !self.busy.contains(place);
+        let is_meant = |place: &Place| only.is_none_or(|only| only == place) && !self.busy.contains_key(place);
         for (_, work) in self.certificates.iter().filter(|(place, _)| is_meant(place)) {
             let names = held::names(&work.certificate);
             let fingerprint = store::fingerprint(&format!("{common} {names:?}"));
@@ -298,27 +298,6 @@ impl Run {
         algorithms
     }
 
-    /// Asks for the ledger's facts about all next keys.
-    async fn ask_ledger(&mut self) {
-        let mut places = Vec::new();
-        let mut asked = Vec::new();
-        for (place, work) in &self.certificates {
-            // The facts about a fresh key are those about one that no client knows.
-            let pin = store::usable_pin(&work.certificate, KeyChoice::Next).unwrap_or_else(|_| Some(unknown_pin()));
-            if let Some(pin) = pin {
-                let Managed { site, hosts, .. } = &work.certificate;
-                places.push(place.clone());
-                asked.push(CandidateKey { site: site.clone(), hosts: hosts.clone(), pin });
-            }
-        }
-        if !asked.is_empty()
-            && let Some(known) = ask(&self.questions, |reply| Request::Keys { asked, reply }).await
-        {
-            self.next_keys = places.into_iter().zip(known.next).collect();
-            self.burnt = known.burnt;
-        }
-    }
-
     /// Makes all plans, and begins what they say. Returns the time until the next look.
     async fn look(&mut self, finished: &mpsc::Sender<Done>) -> Duration {
         let wanted = self.settings.as_ref().map_or(0, |settings| settings.certificates.len());
@@ -336,7 +315,7 @@ impl Run {
         // Orders of one site follow each other: tls-alpn-01 has one answer for each name.
         let mut sites: HashSet<String> = self
             .busy
-            .iter()
+            .keys()
             .filter_map(|place| self.certificates.get(place))
             .map(|work| work.certificate.site.clone())
             .collect();
@@ -345,25 +324,30 @@ impl Run {
             let facts = self.facts(&work, &settings, now);
             let plan = plan::next(&facts, now);
             outlooks.push((place.clone(), Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now)));
-            if self.busy.contains(&place) || sites.contains(&work.certificate.site) {
+            if self.busy.contains_key(&place) || sites.contains(&work.certificate.site) {
                 continue;
             }
             self.say(&place, &work, &plan, now);
             if let Next::Wait { until } | Next::OperatorsTurn { until, .. } = plan.next {
                 soonest = soonest.min(until);
-                continue;
+                if !work.has_leftovers() {
+                    continue;
+                }
             }
             if self.busy.len() >= TASKS_MAX {
                 continue;
             }
             sites.insert(work.certificate.site.clone());
-            self.busy.insert(place.clone());
             let task = self.task(work, facts, plan, &settings);
-            let finished = finished.clone();
-            tokio::task::spawn_local(async move {
+            let (finished, at) = (finished.clone(), place.clone());
+            let running = tokio::task::spawn_local(async move {
+                if task.work.has_leftovers() {
+                    task.work.clean().await;
+                }
                 let result = task.perform().await;
                 let _ = finished.send(Done { place, result }).await;
             });
+            self.busy.insert(at, running);
         }
         self.publish(outlooks, now);
         let left = u64::try_from(soonest.saturating_sub(now)).unwrap_or(0);
@@ -380,73 +364,4 @@ impl Run {
             settings.authorities.iter().map(|authority| self.budget(settings, &authority.directory)).collect();
         Task { work, facts, plan, around, budgets, questions: self.questions.clone() }
     }
-
-    fn budget(&mut self, settings: &Acme, directory: &str) -> Rc<RefCell<Budget>> {
-        let load = || {
-            let path = store::file_of(&settings.folder, "budget", directory);
-            let read = store::load(&path).unwrap_or_else(|error| {
-                tracing::error!(file = %path.display(), %error, "ACME: cannot read the budget of orders");
-                None
-            });
-            let mut budget: Budget = read.unwrap_or_default();
-            budget.settle(wall());
-            Rc::new(RefCell::new(budget))
-        };
-        self.budgets.entry(directory.to_owned()).or_insert_with(load).clone()
-    }
-
-    fn facts(&mut self, work: &Work, settings: &Arc<Acme>, now: Seconds) -> Facts {
-        let certificate = &work.certificate;
-        let record = work.record.borrow();
-        let chain = store::chain(certificate).map(|chain| held::held(&chain, &record));
-        let (live, next) =
-            (store::usable_pin(certificate, KeyChoice::Live), store::usable_pin(certificate, KeyChoice::Next));
-        let known = self.next_keys.get(&certificate.folder);
-        let held_until = known.filter(|key| key.pin == unknown_pin()).and_then(|key| key.usable_from);
-        let unusable_next = next.as_ref().err().map(|fault| UnusableNext { fault: fault.clone(), held_until });
-        let pin = next.ok().flatten();
-        let unknown = |pin| NextKey { pin, promised_since: None, usable_from: Some(Seconds::MAX), longest: 0 };
-        let known = known.filter(|key| Some(key.pin) == pin).cloned();
-        let mut facts = Facts {
-            site: certificate.site.clone(),
-            algorithm: certificate.algorithm.to_string(),
-            names: held::names(certificate),
-            chain,
-            unusable_live: live.as_ref().err().cloned(),
-            unusable_next,
-            live: live.ok().flatten(),
-            live_since: record.live_since,
-            next: known.or_else(|| pin.map(unknown)),
-            info: record.info.clone(),
-            order: record.order.clone(),
-            checked: record.checked.clone(),
-            asked: record.asked,
-            compromise: record.compromise.clone(),
-            burnt: self.burnt.clone(),
-            cas: Vec::new(),
-            rotate_every: settings.rotate_every.and_then(|every| Seconds::try_from(every.as_secs()).ok()),
-        };
-        for authority in &settings.authorities {
-            let known = record.authorities.get(&authority.directory).cloned().unwrap_or_default();
-            facts.cas.push(Ca {
-                directory: authority.directory.clone(),
-                has_renewal_info: known.has_renewal_info,
-                attempts: known.attempts,
-                order_from: None,
-            });
-        }
-        facts.settle(now);
-        for at in 0..facts.cas.len() {
-            let budget = self.budget(settings, &facts.cas[at].directory);
-            let ask = Ask { names: &facts.names, replaces: facts.replaces(at).is_some() };
-            let from = budget.borrow().order_from(ask, now).map(|(from, limit)| (from, limit.what.to_owned()));
-            facts.cas[at].order_from = from;
-        }
-        facts
-    }
-}
-
-/// A pin that no key has.
-fn unknown_pin() -> Pin {
-    Pin::of_spki(&[])
 }

@@ -35,7 +35,8 @@ pub(super) fn renewal(facts: &Facts, chain: &ChainInUse) -> Renewal {
 
 /// Returns the time that is left of a lifetime when the certificate is to be renewed: a third, or half
 /// if it is short.
-pub(super) fn left_at_renewal(lifetime: Seconds) -> Seconds {
+#[must_use]
+pub fn left_at_renewal(lifetime: Seconds) -> Seconds {
     if lifetime < SHORT { lifetime / 2 } else { lifetime / 3 }
 }
 

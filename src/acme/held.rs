@@ -11,6 +11,7 @@ use super::store::{self, Record};
 use crate::config::Managed;
 use crate::host::HostPattern;
 use crate::keys::pin::Pin;
+use crate::policy::promise::Seconds;
 use crate::tls::certificate::Chain;
 use crate::tls::rule::Rule;
 
@@ -37,6 +38,31 @@ fn name(host: &HostPattern) -> String {
 #[must_use]
 pub fn last_preflight(certificate: &Managed) -> Option<Checked> {
     store::look(certificate)?.checked.filter(|checked| checked.names == names(certificate))
+}
+
+/// The attempts to obtain a first certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// The time of the first failure; `None` if none has failed.
+    pub failing_since: Option<Seconds>,
+    /// The last failure in words.
+    pub problem: Option<String>,
+}
+
+/// Returns the attempts to obtain a first certificate, as far as this user can read them; `None` once there is a
+/// certificate. Changes nothing.
+#[must_use]
+pub fn waiting(certificate: &Managed) -> Option<Waiting> {
+    if certificate.chain().symlink_metadata().is_ok() {
+        return None;
+    }
+    let record = store::look(certificate).unwrap_or_default();
+    let attempts = || record.authorities.values().map(|known| &known.attempts);
+    let failed = attempts().filter_map(|attempts| attempts.last.as_ref()).filter(|last| last.remedy.is_some());
+    Some(Waiting {
+        failing_since: attempts().filter_map(|attempts| attempts.failing_since).min(),
+        problem: failed.max_by_key(|last| last.at).map(|last| last.text.clone()),
+    })
 }
 
 /// Returns the facts about a chain.

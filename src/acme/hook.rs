@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub enum Action {
     Present,
     /// Remove it again.
     Cleanup,
+    /// Leave all records to another process: the program is not started.
+    Forget,
 }
 
 impl Action {
@@ -46,6 +49,7 @@ impl Action {
         match self {
             Self::Present => "present",
             Self::Cleanup => "cleanup",
+            Self::Forget => "forget",
         }
     }
 }
@@ -106,6 +110,8 @@ pub struct Hook {
     program: PathBuf,
     limit: Duration,
     inner: Mutex<Inner>,
+    /// `true` while another process has the records.
+    hands_over: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -137,7 +143,12 @@ impl Hook {
             .arg(limit.as_secs().max(1).to_string())
             .stdin(Stdio::from(theirs))
             .spawn()?;
-        Ok(Self { program: program.to_owned(), limit, inner: Mutex::new(Inner { channel, process }) })
+        Ok(Self {
+            program: program.to_owned(),
+            limit,
+            inner: Mutex::new(Inner { channel, process }),
+            hands_over: AtomicBool::new(false),
+        })
     }
 
     /// Returns the program.
@@ -146,12 +157,34 @@ impl Hook {
         &self.program
     }
 
+    /// Leaves the records to another process, which continues their orders: from now on, this one removes none.
+    pub fn hand_over(&self) {
+        self.hands_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the records back.
+    pub fn take_back(&self) {
+        self.hands_over.store(false, Ordering::Relaxed);
+    }
+
+    /// Lets the hook process forget its records, so that it removes none when this process ends. Blocks while the program
+    /// runs.
+    pub fn forget(&self) {
+        let none = Record { name: String::new(), value: String::new() };
+        if let Err(problem) = self.run(Action::Forget, &none) {
+            tracing::warn!(problem, "the hook process may remove DNS records that another process needs");
+        }
+    }
+
     /// Runs the program, and logs what it says. Blocks for up to its time limit.
     ///
     /// # Errors
     ///
     /// If it fails or takes too long, or the hook process is gone.
     pub fn run(&self, action: Action, record: &Record) -> Result<(), String> {
+        if action == Action::Cleanup && self.hands_over.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |error: ChannelError| format!("the hook process does not answer ({error}): restart pintle");
         let request = Request { action, record: record.clone() };
@@ -189,7 +222,10 @@ pub fn run(program: &OsStr, limit: Duration) -> io::Result<()> {
     let mut left: Vec<Record> = Vec::new();
     // The parent's end closes the channel.
     while let Ok(Request { action, record }) = channel.receive::<Request>(None, None) {
-        let report = if !record.is_sound() {
+        let report = if action == Action::Forget {
+            left.clear();
+            Run { failure: None, said: String::new() }
+        } else if !record.is_sound() {
             Run::failed("no record of dns-01")
         } else if action == Action::Present && left.len() >= RECORDS_MAX {
             Run::failed("too many records")

@@ -138,13 +138,22 @@ async fn set(work: &Work, around: &Surroundings, records: &[Record]) -> Result<(
     let Some(hook) = hook::running() else {
         return Err(fault(&Reason::new("pintle started without acme.dns_hook").hint("pintle upgrade")));
     };
-    let presented = present(&hook, records).await.map_err(|reason| fault(&reason))?;
+    // On disk first: a process that is killed leaves them to the next one.
+    work.change(|record| record.dns_records = records.to_vec())?;
+    let presented = match present(&hook, records).await {
+        Ok(presented) => presented,
+        Err(reason) => {
+            work.forget_dns_records()?;
+            return Err(fault(&reason));
+        }
+    };
     let names: Vec<&str> = records.iter().map(|record| record.name.as_str()).collect();
     tracing::debug!(site = work.certificate.site, names = names.join(" "), "DNS records set");
     match Lookup::new(&around.name_servers) {
         Ok(lookup) => {
             if let Err(reason) = presented.visible(&lookup, around.settings.dns_propagation).await {
                 presented.clean().await;
+                work.forget_dns_records()?;
                 return Err(fault(&reason));
             }
         }

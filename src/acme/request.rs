@@ -12,6 +12,15 @@ use crate::host::HostPattern;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
 
+/// The reason for the end of the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The process ends: its DNS records are removed.
+    Stop,
+    /// Another process continues the orders, with their DNS records.
+    HandOver,
+}
+
 /// A message to the driver.
 pub(super) enum Message {
     /// Renew the certificates of a site now. Answers with their algorithms.

@@ -17,8 +17,9 @@ use super::backoff::Attempts;
 use super::budget::Budget;
 use super::facts::{Asked, Checked, Compromise, OpenOrder, Way};
 use super::fault::Fault;
+use super::hook;
 use super::issued::{Issued, Retired};
-use super::lost;
+use super::lost::{self, Lost};
 use super::renewal_info::RenewalInfo;
 use super::step::KeyChoice;
 use crate::config::Managed;
@@ -53,6 +54,8 @@ pub struct Record {
     pub order: Option<OpenOrder>,
     /// The answers to its challenges.
     pub answers: Vec<ChallengeAnswer>,
+    /// DNS records that the hook may have set, until they are removed.
+    pub dns_records: Vec<hook::Record>,
     /// The last preflight.
     pub checked: Option<Checked>,
     /// Challenges that have failed at an authority: others come first.
@@ -89,22 +92,23 @@ pub struct AuthorityRecord {
     pub attempts: Attempts,
 }
 
-/// Makes the missing folders and keys, and completes a change that was interrupted.
+/// Makes the missing folders and keys, and completes a change that was interrupted. Returns the keys that were lost.
 ///
 /// # Errors
 ///
 /// The file that cannot be read or written, and why.
-pub fn prepare(certificates: &[Managed]) -> Result<(), String> {
+pub fn prepare(certificates: &[Managed]) -> Result<Vec<Lost>, String> {
+    let mut lost = Vec::new();
     for certificate in certificates {
         let placed = |error: io::Error| format!("{}: {error}", certificate.folder.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&certificate.folder).map_err(placed)?;
         let _lock = lock(certificate).map_err(placed)?;
         complete(certificate).map_err(placed)?;
         for choice in [KeyChoice::Live, KeyChoice::Next] {
-            make_missing(certificate, choice)?;
+            make_missing(certificate, choice, &mut lost)?;
         }
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// Keeps other threads and processes from the files of a certificate: the driver, a reload, and an upgrade's new process.
@@ -121,17 +125,20 @@ fn lock(certificate: &Managed) -> io::Result<File> {
 /// The file, and why.
 pub fn make_key(certificate: &Managed, choice: KeyChoice) -> Result<(), String> {
     let _lock = lock(certificate).map_err(|error| format!("{}: {error}", certificate.folder.display()))?;
-    make_missing(certificate, choice)
+    let mut lost = Vec::new();
+    let made = make_missing(certificate, choice, &mut lost);
+    lost.iter().for_each(Lost::log);
+    made
 }
 
 /// The same, under the lock.
-fn make_missing(certificate: &Managed, choice: KeyChoice) -> Result<(), String> {
+fn make_missing(certificate: &Managed, choice: KeyChoice, lost: &mut Vec<Lost>) -> Result<(), String> {
     let path = key_path(certificate, choice);
     if path.symlink_metadata().is_ok() {
         return Ok(());
     }
     let adopted = certificate.adopt.as_ref().filter(|_| choice == KeyChoice::Live).map(|file| adopt(file, certificate));
-    let pem = match adopted.transpose()?.flatten().or_else(|| lost::served_key(certificate, choice)) {
+    let pem = match adopted.transpose()?.flatten().or_else(|| lost::served_key(certificate, choice, lost)) {
         Some(pem) => pem,
         None => generate(certificate.algorithm).map_err(|error| format!("no key could be made: {error}"))?,
     };

@@ -8,6 +8,7 @@ use super::client::Client;
 use super::directory::Directory;
 use super::dns::Presented;
 use super::fault::Fault;
+use super::hook;
 use super::step::KeyChoice;
 use super::store::{self, Record};
 use crate::config::{Acme, Authority, Managed};
@@ -33,12 +34,29 @@ impl Work {
         Self { certificate, record: self.record.clone(), presented: self.presented.clone() }
     }
 
-    /// Removes the DNS records of its order.
+    /// Removes the DNS records of its order, and those that an earlier process has left.
     pub(super) async fn clean(&self) {
         let presented = self.presented.borrow_mut().take();
-        if let Some(presented) = presented {
-            presented.clean().await;
+        let known = self.record.borrow().dns_records.clone();
+        match (presented, hook::running()) {
+            (Some(presented), _) => presented.clean().await,
+            (None, Some(hook)) if !known.is_empty() => Presented::of(hook, known).clean().await,
+            (None, _) => return,
         }
+        if let Err(fault) = self.forget_dns_records() {
+            tracing::error!(problem = fault.text, "ACME: cannot record that DNS records are removed");
+        }
+    }
+
+    /// Records that its DNS records are removed.
+    pub(super) fn forget_dns_records(&self) -> Result<(), Fault> {
+        self.change(|record| record.dns_records.clear())
+    }
+
+    /// Returns `true` if an earlier process has left DNS records that can be removed.
+    pub(super) fn has_leftovers(&self) -> bool {
+        let is_left = self.presented.borrow().is_none() && !self.record.borrow().dns_records.is_empty();
+        is_left && hook::running().is_some()
     }
 
     /// Changes the record, on disk first. Returns what the change returns.

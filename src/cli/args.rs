@@ -194,11 +194,11 @@ pub(super) enum KeyCommand {
     ///
     /// pintle prints the day from which that is possible. Until then, it renews with the live key.
     Rotate(SiteArgs),
-    /// End a compromised key of a site whose certificates pintle obtains: replace, revoke, record as burnt
+    /// End a compromised key of a site whose certificates pintle obtains: replace, record as burnt, revoke
     ///
-    /// pintle orders a certificate for the next key and serves it. Then the CA revokes all certificates of the compromised
-    /// key (reason keyCompromise), and the ledger marks the key as burnt: it never serves again, and is no backup. The
-    /// command first prints the effects. If clients would be locked out, it changes nothing and names the ways out.
+    /// pintle orders a certificate for the next key and serves it. Then the ledger marks the compromised key as burnt: it
+    /// never serves again, and is no backup. Then the CA revokes all its certificates (reason keyCompromise). The command
+    /// first prints the effects. If clients would be locked out, it changes nothing and names the ways out.
     ///
     /// The next key lies beside the live key. If a thief could read both, end the next key first, with --key next.
     Revoke(RevokeArgs),

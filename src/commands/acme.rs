@@ -112,11 +112,7 @@ fn lines(plan: &Value) -> Vec<String> {
     }
     add("live key", text(plan, "live").to_owned());
     add("next key", text(plan, "next").to_owned());
-    if let Some(fault) = plan["key_fault"]["what"].as_str() {
-        add("KEY", fault.to_owned());
-        let hints = list(&plan["key_fault"], "hints").iter().filter_map(Value::as_str);
-        hints.for_each(|hint| add("hint", hint.to_owned()));
-    }
+    key_fault(plan).into_iter().for_each(|(name, words)| add(name, words));
     tries(plan).into_iter().for_each(|(name, words)| add(name, words));
     found
 }
@@ -132,18 +128,31 @@ fn tries(plan: &Value) -> Vec<(&'static str, String)> {
             format!("{}, {}: {outcome}{}", minute(text(last, "at")), text(last, "authority"), text(last, "text"));
         add("last result", words);
     }
-    let preflight = &plan["preflight"];
-    if preflight["verdict"] == "broken" {
-        add("preflight", format!("{}, FAILED: {}", minute(text(preflight, "at")), text(preflight, "text")));
-    } else if preflight["verdict"] == "unknown" && !text(preflight, "text").is_empty() {
-        add("preflight", format!("{}: {}", minute(text(preflight, "at")), text(preflight, "text")));
-    }
+    preflight(plan).into_iter().for_each(|words| add("preflight", words));
     if let Some(stop) = plan["stop"].as_str().filter(|_| !plan["key_fault"].is_object()) {
         add("STOPPED", format!("{stop}; then: pintle acme renew --site {}", text(plan, "site")));
     } else if let Some(hint) = plan["hint"].as_str().filter(|_| is_alarming(plan)) {
         add("hint", hint.to_owned());
     }
     found
+}
+
+/// The words about a preflight that has failed, or has no result.
+fn preflight(plan: &Value) -> Option<String> {
+    let preflight = &plan["preflight"];
+    let (at, what) = (minute(text(preflight, "at")), text(preflight, "text"));
+    match text(preflight, "verdict") {
+        "broken" => Some(format!("{at}, FAILED: {what}")),
+        "unknown" if !what.is_empty() => Some(format!("{at}: {what}")),
+        _ => None,
+    }
+}
+
+/// The lines about a key that cannot be used.
+fn key_fault(plan: &Value) -> Vec<(&'static str, String)> {
+    let fault = plan["key_fault"]["what"].as_str().map(|what| ("KEY", what.to_owned()));
+    let hints = list(&plan["key_fault"], "hints").iter().filter_map(Value::as_str);
+    fault.into_iter().chain(hints.map(|hint| ("hint", hint.to_owned()))).collect()
 }
 
 /// The lines about a compromised key, and about one that is burnt.

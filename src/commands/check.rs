@@ -12,9 +12,9 @@ use super::drop_privileges::{Ahead, look_ahead};
 use super::first_ledger::FirstLedger;
 use super::reach::{keys_in_reach, writes_beside};
 use super::{Known, Like, Loaded, context, load, look_at_book, print, refuse, unfinished, warn};
-use crate::acme::held::last_preflight;
+use crate::acme::held::{Waiting, last_preflight, waiting};
 use crate::acme::preflight::Finding;
-use crate::config::{self, Config, Draft, Problems, report};
+use crate::config::{self, Config, Draft, Managed, Problems, report};
 use crate::host::both_forms;
 use crate::os::privileges::Account;
 use crate::os::read_error;
@@ -134,6 +134,7 @@ fn of_files(draft: &Draft, config: &Config, account: Option<&Account>) -> Vec<Pr
         warned.push(Problem::warning(&draft.place_of("site.hpkp"), reason));
     }
     warned.extend(of_preflights(draft, config));
+    warned.extend(of_waiting(draft, config));
     warned
 }
 
@@ -152,6 +153,24 @@ fn of_preflights(draft: &Draft, config: &Config) -> Vec<Problem> {
         }
     }
     found
+}
+
+/// Returns a warning for each certificate that pintle does not obtain: TLS for its site is refused meanwhile. The state of
+/// a host is no fault of its configuration, and changes nothing about the exit code.
+fn of_waiting(draft: &Draft, config: &Config) -> Vec<Problem> {
+    let managed = config.acme.iter().flat_map(|acme| &acme.certificates);
+    let problem = |certificate: &Managed| {
+        let Waiting { failing_since: Some(since), problem } = waiting(certificate)? else { return None };
+        let since = Timestamp::from_second(since).unwrap_or_default();
+        let why = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
+        let (site, algorithm) = (&certificate.site, certificate.algorithm);
+        let what = format!("{site} ({algorithm}): no certificate yet, attempts fail since {since}{why}");
+        let reason = Reason::new(what)
+            .note("until it has one, pintle refuses TLS for the site, and answers plain HTTP with 503")
+            .hint(format!("`pintle acme plan --site {site}` names the remedy and the next try"));
+        Some(Problem { site: Some(site.clone()), ..Problem::warning(&draft.place_of_acme(site), reason) })
+    };
+    managed.filter_map(problem).collect()
 }
 
 /// The first ledger, if there is none yet. A running process knows its promises, wherever they are.
@@ -190,6 +209,9 @@ fn print_site(site: &report::Site) {
         if !certificate.served {
             println!("    no key     TLS ends in front of pintle");
         }
+    }
+    if site.lacks_certificate == Some(report::Lack::NotYet) {
+        println!("  certificate  none yet: pintle obtains it");
     }
     if let Some(hsts) = &site.hsts {
         println!("  HSTS         {hsts}");
@@ -323,6 +345,8 @@ fn site_json(site: &report::Site) -> Value {
             "host_header": u.host_header.as_deref().unwrap_or("client"),
         })),
         "certificates": site.certificates.iter().map(certificate).collect::<Vec<_>>(),
+        "without_certificate": site.lacks_certificate.map(report::Lack::word),
+        "refused_names": site.refused_names,
         "hsts": site.hsts,
         "hpkp": site.hpkp.as_ref().map(|(name, value)| json!({ "name": name, "value": value })),
         "backups": site.backups.iter().map(backup).collect::<Vec<_>>(),

@@ -10,12 +10,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::live::{as_served, on_disk, tell_of_reload, warn};
+use super::own_keys::{NO_CERTIFICATE, issuers, next_keys, refusal, with_own_keys};
 use super::{fail, fail_with_hint, files, ledger, no_such_site, pin, read, refuse};
-use crate::acme::account::Stored;
 use crate::config::value::show_duration;
 use crate::config::{Config, Draft, report};
 use crate::control::served::{LockedOut, Objection, Served, Sites, ask_for_served, ask_to_promise};
-use crate::export::{Form, HTTPS, Issuer, Key, PinSet, Role, WithoutBackup, render};
+use crate::export::{Form, HTTPS, Key, PinSet, Role, WithoutBackup, render};
 use crate::host::HostPattern;
 use crate::keys::key_file::{KeyAlgorithm, PublicKey, Want, public_key};
 use crate::keys::pin::Pin;
@@ -31,14 +31,6 @@ const DAY: Duration = Duration::from_secs(86400);
 const LIFE: Duration = Duration::from_secs(90 * 86400);
 /// The same for the header, as in the configuration.
 const HEADER_LIFE: Duration = Duration::from_secs(30 * 86400);
-
-/// The directories of public authorities, and their names in CAA records.
-const IDENTITIES: [(&str, &str); 4] = [
-    ("https://acme-v02.api.letsencrypt.org/directory", "letsencrypt.org"),
-    ("https://acme-staging-v02.api.letsencrypt.org/directory", "letsencrypt.org"),
-    ("https://acme.zerossl.com/v2/DV90", "sectigo.com"),
-    ("https://dv.acme-v02.api.pki.goog/directory", "pki.goog"),
-];
 
 /// The arguments.
 #[derive(Debug, Clone)]
@@ -82,8 +74,17 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
     };
     let now = Timestamp::now();
     let with_ports = |set| PinSet { ports: ports(&config), issuers: issuers(&config, &site.hosts), ..set };
-    let options = &with_next_keys(options, &config, site, report);
+    let mut options = options.clone();
+    match next_keys(&config, site, report) {
+        Ok(next) => options.backups.extend(next),
+        Err(reason) => return refuse(&reason),
+    }
+    let options = &options;
     let live = served.as_deref().map_or_else(|| report.clone(), |served| as_served(report, served, &options.host));
+    let live = match with_own_keys(live, &config, site) {
+        Ok(live) => live,
+        Err(reason) => return refuse(&reason),
+    };
     match pin_set(options, path, site, &live, now)
         .map(with_ports)
         .and_then(|set| judge_sites(options, set, served.as_deref(), &config, now))
@@ -96,10 +97,6 @@ pub fn export(path: &Path, options: &Options) -> ExitCode {
         }
         Err(reason) => refuse(&reason),
     }
-}
-
-fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Reason {
-    Reason::new(what).hint(hint)
 }
 
 /// The site of a host, looked up in the same way as for a request.
@@ -123,39 +120,6 @@ fn ports(config: &Config) -> Vec<u16> {
         }
     }
     if ports.is_empty() { vec![HTTPS] } else { ports }
-}
-
-/// The authorities that pintle asks for a site's certificates.
-fn issuers(config: &Config, hosts: &[HostPattern]) -> Vec<Issuer> {
-    let is_managed =
-        |acme: &&std::sync::Arc<crate::config::Acme>| acme.certificates.iter().any(|one| one.hosts == hosts);
-    let Some(acme) = config.acme.as_ref().filter(is_managed) else { return Vec::new() };
-    let issuer = |authority: &crate::config::Authority| {
-        let account = Stored::read(&acme.folder, &authority.directory).ok().flatten();
-        Issuer {
-            identity: identity(account.as_ref(), &authority.directory),
-            title: authority.name.clone(),
-            account: account.and_then(|account| account.url),
-            methods: acme.challenges.iter().map(|method| method.name()).collect(),
-        }
-    };
-    acme.authorities.iter().map(issuer).collect()
-}
-
-/// Adds the next keys that pintle keeps itself, if the site sends no header that lists them.
-fn with_next_keys(options: &Options, config: &Config, site: &Site, report: &report::Site) -> Options {
-    let own = config.acme.iter().flat_map(|acme| &acme.certificates).filter(|one| one.hosts == site.hosts);
-    let next = own.map(crate::config::Managed::next).filter(|next| pin::read(next).is_ok());
-    let is_new = |next: &PathBuf| !report.backups.iter().any(|(file, _)| Path::new(file) == next);
-    let mut options = options.clone();
-    options.backups.extend(next.filter(is_new));
-    options
-}
-
-/// The name of an authority in CAA records: a known one, or the one that it has stated itself.
-fn identity(account: Option<&Stored>, directory: &str) -> Option<String> {
-    let known = IDENTITIES.iter().find(|(url, _)| *url == directory).map(|(_, name)| (*name).to_owned());
-    known.or_else(|| account?.identities.first().cloned())
 }
 
 /// Collects the site's pins, unless an export of them would do harm.
@@ -225,7 +189,8 @@ fn keys(options: &Options, path: &Path, report: &report::Site) -> Result<Vec<Key
         }
     };
     for live in &report.certificates {
-        let (file, not_after) = (live.path.clone(), Some(live.not_after));
+        let not_after = Some(live.not_after).filter(|end| *end != NO_CERTIFICATE);
+        let file = live.path.clone();
         add(Key { pin: live.pin, algorithm: live.algorithm, role: Role::Live, file, not_after });
     }
     if report.certificates.is_empty() {

@@ -53,7 +53,11 @@ impl FirstLedger {
     pub(super) fn reason(&self) -> Reason {
         let at = self.folder.display();
         let begins = "pintle starts with an empty one, and any key may be served";
-        let copy = |from: &str| format!("stop pintle, `mkdir -p {at} && cp -a {from}/. {at}/`, and start it");
+        let copy = |from: &str| {
+            format!(
+                "stop pintle, `mkdir -p {at} && cp -a {from}/. {at}/`, and start it: ledger, acme/ and last-good/ belong together"
+            )
+        };
         match &self.other {
             Some(other) => {
                 let other = other.display().to_string();

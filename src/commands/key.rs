@@ -13,7 +13,8 @@ use rcgen::{CertificateParams, DnType, KeyPair, RsaKeySize};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Value, json};
 
-use super::live_chain::{book, live_chain, live_pins};
+use super::key_steps::{Place, print_steps};
+use super::live_chain::{book, live_chain};
 use super::{Output, fail, fail_with_hint, files, no_such_site, pin, refuse, warn};
 use crate::config::{Outline, SiteOutline};
 use crate::export::Role;
@@ -23,13 +24,11 @@ use crate::keys::pin::Pin;
 use crate::ledger::Book;
 use crate::ledger::time::wall;
 use crate::policy::promise::{Promises, others};
+use crate::reason::Reason;
 use crate::tls::certificate::Chain;
 
 /// The longest common name (RFC 5280, appendix A.1: ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
-
-/// The most names tried for a new key's files.
-const NAMES_MAX: u32 = 100;
 
 /// A kind of key. The comments are the texts of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -67,6 +66,9 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
         Err(code) => return code,
     };
     let Some(site) = outline.site(host) else { return refuse(&no_such_site(host, all_hosts(&outline))) };
+    if site.is_managed() && *role != Role::Spare {
+        return refuse(&made_by_itself(&site.label(), *role));
+    }
     let folder = match folder {
         // This path is the shell's; all later ones are relative to the configuration's folder.
         Some(folder) => std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display().to_string(),
@@ -103,45 +105,22 @@ pub fn new(path: &Path, options: &Options, output: &Output) -> ExitCode {
     }
 }
 
+/// Why pintle makes no live or next key by hand for a site whose certificates it obtains.
+fn made_by_itself(site: &str, role: Role) -> Reason {
+    let what =
+        format!("{site}: pintle obtains the certificate of this site, and makes its {} key by itself", role.name());
+    Reason::new(what)
+        .hint(format!("to change over to the next key, which exists already: pintle key rotate --site {site}"))
+        .hint(format!("to list the keys: pintle key list --site {site}"))
+        .hint(format!("for one more backup of the pins: pintle key new --role spare --site {site}"))
+}
+
 fn made_json(site: &SiteOutline, role: Role, made: &PublicKey, [key, csr]: [String; 2]) -> Value {
     json!({
         "site": site.label(), "hosts": site.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "role": role.name(), "algorithm": made.algorithm.to_string(),
         "pin": made.pin.to_string(), "hex": made.pin.to_hex(), "key": key, "csr": csr,
     })
-}
-
-/// The path of a key's files, relative to the configuration's folder.
-struct Place {
-    folder: String,
-    stem: String,
-}
-
-impl Place {
-    /// The folder of the site's first chain, or the configuration's.
-    fn of(site: &SiteOutline) -> String {
-        let chain = site.certificates.first().map(|(chain, _)| Path::new(chain));
-        chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
-    }
-
-    /// Unused names: after the first key of a role, with the date, and a number if needed.
-    fn free(outline: &Outline, folder: String, stem: &str) -> Self {
-        let today = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
-        let dated = (1..NAMES_MAX).map(|n| match n {
-            1 => format!("{stem}-{today}"),
-            n => format!("{stem}-{today}-{n}"),
-        });
-        let place = |stem: String| Self { folder: folder.clone(), stem };
-        let is_free = |place: &Self| {
-            let free = |extension| outline.path(&place.name(extension)).symlink_metadata().is_err();
-            free("key") && free("csr")
-        };
-        std::iter::once(stem.to_owned()).chain(dated).map(place).find(is_free).unwrap_or_else(|| place(stem.to_owned()))
-    }
-
-    fn name(&self, extension: &str) -> String {
-        Path::new(&self.folder).join(format!("{}.{extension}", self.stem)).display().to_string()
-    }
 }
 
 fn hosts(site: &SiteOutline) -> String {
@@ -214,66 +193,6 @@ fn ed25519() -> Result<KeyPair, rcgen::Error> {
     let unavailable = |_| rcgen::Error::KeyGenerationUnavailable;
     let key = aws_lc_rs::signature::Ed25519KeyPair::generate().and_then(|key| key.to_pkcs8v1()).map_err(unavailable)?;
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(key.as_ref()), &rcgen::PKCS_ED25519)
-}
-
-/// Prints the next steps, by role.
-fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &Place) {
-    let (key, csr) = (place.name("key"), place.name("csr"));
-    println!("Next:");
-    if role == Role::Live {
-        println!("  1. send the CSR to your CA, and put the chain that you get beside the key");
-        println!("  2. in {}:", path.display());
-        println!("       [site.certificate]");
-        println!("       chain = {}", quoted(&place.name("pem")));
-        println!("       key   = {}", quoted(&key));
-        println!("     Clients that hold pins of this site must know this key first: `pintle key list`");
-    } else {
-        let live = live_pins(path, outline, site);
-        let is_live = |file: &str| pin_of(&outline.path(file)).is_some_and(|pin| live.contains(&pin));
-        let (promoted, others): (Vec<&String>, Vec<&String>) = site.backups.iter().partition(|b| is_live(b));
-        let (kept, gone): (Vec<&String>, Vec<&String>) =
-            others.into_iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
-        let mut backups: Vec<String> = kept.into_iter().map(|b| quoted(b)).collect();
-        backups.insert(if role == Role::Next { 0 } else { backups.len() }, quoted(&csr));
-        println!("  1. name the CSR in {}; the first backup is the next key:", path.display());
-        println!("       [site.hpkp]");
-        println!("       backups = [{}]", backups.join(", "));
-        for file in gone {
-            println!("     ({file} is left out: file not found)");
-        }
-        for file in promoted {
-            println!("     ({file} is left out: its key is live now)");
-        }
-        if site.backups.is_empty() {
-            println!("     This turns the Public-Key-Pins header on. To export pins without the header:");
-            println!("       pintle export --backup {} ...", outline.path(&csr).display());
-        }
-    }
-    match role {
-        Role::Live => {}
-        Role::Next => {
-            println!("  2. move the private key off this host until you use it: pintle needs only the CSR");
-            println!(
-                "  3. wait until every client knows the new pins (the column \"usable from\" of `pintle key list`)"
-            );
-            println!("  4. send the CSR to your CA, and serve the certificate with this key");
-        }
-        Role::Spare => {
-            println!("  2. copy the private key to paper or to a USB stick in a safe, then remove it here:");
-            println!("       shred -u {}", outline.path(&key).display());
-            println!("     It replaces the live and the next key if both are lost or stolen");
-        }
-    }
-    println!("  Then run `pintle check -c {}`", path.display());
-}
-
-fn pin_of(path: &Path) -> Option<Pin> {
-    public_key(&pin::read(path).ok()?).ok().map(|key| key.pin)
-}
-
-/// A TOML string. TOML accepts the escapes of JSON.
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 /// One key of a site, or why it cannot be shown.

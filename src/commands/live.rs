@@ -55,6 +55,7 @@ pub(super) fn as_served(report: &report::Site, served: &[Served], host: &str) ->
             not_before: chain.not_after,
             not_after: chain.not_after,
             served: true,
+            is_managed: false,
         })
     };
     report::Site { certificates: site.chains.iter().filter_map(certificate).collect(), ..report.clone() }

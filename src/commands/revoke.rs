@@ -126,11 +126,12 @@ fn before(key: &Compromised) -> Vec<String> {
         }
         None => lines.push("  1. pintle makes another next key, and promises that one".to_owned()),
     }
+    lines.push("  2. then the ledger marks the key as burnt: it never serves again, and is no backup".to_owned());
     if key.certificates.is_empty() {
-        lines.push("  2. it has no valid certificate: nothing is revoked".to_owned());
+        lines.push("  3. it has no valid certificate: nothing is revoked".to_owned());
     } else {
         lines.push(format!(
-            "  2. then the CA revokes {} of the compromised key, reason keyCompromise:",
+            "  3. then the CA revokes {} of the compromised key, reason keyCompromise:",
             counted(key.certificates.len(), "certificate")
         ));
         for certificate in &key.certificates {
@@ -138,7 +139,6 @@ fn before(key: &Compromised) -> Vec<String> {
             lines.push(format!("     {serial}, valid until {end}, from {}", certificate.authority));
         }
     }
-    lines.push("  3. the ledger marks the key as burnt: it never serves again, and is no backup".to_owned());
     lines
 }
 
@@ -248,9 +248,9 @@ mod tests {
             "a.example (ecdsa-p256): the live key L= is compromised",
             "  1. pintle orders a certificate for the next key N=, and serves it",
             "     nobody is locked out: every promise in force has that key",
-            "  2. then the CA revokes 1 certificate of the compromised key, reason keyCompromise:",
+            "  2. then the ledger marks the key as burnt: it never serves again, and is no backup",
+            "  3. then the CA revokes 1 certificate of the compromised key, reason keyCompromise:",
             "     4c, valid until 2027-02-25 03:14 UTC, from letsencrypt",
-            "  3. the ledger marks the key as burnt: it never serves again, and is no backup",
         ];
         assert_eq!(before(&key()), want);
         let locked_out = LockedOut { site: "a.example".to_owned(), hosts: vec!["a.example".to_owned()], until: 0 };

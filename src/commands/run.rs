@@ -13,6 +13,7 @@ use super::{
     Known, Like, Loaded, Output, fail, fail_with_hint, judge, keys, read, refuse, try_judge, unfinished, warn,
 };
 use crate::acme::hook;
+use crate::acme::lost::Lost;
 use crate::config::{Config, Draft, MayLack, StandIn};
 use crate::control::{
     Beginning, Control, Ended, Newcomer, StartError, dates_ahead, log_warnings, open_ledger, sandbox_rules,
@@ -84,15 +85,15 @@ pub(super) fn serve(
         Ok(troubles) => troubles,
         Err(code) => return code,
     };
-    if let Err(trouble) = prepare_keys(&draft, &troubles) {
-        return refuse(&trouble);
-    }
+    let lost = match prepare_keys(&draft, &troubles) {
+        Ok(lost) => lost,
+        Err(trouble) => return refuse(&trouble),
+    };
     let (mut opened, like) = (None, Like::start(beginning.strict));
     let open = |draft: &Draft| open_book(draft, &troubles, &mut opened).map_err(|why| of_demo(why, beginning.is_demo));
     let loaded = judge(draft, open, &like);
     if !troubles.is_empty() {
-        troubles.iter().for_each(|trouble| _ = refuse(trouble));
-        return ExitCode::from(1);
+        return refuse_all(&troubles);
     }
     let (draft, config) = match loaded {
         Ok(Loaded { draft, config, .. }) => (draft, config),
@@ -114,7 +115,7 @@ pub(super) fn serve(
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    tell(&notices, &remarks);
+    tell(&notices, &remarks, &lost);
     tell_of_start(no_launcher);
     block_on(log, async {
         let control = Control::start(draft, config, ledger, bound, beginning).await?;
@@ -122,6 +123,11 @@ pub(super) fn serve(
         ready(control.listening());
         Ok(control)
     })
+}
+
+fn refuse_all(troubles: &[Reason]) -> ExitCode {
+    troubles.iter().for_each(|trouble| _ = refuse(trouble));
+    ExitCode::from(1)
 }
 
 /// Replaces the remedies of a ledger that cannot be used, if it is the demo's.
@@ -159,9 +165,10 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
     let Ok(troubles) = drop_privileges(&draft, allow_root) else {
         return refused(&newcomer, vec![on_its_own.into()]);
     };
-    if let Err(trouble) = prepare_keys(&draft, &troubles) {
-        return refused(&newcomer, vec![trouble.into()]);
-    }
+    let lost = match prepare_keys(&draft, &troubles) {
+        Ok(lost) => lost,
+        Err(trouble) => return refused(&newcomer, vec![trouble.into()]),
+    };
     let known = |draft: &Draft| newcomer.book(draft).map(Known::of_book);
     let may_lack = if strict { MayLack::None } else { newcomer.may_lack() };
     let like = Like { stand_in: StandIn::Always, may_lack };
@@ -188,6 +195,7 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Err(error) => return refused(&newcomer, vec![error.to_string().into()]),
     };
     log_warnings(&problems.shown());
+    lost.iter().for_each(Lost::log);
     tell_of_start(no_launcher);
     block_on(log, async {
         // The serving process reports why this one does not serve.
@@ -206,11 +214,12 @@ fn settle(draft: &Draft) {
 }
 
 /// Makes the keys of certificates that pintle obtains, as the user that serves: their pins are promised from the beginning.
-fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<(), Reason> {
+/// Returns the keys that were lost, for the log.
+fn prepare_keys(draft: &Draft, troubles: &[Reason]) -> Result<Vec<Lost>, Reason> {
     // With troubles, pintle does not start, and names them all.
     match troubles.is_empty() && !draft.problems().has_errors() {
         true => crate::acme::store::prepare(&draft.managed()).map_err(Reason::new),
-        false => Ok(()),
+        false => Ok(Vec::new()),
     }
 }
 
@@ -316,7 +325,8 @@ impl Remarks {
     }
 }
 
-fn tell(notices: &[Notice], remarks: &Remarks) {
+fn tell(notices: &[Notice], remarks: &Remarks, lost: &[Lost]) {
+    lost.iter().for_each(Lost::log);
     if let Some(reason) = &remarks.ahead {
         let (problem, hint) = (reason.line(), reason.hint_line());
         tracing::warn!(problem, hint, "the ledger has dates ahead of the clock");

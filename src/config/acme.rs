@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::draft::Draft;
 use super::file::{CertificateTable, ManagedTable, SiteTable};
 use super::problem::At;
-use crate::host::HostPattern;
+use crate::host::{HostPattern, bare};
 use crate::keys::key_file::KeyAlgorithm;
 
 /// The folder of ACME's files, in the folder of the state.
@@ -149,7 +149,7 @@ impl Method {
     #[must_use]
     pub fn proves(self, name: &str) -> bool {
         match self.is_by_dns() {
-            true => name.trim_matches(['[', ']']).parse::<IpAddr>().is_err(),
+            true => bare(name).parse::<IpAddr>().is_err(),
             false => !name.starts_with("*."),
         }
     }

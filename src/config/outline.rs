@@ -28,6 +28,12 @@ pub struct SiteOutline {
     pub certificates: Vec<(String, Option<String>)>,
     /// The next keys of certificates that pintle obtains, and the backups of `[site.hpkp]`.
     pub backups: Vec<String>,
+    /// The number of next keys among them, which come first.
+    pub own_next: usize,
+    /// The chains of certificates that come from elsewhere.
+    pub given_chains: Vec<String>,
+    /// `true` if the site has `[site.hpkp]`.
+    pub has_hpkp: bool,
 }
 
 impl Outline {
@@ -47,6 +53,18 @@ impl Outline {
 }
 
 impl SiteOutline {
+    /// `true` if pintle obtains all its certificates.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.own_next > 0 && self.given_chains.is_empty()
+    }
+
+    /// The backups of `[site.hpkp]`.
+    #[must_use]
+    pub fn given_backups(&self) -> &[String] {
+        self.backups.get(self.own_next..).unwrap_or_default()
+    }
+
     /// Its name in messages: the first one.
     #[must_use]
     pub fn label(&self) -> String {
@@ -69,6 +87,14 @@ impl Draft {
                 .iter()
                 .filter_map(|c| Some((c.chain.as_ref()?.value.clone(), c.key.as_ref().map(|key| key.value.clone()))))
                 .collect(),
+            own_next: site.own_next.len(),
+            given_chains: site
+                .certificates
+                .iter()
+                .filter(|c| c.managed.is_none())
+                .filter_map(|c| Some(c.chain.as_ref()?.value.clone()))
+                .collect(),
+            has_hpkp: site.hpkp.is_some(),
             backups: [Some(&site.own_next), site.hpkp.as_ref().and_then(|hpkp| hpkp.backups.as_ref())]
                 .into_iter()
                 .flat_map(texts)

@@ -11,9 +11,11 @@ use super::Control;
 use super::admin::{Answer, Command, bad, gone, json_answer, parameter};
 use super::reload::{Installed, Verdict};
 use crate::acme::driver::Driver;
+use crate::acme::driver::end::Ending;
 use crate::acme::facts::NextKey;
+use crate::acme::lost::Lost;
 use crate::acme::outlook::Outlook;
-use crate::acme::request::{CandidateKey, KeyFacts, LockedOut, Request, Revoke, Revoking, Served, ask};
+use crate::acme::request::{CandidateKey, End, KeyFacts, LockedOut, Request, Revoke, Revoking, Served, ask};
 use crate::acme::step::KeyChoice;
 use crate::config::AcceptedByCommand;
 use crate::ledger::{Burnt, Record};
@@ -66,12 +68,11 @@ impl Control {
         }
     }
 
-    /// Ends the driver, before another process begins.
-    pub(super) async fn end_acme(&mut self) {
-        if let Some(Running { driver, requests }) = self.acme.running.take() {
-            drop(requests);
-            driver.end().await;
-        }
+    /// Ends the work of the driver, before another process begins. The rest of its end needs no waiting.
+    pub(super) async fn end_acme(&mut self, how: End) -> Option<Ending> {
+        let Running { driver, requests } = self.acme.running.take()?;
+        drop(requests);
+        Some(driver.end(how).await)
     }
 
     /// Answers a question of the driver.
@@ -273,5 +274,7 @@ fn errors(verdict: Verdict) -> Vec<String> {
 /// Makes the missing keys and folders of a draft's certificates, on a thread that may wait for the disk.
 pub(super) async fn prepare(certificates: Arc<[crate::config::Managed]>) -> Result<(), String> {
     let made = tokio::task::spawn_blocking(move || crate::acme::store::prepare(&certificates)).await;
-    made.unwrap_or_else(|panic| Err(panic.to_string()))
+    let lost = made.unwrap_or_else(|panic| Err(panic.to_string()))?;
+    lost.iter().for_each(Lost::log);
+    Ok(())
 }

@@ -21,6 +21,7 @@ use super::upgrade::Upgraded;
 use super::{Control, acme};
 use crate::acme::request::ask;
 use crate::config::TOKEN;
+use crate::host::bare;
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
 use crate::policy::promise::Seconds;
@@ -247,7 +248,7 @@ fn refusal<B>(request: &Request<B>, caller: &Caller) -> Option<Answer> {
 fn is_from_here<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
     let authority = host.parse::<http::uri::Authority>();
-    let name = authority.as_ref().map(|a| a.host().trim_matches(['[', ']'])).unwrap_or_default();
+    let name = authority.as_ref().map(|a| bare(a.host())).unwrap_or_default();
     let local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     local && (reads || request.headers().contains_key(HEADER))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Control;
-use super::expiry::{Stage, left};
+use super::expiry::{Stage, left, remedy};
 use crate::acme::outlook::{Outlook, Step, of_site};
 use crate::acme::step::Standing;
 use crate::clock::uptime;
@@ -86,7 +86,7 @@ impl Control {
             });
         }
         for certificate in &site.certificates {
-            let hint = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
+            let hint = remedy(site.name(), certificate);
             match Stage::of(certificate, now) {
                 Stage::ENDED => {
                     add(Reason::new(format!("the certificate {} has expired: clients refuse it", certificate.path))

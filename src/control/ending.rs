@@ -10,6 +10,7 @@ use super::Control;
 use super::admin::{Command, DRAINING};
 use super::events::Tested;
 use super::upgrade::Successor;
+use crate::acme::request::End;
 use crate::server::Drain;
 
 /// The interval between checks whether everything has finished.
@@ -39,7 +40,8 @@ impl Control {
     pub(super) async fn end(mut self, successor: Option<Successor>, stop: &mut impl AsyncFnMut()) -> io::Result<Ended> {
         let limit = self.config.snapshot.limits.drain;
         self.draining = true;
-        self.end_acme().await;
+        let how = if successor.is_some() { End::HandOver } else { End::Stop };
+        let acme = self.end_acme(how).await;
         self.operator.push = None;
         let hooks_end = spawn_local(self.end_hooks(successor.as_ref().map(|successor| successor.pid)));
         match successor {
@@ -77,6 +79,9 @@ impl Control {
                     .status(&format!("draining: {} left", crate::reason::counted(connections, "connection")));
             }
             self.show_life();
+        }
+        if let Some(acme) = acme {
+            acme.finish().await;
         }
         self.leave_ledger().await;
         // Clients of the admin socket get to read their last answers.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::Control;
+use crate::acme::due::left_at_renewal;
 use crate::config::report;
 use crate::keys::pin::Pin;
 use crate::policy::promise::Seconds;
@@ -11,7 +12,12 @@ use crate::policy::promise::Seconds;
 const DAYS: [i64; 4] = [14, 7, 3, 1];
 /// Certificates with a shorter lifetime, in days, are reported at the same fractions of it: the first threshold is a third.
 const WHOLE_DAYS_FROM: i64 = 42;
+/// A certificate that pintle renews itself is reported from half of the time that is left when its renewal is due: that is
+/// the latest time that a CA's window can set. The other thresholds are the same fractions of that time.
+const FIRST_DAYS: i64 = DAYS[0];
 const DAY: i64 = 86_400;
+/// The remedy for a certificate from elsewhere.
+const RENEW: &str = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
 
 /// The number of passed thresholds before the end of a certificate, the end included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,9 +56,21 @@ fn thresholds(certificate: &report::Certificate) -> impl Iterator<Item = Seconds
     let end = certificate.not_after.as_second();
     let lifetime = end.saturating_sub(certificate.not_before.as_second()).max(0);
     DAYS.iter().map(move |days| {
-        let left = (days * DAY).min(lifetime.saturating_mul(*days) / WHOLE_DAYS_FROM);
+        let part = match certificate.is_managed {
+            true => (left_at_renewal(lifetime) / 2).saturating_mul(*days) / FIRST_DAYS,
+            false => lifetime.saturating_mul(*days) / WHOLE_DAYS_FROM,
+        };
+        let left = (days * DAY).min(part);
         end.saturating_sub(left)
     })
+}
+
+/// The remedy for a certificate that is about to end.
+pub(super) fn remedy(site: &str, certificate: &report::Certificate) -> String {
+    match certificate.is_managed {
+        true => format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle"),
+        false => RENEW.to_owned(),
+    }
 }
 
 /// The time left, for people, to the nearest day; below two days to the nearest hour.
@@ -125,7 +143,7 @@ impl Control {
 fn log(site: &report::Site, certificate: &report::Certificate, stage: Stage, now: Seconds) {
     let (site, file) = (site.name(), certificate.path.as_str());
     let (serial, not_after) = (certificate.serial.as_str(), certificate.not_after.to_string());
-    let hint = "renew it: pintle loads new files by itself, and `pintle install` checks them first";
+    let hint = remedy(site, certificate);
     if stage == Stage::ENDED {
         tracing::error!(site, file, serial, not_after, hint, "certificate has expired: clients refuse it");
     } else {
@@ -153,6 +171,7 @@ mod tests {
             not_before: Timestamp::from_second(0).unwrap(),
             not_after: Timestamp::from_second(lifetime).unwrap(),
             served: true,
+            is_managed: false,
             scts: 0,
         }
     }
@@ -181,6 +200,26 @@ mod tests {
         check(short, 0, 5);
         check(0, 0, 5);
         check(0, 1, 0);
+    }
+
+    #[test]
+    fn thresholds_of_certificates_that_pintle_renews() {
+        let check = |lifetime: i64, left: i64, stage: usize| {
+            let certificate = report::Certificate { is_managed: true, ..certificate(lifetime) };
+            let got = Stage::of(&certificate, lifetime - left).number();
+            assert_eq!(got, stage, "{} h of {} h left", left / 3600, lifetime / 3600);
+        };
+        // Renewal is due at a third of the lifetime, and at half of a short one; the CA's window may halve what is left.
+        for (lifetime, first) in [(90, 14 * 24), (64, 256), (47, 188), (45, 180)] {
+            check(lifetime * DAY, first * 3600 + 1, 0);
+            check(lifetime * DAY, first * 3600, 1);
+            check(lifetime * DAY, first * 3600 / 2 - 1, 2);
+            check(lifetime * DAY, 0, 5);
+        }
+        let short = 160 * 3600;
+        for (left, stage) in [(160, 0), (79, 0), (41, 0), (40, 1), (20, 2), (8, 3), (2, 4), (0, 5)] {
+            check(short, left * 3600, stage);
+        }
     }
 
     #[test]

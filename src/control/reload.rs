@@ -255,7 +255,7 @@ impl Control {
                     can_upgrade
                         .then(|| "`pintle upgrade` moves the promises, and all other changes take effect".into()),
                 )
-                .hint(format!("or stop pintle, `mkdir -p {new} && cp -a {old}/. {new}/`, and start it")),
+                .hint(format!("or stop pintle, `mkdir -p {new} && cp -a {old}/. {new}/`, and start it: ledger, acme/ and last-good/ belong together")),
         )
     }
 

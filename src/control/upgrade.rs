@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 use super::Control;
 use super::promises::lock;
+use crate::acme::request::End;
 use crate::config::value::show_duration;
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Launcher, Released, ServedSite, Sockets, VERSION};
@@ -204,7 +205,8 @@ impl Control {
         };
         let (pid, version, notes) = (standby.pid, standby.version.clone(), standby.notes.clone());
         let state = standby.state.clone();
-        self.end_acme().await;
+        // The new process continues the orders.
+        drop(self.end_acme(End::HandOver).await);
         if let Err(error) = self.keep_ledger().await {
             tracing::warn!(%error, "cannot write the ledger's file: the new process gets its contents");
         }

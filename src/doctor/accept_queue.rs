@@ -1,9 +1,10 @@
 //! The queue of connections that wait to be accepted.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results, set_and_keep};
+use super::finding::{Finding, Results};
 use super::host::Host;
 use super::sockets::Tcp;
+use super::sysctl::set_and_keep;
 
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 /// pintle asks for this backlog.
@@ -25,7 +26,7 @@ pub(super) fn check(host: &Host) -> Results {
         finding
             .remedy(
                 "raise the bound, now and at every boot",
-                set_and_keep("net.core.somaxconn", &BACKLOG.to_string(), "90-somaxconn.conf"),
+                set_and_keep(&host.files, "net/core/somaxconn", &BACKLOG.to_string()),
             )
             .remedy("and restart pintle: a listener keeps the bound of its start", ["systemctl restart pintle"])
     };

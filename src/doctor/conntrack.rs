@@ -1,8 +1,9 @@
 //! The table of connections that the firewall tracks.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results, set_and_keep};
+use super::finding::{Finding, Results};
 use super::host::Host;
+use super::sysctl::{keep, set_now};
 
 const FOLDER: &str = "/proc/sys/net/netfilter";
 /// The part of the table that is too full, in percent.
@@ -19,14 +20,15 @@ pub(super) fn check(host: &Host) -> Results {
         return results;
     };
     let larger = max.saturating_mul(4).to_string();
-    let [now, at_boot] = set_and_keep("net.netfilter.nf_conntrack_max", &larger, "90-conntrack.conf");
+    let setting = [("net/netfilter/nf_conntrack_max", larger.as_str())];
     let with_remedy = |finding: Finding| {
         finding
             .evidence(format!("{FOLDER}/nf_conntrack_count: {count}, nf_conntrack_max: {max}"))
-            .remedy("make the table larger, now", [&*now])
+            .remedy("make the table larger, now", set_now(&setting))
             .remedy(
                 "and at every boot",
-                ["printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf", &*at_boot],
+                std::iter::once("printf 'nf_conntrack\\n' > /etc/modules-load.d/nf_conntrack.conf".to_owned())
+                    .chain(keep(&host.files, &setting)),
             )
     };
     if is_full(count, max, FULL) {

@@ -1,8 +1,9 @@
 //! File descriptors: the limits of the process and of the host.
 
 use super::counters::is_full;
-use super::finding::{Finding, Results, set_and_keep};
+use super::finding::{Finding, Results};
 use super::host::Host;
+use super::sysctl::set_and_keep;
 
 const OF_HOST: &str = "/proc/sys/fs/file-nr";
 /// The part that is too full, in percent.
@@ -25,10 +26,7 @@ pub(super) fn check(host: &Host) -> Results {
         results.push(
             Finding::warning("descriptors.host", "fs.file-max", format!("the host has {open} of {max} files open"))
                 .evidence(format!("{OF_HOST}: {open} of {max}"))
-                .remedy(
-                    "raise the limit, now and at every boot",
-                    set_and_keep("fs.file-max", &larger, "90-file-max.conf"),
-                ),
+                .remedy("raise the limit, now and at every boot", set_and_keep(&host.files, "fs/file-max", &larger)),
         );
     }
     results

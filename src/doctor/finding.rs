@@ -1,7 +1,5 @@
 //! Findings: evidence, verdict, remedy.
 
-use crate::reason::shell_word;
-
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -125,30 +123,5 @@ impl Results {
 impl From<Vec<Finding>> for Results {
     fn from(findings: Vec<Finding>) -> Self {
         Self { findings, unknown: Vec::new() }
-    }
-}
-
-/// Returns the commands that set a kernel setting now, and at every boot with a file of this name.
-pub(super) fn set_and_keep(key: &str, value: &str, file: &str) -> [String; 2] {
-    [format!("sysctl -w {key}={}", shell_word(value)), format!("printf '{key} = {value}\\n' > /etc/sysctl.d/{file}")]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_now_and_at_every_boot() {
-        assert_eq!(
-            set_and_keep("fs.file-max", "10", "90-file-max.conf"),
-            ["sysctl -w fs.file-max=10", "printf 'fs.file-max = 10\\n' > /etc/sysctl.d/90-file-max.conf"]
-        );
-        assert_eq!(
-            set_and_keep("net.ipv4.ip_local_port_range", "10240 65535", "90-ports.conf"),
-            [
-                "sysctl -w net.ipv4.ip_local_port_range='10240 65535'",
-                "printf 'net.ipv4.ip_local_port_range = 10240 65535\\n' > /etc/sysctl.d/90-ports.conf"
-            ]
-        );
     }
 }

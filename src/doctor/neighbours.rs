@@ -7,6 +7,7 @@ use super::counters::is_full;
 use super::finding::{Finding, Results};
 use super::host::{Host, Step, Visit};
 use super::network::{Mac, Neighbour, Network, Route, State};
+use super::sysctl::{keep, set_now};
 
 /// The number of IPv4 addresses on a link that may share a hardware address: a router with an address of its own and one
 /// that it shares.
@@ -204,21 +205,18 @@ fn table(host: &Host, network: &Network) -> Vec<Finding> {
         }
         let key = format!("net.{family}.neigh.default.gc_thresh");
         let what = format!("the table of neighbours is nearly full: {count} of {max}");
-        let larger = [1, 2, 3].map(|level| (level, max.saturating_mul(4) >> (3 - level)));
-        let lines = larger.iter().map(|(level, value)| format!("sysctl -w {key}{level}={value}"));
-        let kept =
-            larger.iter().map(|(level, value)| format!("'{key}{level} = {value}'")).collect::<Vec<_>>().join(" ");
+        let larger = [1, 2, 3].map(|level| {
+            (format!("net/{family}/neigh/default/gc_thresh{level}"), (max.saturating_mul(4) >> (3 - level)).to_string())
+        });
+        let larger = larger.each_ref().map(|(path, value)| (path.as_str(), value.as_str()));
         found.push(
             Finding::warning("neighbour.table-full", format!("{key}3"), what)
                 .evidence(format!("{path}: {max}"))
                 .evidence(
                     "a full table drops packets to new neighbours: \"neighbour table overflow\" in the kernel's log",
                 )
-                .remedy("make the table larger, now", lines)
-                .remedy(
-                    "and at every boot",
-                    [format!("printf '%s\\n' {kept} > /etc/sysctl.d/90-neighbours-{family}.conf")],
-                ),
+                .remedy("make the table larger, now", set_now(&larger))
+                .remedy("and at every boot", keep(&host.files, &larger)),
         );
     }
     found

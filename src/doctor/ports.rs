@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::counters::is_full;
-use super::finding::{Finding, Results, set_and_keep};
+use super::files::Files;
+use super::finding::{Finding, Results};
 use super::host::Host;
 use super::sockets::Tcp;
+use super::sysctl::set_and_keep;
 
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const TIME_WAIT_MAX: &str = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
@@ -32,9 +34,9 @@ pub(super) fn check(host: &Host) -> Results {
         let ports = last - first + 1;
         let mut full: Vec<_> = towards.iter().filter(|(_, (all, _))| is_full(*all, ports, FULL)).collect();
         full.sort_unstable();
-        results
-            .findings
-            .extend(full.into_iter().map(|((local, remote), counts)| of_address(*local, *remote, *counts, ports)));
+        results.findings.extend(
+            full.into_iter().map(|((local, remote), counts)| of_address(&host.files, *local, *remote, *counts, ports)),
+        );
     }
     let late = u64::try_from(sockets.iter().filter(|socket| socket.state == Tcp::TimeWait).count()).unwrap_or(u64::MAX);
     if let Some(max) = host.files.number(TIME_WAIT_MAX).filter(|max| *max > 0)
@@ -51,21 +53,21 @@ pub(super) fn check(host: &Host) -> Results {
             .evidence("beyond the bound, the kernel ends them early, and late packets can reach new connections")
             .remedy(
                 "raise the bound, now and at every boot",
-                set_and_keep("net.ipv4.tcp_max_tw_buckets", &larger, "90-time-wait.conf"),
+                set_and_keep(&host.files, "net/ipv4/tcp_max_tw_buckets", &larger),
             ),
         );
     }
     results
 }
 
-fn of_address(local: IpAddr, remote: SocketAddr, (all, late): (u64, u64), ports: u64) -> Finding {
+fn of_address(files: &Files, local: IpAddr, remote: SocketAddr, (all, late): (u64, u64), ports: u64) -> Finding {
     let what = format!("connections to {remote} use {all} of {ports} local ports");
     Finding::warning("ports.ephemeral", remote.to_string(), what)
         .evidence(format!("/proc/net/tcp: {all} sockets from {local} to {remote}, {late} of them in TIME_WAIT"))
         .evidence(format!("{RANGE}: {ports} ports"))
         .remedy(
             "widen the range, now and at every boot",
-            set_and_keep("net.ipv4.ip_local_port_range", "10240 65535", "90-ports.conf"),
+            set_and_keep(files, "net/ipv4/ip_local_port_range", "10240 65535"),
         )
         .advice("the upstream closes connections too early: let it keep idle connections longer than pintle does")
 }

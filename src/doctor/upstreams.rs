@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::finding::{Finding, Results, Verdict, set_and_keep};
+use super::files::Files;
+use super::finding::{Finding, Results, Verdict};
 use super::host::{Host, Step, Visit, Visited};
+use super::sysctl::set_and_keep;
 
 /// A step that takes longer is slow for readers.
 const SLOW: Duration = Duration::from_secs(3);
@@ -18,7 +20,7 @@ pub(super) fn check(host: &Host) -> Results {
     let mut results = Results::default();
     for visited in &host.visited {
         results.findings.extend(reached(visited));
-        results.findings.extend(path(visited));
+        results.findings.extend(path(&host.files, visited));
         results.findings.extend(slow(visited));
         results.findings.extend(certificate(visited, host.now));
     }
@@ -116,7 +118,7 @@ fn by_hand(visited: &Visited) -> String {
     format!("curl -vk --max-time 20 -o /dev/null --connect-to ::{host}:{} {scheme}://{name}/", upstream.port)
 }
 
-fn path(visited: &Visited) -> Option<Finding> {
+fn path(files: &Files, visited: &Visited) -> Option<Finding> {
     let stalling: Vec<&Visit> = visited.visits.iter().filter(|visit| visit.large_stalls).collect();
     let address = stalling.first()?.address?;
     let place = visited.upstream.place();
@@ -129,7 +131,7 @@ fn path(visited: &Visited) -> Option<Finding> {
         Finding::fault("upstream.path-mtu", &place, what)
             .evidence(format!("site {}", visited.upstream.site))
             .evidences(facts)
-            .remedy("let the kernel find a size that passes, now and at every boot", set_and_keep("net.ipv4.tcp_mtu_probing", "1", "90-mtu.conf"))
+            .remedy("let the kernel find a size that passes, now and at every boot", set_and_keep(files, "net/ipv4/tcp_mtu_probing", "1"))
             .remedy("and find the place that loses them", [format!("tracepath -n {}", address.ip())])
             .advice("firewalls on the path must permit ICMP \"fragmentation needed\" (IPv4 type 3, code 4) and \"packet too big\" (IPv6 type 2)"),
     )

@@ -257,6 +257,18 @@ pub fn hint(file: &Path) -> String {
     hint_of_owner(file, rustix::process::geteuid().as_raw()).unwrap_or_else(|| hint_to_read(file, &group))
 }
 
+/// Returns the command that lets this user's group run a program.
+#[must_use]
+pub fn hint_to_execute(file: &Path) -> String {
+    let gid = nix::unistd::getegid();
+    let group = Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name);
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    match closed_folder(&file) {
+        Some(folder) => format!("chgrp {group} {0} && chmod g+x {0}", folder.display()),
+        None => format!("chgrp {group} {0} && chmod g+rx {0}", file.display()),
+    }
+}
+
 /// The command if this user owns what is closed: the permissions of a group do not help its owner.
 fn hint_of_owner(file: &Path, me: u32) -> Option<String> {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());

@@ -11,6 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use sha2::{Digest as _, Sha256};
 
 use super::config::provider;
+use crate::host::bare;
 
 /// The protocol of validations.
 pub const PROTOCOL: &[u8] = b"acme-tls/1";
@@ -21,7 +22,7 @@ pub const PROTOCOL: &[u8] = b"acme-tls/1";
 ///
 /// The reason, if no certificate can be made.
 pub fn server(name: &str, authorization: &str) -> Result<Arc<ServerConfig>, String> {
-    let subject = name.trim_matches(['[', ']']).to_owned();
+    let subject = bare(name).to_owned();
     let mut params = CertificateParams::new(vec![subject]).map_err(|error| error.to_string())?;
     let digest = Sha256::digest(authorization.as_bytes());
     params.custom_extensions.push(CustomExtension::new_acme_identifier(&digest));

@@ -13,7 +13,7 @@ use x509_parser::prelude::X509Certificate;
 
 use super::constraints;
 use super::extensions;
-use super::rule::{Rule, SOON};
+use super::rule::{Rule, ends_soon};
 use crate::keys::key_file::{KeyAlgorithm, algorithm_of};
 
 /// The most paths that are examined.
@@ -107,7 +107,7 @@ impl Paths {
                 rules.push(Rule::IssuerExpired { at, on: node.not_after, is_above });
             } else if now < node.not_before {
                 rules.push(Rule::IssuerNotYetValid { at, on: node.not_before, is_above });
-            } else if step == 1 && !node.is_root && now + SOON > node.not_after {
+            } else if step == 1 && !node.is_root && ends_soon(node.not_before, node.not_after, now) {
                 rules.push(Rule::IssuerExpiresSoon { at, on: node.not_after });
                 continue;
             } else {

@@ -9,7 +9,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::certificate::{Chain, Leaf};
-use super::rule::{Rule, SOON, day};
+use super::rule::{Rule, day, ends_soon};
 use super::transparency;
 use crate::host::HostPattern;
 use crate::keys::key_file::KeyAlgorithm;
@@ -169,7 +169,7 @@ pub fn judge(chain: &Chain, hosts: &[HostPattern], now: Timestamp, in_use: Optio
         faults.push(Fault::Expired(leaf.not_after));
     } else if now < leaf.not_before {
         faults.push(Fault::NotYetValid(leaf.not_before));
-    } else if now + SOON > leaf.not_after {
+    } else if ends_soon(leaf.not_before, leaf.not_after, now) {
         faults.push(Fault::ExpiresSoon(leaf.not_after));
     }
     // Each certificate of a site must cover all its names: the client's choice depends on the
@@ -275,6 +275,11 @@ mod tests {
         assert!(faults(&good, "b.example", now)[0].starts_with("Names"));
         assert!(faults(&good, "a.example", now + (24 * 91).hours())[0].starts_with("Expired"));
         assert!(faults(&good, "a.example", now + (24 * 88).hours())[0].starts_with("ExpiresSoon"));
+        // Of six days, a sixth: ACME renews at half of them.
+        let short = chain(&["a.example"], |p| p.not_after = p.not_before + time::Duration::hours(160));
+        let day = |hours: i64| faults(&short, "a.example", now + (hours - 24).hours());
+        assert_eq!(day(132), Vec::<String>::new());
+        assert!(day(135)[0].starts_with("ExpiresSoon"), "{:?}", day(135));
         assert!(faults(&good, "a.example", now - (24 * 2).hours())[0].starts_with("NotYetValid"));
         let for_clients = chain(&["a.example"], |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
         assert_eq!(faults(&for_clients, "a.example", now), ["Usage"]);

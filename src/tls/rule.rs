@@ -9,7 +9,14 @@ use super::extensions::Digest;
 use crate::keys::key_file::KeyAlgorithm;
 
 /// A certificate with less time left should have been renewed.
-pub(super) const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Of a short lifetime, it is this part. The threshold is a week from a lifetime of 42 days on.
+const SOON_PART: i32 = 6;
+
+/// Returns `true` if a certificate that is valid between these times should have been renewed by now.
+pub(super) fn ends_soon(from: Timestamp, to: Timestamp, now: Timestamp) -> bool {
+    now + SOON.min(to.duration_since(from) / SOON_PART) > to
+}
 
 /// A rule that a path breaks. Positions are those of the file: 1 is the leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]

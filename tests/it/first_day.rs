@@ -164,3 +164,16 @@ fn a_terminal_gets_short_access_lines() {
     output(Command::new("kill").arg(fs::read_to_string(&pid).unwrap().trim()));
     let _ = child.wait();
 }
+
+/// The two paths of a pair are easily exchanged.
+#[test]
+fn a_swapped_pair_is_named_as_that() {
+    let (authority, origin) = (Authority::new(), Origin::hello());
+    let site = blog(&authority, &origin);
+    let swapped = site.replace("chain = ", "now = ").replace("key = ", "chain = ").replace("now = ", "key = ");
+    let file = authority.write("pintle.toml", swapped);
+    let (code, _, error) = outcome(pintle().args(["check", "-c"]).arg(&file));
+    assert!(code == 1 && error.contains("chain and key are swapped: "), "{error}");
+    assert!(error.contains("blog.key holds a private key") && error.contains("blog.pem holds certificates"), "{error}");
+    assert!(!error.contains("everybody on this host can read"), "{error}");
+}

@@ -109,7 +109,7 @@ impl Run {
             let facts = self.facts(&work, &settings, now);
             let plan = plan::next(&facts, now);
             let outlook = Outlook::of(&facts, &plan, &work.certificate, &work.record.borrow(), now);
-            let is_busy = self.busy.contains(&work.certificate.folder);
+            let is_busy = self.busy.contains_key(&work.certificate.folder);
             plans.push(plan_json(
                 &facts,
                 &plan,

@@ -19,6 +19,7 @@ use super::backoff::DAY;
 use super::dns::{Persist, RecordState, standing};
 use super::lookup::{Found, Lookup};
 use crate::config::acme::Method;
+use crate::host::bare;
 use crate::policy::promise::Seconds;
 use crate::reason::{Reason, Severity};
 use crate::upstream::dns::NameServers;
@@ -57,7 +58,7 @@ pub async fn check(ask: &Ask, servers: &NameServers) -> Vec<Finding> {
 
 async fn check_name(ask: &Ask, name: &str, lookup: &Lookup) -> Vec<Finding> {
     let by_dns = ask.method.is_by_dns();
-    let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+    let address: Option<IpAddr> = bare(name).parse().ok();
     if name.starts_with("*.") && !by_dns {
         return vec![words::wildcard(name, ask.method)];
     }

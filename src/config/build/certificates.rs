@@ -14,7 +14,7 @@ use crate::config::last_good::KeyText;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::host::HostPattern;
-use crate::keys::key_file::{KeyFileError, Want, public_key};
+use crate::keys::key_file::{KeyFileError, Want, certificates, has_private_key, public_key};
 use crate::reason::{Kind, Problem, Reason};
 use crate::tls::certificate::Chain;
 use crate::tls::key_process::{self, KeyProcess, RemoteKey};
@@ -156,6 +156,12 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     let is_alone = r.chains_alone && r.instead.contains_key(&path);
     let key = table.key.as_ref().filter(|_| !is_alone).and_then(|key| read_key(key, r));
     let contents = read("site.certificate.chain", &path, &chain_at.span, r);
+    if let (Some((key_at, Key::Here(text))), Some(contents)) = (&key, &contents)
+        && are_swapped(contents, text)
+    {
+        report_swapped(chain_at, key_at, &path, r);
+        return None;
+    }
     let chain = contents.and_then(|contents| read_chain(&contents, &path, chain_at, r));
     let Some(chain) = chain else {
         if let Some((at, Key::Here(contents))) = key
@@ -187,7 +193,20 @@ fn load_pair(table: &CertificateTable, at: usize, hosts: &[HostPattern], r: &mut
     };
     let chain = certificate.as_ref().map_or_else(|| Arc::new(chain), |c| c.chain.clone());
     let key = table.key.as_ref().map(|key| r.path(&key.value).into_boxed_path());
-    Some(Loaded { at, path, key, text, chain, certificate })
+    Some(Loaded { at, path, key, text, chain, is_managed: table.managed.is_some(), certificate })
+}
+
+/// Returns `true` if the file of the chain holds a key alone, and the file of the key holds certificates alone.
+fn are_swapped(chain: &[u8], key: &[u8]) -> bool {
+    has_private_key(chain) && certificates(chain).is_err() && certificates(key).is_ok() && !has_private_key(key)
+}
+
+fn report_swapped(chain_at: &At<String>, key_at: &At<String>, path: &Path, r: &mut Checker<'_>) {
+    let (chain, key) = (&chain_at.value, &key_at.value);
+    let what =
+        format!("site.certificate: chain and key are swapped: {chain} holds a private key, {key} holds certificates");
+    let reason = Reason::new(what).hint(format!("chain = {key:?}, key = {chain:?}"));
+    r.report(Problem::error(&chain_at.span, reason).about(path));
 }
 
 /// Judges a chain by itself, and reports its faults.
@@ -210,7 +229,14 @@ fn judge(
         faults.retain(|fault| !matches!(fault, preflight::Fault::Names(_)));
     }
     for fault in &faults {
-        let reason = Reason::new(format!("{}: {fault}", r.shown(path))).hint(fault.hint(&chain.leaf));
+        let ends = matches!(fault, preflight::Fault::ExpiresSoon(_) | preflight::Fault::Expired(_));
+        let hint = match hosts.first() {
+            Some(site) if ends && table.managed.is_some() => {
+                format!("pintle renews it by itself: `pintle acme plan --site {site}` names the obstacle")
+            }
+            _ => fault.hint(&chain.leaf),
+        };
+        let reason = Reason::new(format!("{}: {fault}", r.shown(path))).hint(hint);
         // Where TLS ends in front of pintle, the proxy there may staple.
         let is_elsewhere = table.key.is_none() && *fault == preflight::Fault::MustStaple;
         let of_severity = if fault.is_fatal() && !is_elsewhere { Problem::error } else { Problem::warning };
@@ -293,7 +319,8 @@ fn read_key<'t>(at: &'t At<String>, r: &mut Checker<'_>) -> Option<(&'t At<Strin
         Some(key_process) => Key::Kept(load(key_process, &path, at, r)?),
         None => Key::Here(read_as(Kind::UnreadableKey, "site.certificate.key", &path, &at.span, r)?),
     };
-    if mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
+    let is_no_key = matches!(&key, Key::Here(contents) if !has_private_key(contents));
+    if !is_no_key && mode(&path).is_some_and(|mode| mode & 0o007 != 0) {
         let reason = Reason::new(format!("{}: everybody on this host can read the private key", r.shown(&path)));
         let reason = reason.hint(format!("chmod o= {}", r.shown(&path)));
         r.report(Problem::warning(&at.span, reason).about(&path));

@@ -6,11 +6,13 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 use super::checker::Checker;
 use crate::config::problem::At;
 use crate::config::stamp::Stamp;
 use crate::keys::key_file::FILE_MAX;
-use crate::os::read_error;
+use crate::os::{privileges, read_error};
 use crate::reason::{Kind, Problem, Reason};
 
 /// The hint for a refused pair whose live key is in the key process only.
@@ -31,13 +33,24 @@ pub(super) fn program(key: &str, at: &At<String>, hint: &str, r: &mut Checker<'_
         Ok(is) if is.permissions().mode() & 0o111 == 0 => {
             r.error_with_hint(&at.span, format!("{key}: {shown}: not executable"), format!("chmod +x {shown}"));
         }
+        Ok(_) if access(&path, Access::EXEC_OK).is_err() => report_forbidden(key, at, &path, "execute", r),
         Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            report_forbidden(key, at, &path, "look at", r);
+        }
         Err(_) => {
             let hint = format!("{hint}, or leave the key out");
             r.error_with_hint(&at.span, format!("{key}: {shown}: no such file"), hint);
         }
     }
     path
+}
+
+/// Reports a program that this user, who serves, may not run.
+fn report_forbidden(key: &str, at: &At<String>, path: &Path, verb: &str, r: &mut Checker<'_>) {
+    let what = format!("{key}: {}: the user {} may not {verb} it", r.shown(path), privileges::user());
+    let reason = Reason::new(what).hint(privileges::hint_to_execute(path));
+    r.report(Problem::error(&at.span, reason).about(path).of_kind(Kind::Unreadable));
 }
 
 /// Reads a file, or reports why it cannot be read.

@@ -23,6 +23,8 @@ pub(in crate::config) struct Loaded {
     /// The contents of that file, until they have been copied.
     pub(super) text: KeyText,
     pub(in crate::config) chain: Arc<Chain>,
+    /// `true` if pintle obtains it.
+    pub(super) is_managed: bool,
     /// With its key; `None` where TLS ends in front of pintle.
     pub(super) certificate: Option<Arc<Certificate>>,
 }
@@ -66,6 +68,7 @@ impl Loaded {
             not_after: l.chain.leaf.not_after,
             scts: crate::tls::transparency::count(l.chain.der()),
             served: l.certificate.is_some(),
+            is_managed: l.is_managed,
         }
     }
 }

@@ -121,8 +121,7 @@ fn make(
     let canonical = canonical(table, hosts, r);
     let request = Arc::new(headers::build(table.request_headers.as_deref(), "request_headers", r));
     let response = Arc::new(headers::build(table.response_headers.as_deref(), "response_headers", r));
-    let stamps = std::mem::take(&mut r.stamps);
-    let start = table.span.start;
+    let (stamps, start) = (std::mem::take(&mut r.stamps), table.span.start);
     let label = names.first().map(ToString::to_string).unwrap_or_default();
     let mut problems: Vec<Problem> = problems.into_list().into_iter().map(|p| of_site(&label, p)).collect();
     for problem in &mut problems {

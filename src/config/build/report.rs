@@ -151,6 +151,8 @@ pub struct Certificate {
     pub scts: usize,
     /// `true` if the key is here, too.
     pub served: bool,
+    /// `true` if pintle obtains and renews it.
+    pub is_managed: bool,
 }
 
 impl Certificate {

@@ -192,7 +192,10 @@ impl<'a> StandIns<'a> {
             let is_like = |l: &&Loaded| is_meant(l) && l.certificate.is_some() == table.key.is_some();
             let known = before.plan.loaded.iter().find(is_like);
             let by = By::Site(before.clone());
-            return known.map(|l| Served { loaded: Loaded { at, key, path: path.to_owned(), ..l.clone() }, by });
+            return known.map(|l| Served {
+                loaded: Loaded { at, key, path: path.to_owned(), is_managed: table.managed.is_some(), ..l.clone() },
+                by,
+            });
         }
         let contents = Zeroizing::new(read()?);
         let by = By::Copy(Breaches::read(&contents));
@@ -204,7 +207,18 @@ impl<'a> StandIns<'a> {
             }
         };
         let text = if key_process::running().is_some() { KeyText::default() } else { KeyText::new(&contents) };
-        Some(Served { loaded: Loaded { at, path: path.to_owned(), key, text, chain, certificate }, by })
+        Some(Served {
+            loaded: Loaded {
+                at,
+                path: path.to_owned(),
+                key,
+                text,
+                chain,
+                is_managed: table.managed.is_some(),
+                certificate,
+            },
+            by,
+        })
     }
 
     pub(super) fn is_forced(&self, at: usize) -> bool {

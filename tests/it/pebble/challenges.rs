@@ -180,6 +180,57 @@ fn a_killed_process_leaves_no_record_and_continues_the_order() {
     eventually("the record is gone again", || values(&bed, name).is_empty().then_some(()));
 }
 
+/// The processes that a process has started.
+fn children(of: u32) -> Vec<u32> {
+    let stat = |pid: u32| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = |pid: &u32| {
+        let stat = stat(*pid);
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok())
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|pid| parent(pid) == Some(of)).collect()
+}
+
+/// As systemd does with KillMode=mixed: whatever the service has started is killed with it.
+#[test]
+fn records_that_a_crash_has_left_are_removed_at_the_next_start() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    double.on(Step::Challenge, When::Always, Act::Hang(Duration::from_secs(60)));
+    let hook = hook(&bed, "");
+    let acme = by_hook(&bed, &double.directory(), &hook, "");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
+    let name = "_acme-challenge.blog.example.com";
+    eventually("the challenge is answered", || (double.count(Step::Challenge) > 0).then_some(()));
+    assert_eq!(values(&bed, name).len(), 1);
+    let mut command = std::process::Command::new("kill");
+    command.arg("-9").args(children(pintle.pid()).iter().map(ToString::to_string)).arg(pintle.pid().to_string());
+    assert!(command.status().unwrap().success());
+    drop(pintle);
+    assert_eq!(values(&bed, name).len(), 1, "nobody is left to remove it");
+    // The CA does not even answer.
+    double.on(Step::Directory, When::Always, Act::Hang(Duration::from_secs(60)));
+    let _pintle = bed.start(&acme, &bed.site(&[BLOG], "", ""));
+    eventually("the record is gone", || values(&bed, name).is_empty().then_some(()));
+}
+
+/// An order in flight delays no drain: its state is on disk.
+#[test]
+fn a_slow_program_delays_no_stop() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    let hook = hook(&bed, "[ $1 = present ] || sleep 4");
+    double.on(Step::Order, When::Always, Act::Edit(std::sync::Arc::new(|order| order["status"] = "pending".into())));
+    let mut pintle = bed.start(&by_hook(&bed, &double.directory(), &hook, ""), &bed.site(&[BLOG], "", ""));
+    eventually("the order is asked for again", || (double.count(Step::Order) > 1).then_some(()));
+    let begun = std::time::Instant::now();
+    pintle.signal("TERM");
+    pintle.logs("draining: no new connections");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    pintle.wait();
+    assert!(calls(&bed).iter().any(|call| call.starts_with("cleanup")), "{:?}", calls(&bed));
+}
+
 #[test]
 fn a_stop_in_the_middle_removes_the_record() {
     let bed = Bed::new(Settings::default());

@@ -165,6 +165,9 @@ fn a_lost_key_comes_back_from_the_copy() {
     drop(pintle);
     fs::remove_file(&key).unwrap();
     let pintle = bed.run();
+    // The log begins after the keys are there.
+    let said = pintle.logged("the key was lost: restored from the copy of the served pair", 1);
+    assert_eq!(said[0]["file"], key.display().to_string());
     assert_eq!(fs::read_to_string(&key).unwrap().trim(), before.trim());
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     renew(&bed);

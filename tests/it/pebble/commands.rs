@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::orders::{Bed, obtained, renew};
+use crate::harness::double::{Answer, Double, Step, When};
 use crate::harness::pebble::{Settings, is_current};
 use crate::harness::{BLOG, Pintle, free_port, outcome, output};
 
@@ -80,4 +81,77 @@ fn a_challenge_that_fails_at_the_authority_gives_way_to_another() {
     renew(&bed);
     obtained(&pintle, 2);
     assert_eq!(pintle.log_json("no certificate obtained").len(), 1);
+}
+
+/// Before the first certificate: the keys exist, and with them every record of a zone.
+#[test]
+fn an_export_before_the_first_certificate_has_the_keys_that_exist() {
+    let bed = Bed::new(Settings::default());
+    let double = Double::before(&bed.pebble);
+    double.answer(Step::NewOrder, When::Always, Answer::problem(503, "serverInternal", "out of order"));
+    let acme = bed.acme(&double.directory(), "");
+    let pintle = bed.start(&acme, &bed.site(&[BLOG, "www.example.com"], "", ""));
+    pintle.logs("no certificate obtained");
+    let hex = |name: &str| {
+        let file = bed.folder("ecdsa-p256").join(name);
+        output(crate::harness::pintle().args(["pin", "--as", "hex"]).arg(file))
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let (live, next) = (hex("key.pem"), hex("next.pem"));
+    for form in ["dns", "tlsa"] {
+        let (code, out, error) = outcome(pintle.command("export").args(["--site", BLOG, "--as", form]));
+        assert!(code == 0 && error.contains("no certificate yet"), "{form}: {error}");
+        for key in [&live, &next] {
+            assert!(out.to_lowercase().contains(key.trim()), "{form}: {key} is not in {out}");
+        }
+        if form == "dns" {
+            assert!(out.contains(" IN HTTPS 1 "), "{out}");
+            assert!(out.contains("IN CAA 0 issue ") || out.contains("No CAA records"), "{out}");
+        }
+    }
+    let (code, out, error) = outcome(pintle.command("export").args(["--site", BLOG, "--json"]));
+    assert!(code == 0 && out.contains("\"live\""), "{out}{error}");
+    // `pintle check` says why there is none yet, and that the configuration can be served.
+    let (code, out, error) = outcome(&mut pintle.command("check"));
+    assert!(code == 0 && out.contains("none yet: pintle obtains it"), "{out}");
+    assert!(error.contains("no certificate yet, attempts fail since") && error.contains("out of order"), "{error}");
+    // Without keys, an export says so.
+    drop(pintle);
+    fs::remove_dir_all(bed.folder("ecdsa-p256")).unwrap();
+    let config = bed.authority.write("other.toml", acme + &bed.site(&[BLOG, "www.example.com"], "", ""));
+    let (code, out, error) =
+        outcome(crate::harness::pintle().args(["export", "--site", BLOG, "--as", "dns", "-c"]).arg(&config));
+    assert!(code == 1 && out.is_empty() && error.contains("no key yet") && error.contains("hint:"), "{out}{error}");
+}
+
+#[test]
+fn keys_by_hand_for_a_site_that_has_its_own() {
+    let bed = Bed::new(Settings::default());
+    let pintle =
+        bed.start(&bed.acme(&bed.pebble.directory(), ""), &bed.site(&[BLOG], "", "[site.hpkp]\nmax_age = \"1d\"\n"));
+    obtained(&pintle, 1);
+    for role in ["live", "next"] {
+        let (code, out, error) = outcome(pintle.command("key new").args(["--site", BLOG, "--role", role]));
+        assert!(code == 1 && out.is_empty(), "{out}");
+        for part in
+            [&format!("makes its {role} key by itself"), "pintle key rotate --site blog.example.com", "--role spare"]
+        {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+    }
+    let before = fs::read_dir(bed.folder("ecdsa-p256")).unwrap().count();
+    let (code, out, error) = outcome(pintle.command("key new").args(["--site", BLOG, "--role", "spare"]));
+    assert!(code == 0 && !out.contains("turns the Public-Key-Pins header on"), "{out}{error}");
+    assert!(!out.contains("next.pem"), "{out}");
+    assert_eq!(fs::read_dir(bed.folder("ecdsa-p256")).unwrap().count(), before, "pintle's own folder");
+    // As it says.
+    let line = out.lines().find(|line| line.trim().starts_with("backups = [")).unwrap().trim().to_owned();
+    pintle.rewrite(|config| config.replace("max_age = \"1d\"", &format!("max_age = \"1d\"\n{line}")));
+    pintle.reload();
+    let spare = out.lines().find_map(|line| line.trim().strip_prefix("pin  ")).unwrap().to_owned();
+    crate::harness::eventually("the spare is promised", || bed.pins(&pintle).contains(&spare).then_some(()));
+    assert!(bed.pins(&pintle).contains(&bed.pin("next.pem")));
 }

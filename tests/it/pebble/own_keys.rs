@@ -148,3 +148,29 @@ fn a_live_key_that_cannot_be_read_is_the_operators_turn() {
     obtained(&pintle, 2);
     assert_eq!(bed.spki("ecdsa-p256"), live, "the key");
 }
+
+/// The hook runs as the serving user, whoever checks.
+#[test]
+fn a_hook_that_the_serving_user_may_not_execute() {
+    if !is_root("have files of other users") {
+        return;
+    }
+    let bed = Bed::new(Settings::default());
+    let hook = bed.authority.write("dns-hook", "#!/bin/sh\n");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(bed.authority.folder(), fs::Permissions::from_mode(0o755)).unwrap();
+    let acme = bed.acme(&bed.pebble.directory(), &format!("dns_hook = {hook:?}"));
+    let config = format!("[process]\nuser = \"nobody\"\n{acme}{}", bed.site(&[BLOG], "", ""));
+    let file = bed.authority.write("pintle.toml", config);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let check = || outcome(crate::harness::pintle().args(["check", "-c"]).arg(&file));
+    let (code, out, error) = check();
+    assert!(
+        code == 1 && error.contains("acme.dns_hook: ") && error.contains("the user nobody may not execute it"),
+        "{out}{error}"
+    );
+    let hint = error.lines().find_map(|line| line.trim().strip_prefix("hint: chgrp ")).unwrap();
+    run(&format!("is lost: chgrp {hint}"));
+    let (code, out, error) = check();
+    assert!(code == 0, "{out}{error}");
+}

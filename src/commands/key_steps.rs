@@ -1,0 +1,114 @@
+//! The place of a new key's files, and the next steps after `pintle key new`.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::Value;
+
+use super::live_chain::live_pins;
+use super::pin;
+use crate::config::{Outline, SiteOutline};
+use crate::export::Role;
+use crate::keys::key_file::public_key;
+use crate::keys::pin::Pin;
+
+/// The most names tried for a new key's files.
+const NAMES_MAX: u32 = 100;
+
+/// The path of a key's files, relative to the configuration's folder.
+pub(super) struct Place {
+    folder: String,
+    stem: String,
+}
+
+impl Place {
+    /// The folder of the site's first chain, or the configuration's. Nothing else belongs beside pintle's own chains.
+    pub(super) fn of(site: &SiteOutline) -> String {
+        let chain = site.given_chains.first().map(Path::new);
+        chain.and_then(Path::parent).map(|folder| folder.display().to_string()).unwrap_or_default()
+    }
+
+    /// Unused names: after the first key of a role, with the date, and a number if needed.
+    pub(super) fn free(outline: &Outline, folder: String, stem: &str) -> Self {
+        let today = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d").to_string();
+        let dated = (1..NAMES_MAX).map(|n| match n {
+            1 => format!("{stem}-{today}"),
+            n => format!("{stem}-{today}-{n}"),
+        });
+        let place = |stem: String| Self { folder: folder.clone(), stem };
+        let is_free = |place: &Self| {
+            let free = |extension| outline.path(&place.name(extension)).symlink_metadata().is_err();
+            free("key") && free("csr")
+        };
+        std::iter::once(stem.to_owned()).chain(dated).map(place).find(is_free).unwrap_or_else(|| place(stem.to_owned()))
+    }
+
+    pub(super) fn name(&self, extension: &str) -> String {
+        Path::new(&self.folder).join(format!("{}.{extension}", self.stem)).display().to_string()
+    }
+}
+
+/// Prints the next steps, by role.
+pub(super) fn print_steps(path: &Path, outline: &Outline, site: &SiteOutline, role: Role, place: &Place) {
+    let (key, csr) = (place.name("key"), place.name("csr"));
+    println!("Next:");
+    if role == Role::Live {
+        println!("  1. send the CSR to your CA, and put the chain that you get beside the key");
+        println!("  2. in {}:", path.display());
+        println!("       [site.certificate]");
+        println!("       chain = {}", quoted(&place.name("pem")));
+        println!("       key   = {}", quoted(&key));
+        println!("     Clients that hold pins of this site must know this key first: `pintle key list`");
+    } else {
+        let live = live_pins(path, outline, site);
+        let is_live = |file: &str| pin_of(&outline.path(file)).is_some_and(|pin| live.contains(&pin));
+        let (promoted, others): (Vec<&String>, Vec<&String>) = site.given_backups().iter().partition(|b| is_live(b));
+        let (kept, gone): (Vec<&String>, Vec<&String>) =
+            others.into_iter().filter(|b| **b != csr).partition(|b| outline.path(b).exists());
+        let mut backups: Vec<String> = kept.into_iter().map(|b| quoted(b)).collect();
+        // pintle's own next key comes first by itself.
+        backups.insert(if role == Role::Next { 0 } else { backups.len() }, quoted(&csr));
+        match site.own_next {
+            0 => println!("  1. name the CSR in {}; the first backup is the next key:", path.display()),
+            _ => println!("  1. name the CSR in {}; pintle's own next key is a backup besides:", path.display()),
+        }
+        println!("       [site.hpkp]");
+        println!("       backups = [{}]", backups.join(", "));
+        for file in gone {
+            println!("     ({file} is left out: file not found)");
+        }
+        for file in promoted {
+            println!("     ({file} is left out: its key is live now)");
+        }
+        if !site.has_hpkp {
+            println!("     This turns the Public-Key-Pins header on. To export pins without the header:");
+            println!("       pintle export --backup {} ...", outline.path(&csr).display());
+        }
+    }
+    match role {
+        Role::Live => {}
+        Role::Next => {
+            println!("  2. move the private key off this host until you use it: pintle needs only the CSR");
+            println!(
+                "  3. wait until every client knows the new pins (the column \"usable from\" of `pintle key list`)"
+            );
+            println!("  4. send the CSR to your CA, and serve the certificate with this key");
+        }
+        Role::Spare => {
+            println!("  2. copy the private key to paper or to a USB stick in a safe, then remove it here:");
+            println!("       shred -u {}", outline.path(&key).display());
+            println!("     It replaces the live and the next key if both are lost or stolen");
+        }
+    }
+    println!("  Then run `pintle check -c {}`", path.display());
+}
+
+fn pin_of(path: &Path) -> Option<Pin> {
+    public_key(&pin::read(path).ok()?).ok().map(|key| key.pin)
+}
+
+/// A TOML string. TOML accepts the escapes of JSON.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
