@@ -223,7 +223,7 @@ fn a_slow_program_delays_no_stop() {
     double.on(Step::Order, When::Always, Act::Edit(std::sync::Arc::new(|order| order["status"] = "pending".into())));
     let mut pintle = bed.start(&by_hook(&bed, &double.directory(), &hook, ""), &bed.site(&[BLOG], "", ""));
     eventually("the order is asked for again", || (double.count(Step::Order) > 1).then_some(()));
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     pintle.signal("TERM");
     pintle.logs("draining: no new connections");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
