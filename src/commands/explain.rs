@@ -11,7 +11,8 @@ use super::remote::say_to_running;
 use super::results::Results;
 use super::sheet;
 use super::status::{list, text};
-use super::{Like, Output, fail, glance_at_book, print_problems, read, refuse, try_judge};
+use super::{Like, Output, fail, glance_at_book, print_problems, read, refuse, try_judge, warn};
+use crate::config::Config;
 use crate::control::explain::explained;
 use crate::reason::Reason;
 use crate::verify::finding::is_command;
@@ -70,10 +71,23 @@ fn offline(path: &Path, asked: &Asked) -> Result<Value, ExitCode> {
         }
         refuse(&unfit.reason)
     })?;
+    warn_of_lacks(path, &loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| fail(&error))?;
     let report = runtime.block_on(explained(&loaded.draft, &loaded.config, asked));
     report.map_err(|reason: Reason| refuse(&reason))
+}
+
+/// Warns of sites whose certificates this user cannot read, or nobody can serve: the running process may have others.
+fn warn_of_lacks(path: &Path, config: &Config) {
+    let Some((site, _)) = config.without_certificate().next() else { return };
+    let more = match config.without_certificate().count() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let what = format!("{}{more}: no usable certificate for this user, so a new process would refuse TLS", site.name());
+    let check = format!("`pintle check -c {}` names the reason", path.display());
+    warn(&Reason::new(what).hint(check).hint("--live explains by the certificates in use"));
 }
 
 /// Makes the table of a report, with lines of at most `width` columns.

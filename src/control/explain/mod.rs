@@ -106,7 +106,9 @@ async fn report(
     };
     let index = found.site.map(|(index, _)| index);
     let site = index.and_then(|index| config.sites().nth(index));
-    let lines = draft.lines(index);
+    // Where TLS is refused, the site of the name in SNI is the one to look at.
+    let named = question.name.as_deref().and_then(|name| config.snapshot.by_host.get(name)).copied();
+    let lines = draft.lines(index.or(named));
     let inputs = Inputs {
         asked,
         url: &url,

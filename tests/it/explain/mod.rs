@@ -271,6 +271,21 @@ fn questions_are_bounded() {
 }
 
 #[test]
+fn missing_files_are_named() {
+    let draft = Draft::new("", "");
+    draft.append(
+        "[[site]]\nhosts = [\"e.example\"]\nupstream = \"http://10.0.0.1\"\n[site.certificate]\nchain = \
+         \"/nonexistent/e.pem\"\nkey = \"/nonexistent/e.key\"\n",
+    );
+    let (code, out, err) = outcome(&mut draft.command(&["https://e.example/"]));
+    let words = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    let at = draft.line("nonexistent/e.pem");
+    assert!(code == 0 && words.contains(&format!("its site has no usable certificate [{at}]")), "{out}{err}");
+    assert!(err.contains("e.example: no usable certificate") && err.contains("--live"), "{err}");
+    assert!(draft.ask(&["http://e.example/"])["verdict"].as_str().unwrap().starts_with("503: "));
+}
+
+#[test]
 fn a_stopped_process_is_named() {
     let draft = Draft::new("", "");
     let (code, _, err) = outcome(&mut draft.command(&[&format!("https://{BLOG}/"), "--live"]));
