@@ -61,6 +61,8 @@ pub struct Acme {
     pub other_view: bool,
     /// The certificates, in the order of the file.
     pub certificates: Vec<Managed>,
+    /// The files that the table names: roots, keys of external accounts.
+    pub files: Vec<PathBuf>,
 }
 
 impl Acme {

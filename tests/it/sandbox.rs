@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -500,4 +500,21 @@ fn a_site_beyond_the_sandbox_comes_with_an_upgrade() {
     assert!(refused.contains("hint: `pintle upgrade`"), "{refused}");
     line.upgrade();
     assert_eq!(Client::new(&bed.authority).get(line.pintle.https(), "shop.example.com", "/").text(), "second");
+}
+
+/// The roots of a private authority and the key of an external account may lie anywhere.
+#[test]
+fn the_files_of_acme_are_read_again_inside() {
+    let bed = Bed::new();
+    let other = TempDir::new().unwrap();
+    let [ca, eab] = ["ca.pem", "eab.key"].map(|name| other.path().join(name));
+    fs::copy(bed.authority.ca_path(), &ca).unwrap();
+    fs::write(&eab, "c2VjcmV0LXNlY3JldC1zZWNyZXQ\n").unwrap();
+    fs::set_permissions(&eab, fs::Permissions::from_mode(0o600)).unwrap();
+    let acme = format!(
+        "[acme]\ndirectory = \"https://localhost:1/directory\"\nterms = true\nca = {ca:?}\neab = {{ key_id = \"1\", hmac_key_file = {eab:?} }}\n"
+    );
+    let site = "[[site]]\nhosts = [\"shop.example.com\"]\nupstream = \"http://127.0.0.1:1\"\n[site.certificate]\nacme = true\n";
+    let pintle = Pintle::start(&bed.authority, &format!("{acme}{}{site}", bed.config("")));
+    pintle.reload();
 }

@@ -1,6 +1,7 @@
 //! `[acme]`, and the sites whose certificates pintle obtains.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -68,7 +69,13 @@ pub(super) fn build(
         dns_propagation: limits.dns_propagation,
         other_view: is_private && file.name_servers.is_none(),
         certificates: draft.managed(),
+        files: files(table, r),
     })
+}
+
+fn files(table: &AcmeTable, r: &Checker<'_>) -> Vec<PathBuf> {
+    let keys = [&table.eab, &table.fallback_eab].into_iter().flatten().filter_map(|eab| eab.hmac_key_file.as_ref());
+    table.ca.iter().chain(keys).map(|file| r.path(&file.value)).collect()
 }
 
 /// Returns a port at which the authorities validate. A private authority that validates at the standard port needs a
