@@ -48,7 +48,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use tracing::Level;
 
-use crate::config::{self, AdminAddress, Config, Context, Draft, LastGood, MayLack, Problems, StandIn};
+use crate::config::{self, AdminAddress, Config, Context, DaysInUse, Draft, LastGood, MayLack, Problems, StandIn};
 use crate::control::admin::Known as Answer;
 use crate::control::client::{ClientError, ask_for};
 use crate::control::{dates_ahead, hints_to_read, moved, remedy};
@@ -193,7 +193,7 @@ fn count_of_errors(draft: &Draft, problems: &Problems) -> Reason {
 fn context<'a>(draft: &Draft, known: &'a Known, like: &Like) -> Context<'a> {
     let last_good = draft.state().map(|state| LastGood::of(&state));
     let Like { stand_in, may_lack } = like.clone();
-    Context { last_good, stand_in, may_lack, ..Context::new(&known.book, known.now) }
+    Context { last_good, stand_in, may_lack, days_in_use: known.days.clone(), ..Context::new(&known.book, known.now) }
 }
 
 /// Prints all errors, and the first warnings if there are very many.
@@ -219,6 +219,8 @@ struct Known {
     damage: Option<Reason>,
     /// `true` if the running process answered: it knows all promises.
     is_whole: bool,
+    /// The days in `accept_lockout_until` that it serves with.
+    days: Option<DaysInUse>,
 }
 
 impl Known {
@@ -227,7 +229,7 @@ impl Known {
         if let Some(doubt) = doubt {
             warn(&doubt.to_string().into());
         }
-        Self { book, now, damage: None, is_whole: false }
+        Self { book, now, damage: None, is_whole: false, days: None }
     }
 }
 
@@ -256,22 +258,23 @@ fn glance_at_book(draft: &Draft) -> Result<Known, Reason> {
         })?,
         None => Default::default(),
     };
-    if let Some(reason) = dates_ahead(draft.path(), asked.as_ref().map_or(&book, |(_, theirs)| theirs)) {
+    if let Some(reason) = dates_ahead(draft.path(), asked.as_ref().map_or(&book, |asked| &asked.book)) {
         warn(&reason);
     }
-    let Some((now, theirs)) = asked else {
+    let Some(asked) = asked else {
         return Ok(Known { damage, ..Known::of_book(book) });
     };
-    theirs.records().for_each(|record| _ = book.apply(record));
-    Ok(Known { book, now, damage, is_whole: true })
+    asked.book.records().for_each(|record| _ = book.apply(record));
+    Ok(Known { book, damage, ..asked })
 }
 
-/// The book of the running process, if it answers.
-fn ask_for_book(address: &AdminAddress) -> Option<(Seconds, Book)> {
+/// The knowledge of the running process, if it answers.
+fn ask_for_book(address: &AdminAddress) -> Option<Known> {
     match ask_for(address, Method::GET, "/ledger", String::new(), BOOK_PATIENCE) {
         Ok((StatusCode::OK, answer)) => {
-            let Answer { now, lines } = serde_json::from_str(&answer).ok()?;
-            Some((now, crate::ledger::read_book(lines.concat().as_bytes()).0))
+            let Answer { now, lines, days } = serde_json::from_str(&answer).ok()?;
+            let (book, _) = crate::ledger::read_book(lines.concat().as_bytes());
+            Some(Known { book, now, damage: None, is_whole: true, days })
         }
         // An older pintle has no answer to this.
         Ok(_) | Err(ClientError::NotRunning(_)) => None,

@@ -169,7 +169,8 @@ fn take_over(path: &Path, allow_root: bool, (mut newcomer, strict): (Newcomer, b
         Ok(lost) => lost,
         Err(trouble) => return refused(&newcomer, vec![trouble.into()]),
     };
-    let known = |draft: &Draft| newcomer.book(draft).map(Known::of_book);
+    let days = newcomer.days();
+    let known = |draft: &Draft| newcomer.book(draft).map(|book| Known { days, ..Known::of_book(book) });
     let may_lack = if strict { MayLack::None } else { newcomer.may_lack() };
     let like = Like { stand_in: StandIn::Always, may_lack };
     let Loaded { draft, config, problems } = match try_judge(draft, known, &like) {

@@ -20,7 +20,7 @@ use super::socket::Caller;
 use super::upgrade::Upgraded;
 use super::{Control, acme};
 use crate::acme::request::ask;
-use crate::config::TOKEN;
+use crate::config::{DaysInUse, TOKEN};
 use crate::host::bare;
 use crate::keys::pin::Pin;
 use crate::ledger::Record;
@@ -104,6 +104,9 @@ pub struct Known {
     pub now: Seconds,
     /// The book, one line per record.
     pub lines: Vec<String>,
+    /// The days in `accept_lockout_until` of the configuration in use.
+    #[serde(default)]
+    pub days: Option<DaysInUse>,
 }
 
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -416,7 +419,8 @@ impl Control {
     /// The book, and the time for judgements.
     pub(super) fn known(&self) -> Known {
         let now = self.now();
-        Known { now, lines: self.ledger().book().records().map(|record| record.line()).collect() }
+        let lines = self.ledger().book().records().map(|record| record.line()).collect();
+        Known { now, lines, days: Some(self.config.days()) }
     }
 
     pub(super) fn promised(&self, site: &str) -> Vec<(Pin, i64)> {

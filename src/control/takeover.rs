@@ -12,7 +12,7 @@ use super::promises::{hints_to_read, open_ledger_with, remedy};
 use super::starting::{Beginning, Parts, StartError, access, promise};
 use super::upgrade::records;
 use super::{Control, prove, reload};
-use crate::config::{AdminAddress, Config, Context, Draft, LastGood, MayLack, ServedBefore, StandIn};
+use crate::config::{AdminAddress, Config, Context, DaysInUse, Draft, LastGood, MayLack, ServedBefore, StandIn};
 use crate::handover::channel::ChannelError;
 use crate::handover::{Answer, Channel, Go, Hello, Released, ServedSite, VARIABLE, VERSION};
 use crate::host::HostPattern;
@@ -38,6 +38,8 @@ pub struct Newcomer {
     /// `true` if these records are all promises.
     whole: bool,
     may_lack: MayLack,
+    /// The days in `accept_lockout_until` that the old process serves with.
+    days: Option<DaysInUse>,
 }
 
 impl Newcomer {
@@ -60,6 +62,7 @@ impl Newcomer {
             records: Vec::new(),
             whole: false,
             may_lack: MayLack::None,
+            days: None,
         };
         match newcomer.take(hello) {
             Ok(()) => Ok(Some(newcomer)),
@@ -79,6 +82,7 @@ impl Newcomer {
         self.records =
             records(&hello.ledger).map_err(|e| format!("cannot read the promises of the other process: {e}"))?;
         self.whole = hello.whole;
+        self.days = hello.served.as_ref().map(|served| days_of(served));
         self.may_lack = hello.served.map_or(MayLack::None, may_lack);
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
         for sockets in hello.sockets {
@@ -99,6 +103,12 @@ impl Newcomer {
     #[must_use]
     pub fn may_lack(&self) -> MayLack {
         self.may_lack.clone()
+    }
+
+    /// The days in `accept_lockout_until` that the old process serves with; `None` if it does not say.
+    #[must_use]
+    pub fn days(&self) -> Option<DaysInUse> {
+        self.days.clone()
     }
 
     /// The contents of the ledger, without taking it.
@@ -225,6 +235,7 @@ impl Control {
             last_good: config.state.as_deref().map(LastGood::of),
             stand_in: StandIn::Always,
             may_lack: if beginning.strict { MayLack::None } else { newcomer.may_lack() },
+            days_in_use: newcomer.days(),
             ..Context::new(ledger.book(), now)
         };
         // A promise or a file may have changed since the first look.
@@ -309,8 +320,13 @@ fn ledger(draft: &Draft, go: &Go) -> Result<(Ledger, Book), Vec<Problem>> {
     Ok((ledger, book))
 }
 
+fn days_of(served: &[ServedSite]) -> DaysInUse {
+    let day = |site: &ServedSite| Some((site.hosts.first()?.clone(), site.accept_lockout_until.clone()?));
+    served.iter().filter_map(day).collect()
+}
+
 fn may_lack(served: Vec<ServedSite>) -> MayLack {
-    let site = |ServedSite { hosts, missing }| ServedBefore {
+    let site = |ServedSite { hosts, missing, .. }| ServedBefore {
         hosts: hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect(),
         missing,
     };

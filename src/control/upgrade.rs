@@ -246,10 +246,12 @@ impl Control {
 
     /// The sites with a certificate: the new process must not be without one for them.
     fn served_sites(&self) -> Vec<ServedSite> {
+        let mut days = self.config.days();
         let with_certificate = self.config.sites().filter(|site| !site.certificates.is_empty());
         let served = with_certificate.map(|site| ServedSite {
             hosts: site.hosts.clone(),
             missing: site.missing.iter().filter_map(|missing| missing.path.clone()).collect(),
+            accept_lockout_until: days.remove(site.name()),
         });
         served.collect()
     }

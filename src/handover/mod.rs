@@ -52,6 +52,9 @@ pub struct ServedSite {
     pub hosts: Vec<String>,
     /// The chains that it should have and has not.
     pub missing: Vec<PathBuf>,
+    /// Its `accept_lockout_until`.
+    #[serde(default)]
+    pub accept_lockout_until: Option<String>,
 }
 
 /// Sockets that listen on one address.

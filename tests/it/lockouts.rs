@@ -58,11 +58,8 @@ fn a_day_accepts_one_key() {
     assert_eq!(bed.served(&again), second.pin);
 }
 
-/// A day that was written before the chain came accepts nothing until the operator has seen the refusal.
-#[test]
-fn a_day_before_the_chain_accepts_nothing() {
-    let bed = Bed::new();
-    let pintle = bed.start(&bed.pins("30d"));
+/// The first day on which the stranger's key is safe, as a refusal names it.
+fn day_of_the_stranger(bed: &Bed, pintle: &Pintle) -> String {
     let (_, _, err) = outcome(
         pintle
             .command("install")
@@ -70,14 +67,81 @@ fn a_day_before_the_chain_accepts_nothing() {
             .arg(&bed.stranger.chain)
             .arg(&bed.stranger.key),
     );
-    let day = day_in(&err);
-    pintle.rewrite(|text| with_line(text, &day));
-    output(&mut pintle.command("reload"));
+    day_in(&err)
+}
+
+const BEFORE: &str = "accept_lockout_until was set before this chain came, and accepts no lockout: remove it";
+
+/// certbot renews with another key, and its hook reloads, upgrades or restarts: a day that was in the file before accepts
+/// nothing, as the operator has not seen this chain.
+#[test]
+fn a_day_before_the_chain_accepts_nothing() {
+    for hook in ["reload", "upgrade", "restart"] {
+        let bed = Bed::new();
+        let config = bed.config(&bed.pins("30d"), "");
+        let mut pintle = Pintle::start(&bed.authority, &config);
+        copied(&bed, &bed.live);
+        let day = day_of_the_stranger(&bed, &pintle);
+        pintle.rewrite(|text| with_line(text, &day));
+        output(&mut pintle.command("reload"));
+        bed.put(&bed.stranger);
+        match hook {
+            "restart" => {
+                drop(pintle);
+                pintle = Pintle::start(&bed.authority, &with_line(&config, &day));
+            }
+            hook => {
+                // The watcher may not have seen the files: then the reload is refused.
+                let (_, out, err) = outcome(&mut pintle.command(hook));
+                assert!(hook == "upgrade" || (out.clone() + &err).contains(BEFORE), "{out}{err}");
+            }
+        }
+        assert_eq!(bed.served(&pintle), bed.live.pin, "{hook}");
+        let (code, out, err) = outcome(&mut pintle.command("check"));
+        assert!(code == 1 && err.contains(BEFORE) && err.contains("--accept-lockout-until"), "{hook}: {out}{err}");
+        output(&mut pintle.command("reload"));
+        assert_eq!(bed.served(&pintle), bed.live.pin, "{hook}");
+        // Without the line nothing is held up. A reload that brings it again accepts the chain, and so does a check.
+        pintle.rewrite(|text| text.replace(&format!("accept_lockout_until = \"{day}\"\n"), ""));
+        output(&mut pintle.command("reload"));
+        let day = day_of_the_stranger(&bed, &pintle);
+        pintle.rewrite(|text| with_line(text, &day));
+        let (code, out, err) = outcome(&mut pintle.command("check"));
+        assert!(code == 0 && err.contains("as accept_lockout_until says"), "{hook}: {out}{err}");
+        output(&mut pintle.command(if hook == "upgrade" { "upgrade" } else { "reload" }));
+        assert_eq!(bed.served(&pintle), bed.stranger.pin, "{hook}");
+    }
+}
+
+/// While pintle is stopped, nobody can tell a new line from an old one: the start serves the previous pair, and the refusal
+/// names the command that accepts the chain.
+#[test]
+fn a_day_at_a_start_accepts_nothing() {
+    let bed = Bed::new();
+    let config = bed.config(&bed.pins("30d"), "");
+    let pintle = Pintle::start(&bed.authority, &config);
+    copied(&bed, &bed.live);
+    let day = day_of_the_stranger(&bed, &pintle);
+    let path = bed.authority.write("stopped.toml", fs::read(pintle.config_path()).unwrap());
+    drop(pintle);
     bed.put(&bed.stranger);
-    let refused = eventually("the stranger is refused", || pintle.log_json(REFUSED).pop()).to_string();
-    assert!(refused.contains("was set before this chain came: `pintle reload` accepts the lockout"), "{refused}");
+    let command = |words: &[&str]| {
+        let mut command = crate::harness::pintle();
+        command.args(words).arg("-c").arg(&path);
+        command
+    };
+    let (code, _, err) = outcome(&mut command(&["check"]));
+    assert!(code == 1 && err.contains(&format!("`pintle install --accept-lockout-until {day}`")), "{err}");
+    assert!(!err.contains("accept_lockout_until ="), "{err}");
+    fs::write(&path, with_line(&fs::read_to_string(&path).unwrap(), &day)).unwrap();
+    let (code, _, err) = outcome(&mut command(&["check"]));
+    assert!(code == 1 && err.contains(BEFORE), "{err}");
+    let pintle = Pintle::start(&bed.authority, &with_line(&config, &day));
     assert_eq!(bed.served(&pintle), bed.live.pin);
-    output(&mut pintle.command("reload"));
+    drop(pintle);
+    let mut install = command(&["install", "--accept-lockout-until", &day, "--site", crate::harness::BLOG]);
+    output(install.arg(&bed.stranger.chain).arg(&bed.stranger.key));
+    let pintle = Pintle::start(&bed.authority, &config);
     assert_eq!(bed.served(&pintle), bed.stranger.pin);
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Broken<'a> {
     pub(super) served: Option<&'a Served>,
     /// The sets that pintle sends from now on, whether this chain is refused or not.
     pub(super) sent: &'a HashSet<String>,
+    /// `accept_lockout_until` in the file may accept this lockout.
+    pub(super) counts_line: bool,
     pub(super) context: &'a Context<'a>,
 }
 
@@ -62,7 +64,7 @@ impl Broken<'_> {
             let note = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
             warn(Reason::new(refusal.to_string()).note(note))
         };
-        let (note, reason) = match acceptance(table, entry, &refusal, context) {
+        let (note, reason) = match acceptance(table, entry, &refusal, self.counts_line, context) {
             Acceptance::Known => return None,
             Acceptance::Excused => {
                 problems.insert(warn(Reason::new(refusal.to_string()).note(BROKEN_BY_BOTH)));
@@ -81,13 +83,17 @@ impl Broken<'_> {
                 refusal.reason(),
             ),
             Acceptance::BeforeTheChain => (
-                Some("accept_lockout_until was set before this chain came: `pintle reload` accepts the lockout".into()),
-                refusal.reason(),
+                Some("accept_lockout_until was set before this chain came, and accepts no lockout: remove it".into()),
+                refusal.reason_by_command(),
             ),
             Acceptance::Used(pin) => (
                 Some(format!("accept_lockout_until accepted the key {pin}, and accepts no other one: remove it")),
                 refusal.reason_by_command(),
             ),
+            // At a start, a line would not count.
+            Acceptance::None if context.served().is_none() && context.days_in_use.is_none() && !self.counts_line => {
+                (None, refusal.reason_by_command())
+            }
             Acceptance::None => (None, refusal.reason()),
         };
         let notes: Vec<String> = note.into_iter().collect();
@@ -150,14 +156,20 @@ enum Acceptance {
     Given,
     /// It names another day.
     Another(String),
-    /// It names the right day, but the chain came later: the operator has not seen this refusal.
+    /// It names the right day, but was there before the chain: the operator may not have seen this refusal.
     BeforeTheChain,
     /// The day was used for this key.
     Used(Pin),
     None,
 }
 
-fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Context<'_>) -> Acceptance {
+fn acceptance(
+    table: &SiteTable,
+    entry: &Entry,
+    refusal: &Refusal,
+    counts_line: bool,
+    context: &Context<'_>,
+) -> Acceptance {
     let (site, book) = (entry.site.label(), context.book);
     let day = refusal.safe_day();
     if book.accepts(&site, refusal.pin, &day, &refusal.broken, entry.names()) {
@@ -175,7 +187,7 @@ fn acceptance(table: &SiteTable, entry: &Entry, refusal: &Refusal, context: &Con
         Some(given) if *given != day => Acceptance::Another(given.clone()),
         Some(_) => match book.accepted_instead(&site, refusal.pin, &day) {
             Some(pin) => Acceptance::Used(pin),
-            None if context.keeps_sites => Acceptance::BeforeTheChain,
+            None if context.keeps_sites || !counts_line => Acceptance::BeforeTheChain,
             None => Acceptance::Given,
         },
         None => Acceptance::None,

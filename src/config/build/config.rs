@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::context::DaysInUse;
 use super::entry::{Entry, by_name};
 use super::report;
 use super::upstream::Upstreams;
@@ -107,6 +108,16 @@ pub enum AccessTarget {
 }
 
 impl Config {
+    /// The days in `accept_lockout_until`.
+    #[must_use]
+    pub fn days(&self) -> DaysInUse {
+        let days = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.made_from.accepts_until.clone().map(|day| (entry.site.label(), day)));
+        days.collect()
+    }
+
     /// The report of each site.
     pub fn sites(&self) -> impl ExactSizeIterator<Item = &report::Site> {
         self.entries.iter().map(|entry| &entry.report)

@@ -1,6 +1,6 @@
 //! The inputs of the checks, beside the file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Display, Path, PathBuf};
 
 use super::config::Config;
@@ -43,7 +43,13 @@ pub struct Context<'a> {
     pub looked: Stamps,
     /// A lockout that the operator accepts by a command, besides those of the file.
     pub accept: Option<AcceptedByCommand>,
+    /// The days in `accept_lockout_until` that another process serves with, by the site's first name; `None` if there is
+    /// no such process, or if it does not say.
+    pub days_in_use: Option<DaysInUse>,
 }
+
+/// The days in `accept_lockout_until`, by the site's first name.
+pub type DaysInUse = BTreeMap<String, String>;
 
 /// A lockout that the operator accepts by a command.
 #[derive(Debug, Clone)]
@@ -75,6 +81,7 @@ impl<'a> Context<'a> {
             chains_alone: false,
             looked: Stamps::default(),
             accept: None,
+            days_in_use: None,
         }
     }
 }

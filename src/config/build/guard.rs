@@ -216,8 +216,10 @@ fn judge(
             let Some(loaded) = entry.plan.loaded.get(*chain) else { continue };
             let mut problems = r.problems.scratch();
             let served = builder.served_with_key(candidate, loaded);
-            let breach =
-                Broken { table, entry, loaded, promises: broken, served: served.as_ref(), sent: &sent, context };
+            // The line may wait for a chain that the operator has not seen. It counts if nothing else can be served.
+            let counts_line = is_wanted || !has_other_pair(candidate, loaded.at, builder);
+            let served = served.as_ref();
+            let breach = Broken { table, entry, loaded, promises: broken, served, sent: &sent, counts_line, context };
             // Pairs that a site keeps may break for its names what they broke before, and nothing else.
             if offer.is_kept && breach.news().is_empty() {
                 continue;
@@ -264,11 +266,15 @@ fn warn_of_idle_acceptance(table: &SiteTable, problems: &mut crate::config::Prob
     }
 }
 
-/// `true` if this reload brings `accept_lockout_until`, or another value of it.
+/// `true` if this reload brings `accept_lockout_until`, or another value of it. A start brings none: nobody knows which
+/// lines the last process had.
 fn brings_acceptance(builder: &Builder<'_>, table: &SiteTable, entry: &Entry) -> bool {
     let Some(line) = table.accept_lockout_until.as_ref().map(|day| &day.value) else { return false };
-    let in_use = builder.served_as(entry.hosts());
-    in_use.is_some_and(|in_use| in_use.made_from.accepts_until.as_ref() != Some(line))
+    match (builder.served_as(entry.hosts()), &builder.context.days_in_use) {
+        (Some(in_use), _) => in_use.made_from.accepts_until.as_ref() != Some(line),
+        (None, Some(days)) => days.get(&entry.site.label()) != Some(line),
+        (None, None) => false,
+    }
 }
 
 /// The objections to burnt keys, each with the index of its pair. A kept site gets none.

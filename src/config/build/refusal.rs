@@ -67,7 +67,7 @@ impl Refusal {
         ))
     }
 
-    /// The same, if the day in `[[site]]` was used for another key.
+    /// The same, if the day in `[[site]]` does not count.
     pub(super) fn reason_by_command(&self) -> Reason {
         self.reason_with(format!(
             "to lock these readers out anyway: `pintle install --accept-lockout-until {}`",
