@@ -1,5 +1,6 @@
 //! `pintle check`: everything that `run` does before it binds.
 
+use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -52,9 +53,9 @@ pub fn check(path: &Path, options: Options) -> ExitCode {
     };
     let loaded = load(path, look);
     if let (Err(_), Some(known), Ok(draft)) = (&loaded, &known, config::read(path))
-        && let Some(without) = without_certificate(&draft, known)
+        && let Some(without) = start_in_spite(&draft, known)
     {
-        print::note(&start_without(&without));
+        print::note(&without.to_string());
     }
     let Ahead { mut troubles, forbidden, readable: mut warned, account } =
         known.as_ref().map(|known| as_the_user(path, known, allow_root)).unwrap_or_default();
@@ -236,7 +237,7 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
         Err(reason) => return refuse_unread(path, &reason),
     };
     let (config, problems) = draft.build(&context(&draft, &known, &Like::CHECK));
-    let without = if config.is_none() { without_certificate(&draft, &known) } else { None };
+    let anyway = if config.is_none() { start_in_spite(&draft, &known) } else { None };
     let Ahead { mut troubles, forbidden, readable: mut warned, account } = look_ahead(&draft, &known, allow_root);
     troubles.extend(known.damage.clone());
     warned.extend(config.iter().flat_map(|config| of_files(&draft, config, account.as_ref())));
@@ -254,7 +255,9 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     all.extend(troubles.iter().map(|trouble| of_file_json(path, trouble)));
     let sites: Vec<Value> = config.iter().flat_map(Config::sites).map(site_json).collect();
     let mut answer = json!({
-        "ok": is_fine, "starts": starts || without.is_some(), "without_certificate": without, "problems": all, "sites": sites,
+        "ok": is_fine, "starts": starts || anyway.is_some(),
+        "without_certificate": anyway.as_ref().map(|anyway| &anyway.without),
+        "withheld": anyway.as_ref().map(|anyway| &anyway.withheld), "problems": all, "sites": sites,
     });
     if let Some(attempts) = attempts {
         answer["upstreams"] = attempts.iter().map(Attempts::json).collect();
@@ -263,24 +266,50 @@ fn check_json(path: &Path, allow_root: bool, connect: bool) -> ExitCode {
     if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// The sites that `pintle run` would serve without a certificate, if it would start with these files.
-fn without_certificate(draft: &Draft, known: &Known) -> Option<Vec<String>> {
-    let (config, _) = draft.build(&context(draft, known, &Like::start(false)));
-    config.map(|config| config.without_certificate().map(|(site, _)| site.name().to_owned()).collect())
+/// A start with files that this check refuses.
+struct Anyway {
+    /// The sites that it would serve without a certificate.
+    without: Vec<String>,
+    /// The sites whose pins it would not send, as they would lock readers out of another site.
+    withheld: Vec<String>,
 }
 
-/// Describes a start with files that this check refuses.
-fn start_without(without: &[String]) -> String {
-    let named = without.iter().take(NAMED_MAX).map(|name| both_forms(name)).collect::<Vec<_>>().join(", ");
-    let more = match without.len().saturating_sub(NAMED_MAX) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    match without {
-        [] => "note: `pintle run` starts anyway, and keeps the certificates that it served last".to_owned(),
-        _ => format!(
-            "note: `pintle run` starts anyway, and refuses TLS for {named}{more}; `pintle run --strict` does not start"
-        ),
+/// The start of `pintle run` with files that this check refuses, if it would start.
+fn start_in_spite(draft: &Draft, known: &Known) -> Option<Anyway> {
+    let (config, _) = draft.build(&context(draft, known, &Like::start(false)));
+    let config = config?;
+    let is_clash = |site: &&report::Site| site.withheld == Some(report::Withheld::OtherSite);
+    Some(Anyway {
+        without: config.without_certificate().map(|(site, _)| site.name().to_owned()).collect(),
+        withheld: config.sites().filter(is_clash).map(|site| site.name().to_owned()).collect(),
+    })
+}
+
+impl fmt::Display for Anyway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.withheld.is_empty() { "note: " } else { "note: a reload refuses this. " })?;
+        f.write_str("`pintle run` starts anyway, and ")?;
+        match (self.withheld.is_empty(), self.without.is_empty()) {
+            (true, true) => f.write_str("keeps the certificates that it served last"),
+            (true, false) => {
+                write!(f, "refuses TLS for {}; `pintle run --strict` does not start", listed(&self.without))
+            }
+            (false, true) => write!(f, "sends no pins for {}", listed(&self.withheld)),
+            (false, false) => write!(
+                f,
+                "sends no pins for {}, and refuses TLS for {}; `pintle run --strict` does not start",
+                listed(&self.withheld),
+                listed(&self.without)
+            ),
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    let named = names.iter().take(NAMED_MAX).map(|name| both_forms(name)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => named,
+        more => format!("{named} and {more} more"),
     }
 }
 

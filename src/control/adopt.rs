@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Control;
 use crate::config::{Config, Difference, Fresh, LastGood, report};
+use crate::ledger::leases::Renewal;
 use crate::ledger::time::ClockReading;
 use crate::ledger::{Book, Ledger, Record};
 use crate::policy::promise::Seconds;
@@ -136,7 +137,8 @@ impl Control {
         });
         self.grant_leases(at_once);
         self.follow_upstreams();
-        self.server.publish(self.config.snapshot.clone());
+        let rotates = renewal.as_ref().is_some_and(Renewal::has_leases);
+        self.server.publish(self.config.snapshot.clone(), rotates);
         self.server.settled().await;
         self.grant_leases(renewal);
         self.counts.rotations += announce_changes(&before, &self.config);

@@ -20,13 +20,18 @@ impl Control {
         let count = news.len();
         let promised = news.iter().filter_map(|r| if let Record::Promise(p) = r { Some(set_id(p)) } else { None });
         let promised: HashSet<String> = promised.collect();
-        self.record(news).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
+        // With the excuses: if there is no room for these, the next start would refuse the pairs in use.
+        let excuses = self.excuses(&news, &promised, now);
+        let excused = excuses.iter().cloned().map(Record::Accepted);
+        let records = news.into_iter().chain(excused).collect();
+        self.record(records).await.map_err(|e| format!("the ledger cannot be written: {e}"))?;
+        for Accepted { site, pin, until, .. } in &excuses {
+            tracing::warn!(site, %pin, until, "the key in use breaks merged promises: readers who hold those pins are locked out");
+        }
         if count > 0 {
             // The promises of other nodes bind this process, too.
             self.look_at_files().await;
-            self.excuse(&promised, now).await;
-            // If the pairs in use break some of these promises, that must not prevent the next
-            // start.
+            // The pairs' copies say the same as the excuses, for the next start.
             if let Some(kept) = self.keep_pairs(Some(&self.config)) {
                 let _ = kept.await;
             }
@@ -34,15 +39,13 @@ impl Control {
         Ok(count)
     }
 
-    /// Notes the lockouts by pairs in use that break new promises of other nodes.
-    async fn excuse(&mut self, promised: &HashSet<String>, now: Seconds) {
-        let excuses = self.config.excuses(promised, self.ledger().book(), now);
-        for Accepted { site, pin, until, .. } in &excuses {
-            tracing::warn!(site, %pin, until, "the key in use breaks merged promises: readers who hold those pins are locked out");
+    /// The excuses for the pairs in use, as far as they break new promises of other nodes.
+    fn excuses(&self, news: &[Record], promised: &HashSet<String>, now: Seconds) -> Vec<Accepted> {
+        if promised.is_empty() {
+            return Vec::new();
         }
-        // The pairs' copies say the same, for the next start.
-        if let Err(error) = self.record(excuses.into_iter().map(Record::Accepted).collect()).await {
-            tracing::warn!(%error, "the ledger cannot be written");
-        }
+        let mut merged = self.ledger().book().clone();
+        news.iter().for_each(|record| _ = merged.apply(record.clone()));
+        self.config.excuses(promised, &merged, now)
     }
 }

@@ -244,7 +244,7 @@ impl Control {
         config.names.extend(names);
         let promised =
             promise(ledger, &config, parts.copies.as_ref(), go.since, Some(&before)).await.map_err(problems_of)?;
-        server.publish(config.snapshot.clone());
+        server.publish(config.snapshot.clone(), false);
         server.settled().await;
         server.listen(bound.addresses(), bound);
         let mut control = Self::of_parts(draft, config, parts, promised, server, beginning);

@@ -61,6 +61,12 @@ struct Granted {
 }
 
 impl Renewal {
+    /// Returns `true` if it has leases to grant.
+    #[must_use]
+    pub fn has_leases(&self) -> bool {
+        !self.granted.is_empty()
+    }
+
     /// Parts the leases that may be granted at once from the others. The records stay where they
     /// are.
     pub fn part(&mut self, at_once: impl Fn(&Arc<Lease>) -> bool) -> Self {

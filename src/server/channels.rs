@@ -30,8 +30,8 @@ pub enum Drain {
         /// The listeners on which it accepts. Idle connections stay open for one more request, so that none is closed just as
         /// a client sends a request.
         kept: Arc<[(SocketAddr, Scheme)]>,
-        /// It will send pins that chains of this process break: connections that have not begun their handshake are closed.
-        /// Their clients try again, and reach the other process.
+        /// It will send pins that chains of this process break: connections that have not finished their handshake are
+        /// closed. Their clients try again, and reach the other process.
         rotates: bool,
     },
 }
@@ -41,6 +41,8 @@ pub enum Drain {
 pub(super) struct Published {
     pub(super) number: u64,
     pub(super) snapshot: Arc<Snapshot>,
+    /// It sends pins that earlier chains break: handshakes with those end before a worker counts as having taken it.
+    pub(super) rotates: bool,
 }
 
 /// The listeners of a worker: those to keep (others are closed), and new ones to take.

@@ -5,6 +5,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
+
 use super::admission::Network;
 use super::crowd::{Crowd, Member};
 use crate::clock::{Alarm, Clock, ticks_of};
@@ -13,6 +16,9 @@ use crate::clock::{Alarm, Clock, ticks_of};
 /// stays, unless its network has more of them than the newcomer's. So the limit also bounds the cryptography that begins in
 /// this time.
 pub(super) const FAIR_SHARE: Duration = Duration::from_secs(1);
+
+/// How often a rotation checks whether the handshakes with the previous chain are over.
+const END_LOOK: Duration = Duration::from_millis(10);
 
 /// The handshakes of one worker.
 #[derive(Default)]
@@ -45,6 +51,24 @@ impl Handshakes {
         let number = under_way.add(Member { network, since: now, ringer: alarm.ringer() });
         let slot = HandshakeSlot { handshakes: self.clone(), number };
         if full { Begin::Instead(slot) } else { Begin::Begun(slot) }
+    }
+}
+
+impl Handshakes {
+    /// Waits until the handshakes that are under way now are over. Breaks those off that take longer than an honest one. Their
+    /// clients must not get the previous chain once they may hold pins that it breaks.
+    pub(super) async fn end(&self) {
+        let old: Vec<u64> = self.under_way.borrow().round(None, 0).collect();
+        let end = Instant::now() + FAIR_SHARE;
+        let is_over = || old.iter().all(|number| self.under_way.borrow().get(*number).is_none());
+        while !is_over() && Instant::now() < end {
+            sleep(END_LOOK).await;
+        }
+        for member in old.into_iter().filter_map(|number| self.under_way.borrow_mut().remove(number)) {
+            member.ringer.ring();
+        }
+        // Those that were rung end with their next turn.
+        yield_now().await;
     }
 }
 

@@ -64,8 +64,9 @@ pub mod fuzzing {
     pub use super::proxy_header::{NoProxyHeader, ProxyHeader, parse as parse_proxy_header};
 }
 
-/// The longest wait until all workers have taken a snapshot.
-const SETTLE_MAX: Duration = Duration::from_secs(2);
+/// The longest wait until all workers have taken a snapshot. Handshakes with earlier chains end in less
+/// ([`handshakes::FAIR_SHARE`]).
+const SETTLE_MAX: Duration = Duration::from_secs(3);
 
 /// A running server: N workers, each a thread with its own state.
 pub struct Server {
@@ -98,7 +99,7 @@ impl Server {
     pub fn start(bound: Bound, snapshot: Arc<Snapshot>, access: Option<(LogSink, AccessFormat)>) -> io::Result<Self> {
         // The entropy pool of AWS-LC is slow at first use: better now than in a client's handshake.
         let _ = aws_lc_rs::rand::fill(&mut [0; 8]);
-        let (snapshot, snapshots) = watch::channel(Published { number: 1, snapshot });
+        let (snapshot, snapshots) = watch::channel(Published { number: 1, snapshot, rotates: false });
         let news = Arc::<Notify>::default();
         let (draining, drains) = watch::channel(Drain::No);
         let admission = Arc::<admission::Admission>::default();
@@ -139,10 +140,15 @@ impl Server {
         Ok(server)
     }
 
-    /// Replaces the snapshot. Requests under way keep theirs.
-    pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
-        let number = self.snapshot.borrow().number + 1;
-        let before = self.snapshot.send_replace(Published { number, snapshot });
+    /// Replaces the snapshot. Requests under way keep theirs. `rotates` if it sends pins that earlier chains break: handshakes
+    /// with those are over when the server has settled.
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>, rotates: bool) {
+        let (number, rotates) = {
+            let before = self.snapshot.borrow();
+            // A worker may not have taken the previous one yet.
+            (before.number + 1, rotates || before.rotates && !self.has_taken(before.number))
+        };
+        let before = self.snapshot.send_replace(Published { number, snapshot, rotates });
         self.retired.take(before.snapshot);
     }
 
@@ -155,6 +161,10 @@ impl Server {
     pub async fn settled(&self) {
         let newest = self.snapshot.borrow().number;
         self.wait_for_all(|worker| worker.vitals.taken.load(Ordering::Acquire) >= newest).await;
+    }
+
+    fn has_taken(&self, number: u64) -> bool {
+        self.workers.iter().all(|worker| worker.vitals.taken.load(Ordering::Acquire) >= number)
     }
 
     /// Waits until no worker accepts, after [`Self::drain`], but not long.

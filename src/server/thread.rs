@@ -36,6 +36,9 @@ async fn work(mut shared: SharedState, own: Assignment) -> io::Result<()> {
     tokio::task::spawn_local(async move { background.follow_snapshots(snapshots, &taken, &news).await });
     let how = accept::listen(&worker, listeners, &mut shared.draining).await?;
     worker.begin_drain(&how);
+    if worker.begins_no_handshake() {
+        worker.handshakes.end().await;
+    }
     drains.store(true, Ordering::Release);
     shared.news.notify_one();
     worker.drain().await;

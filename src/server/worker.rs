@@ -35,8 +35,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// The ways in which connections end in a drain.
 #[derive(Clone, Copy)]
 enum Draining {
-    /// Idle ones end at once.
-    Stop,
+    /// Idle ones end at once. `since` is a tick.
+    Stop { since: u32 },
     /// With the answer to the next request; without one, at half of `limits.drain`. `since` is a tick.
     /// With `rotates`, no handshake begins.
     HandOver { since: u32, rotates: bool },
@@ -71,7 +71,7 @@ impl Worker {
     pub(super) async fn new(number: usize, shared: &mut SharedState, vitals: &Vitals) -> Self {
         let (clock, counters) = (Rc::new(Clock::default()), vitals.counters.clone());
         let streaming = Rc::new(Cell::new(0));
-        let Published { number: taken, snapshot } = shared.snapshot.borrow_and_update().clone();
+        let Published { number: taken, snapshot, .. } = shared.snapshot.borrow_and_update().clone();
         vitals.taken.store(taken, Ordering::Release);
         Self {
             view: RefCell::new(View::new(snapshot, None, &clock, &streaming, &counters).await),
@@ -112,7 +112,7 @@ impl Worker {
 
     /// Returns `true` if the process is ending, and no other takes over its listeners.
     pub(super) fn is_leaving(&self) -> bool {
-        matches!(self.draining.get(), Some(Draining::Stop))
+        matches!(self.draining.get(), Some(Draining::Stop { .. }))
     }
 
     /// Returns `true` if connections are to end as soon as possible.
@@ -136,7 +136,8 @@ impl Worker {
         let now = self.clock.ticks();
         match self.draining.get() {
             None => false,
-            Some(Draining::Stop) => !fresh || now.saturating_sub(rests_since) > ticks_of(FRESH),
+            // Its client may have been accepted long ago, and had the whole time until now to ask.
+            Some(Draining::Stop { since }) => !fresh || now.saturating_sub(since.max(rests_since)) > ticks_of(FRESH),
             Some(Draining::HandOver { since, .. }) => {
                 now.saturating_sub(since) >= ticks_of(self.view().shared.limits.drain) / 2
             }
@@ -176,13 +177,16 @@ impl Worker {
         news: &Notify,
     ) {
         while snapshots.changed().await.is_ok() {
-            let Published { number, snapshot } = snapshots.borrow_and_update().clone();
+            let Published { number, snapshot, rotates } = snapshots.borrow_and_update().clone();
             let before = self.view();
             let view = View::new(snapshot, Some(&before), &self.clock, &self.streaming, &self.counters).await;
             self.view.replace(view);
             tokio::task::spawn_local(let_go(before));
             // Indexes of sites may have changed. Warnings that concern all sites keep their interval.
             self.warned.borrow_mut().retain(|(site, _), _| *site == EVERY_SITE);
+            if rotates {
+                self.handshakes.end().await;
+            }
             taken.store(number, Ordering::Release);
             news.notify_one();
         }
@@ -207,9 +211,10 @@ impl Worker {
 
     /// Lets connections end as soon as possible.
     pub(super) fn begin_drain(&self, how: &Drain) {
+        let since = self.clock.ticks();
         self.draining.set(Some(match how {
-            Drain::HandOver { rotates, .. } => Draining::HandOver { since: self.clock.ticks(), rotates: *rotates },
-            Drain::Stop | Drain::No => Draining::Stop,
+            Drain::HandOver { rotates, .. } => Draining::HandOver { since, rotates: *rotates },
+            Drain::Stop | Drain::No => Draining::Stop { since },
         }));
         self.clock.wake_all();
     }

@@ -134,8 +134,9 @@ fn a_process_that_is_going_away_says_so() {
     waiting.send(format!("GET /slow HTTP/1.1\r\nHost: {BLOG}\r\nX-Forwarded-Proto: https\r\n\r\n"));
     eventually("it is at the origin", || (origin.received().len() == 1).then_some(()));
     let mut probe = Connection::plain(pintle.http());
-    // Accepted, and not asked for anything yet.
+    // Accepted, and not asked for anything yet, for longer than a process that goes away waits for a first request.
     eventually("it is counted", || (pintle.status()["connections"].as_u64()? >= 2).then_some(()));
+    std::thread::sleep(std::time::Duration::from_secs(7));
     pintle.signal("TERM");
     pintle.logs("draining");
     let response = ask(&mut probe, "GET /healthz HTTP/1.1\r\nHost: 10.0.0.5\r\n\r\n");

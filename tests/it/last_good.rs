@@ -455,6 +455,43 @@ fn a_merged_promise_that_is_broken_already_refuses_no_renewal() {
     eventually("the stranger is refused", || pintle.log_json(REFUSED).pop());
 }
 
+/// The disk has room for merged promises, and none for the excuse of the pair in use, whose copy it has refused, too: nothing
+/// is merged, as the next start would refuse the pair.
+#[test]
+fn a_merge_without_room_for_its_excuse() {
+    let (bed, node) = (Bed::new(), Bed::new());
+    drop(node.start(&node.pins("30d")));
+    let merged = node.state().join("ledger.jsonl");
+    let more: Vec<String> = (0..200).map(|n| format!("a-long-name-{n}.blog.example.com")).collect();
+    let hosts: Vec<&str> = HOSTS.into_iter().chain(more.iter().map(String::as_str)).collect();
+    let large = bed.authority.renew("large", &bed.next.key, &hosts, 90);
+    let pintle = bed.start(&bed.pins("30d"));
+    copied(&bed, &bed.live);
+    let limit = |more: &str| {
+        let pid = pintle.pid().to_string();
+        output(std::process::Command::new("prlimit").args([&format!("--fsize={more}:"), "--pid", &pid]));
+    };
+    let len = || fs::metadata(bed.state().join("ledger.jsonl")).unwrap().len();
+    limit(&(len() + 2000).to_string());
+    bed.put(&large);
+    eventually("the next pins are sent", || bed.header(&pintle).filter(|pins| !pins.contains(&bed.live.pin)));
+    pintle.logs("cannot copy the pairs in use to state.directory");
+    let text = fs::read_to_string(&merged).unwrap();
+    let news = text.lines().find(|line| line.contains("\"type\":\"promise\"")).unwrap().len() as u64;
+    limit(&(len() + news + 40).to_string());
+    let (code, out, err) = outcome(pintle.command("ledger merge").arg(&merged));
+    assert!(code == 1 && err.contains("the ledger cannot be written"), "{out}{err}");
+    assert_eq!(bed.served(&pintle), large.pin);
+    drop(pintle);
+    let pintle = bed.start(&bed.pins("30d"));
+    assert_eq!(bed.served(&pintle), large.pin);
+    // With room, the merge brings both.
+    output(pintle.command("ledger merge").arg(&merged));
+    let _ = fs::remove_dir_all(bed.state().join("last-good"));
+    drop(pintle);
+    assert_eq!(bed.served(&bed.start(&bed.pins("30d"))), large.pin);
+}
+
 /// Copies made before a key process has the keys have keys of their own: the serving process neither uses nor keeps them.
 #[test]
 fn a_key_process_takes_the_keys_out_of_copies() {
@@ -529,6 +566,14 @@ fn pins_that_are_withheld_from_a_start_stay_so() {
     pintle.rewrite(|text| text.replacen("max_age = \"30d\"", "max_age = \"29d\"\ninclude_subdomains = true", 1));
     let err = pintle.reload_fails();
     assert!(err.contains("would lock readers out of shop.blog.example.com"), "{err}");
+    // A check refuses what a reload refuses, and says what a start does.
+    let (code, _, err) = outcome(&mut pintle.command("check"));
+    let note = format!("note: a reload refuses this. `pintle run` starts anyway, and sends no pins for {BLOG}");
+    assert!(code == 1 && err.contains(&note), "{err}");
+    let (code, out, _) = outcome(&mut pintle.command("check --json"));
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["ok"], &answer["starts"]), (1, &false.into(), &true.into()), "{out}");
+    assert_eq!(answer["withheld"], serde_json::json!([BLOG]));
     line.upgrade();
     let client = Client::new(&bed.authority);
     let is_told = || client.get(pintle.https(), BLOG, "/").field("public-key-pins").map(str::to_owned);

@@ -97,6 +97,9 @@ fn a_day_before_the_chain_accepts_nothing() {
             }
         }
         assert_eq!(bed.served(&pintle), bed.live.pin, "{hook}");
+        let refused =
+            eventually("the refusal is known", || Some(refusal(&pintle)).filter(|refused| !refused.is_null()));
+        assert!(!refused.to_string().contains("accept_lockout_until ="), "{hook}: {refused}");
         let (code, out, err) = outcome(&mut pintle.command("check"));
         assert!(code == 1 && err.contains(BEFORE) && err.contains("--accept-lockout-until"), "{hook}: {out}{err}");
         output(&mut pintle.command("reload"));

@@ -513,6 +513,46 @@ fn a_connection_opened_before_an_upgrade_gets_no_old_chain() {
     assert_eq!(bed.served(&line.pintle), bed.next.pin);
 }
 
+/// A client stops in the middle of its handshake, while an upgrade or a reload brings the next key. When the new pins are
+/// sent, that handshake is over: its chain is one that they break.
+#[test]
+fn a_handshake_under_way_at_a_rotation_is_over_before_new_pins_are_sent() {
+    use std::io::{Read as _, Write as _};
+    for how in ["upgrade", "reload", "a file"] {
+        let bed = Bed::new();
+        let line = Line::start(&bed.authority, LISTEN, &format!("{PATIENT}{}", bed.config(&bed.pins("30d"), "")));
+        assert!(bed.header(&line.pintle).is_some());
+        let mut socket = TcpStream::connect(line.pintle.https()).unwrap();
+        let config = Arc::new(Client::config(&bed.authority));
+        let mut session = rustls::ClientConnection::new(config, BLOG.try_into().unwrap()).unwrap();
+        session.write_tls(&mut socket).unwrap();
+        // The previous chain is on its way to the client.
+        eventually("the server has answered", || socket.peek(&mut [0; 1]).ok().filter(|len| *len > 0));
+        if how == "a file" {
+            bed.put(&bed.next);
+        } else {
+            line.pintle.rewrite(|text| {
+                let text = text.replace(&format!("{:?}", bed.chain()), &format!("{:?}", bed.next.chain));
+                text.replace(&format!("{:?}", bed.key()), &format!("{:?}", bed.next.key))
+            });
+        }
+        match how {
+            "upgrade" => _ = line.upgrade(),
+            "reload" => _ = line.pintle.reload(),
+            _ => {}
+        }
+        eventually("the new pins are sent", || bed.header(&line.pintle).filter(|pins| !pins.contains(&bed.live.pin)));
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut stream = rustls::Stream::new(&mut session, &mut socket);
+        let asked = stream.write_all(format!("GET / HTTP/1.1\r\nHost: {BLOG}\r\nConnection: close\r\n\r\n").as_bytes());
+        let mut answer = Vec::new();
+        let read = asked.and_then(|()| stream.read_to_end(&mut answer));
+        assert!(answer.is_empty(), "{how}: {read:?} {}", String::from_utf8_lossy(&answer));
+        assert!(read.is_err(), "{how}: it was closed in the middle");
+        assert_eq!(bed.served(&line.pintle), bed.next.pin, "{how}");
+    }
+}
+
 /// An upgrade keeps promises that were made without a ledger on disk.
 #[test]
 fn promises_in_memory_are_handed_over() {

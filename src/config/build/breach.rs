@@ -59,12 +59,12 @@ impl Broken<'_> {
             problems.insert(warn(Reason::new(self.refusal(self.promises).to_string()).note(BROKEN_BY_BOTH)));
             return None;
         }
-        let refusal = self.refusal(&news);
+        let mut refusal = self.refusal(&news);
         let accepted = |refusal: &Refusal| {
             let note = format!("accepted until {}, as accept_lockout_until says", refusal.safe_day());
             warn(Reason::new(refusal.to_string()).note(note))
         };
-        let (note, reason) = match acceptance(table, entry, &refusal, self.counts_line, context) {
+        let note = match acceptance(table, entry, &refusal, self.counts_line, context) {
             Acceptance::Known => return None,
             Acceptance::Excused => {
                 problems.insert(warn(Reason::new(refusal.to_string()).note(BROKEN_BY_BOTH)));
@@ -75,29 +75,27 @@ impl Broken<'_> {
                 admitted.accepted.push(self.accepted(refusal));
                 return None;
             }
-            Acceptance::Another(given) => (
-                Some(format!(
-                    "accept_lockout_until is {given:?}, should be {:?} for this chain; without a lockout, remove it",
-                    refusal.safe_day()
-                )),
-                refusal.reason(),
-            ),
-            Acceptance::BeforeTheChain => (
-                Some("accept_lockout_until was set before this chain came, and accepts no lockout: remove it".into()),
-                refusal.reason_by_command(),
-            ),
-            Acceptance::Used(pin) => (
-                Some(format!("accept_lockout_until accepted the key {pin}, and accepts no other one: remove it")),
-                refusal.reason_by_command(),
-            ),
-            // At a start, a line would not count.
-            Acceptance::None if context.served().is_none() && context.days_in_use.is_none() && !self.counts_line => {
-                (None, refusal.reason_by_command())
+            Acceptance::Another(given) => Some(format!(
+                "accept_lockout_until is {given:?}, should be {:?} for this chain; without a lockout, remove it",
+                refusal.safe_day()
+            )),
+            Acceptance::BeforeTheChain => {
+                refusal.by_command = true;
+                Some("accept_lockout_until was set before this chain came, and accepts no lockout: remove it".into())
             }
-            Acceptance::None => (None, refusal.reason()),
+            Acceptance::Used(pin) => {
+                refusal.by_command = true;
+                Some(format!("accept_lockout_until accepted the key {pin}, and accepts no other one: remove it"))
+            }
+            Acceptance::None => {
+                // At a start, a line would not count.
+                let is_start = context.served().is_none() && context.days_in_use.is_none();
+                refusal.by_command = is_start && !self.counts_line;
+                None
+            }
         };
         let notes: Vec<String> = note.into_iter().collect();
-        let reason = notes.iter().fold(reason, |reason, note| reason.note(note.clone()));
+        let reason = notes.iter().fold(refusal.reason(), |reason, note| reason.note(note.clone()));
         problems.insert(Problem::error(span, reason).about(path));
         Some((refusal, notes))
     }
@@ -142,6 +140,7 @@ impl Broken<'_> {
             still_sent: broken.iter().map(|p| self.is_sent(p)).collect(),
             also_sent_by: Vec::new(),
             broken: broken.iter().map(|p| (*p).clone()).collect(),
+            by_command: false,
             safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap_or_default(),
         }
     }

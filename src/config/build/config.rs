@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::context::DaysInUse;
 use super::entry::{Entry, by_name};
-use super::report;
+use super::report::{self, DaysInUse};
 use super::upstream::Upstreams;
 use crate::config::acme::Acme;
 use crate::config::draft::AdminAddress;

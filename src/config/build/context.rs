@@ -1,9 +1,10 @@
 //! The inputs of the checks, beside the file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Display, Path, PathBuf};
 
 use super::config::Config;
+use super::report::DaysInUse;
 use crate::config::last_good::LastGood;
 use crate::config::stamp::Stamps;
 use crate::host::HostPattern;
@@ -47,9 +48,6 @@ pub struct Context<'a> {
     /// no such process, or if it does not say.
     pub days_in_use: Option<DaysInUse>,
 }
-
-/// The days in `accept_lockout_until`, by the site's first name.
-pub type DaysInUse = BTreeMap<String, String>;
 
 /// A lockout that the operator accepts by a command.
 #[derive(Debug, Clone)]

@@ -231,15 +231,27 @@ fn judge(
         for (pair, problem) in burnt_keys(builder, candidate, table, entry) {
             add(pair, vec![problem], None);
         }
-        let mut problems = r.problems.scratch();
-        if !breaks && !offer.is_kept {
-            warn_of_idle_acceptance(table, &mut problems);
-        }
-        warn_of_removal(table, entry, context, &mut problems);
-        add(None, problems.into_list(), None);
+        let is_idle = !breaks && !offer.is_kept;
+        add(None, further_warnings(is_idle, table, entry, context, r), None);
     }
     errors.extend(objections.clashes.iter().filter_map(|clash| against_clash(clash, file, &sites)));
     (admitted, warnings, errors)
+}
+
+/// The warnings about a site that do not depend on a pair. `is_idle` if its chains break nothing.
+fn further_warnings(
+    is_idle: bool,
+    table: &SiteTable,
+    entry: &Arc<Entry>,
+    context: &Context<'_>,
+    r: &mut Checker<'_>,
+) -> Vec<Problem> {
+    let mut problems = r.problems.scratch();
+    if is_idle {
+        warn_of_idle_acceptance(table, &mut problems);
+    }
+    warn_of_removal(table, entry, context, &mut problems);
+    problems.into_list()
 }
 
 /// The objection to a site whose promise would hurt another one.

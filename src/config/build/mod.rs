@@ -47,5 +47,6 @@ pub(in crate::config) mod refusal;
 pub mod report;
 
 pub use config::{AccessTarget, Config, Kept};
-pub use context::{AcceptedByCommand, Context, DaysInUse, MayLack, ServedBefore, StandIn};
+pub use context::{AcceptedByCommand, Context, MayLack, ServedBefore, StandIn};
 pub(super) use entry::by_name;
+pub use report::DaysInUse;

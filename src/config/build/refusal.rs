@@ -34,6 +34,8 @@ pub struct Refusal {
     pub satisfied_by: Vec<(Pin, String)>,
     /// The leaf's key: whether it is among the site's backups, and since when clients know it.
     pub own_key: OwnKey,
+    /// A day in `[[site]]` does not count: only a command accepts this lockout.
+    pub by_command: bool,
     /// The time from which the chain breaks nothing, if pintle no longer sends the promises that it breaks.
     pub safe_from: Seconds,
 }
@@ -61,21 +63,13 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> Reason {
         let day = self.safe_day();
-        self.reason_with(format!(
-            "to lock these readers out anyway: accept_lockout_until = \"{day}\" in [[site]], or \
+        let lockout = match self.by_command {
+            true => format!("to lock these readers out anyway: `pintle install --accept-lockout-until {}`", day),
+            false => format!(
+                "to lock these readers out anyway: accept_lockout_until = \"{day}\" in [[site]], or \
              `pintle install --accept-lockout-until {day}`"
-        ))
-    }
-
-    /// The same, if the day in `[[site]]` does not count.
-    pub(super) fn reason_by_command(&self) -> Reason {
-        self.reason_with(format!(
-            "to lock these readers out anyway: `pintle install --accept-lockout-until {}`",
-            self.safe_day()
-        ))
-    }
-
-    fn reason_with(&self, lockout: String) -> Reason {
+            ),
+        };
         let reason = Reason::new(self.to_string());
         let reason = match self.keys() {
             Some(keys) => reason.hint(keys),
@@ -222,6 +216,7 @@ mod tests {
                 also_sent_by: Vec::new(),
                 satisfied_by: Vec::new(),
                 own_key,
+                by_command: false,
                 safe_from: promise.honoured_until(),
             };
             let hint = refusal.reason().hints.join("\n");

@@ -1,5 +1,6 @@
 //! The facts about a site that `pintle check` prints, and that pintle logs at the start.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -9,6 +10,9 @@ use crate::keys::pin::Pin;
 use crate::ledger::Ramped;
 use crate::policy::promise::Seconds;
 use crate::policy::ramp::Next;
+
+/// The days in `accept_lockout_until`, by the site's first name.
+pub type DaysInUse = BTreeMap<String, String>;
 
 /// One site.
 #[derive(Debug, Clone)]

@@ -104,6 +104,7 @@ fn guard(
             certain: entry.chains[chain].clone(),
             broken: broken.iter().map(|p| (*p).clone()).collect(),
             satisfied_by: Vec::new(),
+            by_command: false,
             safe_from: broken.iter().map(|p| p.honoured_until()).max().unwrap(),
         };
         let (day, label) = (refusal.safe_day(), entry.label());
