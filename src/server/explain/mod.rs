@@ -206,7 +206,7 @@ pub async fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanati
 
 /// A worker that serves nobody.
 async fn worker(snapshot: Arc<Snapshot>) -> Rc<Worker> {
-    let (_, snapshots) = watch::channel(Published { number: 1, snapshot });
+    let (_, snapshots) = watch::channel(Published { number: 1, snapshot, rotates: false });
     let (_, draining) = watch::channel(Drain::No);
     let mut shared = SharedState {
         admission: Arc::<Admission>::default(),
